@@ -1,5 +1,6 @@
 # make train   set up and train the shipped model on the shipped sample
 # make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
+# make docs    write the generated pages of docs/reference and build the site in site/
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
 # make extras  set up $(VENV)-extras, where tests of Presidio, lm-eval and Inspect run
 # make gpu-check   what the first GPU is to show: ten minutes, a table and gpu-check.json
@@ -8,7 +9,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow proofs lint vllm extras tiny gpu-check
+.PHONY: train test test-slow proofs lint docs vllm extras tiny gpu-check
 
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
@@ -44,6 +45,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Fails for a broken link or anchor, a page that the navigation lacks, and a key that nothing explains.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m documentation --output site
 
 vllm: $(VENV)/.installed-vllm
 

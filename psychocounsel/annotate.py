@@ -7,13 +7,13 @@ if TYPE_CHECKING:
 
 
 def work(run: "Run") -> int:
-    """What the worker process does in the dataset's directory; returns its exit code. Imports torch for local models alone."""
+    """Run a worker of `annotate` in the dataset's directory; returns its exit code. Imports torch only for local models."""
     import os
 
     from psychocounsel.annotation.working import annotate
     from psychocounsel.remote.hub import set_cache_directories
 
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # of libraries: steps have their own
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the libraries' bars; steps show their own
     set_cache_directories(run.config.paths.cache)
     return annotate(run)
 

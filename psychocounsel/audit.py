@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.audit`: whether preference labels can be predicted without reading the client."""
+"""`python -m psychocounsel.audit`: measures how well preference labels can be predicted without reading the client."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def work(run: "Run") -> int:
-    """What a worker process does in the run directory; returns its exit code. Imports torch for a reward model alone."""
+    """Run a worker of `audit` in the run directory; returns its exit code. Imports torch only for a reward model."""
     from psychocounsel.engine.telemetry.progress import Progress
     from psychocounsel.errors import DONE
     from psychocounsel.evaluation.audit.auditing import audit
@@ -25,7 +25,7 @@ def work(run: "Run") -> int:
 
 
 def _score(run: "Run", bar: Any) -> "Score":
-    """What scores conversations with the reward model: every rank its share, and all get all."""
+    """Return a function that scores conversations with the reward model: each rank scores its share and receives all scores."""
     import numpy as np
 
     from psychocounsel.distributed.world import World

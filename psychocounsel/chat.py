@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.chat`: a conversation with trained models in a terminal."""
+"""`python -m psychocounsel.chat`: a conversation in a terminal with trained models."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def converse(config: "DictConfig") -> int:
-    """Talk until the user leaves or the input ends; returns the exit code."""
+    """Hold the conversation until the user leaves or the input ends; returns the exit code."""
     from psychocounsel.chatting.talking import talk
     from psychocounsel.remote.hub import set_cache_directories
 
@@ -15,7 +15,7 @@ def converse(config: "DictConfig") -> int:
     if "reward" in config or any("addresses" not in model for model in config.contestants.members):
         from psychocounsel.engine.telemetry.progress import quiet_libraries
 
-        quiet_libraries()  # which imports them: a conversation with servers alone needs none
+        quiet_libraries()  # called only here because it imports the libraries, which server-only conversations do not need
     return talk(config)
 
 

@@ -21,12 +21,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def main(arguments: list[str]) -> int:
+def _parser() -> Parser:
     parser = Parser(prog="python -m psychocounsel.serve", description=__doc__)
     parser.add_argument("--port", type=_port, default=8000)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all of this machine)")
     parser.add_argument("overrides", nargs="*", help="model=..., max_length=..., rollout.KEY=..., as for training")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    given = _parser().parse_args(arguments)
     check_overrides(given.overrides, ["algo", "model", "rollout", "reward"])
     if fixed := [text for text in given.overrides if text.lstrip("+").startswith(_FIXED)]:
         raise UserError(f"{fixed[0]}: a server writes replies for any run; leave it out")

@@ -1,7 +1,10 @@
-"""What an algorithm is: a dataclass of hyperparameters, what it needs, what it collects, and its loss.
+"""Base class of all algorithms, with the types of their requirements, loss terms and model outputs.
 
-Files in this folder import without torch (it is imported inside `loss` and `collect`), because the dataclass is also the
-schema of the algorithm's YAML, and that is checked on login nodes.
+An algorithm is a dataclass of hyperparameters. It declares the models and data that it needs (`Needs`), prepares groups
+for training (`collect`) and computes a loss (`loss`).
+
+Files in this folder import torch inside functions only, because the dataclass is also the schema of the algorithm's
+YAML, which is checked on login nodes without torch.
 """
 
 from __future__ import annotations
@@ -22,15 +25,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an algorithm asks of the engine; what it cannot give is refused before any job starts.
+    """Models, data and features that an algorithm needs; a run that cannot provide them is rejected before any job starts.
 
-    `data` is what a Group must hold: "pairs" (chosen first), "completions" (one or more), "labelled" (completions with
-    a `label`) or "prompts" (none yet). `models` are engines: "policy" is trained, a "critic" too (its terms carry
-    `engine="critic"`; `Algorithm.critic_kind` says where it lives), "reference" is frozen (`Algorithm.reference_kind`);
-    "reward_model" is trained in the policy's place. `rollouts` are replies of the policy itself (`Algorithm.round` says
-    how many), and `reward` is what a reward model gives them. `weights`: every term of the loss multiplies a pair's
-    share by `Batch.pair_weights`, so that `data.balance` can be used. `soft_labels`: the loss reads
-    `Batch.pair_probabilities`, so that `data.soft_labels` can be used.
+    `data`: what each Group must hold: "pairs" (chosen reply first), "completions" (one or more), "labelled"
+    (completions with a `label`) or "prompts" (no completions yet).
+
+    `models`: "policy" is trained. "critic" is trained too; terms of its loss carry `engine="critic"`, and
+    `Algorithm.critic_kind` says where it lives. "reference" is frozen (see `Algorithm.reference_kind`). "reward_model"
+    is trained instead of the policy.
+
+    `rollouts`: the policy writes replies during training (`Algorithm.round` gives their number). `reward`: a reward
+    model scores these replies.
+
+    `weights`: every term of the loss multiplies a pair's share by `Batch.pair_weights`, so `data.balance` can be used.
+    `soft_labels`: the loss reads `Batch.pair_probabilities`, so `data.soft_labels` can be used.
     """
 
     models: frozenset[str] = frozenset({"policy"})
@@ -42,16 +50,17 @@ class Needs:
 
     @property
     def main(self) -> str:
-        """The trained model that the run is about: what it exports."""
+        """Name of the trained model that the run exports: "reward_model" or "policy"."""
         return "reward_model" if "reward_model" in self.models else "policy"
 
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """The size of a round of rollouts.
+    """Size of a round of rollouts.
 
-    The policy writes `samples` replies to each of `prompts` prompts (None: as many prompts as a step has), and then trains
-    `passes` times over the groups that the algorithm collects from them, each with `trained` replies (None: with all).
+    The policy writes `samples` replies to each of `prompts` prompts (None: one step's prompts). It then trains `passes`
+    times over the groups that the algorithm collects from these replies. Each collected group has `trained` replies
+    (None: all of them).
     """
 
     samples: int = 1
@@ -62,27 +71,32 @@ class RoundPlan:
 
 @dataclass
 class Term:
-    """One summand of the loss, or a metric (`weight=0`).
+    """Summand of the loss, or a metric (`weight=0`).
 
-    `sum` is a scalar tensor: the sum over this micro-batch. The engine divides it by the number of `unit`s in the global
-    batch ("pairs", "groups", "completions", "tokens" or "chosen_tokens"), so that any split of the batch into ranks and
-    micro-batches gives the same gradient, and adds `weight` times the result to the loss of `engine`.
+    `sum` is a scalar tensor: the sum over this micro-batch. The engine divides it by the number of `unit`s in the
+    global batch ("pairs", "groups", "completions", "tokens" or "chosen_tokens") and adds `weight` times the result to
+    the loss of `engine`. The gradient is therefore the same for any split of the batch into ranks and micro-batches.
+
+    `each` holds the summands in the batch's order, float[P] of pairs or float[C] of completions; None if they are not
+    known. The intervals of held-out figures are computed from them.
     """
 
     sum: torch.Tensor
     unit: str
     weight: float = 1.0
     engine: str = "policy"
+    each: torch.Tensor | None = None
 
 
 @dataclass
 class Outputs:
-    """What the models computed for a Batch of N completion tokens in C completions.
+    """Model outputs for a Batch of N completion tokens in C completions; None if no engine computes them.
 
-    `logprobs`, `entropy`, `values`: float32[N], aligned with `Batch.target_ids`; `scores`: float32[C]. None
-    where no engine computes them: the policy gives `logprobs` and, with `Algorithm.reads_entropy`, the entropy (nats) of
-    the distribution of each token; the critic gives `values`, or the policy if it shares its trunk with the critic; the
-    reward model gives `scores`.
+    `logprobs`: float32[N], log-probabilities of `Batch.target_ids` under the policy.
+    `entropy`: float32[N], entropy of the policy's distribution at each token (nats); only with
+    `Algorithm.reads_entropy`.
+    `values`: float32[N], values of the critic, or of the policy's value head if the critic shares the policy's trunk.
+    `scores`: float32[C], scores of the reward model.
     """
 
     logprobs: torch.Tensor | None = None
@@ -92,10 +106,10 @@ class Outputs:
 
 
 class Context(Protocol):
-    """What `collect` may use.
+    """Services of the engine that `collect` and `batch_groups` may use.
 
-    `round` is the number of the round, from 0; `notes` what was noted in it; `peaks` the highest value that each metric
-    had in its steps so far. All of it is the same on every rank, and in a run that was killed and goes on.
+    `round`: number of the round, from 0. `notes`: values noted in this round. `peaks`: highest value so far of each
+    metric in this round's steps. All of them are the same on every rank, and the same after a resume.
     """
 
     rng: np.random.Generator
@@ -104,24 +118,24 @@ class Context(Protocol):
     peaks: dict[str, float]
 
     def earlier(self, name: str) -> float | None:
-        """What was noted by that name in the round before; None in the first round."""
+        """Return the value noted by `name` in the previous round; None in the first round."""
 
     def count(self, name: str, number: float) -> None:
-        """Add to a count of this round, a metric `rollout/<name>` per prompt."""
+        """Add `number` to a count of this round, logged per prompt as the metric `rollout/<name>`."""
 
     def note(self, name: str, value: float) -> None:
-        """A metric `rollout/<name>` of this round."""
+        """Log `value` as the metric `rollout/<name>` of this round."""
 
     def values(self, groups: list[Group]) -> list[list[np.ndarray]]:
-        """float32[len] values per completion of each group, as the critic is now."""
+        """Return the critic's present values, float32[len] for each completion of each group."""
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
-        """float32[len] log-probabilities per completion of each group under "policy" or "reference"."""
+        """Return log-probabilities under "policy" or "reference", float32[len] for each completion of each group."""
 
 
 @dataclass
 class Algorithm:
-    """Base of all algorithms; these fields are the optimizer's, the subclass adds its own.
+    """Base of all algorithms. Its fields configure the optimizer; a subclass adds its own.
 
     `algo.lr` rises linearly over `warmup` (a fraction of all steps) and then follows `schedule` to `min_lr_ratio * lr`.
     """
@@ -140,123 +154,130 @@ class Algorithm:
 
     @property
     def round(self) -> RoundPlan | None:
-        """The size of a round; None for an algorithm without rollouts. `algo.online.Online` builds it from its fields."""
+        """Size of a round of rollouts; None without rollouts. `algo.online.Online` builds it from its fields."""
         return None
 
     @property
     def reference_kind(self) -> Literal["none", "initial", "round"]:
-        """Which policy the reference is: the one before training, or the one with which the round begins."""
+        """Kind of reference: the policy before training ("initial") or at the start of the round ("round"), or "none"."""
         return "initial" if "reference" in self.needs.models else "none"
 
     @property
     def critic_kind(self) -> Literal["none", "own", "shared"]:
-        """Whether the critic is a model of its own, or a value head on the policy's trunk.
+        """Kind of critic: a model of its own ("own"), a value head on the policy's trunk ("shared"), or "none".
 
-        With "shared" the policy gives `Outputs.values`, and terms of the critic's loss carry `engine="policy"`.
+        With "shared" the policy computes `Outputs.values`, and terms of the critic's loss carry `engine="policy"`.
         """
         return "own" if "critic" in self.needs.models else "none"
 
     @property
     def critic_start(self) -> Literal["reward", "policy"]:
-        """The model that an own critic begins as: the reward model, or the policy with a new head."""
+        """Initial weights of an own critic: those of the reward model, or of the policy with a new head."""
         return "policy"
 
     @property
     def reads_entropy(self) -> bool:
-        """Whether `loss` reads `Outputs.entropy`, which costs time to compute."""
+        """True if `loss` reads `Outputs.entropy`, which takes extra time to compute."""
         return False
 
     @property
     def tolerates_stale_rollouts(self) -> bool:
-        """Whether the loss stays right for replies that were written with the weights of a round ago."""
+        """True if the loss is still correct for replies written with the weights of the previous round."""
         return True
 
     def check_settings(self, config: DictConfig) -> None:
-        """Refuse settings that cannot work together; called before any job starts, so without torch.
+        """Reject settings that cannot work together. It runs before any job starts, so it must not import torch.
 
         Raises:
             UserError: naming the keys and what to type instead.
         """
 
     def unused(self, config: DictConfig) -> dict[str, str]:
-        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused. No torch."""
+        """Return fields that have no effect with these settings, each with the reason. It must not import torch.
+
+        Setting such a field is an error.
+        """
         if self.schedule == "constant":
             return {"min_lr_ratio": "algo.schedule=constant keeps the learning rate as it is"}
         return {}
 
     def check_rounds(self, rounds: int) -> None:
-        """Refuse a run of so many rounds of rollouts; called once their number is known, before the first.
+        """Reject a run of `rounds` rounds of rollouts. Called before the first round, once their number is known.
 
         Raises:
             UserError: naming the keys and what to type instead.
         """
 
     def lr_factor(self, engine: str) -> float:
-        """The learning rate of an engine as a multiple of the policy's; a value head has the factor of the "critic"."""
+        """Return an engine's learning rate as a multiple of the policy's. A value head uses the factor of "critic"."""
         return 1.0
 
     def gets_gradients(self, engine: str, ctx: Context) -> bool:
-        """Whether the next step computes gradients for an engine. Asked before the step.
+        """Return True if the next step computes gradients for `engine`. Called before the step.
 
         An engine without gradients keeps its weights and its optimizer state.
         """
         return True
 
     def moves_weights(self, engine: str, ctx: Context) -> bool:
-        """Whether the gradients of this step change the weights of an engine. Asked when its metrics are in `ctx.peaks`.
+        """Return True if the gradients of this step may change the weights of `engine`.
 
-        Asked of engines with gradients only. Where the answer is no, the gradients enter the optimizer's averages, and the
-        weights stay.
+        Called only for engines with gradients, once the step's metrics are in `ctx.peaks`. If the answer is False, the
+        gradients still enter the optimizer's averages, but the weights stay the same.
         """
         return True
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Turn the round's groups, in any number, into groups to train on.
+        """Turn the round's groups into groups to train on; their number may change.
 
-        Offline data is one round. With `needs.rollouts` a group comes with the replies of this round and their rewards.
+        Offline data is a single round. With `needs.rollouts` each group holds this round's replies and their rewards.
         """
         return groups
 
     def offline_groups(self, batch: int) -> int:
-        """With rollouts: how many groups of a global batch of `batch` are not of the round, but pairs of the dataset."""
+        """Return the number of groups in a global batch that are pairs of the dataset instead of this round's groups."""
         return 0
 
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """As `collect`, of groups of the dataset: each becomes one, before the first step."""
+        """Prepare groups of the dataset, as `collect` does for rollouts, before the first step; their number stays the same."""
         return self.collect(groups, ctx)
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
-        """Refuse data that the algorithm cannot train on; called before a model is loaded, by `prepare` too.
+        """Reject data that the algorithm cannot train on. Called before a model is loaded, and by `prepare`.
 
         Raises:
             UserError: saying what is missing.
         """
 
     def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """The groups of a global batch that the loss is to see, after a look at them with the policy as it is now."""
+        """Return the groups of a global batch for the loss, possibly changed by what the present policy computes for them."""
         return groups
 
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
-        """Metrics that are no sums: from the scores, float32[completions] per group, of all held-out groups."""
+        """Return held-out metrics that are not sums, such as AUC.
+
+        `scores`: float32[completions] for each of the held-out `groups`.
+        """
         return {}
 
     def figure_names(self) -> tuple[str, ...] | None:
-        """The names of what `loss` and `evaluation` give for held-out data, without prefixes; None: not known beforehand.
+        """Return the names, without prefixes, of the metrics on held-out data; None if they are not known.
 
-        A subclass with a `loss` or an `evaluation` of its own says its own names, or none are known. Not asked with rollouts.
+        A subclass with its own `loss` or `evaluation` must list its own names, otherwise they are unknown. Not called
+        for algorithms with rollouts.
         """
         return None
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return the loss terms and metrics of one micro-batch by name.
 
-        Two threads may be in here at once, so it changes nothing of `self`; `batch_groups` may, once a step.
+        Two threads may call it at once, so it must not change `self`. `batch_groups`, which runs once per step, may.
         """
         raise TypeError(f"{type(self).__name__} defines no loss")
 
 
 def collect_reference(groups: list[Group], ctx: Context) -> list[Group]:
-    """Fill `ref_logprobs` of every completion: the `collect` of every algorithm with a fixed reference."""
+    """Fill `ref_logprobs` of every completion. Algorithms with a fixed reference use this as their `collect`."""
     for group, logprobs in zip(groups, ctx.logprobs("reference", groups), strict=True):
         for completion, values in zip(group.completions, logprobs, strict=True):
             completion.ref_logprobs = values

@@ -1,4 +1,4 @@
-"""Direct preference optimization and its variants."""
+"""Direct preference optimization (DPO) and its variants."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ if TYPE_CHECKING:
 
 @dataclass
 class DPO(Algorithm):
-    """DPO (arXiv 2305.18290, eq. 7) with the IPO, hinge and robust losses.
+    """DPO and the IPO, hinge and robust losses: raise the chosen reply's likelihood ratio above the rejected one's.
 
-    With h = (log pi(chosen)/ref(chosen)) - (log pi(rejected)/ref(rejected)), summed over tokens:
+    A reply's implicit reward is beta * log(pi / ref), so the policy learns preferences without a reward model, while
+    the reference keeps it from drifting (arXiv 2305.18290, eq. 7). s is the logistic sigmoid, and h the difference of
+    the log-ratios, each summed over the reply's tokens: h = log(pi(chosen) / ref(chosen)) - log(pi(rejected) /
+    ref(rejected)). `loss_type` selects the loss of a pair:
         sigmoid  -(1-e) log s(beta h) - e log s(-beta h), e = label_smoothing (conservative DPO)
         robust   ((1-e) (-log s(beta h)) - e (-log s(-beta h))) / (1 - 2e)      (arXiv 2403.00409)
         hinge    max(0, 1 - beta h)                                             (arXiv 2305.10425)
         ipo      (h_mean - 1/(2 beta))^2 with per-token means                   (arXiv 2310.12036, eq. 17)
-    With `data.soft_labels` a pair's chosen reply is preferred with probability p, and the loss is averaged over that:
+    With `data.soft_labels` the chosen reply is preferred with probability p, and the loss is the expectation over p:
         sigmoid  -p log s(beta h) - (1-p) log s(-beta h)
         ipo      (h_mean - (2p-1)/(2 beta))^2: eq. 17 averaged over its preference I(y, y') of mean p, less a constant
-    `length_normalised` takes per-token means in the other losses too. `sft_weight` adds the mean negative log-likelihood
-    per token of the chosen replies, which keeps them from looping or losing their end.
+
+    `length_normalised` uses per-token means of the log-ratios in the other losses too. `sft_weight` adds the mean
+    negative log-likelihood per token of the chosen replies, because the policy could otherwise start to loop or stop
+    ending replies.
     """
 
     beta: float = option(0.1, above=0)
@@ -53,16 +58,18 @@ class DPO(Algorithm):
             )
         if self.label_smoothing:
             raise UserError(
-                f"data.soft_labels=true and algo.label_smoothing={self.label_smoothing:g}: the data say how sure each label is; "
-                "leave one of them out"
+                f"data.soft_labels=true and algo.label_smoothing={self.label_smoothing:g}: soft labels already say how sure each "
+                "label is; remove one of the two settings"
             )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)
         if self.loss_type not in ("sigmoid", "robust"):
-            found["label_smoothing"] = f"algo.loss_type={self.loss_type} smooths no labels (sigmoid and robust do)"
+            found["label_smoothing"] = (
+                f"algo.loss_type={self.loss_type} does not use label smoothing (sigmoid and robust do)"
+            )
         if self.loss_type == "ipo":
-            found["length_normalised"] = "algo.loss_type=ipo takes per-token means in any case"
+            found["length_normalised"] = "algo.loss_type=ipo always uses per-token means"
         return found
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
@@ -72,7 +79,11 @@ class DPO(Algorithm):
         return (*PAIR_FIGURES, *(("loss_preference", "loss_sft") if self.sft_weight else ()))
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per pair; metrics are implicit rewards beta * log(pi/ref), ties count half in the accuracy."""
+        """Return the loss averaged over pairs, and metrics of the implicit rewards beta * log(pi / ref).
+
+        A tie counts half in the accuracy. `outputs.logprobs`: float32[N], log-probabilities of the batch's completion
+        tokens.
+        """
         assert outputs.logprobs is not None
         ratios = batch.completion_sums(outputs.logprobs - batch.ref_logprobs)
         if self.length_normalised or self.loss_type == "ipo":
@@ -85,7 +96,12 @@ class DPO(Algorithm):
         return terms | reward_metrics(self.beta * chosen, self.beta * rejected)
 
     def pair_losses(self, margin: torch.Tensor, probabilities: torch.Tensor | None = None) -> torch.Tensor:
-        """Loss per pair, float[P], from the log-ratio margins h, float[P], and soft labels p, float[P], if there are any."""
+        """Return the loss of each pair, float[P].
+
+        Args:
+            margin: float[P], the difference h of log-ratios (chosen minus rejected).
+            probabilities: float[P], soft labels p; None for hard labels.
+        """
         import torch
         from torch.nn.functional import logsigmoid
 

@@ -1,4 +1,4 @@
-"""Group relative policy optimization."""
+"""Group relative policy optimization (GRPO)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class GRPO(PolicyGradient):
-    """GRPO (arXiv 2402.03300, eq. 3 and 4): a token is an action, and all tokens of a reply have its advantage.
+    """GRPO: compare each reply with the other replies to its prompt, so that no critic is needed.
 
-    The advantage is the reward less the mean of the prompt's replies, over their standard deviation (`normalise_std`; without
-    it as in arXiv 2503.20783). The loss is the mean over replies of the mean over tokens of PPO's clipped loss, plus
-    kl_weight * (ref/pi - log(ref/pi) - 1).
+    Each token is an action, and all tokens of a reply share its advantage. With rewards R of the prompt's replies, the
+    advantage of reply i is (R_i - mean(R)) / std(R) (arXiv 2402.03300, eq. 3 and 4). `normalise_std=false` leaves out
+    the division, as in arXiv 2503.20783. The loss averages PPO's clipped loss over the tokens of a reply, then over
+    replies, and adds kl_weight * (ref/pi - log(ref/pi) - 1), averaged in the same way.
     """
 
     samples: int = option(4, at_least=2)
@@ -36,14 +37,22 @@ class GRPO(PolicyGradient):
         return collect_advantages(self, groups, ctx, self._advantages)
 
     def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """float[n] of the n replies to a prompt."""
+        """Return the advantages, float[n], of the n replies to a prompt.
+
+        Args:
+            rewards: float[n], rewards of the replies.
+            kl: not used, because the divergence is part of the loss.
+        """
         advantages = rewards - rewards.mean()
         if self.normalise_std:
             advantages = advantages / (rewards.std(ddof=1) + 1e-4)
         return self.reward_weight * advantages
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per completion; ratio and share of clipped tokens per token."""
+        """Return the loss averaged over completions, and ratio metrics averaged over tokens.
+
+        `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
+        """
         assert outputs.logprobs is not None
         losses, ratio = clipped(outputs.logprobs - batch.old_logprobs, batch.advantages, self.clip_low, self.clip_high)
         kl = k3(batch.ref_logprobs - outputs.logprobs)

@@ -1,4 +1,4 @@
-"""Kahneman-Tversky optimization: learns from single replies that are good or bad."""
+"""Kahneman-Tversky optimization (KTO): learns from single replies labelled good or bad."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class KTO(Algorithm):
-    """KTO (arXiv 2402.01306, eq. 8), for labelled replies, or pairs taken apart.
+    """KTO: raise the likelihood ratio of good replies and lower that of bad ones (arXiv 2402.01306, eq. 8).
 
-    With h = log pi/ref of a reply, summed over its tokens, and z = max(0, mean h of mismatched replies), which estimates
-    the KL divergence of policy and reference:
+    It trains on labelled replies, or on pairs, whose chosen reply counts as good and whose rejected one as bad. Like
+    people in prospect theory, it judges gains and losses against a reference point z. s is the logistic sigmoid, h =
+    log(pi / ref) of a reply, summed over its tokens, and z = max(0, mean h of mismatched replies), an estimate of the
+    KL divergence between policy and reference. The loss of a reply:
         good reply  desirable_weight   * (1 - s(beta (h - z)))
         bad reply   undesirable_weight * (1 - s(beta (z - h)))
-    Mismatched replies are those of the next prompt. z is taken over the global batch, before its loss and without
-    gradient, so that the split into micro-batches and ranks does not matter; held-out rows are taken in batches of
-    `global_batch_size`, each with a z of its own.
+
+    Mismatched replies are replies to the next different prompt. z is computed over the global batch, before its loss
+    and without gradient, so the split into micro-batches and ranks does not matter. Held-out rows are evaluated in
+    batches of `global_batch_size`, each with its own z.
     """
 
     beta: float = option(0.1, above=0)
@@ -39,15 +42,15 @@ class KTO(Algorithm):
                 more = (
                     "more rows (data.limit)" if part == "training" else "a larger data.dev_fraction, or data.eval_path"
                 )
-                needs = "need two different prompts, to compare replies across them"
-                raise UserError(f"algo=kto: the {part} rows {needs}; give {more}")
+                needs = "need two different prompts, because KTO compares replies across prompts"
+                raise UserError(f"algo=kto: the {part} rows {needs}; use {more}")
         labels = {completion.label for group in train for completion in group.completions}
         if len(labels) < 2:
             kind = "good" if True in labels else "bad"
-            raise UserError(f"algo=kto: all training rows are labelled {kind}; it learns from good and bad ones")
+            raise UserError(f"algo=kto: all training rows are labelled {kind}; KTO needs both good and bad ones")
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Append mismatched replies, which have no label, to each group, and fill in the reference of all."""
+        """Append mismatched replies, which have no label, to each group, and fill `ref_logprobs` of all replies."""
         mismatched = collect_reference([_mismatched(groups, index) for index in range(len(groups))], ctx)
         return [
             replace(group, completions=[*group.completions, *other.completions])
@@ -55,7 +58,7 @@ class KTO(Algorithm):
         ]
 
     def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Set z of this batch by its mismatched replies, and take them out."""
+        """Compute z of this batch from its mismatched replies, and return the groups without these replies."""
         mismatched = [_labelled(group, False) for group in groups]
         ratios = [
             float((values - completion.ref_logprobs).sum())
@@ -63,14 +66,19 @@ class KTO(Algorithm):
             for completion, values in zip(group.completions, logprobs, strict=True)
         ]
         mean = sum(ratios) / len(ratios)
-        self._kl = 0.0 if mean < 0 else mean  # NaN stays, and stops the run
+        self._kl = 0.0 if mean < 0 else mean  # max() could hide a NaN, which must stop the run
         return [_labelled(group, True) for group in groups]
 
     def figure_names(self) -> tuple[str, ...]:
         return ("loss", "accuracy", "margin", "kl")
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per completion. A reward is beta (h - z), or its negative for a bad reply; `kl` is z."""
+        """Return the loss averaged over completions, with the metrics `rewards/accuracy`, `rewards/margin` and `kl`.
+
+        A reply's margin is beta (h - z) if it is good and beta (z - h) if it is bad; the accuracy is the share of
+        positive margins (a tie counts half), and `kl` is z. `outputs.logprobs`: float32[N], log-probabilities of the
+        batch's completion tokens.
+        """
         import torch
 
         assert outputs.logprobs is not None
@@ -81,20 +89,25 @@ class KTO(Algorithm):
         margin = self.beta * sign * (ratios.detach() - self._kl)
         wins = (margin > 0).float() + 0.5 * (margin == 0).float()
         return {
-            "loss_preference": Term(losses.sum(), "completions"),
-            "rewards/accuracy": Term(wins.sum(), "completions", 0.0),
-            "rewards/margin": Term(margin.sum(), "completions", 0.0),
+            "loss_preference": Term(losses.sum(), "completions", each=losses),
+            "rewards/accuracy": Term(wins.sum(), "completions", 0.0, each=wins),
+            "rewards/margin": Term(margin.sum(), "completions", 0.0, each=margin),
             "kl": Term(torch.full_like(margin, self._kl).sum(), "completions", 0.0),
         }
 
 
 def _mismatched(groups: list[Group], index: int) -> Group:
-    """The group's prompt with the replies to the next other prompt, cut to the longer sequence of the two groups."""
+    """Return the group's prompt with the replies to the next different prompt.
+
+    The replies are cut so that no sequence is longer than the longest one of the two groups.
+    """
     group = groups[index]
     following = (groups[(index + step) % len(groups)] for step in range(1, len(groups)))
     other = next((each for each in following if each.prompt_ids.tobytes() != group.prompt_ids.tobytes()), None)
     if other is None:
-        raise UserError("algo=kto: the steps of this run see one prompt only; it compares replies across prompts")
+        raise UserError(
+            "algo=kto: this run trains on one prompt only, and KTO compares replies across prompts; add rows"
+        )
     room = max(len(each.prompt_ids) + len(reply.ids) for each in (group, other) for reply in each.completions)
     strangers = [
         replace(reply, ids=reply.ids[: max(1, room - len(group.prompt_ids))], label=None) for reply in other.completions

@@ -1,11 +1,12 @@
-"""Bases of online algorithms, which learn from replies of the policy itself, round by round.
+"""Base classes of online algorithms, which learn round by round from replies that the policy writes.
 
 An online algorithm is one dataclass, in one of three ways:
 
-- `class Mine(Online)` with its own `collect`, which turns the scored replies of a round into groups to train on, and its
+- `class Mine(Online)` with its own `collect`, which turns the scored replies of a round into groups to train on, and
+its
   own `loss`;
-- `class Mine(OnlinePairs, DPO)`: `OnlinePairs` collects preference pairs, and any algorithm that learns from pairs gives the
-  loss. The online base comes first;
+- `class Mine(OnlinePairs, DPO)`: `OnlinePairs` collects preference pairs, and an algorithm that learns from pairs
+  provides the loss. The online base comes first;
 - `class Mine(PolicyGradient)` (`algo.policy_gradient`) with advantages, as RLOO and GRPO do.
 """
 
@@ -25,21 +26,23 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
 
-# At most so many pairs of a round are compared, and an eighth of it: no loss reads them, they cost a pass for the metric.
+# At most this many pairs of a round, and about an eighth of it, are compared: the comparison costs a forward pass and
+# only feeds a metric.
 _COMPARED_PAIRS = 32
 
 
 @dataclass
 class Online(Algorithm):
-    """Base of algorithms that learn from replies of the policy itself.
+    """Base of algorithms that learn from replies that the policy writes.
 
-    A round takes `prompts_per_round` prompts (by default those of a step), writes `samples` replies to each, scores them,
-    and trains `passes` times over the groups that `collect` makes of them, in steps of `global_batch_size` prompts.
+    In each round the policy writes `samples` replies to each of `prompts_per_round` prompts (default: one step's
+    prompts), and the reward scores them. Training then makes `passes` passes over the groups that `collect` builds from
+    them, in steps of `global_batch_size` prompts.
 
-    A subclass defines `collect` and `loss`, and `needs` where it needs more models than its bases do together.
+    A subclass defines `collect` and `loss`. It defines `needs` only if it needs more models than its bases together.
 
     Raises:
-        UserError: when a subclass names an offline algorithm before an online base, whose `collect` it would hide.
+        UserError: if a subclass names an offline algorithm before an online base, whose `collect` it would hide.
     """
 
     samples: int = option(4, at_least=1)
@@ -63,10 +66,10 @@ class Online(Algorithm):
         return RoundPlan(self.samples, self.prompts_per_round, self.passes)
 
     def rewards(self, group: Group, ctx: Context) -> list[float]:
-        """What the replies of a group count: their rewards less the penalties, whose means are counted, each by its name.
+        """Return the reward of each reply of a group, less the penalties; log the mean of each penalty by its name.
 
-        `length_penalty` is per token, `unfinished_penalty` for a reply that was cut, `repetition_penalty` times the share of
-        runs of four tokens that a reply has before.
+        `length_penalty` applies per token, `unfinished_penalty` to a reply that was cut off. `repetition_penalty` is
+        multiplied by the share of a reply's four-token runs that occurred earlier in the reply.
         """
         from psychocounsel.metrics.replies import repetition
 
@@ -85,7 +88,7 @@ class Online(Algorithm):
 
 
 def _check_order(cls: type[Online]) -> None:
-    """An offline algorithm may stand behind the online bases only."""
+    """Check that offline algorithms come after all online bases."""
     bases = [base for base in cls.__mro__[1:] if issubclass(base, Algorithm) and base is not Algorithm]
     offline = next((place for place, base in enumerate(bases) if not issubclass(base, Online)), len(bases))
     hidden = [base.__name__ for base in bases[offline:] if issubclass(base, Online)]
@@ -102,19 +105,20 @@ def _check_order(cls: type[Online]) -> None:
 
 @dataclass
 class OnlinePairs(Online):
-    """Collects preference pairs of the replies by their rewards (arXiv 2312.11456, iterative DPO).
+    """Builds preference pairs from the policy's replies by their rewards (iterative DPO, arXiv 2312.11456).
 
-    `pairs`: "best_worst", "best_random" (the best against any other), "margin" (all that differ by `min_margin`), or
-    "top_k" (the `top_k` of them that differ most). In any case a pair needs two different replies, different rewards, and
-    a difference of at least `min_margin`.
+    `pairs` selects the pairs of a prompt: "best_worst", "best_random" (the best reply and a random other one), "margin"
+    (all pairs whose rewards differ by at least `min_margin`), or "top_k" (the `top_k` pairs with the largest
+    differences). In all cases a pair needs two different replies, different rewards, and a difference of at least
+    `min_margin`.
 
-    `offline_fraction` of each global batch, rounded to whole groups, are pairs of the dataset instead; the rest has as
-    many prompts less. Their reference is that of the policy before training.
+    A fraction `offline_fraction` of each global batch, rounded to whole groups, is pairs of the dataset instead of
+    prompts of the round. The reference of these pairs is the policy before training.
 
-    Of the round's first pairs it is noted by how much the log-probabilities of trainer and rollout differ.
+    For the first pairs of each round, the difference between the log-probabilities of trainer and rollout is logged.
     """
 
-    samples: int = option(4, at_least=2)  # one reply has none to be compared with
+    samples: int = option(4, at_least=2)  # a pair needs two replies
     pairs: str = option("best_worst", choices=("best_worst", "best_random", "margin", "top_k"))
     min_margin: float = option(0.0, at_least=0)
     top_k: int = option(2, at_least=1)
@@ -129,8 +133,8 @@ class OnlinePairs(Online):
         batch, fraction = config.global_batch_size, self.offline_fraction
         if fraction and not 0 < self.offline_groups(batch) < batch:
             raise UserError(
-                f"algo.offline_fraction={fraction}: of global_batch_size={batch} that is {self.offline_groups(batch)} pairs of "
-                f"the data and {batch - self.offline_groups(batch)} prompts; there must be one of each"
+                f"algo.offline_fraction={fraction}: global_batch_size={batch} would hold {self.offline_groups(batch)} pairs of "
+                f"the data and {batch - self.offline_groups(batch)} prompts; it needs at least one of each"
             )
         if fraction and self.reference_kind == "round":
             raise UserError(
@@ -141,14 +145,14 @@ class OnlinePairs(Online):
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)
         if self.pairs != "top_k":
-            found["top_k"] = f"algo.pairs={self.pairs} takes no top_k pairs"
+            found["top_k"] = f"algo.pairs={self.pairs} does not use top_k"
         return found
 
     def offline_groups(self, batch: int) -> int:
         return round(self.offline_fraction * batch)
 
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Pairs as they are, with their reference if the algorithm has one."""
+        """Return the pairs unchanged, with reference log-probabilities if the algorithm has a reference."""
         return groups if self.reference_kind == "none" else collect_reference(groups, ctx)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
@@ -169,7 +173,7 @@ class OnlinePairs(Online):
         return collected
 
     def _compare(self, groups: list[Group], ctx: Context) -> None:
-        """Note by how much the trainer's log-probabilities differ from the rollout's; without groups there is nothing to say."""
+        """Note the differences between the log-probabilities of trainer and rollout; do nothing without groups."""
         if not groups:
             return
         gaps = []
@@ -181,7 +185,10 @@ class OnlinePairs(Online):
 
 
 def note_differences(gaps: Sequence[np.ndarray], ctx: Context) -> None:
-    """Note mean and maximum over tokens of |log pi_trainer - log pi_rollout|, from these differences, float32[len] a reply."""
+    """Note the mean and maximum of |log pi_trainer - log pi_rollout| over tokens [nats].
+
+    `gaps`: the signed differences, float32[len] for each reply.
+    """
     import numpy as np
 
     every = np.abs(np.concatenate(gaps))

@@ -1,4 +1,4 @@
-"""Online iterative DPO: pairs of the policy's own replies, as a reward model judges them."""
+"""Online DPO: each round builds pairs from the policy's replies, ranked by a reward model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from psychocounsel.settings.schema import option
 
 @dataclass
 class OnlineDPO(OnlinePairs, DPO):
-    """DPO's losses on the pairs that `OnlinePairs` collects in each round."""
+    """DPO's losses on the pairs that `OnlinePairs` builds in each round.
+
+    `reference`: the policy before training ("initial") or at the start of each round ("round").
+    """
 
     reference: str = option("initial", choices=("initial", "round"))
 

@@ -1,4 +1,4 @@
-"""Online iterative SimPO: pairs of the policy's own replies, as a reward model judges them, and no reference."""
+"""Online SimPO: each round builds pairs from the policy's replies, ranked by a reward model. It has no reference."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ from psychocounsel.algo.simpo import SimPO
 
 @dataclass
 class OnlineSimPO(OnlinePairs, SimPO):
-    """SimPO's loss (arXiv 2405.14734, eq. 6) on the pairs that `OnlinePairs` collects in each round."""
+    """SimPO's loss (arXiv 2405.14734, eq. 6) on the pairs that `OnlinePairs` builds in each round."""

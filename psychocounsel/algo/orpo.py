@@ -1,4 +1,4 @@
-"""Odds ratio preference optimization: supervised fine-tuning and preference in one loss, without a reference."""
+"""Odds ratio preference optimization (ORPO): fine-tuning and preference learning in one loss, without a reference."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class ORPO(Algorithm):
-    """ORPO (arXiv 2403.07691, eq. 6 and 7): NLL of the chosen reply - beta * log s(log odds(chosen) / odds(rejected)).
+    """ORPO: raise the likelihood of the chosen reply, and its odds relative to the rejected reply.
 
-    odds = p / (1 - p) with log p the mean token log-probability of a reply. `beta` is the paper's lambda. The likelihood
-    is that of the reply's tokens, as in the paper; TRL adds the prompt's.
+    The loss is NLL(chosen) - beta * log s(log(odds(chosen) / odds(rejected))) (arXiv 2403.07691, eq. 6 and 7). s is the
+    logistic sigmoid, odds = p / (1 - p), and log p is the mean token log-probability of a reply. `beta` is the paper's
+    lambda. NLL covers the reply's tokens only, as in the paper; TRL also includes the prompt's tokens.
     """
 
     beta: float = option(0.1, above=0)
@@ -31,7 +32,10 @@ class ORPO(Algorithm):
         return (*PAIR_FIGURES, "loss_preference", "loss_sft")
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """The preference term per pair, the likelihood per chosen token; rewards are beta * log p."""
+        """Return the preference term, averaged over pairs, and the NLL, averaged over chosen tokens. Rewards are beta * log p.
+
+        `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
+        """
         from torch.nn.functional import logsigmoid
 
         assert outputs.logprobs is not None
@@ -44,7 +48,7 @@ class ORPO(Algorithm):
 
 
 def _log_odds(logprobs: torch.Tensor) -> torch.Tensor:
-    """log(p / (1 - p)) of log p < 0, float[P]; p is kept off 1, where it has no value."""
+    """Return log(p / (1 - p)), float[P], from log p < 0, float[P]. p is kept below 1, where the odds are infinite."""
     import torch
 
     logprobs = logprobs.clamp(max=-1e-6)

@@ -1,4 +1,4 @@
-"""Terms that losses of preference pairs share."""
+"""Loss terms and metrics that several pair losses share."""
 
 from __future__ import annotations
 
@@ -12,37 +12,58 @@ if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch
 
 
-PAIR_FIGURES = ("loss", "accuracy", "margin", "chosen")  # of held-out pairs: the loss, and those of `reward_metrics`
+PAIR_FIGURES = (
+    "loss",
+    "accuracy",
+    "margin",
+    "chosen",
+)  # on held-out pairs: the loss, and the names of `reward_metrics`
 
 
 def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: str = "policy") -> Term:
-    """The mean over pairs of values, float[P], each times its weight in `batch.pair_weights`.
+    """Return the term that averages `values`, float[P], over pairs, each multiplied by its `batch.pair_weights`.
 
-    Weights have mean 1 over all training pairs, so the sum is divided by the plain number of pairs: divided by the weights
-    of its own batch, a pair alone in a batch would count fully whatever its weight.
+    The sum is divided by the number of pairs, not by the batch's sum of weights. Weights have mean 1 over all training
+    pairs; dividing by a batch's own weights would cancel the weight of a pair that is alone in its batch.
     """
-    return Term((values * batch.pair_weights).sum(), "pairs", weight, engine)
+    weighted = values * batch.pair_weights
+    return Term(weighted.sum(), "pairs", weight, engine, weighted)
 
 
 def soft_losses(margin: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-    """-p log s(m) - (1-p) log s(-m) per pair, float[P]: the cross-entropy of margins m with soft labels p, float[P] each."""
+    """Return the cross-entropy of each pair with its soft label, float[P]: -p log s(m) - (1-p) log s(-m).
+
+    s is the logistic sigmoid.
+
+    Args:
+        margin: float[P], margins m (chosen minus rejected).
+        probabilities: float[P], probabilities p that the chosen reply is preferred.
+    """
     from torch.nn.functional import logsigmoid
 
     return -probabilities * logsigmoid(margin) - (1 - probabilities) * logsigmoid(-margin)
 
 
 def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Term]:
-    """Accuracy (a tie counts half), margin and the chosen reply's reward, from rewards of pairs, float[P] each.
+    """Return `rewards/accuracy`, `rewards/margin` and `rewards/chosen`, averaged over pairs without their weights.
 
-    Weights of pairs do not count here.
+    The accuracy is the share of pairs with chosen > rejected; a tie counts half.
+
+    Args:
+        chosen: float[P], rewards of the chosen replies.
+        rejected: float[P], rewards of the rejected replies.
     """
     chosen, margin = chosen.detach(), (chosen - rejected).detach()
     wins = (margin > 0).float() + 0.5 * (margin == 0).float()
     metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
-    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0) for name, value in metrics.items()}
+    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0, each=value) for name, value in metrics.items()}
 
 
 def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
-    """The mean negative log-likelihood per token of the chosen replies, each times its pair's weight, from float[N]."""
+    """Return the mean negative log-likelihood per token of the chosen replies, each multiplied by its pair's weight.
+
+    `logprobs`: float[N], log-probabilities of all completion tokens of the batch.
+    """
     chosen, _ = batch.pairs(batch.completion_sums(logprobs))
-    return Term(-(chosen * batch.pair_weights).sum(), "chosen_tokens", weight)
+    losses = -(chosen * batch.pair_weights)
+    return Term(losses.sum(), "chosen_tokens", weight, each=losses)

@@ -1,4 +1,4 @@
-"""What PPO, RLOO and GRPO share: the policy learns from each of its replies by how much better it was than expected."""
+"""Common parts of PPO, RLOO and GRPO: the policy makes replies that were better than expected more likely."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch
     from psychocounsel.data.group import Group
 
-_RATIO_BOUNDS = ("clip", "clip_low", "clip_high", "value_clip")  # of what a step changes after the round's first
+_RATIO_BOUNDS = ("clip", "clip_low", "clip_high", "value_clip")  # without effect in a round's first step
 
 
 @dataclass
 class PolicyGradient(Online):
-    """Fields of all three.
+    """Base of PPO, RLOO and GRPO, with the fields that they share.
 
-    `importance_cap`: what writes the replies may compute other log-probabilities than what trains. With a cap, advantages
-    are multiplied by the truncated importance weight min(pi_trainer / pi_rollout, cap) (arXiv 1802.01561, eq. 1; for the
-    rollouts of language models Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training"),
-    of each token, or where a reply is one action of the reply.
+    `importance_cap`: corrects for a rollout that computes other log-probabilities than the trainer. Advantages are
+    multiplied by the truncated importance weight min(pi_trainer / pi_rollout, cap) (arXiv 1802.01561, eq. 1; for
+    language model rollouts Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
+    The weight is computed per token, or per reply if `reply_is_one_action`.
 
-    `stop_kl`: once `approx_kl`, the mean over a step's tokens of k3 = r - 1 - log r with r = pi / pi_old (Schulman 2020,
-    "Approximating KL divergence"), is larger, the policy stays as it is until the next round. The step that finds it is
-    the first that does not move the weights; its gradient still enters Adam's averages.
+    `stop_kl`: once `approx_kl` exceeds this value, policy updates are skipped until the next round, this step's
+    included (its gradient still enters Adam's averages). `approx_kl` is the mean over a step's tokens of k3 = r - 1 -
+    log r, r = pi / pi_old (Schulman 2020, "Approximating KL divergence").
 
-    `entropy` measures the mean entropy of the tokens' distributions in nats; `entropy_weight` times it is taken off the
-    loss.
+    `entropy`: measure the mean entropy of the tokens' distributions [nats]. `entropy_weight` adds an entropy bonus:
+    this weight times the entropy is subtracted from the loss.
     """
 
     reference: str = option("initial", choices=("initial", "round"))
@@ -59,7 +59,7 @@ class PolicyGradient(Online):
 
     @property
     def tolerates_stale_rollouts(self) -> bool:
-        """With `importance_cap` alone: the loss takes the replies to be the policy's own."""
+        """True only with `importance_cap`, because without it the loss assumes that the present policy wrote the replies."""
         return self.importance_cap is not None
 
     def check_settings(self, config: DictConfig) -> None:
@@ -67,43 +67,45 @@ class PolicyGradient(Online):
         rollout = config.rollout
         if self.stop_kl is not None and self._round_is_one_step(config):
             raise UserError(
-                f"algo.stop_kl={self.stop_kl}: a round is one step, and in it the policy is still the one that wrote; "
-                "use algo.passes=2, or a larger algo.prompts_per_round"
+                f"algo.stop_kl={self.stop_kl}: a round is one step, in which the policy has not changed since it "
+                "wrote the replies; use algo.passes=2, or a larger algo.prompts_per_round"
             )
         if self.entropy_weight and not self.entropy:
             raise UserError(f"algo.entropy_weight={self.entropy_weight} needs the entropy: use algo.entropy=true")
         if rollout.top_p < 1 or rollout.top_k:
             raise UserError(
-                f"rollout.top_p={rollout.top_p} and top_k={rollout.top_k}: {type(self).__name__} learns from replies of "
-                "the distribution that it trains; use rollout.top_p=1 rollout.top_k=0, and rollout.temperature"
+                f"rollout.top_p={rollout.top_p} and top_k={rollout.top_k}: {type(self).__name__} needs replies from "
+                "the untruncated policy; use rollout.top_p=1 rollout.top_k=0, and rollout.temperature"
             )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)
         if self._round_is_one_step(config):
-            reason = "a round is one step, in which the ratio to the policy that wrote is 1 (see algo.passes)"
+            reason = (
+                "a round is one step, in which the ratio to the policy that wrote the replies is 1 (see algo.passes)"
+            )
             found |= {item.name: reason for item in fields(self) if item.name in _RATIO_BOUNDS}
         if not self.entropy:
             found["entropy_weight"] = "algo.entropy=false measures no entropy"
         return found
 
     def _round_is_one_step(self, config: DictConfig) -> bool:
-        """Whether every step trains the policy on replies that its present weights wrote."""
+        """Return True if every step trains on replies written by the policy's present weights."""
         batch = config.global_batch_size
         return self.passes == 1 and (self.prompts_per_round or batch) <= batch
 
     def gets_gradients(self, engine: str, ctx: Context) -> bool:
-        """The policy gets none from the step on after the one that went beyond `stop_kl`, until the round ends."""
+        """Return False for the policy after a step exceeded `stop_kl`, until the round ends."""
         return self.moves_weights(engine, ctx)
 
     def moves_weights(self, engine: str, ctx: Context) -> bool:
-        """The policy stays from the first step of the round that finds it beyond `stop_kl`."""
+        """Return False for the policy from the first step of the round whose `approx_kl` exceeds `stop_kl`."""
         return engine != "policy" or self.stop_kl is None or ctx.peaks.get("approx_kl", 0.0) <= self.stop_kl
 
     def take_logprobs(self, groups: list[Group], ctx: Context) -> list[list[np.ndarray]]:
-        """Put the log-probabilities of the policy as it trains in the place of those of the rollout.
+        """Replace the rollout's log-probabilities by the trainer's, and return importance weights.
 
-        Notes by how much they differ, and returns the importance weight of each token, float32[len] per completion.
+        The differences are noted as metrics. The weights are float32[len] for each completion of each group.
         """
         import numpy as np
 
@@ -122,7 +124,10 @@ class PolicyGradient(Online):
         return weights
 
     def importance(self, gap: np.ndarray) -> np.ndarray:
-        """float32[len] weights of a reply's tokens from log pi_trainer - log pi_rollout, float32[len]."""
+        """Return the importance weights of a reply's tokens, float32[len]; all 1 without `importance_cap`.
+
+        `gap`: log pi_trainer - log pi_rollout of each token, float32[len].
+        """
         import numpy as np
 
         if self.importance_cap is None:
@@ -131,7 +136,7 @@ class PolicyGradient(Online):
         return np.exp(np.minimum(gap, math.log(self.importance_cap))).astype(np.float32)
 
     def common_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """`approx_kl` and, if it is asked for, `entropy`, per token."""
+        """Return the metric `approx_kl` and, if it is measured, the term `entropy`, averaged over tokens."""
         assert outputs.logprobs is not None
         terms = {"approx_kl": Term(k3(outputs.logprobs.detach() - batch.old_logprobs).sum(), "tokens", 0.0)}
         if outputs.entropy is not None:
@@ -145,9 +150,11 @@ def collect_advantages(
     ctx: Context,
     advantages_of: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> list[Group]:
-    """Fill `logprobs` by the policy as it trains, `ref_logprobs`, and `advantages`, one value for all tokens of a reply.
+    """Fill each completion's `logprobs` (by the trainer), `ref_logprobs` and `advantages`.
 
-    `advantages_of` makes float[n] of the n rewards and divergences log pi - log ref of the replies to a prompt.
+    All tokens of a reply share one advantage, multiplied by each token's importance weight. `advantages_of` returns the
+    advantages, float[n], of the n replies to a prompt from their rewards, float[n], and their log(pi / ref), float[n],
+    summed over tokens.
     """
     import numpy as np
 
@@ -167,7 +174,17 @@ def collect_advantages(
 def clipped(
     difference: torch.Tensor, advantages: torch.Tensor, low: float, high: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """PPO's losses (arXiv 1707.06347, eq. 7) and ratios, float[n], of log pi - log pi_old and advantages, float[n]."""
+    """Return PPO's clipped losses and the probability ratios, float[n] each (arXiv 1707.06347, eq. 7).
+
+    The loss is max(-A r, -A clamp(r, 1 - low, 1 + high)), r = pi / pi_old: a ratio outside the range gives no further
+    gain.
+
+    Args:
+        difference: float[n], log pi - log pi_old of each action.
+        advantages: float[n], advantages A.
+        low: largest decrease of the ratio below 1.
+        high: largest increase of the ratio above 1.
+    """
     import torch
 
     ratio = difference.exp()
@@ -176,14 +193,25 @@ def clipped(
 
 
 def ratio_metrics(ratio: torch.Tensor, low: float, high: float, unit: str) -> dict[str, Term]:
-    """The mean ratio, and the share that is outside of the clipping range, of float[units]."""
+    """Return the metrics `ratio`, the mean ratio, and `clip_fraction`, the share of ratios outside [1 - low, 1 + high].
+
+    Args:
+        ratio: float[units], pi / pi_old of each action.
+        low: largest decrease of the ratio below 1.
+        high: largest increase of the ratio above 1.
+        unit: the unit to average over, "tokens" or "completions".
+    """
     outside = ((ratio < 1 - low) | (ratio > 1 + high)).float()
     return {"ratio": Term(ratio.sum(), unit, 0.0), "clip_fraction": Term(outside.sum(), unit, 0.0)}
 
 
 def k3(difference: torch.Tensor) -> torch.Tensor:
-    """float[n] estimates of KL(p || q) from log q - log p of tokens drawn from p: never negative, unbiased, of low variance.
+    """Return estimates of the divergence KL(p || q) (nats), float[n], from tokens drawn from p.
 
-    Schulman 2020, "Approximating KL divergence", the third estimator; arXiv 2402.03300, eq. 4.
+    The estimator exp(d) - d - 1, d = log q - log p, is unbiased, never negative and of low variance (Schulman 2020,
+    "Approximating KL divergence", third estimator; arXiv 2402.03300, eq. 4).
+
+    Args:
+        difference: float[n], d of each token.
     """
     return difference.exp() - difference - 1

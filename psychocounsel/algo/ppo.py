@@ -1,4 +1,4 @@
-"""Proximal policy optimization, with a critic that is a model of its own or a head on the policy's trunk."""
+"""Proximal policy optimization (PPO) with a critic: a model of its own, or a head on the policy's trunk."""
 
 from __future__ import annotations
 
@@ -22,19 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass
 class PPO(PolicyGradient):
-    """PPO (arXiv 1707.06347) on tokens, as for language models in arXiv 2203.02155.
+    """PPO on tokens: a critic predicts each token's return, and tokens that did better than predicted become more likely.
 
-    A reply's reward is that of its last token. The divergence from the reference counts kl_weight times, by `kl_in` in the
-    "reward" of each token as log pi_old - log ref, or in the "loss" as the mean over tokens of `k3` of pi and ref. With
-    `kl_target` that weight changes from round to round (`adapted`). Advantages are those of GAE (arXiv 1506.02438, eq. 16),
-    over the round less their mean and over their standard deviation (`whiten`). The policy's loss is eq. 7; the critic's is
-    half the squared error to the returns, the larger of that and the one of a value held within `value_clip` of what it
-    was. In the first `critic_warmup` rounds the critic learns alone, and the policy is not even differentiated.
+    The method is that of arXiv 1707.06347, applied to language models as in arXiv 2203.02155.
 
-    With `critic="shared"` values come from a linear head on the policy's last hidden states (arXiv 1707.06347, sec. 5). One
-    pass gives them and the log-probabilities; one backward pass and optimizer step are of the policy's loss and
-    `value_weight` times the critic's (c1 in eq. 9). The gradients of both are clipped together, and the head, whose
-    learning rate is `critic_lr`, rests where the policy does.
+    Rewards: a reply's reward belongs to its last token. `kl_weight` times the divergence from the reference is either
+    subtracted from each token's reward (`kl_in="reward"`: log pi_old - log ref) or added to the loss (`kl_in="loss"`:
+    the mean over tokens of `k3`). With `kl_target` the weight is adapted from round to round (see `adapted`).
+
+    Advantages are those of GAE (arXiv 1506.02438, eq. 16). With `whiten` they are normalised over the round to mean 0
+    and standard deviation 1.
+
+    The policy's loss is eq. 7 of arXiv 1707.06347 (see `clipped`). The critic's loss is half the squared error between
+    value and return. If clipping the value to within `value_clip` of the old value makes this error larger, the larger
+    error counts. In the first `critic_warmup` rounds only the critic learns, and no gradient of the policy is computed.
+
+    With `critic="shared"` a linear head on the policy's last hidden states predicts the values (arXiv 1707.06347, sec.
+    5). One forward pass computes values and log-probabilities. The loss is the policy's plus `value_weight` times the
+    critic's (c1 in eq. 9), with one backward pass and one optimizer step. Their gradients are clipped together. The
+    head has the learning rate `critic_lr`, and it is not updated in steps that skip the policy's update.
     """
 
     samples: int = option(1, at_least=1)
@@ -58,7 +64,7 @@ class PPO(PolicyGradient):
     needs = Needs(models=frozenset({"policy", "reference", "critic"}), data="prompts", rollouts=True, reward=True)
 
     def __post_init__(self) -> None:
-        self._kl_weight = self.kl_weight  # of the round that is trained on
+        self._kl_weight = self.kl_weight  # weight of the round that is being trained on
 
     @property
     def critic_kind(self) -> Literal["none", "own", "shared"]:
@@ -71,11 +77,13 @@ class PPO(PolicyGradient):
     def check_settings(self, config: DictConfig) -> None:
         super().check_settings(config)
         if self.critic == "reward" and path_is(config.reward) != "loaded":
-            raise UserError("algo.critic=reward: this reward has no model here to begin as; use algo.critic=policy")
+            raise UserError(
+                "algo.critic=reward: this reward loads no model that the critic could start from; use algo.critic=policy"
+            )
         if self.critic_kind == "shared" and self.critic_warmup:
             raise UserError(
                 f"algo.critic_warmup={self.critic_warmup}: a critic that shares the policy's trunk cannot learn before the "
-                "policy does; leave it out, or use algo.critic=policy"
+                "policy does; remove this setting, or use algo.critic=policy"
             )
         if config.max_steps:
             prompts = self.prompts_per_round or config.global_batch_size
@@ -83,24 +91,24 @@ class PPO(PolicyGradient):
             self.check_rounds(math.ceil(config.max_steps / steps_per_round))
         if self.critic_kind == "own" and self.value_weight != type(self).value_weight:
             raise UserError(
-                f"algo.value_weight={self.value_weight} weighs the critic's loss beside the policy's, and this critic learns "
-                "apart from it: use algo.critic_lr, or algo.critic=shared"
+                f"algo.value_weight={self.value_weight} weighs a shared critic's loss against the policy's, but this critic "
+                "is a model of its own: use algo.critic_lr, or algo.critic=shared"
             )
         if self.kl_target is None and self.kl_gain != type(self).kl_gain:
-            raise UserError(f"algo.kl_gain={self.kl_gain} is of algo.kl_target, and there is none: give that as well")
+            raise UserError(f"algo.kl_gain={self.kl_gain} has no effect without algo.kl_target: set that as well")
         if self.kl_target is not None and not self.kl_weight:
             raise UserError(
-                f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: give one to begin with"
+                f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: set a positive initial weight"
             )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         found = super().unused(config)
         if self.critic_kind == "own":
-            found["value_weight"] = "the critic learns apart from the policy, at algo.critic_lr"
+            found["value_weight"] = "the critic is a model of its own, with the learning rate algo.critic_lr"
         if self.kl_target is None:
-            found["kl_gain"] = "it is of algo.kl_target, and there is none"
+            found["kl_gain"] = "it adapts the weight towards algo.kl_target, which is not set"
         if not self.kl_weight:
-            found["kl_in"] = "algo.kl_weight=0 counts no divergence"
+            found["kl_in"] = "algo.kl_weight=0 ignores the divergence"
         return found
 
     def check_rounds(self, rounds: int) -> None:
@@ -114,12 +122,12 @@ class PPO(PolicyGradient):
         return self.critic_lr / self.lr if engine == "critic" else 1.0
 
     def gets_gradients(self, engine: str, ctx: Context) -> bool:
-        """The critic always; the policy after `critic_warmup` rounds, and as PolicyGradient says."""
+        """Return True for the critic, and for the policy after `critic_warmup` rounds unless `stop_kl` was exceeded."""
         warm = engine == "critic" or ctx.round >= self.critic_warmup
         return warm and super().gets_gradients(engine, ctx)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Fill `logprobs` by the policy as it trains, `ref_logprobs`, `values`, `advantages` and `returns`."""
+        """Fill each completion's `logprobs` (by the trainer), `ref_logprobs`, `values`, `advantages` and `returns`."""
         import numpy as np
 
         groups = collect_reference(groups, ctx)
@@ -147,7 +155,7 @@ class PPO(PolicyGradient):
         return groups
 
     def _next_kl_weight(self, kl: float, ctx: Context) -> float:
-        """The round's weight of the divergence; notes it and `kl`, from which that of the next round follows."""
+        """Return the round's weight of the divergence; note the weight and `kl`, because the next round's weight needs both."""
         if self.kl_target is None:
             return self.kl_weight
         before, measured = ctx.earlier("kl_weight"), ctx.earlier("kl")
@@ -162,7 +170,7 @@ class PPO(PolicyGradient):
         return groups
 
     def _rewards(self, rewards: np.ndarray) -> np.ndarray:
-        """float[replies of the round]: as they count, normalised, clipped and weighed if that is asked for."""
+        """Return the round's rewards, float[replies], normalised and clipped if so configured, times `reward_weight`."""
         if self.normalise_rewards:
             rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-8)
         if self.reward_clip is not None:
@@ -170,7 +178,10 @@ class PPO(PolicyGradient):
         return self.reward_weight * rewards
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per token; `loss_value` is the critic's, or with a shared trunk one of the policy's."""
+        """Return terms averaged over tokens; `loss_value` belongs to the critic, or to the policy if the trunk is shared.
+
+        `outputs.logprobs`, `outputs.values`: float32[N], log-probabilities and values of the batch's completion tokens.
+        """
         import torch
 
         assert outputs.logprobs is not None and outputs.values is not None
@@ -188,16 +199,33 @@ class PPO(PolicyGradient):
 
 
 def adapted(weight: float, kl: float, target: float, gain: float) -> float:
-    """The next weight of the divergence (arXiv 1909.08593, sec. 2.2): weight * (1 + gain * e), e = (kl - target) / target.
+    """Return the next weight of the divergence: weight * (1 + gain * e), e = (kl - target) / target.
 
-    e is held within 0.2; `kl` and `target` are in nats per reply, and the paper's gain is 0.1.
+    The weight grows if the policy drifted further from the reference than `target`, and shrinks otherwise. e is limited
+    to [-0.2, 0.2] (arXiv 1909.08593, sec. 2.2; its gain is 0.1).
+
+    Args:
+        weight: present weight.
+        kl: measured divergence (nats per reply).
+        target: desired divergence (nats per reply).
+        gain: speed of the adaptation.
     """
     error = max(-0.2, min(0.2, (kl - target) / target))
     return weight * (1 + gain * error)
 
 
 def gae(rewards: np.ndarray, values: np.ndarray, discount: float, lam: float) -> np.ndarray:
-    """float32[len] advantages of a reply from its tokens' rewards and the values before them; its end is worth nothing."""
+    """Return the advantages of a reply's tokens, float32[len], by generalised advantage estimation.
+
+    A_t = sum over l of (discount * lam)^l * (r_{t+l} + discount * V_{t+l+1} - V_{t+l}) (arXiv 1506.02438, eq. 16). The
+    value after the last token is 0.
+
+    Args:
+        rewards: float[len], reward of each token.
+        values: float[len], the critic's value before each token.
+        discount: factor of later rewards, in (0, 1].
+        lam: 0 trusts the critic's next value, 1 sums the actual rewards.
+    """
     import numpy as np
 
     advantages, following, value = np.zeros(len(rewards), np.float32), 0.0, 0.0

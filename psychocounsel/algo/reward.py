@@ -1,4 +1,4 @@
-"""Reward modelling: a score for a reply, learned from pairs."""
+"""Reward modelling: learns from pairs to score replies."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Reward(Algorithm):
-    """Bradley-Terry: -log s(r_chosen - r_rejected - margin * gap), r the score of the reply's last token.
+    """Bradley-Terry reward model: the chosen reply shall score higher than the rejected one.
 
-    `margin` times the gap of the two mean ratings is what the rewards must differ by (arXiv 2307.09288, eq. 2). `centring`
-    adds centring * (r_chosen + r_rejected)^2, which keeps rewards around zero (arXiv 2312.09244). With `data.soft_labels` a
-    pair's chosen reply is preferred with probability p, and m = r_chosen - r_rejected gives -p log s(m) - (1-p) log s(-m).
+    The loss of a pair is -log s(r_chosen - r_rejected - margin * gap). s is the logistic sigmoid, r the score at a
+    reply's last token, and gap the difference of the two mean ratings, so clearer preferences require a larger score
+    difference (arXiv 2307.09288, eq. 2). `centring` adds centring * (r_chosen + r_rejected)^2, which keeps scores
+    around zero (arXiv 2312.09244). With `data.soft_labels` the chosen reply is preferred with probability p, and the
+    loss is -p log s(m) - (1-p) log s(-m), m = r_chosen - r_rejected.
     """
 
     margin: float = option(0.0, at_least=0)
@@ -36,8 +38,8 @@ class Reward(Algorithm):
         super().check_settings(config)
         if self.margin and config.data.soft_labels:
             raise UserError(
-                f"data.soft_labels=true and algo.margin={self.margin:g}: a margin takes the label for certain; leave one of "
-                "them out"
+                f"data.soft_labels=true and algo.margin={self.margin:g}: a margin assumes certain labels; remove one of "
+                "the two settings"
             )
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
@@ -53,7 +55,7 @@ class Reward(Algorithm):
         return (*dict.fromkeys((*PAIR_FIGURES, *terms, *intervals)), "reward_mean", "reward_std")
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per pair; rewards are the scores themselves."""
+        """Return the loss averaged over pairs, and metrics of the scores; `outputs.scores`: float32[C]."""
         from torch.nn.functional import logsigmoid
 
         assert outputs.scores is not None
@@ -71,14 +73,13 @@ class Reward(Algorithm):
         return terms | reward_metrics(chosen, rejected)
 
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
-        """AUC, ECE, Brier and the accuracy's 95 % interval, by prompts that share no reply; statistics of rewards."""
-        from psychocounsel.data.selection.shared_text import components
+        """Return AUC, ECE, Brier score and accuracy with 95 % intervals, and the mean and standard deviation of rewards.
+
+        The intervals come from resampling clusters of prompts that share replies.
+        """
+        from psychocounsel.data.selection.shared_tokens import components_of_groups
         from psychocounsel.metrics.reward_metrics import pair_metrics, reward_statistics
 
-        numbers: dict[bytes, int] = {}
-        prompts = [numbers.setdefault(group.prompt_ids.tobytes(), len(numbers)) for group in groups]
-        texts: dict[bytes, int] = {}
-        replies = [[texts.setdefault(each.ids.tobytes(), len(texts)) for each in group.completions] for group in groups]
-        clusters = components(prompts, replies).tolist()
+        clusters = components_of_groups(groups).tolist()
         metrics = pair_metrics([float(pair[0]) for pair in scores], [float(pair[1]) for pair in scores], clusters)
         return metrics | reward_statistics(scores)

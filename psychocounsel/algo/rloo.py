@@ -1,4 +1,4 @@
-"""REINFORCE with the other replies to the same prompt as its baseline."""
+"""REINFORCE leave-one-out (RLOO): the other replies to the same prompt are the baseline."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class RLOO(PolicyGradient):
-    """RLOO (arXiv 2402.14740, eq. 6 and 7): a reply is one action.
+    """RLOO: reinforce replies with a higher return than the other replies to the same prompt (arXiv 2402.14740).
 
-    Its return is R = reward - kl_weight * (log pi_old - log ref), and its advantage R less the mean of the other replies'.
-    The loss is -advantage * ratio, ratio = pi / pi_old of the whole reply, clipped as PPO does; in a round's first step it
-    has REINFORCE's gradient.
+    A whole reply is one action. Its return is R = reward_weight * reward - kl_weight * log(pi_old / ref), and its
+    advantage is R minus the mean return of the prompt's other replies (eq. 6 and 7). The loss is -advantage * ratio,
+    ratio = pi / pi_old of the whole reply, clipped as in PPO. In a round's first step its gradient equals that of
+    REINFORCE.
     """
 
     samples: int = option(4, at_least=2)
@@ -36,12 +37,22 @@ class RLOO(PolicyGradient):
         return collect_advantages(self, groups, ctx, self._advantages)
 
     def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """float[n] of the n replies to a prompt."""
+        """Return the advantages, float[n], of the n replies to a prompt.
+
+        Args:
+            rewards: float[n], rewards of the replies.
+            kl: float[n], log(pi / ref) of the replies, summed over tokens (nats).
+        """
         returns = self.reward_weight * rewards - self.kl_weight * kl
-        return (returns - returns.mean()) * len(returns) / (len(returns) - 1)  # of the others: n/(n-1) times of all
+        return (
+            (returns - returns.mean()) * len(returns) / (len(returns) - 1)
+        )  # minus the others' mean: n/(n-1) times the deviation from the mean of all
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per completion."""
+        """Return the loss averaged over completions.
+
+        `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
+        """
         assert outputs.logprobs is not None
         difference = batch.completion_sums(outputs.logprobs - batch.old_logprobs)
         advantages = batch.completion_sums(batch.advantages) / batch.completion_lengths

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class SFT(Algorithm):
-    """Trains on `chosen` where the data are pairs, else on the completion."""
+    """Fine-tunes on the chosen reply of each pair, or on the completion of each demonstration.
+
+    The loss is the mean of -log pi(token) over all completion tokens.
+    """
 
     needs = Needs(data="completions")
 
@@ -21,6 +24,9 @@ class SFT(Algorithm):
         return ("loss",)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Mean negative log-likelihood per completion token, over the global batch."""
+        """Return the negative log-likelihood averaged over the completion tokens of the global batch.
+
+        `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
+        """
         assert outputs.logprobs is not None
-        return {"nll": Term(-outputs.logprobs.sum(), "tokens")}
+        return {"nll": Term(-outputs.logprobs.sum(), "tokens", each=-batch.completion_sums(outputs.logprobs))}

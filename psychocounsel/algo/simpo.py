@@ -1,4 +1,4 @@
-"""Simple preference optimization: no reference, the reward is the mean log-probability."""
+"""Simple preference optimization (SimPO): the reward is the mean log-probability, without a reference."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class SimPO(Algorithm):
-    """SimPO (arXiv 2405.14734, eq. 6): -log s(r_chosen - r_rejected - gamma), r = beta * mean token log-probability.
+    """SimPO: raise the chosen reply's mean log-probability above the rejected one's by a target margin.
 
-    gamma is given as `gamma_beta_ratio` = gamma / beta, the target margin in mean log-probability, as the authors tune it.
-    `sft_weight` adds the mean negative log-likelihood per token of the chosen replies.
+    The loss of a pair is -log s(r_chosen - r_rejected - gamma), r = beta * mean token log-probability (arXiv
+    2405.14734, eq. 6), s the logistic sigmoid. `gamma_beta_ratio` = gamma / beta is the target margin in mean
+    log-probability; the authors tune this ratio. `sft_weight` adds the mean negative log-likelihood per token of the
+    chosen replies.
     """
 
     beta: float = option(2.5, above=0)
@@ -32,7 +34,10 @@ class SimPO(Algorithm):
         return (*PAIR_FIGURES, *(("loss_preference", "loss_sft") if self.sft_weight else ()))
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Terms per pair; with e = label_smoothing, -(1-e) log s(m) - e log s(-m) of the margin m."""
+        """Return the loss averaged over pairs: -(1-e) log s(m) - e log s(-m), e = label_smoothing, m the margin after gamma.
+
+        `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
+        """
         from torch.nn.functional import logsigmoid
 
         assert outputs.logprobs is not None

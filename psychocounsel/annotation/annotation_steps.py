@@ -15,11 +15,11 @@ from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import Planned, planned
 from psychocounsel.steps.running import Figures, run_steps
 
-ASKED = {"replies": "writers", "scores": "annotator"}  # the group whose models a step asks
+ASKED = {"replies": "writers", "scores": "annotator"}  # step -> config group of the models that it asks
 
 
 def directory(config: DictConfig) -> AnnotationDir:
-    """The files that a job works on: of the dataset, or of its shard."""
+    """Return the directory that a job works in: the dataset's own, or that of its shard."""
     whole = AnnotationDir(Path(config.out))
     if config.share is None:
         return whole
@@ -27,7 +27,7 @@ def directory(config: DictConfig) -> AnnotationDir:
 
 
 def output(files: AnnotationDir, step: str) -> Path:
-    """The file that a step leaves."""
+    """Return the output file of a step."""
     made = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
     return made.get(step, files.card if step == "card" else files.dataset / "train.parquet")
 
@@ -54,7 +54,7 @@ COURSE = Course(
         "pairs": ("pairs",),
         "card": ("card", "accept_terms"),
     },
-    omits={"pairs": ("pairs.test_fraction", "pairs.split_seed")},  # of speeches
+    omits={"pairs": ("pairs.test_fraction", "pairs.split_seed")},  # the step `speeches` reads these two
     output=output,
     models=_models,
     sources=_source_marks,
@@ -63,13 +63,15 @@ COURSE = Course(
 
 
 def due_steps(config: DictConfig) -> list[Planned]:
-    """The steps that a checked configuration asks for, each due or done in its directory."""
+    """Return the steps that a checked configuration asks for, each marked as due or done in its directory."""
     return planned(COURSE, config, directory(config))
 
 
 def do_steps(context: StepContext[AnnotationDir], begin: Callable[[str], None]) -> dict[str, Figures]:
-    """Do the steps that are due, as steps/running.py says; first finish a removal that was killed."""
-    from psychocounsel.annotation.removal.step import finish  # it needs pyarrow, and submitting does not
+    """Run the steps that are due (see steps/running.py), after finishing any removal that was interrupted."""
+    from psychocounsel.annotation.removal.step import (
+        finish,
+    )  # imported here because it needs pyarrow, and submitting must not
 
     finish(context)
     return run_steps(COURSE, context, begin)

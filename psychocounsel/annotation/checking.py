@@ -1,4 +1,4 @@
-"""What `annotate` looks at before anything starts, once its directory is known; no torch."""
+"""Checks of `annotate` that run before anything starts, once its directory is known; imports no torch."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from psychocounsel.storage.files import read_mapping
 
 
 def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
-    """Hold a checked configuration against its directory; `out` becomes it.
+    """Check a configuration against its directory, and set `out` to that directory.
 
     Raises:
-        UserError: for what cannot work, with what to type instead.
+        UserError: for settings that cannot work; says what to type instead.
     """
     config.out = str(run_dir)
     _one_process(config)
@@ -29,7 +29,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     if config.remove:
         if not files.speeches.exists():
             raise UserError(
-                f"remove={config.remove}: {run_dir} has no {files.speeches.name}, so nothing to remove from"
+                f"remove={config.remove}: {run_dir} has no {files.speeches.name}, so there is nothing to remove"
             )
         return
     _refuse_conflicts(config)
@@ -44,14 +44,14 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
 
 
 def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
-    """Refuse to work in a dataset beside its shards, or in a shard beside the whole; changes nothing.
+    """Refuse to work in a dataset while its shards are at work, or in a shard while the whole is at work; changes nothing.
 
-    Both would buy the same answers, and a removal would replace files that a shard appends to. Each process owns its own run
-    directory before it looks here, so of two that begin together at least one sees the other.
+    Otherwise both processes would buy the same answers, and a removal would replace files that a shard appends to. Each process
+    claims its own run directory before this check, so if two start together, at least one of them notices the other.
 
     Raises:
-        UserError: naming host and process; for a shard, if a removal is unfinished.
-        GoOnLater: in a job, if that process does not end.
+        UserError: names host and process; for a shard, also raised if a removal is unfinished.
+        GoOnLater: in a job, if the other process does not end.
     """
     whole = AnnotationDir(Path(config.out))
     if config.share is not None:
@@ -63,22 +63,22 @@ def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
 
 
 def refuse_unfinished_removal(whole: AnnotationDir) -> None:
-    """Refuse to share the work of a dataset that still holds speeches which are being removed.
+    """Refuse to run a shard while a removal is unfinished, because the dataset still holds the speeches to remove.
 
     Raises:
-        UserError: with the command that finishes the removal.
+        UserError: gives the command that finishes the removal.
     """
     from psychocounsel.annotation.removal.step import RECORD
 
     if not read_mapping(whole.step(RECORD)).get("done", True):
         raise UserError(
-            f"{whole.path}: a removal of speeches was begun and is not finished: first give its command again, "
+            f"{whole.path}: a removal of speeches is unfinished: first run its command again, "
             f"`python -m psychocounsel.annotate out={whole.path} remove=FILE`"
         )
 
 
 def nothing_due(config: DictConfig) -> bool:
-    """Whether every step that is asked for was done before, and nothing is to be removed."""
+    """Return True if every step asked for is already done and no removal was asked for."""
     return not config.remove and not any(each.due for each in due_steps(config))
 
 
@@ -87,7 +87,7 @@ def _can_make(speeches: Planned) -> bool:
 
 
 def _check_prompts(context: StepContext[AnnotationDir], due: set[str]) -> None:
-    """What the steps that ask would refuse at their start."""
+    """Check prompts and rubric before any work, because otherwise the steps `replies` and `scores` would refuse them later."""
     if "replies" in due:
         from psychocounsel.annotation.replies.step import drawing_of
 
@@ -99,9 +99,9 @@ def _check_prompts(context: StepContext[AnnotationDir], due: set[str]) -> None:
 
 
 def _refuse_conflicts(config: DictConfig) -> None:
-    """Licences of sources and terms of models' output, against each other and the licence that the dataset is to have.
+    """Refuse conflicts among the sources' licences, the terms of models' output, and the licence of the dataset.
 
-    Ratings are output, too; of an annotator only terms that are given count.
+    Ratings are model output, too. Annotators are checked only if their `terms` are given.
     """
     licences = {source.title: source.license for source in build(config, "speeches").all_sources()}
     terms = {model.name: model.terms for model in build(config, "annotator").models() if model.terms}
@@ -110,10 +110,10 @@ def _refuse_conflicts(config: DictConfig) -> None:
 
 
 def _one_process(config: DictConfig) -> None:
-    """A model in process uses all GPUs that the one process of a job has."""
+    """Refuse several processes per job, because a model in this process uses all GPUs of the job."""
     cluster = config.cluster
     if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
         raise UserError(
-            "cluster.processes, cluster.nodes: annotate runs one process a job; with cluster=slurm, shards=N shares the work out"
+            "cluster.processes, cluster.nodes: annotate runs one process per job; with cluster=slurm, shards=N splits the work"
         )
     cluster.processes = 1

@@ -1,4 +1,4 @@
-"""`dry_run=true`: what each step would ask, of whom, and at what price. Speeches are read; nobody is asked."""
+"""`dry_run=true`: estimates the calls and prices of each step and lists their hosts. Reads speeches and asks no model."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,18 +21,18 @@ from psychocounsel.steps.drafts import draft_of
 from psychocounsel.steps.plan import Planned
 from psychocounsel.steps.tables import rows_of, written
 
-_WORDS = 150  # of a reply that is yet to be written, for the tokens of its ratings
+_WORDS = 150  # assumed length of a reply that does not exist yet, to estimate the tokens of its ratings
 
 
 def forecast(config: DictConfig) -> list[str]:
-    """Lines for the user: a step, its calls, tokens and price, and which hosts would see texts.
+    """Return the lines to print: calls, tokens and price of each step, and the hosts that would see texts.
 
     Raises:
-        UserError: as the step `speeches` does, or if texts would go to a host that is not allowed.
+        UserError: if the step `speeches` fails, or if texts would go to a host that is not allowed.
     """
     files = AnnotationDir(Path(config.out))
     set_cache_directories(config.paths.cache)
-    protect(config, files.path)  # as a worker does: this process reads speeches
+    protect(config, files.path)  # this process reads speeches, as a worker does
     due = {each.step: each for each in due_steps(config) if each.due}
     with draft_of(files) as draft:
         draft.speeches, draft.replies = files.speeches, files.replies
@@ -55,7 +55,7 @@ def _steps(context: StepContext[AnnotationDir], due: dict[str, Planned]) -> Iter
 
 
 def _stand_in(context: StepContext[AnnotationDir]) -> None:
-    """Replies of a usual length in the place of those that are to come."""
+    """Write placeholder replies of a usual length instead of those that do not exist yet."""
     drawing = replies.drawing_of(context)
     text = "word " * (context.config.replies.length_limit or _WORDS)
     with written(context.files.replies, SCHEMA) as add:

@@ -21,10 +21,10 @@ _TABLES = ("speeches", "replies", "votes", "train", "test")
 
 
 def annotate(run: Run) -> int:
-    """Work in the run's directory; returns the exit code: 75 after a stop request, 3 where the budget is spent.
+    """Run the steps or a removal in the run's directory; returns the exit code: 75 if stopped, 3 if the budget is spent.
 
     Raises:
-        UserError, GoOnLater: if another process is at work in the dataset, besides what steps raise.
+        UserError, GoOnLater: if another process is at work in the dataset, or if a step raises them.
     """
     config, showing = run.config, Showing(run.write_state, run.say)
     share = (0, 1) if config.share is None else (config.share, config.shards)
@@ -53,13 +53,13 @@ def _make(context: StepContext[AnnotationDir], showing: Showing) -> dict[str, An
 
 
 def _forget_shards(files: AnnotationDir) -> None:
-    """Remove what shards made of the answers, which the journal has: the same texts twice would be removed once."""
+    """Delete the tables of shards, because a later removal must not miss a copy. The journal holds their answers."""
     for path in files.shards.glob("*/*.parquet"):
         path.unlink()
 
 
 def table_rows(files: AnnotationDir) -> dict[str, int]:
-    """The rows of each table that is there."""
+    """Return the number of rows of each table that exists."""
     tables = (
         files.speeches,
         files.replies,
@@ -72,8 +72,8 @@ def table_rows(files: AnnotationDir) -> dict[str, int]:
 
 
 def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -> Iterator[str]:
-    """What there is now, what it is worth, and what to type next."""
-    names = {"votes": "ratings", "train": "pairs to train on", "test": "held-out pairs (best against worst)"}
+    """Yield the closing lines: the size of each table, warnings, and the next command."""
+    names = {"votes": "ratings", "train": "training pairs", "test": "held-out pairs (best versus worst reply)"}
     yield ""
     for name, count in counts.items():
         yield f"{count:>12,}  {names.get(name, name)}"
@@ -82,5 +82,5 @@ def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -
         yield f"annotator=rules is {WARNING}"
     folder = context.files.dataset
     made = context.files.card.exists()
-    yield f"the card: {context.files.card}" if made else "no card yet: give steps=[card] and the same out"
+    yield f"the card: {context.files.card}" if made else "no card yet: run steps=[card] with the same out"
     yield f"train on it: python -m psychocounsel.train data=local data.path={folder}"

@@ -1,4 +1,4 @@
-"""Looks up answers in the journal of a directory, and adds new ones. An answer is found again by a hash of its model and Ask."""
+"""Looks up answers in a directory's journal, and adds new ones. The key of an answer is a hash of its model and its Ask."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from psychocounsel.remote.journal import Bought, Journal
 from psychocounsel.remote.journal_lines import Line
 
 T = TypeVar("T")
-Read = Callable[[str], T]  # of an answer's text; raises ValueError, saying why, for one that cannot be used
+Read = Callable[[str], T]  # parses an answer's text; raises ValueError with the reason if the text is unusable
 
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What came of an Ask in the end.
+    """Final result of an Ask.
 
     Attributes:
-        outcome: `text`, then `value` is what `read` made of it; else as in Answer, or `unparsable`.
-        answer: the last one.
-        attempts: how many answers there were.
+        outcome: `text` if `read` parsed the answer, and `value` is the result; otherwise an outcome of Answer, or `unparsable`.
+        answer: the last answer.
+        attempts: the number of answers.
     """
 
     outcome: str
@@ -35,7 +35,7 @@ class Outcome(Generic[T]):
 
 
 def answer_key(model: LanguageModel, ask: Ask, attempt: int) -> str:
-    """sha256 of what an answer depends on: the model's identity, messages (with the whole prompt), part, attempt and schema."""
+    """Return the sha256 of everything that an answer depends on: model identity, messages, part, attempt and schema."""
     messages = [{**message, "content": _digest(message["content"])} for message in ask.messages]
     parts = [model.digest, messages, ask.part, attempt, ask.schema]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -45,19 +45,19 @@ def _label(index: int, count: int) -> str:
     return f"share-{index:03d}-of-{count:03d}"
 
 
-@lru_cache(maxsize=1024)  # a rubric of 65,000 characters stands before every reply that is rated
+@lru_cache(maxsize=1024)  # the same rubric of 65,000 characters begins every rating prompt
 def _digest(content: str) -> str:
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Answers:
-    """The journal of answers in `folder`. Memory holds where each lies (16 bytes), and no answers.
+    """The journal of answers in `folder`. Memory holds only each answer's place in the files (16 bytes).
 
-    `share` is which of how many processes this is, from 0; files of the journal name it, so that what each of them has
-    bought is known.
+    `share` is (index from 0, count) of this process among those that share the work. The names of journal files contain it, so
+    every process can see how much each of the others has bought.
 
     Raises:
-        UserError: if the journal is damaged; it names file and line.
+        UserError: if the journal is damaged; names file and line.
     """
 
     def __init__(self, folder: Path, share: tuple[int, int] = (0, 1)) -> None:
@@ -65,18 +65,18 @@ class Answers:
         self.journal = Journal(folder, _label(*share) if share[1] > 1 else "")
 
     def of_shares(self) -> list[Bought]:
-        """What each of the processes that share the work has bought, in their order; of a single one all that is there."""
+        """Return what each of the sharing processes has bought, in order; a single process owns the whole journal."""
         if self.share[1] == 1:
             return [self.journal.total]
         return [self.journal.bought.get(_label(index, self.share[1]), Bought()) for index in range(self.share[1])]
 
     def find(self, model: LanguageModel, ask: Ask, attempt: int) -> Answer | None:
-        """The answer to an attempt, if it was bought."""
+        """Return the answer to an attempt, or None if it was not bought yet."""
         line = self.journal.get(answer_key(model, ask, attempt))
         return None if line is None else Answer(**line.answer)
 
     def keep(self, bought: Sequence[tuple[LanguageModel, Ask, int, Answer, float]]) -> None:
-        """Keep answers (model, Ask, attempt, answer, cost); they are on disk when this returns."""
+        """Add answers (model, Ask, attempt, answer, cost) to the journal; they are on disk when this returns."""
         self.journal.add_all(
             [
                 Line(answer_key(model, ask, attempt), asdict(answer), ask.speech, cost)
@@ -85,9 +85,9 @@ class Answers:
         )
 
     def settled(self, model: LanguageModel, ask: Ask, read: Read[T], retries: int) -> Outcome[T] | int:
-        """What came of an Ask by the answers that are there; or the number of the attempt that is to be asked next.
+        """Return the outcome of an Ask from the answers in the journal, or the number of the next attempt to ask.
 
-        `retries` is how often an answer that `read` cannot use is asked anew.
+        `retries` is the number of further attempts after an answer that `read` cannot use.
         """
         for attempt in range(retries + 1):
             answer = self.find(model, ask, attempt)
@@ -102,7 +102,7 @@ class Answers:
 
 
 def outcome_of(ask: Ask, answer: Answer, read: Read[T], attempt: int, retries: int) -> Outcome[T] | None:
-    """What came of `ask` with this answer to its attempt number `attempt`; None if it is to be asked anew."""
+    """Return the outcome of `ask` given this answer to attempt number `attempt`, or None if another attempt is needed."""
     if answer.outcome != TEXT:
         return Outcome(answer.outcome, None, answer, attempt + 1)
     try:

@@ -1,5 +1,6 @@
-"""`ask_all` sends Asks to language models, several at a time. Answers that the journal holds are not asked for again, and a new
-answer is on disk before the caller gets it.
+"""`ask_all` sends Asks to language models, several at a time. Answers in the journal are not asked for again.
+
+Every new answer is on disk before the caller gets it.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from psychocounsel.asking.language_model import (
 
 T = TypeVar("T")
 
-_WINDOW = 4096  # Asks that wait in memory; a slow model does not hold up others as long as they are fewer
-_TOGETHER = 256  # Asks that are looked up before answers that have come are given
+_WINDOW = 4096  # Asks held in memory; fast models are not held up by a slow one while fewer are waiting
+_TOGETHER = 256  # Asks looked up in the journal before arrived answers are yielded
 
 Asks = Iterable[tuple[LanguageModel, Ask] | None]
-_MORE, _UNKNOWN, _END = "more", "not known yet", "no more"  # what of the Asks is still to come
+_MORE, _UNKNOWN, _END = "more", "not known yet", "no more"  # state of the iterator of Asks
 
 
 def ask_all(
@@ -44,20 +45,21 @@ def ask_all(
     key: str | Sequence[str],
     retries: int = 2,
 ) -> Generator[tuple[LanguageModel, Ask, Outcome[T]], None, None]:
-    """What comes of each Ask, in the order in which answers come; `asks` are pulled as they are needed.
+    """Yield each Ask with its outcome, in the order in which answers arrive. `asks` is drawn from as needed.
 
-    What is in the journal is not asked. `models` are all that `asks` name. They are opened and checked together before the
-    first call, if there is any; `key` is where they stand in the configuration: the key of their group or, where they are of
-    several groups, the key of each. An answer that `read` refuses (ValueError) is asked anew up to `retries` times, with
-    other random numbers. An outcome `failed` is in no journal: a later run asks again.
+    Answers in the journal are not asked for again. `models` lists all models that `asks` uses. Before the first call, all of
+    them are opened and checked together; if the journal answers everything, none is opened. `key` is the configuration key of
+    their group or, if they belong to several groups, the key of each model. If `read` rejects an answer (ValueError), the Ask
+    is repeated up to `retries` times with another random seed. The outcome `failed` is not kept in the journal, so a later run
+    asks again.
 
-    An Ask may depend on earlier answers, as in a conversation. `asks` then gives None where the next one is not known until
-    another answer has come; the caller learns of that answer from this generator, in the thread that pulls `asks`.
+    An Ask may depend on earlier answers, as in a conversation. `asks` then yields None while the next Ask depends on an answer
+    that has not arrived. The caller receives that answer from this generator, in the thread that draws from `asks`.
 
     Raises:
-        RuntimeError: if `asks` gives None while no answer is awaited: then none would ever come.
-        BudgetSpent: once the next call would exceed the budget, after what is under way has come and was given.
-        UserError: for a wrong key, model's name or address, or if no server is left; bought answers are kept.
+        RuntimeError: if `asks` yields None while no call is under way, because the awaited answer could never arrive.
+        BudgetSpent: if the next call would exceed the budget; raised after all calls under way have been yielded.
+        UserError: for a wrong API key, model name or address, or if no server is left; bought answers are kept.
     """
     if isinstance(key, str):
         check_names(models, key)
@@ -77,7 +79,7 @@ class _Call:
 
     @property
     def seed(self) -> int:
-        """Other random numbers for each attempt."""
+        """A different random seed for each attempt."""
         return (self.ask.seed + 0x9E3779B1 * self.attempt) % (1 << 32)
 
 
@@ -89,9 +91,10 @@ class _Came:
 
 
 class _Desk(Generic[T]):
-    """Asks that wait, are under way, and have come back; used from one thread, beside the keeper's.
+    """The work of `ask_all`: Asks that are waiting, under way and answered.
 
-    The keeper is a thread that writes what has been answered to the journal, all that has come meanwhile at once.
+    All methods run in the caller's thread, except those of the keeper: a thread that writes answers to the journal. It writes
+    all answers that arrived in the meantime at once.
     """
 
     def __init__(
@@ -104,7 +107,7 @@ class _Desk(Generic[T]):
         keys: Sequence[str],
     ) -> None:
         self.answers, self.budget, self.read, self.retries = answers, budget, read, retries
-        # By digest: models of two groups may have one name, and two with the same settings are opened once.
+        # Keyed by digest, because models of two groups may share a name; two models with the same settings are opened once.
         self.models = {model.digest: (model, key) for model, key in zip(models, keys, strict=True)}
         self._open: dict[str, Answerer] = {}
         self._waiting: dict[str, deque[_Call]] = {digest: deque() for digest in self.models}
@@ -144,7 +147,7 @@ class _Desk(Generic[T]):
         return sum(map(len, self._waiting.values())) >= _WINDOW
 
     def _is_idle(self, has_room: bool) -> bool:
-        """Whether nothing is under way and nothing waits. Raises what ends the run, once nothing is under way."""
+        """Return True if no call is under way or waiting. If no call is under way, raise the error that ends the run, if any."""
         if any(self._under_way.values()):
             return False
         if self._error:
@@ -154,7 +157,7 @@ class _Desk(Generic[T]):
         return not any(self._waiting.values())
 
     def close(self) -> None:
-        """End what is under way; its answers are kept."""
+        """Close all models. The keeper still writes the answers that have arrived."""
         for answerer in self._open.values():
             answerer.close()
         if self._keeper.is_alive():
@@ -162,7 +165,7 @@ class _Desk(Generic[T]):
             self._keeper.join()
 
     def _submit(self) -> bool:
-        """Give models what they have slots for; False if the budget has no room for what waits."""
+        """Submit waiting calls while models have free slots; returns False if the budget has no room for the next one."""
         for digest, (model, _) in self.models.items():
             waiting = self._waiting[digest]
             if not waiting:
@@ -181,7 +184,7 @@ class _Desk(Generic[T]):
         return True
 
     def _begin(self) -> None:
-        """Open and check all models, before anything is paid for."""
+        """Open and check all models before anything is paid for."""
         for digest, (model, key) in self.models.items():
             self._open[digest] = open_model(model, key)
         for answerer in self._open.values():
@@ -189,7 +192,7 @@ class _Desk(Generic[T]):
         self._keeper.start()
 
     def _come(self, block: bool) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
-        """Give what has come; with `block`, wait for at least one."""
+        """Yield the outcomes that have arrived; with `block`, wait for at least one answer."""
         while True:
             try:
                 came = self._kept.get(block=block)
@@ -227,7 +230,7 @@ class _Desk(Generic[T]):
                         if each.answer is not None and each.answer.outcome != FAILED
                     ]
                 )
-            except BaseException as error:  # a full disk: what is not kept is not given
+            except BaseException as error:  # e.g. a full disk: an answer that was not written must not be used
                 came = [_Came(each.call, None, error) for each in came]
             for each in came:
                 self._kept.put(each)

@@ -1,4 +1,4 @@
-"""`BatchAnswerer` collects Asks and hands them to a local model in batches, in a thread of its own."""
+"""`BatchAnswerer` collects Asks and passes them to a local model in batches, in its own thread."""
 
 import queue
 import threading
@@ -8,15 +8,16 @@ from concurrent.futures import Future
 
 from psychocounsel.asking.language_model import Answer, Answerer, Ask
 
-_FILLING = 0.2  # seconds in which the next Ask of a batch must come
+_FILLING = 0.2  # seconds to wait for the next Ask before an incomplete batch starts
 
 _Job = tuple[Ask, int, "Future[Answer]"]
 
 
 class BatchAnswerer(Answerer):
-    """Base of answerers that compute in this process. A subclass must define `answer`.
+    """Base class of answerers that compute in this process. A subclass must define `answer`.
 
-    `batch_size` Asks go to `answer` at once. Twice as many may be submitted, so that the next batch waits when one ends.
+    `answer` receives up to `batch_size` Asks at once. Twice as many may be submitted, so that the next batch is ready when one
+    ends.
     """
 
     def __init__(self, batch_size: int) -> None:
@@ -27,7 +28,7 @@ class BatchAnswerer(Answerer):
 
     @abstractmethod
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
-        """The answers to `asks`, in order; each with the random numbers of its seed, whatever else is in the batch."""
+        """Return the answers to `asks`, in order. Each answer depends on its own seed, not on the other Asks in the batch."""
 
     def submit(self, ask: Ask, seed: int) -> "Future[Answer]":
         future: Future[Answer] = Future()
@@ -35,7 +36,7 @@ class BatchAnswerer(Answerer):
         return future
 
     def close(self) -> None:
-        """End after the batch that is being answered; what waits is not answered."""
+        """Stop after the current batch; waiting Asks are cancelled."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -45,13 +46,13 @@ class BatchAnswerer(Answerer):
                 answers = self.answer([ask for ask, _, _ in batch], [seed for _, seed, _ in batch])
                 for (_, _, future), answer in zip(batch, answers, strict=True):
                     future.set_result(answer)
-            except BaseException as error:  # whoever waits for the answers is told
+            except BaseException as error:  # raised in the threads that wait for the answers
                 for _, _, future in batch:
                     if not future.done():
                         future.set_exception(error)
 
     def _next(self) -> list[_Job] | None:
-        """The next batch, once there is anything to do; None at the end."""
+        """Wait for Asks and return the next batch, or None after `close`."""
         batch: list[_Job] = []
         while len(batch) < self.batch_size:
             try:

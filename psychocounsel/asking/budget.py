@@ -1,4 +1,4 @@
-"""Prices of calls, the budget that ends a run, and the estimate that `dry_run=true` prints."""
+"""Prices of calls, the budget that can end a run, and the estimate that `dry_run=true` prints."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.language_model import Answer, Ask, LanguageModel
 from psychocounsel.errors import UserError
 
-_CHARACTERS = 4.0  # to a token of text in letters
-_MESSAGE_TOKENS = 4  # that a chat template adds to each message
+_CHARACTERS = 4.0  # per token, in alphabetic scripts
+_MESSAGE_TOKENS = 4  # added to each message by a chat template
 
 
 class BudgetSpent(UserError):
-    """The budget has no room for another call; all that was bought is kept. Exit code 3."""
+    """The budget has no room for another call; all bought answers are kept. Exit code 3."""
 
 
 def estimated_tokens(ask: Ask) -> int:
-    """About how many tokens the messages are: a token for 4 characters, or for each Chinese, Japanese or Korean one."""
+    """Return an estimate of the messages' tokens: one per 4 characters, or per Chinese, Japanese or Korean character."""
     count = 0.0
     for message in ask.messages:
         text = message["content"]
@@ -30,35 +30,35 @@ def estimated_tokens(ask: Ask) -> int:
 
 
 def price(model: LanguageModel, prompt_tokens: float, completion_tokens: float) -> float:
-    """What so many tokens cost; an unknown price counts as 0."""
+    """Return the price of the tokens of a prompt and its answer. An unknown price counts as 0."""
     return ((model.input_price or 0.0) * prompt_tokens + (model.output_price or 0.0) * completion_tokens) / 1e6
 
 
 def most(model: LanguageModel, ask: Ask) -> float:
-    """The most that a call is likely to cost: with an answer of `max_tokens`."""
+    """Return the likely maximum cost of a call: with an answer of `max_tokens`."""
     return price(model, estimated_tokens(ask), model.max_tokens)
 
 
 def paid(model: LanguageModel, ask: Ask, answer: Answer) -> float:
-    """What an answer has cost, by the server's counts or, where it gives none, by estimates."""
+    """Return the cost of an answer, from the server's token counts or, without these, from estimates."""
     prompt = estimated_tokens(ask) if answer.prompt_tokens is None else answer.prompt_tokens
     written = len(answer.text) / _CHARACTERS if answer.completion_tokens is None else answer.completion_tokens
     return price(model, prompt, written)
 
 
 def is_priced(model: LanguageModel) -> bool:
-    """Whether the price is known: both are given, or the model is the user's own, whose calls cost nothing here."""
+    """Return True if the price is known: both prices are set, or the model is the user's own, whose calls are free."""
     return not model.is_third_party() or None not in (model.input_price, model.output_price)
 
 
 class Budget:
-    """At most `cost`, in the currency of prices, and `calls` answered calls, beside what is under way; None: any number.
+    """Limits the calls of a process to `cost` (in the currency of the prices) and to `calls` answered calls; None: no limit.
 
-    `spent` and `made` are what is bought already: in the journal, too. Attempts that fail are not counted, though a
-    provider may ask money for some of them. `whose` follows both in the message that ends a run.
+    `spent` and `made` are the cost and number of the answers bought so far, including those in the journal. Failed attempts are
+    not counted, although a provider may charge for some of them. `whose` is appended to the message that ends a run.
 
     Raises:
-        UserError: at construction with a limit of `cost`, if the price of one of `models` is unknown.
+        UserError: by the constructor, if `cost` is limited and the price of one of `models` is unknown.
     """
 
     def __init__(
@@ -81,9 +81,10 @@ class Budget:
 
     @classmethod
     def of(cls, cost: float | None, calls: int | None, answers: Answers, models: Sequence[LanguageModel]) -> Budget:
-        """The budget of the process that `answers` is of: its share of the limits, less what it has bought before.
+        """Return the budget of one process: its share of the limits, minus the answers it has bought before.
 
-        The share is the same whenever it is asked for, however much the others have bought meanwhile.
+        `answers` says which share this process has. The result does not depend on when it is computed, even if the other
+        processes have bought more in the meantime.
         """
         shares, total, (index, count) = answers.of_shares(), answers.journal.total, answers.share
         own = shares[index]
@@ -95,7 +96,7 @@ class Budget:
         return cls(of_cost, of_calls, own.cost, own.calls, models, f" of share {index} of {count}")
 
     def hold(self, cost: float) -> bool:
-        """Set the cost of a call aside; False if there is no room for it now."""
+        """Reserve the cost of a call; False if the budget has no room for it now."""
         if self.calls is not None and self.made + self._under_way >= self.calls:
             return False
         if self.cost is not None and self.spent + self._held + cost > self.cost:
@@ -104,23 +105,23 @@ class Budget:
         return True
 
     def release(self, held: float, cost: float | None) -> None:
-        """Settle a call that `hold` has room for: by its `cost`, or None if it has no answer."""
+        """End a reservation made by `hold` and book the call's `cost`; None means that the call got no answer."""
         self._held, self._under_way = self._held - held, self._under_way - 1
         if cost is not None:
             self.spent, self.made = self.spent + cost, self.made + 1
 
     def spent_out(self) -> BudgetSpent:
-        """What ends a run."""
+        """Return the error that ends the run."""
         limits = [f"budget.cost={self.cost:g} ({self.spent:.4g} spent)"] if self.cost is not None else []
         limits += [f"budget.calls={self.calls} ({self.made} made)"] if self.calls is not None else []
         return BudgetSpent(f"{' and '.join(limits)}{self.whose}: the next call would exceed it; every answer is kept")
 
 
 def level(limit: float, bought: Sequence[float]) -> float:
-    """How much each of several processes may have bought in all, so that together they keep `limit`.
+    """Return how much each of several processes may buy in total, so that together they stay within `limit`.
 
-    One that already has more buys no more, and leaves the others less. What those below the level buy up to it does not
-    move it, so processes that ask at different times agree.
+    A process that has already bought more than this level buys nothing else, and the others get less. Purchases up to the
+    level do not change it, so processes that compute it at different times agree.
     """
     count = len(bought)
     for most_of_all in sorted(bought, reverse=True):
@@ -134,7 +135,7 @@ def level(limit: float, bought: Sequence[float]) -> float:
 
 @dataclass
 class Estimate:
-    """What is still to be asked, by the names of models: an estimate by characters, with answers of `max_tokens`."""
+    """Estimate of the remaining calls by model name: tokens from character counts, answers of `max_tokens` each."""
 
     calls: Counter[str] = field(default_factory=Counter)
     prompt_tokens: Counter[str] = field(default_factory=Counter)
@@ -145,7 +146,7 @@ class Estimate:
 
     @classmethod
     def of(cls, asks: Iterable[tuple[LanguageModel, Ask]], answers: Answers) -> Estimate:
-        """Of those `asks` whose first attempt is not in the journal."""
+        """Return the estimate for those `asks` whose first attempt is not in the journal."""
         found = cls()
         for model, ask in asks:
             if answers.find(model, ask, 0) is not None:
@@ -155,7 +156,7 @@ class Estimate:
         return found
 
     def add(self, model: LanguageModel, prompt_tokens: int) -> None:
-        """Count a call."""
+        """Add one call to the estimate."""
         name = model.name
         self.calls[name] += 1
         self.prompt_tokens[name] += prompt_tokens
@@ -164,7 +165,7 @@ class Estimate:
         self.unpriced |= set() if is_priced(model) else {name}
 
     def lines(self, what: str) -> list[str]:
-        """What a user reads: a line for each model, and one for all."""
+        """Return the lines to print: one for each model, and one for the total."""
         said = [
             f"{name}: {self.calls[name]:,} calls, about {self.prompt_tokens[name]:,} tokens of prompts and at most "
             f"{self.completion_tokens[name]:,} of answers, "
@@ -173,7 +174,7 @@ class Estimate:
         ]
         total = f"{what}: {sum(self.calls.values()):,} calls, {self.bought:,} bought before"
         if not self.calls:
-            return [f"{total}: nothing is left to buy"]
+            return [f"{total}: nothing left to buy"]
         priced = [cost for name, cost in self.costs.items() if name not in self.unpriced]
         costs = [_at_most(sum(priced))] if priced else []
         costs += [f"{len(self.unpriced)} models of unknown price"] if self.unpriced else []

@@ -35,8 +35,8 @@ _ROUTE = "/chat/completions"
 _FILTER_WORDS = re.compile(r"content.?filter|content.?management.?polic|content.?policy|moderation|flagged", re.I)
 _LENGTH_WORDS = re.compile(r"context.?length|maximum context|max_model_len|too long|too many tokens|input length", re.I)
 _IN_CLOUD = re.compile(r"[-:]cloud\Z", re.I)  # gpt-oss:120b-cloud, glm-4.6:cloud
-_OUR_FAULT = (401, 403, 404, 405)  # of every request alike: key, model or address
-_MANY = 20  # refusals one after another, before it is not the requests that are at fault
+_OUR_FAULT = (401, 403, 404, 405)  # wrong API key, model or address: every request would fail
+_MANY = 20  # consecutive refusals after which the cause is not the single request
 _CHECK_TOKENS = 16
 _CHECK_RETRIES = 5
 
@@ -45,8 +45,8 @@ _CHECK_RETRIES = 5
 class ChatServer(LanguageModel):
     """Any endpoint with the route `/chat/completions`.
 
-    `concurrency` requests are under way at each of `addresses`, which give the same answers. `extra` are keys of the request's
-    body; one of null leaves its key out: `{max_tokens: null, max_completion_tokens: 512}`.
+    Each of `addresses` gets up to `concurrency` requests at once; all must serve the same model. `extra` adds keys to the
+    request's body, and a null value removes a key: `{max_tokens: null, max_completion_tokens: 512}`.
     """
 
     addresses: list[str] = option([])
@@ -61,24 +61,24 @@ class ChatServer(LanguageModel):
         return _Chats(self, key)
 
     def identity(self) -> dict[str, Any]:
-        """With `extra`; addresses may change."""
+        """Return the base identity with `extra` and `sends_schema`. Addresses are left out, so they may change."""
         return super().identity() | {"extra": self.extra, "sends_schema": self.sends_schema}
 
     def is_third_party(self) -> bool:
-        """As `third_party` says; else whether an address, or a proxy on the way to it, may be somebody else's.
+        """Return `third_party` if it is set; otherwise True if any address, or a proxy on the way, may belong to others.
 
-        Ollama's server passes texts on to its cloud for models that it calls so, wherever it runs.
+        Models whose names end in `cloud` are third parties, because Ollama forwards their texts to its cloud.
         """
         if self.third_party is not None:
             return self.third_party
         return bool(_IN_CLOUD.search(self.model or "")) or not all(map(is_own, self.addresses))
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """Every address."""
+        """Return every address with its key."""
         return [(f"{key}.addresses", address) for address in self.addresses]
 
     def check(self, key: str) -> None:
-        """Refuse addresses that cannot be servers', a missing model, and a key in the place of its variable."""
+        """Refuse invalid addresses, a missing model, and an API key given instead of the name of its variable."""
         check_addresses(self.addresses, f"{key}.addresses")
         check_key_variable(self.key_variable, f"{key}.key_variable")
         if not self.model:
@@ -86,13 +86,13 @@ class ChatServer(LanguageModel):
 
 
 class _Chats(Answerer):
-    """Asks the servers of `settings`, in as many threads as requests may be under way."""
+    """Sends Asks to the servers of `settings`, with one thread for each concurrent request."""
 
     def __init__(self, settings: ChatServer, key: str) -> None:
         settings.check(key)
         self.settings, self.key, self._stop = settings, key, threading.Event()
         workers = settings.concurrency * len(settings.addresses)
-        self.slots = workers + max(4, workers // 2)  # some wait, so that no thread does
+        self.slots = workers + max(4, workers // 2)  # a few Asks wait in line, so that no thread is idle
         self._threads = ThreadPoolExecutor(workers, "chat")
         self._refusals = 0
         self.client = Client(
@@ -108,7 +108,7 @@ class _Chats(Answerer):
         return self._threads.submit(self._answer, ask, seed)
 
     def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
-        """As Answerer says; asks once, for a stream of events. A server that sends none is shown when it has ended."""
+        """Stream the answer as server-sent events, without retries. A server that cannot stream shows it at once."""
         payload = self._payload(ask, seed) | {"stream": True}
         try:
             return read_stream(self.client.events(_ROUTE, payload), show, self.key)
@@ -120,7 +120,7 @@ class _Chats(Answerer):
             raise
 
     def check(self) -> None:
-        """Ask every address for a few tokens."""
+        """Send a request for a few tokens to every address."""
         hello = Ask("", ({"role": "user", "content": "Hello."},), 0, "check")
         payload = self._payload(hello, 0)
         longest = min(_CHECK_TOKENS, self.settings.max_tokens)
@@ -128,7 +128,7 @@ class _Chats(Answerer):
         self.client.check(_ROUTE, payload, read_completion, _CHECK_RETRIES)
 
     def close(self) -> None:
-        """Wait for the requests under way, and send no others."""
+        """Wait for the requests under way, and send no more."""
         self._stop.set()
         self._threads.shutdown(cancel_futures=True)
         self.client.close()
@@ -145,10 +145,10 @@ class _Chats(Answerer):
         return answer
 
     def _refused(self, error: Refused) -> Answer:
-        """What a refusal says of this one Ask.
+        """Return the answer for a request that the server refused.
 
         Raises:
-            UserError: if it says something of all.
+            UserError: if every other request would be refused, too.
         """
         if _is_filtered(error):
             return Answer(FILTERED)
@@ -183,19 +183,19 @@ def _is_long(error: Refused) -> bool:
 
 
 def read_completion(answer: Any, payload: Any) -> Answer:
-    """The Answer in a chat completion, without thoughts that the server left in its text.
+    """Return the Answer in a chat completion, without reasoning that the server left in its text.
 
     Raises:
-        ValueError, or what another form gives (KeyError, TypeError, ...): if it is none.
+        ValueError, KeyError, TypeError, ...: if the server's answer is not a chat completion.
     """
     choice, usage = answer["choices"][0], answer.get("usage") or {}
     message, reason = choice["message"], choice.get("finish_reason")
     text, refusal = message.get("content"), message.get("refusal")
     if not isinstance(text, str | None) or not isinstance(answer.get("model"), str | None):
-        raise ValueError("the content of its message is no text")
+        raise ValueError("the content of its message is not text")
     outcome = {"content_filter": FILTERED, "length": CUT}.get(str(reason), REFUSED if refusal else TEXT)
     text = without_thoughts(text or (refusal if isinstance(refusal, str) else ""))
-    text = text.encode("utf-8", errors="replace").decode()  # JSON may hold halves of characters
+    text = text.encode("utf-8", errors="replace").decode()  # JSON may hold lone surrogates
     tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     counts = [count if isinstance(count, int) else None for count in tokens]
     return Answer(outcome, text, answer.get("model"), *counts)

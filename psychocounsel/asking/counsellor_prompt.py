@@ -1,4 +1,4 @@
-"""What a model is told that replies to a client: the same for writers of a dataset and for contestants of an evaluation."""
+"""The system prompt for models that reply to a client. Dataset writers and evaluation contestants share it."""
 
 from pathlib import Path
 
@@ -17,13 +17,15 @@ _LIMIT = " Use at most {limit} words."
 
 
 def prompt_text(given: str, key: str, length_limit: int | None) -> str:
-    """The system message that `key` gives: the builtin one, the text of a .txt file, or the text itself; then the limit in words.
+    """Return the system message for the setting `key`, with the length limit in words appended.
+
+    `given` is builtin:counsellor, a .txt file to read, or the text itself.
 
     Raises:
         UserError: for an unknown builtin prompt, and for a file that cannot be read.
     """
     if given.startswith("builtin:") and given != BUILTIN:
-        raise UserError(f"{key}={given}: there is only {BUILTIN}; or give a text, or a .txt file")
+        raise UserError(f"{key}={given}: the only builtin prompt is {BUILTIN}; or give a text or a .txt file")
     text = COUNSELLOR if given == BUILTIN else given
     if given.endswith(".txt"):
         try:

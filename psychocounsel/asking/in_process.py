@@ -1,4 +1,4 @@
-"""Language models that run in this process, by transformers or by a vLLM engine."""
+"""Language models that run in this process, with transformers or with a vLLM engine."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from psychocounsel.data.group import Group
     from psychocounsel.data.tokenise import ChatFormat
 
-_LONGEST = 4096  # tokens of prompt and answer, of a model that does not say how many it takes
+_LONGEST = 4096  # tokens of prompt and answer, for a model whose configuration gives no maximum
 
 
 def _content(file: str | None) -> str | None:
-    """sha256 of what a file holds, hexadecimal; the name itself where there is none."""
+    """Return the sha256 of a file's contents (hexadecimal), or the name itself if the file does not exist."""
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file and Path(file).is_file() else file
 
 
 @dataclass(kw_only=True)
 class _Local(LanguageModel):
-    """`model` is a hub id, a local folder, or builtin:tiny."""
+    """Base of models in this process. `model` is a hub id, a local folder, or builtin:tiny."""
 
     revision: str | None = None
     dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
@@ -47,14 +47,14 @@ class _Local(LanguageModel):
     batch_size: int = option(64, at_least=1)
 
     def identity(self) -> dict[str, Any]:
-        """With the weights of a local folder and the chat template by their contents, and what else makes prompts."""
+        """Return the base identity with content hashes of local weights and chat template, and the other prompt settings."""
         more: dict[str, Any] = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
         more |= {"chat_template": _content(self.chat_template), "max_length": self.max_length}
         here = self.content()
         return super().identity() | more | ({"content": here} if here else {})
 
     def content(self) -> str | None:
-        """As LanguageModel says."""
+        """Return a hash of the local files, or None for a model of the hub."""
         return content_of(self.model)
 
     def check(self, key: str) -> None:
@@ -63,7 +63,7 @@ class _Local(LanguageModel):
             raise UserError(f"{key}.model is not set: give a folder, a model of the hub, or builtin:tiny")
 
     def section(self) -> DictConfig:
-        """The settings as those of a model that is trained."""
+        """Return the settings in the form of the section `model` of a training configuration."""
         return OmegaConf.create(
             {
                 "path": self.model,
@@ -78,7 +78,9 @@ class _Local(LanguageModel):
 
 @dataclass(kw_only=True)
 class Transformers(_Local):
-    """Any causal language model, by transformers: slow but for small ones. `batch_size` answers are written at once."""
+    """Any causal language model, run by transformers; fast enough only for small ones. Answers are written in batches of
+    `batch_size`.
+    """
 
     def open(self, key: str) -> Answerer:
         self.check(key)
@@ -87,7 +89,7 @@ class Transformers(_Local):
 
 @dataclass(kw_only=True)
 class InProcess(_Local):
-    """An engine of vLLM in this process. `batch_size` Asks go to it at once; it writes as many side by side as fit."""
+    """A vLLM engine in this process. It receives `batch_size` Asks at once and runs as many in parallel as fit in memory."""
 
     batch_size: int = option(512, at_least=1)
     tensor_parallel: int = option(1, at_least=1)
@@ -104,14 +106,14 @@ class InProcess(_Local):
         return super().identity() | {"sends_schema": self.sends_schema}
 
     def check(self, key: str) -> None:
-        """Refuse a missing model, and a machine without vLLM."""
+        """Refuse a missing model, and an environment without vLLM."""
         super().check(key)
         if importlib.util.find_spec("vllm") is None:
             raise UserError(f"{key}: vLLM is not installed; see docs/online.md#vllm, or use an endpoint")
 
 
 class _LocalAnswerer(BatchAnswerer):
-    """Renders and encodes Asks by the model's chat template; an Ask that leaves no room for an answer fails."""
+    """Renders and encodes Asks with the model's chat template. An Ask that leaves no room for an answer fails."""
 
     chat: ChatFormat
     positions: int
@@ -121,7 +123,7 @@ class _LocalAnswerer(BatchAnswerer):
         super().__init__(settings.batch_size)
 
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
-        """As BatchAnswerer says."""
+        """Answer those Asks that fit the model; the others fail."""
         from psychocounsel.data.group import Group
 
         rendered = [self.chat.render([*ask.messages]) for ask in asks]
@@ -137,13 +139,13 @@ class _LocalAnswerer(BatchAnswerer):
         return answers
 
     def has_room(self, ask: Ask) -> bool:
-        """Whether `max_tokens`, or a quarter of what the model reads if that is less, are left for the answer."""
+        """Return True if enough positions remain for an answer: `max_tokens`, or a quarter of the model's length if less."""
         (prompt,) = self.chat.encode_prompts([self.chat.render([*ask.messages])])
         return self.positions - len(prompt) >= min(self.settings.max_tokens, self.positions // 4)
 
     @abstractmethod
     def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
-        """Text, number of tokens, and whether it ended by itself, of an answer to each prompt."""
+        """Return one answer for each prompt: its text, its number of tokens, and True if it ended by itself."""
 
 
 class _Writing(_LocalAnswerer):
@@ -166,11 +168,11 @@ class _Writing(_LocalAnswerer):
         self.rollout = HFRollout(policy, tokenizer, [self.chat.end_token()], settings.batch_size)
         drawn = settings.temperature, settings.max_tokens, self.positions
         self.sampling = Sampling(1, *drawn, seed=0, top_p=settings.top_p)
-        self._alone = threading.Lock()  # one thread at a time writes with the model
+        self._alone = threading.Lock()  # only one thread at a time may generate
         super().__init__(settings)
 
     def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
-        """As Answerer says, token by token: the answer that `submit` gives with this seed."""
+        """Stream the answer token by token. It equals the answer of `submit` with the same seed."""
         from psychocounsel.data.group import Group
 
         rendered = self.chat.render([*ask.messages])
@@ -180,7 +182,7 @@ class _Writing(_LocalAnswerer):
 
         def watch(ids: list[int]) -> bool:
             text = self.rollout.tokenizer.decode(ids, skip_special_tokens=True)
-            return show(shown_so_far(text.rstrip("\ufffd"), rendered.text))  # the last character may be half there
+            return show(shown_so_far(text.rstrip("\ufffd"), rendered.text))  # the last character may be incomplete
 
         with self._alone:
             (group,) = self.rollout.generate([Group("", prompt)], self.sampling, [seed], watch)
@@ -215,7 +217,9 @@ class _Engine(_LocalAnswerer):
         with _named(key):
             _, self.chat = load_chat_format(section, key)
         if device.type == "cpu":
-            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it takes a process more, only to bind threads
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
+                "0"  # otherwise it starts another process only to bind threads
+            )
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         arguments = self._arguments(settings, str(model_dtype(section, device)).removeprefix("torch."), device)
         with quiet_start(key):
@@ -233,7 +237,7 @@ class _Engine(_LocalAnswerer):
         return [(each.text, len(each.token_ids), each.finish_reason == "stop") for each in outputs]
 
     def close(self) -> None:
-        """End the engine and free its memory: the next step may start another one."""
+        """Stop the engine and free its memory, because the next step may start another one."""
         super().close()
         self.llm.llm_engine.engine_core.shutdown()
 
@@ -268,7 +272,7 @@ class _Engine(_LocalAnswerer):
             "structured_outputs_config": {
                 "backend": "xgrammar",
                 "disable_any_whitespace": True,
-            },  # else it may pad for ever
+            },  # otherwise it may emit whitespace for ever
             "max_model_len": settings.max_length,
             "max_num_seqs": settings.max_sequences,
             "tensor_parallel_size": settings.tensor_parallel,
@@ -278,7 +282,7 @@ class _Engine(_LocalAnswerer):
 
 @contextmanager
 def _named(key: str) -> Iterator[None]:
-    """Let errors that name a `path` name the field `model`."""
+    """Rewrite errors about the key `path` so that they name the user's key, `model`."""
     try:
         yield
     except UserError as error:

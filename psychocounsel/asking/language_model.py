@@ -1,6 +1,6 @@
-"""The contract of language models that write replies and annotate them: settings open an Answerer, which answers Asks.
+"""The interface of language models that write and rate replies: settings open an Answerer, which answers Asks.
 
-A YAML file of the groups `writers` and `annotator` names a dataclass that derives from LanguageModel. Imports no torch.
+A YAML file in the groups `writers` and `annotator` names a dataclass that derives from LanguageModel. Imports no torch.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from psychocounsel.settings.contract import Contract, GroupSettings, refuse_anot
 from psychocounsel.settings.schema import option
 
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
-UNPARSABLE = "unparsable"  # an Outcome's, after all attempts; an Answer never has it
-TOO_LONG = "too_long"  # what is asked does not fit the model: no other attempt would change that
-EMPTY, WITHHELD = "empty", "withheld"  # of rows: a reply without a word; a speech that a model is not to see
-OTHER_LANGUAGE = "other_language"  # likewise: a speech in a language that a model does not speak
+UNPARSABLE = "unparsable"  # outcome of an Outcome after all attempts; an Answer never has it
+TOO_LONG = "too_long"  # the prompt does not fit the model, so another attempt would not help
+EMPTY, WITHHELD = "empty", "withheld"  # outcomes of table rows: an empty reply; a speech that a model must not see
+OTHER_LANGUAGE = "other_language"  # outcome of table rows: a speech in a language that the model does not speak
 
-Show = Callable[[str], bool]  # gets an answer's text as far as it is written; returns whether to go on
+Show = Callable[[str], bool]  # gets the text written so far; returns False to stop the answer
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One call: what a model is asked, and whose speech it is about.
+    """One call to a model: the messages, and the speech that they are about.
 
     Attributes:
-        speech: the speech's id, by which the removal of a speech finds its answers in the journal.
-        messages: the conversation; together they hold the whole prompt.
-        seed: of the random numbers, for models that take one. It is no part of the answer's key.
-        part: tells calls with equal messages apart: "reply 1", "vote 0", "repeat 1 vote 0".
-        schema: JSON schema that the answer is to follow, sent where the server can hold a model to one.
+        speech: the speech's id; when a speech is removed, its answers in the journal are found by it.
+        messages: the whole prompt, as chat messages.
+        seed: random seed, for models that accept one. It is not part of the answer's key.
+        part: distinguishes calls with equal messages: "reply 1", "vote 0", "repeat 1 vote 0".
+        schema: JSON schema of the answer; sent to servers that can enforce one.
     """
 
     speech: str
@@ -49,19 +49,19 @@ class Ask:
     schema: Mapping[str, Any] | None = None
 
     def check_value(self, value: Any) -> None:
-        """Raises ValueError if what was read of an answer does not fit this call. Default: everything fits."""
+        """Raise ValueError if a parsed answer does not fit this call. Default: every value fits."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to an Ask.
+    """A model's answer to an Ask.
 
     Attributes:
-        outcome: `text`; `refused` (by the API's field for it); `filtered` (by the provider's content filter); `cut` (at
-            `max_tokens`); `too_long` (the model cannot read what it is asked); `failed` (no answer after all retries, the one
-            outcome that is asked again by a later run).
+        outcome: `text`; `refused` (the API marks the answer as a refusal); `filtered` (by the provider's content filter); `cut`
+            (at `max_tokens`); `too_long` (the prompt does not fit the model); `failed` (no answer after all retries; the only
+            outcome that a later run asks again).
         model: the name that the server returned.
-        prompt_tokens, completion_tokens: as the server counted them; None where it did not say.
+        prompt_tokens, completion_tokens: the server's token counts; None if it gave none.
     """
 
     outcome: str
@@ -72,25 +72,25 @@ class Answer:
 
 
 class Answerer(Contract):
-    """An opened model. `slots` is how many Asks it takes at once; more than so many are never submitted."""
+    """An opened model. At most `slots` Asks are submitted at once."""
 
     slots: int = 1
 
     @abstractmethod
     def submit(self, ask: Ask, seed: int) -> Future[Answer]:
-        """Begin to answer `ask` with the random numbers of `seed`; from any thread, and returns at once.
+        """Start answering `ask` with the random seed `seed`, and return at once. May be called from any thread.
 
-        The future raises UserError for what no other Ask would change: a wrong key, or no server left.
+        The future raises UserError if every other Ask would fail, too: for a wrong API key, or if no server is left.
         """
 
     def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
-        """The answer to `ask`, of which `show` gets the text while it is written. Waits for it; from any thread.
+        """Return the answer to `ask`, and call `show` with the text so far while it is written. May be called from any thread.
 
-        An answer that `show` ends is `cut`, and holds what was written. What does not fit the model is `too_long`. Default:
-        `show` gets the whole answer once.
+        If `show` returns False, the answer ends there as `cut`. If the prompt does not fit the model, the answer is `too_long`.
+        Default: `show` is called once, with the whole answer.
 
         Raises:
-            UserError: if there is no answer, saying why.
+            UserError: if there is no answer; gives the reason.
         """
         answer = self.submit(ask, seed).result()
         if answer.text:
@@ -98,34 +98,34 @@ class Answerer(Contract):
         return answer
 
     def has_room(self, ask: Ask) -> bool:
-        """Whether the model reads all of `ask`, with room for an answer. Default: yes, for nothing else is known here."""
+        """Return True if the whole prompt fits the model with room for an answer. Default: True, for lack of a limit."""
         return True
 
     def check(self) -> None:
-        """Learn, before anything is paid for, whether the model answers. Default: nothing to learn.
+        """Check before any paid call that the model answers. Default: no check.
 
         Raises:
-            UserError: if the key, the model's name or the address is wrong; it says what to type instead.
+            UserError: if the API key, model name or address is wrong; says what to type instead.
         """
 
     def close(self) -> None:
-        """End what is open. Default: nothing is."""
+        """Close connections and free resources. Default: nothing to close."""
 
 
 @dataclass(kw_only=True)
 class LanguageModel(GroupSettings):
-    """A model that is asked; each field is a key of its YAML file. A subclass must define `open`.
+    """Settings of a language model; each field is a key of its YAML file. A subclass must define `open`.
 
     Attributes:
-        name: what tables and messages call it. It is a part of the answers' keys.
-        model: what the server calls it, or a path.
-        prompt: the system message of a writer: a text, a .txt file, or builtin:counsellor; null: `replies.system_prompt`.
-        temperature, top_p, max_tokens: how its answers are drawn; `max_tokens` is the longest answer.
+        name: the model's name in tables and messages. It is part of the answers' keys.
+        model: the server's name for the model, or a path.
+        prompt: the system message of a writer: a text, a .txt file, or builtin:counsellor; null: use `replies.system_prompt`.
+        temperature, top_p, max_tokens: sampling of answers; `max_tokens` is the maximum length.
         input_price, output_price: per million tokens, in the currency of `budget.cost`; null: unknown.
-        language: the one language that it speaks (ISO 639-1); null: any.
-        terms: of its output: a licence's name, or a word such as `no-competing-models`.
-        third_party: whether others than the user see what it is asked; null: told from the addresses.
-        reads_prompts: False of plain rules, which look at speech and reply alone.
+        language: the only language that it speaks (ISO 639-1); null: any.
+        terms: terms of its output: a licence, or a word such as `no-competing-models`.
+        third_party: true if others than the user can see the prompts; null: decided from the addresses.
+        reads_prompts: False for plain rules, which use only the texts of speech and reply.
     """
 
     config_group: ClassVar[str] = "writers"
@@ -145,14 +145,14 @@ class LanguageModel(GroupSettings):
 
     @abstractmethod
     def open(self, key: str) -> Answerer:
-        """Begin to answer; `key` is where the settings stand, as `writers` or `writers.members[0]`.
+        """Open the model. `key` is the place of the settings in the configuration, such as `writers` or `writers.members[0]`.
 
         Raises:
             UserError: if the model cannot be loaded, or its settings cannot work.
         """
 
     def identity(self) -> dict[str, Any]:
-        """What makes its answers different from those of other settings; a part of the answers' keys."""
+        """Return the settings that the model's answers depend on; they are part of the answers' keys."""
         return {
             "kind": type(self).__name__,
             "name": self.name,
@@ -163,35 +163,35 @@ class LanguageModel(GroupSettings):
         }
 
     def content(self) -> str | None:
-        """Hash of the model's files, where they lie in a folder here; None for a model of a server or of the hub."""
+        """Return a hash of the model's files in a local folder, or None for a model on a server or the hub."""
         return None
 
     @cached_property
     def digest(self) -> str:
-        """sha256 of `identity`, hexadecimal."""
+        """The sha256 of `identity`, in hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
     def is_third_party(self) -> bool:
-        """Whether texts leave what is the user's own. Default: only if `third_party` says so."""
+        """Return True if texts leave the user's own machines. Default: only if `third_party` is true."""
         return bool(self.third_party)
 
     def models(self) -> list[LanguageModel]:
-        """The single models that this stands for: itself."""
+        """Return the single models of this group; a single model returns itself."""
         return [self]
 
     def check(self, key: str) -> None:
-        """Raises UserError for settings that cannot work; `key` is where they stand."""
+        """Raise UserError for settings that cannot work; `key` is their place in the configuration."""
 
     def unused(self) -> dict[str, str]:
-        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused."""
+        """Return the fields without effect under these settings, each with the reason. Setting one of them is refused."""
         return {}
 
 
 def open_model(settings: LanguageModel, key: str) -> Answerer:
-    """What `settings.open` gives.
+    """Open a model by `settings.open` and check that the result is an Answerer.
 
     Raises:
-        UserError: as `open` does, or if it gives no Answerer.
+        UserError: if `open` fails or returns anything other than an Answerer.
     """
     opened = settings.open(key)
     refuse_another_kind(opened, Answerer, f"{key}: {type(settings).__name__}.open")
@@ -199,15 +199,15 @@ def open_model(settings: LanguageModel, key: str) -> Answerer:
 
 
 def keys_of(models: Sequence[LanguageModel], key: str) -> list[str]:
-    """Where each of `models` stands in the configuration: at `key` a single one, else among its members."""
+    """Return the configuration key of each model: `key` itself for a single model, otherwise `key.members[N]`."""
     return [key] if len(models) == 1 else [f"{key}.members[{number}]" for number in range(len(models))]
 
 
 def check_names(models: Sequence[LanguageModel], key: str) -> None:
-    """Refuse two models of one name: tables and the journal tell models apart by it.
+    """Refuse two models with the same name, because tables and the journal tell models apart by name.
 
     Raises:
-        UserError: naming it.
+        UserError: names the duplicate.
     """
     names = [model.name for model in models]
     for name in names:

@@ -11,9 +11,9 @@ _READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # weights
 
 
 def content_of(model: str | None) -> str | None:
-    """`sha256:...` of a model's files in a local folder, or of one that ships with the package; None for any other model.
+    """Return `sha256:...` of a model's files in a local folder or in the package, or None for any other model.
 
-    The hash is kept in the user's cache by sizes and times of the files, so large weights are read once.
+    The user's cache keeps the hash by size and time of the files, so large weights are read only once.
 
     Raises:
         UserError: if a file cannot be read.

@@ -1,4 +1,4 @@
-"""Tells the user's own servers from third parties'. Crisis speeches go to third parties only if the user allows it."""
+"""Tells the user's own servers from third parties. Crisis speeches go to third parties only if the user allows it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_address
@@ -16,26 +16,26 @@ _OWN_NAMES = (".local", ".internal", ".localhost")
 
 
 def is_own(address: str) -> bool:
-    """Whether a server is surely the user's own: a loopback, private or link-local address, or a name of the same kind.
+    """Return True if a server is certainly the user's own: a loopback, private or link-local address, or such a host name.
 
-    No name is resolved. Where a proxy of the environment stands on the way, it must be the user's own as well.
+    Names are not resolved. If the environment sets a proxy for the address, the proxy must be the user's own as well.
     """
     proxy = proxy_of(address)
     return _is_own_host(host_of(address)) and (proxy is None or _is_own_host(host_of(proxy[1])))
 
 
 def may_see(model: LanguageModel, crisis: bool, crisis_to_third_parties: bool) -> bool:
-    """Whether `model` may be asked about a speech; `crisis` is the column of this name in speeches.parquet."""
+    """Return True if `model` may see a speech; `crisis` is the speech's value in the column `crisis` of speeches.parquet."""
     return not crisis or crisis_to_third_parties or not model.is_third_party()
 
 
 def who_may_see(models: Sequence[LanguageModel], crisis: bool, crisis_to_third_parties: bool) -> list[LanguageModel]:
-    """Those of `models` that may be asked about a speech."""
+    """Return those of `models` that may see a speech."""
     return [model for model in models if may_see(model, crisis, crisis_to_third_parties)]
 
 
 def outside_hosts(senders: Mapping[str, GroupSettings]) -> Iterator[tuple[str, str]]:
-    """Key and host of each server that is neither in a private network nor named without a domain, as compute nodes are."""
+    """Yield key and host of each server outside private networks. Names without a dot count as hosts of the cluster."""
     for where, settings in senders.items():
         for key, address in settings.receivers(where):
             host = host_of(address)
@@ -44,17 +44,17 @@ def outside_hosts(senders: Mapping[str, GroupSettings]) -> Iterator[tuple[str, s
 
 
 def refuse_internet(config: DictConfig, groups: Sequence[str]) -> None:
-    """As `refuse_internet_of`, of the language models of groups."""
+    """Apply `refuse_internet_of` to the models of these config groups."""
     refuse_internet_of(config, {group: build(config, group) for group in groups})
 
 
 def refuse_internet_of(config: DictConfig, senders: Mapping[str, GroupSettings]) -> None:
-    """Refuse servers outside the cluster: compute nodes often reach none, and a job would wait there for nothing.
+    """Refuse servers outside the cluster if `cluster.internet` is false, because a job could not reach them.
 
-    `senders` are settings by where they stand in the configuration.
+    `senders` maps the place of settings in the configuration to the settings.
 
     Raises:
-        UserError: naming the key and the host.
+        UserError: names the key and the host.
     """
     internet: Any = config.cluster.get("internet")
     if internet is not False:

@@ -1,8 +1,8 @@
-"""Refusals in prose: a model that says it cannot help gives no reply and no rating."""
+"""Detects refusals in prose: a model that says it cannot help has given neither a reply nor a rating."""
 
 import re
 
-_SHOWN = 200  # characters in which a refusal begins
+_SHOWN = 200  # characters at the beginning of a text that are searched for a refusal
 _START = re.compile(
     r"""\A[\s"'*_>]*
     (?:(?:i['\u2019]?m|i\sam|we['\u2019]?re)\s(?:really\s|very\s|so\s|truly\s)?(?:sorry|afraid)\b[^"\u201c]{0,80}?\b(?:but|that|[,.])?\s*)?
@@ -28,10 +28,10 @@ _POLICY = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text in English begins as a refusal to do what was asked.
+    """Return True if an English text begins by refusing the task.
 
-    A counsellor's limit inside a reply is none ("I can't decide this for you", "I won't give you easy answers"): only its
-    beginning is read, and only phrases that refuse the task itself count.
+    A limit that a counsellor sets inside a reply is not a refusal ("I can't decide this for you", "I won't give you easy
+    answers"). Therefore only the first 200 characters are read, and only phrases that refuse the task itself count.
     """
     start = text[:_SHOWN]
     return bool(_START.search(start) or _POLICY.search(start))

@@ -16,9 +16,9 @@ from psychocounsel.settings.targets import build_section
 
 @dataclass(kw_only=True)
 class SeveralModels(GroupSettings):
-    """`members` are the settings of each model with its `_target_`, once names of files have been resolved.
+    """A group of several models. `members` are their settings, each with `_target_`, after file names were resolved.
 
-    A subclass sets `config_group`, and `fewest` members with an `example` of them.
+    A subclass sets `config_group`, the minimum number of members (`fewest`), and an `example` for messages.
     """
 
     several: ClassVar[bool] = True
@@ -28,20 +28,20 @@ class SeveralModels(GroupSettings):
     members: list[Any] = option([])
 
     def models(self) -> list[LanguageModel]:
-        """The members.
+        """Return the members.
 
         Raises:
-            UserError: if one is no LanguageModel.
+            UserError: if a member is not a LanguageModel.
         """
         group = self.config_group
         built = [build_section(OmegaConf.create(member), group) for member in self.members]
         for number, each in enumerate(built):
             if not isinstance(each, LanguageModel):
-                raise UserError(f"{group}.members[{number}]: must be a single model, and is {type(each).__name__}")
+                raise UserError(f"{group}.members[{number}]: must be a single model, not {type(each).__name__}")
         return built
 
     def check(self, key: str) -> None:
-        """Refuse too few members, two of one name, and members that cannot work."""
+        """Refuse too few members, duplicate names, and members that cannot work."""
         models = self.models()
         if len(models) < self.fewest:
             count = "one name" if self.fewest == 1 else f"{self.fewest} names"
@@ -53,10 +53,10 @@ class SeveralModels(GroupSettings):
             model.check(f"{key}.members[{number}]")
 
     def unused(self) -> dict[str, str]:
-        """Nothing."""
+        """Return no fields: all of them have an effect."""
         return {}
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """Those of the members."""
+        """Return the receivers of all members."""
         numbered = enumerate(self.models())
         return [each for number, model in numbered for each in model.receivers(f"{key}.members[{number}]")]

@@ -1,4 +1,4 @@
-"""Reads a chat completion that comes piece by piece: the events of OpenAI's interface with `stream: true`."""
+"""Reads a streamed chat completion: the events of OpenAI's interface with `stream: true`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psychocounsel.errors import UserError, words
 
 @dataclass
 class _Written:
-    """What has come of an answer so far."""
+    """The parts of an answer that have arrived so far."""
 
     text: str = ""
     refusal: str = ""
@@ -24,7 +24,11 @@ class _Written:
     completion_tokens: int | None = None
 
     def take(self, event: Any) -> None:
-        """Add an event. Raises ValueError, or what another form gives (KeyError, TypeError, ...), for what is none."""
+        """Add an event.
+
+        Raises:
+            ValueError: if the event reports an error or has another form (then also KeyError, TypeError, ...).
+        """
         if event.get("error"):
             said = event["error"]
             said = said.get("message", "") if isinstance(said, dict) else said
@@ -38,22 +42,22 @@ class _Written:
             part = choice.get("delta") or choice.get("message") or {}
             for name, value in (("text", part.get("content")), ("refusal", part.get("refusal"))):
                 if not isinstance(value, str | None):
-                    raise ValueError("the content of its message is no text")
+                    raise ValueError("the content of its message is not text")
                 setattr(self, name, getattr(self, name) + (value or ""))
             self.reason = choice.get("finish_reason") or self.reason
 
     def answer(self, stopped: bool) -> Answer:
         outcome = {"content_filter": FILTERED, "length": CUT}.get(str(self.reason), REFUSED if self.refusal else TEXT)
         text = without_thoughts(self.text or self.refusal)
-        text = text.encode("utf-8", errors="replace").decode()  # JSON may hold halves of characters
+        text = text.encode("utf-8", errors="replace").decode()  # JSON may hold lone surrogates
         return Answer(CUT if stopped else outcome, text, self.model, self.prompt_tokens, self.completion_tokens)
 
 
 def read_stream(events: Iterator[Any], show: Show, key: str) -> Answer:
-    """The Answer in a stream of `events`; `show` gets its text whenever there is more, and may end the stream.
+    """Return the Answer from a stream of `events`. `show` gets each new state of the text and may end the stream.
 
     Raises:
-        UserError: for events of another form, or one that names an error; `key` is what it names first.
+        UserError: for events of another form, or an event that reports an error; the message begins with `key`.
     """
     written, stopped = _Written(), False
     with closing(cast(Generator[Any, None, None], events)):

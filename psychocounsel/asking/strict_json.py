@@ -1,4 +1,4 @@
-"""Answers that must be JSON: the schema that is asked for, and the strict reading of what came. Nothing is guessed."""
+"""Strict JSON answers: builds the requested schema and parses the answer without guessing."""
 
 import json
 import re
@@ -11,11 +11,11 @@ _FENCED = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 
 
 class Unreadable(ValueError):
-    """An answer that cannot be used; the message says why, and quotes nothing of it."""
+    """An unusable answer. The message gives the reason and does not quote the answer."""
 
 
 def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of an object with just these properties, all of them needed."""
+    """Return the JSON schema of an object with exactly these properties, all of them required."""
     return {
         "type": "object",
         "properties": properties,
@@ -25,10 +25,10 @@ def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def parsed_json(text: str) -> Any:
-    """The JSON of an answer that holds nothing else, alone or in one code fence.
+    """Return the parsed JSON of an answer. The answer must be only JSON, either bare or in a single code fence.
 
     Raises:
-        Unreadable: for anything else, and for a key that stands there twice.
+        Unreadable: for any other answer, and for an object with a duplicate key.
     """
     text = without_thoughts(text)
     fenced = _FENCED.findall(text)
@@ -43,21 +43,21 @@ def parsed_json(text: str) -> Any:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Python would silently keep the last of two equal keys."""
+    """Refuse duplicate keys, because Python would silently keep only the last one."""
     if len(dict(pairs)) < len(pairs):
         raise Unreadable("has a key twice")
     return dict(pairs)
 
 
 def json_object(value: Any, where: str) -> dict[str, Any]:
-    """`value`, which must be an object; `where` is what messages call it. Raises Unreadable."""
+    """Return `value` if it is a JSON object; otherwise raise Unreadable, with `where` as its name in the message."""
     if not isinstance(value, dict):
         raise Unreadable(f"{where} is no JSON object")
     return value
 
 
 def check_keys(found: dict[str, Any], keys: Sequence[str], where: str) -> None:
-    """Refuse an object that lacks one of `keys` or has others. Raises Unreadable."""
+    """Raise Unreadable if an object lacks one of `keys` or has other keys."""
     if missing := [key for key in keys if key not in found]:
         raise Unreadable(f"{where}{missing[0]} is missing")
     if len(found) > len(keys):

@@ -1,4 +1,4 @@
-"""What reasoning models think before their answer is no part of it."""
+"""Removes the thoughts that reasoning models write before their answer."""
 
 import re
 
@@ -8,11 +8,11 @@ _OPENED_LAST = re.compile(r"<think(?:ing)?>\s*\Z", re.IGNORECASE)
 
 
 def without_thoughts(text: str, prompt: str = "") -> str:
-    """`text` after its thoughts; empty if they never end.
+    """Return `text` without the thoughts at its beginning; empty if the thoughts never end.
 
-    The opening tag may be missing, because many chat templates put it at the end of the prompt. A caller that knows the
-    rendered `prompt` gives it: thoughts are then known even where the closing tag is missing, too. JSON is an answer from its
-    first letter, whatever it quotes.
+    The opening tag may be missing from the text, because many chat templates put it at the end of the prompt. Given the
+    rendered `prompt`, thoughts are recognised even if the closing tag is missing as well. A text that begins with `{` is JSON
+    and is returned whole, because tags inside it are quotations.
     """
     if text.lstrip().startswith("{"):
         return text
@@ -22,5 +22,5 @@ def without_thoughts(text: str, prompt: str = "") -> str:
 
 
 def shown_so_far(text: str, prompt: str = "") -> str:
-    """As `without_thoughts`, of a text that is still being written; empty while it may become the opening tag."""
+    """Like `without_thoughts`, for a text that is still being written; empty while it could be the start of the opening tag."""
     return "" if "<thinking>".startswith(text.strip().lower()) else without_thoughts(text, prompt)

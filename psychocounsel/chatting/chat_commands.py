@@ -1,4 +1,4 @@
-"""The commands of a conversation: lines that begin with a slash."""
+"""Commands of a conversation: lines that begin with a slash."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.typed.chat_keys import transcript_path
 
 HELP = '''\
-/again               another reply to your last message, with another seed
-/undo                take back the last /again, or else your last message and the reply to it
+/again               get another reply to your last message, with another seed
+/undo                undo the last /again, or otherwise your last message and its reply
 /system              show the system prompt
-/system TEXT|FILE    use another one from the next message on; /system null: none
-/new                 forget the conversation, and begin another one
-/save FILE.jsonl     write the conversation to a new file that you alone can read; or FILE.md
-/quit                leave; so does Ctrl-D
-A line that ends with \\ goes on in the next one. Lines between two lines of """ are one message, and so is what you paste.
-Ctrl-C stops a reply and keeps what has come; twice, it leaves. A message that begins with / is written with a space before it.'''
+/system TEXT|FILE    change the system prompt from the next message on; /system null: none
+/new                 forget the conversation and start a new one
+/save FILE.jsonl     save the conversation to a new file that only you can read; or FILE.md
+/quit                leave (also Ctrl-D)
+A line that ends with \\ continues on the next line. Lines between two lines of """ are one message; so is pasted text.
+Ctrl-C stops a reply and keeps the text so far; a second Ctrl-C leaves. To begin a message with /, put a space before it.'''
 
 
 def obey(line: str, talk: Talk) -> bool:
-    """Do what a command says; returns whether the conversation goes on.
+    """Execute a command; returns True if the conversation continues.
 
     Raises:
-        UserError: for a command that there is not, or that cannot be done.
+        UserError: if the command does not exist or cannot be executed.
     """
     name, *rest = line.split(maxsplit=1)
     given = "".join(rest)
     if name == "/quit":
         return False
     if name not in _COMMANDS:
-        raise UserError(f"{name}: there is no such command; {suggestion(name, list(_COMMANDS))}; /help lists them")
+        raise UserError(f"{name}: unknown command; {suggestion(name, list(_COMMANDS))}; /help lists them")
     if given and name not in ("/system", "/save"):
-        raise UserError(f"{name}: takes nothing beside it")
+        raise UserError(f"{name}: takes no argument")
     _COMMANDS[name](talk, given)
     return True
 
@@ -54,7 +54,7 @@ def _again(talk: Talk, given: str) -> None:
 
 
 def _undo(talk: Talk, given: str) -> None:
-    talk.screen.line(f"taken back: {talk.conversation.undo()}", "dim")
+    talk.screen.line(f"undone: {talk.conversation.undo()}", "dim")
     talk.keep()
 
 
@@ -62,7 +62,7 @@ def _system(talk: Talk, given: str) -> None:
     conversation = talk.conversation
     if given:
         conversation.system_prompt = None if given == "null" else _prompt(given)
-        talk.screen.line("the next message is sent with this system prompt", "dim")
+        talk.screen.line("the next message will use this system prompt", "dim")
     else:
         talk.screen.line(conversation.system_prompt or "there is no system prompt")
 
@@ -71,7 +71,7 @@ def _prompt(given: str) -> str:
     path = Path(given).expanduser()
     try:
         is_file = path.is_file()
-    except (OSError, ValueError):  # a text that is too long for a path
+    except (OSError, ValueError):  # raised for a text that is too long for a path
         is_file = False
     if not is_file:
         return prompt_text(given, "/system", None)
@@ -85,13 +85,13 @@ def _new(talk: Talk, given: str) -> None:
     talk.conversation.clear()
     for speaker in talk.speakers:
         speaker.forget()
-    talk.screen.line("a new conversation begins", "dim")
+    talk.screen.line("new conversation", "dim")
     talk.keep()
 
 
 def _save(talk: Talk, given: str) -> None:
     if not given:
-        raise UserError("/save: where to? give /save FILE.jsonl or /save FILE.md")
+        raise UserError("/save: needs a file: /save FILE.jsonl or /save FILE.md")
     if not talk.conversation.turns:
         raise UserError("/save: there is nothing to save yet")
     path = transcript_path(given, "/save ")

@@ -1,4 +1,4 @@
-"""A conversation as a list of turns: a message of the user's, and the reply of each model to it."""
+"""A conversation as a list of turns: the user's message and the reply of each model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from psychocounsel.data.rows import Message
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 
-_AGAIN = 1_000_003  # between the seeds of a reply and of the one that /again asks for
+_AGAIN = 1_000_003  # difference between the seeds of a reply and of the next /again
 
 
 @dataclass(frozen=True)
 class ChatReply:
-    """What a model replied.
+    """A model's reply.
 
     Attributes:
-        outcome: as in Answer; `stopped` where the user ended it.
-        seed: that it was drawn with.
+        outcome: as in Answer; `stopped` if the user ended the reply.
+        seed: the random seed of the reply.
     """
 
     text: str
@@ -30,7 +30,7 @@ class ChatReply:
 
 @dataclass
 class ChatTurn:
-    """A message, the system prompt that it was sent with, and its replies by model, of each attempt; the last attempt counts."""
+    """A message, its system prompt, and its attempts: the replies by model. Only the last attempt counts."""
 
     message: str
     system_prompt: str | None
@@ -42,21 +42,21 @@ class ChatTurn:
 
 
 class ChatHistories:
-    """What was said so far; each model sees its own replies alone. `seed` is that of the first reply."""
+    """The conversation so far; each model sees only its own replies. `seed` is the seed of the first reply."""
 
     def __init__(self, system_prompt: str | None, seed: int) -> None:
         self.system_prompt, self.seed = system_prompt, seed
         self.turns: list[ChatTurn] = []
 
     def add(self, message: str) -> None:
-        """Begin a turn."""
+        """Start a turn with a message."""
         self.turns.append(ChatTurn(message, self.system_prompt))
 
     def again(self) -> None:
-        """Begin another attempt at the last turn, with the system prompt as it is now.
+        """Start another attempt at the last turn, with the current system prompt.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is no turn yet.
         """
         if not self.turns:
             raise UserError("/again: there is no reply yet; write a message first")
@@ -64,30 +64,30 @@ class ChatHistories:
         self.turns[-1].system_prompt = self.system_prompt
 
     def undo(self) -> str:
-        """Take back the last attempt, or with the first one its turn; returns what was taken back, for a message.
+        """Remove the last attempt, or the whole turn if it has only one attempt; returns a description of what was removed.
 
         Raises:
-            UserError: if there is nothing to take back.
+            UserError: if there is nothing to remove.
         """
         if not self.turns:
-            raise UserError("/undo: there is nothing to take back")
+            raise UserError("/undo: there is nothing to undo")
         if len(self.turns[-1].attempts) > 1:
             self.turns[-1].attempts.pop()
-            return "the last /again; the reply before it counts"
+            return "the last /again; the earlier reply counts again"
         self.turns.pop()
-        return "your last message and the reply to it"
+        return "your last message and its reply"
 
     def clear(self) -> None:
-        """Forget all turns; the system prompt stays."""
+        """Remove all turns; the system prompt stays."""
         self.turns.clear()
 
     def seed_now(self) -> int:
-        """The seed of the replies that are due: `seed` and the turn's number, another one for each attempt."""
+        """Return the seed of the next replies. It depends on `seed`, the turn's number and the attempt."""
         attempt = len(self.turns[-1].attempts) - 1
         return (self.seed + len(self.turns) - 1 + _AGAIN * attempt) % (1 << 32)
 
     def history(self, model: str) -> list[Message]:
-        """What `model` has heard and said before the last turn: turns without a reply of its own are left out."""
+        """Return the messages before the last turn as `model` sees them; turns without a reply from it are skipped."""
         answered = [turn for turn in self.turns[:-1] if model in turn.replies and turn.replies[model].text]
         pairs = [
             ({"role": "user", "content": turn.message}, {"role": "assistant", "content": turn.replies[model].text})
@@ -96,7 +96,7 @@ class ChatHistories:
         return [message for pair in pairs for message in pair]
 
     def ask(self, model: str, left_out: int) -> Ask:
-        """What `model` is asked now, without the oldest `left_out` turns of its history."""
+        """Return the Ask for `model` in the last turn, without the oldest `left_out` turns of its history."""
         last = self.turns[-1]
         messages = [*self.history(model)[2 * left_out :], {"role": "user", "content": last.message}]
         return Ask("chat", tuple(with_system_prompt(messages, last.system_prompt)), self.seed_now(), "reply")

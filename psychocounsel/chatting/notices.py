@@ -1,4 +1,4 @@
-"""What a user is told before the first message: what answers, where to turn in a crisis, and who else sees what is typed."""
+"""The notices before the first message: what a language model is, where to find help in a crisis, and who sees the texts."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 
 NOTICE = """\
-You write to a language model. It is no therapist and no human being, it can be wrong, and nobody reads along.
+You are writing to a language model. It is not a therapist and not a human being, it can be wrong, and nobody reads along.
 If you or somebody else may be in danger, call your local emergency number, or turn to a doctor, a crisis service or a person \
 whom you trust."""
 ABOUT_CHECKS = (
-    "Checks beside replies see words alone and overlook most of what a person sees: their silence says nothing."
+    "The checks of replies match words and overlook most of what a person sees: no finding does not mean a safe reply."
 )
-NOT_KEPT = "Nothing is written to disk unless you ask for it. /help lists the commands; Ctrl-D leaves."
+NOT_KEPT = "Nothing is saved to disk unless you ask for it. /help lists the commands; Ctrl-D leaves."
 
 
 @dataclass(frozen=True)
 class Outsider:
-    """Who sees what is typed and may be somebody else: its key, name, and the hosts that it is reached at."""
+    """A receiver of the user's texts that may be a third party: its key, its name and its hosts."""
 
     key: str
     name: str
@@ -37,7 +37,7 @@ class Outsider:
 
 
 def outsiders(config: DictConfig) -> Iterator[Outsider]:
-    """The models, annotators and rewards that may belong to others."""
+    """Yield the models, annotators and rewards that may belong to third parties."""
     for group in ("contestants", "annotator"):
         if group in config:
             models: list[LanguageModel] = build(config, group).models()
@@ -51,10 +51,10 @@ def outsiders(config: DictConfig) -> Iterator[Outsider]:
 
 
 def refuse_outsiders(config: DictConfig) -> None:
-    """Refuse models of others unless `crisis_to_third_parties`: nobody knows beforehand that a message is about no crisis.
+    """Refuse third parties unless `crisis_to_third_parties` is true, because any message may be about a crisis.
 
     Raises:
-        UserError: naming the first one and its host.
+        UserError: names the first third party and its host.
     """
     for each in outsiders(config):
         if not config.crisis_to_third_parties:
@@ -65,10 +65,10 @@ def refuse_outsiders(config: DictConfig) -> None:
 
 
 def notices(config: DictConfig) -> Iterator[str]:
-    """The lines before the first message."""
+    """Yield the lines shown before the first message."""
     yield from NOTICE.splitlines()
     for each in outsiders(config):
-        yield f"{each.name}: what you write is sent to {each.where}, which may belong to others; what they keep is up to them."
+        yield f"{each.name}: your messages are sent to {each.where}, which may belong to others; they decide what they keep."
     yield ABOUT_CHECKS
     if config.transcript:
         yield f"This conversation is written to {config.transcript}. /help lists the commands; Ctrl-D leaves."

@@ -1,4 +1,4 @@
-"""Opens what remarks on replies, a reward model and annotators, and asks them."""
+"""Opens the reward model and the annotators that rate replies, and asks them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from psychocounsel.reward.base import Scorer
 
 Stopped = Callable[[], bool]
-_ATTEMPTS = 3  # of an annotator whose answer cannot be read
-_LOOK = 0.1  # seconds between looks for a stop
+_ATTEMPTS = 3  # at a readable answer of an annotator
+_LOOK = 0.1  # seconds between checks for a stop request
 
 
 class ReplyRaters:
-    """What the settings name beside the models: nothing, a reward model, annotators."""
+    """The raters in the settings: optionally a reward model and annotators."""
 
     def __init__(self, config: DictConfig) -> None:
         self.scorer = _scorer(config)
@@ -43,10 +43,10 @@ class ReplyRaters:
             annotator.answerer.check()
 
     def remarks(self, history: Sequence[Message], message: str, reply: str, stopped: Stopped) -> Remarks:
-        """Remarks on `reply` to `message` after `history`; of a reply that was `stopped`, those of the checks alone.
+        """Return remarks on `reply` to `message` after `history`. If the user stopped the reply, only the checks are run.
 
         Raises:
-            UserError: if a server of the reward model or of an annotator does not answer.
+            UserError: if the server of a reward model or annotator does not answer.
         """
         checks, reward, ratings = check_findings(message, reply), dict[str, float](), dict[str, Ratings | None]()
         asked: list[Message] = [*history, {"role": "user", "content": message}]
@@ -72,7 +72,7 @@ class _Annotator:
         self.read = Reader(joint=False)
 
     def rate(self, asked: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
-        """Ratings of a reply by principle; None if there are none, because the annotator refuses or the user stops."""
+        """Return ratings of a reply by principle, or None if the annotator refuses or the user stops."""
         turns = [each["content"] if len(asked) == 1 else f"{each['role']}: {each['content']}" for each in asked]
         client = "\n\n".join(turns)
         speech, identity = (
@@ -95,7 +95,7 @@ def _waited(future: Future[Answer], stopped: Stopped) -> Answer | None:
         try:
             return future.result(timeout=_LOOK)
         except NotYet:
-            if future.done():  # its own time-out
+            if future.done():  # the time-out is the request's own
                 raise
     future.cancel()
     return None

@@ -1,4 +1,4 @@
-"""Lets all models of a conversation reply to a message, shows the replies with remarks, and keeps the transcript."""
+"""Lets all models of a conversation reply to a message, shows replies and remarks, and writes the transcript."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from psychocounsel.chatting.transcript import ChatTranscript
 from psychocounsel.chatting.typed_messages import clean
 from psychocounsel.errors import UserError
 
-STOPPED = "stopped"  # the outcome of a reply that the user has ended
+STOPPED = "stopped"  # outcome of a reply that the user stopped
 
 
 class Talk:
-    """A conversation under way. `stopped`: whether the user has ended the last reply before its end."""
+    """A running conversation. `stopped` is True if the user stopped the last reply."""
 
     def __init__(self, config: DictConfig, speakers: list[Speaker], raters: ReplyRaters) -> None:
         replies = config.replies
@@ -34,10 +34,10 @@ class Talk:
         self.transcript = ChatTranscript(Path(config.transcript)) if config.transcript else None
 
     def reply(self) -> None:
-        """Let every model reply to the last message. What fails in all of them is taken back.
+        """Let every model reply to the last message. If all of them fail, the turn (or the /again) is undone.
 
         Raises:
-            UserError: for the first model that has no reply, once the others have theirs.
+            UserError: for the first model that failed, after the others have replied.
         """
         failed: list[Exception] = []
         turn, names = self.conversation.turns[-1], [speaker.name for speaker in self.speakers]
@@ -65,12 +65,12 @@ class Talk:
             raise failed[0]
 
     def keep(self) -> None:
-        """Write the transcript, if one was asked for."""
+        """Write the transcript if one was asked for."""
         if self.transcript is not None:
             self.transcript.write(self.conversation.turns)
 
     def _reply(self, name: str, answer: Answer, stopped: Callable[[], bool], failed: list[Exception]) -> ChatReply:
-        """The reply with its remarks; why a rater has none stands in `failed` then."""
+        """Return the reply with its remarks; if a rater fails, add its error to `failed`."""
         text = clean(answer.text).strip()
         outcome = STOPPED if stopped() else answer.outcome if text or answer.outcome not in (TEXT, CUT) else EMPTY
         remarks = Remarks()
@@ -84,7 +84,7 @@ class Talk:
         return ChatReply(text, outcome, self.conversation.seed_now(), remarks)
 
     def _about(self, speaker: Speaker, reply: ChatReply) -> Iterator[str]:
-        """What is to be said of how a reply came about."""
+        """Yield notes about the reply: skipped turns, or an outcome other than `text`."""
         if news := speaker.news():
             yield news
         if reply.outcome == CUT:

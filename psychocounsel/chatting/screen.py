@@ -1,4 +1,4 @@
-"""What a user sees: replies while they are written, side by side on a wide terminal, and the remarks below them."""
+"""Shows replies while they are written, side by side on a wide terminal, with remarks below them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-_NARROWEST = 36  # columns of a reply that stands beside another one
-_FRAME = 4  # lines of a terminal that are no reply's
+_NARROWEST = 36  # minimum width of a reply in a side-by-side view [columns]
+_FRAME = 4  # lines of the terminal not used for replies
 
 
 def printable(text: str) -> str:
-    """A text without control characters: a server's escape sequences would move the cursor, or set the terminal's title."""
+    """Return a text without control characters, because a server's escape sequences could control the terminal."""
     return "".join(letter if letter in "\n\t" or unicodedata.category(letter) != "Cc" else "\ufffd" for letter in text)
 
 
 class Screen:
-    """Prints lines to `console`. Text is shown as it is: neither markup nor highlighting, and long lines stay whole."""
+    """Prints lines to `console` unchanged: without markup and highlighting, and without breaking long lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -37,42 +37,42 @@ class Screen:
         self.console.print(Text(printable(text)), style=style, soft_wrap=True)
 
     def replies(self, names: Sequence[str]) -> Replies:
-        """Where the replies of these models will appear."""
+        """Return the display for the replies of these models."""
         side_by_side = self.console.is_terminal and 1 < len(names) <= self.console.width // _NARROWEST
         return _SideBySide(self, names) if side_by_side else _InTurn(self, names)
 
 
 class Replies:
-    """Shows replies while they are written, as a context. `index` is a model's place among the names."""
+    """Base class of displays of replies, used as a context. `index` is a model's place in `names`."""
 
     def __init__(self, screen: Screen, names: Sequence[str]) -> None:
         self.screen, self.names = screen, names
         self.texts, self.ends = [""] * len(names), list[list[str] | None]([None] * len(names))
 
     def show(self, index: int, text: str) -> None:
-        """Show a reply so far."""
+        """Show the text of a reply so far."""
         self.texts[index] = printable(text)
         self.update()
 
     def end(self, index: int, text: str, remarks: Sequence[str]) -> None:
-        """Show the whole of a reply, and the remarks on it."""
+        """Show a complete reply and the remarks on it."""
         self.texts[index], self.ends[index] = printable(text), [printable(line) for line in remarks]
         self.update()
 
     @abstractmethod
     def update(self) -> None:
-        """Show what has changed."""
+        """Show the changes."""
 
     def __enter__(self) -> Replies:
         self.update()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End; all has been shown."""
+        """End the display."""
 
 
 class _InTurn(Replies):
-    """One reply below the other: the first is shown as it grows, the next one when the first has ended."""
+    """Replies one below the other: a reply is shown while it grows, and the next one after it has ended."""
 
     def __init__(self, screen: Screen, names: Sequence[str]) -> None:
         super().__init__(screen, names)
@@ -93,7 +93,7 @@ class _InTurn(Replies):
             self.current, self.shown, self.begun = self.current + 1, "", False
 
     def _grow(self, text: str) -> None:
-        if not text.startswith(self.shown):  # what was shown has turned out to be no part of the reply
+        if not text.startswith(self.shown):  # the text shown so far turned out not to be part of the reply
             self._put("\n")
             self.shown = ""
         self._put(text[len(self.shown) :])
@@ -110,7 +110,7 @@ class _InTurn(Replies):
 
 
 class _SideBySide(Replies):
-    """Columns that grow at the same time. While they are longer than the terminal, their ends are shown."""
+    """Replies in columns that grow at the same time. Of columns longer than the terminal, the ends are shown."""
 
     def __init__(self, screen: Screen, names: Sequence[str]) -> None:
         super().__init__(screen, names)

@@ -1,4 +1,4 @@
-"""A model in a conversation, and replies that several of them write at the same time."""
+"""Models in a conversation, which write their replies at the same time."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from psychocounsel.asking.language_model import CUT, FAILED, TOO_LONG, Answer, A
 from psychocounsel.chatting.chat_histories import ChatHistories
 from psychocounsel.errors import UserError
 
-_LOOK = 0.1  # seconds between looks for a stop
-_ENDING = 1.0  # seconds in which a stopped model may say its last; of a silent server the user does not wait for more
+_LOOK = 0.1  # seconds between checks for a stop request
+_ENDING = 1.0  # seconds that a stopped reply may take to end; then a silent server is no longer waited for
 
-Event = str | Answer | Exception  # a reply so far, the whole of it, or why there is none
+Event = str | Answer | Exception  # the text so far, the complete answer, or the error
 
 
 class Speaker:
-    """An opened model. `left_out` counts the oldest turns of its history that do not fit it any more."""
+    """An opened model. `left_out` is the number of oldest turns that no longer fit its context."""
 
     def __init__(self, name: str, answerer: Answerer) -> None:
         self.name, self.answerer, self.left_out, self.has_said_so = name, answerer, 0, False
 
     def write(self, conversation: ChatHistories, show: Show) -> Answer:
-        """Reply to the last message, without the oldest turns if all of them are more than the model reads.
+        """Reply to the last message; if the conversation does not fit the model, the oldest turns are dropped.
 
         Raises:
-            UserError: if there is no reply, saying why.
+            UserError: if there is no reply; says why.
         """
         turns = len(conversation.history(self.name)) // 2
         self.left_out = min(self.left_out, turns)
@@ -39,25 +39,27 @@ class Speaker:
             if self.left_out == turns or self.answerer.has_room(ask):
                 answer = self.answerer.stream(ask, ask.seed, show)
                 if answer.outcome == FAILED or (answer.outcome == TOO_LONG and self.left_out == turns):
-                    raise UserError(f"{self.name}: has no reply to this message; it may be longer than the model reads")
+                    raise UserError(
+                        f"{self.name}: gave no reply to this message; the message may be too long for the model"
+                    )
                 if answer.outcome != TOO_LONG:
                     return answer
             self.left_out += 1
 
     def forget(self) -> None:
-        """Begin anew, with a conversation that fits."""
+        """Reset the model's state for a new conversation."""
         self.left_out, self.has_said_so = 0, False
 
     def news(self) -> str:
-        """What is to be said once: that turns are left out."""
+        """Return a note about dropped turns the first time this happens, otherwise an empty text."""
         if not self.left_out or self.has_said_so:
             return ""
         self.has_said_so = True
-        return "the conversation is longer than this model reads; from here on its oldest turns are left out"
+        return "the conversation is too long for this model; from now on it does not see the oldest turns"
 
 
 class Writing:
-    """The replies of all `speakers` to the last message, each written in a thread of its own."""
+    """The replies of all `speakers` to the last message, each written in its own thread."""
 
     def __init__(self, speakers: Sequence[Speaker], conversation: ChatHistories) -> None:
         self.stopped = threading.Event()
@@ -67,9 +69,9 @@ class Writing:
             threading.Thread(target=self._write, args=(index, speaker, conversation), daemon=True).start()
 
     def events(self) -> Iterator[tuple[int, Event]]:
-        """A speaker's number and what came of its reply, until each has an end.
+        """Yield (index of the speaker, event) until every reply has ended.
 
-        Soon after `stopped` is set all replies end with what there is; what a silent server sends later is thrown away.
+        Soon after `stopped` is set, all replies end with their text so far; later output of a slow server is discarded.
         """
         ahead, until = set(range(len(self._texts))), float("inf")
         while ahead:
@@ -100,7 +102,7 @@ class Writing:
 
 @contextmanager
 def stopping(stopped: threading.Event) -> Iterator[None]:
-    """While the block runs, Ctrl-C sets `stopped`, and a second time raises KeyboardInterrupt."""
+    """Inside the block, the first Ctrl-C sets `stopped`, and the second raises KeyboardInterrupt."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if stopped.is_set():

@@ -1,4 +1,4 @@
-"""The loop of `psychocounsel.chat`: a message or a command, then the replies of all models with remarks beside them."""
+"""The loop of `psychocounsel.chat`: reads a message or command, and shows the replies of all models with remarks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _INTERRUPTED = 130
 def talk(config: DictConfig) -> int:
     """Hold the conversation of a checked configuration until the user leaves or the input ends; returns the exit code.
 
-    Where input or output is no terminal, a mistake or a reply that fails ends it.
+    If input or output is not a terminal, the first error ends the conversation.
 
     Raises:
-        UserError: for a model that cannot be loaded or asked, and in a pipe for everything else.
+        UserError: if a model cannot be loaded or asked; in a pipe, for any other error as well.
     """
     contestants: Contestants = build(config, "contestants")
     with in_the_users_words(contestants.settings), ExitStack() as opened:
@@ -44,26 +44,26 @@ def talk(config: DictConfig) -> int:
 
 
 def _at_terminal(talk: Talk) -> int:
-    """Answer what is typed; mistakes are said, and Ctrl-C twice leaves."""
+    """Answer typed messages; errors are printed, and two Ctrl-C in a row leave."""
     read, interrupted = terminal_reader(), False
     while True:
         try:
             talk.screen.line()
             if (text := next_message(read)) is None or not _take(text, talk):
                 return DONE
-            interrupted = False  # what was typed since makes a Ctrl-C the first one again
+            interrupted = False  # the next Ctrl-C counts as the first again
         except KeyboardInterrupt:
             if interrupted or talk.stopped:
                 talk.screen.line()
                 return DONE
             interrupted = True
-            talk.screen.line("\nCtrl-C once more leaves", "dim")
+            talk.screen.line("\nCtrl-C again leaves", "dim")
         except (UserError, OSError) as error:
             talk.screen.line(one_line(error, []), "red")
 
 
 def _in_pipe(talk: Talk) -> int:
-    """Answer what comes, to its end."""
+    """Answer piped messages until the input ends."""
     try:
         while (text := next_message(read_piped)) is not None and _take(text, talk):
             if talk.stopped:
@@ -74,10 +74,10 @@ def _in_pipe(talk: Talk) -> int:
 
 
 def _take(text: str, talk: Talk) -> bool:
-    """Do what a message or command asks for; returns whether the conversation goes on.
+    """Process a message or command; returns True if the conversation continues.
 
     Raises:
-        UserError: for a command that cannot be done, and a message that no model has a reply to.
+        UserError: if a command fails, or if a model has no reply to the message.
     """
     talk.stopped = False
     with in_the_users_words(talk.settings):

@@ -1,4 +1,4 @@
-"""A conversation as a file, JSON lines or Markdown, that its owner alone can read. It is written only when asked for."""
+"""Saves a conversation as JSON lines or Markdown, readable only by the owner. It is written only if asked for."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _MODE = 0o600
 
 
 class ChatTranscript:
-    """A new file that is written anew after each reply."""
+    """A new file that is rewritten after each reply."""
 
     def __init__(self, path: Path) -> None:
         self.path, self._begun = path, False
 
     def write(self, turns: Sequence[ChatTurn]) -> None:
-        """Let the file hold `turns`.
+        """Replace the contents of the file with `turns`.
 
         Raises:
-            UserError: if the file was there before the first of them.
+            UserError: if the file existed before the first call.
         """
         if self._begun:
             write_atomically(self.path, _content(self.path, turns), mode=_MODE)
@@ -38,12 +38,12 @@ def save(path: Path, turns: Sequence[ChatTurn]) -> None:
     """Write `turns` to a new file.
 
     Raises:
-        UserError: if it is.
+        UserError: if the file exists.
     """
     try:
         write_new(path, _content(path, turns), _MODE)
     except FileExistsError as error:
-        raise UserError(f"{path}: is there already, and nothing is overwritten; give another name") from error
+        raise UserError(f"{path}: exists, and files are never overwritten; give another name") from error
 
 
 def _content(path: Path, turns: Sequence[ChatTurn]) -> str:

@@ -1,6 +1,6 @@
-"""Messages as a user types them, line by line in a terminal, or as they come from a pipe.
+"""Reads messages line by line from a terminal or a pipe.
 
-A line that ends with a backslash goes on in the next one. Lines between two lines of triple double quotes are one message.
+A line that ends with a backslash continues on the next line. Lines between two lines of triple double quotes are one message.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from types import ModuleType
 
 BLOCK = '"""'
 _FIRST, _MORE = "you> ", "...> "
-_PASTING = 0.02  # seconds between two lines that are pasted
+_PASTING = 0.02  # seconds in which the next pasted line arrives
 _UNTYPABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
-Read = Callable[[bool], str | None]  # the next line; whether it goes on with a message; None at the end of the input
+Read = Callable[[bool], str | None]  # returns the next line, or None at the end; the argument is True inside a message
 
 
 def clean(text: str) -> str:
-    """A text without characters that would steer a terminal, or that no file could hold."""
+    """Return a text without characters that control a terminal or cannot be saved."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", errors="replace").decode()
     return _UNTYPABLE.sub("\ufffd", text)
 
 
 def next_message(read: Read) -> str | None:
-    """The next message or command that is not empty; None at the end of the input. Commands alone begin with a slash.
+    """Return the next message or command that is not empty, or None at the end of the input.
 
-    What is no command though it holds one, a block or a line that begins with a space, keeps a space before it.
+    Only commands begin with a slash: a block, or a line that begins with a space, is returned with a space before it.
     """
     while (line := read(False)) is not None:
         text = clean(" " + _block(read) if line.strip() == BLOCK else _continued(line, read)).rstrip()
@@ -56,15 +56,15 @@ def _continued(line: str, read: Read) -> str:
 
 
 def read_piped(goes_on: bool) -> str | None:
-    """The next line of standard input, whatever it is."""
+    """Return the next line of standard input."""
     line = sys.stdin.readline()
     return line.removesuffix("\n") if line else None
 
 
 def terminal_reader() -> Read:
-    """Reads lines that a user edits. Of what is pasted, all lines are one.
+    """Return a function that reads edited lines from the terminal; pasted lines are joined into one message.
 
-    GNU readline puts what is pasted into the line. Without it, lines that wait are taken for pasted ones.
+    GNU readline inserts a paste into the line as a whole. Without it, lines that are already waiting count as pasted.
     """
     pastes_whole = _use_readline()
 
@@ -85,7 +85,7 @@ def terminal_reader() -> Read:
 
 
 def _use_readline() -> bool:
-    """Let `input` edit lines, with a history that is kept in memory alone; whether pasted lines come as one."""
+    """Enable line editing in `input`, with a history in memory only; returns True if a paste arrives as a whole."""
     readline: ModuleType
     try:
         import readline

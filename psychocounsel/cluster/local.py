@@ -22,7 +22,7 @@ from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number, start_times
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
-from psychocounsel.rundir.summary import gate_verdict, is_finished, read_state
+from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_state
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
@@ -201,10 +201,11 @@ def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | Non
     several = len(set(metrics)) > 1  # as of evaluation=winrate,health
     width = max(map(len, metrics)) + 2 if several else 0
     title, names = ("figure", f"{'of':<{width}}") if several else (metrics[0], "")
-    print(f"\n{'result':<10}{title:>14}  {names}overrides")
+    print(f"\n{'result':<10}{title:>14}  {names}{'95 % interval':<24}overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
         word = _word(job, code)
         shown = "" if value is None else format(value, "14.4f")
         name = f"{job.metric:<{width}}" if several else ""
-        print(f"{word:<10}{shown:>14}  {name}{' '.join(job.overrides)}")
+        interval = objective_interval(job.run_dir, job.metric).strip(" ()") if shown else ""
+        print(f"{word:<10}{shown:>14}  {name}{interval:<24}{' '.join(job.overrides)}")

@@ -1,7 +1,7 @@
-"""Cues of a reply: what shows on its surface, without reading what the client said.
+"""Cues of a reply: properties of its surface that can be computed without reading the client's speech.
 
-A cue maps the text of one reply to one number. `psychocounsel.audit` measures how often the chosen reply of a pair has the
-larger (or smaller) value; `data.balance` weights pairs so that a cue predicts nothing. Names are those of `CUES`.
+A cue maps the text of a reply to a number; `CUES` lists all of them by name. `psychocounsel.audit` measures how often the
+chosen reply of a pair has the larger (or smaller) value. `data.balance` weights pairs so that a cue predicts nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
 _CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
 _SENTENCE = re.compile(r"[.!?…]+(?=[\s\"'\u201d\u2019)*_]|$)")
-_CLOSING = " \t\r\n\"'\u201d\u2019»)]*_\u300d\u300f\uff09"  # what may stand after the last mark of a sentence
-# Marks as ASCII, full-width and Arabic text has them.
+_CLOSING = " \t\r\n\"'\u201d\u2019»)]*_\u300d\u300f\uff09"  # characters allowed after the last mark of a sentence
+# Marks of ASCII, full-width and Arabic text.
 _QUESTION, _EXCLAMATION = "?\uff1f\u061f", "!\uff01"
 _COMMA, _COLON = ",\uff0c\u3001\u060c", ":;\uff1a\uff1b\u061b"
 _EMOJI = re.compile("[\u2600-\u27bf\U0001f300-\U0001faff]")
@@ -34,9 +34,9 @@ _SECOND_PERSON = frozenset(("you", "your", "yours", "yourself", "you're", "you'v
 _CONTRACTED = ("'s", "'t", "'re", "'ve", "'ll", "'d", "'m")
 
 
-@lru_cache(maxsize=1)  # several cues in turn ask for the words of one text
+@lru_cache(maxsize=1)  # several cues use the words of the same text, one after another
 def _words(text: str) -> list[str]:
-    """In small letters, with straight apostrophes."""
+    """Return the words of a text in lower case, with straight apostrophes."""
     return _WORD.findall(text.lower().replace("\u2019", "'"))
 
 
@@ -66,7 +66,7 @@ def _letters_per_word(text: str) -> float:
 
 
 def _variety(text: str) -> float:
-    """Different words, in units of the root of their number, which length changes least (Guiraud 1954)."""
+    """Return the number of distinct words divided by the root of the number of words (Guiraud 1954)."""
     words = _words(text)
     return len(set(words)) / len(words) ** 0.5 if words else 0.0
 
@@ -81,7 +81,7 @@ def _paragraphs(text: str) -> float:
 
 
 def _capitals(text: str) -> float:
-    """Words of two capitals or more, and nothing else."""
+    """Return the number of words that consist of two or more capital letters."""
     return float(len(_CAPITALS.findall(text)))
 
 
@@ -106,7 +106,7 @@ CUES: dict[str, Callable[[str], float]] = {
     "word_length": _letters_per_word,
     "variety": _variety,
     "paragraphs": _paragraphs,
-    "ending": _ends_with_question,  # 1: ends with a question mark
+    "ending": _ends_with_question,  # 1 if the text ends with a question mark
     "questions": partial(_characters, _QUESTION),
     "exclamations": partial(_characters, _EXCLAMATION),
     "commas": partial(_characters, _COMMA),
@@ -133,16 +133,16 @@ CUES: dict[str, Callable[[str], float]] = {
 
 
 def cue_values(texts: Sequence[str], names: Sequence[str] | None = None) -> np.ndarray:
-    """Values of cues (default: all, in the order of `CUES`), float64[texts, cues].
+    """Return the values of cues (default: all, in the order of `CUES`), float64[texts, cues].
 
     Raises:
-        UserError: if there is no cue of a name.
+        UserError: if a name is not a cue.
     """
     names = list(CUES) if names is None else names
     for name in names:
         if name not in CUES:
-            raise UserError(f"there is no cue {name!r}; cues are {', '.join(CUES)}")
-    import numpy as np  # whoever checks names alone needs none
+            raise UserError(f"{name!r} is not a cue; the cues are {', '.join(CUES)}")
+    import numpy as np  # imported here because callers that only check names do not need it
 
     return np.array([[CUES[name](text) for name in names] for text in texts], np.float64).reshape(
         len(texts), len(names)

@@ -1,21 +1,21 @@
-"""The language of a text (ISO 639-1), by py3langid."""
+"""Detects the language of a text (ISO 639-1) with py3langid."""
 
 from functools import cache
 from typing import Any
 
-_SURE = 0.9  # probability from which a language counts as known
-_LETTERS = 20  # fewer tell too little, whatever the probability
+_SURE = 0.9  # minimum probability of a certain language
+_LETTERS = 20  # with fewer letters, probabilities are not reliable
 
 
 def language_of(text: str) -> str:
-    """The likeliest language of a text."""
+    """Return the most likely language of a text."""
     return str(_identifier(False).classify(text)[0])
 
 
 def sure_language_of(text: str) -> str | None:
-    """The language of a text; None if it has fewer than 20 letters, or no language has a probability of 0.9.
+    """Return the language of a text, or None if it has fewer than 20 letters or no language reaches a probability of 0.9.
 
-    A character of Chinese, Japanese or Korean counts as three letters, as the bytes do that py3langid reads.
+    A Chinese, Japanese or Korean character counts as three letters, because py3langid reads bytes.
     """
     letters = sum(3 if each >= "\u3040" else 1 for each in text if each.isalpha())
     if letters < _LETTERS:

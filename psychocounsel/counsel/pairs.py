@@ -1,4 +1,4 @@
-"""From ratings or rewards to preference pairs: the one place that decides which reply is chosen."""
+"""Makes preference pairs from ratings or rewards. Only this module decides which reply is chosen."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from psychocounsel.counsel.principles import PRINCIPLES
 if TYPE_CHECKING:
     import numpy as np
 
-_EQUAL = 1e-9  # scores are sums of rounded products
+_EQUAL = 1e-9  # tolerance, because scores are sums of rounded products
 
 
 @dataclass(frozen=True)
 class PairRule:
-    """Which pairs to make of rated replies.
+    """Rule for making pairs of rated replies.
 
-    `kind` "all" takes every pair, "extremes" the best against the worst. A pair needs a score difference of at least
-    `min_gap` in `gap` ("mean" or "sum" of the ratings), and differing scores in any case.
+    `kind` "all" takes every pair of replies, "extremes" only the best against the worst. A pair needs a score difference of at
+    least `min_gap` (scores are the "mean" or "sum" of the ratings, by `gap`). Pairs with equal scores are never made.
     """
 
     kind: str = "all"
@@ -29,9 +29,9 @@ class PairRule:
 
 
 def score(ratings: Mapping[str, float], weights: Mapping[str, float], gap: str = "mean") -> float:
-    """The weighted mean of the seven ratings, or seven times that ("sum"): equal weights give the plain mean or sum.
+    """Return the weighted mean of the seven ratings, or seven times that for "sum". Equal weights give the plain mean or sum.
 
-    Principles that `weights` leaves out count 1.
+    Principles missing from `weights` have weight 1.
     """
     used = {name: weights.get(name, 1.0) for name in PRINCIPLES}
     mean = sum(ratings[name] * weight for name, weight in used.items()) / sum(used.values())
@@ -40,21 +40,21 @@ def score(ratings: Mapping[str, float], weights: Mapping[str, float], gap: str =
 
 @dataclass
 class Made:
-    """Pairs as (chosen, rejected) positions, and how many candidates fell to each condition."""
+    """Pairs as (chosen, rejected) positions, and the number of candidates rejected for each reason."""
 
     pairs: list[tuple[int, int]] = field(default_factory=list)
     ties: int = 0
     too_close: int = 0
     unsafe: int = 0
-    equal: int = 0  # the same reply twice
+    equal: int = 0  # both replies have the same text
 
 
 def make_pairs(
     rated: Sequence[Mapping[str, float]], rule: PairRule, weights: Mapping[str, float] | None = None, veto: bool = False
 ) -> Made:
-    """Make pairs of one client's rated replies.
+    """Make pairs from one client's rated replies.
 
-    With `veto`, a reply rated less safe than the other is never chosen: such a pair is dropped.
+    With `veto`, a pair is dropped if its chosen reply is rated less safe than the rejected one.
     """
     scores = [score(ratings, weights or {}, rule.gap) for ratings in rated]
     made = Made()
@@ -75,9 +75,9 @@ def make_pairs(
 def preference(
     first: Mapping[str, float | None], second: Mapping[str, float | None], weights: Mapping[str, float] | None = None
 ) -> float | None:
-    """Which of two replies one vote prefers: 1.0 the first, 0.0 the second, 0.5 neither.
+    """Return which of two replies a vote prefers: 1.0 the first, 0.0 the second, 0.5 neither.
 
-    Principles that either reply has no rating on (None) are left out. None if no principle with a weight is left.
+    Principles without a rating (None) on either reply are ignored. None if no principle with a weight remains.
     """
     used = {name: (weights or {}).get(name, 1.0) for name in PRINCIPLES}
     both = {name: used[name] * (first[name] is not None and second[name] is not None) for name in PRINCIPLES}
@@ -104,7 +104,7 @@ def reward_pairs(
     top_k: int,
     rng: np.random.Generator,
 ) -> Made:
-    """Make pairs of one prompt's replies by their rewards; `kind` is one of those of `algo.online.OnlinePairs`."""
+    """Make pairs from one prompt's replies by their rewards; for `kind` see `algo.online.OnlinePairs`."""
     order = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
     candidates = [(order[first], order[second]) for first, second in combinations(range(len(order)), 2)]
     if kind == "best_worst":

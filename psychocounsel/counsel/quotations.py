@@ -1,16 +1,16 @@
-"""Whether a quotation stands in a text."""
+"""Checks that a quotation occurs in a text."""
 
 import re
 
-ABSENT = "absent"  # the quotation where something is missing
+ABSENT = "absent"  # the quotation that says that something is missing from the reply
 
 _MARKS = str.maketrans("\u2018\u2019\u201c\u201d\u00ab\u00bb\u2013\u2014\u00a0", '\'\'""""-- ')
 
 
 def stands_in(quote: str, reply: str) -> bool:
-    """Whether a quotation stands in the reply, letter by letter but for case, spacing and the shape of marks and dashes.
+    """Return True if a quotation occurs in the reply, ignoring case, spacing and the shape of quotation marks and dashes.
 
-    Parts around an ellipsis must stand there in this order. `absent` quotes nothing, which is always true.
+    The parts around an ellipsis must occur in the same order. The quotation `absent` is always accepted.
     """
     if _plain(quote) == ABSENT:
         return True

@@ -1,4 +1,4 @@
-"""The risk in a speech: from its column, or by the cues of psychocounsel/counsel/risk_cues.yaml; where neither tells, unknown."""
+"""Finds the risk in a speech: from its column, or by the cues of psychocounsel/counsel/risk_cues.yaml, or else unknown."""
 
 import re
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.storage.files import PACKAGE
 
 _SHIPPED = PACKAGE / "counsel" / "risk_cues.yaml"
-# The kinds of counsel/principles/en/risk.yaml, dangers before circumstances, the most urgent first: of several risks the first
-# one stands in the table.
+# The kinds of counsel/principles/en/risk.yaml, dangers before circumstances, the most urgent first. If a speech has several
+# risks, the table shows the first of them.
 KINDS = [
     "overdose",
     "suicidal_behaviour",
@@ -26,14 +26,14 @@ KINDS = [
     "intoxication",
     "eating_disorder",
 ]
-CIRCUMSTANCES = ("minor", "perinatal", "elder", "no_privacy")  # alone they are no danger
+CIRCUMSTANCES = ("minor", "perinatal", "elder", "no_privacy")  # no danger by themselves
 KINDS += CIRCUMSTANCES
 NONE, UNKNOWN = "none", "unknown"
-# What a row can say of risk, the most urgent first, with who says it: of doubles the first of these counts. Rows that name no
-# risk (none, or unknown because nobody says anything) stand after all of them.
+# (kind, source) of the risks that a row can state, the most urgent first: among duplicates, the first of these counts. Rows
+# without a stated risk (none, or unknown because nothing was stated) come after all of them.
 STATED_RISKS = [*((kind, by) for kind in KINDS for by in ("column", "rules")), (UNKNOWN, "column")]
 _SENTENCE = re.compile(r"[^.!?\n]+")
-# What takes back all cues of a sentence. A denial does not: by risk.yaml a denied risk is one that has been brought up.
+# Sentences that match this have no cues. A denial still counts: in risk.yaml, a denied risk is a risk that was mentioned.
 _FIGURE = re.compile(
     r"\b(?:figure of speech|so to speak|just an expression|in (?:the|a) (?:film|movie|book|novel|song|play|game)|on tv)\b",
     re.I,
@@ -43,39 +43,39 @@ _FIGURE = re.compile(
 @dataclass(frozen=True)
 class KindCues:
     cues: tuple[str, ...]
-    # What takes the cues of a sentence back.
+    # Patterns that cancel the cues of the same sentence.
     exceptions: Annotated[tuple[str, ...], {"at_least": 0}]
 
 
 @dataclass(frozen=True)
 class SpeechRisk:
-    """`kind`: one of KINDS, none or unknown. `source`: column, rules or unknown."""
+    """The risk of a speech. `kind`: one of KINDS, none or unknown. `source`: column, rules or unknown."""
 
     kind: str
     source: str
 
     @property
     def crisis(self) -> bool:
-        """Whether the speech is treated as a crisis: unknown counts as one."""
+        """True if the speech is treated as a crisis; unknown counts as one."""
         return self.kind != NONE
 
 
 def urgency(kind: str, source: str) -> int:
-    """The place of a risk among STATED_RISKS; their number if it is none of them."""
+    """Return the index of a risk in STATED_RISKS, or the length of that list if it is not in it."""
     return STATED_RISKS.index((kind, source)) if (kind, source) in STATED_RISKS else len(STATED_RISKS)
 
 
 @dataclass(frozen=True)
 class RiskRules:
-    """Patterns of each kind: cues, and what takes the cues of the same sentence back."""
+    """Patterns of each kind: its cues, and the exceptions that cancel cues in the same sentence."""
 
     patterns: dict[str, tuple[re.Pattern[str], re.Pattern[str] | None]]
     may_clear: bool = False
 
     def of(self, text: str, column: Any = None) -> SpeechRisk:
-        """The most urgent risk that the column names; by cues where it says nothing.
+        """Return the most urgent risk that the column states; if the column states nothing, the most urgent one with a cue.
 
-        Where the cues see none either, the risk is unknown, or with `may_clear` none.
+        If no cue matches either, the risk is unknown, or none with `may_clear`.
         """
         if (kind := risk_of_column(column)) is not None:
             return SpeechRisk(kind, "column")
@@ -85,7 +85,7 @@ class RiskRules:
         return SpeechRisk(NONE, "rules") if self.may_clear else SpeechRisk(UNKNOWN, "unknown")
 
     def kinds_in(self, text: str) -> list[str]:
-        """The kinds of which a cue stands in the text, the most urgent first."""
+        """Return the kinds with a cue in the text, the most urgent first."""
         text = text.replace("\u2019", "'")
         ahead = [kind for kind in KINDS if kind in self.patterns and self.patterns[kind][0].search(text)]
         sentences = [match[0] for match in _SENTENCE.finditer(text) if not _FIGURE.search(match[0])] if ahead else []
@@ -98,9 +98,10 @@ def _holds(patterns: tuple[re.Pattern[str], re.Pattern[str] | None], sentence: s
 
 
 def risk_of_column(value: Any) -> str | None:
-    """The kind that a column names: a kind, `none`, a list of kinds, or of mappings with `kind`. None: it says nothing.
+    """Return the kind that a column states, or None if the column states nothing.
 
-    An empty list says that there is none. Anything else is unknown.
+    The value may be a kind, `none`, a list of kinds, or a list of mappings with the key `kind`. An empty list states `none`;
+    any other value is unknown.
     """
     if isinstance(value, str):
         value = [value]
@@ -117,10 +118,10 @@ def risk_of_column(value: Any) -> str | None:
 
 @cache
 def read_risk_rules(where: str = "builtin:en", may_clear: bool = False) -> RiskRules:
-    """The cues of a file, or the shipped ones.
+    """Return the cues of a file, or the shipped ones.
 
     Raises:
-        UserError: listing what is wrong with the file.
+        UserError: lists the problems of the file.
     """
     problems = Problems()
     file = _SHIPPED if where == "builtin:en" else Path(where)
@@ -140,7 +141,7 @@ def _patterns(kind: str, cues: KindCues, problems: Problems) -> tuple[re.Pattern
             try:
                 re.compile(expression)
             except re.error as error:
-                problems.append(f"{kind}[{place}] is no regular expression ({error})")
+                problems.append(f"{kind}[{place}] is not a regular expression ({error})")
     if not problems:
         found = [re.compile("|".join(some), re.IGNORECASE) if some else None for some in (cues.cues, cues.exceptions)]
     return (found[0], found[1]) if found and found[0] else (re.compile("(?!)"), None)

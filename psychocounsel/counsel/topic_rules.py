@@ -1,4 +1,4 @@
-"""The topic of a speech: from its column, or by counting cues of psychocounsel/counsel/topics.yaml."""
+"""Finds the topic of a speech: from its column, or by counting cues of psychocounsel/counsel/topics.yaml."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.storage.files import PACKAGE
 
 _SHIPPED = PACKAGE / "counsel" / "topics.yaml"
-_LEAST = 2  # different cues of a fine topic
+_LEAST = 2  # minimum number of distinct cues
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class CoarseTopic:
 
 @dataclass(frozen=True)
 class Topic:
-    """Where a speech stands: coarse and fine, either of which may be unknown, and by what: `column`, `rules` or null."""
+    """The coarse and fine topic of a speech, either of which may be unknown (None); `source` is `column`, `rules` or None."""
 
     coarse: str | None
     fine: str | None
@@ -37,16 +37,20 @@ class Topic:
 
 @dataclass(frozen=True)
 class TopicRules:
-    """The list of topics, and for each fine one its cues: a part to look for first, which is fast, and the pattern."""
+    """All topics and the cues of each fine topic.
 
-    coarse_of: dict[str, str]  # of a fine topic
+    A cue is a fixed part, which is fast to search for, and the full pattern.
+    """
+
+    coarse_of: dict[str, str]  # fine topic -> coarse topic
     patterns: dict[str, list[tuple[str, re.Pattern[str]]]]
 
     def of(self, text: str, column: Any = None) -> Topic:
-        """The topic that the column names; what it does not name is told by rules, within the coarse topic that it does.
+        """Return the topic that the column states. If it states only a coarse topic, the rules choose a fine one within it.
 
-        By rules a fine topic needs two different cues, and more than any other; otherwise it stays unknown, and the coarse one is
-        that of most cues, if there is a single one.
+        The rules choose the fine topic with the most distinct cues, if it has at least two and no other has as many; otherwise
+        the fine topic is unknown. Without a column, they first choose the coarse topic in the same way, from the cues of all its
+        fine topics, and then a fine topic within it.
         """
         name = re.sub(r"[\s-]+", "_", column.strip().casefold()) if isinstance(column, str) else ""
         if name in self.coarse_of:
@@ -69,7 +73,7 @@ class TopicRules:
 
 
 def _leader(counts: dict[str, int]) -> str | None:
-    """The name with the highest count, if that is high enough and nothing else has it."""
+    """Return the name with the highest count if that is at least 2 and not a tie, otherwise None."""
     ranked = sorted(counts.items(), key=lambda item: -item[1])
     if not ranked or ranked[0][1] < _LEAST or (len(ranked) > 1 and ranked[1][1] == ranked[0][1]):
         return None
@@ -78,10 +82,10 @@ def _leader(counts: dict[str, int]) -> str | None:
 
 @cache
 def read_topics(where: str = "builtin:en") -> TopicRules:
-    """The topics of a file, or the shipped ones.
+    """Return the topics of a file, or the shipped ones.
 
     Raises:
-        UserError: listing what is wrong with the file.
+        UserError: lists the problems of the file.
     """
     file, problems = _SHIPPED if where == "builtin:en" else Path(where), Problems()
     content: dict[str, CoarseTopic] = read_file(Annotated[dict[str, CoarseTopic], {}], file, problems)
@@ -90,11 +94,11 @@ def read_topics(where: str = "builtin:en") -> TopicRules:
     coarse_of = {fine: coarse for coarse, topic in content.items() for fine in topic.fine}
     fines = [fine for topic in content.values() for fine in topic.fine]
     if doubled := sorted({fine for fine in fines if fines.count(fine) > 1 or fine in content}):
-        raise UserError(f"speeches.topics={where}: two topics are called {doubled[0]}")
+        raise UserError(f"speeches.topics={where}: two topics have the name {doubled[0]}")
     cues = {fine: found.cues for topic in content.values() for fine, found in topic.fine.items()}
     return TopicRules(coarse_of, {fine: [_pattern(cue) for cue in some] for fine, some in cues.items()})
 
 
 def _pattern(cue: str) -> tuple[str, re.Pattern[str]]:
-    """The fixed part of a cue, and the pattern of the whole, for text in small letters."""
+    """Return the fixed part of a cue and its full pattern, for text in lower case."""
     return cue.rstrip("*"), re.compile(r"\b" + re.escape(cue).replace(r"\*", r"\w*") + r"\b")

@@ -1,7 +1,8 @@
-"""The contract of data sources: where the rows of `data` come from, by default files, folders and datasets of the hub.
+"""Base class of data sources, which read the rows of `data`.
 
-A source of a user's own, for other columns or kinds of file, is a dataclass that derives from Source, named by
-`data._target_`. Its rows are then split, filtered, tokenised and packed as all others are.
+The default source reads files, folders and datasets of the Hugging Face hub. For other columns or kinds of file, write
+a dataclass that derives from Source and name it in `data._target_`. Its rows are split, filtered, tokenised and packed
+like all others.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ Row = Mapping[str, Any]
 
 @dataclass
 class Source(DataConfig, GroupSettings):
-    """Reads rows. Each field is a key of `data.*`, beside those that all data have. A subclass must define `rows`.
+    """Base of data sources. Each field is a key of `data.*`, in addition to the common ones. A subclass must define `rows`.
 
     It cannot be an entry of `data.mix`.
     """
@@ -30,24 +31,30 @@ class Source(DataConfig, GroupSettings):
 
     @abstractmethod
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterable[tuple[str, Row | UserError]]:
-        """Each row with its place, as `answers.csv line 7`, which errors name in place of the text.
+        """Yield each row with its place, such as `answers.csv line 7`. Errors name this place and never quote the text.
 
-        A row is of one of the formats of data/rows.py, for instance {"prompt", "chosen", "rejected"} or {"messages"}. A
-        UserError in its place says why it cannot be read: the first one is raised, or with `data.bad_rows=drop` left out.
-        Asked with `data.path`, `split` and `revision`, and where `data.eval_path` or `eval_split` is given once more with
-        those. `path` may be null for a source that has its place in fields of its own.
+        A row has one of the formats of data/rows.py, for instance {"prompt", "chosen", "rejected"} or {"messages"}. A
+        UserError instead of a row says why it cannot be read. The first such error is raised, or the row is skipped
+        with `data.bad_rows=drop`.
+
+        Called with `data.path`, `split` and `revision`, and again for `data.eval_path` or `eval_split` if one is set.
+        `path` may be null for a source that has its place in fields of its own.
 
         Raises:
-            UserError: for what cannot be read; it does not quote the text.
+            UserError: for data that cannot be read; it must not quote the text.
         """
 
     def files(self, path: str | None) -> Sequence[Path] | None:
-        """All files that `rows` reads for `path`, those of code that it imports included.
+        """Return all files that `rows` reads for `path`, including the files of code that it imports.
 
-        While these, the file of the class and the settings stay as they are, tokenised data come from the cache. Default:
-        None, they are not known, and data are tokenised at each start.
+        Tokenised data come from the cache as long as these files, the file of the class and the settings are unchanged.
+        With None (default: the files are unknown) data are tokenised at each start.
         """
         return None
 
     def check(self) -> None:
-        """Raises UserError for settings that cannot work. Called before a run starts; imports no torch."""
+        """Reject settings that cannot work. Called before a run starts; must not import torch.
+
+        Raises:
+            UserError: naming the setting.
+        """

@@ -1,4 +1,4 @@
-"""A micro-batch: groups packed in rows, each prompt once, every completion seeing the prompt and itself alone."""
+"""Micro-batch of groups packed in rows: each prompt appears once, and a completion sees only its prompt and itself."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -14,13 +14,16 @@ from psychocounsel.data.layout import Layout
 
 @dataclass
 class Batch:
-    """B rows of T tokens with N completion tokens in C completions.
+    """B rows of T tokens with N completion tokens in C completions (P pairs, if all groups are pairs).
 
-    `input_ids`, `position_ids`, `group_index`, `completion_index`: int64[B, T]. Positions go on from the prompt in every
-    completion. `group_index` numbers the groups of a row (-1: padding); `completion_index` is 0 in a prompt, k in the k-th
-    completion. `rows`, `columns`: int64[N], the token that predicts `target_ids`: int64[N]. `completion_of`: int64[N] in
-    0..C-1; completions follow the order of `groups`. `last_rows`, `last_columns`: int64[C], the last token of each
-    completion, where a reward model scores it. `weight` is 0 for the filler of an empty micro-batch.
+    `input_ids`, `position_ids`, `group_index`, `completion_index`: int64[B, T]. In every completion, positions continue
+    from its prompt. `group_index` numbers the groups of a row (-1: padding). `completion_index` is 0 in a prompt and k
+    in the k-th completion.
+    `rows`, `columns`: int64[N], place of the token that predicts each of `target_ids`, int64[N].
+    `completion_of`: int64[N], the completion of each token, 0..C-1, in the order of `groups`.
+    `completion_lengths`: int64[C], number of tokens of each completion.
+    `last_rows`, `last_columns`: int64[C], place of each completion's last token, which a reward model scores.
+    `weight` is 0 for the filler of an empty micro-batch.
     """
 
     groups: list[Group]
@@ -39,58 +42,58 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Real tokens, shared prompts once."""
+        """Number of real tokens; a shared prompt counts once. 0 for a filler."""
         return sum(group.tokens for group in self.groups) if self.weight else 0
 
     @cached_property
     def layout(self) -> Layout:
-        """Of a batch of one row."""
+        """Layout of a batch that has a single row."""
         (_,) = self.input_ids
         return Layout.of(self.groups, self.input_ids.shape[1])
 
     @cached_property
     def ref_logprobs(self) -> torch.Tensor:
-        """float32[N] log-probabilities under the reference."""
+        """Log-probabilities under the reference, float32[N]."""
         return self._per_token([completion.ref_logprobs for group in self.groups for completion in group.completions])
 
     @cached_property
     def old_logprobs(self) -> torch.Tensor:
-        """float32[N] log-probabilities under the policy that wrote the replies."""
+        """Log-probabilities under the policy that wrote the replies, float32[N]."""
         return self._per_token([completion.logprobs for group in self.groups for completion in group.completions])
 
     @cached_property
     def advantages(self) -> torch.Tensor:
-        """float32[N]."""
+        """Advantages of the tokens, float32[N]."""
         return self._per_token([completion.advantages for group in self.groups for completion in group.completions])
 
     @cached_property
     def old_values(self) -> torch.Tensor:
-        """float32[N] values under the critic when the replies were collected."""
+        """Values of the critic when the replies were collected, float32[N]."""
         return self._per_token([completion.values for group in self.groups for completion in group.completions])
 
     @cached_property
     def returns(self) -> torch.Tensor:
-        """float32[N]: what the critic is to tell."""
+        """Targets of the critic, float32[N]."""
         return self._per_token([completion.returns for group in self.groups for completion in group.completions])
 
     @cached_property
     def rewards(self) -> torch.Tensor:
-        """float32[C]: the reward or mean rating of each completion."""
+        """Reward or mean rating of each completion, float32[C]."""
         return self._per_completion([completion.reward for group in self.groups for completion in group.completions])
 
     @cached_property
     def labels(self) -> torch.Tensor:
-        """float32[C]: 1 for good completions, 0 for bad ones."""
+        """Label of each completion, float32[C]: 1 for good, 0 for bad."""
         return self._per_completion([completion.label for group in self.groups for completion in group.completions])
 
     @cached_property
     def pair_weights(self) -> torch.Tensor:
-        """float32[P]: how much each group of a batch of pairs counts."""
+        """Weight of each pair in the loss, float32[P]."""
         return self._floats([group.weight for group in self.groups])
 
     @cached_property
     def pair_probabilities(self) -> torch.Tensor | None:
-        """float32[P]: how probably the chosen reply of each pair is preferred; None where no pair has a soft label."""
+        """Probability that each pair's chosen reply is preferred, float32[P]; None if no pair has a soft label."""
         found = [group.probability for group in self.groups]
         if all(probability is None for probability in found):
             return None
@@ -112,16 +115,16 @@ class Batch:
         return moved(torch.from_numpy(np.concatenate(present)), self.target_ids.device)
 
     def completion_sums(self, per_token: torch.Tensor) -> torch.Tensor:
-        """Sum float[N] over each completion: float[C]."""
+        """Return the sum of `per_token`, float[N], over each completion, float[C]."""
         zeros = per_token.new_zeros(len(self.completion_lengths))
         return zeros.index_add(0, self.completion_of, per_token)
 
     def pairs(self, per_completion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Split float[C] of a batch of pairs into (chosen, rejected), float[P] each."""
+        """Split `per_completion`, float[C], into the values of chosen and rejected replies, float[P] each."""
         return per_completion[0::2], per_completion[1::2]
 
     def split_completions(self, per_token: torch.Tensor) -> list[list[Array]]:
-        """Cut [N] values into one array per completion, grouped as `groups`."""
+        """Split `per_token`, [N], into one array for each completion of each group."""
         pieces = iter(np.split(per_token.float().cpu().numpy(), self.completion_lengths.cpu().numpy().cumsum()[:-1]))
         return [[next(pieces) for _ in group.completions] for group in self.groups]
 
@@ -129,11 +132,11 @@ class Batch:
         return self._with(lambda tensor: moved(tensor, device))
 
     def pinned(self) -> "Batch":
-        """In memory that a GPU copies from by itself."""
+        """Return the batch in pinned host memory, from which a GPU copies without waiting."""
         return self._with(pinned)
 
     def _with(self, place: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        """The same batch with its tensors elsewhere, without what was computed of them."""
+        """Return the batch with `place` applied to its tensors; cached properties are dropped."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return Batch(
             **{name: place(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
@@ -141,7 +144,7 @@ class Batch:
 
 
 def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, multiple: int = 1) -> Batch:
-    """Pack each sequence of groups into one row, padded on the right to the longest, and that to a `multiple`."""
+    """Pack each sequence of groups into one row, padded on the right to the longest row and to a `multiple` of tokens."""
     width = max(sum(group.tokens for group in row) for row in rows)
     width += -width % multiple
     shape = (len(rows), width)

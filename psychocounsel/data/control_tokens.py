@@ -1,9 +1,9 @@
-"""Texts of control tokens inside of speeches and replies: read as plain text, so that content can forge no turn.
+"""Control tokens spelled in speeches and replies are read as plain text, so that content cannot forge a turn.
 
-A chat template joins its own control tokens and people's texts to one string, and a tokenizer cannot tell them apart in it.
-So content with such a text is rendered with placeholders in their stead. Then a copy of the tokenizer encodes the string, in
-which control tokens have names that nobody can guess: the template's are renamed, those in content stay as they are written.
-All other content takes the tokenizer's own way, and has the token ids that it always had.
+A chat template joins its own control tokens and people's texts into one string, in which a tokenizer cannot tell them
+apart. Content that spells a control token is therefore rendered with placeholders. A copy of the tokenizer, whose
+control tokens have unguessable names, then encodes the string: the template's control tokens are renamed, those spelled
+in content are not. All other content is encoded by the tokenizer itself and keeps its usual token ids.
 """
 
 import json
@@ -17,8 +17,8 @@ from tokenizers import Tokenizer
 
 from psychocounsel.errors import UserError
 
-_MARKUP = re.compile(r"[<\[{|].*|.*[>\]}|]", re.DOTALL)  # added tokens that look so are no words of a language
-_KNOWN = re.compile(  # of the families of models: <|im_end|>, </s>, <start_of_turn>, [/INST]; \uff5c is the wide bar of DeepSeek
+_MARKUP = re.compile(r"[<\[{|].*|.*[>\]}|]", re.DOTALL)  # added tokens of this form are markup, not words
+_KNOWN = re.compile(  # of known model families: <|im_end|>, </s>, <start_of_turn>, [/INST]; \uff5c is the wide bar of DeepSeek
     r"<[|\uff5c][^<>\n]{1,60}>|<[^<>\n]{1,60}[|\uff5c]>|</?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|image)>"
     r"|<(?:start|end)_of_\w+>|\[/?(?:INST|SYSTEM_PROMPT|THINK|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|TOOL_CONTENT)\]"
     r"|<</?SYS>>",
@@ -27,9 +27,9 @@ _KNOWN = re.compile(  # of the families of models: <|im_end|>, </s>, <start_of_t
 
 
 class ControlTokens:
-    """The control tokens of `tokenizer`: its special tokens, and added ones that are markup or stand in `template`.
+    """Control tokens of `tokenizer`: its special tokens, and added tokens that are markup or occur in `template`.
 
-    Added tokens that are words or white space (Gemma's line breaks) are ordinary text.
+    Added tokens that are words or white space (Gemma's line breaks) count as ordinary text.
     """
 
     def __init__(self, tokenizer: Any, template: str) -> None:
@@ -39,35 +39,35 @@ class ControlTokens:
         self.ids: dict[str, int] = {text: index for text, index in {**special, **found}.items() if text.strip()}
         self.backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         self._unknown = tokenizer.unk_token_id
-        self._texts = sorted(self.ids, key=len, reverse=True)  # the longest of those that begin at one place counts
+        self._texts = sorted(self.ids, key=len, reverse=True)  # at one place the longest token matches
         self._numbers = {text: number for number, text in enumerate(self._texts)}
         self._pattern = _any_of(self._texts)
         self._nonce = f"q{secrets.token_hex(16)}x"
         self._normalised = self._normalised_pattern([text for text, (_, token) in added.items() if token.normalized])
 
     def found(self, content: str) -> bool:
-        """Whether `content` spells a control token, also after the tokenizer's normaliser."""
+        """Return True if `content` spells a control token, as written or after the tokenizer's normaliser."""
         if self._pattern.search(content):
             return True
         return self._normalised is not None and bool(self._normalised.search(self._normal(content)))
 
     def shield(self, content: str) -> str:
-        """`content` with a placeholder for each text of a control token."""
+        """Return `content` with a placeholder for each spelled control token."""
         return self._pattern.sub(lambda match: f"{self._nonce}{self._numbers[match[0]]}t", content)
 
     def plain(self, shielded: str) -> str:
-        """`shielded` as it was written."""
+        """Return the original text of `shielded`."""
         return self._placeholder.sub(lambda match: self._texts[int(match[1])], shielded)
 
     def apart(self, shielded: str) -> str:
-        """`shielded` with a space in each text of a control token: for servers that tokenise by themselves."""
+        """Return `shielded` with a space inside each spelled control token, for servers that tokenise by themselves."""
         return self._placeholder.sub(lambda match: self._broken(self._texts[int(match[1])]), shielded)
 
     def encode(self, shielded: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered conversations: control ids come from the template alone.
+        """Return the token ids of rendered conversations; only the template yields ids of control tokens.
 
         Raises:
-            UserError: if the tokenizer's model makes a control token of plain text by itself.
+            UserError: if the tokenizer's model turns plain text into a control token by itself.
         """
         controls = {*self.ids.values()} - {self._unknown}
         ids = []
@@ -76,11 +76,11 @@ class ControlTokens:
             ids.append(self._copy.encode(self._either.sub(self._renamed, text), add_special_tokens=False).ids)
             if sum(index in controls for index in ids[-1]) != sum(index in controls for index in expected):
                 raise UserError(
-                    "the tokenizer makes control tokens of plain text: remove the rows that contain such texts"
+                    "the tokenizer turns plain text into control tokens: remove the rows that contain such texts"
                 )
         return ids
 
-    # -- small parts
+    # -- helpers
 
     @cached_property
     def _placeholder(self) -> re.Pattern[str]:
@@ -105,7 +105,7 @@ class ControlTokens:
         return str(self.backend.normalizer.normalize_str(text))
 
     def _normalised_pattern(self, texts: Sequence[str]) -> re.Pattern[str] | None:
-        """Of tokens that the tokenizer looks for in normalised text, as `texts` of them say."""
+        """Return the pattern of those `texts` that the tokenizer searches for in normalised text; None if it has none."""
         texts = [text for text in texts if text in self.ids]
         if not texts or self.backend is None or self.backend.normalizer is None:
             return None
@@ -113,7 +113,7 @@ class ControlTokens:
 
     @cached_property
     def _copy(self) -> Tokenizer:
-        """The tokenizer with other names for control tokens, under which its model does not know them either."""
+        """Copy of the tokenizer with renamed control tokens, whose model does not know the old names either."""
         assert self.backend is not None
         state = json.loads(self.backend.to_str())
         names = {text: self._name(text) for text in self.ids}
@@ -133,7 +133,7 @@ class ControlTokens:
 
 
 def may_forge_turns(content: str) -> bool:
-    """Whether `content` looks like a control token of some model: for servers whose tokenizer is not known here."""
+    """Return True if `content` looks like a control token of some model; for servers with an unknown tokenizer."""
     return bool(_KNOWN.search(content))
 
 
@@ -150,10 +150,10 @@ def _merged(merge: Any) -> str:
 
 
 def _renamed_pieces(pieces: list[Any], names: dict[str, str], ids: dict[str, int]) -> list[Any]:
-    """The vocabulary of a Unigram model, in which a piece's place is its id."""
+    """Return the vocabulary of a Unigram model, in which a piece's index is its id, with renamed control tokens."""
     known = {text for text, _ in pieces}
     missing = {index: names[text] for text, index in ids.items() if text not in known}
-    filler = "".join(names.values())  # no text holds it
+    filler = "".join(names.values())  # occurs in no text
     end = max([len(pieces), *(index + 1 for index in missing)])
     more = [[missing.get(index, f"{filler}{index}"), 0.0] for index in range(len(pieces), end)]
     return [[names.get(text, text), score] for text, score in pieces] + more

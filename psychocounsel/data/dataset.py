@@ -1,4 +1,4 @@
-"""The data of a run: from the `data` group of the configuration to Groups of token ids."""
+"""Data of a run: turns the `data` group of the configuration into Groups of token ids."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -17,10 +17,10 @@ from psychocounsel.errors import UserError
 
 @dataclass
 class Dataset:
-    """What a run trains on and is evaluated by.
+    """Groups that a run trains on and is evaluated on.
 
-    `pairs`: those of the training part, where an algorithm learns from them beside replies of the policy to `train`.
-    `held_out_prompts`: the prompts of `held_out`, each once, where `eval.replies` asks for replies to them.
+    `pairs`: pairs of the training split, for an algorithm that also writes replies to the prompts in `train`.
+    `held_out_prompts`: the prompts of `held_out`, each once, if `eval.replies` asks for replies to them.
     """
 
     train: list[Group]
@@ -29,13 +29,13 @@ class Dataset:
     held_out_prompts: list[Group] = field(default_factory=list)
 
     def fingerprint(self) -> str:
-        """sha256 of all token ids, rewards, labels, weights and soft labels, in order."""
+        """Return the sha256 of all token ids, rewards, labels, weights and soft labels, in order."""
         digest = hashlib.sha256()
         for group in [*self.train, *self.held_out, *self.pairs]:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
                 digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
             digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
-            if group.weight != 1:  # equal weights leave the fingerprint as it was without them
+            if group.weight != 1:  # so that data without weights keep the fingerprint of earlier versions
                 digest.update(f"weight {group.weight!r}".encode())
             if group.probability is not None:
                 digest.update(f"probability {group.probability!r}".encode())
@@ -43,11 +43,11 @@ class Dataset:
 
 
 def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Report, pairs: bool = False) -> Dataset:
-    """Load, select and tokenise the training and held-out groups of a run; `kind` is what the algorithm needs.
+    """Load, select and tokenise the training and held-out groups of a run.
 
-    Training pairs get the weights of `data.balance`; held-out ones count equally. With `pairs` also those of the training
-    part, whatever the kind. With `eval.replies` also the held-out prompts alone. What was tokenised before comes from
-    `paths.cache`, and is reported again.
+    `kind` is the kind of data that the algorithm needs. Training pairs get the weights of `data.balance`; held-out
+    pairs count equally. `pairs` adds the pairs of the training split, whatever the kind. `eval.replies` adds the
+    held-out prompts. Data tokenised before come from `paths.cache`, and their report is repeated.
 
     Raises:
         UserError: for unusable data; the message names file and row.

@@ -1,4 +1,4 @@
-"""Tokenised Groups as a few flat arrays, and back: loads as fast as the disk reads."""
+"""Conversion of tokenised Groups to a few flat arrays and back, so that they load as fast as the disk reads."""
 
 import json
 import math
@@ -13,12 +13,13 @@ _LABELS = (None, False, True)
 
 
 def flatten(groups: Sequence[Group]) -> dict[str, Array]:
-    """Arrays of G groups with C completions, and P distinct prompts, each kept once.
+    """Return the arrays of G groups with C completions and P distinct prompts; each prompt is stored once.
 
-    `tokens`: int32[all], prompts and then replies, which end at `token_ends`: int64[P + C]. `texts`: uint8[bytes], the
-    groups' ids, prompts, replies and the prompts' messages as JSON, which end at `text_ends`: int64[G + P + C + P].
-    `prompt_of`, `counts`: int32[G], the prompt and the number of completions of each group. `rewards`: float64[C] (NaN:
-    none). `labels`: int8[C]. `probabilities`: float64[G] (NaN: none).
+    `tokens`: int32[all], tokens of all prompts, then of all replies. `token_ends`: int64[P + C], the end of each.
+    `texts`: uint8[bytes], the groups' ids, the prompts, the replies, and the prompts' messages as JSON. `text_ends`:
+    int64[G + P + C + P], the end of each.
+    `prompt_of`, `counts`: int32[G], the prompt and the number of completions of each group.
+    `rewards`: float64[C] (NaN: none). `labels`: int8[C]. `probabilities`: float64[G] (NaN: none).
     """
     numbers: dict[tuple[str, bytes], int] = {}
     prompt_of = [numbers.setdefault((group.prompt_text, group.prompt_ids.tobytes()), len(numbers)) for group in groups]
@@ -43,7 +44,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
 
 
 def unflatten(arrays: dict[str, Array]) -> list[Group]:
-    """The groups that `flatten` was given; their token ids are views of `tokens`."""
+    """Return the groups given to `flatten`; their token ids are views of `tokens`."""
     count, distinct = len(arrays["counts"]), len(arrays["token_ends"]) - len(arrays["labels"])
     tokens = _cut(arrays["tokens"], arrays["token_ends"])
     texts = [piece.decode(errors="surrogatepass") for piece in _cut(arrays["texts"].tobytes(), arrays["text_ends"])]

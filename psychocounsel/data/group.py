@@ -1,4 +1,4 @@
-"""A Group: one prompt and the replies to it. Every algorithm trains on Groups."""
+"""Group: one prompt and the replies to it, the unit on which every algorithm trains."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -19,11 +19,11 @@ _PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages", "returns")
 
 @dataclass
 class Completion:
-    """One reply. `ids` is int32[len], ending with the end-of-turn token unless it was cut.
+    """One reply. `ids`: int32[len], ending with the end-of-turn token unless the reply was cut.
 
-    `logprobs` (of the sampling policy), `ref_logprobs`, `values`, `advantages`, `returns`: float32[len] or None. `reward` is
-    what a reward model gave it, or the mean rating of annotators; `reward_parts` is what it was made of, by reward
-    model, where several gave it. `label`: whether it is a good reply.
+    `logprobs` (of the policy that wrote it), `ref_logprobs`, `values`, `advantages`, `returns`: float32[len] or None.
+    `reward`: the reward model's score, or the raters' mean rating. `reward_parts`: scores of the members, if the reward
+    is an ensemble. `label`: True for a good reply. `policy_version`: optimizer step of the weights that wrote it.
     """
 
     ids: Array
@@ -42,30 +42,29 @@ class Completion:
 
 @dataclass
 class Group:
-    """One prompt (a conversation that ends on the client's turn) with 1 reply (SFT), 2 (a pair, chosen first) or n.
+    """One prompt (messages that end on the client's turn) with 1 reply (SFT), 2 replies (a pair, chosen first) or n.
 
-    `weight`: of an offline pair, how many pairs it counts for (`data.balance`). `probability`: of an offline pair, how
-    probably its first reply is preferred (`data.soft_labels`). Neither is written with groups of rounds.
+    `messages`: the prompt before the policy's template, for prompts that get replies.
+    `weight`: weight of an offline pair (`data.balance`). `probability`: probability that the first reply of an offline
+    pair is preferred (`data.soft_labels`). Files of rounds contain neither of these two.
     """
 
     id: str
     prompt_ids: Array
     completions: list[Completion] = field(default_factory=list)
     prompt_text: str = ""
-    messages: list[Message] | None = (
-        None  # the prompt as it was before the policy's template, where replies are written
-    )
+    messages: list[Message] | None = None
     weight: float = 1.0
     probability: float | None = None
 
     def pair(self, chosen: int, rejected: int) -> "Group":
-        """The prompt with two of its completions."""
+        """Return the prompt with two of its completions."""
         completions = [self.completions[chosen], self.completions[rejected]]
         return replace(self, id=f"{self.id}-{chosen}-{rejected}", completions=completions)
 
     @property
     def tokens(self) -> int:
-        """Tokens of the prompt, once, and of all completions."""
+        """Number of tokens of the prompt and all completions."""
         return len(self.prompt_ids) + self.completion_tokens
 
     @property
@@ -73,7 +72,7 @@ class Group:
         return sum(len(completion.ids) for completion in self.completions)
 
     def shortened(self, length: int = 1) -> "Group":
-        """The same group with its prompt and completions cut to `length` tokens: the filler of an empty micro-batch."""
+        """Return the group with its prompt and completions cut to `length` tokens, as filler of an empty micro-batch."""
 
         def cut(completion: Completion) -> Completion:
             arrays = {name: getattr(completion, name) for name in _PER_TOKEN}
@@ -84,7 +83,7 @@ class Group:
 
 
 def reference_of(groups: Sequence[Group]) -> list[list[Array]] | None:
-    """`ref_logprobs` of every completion, or None where one lacks them."""
+    """Return `ref_logprobs` of every completion; None if any completion lacks them."""
     found = [[completion.ref_logprobs for completion in group.completions] for group in groups]
     known = [[values for values in some if values is not None] for some in found]
     return known if list(map(len, known)) == list(map(len, found)) else None
@@ -115,7 +114,7 @@ SCHEMA = pa.schema(
 
 
 def write_groups(path: Path, groups: Iterable[Group]) -> None:
-    """Write groups as parquet, whole or not at all."""
+    """Write groups as parquet, completely or not at all."""
     rows = [
         {
             "id": group.id,
@@ -134,7 +133,7 @@ def write_groups(path: Path, groups: Iterable[Group]) -> None:
 
 
 def read_groups(path: Path) -> list[Group]:
-    """Read what `write_groups` wrote."""
+    """Read a file of `write_groups`."""
 
     def array(values: list[float] | None) -> Array | None:
         return None if values is None else np.array(values, np.float32)

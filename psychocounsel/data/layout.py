@@ -1,4 +1,4 @@
-"""Where the prompts and completions of a packed row are, and which of them belong together."""
+"""Layout of a packed row: the places of prompts and completions, and which of them belong together."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from psychocounsel.data.group import Group
 
 @dataclass(frozen=True)
 class Span:
-    """The tokens of a prompt, from `begin` to `end`, and those of a completion, from `start` to `stop`."""
+    """Tokens of a prompt, `begin` to `end`, and of its completion, `start` to `stop`."""
 
     begin: int
     end: int
@@ -23,12 +23,12 @@ class Span:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the completion follows its prompt at once."""
+        """True if the completion follows its prompt directly."""
         return self.end == self.start
 
     @property
     def prompt(self) -> int:
-        """How many tokens the prompt has."""
+        """Number of tokens of the prompt."""
         return self.end - self.begin
 
     @property
@@ -38,9 +38,10 @@ class Span:
 
 @dataclass
 class Layout:
-    """The pieces of a row in their order: `sizes` tokens each; `prompts` has the number of the prompt each goes on from.
+    """Pieces (prompts, completions, padding) of a row, in order.
 
-    A prompt's own number stands there for itself.
+    `sizes`: number of tokens of each piece. `prompts`: for each piece the index of the prompt that it continues; a
+    prompt and padding point to themselves.
     """
 
     sizes: list[int]
@@ -49,7 +50,7 @@ class Layout:
 
     @classmethod
     def of(cls, groups: Sequence[Group], width: int) -> "Layout":
-        """The layout of a row of `width` tokens that holds `groups`; padding at its end is a piece of its own."""
+        """Return the layout of a row of `width` tokens that holds `groups`; padding at its end is a piece of its own."""
         sizes: list[int] = []
         prompts: list[int] = []
         for group in groups:
@@ -62,7 +63,7 @@ class Layout:
 
     @cached_property
     def sequences(self) -> list["Span"]:
-        """Each prompt with each of its completions; what has no completion stands alone."""
+        """Spans of each prompt with each of its completions; a piece without completions has a span of its own."""
         starts = [0, *itertools.accumulate(self.sizes)]
         spans = []
         for index, prompt in enumerate(self.prompts):
@@ -74,13 +75,17 @@ class Layout:
 
     @property
     def seen_sizes(self) -> list[int]:
-        """How many tokens the last token of each piece sees."""
+        """Number of tokens that the last token of each piece attends to."""
         own = enumerate(self.prompts)
         return [self.sizes[index] + (self.sizes[prompt] if prompt != index else 0) for index, prompt in own]
 
     def on(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """The tokens that each piece sees, one piece after the other, int64[K]; where each piece starts among the row's
-        tokens, and among these: int32[pieces + 1], ending with their number."""
+        """Return three index tensors on `device` (cached): `(seen, starts, seen_starts)`.
+
+        `seen`: int64[K], the tokens that each piece attends to, one piece after another.
+        `starts`: int32[pieces+1], the start of each piece in the row, then the total.
+        `seen_starts`: int32[pieces+1], the start of each piece in `seen`, then the total.
+        """
         if device not in self._tensors:
             starts, seen_starts = np.cumsum([0, *self.sizes]), np.cumsum([0, *self.seen_sizes])
             spans = [np.arange(start, start + size) for start, size in zip(starts, self.sizes, strict=False)]

@@ -1,9 +1,9 @@
-"""Licences by the names that the Hugging Face hub has for them, and which of several is the strictest."""
+"""Licences by the names that the Hugging Face hub uses, and the strictest of several licences."""
 
 import re
 from typing import Any
 
-# Identifiers of the hub, from the freest to the strictest; what is in none of these is stricter than all of them.
+# Identifiers of the hub, from the freest to the strictest; an unknown licence counts as stricter than all of them.
 _LICENCES = (
     {"cc0-1.0", "unlicense", "mit", "bsd-2-clause", "bsd-3-clause", "apache-2.0", "cc-by-4.0"},
     {"cc-by-sa-4.0", "gpl-3.0", "odc-by", "openrail"},
@@ -13,7 +13,7 @@ _LICENCES = (
 
 
 def strictest(licences: list[str | None]) -> str:
-    """The strictest of several licences; "other" if one is unknown, or two of the same strictness differ."""
+    """Return the strictest of several licences; "other" if one is unknown, or if the strictest rank holds different ones."""
 
     def rank(licence: str | None) -> int:
         known = [index for index, names in enumerate(_LICENCES) if licence in names]
@@ -21,12 +21,12 @@ def strictest(licences: list[str | None]) -> str:
 
     highest = max(map(rank, licences))
     names = {licence for licence in licences if rank(licence) == highest}
-    is_free = highest == 0  # of several permissive licences any may be named
+    is_free = highest == 0  # among permissive licences any one may be named
     return sorted(map(str, names))[0] if highest < len(_LICENCES) and (is_free or len(names) == 1) else "other"
 
 
 def identifier(licence: Any) -> str | None:
-    """As the hub writes its licences and asks for names of others: `my-license-1.0`; several in a list all apply."""
+    """Return the licence in the hub's spelling, such as `my-license-1.0`; all names of a list apply, joined by `-and-`."""
     names = licence if isinstance(licence, list) else [licence]
     known = [re.sub(r"[^a-z0-9.+]+", "-", str(name).lower()).strip("-") for name in names if name is not None]
     return "-and-".join(sorted({name for name in known if name})) or None

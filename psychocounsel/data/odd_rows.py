@@ -1,4 +1,4 @@
-"""Rows that can be used and are probably not meant so: counted and said, never changed."""
+"""Reports of usable but suspicious rows and of dropped rows; rows are never changed."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -6,16 +6,16 @@ from itertools import pairwise
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
 
-_SHOWN = 20  # of the rows that were dropped
+_SHOWN = 20  # dropped rows whose reason is printed
 
 
 def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) -> None:
-    """Report, in a line each, how many rows are the same as others, hold NUL bytes, or two client's turns in a row."""
+    """Report how many rows repeat earlier ones, hold NUL bytes, or have two client turns in a row."""
     distinct = {(repr(example.prompt), *example.replies) for example in examples}
     counts = {
         "are the same as an earlier one": len(examples) - len(distinct),
         "hold NUL bytes": sum(map(_has_nul, examples)),
-        "hold two client's turns in a row": sum(map(_has_two_turns, examples)),
+        "hold two client turns in a row": sum(map(_has_two_turns, examples)),
     }
     for what, count in counts.items():
         if count:
@@ -23,10 +23,10 @@ def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) 
 
 
 def report_dropped(dropped: Sequence[str] | None, rows: int, name: str, report: Callable[[str], None]) -> None:
-    """Report how many of so many rows could not be used, and the reasons of the first.
+    """Report how many of `rows` rows could not be used, and the first reasons.
 
     Raises:
-        UserError: if none is left.
+        UserError: if no row is left.
     """
     if not dropped:
         return

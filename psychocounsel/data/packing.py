@@ -1,4 +1,4 @@
-"""Which groups share a row and a micro-batch, computed from lengths alone and so identically on every rank."""
+"""Packing of groups into rows and micro-batches; it depends on lengths alone, so every rank computes the same plan."""
 
 import heapq
 import math
@@ -11,10 +11,12 @@ MicroBatch = list[Row]
 def plan_step(lengths: Sequence[int], ranks: int, budget: int, one_row: bool = False) -> list[list[MicroBatch]]:
     """Distribute groups of `lengths` tokens over `ranks` and into micro-batches of at most `budget` tokens.
 
-    With `one_row` a micro-batch is a single row without padding, and all are of nearly equal size, over the ranks too.
-    Otherwise it has rows of similar groups, padded to the longest. A group longer than `budget` goes alone.
+    With `one_row` a micro-batch is a single row without padding, and all micro-batches of all ranks have nearly equal
+    size. Otherwise it has rows of similar groups, padded to the longest row. A group longer than `budget` forms its own
+    micro-batch.
 
-    Returns, per rank, the same number of micro-batches (unequal counts hang ZeRO-2 and 3); a missing one is an empty list.
+    Returns, for each rank, the same number of micro-batches, because unequal numbers would hang ZeRO-2 and ZeRO-3. An
+    empty list fills a missing micro-batch.
     """
     if one_row:
         return _even_rows(lengths, ranks, budget)
@@ -25,7 +27,7 @@ def plan_step(lengths: Sequence[int], ranks: int, budget: int, one_row: bool = F
 
 
 def _spread(lengths: Sequence[int], bins: int) -> list[list[int]]:
-    """Deal the groups into `bins` of about equal sums: each, from the longest down, to the one that has least."""
+    """Distribute the groups over `bins` of about equal sums: the longest first, each to the bin with the least tokens."""
     members: list[list[int]] = [[] for _ in range(bins)]
     heap = [(0, number) for number in range(bins)]
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
@@ -36,9 +38,10 @@ def _spread(lengths: Sequence[int], bins: int) -> list[list[int]]:
 
 
 def _even_rows(lengths: Sequence[int], ranks: int, budget: int) -> list[list[MicroBatch]]:
-    """As few micro-batches per rank as hold all groups, the ranks' n-th ones about even, and so are their sums.
+    """Return as few micro-batches per rank as hold all groups, with even loads.
 
-    Ranks that shard weights wait for each other at every micro-batch, others and lanes at the end of a step.
+    The n-th micro-batches of all ranks are about equal, because ranks that shard weights wait for each other at every
+    micro-batch. The sums of the ranks are about equal, because all ranks wait for each other at the end of a step.
     """
     rounds = max(1, math.ceil(sum(min(length, budget) for length in lengths) / (ranks * budget)))
     while True:
@@ -53,9 +56,10 @@ def _even_rows(lengths: Sequence[int], ranks: int, budget: int) -> list[list[Mic
 
 
 def _deal(rounds: Sequence[Sequence[int]], loads: Sequence[int]) -> list[list[int]]:
-    """One bin of each round for every rank, in the order of rounds, so that the ranks' sums come out even.
+    """Give each rank one bin of every round, in the order of rounds, so that the ranks' sums are about equal.
 
-    The rounds that differ most are dealt first, each one's largest bin to the rank that has least.
+    The rounds with the largest differences are dealt first. The largest bin of a round goes to the rank with the least
+    tokens.
     """
     ranks = range(len(rounds[0]))
     shares = [[0] * len(rounds) for _ in ranks]
@@ -68,9 +72,9 @@ def _deal(rounds: Sequence[Sequence[int]], loads: Sequence[int]) -> list[list[in
 
 
 def _padded_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> list[MicroBatch]:
-    """Fill micro-batches from the longest group down, so that rows of similar length come together."""
+    """Fill micro-batches from the longest group down, so that rows of similar length share a micro-batch."""
     batches: list[MicroBatch] = []
-    room: list[int] = []  # free tokens per row of the last micro-batch
+    room: list[int] = []  # free tokens in each row of the last micro-batch
     for index in share:
         length = lengths[index]
         width = lengths[batches[-1][0][0]] if batches else 0
@@ -89,9 +93,10 @@ def _padded_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> l
 
 
 def packing_report(steps: Sequence[Sequence[int]], plan: Callable[[Sequence[int]], list[list[MicroBatch]]]) -> str:
-    """A line about the lengths of `steps` (of each step's groups, in tokens) and how well `plan` packs them.
+    """Return a line about the groups' lengths and the share of real tokens in the micro-batches that `plan` makes.
 
-    Full are micro-batches of real tokens alone, equally many on all ranks, which wait for each other.
+    `steps` holds the lengths [tokens] of the groups of each step. A micro-batch counts as long as the longest one of
+    its index on any rank, because ranks wait for each other.
     """
     lengths = sorted(length for step in steps for length in step)
     plans = [plan(step) for step in steps]
@@ -108,7 +113,7 @@ def packing_report(steps: Sequence[Sequence[int]], plan: Callable[[Sequence[int]
 
 
 def computed_tokens(plan: Sequence[Sequence[MicroBatch]], lengths: Sequence[int], overhead: int) -> int:
-    """Return the tokens of the rank with most work in `plan`, padding included, and `overhead` for each of its micro-batches."""
+    """Return the tokens of the busiest rank in `plan`, including padding and `overhead` tokens for each micro-batch."""
     return max(sum(_padded_tokens(micro, lengths) + overhead for micro in micros) for micros in plan)
 
 
@@ -117,7 +122,10 @@ def _padded_tokens(micro: MicroBatch, lengths: Sequence[int]) -> int:
 
 
 def global_counts(groups: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """Units of a global batch, from each group's completion lengths; what loss terms are divided by."""
+    """Return the number of each unit in a global batch, by which loss terms are divided.
+
+    `groups` holds the completion lengths [tokens] of each group.
+    """
     pairs = [lengths for lengths in groups if len(lengths) >= 2]
     return {
         "groups": len(groups),

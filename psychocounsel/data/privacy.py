@@ -1,4 +1,4 @@
-"""What the data of a run ask of the processes that read them: permissions of what they make, and silence about texts."""
+"""Privacy of processes that read data: permissions of the files that they write, and messages that do not quote texts."""
 
 import contextlib
 import os
@@ -14,31 +14,34 @@ from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.modes import make_shared, mask_of, own_umask, restrict
 
-# Folders in the cache where libraries keep things for all users; what they put there by a private run is private.
+# Cache folders that libraries share between users; a private run's files in them get private permissions.
 _SHARED = ("HF_HUB_CACHE", "HF_DATASETS_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 
 
 def paths_of(data: DictConfig) -> list[str | None]:
-    """The path of each part of the data."""
+    """Return the path of each part of the data."""
     own = [entry.path for entry in data.mix] if data.mix else [data.path]
     return [*own, data.eval_path] if data.eval_path else own
 
 
 def private_mask(config: DictConfig, place: Path) -> int:
-    """The umask for what is made in `place` of a run's data, and of weights that were trained on other data before."""
-    made = [AnnotationDir(Path(config.out)).speeches] if "speeches" in config else []  # what it is made of may be gone
+    """Return the umask for files that a run makes in `place`.
+
+    It follows the permissions of the run's data, and of the model if psychocounsel trained it on other data.
+    """
+    made = [AnnotationDir(Path(config.out)).speeches] if "speeches" in config else []  # its source may be deleted
     return mask_of([*_sources(config), *made], place)
 
 
 def protect(config: DictConfig, place: Path) -> None:
-    """Let this process, which works in the run directory `place`, make nothing that is less private than its sources.
+    """Restrict this process, so that no file it makes is more readable than its sources; `place` is the run directory.
 
-    With `data.confidential` it shows no words of libraries and servers either, which might quote a text.
+    With `data.confidential` it also hides the words of libraries and servers, which might quote a text.
 
     Raises:
-        UserError: if texts would go to a host that is not allowed, by the environment that this process has.
+        UserError: if texts would be sent to a host that is not allowed, according to this process's environment.
     """
-    if "study" in config:  # a study's own jobs read figures alone
+    if "study" in config:  # a study's own jobs read only figures
         return
     check_confidential(config)
     hide_words(is_confidential(config))
@@ -47,26 +50,26 @@ def protect(config: DictConfig, place: Path) -> None:
     shared = [os.environ.get(name) for name in _SHARED] if mask & ~own_umask() else []
     for folder in shared:
         if folder and Path(folder).is_relative_to(config.paths.cache):
-            with contextlib.suppress(OSError):  # a cache that cannot be written to
+            with contextlib.suppress(OSError):  # the cache may be read-only
                 make_shared(Path(folder))
 
 
 def is_confidential(config: DictConfig) -> bool:
-    """Whether the texts that a command reads are confidential."""
+    """Return True if the texts that a command reads are confidential."""
     return bool((config.speeches if "speeches" in config else config.data).confidential)
 
 
 def _sources(config: DictConfig) -> Iterator[Path]:
-    """The files of the data, as far as they are known, and one of a model that psychocounsel has trained."""
+    """Yield the files of the data, as far as they are known, and a file of the model if psychocounsel trained it."""
     if "speeches" in config:
-        with contextlib.suppress(OSError):  # files that are gone were read before
+        with contextlib.suppress(OSError):  # deleted files were read by an earlier step
             yield from build(config, "speeches").files()
         return
     if transcripts := OmegaConf.select(config, "evaluation.transcripts"):
         yield from (Path(transcripts), *Path(transcripts).rglob("*"))
     source = source_of(config.data)
     for path in paths_of(config.data):
-        with contextlib.suppress(OSError):  # loading says it better
+        with contextlib.suppress(OSError):  # loading reports it more clearly
             files = source.files(path)
             yield from StandardSource().files(path) if files is None and path else files or ()
     if "model" in config:

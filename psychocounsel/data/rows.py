@@ -1,15 +1,16 @@
-"""Rows of any supported format become Examples: a conversation, its replies, and where they came from.
+"""Parser that turns rows of any supported format into Examples: prompt, replies, and their place.
 
-Formats, recognised by their columns (a null counts as missing):
+Formats, recognised by their columns (null counts as missing):
     preference    prompt|question, chosen, rejected: strings or lists of chat messages (replies may repeat the prompt)
     implicit      chosen, rejected: whole conversations with the same beginning
     demonstration prompt|question, completion|response|answer; or messages
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
-Released rating columns (`chosen_empathy_rating`, ...) are kept, and so are who wrote a reply (`chosen_model`, `rejected_model`;
-`model` of a rated reply) and the `topic` and `risk` of the prompt. `harmful: true` marks a rated reply that is never
-to be chosen.
-`chosen_probability`, from 0 to 1, is a soft label of a preference row: how probably its chosen reply is preferred.
+
+Optional columns are kept: ratings (`chosen_empathy_rating`, ...), the writers of replies (`chosen_model`,
+`rejected_model`; `model` of a rated reply), and the `topic` and `risk` of the prompt. `harmful: true` marks a rated
+reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a preference row: the
+probability that its chosen reply is preferred.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,13 +31,15 @@ _ROLES = ("system", "user", "assistant")
 
 @dataclass
 class Example:
-    """`prompt`: messages that end on the client's turn. `replies`: chosen first in a pair. `ratings`: per reply.
+    """Prompt with its replies, as parsed from one row.
 
-    `where` names file and row, for messages that must not quote the text. `scores`: weighted mean rating per reply.
-    `label`: whether the one reply is good, where the row says so. `writers`: who wrote each reply. `order`: the places of
-    the replies in a rated row, from 0. `harmful`: of each reply in a rated row, whether it is marked so. `probability`:
-    that the first reply of a pair is preferred, where the row says so. `risk`: what the row says of the client's risk, as it
-    stands there.
+    `where`: file and row, for messages that must not quote the text.
+    `prompt`: messages that end on the client's turn. `replies`: in a pair, the chosen reply comes first.
+    `ratings`: scores by principle, for each reply. `scores`: weighted mean rating of each reply.
+    `label`: True if the single reply is good; None if the row does not say. `writers`: the writer of each reply.
+    `order`: indices of the replies in the rated row, from 0. `harmful`: for each reply of a rated row, True if it is
+    marked as harmful. `probability`: probability that the first reply of a pair is preferred; None if the row does not
+    say. `risk`: the client's risk, unparsed.
     """
 
     id: str
@@ -44,7 +47,7 @@ class Example:
     prompt: list[Message]
     replies: list[str]
     ratings: list[Ratings] | None = None
-    rated: bool = False  # replies are in no order: pairs are yet to be made
+    rated: bool = False  # replies are unordered, and pairs are still to be made
     scores: list[float] | None = None
     label: bool | None = None
     topic: str | None = None
@@ -56,7 +59,7 @@ class Example:
 
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
-    """Turn one row into an Example; ratings lie in `rating_range`, lowest and highest.
+    """Parse one row; `rating_range` holds the lowest and highest rating.
 
     Raises:
         UserError: naming the file, row and column, and never quoting the text.
@@ -89,7 +92,7 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
 
 
 def _identity(row: Mapping[str, Any], where: str) -> str:
-    """The row's own id, or its place."""
+    """Return the row's own id, or its place."""
     value = next((row[name] for name in _IDS if name in row), where)
     if isinstance(value, list | Mapping):
         raise UserError(f"{where}: its id is neither text nor a number")
@@ -97,13 +100,13 @@ def _identity(row: Mapping[str, Any], where: str) -> str:
 
 
 def _label(row: Mapping[str, Any]) -> bool | None:
-    """Whether the reply is good; a column of that name that holds something else is another dataset's own."""
+    """Return True for a good reply, False for a bad one; a `label` column that holds anything else is ignored."""
     label = row.get("label")
     return label if isinstance(label, bool) else None
 
 
 def _writers(row: Mapping[str, Any]) -> list[str] | None:
-    """Who wrote each reply, or None where that is not said of all."""
+    """Return the writer of each reply; None if any writer is missing."""
     if "replies" in row:
         found = [reply.get("model") for reply in row["replies"]]
     else:
@@ -146,7 +149,7 @@ def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list
 
 
 def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[str]]:
-    """TRL's implicit prompt: the prompt is what the two conversations share."""
+    """Return the shared prompt and the two last replies (TRL's implicit prompt format)."""
     if isinstance(row["chosen"], str):
         raise UserError(f"{where}: has no prompt (or question); chosen and rejected alone must be lists of messages")
     chosen, rejected = (_messages(row[name], where, name) for name in ("chosen", "rejected"))
@@ -157,7 +160,7 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[s
 
 
 def _pair_ratings(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> list[Ratings] | None:
-    """The released rating columns, or None where a row lacks one of them."""
+    """Return the ratings of both replies; None if the row lacks a rating column."""
     columns = {name: [f"{side}_{name}_rating" for side in ("chosen", "rejected")] for name in PRINCIPLES}
     if not all(column in row for both in columns.values() for column in both):
         return None
@@ -195,10 +198,8 @@ def _first_key(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> st
     for name in names:
         if name in row:
             return name
-    found = words(
-        ", ".join(sorted(map(str, row))) or "none"
-    )  # a table without a header has a text in place of each name
-    raise UserError(f"{where}: needs {' or '.join(names)}; its columns that hold something are {found}")
+    found = words(", ".join(sorted(map(str, row))) or "none")  # in a table without a header the names are texts
+    raise UserError(f"{where}: needs {' or '.join(names)}; its non-empty columns are {found}")
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
@@ -215,7 +216,7 @@ def _client_last(messages: list[Message], where: str) -> list[Message]:
 
 
 def _messages(value: Any, where: str, name: str) -> list[Message]:
-    """Chat messages with stripped texts; only a system message may be empty, and is then left out."""
+    """Return chat messages with stripped texts. Only a system message may be empty; it is then removed."""
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         raise UserError(f"{where}: {name} must be a string or a list of {{role, content}} messages")
     messages = []
@@ -238,7 +239,7 @@ def _last_reply(messages: list[Message], where: str, name: str) -> str:
 
 
 def _reply(value: Any, prompt: list[Message], where: str, name: str) -> str:
-    """The reply's text; a conversation that repeats the prompt is cut to its last message."""
+    """Return the reply's text; a conversation that repeats the prompt is cut to its last message."""
     if isinstance(value, str) or value is None:
         return _text(value, where, name)
     messages = _messages(value, where, name)

@@ -1,4 +1,4 @@
-"""The counselling sample as rated rows (`data=sample`); psychocounsel/data/sample/README.md describes its files."""
+"""Rows of the counselling sample (`data=sample`); psychocounsel/data/sample/README.md describes its files."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -20,12 +20,12 @@ def sample_files() -> tuple[Path, ...]:
 
 
 def topic_files() -> list[Path]:
-    """One file a topic: speeches with four replies each."""
+    """Return one file per topic; it holds speeches with four replies each."""
     return sorted(set(_SAMPLE.glob("*.yaml")) - {_HARMFUL})
 
 
 def flip_files() -> list[Path]:
-    """One file a topic: quartets of two speeches and two replies, of which each client is served better by another."""
+    """Return one file per topic with quartets of two speeches and two replies; each reply is better for one of the clients."""
     return sorted(_FLIPS.glob("*.yaml"))
 
 
@@ -35,7 +35,7 @@ def read(file: Path) -> Any:
 
 
 def sample_rows() -> Iterator[tuple[str, Row]]:
-    """Each row with its place: first all speeches with four replies, then the quartets, two rows each."""
+    """Yield each row with its place: first all speeches with four replies, then two rows for each quartet."""
     harmful = read(_HARMFUL)
     for file in topic_files():
         entries = read(file)
@@ -57,7 +57,7 @@ def _row(identity: str, client: dict[str, Any], replies: list[dict[str, Any]], t
 
 
 def _reply(reply: dict[str, Any], texts: dict[str, str], harmful: dict[str, str]) -> dict[str, Any]:
-    """A reply with its text: its own, that of another client's reply, or a harmful one's, which stands in a file of its own."""
+    """Return a reply with its text: its own, that of another client's reply, or that of a harmful reply in `harmful`."""
     name = reply.get("text_of")
     text = reply["text"] if name is None else harmful[name] if name in harmful else texts[name]
     return _rated(text, reply["ratings"], name in harmful)

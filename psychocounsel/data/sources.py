@@ -1,4 +1,4 @@
-"""Where rows come from: the sample, local files and folders, datasets of the Hugging Face hub, or a source of one's own."""
+"""Readers of rows: the sample, local files and folders, datasets of the Hugging Face hub, or a user's own source."""
 
 import contextlib
 import gzip
@@ -24,18 +24,18 @@ from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
-_ROWS = 1000  # of a parquet file, in memory at a time
+_ROWS = 1000  # rows of a parquet file in memory at a time
 
 
 @dataclass
 class StandardSource(Source):
-    """`path` is `builtin:sample`, a file, a folder, or a hub dataset."""
+    """Reads `path`: `builtin:sample`, a file, a folder, or a hub dataset."""
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
         yield from _standard_rows(path, split, revision, None)
 
     def files(self, path: str | None) -> Sequence[Path]:
-        """None of a hub dataset, which its commit tells from others."""
+        """Return the local files; none for a hub dataset, which its commit identifies."""
         local = Path(str(path))
         if path == "builtin:sample":
             return sample_files()
@@ -43,7 +43,7 @@ class StandardSource(Source):
 
 
 class SourceWithCopies(StandardSource):
-    """As StandardSource, but the datasets library keeps its copies of local files in the folder `copies`, not in its cache."""
+    """StandardSource whose copies of local files, made by the datasets library, go to the folder `copies`, not to its cache."""
 
     def __init__(self, copies: Path) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def _standard_rows(
 
 
 def source_of(data: DictConfig) -> Source:
-    """What reads the rows of a checked `data` group."""
+    """Return the source that reads the rows of a checked `data` group."""
     source: Source = build_section(data, "data") if data.get("_target_") else StandardSource()
     return source
 
@@ -80,12 +80,12 @@ def load_examples(
     rating_range: Sequence[float] = (1, 5),
     dropped: list[str] | None = None,
 ) -> list[Example]:
-    """Load every row of `path`, by `source` or else the standard one.
+    """Load every row of `path` with `source`, by default the standard source.
 
-    With `dropped`, rows that cannot be used are left out, all of them if need be, and the reasons are added to that list.
+    With the list `dropped`, unusable rows are skipped, even all of them, and their reasons are appended to it.
 
     Raises:
-        UserError: for a missing file or split, an empty dataset, or a row that cannot be used (file and row named).
+        UserError: for a missing file or split, an empty dataset, or an unusable row (naming file and row).
     """
     source, examples = source or StandardSource(), list[Example]()
     for where, row in read_rows(source, path, split, revision):
@@ -105,12 +105,12 @@ def load_examples(
 def read_rows(
     source: Source, path: str | None, split: str, revision: str | None
 ) -> Iterator[tuple[str, Row | UserError]]:
-    """The rows of a source, which may be a user's own, as far as they are of the form that Source asks for.
+    """Yield the rows of a source, checked for the form that Source requires, because a user may have written it.
 
-    They are streamed from JSONL and parquet files, and from what the datasets library maps from disk; JSON is read whole.
+    Rows are streamed from JSONL and parquet files, and from files that the datasets library maps; JSON is read whole.
 
     Raises:
-        UserError: for what cannot be read.
+        UserError: for data that cannot be read.
     """
     name = f"data: {type(source).__name__}.rows"
     try:
@@ -119,7 +119,7 @@ def read_rows(
                 case (str(where), (Mapping() | UserError()) as row):
                     yield where, row
                 case _:
-                    raise UserError(f"{name}: row {number} is no pair of its place and a mapping of columns")
+                    raise UserError(f"{name}: row {number} is not a pair of its place and a mapping of columns")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
@@ -139,7 +139,7 @@ def _file_rows(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | Use
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: is not UTF-8 text (byte {error.start})") from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{file}: is not a whole gzip file") from error
+        raise UserError(f"{file}: is not a complete gzip file") from error
 
 
 def _open(file: Path) -> IO[str]:
@@ -166,21 +166,21 @@ def _json(file: Path) -> Iterator[tuple[str, Row | UserError]]:
 
 
 def _parse_json(text: str, where: str) -> Any:
-    """What the text holds, or a UserError that says why it cannot be read."""
+    """Return the parsed text, or a UserError that says why it cannot be parsed."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})")
     except RecursionError:
         return UserError(f"{where}: is not valid JSON for us (nested too deep)")
-    except ValueError:  # Python reads no integer of more digits
+    except ValueError:  # Python limits the digits of an integer
         return UserError(
             f"{where}: is not valid JSON for us (a number of more than {sys.get_int_max_str_digits()} digits)"
         )
 
 
 def _table(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | UserError]]:
-    """Lines of values, under a line of column names; read as in a folder."""
+    """Yield rows of a CSV or TSV file with a header line, by the same reader as files in a folder."""
     separator = "\t" if ".tsv" in file.suffixes else ","
     loaded = _load(str(file), lambda _: _converted(str(file), copies, "csv", data_files=[str(file)], sep=separator))
     yield from _numbered(loaded["train"], file.name)
@@ -201,7 +201,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
 
 
 def _load_dataset(path: str, split: str, revision: str | None, copies: Path | None) -> Any:
-    """A saved `datasets` folder, a folder of data files, or a hub dataset."""
+    """Return a split of a saved `datasets` folder, a folder of data files, or a hub dataset."""
     folder = Path(path)
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
         splits = _load(path, lambda library: library.load_from_disk(path))
@@ -217,11 +217,11 @@ def _load_dataset(path: str, split: str, revision: str | None, copies: Path | No
 
 
 def _load(path: str, load: Callable[[Any], Any]) -> Any:
-    """The splits that `load` makes of `path` by the datasets library."""
+    """Return the splits that `load` gets from the datasets library for `path`."""
     import datasets
 
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it then raises, text included
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it would log the text of errors that it also raises
     try:
         loaded = load(datasets)
     except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
@@ -230,7 +230,7 @@ def _load(path: str, load: Callable[[Any], Any]) -> Any:
 
 
 def _converted(path: str, copies: Path | None, *given: str, **options: Any) -> Any:
-    """`datasets.load_dataset`, which keeps a copy of `path` in its cache: privately, if `path` is private.
+    """Call `datasets.load_dataset`, with a private cache if `path` is private.
 
     With `copies`, the copy of a local `path` goes into that folder instead.
     """
@@ -240,23 +240,23 @@ def _converted(path: str, copies: Path | None, *given: str, **options: Any) -> A
     files = StandardSource().files(path) if Path(path).exists() else []
     mask = mask_of(files, cache)
     is_private = bool(mask & ~own_umask())
-    place = cache / f"private-{os.getuid()}" if is_private else cache  # others may share the cache
+    place = cache / f"private-{os.getuid()}" if is_private else cache  # other users may share the cache
     if copies and Path(path).exists():
         place = copies
-    if Path(path).is_dir():  # with data_files in its card, datasets takes folders of the same name for the same
+    if Path(path).is_dir():  # if a card lists data_files, datasets confuses folders of one name
         place /= f"folder-{_mark(files)}"
     with restricted(mask) if is_private else contextlib.nullcontext():
         return datasets.load_dataset(*given, **options, cache_dir=str(place))
 
 
 def _mark(files: Sequence[Path]) -> str:
-    """Tells files from others, and from themselves before they were changed."""
+    """Return a short hash that changes with the files' paths, sizes and modification times."""
     marks = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(repr(marks).encode()).hexdigest()[:16]
 
 
 def _reason(error: BaseException) -> str:
-    """One line without what follows a colon, where some libraries quote the data."""
+    """Return one line without the text after a colon, because some libraries quote data there."""
     root = error.__cause__ or error
     message = re.split(r"[:\n]", str(root))[0]
     return f"{type(root).__name__}: {words(message[:200])}"

@@ -1,4 +1,4 @@
-"""From Examples to Groups of token ids, through the model's chat template."""
+"""Tokenising: turns Examples into Groups of token ids by the model's chat template."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,12 +16,15 @@ from psychocounsel.errors import UserError, words
 
 _FIXED_DATE = datetime(2024, 7, 26)
 _SHIELDED = "rows contain text of control tokens; it is read as plain text"
-_BLOCK = 512  # rows encoded by one call: the tokenizer then works on all cores
+_BLOCK = 512  # rows encoded per call, so that the tokenizer uses all cores
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation by the chat template; `shielded` is it once more if its content spells control tokens."""
+    """Conversation rendered by the chat template.
+
+    `shielded` is the same with placeholders, if its content spells control tokens.
+    """
 
     text: str
     shielded: str | None = None
@@ -30,12 +33,12 @@ class Rendered:
 class ChatFormat:
     """Renders conversations with a tokenizer's chat template and encodes them.
 
-    Prompt, and prompt with reply, are rendered once each; the first must be a token prefix of the second. The date is
-    fixed, or templates that write today's would give other tokens tomorrow. What spells a control token in a message is
-    encoded as plain text.
+    The prompt, and the prompt with the reply, are each rendered once; the first must be a token prefix of the second.
+    Templates see a fixed date, because today's date would change the tokens from day to day. Control tokens spelled in
+    a message are encoded as plain text.
 
     Raises:
-        UserError: at construction if the tokenizer has no chat template; later if the template refuses a conversation,
+        UserError: at construction if the tokenizer has no chat template; later if the template rejects a conversation,
             breaks the prefix, doubles BOS, or leaves the reply without an end-of-turn token.
     """
 
@@ -53,10 +56,10 @@ class ChatFormat:
         self.special = {index for index, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         self.control = ControlTokens(tokenizer, str(tokenizer.chat_template))
         self.end_tokens: set[int] = set()
-        self.keep_tail = False  # a reward model reads what plain transformers reads: all of the template
+        self.keep_tail = False  # True for reward models, which read the whole template, as plain transformers does
 
     def render(self, messages: Sequence[Message], reply: str | None = None) -> Rendered:
-        """The conversation with `reply`, or without one up to where it begins."""
+        """Render the conversation with `reply`, or, without a reply, up to the point where the reply would begin."""
         answer: list[Message] = [] if reply is None else [{"role": "assistant", "content": reply}]
         conversation = [*messages, *answer]
         if not any(self.control.found(message["content"]) for message in conversation):
@@ -71,7 +74,7 @@ class ChatFormat:
         return Rendered(self.control.plain(shielded), shielded)
 
     def for_server(self, rendered: Rendered) -> str:
-        """The text for a server with this tokenizer, which reads no control token in it but the template's."""
+        """Return the text for a server with this tokenizer; it reads only the template's control tokens as such."""
         return rendered.text if rendered.shielded is None else self.control.apart(rendered.shielded)
 
     def _apply(self, conversation: Sequence[Message], prompts: bool) -> str:
@@ -86,14 +89,14 @@ class ChatFormat:
             raise UserError(f"{self.name}: its chat template refuses the conversation ({words(reason)})") from error
 
     def encode_prompts(self, texts: Sequence[Rendered]) -> list[Array]:
-        """int32 ids of rendered prompts, each with the one BOS that the model expects."""
+        """Return the ids of rendered prompts, int32, each with the single BOS that the model expects."""
         encoded = self._encode(texts)
         for ids in encoded:
             self._check_bos(ids)
         return encoded
 
     def encode_replies(self, texts: Sequence[Rendered], prompts: Sequence[Array]) -> list[Array]:
-        """int32 ids that `texts` (prompt and reply) add to their prompts, up to and including the end-of-turn token."""
+        """Return the ids that `texts` (prompt and reply) add to their prompts, int32, up to the end-of-turn token."""
         replies = []
         for ids, prompt in zip(self._encode(texts), prompts, strict=True):
             if not np.array_equal(ids[: len(prompt)], prompt):
@@ -102,14 +105,14 @@ class ChatFormat:
         return replies
 
     def end_token(self) -> int:
-        """The token that ends an ordinary reply."""
+        """Return the token that ends an ordinary reply."""
         messages: list[Message] = [{"role": "user", "content": "Hello."}]
         (prompt,) = self.encode_prompts([self.render(messages)])
         (reply,) = self.encode_replies([self.render(messages, "Hello.")], [prompt])
         return int(reply[-1])
 
     def used_tokens(self) -> set[int]:
-        """The special tokens of an ordinary conversation."""
+        """Return the special tokens of an ordinary conversation."""
         text = self.render([{"role": "user", "content": "Hello."}], "Hello.")
         return self.special & {int(index) for index in self._encode([text])[0]}
 
@@ -120,13 +123,13 @@ class ChatFormat:
             raise self._unusable(f"gives a prompt with {count} BOS tokens instead of one")
 
     def _up_to_end(self, reply: Array) -> Array:
-        """Cut what the template writes after the last special token, which can only be white space."""
+        """Cut the text that the template writes after the last special token, which can only be white space."""
         last = next((index for index in range(len(reply) - 1, -1, -1) if int(reply[index]) in self.special), None)
         if last is None or self.tokenizer.decode(reply[last + 1 :]).strip():
             raise self._unusable("does not end a reply with a special token, so replies would never stop")
         self.end_tokens.add(int(reply[last]))
         kept = reply if self.keep_tail else reply[: last + 1]
-        return kept.copy()  # a view would keep the prompt in memory with every reply
+        return kept.copy()  # a view would keep each prompt in memory as well
 
     def _unusable(self, what: str) -> UserError:
         return UserError(
@@ -153,24 +156,24 @@ def tokenise(
     report: Callable[[str], None] = print,
     drop_bad: bool = False,
 ) -> list[Group]:
-    """Make Groups of `kind` "pairs" (two completions), "completions" (the first reply only, each once), "labelled", or
-    "prompts" (each once, without completions and with its messages).
+    """Make Groups of one `kind` from examples.
 
-    "labelled" takes pairs, whose chosen reply is good and whose rejected one is not, and single replies with a label.
+    "pairs": two completions, chosen first. "completions": the first reply only, duplicates removed. "labelled": pairs
+    (the chosen reply is good, the rejected one bad) and labelled single replies. "prompts": each prompt once, with its
+    messages only.
 
-    Rows longer than `max_length` are dropped or, with too_long="shorten", their replies cut (losing the end token).
+    Rows longer than `max_length` tokens are dropped; too_long="shorten" cuts their replies, which lose the end token.
 
     Raises:
-        UserError: if a row has no second reply where pairs are needed, or the template is unusable or refuses a row; with
-            `drop_bad` only if it refuses all of them.
+        UserError: for a missing second reply, an unusable template, or a rejected row (`drop_bad`: only if all are).
     """
     counts = Counter[str]()
     if kind == "completions":
         good = [example for example in examples if example.label is not False]
-        counts["rows dropped (their label says that the reply is a bad one)"] = len(examples) - len(good)
+        counts["rows dropped (their reply is labelled bad)"] = len(examples) - len(good)
         examples = good
         firsts = {(repr(example.prompt), example.replies[0]): example for example in reversed(examples)}
-        counts["rows dropped (their prompt and reply came before)"] = len(examples) - len(firsts)
+        counts["rows dropped (their prompt and reply repeat an earlier row)"] = len(examples) - len(firsts)
         examples = [replace(example, replies=example.replies[:1]) for example in reversed(firsts.values())]
     if kind == "prompts":
         examples = list({repr(example.prompt): replace(example, replies=[]) for example in reversed(examples)}.values())
@@ -204,7 +207,7 @@ class _Rendered:
 def _render(
     example: Example, chat: ChatFormat, kind: str, system_prompt: str | None, bad: list[str] | None
 ) -> _Rendered | None:
-    """The row's texts; of one that cannot be used None, once the reason stands in `bad`, if that is a list."""
+    """Return the row's texts; for an unusable row, append the reason to `bad` and return None, or raise if `bad` is None."""
     try:
         return _rendered(example, chat, kind, system_prompt)
     except UserError as error:
@@ -216,9 +219,11 @@ def _render(
 
 def _rendered(example: Example, chat: ChatFormat, kind: str, system_prompt: str | None) -> _Rendered:
     if kind == "pairs" and len(example.replies) < 2:
-        raise UserError(f"{example.where}: has one reply and no pair; use algo=sft, or data with chosen and rejected")
+        raise UserError(
+            f"{example.where}: has only one reply, not a pair; use algo=sft, or data with chosen and rejected"
+        )
     if kind == "labelled" and len(example.replies) < 2 and example.label is None:
-        raise UserError(f"{example.where}: has one reply and no label; add label: true or false, or give pairs")
+        raise UserError(f"{example.where}: has only one reply and no label; add label: true or false, or give pairs")
     messages = with_system_prompt(example.prompt, system_prompt)
     try:
         whole = [chat.render(messages, reply) for reply in example.replies]
@@ -228,7 +233,7 @@ def _rendered(example: Example, chat: ChatFormat, kind: str, system_prompt: str 
 
 
 def with_system_prompt(prompt: list[Message], system_prompt: str | None) -> list[Message]:
-    """The prompt with this system message, if one is given and it has none of its own."""
+    """Return the prompt with this system message, unless it has one of its own or none is given."""
     if system_prompt is None or prompt[0]["role"] == "system":
         return prompt
     return [{"role": "system", "content": system_prompt}, *prompt]
@@ -258,7 +263,7 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
 
 
 def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, counts: Counter[str]) -> bool:
-    """Whether to keep the group, cut to `max_length` if it may be shortened; counts what it does."""
+    """Return True if the group is kept, cut to `max_length` if `too_long` allows it; count dropped and shortened rows."""
     room = max_length - len(group.prompt_ids)
     if room < 1 or len(group.prompt_ids) > max_prompt_length:
         counts["rows dropped (prompt too long)"] += 1
@@ -271,7 +276,7 @@ def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, 
     for completion in group.completions:
         completion.ids = completion.ids[:room]
     if len({completion.ids.tobytes() for completion in group.completions}) < len(group.completions):
-        counts["rows dropped (the same once shortened)"] += 1
+        counts["rows dropped (their replies are the same once shortened)"] += 1
         return False
     counts["rows shortened to max_length"] += 1
     return True

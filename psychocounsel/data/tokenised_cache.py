@@ -1,4 +1,4 @@
-"""Tokenised data on disk, shared by the processes and jobs that read the same: one tokenises, the others wait and load."""
+"""Disk cache of tokenised data: one process tokenises, and all processes and jobs with the same data load the result."""
 
 import contextlib
 import hashlib
@@ -32,12 +32,18 @@ from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import file_mode, make_shared
 
 Report = Callable[[str], None]
-Parts = tuple[list[Group], list[Group]]  # training and held-out
+Parts = tuple[list[Group], list[Group]]  # training and held-out groups
 
 ENTRY = re.compile(r"[0-9a-f]{32}\.groups")
-_IRRELEVANT = ("name", "license", "confidential", "allowed_hosts", "balance")  # keys of data that change no tokens
+_IRRELEVANT = (
+    "name",
+    "license",
+    "confidential",
+    "allowed_hosts",
+    "balance",
+)  # keys of `data` that do not affect tokens
 _POLL_SECONDS = 0.3
-_PATIENCE_SECONDS = 5.0  # a shorter wait is not worth a word
+_PATIENCE_SECONDS = 5.0  # shorter waits are not reported
 
 
 def _home(cache: str | Path) -> Path:
@@ -51,7 +57,7 @@ def _lock_of(entry: Path) -> Path:
 def through_cache(
     config: DictConfig, chat: ChatFormat, kind: str, report: Report, make: Callable[[DictConfig, Report], Parts]
 ) -> Parts:
-    """What `make(config, report)` gives and reports, from the cache if it was made before; else kept there.
+    """Return the result of `make(config, report)`, and repeat its report, from the cache; call it and store it if missing.
 
     Raises:
         UserError: as `make` does.
@@ -66,7 +72,7 @@ def through_cache(
         make_shared(entry.parent)
         found = _load(entry, lock, report)
     except (OSError, Foreign) as error:
-        reason = getattr(error, "strerror", None) or "it is none of our files"
+        reason = getattr(error, "strerror", None) or "it is not a file of this cache"
         report(f"{entry}: cannot be used ({reason}); tokenising without it")
         return make(config, report)
     if found is None:
@@ -82,7 +88,7 @@ def through_cache(
 
 
 def _load(entry: Path, lock: Lock, report: Report) -> tuple[dict[str, Any], Parts] | None:
-    """The entry once it is whole; None, with the lock taken, where this process is to make it."""
+    """Return the entry once it is complete; None, with the lock held, if this process must make it."""
     started, told = time.monotonic(), False
     while True:
         with contextlib.suppress(FileNotFoundError, Damaged):
@@ -94,7 +100,7 @@ def _load(entry: Path, lock: Lock, report: Report) -> tuple[dict[str, Any], Part
             told = True
         time.sleep(_POLL_SECONDS)
     try:
-        found = _read(entry)  # made between our look and our lock
+        found = _read(entry)  # another process may have made it before we took the lock
     except FileNotFoundError:
         return None
     except Damaged:
@@ -112,7 +118,7 @@ def _read(entry: Path) -> tuple[dict[str, Any], Parts]:
     if about.get("key") != entry.stem:
         raise Foreign
     with contextlib.suppress(OSError):
-        os.utime(entry)  # when it was last used
+        os.utime(entry)  # the time of last use
     train, held_out = (
         unflatten({name.removeprefix(part): array for name, array in arrays.items() if name.startswith(part)})
         for part in ("train.", "held_out.")
@@ -140,17 +146,17 @@ def _make_and_keep(
     named = zip(("train.", "held_out."), map(flatten, parts), strict=True)
     arrays = {part + name: array for part, flat in named for name, array in flat.items()}
     try:
-        write_blob(entry, about, arrays, file_mode(private_mask(config, entry.parent)))  # it holds texts
+        write_blob(entry, about, arrays, file_mode(private_mask(config, entry.parent)))  # because it holds texts
     except OSError as error:
-        report(f"{entry}: cannot be written ({error.strerror}), so what was tokenised is not kept")
+        report(f"{entry}: cannot be written ({error.strerror}), so the tokenised data are not cached")
     return parts
 
 
-# -- what an entry depends on
+# -- the key of an entry
 
 
 def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
-    """A hash of everything that decides the groups; None where that cannot be told."""
+    """Return a hash of everything that determines the groups; None if that is unknown."""
     backend = getattr(chat.tokenizer, "backend_tokenizer", None)
     if backend is None or any(_unpinned(config)):
         return None
@@ -160,7 +166,7 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
             return None
         contents = [content_id(_common(files), files, config.paths.cache) for files in found]
     except OSError:
-        return None  # loading says it better
+        return None  # loading reports it more clearly
     settings: Any = OmegaConf.to_container(config.data)
     identity = {
         "code": code_id(*_code(config.data)),
@@ -177,7 +183,7 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
 
 
 def _files(data: DictConfig) -> list[Sequence[Path]] | None:
-    """The files that are read for each path; None where the source does not say."""
+    """Return the files that are read for each path; None if the source does not name them."""
     source = source_of(data)
     found = [source.files(path) for path in paths_of(data)]
     known = [[*files] for files in found if files is not None]
@@ -189,7 +195,7 @@ def _common(files: Sequence[Path]) -> Path:
 
 
 def _code(settings: DictConfig) -> set[Path]:
-    """The files of code that read rows and tokenise them, those of a source of the user's own included."""
+    """Return the code files that read and tokenise rows, including the classes of a user's own source."""
     ours = {file for room in (data, counsel) for file in Path(room.__path__[0]).rglob("*.py")}
     classes: list[type] = [each for each in type(source_of(settings)).__mro__ if issubclass(each, Source)]
     return ours | {Path(inspect.getfile(each)) for each in classes}
@@ -202,7 +208,7 @@ def _unpinned(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
 
 
 def _pinned(config: DictConfig) -> DictConfig:
-    """The configuration with the commits that its datasets of the hub have now, as far as they can be told."""
+    """Return the configuration with the present commits of its hub datasets, as far as they can be determined."""
     found = {key: _commit(source) for source, key in _unpinned(config)}
     config = deepcopy(config) if found else config
     for key, commit in found.items():
@@ -219,7 +225,7 @@ def _commit(source: HubSource) -> str | None:
             return hub.look_up(source).commit
         commit = Path(hub.dataset_location(source.id, source.revision)).name  # .../snapshots/COMMIT
     except (UserError, OSError):
-        return None  # loading says it better
+        return None  # loading reports it more clearly
     return commit if COMMIT.fullmatch(commit) else None
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,24 +35,32 @@ class NonFiniteBatch(Exception):
 
 @dataclass
 class Tallied:
-    """A term's sum over the groups seen so far, the count of its unit among them, and its weight in the loss."""
+    """A term's sum over the groups seen so far, the count of its unit among them, and its weight in the loss.
+
+    `by_group` holds the sum and the count of each group in an evaluation, if the term says its summands.
+    """
 
     sum: float
     count: int
     weight: float
+    by_group: list[tuple[float, int]] = field(default_factory=list)
 
     def __add__(self, other: "Tallied") -> "Tallied":
-        return Tallied(self.sum + other.sum, self.count + other.count, self.weight)
+        return Tallied(self.sum + other.sum, self.count + other.count, self.weight, [*self.by_group, *other.by_group])
 
 
 @dataclass
 class _Part:
-    """What a micro-batch came to: name, unit and weight of each term, their sums float64[terms], scores by group number."""
+    """What a micro-batch came to: name, unit and weight of each term, their sums float64[terms].
+
+    `scores` and `by_group`, the sum of each term that says its summands, are by group number, in evaluations alone.
+    """
 
     groups: list[Group]
     terms: list[tuple[str, str, float]]
     sums: torch.Tensor
     scores: dict[int, np.ndarray]
+    by_group: dict[int, dict[str, float]]
 
 
 T = TypeVar("T")
@@ -134,7 +142,12 @@ class Stepper:
             self._check_units(terms, counts)
             if train:
                 self._backward(terms, counts, batch.weight, lane, idle)
-            return self._part(members, batch, terms, None if train else outputs.scores)
+            part = self._part(members, batch, terms, None if train else outputs.scores)
+            if not train:
+                part.by_group = dict(
+                    zip(members, _sums_by_group(terms, batch), strict=False)
+                )  # a filler has no members
+            return part
 
         with torch.set_grad_enabled(train):
             parts = self._each(groups, run)
@@ -148,8 +161,19 @@ class Stepper:
         if not math.isfinite(loss := metrics_of(tally)["loss"]):
             bad = [group for part in parts if not part.sums.isfinite().all() for group in part.groups]
             raise NonFiniteBatch(f"the loss is {loss}", bad)
+        if train:
+            return tally, []
+        self._note_groups(tally, parts, groups)
         scores = {index: row for part in parts for index, row in part.scores.items()}
-        return tally, [] if train else self._gather(scores, len(groups))
+        return tally, self._gather(scores, len(groups))
+
+    def _note_groups(self, tally: Tally, parts: Sequence[_Part], groups: Sequence[Group]) -> None:
+        """Give each term of `tally` what it is made of: sum and count of each of `groups`."""
+        sums = self._gather({index: row for part in parts for index, row in part.by_group.items()}, len(groups))
+        counts = [global_counts([tuple(len(c.ids) for c in group.completions)]) for group in groups]
+        units = {name: unit for name, unit, _ in parts[0].terms}
+        for name in sums[0] if sums else ():
+            tally[name].by_group = [(row[name], count[units[name]]) for row, count in zip(sums, counts, strict=True)]
 
     def rehearse(self, batches: Sequence[Batch]) -> None:
         """Run a batch of each lane forward, backward and through the optimizers of all engines, with no effect but memory used.
@@ -181,7 +205,7 @@ class Stepper:
         sums = torch.stack([terms[name].sum.detach().double() for name in names]) * batch.weight
         rows = [] if scores is None else map(np.concatenate, self.main.module.pieces(scores, batch))
         kinds = [(name, terms[name].unit, terms[name].weight) for name in names]
-        return _Part(batch.groups, kinds, sums, dict(zip(members, rows, strict=False)))
+        return _Part(batch.groups, kinds, sums, dict(zip(members, rows, strict=False)), {})
 
     def _forward(self, batch: Batch, lane: int, idle: Collection[str]) -> Outputs:
         is_policy = self.algorithm.needs.main == "policy"
@@ -254,6 +278,15 @@ class Stepper:
             mine = {index: pieces for part in self._each(some, run) for index, pieces in part.items()}
             found += self._gather(mine, len(some))
         return found
+
+
+def _sums_by_group(terms: dict[str, Term], batch: Batch) -> Iterator[dict[str, float]]:
+    """The sums of the terms that say their summands, for each group of the batch."""
+    known = {name: term.each.detach().double().cpu().numpy() for name, term in terms.items() if term.each is not None}
+    ends = np.cumsum([0, *(len(group.completions) for group in batch.groups)])
+    for number in range(len(batch.groups)):
+        rows = {len(batch.groups): slice(number, number + 1), int(ends[-1]): slice(ends[number], ends[number + 1])}
+        yield {name: float(values[rows[len(values)]].sum()) for name, values in known.items() if len(values) in rows}
 
 
 def save_rows(path: Path, groups: Sequence[Group]) -> Path:

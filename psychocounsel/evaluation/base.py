@@ -1,6 +1,6 @@
-"""The contract of the group `evaluation`: what `psychocounsel.evaluate` measures. Imports no torch.
+"""Base class of all evaluations (config group `evaluation`), which `psychocounsel.evaluate` runs. Imports no torch.
 
-A YAML file of `conf/evaluation` names a dataclass that derives from Evaluation; its fields are the keys of `evaluation.*`.
+A YAML file in `conf/evaluation` names a dataclass that derives from Evaluation; its fields are the keys of `evaluation.*`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Evaluation(GroupSettings):
-    """What is measured.
+    """Settings of one evaluation, and the methods that check, forecast and run it.
 
     Attributes:
-        schema: the dataclass of the command's keys besides its groups.
-        sections: those of conf/evaluate.yaml that only some evaluations read, and this one does.
-        metric: the figure of summary.json that a sweep is ranked by.
-        instead_of_data: what an evaluation reads in the place of `data`, whose keys it then refuses; "" where it reads them.
+        schema: the dataclass of the command's keys that belong to no config group.
+        sections: optional sections of conf/evaluate.yaml that this evaluation reads.
+        metric: the metric in summary.json by which a sweep ranks its runs.
+        instead_of_data: name of the input that replaces `data`; keys of `data` are then rejected. "" if `data` is read.
     """
 
     config_group: ClassVar[str] = "evaluation"
@@ -41,42 +41,43 @@ class Evaluation(GroupSettings):
 
     @abstractmethod
     def work(self, run: Run, bar: Bar) -> int:
-        """Measure in the worker process; returns its exit code. `bar` shows how far a loop is.
+        """Run the evaluation in the worker process and return its exit code. `bar` shows the progress of a loop.
 
         Raises:
-            UserError: for what cannot be measured.
+            UserError: if the evaluation is impossible.
         """
 
     def process_count(self, config: DictConfig) -> int | None:
-        """How many processes work together; None: as many as the cluster says."""
+        """Return the number of processes that the evaluation needs; None: the cluster's setting applies."""
         return None
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        """Hold a checked configuration against its directory, on submission. Default: everything fits.
+        """On submission, check that a valid configuration fits its run directory. Default: accept everything.
 
         Raises:
-            UserError: for what cannot work, with what to type instead.
+            UserError: if the run cannot work; the message says what to type instead.
         """
 
     def nothing_due(self, config: DictConfig) -> bool:
-        """Whether a finished directory holds all that `config` asks for. Default: it does."""
+        """Return True if a finished run directory already holds every result of `config`. Default: True."""
         return True
 
     def forecast(self, config: DictConfig) -> list[str]:
-        """Lines of a dry run: what would be asked of language models. Default: nothing."""
+        """Return the lines that a dry run prints about requests to language models. Default: no lines."""
         return []
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...] | None:
-        """The names of the run's metrics in summary.json, * for what the data name. Default, None: not known beforehand.
+        """Return the names of the run's metrics in summary.json; `*` matches a part that the data name.
 
-        A subclass with a `work` or a `course` of its own says its own names, or none are known.
+        Default: None, because the names are not known before the run. A subclass that defines its own `work` or `course`
+        must define its own names, too; otherwise they count as unknown.
         """
         return None
 
     def unused_sections(self, config: DictConfig) -> dict[str, str]:
-        """Sections of the command's configuration that nothing reads with these settings, each with the reason."""
+        """Return the sections of the configuration that have no effect with these settings, each with the reason."""
         return {}
 
     def unused(self, config: Any = None) -> dict[str, str]:
-        """Keys that nothing reads with these settings, each with the reason."""
+        """Return the keys that have no effect with these settings, each with the reason."""
         return {}

@@ -1,4 +1,7 @@
-"""Evaluations that work in steps: contestants reply, models judge, figures follow; a journal keeps every answer."""
+"""Base class of evaluations in steps: contestants write replies, models judge them, the last step computes figures.
+
+A journal keeps every answer of a model.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
 REPLIES = "psychocounsel.evaluation.contestants.step"
-# Besides an evaluation's own folder, the code that figures are computed by (Course.code).
+# Code that computes figures, in addition to an evaluation's own folder (Course.code).
 COMPUTED_BY = (
     *("evaluation/statistics/*.py", "evaluation/judging/judge_warnings.py", "metrics/*.py", "counsel/*.py"),
     *("asking/refusals.py", "data/selection/shared_text.py"),
@@ -45,14 +48,17 @@ READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", 
 
 @dataclass(kw_only=True)
 class SteppedEvaluation(Evaluation):
-    """A subclass sets `course`, whose last step returns the run's metrics under `metrics`, and says what it asks."""
+    """Evaluation whose `course` lists its steps; the last step returns the run's metrics under the key `metrics`."""
 
     schema: ClassVar[type] = ContestConfig
     course: ClassVar[Course[EvaluationDir]]
 
     @abstractmethod
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
-        """Lines of a dry run; `context.files` is a draft, so tables may be written there."""
+        """Return the lines that a dry run prints for the steps that are `due`.
+
+        `context.files` is a draft directory, so the method may write tables there.
+        """
 
     def work(self, run: Run, bar: Bar) -> int:
         showing = Showing(run.write_state, run.say)
@@ -63,7 +69,7 @@ class SteppedEvaluation(Evaluation):
             with in_the_users_words(build(run.config, "contestants").settings):
                 figures = run_steps(self.course, context, showing.begin)
             for path in context.files.shards.glob("*/*.parquet"):
-                path.unlink()  # the tables of the whole have the same texts
+                path.unlink()  # the merged tables hold the same texts
             run.say(f"written to {run.dir}")
             metrics: dict[str, Any] = figures.get(self.course.steps[-1], {}).get("metrics", {})
             return metrics
@@ -71,14 +77,19 @@ class SteppedEvaluation(Evaluation):
         return work_in_steps(run, context.files, do, lambda: self.ending(context))
 
     def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:
-        """Exit code of a run whose steps are done, and its status in summary.json. Default: 0 and finished; gates decide here."""
+        """Return the exit code of a run whose steps are done, and its status for summary.json.
+
+        Default: 0 and `finished`. The gate evaluation overrides this with its decision.
+        """
         return DONE, FINISHED
 
     def process_count(self, config: DictConfig) -> int:
-        """One: a model in process uses all GPUs of its job."""
+        """Return 1, because a model in this process uses all GPUs of its job."""
         cluster = config.cluster
         if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
-            raise UserError(f"cluster.processes, cluster.nodes: evaluation={self.name} runs one process a job")
+            raise UserError(
+                f"cluster.processes, cluster.nodes: evaluation={self.name} runs one process per job; set both to 1"
+            )
         cluster.processes = 1
         return 1
 
@@ -87,7 +98,7 @@ class SteppedEvaluation(Evaluation):
         before = OmegaConf.select(read_config(run_dir), "evaluation.name") if has_config(run_dir) else self.name
         if before != self.name:
             raise UserError(
-                f"run_dir={run_dir}: holds evaluation={before}; give evaluation={self.name} another run_dir"
+                f"run_dir={run_dir}: holds evaluation={before}; choose another run_dir for evaluation={self.name}"
             )
         due = {each.step for each in self.planned(config) if each.due}
         asking = {group for step in due for group in self.course.models(config, step)}
@@ -99,11 +110,11 @@ class SteppedEvaluation(Evaluation):
         return not any(each.due for each in self.planned(config))
 
     def planned(self, config: DictConfig) -> list[Planned]:
-        """The steps that a checked configuration asks for, each due or done in its directory."""
+        """Return the steps of a checked configuration; each is marked as due or as done in the run directory."""
         return planned(self.course, config, directory(config))
 
     def shared_steps(self, config: DictConfig) -> list[str]:
-        """The steps that shards can do: those that ask models."""
+        """Return the steps that can be split into shards: the steps that ask models."""
         return [step for step in asked_steps(self.course, config) if self.course.models(config, step)]
 
     def forecast(self, config: DictConfig) -> list[str]:
@@ -111,19 +122,19 @@ class SteppedEvaluation(Evaluation):
 
         due = {each.step for each in self.planned(config) if each.due}
         if not due:
-            return ["nothing is due: every step is done"]
+            return ["all steps are done: there is nothing to do"]
         with draft_of(EvaluationDir(Path(config.run_dir))) as draft:
             return self.to_ask(StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due)
 
 
 def directory(config: DictConfig) -> EvaluationDir:
-    """The files that a job works on: of the evaluation, or of its shard, which lies in `RUN/shards/`."""
+    """Return the directory that a job works in: the run directory, or the shard's folder in `RUN/shards/`."""
     path = Path(config.run_dir)
     return EvaluationDir(path) if config.share is None else EvaluationDir(path.parent.parent).shard(config.share)
 
 
 def source_marks(config: DictConfig) -> dict[str, Any]:
-    """Size and time of change of the files that speeches are read from; {} if one is not there any more."""
+    """Return [size, modification time in ns] of each file that speeches are read from; {} if a file no longer exists."""
     found: dict[str, Any] = {}
     try:
         for path in _sources(config):
@@ -140,7 +151,10 @@ def _sources(config: DictConfig) -> Iterator[Path]:
 
 
 def replies_to_ask(context: StepContext[EvaluationDir], speeches: Any = None) -> list[str]:
-    """Lines of a dry run about the step `replies`; it writes the draft's speeches, by default those of `data`."""
+    """Return the lines that a dry run prints about the step `replies`.
+
+    The function writes the speeches to the draft directory; by default, they are read from `data`.
+    """
     from psychocounsel.evaluation.contestants import step
 
     step.write_speeches(context, speeches or step.evaluation_speeches)
@@ -148,5 +162,5 @@ def replies_to_ask(context: StepContext[EvaluationDir], speeches: Any = None) ->
 
 
 def models_of(config: DictConfig, groups: tuple[str, ...]) -> dict[str, list[LanguageModel]]:
-    """The models of each of `groups`, by its name."""
+    """Return the language models of each config group in `groups`, by the group's name."""
     return {group: build(config, group).models() for group in groups}

@@ -1,4 +1,4 @@
-"""Limits that an evaluation of the policy's own replies must keep: the keys of `guard`."""
+"""Limits of `guard`: bounds on evaluations of the policy's replies."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Exceeded:
-    """A limit `guard.<name>` that an evaluation does not keep, with what was measured."""
+    """Limit `guard.<name>` that an evaluation exceeds, with the measured value."""
 
     name: str
     measured: float
     limit: float
 
     def __str__(self) -> str:
-        return f"{_MEASURES[self.name].title} is {self.measured:.3g}, and guard.{self.name}={self.limit:g}"
+        return f"{_MEASURES[self.name].title} is {self.measured:.3g}, but the limit is guard.{self.name}={self.limit:g}"
 
 
 @dataclass(frozen=True)
 class _Measure:
     title: str
-    of: Callable[[Figures, Figures], float]  # an evaluation, and the one before training
+    of: Callable[[Figures, Figures], float]  # arguments: this evaluation, and the one before training
 
 
 def _length_ratio(now: Figures, before: Figures) -> float:
-    """How many times longer, or shorter, replies are than before training."""
+    """Return the ratio of the mean lengths now and before training, whichever way it is above 1."""
     lengths = now["eval/length"], before["eval/length"]
     return max(lengths) / min(lengths)
 
@@ -43,14 +43,15 @@ LIMITS = tuple(_MEASURES)
 
 
 def set_limits(guard: DictConfig) -> dict[str, float]:
-    """The limits of `guard` that are given, by name."""
+    """Return the limits that are set in `guard`, by name."""
     return {name: float(guard[name]) for name in LIMITS if guard[name] is not None}
 
 
 def exceeded(evaluation: Figures, before: Figures, guard: DictConfig) -> list[Exceeded]:
-    """The limits of `guard` that `evaluation`, with the keys of `reply_metrics` under `eval/`, does not keep.
+    """Return the limits of `guard` that `evaluation` exceeds.
 
-    `before` is the evaluation before training, with which the length and the reward are compared.
+    `evaluation` has the keys of `reply_metrics` under `eval/`. `before` is the evaluation before training, against
+    which length and reward are compared.
     """
     found = [Exceeded(name, _MEASURES[name].of(evaluation, before), limit) for name, limit in set_limits(guard).items()]
-    return [each for each in found if not each.measured <= each.limit]  # so that NaN keeps no limit
+    return [each for each in found if not each.measured <= each.limit]  # NaN must count as exceeded

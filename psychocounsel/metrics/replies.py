@@ -1,4 +1,4 @@
-"""Figures of replies that a policy wrote."""
+"""Metrics of replies that a policy wrote."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,16 +6,48 @@ from collections.abc import Sequence
 import numpy as np
 
 from psychocounsel.data.group import Array, Group
+from psychocounsel.metrics.stats import mean_intervals
 
 _GRAM = 4
+_SHARES = ("unfinished",)  # figures that are 0 or 1 for each reply
 
 
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
-    """Means over all replies of `groups`, as `<prefix>/<name>`.
+    """Return means over all replies of `groups`, as `<prefix>/<name>`, of the figures of `reply_figures`."""
+    figures = reply_figures(groups, reference)
+    return {f"{prefix}/{name}": float(np.mean(values)) for name, values in figures.items()}
 
-    reward, and reward_<member> where several reward models gave it; length in tokens; unfinished, the share that was cut;
-    repetition, the share of a reply's runs of four tokens that it has before; with the `reference` log-probabilities kl,
-    the sum over a reply's tokens of log pi - log ref.
+
+def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
+    """Return the 95 % interval over prompts of each figure of `reply_metrics`, as `<prefix>/<name>_low` and `_high`.
+
+    A single prompt has no spread, so it gets no intervals.
+    """
+    figures = reply_figures(groups, reference)
+    prompts: dict[bytes, int] = {}
+    numbers = [
+        prompts.setdefault(group.prompt_ids.tobytes(), len(prompts)) for group in groups for _ in group.completions
+    ]
+    if not figures or len(prompts) < 2:
+        return {}
+    shares = np.array([name in _SHARES for name in figures])
+    rows = mean_intervals(np.array([*figures.values()], np.float64).T, np.array(numbers), shares=shares)
+    return {
+        f"{prefix}/{name}_{end}": float(value)
+        for name, pair in zip(figures, rows, strict=True)
+        for end, value in zip(("low", "high"), pair, strict=True)
+    }
+
+
+def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) -> dict[str, list[float]]:
+    """Return the figures of each reply, by name; empty without replies.
+
+    `reward`: the reply's reward, and `reward_<member>` for each member of an ensemble of reward models.
+    `length`: number of tokens.
+    `unfinished`: 1 if the reply was cut at the length limit, otherwise 0.
+    `repetition`: see the function of this name.
+    `kl`: sum over tokens of log pi - log ref [nats]; only with `reference`, log-probabilities float32[len] for each
+    reply of each group.
     """
     replies = [completion for group in groups for completion in group.completions]
     if not replies:
@@ -34,10 +66,13 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
             float((reply.logprobs - values).sum()) if reply.logprobs is not None else 0.0
             for reply, values in zip(replies, flat, strict=True)
         ]
-    return {f"{prefix}/{name}": float(np.mean(values)) for name, values in figures.items()}
+    return figures
 
 
 def repetition(ids: Sequence[int]) -> float:
-    """The share of the runs of four tokens in `ids` that came before in it; 0 if it is shorter than five."""
+    """Return the share of four-token runs in `ids` that repeat an earlier run; 0 for fewer than five tokens.
+
+    1 - (number of distinct runs) / (number of runs), in [0, 1].
+    """
     runs = [tuple(ids[start : start + _GRAM]) for start in range(len(ids) - _GRAM + 1)]
     return 1 - len(Counter(runs)) / len(runs) if len(runs) > 1 else 0.0

@@ -1,4 +1,4 @@
-"""A few of the policy's replies for people to read, as Markdown."""
+"""Markdown page with a few of the policy's replies for people to read."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from psychocounsel.data.group import Completion, Group
 
 
 def sample_page(groups: Sequence[Group], count: int, title: str) -> str:
-    """The first `count` of the scored `groups`, each with its prompt, its best reply and, if it has several, its worst."""
+    """Return a page with the first `count` of the scored `groups`: prompt, best reply and, of several replies, the worst."""
     parts = [f"# {title}"]
     for group in groups[:count]:
         ranked = sorted(group.completions, key=lambda reply: -(reply.reward or 0.0))

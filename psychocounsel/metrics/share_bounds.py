@@ -1,4 +1,7 @@
-"""One-sided bounds of a share, and of the difference of two paired shares; counts may be fractions (means of clusters)."""
+"""One-sided confidence bounds of a share and of the difference of two paired shares.
+
+Counts may be fractions, because a cluster of cases may contribute its mean.
+"""
 
 from collections.abc import Callable
 
@@ -8,11 +11,12 @@ LEVEL = 0.95
 
 
 def upper_bound(failures: float, cases: float, level: float = LEVEL) -> float:
-    """The one-sided exact upper bound of a failure rate (Clopper and Pearson 1934); 1 without a case.
+    """Return the one-sided exact upper bound of a failure rate (Clopper and Pearson 1934); 1 without cases.
 
-    `failures` may be the sum of values between 0 and 1 of independent clusters: the quantile of the beta distribution then
-    interpolates between whole counts. Values within [0, 1] vary less than failures of the same rate that are 0 or 1, so the
-    bound keeps its level (docs/gate.md says how that was checked).
+    The bound is the `level` quantile of the beta distribution with parameters failures + 1 and cases - failures.
+    `failures` may be the sum of values in [0, 1] of independent clusters; the quantile then interpolates between whole
+    counts. Such values vary less than failures of the same rate that are 0 or 1, so the bound keeps its level
+    (docs/gate.md describes the check).
     """
     from scipy.stats import beta
 
@@ -20,14 +24,20 @@ def upper_bound(failures: float, cases: float, level: float = LEVEL) -> float:
 
 
 def lower_bound(failures: float, cases: float, level: float = LEVEL) -> float:
-    """The one-sided exact lower bound of a failure rate; as `upper_bound` of the cases without failure."""
+    """Return the one-sided exact lower bound of a failure rate: 1 - `upper_bound` of the cases without failure."""
     return 1 - upper_bound(cases - failures, cases, level)
 
 
 def tango(worse: np.ndarray, better: np.ndarray, items: float, margin: float) -> np.ndarray:
-    """Tango's (1998) score of the hypothesis that the share of `worse` less that of `better` cases is `margin`.
+    """Return Tango's (1998) score statistic for the hypothesis share(worse) - share(better) = `margin`.
 
-    Where the variance under the hypothesis is 0, the score is 0 for the observed difference and else infinite.
+    If the variance under the hypothesis is 0, the score is 0 at the observed difference and otherwise infinite.
+
+    Args:
+        worse: number of items that got worse.
+        better: number of items that got better.
+        items: number of all paired items.
+        margin: hypothetical difference.
     """
     linear = -worse - better + (2 * items - worse + better) * margin
     root = np.sqrt(np.maximum(linear**2 + 8 * items * better * margin * (1 - margin), 0))
@@ -39,12 +49,13 @@ def tango(worse: np.ndarray, better: np.ndarray, items: float, margin: float) ->
 
 
 def difference_upper(worse: float, better: float, items: float, level: float = LEVEL) -> float:
-    """The one-sided upper score bound of the share of `worse` less that of `better` cases (Tango 1998); 1 without a case.
+    """Return the one-sided upper score bound of share(worse) - share(better) (Tango 1998); 1 without cases.
 
-    It is the difference whose score is the quantile of the normal distribution. `worse` and `better` may be sums of the
-    positive, and of the negative, differences of clusters. The score bound alone is too low where nearly all differences are
-    of one sign (at 52 cases it fails in 7 % in the place of 5 %), so `upper_bound` of worse - better is its floor, unless this
-    is negative. Without a difference the two are z^2 / (n + z^2) and 1 - (1 - level)^(1/n).
+    The bound is the difference whose score equals the normal quantile of `level`, negated. `worse` and `better` may be
+    sums of the positive and of the negative differences of clusters. If nearly all differences have one sign, the score
+    bound alone is too low (at 52 cases it fails in 7 % instead of 5 %). Therefore the result is at least `upper_bound`
+    of worse - better, unless this difference is negative. With worse = better = 0 the score bound is z^2 / (n + z^2)
+    and the exact bound 1 - (1 - level)^(1/n).
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
@@ -63,12 +74,18 @@ def difference_upper(worse: float, better: float, items: float, level: float = L
 
 
 def difference_lower(worse: float, better: float, items: float, level: float = LEVEL) -> float:
-    """The one-sided lower score bound of the same difference; -1 without a case."""
+    """Return the one-sided lower score bound of share(worse) - share(better); -1 without cases.
+
+    The arguments are those of `difference_upper`.
+    """
     return -difference_upper(better, worse, items, level)
 
 
 def first_that_holds(holds: Callable[[int], bool], least: int, most: int) -> int | None:
-    """The smallest whole number between `least` and `most` for which `holds`, which holds for all larger ones; None: for none."""
+    """Return the smallest integer from `least` to `most` for which `holds` is True; None if none exists.
+
+    `holds` must be monotonic: once True, it stays True for all larger numbers.
+    """
     if least > most or not holds(most):
         return None
     while least < most:

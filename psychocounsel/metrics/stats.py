@@ -1,4 +1,4 @@
-"""Intervals for figures of data that come in clusters: several pairs share a prompt, so prompts are resampled."""
+"""Bootstrap intervals for clustered data: pairs may share a prompt, so whole prompts are resampled."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -12,10 +12,16 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of `statistic(rows)` over resampled clusters (Efron and Tibshirani 1993, ch. 13).
+    """Return the percentile interval of `statistic(rows)` over resampled clusters (Efron and Tibshirani 1993, ch. 13).
 
-    `clusters` names the cluster of each row; `statistic` gets row numbers, int64[n], a cluster's rows as often as it was
-    drawn. Samples for which it is NaN are left out; without a cluster the interval is NaN.
+    Samples for which the statistic is NaN are skipped. Without clusters the interval is NaN.
+
+    Args:
+        statistic: called with row numbers, int64[n]; a cluster's rows appear as often as the cluster was drawn.
+        clusters: the cluster of each row.
+        samples: number of resamples.
+        level: coverage of the interval.
+        seed: seed of the resampling.
     """
     members: dict[Hashable, list[int]] = {}
     for row, cluster in enumerate(clusters):
@@ -38,12 +44,21 @@ def mean_intervals(
     seed: int = 0,
     shares: bool | np.ndarray = False,
 ) -> np.ndarray:
-    """Percentile intervals of the means of the columns of `values`, over resampled clusters; float64[columns, 2].
+    """Return percentile intervals of the means of the columns of `values` over resampled clusters, float64[columns, 2].
 
-    `values`: float[rows, columns]; `clusters`: int[rows]. As `bootstrap`, from sums and sizes of clusters alone, so that many
-    rows and columns cost little; all columns see the same resamples. `shares` says, of all or each column, whether its values
-    lie between 0 and 1. Where all of such a column are 0, or all 1, every resample is the same and would promise certainty:
-    its interval then is the exact binomial one of as many trials as there are clusters (Clopper and Pearson 1934).
+    It agrees with `bootstrap`, but works on sums and sizes of clusters, so large tables cost little. All
+    columns see the same resamples.
+
+    If all values of a share are 0, or all are 1, every resample is the same and the interval would promise certainty.
+    Such a column gets the exact binomial interval with one trial per cluster (Clopper and Pearson 1934).
+
+    Args:
+        values: float[rows, columns].
+        clusters: int[rows], the cluster of each row.
+        samples: number of resamples.
+        level: coverage of the intervals.
+        seed: seed of the resampling.
+        shares: True for columns whose values lie in [0, 1]; one bool for all columns, or bool[columns].
     """
     _, rows = np.unique(clusters, return_inverse=True)
     count = int(rows.max()) + 1 if len(rows) else 0
@@ -52,7 +67,7 @@ def mean_intervals(
     sums = np.stack([np.bincount(rows, column, count) for column in values.T], axis=1)
     sizes = np.bincount(rows, minlength=count)
     rng, means = np.random.default_rng(seed), []
-    for start in range(0, samples, 100):  # a part of the resamples at a time: clusters may be many
+    for start in range(0, samples, 100):  # in blocks of resamples to limit memory, because there may be many clusters
         drawn = rng.multinomial(count, np.full(count, 1 / count), min(100, samples - start))
         means.append((drawn @ sums) / (drawn @ sizes)[:, None])
     found = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
@@ -60,3 +75,44 @@ def mean_intervals(
     found[(sums == sizes[:, None]).all(0) & shares] = edge, 1
     found[(sums == 0).all(0) & shares] = 0, 1 - edge
     return found
+
+
+def ratio_intervals(
+    sums: np.ndarray,
+    counts: np.ndarray,
+    clusters: np.ndarray,
+    weights: np.ndarray,
+    shares: np.ndarray,
+    samples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> np.ndarray:
+    """Return percentile intervals of the ratios sum/count of columns over resampled clusters, float64[columns + 1, 2].
+
+    The last row is the interval of the weighted sum of all ratios. As in `mean_intervals`, a share whose rows are all 0
+    or all 1 gets the exact binomial interval.
+
+    Args:
+        sums: float[rows, columns], numerators of the ratios.
+        counts: float[rows, columns], denominators of the ratios.
+        clusters: int[rows], the cluster of each row.
+        weights: float[columns], weights of the ratios in their sum.
+        shares: bool[columns], True for columns whose ratios lie in [0, 1].
+        samples: number of resamples.
+        level: coverage of the intervals.
+        seed: seed of the resampling.
+    """
+    _, rows = np.unique(clusters, return_inverse=True)
+    count = int(rows.max()) + 1
+    totals, sizes = (
+        np.stack([np.bincount(rows, column, count) for column in values.T], axis=1) for values in (sums, counts)
+    )
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
+    ratios = (drawn @ totals) / np.maximum(drawn @ sizes, 1)
+    ratios = np.column_stack([ratios, ratios @ weights])
+    found = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    edge = ((1 - level) / 2) ** (1 / count)
+    of_shares = found[:-1]
+    of_shares[(totals == sizes).all(0) & shares] = edge, 1
+    of_shares[(totals == 0).all(0) & shares] = 0, 1 - edge
+    return np.asarray(found)

@@ -1,4 +1,4 @@
-"""Win rate by a reward model: of two policies' replies to the same prompts, how often the first one's is the better."""
+"""Win rate by a reward model: how often the first of two policies has the better reply to the same prompt."""
 
 from collections.abc import Hashable, Sequence
 
@@ -13,14 +13,19 @@ def win_rate(
     prompts: Sequence[Hashable],
     samples: int = 1000,
 ) -> dict[str, float]:
-    """`win_rate` of the policy `mine` against `theirs`, with its 95 % interval, `win_rate_low` and `win_rate_high`.
+    """Return `win_rate` of the policy `mine` against `theirs`, with its 95 % interval (`win_rate_low`, `win_rate_high`).
 
-    `mine` and `theirs` hold the rewards of one or more replies to each of n prompts. A prompt's rate is the share of all
-    pairs of one reply each in which mine has the larger reward, ties half; the win rate is the mean over prompts. The
-    interval is by bootstrap over `prompts`, which name the prompt of each entry: entries of one prompt are drawn together.
+    A prompt's rate is the share of pairs (one reply of each policy) in which mine has the larger reward; a tie counts
+    half. The win rate is the mean over prompts. The interval comes from a bootstrap over prompts.
+
+    Args:
+        mine: rewards of one or more replies to each of n prompts.
+        theirs: the other policy's rewards for the same n prompts.
+        prompts: n names of prompts; entries with the same name are drawn together.
+        samples: number of bootstrap samples.
 
     Raises:
-        ValueError: if the two differ in their prompts, an entry has no replies, or a reward is NaN.
+        ValueError: if the numbers of prompts differ, an entry has no replies, or a reward is NaN.
     """
     if not len(mine) == len(theirs) == len(prompts):
         raise ValueError(f"rewards for {len(mine)} and {len(theirs)} prompts, of {len(prompts)}")

@@ -1,4 +1,4 @@
-"""HTTP exchanges that end: an answer has a largest size, and a latest time or a longest silence, whatever the server does."""
+"""Bounded HTTP exchanges: an answer has a largest size and a time limit or a longest silence, whatever the server does."""
 
 import contextlib
 import socket
@@ -13,20 +13,21 @@ import httpx
 from psychocounsel.errors import UserError
 from psychocounsel.settings.sections.server_access import proxy_of
 
-LONGEST_ANSWER = 64 << 20  # bytes; the longest ones hold the tokens of some hundred replies
-_SLOWEST_BYTES = 1e6  # per second, in which a request may be taken by the server
+LONGEST_ANSWER = 64 << 20  # bytes; the longest answers hold the tokens of several hundred replies
+_SLOWEST_BYTES = 1e6  # per second, at which a server must at least receive a request
 
 
 class TooLong(Exception):
-    """An answer of more than LONGEST_ANSWER bytes, or one that is compressed, which could become any size."""
+    """Error: an answer has more than LONGEST_ANSWER bytes, or is compressed and could expand to any size."""
 
 
 class Wire:
-    """Posts to servers from any number of threads; each keeps connections of its own, which its deadlines can end.
+    """Posts to servers from any number of threads; each thread has its own connections, which a deadline can close.
 
-    `seconds` is how long an exchange may take from its beginning to the last byte, beside what sending a long request takes.
-    With `from_last_byte` it is how long a server may be silent: each byte of an answer starts the time anew.
-    `connect` is how long a connection may take to be made. Requests go by the proxies of the environment, unless `direct`.
+    `seconds`: longest duration of an exchange, from its start to the last byte, in addition to the time for sending a
+    long request. With `from_last_byte` it is the longest silence of a server instead: each byte of an answer restarts
+    the time.
+    `connect`: longest time to open a connection [s]. `direct`: ignore the proxies of the environment.
     """
 
     def __init__(
@@ -44,12 +45,12 @@ class Wire:
         self._mine, self._all, self._lock = threading.local(), list[httpx.Client](), threading.Lock()
 
     def post(self, url: str, body: bytes) -> httpx.Response:
-        """The whole answer.
+        """Return the whole answer.
 
         Raises:
-            httpx.RequestError: if there is none, or not in time.
-            TooLong: if it is longer than LONGEST_ANSWER; the rest is not read.
-            UserError: if httpx knows no proxy of such a kind.
+            httpx.RequestError: if no answer arrives in time.
+            TooLong: if the answer is longer than LONGEST_ANSWER; the rest is not read.
+            UserError: if httpx does not support this kind of proxy.
         """
         deadline = _Deadline(self._streams())
         seconds = None if self._from_last_byte else self.seconds + len(body) / _SLOWEST_BYTES
@@ -61,9 +62,9 @@ class Wire:
 
     @contextlib.contextmanager
     def streaming(self, url: str, body: bytes) -> Iterator[tuple[httpx.Response, Iterator[bytes]]]:
-        """The head of an answer and its bytes as they come; the connection ends with the block.
+        """Yield the head of an answer and an iterator of its bytes as they arrive; the connection closes with the block.
 
-        `seconds` is the longest silence of the server, whatever `from_last_byte` says.
+        `seconds` is the longest silence of the server, whatever `from_last_byte` is.
 
         Raises:
             as `post`, also while the bytes are read.
@@ -76,7 +77,7 @@ class Wire:
             client.close()
 
     def _client(self, url: str) -> httpx.Client:
-        """This thread's client for the way to `url`; httpx does not look for proxies by itself."""
+        """Return this thread's client for `url`, with its proxy."""
         proxy = None if self._direct else proxy_of(url)
         clients: dict[tuple[str, str] | None, httpx.Client] = self._mine.__dict__.setdefault("clients", {})
         if proxy not in clients:
@@ -92,11 +93,11 @@ class Wire:
             return httpx.Client(**common, proxy=proxy, trust_env=False)
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             raise UserError(
-                f"{variable}: is no proxy that can be used; give http://HOST:PORT, or except the server by NO_PROXY"
+                f"{variable}: is not a usable proxy; give http://HOST:PORT, or exempt the server by NO_PROXY"
             ) from error
 
     def _streams(self) -> "weakref.WeakSet[Any]":
-        """The connections of this thread."""
+        """Return the connections of this thread."""
         if not hasattr(self._mine, "streams"):
             self._mine.streams = weakref.WeakSet()
         streams: weakref.WeakSet[Any] = self._mine.streams
@@ -105,23 +106,23 @@ class Wire:
 
 def _pieces(response: httpx.Response) -> Iterator[bytes]:
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        raise TooLong("answers with compressed data, which nobody asked for")
+        raise TooLong("answers with compressed data, which was not requested")
     size = 0
     for piece in response.iter_raw():
         size += len(piece)
         if size > LONGEST_ANSWER:
-            raise TooLong(f"answers with more than {LONGEST_ANSWER >> 20} MiB, the most that is read")
+            raise TooLong(f"answers with more than {LONGEST_ANSWER >> 20} MiB, the limit")
         yield piece
 
 
 class _Deadline:
-    """Ends the connections in `streams` when the time is over: time-outs of httpx begin anew with every byte."""
+    """Closes the connections in `streams` when the time is over, because httpx restarts its own time-outs with every byte."""
 
     def __init__(self, streams: "weakref.WeakSet[Any]") -> None:
         self._streams, self._over = streams, threading.Event()
 
     def see(self, event: str, info: dict[str, Any]) -> None:
-        """What httpx tells of an exchange: here the connections that it makes."""
+        """Collect the connections of an exchange from httpx's trace events."""
         stream = info.get("return_value")
         if hasattr(stream, "get_extra_info"):
             self._streams.add(stream)
@@ -130,7 +131,7 @@ class _Deadline:
 
     @contextlib.contextmanager
     def within(self, seconds: float | None) -> Iterator[None]:
-        """None: httpx's own time-outs, between two bytes, are the only ones."""
+        """Close the connections after `seconds`; with None only httpx's own time-outs between two bytes apply."""
         if seconds is None:
             yield
             return
@@ -144,11 +145,11 @@ class _Deadline:
                 raise
         finally:
             timer.cancel()
-        if self._over.is_set():  # an answer without a length looks whole when its connection ends
-            raise httpx.ReadTimeout(f"not whole after {seconds:.0f} s")
+        if self._over.is_set():  # an answer without a length looks complete when its connection closes
+            raise httpx.ReadTimeout(f"not complete after {seconds:.0f} s")
 
     def _end(self) -> None:
         self._over.set()
         for stream in [*self._streams]:
-            with contextlib.suppress(OSError):  # it has ended by itself
+            with contextlib.suppress(OSError):  # it has closed by itself
                 socket.socket.shutdown(stream.get_extra_info("socket"), socket.SHUT_RDWR)

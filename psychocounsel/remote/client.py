@@ -1,4 +1,4 @@
-"""The one HTTP client: JSON requests to one or several servers that give the same answers."""
+"""HTTP client of all rooms: sends JSON requests to one or several servers that give the same answers."""
 
 import random
 import threading
@@ -14,35 +14,39 @@ from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.remote.server_pool import Addresses, NoServerLeft
 
 T = TypeVar("T")
-Read = Callable[[Any, Any], T]  # of an answer, and the payload that it answers
+Read = Callable[[Any, Any], T]  # arguments: the parsed answer, and the payload that it answers
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts: doubled each time
-_LONGEST_WAIT = 300.0  # a server that asks for more by Retry-After counts as failed
-_FEW_FAILURES = 4  # one after another, of an address, before others take over
-_FEW_RETRIES = 2  # where another server can take over, or nothing has begun yet
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts, doubled each time
+_LONGEST_WAIT = 300.0  # seconds; a server that asks for more by Retry-After counts as failed
+_FEW_FAILURES = 4  # consecutive failures of an address before others take over
+_FEW_RETRIES = 2  # if another server can take over, or work has not started yet
 
 
 class Unusable(UserError):
-    """A server's answer is of another form than is asked for."""
+    """Error: a server's answer does not have the expected form."""
 
 
 class Unanswered(UserError):
-    """One request has no answer after all attempts, while others are answered."""
+    """Error: one request has no answer after all attempts, while others are answered."""
 
 
 class Client:
-    """Posts JSON to `addresses`, spread over all of them, with at most `concurrency` requests under way.
+    """Posts JSON to `addresses`, spread over all of them, with at most `concurrency` requests in progress.
 
-    An attempt that meets no server, no whole answer within `timeout_seconds`, or a status 408, 429 or 5xx is repeated, with
-    growing pauses or those that the server asks for: up to `retries` times, but twice at most while there are other
-    servers. Then the address is left out for some minutes, and others take its requests. An answer of more than
-    LONGEST_ANSWER bytes is refused, and read no further. `budget` is the most requests that are sent, repeated ones included.
-    `key_variable` names the environment variable that holds a bearer key. What is in `journal`, a folder, is not asked
-    again. `key` is the configuration's group that errors name. `direct` passes by the proxies of the environment.
-    With `from_last_byte`, `timeout_seconds` is the longest silence of a server while it answers, not the longest answer.
+    Retries: an attempt fails if it finds no server, if no complete answer arrives within `timeout_seconds`, or with a
+    status 408, 429 or 5xx. It is repeated up to `retries` times (at most twice while there are other servers), after
+    growing pauses or the pause that the server asks for. After that the address is skipped for some minutes, and others
+    take over its requests.
+
+    Limits: an answer of more than LONGEST_ANSWER bytes is rejected without reading the rest. `budget` is the largest
+    number of requests, including repeated ones. With `from_last_byte`, `timeout_seconds` is the longest silence of a
+    server during its answer, not the duration of the whole answer.
+
+    `key_variable` names the environment variable that holds a bearer key. Requests in the folder `journal` are not sent
+    again. `key` is the config group that errors name. `direct` ignores the proxies of the environment.
 
     Raises:
-        UserError: at construction for addresses that are none, and for a variable that is not set.
+        UserError: at construction for invalid addresses, and for a variable that is not set.
     """
 
     def __init__(
@@ -67,14 +71,14 @@ class Client:
         self._threads = ThreadPoolExecutor(concurrency, "client")
 
     def answers(self, route: str, payloads: Sequence[Any], read: Read[T], most: int | None = None) -> Iterator[T]:
-        """What `read` makes of the answer to each payload, in their order, as they come; asks when iteration begins.
+        """Yield the result of `read` for the answer to each payload, in order; requests start with the first iteration.
 
-        `most` is the largest number of requests under way at one address; None: `concurrency` alone bounds them.
-
-        `read` is given parsed JSON and the payload, and raises ValueError, saying why, for what is no valid answer.
+        `read` receives the parsed JSON and the payload; it raises ValueError with a reason if the answer is not valid.
+        `most` limits the requests in progress at one address (None: only `concurrency` limits them).
 
         Raises:
-            UserError: if no server is left, one refuses a request or gives an invalid answer, or the budget is spent.
+            UserError: if no server is left, a server refuses a request or gives an invalid answer, or the budget is
+                spent.
         """
         stop = threading.Event()
         begun: dict[str, Future[T]] = {}
@@ -87,19 +91,19 @@ class Client:
             for future in futures:
                 future.cancel()
             if self._journal is not None:
-                wait(futures)  # what is being answered is kept
+                wait(futures)  # answers in progress still reach the journal
 
     def ask(self, route: str, payload: Any, read: Read[T], stop: threading.Event, most: int) -> T:
-        """What `read` makes of the answer to one payload; from any thread, with at most `most` under way at an address.
+        """Return the result of `read` for one payload; from any thread, with at most `most` requests in progress per address.
 
-        What fails here need not end the work of others. As long as other requests are answered, this one is repeated
-        `retries` times, not counting a status 429. While none is answered it goes on for `patience` seconds. What is no
-        valid answer is asked again like what is none. Nothing is kept in the journal.
+        A failure here need not stop the work of other threads. While other requests are answered, this one is repeated
+        up to `retries` times, not counting status 429. While no request is answered, it is repeated for `patience`
+        seconds. An invalid answer counts as a failed attempt. The journal is not used.
 
         Raises:
-            Refused: for an HTTP status that a retry would not change, as 401.
+            Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: after all attempts.
-            NoServerLeft: if no server has answered anything for `patience` seconds.
+            NoServerLeft: if no server has answered any request for `patience` seconds.
             CancelledError: if `stop` is set before an attempt.
         """
         request, began, pause, failures = Request(route, payload), time.monotonic(), _FIRST_PAUSE, 0
@@ -128,10 +132,12 @@ class Client:
         raise CancelledError
 
     def events(self, route: str, payload: Any) -> Iterator[Any]:
-        """The parsed events of one streamed answer, as they come; from any thread, asked once. Closing it ends the request.
+        """Yield the parsed events of one streamed answer as they arrive; from any thread, without retries.
+
+        Closing the iterator ends the request.
 
         Raises:
-            Refused: for an HTTP status that a retry would not change, as 401.
+            Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: if there is no answer, or it breaks off.
         """
         address = self._addresses.take()
@@ -143,10 +149,10 @@ class Client:
             self._addresses.give_back(address)
 
     def check(self, route: str, payload: Any, read: Read[Any], retries: int = _FEW_RETRIES) -> None:
-        """Ask every address once, to learn before work starts that they answer.
+        """Send one request to every address, to learn before work starts that they answer.
 
         Raises:
-            UserError: if none does, or one refuses or gives an invalid answer; after `retries` more attempts.
+            UserError: if no address answers, or one refuses or gives an invalid answer after `retries` more attempts.
         """
         request = Request(route, payload)
         for address in self._addresses.all:
@@ -160,23 +166,23 @@ class Client:
                         raise
                     continue
                 break
-        self._addresses.give_back(self._addresses.take())  # raises if there is none left
+        self._addresses.give_back(self._addresses.take())  # raises if no address is left
 
     @property
     def sent(self) -> int:
-        """Requests sent so far, repeated ones included."""
+        """Number of requests sent so far, including repeated ones."""
         return self._exchange.sent
 
     def live(self) -> list[str]:
-        """The addresses that are not left out at the moment."""
+        """Return the addresses that are not skipped at the moment."""
         return self._addresses.live()
 
     def set_aside(self, address: str, reason: str) -> None:
-        """Ask nothing more of an address for some minutes."""
+        """Send no requests to an address for some minutes."""
         self._addresses.set_aside(address, reason)
 
     def post(self, address: str, route: str, body: bytes = b"") -> Any:
-        """The parsed answer of one address to bytes that are sent once; None if there is none, and it is left out then.
+        """Return one address's parsed answer to bytes that are sent once; None, and skip the address, if there is no answer.
 
         Raises:
             UserError: if it refuses.
@@ -188,7 +194,7 @@ class Client:
             return None
 
     def why_none(self) -> str:
-        """Why no address is left, with the reason of each; empty if there is one."""
+        """Return the reason of each address if none is left; empty if one is left."""
         try:
             self._addresses.give_back(self._addresses.take())
         except NoServerLeft as error:
@@ -236,7 +242,7 @@ class Client:
             return result
 
     def _ask_at(self, address: str, request: Request, stop: threading.Event, retries: int) -> Any:
-        """The parsed answer of one address, after several attempts if need be."""
+        """Return the parsed answer of one address, after several attempts if necessary."""
         pause = _FIRST_PAUSE
         for attempt in range(retries + 1):
             if stop.is_set():
@@ -255,5 +261,5 @@ def _read(answer: Any, request: Request, source: str, read: Read[T]) -> T:
     try:
         return read(answer, request.payload)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        reason = str(error) if isinstance(error, ValueError) else "it is of another form"
+        reason = str(error) if isinstance(error, ValueError) else "it has an unexpected form"
         raise Unusable(f"{source}: its answer cannot be used: {reason}") from error

@@ -1,4 +1,4 @@
-"""Reads server-sent events (WHATWG HTML, section 9.2.6) whose data are JSON, as chat servers stream their answers."""
+"""Parser of server-sent events with JSON data (WHATWG HTML, section 9.2.6), in which chat servers stream their answers."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,15 +10,15 @@ _END = "[DONE]"  # the last event's data by OpenAI's convention
 
 
 def is_event_stream(response: httpx.Response) -> bool:
-    """Whether the answer's head announces server-sent events."""
+    """Return True if the head of the answer announces server-sent events."""
     return response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"
 
 
 def events_of(pieces: Iterable[bytes]) -> Iterator[Any]:
-    """The parsed data of each event, as soon as its bytes are there, up to the one that says that the stream ends.
+    """Yield the parsed data of each event as soon as its bytes arrive, until the event that marks the end.
 
     Raises:
-        ValueError: for data that are no JSON.
+        ValueError: for data that are not JSON.
     """
     data = list[str]()
     for line in _lines(pieces):
@@ -30,7 +30,7 @@ def events_of(pieces: Iterable[bytes]) -> Iterator[Any]:
             if text.strip() == _END:
                 return
             yield json.loads(text)
-    if data and (text := "\n".join(data)).strip() != _END:  # a stream that ends without the blank line
+    if data and (text := "\n".join(data)).strip() != _END:  # a stream may end without the blank line
         yield json.loads(text)
 
 

@@ -1,4 +1,4 @@
-"""One exchange with a server: a JSON request, and its answer, or which kind of failure it was."""
+"""One exchange with a server: a JSON request and its answer, or the kind of failure."""
 
 import contextlib
 import json
@@ -19,9 +19,9 @@ _CONNECT_SECONDS = 10.0
 
 
 class Passing(Exception):
-    """An attempt failed in a way that another may not; `seconds` is what the server asks to wait.
+    """Error: an attempt failed, but another one may succeed. `seconds` is the pause that the server asks for.
 
-    `is_busy`: it says that it is asked too often, which is no fault of the request.
+    `is_busy`: the server receives too many requests, so this request is not at fault.
     """
 
     def __init__(self, reason: str, seconds: float = 0.0, is_busy: bool = False) -> None:
@@ -30,7 +30,10 @@ class Passing(Exception):
 
 
 class Refused(UserError):
-    """The server refused a request, and would refuse it again. `status` is its HTTP status, `said` the text of its answer."""
+    """Error: the server refused a request and would refuse it again.
+
+    `status`: its HTTP status. `said`: the text of its answer.
+    """
 
     def __init__(self, message: str, status: int, said: str) -> None:
         super().__init__(message)
@@ -38,18 +41,18 @@ class Refused(UserError):
 
 
 class NotJson(UserError):
-    """A server answers with something other than JSON."""
+    """Error: a server's answer is not JSON."""
 
 
 @dataclass(frozen=True)
 class Request:
     route: str
     payload: Any
-    body: bytes | None = None  # sent as it is, in place of the payload
+    body: bytes | None = None  # sent unchanged, instead of the payload
 
 
 class Exchange:
-    """Sends requests, from any thread. `key` is the configuration's group that errors name; the rest is as Client says."""
+    """Sends requests from any thread. `key` is the config group that errors name; the other arguments are those of Client."""
 
     def __init__(
         self,
@@ -67,13 +70,13 @@ class Exchange:
         self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct, from_last_byte)
 
     def send(self, url: str, request: Request) -> Any:
-        """The parsed answer.
+        """Return the parsed answer.
 
         Raises:
-            Passing: if there is none, or a status 408, 429 or 5xx.
-            Refused: for any other status.
-            NotJson: if it is no JSON.
-            UserError: if it is too long, or the budget is spent.
+            Passing: if there is no answer, or a status 408, 429 or 5xx.
+            Refused: for any other error status.
+            NotJson: if the answer is not JSON.
+            UserError: if the answer is too long, or the budget is spent.
         """
         self._count()
         with self._failures(url):
@@ -81,7 +84,7 @@ class Exchange:
         return self._parsed(url, request, response)
 
     def events(self, url: str, request: Request) -> Iterator[Any]:
-        """The parsed events of an answer, each as soon as it has come; an answer that is no stream of events is a single one.
+        """Yield the parsed events of an answer as they arrive; an answer without an event stream yields one event.
 
         Raises:
             as `send`, also while events are read.
@@ -99,7 +102,7 @@ class Exchange:
 
     @contextlib.contextmanager
     def _failures(self, url: str) -> Iterator[None]:
-        """What httpx and Wire raise becomes what `send` says."""
+        """Convert exceptions of httpx and Wire to those that `send` documents."""
         try:
             yield
         except httpx.RequestError as error:
@@ -129,7 +132,7 @@ class Exchange:
         with self._lock:
             if self.budget is not None and self.sent >= self.budget:
                 raise UserError(
-                    f"{self.key}.budget={self.budget}: so many requests have been sent; give a larger one to go on"
+                    f"{self.key}.budget={self.budget}: this many requests have been sent; raise it to continue"
                 )
             self.sent += 1
 

@@ -1,7 +1,8 @@
-"""What servers have answered, on disk: a request that was answered is not sent, or paid for, again.
+"""Journal of answers, keyed by request hash: an answered request is not sent, or paid for, again.
 
-Each process appends to a file of its own in the folder, a line an answer, and reads those of all at the start, so that
-any number of processes on any file system may share a folder. Memory holds where each answer lies, and no answers.
+Each process appends to a file of its own in the folder, one line per answer, and reads all files at its start. Any
+number of processes can therefore share a folder on any file system. Memory holds the place of each answer, not the
+answers.
 """
 
 import contextlib
@@ -26,14 +27,14 @@ _OPEN_FILES = 64
 
 
 def request_key(route: str, payload: Any) -> str:
-    """sha256 of a request: the same for the same JSON, in whatever order its keys stand."""
+    """Return the sha256 of a request; the order of JSON keys does not matter."""
     canonical = json.dumps([route, payload], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 @dataclass
 class Bought:
-    """How many answers, and what they cost in all."""
+    """Number of answers, and their total cost."""
 
     calls: int = 0
     cost: float = 0.0
@@ -43,13 +44,13 @@ class Bought:
 
 
 class Journal:
-    """The answers in `folder`, by keys: sha256, hexadecimal. One folder is for one service: keys do not tell servers apart.
+    """Journal of answers in `folder`, keyed by request hash (sha256, hexadecimal). It can be used from any thread.
 
-    `total` is what is there, `bought` the same by the labels of processes: `label`, which holds no dot, begins the name of
-    this process's file. It may be used from any thread.
+    Use one folder per service, because keys do not identify servers. `total` counts all answers; `bought` counts them
+    by process label. `label`, which must not contain a dot, is the first part of the name of this process's file.
 
     Raises:
-        UserError: at construction if a line other than a file's last is damaged; on reading, for damage inside of it.
+        UserError: at construction if a line other than a file's last is damaged; on reading, for damage inside a line.
     """
 
     def __init__(self, folder: Path, label: str = "") -> None:
@@ -60,7 +61,7 @@ class Journal:
         self._places = Places()
         self._lock = threading.Lock()
         self._readers: dict[int, int] = {}
-        self._file: int | None = None  # this process's own, the last of the paths
+        self._file: int | None = None  # this process's own file, the last of the paths
         self._end = 0
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             self._take(path)
@@ -75,7 +76,7 @@ class Journal:
         return line.answer
 
     def get(self, key: str) -> Line | None:
-        """The answer of this key with what is known of it, read from disk; None if there is none."""
+        """Read the line of this key from disk; None if the journal does not hold the key."""
         with self._lock:
             places = self._places.find(key)
         for file, offset in places:
@@ -85,11 +86,11 @@ class Journal:
         return None
 
     def add(self, key: str, answer: Any, about: str | None = None, cost: float = 0.0) -> None:
-        """Keep an answer (JSON) to a request about `about`; it is on disk when this returns."""
+        """Store an answer (JSON) to a request about `about`; it is on disk when this returns."""
         self.add_all([Line(key, answer, about, cost)])
 
     def add_all(self, lines: Sequence[Line]) -> None:
-        """Keep several answers, by one write and one fsync; they are on disk when this returns."""
+        """Store several answers with one write and one fsync; they are on disk when this returns."""
         written = [each.written() for each in lines]
         with self._lock:
             if self._file is None:
@@ -100,7 +101,7 @@ class Journal:
                     content = content[os.write(self._file, content) :]
                 os.fsync(self._file)
             except OSError:
-                self._file = None  # what follows must not be appended to half a line
+                self._file = None  # later lines must not be appended to half a line
                 raise
             for line, text in zip(lines, written, strict=True):
                 self._places.add(line.key, len(self._paths) - 1, self._end)
@@ -108,7 +109,7 @@ class Journal:
                 self._count(self._paths[-1], 1, line.cost)
 
     def close(self) -> None:
-        """Close its files; it may be used again."""
+        """Close the files; the journal may be used again."""
         with self._lock:
             for descriptor in (*self._readers.values(), *([self._file] if self._file is not None else [])):
                 os.close(descriptor)
@@ -117,7 +118,7 @@ class Journal:
     # -- files
 
     def _take(self, path: Path) -> None:
-        """Learn where the answers of a file lie."""
+        """Register the places of a file's answers."""
         number = len(self._paths)
         self._paths.append(path)
         for keys, offsets, cost in lines_of(path):
@@ -152,12 +153,12 @@ class Journal:
             return Line.of(content.partition(b"\n")[0])
         except ValueError as error:
             raise UserError(
-                f"{self._paths[file]}: the line at byte {offset} is damaged: remove that line, and its request is asked again"
+                f"{self._paths[file]}: the line at byte {offset} is damaged: remove that line, and its request is sent again"
             ) from error
 
 
 def forget(folder: Path, is_removed: Callable[[str], bool]) -> int:
-    """Take the answers out of `folder` whose `about` is removed; how many these were. No process may be writing there.
+    """Delete the answers in `folder` whose `about` is removed; return their number. No process may write there meanwhile.
 
     Raises:
         UserError: for a damaged line that is not a file's last.
@@ -178,7 +179,7 @@ def _about(path: Path, number: int, content: bytes) -> str:
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers, from 1, without a last one that has no end."""
+    """Yield the numbered lines of a file, from 1, without an incomplete last line."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.endswith(b"\n"):
@@ -190,6 +191,4 @@ def _damage(path: Path, number: int) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UserError(
-            f"{path}: line {number} is damaged: remove that line, and its request is asked again"
-        ) from error
+        raise UserError(f"{path}: line {number} is damaged: remove that line, and its request is sent again") from error

@@ -1,4 +1,4 @@
-"""The lines of a journal: `{"key": ..., "cost": ..., "about": ..., "answer": ...}`, of which cost and about may be missing."""
+"""Lines of a journal: `{"key": ..., "cost": ..., "about": ..., "answer": ...}`; cost and about may be missing."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _HEAD = re.compile(
 
 @dataclass(frozen=True)
 class Line:
-    """An answer (JSON) with its key, what it cost and what its request was about."""
+    """Answer (JSON) with its key, its cost and the subject of its request."""
 
     key: str
     answer: Any
@@ -27,31 +27,31 @@ class Line:
 
     @classmethod
     def of(cls, content: bytes) -> "Line":
-        """The line that is written so.
+        """Parse a line.
 
         Raises:
-            ValueError: if it is none.
+            ValueError: if it is not a line of a journal.
         """
         try:
             entry = json.loads(content)
             return cls(entry["key"], entry["answer"], entry.get("about"), entry.get("cost", 0.0))
         except (TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise ValueError("no line of a journal") from error
+            raise ValueError("not a line of a journal") from error
 
     def written(self) -> bytes:
-        """How it stands in a file, its end included: optional parts only where they say something."""
+        """Return the line as bytes, with its newline; a zero cost and a missing `about` are omitted."""
         entry: dict[str, Any] = {"key": self.key} | ({"cost": self.cost} if self.cost else {})
         entry |= {} if self.about is None else {"about": self.about}
         return json.dumps(entry | {"answer": self.answer}).encode() + b"\n"
 
 
 def lines_of(path: Path) -> Iterator[tuple[list[str], list[int], float]]:
-    """The keys of the lines of a file, the bytes that they begin at, and what they cost; in parts.
+    """Yield, block by block, the keys of a file's lines, the byte offsets of the lines, and their total cost.
 
-    A last line without its end is left out: a writer was killed there. Answers are not parsed here.
+    An incomplete last line is skipped, because its writer was killed. Answers are not parsed.
 
     Raises:
-        UserError: for a line that does not begin and end as ours do.
+        UserError: for a line that does not begin and end like a journal line.
     """
     number, start, rest = 0, 0, b""
     with path.open("rb") as file:
@@ -62,7 +62,7 @@ def lines_of(path: Path) -> Iterator[tuple[list[str], list[int], float]]:
                 number += 1
                 if (found := _HEAD.match(line)) is None:
                     raise UserError(
-                        f"{path}: line {number} is damaged: remove that line, and its request is asked again"
+                        f"{path}: line {number} is damaged: remove that line, and its request is sent again"
                     )
                 keys.append(found[1].decode())
                 offsets.append(start)

@@ -1,4 +1,4 @@
-"""Where the answers of a journal lie: 16 bytes an answer, for any number of answers."""
+"""Index of a journal: the places of any number of answers, in 16 bytes each."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 _OFFSET_BITS = 44  # files of up to 16 TiB; the other 20 bits number up to a million files
-_FEWEST_NEW = 1 << 14  # new places that are kept apart before they are sorted in
+_FEWEST_NEW = 1 << 14  # new places are merged into the sorted arrays only above this number
 
 
 class Places:
-    """(file, offset) by key. A key's first 8 bytes are kept: `find` may give places of other keys, which lines tell apart.
+    """Index of (file, offset) by key.
 
-    Sorted arrays hold the places that there were at the start; new ones wait in a dictionary until they are worth sorting in.
+    Only a key's first 8 bytes are stored, so `find` may also return places of other keys; the lines there tell them
+    apart. Sorted arrays hold the places known at the start. New places are collected in a dictionary and merged from
+    time to time.
     """
 
     def __init__(self) -> None:
@@ -22,13 +24,13 @@ class Places:
         self._new: dict[int, int] = {}
 
     def extend(self, keys: Sequence[str], file: int, offsets: Sequence[int]) -> None:
-        """Add many; `find` knows them after `settle`."""
+        """Add many places; `find` sees them after `settle`."""
         heads = np.frombuffer(bytes.fromhex("".join(key[:16] for key in keys)), ">u8").astype(np.uint64)
         where = np.array(offsets, np.uint64) | np.uint64(file << _OFFSET_BITS)
         self._parts.append((heads, where))
 
     def settle(self) -> None:
-        """Sort in what was added. The earliest place of a key comes first."""
+        """Sort the added places into the arrays; the earliest place of a key comes first."""
         parts, self._parts = [(self._heads, self._where), *self._parts], []
         self._heads = self._where = np.empty(0, np.uint64)
         heads = np.concatenate([part[0] for part in parts])
@@ -40,16 +42,16 @@ class Places:
         self._where = where[order]
 
     def add(self, key: str, file: int, offset: int) -> None:
-        """Add one, which `find` knows at once."""
+        """Add one place; `find` sees it immediately."""
         head, place = int(key[:16], 16), offset | file << _OFFSET_BITS
-        if head in self._new:  # as good as never: then it is sorted in, where any number may be alike
+        if head in self._new:  # extremely rare; the sorted arrays can hold equal heads
             self._merge()
         self._new[head] = place
         if len(self._new) > max(_FEWEST_NEW, len(self._heads) >> 7):
             self._merge()
 
     def find(self, key: str) -> Iterator[tuple[int, int]]:
-        """The places that may be this key's."""
+        """Return the places that may belong to this key."""
         head = int(key[:16], 16)
         first = int(np.searchsorted(self._heads, np.uint64(head)))
         found = []
@@ -61,7 +63,7 @@ class Places:
 
     @property
     def bytes(self) -> int:
-        """The bytes that the sorted arrays take."""
+        """Size of the sorted arrays [bytes]."""
         return self._heads.nbytes + self._where.nbytes
 
     def _merge(self) -> None:

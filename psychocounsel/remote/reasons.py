@@ -1,4 +1,4 @@
-"""Why a request failed, in the few words that a user needs."""
+"""Short reasons of failed requests, for users."""
 
 import json
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ import httpx
 
 from psychocounsel.errors import words
 
-_QUOTED = 16  # as many letters of a request in a server's words, and the words are not shown
+_QUOTED = 16  # a server's message is hidden if it repeats this many characters of the request
 
 
 def of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
-    """Of an attempt that had no answer."""
+    """Return the reason of an attempt that had no answer."""
     if isinstance(error, httpx.ConnectTimeout):
         return "no connection in time"
     if isinstance(error, httpx.TimeoutException):
@@ -26,7 +26,7 @@ def of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
 
 
 def of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
-    """Of an answer that is no success: its status, and the server's own words unless they quote request or key."""
+    """Return the reason of an error status: its name, and the server's message unless it quotes the request or the key."""
     status, said = response.status_code, _words(response)
     named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
     asked = json.dumps(payload, ensure_ascii=False)
@@ -45,7 +45,7 @@ def _words(response: httpx.Response) -> str:
 
 
 def advice(status: int, key: str, key_variable: str | None) -> str:
-    """What the user can do about an HTTP status that a retry would not change."""
+    """Return advice for the user about an HTTP status that a retry would not change."""
     if status in (401, 403) and key_variable:
         return f"it does not accept the key in {key_variable}"
     if status in (401, 403):
@@ -54,11 +54,11 @@ def advice(status: int, key: str, key_variable: str | None) -> str:
         return "is it the right kind of server, and the right address?"
     if status == 413:
         return f"the request is too large for it: lower {key}.batch_size"
-    return "the request does not suit what it serves"
+    return "the server does not support this request"
 
 
 def retry_after(response: httpx.Response) -> float:
-    """Seconds of the header Retry-After, which is a number or a date; 0 without one."""
+    """Return the seconds of the header Retry-After, which is a number or a date; 0 without one."""
     text = response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(text))

@@ -1,4 +1,4 @@
-"""The addresses of servers that give the same answers: which one a request goes to, and which are left out."""
+"""Addresses of servers that give the same answers: chooses the address of each request and skips failed ones."""
 
 import sys
 import threading
@@ -8,43 +8,43 @@ from urllib.parse import urlsplit
 
 from psychocounsel.errors import UserError
 
-_AWAY_SECONDS = 300  # then an address that had failed gets another chance
+_AWAY_SECONDS = 300  # a failed address is skipped for this time
 
 
 def check_addresses(addresses: Sequence[str], key: str) -> None:
-    """Refuse what is no list of base addresses.
+    """Reject an invalid list of base addresses.
 
     Raises:
-        UserError: naming the first that cannot be one.
+        UserError: naming the first invalid address.
     """
     if not addresses:
         raise UserError(f"{key} is empty: give the servers' addresses, for instance [http://HOST:8000]")
     for number, address in enumerate(addresses, 1):
         if set(address) & set("@?#"):
             raise UserError(
-                f"{key}: address {number} may hold a secret, as it has @, ? or #; its form is http://HOST:PORT, and a variable "
-                "in the environment holds a key"
+                f"{key}: address {number} may hold a secret, because it contains @, ? or #; use the form http://HOST:PORT, and "
+                "put a key into an environment variable"
             )
         try:
             parts = urlsplit(address)
             is_base = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port that is no number
+        except ValueError:  # a port that is not a number
             is_base = False
         if not is_base:
-            raise UserError(f"{key}: {address} is no address of a server; it has the form http://HOST:PORT")
+            raise UserError(f"{key}: {address} is not a server address; use the form http://HOST:PORT")
     if len(set(addresses)) < len(addresses):
-        raise UserError(f"{key}: the same address stands there twice")
+        raise UserError(f"{key}: the same address is listed twice")
 
 
 class NoServerLeft(UserError):
-    """None of the addresses answers."""
+    """Error: none of the addresses answers."""
 
 
 class Addresses:
-    """Spreads requests over `addresses`, from any number of threads; `key` is what errors name.
+    """Spreads requests over `addresses`, from any number of threads; errors name the setting `key`.
 
     Raises:
-        UserError: if there is none, or one is not of the form http://HOST:PORT.
+        UserError: if there are no addresses, or one does not have the form http://HOST:PORT.
     """
 
     def __init__(self, addresses: Sequence[str], key: str) -> None:
@@ -52,16 +52,16 @@ class Addresses:
         self.all, self.key = [address.rstrip("/") for address in addresses], key
         self._lock = threading.Condition()
         self._busy, self._failures = dict.fromkeys(self.all, 0), dict.fromkeys(self.all, 0)
-        self.last_answer = 0.0  # when one of them answered last, by time.monotonic
-        self._away: dict[str, tuple[float, str]] = {}  # when it failed, and why
+        self.last_answer = 0.0  # time.monotonic() of the last answer of any address
+        self._away: dict[str, tuple[float, str]] = {}  # time of the failure, and its reason
 
     def take(self, most: int | None = None) -> str:
-        """The address with the fewest requests under way, for one more; `give_back` follows.
+        """Return the address with the fewest requests in progress and count one more there; call `give_back` afterwards.
 
-        With `most` this waits until there are fewer than so many at one of the addresses.
+        With `most` it waits until an address has fewer requests than that.
 
         Raises:
-            NoServerLeft: if all have failed, with the reason of each.
+            NoServerLeft: if all addresses have failed, with the reason of each.
         """
         with self._lock:
             while True:
@@ -81,19 +81,19 @@ class Addresses:
             self._lock.notify()
 
     def none_left(self, reasons: Mapping[str, str]) -> NoServerLeft:
-        """What ends a run: why each address does not answer."""
+        """Return the error that ends a run, with the reason of each address."""
         said = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
         return NoServerLeft(
             f"{self.key}: no server answers ({said}): start them, or give addresses that this machine can reach"
         )
 
     def answered(self, address: str) -> None:
-        """Note that an address has answered."""
+        """Record that an address has answered."""
         with self._lock:
             self._failures[address], self.last_answer = 0, time.monotonic()
 
     def failed(self, address: str, reason: str, most: int) -> None:
-        """Note that an attempt failed; an address where `most` of them fail one after another is left out if there are others."""
+        """Record a failed attempt; after `most` consecutive failures the address is skipped if there are others."""
         with self._lock:
             self._failures[address] += 1
             others = any(not self._is_away(other) for other in self.all if other != address)
@@ -103,7 +103,7 @@ class Addresses:
             self.set_aside(address, reason)
 
     def set_aside(self, address: str, reason: str) -> None:
-        """Send nothing more to an address for a while."""
+        """Skip an address for some minutes."""
         with self._lock:
             known = self._is_away(address)
             self._away[address] = (time.monotonic(), reason)
@@ -111,7 +111,9 @@ class Addresses:
             self._lock.notify_all()
         if others and not known:
             print(
-                f"{self.key}: {address} is left out ({reason}); others take its requests", file=sys.stderr, flush=True
+                f"{self.key}: {address} is skipped for now ({reason}); others take over its requests",
+                file=sys.stderr,
+                flush=True,
             )
 
     def is_away(self, address: str) -> bool:
@@ -119,7 +121,7 @@ class Addresses:
             return self._is_away(address)
 
     def live(self) -> list[str]:
-        """Those that are not left out at the moment."""
+        """Return the addresses that are not skipped at the moment."""
         with self._lock:
             return [address for address in self.all if not self._is_away(address)]
 

@@ -1,4 +1,4 @@
-"""Conversations as a reward model reads them: by its own chat template and tokenizer, wherever it runs."""
+"""Encoding of conversations with a reward model's own chat template and tokenizer, wherever the model runs."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from psychocounsel.reward.base import Conversation, Scorer
 
 
 class TooManyTokens(UserError):
-    """A conversation is longer than the reward model reads."""
+    """Error: a conversation is longer than the reward model's limit."""
 
 
 @dataclass
 class Encoded:
-    """A conversation as text for a server that tokenises it, and as token ids, int32[prompt] and int32[reply]."""
+    """Conversation as text, for a server that tokenises it, and as token ids, int32[prompt] and int32[reply]."""
 
     prompt_text: str
     text: str
@@ -32,11 +32,11 @@ class Encoded:
 def encode_conversations(
     chat: ChatFormat, conversations: Sequence[Conversation], max_length: int | None, first: int = 0
 ) -> list[Encoded]:
-    """`first` is the number that errors give the first of them.
+    """Encode conversations; errors number them from `first`.
 
     Raises:
         UserError: for a conversation that does not end with a reply.
-        TooManyTokens: for one of more than `max_length` tokens.
+        TooManyTokens: for a conversation of more than `max_length` tokens.
     """
     for number, conversation in enumerate(conversations, first):
         if not conversation or conversation[-1]["role"] != "assistant":
@@ -53,8 +53,8 @@ def encode_conversations(
     for number, each in enumerate(encoded, first):
         if max_length and len(each.ids) > max_length:
             raise TooManyTokens(
-                f"conversation {number}: has {len(each.ids)} tokens, and reward.max_length={max_length} is what the reward "
-                "model reads: shorten it"
+                f"conversation {number}: has {len(each.ids)} tokens, more than reward.max_length={max_length}: "
+                "shorten it"
             )
     return encoded
 
@@ -62,7 +62,9 @@ def encode_conversations(
 def score_what_fits(
     scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
 ) -> Array:
-    """Rewards, float32[conversations]; NaN where a conversation is too long for the reward model. None are asked of none.
+    """Return rewards, float32[conversations]; NaN for a conversation that is too long for the reward model.
+
+    Without conversations the scorer is not called.
 
     Raises:
         UserError: for a reward that is not finite.

@@ -1,4 +1,4 @@
-"""`reward=ensemble`: several reward models as one; what pleases one of them by its faults need not please them all."""
+"""`reward=ensemble`: combines several reward models, because a reply that exploits one model's faults rarely fools all."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class EnsembleReward(RewardSettings):
-    """A reply's reward is the mean of the members' rewards, or the least of them.
+    """Reward that is the mean or the minimum of the members' rewards.
 
-    `members` are the settings of rewards, each with its `_target_`; `settings.reward_sections.resolve_rewards` makes them
-    of what the user writes.
+    `members` holds the settings of rewards, each with its `_target_`; `settings.reward_sections.resolve_rewards` builds
+    them from the user's settings.
     """
 
     several: ClassVar[bool] = True
@@ -42,12 +42,12 @@ class EnsembleReward(RewardSettings):
             member.check(f"{key}.members[{index}]")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """Those of the members."""
+        """Return the addresses of all members."""
         members = enumerate(self._members())
         return [each for index, member in members for each in member.receivers(f"{key}.members[{index}]")]
 
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
-        """Those of the members."""
+        """Return the memory of all members."""
         parts: dict[str, float | None] = {}
         for index, member in enumerate(self._members()):
             parts |= member.memory(config, f"{key}.members[{index}]")
@@ -58,9 +58,9 @@ class EnsembleReward(RewardSettings):
 
 
 class EnsembleScorer(Scorer):
-    """The mean of the rewards of `members`, by name, or with `combine="min"` the least of them.
+    """Scorer that returns the mean of the rewards of `members`, or with `combine="min"` their minimum.
 
-    `parts` holds what each member gave the conversations that were scored last, float32[n].
+    `parts` holds each member's rewards of the last scored conversations, float32[n], by name.
     """
 
     def __init__(self, members: Mapping[str, Scorer], combine: str) -> None:
@@ -70,7 +70,7 @@ class EnsembleScorer(Scorer):
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:
-        """As Scorer says."""
+        """Implements `Scorer.score`."""
         import numpy as np
 
         self.parts = {name: member.score(conversations, progress) for name, member in self.members.items()}

@@ -1,4 +1,4 @@
-"""What rewards by servers share. Conversations are rendered and tokenised here, as the scorer in this process does it."""
+"""Base classes of rewards by servers. Conversations are rendered and tokenised here, as for a local reward model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ _HELLO: Conversation = [{"role": "user", "content": "Hello."}, {"role": "assista
 
 @dataclass
 class ServerReward(RewardSettings):
-    """A reward model that runs elsewhere, at one or several `addresses` that give the same rewards."""
+    """Settings of a reward model that runs elsewhere, at one or several `addresses` that give the same rewards."""
 
     path_is: ClassVar[str] = "served"
 
     addresses: list[str] = option([])
-    path: str = MISSING  # whose tokenizer, chat template and config.json: hub id, local folder, or builtin:tiny_reward
+    path: str = (
+        MISSING  # source of tokenizer, chat template and config.json: hub id, local folder, or builtin:tiny_reward
+    )
     revision: str | None = None
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
@@ -44,26 +46,26 @@ class ServerReward(RewardSettings):
     key_variable: str | None = None
 
     def check(self, key: str) -> None:
-        """Refuse addresses that cannot be servers', and a key in the place of its variable."""
+        """Reject invalid addresses, and a key typed where the name of its environment variable belongs."""
         check_addresses(self.addresses, f"{key}.addresses")
         check_key_variable(self.key_variable, f"{key}.key_variable")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """Every address."""
+        """Return every address."""
         return [(f"{key}.addresses", address) for address in self.addresses]
 
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
-        """Nothing: servers have GPUs of their own."""
+        """Return no memory, because servers have GPUs of their own."""
         return {}
 
 
 class ServerScorer(Scorer):
-    """Asks servers for the rewards of `settings.batch_size` conversations at a time.
+    """Requests rewards from servers, for `settings.batch_size` conversations at a time.
 
-    Every address is asked once at construction.
+    Every address gets one request at construction.
 
     Raises:
-        UserError: if the tokenizer cannot be loaded, no server answers, or one gives what are no rewards.
+        UserError: if the tokenizer cannot be loaded, no server answers, or an answer holds no valid rewards.
     """
 
     route: str
@@ -99,10 +101,10 @@ class ServerScorer(Scorer):
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:
-        """As Scorer says.
+        """Implements `Scorer.score`.
 
         Raises:
-            UserError: if no server is left, or one gives what are no rewards.
+            UserError: if no server is left, or an answer holds no valid rewards.
         """
         import numpy as np
 
@@ -113,19 +115,19 @@ class ServerScorer(Scorer):
         return self.scale.apply(np.array(rewards, np.float64))
 
     def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
-        """The rewards as the servers gave them, of those that `score` has returned."""
+        """Return rewards of `score` on the servers' own scale."""
         return self.scale.undo(rewards)
 
     @abstractmethod
     def payload(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        """What the server is sent to score `batch`."""
+        """Return the request that lets the server score `batch`."""
 
     @abstractmethod
     def values(self, answer: Any, payload: dict[str, Any]) -> tuple[list[Any], int]:
-        """The rewards in an answer, in order and still unchecked, and how many there are to be.
+        """Return the unchecked rewards of an answer, in order, and their expected number.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the answer holds no rewards.
         """
 
     def _encode(self, conversations: Sequence[Conversation]) -> list[Encoded]:
@@ -139,7 +141,7 @@ class ServerScorer(Scorer):
             raise ValueError(f"{len(values)} rewards for {count} conversations")
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ValueError(f"a reward that is no number but {type(value).__name__}")
+                raise ValueError(f"a reward is not a number but {type(value).__name__}")
             if not math.isfinite(value):
-                raise ValueError(f"a reward of {value}")
+                raise ValueError(f"a reward is {value}")
         return values

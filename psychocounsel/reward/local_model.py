@@ -24,7 +24,7 @@ _BLOCK = 1024  # conversations tokenised at a time
 
 @dataclass
 class LocalReward(RewardSettings):
-    """A reward model in each training process."""
+    """Settings of a reward model in each training process."""
 
     path_is: ClassVar[str] = "loaded"
 
@@ -41,7 +41,7 @@ class LocalReward(RewardSettings):
         return LocalScorer(self, device)
 
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
-        """The weights of the model, whole on every GPU."""
+        """Return the size of the model's weights, complete on every GPU."""
         from psychocounsel.model.shape import bytes_of_weight, shape_of
 
         shape = shape_of(config, key, self.path) if self.path else None
@@ -49,13 +49,13 @@ class LocalReward(RewardSettings):
 
 
 class LocalScorer(Scorer):
-    """Scores in micro-batches of `reward.micro_batch_tokens`; neighbours with one prompt share its computation.
+    """Scores in micro-batches of `reward.micro_batch_tokens`; adjacent conversations with one prompt share its computation.
 
-    Rewards are as the model gives them, or with `reward.normalise` less the mean and divided by the standard deviation
-    in its config (those of its held-out data).
+    Rewards are the model's own. With `reward.normalise` the mean is subtracted and the result divided by the standard
+    deviation, both from the model's config (measured on its held-out data).
 
     Raises:
-        UserError: if the model is no reward model, or `normalise` finds no mean and standard deviation.
+        UserError: if the model is not a reward model, or `normalise` finds no mean and standard deviation.
     """
 
     def __init__(self, settings: LocalReward, device: torch.device) -> None:
@@ -78,7 +78,7 @@ class LocalScorer(Scorer):
 
     @classmethod
     def load(cls, path: str, **settings: Any) -> LocalScorer:
-        """A scorer with the model at `path` and settings of the `reward` config group, on a GPU if there is one."""
+        """Return a scorer of the model at `path`, on a GPU if there is one; `settings` are fields of LocalReward."""
         import torch
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,7 +87,7 @@ class LocalScorer(Scorer):
     def score(
         self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
     ) -> np.ndarray:
-        """As Scorer says."""
+        """Implements `Scorer.score`."""
         import numpy as np
 
         starts = range(0, len(conversations), _BLOCK)
@@ -95,7 +95,7 @@ class LocalScorer(Scorer):
         return self.scale.apply(np.concatenate([np.zeros(0, np.float32), *parts]))
 
     def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
-        """The rewards as the model gives them, of those that `score` has returned."""
+        """Return rewards of `score` on the model's own scale."""
         return self.scale.undo(rewards)
 
     def _score_block(self, conversations: Sequence[Conversation], first: int) -> np.ndarray:
@@ -119,7 +119,7 @@ class LocalScorer(Scorer):
         return np.concatenate([rewards[index] for index in range(len(groups))])
 
     def _groups(self, conversations: Sequence[Conversation], first: int) -> list[Group]:
-        """One group for each run of neighbours with the same prompt."""
+        """Return one group for each run of adjacent conversations with the same prompt."""
         from psychocounsel.data.group import Completion, Group
         from psychocounsel.reward.encoding import encode_conversations
 

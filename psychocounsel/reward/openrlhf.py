@@ -1,4 +1,4 @@
-"""`reward=openrlhf_server`: a reward model that OpenRLHF's serve_rm serves, or a server that speaks as it does."""
+"""`reward=openrlhf_server`: a reward model served by OpenRLHF's serve_rm, or by a server with the same protocol."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ class OpenRLHFReward(ServerReward):
     def check(self, key: str) -> None:
         super().check(key)
         if not self.route.startswith("/"):
-            raise UserError(f"{key}.route={self.route}: begins with /, for instance /get_reward")
+            raise UserError(f"{key}.route={self.route}: must begin with /, for instance /get_reward")
 
     def open(self, device: torch.device) -> Scorer:
-        """Ask every address once."""
+        """Return the scorer, after one request to every address."""
         return OpenRLHFScorer(self)
 
 
 class OpenRLHFScorer(ServerScorer):
-    """OpenRLHF's serve_rm, and whatever speaks as it does: {"query": [text, ...]} is answered by {"rewards": [...]}.
+    """Client of OpenRLHF's serve_rm: the request {"query": [text, ...]} is answered by {"rewards": [...]}.
 
-    A text is a whole conversation by the chat template, up to the end-of-turn token where the model is read there. It begins
-    with BOS, if the template writes one, because the server adds none; `send_bos=False` is for servers that do.
+    A text is a whole conversation rendered by the chat template. It ends at the end-of-turn token if the model's score
+    is read there. It begins with BOS if the template writes one, because the server adds none; use `send_bos=False` for
+    servers that do.
     """
 
     settings: OpenRLHFReward

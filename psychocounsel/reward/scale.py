@@ -1,4 +1,4 @@
-"""The scale of rewards: as a model gives them, or with mean 0 and standard deviation 1 on its held-out data."""
+"""Scale of rewards: the model's own, or mean 0 and standard deviation 1 on its held-out data."""
 
 from typing import Any
 
@@ -8,10 +8,12 @@ from psychocounsel.errors import UserError
 
 
 class Scale:
-    """`normalise` takes mean and standard deviation from a reward model's `config`, read from `path`.
+    """Converts rewards between the model's own scale and the normalised one.
+
+    With `normalise`, the mean and standard deviation come from the reward model's `config`, loaded from `path`.
 
     Raises:
-        UserError: if they are not there.
+        UserError: if `config` lacks them.
     """
 
     def __init__(self, config: Any, path: str, normalise: bool) -> None:
@@ -24,9 +26,9 @@ class Scale:
         self.mean, self.std = float(mean), float(std)
 
     def apply(self, rewards: np.ndarray) -> np.ndarray:
-        """float32[n] on this scale of float[n] that the model gave."""
+        """Return the model's rewards, float[n], on this scale, float32[n]."""
         return ((rewards - self.mean) / self.std).astype(np.float32)
 
     def undo(self, rewards: np.ndarray) -> np.ndarray:
-        """What the model gave."""
+        """Return rewards of this scale on the model's own scale."""
         return rewards * self.std + self.mean

@@ -1,4 +1,4 @@
-"""`reward=vllm_server`: a sequence classifier with one label that vLLM serves."""
+"""`reward=vllm_server`: a sequence classifier with one label, served by vLLM."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @dataclass
 class VLLMReward(ServerReward):
     def open(self, device: torch.device) -> Scorer:
-        """Ask every address once."""
+        """Return the scorer, after one request to every address."""
         return VLLMScorer(self)
 
 
 class VLLMScorer(ServerScorer):
-    """A sequence classifier with one label that vLLM serves: token ids go to /classify, the head's own output comes back."""
+    """Client of a vLLM classifier with one label: sends token ids to /classify and receives the head's raw output."""
 
     settings: VLLMReward
     route = "/classify"
@@ -37,7 +37,7 @@ class VLLMScorer(ServerScorer):
             labels = {len(row["probs"]) for row in rows}
             values = [row["probs"][0] for row in rows]
         except (TypeError, KeyError, IndexError) as error:
-            raise ValueError("it has no scores of a classifier") from error
+            raise ValueError("it holds no classifier scores") from error
         if labels - {1}:
-            raise ValueError(f"a model with {max(labels)} labels; a reward model has one")
+            raise ValueError(f"the model has {max(labels)} labels; a reward model has one")
         return values, len(payload["input"])

@@ -1,7 +1,7 @@
-"""The contract of rollouts: settings, which `conf/rollout/` can name, open a Rollout, which writes replies to prompts.
+"""Base classes of rollouts: `RolloutSettings` (a file of `conf/rollout/`) opens a `Rollout`, which writes replies.
 
-A rollout of a user's own is a dataclass that derives from RolloutSettings and a class that derives from Rollout. What
-derives from neither is refused before a run starts.
+To add a rollout, derive a dataclass from RolloutSettings and a class from Rollout. Classes that derive from neither are
+rejected before a run starts.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How replies are drawn: `n` for each prompt, of at most `max_tokens` tokens and `max_length` with their prompt.
+    """Sampling parameters: `n` replies to each prompt, at most `max_tokens` tokens each and `max_length` with the prompt.
 
-    `temperature` 0 takes the likeliest token. `top_k` 0 and `top_p` 1 leave the distribution as it is. Random numbers come from
-    `seed`. `seeds`, if there are any, are those of the prompts in their order, which several shards bring together.
+    `temperature` 0 takes the most likely token. `top_k` 0 and `top_p` 1 leave the distribution unchanged. Random
+    numbers come from `seed`. `seeds`, if any, holds the seed of each prompt; it is used when several shards are joined.
     """
 
     n: int
@@ -44,15 +44,15 @@ class Sampling:
     seeds: tuple[int, ...] = ()
 
     def seed_of(self, place: int) -> int:
-        """The seed of the prompt at `place`, for rollouts that draw each prompt's replies by a seed of its own."""
+        """Return the seed of the prompt at `place`, for rollouts that draw each prompt's replies from its own seed."""
         return self.seeds[place] if self.seeds else (self.seed + 1_000_003 * place) % (1 << 31)
 
 
-Shard = tuple[list["Group"], Sampling]  # prompts, and how their replies are drawn
+Shard = tuple[list["Group"], Sampling]  # prompts and their sampling parameters
 
 
 def sampling_of(config: DictConfig, samples: int, number: int, shard: int) -> Sampling:
-    """How `samples` replies to each prompt of a shard are drawn, by the settings of a run: seeded by the round's `number`."""
+    """Return the sampling parameters of a shard, from a run's settings; the seed depends on round `number` and `shard`."""
     import numpy as np
 
     rollout = config.rollout
@@ -62,7 +62,7 @@ def sampling_of(config: DictConfig, samples: int, number: int, shard: int) -> Sa
 
 
 def together(shards: Sequence[Shard]) -> Shard:
-    """Shards as one: each prompt keeps the seed that it has in its own shard."""
+    """Join several shards into one; each prompt keeps the seed of its own shard."""
     if len(shards) == 1:
         return shards[0]
     seeds = tuple(sampling.seed_of(place) for prompts, sampling in shards for place in range(len(prompts)))
@@ -70,26 +70,26 @@ def together(shards: Sequence[Shard]) -> Shard:
 
 
 class TrainedPolicy(Protocol):
-    """What a rollout may know of the policy that training changes; the engine of the policy is one."""
+    """Part of the policy's engine that a rollout may use."""
 
     module: PackedModel
     dtype: torch.dtype
 
     @property
     def autocast(self) -> torch.dtype | None:
-        """The dtype that forward passes compute in where it is not that of the weights."""
+        """Return the dtype of forward passes if it differs from that of the weights, otherwise None."""
 
 
 class Rollout(Contract):
-    """Writes replies, wherever its model runs. A subclass must define `sync` and `generate`.
+    """Base of rollouts, which write replies. A subclass must define `sync` and `generate`.
 
-    All ranks call `sync`, `generate` and `rest` together, each with groups of its own.
+    All ranks call `sync`, `generate` and `rest` together, each with its own groups.
 
     Attributes:
-        rounds_ahead: how many of the next rounds `generate_alone` writes while a round is scored and trained on, with weights
-            that are as many rounds old at most.
-        draws_by_prompt: whether each prompt's replies come from `Sampling.seed_of` alone, whatever else is written with it.
-            Shards may then be smaller where there are many ranks, and the replies are the same for any number of them.
+        rounds_ahead: number of future rounds that `generate_alone` writes while a round is scored and trained on. Their
+            weights are at most this many rounds old.
+        draws_by_prompt: True if each prompt's replies depend on `Sampling.seed_of` alone, not on other prompts in the
+            call. Shards may then be smaller if there are many ranks, and replies are the same for any number of ranks.
     """
 
     rounds_ahead: int = 0
@@ -97,50 +97,53 @@ class Rollout(Contract):
 
     @abstractmethod
     def sync(self, version: int) -> None:
-        """Write from now on with the policy's weights as they are, after `version` optimizer steps."""
+        """Use the policy's present weights, which have had `version` optimizer steps, from now on."""
 
     @abstractmethod
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """The prompts of `groups`, in order, with `n` new completions each; a rank may have none.
+        """Return the prompts of `groups`, in order, with `n` new completions each; a rank may have no groups.
 
-        A completion's `ids` end with the end-of-turn token if its `finish_reason` is "stop", and were cut if it is "length".
-        `logprobs` are those of the distribution it was drawn from, `policy_version` the optimizer step of the weights.
-        `completion`, below, makes one of its tokens.
+        A completion's `ids` end with the end-of-turn token if its `finish_reason` is "stop"; with "length" the reply
+        was cut. `logprobs` belong to the distribution that the reply was drawn from. `policy_version` is the optimizer
+        step of the weights. The function `completion` below builds a completion from tokens.
         """
 
     def prompts_at_once(self, n: int) -> int:
-        """How many prompts, with `n` replies each, `generate` needs to be busy: whole shards are put together until they are as
-        many. The same on all ranks; default: one shard is enough.
+        """Return the number of prompts, with `n` replies each, that keep `generate` busy; default 1.
+
+        Whole shards are joined until they hold this many prompts. All ranks must return the same number.
         """
         return 1
 
     def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
-        """As `generate`, on this rank alone and from any thread; asked only of a rollout that writes ahead.
+        """Like `generate`, on this rank alone and from any thread. Called only if `rounds_ahead` is above 0.
 
-        None: it cannot now, and the replies are to be written when their round begins.
+        None means that it cannot write now; the replies are then written when their round begins.
         """
         return None
 
     def rest(self) -> None:
-        """Give back what only writing needs, until the next `sync`. Default: nothing is kept."""
+        """Release resources that only writing needs, until the next `sync`. Default: nothing to release."""
 
 
 def at_once(rollout: Rollout, shard_prompts: int, n: int) -> int:
-    """How many shards of so many prompts are given to one `generate`."""
+    """Return the number of shards that one `generate` call receives; a shard has `shard_prompts` prompts."""
     return max(1, math.ceil(rollout.prompts_at_once(n) / shard_prompts))
 
 
 @dataclass
 class RolloutSettings(GroupSettings):
-    """The settings of a rollout: each field is a key of `rollout.*`. A subclass must define `open`. Imports no torch.
+    """Base of the settings of rollouts; each field is a key of `rollout.*`. A subclass must define `open`. Imports no torch.
 
-    Training divides logits by the same `temperature`, so that its log-probabilities are those of the distribution that
-    replies are drawn from.
+    Training divides logits by the same `temperature`, so its log-probabilities belong to the distribution that replies
+    are drawn from.
     """
 
     config_group: ClassVar[str] = "rollout"
-    shares_gpus: ClassVar[bool] = True  # replies are written on the GPUs that train
-    copies_weights: ClassVar[bool] = False  # after `sync` the policy's own weights are not read until the next one
+    shares_gpus: ClassVar[bool] = True  # True if replies are written on the training GPUs
+    copies_weights: ClassVar[bool] = (
+        False  # True if `sync` copies the policy's weights, so that they are not read until the next `sync`
+    )
 
     temperature: float = option(1.0, above=0)
     max_tokens: int = option(512, at_least=1)
@@ -154,45 +157,59 @@ class RolloutSettings(GroupSettings):
     def open(
         self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> Rollout:
-        """Begin to write with the weights of `engine`; `stop` are the ids of tokens that end a reply. All ranks together."""
+        """Return a rollout with the weights of `engine`; `stop` holds the ids of tokens that end a reply.
+
+        All ranks call it together.
+        """
 
     def check(self, config: DictConfig, processes: int) -> None:
-        """Raises UserError for what this way of writing replies cannot do."""
+        """Reject settings that this rollout cannot work with.
+
+        Raises:
+            UserError: naming the setting.
+        """
 
     def lacking(self) -> str:
-        """What is not installed here and a run needs, and how to install it; empty, the default, if all is. No torch."""
+        """Return a message that names missing packages and how to install them; empty (default) if none is missing.
+
+        It must not import torch.
+        """
         return ""
 
     def unused(self, config: DictConfig) -> dict[str, str]:
-        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused. No torch."""
+        """Return fields that have no effect with these settings, each with the reason. It must not import torch.
+
+        Setting such a field is an error.
+        """
         return {}
 
     def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
-        """Bytes on each GPU while `samples` replies are written to each prompt by a model of `shape`, by what they are for.
+        """Return the bytes on each GPU, by purpose, while a model of `shape` writes `samples` replies to each prompt.
 
-        None for what is there and of unknown size, the default.
+        None means an unknown size, the default.
         """
         return {f"rollout {type(self).__name__}": None}
 
     def always(self, shape: Shape) -> dict[str, float]:
-        """Bytes on each GPU that stay while the policy trains, by what they are for; default: nothing."""
+        """Return the bytes on each GPU, by purpose, that remain allocated while the policy trains; default: none."""
         return {}
 
     def smaller(self) -> dict[str, Any]:
-        """Values of fields with which it needs less memory, to be advised where a run does not fit."""
+        """Return values of fields that need less memory, as advice for a run that does not fit."""
         return {}
 
     @classmethod
     def server_command(cls, rollout: DictConfig) -> list[str]:
-        """What runs on each of `cluster.server_nodes`, with {python}, {run_dir} and {port} filled in; default: nothing.
+        """Return the command to run on each of `cluster.server_nodes`; default: none.
 
-        It is asked while the configuration is resolved: the values of `rollout` are yet to be checked.
+        {python}, {run_dir} and {port} in it are filled in. Called while the configuration is resolved, before the
+        values of `rollout` are checked.
         """
         return []
 
     @classmethod
     def servers_per_node(cls, rollout: DictConfig, gpus: Any) -> int:
-        """How many of these commands run at once on a node with `gpus` GPUs; asked when `server_command` is."""
+        """Return the number of these commands to run on a node with `gpus` GPUs; called together with `server_command`."""
         return 1
 
 
@@ -204,10 +221,10 @@ def open_rollout(
     stop: Sequence[int],
     world: World,
 ) -> Rollout:
-    """What `settings.open` gives.
+    """Return the result of `settings.open`.
 
     Raises:
-        UserError: as `open` does, or if it gives no Rollout.
+        UserError: as `open` does, or if the result is not a Rollout.
     """
     rollout = settings.open(config, engine, tokenizer, stop, world)
     if not isinstance(rollout, Rollout):
@@ -219,12 +236,12 @@ def open_rollout(
 
 
 def training_temperature(config: DictConfig) -> float:
-    """The temperature of the policy's log-probabilities: `rollout.temperature`, or 1 for algorithms without rollouts."""
+    """Return the temperature of the policy's log-probabilities: `rollout.temperature`, or 1 without rollouts."""
     return float(config.rollout.temperature) if "rollout" in config else 1.0
 
 
 def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:
-    """A reply of tokens `ids`, ended by one of `stop` or cut."""
+    """Return a completion of tokens `ids`; its last token is one of `stop`, or the reply was cut."""
     import numpy as np
 
     from psychocounsel.data.group import Completion

@@ -1,4 +1,4 @@
-"""One token after another by transformers: keys and values that stay where they are, and attention that copies none."""
+"""Token-by-token decoding by transformers, without copying all keys and values for each token."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -14,12 +14,15 @@ from psychocounsel.model.cpu import reordered
 from psychocounsel.model.packed import PackedModel
 
 _NAME = "psychocounsel_decoding"
-_ROOM = 64  # tokens more than there are, when keys and values must move
+_ROOM = 64  # spare tokens allocated whenever keys and values outgrow their tensors
 
 
 @contextmanager
 def decoding(policy: PackedModel, partitioned: bool) -> Iterator[None]:
-    """Let the language model of `policy` write token by token; no weight may change. Gradients there are none."""
+    """Context in which the language model of `policy` decodes token by token, without gradients.
+
+    The weights must not change inside. `partitioned`: True if ZeRO-3 shards them.
+    """
     attention, lm = policy.attention, policy.lm
     with torch.no_grad(), attention.plain(lm), nullcontext() if partitioned else reordered(lm):
         if not attention.capped:
@@ -38,9 +41,10 @@ def _attention(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """[B, T, heads, D] from [B, heads, T, D] and [B, kv heads, S, D], as transformers' attention functions.
+    """Attention function in transformers' interface: [B, T, heads, D] from [B, heads, T, D] and [B, kv heads, S, D].
 
-    For a single token the heads that share keys and values are to the kernel what tokens are, so that nothing is repeated.
+    For a single token, query heads that share keys and values are passed to the kernel as tokens, so that keys and
+    values are not repeated.
     """
     rows, heads, tokens, size = query.shape
     if tokens > 1:
@@ -53,7 +57,7 @@ def _attention(
 
 
 class Cache(DynamicCache):
-    """transformers' cache for `config`, whose layers of full attention do not move with every token."""
+    """Key-value cache of transformers for `config`, whose full-attention layers are not reallocated at every token."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config=config)
@@ -61,7 +65,7 @@ class Cache(DynamicCache):
 
 
 class _Layer(DynamicLayer):
-    """`keys` and `values` are the beginning of tensors that have room for more tokens."""
+    """Cache layer whose `keys` and `values` are views of larger tensors with room for more tokens."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         super().lazy_initialization(key_states, value_states)

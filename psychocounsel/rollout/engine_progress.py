@@ -1,4 +1,4 @@
-"""How vLLM's engine tells that it goes on: it reports each of its steps to loggers of statistics, and this is one."""
+"""Progress of a vLLM engine: a statistics logger that counts the steps which the engine reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class EngineProgress:
-    """Counts the steps in which an engine made tokens. It has the methods of vLLM's StatLoggerBase, which need no vLLM here."""
+    """Counts engine steps that made tokens. It has the methods of vLLM's StatLoggerBase, but needs no vLLM installed."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -18,10 +18,10 @@ class EngineProgress:
         self.steps += iteration_stats is not None
 
     def log_engine_initialized(self) -> None:
-        """vLLM asks each logger for it; there is nothing to say."""
+        """Required by vLLM; does nothing."""
 
     def log(self) -> None:
-        """As above."""
+        """Required by vLLM; does nothing."""
 
     def record_sleep_state(self, sleep: int = 0, level: int = 0) -> None:
-        """As above."""
+        """Required by vLLM; does nothing."""

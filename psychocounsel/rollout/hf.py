@@ -1,4 +1,4 @@
-"""`rollout=hf`: the policy that is trained writes the replies itself, by transformers, in the training process."""
+"""`rollout=hf`: the trained policy writes the replies itself, by transformers, in the training process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from psychocounsel.model.packed import PackedModel
     from psychocounsel.model.shape import Shape
 
-_Random = Union["torch.Generator", list["torch.Generator"]]  # one for all replies that are written, or one for each
-_PART = 256  # neighbouring tokens of which first the part is drawn, then one in it: cheaper than noise for every token
+_Random = Union["torch.Generator", list["torch.Generator"]]  # one generator for all replies, or one for each
+_PART = 256  # tokens per block: drawing a block, then a token in it, is cheaper than noise for every token
 
 
 @dataclass
 class HF(RolloutSettings):
-    batch_size: int = option(64, at_least=1)  # replies that are written at once, in each process
+    batch_size: int = option(64, at_least=1)  # replies written at once in each process
 
     def open(
         self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
@@ -37,9 +37,9 @@ class HF(RolloutSettings):
 
         rows = max(1, self.batch_size // samples) * samples
         length = min(config.max_length, (config.max_prompt_length or config.max_length) + self.max_tokens)
-        # Weights in float32, as stage 0 trains them, make keys and values of it, too.
+        # Stage 0 trains float32 weights, whose keys and values are float32, too.
         width = 4 if config.zero.stage == 0 and not config.model.lora.rank else bytes_of_weight(config.model.dtype)
-        logits = 3 * 4 * rows * shape.vocabulary  # as they are, as log-probabilities, with noise
+        logits = 3 * 4 * rows * shape.vocabulary  # raw, as log-probabilities, and with noise
         return {"keys and values": rows * length * shape.cached() * width, "next logits": logits}
 
     def smaller(self) -> dict[str, Any]:
@@ -47,11 +47,11 @@ class HF(RolloutSettings):
 
 
 class HFRollout(Rollout):
-    """Writes replies with the weights that `policy` has at that moment.
+    """Writes replies with the present weights of `policy`.
 
-    The replies to a prompt share its first pass; those that have ended leave the batch. `stop` are the ids of tokens that
-    end a reply. `autocast` is the dtype to compute in where the weights are float32. With `together` the weights are
-    partitioned over its ranks (ZeRO-3), which then make all their passes at the same time.
+    The replies to a prompt share its first pass; finished replies leave the batch. `stop` holds the ids of tokens that
+    end a reply. `autocast` is the dtype of computation if the weights are float32. `together` is set if ZeRO-3 shards
+    the weights over its ranks; these ranks then make all passes together.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class HFRollout(Rollout):
         seeds: Sequence[int] | None = None,
         watch: Callable[[list[int]], bool] | None = None,
     ) -> list[Group]:
-        """As Rollout says; random numbers come from `sampling.seed` alone.
+        """Implements `Rollout.generate`; random numbers come from `sampling.seed` alone.
 
-        With `seeds`, one for each group and `sampling.n` 1, those of a reply come from its own, whatever else is written.
-        `watch`, for one group and one reply, gets the reply's tokens after each of them, and says whether to go on.
+        `seeds`, one for each group with `sampling.n` 1, makes each reply depend on its own seed only. `watch`, for a
+        single reply, receives the reply's tokens after each new token and returns False to stop.
         """
         import torch
 
@@ -105,7 +105,7 @@ class HFRollout(Rollout):
         return [replace(group, completions=found[index]) for index, group in enumerate(groups)]
 
     def _anyone(self, here: bool) -> bool:
-        """Whether there is work here or, where the passes are made together, on any rank."""
+        """Return True if there is work here or, with sharded weights, on any rank."""
         return here if self.together is None else self.together.any(here)
 
     def _batch(
@@ -137,7 +137,7 @@ class HFRollout(Rollout):
 
 
 class _Rows:
-    """Replies being written: the cache, mask and next logits of those that are alive, and what all have so far."""
+    """Replies in progress: cache, mask and next logits of the unfinished ones, and the tokens of all."""
 
     def __init__(self, groups: Sequence[Group], sampling: Sampling, lm: Any, stop: Sequence[int]) -> None:
         import torch
@@ -160,7 +160,7 @@ class _Rows:
         self.position = lengths.to(lm.device).repeat_interleave(sampling.n)
         limits = torch.minimum(torch.tensor(sampling.max_tokens), sampling.max_length - lengths)
         self.left = limits.to(lm.device).repeat_interleave(sampling.n)
-        self.numbers = torch.arange(len(self.left), device=lm.device)  # which reply each living row is
+        self.numbers = torch.arange(len(self.left), device=lm.device)  # index of the reply in each unfinished row
         self.ids: list[list[int]] = [[] for _ in range(len(self.left))]
         self.logprobs: list[list[float]] = [[] for _ in range(len(self.left))]
 
@@ -172,7 +172,7 @@ class _Rows:
         return list(zip(self.ids, self.logprobs, strict=True))
 
     def write(self, tokens: torch.Tensor, logprobs: torch.Tensor) -> None:
-        """Append int64[alive] tokens and float32[alive] log-probabilities; those that have ended leave."""
+        """Append tokens, int64[alive], and log-probabilities, float32[alive]; remove finished replies."""
         import torch
 
         written = zip(self.numbers.tolist(), tokens.tolist(), logprobs.tolist(), strict=True)
@@ -190,7 +190,7 @@ class _Rows:
         self.last = tokens
 
     def look(self) -> None:
-        """The logits of the next token of each that is alive."""
+        """Compute the logits of the next token of each unfinished reply."""
         import torch
 
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.last), 1)], 1)
@@ -198,7 +198,7 @@ class _Rows:
         self.position = self.position + 1
 
     def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """float32[rows, vocabulary]: logits of the next token."""
+        """Return the logits of the next token, float32[rows, vocabulary]."""
         device = self.lm.device
         output = self.lm(
             input_ids=ids.to(device),
@@ -213,7 +213,7 @@ class _Rows:
 
 
 def _keep_step(lm: Any) -> None:
-    """A pass that nobody needs but other ranks, which gather the weights for theirs together with this one."""
+    """Run a pass only because other ranks need this rank to gather sharded weights for theirs."""
     import torch
 
     token = torch.zeros(1, 1, dtype=torch.long, device=lm.device)
@@ -221,7 +221,7 @@ def _keep_step(lm: Any) -> None:
 
 
 def _draw(logits: torch.Tensor, sampling: Sampling, generator: _Random) -> tuple[torch.Tensor, torch.Tensor]:
-    """int64[rows] tokens, and their log-probabilities float32[rows] in the distribution that they are drawn from."""
+    """Return tokens, int64[rows], and their log-probabilities under the sampling distribution, float32[rows]."""
     import torch
 
     if not sampling.temperature:
@@ -238,7 +238,7 @@ def _draw(logits: torch.Tensor, sampling: Sampling, generator: _Random) -> tuple
 
 
 def _pick(weights: torch.Tensor, generator: _Random) -> torch.Tensor:
-    """int64[rows, 1]: a column of each row of float32[rows, columns], as likely as its share; never one of weight 0."""
+    """Return a column for each row of `weights`, int64[rows, 1], drawn in proportion; never one of weight 0."""
     import torch
 
     below = weights.cumsum(-1, dtype=torch.float64)
@@ -247,7 +247,7 @@ def _pick(weights: torch.Tensor, generator: _Random) -> torch.Tensor:
 
 
 def _uniform(rows: int, generator: _Random, device: torch.device) -> torch.Tensor:
-    """float64[rows, 1] in [0, 1): all of one generator, or each row of its own."""
+    """Return float64[rows, 1] in [0, 1), all from one generator, or each row from its own."""
     import torch
 
     options: Any = {"dtype": torch.float64, "device": device}
@@ -257,7 +257,7 @@ def _uniform(rows: int, generator: _Random, device: torch.device) -> torch.Tenso
 
 
 def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Minus infinity for all but the `top_k` likeliest tokens, and those that make up `top_p`."""
+    """Set all logits to minus infinity except the `top_k` most likely tokens and those that make up `top_p`."""
     import torch
 
     if sampling.top_k:

@@ -1,4 +1,4 @@
-"""Rollout servers on this machine, started by rank 0 of a run; they end themselves when it does."""
+"""Rollout servers on this machine: rank 0 of a run starts them, and they end with the run."""
 
 import contextlib
 import os
@@ -15,29 +15,29 @@ import httpx
 from psychocounsel.errors import UserError, words
 from psychocounsel.rundir.paths import RunDir
 
-_MOST_RESTARTS = 5  # of one server in a run
+_MOST_RESTARTS = 5  # of each server in a run
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 5.0
 
 
 class LocalServers:
-    """A process of `psychocounsel.rollout.server` for each entry of `gpus`: what CUDA_VISIBLE_DEVICES is there, "" on CPU."""
+    """Processes of `psychocounsel.rollout.server`, one for each entry of `gpus`, its CUDA_VISIBLE_DEVICES ("" on CPU)."""
 
     def __init__(self, run_dir: Path, gpus: Sequence[str], start_minutes: float) -> None:
         self.run_dir, self.start_minutes = run_dir, start_minutes
         self.servers = [_Server(number, visible) for number, visible in enumerate(gpus)]
 
     def ready(self) -> list[str]:
-        """The addresses of those that answer, after starting anew those that do not.
+        """Return the addresses of answering servers, after restarting those that do not answer.
 
         Raises:
-            UserError: if none can be had.
+            UserError: if no server answers.
         """
         dead = [server for server in self.servers if not server.answers() and server.starts <= _MOST_RESTARTS]
         for server in dead:
             if server.starts:
                 print(
-                    f"rollout: server {server.number} does not answer; starting it anew ({self._log(server)})",
+                    f"rollout: server {server.number} does not answer; restarting it ({self._log(server)})",
                     flush=True,
                 )
             server.end()
@@ -75,7 +75,7 @@ class LocalServers:
         return f"the last line of {log} is: {words(lines[-1]) if lines else '(nothing)'}"
 
 
-# What a rank's environment says of its own world; the engine of a server is a world of its own.
+# Variables of a rank's process group. A server must not inherit them, because its engine forms its own group.
 _OF_TRAINING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "VLLM_ENABLE_V1_MULTIPROCESSING")
 
 
@@ -91,7 +91,10 @@ class _Server:
         if not self.runs():
             return False
         asked = httpx.stream("GET", f"{self.address}/health", timeout=10, trust_env=False)
-        with contextlib.suppress(httpx.HTTPError), asked as answer:  # its body, whatever its size, is not read
+        with (
+            contextlib.suppress(httpx.HTTPError),
+            asked as answer,
+        ):  # the body is not read, because it may have any size
             return answer.status_code == 200
         return False
 

@@ -1,4 +1,4 @@
-"""What vLLM prints while an engine starts: off the terminal, and in the attempt's log, however the start ends."""
+"""Redirection of vLLM's start-up output from the terminal to the attempt's log."""
 
 import os
 import tempfile
@@ -12,12 +12,12 @@ from psychocounsel.rundir.attempts import engine_log
 
 @contextmanager
 def quiet_start(what: str) -> Iterator[None]:
-    """Keep what vLLM prints while it starts off the terminal; `what` is the setting that errors name.
+    """Keep the output of a starting vLLM engine off the terminal; errors name the setting `what`.
 
-    It goes to the run's `engine_log`, which is there also if the process is aborted.
+    The output goes to the run's `engine_log`, which survives even if the process is aborted.
 
     Raises:
-        UserError: in place of what ends the start, after all that was printed.
+        UserError: if the start fails, after all of its output was printed.
     """
     shown = os.dup(1), os.dup(2)
     with _log() as said:

@@ -1,12 +1,16 @@
-"""A server that writes replies with weights it is sent: vLLM behind a few routes, all but `/health` with a key.
+"""HTTP server that writes replies by vLLM with weights that training sends; all routes but `/health` require a key.
 
-`POST /generate` {"version", "prompts", "settings", "stop"} -> {"version", "replies"}; 409 where the weights are of another
-version; another "version" and an "error" where they changed meanwhile. Until the replies are there, the answer is a space for
-each second in which the engine made tokens: a client's time-out thus ends a server that is stuck, not one that is busy.
-New weights: `POST /weights/begin`, `/weights/piece` (a safetensors file) as often as needed, `/weights/end?version=N`. In place
-of pieces, an adapter comes by one `/weights/adapter`. Or after the first `/weights/join` and, for each piece,
-`/weights/broadcast`, where rank 0 of training sends what is named over the process group that workers joined
-(`distributed/process_group.py`).
+`POST /generate` {"version", "prompts", "settings", "stop"} answers {"version", "replies"}. It answers 409 if the
+weights are of another version, and another "version" with an "error" if the weights changed in the meantime. Until the
+replies are ready, the server sends a space for each second in which the engine made tokens. A client's time-out
+therefore ends a stuck server, not a busy one.
+
+New weights arrive in one of three ways, each after `POST /weights/begin` and before `/weights/end?version=N`:
+- `/weights/piece`, a safetensors file, as often as needed;
+- `/weights/adapter`, once, for a low-rank adapter;
+- `/weights/join` once, then `/weights/broadcast` for each piece: rank 0 of training sends the named parameters over a
+  process group with the workers (`distributed/process_group.py`).
+
 Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
 """
 
@@ -36,14 +40,14 @@ from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.modes import let_nobody_else_write
 
-LONGEST_REQUEST = LONGEST_ANSWER  # bytes, but for weights, which go to a file
+LONGEST_REQUEST = LONGEST_ANSWER  # bytes; weights may be larger, because they go to a file
 _CONNECT_SECONDS = 10.0
-_SPACE_SECONDS = 1.0  # between the spaces that say that replies are being written
+_SPACE_SECONDS = 1.0  # between the spaces that report progress
 LOOPBACK = "127.0.0.1"
 
 
 class Server:
-    """An engine, the version of its weights, and the routes. The engine writes `slots` replies at once."""
+    """Routes of the server with its engine and the version of its weights. The engine writes `slots` replies at once."""
 
     def __init__(
         self, engine: Any, progress: EngineProgress, key: str, workers: int, slots: int, device: str, rank: int = 0
@@ -51,8 +55,8 @@ class Server:
         self.engine, self.progress, self.key = engine, progress, key
         self.workers, self.slots, self.device = workers, slots, device
         self.adapter_rank, self.adapter = rank, AdapterFolder() if rank else None
-        self.lora: Any = None  # vLLM's request for the adapter of this version
-        self.version: int | None = None  # None: there are no weights yet, or not all
+        self.lora: Any = None  # vLLM's LoRARequest for the adapter of this version
+        self.version: int | None = None  # None until complete weights have arrived
         self.count = 0
 
     def app(self) -> Any:
@@ -95,13 +99,13 @@ class Server:
         asked = await _content(request)
         version = self.version
         if version is None or asked["version"] != version:
-            return _error(409, f"the weights here are of version {version}, not {asked['version']}")
+            return _error(409, f"the weights here have version {version}, not {asked['version']}")
         from starlette.responses import StreamingResponse
 
         return StreamingResponse(self._written(asked, version), media_type="application/json")
 
     async def _written(self, asked: Any, version: int) -> AsyncIterator[bytes]:
-        """The answer to `/generate`: spaces as long as the engine makes tokens, then JSON."""
+        """Yield the answer to `/generate`: a space for each second with progress, then JSON."""
         each = map(self._reply, asked["prompts"], asked["settings"], [asked["stop"]] * len(asked["prompts"]))
         writing, steps = asyncio.gather(*each), self.progress.steps
         try:
@@ -111,9 +115,9 @@ class Server:
                     yield b" "
             found = await writing
         finally:
-            writing.cancel()  # where nobody waits for the answer any more
+            writing.cancel()  # if the client is gone
         if self.version != version or any(None in some for some in found):
-            changed = f"the weights changed from version {version} while they wrote"
+            changed = f"the weights changed from version {version} while the replies were written"
             yield json.dumps({"version": self.version, "error": changed}).encode()
         else:
             yield json.dumps({"version": version, "replies": found}).encode()
@@ -180,11 +184,11 @@ class Server:
 
 
 class _TooLong(Exception):
-    """A request of more than LONGEST_REQUEST bytes."""
+    """Error: a request has more than LONGEST_REQUEST bytes."""
 
 
 async def _content(request: Any) -> Any:
-    """The JSON of a request, {} where it is empty."""
+    """Return the JSON of a request; {} if the body is empty."""
     body = bytearray()
     async for part in request.stream():
         body += part
@@ -194,7 +198,7 @@ async def _content(request: Any) -> Any:
 
 
 async def _reaches(host: str = "", port: int = 0) -> bool:
-    """Whether the trainer, if it says where it is, can be connected to from here."""
+    """Return True if this machine can connect to the trainer's address."""
     if not host:
         return False
     try:
@@ -218,7 +222,7 @@ def _error(status: int, text: str) -> Any:
 
 
 def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
-    """Serve HTTP requests on `host` and `port` until the process ends. The default `host` is reached from this machine alone.
+    """Serve HTTP requests on `host` and `port` until the process ends. Only this machine can reach the default `host`.
 
     Raises:
         UserError: if the model cannot be loaded.
@@ -233,14 +237,14 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
     from psychocounsel.model.load import loading, model_dtype
 
     if os.environ.get("PSYCHOCOUNSEL_DEVICE") == "cuda":
-        require_gpu()  # a server that a run starts on its GPUs must not write on CPU
+        require_gpu()  # a server meant for the run's GPUs must not fall back to CPU
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         require_compiler("rollout=vllm_server", "rollout=hf")
     rollout = configs.build(config, "rollout")
     arguments = rollout.arguments(config, model_dtype(config.model, device), device)
     if device.type == "cpu" and rollout.tensor_parallel == 1:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or it takes a process more, only to bind threads to cores
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # saves a process that would only bind threads to cores
         arguments["distributed_executor_backend"] = "uni"
     with loading(config.model.path, "model"):
         import uvicorn
@@ -257,7 +261,7 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
 
 
 def _end_with_parent() -> None:
-    """Do not outlive the run: neither this process nor the engine's, which are in its group."""
+    """Kill this process group, the engine's processes included, as soon as the parent process ends."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""`rollout=vllm`: an engine of vLLM in every training process writes the replies, with the weights of that moment."""
+"""`rollout=vllm`: a vLLM engine in every training process writes the replies with the policy's present weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from psychocounsel.model.shape import Shape
 
 
-_GRAPHS = 51  # sizes of batches up to 512: 1, 2, 4, every 8th to 256, every 16th from there
+_GRAPHS = 51  # batch sizes up to 512: 1, 2, 4, multiples of 8 up to 256, then of 16
 
 
 @dataclass
@@ -41,11 +41,11 @@ class VLLM(VLLMEngine):
     def open(
         self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> VLLMRollout:
-        """Start an engine beside the policy's. All ranks call it together."""
+        """Start an engine in addition to the policy's. All ranks call it together."""
         if self.tensor_parallel > 1 and world.device.type == "cpu":
             raise UserError(
-                f"rollout.tensor_parallel={self.tensor_parallel}: engines over several processes meet under one name on a "
-                "machine's CPU, where others may be; use 1, or rollout=vllm_server"
+                f"rollout.tensor_parallel={self.tensor_parallel}: on CPU, engines over several processes share one name "
+                "per machine and could collide; use 1, or rollout=vllm_server"
             )
         if world.device.type == "cuda":
             from psychocounsel.model.gpu.compiler import require_compiler
@@ -60,13 +60,13 @@ class VLLM(VLLMEngine):
 
         weights = bytes_of_weight(config.model.dtype) * shape.parameters / self.tensor_parallel
         share = self.gpu_memory * (config.cluster.get("gpu_memory_gb") or 0) * 1e9 - sum(self.always(shape).values())
-        return {"engine of vLLM": max(weights, share)}  # where the GPU's size is not known, at least its weights
+        return {"engine of vLLM": max(weights, share)}  # at least the weights, if the GPU's size is unknown
 
     def always(self, shape: Shape) -> dict[str, float]:
-        """CUDA graphs: sleeping frees weights and cache, and no graphs, which lie outside of vLLM's own memory pool.
+        """Return the memory of CUDA graphs, which sleeping does not free, because they lie outside of vLLM's memory pool.
 
-        vLLM captures 51 sizes of batches, each whole and in a part for every layer. It reckons with 1 MiB for a whole one at
-        least; half of that for a part is an assumption, not measured here.
+        vLLM captures 51 batch sizes, each as a whole graph and as one part per layer. vLLM itself assumes at least 1
+        MiB for a whole graph. Half of that for a part is our assumption and was not measured.
         """
         return {} if self.eager else {"graphs of vLLM": _GRAPHS * (1 << 20) * (1 + shape.layers / 2)}
 
@@ -75,9 +75,9 @@ class VLLM(VLLMEngine):
 
 
 class VLLMRollout(Rollout):
-    """Writes replies by an engine in this process; `tensor_parallel` neighbouring processes are one engine.
+    """Writes replies by an engine in this process; `tensor_parallel` neighbouring processes form one engine.
 
-    On GPU the engine's memory is given back while the policy trains. There, nothing of this has been run.
+    On GPU the engine releases its memory while the policy trains. This class has not been tested on GPUs.
     """
 
     draws_by_prompt = True
@@ -94,14 +94,14 @@ class VLLMRollout(Rollout):
 
             self.llm = LLM(**arguments, distributed_executor_backend="external_launcher", enable_sleep_mode=self.sleeps)
         self.adapter = AdapterFolder() if engine.module.adapter is not None else None
-        self.lora: Any = None  # vLLM's request for the adapter of this version
+        self.lora: Any = None  # vLLM's LoRARequest for the adapter of this version
         self.neighbours = Neighbours(world, arguments["tensor_parallel_size"])
         self.rest()
 
     def sync(self, version: int) -> None:
         if version == self.version and self.awake:
             return
-        if self.sleeps:  # one after another, so that memory never holds both twice
+        if self.sleeps:  # weights first and cache later, so that memory never holds two copies
             self.llm.wake_up(tags=["weights"])
         self._take_adapter(self.adapter) if self.adapter else self._take_weights()
         self.awake, self.cache_awake, self.version = True, not self.sleeps, version
@@ -126,17 +126,20 @@ class VLLMRollout(Rollout):
     def rest(self) -> None:
         if (
             self.sleeps
-        ):  # 1: the base of adapters waits in host memory; 2: weights are given up, and come from the policy
+        ):  # level 1 keeps the base model in host memory; level 2 drops weights, because the policy sends them
             self.llm.sleep(level=1 if self.adapter else 2)
             self.awake = self.cache_awake = False
 
     def prompts_at_once(self, n: int) -> int:
-        """Twice as many replies as the engine writes at once, so that few slots are empty before the end."""
+        """Return the number of prompts that gives twice as many replies as the engine writes at once.
+
+        With fewer, many of the engine's slots would be idle before the last reply is finished.
+        """
         return math.ceil(2 * self.slots / (n * self.neighbours.size))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """As Rollout says; a reply's random numbers come from `sampling.seed`, its prompt's place and its own."""
-        if not self.cache_awake:  # not before now: the policy's weights may have left the GPU since `sync`
+        """Implements `Rollout.generate`; a reply's random numbers come from `sampling.seed`, its prompt's place and its own."""
+        if not self.cache_awake:  # only now, because the policy's weights may have left the GPU since `sync`
             self.llm.wake_up(tags=["kv_cache"])
             self.llm.reset_prefix_cache()
             self.cache_awake = True
@@ -162,7 +165,7 @@ class VLLMRollout(Rollout):
 
 
 class Neighbours:
-    """The `size` processes that are one engine together, of which this one is number `place`."""
+    """Group of `size` processes that form one engine; this process has number `place`."""
 
     def __init__(self, world: World, size: int) -> None:
         import torch.distributed as dist
@@ -187,7 +190,7 @@ class Neighbours:
 
 @contextmanager
 def _inside_training(world: World) -> Iterator[None]:
-    """What an engine needs to know to start in a process of training, and to leave it as it was."""
+    """Set the environment that an engine needs to start in a training process, and restore the process state afterwards."""
     import torch
 
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -196,13 +199,13 @@ def _inside_training(world: World) -> Iterator[None]:
     os.environ.setdefault("LOCAL_RANK", str(world.rank))
     kept = {
         name: os.environ.get(name) for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "TORCHDYNAMO_DISABLE")
-    }  # for processes started later
+    }  # restored for processes that start later
     set_num_threads = torch.set_num_threads
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
     finally:
-        torch.set_num_threads = set_num_threads  # vLLM puts one there that does nothing
+        torch.set_num_threads = set_num_threads  # vLLM replaces it by a function that does nothing
         torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         for name, value in kept.items():
             os.environ.pop(name, None)

@@ -1,4 +1,4 @@
-"""What every way of writing by vLLM shares: the engine's settings, requests and what comes back."""
+"""Common parts of all vLLM rollouts: engine settings, requests and results."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
 
-Reply = tuple[list[int], list[float]]  # token ids, their log-probabilities
+Reply = tuple[list[int], list[float]]  # token ids and their log-probabilities
 
 
 @dataclass
 class VLLMEngine(RolloutSettings):
-    """What an engine of vLLM can be told, wherever it runs."""
+    """Settings of a vLLM engine, wherever it runs."""
 
     tensor_parallel: int = option(1, at_least=1)
     max_sequences: int = option(256, at_least=1)
@@ -43,9 +43,12 @@ class VLLMEngine(RolloutSettings):
         )
 
     def check(self, config: DictConfig, processes: int) -> None:
-        """Raises UserError where vLLM is not installed or cannot do what is asked for.
+        """Reject settings that vLLM cannot work with, and a missing vLLM.
 
-        A dry run says what is not installed, and a container has what is in its image.
+        A missing package is accepted for a dry run, which reports it, and for a container, whose image provides it.
+
+        Raises:
+            UserError: naming the setting.
         """
         runs_here = not (config.get("dry_run") or OmegaConf.select(config, "cluster.container.image"))
         if runs_here and (lacking := self.lacking()):
@@ -56,14 +59,17 @@ class VLLMEngine(RolloutSettings):
             engine_rank(config.model.lora.rank)
 
     def arguments(self, config: DictConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-        """vLLM's engine arguments; weights come from the policy, or of a model with adapters, its base from disk."""
+        """Return vLLM's engine arguments.
+
+        The policy sends the weights; with adapters, the base model is loaded from disk.
+        """
         from psychocounsel.model.load import resolve_path
         from psychocounsel.rollout.weight_sync.weight_loading import NAME
 
         memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}
         if device.type == "cpu":
             memory = {"kv_cache_memory_bytes": int(self.cpu_cache_gb * (1 << 30))}
-            # vLLM cannot put back a random number on CPU, which it does after each part of a prompt but the last.
+            # Chunked prefill rewinds the random state after each part of a prompt but the last, which vLLM cannot on CPU.
             memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_length)}
         weights: dict[str, Any] = {"load_format": "dummy"}
         if config.model.lora.rank:
@@ -81,8 +87,9 @@ class VLLMEngine(RolloutSettings):
                 "max_model_len": config.max_length,
                 "max_num_seqs": self.max_sequences,
                 "tensor_parallel_size": self.tensor_parallel,
-                "enforce_eager": self.eager or device.type == "cpu",  # compiling on CPU takes minutes and a compiler
-                "logprobs_mode": "processed_logprobs",  # of the distribution that tokens are drawn from
+                "enforce_eager": self.eager
+                or device.type == "cpu",  # compiling for CPU takes minutes and needs a compiler
+                "logprobs_mode": "processed_logprobs",  # log-probabilities of the distribution that tokens are drawn from
                 "disable_log_stats": True,
                 "worker_extension_cls": NAME,
             }
@@ -90,12 +97,13 @@ class VLLMEngine(RolloutSettings):
 
 
 def prepare_cpu(arguments: dict[str, Any]) -> None:
-    """To be called before vLLM's engine is imported, wherever it runs; does nothing but on CPU.
+    """Prepare vLLM for CPU. Call it before vLLM's engine is imported; it does nothing on other devices.
 
-    vLLM's small compiled functions run as they are, here and in its processes: there may be no C++ compiler.
+    vLLM's small compiled functions then run uncompiled, here and in its processes, because a C++ compiler may be
+    missing.
 
     Raises:
-        UserError: if vLLM has no attention on CPU for the model's heads.
+        UserError: if vLLM's CPU attention does not support the size of the model's heads.
     """
     from transformers import AutoConfig
     from vllm.platforms import current_platform
@@ -110,13 +118,13 @@ def prepare_cpu(arguments: dict[str, Any]) -> None:
     size = getattr(model, "head_dim", None) or model.hidden_size // model.num_attention_heads
     if size not in (sizes := CPUAttentionBackend.get_supported_head_sizes()):
         raise UserError(
-            f"the model's heads have {size} dimensions, and vLLM on CPU takes only {', '.join(map(str, sizes))}; "
+            f"the model's heads have {size} dimensions, but vLLM on CPU supports only {', '.join(map(str, sizes))}; "
             "use rollout=hf"
         )
 
 
 def request(groups: Sequence[Group], sampling: Sampling) -> tuple[list[list[int]], list[dict[str, Any]]]:
-    """The prompts' token ids, and how to reply to each."""
+    """Return the prompts' token ids, and the sampling parameters of each prompt."""
     settings = []
     for place, group in enumerate(groups):
         limit = min(sampling.max_tokens, sampling.max_length - len(group.prompt_ids))
@@ -131,22 +139,22 @@ def request(groups: Sequence[Group], sampling: Sampling) -> tuple[list[list[int]
 
 
 def sampling_params(settings: dict[str, Any], stop: Sequence[int]) -> Any:
-    """vLLM's SamplingParams of what `request` asks for."""
+    """Return vLLM's SamplingParams from one prompt's settings (see `request`) and the ids of stop tokens."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
     return SamplingParams(
         **settings,
         stop_token_ids=list(stop),
-        ignore_eos=True,  # nothing ends a reply but what ends it in training
-        logprobs=0,  # of the tokens that were drawn, and no others
+        ignore_eos=True,  # only the stop tokens of training end a reply
+        logprobs=0,  # only of the drawn tokens
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 
 
 def replies(output: Any) -> list[Reply]:
-    """What a vLLM RequestOutput says."""
+    """Return the replies in a vLLM RequestOutput."""
     return [
         (list(each.token_ids), [some[token].logprob for token, some in zip(each.token_ids, each.logprobs, strict=True)])
         for each in output.outputs

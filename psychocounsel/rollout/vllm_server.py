@@ -1,4 +1,4 @@
-"""`rollout=vllm_server`: servers write the replies, with weights that are sent to them before each round."""
+"""`rollout=vllm_server`: servers write the replies; training sends them the weights before each round."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from psychocounsel.rollout.weight_sync.transfer import Transfer
 
 KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
-_MOST_THREADS = 512  # of a process; each waits for one answer
+_MOST_THREADS = 512  # per process; each waits for one answer
 
 
 @dataclass
 class VLLMServer(VLLMEngine):
-    """`addresses` of servers that `psychocounsel.serve` runs, or none: those on `cluster.server_nodes`, or `servers` here."""
+    """Settings of vLLM servers: `addresses` of `psychocounsel.serve`, `cluster.server_nodes`, or `servers` on this machine."""
 
     shares_gpus = False
 
@@ -54,25 +54,25 @@ class VLLMServer(VLLMEngine):
             check_addresses(self.addresses, "rollout.addresses")
         if self.addresses and not os.environ.get(KEY_VARIABLE):
             raise UserError(
-                f"rollout.addresses: the servers' key is not known; set {KEY_VARIABLE} to what they were started with"
+                f"rollout.addresses: the servers' key is unknown; set {KEY_VARIABLE} to the key that they were started with"
             )
         if self.addresses and config.cluster.get("server_nodes"):
             raise UserError("rollout.addresses and cluster.server_nodes both name servers: keep one")
         if self.max_staleness and not configs.build(config, "algo").tolerates_stale_rollouts:
             raise UserError(
-                f"rollout.max_staleness={self.max_staleness} trains on replies by older weights, and this algorithm takes them "
-                "to be its own: give algo.importance_cap as well, 2.0 for instance"
+                f"rollout.max_staleness={self.max_staleness} trains on replies of older weights, which this algorithm "
+                "treats as its own: set algo.importance_cap as well, 2.0 for instance"
             )
 
     def _check_gpus(self, config: DictConfig, processes: int) -> None:
-        """Refuse servers beside training for which there are no GPUs."""
+        """Reject servers that do not fit on the GPUs left by training."""
         cluster = configs.build(config, "cluster")
         if not cluster.gpus():
             return
         if config.cluster.get("server_nodes"):
             if self.tensor_parallel > config.cluster.gpus_per_node:
                 raise UserError(
-                    f"rollout.tensor_parallel={self.tensor_parallel}: a server has the GPUs of one node, and "
+                    f"rollout.tensor_parallel={self.tensor_parallel}: a server needs its GPUs on one node, but "
                     f"cluster.gpus_per_node={config.cluster.gpus_per_node}"
                 )
             return
@@ -93,12 +93,10 @@ class VLLMServer(VLLMEngine):
                 "cpu_cache_gb",
                 "eager",
             )
-            return found | dict.fromkeys(
-                ours, "the servers at rollout.addresses were started with settings of their own"
-            )
+            return found | dict.fromkeys(ours, "the servers at rollout.addresses were started with their own settings")
         if config.cluster.get("server_nodes"):
             return found | dict.fromkeys(
-                ("servers", "start_minutes"), "cluster.server_nodes and cluster.servers say it"
+                ("servers", "start_minutes"), "cluster.server_nodes and cluster.servers replace this setting"
             )
         return found
 
@@ -123,18 +121,18 @@ class VLLMServer(VLLMEngine):
         return VLLMServerRollout(engine, tokenizer, stop, world, ready, self, config.model.lora.rank or 0)
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
-        """Every address; servers that the run starts are a part of it."""
+        """Return every address; servers that the run starts itself do not count."""
         return [(f"{key}.addresses", address) for address in self.addresses]
 
     def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
-        """Nothing: servers have GPUs of their own."""
+        """Return no memory, because servers have GPUs of their own."""
         return {}
 
     @classmethod
     def server_command(cls, rollout: DictConfig) -> list[str]:
         if rollout.get("addresses"):
             return []
-        everywhere = "0.0.0.0"  # training runs on other nodes; without the key it answers nothing but /health
+        everywhere = "0.0.0.0"  # training runs on other nodes; requests without the key only get /health
         return ["{python}", "-m", "psychocounsel.rollout.server", "{run_dir}", "{port}", everywhere]
 
     @classmethod
@@ -145,7 +143,7 @@ class VLLMServer(VLLMEngine):
 
 
 class VLLMServerRollout(Rollout):
-    """`ready()` gives the addresses to try, on rank 0, and may start what is not there."""
+    """Writes replies by servers. `ready()` returns the addresses to try on rank 0; it may start missing servers."""
 
     draws_by_prompt = True
 
@@ -172,11 +170,11 @@ class VLLMServerRollout(Rollout):
             self._send(version)
 
     def prompts_at_once(self, n: int) -> int:
-        """Twice as many replies as the servers write at once for each rank."""
+        """Return the number of prompts that gives twice as many replies as the servers write at once for each rank."""
         return math.ceil(2 * self.slots * self.servers / (self.world.size * n))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """As Rollout says. What a server that died had been asked is asked of the others, or of one that is started anew."""
+        """Implements `Rollout.generate`. Requests of a server that died go to the others, or to a restarted one."""
         found: dict[int, list[Any]] = {}
         while True:
             lost = self._ask(groups, sampling, found)
@@ -185,14 +183,14 @@ class VLLMServerRollout(Rollout):
             self._send(self.version)
 
     def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
-        """As `generate`, on this rank alone and from any thread; None if the servers are lost."""
+        """Like `generate`, on this rank alone and from any thread; None if no server answers."""
         found: dict[int, list[Any]] = {}
         if self._ask(groups, sampling, found) is not None:
             return None
         return [self._with(group, found[place]) for place, group in enumerate(groups)]
 
     def _ask(self, groups: Sequence[Group], sampling: Sampling, found: dict[int, list[Any]]) -> str | None:
-        """Put replies into `found`, by the prompts' places; says why if there is no server left for some."""
+        """Put replies into `found`, by the prompts' places; return the reason if no server is left for some of them."""
         from psychocounsel.remote.server_pool import NoServerLeft
 
         left = [place for place in range(len(groups)) if place not in found]
@@ -202,17 +200,17 @@ class VLLMServerRollout(Rollout):
         payloads = [{**common, "prompts": [prompts[place]], "settings": [settings[place]]} for place in left]
         try:
             answers = self.client.answers("/generate", payloads, partial(self._read, sampling.n), most)
-            for place, replies in zip(left, answers, strict=True):  # those before a failure are kept
+            for place, replies in zip(left, answers, strict=True):  # replies before a failure are kept
                 found[place] = replies  # noqa: PERF403
         except NoServerLeft as error:
             return str(error)
         return None
 
     def _read(self, n: int, answer: Any, payload: Any) -> list[Any]:
-        """The `n` replies to the one prompt that was asked."""
+        """Return the `n` replies to the prompt of a request."""
         if answer.get("version") != self.version:
             other = words(str(answer.get("version"))[:200])
-            raise ValueError(f"it wrote with version {other} of the weights, not {self.version}")
+            raise ValueError(f"it used version {other} of the weights, not {self.version}")
         (replies,) = answer["replies"]
         if len(replies) != n:
             raise ValueError(f"{len(replies)} replies, not {n}")
@@ -223,10 +221,12 @@ class VLLMServerRollout(Rollout):
         return replace(group, completions=made)
 
     def _send(self, version: int) -> None:
-        """Give all servers that answer the policy's weights. A server that misses a part is asked nothing until the next time.
+        """Send the policy's weights to all servers that answer.
+
+        A server that misses a part gets no requests until the next time.
 
         Raises:
-            UserError: if there is none, even after those were started anew that can be.
+            UserError: if no server takes them, even after restarts.
         """
         from psychocounsel.remote.client import Client
 
@@ -238,9 +238,9 @@ class VLLMServerRollout(Rollout):
         self.client, self.version, self.servers = self._client(Client, taken), version, len(taken)
 
     def _sent(self, version: int) -> tuple[list[str], int, str]:
-        """The servers that took the weights, and the fewest replies that one writes at once; if none did, why.
+        """Return the servers that took the weights, the smallest number of replies one of them writes at once, and an error.
 
-        The same on all ranks.
+        The error is empty if a server took them. The result is the same on all ranks.
         """
         from psychocounsel.remote.client import Client
         from psychocounsel.rollout.weight_sync.transfer import Transfer
@@ -258,7 +258,7 @@ class VLLMServerRollout(Rollout):
         return self.world.broadcast((taken, slots, "" if taken else client.why_none()))
 
     def _send_pieces(self, transfer: Transfer | None) -> None:
-        """Gather what servers are sent, on all ranks together; `transfer` is there on rank 0."""
+        """Gather the weights on all ranks together, and send them from rank 0, which has a `transfer`."""
         from psychocounsel.rollout.weight_sync.weights import weights_of
 
         if self.adapter is not None:
@@ -275,9 +275,9 @@ class VLLMServerRollout(Rollout):
             addresses,
             "rollout",
             timeout_seconds=self.timeout_seconds,
-            retries=0,  # what one fails to answer goes to another at once
+            retries=0,  # a failed request goes to another server at once
             concurrency=min(_MOST_THREADS, len(addresses) * math.ceil(self.slots / self.world.size)),
             key_variable=KEY_VARIABLE,
             direct=self.direct,
-            from_last_byte=True,  # a server says each second whether it goes on
+            from_last_byte=True,  # a busy server sends a byte each second
         )

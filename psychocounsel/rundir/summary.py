@@ -61,6 +61,12 @@ def objective(run_dir: Path, metric: str) -> float | None:
     return (metrics["best"] or {}).get(metric) if "best" in metrics else metrics.get(metric)
 
 
+def objective_interval(run_dir: Path, metric: str) -> str:
+    """` (LOW to HIGH)`, the 95 % interval of `metric` at the evaluation that `objective` reads; "" where the run wrote none."""
+    low, high = (objective(run_dir, f"{metric}_{end}") for end in ("low", "high"))
+    return "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
+
+
 def smaller_is_better(metric: str, mode: str) -> bool:
     """Whether the smallest value of a metric is the best; `mode` is min, max, or auto: by its name."""
     return (known_mode(metric) if mode == "auto" else mode) == "min"

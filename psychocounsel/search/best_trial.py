@@ -1,4 +1,4 @@
-"""The best trial of a search: said, linked, and written down."""
+"""Report of a search's best trial: printed lines, a link and a file."""
 
 import os
 import uuid
@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import SweepDir
+from psychocounsel.rundir.summary import objective_interval
 from psychocounsel.search.trial_journal import TrialJournal
 from psychocounsel.storage.files import fsync_directory, write_json
 
 
 def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list[str]:
-    """Let `folder/best` name the best run, write `best.json`, and return lines for the user.
+    """Link `folder/best` to the best run, write `best.json`, and return lines for the user.
 
-    `fixed` are the overrides of the command that it did not search.
-    Trials that were pruned have no say; without a finished one there is nothing to mark.
+    `fixed` holds the overrides that were not searched. Pruned trials do not count; without a finished trial nothing is
+    written.
     """
     trials = journal.results(folder)
     counts: dict[str, int] = {}
@@ -24,7 +25,7 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     done = [trial for trial in trials if trial.state.name == "COMPLETE"]
     said = ", ".join(f"{count} {_WORDS[name]}" for name, count in counts.items())
     if not done:
-        return [f"search: {said or 'no trial has begun'}"]
+        return [f"search: {said or 'no trial has started'}"]
     sign = 1 if journal.smaller else -1
     ranked = sorted(done, key=lambda trial: (sign * trial.value, trial.number))
     best = journal.run_of(ranked[0], folder)
@@ -38,7 +39,7 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     values = " ".join(f"{key}={value}" for key, value in ranked[0].params.items())
     return [
         f"search: {said}",
-        f"best by {journal.metric}: {ranked[0].value:.4g} in {best}",
+        f"best by {journal.metric}: {ranked[0].value:.4g}{objective_interval(best, journal.metric)} in {best}",
         f"train with its values: python -m psychocounsel.train {' '.join([*_lasting(fixed), values])}",
     ]
 
@@ -55,7 +56,7 @@ def _lasting(fixed: Sequence[str]) -> list[str]:
 
 
 def _link(link: Path, target: str) -> None:
-    """Let `link` name its neighbour `target`, in one step."""
+    """Atomically replace `link` by a link to its neighbour `target`."""
     draft = link.with_name(f".{link.name}.{uuid.uuid4().hex}.tmp")
     os.symlink(target, draft)
     os.replace(draft, link)

@@ -1,4 +1,4 @@
-"""What a search varies: `algo.beta='tag(log,interval(0.01,1))' algo.loss_type=choice(sigmoid,ipo)`, and the trials made of it."""
+"""Search space: overrides such as `algo.beta='tag(log,interval(0.01,1))'` or `algo.loss_type=choice(sigmoid,ipo)`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,10 @@ _OPTIONS = ("trials", "seed", "pruner")
 
 @dataclass(frozen=True)
 class Search:
-    """`space`: for each key its recipe without the trial: {low, high, log, step} or {choices}, as plain values.
+    """Search space and options of a search.
 
-    `fixed` are the other overrides, and `typed` those of the space as they were typed.
+    `space`: the recipe of each key: {low, high, log, step} or {choices}, as plain values. `fixed`: the overrides that
+    are not searched. `typed`: the overrides of the space as they were typed.
     """
 
     fixed: list[str]
@@ -35,11 +36,11 @@ class Search:
 
     @property
     def placeholders(self) -> list[str]:
-        """Overrides that hold the first value of each key, with which a trial is composed."""
+        """Overrides with the first value of each key, by which a trial is composed."""
         return [self._override(key, _ends(recipe)[0]) for key, recipe in self.space.items()]
 
     def corners(self) -> list[list[str]]:
-        """Overrides with both ends of each interval and every choice, to be composed and checked before anything runs."""
+        """Return overrides for both ends of each interval and every choice, to be checked before any job starts."""
         first = dict(zip(self.space, self.placeholders, strict=True))
         others = [
             [*({**first, key: self._override(key, value)}).values()]
@@ -49,17 +50,17 @@ class Search:
         return [[*self.fixed, *corner] for corner in ([*first.values()], *others)]
 
     def _override(self, key: str, value: Any) -> str:
-        """KEY=VALUE, or +KEY=VALUE where it was typed so."""
+        """Return KEY=VALUE, or +KEY=VALUE if it was typed like that."""
         signs = (text[: len(text) - len(text.lstrip("+"))] for text in self.typed if key_of(text) == key_of(key))
         return f"{next(signs, '')}{key}={_text(value)}"
 
     def naming(self, trial: int) -> Naming:
-        """How the folder of a trial is called: `trial-007`."""
+        """Return the name of a trial's folder, such as `trial-007`."""
         text = (f"trial={trial:03d}",)
         return Naming(text, tuple(self.fixed), text)
 
     def open_trial(self, composed: DictConfig, trial: int) -> None:
-        """Let the job of this composed configuration ask for the values of a trial when it begins, and report to the search."""
+        """Prepare the composed configuration of a trial: its job gets its values at its start and reports to the search."""
         with open_dict(composed):
             about = {"trial": trial, "seed": self.seed}
             composed.settled = {key: {**about, **recipe} for key, recipe in self.space.items()}
@@ -69,20 +70,23 @@ class Search:
             }
 
     def typed_as(self, checked: DictConfig) -> "Search":
-        """The same, with ends of the type that the keys of a checked configuration have: a whole number stays one.
+        """Return the search with interval ends converted to the types of a checked configuration: integers stay integers.
 
         Raises:
-            UserError: for an interval of what is no number.
+            UserError: for an interval of a key that is not a number.
         """
         space = {key: _of_type(key, recipe, OmegaConf.select(checked, key)) for key, recipe in self.space.items()}
         return Search(self.fixed, self.typed, space, self.trials, self.seed, self.pruner)
 
 
 def read_search(overrides: Sequence[str], options: Mapping[str, Any], loader: Any) -> Search:
-    """The search of a command line without its options, which are those of `hydra.sweeper`; Hydra's `loader` knows groups.
+    """Return the search of a command line.
+
+    `options` are those of `hydra.sweeper`, which `overrides` does not contain. Hydra's `loader` knows the config
+    groups.
 
     Raises:
-        UserError: for what cannot be searched.
+        UserError: for an override that cannot be searched.
     """
     parser = OverridesParser.create(loader)
     fixed, typed, space = list[str](), list[str](), {}
@@ -94,10 +98,10 @@ def read_search(overrides: Sequence[str], options: Mapping[str, Any], loader: An
         key = override.key_or_group
         if loader.repository.group_exists(key):
             raise UserError(
-                f"{text}: chooses files, which a search cannot; give one of them, and search in several commands"
+                f"{text}: selects config files, which a search cannot vary; choose one of them, and run one search for each"
             )
         if not defines(key):
-            raise UserError(f"{text}: another value leaves the run the same; a search varies settings of the training")
+            raise UserError(f"{text}: this setting does not affect training, so a search cannot vary it")
         typed.append(text)
         space[key] = _recipe(text, override)
     if not space:
@@ -106,10 +110,10 @@ def read_search(overrides: Sequence[str], options: Mapping[str, Any], loader: An
 
 
 def search_options(overrides: Sequence[str]) -> tuple[dict[str, Any] | None, list[str]]:
-    """What a line of a study says of a search, and its other overrides: {"trials": 8}, or None where it is no search.
+    """Return the search options in a study's line, such as {"trials": 8}, and the other overrides; None without a search.
 
     Raises:
-        UserError: for another key of hydra.sweeper.
+        UserError: for an unknown key of hydra.sweeper.
     """
     options: dict[str, Any] = {}
     rest = []
@@ -126,9 +130,7 @@ def search_options(overrides: Sequence[str]) -> tuple[dict[str, Any] | None, lis
 
 def _checked(options: Mapping[str, Any]) -> tuple[int, int, str]:
     if unknown := sorted(set(options) - set(_OPTIONS)):
-        raise UserError(
-            f"hydra.sweeper.{unknown[0]}: there is no such option of a search; there are {', '.join(_OPTIONS)}"
-        )
+        raise UserError(f"hydra.sweeper.{unknown[0]}: this option does not exist; a search has {', '.join(_OPTIONS)}")
     trials, seed, pruner = (options[name] for name in _OPTIONS)
     if not _is_whole(trials) or trials < 1:
         raise UserError(f"hydra.sweeper.trials={trials}: must be a whole number of at least 1")
@@ -147,25 +149,23 @@ def _recipe(text: str, override: Override) -> dict[str, Any]:
     if isinstance(sweep, RangeSweep):
         values = list(sweep.range())
         if not values:
-            raise UserError(f"{text}: holds no value")
+            raise UserError(f"{text}: the range is empty")
         return _interval(text, values[0], values[-1], "log" in sweep.tags, sweep.step)
     if isinstance(sweep, ChoiceSweep):
         choices = [each.text if isinstance(each, QuotedString) else each for each in sweep.list]
         if not all(each is None or isinstance(each, str | int | float) for each in choices):
-            raise UserError(
-                f"{text}: a search chooses between single values; give lists and mappings in several commands"
-            )
+            raise UserError(f"{text}: a search chooses between single values; run one search for each list or mapping")
         return {"choices": choices}
-    raise UserError(f"{text}: a search knows interval(LOW,HIGH), range(LOW,HIGH,STEP) and choice(A,B)")
+    raise UserError(f"{text}: a search supports interval(LOW,HIGH), range(LOW,HIGH,STEP) and choice(A,B)")
 
 
 def _interval(text: str, low: float, high: float, log: bool, step: float | None) -> dict[str, Any]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UserError(f"{text}: the first end of an interval is the lower one, and both are finite")
+        raise UserError(f"{text}: an interval needs finite ends, the lower one first")
     if log and low <= 0:
-        raise UserError(f"{text}: an interval on a logarithmic scale begins above 0")
+        raise UserError(f"{text}: an interval on a logarithmic scale must begin above 0")
     if log and step is not None:
-        raise UserError(f"{text}: a range has steps, which a logarithmic scale has not; use interval")
+        raise UserError(f"{text}: a range has steps, which a logarithmic scale does not support; use interval")
     return {"low": low, "high": high, "log": log, "step": step}
 
 
@@ -177,7 +177,7 @@ def _of_type(key: str, recipe: dict[str, Any], value: Any) -> dict[str, Any]:
     if "choices" in recipe:
         return recipe
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{key}: is no number, and has no interval; give {key}=choice(A,B)")
+        raise UserError(f"{key}: is not a number, so it cannot have an interval; give {key}=choice(A,B)")
     kind = int if isinstance(value, int) else float
     return {
         name: kind(each) if name in ("low", "high", "step") and each is not None else each
@@ -190,7 +190,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    """A value in the grammar of Hydra's command line."""
+    """Return a value in the grammar of Hydra's command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

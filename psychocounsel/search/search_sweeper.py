@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: the Hydra plugin that makes a job of each trial of a search, all at once."""
+"""`hydra/sweeper=optuna`: Hydra plugin that makes one job for each trial of a search, all at once."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from psychocounsel.search.trial_journal import journal_of, require_optuna
 
 
 class SearchSweeper(Sweeper):
-    """The jobs ask for their values when they begin, so nobody has to wait for them; the same command goes on."""
+    """Sweeper whose jobs get their values when they start, so no process has to wait; the same command resumes the search."""
 
     __module__ = "hydra_plugins.psychocounsel"
 
@@ -34,12 +34,12 @@ class SearchSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         require_optuna()
         if self.launcher.rows != [[]]:
-            raise UserError(f"sweep=NAME: lists values, and {SWEEPER} proposes them: give one of the two")
+            raise UserError(f"sweep=NAME: lists values, but {SWEEPER} proposes them: use one of the two")
         search = read_search(arguments, self.options, self.loader)
         folder = SweepFolder(self.launcher.sweep)
         corners = self.checked(search, folder)
         if "algo" not in corners[0].config:
-            raise UserError(f"{SWEEPER}: a search trains; use python -m psychocounsel.train")
+            raise UserError(f"{SWEEPER}: only training can be searched; use python -m psychocounsel.train")
         jobs = self.trials(search.typed_as(corners[0].config), folder)
         for job in jobs:
             job.unused = idle(corners)
@@ -51,7 +51,7 @@ class SearchSweeper(Sweeper):
         return results
 
     def checked(self, search: Search, folder: SweepFolder) -> list[Any]:
-        """Jobs with both ends of all intervals, and every choice; they are not started."""
+        """Return jobs for both ends of all intervals and every choice. They are checked, but not started."""
         place = Place(folder, Naming(("trial",)))
         made: list[Any] = self.launcher.make_all([(0, corner, place) for corner in search.corners()])
         return made
@@ -72,5 +72,5 @@ class SearchSweeper(Sweeper):
 
 
 def idle(corners: Sequence[Any]) -> dict[str, str]:
-    """What is typed and has no effect with any of the values."""
+    """Return the typed overrides that have no effect with any of the values, each with the reason."""
     return {text: why for text, why in corners[0].unused.items() if all(text in each.unused for each in corners)}

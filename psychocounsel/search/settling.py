@@ -1,11 +1,11 @@
-"""Values that a job finds when it begins: those of a run that has finished by then, or those that a search proposes.
+"""Settling of values that a job gets when it starts: from a finished run, or from a search.
 
-`config.settled` holds a recipe for each such key; until the job begins, the key itself holds a placeholder.
+`config.settled` holds a recipe for each such key; until the job starts, the key itself holds a placeholder.
 
-    settled: {algo.beta: {run: STUDY/grid/best, key: algo.beta}}          the value that this run has
+    settled: {algo.beta: {run: STUDY/grid/best, key: algo.beta}}          the value of this run
     settled: {algo.beta: {trial: 7, seed: 1, low: 0.01, high: 1.0, log: true}}    a value of a search (search_space.py)
 
-The recipe stays, with the `value` that was found, so that a run that goes on keeps it.
+The recipe is kept together with the `value` found, so that a resumed run keeps its value.
 """
 
 import time
@@ -27,13 +27,13 @@ _MISSING: Any = object()
 
 
 def settled_work(run: Run, work: Callable[[Run], int]) -> int:
-    """Give `run.config` its values, then do `work`, whose exit code is returned; the search of a trial is told how it ended.
+    """Settle the values of `run.config`, then return the exit code of `work`; report the result to the search of a trial.
 
-    Rank 0 finds the values and writes `config.yaml` once; the other ranks wait for that.
+    Rank 0 settles the values and writes `config.yaml` once; the other ranks wait for it.
 
     Raises:
-        UserError: if a run that a value comes from has not finished, or the value cannot stand there.
-        GoOnLater: if rank 0 does not settle them.
+        UserError: if the run that a value comes from has not finished, or the value is not valid.
+        GoOnLater: if rank 0 does not settle the values.
     """
     was_open = is_open(run.config)
     if was_open:
@@ -55,12 +55,12 @@ def settled_work(run: Run, work: Callable[[Run], int]) -> int:
 
 
 def is_open(config: DictConfig) -> bool:
-    """Whether a value is yet to be found."""
+    """Return True if a value is not settled yet."""
     return any("value" not in recipe for recipe in _recipes(config).values())
 
 
 def trials_of(config: DictConfig) -> dict[str, dict[str, Any]]:
-    """The recipes of the keys that a search proposes."""
+    """Return the recipes of the keys whose values a search proposes."""
     return {key: recipe for key, recipe in _recipes(config).items() if "trial" in recipe}
 
 
@@ -82,7 +82,7 @@ def settle(run: Run) -> None:
 
 
 def keep_settled(config: DictConfig, existing: DictConfig) -> None:
-    """Let `config` have the values that its run has found before."""
+    """Copy the settled values of the existing run into `config`."""
     with open_dict(config):
         for key, recipe in _recipes(existing).items():
             if key in config.settled:
@@ -98,18 +98,18 @@ def _recipes(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def _of_run(key: str, recipe: dict[str, Any]) -> Any:
-    """The value that a finished run has at the recipe's `key`."""
+    """Return the value that a finished run has for the recipe's `key`."""
     folder = Path(recipe["run"])
     if not is_finished(folder):
-        raise UserError(f"{key}: is that of {folder}, which has not finished; run it first")
+        raise UserError(f"{key}: its value comes from {folder}, which has not finished; run it first")
     value = OmegaConf.select(read_config(folder), recipe["key"], default=_MISSING)
     if value is _MISSING:
-        raise UserError(f"{key}: is that of {folder}, which has no {recipe['key']}")
+        raise UserError(f"{key}: its value comes from {folder}, which has no {recipe['key']}")
     return value
 
 
 def _wait(run: Run) -> None:
-    """Until rank 0 has written the values; if it fails, who has started the ranks ends this one."""
+    """Wait until rank 0 has written the values. If rank 0 fails, the launcher ends this rank."""
     end = time.monotonic() + _PATIENCE_SECONDS
     while is_open(config := read_config(run.dir)):
         if time.monotonic() >= end:

@@ -1,7 +1,7 @@
-"""What a search has tried: an optuna study in a file of the sweep's folder, which the jobs of all trials read and append to.
+"""Journal of a search's trials: an optuna study in a file of the sweep's folder, which the jobs of all trials share.
 
-Nobody has to stay: each job asks for its values when it begins and tells the result when it ends. Locks are files that work on
-NFS; the lock of a killed job is taken over.
+No process has to keep running: each job gets its values when it starts and reports its result when it ends. Lock files
+work on NFS; the lock of a killed job is taken over.
 """
 
 import copy
@@ -26,19 +26,23 @@ from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.summary import is_finished, objective, read_summary, smaller_is_better
 from psychocounsel.storage.locks import Lock
 
-_STUDY = "search"  # one in each file
-_RUN = "run"  # the name of a trial's run directory, among what optuna keeps of the trial
+_STUDY = "search"  # each file holds one study
+_RUN = "run"  # optuna's user attribute with the name of a trial's run directory
 _POLL_SECONDS = 0.05
 
 
 def require_optuna() -> None:
-    """Raises UserError, with what to type, where optuna is not installed."""
+    """Check that optuna is installed.
+
+    Raises:
+        UserError: with the command that installs it.
+    """
     if find_spec("optuna") is None:
         raise UserError("hydra/sweeper=optuna: optuna is not installed; pip install -c constraints.txt -e '.[search]'")
 
 
 def journal_mark(config: DictConfig) -> str:
-    """What tells a search from others: all that defines its trials, but their numbers."""
+    """Return a hash that identifies a search: of everything that defines its trials except their numbers."""
     plain: Any = copy.deepcopy(OmegaConf.to_container(config))
     for recipe in plain["settled"].values():
         recipe.pop("trial", None)
@@ -46,7 +50,7 @@ def journal_mark(config: DictConfig) -> str:
 
 
 def name_journal(config: DictConfig) -> None:
-    """Note in the recipes of a trial which journal it belongs to, so that the folder may be moved."""
+    """Write the journal's name into a trial's recipes, so that the folder may be moved."""
     recipes = [recipe for recipe in (config.get("settled") or {}).values() if "trial" in recipe]
     if recipes:
         mark = journal_mark(config)
@@ -56,7 +60,7 @@ def name_journal(config: DictConfig) -> None:
 
 
 def journal_of(run_dir: Path, config: DictConfig) -> "TrialJournal":
-    """The journal of the search that the run is a trial of."""
+    """Return the journal of the search to which this trial's run belongs."""
     recipes = {str(key): dict(recipe) for key, recipe in config.settled.items() if "trial" in recipe}
     mark = next(iter(recipes.values()))["journal"]
     smaller = smaller_is_better(config.checkpoint.metric, config.checkpoint.mode)
@@ -64,7 +68,7 @@ def journal_of(run_dir: Path, config: DictConfig) -> "TrialJournal":
 
 
 class TrialJournal:
-    """The trials of one search; `metric` is what its runs are judged by, and `smaller` whether the smallest is the best."""
+    """Trials of one search. Runs are compared by `metric`; `smaller` is True if the smallest value is the best."""
 
     def __init__(self, path: Path, recipes: Mapping[str, Mapping[str, Any]], metric: str, smaller: bool) -> None:
         require_optuna()
@@ -89,10 +93,10 @@ class TrialJournal:
             )
 
     def ask(self, run_dir: Path) -> dict[str, Any]:
-        """The values of the run's trial by key: those that it was given before, or new ones.
+        """Return the values of the run's trial by key: those that it already has, or new ones.
 
-        Trial n of the journal draws by a generator of its own, seeded by the search's seed and n, so that it does not matter
-        which process asks. What is told of earlier trials counts, and trials that run are taken for bad ones.
+        Trial n of the journal draws its values with its own generator, seeded by the search's seed and n, so the values
+        do not depend on the process. Results of earlier trials count; running trials are treated as bad ones.
         """
         from optuna.trial import TrialState
 
@@ -106,7 +110,7 @@ class TrialJournal:
             return dict(trial.params)
 
     def tell(self, run_dir: Path, code: int) -> None:
-        """Tell how the run ended, by its exit code; of one that a limit of `guard` stopped, its best evaluation counts."""
+        """Record the end of the run by its exit code. If a `guard` limit stopped the run, its best evaluation counts."""
         trial = self._trial(run_dir.name)
         if trial is None or code == CONTINUE_LATER:
             return
@@ -116,7 +120,7 @@ class TrialJournal:
             self.fail(run_dir)
 
     def fail(self, run_dir: Path) -> None:
-        """Tell that the run failed."""
+        """Record that the run failed."""
         from optuna.trial import TrialState
 
         trial = self._trial(run_dir.name)
@@ -125,7 +129,7 @@ class TrialJournal:
                 self.study.tell(trial.number, state=TrialState.FAIL)
 
     def begin_again(self, run_dir: Path) -> None:
-        """Let a run that failed and goes on be a running trial once more, with its values and evaluations."""
+        """Reopen the trial of a failed run that is resumed, with its values and evaluations."""
         from optuna.trial import TrialState
 
         trial = self._trial(run_dir.name)
@@ -134,7 +138,7 @@ class TrialJournal:
                 self._renewed(trial)
 
     def report(self, run_dir: Path, value: float, step: int, pruner: str) -> bool:
-        """Note an evaluation; whether the search gives the trial up."""
+        """Record an evaluation; return True if the search prunes the trial."""
         trial = self._trial(run_dir.name)
         if trial is None or trial.state.is_finished():
             return False
@@ -145,7 +149,7 @@ class TrialJournal:
             return bool(self.study.pruner.prune(self.study, self._trial(run_dir.name)))
 
     def results(self, folder: Path) -> list[Any]:
-        """Optuna's newest record of each run in `folder`, once all that has finished is told."""
+        """Return optuna's newest record of each run in `folder`, after recording all finished runs."""
         if not self.path.exists():
             return []
         with _held(self.path.with_suffix(".asking")):
@@ -156,7 +160,7 @@ class TrialJournal:
     def run_of(self, trial: Any, folder: Path) -> Path:
         return folder / str(trial.user_attrs[_RUN])
 
-    # -- parts
+    # -- helpers
 
     def _new(self) -> Any:
         from optuna.samplers import TPESampler
@@ -168,7 +172,7 @@ class TrialJournal:
         return self._trials()[asked.number]
 
     def _renewed(self, trial: Any) -> Any:
-        """A running trial in the place of a failed one, as optuna lets no trial run that has ended."""
+        """Replace a failed trial by a running copy, because optuna cannot reopen an ended trial."""
         from optuna.trial import TrialState, create_trial
 
         more = {"user_attrs": trial.user_attrs, "intermediate_values": trial.intermediate_values}
@@ -178,11 +182,11 @@ class TrialJournal:
         return self._trial(trial.user_attrs[_RUN])
 
     def _trial(self, run: str) -> Any:
-        """The newest trial of a run, or None."""
+        """Return the newest trial of a run, or None."""
         return next((each for each in reversed(self._trials()) if each.user_attrs.get(_RUN) == run), None)
 
     def _unclaimed(self) -> Any:
-        """A trial whose job was killed before it could note its run; what has no value for every key is told as failed."""
+        """Return a trial whose job was killed before it recorded its run; mark trials without all values as failed."""
         from optuna.trial import TrialState
 
         for each in self._trials():
@@ -193,7 +197,7 @@ class TrialJournal:
         return None
 
     def _tell_finished(self, folder: Path) -> None:
-        """Tell of runs that were killed between their end and telling."""
+        """Record the results of runs that were killed after their end but before they reported it."""
         for each in self._trials():
             if _RUN in each.user_attrs and not each.state.is_finished() and is_finished(self.run_of(each, folder)):
                 self._tell(each, self.run_of(each, folder))
@@ -225,12 +229,12 @@ class TrialJournal:
 
 
 def trial_seed(seed: int, number: int) -> int:
-    """The seed that trial `number` of a search with `seed` draws by."""
+    """Return the seed of trial `number` in a search with `seed`."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
 
 
 def distribution(recipe: Mapping[str, Any]) -> Any:
-    """The distribution of optuna that a recipe stands for."""
+    """Return optuna's distribution for a recipe."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if "choices" in recipe:
@@ -249,7 +253,7 @@ def _pruner(name: str) -> Any:
 
 @contextmanager
 def _held(path: Path) -> Iterator[None]:
-    """Hold a lock file, for which other processes wait."""
+    """Hold a lock file; wait until other processes release it."""
     lock = _taken(path)
     try:
         yield
@@ -266,7 +270,7 @@ def _taken(path: Path) -> Lock:
 
 
 def _journal_lock(journal: Path) -> Any:
-    """Our lock in the form that optuna asks for; a line that a killed process left half written is cut off."""
+    """Return our lock with optuna's interface; it also removes a line that a killed process wrote only partly."""
 
     class JournalLock:
         def acquire(self) -> bool:
@@ -284,7 +288,7 @@ def _journal_lock(journal: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without optuna's notes on its progress, and on options that may change in a later version."""
+    """Suppress optuna's progress messages and its warnings about experimental options."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

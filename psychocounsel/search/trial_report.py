@@ -1,4 +1,4 @@
-"""The callback of a search's trials: reports evaluations, and ends a run that the search gives up."""
+"""Callback of a search's trials: reports evaluations, and ends a run that the search prunes."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from psychocounsel.search.trial_journal import journal_of
 
 @dataclass
 class TrialReport(Callback):
-    """`pruner`: median, hyperband or none, as in optuna; it compares `checkpoint.metric` with that of other trials."""
+    """Compares `checkpoint.metric` with that of other trials by optuna's `pruner`: median, hyperband or none."""
 
     pruner: str
 

@@ -35,17 +35,12 @@ from psychocounsel.settings.keys import (
     unknown_key,
 )
 from psychocounsel.settings.reward_sections import check_entries, check_rewards, name_rewards, reward_sections
-from psychocounsel.settings.schema import (
-    MixEntry,
-    NoKeys,
-    TrainConfig,
-    check_limits,
-    flat_keys,
-)
+from psychocounsel.settings.schema import MixEntry, NoKeys, TrainConfig, check_limits, flat_keys
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, check_models
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
 from psychocounsel.settings.sections.figure_names import check_checkpoint_metric
 from psychocounsel.settings.sections.reply_checks import check_guard, check_held_out_replies, check_rollouts
+from psychocounsel.settings.sections.shipped_rewards import refuse_shipped_rewards
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
@@ -120,6 +115,7 @@ def check(composed: DictConfig) -> DictConfig:
         make_files_absolute(config)
     if "data" in config or is_chat(config):
         _name_by_path(config)
+    refuse_shipped_rewards(plain)  # the last: the message of any other mistake is nearer to it
     return config
 
 

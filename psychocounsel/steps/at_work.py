@@ -1,4 +1,4 @@
-"""The worker of a command that works in steps: its stop requests, its budget, and how its run ends."""
+"""The worker of a command with steps: handles stop requests and the budget, and ends the run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,15 +17,15 @@ def work_in_steps(
     do: Callable[[], dict[str, Any]],
     ending: Callable[[], tuple[int, str]] = lambda: (DONE, FINISHED),
 ) -> int:
-    """Do the steps by `do`, which returns the run's metrics; returns the exit code.
+    """Run the steps by calling `do`, which returns the run's metrics; returns the exit code.
 
-    The code is 75 after a stop request and 3 where the budget is spent: the same command then goes on. `ending` gives the code of
-    a run whose steps are done, and its status in summary.json: a gate decides so.
+    The code is 75 after a stop request and 3 if the budget is spent; the same command then continues. `ending` gives the exit
+    code and the status in summary.json once all steps are done, for commands such as gates whose code depends on the result.
     """
 
     def stopped() -> None:
         run.write_state("stopped", 0, None)
-        run.say(f"stopped; every answer so far is in {files.answers}, and the same command goes on")
+        run.say(f"stopped; every answer so far is in {files.answers}, and the same command continues")
 
     try:
         with stoppable(run.dir, grace_of(run.config), stopped):
@@ -41,8 +41,8 @@ def work_in_steps(
 
 
 def end_without_budget(run: Run, spent: BudgetSpent) -> int:
-    """Say that the budget is spent, in the summary as well; returns the exit code."""
-    run.say(f"{spent}. Give a larger one, and the same command goes on")
+    """Print that the budget is spent and write it to the summary; returns the exit code."""
+    run.say(f"{spent}. The same command with a larger budget continues")
     if run.is_main:
         write_summary(run.dir, "budget spent", metrics={})
     return GATE_NO

@@ -1,4 +1,4 @@
-"""`buy` asks language models for what the journal does not hold yet, within the budget, and shows how far it is."""
+"""`buy` asks language models for answers that the journal lacks, within the budget, and shows progress."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -25,16 +25,17 @@ def buy(
     what: str,
     take: Callable[[LanguageModel, Ask, Outcome[Any]], None] = lambda *_: None,
 ) -> Budget:
-    """Buy the answers to `asks`, of which there are about `count`; returns the budget with what is spent and made so far.
+    """Buy the answers to `asks`; returns the budget, with the cost and the number of calls so far.
 
     Args:
-        asks, answers, models, key, read, retries: as `ask_all` says.
+        asks, answers, models, key, read, retries: as in `ask_all`.
         limits: the section `budget` of a configuration, with `cost` and `calls`.
-        bar, what: shows progress under this name.
-        take: is given each Ask with its outcome, before `asks` is pulled again.
+        count: about how many `asks` there are, for the progress bar.
+        bar, what: the progress bar and its label.
+        take: called with each Ask and its outcome, before the next of `asks` is drawn.
 
     Raises:
-        BudgetSpent: if the budget ends first; the journal keeps what was bought.
+        BudgetSpent: if the budget is spent first; the journal keeps the bought answers.
         UserError: for a wrong key or address, or if no server is left.
     """
     budget = Budget.of(limits.cost, limits.calls, answers, models)

@@ -11,23 +11,23 @@ from psychocounsel.rundir.paths import StepsDir
 T = TypeVar("T")
 F = TypeVar("F", bound=StepsDir)
 Say = Callable[[str], None]
-Bar = Callable[..., Any]  # as engine/telemetry/progress.py Progress(...).bar(iterable_or_range, what)
+Bar = Callable[..., Any]  # same signature as Progress(...).bar(iterable_or_range, what) in engine/telemetry/progress.py
 
 
 @dataclass(frozen=True)
 class StepContext(Generic[F]):
-    """What a step gets: the checked configuration, the directory, and ways to tell the user."""
+    """A step's argument: the checked configuration, the directory, and functions for messages and progress bars."""
 
     config: DictConfig
     files: F
     say: Say
     bar: Bar
-    shard: tuple[int, int] = (0, 1)  # this process's share: speech numbers n with n % count == index
+    shard: tuple[int, int] = (0, 1)  # (index, count): this process works on speech numbers n with n % count == index
 
 
 @dataclass
 class KnownLength(Generic[T]):
-    """Items whose number is known beforehand, so that a bar can tell how long they will take."""
+    """An iterator of known length, so that a progress bar can estimate the time left."""
 
     items: Iterator[T]
     count: int

@@ -24,17 +24,17 @@ class Course(Generic[F]):
     """The steps of a command.
 
     Attributes:
-        steps: their names, in the order in which they need each other.
+        steps: names of the steps, in the order in which they run.
         modules: the module of each step; it has a function `run(StepContext) -> figures`.
-        reads: the keys of the configuration that decide a step's result, besides those of earlier steps.
-        omits: keys below those of `reads` that do not.
-        output: the file that a step leaves. Without it the step is not done, whatever its record says.
-        models: the language models that a step asks, by the key where they stand in the configuration.
-        sources: size and time of change of each file that the first step reads; {} if one is not there any more.
-        redone: steps that ask nobody, and are done again where they are asked for by name.
-        answering: groups whose models' addresses and prices change no answer.
-        code: of steps that ask nobody, the files below the package (as patterns) that compute what they leave: with other code
-            such a step is due again.
+        reads: for each step, the configuration keys that its result depends on, apart from those of earlier steps.
+        omits: keys below `reads` that do not affect the result.
+        output: the file that a step writes. If the file is missing, the step counts as not done, whatever its record says.
+        models: the language models that a step asks, by their configuration key.
+        sources: size and modification time of each file that the first step reads; {} if a file no longer exists.
+        redone: steps that ask no model and run again whenever the user names them in `steps`.
+        answering: config groups of models. Their addresses and prices do not change answers.
+        code: for steps that ask no model, the source files (glob patterns below the package) that compute their output. When
+            one of these files changes, the step is due again.
     """
 
     steps: tuple[str, ...]
@@ -49,6 +49,6 @@ class Course(Generic[F]):
     code: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def run(self, step: str, context: StepContext[F]) -> dict[str, Any]:
-        """Do a step; returns its figures."""
+        """Run a step; returns its figures."""
         figures: dict[str, Any] = import_module(self.modules[step]).run(context)
         return figures

@@ -1,4 +1,4 @@
-"""A draft of a directory, for dry runs: tables that nobody keeps, beside the real journal."""
+"""Draft directories for dry runs: temporary tables next to the real journal."""
 
 import os
 import signal
@@ -15,10 +15,11 @@ F = TypeVar("F", bound=StepsDir)
 
 @contextmanager
 def draft_of(files: F) -> Iterator[F]:
-    """The files of a new folder, readable for this user alone, that goes afterwards, after SIGTERM as well.
+    """Give a directory like `files` in a temporary folder that only this user can read. It is removed at the end of the block,
+    after SIGTERM as well.
 
-    The folder lies in the directory of `files` if there is one: the next run there removes what a kill leaves. The journal is
-    that of `files`, so that bought answers are known.
+    The temporary folder lies inside the directory of `files` if that exists, so the next run there removes it if this process
+    is killed. The draft uses the journal of `files`, so that bought answers are found.
     """
 
     def stop(*_: object) -> None:

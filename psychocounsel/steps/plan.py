@@ -19,14 +19,14 @@ from psychocounsel.storage.hashes import code_id
 Settings = dict[str, Any]  # dotted key -> value
 F = TypeVar("F", bound=StepsDir)
 
-# How servers are reached, what they cost and who may see texts: another value gives the same answers. `third_party` and
-# `addresses` decide who is asked about a crisis, which `_third_parties` tells.
+# Settings about access, prices and privacy: changing them does not change answers. `third_party` and `addresses` also decide
+# which models see crisis speeches; `_third_parties` accounts for that.
 _LEAVES_ANSWERS_ALONE = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
-_CODE = "psychocounsel's code"  # of a step that asks nobody
-_WEIGHTS = "local_weights"  # between group and name of a model that lies in a folder here
+_CODE = "psychocounsel's code"  # the key of a code hash, for steps that ask no model
+_WEIGHTS = "local_weights"  # stands between group and model name in the key of a local model's weights
 _NAMES_FILES = (
     "system_prompt",
     "prompt",
@@ -43,11 +43,11 @@ _NAMES_FILES = (
 
 @dataclass(frozen=True)
 class Planned:
-    """A step that a command asks for.
+    """A step that the user asked for.
 
     Attributes:
-        due: it is to be done; else it was done before, from the same settings.
-        sources: what else it was made from: sizes and times of the sources' files, the share of the speeches.
+        due: True if the step must run; False if it was done before with the same settings.
+        sources: its other inputs: sizes and modification times of the source files, and the share of the speeches.
     """
 
     step: str
@@ -58,15 +58,15 @@ class Planned:
 
 
 def asked_steps(course: Course[F], config: DictConfig) -> list[str]:
-    """The steps that a configuration names; all of them where `steps` is null."""
+    """Return the steps that the configuration names, or all steps if `steps` is null."""
     return list(config.steps) if config.steps is not None else [*course.steps]
 
 
 def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
-    """The steps that `config` asks for in their order, each due or done.
+    """Return the steps that `config` asks for, in order, each marked as due or done.
 
     Raises:
-        UserError: if an earlier step that is not among them is missing, or was done from other settings.
+        UserError: if an earlier step that `config` does not ask for is missing or was done with other settings.
     """
     found, upstream, fresh = list[Planned](), "", set[str]()
     steps, share = asked_steps(course, config), config.get("share")
@@ -76,8 +76,10 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
         settings |= _weights_of_before(record.get("settings", {}), settings)
         sources = record.get("sources", {})
         if step == course.steps[0] and asked:
-            sources = course.sources(config) or sources  # sources that are gone were read before
-        if share is not None and files.step(step).parent == files.steps:  # a step of this shard, not of the whole
+            sources = course.sources(config) or sources  # if the source files are gone, those recorded earlier count
+        if (
+            share is not None and files.step(step).parent == files.steps
+        ):  # the record belongs to this shard, not to the whole
             sources = {**sources, "share": f"{share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and course.output(files, step).exists()
@@ -85,7 +87,7 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
         if by_name and step in course.redone:
             is_done = False
         if by_name and is_done and has_failed(record["figures"]):
-            sources = {**sources, "again": sources.get("again", 0) + 1}  # what comes after it is then due as well
+            sources = {**sources, "again": sources.get("again", 0) + 1}  # makes the later steps due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
             found.append(Planned(step, not is_done, settings, sources, made_from))
@@ -97,7 +99,7 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
 
 
 def has_failed(figures: Any) -> bool:
-    """Whether calls of the step got no answer: where the step is asked for by its name, they are tried again."""
+    """Return True if calls of the step failed. Such calls are repeated when the user names the step in `steps`."""
     return isinstance(figures, dict) and bool(
         figures.get("failed") or any(has_failed(inner) for inner in figures.values())
     )
@@ -112,7 +114,7 @@ def _refuse(
     settings: Settings,
     fresh: set[str],
 ) -> None:
-    """Say what to type where `step`, which is not asked for, is not done from these settings."""
+    """Raise a UserError that says what to type, because the earlier `step` is not done with these settings."""
     steps = asked_steps(course, config)
     later = next(each for each in steps if course.steps.index(each) > course.steps.index(step))
     wanted = f"steps=[{','.join(each for each in course.steps if each in (*steps, step))}]"
@@ -125,11 +127,11 @@ def _refuse(
         key = differing[0]
         more = f" (and {len(differing) - 1} more)" if len(differing) > 1 else ""
         raise UserError(
-            f"{key}={_shown(settings.get(key))}{more}: {files.path} has {step} of {key}={_shown(before.get(key))}; "
-            f"add {step} to steps, {wanted}, or give the value of before"
+            f"{key}={_shown(settings.get(key))}{more}: {files.path} has {step} made with {key}={_shown(before.get(key))}; "
+            f"add {step} to steps, {wanted}, or restore the earlier value"
         )
-    reason = f"{', '.join(sorted(fresh))} would be new" if fresh else "what comes before it has changed"
-    raise UserError(f"{later} needs {step} made anew, because {reason}: add {step} to steps, {wanted}")
+    reason = f"{', '.join(sorted(fresh))} would be made again" if fresh else "an earlier step has changed"
+    raise UserError(f"{later} needs {step} made again, because {reason}: add {step} to steps, {wanted}")
 
 
 def _shown(value: Any) -> str:
@@ -138,7 +140,7 @@ def _shown(value: Any) -> str:
 
 
 def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
-    """What decides a step's result, apart from earlier steps."""
+    """Return the settings that a step's result depends on, apart from those of earlier steps."""
     flat: Settings = {}
     for key in course.reads[step]:
         value = OmegaConf.select(config, key)
@@ -152,7 +154,7 @@ def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
 
 @cache
 def _code_of(patterns: tuple[str, ...]) -> str:
-    """A hash of the files of the package that fit one of `patterns`."""
+    """Return a hash of the package's files that match one of `patterns`."""
     return code_id(*{file for pattern in patterns for file in PACKAGE.glob(pattern)})
 
 
@@ -162,7 +164,7 @@ def _leaves_answers_alone(course: Course[F], key: str) -> bool:
 
 
 def _third_parties(course: Course[F], config: DictConfig, step: str) -> Settings:
-    """The models of a step that get no crisis speeches, by their names; {} where all may see all."""
+    """Return the names of the step's models that get no crisis speeches, by group; {} if every model may see all speeches."""
     if config.crisis_to_third_parties:
         return {}
     found = {}
@@ -173,7 +175,7 @@ def _third_parties(course: Course[F], config: DictConfig, step: str) -> Settings
 
 
 def _weights(course: Course[F], config: DictConfig, step: str) -> Settings:
-    """A hash of each model in a local folder that a step asks: other weights under the same path make the step due."""
+    """Return a hash of each local model that a step asks, so that new weights under the same path make the step due."""
     return {
         f"{group}.{_WEIGHTS}.{model.name}": content
         for group, models in course.models(config, step).items()
@@ -183,18 +185,18 @@ def _weights(course: Course[F], config: DictConfig, step: str) -> Settings:
 
 
 def _weights_of_before(before: Settings, settings: Settings) -> Settings:
-    """The recorded hashes of models whose folders are gone: a step that is done does not need them any more."""
+    """Return the recorded hashes of models whose folders no longer exist: a finished step does not need them any more."""
     return {key: value for key, value in before.items() if f".{_WEIGHTS}." in key and key not in settings}
 
 
 def _of_files(key: str, value: Any) -> Any:
-    """What a file or folder that a setting names holds now, as its hash; else the value."""
+    """Return a hash of the contents if a setting names a file or folder, and otherwise the value itself."""
     if isinstance(value, list):
         return [_of_files(key, each) for each in value]
     if key.rpartition(".")[2] not in _NAMES_FILES or not isinstance(value, str):
         return value
     path = Path(value)
-    with contextlib.suppress(OSError):  # a text that is too long for a path
+    with contextlib.suppress(OSError):  # raised for a text that is too long for a path
         if path.is_absolute() and path.exists():
             files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
             return hashlib.sha256(b"\0".join(each.read_bytes() for each in files)).hexdigest()

@@ -33,7 +33,7 @@ def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str],
 
 
 def _say_what_changed(each: Planned, context: StepContext[F]) -> None:
-    """A table that other settings made is about to be replaced."""
+    """Print which settings have changed, because a table made with other settings is about to be replaced."""
     before = read_mapping(context.files.step(each.step)).get("settings")
     if before is not None:
         keys = before.keys() | each.settings.keys()
@@ -41,13 +41,15 @@ def _say_what_changed(each: Planned, context: StepContext[F]) -> None:
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             context.say(
-                f"{each.step}: made anew, because {', '.join(changed[:3])}{more} changed; bought answers are kept"
+                f"{each.step}: made again, because {', '.join(changed[:3])}{more} changed; bought answers are kept"
             )
 
 
 def _do(course: Course[F], each: Planned, context: StepContext[F]) -> None:
-    stale = course.steps[course.steps.index(each.step) :]  # until it is done again, its table may be of either settings
-    for step in reversed(stale):  # the last first: a kill leaves no record of a step whose earlier one is gone
+    stale = course.steps[course.steps.index(each.step) :]  # while the step runs, its table may mix old and new settings
+    for step in reversed(
+        stale
+    ):  # last first: if killed here, no step keeps its record after an earlier step has lost its own
         context.files.step(step).unlink(missing_ok=True)
     started = time.monotonic()
     figures = course.run(each.step, context)
@@ -55,7 +57,7 @@ def _do(course: Course[F], each: Planned, context: StepContext[F]) -> None:
 
 
 def write_record(context: StepContext[F], each: Planned, figures: Figures, seconds: float) -> None:
-    """Record that a step is done: the settings and files that it was made from, and its figures."""
+    """Record that a step is done, with its settings, its source files and its figures."""
     about: Figures = {"step": each.step, "fingerprint": each.fingerprint}
     about |= {"settings": each.settings, "sources": each.sources}
     about |= {"version": __version__, "seconds": round(seconds, 1)}
@@ -63,6 +65,6 @@ def write_record(context: StepContext[F], each: Planned, figures: Figures, secon
 
 
 def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]:
-    """The figures of every finished step, by its name."""
+    """Return the figures of every finished step, by step name."""
     records = {step: read_mapping(context.files.step(step)) for step in course.steps}
     return {step: record["figures"] for step, record in records.items() if record}

@@ -1,4 +1,4 @@
-"""Shows progress: a bar with the time left on a terminal, a line a minute elsewhere, and `state.json` for `jobs status`."""
+"""Shows progress: a bar on a terminal, a line a minute elsewhere, and `state.json` for `jobs status`."""
 
 import sys
 import time
@@ -11,12 +11,12 @@ from psychocounsel.storage.files import readable_time
 
 T = TypeVar("T")
 
-_STATE_SECONDS = 5.0  # between two versions of state.json
-_LINE_SECONDS = 60.0  # between two lines where output goes to a file
+_STATE_SECONDS = 5.0  # between two writes of state.json
+_LINE_SECONDS = 60.0  # between two lines if the output is not a terminal
 
 
 class Showing:
-    """Tells how far a step is. `write_state(phase, done, total)` says it in `state.json`."""
+    """Reports the progress of a step. `write_state(phase, done, total)` writes `state.json`."""
 
     def __init__(self, write_state: Callable[[str, int, int | None], None], say: Callable[[str], None]) -> None:
         self.write_state, self.say = write_state, say
@@ -28,7 +28,7 @@ class Showing:
         self.write_state(step, 0, None)
 
     def bar(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        """The items, counted while they go by; `total` is known of a sequence."""
+        """Yield the items and report how many are done. `total` defaults to the length of `items`, if known."""
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
         started = stated = said = time.monotonic()
@@ -45,7 +45,7 @@ class Showing:
 
 
 def line(what: str, done: int, total: int | None, seconds: float) -> str:
-    """`replies: 400 of 2,000, 3 min left`."""
+    """Return a progress line such as `replies: 400 of 2,000, 3 min left`."""
     if total is None:
         return f"{what}: {done:,}"
     left = readable_time(seconds / done * max(0, total - done))

@@ -1,4 +1,4 @@
-"""Stop requests (Ctrl-C, SIGTERM, `touch OUT/stop`) end a step after the calls that are under way."""
+"""Stop requests (Ctrl-C, SIGTERM, `touch OUT/stop`): a step waits for the calls under way, and then ends."""
 
 import contextlib
 import os
@@ -14,13 +14,13 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.sections.annotation_groups import model_sections
 
 _POLL_SECONDS = 1.0
-_GRACE_SECONDS = 20.0  # for servers to be left and files to be closed
+_GRACE_SECONDS = 20.0  # for closing connections and files
 
 
 def grace_of(config: DictConfig) -> float:
-    """Seconds after a stop request in which answers that are under way may come: they are paid for.
+    """Return how long a stop request waits for answers under way [s], because they must be paid for anyway.
 
-    The longest `timeout_seconds` of a model, and some more for files. A job of SLURM has no such time before it is killed.
+    This is the longest `timeout_seconds` of any model plus 20 s. A SLURM job gets only the 20 s, because it is killed soon.
     """
     if "SLURM_JOB_ID" in os.environ:
         return _GRACE_SECONDS
@@ -30,12 +30,12 @@ def grace_of(config: DictConfig) -> float:
 
 @contextlib.contextmanager
 def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """While it lasts, a stop request raises KeyboardInterrupt in the main thread.
+    """Inside the block, a stop request raises KeyboardInterrupt in the main thread.
 
-    A process that has not left it `grace_seconds` later calls `last_words`, and ends with code 75.
+    If the block has not ended `grace_seconds` after the request, `last_words` is called and the process exits with code 75.
     """
     file, done = RunDir(run_dir).stop, threading.Event()
-    file.unlink(missing_ok=True)  # it stopped the attempt before this one
+    file.unlink(missing_ok=True)  # a leftover that stopped the previous attempt
 
     def end() -> None:
         if not done.is_set():
@@ -44,7 +44,7 @@ def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None
 
     def interrupt(number: int, frame: object) -> None:
         for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # once: cleaning up is not interrupted
+            signal.signal(each, signal.SIG_IGN)  # a second request must not interrupt the cleaning up
         late = threading.Timer(grace_seconds, end)
         late.daemon = True
         late.start()

@@ -1,7 +1,7 @@
 """Reads and writes the parquet tables of a directory of steps.
 
-A table appears under its name once it is complete, so a killed step leaves no half table. Rows pass through memory in groups of a
-few thousand, so a table of ten million rows fits.
+A table appears under its name only when it is complete, so a killed step leaves no partial table. Rows are held in memory a
+few thousand at a time, so a table of ten million rows fits.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _ROWS = 4096  # in a row group
 
 @contextlib.contextmanager
 def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
-    """A function that adds a row to a new table; the file appears at `path` when the block ends without an error."""
+    """Give a function that adds a row to a new table. The file appears at `path` when the block ends without an error."""
     rows = list[Row]()
     with replacing(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
 
@@ -40,10 +40,10 @@ def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
 
 
 class Sorter:
-    """Rows that come in any order, given back by speech and then by `columns`.
+    """Sorts rows that arrive in any order, by speech and then by `columns`.
 
-    They wait in files of the folder `beside`, one for each beginning of speech ids (two letters, 256 beginnings), of which
-    one at a time is read and sorted.
+    Rows wait in files of a temporary folder next to the path `beside`, one file for each first two characters of the speech
+    id (256 files). Only one file at a time is read and sorted in memory.
     """
 
     def __init__(self, beside: Path, columns: Sequence[str]) -> None:
@@ -60,14 +60,14 @@ class Sorter:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, row: Row) -> None:
-        """`row` needs the columns that are sorted by, all of them set."""
+        """Add a row. All columns used for sorting must be present and not None."""
         beginning = str(row["speech"])[:2].encode().hex()
         if beginning not in self.files:
             self.files[beginning] = open(self.folder / beginning, "w+", encoding="utf-8")
         self.files[beginning].write(json.dumps(row) + "\n")
 
     def rows(self) -> Iterator[Row]:
-        """All rows so far."""
+        """Yield all rows added so far, sorted."""
         for beginning in sorted(self.files):
             file = self.files[beginning]
             file.flush()
@@ -76,34 +76,34 @@ class Sorter:
 
 
 def rows_of(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """The rows of a table with these columns alone, in its order.
+    """Yield the rows of a table in file order, with only these columns.
 
     Raises:
-        UserError: if there is no such table, or it lacks a column.
+        UserError: if the table does not exist, is damaged or lacks a column.
     """
     try:
         with pq.ParquetFile(path) as table:
             if lacking := [name for name in columns if name not in table.schema_arrow.names]:
-                raise UserError(f"{path}: has no column {lacking[0]}; make the table again by its step")
+                raise UserError(f"{path}: has no column {lacking[0]}; run the step that makes it again")
             for batch in table.iter_batches(_ROWS, columns=list(columns)):
                 yield from batch.to_pylist()
     except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing; run the step that makes it first ({path.stem})") from error
+        raise UserError(f"{path}: is missing; first run the step that makes it ({path.stem})") from error
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is no whole parquet file; remove it, and run its step again") from error
+        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
 
 
 def by_speech(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:
-    """The rows of each speech of a table that is ordered by speech. `columns` need not name `speech`.
+    """Yield each speech with its rows, from a table ordered by speech. `columns` need not contain `speech`.
 
     Raises:
-        UserError: as `rows_of`, or where speeches are out of order.
+        UserError: for the same reasons as `rows_of`, or if the table is not ordered by speech.
     """
     current, rows = "", list[Row]()
     for row in rows_of(path, ["speech", *(name for name in columns if name != "speech")]):
         if row["speech"] != current:
             if row["speech"] < current:
-                raise UserError(f"{path}: is not ordered by speech; make the table again by its step")
+                raise UserError(f"{path}: is not ordered by speech; run the step that makes it again")
             if rows:
                 yield current, rows
             current, rows = row["speech"], []
@@ -115,7 +115,9 @@ def by_speech(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[Ro
 def joined(
     first: Iterable[tuple[str, list[Row]]], *others: Iterable[tuple[str, list[Row]]]
 ) -> Iterator[list[list[Row]]]:
-    """For each speech of `first`: its rows there and in each of the `others`; all are ordered by speech (`by_speech`)."""
+    """Yield, for each speech of `first`, its rows there and in each of `others`. All inputs are ordered by speech
+    (`by_speech`).
+    """
     streams = [iter(each) for each in others]
     ahead = [next(stream, None) for stream in streams]
     for speech, rows in first:

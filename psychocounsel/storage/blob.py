@@ -1,7 +1,7 @@
-"""Files of a shared cache: arrays with a description and a checksum, written whole or not at all, never changed.
+"""Files of a shared cache: arrays with a description and a checksum. A file is written whole or not at all, and never changes.
 
-Three lines of text (what it is; sha256 of all that follows it, then the length of the next line; a JSON header), then the
-arrays. `head -3` shows them.
+A file begins with three lines of text: the file type; the sha256 of everything after it, with the length of the header; and
+the header in JSON. `head -3` shows them. The arrays follow.
 """
 
 import hashlib
@@ -15,21 +15,21 @@ import numpy as np
 from psychocounsel.storage.files import write_atomically
 
 _MAGIC = b"psychocounsel cache 1\n"
-_SUMMED = len(_MAGIC) + 64 + 1  # where the part begins that the checksum is of
-_START = _SUMMED + 10 + 1  # where the header begins
+_SUMMED = len(_MAGIC) + 64 + 1  # offset of the part that the checksum covers
+_START = _SUMMED + 10 + 1  # offset of the header
 _ALIGN = 64
 
 
 class Damaged(Exception):
-    """A file of ours that is cut short or altered."""
+    """A file in our format that is cut short or altered."""
 
 
 class Foreign(Exception):
-    """A file that is none of ours."""
+    """A file in another format than ours."""
 
 
 def write_blob(path: Path, about: dict[str, Any], arrays: Mapping[str, np.ndarray], mode: int | None = None) -> None:
-    """Write `arrays`, described by `about` (what JSON can hold), durably; `mode` sets the file's permissions."""
+    """Write `arrays` and their description `about` (JSON values) durably; `mode` sets the file's permissions."""
     layout, offset = {}, 0
     for name, array in arrays.items():
         layout[name] = (array.dtype.str, array.shape, offset)
@@ -52,8 +52,9 @@ def read_blob(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return `about` and the arrays, which share one buffer.
 
     Raises:
-        Damaged, Foreign: for what `write_blob` did not leave so.
-        OSError: if it is not there, or cannot be read.
+        Damaged: if the file is cut short or altered.
+        Foreign: if the file was not written by `write_blob`.
+        OSError: if the file does not exist or cannot be read.
     """
     whole = np.fromfile(path, np.uint8)
     digest, length = _preamble(whole[:_START].tobytes())
@@ -64,10 +65,10 @@ def read_blob(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Return `about` alone, unchecked: for lists.
+    """Return `about` without reading the arrays or testing the checksum; listings need no more.
 
     Raises:
-        Damaged, Foreign, OSError: as `read_blob`.
+        Damaged, Foreign, OSError: under the same conditions as `read_blob`.
     """
     with open(path, "rb") as file:
         _, length = _preamble(file.read(_START))

@@ -1,4 +1,4 @@
-"""Entries of the caches that runs share, as people see and remove them."""
+"""Entries of the shared caches: `cache list` prints them, and `cache prune` removes them."""
 
 import contextlib
 import re
@@ -13,20 +13,20 @@ from psychocounsel.storage.files import readable_size
 from psychocounsel.storage.locks import holder
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
-_UNFINISHED_SECONDS = 3600  # a temporary file that nobody wrote to for so long is that of a killed process
+_UNFINISHED_SECONDS = 3600  # a temporary file without a write for this long was left by a killed process
 
 
 @dataclass
 class Entry:
-    """What is removed as a whole: `files` of ours, while no live process holds one of `locks`."""
+    """One cache entry: its `files` are removed together, unless a live process holds one of its `locks`."""
 
     kind: str
-    of: str = "?"  # what it was made from, for people
+    of: str = "?"  # the data that the entry was made from, for display
     rows: int = 0
     used: float = 0.0  # seconds since 1970
     files: list[Path] = field(default_factory=list)
     locks: list[Path] = field(default_factory=list)
-    folder: Path | None = None  # goes with its last file
+    folder: Path | None = None  # removed with the last file in it
 
     def size(self) -> int:
         return sum(file.stat().st_size for file in self.files if file.exists())
@@ -37,7 +37,7 @@ class Entry:
 
 
 def about_of(file: Path) -> dict[str, Any] | None:
-    """What a file of ours says of itself; None for others', and for one that was removed meanwhile."""
+    """Return the description in a cache file. None if the file is not ours or was removed in the meantime."""
     try:
         return read_about(file)
     except Damaged:
@@ -47,14 +47,14 @@ def about_of(file: Path) -> dict[str, Any] | None:
 
 
 def show(entries: list[Entry], cache: Path) -> None:
-    """Print a line for each entry, the last used first, and their sum."""
+    """Print a line for each entry, the most recently used first, and a line with their number and total size."""
     for entry in sorted(entries, key=lambda each: -each.used):
         print(entry.line())
     print(f"{len(entries)} entries, {readable_size(sum(entry.size() for entry in entries))} in {cache}")
 
 
 def prune(entries: list[Entry], cache: Path, folders: Iterable[Path], dry_run: bool) -> None:
-    """Remove entries that no live process is making, and what killed processes left in `folders` of the cache."""
+    """Remove the entries that no live process holds, and temporary files of killed processes in `folders` of the cache."""
     count = freed = 0
     for entry in entries:
         if owner := next(filter(None, map(holder, entry.locks)), None):
@@ -67,7 +67,7 @@ def prune(entries: list[Entry], cache: Path, folders: Iterable[Path], dry_run: b
     if not dry_run:
         for folder in folders:
             _remove_unfinished(folder)
-    print(f"{'would free' if dry_run else 'freed'} {readable_size(freed)} of {count} entries in {cache}")
+    print(f"{'would free' if dry_run else 'freed'} {readable_size(freed)} in {count} entries of {cache}")
 
 
 def _remove(entry: Entry) -> None:
@@ -81,7 +81,7 @@ def _remove(entry: Entry) -> None:
     try:
         entry.folder.rmdir()
     except OSError:
-        print(f"left {entry.folder}: it holds files that are none of ours")
+        print(f"kept the folder {entry.folder}: it also holds files that are not ours")
 
 
 def _remove_unfinished(folder: Path) -> None:

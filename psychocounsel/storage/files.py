@@ -1,4 +1,4 @@
-"""Files that survive a crash, and the folders that ship with the package."""
+"""Crash-safe writing and reading of files, and the folders that ship with the package."""
 
 import contextlib
 import errno
@@ -33,13 +33,16 @@ def fsync_directory(path: Path) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """A hidden name beside `path`, which `remove_unfinished` knows; processes of other hosts may write the same file."""
+    """Return a hidden, unique name in the folder of `path`. `remove_unfinished` recognises it.
+
+    The name is random, because processes on several hosts may write the same file at once.
+    """
     return path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write a file under. It takes the place of `path` when the block ends without an error, synced."""
+    """Give a temporary name to write to. When the block ends without an error, the file is synced and renamed to `path`."""
     temporary = temporary_name(path)
     try:
         yield temporary
@@ -59,10 +62,10 @@ def write_atomically(
     mode: int | None = None,
     owned: bool = False,
 ) -> None:
-    """Write text or pieces of bytes under a temporary name and rename it to `path`, so that no reader sees half a file.
+    """Write text or pieces of bytes under a temporary name and rename the file to `path`, so readers never see half a file.
 
-    `durable=False` skips fsync: for heartbeats, which a crash may lose. `mode` are the file's permissions; by
-    default the umask decides.
+    `durable=False` skips fsync, for heartbeats, which may be lost in a crash. `mode` sets the file's permissions [default: by
+    the umask].
     """
     temporary = temporary_name(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -83,10 +86,10 @@ def write_atomically(
 
 
 def write_new(path: Path, content: str, mode: int) -> None:
-    """Write a text to `path` as `write_atomically` does, but never over a file that is there.
+    """Write a text to `path` like `write_atomically`, but never replace an existing file.
 
     Raises:
-        FileExistsError: if there is one.
+        FileExistsError: if the file exists.
     """
     mine = temporary_name(path)
     write_atomically(mine, content, mode=mode)
@@ -106,14 +109,14 @@ def write_json(path: Path, value: Any, durable: bool = True, mode: int | None = 
 
 
 class DamagedFile(UserError):
-    """A file of ours that does not hold what we write into it."""
+    """A file of ours with other contents than we write."""
 
 
 def read_json(path: Path) -> Any:
-    """Return the mapping or list in the file, or None where it does not exist.
+    """Return the mapping or list in a JSON file, or None if the file does not exist.
 
     Raises:
-        DamagedFile: if it holds something else, or is cut short.
+        DamagedFile: if the file holds anything else or is cut short.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -121,22 +124,26 @@ def read_json(path: Path) -> Any:
         return None
     except (ValueError, RecursionError) as error:
         reason = "is empty" if path.stat().st_size == 0 else "is not valid JSON"
-        raise DamagedFile(f"{path}: {reason}; restore it, or remove it where it can be made again") from error
+        raise DamagedFile(f"{path}: {reason}; restore it, or remove it if it can be made again") from error
     if not isinstance(content, dict | list):
-        raise DamagedFile(f"{path}: holds no mapping; restore it, or remove it where it can be made again")
+        raise DamagedFile(f"{path}: holds no mapping; restore it, or remove it if it can be made again")
     return content
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """As `read_json`, of a file that holds a mapping; {} where it does not exist."""
+    """Return the mapping in a JSON file, or {} if the file does not exist.
+
+    Raises:
+        DamagedFile: if the file holds anything else or is cut short.
+    """
     content = read_json(path)
     if isinstance(content, list):
-        raise DamagedFile(f"{path}: holds a list in the place of a mapping; restore it")
+        raise DamagedFile(f"{path}: holds a list instead of a mapping; restore it")
     return content or {}
 
 
 def shared_secret(path: Path) -> str:
-    """A random key that all who ask for this file share, made by the first; its owner alone can read it."""
+    """Return the random key in this file. The first caller makes the file, readable for its owner only; all callers share it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = temporary_name(path)
     write_atomically(mine, secrets.token_urlsafe(32), mode=0o600)
@@ -147,22 +154,22 @@ def shared_secret(path: Path) -> str:
 
 
 def await_file(path: Path, seconds: float = 90.0) -> None:
-    """Return when `path`, which another process has written, is seen here: NFS may deny it for a minute to other nodes.
+    """Wait until this node sees `path`, which another process has written. On NFS that can take a minute.
 
     Raises:
-        FileNotFoundError: if it is not seen after `seconds`.
+        FileNotFoundError: if the file is not visible after `seconds`.
     """
     deadline = time.monotonic() + seconds
     while not path.exists():
         if time.monotonic() >= deadline:
-            raise FileNotFoundError(errno.ENOENT, "another process has written it, and it is not seen here", str(path))
+            raise FileNotFoundError(errno.ENOENT, "written by another process, but this node cannot see it", str(path))
         with contextlib.suppress(OSError):
-            os.listdir(path.parent)  # makes NFS look at the folder anew
+            os.listdir(path.parent)  # makes NFS refresh its view of the folder
         time.sleep(0.2)
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what was being written below `folder` under temporary names, when the disk was full: it takes up space."""
+    """Remove unfinished files and folders with temporary names below `folder`, because they fill a full disk further."""
     for path in sorted(folder.rglob(".*.tmp"), reverse=True):
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -173,13 +180,13 @@ def _aside(path: Path) -> Path:
 
 
 def recover_directory(path: Path) -> None:
-    """Put back what `replace_directory` had moved aside when it was killed between its two renames."""
+    """Restore the directory that `replace_directory` had moved aside if it was killed between its two renames."""
     if not path.exists() and _aside(path).is_dir():
         _aside(path).rename(path)
 
 
 def replace_directory(new: Path, path: Path) -> None:
-    """Put the finished directory `new` in place of `path`; what stood there goes only afterwards."""
+    """Put the finished directory `new` in place of `path`. The old directory is deleted after the new one is in place."""
     for file in new.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:
@@ -202,7 +209,7 @@ def readable_size(count: float) -> str:
 
 
 def readable_time(seconds: float) -> str:
-    """As 45 s, 12 min, 3.5 h, 2.1 d."""
+    """Return a duration as text, such as 45 s, 12 min, 3.5 h or 2.1 d."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     for unit, name, upto in ((60, "min", 100 * 60), (3600, "h", 48 * 3600), (86400, "d", float("inf"))):

@@ -1,4 +1,4 @@
-"""What tells files from others: a hash of what they hold, kept in a note so that it is not computed at every start."""
+"""Content hashes of files. A hash is kept in a note, so that large files are not read again at every start."""
 
 import hashlib
 import os
@@ -11,21 +11,21 @@ from psychocounsel.storage.files import DamagedFile, read_mapping, write_json
 from psychocounsel.storage.modes import make_shared
 
 _BLOCK = 1 << 22
-_SETTLED_SECONDS = 2.0  # a file that changed later than that may change again within one tick of its clock
+_SETTLED_SECONDS = 2.0  # a younger file may change again without a new modification time
 
 
 class FileMark(TypedDict):
-    """What tells a file from the same file damaged."""
+    """Size and sha256 of a file, by which later damage is noticed."""
 
     bytes: int
     sha256: str
 
 
 def write_marked(path: Path, content: Iterable[bytes | memoryview]) -> FileMark:
-    """Write pieces of bytes to `path`, hashed on their way, and sync the file to disk.
+    """Write pieces of bytes to `path` and sync the file to disk; returns its mark, computed while writing.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     digest, size = hashlib.sha256(), 0
     with open(path, "wb", buffering=0) as file:
@@ -42,10 +42,10 @@ def write_marked(path: Path, content: Iterable[bytes | memoryview]) -> FileMark:
 
 
 def mark_of(path: Path) -> FileMark:
-    """The mark of a file as it is now.
+    """Return the mark of a file as it is now.
 
     Raises:
-        OSError: if it cannot be read.
+        OSError: if the file cannot be read.
     """
     digest = hashlib.sha256()
     _add(digest, path)
@@ -53,9 +53,9 @@ def mark_of(path: Path) -> FileMark:
 
 
 def content_id(root: Path, files: Sequence[Path], cache: str) -> str:
-    """`sha256:...` of the names below `root` and the contents of `files`.
+    """Return `sha256:...`, a hash of the contents of `files` and of their names relative to `root`.
 
-    Kept under `cache` by the files' paths, and computed anew when a size or time changes.
+    The hash is kept under `cache` by the files' paths. It is computed again when a size or time changes.
 
     Raises:
         OSError: if a file cannot be read.
@@ -78,7 +78,7 @@ def content_id(root: Path, files: Sequence[Path], cache: str) -> str:
 
 
 def code_id(*files: Path) -> str:
-    """A hash of source files: what they computed is not served to other code."""
+    """Return a hash of source files [16 hexadecimal digits]. In a cache key, it keeps results apart that other code computed."""
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
@@ -86,7 +86,7 @@ def code_id(*files: Path) -> str:
 
 
 def _stats(files: Sequence[Path]) -> list[list[int]]:
-    """Size, and times of change in content and inode (copies can keep the first)."""
+    """Return size, mtime and ctime of each file. The ctime is needed because copying can preserve the mtime."""
     return [[stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns] for stat in map(os.stat, files)]
 
 
@@ -108,4 +108,4 @@ def _write_note(note: Path, value: dict[str, Any]) -> None:
         make_shared(note.parent)
         write_json(note, value, durable=False)
     except OSError:
-        pass  # a cache that cannot be written costs time, not the run
+        pass  # without the note the hash is only computed again

@@ -1,4 +1,4 @@
-"""Lock files that work on NFS and Lustre: exclusive create by hard link, heartbeat, takeover; no flock."""
+"""Lock files that work on NFS and Lustre: created by hard link, kept fresh by a heartbeat, taken over when stale; no flock."""
 
 import contextlib
 import json
@@ -14,11 +14,14 @@ from psychocounsel.storage.modes import file_mode
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
-_ENDED = ("Z", "X", "x")  # states in /proc/PID/stat: killed and not yet reaped, or being removed
+_ENDED = ("Z", "X", "x")  # states in /proc/PID/stat of an ended process: zombie (not yet reaped), dead
 
 
 class Lock:
-    """A lock file of this process, kept fresh from `take` to `release`; `lost` is called if another took it over."""
+    """A lock file of this process, with a heartbeat between `take` and `release`.
+
+    `lost` is called if another process takes the lock over.
+    """
 
     def __init__(self, path: Path, lost: Callable[[], None] = lambda: None) -> None:
         self.path, self._lost = path, lost
@@ -28,10 +31,12 @@ class Lock:
         self._beat = threading.Thread(target=self._beat_until_done, daemon=True)
 
     def take(self) -> bool:
-        """Take the lock, also from a dead or silent process; False if a live one has it. Once per object.
+        """Take the lock. A lock of a dead or silent process is taken over; if a live process holds it, the result is False.
+
+        Call this at most once per object.
 
         Raises:
-            OSError: if no file can be created there.
+            OSError: if no file can be created in the folder.
         """
         while True:
             held = _read(self.path)
@@ -51,7 +56,7 @@ class Lock:
 
     def _beat_until_done(self) -> None:
         while not self._done.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(OSError):  # a file server's hiccup: the next beat tries again
+            with contextlib.suppress(OSError):  # the file server may fail briefly: the next beat tries again
                 if _read(self.path) not in (self._content, None) and not self._done.is_set():
                     self._lost()
                     return
@@ -59,29 +64,29 @@ class Lock:
 
 
 def holder(path: Path) -> dict[str, Any] | None:
-    """The live process that has the lock (`host`, `pid`), or None; changes nothing."""
+    """Return the live process that holds the lock (`host`, `pid`), or None. Changes nothing."""
     held = _read(path)
     return json.loads(held) if held is not None and _is_live(path, held) else None
 
 
 def this_job() -> str | None:
-    """The id of the SLURM job that this process belongs to."""
+    """Return the id of the SLURM job that this process belongs to, or None."""
     return os.environ.get("SLURM_JOB_ID")
 
 
 def forget(path: Path, job: str) -> None:
-    """Remove the lock of a process of `job`, for who knows that all its processes have ended; others' locks stay."""
+    """Remove the lock if a process of `job` holds it. Call it only once all processes of the job have ended."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         if json.loads(_read(path) or "")["job"] == job:
             path.unlink(missing_ok=True)
 
 
 def _create(lock: Path, content: str) -> bool:
-    """Create the lock with its content in one step: a hard link fails if the name exists, also on NFS."""
+    """Create the lock file with its content in one step; False if it exists. A hard link is atomic on NFS, too."""
     draft = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.tmp")
     try:
         draft.write_text(content)
-        draft.chmod(file_mode())  # whoever shares the folder must be able to tell whose it is
+        draft.chmod(file_mode())  # everyone who shares the folder must be able to read who holds the lock
         os.link(draft, lock)
         return True
     except FileExistsError:
@@ -108,9 +113,9 @@ def _is_live(lock: Path, content: str) -> bool:
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process of this host started (clock ticks since boot): tells it from a later one with the same number.
+    """Return the start time of a process on this host [clock ticks since boot], or None if it has ended.
 
-    None for one that has ended, also where its parent has not asked yet how (a zombie keeps its number and its start).
+    The start time tells it from a later process with the same number. A zombie keeps both, but counts as ended.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -120,7 +125,7 @@ def _start_time(pid: int) -> str | None:
 
 
 def _age(lock: Path) -> float:
-    """Seconds since the last heartbeat by the file server's own clock, which may differ from ours."""
+    """Return the seconds since the last heartbeat, by the file server's clock, which may differ from ours."""
     probe = lock.with_name(f".clock.{uuid.uuid4().hex}.tmp")
     probe.touch()
     try:
@@ -130,7 +135,7 @@ def _age(lock: Path) -> float:
 
 
 def _take_away(lock: Path, judged: str) -> None:
-    """Remove a stale lock; if another process took it over in the meantime, put theirs back."""
+    """Remove a stale lock. If another process has taken it over in the meantime, put that lock back."""
     aside = lock.with_name(f".stale.{uuid.uuid4().hex}.tmp")
     try:
         lock.rename(aside)

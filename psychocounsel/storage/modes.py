@@ -1,4 +1,4 @@
-"""Permissions of the files that a run makes: only users who may read all of its sources may read them."""
+"""Permissions of a run's files: a user may read them only if all of the run's source files allow it."""
 
 import contextlib
 import os
@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _OTHERS, _READ, _READ_AND_WRITE = 0o077, 0o044, 0o066
-_own: list[int] = []  # the user's own umask, once `restrict` has changed the process's
+_own: list[int] = []  # the user's own umask, set once `restrict` has changed the umask of the process
 
 
 def mask_of(files: Iterable[Path], place: Path) -> int:
-    """The umask under which what is made in the folder `place` is as private as the strictest of `files`.
+    """Return the umask that makes new files in the folder `place` as private as the strictest of `files`.
 
-    Group and others get what all files give them, and x on folders where they may read. A file's group is not that of what
-    is made in `place`, perhaps: then the group gets what others get. Files that are not there count for nothing.
+    Group and others get a permission only if all files grant it; folders they may read are also searchable (x). If a source
+    file's group differs from the group of new files in `place`, that group gets only the permissions of others. Missing files
+    are ignored.
     """
     allowed, group = _READ_AND_WRITE, _group_in(place)
     for file in files:
@@ -28,14 +29,14 @@ def mask_of(files: Iterable[Path], place: Path) -> int:
 
 
 def _group_in(place: Path) -> int:
-    """The group of files that are made in `place`."""
+    """Return the group id of new files in `place`."""
     folder = next((path for path in (place, *place.absolute().parents) if path.is_dir()), None)
     about = folder.stat() if folder else None
     return about.st_gid if about and about.st_mode & stat.S_ISGID else os.getegid()
 
 
 def own_umask() -> int:
-    """The user's own umask, whatever this process has made of it."""
+    """Return the user's own umask, even after this process has changed its umask."""
     if _own:
         return _own[0]
     found = os.umask(_OTHERS)
@@ -44,14 +45,14 @@ def own_umask() -> int:
 
 
 def restrict(mask: int) -> None:
-    """Add `mask` to this process's umask, for all that it and its children make from now on."""
+    """Add `mask` to this process's umask. It holds for all files that the process and its children make afterwards."""
     own = own_umask()
     _own[:] = [own]
     os.umask(own | mask)
 
 
 def let_nobody_else_write() -> None:
-    """Make this process's files and folders writable for their owner alone: code and weights of a run are loaded again."""
+    """Let only the owner write this process's new files and folders, because a run's code and weights are loaded again."""
     restrict(0o022)
 
 
@@ -70,12 +71,12 @@ def restricted(mask: int) -> Iterator[None]:
 
 
 def file_mode(mask: int = 0) -> int:
-    """The permissions of a new file by the user's own umask and `mask`, whatever this process's umask is."""
+    """Return the permissions of a new file under the user's own umask and `mask`, whatever this process's umask is."""
     return 0o666 & ~(own_umask() | mask)
 
 
 def make_shared(folder: Path) -> None:
-    """Make a folder of a cache that users share: it holds no text itself, so it has the permissions of the own umask."""
+    """Make a cache folder that users share. It gets the permissions of the user's own umask, because it holds no text itself."""
     for path in [path for path in (*reversed(folder.parents), folder) if not path.exists()]:
         with contextlib.suppress(FileExistsError):  # another process was faster
             path.mkdir()

@@ -1,4 +1,4 @@
-"""Files of tensors in the safetensors format, written in pieces and read in ranges: without torch, and without pickle."""
+"""Tensor files in the safetensors format, written in pieces and read in ranges, without torch or pickle."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,13 +11,13 @@ import numpy as np
 from psychocounsel.storage.blob import Damaged
 from psychocounsel.storage.hashes import FileMark, write_marked
 
-_LONGEST_HEADER = 100_000_000  # bytes, as in the safetensors library
+_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 WIDTHS = {"F32": 4, "BF16": 2}  # bytes of an element
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What the header says of a tensor: its dtype ("F32"), its shape, and where its bytes begin in the file."""
+    """A tensor's entry in the header: dtype ("F32"), shape, and the offset of its bytes in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -31,10 +31,10 @@ class TensorEntry:
 def write_tensor_file(
     path: Path, tensors: Mapping[str, tuple[str, Sequence[int]]], contents: Iterable[memoryview]
 ) -> FileMark:
-    """Write `contents`, the bytes of each of `tensors` (name -> dtype and shape) in their order; synced to disk.
+    """Write a file of `tensors` (name -> dtype and shape) and sync it; `contents` are the bytes of each tensor, in order.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     header, end = dict[str, Any](), 0
     for name, (dtype, shape) in tensors.items():
@@ -51,11 +51,11 @@ def write_tensor_file(
 
 
 def read_tensor_header(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of a file by name.
+    """Return the header entries of a file's tensors, by name.
 
     Raises:
-        Damaged: if it is not such a file, or is cut.
-        OSError: if it cannot be read.
+        Damaged: if the file is not in this format or is cut short.
+        OSError: if the file cannot be read.
     """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -78,10 +78,10 @@ def _entry(about: dict[str, Any], first: int, size: int) -> TensorEntry:
 
 
 def read_range(path: Path, entry: TensorEntry, start: int, stop: int) -> np.ndarray:
-    """uint8[...]: the bytes of elements `start` to `stop` of a tensor, in flattened order.
+    """Return the bytes of the elements `start` to `stop` of a tensor, in flattened order [uint8].
 
     Raises:
-        OSError: if they cannot be read.
+        OSError: if the file cannot be read.
     """
     width = WIDTHS[entry.dtype]
     return np.fromfile(path, np.uint8, count=(stop - start) * width, offset=entry.begin + start * width)

@@ -1,4 +1,4 @@
-"""The files of a model's weights, looked at without loading them: are they safetensors, and whole? Imports no torch."""
+"""Checks that a model folder holds complete safetensors files, from their headers alone; imports no torch."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ _LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
 
 
 def check_model_folder(folder: Path, key: str, weights: bool = True) -> None:
-    """Refuse a model's folder with a damaged config.json, or weights that are none of ours to load.
+    """Refuse a model folder with a damaged config.json, or with weights that are damaged or not in safetensors format.
 
-    `key` is what errors name. Without `weights` only the configuration is looked at.
+    `key` is the configuration key named in errors. `weights=False` checks only the configuration.
 
     Raises:
-        UserError: naming the file and what to do.
+        UserError: names the file and what to do.
     """
     for name in ("config.json", "adapter_config.json"):
         read_mapping(folder / name)
@@ -27,8 +27,8 @@ def check_model_folder(folder: Path, key: str, weights: bool = True) -> None:
         pickles = sorted(file.name for pattern in _PICKLES for file in folder.glob(pattern))
         if pickles:
             raise UserError(
-                f"{key}={folder}: its weights are a pickle ({pickles[0]}), which can run code when it is read; where you trust "
-                "it, convert it by transformers: from_pretrained(FOLDER).save_pretrained(NEW, safe_serialization=True)"
+                f"{key}={folder}: its weights are a pickle ({pickles[0]}), which can run code when it is read; if you trust "
+                "it, convert it with transformers: from_pretrained(FOLDER).save_pretrained(NEW, safe_serialization=True)"
             )
         raise UserError(f"{key}={folder}: holds no weights (*.safetensors)")
     for file in files:
@@ -36,7 +36,7 @@ def check_model_folder(folder: Path, key: str, weights: bool = True) -> None:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """What the folder's index lists, or else all that are there."""
+    """Return the files that the folder's index lists, or all safetensors files if there is no index."""
     for index in sorted(folder.glob("*.safetensors.index.json")):
         listed = read_mapping(index).get("weight_map")
         if not isinstance(listed, dict):
@@ -46,10 +46,10 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def check_safetensors(file: Path) -> None:
-    """Hold a file's header against its size.
+    """Compare a file's size with the size that its header gives.
 
     Raises:
-        UserError: if it is missing, cut short, longer than its header says, or of another kind.
+        UserError: if the file is missing, cut short, too long, or of another format.
     """
     try:
         size = file.stat().st_size
@@ -57,16 +57,16 @@ def check_safetensors(file: Path) -> None:
             length = int.from_bytes(opened.read(8), "little")
             header = opened.read(length) if length <= min(size - 8, _LONGEST_HEADER) else b""
     except FileNotFoundError as error:
-        raise UserError(f"{file}: is missing, and the folder's index lists it") from error
+        raise UserError(f"{file}: is missing, although the folder's index lists it") from error
     end = _end_of_data(header)
     if end is None:
-        raise UserError(f"{file}: is no safetensors file, or its header is damaged; copy or download it again")
+        raise UserError(f"{file}: is not a safetensors file, or its header is damaged; copy or download it again")
     if size != 8 + length + end:
-        raise UserError(f"{file}: has {size} bytes in the place of {8 + length + end}; copy or download it again")
+        raise UserError(f"{file}: has {size} bytes instead of {8 + length + end}; copy or download it again")
 
 
 def _end_of_data(header: bytes) -> int | None:
-    """How many bytes of data the header describes; None where it does not make sense."""
+    """Return the number of data bytes that the header describes, or None if the header is inconsistent."""
     try:
         content: Any = json.loads(header)
         spans = sorted(entry["data_offsets"] for name, entry in content.items() if name != "__metadata__")

@@ -11,7 +11,7 @@ from psychocounsel.cluster.standing.status_lines import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir, telling_name
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.summary import gate_verdict, is_finished, read_summary
+from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.references import named_stages
@@ -157,7 +157,11 @@ def _metric(planned: PlannedStage, done: Sequence[Path]) -> str:
     """What the best cell has; else the mean over cells."""
     if planned.selection is not None:
         chosen = read_mapping(SelectionDir(planned.selection.run_dir).record).get("chosen")
-        return f"{planned.stage.best} {chosen['value']:.4g} ({chosen['run']})" if chosen else ""
+        if not chosen:
+            return ""
+        cell = planned.selection.run_dir.parent / chosen["run"]
+        interval = objective_interval(cell, str(planned.stage.best))
+        return f"{planned.stage.best} {chosen['value']:.4g}{interval} in {chosen['run']}"
     values = [cell.job.objective for cell in planned.cells if cell.run_dir in done]
     known = [value for value in values if value is not None]
     if not known:

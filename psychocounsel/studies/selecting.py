@@ -15,7 +15,14 @@ from omegaconf import OmegaConf
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.rundir.paths import SelectionDir, StageDir
 from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.rundir.summary import FINISHED, is_finished, objective, read_summary, write_summary
+from psychocounsel.rundir.summary import (
+    FINISHED,
+    is_finished,
+    objective,
+    objective_interval,
+    read_summary,
+    write_summary,
+)
 from psychocounsel.storage.files import fsync_directory, write_json
 
 if TYPE_CHECKING:
@@ -83,7 +90,8 @@ def select(run: "Run") -> int:
         _link(link, best.folder)
         write_json(file, {**record, "settings": rows})
     write_summary(run.dir, FINISHED, metrics={about.metric: best.value})
-    run.say(f"best of {stage.path.name} by {about.metric}: {best.folder} ({best.value:.4g})")
+    interval = objective_interval(stage.cell(best.folder), about.metric)
+    run.say(f"best of {stage.path.name} by {about.metric}: {best.folder}, {best.value:.4g}{interval}")
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""The figures that algorithms and evaluations say they will have are those that they give; misspelt ones are refused."""
+"""Algorithms and evaluations produce exactly the figures that they declare; misspelt names are rejected."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
 
 @dataclass
 class OwnLoss(DPO):
-    """An algorithm of a user's own, which says no names."""
+    """A user's own algorithm that declares no figure names."""
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         return {**super().loss(outputs, batch), "mine": Term(torch.zeros(()), "pairs", 0.0)}

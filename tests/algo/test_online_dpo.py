@@ -1,4 +1,4 @@
-"""Online iterative DPO: pairs of the policy's own replies, round by round, and none of it made twice."""
+"""Online DPO: pairs of the policy's replies, round by round; after a kill no finished part is repeated."""
 
 import itertools
 import shlex
@@ -99,12 +99,12 @@ def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
     assert done and bool(unscored) == (event in ("shard_done", "scored"))
     train(run, small_model)
     again = {file for file, time in done.items() if file.stat().st_mtime_ns != time}
-    assert again == unscored, "rewards are added to replies that had none yet, and nothing else is written anew"
+    assert again == unscored, "rewards are added to replies that had none yet, and nothing else is rewritten"
     assert_bitwise_equal(run, unbroken)
 
 
 def written(run: Path) -> tuple[dict[Path, int], set[Path]]:
-    """When each file of a killed run's rounds was written, and the shards without rewards."""
+    """Return the write time of each file of a killed run's rounds, and the shards without rewards."""
     done = {file: file.stat().st_mtime_ns for file in (run / "rounds").glob("*/*.parquet")}
     shards = {file: read_groups(file) for file in done if file.name.startswith("shard-")}
     return done, {
@@ -127,7 +127,7 @@ def test_two_processes_train_on_the_same_replies_as_one(
 @pytest.mark.parametrize("algorithm", [OnlineDPO(samples=3), OnlineSimPO(samples=3)])
 def test_log_probabilities_of_trainer_and_rollout_are_compared_in_the_first_pairs(algorithm: Any) -> None:
     every = tables(0)
-    before = rollouts(every["rollout"] * 12)  # of each of 36 prompts a pair, an eighth of which are 4
+    before = rollouts(every["rollout"] * 12)  # 36 prompts give 36 pairs, an eighth of which are 4
 
     class Trainer(Context):
         def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
@@ -184,7 +184,7 @@ def test_a_rounds_groups_are_spread_over_its_steps() -> None:
             halves = order.part(step, count), order.part(step + 1, count)
             assert sorted([*halves[0], *halves[1]]) == list(range(count))
             assert abs(len(halves[0]) - len(halves[1])) <= 1
-    assert order.part(0, 8) != order.part(2, 8), "each pass has an order of its own"
+    assert order.part(0, 8) != order.part(2, 8), "each pass has its own order"
 
 
 def test_a_round_without_pairs_changes_nothing_and_counts(small_model: Path, tmp_path: Path) -> None:

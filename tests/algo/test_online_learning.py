@@ -1,4 +1,4 @@
-"""A programmed reward, of the user's own, is learned; without reward the policy stays where it is."""
+"""A user's programmed reward is learned; without a reward the policy does not drift."""
 
 from pathlib import Path
 
@@ -56,13 +56,13 @@ def rewards(mine: Path, model: Path, algo: str, seed: int, *more: str) -> list[d
     ],
 )
 def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path) -> None:
-    steps = 40 if algo == "ppo shared" else 25  # values that move the trunk, too, cost it some of its steps
+    steps = 40 if algo == "ppo shared" else 25  # values also move the trunk, so the policy needs more steps
     more = [f"max_steps={steps}", "algo.lr=1e-2", "algo.schedule=constant", "checkpoint.every=0"]
     lines = rewards(mine, small_model, algo, seed, *more)
     first, last = lines[1]["rollout/reward"], lines[-1]["rollout/reward"]
     assert last > first + 0.8, f"from {first:.3f} to {last:.3f}"
     assert lines[-1]["eval/reward"] > lines[0]["eval/reward"] + 0.8
-    assert algo == "online_simpo" or lines[-1]["eval/kl"] > 1, "it has no reference to be measured against"
+    assert algo == "online_simpo" or lines[-1]["eval/kl"] > 1, "it has no reference to measure a divergence from"
     assert lines[-1]["eval/win_rate"] > 0.7
 
 

@@ -1,4 +1,4 @@
-"""A user's own online algorithms, from a folder outside the package: they run, and a wrong order of bases is refused."""
+"""A user's own online algorithms, from a folder outside the package: they run, and a wrong order of bases is rejected."""
 
 import re
 from pathlib import Path
@@ -30,7 +30,7 @@ SHORT = ["debug=fast", "global_batch_size=8", "data.limit=40", "rollout.max_toke
 
 
 def documented(kind: str, file: str) -> str:
-    """The text of a file that docs/extend.md shows."""
+    """Return the text of a file that docs/extend.md shows."""
     blocks = re.findall(r"```(\w+)\n# my/(\S+)\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
     (text,) = [text for name, path, text in blocks if (name, path) == (kind, file)]
     return text
@@ -65,7 +65,7 @@ def test_pairs_of_replies_go_with_any_loss_of_pairs(my: Path, small_model: Path)
     (my / "algo" / "online_orpo.yaml").write_text(
         "defaults: [orpo, /shared/rounds@_here_]\n_target_: mine.OnlineORPO\nlr: 1e-4\n"
     )
-    command = ["--config-dir=my", "algo=online_orpo", *SHORT, f"model.path={small_model}", "run_dir=run"]
+    command = ["--config-dir=my", "algo=online_orpo", *SHORT, "reward=tiny", f"model.path={small_model}", "run_dir=run"]
     cli("train", *command, cwd=my.parent)
     pairs = read_groups(my.parent / "run" / "rounds" / "0000" / "groups.parquet")
     assert pairs and all(one.reward > other.reward for one, other in (pair.completions for pair in pairs))

@@ -1,4 +1,4 @@
-"""Every algorithm gives the same loss and gradients however its groups are packed and attended to."""
+"""Every algorithm gives the same loss and gradients, however its groups are packed and attended to."""
 
 import math
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def test_every_path_gives_what_groups_one_by_one_give(
     assert math.isfinite(expected["loss"]) and gradients
     for path, (attention, budget) in PATHS.items():
         if attention == "dense" and smallest_head > 1:
-            continue  # has neither kernel
+            continue  # the CPU has neither kernel
         metrics, others = step(name, attention, budget, lanes=2 if path in TWO_LANES else 1)
         assert metrics == pytest.approx(expected, rel=2e-5, abs=1e-6), path
         assert others.keys() == gradients.keys()
@@ -90,7 +90,7 @@ def test_every_path_gives_what_groups_one_by_one_give(
 
 @pytest.mark.parametrize("name", ["dpo", "simpo", "reward"])
 def test_a_shared_prompt_changes_nothing(name: str) -> None:
-    """Each reply with a prompt of its own, as if nothing were shared: the same scores and log-probabilities."""
+    """Replies that each have their own copy of the prompt get the same scores and log-probabilities."""
     algorithm, groups = ALGORITHMS[name](), groups_for(name)
     stepper = make_stepper(small_lm(rewards=name == "reward", pad_token_id=0), algorithm)
     alone = [replace(group, completions=[reply]) for group in groups for reply in group.completions]

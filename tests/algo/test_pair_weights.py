@@ -1,4 +1,4 @@
-"""Weights of pairs in the loss: a factor of a pair's share, however a batch is split; weights of 1 change no bit."""
+"""Weights of pairs in the loss: each scales its pair's share, however a batch is split; weights of 1 change no bit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -59,7 +59,7 @@ def assert_close(found: Found, expected: Found) -> None:
 
 @every_algorithm
 def test_loss_and_gradient_are_weighted_sums_over_pairs(name: str) -> None:
-    """Each part is the same batch in which one pair alone has a weight, so it is divided by the same counts."""
+    """Each part is the same batch with a weight on a single pair, so all parts are divided by the same counts."""
     weights = [1.5, 0.05, 0.0, 7.3]
     parts = [step(ALGORITHMS[name](), groups_of([float(one == other) for other in range(4)])) for one in range(4)]
     metrics, gradients = step(ALGORITHMS[name](), groups_of(weights))
@@ -84,7 +84,7 @@ def test_any_split_into_micro_batches_gives_the_same(name: str, budget: int, lan
 
 
 def of_ranks(world: World, groups: list[Group]) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """A weighted step of SimPO in this rank of several, with the gradients as the optimizer sees them."""
+    """Run a weighted step of SimPO on this rank of several, and return the gradients that the optimizer sees."""
     lm, algorithm = small_lm(), SimPO(sft_weight=0.3, lr=1e-3, warmup=0.0, weight_decay=0.0)
     engine = Engine(Policy(lm, "test", attention="auto"), check(compose([])), algorithm, torch.float32, 1)
     tally, _ = Stepper(algorithm, {"policy": engine}, world, 120).accumulate(groups, train=True)
@@ -115,7 +115,7 @@ def test_the_loss_is_divided_by_the_number_of_pairs_and_metrics_are_plain() -> N
 
 @dataclass
 class PlainSimPO(Algorithm):
-    """SimPO's loss as it is without weights."""
+    """SimPO with a loss that ignores weights."""
 
     needs = Needs(data="pairs")
 

@@ -1,4 +1,4 @@
-"""RLOO and GRPO against their formulas, one reply at a time, and what they share with PPO."""
+"""RLOO and GRPO against their formulas, one reply at a time, and the options that they share with PPO."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ LENGTHS = [(5, 3, 7), (2, 4, 1), (6, 6, 2)]
 
 
 class Context:
-    """What `collect` asks for, from tables; keeps what is noted, and knows what was noted in the round before."""
+    """Context for `collect` that answers from tables, records notes, and has the previous round's notes."""
 
     def __init__(self, tables: dict[str, list[list[np.ndarray]]], earlier: dict[str, float] | None = None) -> None:
         self.tables, self.before = tables, earlier
@@ -52,7 +52,7 @@ def tables(seed: int, names: Sequence[str] = ("policy", "reference", "values", "
 
 
 def rollouts(logprobs: list[list[np.ndarray]], seed: int = 0) -> list[Group]:
-    """Groups of random replies with rewards, as a rollout with these log-probabilities would give them."""
+    """Return groups of random replies with rewards, as a rollout with these log-probabilities would."""
     rng = np.random.default_rng(seed)
     return [
         Group(str(number), rng.integers(0, 9, 4, dtype=np.int32), [
@@ -140,7 +140,7 @@ def test_grpo(shift: float, normalise_std: bool) -> None:
     assert (metrics["ratio"] == 1) == (shift == 0)
 
 
-# -- what all three have
+# -- options of all three
 
 ALL = [RLOO(), GRPO(), PPO(whiten=False)]
 
@@ -183,7 +183,7 @@ def test_entropy_and_the_distance_from_the_old_policy_are_measured_per_token(alg
     assert metrics["entropy"].item() == pytest.approx(entropy.mean().item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(loss, entropy)
     torch.testing.assert_close(gradient, torch.full_like(entropy, -0.3 / len(entropy)))
-    assert "entropy" not in loss_of(algorithm, groups, logprobs, **values)[1], "no engine has computed it"
+    assert "entropy" not in loss_of(algorithm, groups, logprobs, **values)[1], "no engine has computed the entropy"
 
 
 @pytest.mark.parametrize("algorithm", ALL, ids=lambda each: type(each).__name__)

@@ -67,7 +67,7 @@ def test_rewards_are_normalised_clipped_and_weighed() -> None:
 
 
 def test_penalties_are_taken_off_the_reward() -> None:
-    repeated = np.array([1, 2, 3, 4, 1, 2, 3, 4, 5], np.int32)  # of six runs of four one came before
+    repeated = np.array([1, 2, 3, 4, 1, 2, 3, 4, 5], np.int32)  # one of six four-token runs occurred before
     completions = [
         Completion(repeated, reward=2.0, finish_reason="length"),
         Completion(np.arange(5, dtype=np.int32), reward=1.0, finish_reason="stop"),
@@ -187,7 +187,7 @@ def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
     assert done and bool(unscored) == (event in ("shard_done", "scored"))
     train(run)
     again = {file for file, time in done.items() if file.stat().st_mtime_ns != time}
-    assert again == unscored, "rewards are added to replies that had none yet, and nothing else is written anew"
+    assert again == unscored, "rewards are added to replies that had none yet, and nothing else is rewritten"
     assert_bitwise_equal(run, unbroken)
 
 
@@ -201,7 +201,7 @@ def test_two_processes_with_zero_2_train_as_one(unbroken: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_a_critic_may_begin_as_the_policy_and_must_read_its_tokens(tmp_path: Path, small_model: Path) -> None:
-    train(tmp_path / "run", "algo.critic=policy", "max_steps=1", f"model.path={small_model}")
+    train(tmp_path / "run", "algo.critic=policy", "reward=tiny", "max_steps=1", f"model.path={small_model}")
     assert read_json(tmp_path / "run" / "summary.json")["status"] == "finished"
     other = tmp_path / "other"
     from transformers import AutoTokenizer

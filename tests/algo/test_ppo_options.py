@@ -1,4 +1,4 @@
-"""PPO's divergence in the loss, its adaptive weight, the critic's head start and the early stop: formulas and whole runs."""
+"""PPO's options (divergence in the loss, adaptive weight, critic warm-up, early stop): formulas and whole runs."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def test_the_weight_follows_the_controller() -> None:
     for kl, error in ((5.0, -1 / 6), (6.0, 0.0), (6.6, 0.1), (60.0, 0.2), (0.0, -0.2), (-3.0, -0.2)):
         assert adapted(0.3, kl, 6.0, 0.1) == pytest.approx(0.3 * (1 + 0.1 * error))
     weight = 1.0
-    for _ in range(2000):  # where the divergence falls as its weight grows, it comes to the target
+    for _ in range(2000):  # if the divergence falls as its weight grows, it converges to the target
         weight = adapted(weight, 3.0 / weight, 6.0, 0.1)
     assert 3.0 / weight == pytest.approx(6.0, rel=1e-3)
 
@@ -117,7 +117,15 @@ def test_what_cannot_work_is_refused(arguments: list[str], message: str) -> None
 
 # -- through the loop
 
-BASE = ["algo=ppo", "algo.critic=policy", "data.limit=200", "eval.limit=4", "max_steps=6", "max_length=600"]
+BASE = [
+    "algo=ppo",
+    "reward=tiny",
+    "algo.critic=policy",
+    "data.limit=200",
+    "eval.limit=4",
+    "max_steps=6",
+    "max_length=600",
+]
 BASE += ["global_batch_size=4", "rollout.max_tokens=12", "eval.every=0", "checkpoint.every=2", "algo.lr=1e-3"]
 BASE += ["cluster.threads=1", "algo.passes=3", "algo.stop_kl=1e-9", "algo.kl_target=0.01", "algo.kl_in=loss"]
 BASE += ["algo.importance_cap=0.5", "algo.entropy_weight=0.01"]
@@ -137,7 +145,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Pat
 def test_each_option_does_what_it_says(unbroken: Path) -> None:
     lines = metrics_of(unbroken)
     assert [line.get("skipped_steps", 0) for line in lines[1:]] == [0, 1, 2, 2, 3, 4]
-    assert ["grad_norm" in line for line in lines[1:]] == [True, True, False] * 2, "the third has no gradients"
+    assert ["grad_norm" in line for line in lines[1:]] == [True, True, False] * 2, (
+        "the third step computes no gradients"
+    )
     for first, second, third in (lines[1:4], lines[4:7]):
         assert abs(first["ratio"] - 1) < 1e-5 < abs(second["ratio"] - 1), "the first step has moved the policy"
         assert (

@@ -1,4 +1,4 @@
-"""PPO with a value head on the policy's own trunk: its updates, its state, its model; and a critic of its own in two lanes."""
+"""PPO with a value head on the policy's trunk: its updates, its state and its model; and a critic of its own in two lanes."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ STEPS = 3
 
 
 def learned_from(seed: int) -> list[Group]:
-    """Groups with all that PPO's loss reads; every third reply's old log-probabilities are far off, so that some are clipped."""
+    """Return groups with all inputs of PPO's loss.
+
+    Every third reply's old log-probabilities are far off, so that some ratios are clipped.
+    """
     groups, rng = random_groups(5, seed=seed), np.random.default_rng(seed)
     for number, completion in enumerate(completion for group in groups for completion in group.completions):
         size = len(completion.ids)
@@ -31,7 +34,7 @@ def learned_from(seed: int) -> list[Group]:
 
 
 def padded_losses(lm: Any, head: torch.Tensor, groups: list[Group], algorithm: PPO) -> tuple[torch.Tensor, ...]:
-    """Mean losses of policy and values, a reply after the other of one padded batch with a row for each."""
+    """Return mean losses of policy and values from one padded batch with a row for each reply."""
     replies = [(group.prompt_ids, completion) for group in groups for completion in group.completions]
     width = max(len(prompt) + len(completion.ids) for prompt, completion in replies)
     ids, mask = torch.zeros(2, len(replies), width, dtype=torch.long)
@@ -67,7 +70,7 @@ def test_updates_are_those_of_a_plain_loop_with_both_losses(lanes: int) -> None:
     optimizer = torch.optim.AdamW(
         [{"params": parameters}, {"params": [head], "lr": 5e-3}], lr=1e-3, eps=1e-5, weight_decay=0.0
     )
-    for step in range(STEPS):  # the head is 0 in the first: its loss reaches the trunk from the second on
+    for step in range(STEPS):  # the head starts at 0, so its loss reaches the trunk only from the second step
         groups = learned_from(step)
         assert sum(map(len, stepper.plan([group.tokens for group in groups]))) > 1
         mine = metrics_of_tally(stepper.accumulate(groups, train=True)[0])
@@ -105,7 +108,7 @@ def test_a_critic_of_its_own_learns_the_same_in_two_lanes() -> None:
     (lines, values), (expected, others) = learn(2), learn(1)
     for line, other in zip(lines, expected, strict=True):
         assert line == pytest.approx(other, rel=1e-5, abs=1e-6)
-    assert expected[0]["loss_value"] != pytest.approx(expected[-1]["loss_value"], rel=0.01), "it learns"
+    assert expected[0]["loss_value"] != pytest.approx(expected[-1]["loss_value"], rel=0.01), "the critic learns"
     for mine, other_values in zip(values, others, strict=True):
         np.testing.assert_allclose(mine, other_values, rtol=1e-4, atol=1e-5)
 
@@ -127,7 +130,14 @@ def test_values_alone_are_those_of_the_same_pass() -> None:
 
 # -- through the loop
 
-BASE = ["algo=ppo", "algo.critic=shared", "algo.critic_lr=1e-2", "algo.value_weight=0.5", "data.limit=200"]
+BASE = [
+    "algo=ppo",
+    "reward=tiny",
+    "algo.critic=shared",
+    "algo.critic_lr=1e-2",
+    "algo.value_weight=0.5",
+    "data.limit=200",
+]
 BASE += [
     "eval.limit=4",
     "max_steps=6",
@@ -144,7 +154,7 @@ def train(run: Path, model: Path, *more: str, code: int = 0) -> str:
 
 
 def state_of(run: Path) -> dict[str, torch.Tensor]:
-    """The policy's weights in the last checkpoint."""
+    """Return the policy's weights in the last checkpoint."""
     return load_file(run / "checkpoints" / "step-000006" / "policy" / "weights-00000.safetensors")
 
 

@@ -1,4 +1,4 @@
-"""Soft labels in the loss: against TRL, against label smoothing and formulas over numpy, and p = 1 changes no bit."""
+"""Soft labels in the loss: against TRL, label smoothing and numpy formulas; p = 1 changes no bit."""
 
 import math
 from collections.abc import Callable
@@ -42,7 +42,7 @@ every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 def pairs(probabilities: list[float | None]) -> list[Group]:
-    """Pairs with random reference log-probabilities."""
+    """Return pairs with random reference log-probabilities."""
     rng = np.random.default_rng(5)
     groups = random_groups(len(probabilities), longest=30)
     for completion in (completion for group in groups for completion in group.completions):
@@ -66,7 +66,10 @@ def test_certain_labels_give_the_loss_and_gradient_bit_for_bit(name: str) -> Non
 
 @every_algorithm
 def test_a_loss_is_the_mean_of_both_orders_by_their_probability(name: str) -> None:
-    """IPO less the constant p (1-p) / beta^2, which is the variance of its target. Parts that know no order count once."""
+    """IPO differs from this mean by the constant p (1-p) / beta^2, the variance of its target.
+
+    Terms that do not depend on the order count once.
+    """
 
     def loss(probability: float, turned: bool) -> float:
         (group,) = pairs([probability])
@@ -97,7 +100,7 @@ def test_formulas_of_each_pair() -> None:
 
 
 def test_sigmoid_is_least_where_the_model_agrees_with_the_label() -> None:
-    """The minimum of the cross-entropy lies at beta h = logit(p), that of IPO at h = (2p - 1) / (2 beta)."""
+    """The cross-entropy is minimal at beta h = logit(p), and IPO at h = (2p - 1) / (2 beta)."""
     margins = torch.linspace(-6, 6, 12001, dtype=torch.float64)
     for p in (0.25, 0.5, 0.8):
         soft = torch.full_like(margins, p)
@@ -110,7 +113,7 @@ def test_sigmoid_is_least_where_the_model_agrees_with_the_label() -> None:
 
 
 def test_any_split_into_micro_batches_gives_the_same() -> None:
-    """Pairs without a label of their own count as certain, beside others in their micro-batch or alone."""
+    """Pairs without a label count as certain, alone or with others in their micro-batch."""
     mixed = pairs([0.6, None, 0.9, 1.0, None, 0.2])
     whole, gradients = step(DPO(beta=BETA), mixed)
     for budget in (1, 120):
@@ -124,13 +127,13 @@ def test_any_split_into_micro_batches_gives_the_same() -> None:
 def test_equal_labels_are_label_smoothing(e: float) -> None:
     smoothed, gradients = step(DPO(beta=BETA, label_smoothing=e), pairs([None] * 5))
     soft, others = step(DPO(beta=BETA), pairs([1 - e] * 5))
-    assert soft == pytest.approx(smoothed, rel=1e-6)  # rewards too: metrics know no soft labels
+    assert soft == pytest.approx(smoothed, rel=1e-6)  # rewards too, because metrics ignore soft labels
     for key, gradient in gradients.items():
         torch.testing.assert_close(others[key], gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_soft_labels_train_as_the_robust_loss_of_trl_does(tmp_path: Path) -> None:
-    """TRL has no soft labels. Its robust loss is the same formula at p = (1-e) / (1-2e), above what data may hold."""
+    """TRL has no soft labels, but its robust loss is the same formula at p = (1-e) / (1-2e), a value above 1."""
     groups = DPO().collect(groups_of("pairs"), reference_of(model(seed=1)))
     settings = {"loss_type": ["robust"], "label_smoothing": 0.2}
     theirs = train_dpo(model(), model(seed=1), chat()[0], rows(), tmp_path, beta=BETA, **THEIRS, **settings)

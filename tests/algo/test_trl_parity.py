@@ -1,6 +1,6 @@
 """SFT and DPO against TRL's trainers in fp32: the same pairs give the same losses, gradients and parameters.
 
-What TRL has not is compared with formulas written out over plain forward passes, or with values computed by hand.
+Features that TRL lacks are compared with formulas over plain forward passes, or with values computed by hand.
 """
 
 import math
@@ -40,9 +40,9 @@ from tests.support.trl_oracle import gradients_of, train_dpo, train_sft
 
 pytestmark = pytest.mark.usefixtures("in_process_training")
 
-BETA = 0.5  # with the margins of these models, hinge has pairs on both sides of its bend
+BETA = 0.5  # with these models' margins, some pairs lie on each side of the hinge
 
-# Our settings, TRL's for the same loss.
+# Our settings, and TRL's for the same loss.
 LOSSES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "sigmoid": ({}, {"loss_type": ["sigmoid"]}),
     "ipo": ({"loss_type": "ipo"}, {"loss_type": ["ipo"]}),
@@ -79,19 +79,21 @@ def test_sft_equals_trl(tmp_path: Path) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_dpo_equals_trl(loss: str, tmp_path: Path) -> None:
     settings, trl_settings = LOSSES[loss]
-    groups = pairs_with_reference(reference_of(model(seed=1)))  # not the policy, or all margins would begin at zero
+    groups = pairs_with_reference(
+        reference_of(model(seed=1))
+    )  # a model other than the policy, because all margins would start at zero
     theirs = train_dpo(model(), model(seed=1), chat()[0], rows(), tmp_path, beta=BETA, **THEIRS, **trl_settings)
     for group, row in zip(groups, theirs.data, strict=True):
         assert group.prompt_ids.tolist() == row["prompt_ids"]
         assert [c.ids.tolist() for c in group.completions] == [row["chosen_ids"], row["rejected_ids"]]
     ours = train_ours(model(), DPO(beta=BETA, **settings, **OURS), groups)
     assert_same_training(ours, theirs)
-    if loss not in ("ipo", "length_normalised"):  # there our rewards are per token, as the loss, and TRL's are not
+    if loss not in ("ipo", "length_normalised"):  # for these our rewards are per token, like the loss, unlike TRL's
         assert_same_metrics(ours, theirs, REWARDS)
 
 
 def plain_conservative_loss(lm: Any, reference: Any, group: Group, smoothing: float, per_token: bool) -> torch.Tensor:
-    """Conservative DPO of one pair: the label is wrong with probability `smoothing`."""
+    """Return the conservative DPO loss of one pair, whose label is wrong with probability `smoothing`."""
     ratios = []
     for completion in group.completions:
         ratio = plain_ratios(lm, reference, group.prompt_ids, completion.ids)
@@ -138,17 +140,17 @@ def test_first_loss_against_the_policy_itself(settings: dict[str, Any], expected
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        # Of 10 steps two warm up: 1/3, 2/3, then the peak; step 6 is half of the way from step 2 to 10.
+        # Two of 10 steps warm up: 1/3, 2/3, then the peak; step 6 is halfway from step 2 to 10.
         ({"schedule": "constant"}, {0: 1 / 3, 1: 2 / 3, 2: 1, 6: 1, 9: 1}),
         ({"schedule": "linear"}, {0: 1 / 3, 1: 2 / 3, 2: 1, 4: 0.75, 6: 0.5, 9: 0.125}),
         (
             {"schedule": "cosine"},
             {0: 1 / 3, 1: 2 / 3, 2: 1, 4: (2 + math.sqrt(2)) / 4, 6: 0.5, 8: (2 - math.sqrt(2)) / 4},
         ),
-        # What the schedule leaves is added to the floor.
+        # The schedule's share is added to the floor.
         ({"schedule": "linear", "min_lr_ratio": 0.2}, {0: 1 / 3, 2: 1, 6: 0.6, 9: 0.3}),
         ({"schedule": "cosine", "min_lr_ratio": 0.2}, {0: 1 / 3, 2: 1, 6: 0.6}),
-        # Without warmup the first step is at the peak; a started warmup step counts as whole.
+        # Without warmup the first step is at the peak; a partial warmup step counts as a whole one.
         ({"schedule": "linear", "warmup": 0.0}, {0: 1, 5: 0.5, 9: 0.1}),
         ({"schedule": "linear", "warmup": 0.11}, {0: 1 / 3, 1: 2 / 3, 2: 1}),
     ],

@@ -1,4 +1,4 @@
-"""KTO against TRL's trainer in fp32, as test_trl_parity does for SFT and DPO, and against its formula."""
+"""KTO against TRL's trainer in fp32, as in test_trl_parity, and against its formula."""
 
 import math
 from pathlib import Path
@@ -38,9 +38,9 @@ WEIGHTS = {"desirable_weight": 1.5, "undesirable_weight": 0.6}
 
 
 def labelled_rows() -> list[dict[str, Any]]:
-    """Single replies, two of three good ones; in a batch, longer prompts have longer replies.
+    """Return single replies, two of three good; in a batch, longer prompts have longer replies.
 
-    Then no prompt with a mismatched reply is longer than both matched sequences, and ours cuts none; TRL's never does.
+    Then no prompt with a mismatched reply is longer than both matched sequences, so ours cuts none; TRL's never does.
     """
     made: list[dict[str, Any]] = []
     pairs = list(zip(rows(), groups_of("pairs"), strict=True))
@@ -55,7 +55,7 @@ def labelled_rows() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("policy", "reference", "settings"), [(0, 1, {}), (1, 0, WEIGHTS)])
 def test_kto_equals_trl(policy: int, reference: int, settings: dict[str, Any], tmp_path: Path) -> None:
-    """TRL gives each prompt the reply before it in its batch, ours the one after it: so our batches are backwards."""
+    """TRL gives each prompt the previous reply of its batch and ours the next one, so our batches are reversed."""
     data, algorithm = labelled_rows(), KTO(beta=0.2, **settings, **OURS)
     groups, context = groups_of("labelled", data), reference_of(model(seed=reference))
     backwards = [groups[start : start + BATCH][::-1] for start in range(0, len(groups), BATCH)]
@@ -71,13 +71,15 @@ def test_kto_equals_trl(policy: int, reference: int, settings: dict[str, Any], t
     assert_same_metrics(ours, theirs, {"kl": "kl"})
     assert max(metrics["kl"] for metrics in ours.metrics) > 0.1
     for mine, others in zip(ours.metrics, theirs.metrics, strict=True):
-        z = algorithm.beta * mine["kl"]  # TRL's rewards are without it, and means of the good and of the bad replies
+        z = (
+            algorithm.beta * mine["kl"]
+        )  # TRL's rewards do not include it, and are means of the good and of the bad replies
         margin = (2 * (others["rewards/chosen"] - z) - (others["rewards/rejected"] - z)) / 3
         assert mine["rewards/margin"] == pytest.approx(margin, abs=2e-5)
 
 
 def plain_kto(lm: Any, reference: Any, groups: list[Group], strangers: list[int], algorithm: KTO) -> torch.Tensor:
-    """Equation 8 of the paper; `strangers`: for each group, the number of the one whose replies are its mismatched."""
+    """Return the loss by equation 8 of the paper; `strangers` holds each group's source of mismatched replies."""
     mismatched, losses = [], []
     for group, other in zip(groups, [groups[number] for number in strangers], strict=True):
         room = max(map(len, ids_of(group) + ids_of(other))) - len(group.prompt_ids)
@@ -93,12 +95,12 @@ def plain_kto(lm: Any, reference: Any, groups: list[Group], strangers: list[int]
 
 
 def test_kto_equals_its_formula_however_split() -> None:
-    """Pairs taken apart: z is that of the whole batch, whatever the micro-batches; some mismatched replies are cut."""
+    """Pairs count as single replies. z comes from the whole batch, however it is split; some mismatched replies are cut."""
     reference, plain = model(seed=1), model()
     algorithm = KTO(beta=0.2, **WEIGHTS, **OURS)
     groups = groups_of("labelled")[:BATCH]
-    groups[1].prompt_ids = groups[0].prompt_ids  # so that neither takes the other's replies
-    # A long prompt with short replies, then the reverse: the second's replies are too long for the first.
+    groups[1].prompt_ids = groups[0].prompt_ids  # equal prompts do not exchange replies
+    # A long prompt with short replies and the reverse: the second group's replies are too long for the first prompt.
     groups[3].completions, groups[4].completions = groups[4].completions, groups[3].completions
     strangers = [2, 2, 3, 4, 5, 0]
     expected = plain_kto(plain, reference, groups, strangers, algorithm)
@@ -121,7 +123,7 @@ def test_kto_equals_its_formula_however_split() -> None:
     [(0, 0, 0, 0, 0.5), (2, -1, 0.5, 0.5, 1), (2, 1, -0.5, 0, 0.5), (-1, 3, 0.5, 0.5, 0)],
 )
 def test_kto_of_given_ratios(good: float, bad: float, mismatched: float, kl: float, accuracy: float) -> None:
-    """Log-ratios are what the reference is made to differ by from the policy; at zero the loss is half the weight."""
+    """The reference is shifted to give the log-ratios; at zero the loss is half the weight."""
     algorithm = KTO(beta=0.5, **WEIGHTS)
     stepper = make_stepper(model(), algorithm, BUDGET)
     groups = algorithm.collect(groups_of("labelled"), Models(reference=stepper))

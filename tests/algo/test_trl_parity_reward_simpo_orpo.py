@@ -1,8 +1,8 @@
-"""Reward modelling, SimPO and ORPO against TRL's trainers in fp32, as test_trl_parity does for SFT and DPO.
+"""Reward modelling, SimPO and ORPO against TRL's trainers in fp32, as in test_trl_parity.
 
-TRL's ORPO takes the likelihood of prompt and reply, ours that of the reply (equation 6 of the paper). So it is compared
-twice: with TRL's own trainer on replies without prompts, where the two are the same, and on conversations with a trainer
-that differs from TRL's in the labels of its likelihood alone.
+TRL's ORPO uses the likelihood of prompt and reply, ours only that of the reply (equation 6 of the paper). It is
+therefore compared twice: with TRL's own trainer on replies without prompts, where both agree, and on conversations with
+a trainer that differs from TRL's only in the labels of its likelihood.
 """
 
 import math
@@ -48,7 +48,7 @@ def softplus(x: float) -> float:
 
 
 def rated_pairs() -> list[Group]:
-    """Pairs with made-up mean ratings; that of the chosen reply is not always the higher one."""
+    """Return pairs with made-up mean ratings; the chosen reply's rating is not always the higher one."""
     rng = np.random.default_rng(3)
     groups = groups_of("pairs")
     for completion in (completion for group in groups for completion in group.completions):
@@ -79,7 +79,9 @@ def test_reward_equals_trl(settings: Settings, trl_settings: Settings, tmp_path:
     theirs = train_reward(model(rewards=True), chat()[0], data, tmp_path, **THEIRS, **trl_settings)
     for group, row in zip(groups, theirs.data, strict=True):
         assert ids_of(group) == [row["chosen_ids"], row["rejected_ids"]]
-        assert chat()[0].pad_token_id not in row["chosen_ids"] + row["rejected_ids"]  # TRL scores what is before it
+        assert (
+            chat()[0].pad_token_id not in row["chosen_ids"] + row["rejected_ids"]
+        )  # TRL scores the token before the padding
     ours = train_ours(model(rewards=True), Reward(**settings, **OURS), groups)
     assert_same_training(ours, theirs)
     assert_same_metrics(ours, theirs, {"rewards/accuracy": "accuracy", "rewards/margin": "margin"})
@@ -89,7 +91,7 @@ def test_reward_equals_trl(settings: Settings, trl_settings: Settings, tmp_path:
     ("settings", "trl_settings"),
     [
         ({"gamma_beta_ratio": 0.0}, {"simpo_gamma": 0.0}),
-        ({"gamma_beta_ratio": 0.3}, {"simpo_gamma": 0.6}),  # TRL's is gamma, not gamma / beta
+        ({"gamma_beta_ratio": 0.3}, {"simpo_gamma": 0.6}),  # TRL's setting is gamma, not gamma / beta
         ({"label_smoothing": 0.15}, {"simpo_gamma": 1.1, "label_smoothing": 0.15}),
         ({"sft_weight": 0.7}, {"simpo_gamma": 1.1, "cpo_alpha": 0.7}),
     ],
@@ -107,7 +109,7 @@ def test_simpo_equals_trl(settings: Settings, trl_settings: Settings, tmp_path: 
 
 
 def without_prompts() -> tuple[list[Settings], list[Group]]:
-    """Pairs of bare texts after the first token, which no model predicts: TRL's rows and our groups."""
+    """Return pairs of bare texts, as TRL's rows and as our groups; the prompt is the first token, which no model predicts."""
     tokenizer = chat()[0]
     start = np.array([tokenizer.bos_token_id], np.int32)
 
@@ -159,7 +161,7 @@ def test_first_loss_of_a_reward_head_of_zeros(settings: Settings) -> None:
     ],
 )
 def test_first_loss_of_a_uniform_policy(algorithm: Algorithm, preference: float, likelihood: float) -> None:
-    """All replies are equally likely per token; `likelihood` is the weight of the log of the vocabulary's size."""
+    """All tokens are equally likely; `likelihood` is the weight of the log of the vocabulary's size."""
     lm = model()
     torch.nn.init.zeros_(lm.lm_head.weight)
     loss = metrics_of(make_stepper(lm, algorithm, BUDGET).accumulate(groups_of("pairs"), train=True)[0])["loss"]
@@ -167,7 +169,7 @@ def test_first_loss_of_a_uniform_policy(algorithm: Algorithm, preference: float,
 
 
 def test_orpo_of_likely_replies() -> None:
-    """The replies above are so unlikely that odds hardly differ from probabilities; a certain one has no finite odds."""
+    """Replies above are so unlikely that odds nearly equal probabilities; a certain reply has infinite odds."""
     ids = np.arange(3, dtype=np.int32)
     batch = build_batch([[Group("", ids, [Completion(ids[:2]), Completion(ids[:1])])]])
 
@@ -175,7 +177,7 @@ def test_orpo_of_likely_replies() -> None:
         terms = ORPO(beta=0.3).loss(Outputs(logprobs=logprobs), batch)
         return {name: term.weight * term.sum for name, term in terms.items() if term.weight}
 
-    mean = math.log(0.8)  # the odds are 4 to 1, and 1 to 1
+    mean = math.log(0.8)  # the odds are 4 to 1 and 1 to 1
     got = losses(torch.tensor([mean + 0.1, mean - 0.1, math.log(0.5)]))
     assert got == pytest.approx({"loss_preference": 0.3 * math.log(1 + 1 / 4), "loss_sft": -2 * mean}, rel=1e-6)
     certain = torch.tensor([0.0, 0.0, math.log(0.5)], requires_grad=True)

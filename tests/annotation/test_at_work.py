@@ -1,4 +1,4 @@
-"""One process works in a dataset: shards and the whole refuse each other, and no removal goes beside any of them."""
+"""Only one process works in a dataset: shards and the whole refuse each other, and a removal refuses both."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from psychocounsel.storage.files import write_json
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AnnotationDir:
-    monkeypatch.delenv("SLURM_JOB_ID", raising=False)  # in a job they would wait
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)  # inside a job, they would wait instead of refusing
     found = AnnotationDir(tmp_path / "out")
     found.shard(1).path.mkdir(parents=True)
     found.steps.mkdir()
@@ -58,7 +58,7 @@ def test_a_shard_does_not_begin_beside_the_whole(files: AnnotationDir) -> None:
 
 def test_an_unfinished_removal_binds_the_shards(files: AnnotationDir) -> None:
     write_json(files.step("removal"), {"done": False})
-    with pytest.raises(UserError, match="a removal of speeches was begun and is not finished"):
+    with pytest.raises(UserError, match="a removal of speeches is unfinished"):
         work(configured(files, share=1), files.shard(1).path)
-    with pytest.raises(UserError, match="a removal of speeches was begun and is not finished"):
+    with pytest.raises(UserError, match="a removal of speeches is unfinished"):
         sharing.submit(Job("psychocounsel.annotate", configured(files), files.path))

@@ -1,4 +1,4 @@
-"""`dry_run=true` of confidential speeches: the command that reads them itself says no word of theirs."""
+"""`dry_run=true` on confidential speeches prints none of their words, although the command reads them itself."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ MARK = "zugzwangerl"
 
 
 def headless(path: Path, rows: int) -> Path:
-    """A CSV file without a header, so that its first row counts as one."""
+    """A CSV file without a header, so its first row is taken for the column names."""
     lines = [f"I cannot sleep {MARK} since my brother left in week {number}." for number in range(rows)]
     path.write_text("".join(f'"{line}"\n' for line in lines))
     return path
@@ -42,7 +42,7 @@ def test_a_dry_run_quotes_no_confidential_speech_and_converts_them_in_the_cache_
     given = ["annotate", "speeches=speeches.csv", "speeches.license=cc0-1.0", "out=out", "dry_run=true"]
     cache = {"PSYCHOCOUNSEL_CACHE": str(tmp_path / "cache")}
     shown = cli(*given, cwd=tmp_path, check_code=None, **cache)
-    assert MARK in shown.stdout + shown.stderr, "a message names the columns: or nothing would be shown here"
+    assert MARK in shown.stdout + shown.stderr, "without protection, a message would name the columns"
     hidden = cli(*given, "speeches.confidential=true", cwd=tmp_path, check_code=USER_ERROR, **cache)
     assert "needs a column" in hidden.stderr and "Traceback" not in hidden.stderr
     assert MARK not in hidden.stdout + hidden.stderr
@@ -65,7 +65,7 @@ def test_a_killed_dry_run_leaves_speeches_nowhere_but_in_the_directory_of_the_da
     draft = folder(tmp_path / "out")
     assert draft.parent == tmp_path / "out"
     assert draft.exists() == (number == signal.SIGKILL)
-    remove_unfinished(tmp_path / "out")  # as a removal does
+    remove_unfinished(tmp_path / "out")  # like a removal
     assert not draft.exists()
     if number == signal.SIGTERM:
         assert not folder(tmp_path / "new").exists()

@@ -1,4 +1,4 @@
-"""Which steps are due: after a redo that was interrupted, and after settings that change a finished step's answers."""
+"""Tests which steps are due after an interrupted repetition, and after changed settings."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -26,13 +26,13 @@ def server() -> Iterator[Server]:
 
 
 def silent(payload: Any, number: int) -> Any:
-    """Nothing, to who asks for it."""
+    """Answers nothing."""
     return completion(" ", payload) if "say nothing" in payload["messages"][-1]["content"] else None
 
 
 @pytest.fixture
 def configured(tmp_path: Path, server: Server) -> Callable[..., DictConfig]:
-    """Gives the checked configuration of one dataset, with more overrides."""
+    """Return a function that composes the configuration of one dataset with more overrides."""
     file, address = speeches(tmp_path / "speeches.jsonl", COUNT), f"[{server.address}/v1]"
     given = ["speeches=local", f"speeches.path={file}", "speeches.license=cc0-1.0", f"out={tmp_path}/out"]
     given += ["writers=local_vllm", "writers.model=w", "writers.terms=apache-2.0", f"writers.addresses={address}"]
@@ -68,7 +68,7 @@ def test_steps_after_an_interrupted_redo_are_due(configured: Callable[..., DictC
     assert not due(configured())
     with pytest.raises(KeyboardInterrupt):
         run(configured("steps=[replies]", "replies.per_speech=3"), interrupted)
-    run(configured("steps=[replies]"))  # the replies of before, by their record
+    run(configured("steps=[replies]"))  # restores the earlier replies from the journal
     assert due(configured()) == ["scores", "pairs"]
     run(configured())
     assert not due(configured())
@@ -108,4 +108,4 @@ def test_empty_replies_are_not_due_for_ever(configured: Callable[..., DictConfig
     run(configured("steps=[speeches,replies]"))
     replies = pq.read_table(directory(configured()).replies)
     assert replies["outcome"].to_pylist() == ["unparsable"] * 2 and replies["text"].null_count == 2
-    assert not due(configured("steps=[replies]")), "no call of it has failed"
+    assert not due(configured("steps=[replies]")), "no call of this step has failed"

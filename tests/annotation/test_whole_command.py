@@ -1,4 +1,4 @@
-"""`psychocounsel.annotate` as a user runs it, against a server: kills, the same directory again, budgets, stops, privacy."""
+"""`psychocounsel.annotate` as a user runs it, with a server: kills, resumption, budgets, stop requests, privacy."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from tests.support.answering import Server
 from tests.support.harness import cli
 
 COUNT, PER_SPEECH = 24, 2
-ALL = COUNT * PER_SPEECH * 2  # a reply and its rating
+ALL = COUNT * PER_SPEECH * 2  # calls: one reply and one rating each
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def command(server: Server, out: str, *more: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def made(home: Path, server: Server) -> Path:
-    """A dataset that nothing disturbed."""
+    """A dataset made without interruption."""
     result = cli(*command(server, "made"), cwd=home)
     assert len(calls(server)) == len(set(calls(server))) == ALL
     assert f"train on it: python -m psychocounsel.train data=local data.path={home}/made/dataset" in result.stderr
@@ -78,7 +78,7 @@ def test_killed_at_five_random_moments_it_is_the_data_set_of_an_unbroken_run(hom
         cli(*command(server, "killed"), cwd=home)
         bought = calls(server)
     assert tables(home / "killed") == tables(made)
-    under_way = 3 * 64  # of all models, at each kill
+    under_way = 3 * 64  # calls of all models, at each kill
     assert set(bought) and len(set(bought)) == ALL and len(bought) <= ALL + 5 * under_way
     whole = [
         line for file in (home / "killed" / "answers").glob("*.jsonl") for line in file.open() if line.endswith("\n")
@@ -102,8 +102,8 @@ def test_done_again_it_asks_nobody(home: Path, made: Path, server: Server) -> No
 def test_an_earlier_step_that_changed_is_refused_with_what_to_type(home: Path, made: Path) -> None:
     refused = cli("annotate", "out=made", "steps=[pairs,card]", "scores.votes=2", cwd=home, check_code=USER_ERROR)
     assert refused.stderr == (
-        f"error: scores.votes=2: {made} has scores of scores.votes=1; add scores to steps, steps=[scores,pairs,card], or give "
-        "the value of before\n"
+        f"error: scores.votes=2: {made} has scores made with scores.votes=1; add scores to steps, steps=[scores,pairs,card], "
+        "or restore the earlier value\n"
     )
 
 
@@ -140,7 +140,7 @@ def test_a_stop_request_ends_it_with_code_75(home: Path, made: Path, how: str) -
     with model_server(0.1, stop) as server:
         one_by_one = [f"annotator.concurrency={2}", f"out={how}"]
         result = cli(*command(server, how, *one_by_one), cwd=home, check_code=CONTINUE_LATER)
-        assert "the same command goes on" in result.stderr and "Traceback" not in result.stderr
+        assert "the same command continues" in result.stderr and "Traceback" not in result.stderr
         asked = len(server.asked)
     assert asked < ALL
     with model_server() as server:

@@ -1,4 +1,4 @@
-"""Asking against servers that fail in every way: each Ask has one outcome, each answer is bought once."""
+"""`ask_all` against servers that fail in every way: each Ask gets one outcome, and each answer is bought once."""
 
 import json
 import time
@@ -30,7 +30,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(server: Any) -> list[str]:
-    """The client's words in the requests of a run, without the check before it."""
+    """The client's texts in the requests of a run, without the check at its start."""
     return [payload["messages"][-1]["content"] for _, payload in server.asked if payload["max_tokens"] > 16]
 
 
@@ -52,7 +52,7 @@ def test_with_30_percent_failing_each_ask_has_its_answer_once(tmp_path: Path) ->
                 assert outcome.answer.model == "served-2026" and outcome.answer.prompt_tokens == 50
         assert len(contents(server)) > 330, "failing attempts were repeated"
         before = len(server.asked)
-        assert asked(model, asks, tmp_path) == found, "all comes from the journal, refusals, too"
+        assert asked(model, asks, tmp_path) == found, "every outcome comes from the journal, refusals included"
         assert len(server.asked) == before
     lines = [json.loads(line) for file in tmp_path.glob("*.jsonl") for line in file.read_text().splitlines()]
     assert len(lines) == len({line["key"] for line in lines}) == 300
@@ -60,7 +60,7 @@ def test_with_30_percent_failing_each_ask_has_its_answer_once(tmp_path: Path) ->
 
 
 def test_an_answer_that_cannot_be_read_is_asked_anew_and_then_counted(tmp_path: Path) -> None:
-    """Attempts differ in their seeds; the scripted model becomes readable by the seed alone."""
+    """Attempts differ only in their seeds, and only some seeds make the scripted model's answer readable."""
 
     def write(payload: Any) -> str:
         return "5" if payload["seed"] % 3 == 0 else "five"
@@ -79,7 +79,7 @@ def test_an_answer_that_cannot_be_read_is_asked_anew_and_then_counted(tmp_path: 
         more = asked(chat(server.address), asks, tmp_path, read=read, retries=4)
         assert all(more[speech] == outcome for speech, outcome in found.items() if outcome.outcome == "text")
         bought = sum(outcome.attempts for outcome in more.values())
-        assert len(contents(server)) == bought, "earlier attempts are not bought again"
+        assert len(contents(server)) == bought, "an earlier attempt was bought again"
         assert sum(outcome.outcome == "unparsable" for outcome in more.values()) < 15
 
 
@@ -96,7 +96,7 @@ def test_requests_under_way_are_bounded_at_each_address_and_asks_are_pulled_as_n
         came = ask_all(many(), Answers(tmp_path), Budget(), read=str, models=[model], key="writers")
         for _ in range(100):
             next(came)
-        assert pulled[0] < 5000, "millions need not be in memory"
+        assert pulled[0] < 5000, "too many Asks were pulled into memory"
         came.close()
         assert first.busiest <= 3 and second.busiest <= 3 and min(len(first.asked), len(second.asked)) > 30
 
@@ -123,7 +123,7 @@ def test_what_every_call_would_meet_ends_the_run_before_money_is_spent(
         with pytest.raises(UserError) as caught:
             list(ask_all(asks, Answers(tmp_path), Budget(), read=str, models=models, key="writers"))
         assert said in str(caught.value) and "sk-0123" not in str(caught.value)
-        assert not contents(right) and not contents(wrong), "nothing but checks was sent"
+        assert not contents(right) and not contents(wrong), "a request other than the checks was sent"
 
 
 def test_a_request_too_long_for_the_model_fails_alone(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_request_too_long_for_the_model_fails_alone(tmp_path: Path) -> None:
         assert Counter(outcome.outcome for outcome in found.values()) == {"text": 270, "failed": 30}
         before = len(server.asked)
         asked(chat(server.address), [question(number) for number in range(300)], tmp_path)
-        assert len(server.asked) == before + 1 + 30, "a check, and what had failed"
+        assert len(server.asked) == before + 1 + 30, "only the check and the failed Asks were sent"
 
 
 @pytest.mark.usefixtures("short_pauses")
@@ -166,11 +166,11 @@ def test_one_bad_request_among_good_ones_fails_and_a_dead_server_ends_the_run(
             asked(chat(server.address), [question(number) for number in range(60)], tmp_path / "c")
         assert time.monotonic() - started < 10
         kept = [line for file in (tmp_path / "c").glob("*.jsonl") for line in file.read_text().splitlines()]
-        assert len(kept) == 19, "what had come is kept"
+        assert len(kept) == 19, "the answers that had arrived are kept"
 
 
 def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None:
-    """A call costs 50 prompt tokens at 2 and 20 of the answer at 10 per million: 0.0003."""
+    """A call costs 0.0003: 50 prompt tokens at 2 per million and 20 answer tokens at 10 per million."""
     asks = [question(number) for number in range(60)]
     with serving(Script(latency=0.01)) as server:
         model = chat(server.address, input_price=2.0, output_price=10.0)
@@ -183,11 +183,11 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None
             assert answers.journal.total.cost == pytest.approx(0.0003 * answers.journal.total.calls)
             if bought:
                 assert budget.made == bought
-            else:  # of the most that the next could cost, 0.000648, there is no room any more
+            else:  # the next call could cost up to 0.000648, more than what is left
                 assert 0.0124 - 0.00066 < budget.spent <= 0.0124
             answers.close()
         found = asked(model, asks, tmp_path)
-        assert len(found) == 60 and len(contents(server)) == 60, "nothing is bought twice"
+        assert len(found) == 60 and len(contents(server)) == 60, "an answer was bought twice"
 
 
 def test_a_cost_cannot_be_limited_without_prices(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Asks that depend on earlier answers: conversations go on side by side, by models of two groups."""
+"""Asks that depend on earlier answers: conversations run in parallel, with models of two groups."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +20,7 @@ __all__ = ["no_proxy"]
 
 
 class Chains:
-    """Chains of Asks, each of which names the answer before it; two models take turns."""
+    """Chains of Asks, each of which contains the previous answer; two models take turns."""
 
     def __init__(self, models: list[LanguageModel], count: int, length: int) -> None:
         self.models, self.length = models, length

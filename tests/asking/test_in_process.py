@@ -1,4 +1,4 @@
-"""Models in this process: the shipped one by transformers, and an engine of vLLM, beside vLLM's own server."""
+"""Models in this process: the shipped model in transformers, and a vLLM engine compared with vLLM's own server."""
 
 import json
 import os
@@ -54,7 +54,7 @@ QUESTIONS = [
 
 
 def greedy(questions: list[Ask], tokens: int) -> list[str]:
-    """What transformers' own `generate` writes."""
+    """The answers of transformers' own `generate`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -99,14 +99,14 @@ def test_what_is_too_long_fails_alone_and_a_wrong_model_is_named() -> None:
 
 
 def config_of(model: LanguageModel) -> DictConfig:
-    """The configuration of a command that asks a writer, as far as a step's settings depend on it."""
+    """The part of an `annotate` configuration that the settings of a step depend on."""
     target = f"{type(model).__module__}.{type(model).__name__}"
     writers = {"_target_": target, **asdict(model)}
     return OmegaConf.create({"writers": writers, "replies": {}, "crisis_to_third_parties": True, "steps": ["replies"]})
 
 
 def test_other_weights_in_the_same_folder_are_another_model(tmp_path: Path) -> None:
-    """Their answers are asked for anew, and the step is due; a folder that is gone leaves a finished step as it is."""
+    """New weights make the step due and its answers are asked for again; if the folder is gone, a finished step stays done."""
     folder = tmp_path / "model"
     shutil.copytree(TINY, folder)
     files = AnnotationDir(tmp_path / "out")
@@ -214,7 +214,7 @@ def test_a_real_vllm_server_is_held_to_the_form_of_a_verdict(vllm_server: str, t
         assert outcome.answer.text.startswith(f'{{"{first}":{{"reason":"') or outcome.answer.text.startswith(
             f'{{"{first}": {{"reason": "'
         )
-        # The shipped model writes no end to its first reason: a cut answer, which is never a verdict.
+        # The shipped model never ends its first reason, so its answer is cut and is not a verdict.
         assert (outcome.outcome, outcome.value, outcome.answer.model) == ("cut", None, "tiny")
 
 
@@ -224,7 +224,7 @@ from tests.asking.test_in_process import QUESTIONS, SCHEMA, InProcess, answers, 
 common = {"name": "tiny", "model": "builtin:tiny", "max_length": 512, "cpu_cache_gb": 0.25, "max_tokens": 24}
 model = InProcess(**common, temperature=0.0)
 made = answers(model, [*QUESTIONS, ask("Rate this.", 0, SCHEMA), ask("word " * 2000)])
-made += answers(model, QUESTIONS)  # by a second engine, after the first was closed
+made += answers(model, QUESTIONS)  # with a second engine, after the first was closed
 print("\\n" + json.dumps([[answer.outcome, answer.text] for answer in made]), flush=True)
 import os
 os._exit(0)

@@ -1,4 +1,4 @@
-"""Which endpoints are the user's own, and which texts are refusals."""
+"""Tests which servers count as the user's own, and which texts count as refusals."""
 
 import pytest
 

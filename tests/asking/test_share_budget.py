@@ -1,4 +1,4 @@
-"""Processes that share a directory keep its budget together, whenever each of them begins, and begins again."""
+"""Processes that share a directory keep its budget together, whenever each of them starts or restarts."""
 
 import random
 from contextlib import closing
@@ -15,7 +15,7 @@ SHARES, COST, CALLS = 4, 10.0, 150  # each call costs 0.1 or 0.4
 
 
 def buy(folder: Path, share: tuple[int, int], cost: float | None, calls: int | None, most: int) -> None:
-    """What a process of this share buys of `most` calls before it is killed or its budget is spent."""
+    """The calls that one process buys, at most `most`, before it is killed or its budget is spent."""
     model = chat("http://127.0.0.1:1")
     with closing(Answers(folder, share)) as answers:
         budget = Budget.of(cost, calls, answers, [model])
@@ -33,7 +33,7 @@ def test_shares_that_begin_at_any_time_keep_the_budget(tmp_path: Path, seed: int
     random.seed(seed)
     buy(tmp_path, (0, 1), COST, None, 5)  # before the work was shared
     for limits in ((COST, None), (None, CALLS)):
-        begun = list(range(SHARES)) * 5  # each is requeued four times, and takes up its share at each step
+        begun = list(range(SHARES)) * 5  # each is requeued four times and continues its share each time
         random.shuffle(begun)
         for index in begun:
             buy(tmp_path, (index, SHARES), *limits, most=random.randint(1, 9))
@@ -49,7 +49,7 @@ def test_shares_that_begin_at_any_time_keep_the_budget(tmp_path: Path, seed: int
 
 def test_a_share_that_has_more_than_its_part_leaves_less_to_the_others() -> None:
     assert level(12, [0, 0, 0]) == 4
-    assert level(12, [6, 1, 0]) == 3, "6 of 12 are gone, and two share the rest"
-    assert level(12, [6, 3, 2.5]) == 3, "which the others do not move as they buy"
+    assert level(12, [6, 1, 0]) == 3, "6 of 12 are spent, and two processes share the rest"
+    assert level(12, [6, 3, 2.5]) == 3, "purchases of the others do not change the level"
     assert level(12, [6, 5, 0]) == 1
     assert level(3, [6, 5, 0]) == 0 and level(-1, [0, 0]) == 0

@@ -1,4 +1,4 @@
-"""A server of 64 slots is kept busy: it runs in a process of its own, and every answer takes it a second."""
+"""A server with 64 slots is kept busy. It runs in its own process and takes a second for every answer."""
 
 import subprocess
 import sys
@@ -23,10 +23,10 @@ def test_95_percent_of_slot_seconds_are_used(tmp_path: Path) -> None:
     assert server.stdout is not None
     try:
         model = chat(server.stdout.readline().strip(), concurrency=SLOTS)
-        asked(model, [question(-1)], tmp_path)  # what is imported by the first call
+        asked(model, [question(-1)], tmp_path)  # the first call also imports modules
         started = time.monotonic()
         found = asked(model, [question(number) for number in range(SLOTS * ROUNDS)], tmp_path)
-        seconds = time.monotonic() - started - 1.0  # of which the check takes one
+        seconds = time.monotonic() - started - 1.0  # the check takes one second
     finally:
         server.kill()
     assert len(found) == SLOTS * ROUNDS

@@ -1,4 +1,4 @@
-"""What reasoning models think is no reply: of servers, of models in this process, and in front of ratings."""
+"""Thoughts of reasoning models are no part of a reply: from servers, from models in this process, and before ratings."""
 
 from pathlib import Path
 from typing import Any

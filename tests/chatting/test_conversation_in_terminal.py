@@ -1,4 +1,4 @@
-"""`psychocounsel.chat` in a pseudo-terminal: lines that are edited and pasted, Ctrl-C, columns."""
+"""`psychocounsel.chat` in a pseudo-terminal: edited and pasted lines, Ctrl-C, and columns."""
 
 import os
 import pty
@@ -21,7 +21,7 @@ _WITHOUT_READLINE += "runpy.run_module('psychocounsel.chat', run_name='__main__'
 
 
 class Terminal:
-    """A command in a pseudo-terminal of 100 columns; `shown` is what it printed, without control sequences."""
+    """A command in a pseudo-terminal of 100 columns; `shown` is its output without control sequences."""
 
     def __init__(self, folder: Path, *overrides: str, program: tuple[str, ...] = ("-m", "psychocounsel.chat")) -> None:
         self.end, inner = pty.openpty()
@@ -39,7 +39,7 @@ class Terminal:
         self.shown = ""
 
     def until(self, words: str) -> str:
-        """Wait until `words` are shown; returns what was shown up to them, and forgets it."""
+        """Wait until `words` appear; returns the output up to them, and discards it."""
         ends = time.monotonic() + 60
         while words not in self.shown:
             assert time.monotonic() < ends, f"{words!r} is not in {self.shown!r}"
@@ -57,8 +57,8 @@ class Terminal:
         os.write(self.end, text.encode())
 
     def interrupt(self) -> None:
-        """Ctrl-C, as a terminal sends it to the command that has it in the foreground."""
-        time.sleep(0.3)  # readline prints its prompt a moment before it hears signals
+        """Send Ctrl-C to the foreground command, as a terminal does."""
+        time.sleep(0.3)  # readline handles signals only a moment after it prints its prompt
         self.process.send_signal(signal.SIGINT)
 
     def close(self) -> int:
@@ -68,7 +68,7 @@ class Terminal:
 
 
 def endless(payload: Any) -> Iterator[str]:
-    """To "go" a reply that never ends; to anything else one with the model's name."""
+    """Answer "go" with an endless reply, and anything else with the model's name."""
     if payload["messages"][-1]["content"] != "go":
         yield f"{payload['model']} has read it."
         return
@@ -82,7 +82,7 @@ def test_lines_blocks_pasted_text_and_mistakes(tmp_path: Path) -> None:
     with streaming(endless) as server:
         terminal = Terminal(tmp_path, served(server.address))
         notice = terminal.until("you> ")
-        assert "no therapist" in notice and "local emergency number" in notice
+        assert "not a therapist" in notice and "local emergency number" in notice
         for typed in ("one\\\rtwo\r", '"""\rthree\r\rfour\r"""\r', "\x1b[200~five\nsix\x1b[201~\r"):
             terminal.type(typed)
             terminal.until("served> served has read it.")
@@ -129,7 +129,7 @@ def test_interrupting_keeps_what_has_come_and_twice_leaves(tmp_path: Path) -> No
         kept = server.asked[-1]["messages"][-2]
         assert kept == {"role": "assistant", "content": row["replies"][0]["text"]}, "the model knows what it has said"
         terminal.interrupt()
-        terminal.until("Ctrl-C once more leaves")
+        terminal.until("Ctrl-C again leaves")
         terminal.until("you> ")
         terminal.interrupt()
         assert terminal.close() == 0

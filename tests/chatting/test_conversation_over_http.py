@@ -1,4 +1,4 @@
-"""`psychocounsel.chat` over a pipe with a real server on loopback that streams: what is sent, shown, taken back and kept."""
+"""`psychocounsel.chat` in a pipe with a streaming server on loopback: what is sent, shown, undone and saved."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def _place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def echo(payload: Any) -> Iterator[str]:
-    """A reply that tells model and seed, word by word."""
+    """Send a reply that names model and seed, word by word."""
     yield from (payload["model"], " says ", str(payload["seed"]))
 
 
@@ -83,7 +83,7 @@ def test_again_takes_another_seed_and_undo_takes_it_back(monkeypatch: pytest.Mon
         assert converse(monkeypatch, "\n".join(commands), served(server.address)) == 0
     first, again = ["served says 0"], ["served says 1000003"]
     assert [texts(Path(f"{name}.jsonl")) for name in "abcde"] == [first, again, first, again, first]
-    assert {len(payload["messages"]) for payload in server.asked} == {2}, "what was taken back is not sent"
+    assert {len(payload["messages"]) for payload in server.asked} == {2}, "messages that were undone are not sent"
 
 
 def test_the_system_prompt_is_shown_changed_and_taken_away(
@@ -166,19 +166,19 @@ def test_the_oldest_turns_are_left_out_when_the_server_says_that_they_are_too_lo
     answered = [said(payload) for payload in server.asked if len(payload["messages"]) <= 4]
     heard = [[text for role, text in messages if role == "user"] for messages in answered]
     assert heard == [["a"], ["a", "b"], ["b", "c"], ["c", "d"]]
-    assert capsys.readouterr().out.count("its oldest turns are left out") == 1
-    with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="has no reply to this message"):
+    assert capsys.readouterr().out.count("it does not see the oldest turns") == 1
+    with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="gave no reply to this message"):
         converse(monkeypatch, "a\n", served(server.address))
 
 
 def test_what_fails_ends_a_pipe_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for line, words in [
-        ("/agian", "/agian: there is no such command; did you mean /again?; /help lists them"),
+        ("/agian", "/agian: unknown command; did you mean /again?; /help lists them"),
         ("/again", "/again: there is no reply yet"),
-        ("/undo", "/undo: there is nothing to take back"),
-        ("/save", "/save: where to?"),
+        ("/undo", "/undo: there is nothing to undo"),
+        ("/save", "/save: needs a file"),
         ("/save talk.md", "/save: there is nothing to save yet"),
-        ("/new now", "/new: takes nothing beside it"),
+        ("/new now", "/new: takes no argument"),
     ]:
         with streaming(echo) as server, pytest.raises(UserError, match=f"^{re.escape(words)}"):
             converse(monkeypatch, line, served(server.address))
@@ -200,8 +200,8 @@ def test_endpoints_of_others_must_be_allowed_and_are_named(
         assert not server.asked
         assert converse(monkeypatch, ONE, model, "crisis_to_third_parties=true") == 0
     notice = capsys.readouterr().err
-    assert "no therapist" in notice and "local emergency number" in notice and "see words alone" in notice
-    assert "served: what you write is sent to 127.0.0.1" in notice
+    assert "not a therapist" in notice and "local emergency number" in notice and "match words" in notice
+    assert "served: your messages are sent to 127.0.0.1" in notice
     assert not re.search(r"\d{3}", notice.replace("127.0.0.1", "")), "no telephone number"
 
 

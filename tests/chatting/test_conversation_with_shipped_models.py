@@ -1,4 +1,4 @@
-"""`psychocounsel.chat` with models in this process: replies, rewards and ratings equal those of other ways to them."""
+"""`psychocounsel.chat` with models in this process: replies, rewards and ratings equal those computed in other ways."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def ask(messages: list[dict[str, str]]) -> Ask:
 
 
 def test_the_command_over_a_pipe_gives_the_replies_that_writers_give(tmp_path: Path) -> None:
-    """With the same seeds; what is printed and what is kept are the same."""
+    """The replies are equal for the same seeds, and the printed text equals the saved one."""
     command = [
         sys.executable,
         "-m",
@@ -60,7 +60,7 @@ def test_the_command_over_a_pipe_gives_the_replies_that_writers_give(tmp_path: P
     printed = done.stdout.splitlines()
     assert next(line for line in printed if line.startswith("tiny_dpo> ")) == f"tiny_dpo> {expected[0]}"
     assert f"  reward tiny: {scores[0]:.3f}" in printed
-    assert "no therapist" in done.stderr and "therapist" not in done.stdout.replace(expected[0], "").replace(
+    assert "not a therapist" in done.stderr and "therapist" not in done.stdout.replace(expected[0], "").replace(
         expected[1], ""
     )
 
@@ -84,14 +84,14 @@ def test_the_likeliest_reply_is_that_of_transformers_own_generation(
 def test_models_side_by_side_and_turns_that_do_not_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """The second model reads 96 tokens: it forgets the oldest turns, and says so once; the first one forgets nothing."""
+    """The second model reads 96 tokens: it drops the oldest turns and says so once; the first model drops none."""
     monkeypatch.chdir(tmp_path)
     small = "against=[{path: builtin:tiny, name: small, max_length: 96}]"
     lines = "".join(f"{ONE} Day {number}.\n" for number in range(4))
     options = [small, SHORT, "replies.system_prompt=null", "transcript=talk.jsonl"]
     assert converse(monkeypatch, lines, *options) == 0
     printed = capsys.readouterr().out
-    assert printed.count("its oldest turns are left out") == 1
+    assert printed.count("it does not see the oldest turns") == 1
     assert printed.index("small> ") < printed.index("oldest turns")
     kept = rows(tmp_path / "talk.jsonl")
     assert [[reply["model"] for reply in row["replies"]] for row in kept] == [["tiny_dpo", "small"]] * 4
@@ -122,7 +122,7 @@ def test_a_reply_can_be_stopped_and_watching_changes_nothing() -> None:
 
 
 def test_an_adapter_is_talked_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its replies are not those of its base."""
+    """An adapter's replies differ from those of its base model."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)

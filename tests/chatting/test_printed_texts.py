@@ -1,4 +1,4 @@
-"""What a server says reaches the terminal as text alone."""
+"""A server's text reaches the terminal without escape sequences."""
 
 import io
 

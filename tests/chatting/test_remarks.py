@@ -1,4 +1,4 @@
-"""What is said beside a reply: the checks' answers that are not good, scores and ratings."""
+"""Remarks on a reply: findings of the checks, scores and ratings."""
 
 import math
 
@@ -31,9 +31,9 @@ def test_the_lines_of_remarks() -> None:
     )
     assert list(remarks.lines()) == [
         "reward mine: 0.123",
-        "reward small: too long for it to read",
-        "rubric by rules: empathy 4, safety - (rules of its surface, no judgement)",
+        "reward small: the reply is too long for it",
+        "rubric by rules: empathy 4, safety - (rules on its surface, not a judgement)",
         "rubric by judge: no rating",
-        'checks of words: risk missed; out of scope ("stop taking your")',
+        'word checks: risk missed; out of scope ("stop taking your")',
     ]
     assert list(Remarks().lines()) == []

@@ -62,7 +62,7 @@ def test_prune_removes_what_is_old_of_one_kind_or_all(cache: Path, capsys: pytes
     assert not list(cache.glob("tokenised/*"))
     said(capsys, cache, "prune", "--older-than", "12h")
     assert not list(cache.glob("reference/*"))
-    assert said(capsys, cache, "prune", "--all") == [f"freed 0 B of 0 entries in {cache}"]
+    assert said(capsys, cache, "prune", "--all") == [f"freed 0 B in 0 entries of {cache}"]
 
 
 def test_what_is_not_ours_or_in_use_stays(cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +79,7 @@ def test_what_is_not_ours_or_in_use_stays(cache: Path, tmp_path: Path, capsys: p
     lines = said(capsys, cache, "prune", "--all")
     assert sum(line.startswith("removed") for line in lines) == 2
     assert any(line.startswith(f"kept, in use by process {os.getpid()} on") for line in lines)
-    assert f"left {old}: it holds files that are none of ours" in lines
+    assert f"kept the folder {old}: it also holds files that are not ours" in lines
     assert sorted(path.name for path in old.iterdir()) == [f"{'0' * 16}-{'0' * 32}.logprobs", "notes.txt"]
     assert len(list(new.glob("*.logprobs"))) == 1
     assert len(list((cache / "tokenised").iterdir())) == 2

@@ -113,9 +113,12 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     lines = result.stderr.splitlines()
     assert f"reward=mine on {len(held_out)} pairs of {len(set(prompts))} prompts, data=sample" in lines
     for title, name in (("accuracy", "accuracy"), ("AUC", "auc"), ("ECE (10 bins)", "ece"), ("Brier score", "brier")):
-        interval = f"95 % interval, by prompts that share no reply: {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}"
+        interval = f"95 % interval by prompts that share no reply: {metrics[f'{name}_low']:.3f} to {metrics[f'{name}_high']:.3f}"
         assert f"{title:<22}  {metrics[name]:.3f}   {interval}" in lines
-    assert f"{'the longer reply wins':<22}  {np.mean(longer):.3f}   what length alone would give" in lines
+    assert (
+        f"{'the longer reply wins':<22}  {np.mean(longer):.3f}   accuracy of always preferring the longer reply"
+        in lines
+    )
     config = OmegaConf.load(tmp_path / "out" / "config.yaml")
     assert (config.reward.path, config.data.dev_fraction, config.part) == (str(run / "model"), 0.1, "held_out")
 

@@ -129,8 +129,8 @@ def test_what_cannot_be_had_is_one_line(hub: Hub, tmp_path: Path) -> None:
     assert f"{licence}datasets/acme/pairs, then log in here with `hf auth login`" in refusal(
         "data=local", "data.path=acme/pairs", HF_TOKEN="hf_of_somebody_else"
     )
-    assert "model.path=acme/none: there is no such model on the hub" in refusal("model.path=acme/none")
-    assert "there is no such model on the hub" in refusal("model.path=acme/none", HF_TOKEN="hf_good")
+    assert "model.path=acme/none: the hub has no such model" in refusal("model.path=acme/none")
+    assert "the hub has no such model" in refusal("model.path=acme/none", HF_TOKEN="hf_good")
     assert "has no revision v9" in refusal("model.path=acme/tiny-chat", "model.revision=v9")
     assert "10,000.0 TB do not fit into" in refusal("model.path=acme/tiny-chat")
     assert "HF_HUB_OFFLINE is set" in refusal("model.path=acme/tiny-chat", HF_HUB_OFFLINE="1")
@@ -153,7 +153,7 @@ def test_a_download_that_breaks_goes_on(hub: Hub, tmp_path: Path) -> None:
     hub.go_on.set()
     hub.repos[MODEL].refused.add("model.safetensors")
     line = prepare(hub, "model.path=acme/tiny-chat", cwd=tmp_path, code=USER_ERROR)
-    assert "what has been fetched is kept, and the same command goes on" in line
+    assert "finished downloads are kept, and the same command continues" in line
     assert not (tmp_path / "cache" / "prepared").exists()
     hub.repos[MODEL].refused.clear()
     hub.sent.clear()

@@ -35,7 +35,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
     (folder / "clients.jsonl").chmod(0o600)
     before = os.umask(0o022)
     try:
-        given = ["algo=online_dpo", "algo.samples=2", "algo.offline_fraction=0.5", f"model.path={small_model}"]
+        given = [
+            "algo=online_dpo",
+            "reward=tiny",
+            "algo.samples=2",
+            "algo.offline_fraction=0.5",
+            f"model.path={small_model}",
+        ]
         given += ["data.path=clients.jsonl", "data.confidential=true", "data.dev_fraction=0.2", "rollout.max_tokens=4"]
         given += ["global_batch_size=2", "tracker=tensorboard", "paths.cache=cache", "run_dir=run", "cluster.threads=1"]
         said = [cli("train", *given, f"max_steps={steps}", cwd=folder) for steps in (1, 2)]

@@ -131,11 +131,15 @@ def test_options_that_cannot_be_are_refused(options: list[str], message: str) ->
         (["review.only=none.csv"], r"none\.csv"),
     ],
 )
-def test_what_cannot_be_read_is_refused_and_no_plan_is_made(tmp_path: Path, options: list[str], message: str) -> None:
+def test_what_cannot_be_read_is_refused_and_leaves_no_folder(tmp_path: Path, options: list[str], message: str) -> None:
     data = pairs_file(tmp_path, 4)
     with pytest.raises(UserError, match=message):
         hold_review([f"data={data}", "experts=[e01]", *options])
-    assert not (tmp_path / "review" / "plan.json").exists()
+    assert not (tmp_path / "review").exists()
+    (tmp_path / "review").mkdir()
+    with pytest.raises(UserError, match=message):
+        hold_review([f"data={data}", "experts=[e01]", *options])
+    assert (tmp_path / "review").is_dir(), "the folder is the user's own"
 
 
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:

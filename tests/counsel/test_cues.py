@@ -1,4 +1,4 @@
-"""Cues of a reply hold against figures counted by hand."""
+"""Values of cues compared with values counted by hand."""
 
 import pytest
 
@@ -81,7 +81,7 @@ def test_a_reply_ends_with_a_question_whatever_closes_it(closing: str) -> None:
     ],
 )
 def test_marks_count_in_any_script(name: str, marks: str) -> None:
-    """Full-width marks of Chinese and Japanese, and Arabic ones, beside those of ASCII."""
+    """Full-width marks of Chinese and Japanese and Arabic marks count like ASCII marks."""
     for mark in marks:
         assert CUES[name](f"\u4f60{mark} \u597d{mark}.") == 2, ascii(mark)
 
@@ -92,5 +92,5 @@ def test_every_cue_of_a_text_without_words_is_finite() -> None:
 
 def test_values_stand_in_the_order_of_the_names() -> None:
     assert cue_values(["Why?", "Go on."], ["ending", "length"]).tolist() == [[1, 4], [0, 6]]
-    with pytest.raises(UserError, match="there is no cue 'lenght'; cues are length, "):
+    with pytest.raises(UserError, match="'lenght' is not a cue; the cues are length, "):
         cue_values(["x"], ["lenght"])

@@ -1,4 +1,4 @@
-"""`make_pairs` against the definition, written out."""
+"""`make_pairs` compared with a direct implementation of the definition."""
 
 import itertools
 import random
@@ -75,7 +75,7 @@ def test_equal_scores_make_no_pair_though_their_products_are_rounded() -> None:
     weights = dict.fromkeys(NAMES, 0.1)
     first = dict(zip(NAMES, [3, 4, 3, 5, 2, 5, 2], strict=True))
     second = dict(zip(NAMES, [2, 2, 3, 3, 4, 5, 5], strict=True))
-    assert score(first, weights) != score(second, weights)  # by a rounding error
+    assert score(first, weights) != score(second, weights)  # because of rounding
     assert make_pairs([first, second], PairRule(), weights).ties == 1
 
 

@@ -1,4 +1,4 @@
-"""The shipped rubric: whole, consistent with itself, and without the shortcuts that it warns of."""
+"""The shipped rubric is complete and consistent, and its examples do not have the shortcuts that it warns of."""
 
 import re
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ def test_principles_in_code_and_in_files_have_the_same_names_in_the_same_order()
 
 
 def test_each_anchor_has_two_examples_and_one_of_them_ends_with_a_question() -> None:
-    """So that "ends with a question mark" says nothing about the rating."""
+    """Ensures that ending with a question mark says nothing about the rating."""
     for principle in RUBRIC.principles.values():
         for rating, level in principle.levels.items():
             ends = sorted(example.reply.endswith("?") for example in level.examples)
@@ -47,7 +47,7 @@ def test_surface_features_of_a_reply_do_not_tell_a_high_rating_from_a_low_one() 
     labels = [label for label, _ in extreme]
     fitted = LogisticRegression().fit([[length / 300, end] for length, end in features], labels)
     scores = fitted.decision_function([[length / 300, end] for length, end in features])
-    assert roc_auc_score(labels, scores) < 0.65, "fitted to the very examples, and still near chance"
+    assert roc_auc_score(labels, scores) < 0.65, "near chance, even fitted to the same examples"
 
 
 def _length(example: RatedExample) -> float:
@@ -133,7 +133,9 @@ def test_every_file_says_where_it_comes_from_and_cites_literature() -> None:
         assert len(part.literature) >= 3
         assert all(re.search(r"\((19|20)\d\d\)", work.cite) for work in part.literature)
     assert "not been reviewed by clinicians" in RUBRIC.guide.review
-    assert all("no C-SSRS rating" in text for name, text in TEXTS.items() if "Columbia" in text), "informed by it alone"
+    assert all("no C-SSRS rating" in text for name, text in TEXTS.items() if "Columbia" in text), (
+        "C-SSRS only informed the text"
+    )
     assert all(text.isascii() for text in TEXTS.values())
 
 
@@ -195,7 +197,7 @@ def test_an_unrecognised_danger_limits_safety_as_its_disclosure_and_the_caps_of_
     for sign in DISCLOSURES[1:]:
         (most,) = (most for when, most in caps.items() if re.search(rf"\b{sign}\b", when, re.IGNORECASE))
         assert most == found[sign], sign
-    assert questions.highest_safety(answers, ["hinted", "reported"]) == 1, "the plainest counts"
+    assert questions.highest_safety(answers, ["hinted", "reported"]) == 1, "the plainest disclosure counts"
     assert questions.highest_safety(answers | {"recognises": "yes"}, ["planned"]) == 5
     young = RiskFinding("minor", "stated", "now", "I'm fourteen")
     harm = RiskFinding("self_harm", "denied", "recent", "I never cut myself")

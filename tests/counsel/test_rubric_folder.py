@@ -1,4 +1,4 @@
-"""A rubric of one's own: a whole folder is read, and anything missing or wrong is named in one line."""
+"""A user's own rubric: a complete folder is loaded, and any missing or wrong part is named in one line."""
 
 import shutil
 import subprocess
@@ -54,11 +54,11 @@ def test_other_files_in_the_folder_are_no_matter(folder: Path) -> None:
 
 def test_what_is_neither_a_language_nor_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "neither a language that ships (en) nor a folder" in refusal("de")
+    assert "neither a shipped language (en) nor a folder" in refusal("de")
     (tmp_path / "de").mkdir()
     message = refusal("de")
     assert all(f"{name} is missing" in message for name in FILES)
-    assert "en/" not in message and message.endswith("principles/en shows a whole rubric")
+    assert "en/" not in message and message.endswith("principles/en shows a complete rubric")
 
 
 EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
@@ -78,7 +78,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "one example": (
         "clarity.yaml",
         lambda value: value["levels"][3]["examples"].pop(),
-        "clarity.yaml: levels.3: examples needs 2 entries, and has 1",
+        "clarity.yaml: levels.3: examples needs 2 entries, but has 1",
     ),
     "an example that disagrees": (
         "autonomy.yaml",
@@ -128,7 +128,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
         "title must be text (write it in quotes)",
     ),
     "a text for a list": ("staging.yaml", lambda value: value.update(ties="none"), "staging.yaml: ties must be a list"),
-    "an empty list": ("staging.yaml", lambda value: value.update(caps=[]), "caps needs 1 entry, and has 0"),
+    "an empty list": ("staging.yaml", lambda value: value.update(caps=[]), "caps needs 1 entry, but has 0"),
     "a list for a mapping": ("staging.yaml", lambda value: value.update(speeches=["a"]), "speeches must be a mapping"),
     "a cap at five": (
         "staging.yaml",
@@ -167,7 +167,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "a case with another action": (
         "safety_questions.yaml",
         lambda value: value["cases"][1].update(expected_action="monitor"),
-        "safety_questions.yaml: cases[2]: expected_action must be same_day, as risk.yaml has it for these risks",
+        "safety_questions.yaml: cases[2]: expected_action must be same_day, as risk.yaml gives for these risks",
     ),
     "a case safer than its answers": (
         "safety_questions.yaml",
@@ -177,7 +177,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "a case with words of nobody": (
         "safety_questions.yaml",
         lambda value: value["cases"][1]["risks"][0].update(words="I am tired"),
-        "safety_questions.yaml: cases[2]: words of each risk must stand in the speech",
+        "safety_questions.yaml: cases[2]: words of each risk must occur in the speech",
     ),
     "a bare no as an answer": (
         "safety_questions.yaml",
@@ -187,7 +187,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
     "a stage's words of nobody": (
         "stages.yaml",
         lambda value: value["cases"][0].update(words="I am tired"),
-        "stages.yaml: cases[1]: words must stand in the speech",
+        "stages.yaml: cases[1]: words must occur in the speech",
     ),
     "a stage": ("stages.yaml", lambda value: value["stages"].pop("crisis"), "stages.yaml: stages: crisis is missing"),
     "a heading": ("guide.yaml", lambda value: value["headings"].pop("reply"), "guide.yaml: headings: reply is missing"),
@@ -200,7 +200,7 @@ def test_what_is_missing_or_wrong_is_named(case: str, folder: Path) -> None:
     change(folder / name, edit)
     message = refusal(folder)
     assert part in message
-    assert message.count(".yaml: ") == part.count(".yaml: ") or ".yaml" not in part, "and nothing else"
+    assert message.count(".yaml: ") == part.count(".yaml: ") or ".yaml" not in part, "other problems were listed, too"
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_what_is_missing_or_wrong_is_named(case: str, folder: Path) -> None:
         (b"", "safety.yaml must be a mapping"),
         (b"- a\n- b\n", "safety.yaml must be a mapping"),
         (b"name: [safety\n", "safety.yaml is not valid YAML (line 2)"),
-        (b"name: safety\ntitle: a\nname: safety\n", "safety.yaml line 3: name stands there twice"),
-        (b"levels:\n  1: {rule: a}\n  1: {rule: b}\n", "safety.yaml line 3: 1 stands there twice"),
+        (b"name: safety\ntitle: a\nname: safety\n", "safety.yaml line 3: name is given twice"),
+        (b"levels:\n  1: {rule: a}\n  1: {rule: b}\n", "safety.yaml line 3: 1 is given twice"),
         (b"name: \xff\n", "safety.yaml is not UTF-8 text"),
         (b"name: !!python/object:os.system {}\n", "safety.yaml is not valid YAML (line 1)"),
         (b"? [a, b]\n: c\n", "safety.yaml is not valid YAML"),

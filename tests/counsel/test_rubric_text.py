@@ -1,4 +1,4 @@
-"""The rubric as text: models and people read every word that stands in the files, and only what they ask for."""
+"""The rubric as text: models and people read every word of the files, and only the parts they ask for."""
 
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -37,7 +37,7 @@ def flat(text: str) -> str:
 @pytest.mark.parametrize("name", PARTS)
 def test_people_read_every_word_of_a_file_and_models_all_but_its_sources(name: str) -> None:
     part = RUBRIC.principles[name] if name in PRINCIPLES else getattr(RUBRIC, name)
-    unread = ("headings", "speech", "language")  # what the reader sees in another form
+    unread = ("headings", "speech", "language")  # shown to the reader in another form
     people = flat(plain_text(RUBRIC, [name])).replace("  - ", "")
     for text in words_of(part, unread):
         if text not in part_speeches(part):
@@ -72,13 +72,13 @@ def test_a_rater_of_some_principles_gets_what_they_need_in_the_order_of_reading(
         "# empathy: Empathy and emotional understanding",
         "# staging: Sensitivity to the client's stage of change",
     ]
-    assert RUBRIC.guide.imminent_risk in text, "what imminent risk is, whatever is rated"
+    assert RUBRIC.guide.imminent_risk in text, "the definition of imminent risk is always included"
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"warmth is no principle; they are empathy, "):
+    with pytest.raises(ValueError, match=r"warmth is not a principle; they are empathy, "):
         parts_for(["warmth"])
-    with pytest.raises(ValueError, match=r"warmth is no part of a rubric; they are guide, "):
+    with pytest.raises(ValueError, match=r"warmth is not a part of a rubric; they are guide, "):
         prompt_text(RUBRIC, ["warmth"])
 
 

@@ -1,4 +1,4 @@
-"""No message quotes confidential data: not the columns of a table without a header, not what a library or a server says."""
+"""Messages never quote confidential data: neither columns of a table without a header nor words of libraries or servers."""
 
 import io
 import json
@@ -28,7 +28,7 @@ SECRET = "zugzwangerl"
 @pytest.fixture(params=[True, False], ids=["confidential", "open"])
 def hidden(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
     for module in (sys, threading):
-        monkeypatch.setattr(module, "excepthook", module.excepthook)  # to be set back afterwards
+        monkeypatch.setattr(module, "excepthook", module.excepthook)  # so that it is restored afterwards
     hide_words(request.param)
     yield request.param
     hide_words(False)

@@ -1,4 +1,4 @@
-"""Content that spells control tokens forges no turn: it is read as plain text, in every family of templates and tokenizers."""
+"""Content that spells control tokens is read as plain text and forges no turn, for all families of templates and tokenizers."""
 
 import re
 from collections.abc import Callable
@@ -27,7 +27,7 @@ LLAMA_3 = LLAMA_3.replace("<|eot|>", "<|eot_id|>")
 
 
 def added(inner: Tokenizer, template: str, special: list[str], plain: list[str], **names: str) -> Any:
-    """A tokenizer whose control tokens are added to the vocabulary of `inner`, as special tokens and as others."""
+    """Return a tokenizer with control tokens added to the vocabulary of `inner`, some special and some not."""
     inner.add_special_tokens(special)
     inner.add_tokens([AddedToken(text, normalized=False) for text in plain])
     fast = PreTrainedTokenizerFast(tokenizer_object=inner, **names)
@@ -36,7 +36,7 @@ def added(inner: Tokenizer, template: str, special: list[str], plain: list[str],
 
 
 def llama_3() -> Any:
-    """Bytes with merges, a pattern that parts words, and control tokens beyond the vocabulary."""
+    """Return a byte-level BPE tokenizer with a splitting pattern and control tokens beyond the vocabulary."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("<", "|"), ("<|", "e"), ("|", ">")]
     vocabulary = [*alphabet, *("".join(merge) for merge in merges)]
@@ -49,7 +49,7 @@ def llama_3() -> Any:
 
 
 def gemma() -> Any:
-    """SentencePiece's BPE as Gemma has it: control tokens lie in the vocabulary, and line breaks are added tokens."""
+    """Return a SentencePiece BPE tokenizer as in Gemma: control tokens lie in the vocabulary, line breaks are added tokens."""
     letters = [chr(code) for code in range(33, 127)] + ["\n", "▁", "▁t", "he", "▁the", "<start_of"]
     controls = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<table>", "\n\n"]
     vocabulary = {text: number for number, text in enumerate([*controls, *letters])}
@@ -62,7 +62,7 @@ def gemma() -> Any:
 
 
 def unigram() -> Any:
-    """A Unigram model with a control token among its pieces, which it likes better than any letters."""
+    """Return a Unigram tokenizer with a control token among its pieces, which it prefers to single letters."""
     pieces = [("<unk>", 0.0), ("</s>", 0.0), ("<|u|>", 0.0)] + [(chr(code), -9.0) for code in range(32, 127)]
     inner = Tokenizer(models.Unigram([*pieces, ("\n", -9.0)], 0, False))
     inner.decoder = decoders.Fuse()
@@ -72,7 +72,7 @@ def unigram() -> Any:
 
 
 def folding() -> Any:
-    """A tokenizer that looks for its control tokens in text without capitals."""
+    """Return a tokenizer that searches for control tokens in lower-cased text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE({text: number for number, text in enumerate(alphabet)}, []))
     inner.normalizer = normalizers.Lowercase()
@@ -99,12 +99,12 @@ def tokens(chat: ChatFormat, prompt: list[Message], reply: str) -> tuple[np.ndar
 
 
 def controls(chat: ChatFormat, ids: np.ndarray) -> list[int]:
-    """The control ids among `ids`, in order."""
+    """Return the control ids among `ids`, in order."""
     return [index for index in ids.tolist() if index in set(chat.control.ids.values())]
 
 
 def forgery(chat: ChatFormat) -> str:
-    """What a client would write to speak for others: the template's own text between two speeches, and every control token."""
+    """Return a speech that imitates other turns: the template's text between two speeches, and every control token."""
     turns = [
         {"role": "user", "content": "A1"},
         {"role": "assistant", "content": "B2"},
@@ -131,8 +131,10 @@ def test_content_forges_no_control_token(family: str) -> None:
     assert controls(chat, reply) == controls(chat, expected_reply)
     whole = chat.tokenizer.decode(np.concatenate([ids, reply]), skip_special_tokens=False)
     written = chat.render(prompt, f"no {speech} no").text
-    assert re.sub(r"\s", "", whole) == re.sub(r"\s", "", written)  # nothing is lost, and nothing is put in
-    assert len(set(controls(chat, np.array(chat.tokenizer(speech)["input_ids"])))) > 1  # which it would be otherwise
+    assert re.sub(r"\s", "", whole) == re.sub(r"\s", "", written)  # nothing is lost or inserted
+    assert (
+        len(set(controls(chat, np.array(chat.tokenizer(speech)["input_ids"])))) > 1
+    )  # without shielding, the speech would contain control tokens
 
 
 @families

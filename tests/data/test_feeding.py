@@ -1,4 +1,4 @@
-"""Batches made one ahead in a thread: the same ones in the same order, and errors and ends as without the thread."""
+"""Batches made one ahead in a thread: same order, same content, and errors and ends as without the thread."""
 
 import threading
 from collections.abc import Iterator
@@ -29,8 +29,8 @@ def test_items_come_in_order_each_made_while_the_last_one_is_in_use() -> None:
 
     items = one_ahead(make(), nothing)
     assert next(items) == 0
-    assert second.wait(30), "the next item is made although nobody has asked for it"
-    assert len(made) == 2, "and no more than the next"
+    assert second.wait(30), "the next item is made before it is requested"
+    assert len(made) == 2, "only the next item is made ahead"
     assert list(items) == [1, 2, 3]
     assert list(one_ahead(iter([]), nothing)) == []
 

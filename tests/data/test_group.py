@@ -1,4 +1,4 @@
-"""Groups on disk are the groups in memory, and a run's data have a fingerprint."""
+"""Groups read from disk equal those written, and the data of a run have a fingerprint."""
 
 import os
 from dataclasses import fields

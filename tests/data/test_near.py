@@ -1,4 +1,4 @@
-"""Near duplicates against comparing every text with every other."""
+"""Near duplicates against a comparison of every text with every other."""
 
 import itertools
 from pathlib import Path
@@ -22,7 +22,7 @@ def jaccard(first: str, second: str) -> float:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """60 texts, some with a few words changed, most of them near the threshold."""
+    """Return 60 texts, some with a few words changed, most of them near the threshold."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(60):

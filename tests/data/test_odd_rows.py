@@ -1,4 +1,4 @@
-"""Bad rows dropped and listed, odd rows warned of, and the same rows in every kind of file."""
+"""Bad rows are dropped and listed, odd rows get warnings, and every kind of file gives the same rows."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 
 def said_of(file: Path, *overrides: str) -> tuple[int, list[str]]:
-    """How many rows there are, and what is reported."""
+    """Return the number of rows, and the reported lines."""
     lines: list[str] = []
     config = check(compose(["data=local", f"data.path={file}", "data.dev_fraction=0", *overrides]))
     return sum(map(len, load_split(config.data, lines.append))), lines
@@ -57,7 +57,7 @@ def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
     assert len(found) == 1
     assert lines == [
         "warning: chat template: 1 bad rows dropped (data.bad_rows=drop)",
-        "  row 9: has one reply and no pair; use algo=sft, or data with chosen and rejected",
+        "  row 9: has only one reply, not a pair; use algo=sft, or data with chosen and rejected",
     ]
 
 
@@ -68,7 +68,7 @@ def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
         ({"chosen": "a\0b"}, "1 of 12 rows hold NUL bytes"),
         (
             {"prompt": [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]},
-            "1 of 12 rows hold two client's turns in a row",
+            "1 of 12 rows hold two client turns in a row",
         ),
     ],
 )
@@ -83,7 +83,7 @@ def test_odd_rows_are_warned_of_and_kept(odd: dict[str, Any], warning: str, tmp_
 def test_one_row_is_warned_of_and_the_sample_is_not(tmp_path: Path) -> None:
     lines: list[str] = []
     load_split(check(compose(["data.limit=1"])).data, lines.append)
-    assert "warning: one training row is all that is left of the data" in lines
+    assert "warning: only one training row is left" in lines
     lines.clear()
     load_split(check(compose([])).data, lines.append)
     assert not [line for line in lines if line.startswith("warning")]

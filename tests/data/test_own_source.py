@@ -1,4 +1,4 @@
-"""A data source from a user's own folder: its rows go the way of all others, and no change of it is missed."""
+"""A data source from a user's own folder: its rows are processed like all others, and no change of it is missed."""
 
 import json
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_all_commands_read_its_rows(small_model: Path, home: Path) -> None:
     short = ["max_steps=1", "global_batch_size=4", "cluster.threads=1", "run_dir=run"]
     cli("train", *own, *model, *short, cwd=home)
     assert [line["step"] for line in metrics_of(home / "run")][-1] == 1
-    cli("evaluate", *own, "part=all", "run_dir=evaluation", cwd=home)
+    cli("evaluate", *own, "reward=tiny", "part=all", "run_dir=evaluation", cwd=home)
     scored = [json.loads(line) for line in (home / "evaluation" / "scores.jsonl").read_text().splitlines()]
     assert sorted(row["id"] for row in scored) == sorted(f"table.csv line {number}" for number in range(2, 12))
 
@@ -60,8 +60,8 @@ def test_a_source_that_lacks_what_it_needs_is_refused(code: str, said: str, home
 
 @pytest.fixture
 def own(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Overrides with which a configuration that is composed in this process has the source, as class Own of module own."""
-    name = f"own_{home.name}"  # each test imports its own
+    """Return overrides that select the source, class Own of module own, in a configuration composed in this process."""
+    name = f"own_{home.name}"  # each test imports its own module
     (home / f"{name}.py").write_text(_CODE)
     monkeypatch.syspath_prepend(home)
     own = ["data=local", f"+data._target_={name}.Answers", f"data.path={home / 'table.csv'}", "+data.delimiter=';'"]
@@ -108,7 +108,7 @@ def test_rows_that_cannot_be_used_are_named_and_not_quoted(own: list[str], home:
     module = home / f"own_bare_{home.name}.py"
     module.write_text(_CODE.replace("yield where, {", "yield {"))
     write_table(home / "table.csv")
-    assert "Answers.rows: row 1 is no pair of its place and a mapping" in refused(
+    assert "Answers.rows: row 1 is not a pair of its place and a mapping" in refused(
         f"data._target_={module.stem}.Answers"
     )
 
@@ -121,7 +121,7 @@ def test_tokenised_data_are_kept_only_while_nothing_that_is_declared_changes(own
         return [group.completions[0].text for group in found.train], len(list(home.glob("cache/tokenised/*.groups")))
 
     texts, entries = made()
-    assert (made(), entries) == ((texts, 1), 1), "the second is served"
+    assert (made(), entries) == ((texts, 1), 1), "the second comes from the cache"
     write_table(home / "table.csv", good="Tell me more.")
     changed, entries = made()
     assert entries == 2 and changed != texts and all("Tell me more." in text for text in changed)

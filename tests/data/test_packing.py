@@ -18,7 +18,7 @@ from tests.support.harness import ARCHITECTURES, random_groups, small_lm
 
 
 def plain_logprobs(lm: object, group: Group, index: int) -> torch.Tensor:
-    """One sequence, by nothing but a forward pass of transformers with its own attention mask."""
+    """Return log-probabilities of one sequence by a plain forward pass of transformers with its own attention mask."""
     completion = group.completions[index]
     ids = torch.tensor(np.concatenate([group.prompt_ids, completion.ids]), dtype=torch.long)[None]
     logits = lm(input_ids=ids).logits[0, len(group.prompt_ids) - 1 : -1]  # type: ignore[operator]
@@ -39,10 +39,12 @@ def test_packed_equals_one_by_one(
         pytest.skip("capped scores, refused")
     if attention == "varlen, by blocks":
         monkeypatch.setattr(blockwise, "_SMALLEST_HEAD", 1)
-    monkeypatch.setitem(logprobs._PIECE_BYTES, "cpu", 4 * 256 * 7)  # several pieces of seven tokens
+    monkeypatch.setitem(
+        logprobs._PIECE_BYTES, "cpu", 4 * 256 * 7
+    )  # so that logits are computed in several pieces of seven tokens
     lm = small_lm(kind)
     policy = Policy(lm, kind, attention=attention.split(",")[0])
-    groups = random_groups(5, completions, longest=14)  # longer than the sliding windows of 6
+    groups = random_groups(5, completions, longest=14)  # longer than the sliding windows of 6 tokens
     padded = [[groups[0], groups[3]], [groups[1]], [groups[2], groups[4]]]
     batch = build_batch([groups] if policy.attention.one_row else padded)
     weights = torch.linspace(-1, 1, len(batch.target_ids))
@@ -65,7 +67,7 @@ def test_packed_equals_one_by_one(
 
 @pytest.fixture
 def flex_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FlexAttention traced and not compiled, which has a forward pass on CPU and no backward."""
+    """Use FlexAttention uncompiled, because on CPU it has a forward pass, but no backward pass."""
     torch._dynamo.reset()
     monkeypatch.setattr(ways, "require_compiler", lambda *_: None)
     monkeypatch.setattr(flex, "BACKEND", "eager")

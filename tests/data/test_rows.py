@@ -1,4 +1,4 @@
-"""Rows of every format become the same Example; a bad row is named by file and row, and its text is never quoted."""
+"""Rows of every format become the same Example; errors name a bad row by file and row and never quote its text."""
 
 import json
 from pathlib import Path

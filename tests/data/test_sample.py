@@ -1,4 +1,4 @@
-"""The sample is what its card says."""
+"""The sample agrees with its data card."""
 
 import re
 import statistics
@@ -86,7 +86,7 @@ def test_a_reply_that_fits_another_client_stands_under_both() -> None:
         for reply in row["replies"]:
             where[reply["text"]].append((row, reply))
     shared = [found for found in where.values() if len(found) > 1]
-    assert len(shared) == len(ENTRIES)  # each client's best reply, and no other
+    assert len(shared) == len(ENTRIES)  # exactly each client's best reply
     for (one, under_one), (two, under_two) in shared:
         best, elsewhere = (under_one, under_two) if mean(under_one) > mean(under_two) else (under_two, under_one)
         assert one["topic"] == two["topic"]
@@ -181,7 +181,7 @@ def test_the_card_has_the_figures_of_today(pairs: list[Example]) -> None:
 
 @pytest.mark.proof
 def test_a_reward_model_learns_from_the_sample_what_its_looks_do_not_tell(tmp_path: Path) -> None:
-    """Over five seeds: an epoch from the shipped policy, which has seen no held-out client either."""
+    """Five seeds of one epoch each, from the shipped policy, which was not trained on held-out clients either."""
     settings = ["epochs=1", "eval.every=0", "checkpoint.every=0", "tracker=none", f"sweep_dir={tmp_path}/seeds"]
     cli("train", "-m", "algo=reward", "seed=1,2,3,4,5", *settings, cwd=tmp_path, minutes=40)
     scores = [metrics_of(run_dir)[-1] for run_dir in sorted((tmp_path / "seeds").glob("seed-*"))]

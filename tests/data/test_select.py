@@ -1,4 +1,4 @@
-"""The held-out split, subsets, mixtures, and what ratings do to pairs."""
+"""The held-out split, subsets, mixtures, and the effect of ratings on pairs."""
 
 import itertools
 import random
@@ -110,7 +110,7 @@ def test_the_split_has_the_size_asked_for(fraction: float, held: int) -> None:
 
 
 def test_prompts_that_share_a_reply_are_never_parted() -> None:
-    """Rings of prompts: each shares a reply with the next one of its ring, in other spelling."""
+    """Rings of prompts: each shares a reply, differently spelled, with the next one of its ring."""
     data = []
     for number in range(60):
         ring = number // 3 * 3
@@ -143,7 +143,9 @@ def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
     data = [replace(each, replies=["I see.", f"{number}"]) for number, each in enumerate(examples(20))]
     train, held_out = split_by_prompt(data, 0.1, 0, said.append)
     assert (len(prompts(train)), len(prompts(held_out))) == (18, 2)
-    assert said == ["warning: held-out prompts share replies with training rows, as nearly all prompts of the data do"]
+    assert said == [
+        "warning: held-out prompts share replies with training rows, because nearly all prompts share replies"
+    ]
 
 
 def test_data_seed_and_dev_fraction_reach_the_split(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_held_out_data_of_its_own_removes_leaks_from_training(tmp_path: Path) ->
 
 def test_a_mixture_needs_a_path_for_its_held_out_split(tmp_path: Path) -> None:
     entry = {"path": file(tmp_path, "a", rows(5)), "rows": 3}
-    with pytest.raises(UserError, match=r"data\.eval_split needs data\.eval_path"):
+    with pytest.raises(UserError, match=r"data\.eval_split with data\.mix also needs data\.eval_path"):
         load_split(config(mix=[entry], eval_split="test"), print)
 
 
@@ -270,7 +272,7 @@ def select(data: list[Example], **values: Any) -> tuple[list[Example], list[str]
 
 
 def scored(*data: Example) -> list[Example]:
-    """The same with the mean rating of each reply, as pairs_of gives it under equal weights."""
+    """Return the example with the mean rating of each reply, as pairs_of gives it under equal weights."""
     return [
         replace(each, scores=[sum(given.values()) / 7 for given in each.ratings]) if each.ratings else each
         for each in data
@@ -310,7 +312,7 @@ def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
     assert found[1].scores == [pytest.approx((3 * 6 + 3 * 20) / 26), pytest.approx((5 * 3 + 3 * 3 + 2 * 20) / 26)]
     assert said == [
         "f: 1 pairs dropped (their scores are equal)",
-        "f: 1 pairs changed sides, by the score under data.principle_weights",
+        "f: 1 pairs changed sides because of their scores under data.principle_weights",
     ]
     assert select([UNSAFE], principle_weights={"safety": 1}) == (scored(UNSAFE), [])
 

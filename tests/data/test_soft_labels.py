@@ -1,4 +1,4 @@
-"""`data.soft_labels` from the column to the groups: kept on the way, turned with its pair, and refused where it is not there."""
+"""`data.soft_labels` from column to groups: labels are kept, swapped with their pair, and required if the setting is on."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +57,7 @@ def ratings(chosen: dict[str, int], rejected: dict[str, int]) -> Row:
 
 def test_a_pair_that_changes_sides_takes_the_other_label(tmp_path: Path) -> None:
     kept = ratings({"empathy": 5, "safety": 5}, {})
-    turned = ratings({"empathy": 5}, {"safety": 4})  # by safety alone the rejected reply is the better one
+    turned = ratings({"empathy": 5}, {"safety": 4})  # by safety alone, the rejected reply is better
     rows = [row(number, chosen_probability=0.8, **(turned if number % 2 else kept)) for number in range(10)]
     weights = [f"data.principle_weights.{name}={int(name == 'safety')}" for name in PRINCIPLES]
     file = write_jsonl(tmp_path / "rows.jsonl", rows)

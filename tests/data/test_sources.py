@@ -1,4 +1,4 @@
-"""Files, folders and saved datasets all give the same examples, without a network; what cannot be read is one line."""
+"""Files, folders and saved datasets give the same examples without a network; unreadable ones give one line."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ ROWS = [
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Any attempt to open a connection fails, and what `datasets` prepares stays in the test's folder."""
+    """Make any attempt to connect fail, and keep files of `datasets` in the test's folder."""
 
     def refuse(*_: Any) -> None:
         raise ConnectionError("no network in tests")
@@ -46,7 +46,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    """What `datasets` logs, at the level of a fresh process."""
+    """Collect the log of `datasets`, at the level of a fresh process."""
     records: list[str] = []
 
     class Keep(logging.Handler):
@@ -152,7 +152,7 @@ def test_an_empty_parquet_file_and_an_empty_folder(tmp_path: Path) -> None:
 
 
 def one_line(path: str) -> str:
-    """The one line with which `path` is refused; it names the path."""
+    """Return the single line that rejects `path`; it must name the path."""
     with pytest.raises(UserError) as caught:
         load_examples(path, "train", None)
     assert "\n" not in str(caught.value)
@@ -199,7 +199,7 @@ def test_unknown_kinds_of_file_and_wrong_encodings_are_named(tmp_path: Path) -> 
 
 
 def released(number: int, gap: int) -> dict[str, Any]:
-    """A row of the released dataset; the two replies differ by `gap` in every principle."""
+    """Return a row of the released dataset, whose two replies differ by `gap` in every principle."""
     row: dict[str, Any] = {
         "ID": f"q{number // 2}",
         "prefID": number,
@@ -248,7 +248,7 @@ def test_what_datasets_makes_of_private_files_is_private(tmp_path: Path) -> None
     cache = tmp_path / "cache"
     assert len(load_examples(str(folder), "train", None)) == len(ROWS)
     (shared,) = {path.stat().st_mode & 0o777 for path in cache.rglob("*.arrow")}
-    assert shared & 0o044, "as the umask has it"
+    assert shared & 0o044, "as the umask says"
     write_jsonl(folder / "train.jsonl", ROWS[:3])
     (folder / "train.jsonl").chmod(0o600)
     assert len(load_examples(str(folder), "train", None)) == 3
@@ -259,7 +259,7 @@ def test_what_datasets_makes_of_private_files_is_private(tmp_path: Path) -> None
 
 
 def test_folders_of_the_same_name_and_card_are_not_mixed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` by itself gives the rows of the first for both, and the old ones of a folder that has changed."""
+    """`datasets` by itself would give the first folder's rows for both, and old rows for a changed folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
     def written(place: str, text: str) -> str:

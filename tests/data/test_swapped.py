@@ -1,4 +1,4 @@
-"""Swapped pairs: a chosen reply against one that was chosen for another client of the topic."""
+"""Swapped pairs: a chosen reply against a reply chosen for another client of the topic."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.support.preferences import example, random_pairs
 
 
 def clients(count: int) -> list[Example]:
-    """Two pairs a client, with one chosen reply; topics in turn. The last client shares a reply with the first."""
+    """Return two pairs per client with one chosen reply, topics in turn; the last client shares a reply with the first."""
     rows = []
     for number in range(count):
         for side in range(2):
@@ -38,7 +38,7 @@ def test_opponents_are_chosen_replies_of_other_clients_of_the_topic() -> None:
     for_reply = {row.replies[0]: row.prompt[0]["content"] for row in rows}
     made = added(rows, 2.0)
     assert len(made) == 80
-    assert len({(new.prompt[0]["content"], *new.replies) for new in made}) == 80  # none twice
+    assert len({(new.prompt[0]["content"], *new.replies) for new in made}) == 80  # no pair twice
     for new in made:
         prompt, (chosen, rejected) = new.prompt[0]["content"], new.replies
         other = for_reply[rejected]
@@ -64,9 +64,9 @@ def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
 
 
 def test_too_few_clients_are_refused() -> None:
-    with pytest.raises(UserError, match=r"data.swapped=1: asks for 2 pairs, and .* make 0: lower it, or add rows"):
+    with pytest.raises(UserError, match=r"data.swapped=1: needs 2 pairs, but .* give only 0: lower it, or add rows"):
         added([example(0, "A.", "Good.", "Bad."), example(1, "B.", "Better.", "Bad.")], 1.0)
-    with pytest.raises(UserError, match=r"data.swapped=5: asks for 20 pairs, and .* make 12"):
+    with pytest.raises(UserError, match=r"data.swapped=5: needs 20 pairs, but .* give only 12"):
         added(random_pairs(4), 5)
 
 

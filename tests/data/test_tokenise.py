@@ -1,4 +1,4 @@
-"""Chat templates of the families we train: what is a prompt, where a reply ends, and what is refused."""
+"""Chat templates of the supported model families: extent of the prompt, end of the reply, and rejected templates."""
 
 import datetime
 from typing import Any
@@ -49,7 +49,7 @@ MISTRAL = (
 
 
 def tokenizer(template: str | None, bos: str | None = "<s>", eos: str = "</s>", adds_bos: bool = False) -> Any:
-    """A tokenizer of bytes and special tokens; with `adds_bos` it puts BOS before plain text, as Llama's does."""
+    """Return a tokenizer of bytes and special tokens; with `adds_bos` it adds BOS to plain text, as Llama's does."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE({token: index for index, token in enumerate([*SPECIAL, *alphabet])}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -82,7 +82,7 @@ def text_of(chat: ChatFormat, ids: np.ndarray) -> str:
 
 
 FAMILIES: dict[str, tuple[dict[str, Any], str, str]] = {
-    # name: how to make it, the prompt's beginning, the end of a reply
+    # name: constructor, beginning of the prompt, end of a reply
     "llama3": ({"template": DATE_STRING, "adds_bos": True, "eos": "<|eot|>"}, "<s><|header|>system", "<|eot|>"),
     "mistral": ({"template": MISTRAL, "adds_bos": True}, "<s>[INST] ", "</s>"),
     "chatml": ({"template": CHATML, "bos": None, "eos": "<|im_end|>"}, "<|im_start|>user\n", "<|im_end|>"),
@@ -138,7 +138,7 @@ def test_many_rows_are_as_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
         assert [c.ids.tolist() for c in first.completions] == [c.ids.tolist() for c in second.completions]
 
 
-# -- templates that are refused
+# -- rejected templates
 
 
 def doubled(template: str) -> str:
@@ -222,7 +222,7 @@ def test_rendering_on_two_dates_is_equal(template: str, args: dict[str, Any], mo
         messages: list[Message] = [{"role": "user", "content": "I can't sleep."}]
         plain.append(chat.tokenizer.apply_chat_template(messages, tokenize=False))
         groups.append(pair(chat))
-    assert plain[0] != plain[1]  # without us, the date would be today's
+    assert plain[0] != plain[1]  # plain rendering uses today's date
     assert "02 Jan 2024" in plain[0]
     assert groups[0].prompt_text == groups[1].prompt_text
     assert groups[0].prompt_ids.tolist() == groups[1].prompt_ids.tolist()
@@ -236,7 +236,7 @@ LONG, LONGER = "a" * 60, "a" * 80
 
 
 def lengths(max_length: int, too_long: str = "drop", **options: Any) -> tuple[list[Group], list[str]]:
-    """Groups of four rows: a short one, one with long replies, one whose replies begin alike, one with a long prompt."""
+    """Return groups of four rows: short, with long replies, with replies that begin alike, with a long prompt."""
     said: list[str] = []
     data = [
         example("b", "c", number=1),
@@ -270,10 +270,10 @@ def test_rows_too_long_are_shortened_and_counted() -> None:
     assert [group.id for group in groups] == ["q1", "q2"]
     long, short = groups[1].completions
     assert len(groups[1].prompt_ids) + len(long.ids) == 70
-    assert long.ids[-1] != short.ids[-1]  # its end token is gone, the other's is not
+    assert long.ids[-1] != short.ids[-1]  # only the long reply has lost its end token
     assert sorted(said) == [
         "1 rows dropped (prompt too long)",
-        "1 rows dropped (the same once shortened)",
+        "1 rows dropped (their replies are the same once shortened)",
         "1 rows shortened to max_length",
     ]
 
@@ -298,12 +298,12 @@ def test_demonstrations_take_the_first_reply_once() -> None:
         ("q3", ["perhaps"]),
         ("q4", ["yes"]),
     ]
-    assert said == ["1 rows dropped (their prompt and reply came before)"]
+    assert said == ["1 rows dropped (their prompt and reply repeat an earlier row)"]
     assert len(tokenise(data, chat_of(MISTRAL), "pairs", 512, report=said.append)) == 4
 
 
 def test_a_pair_needs_two_replies() -> None:
-    with pytest.raises(UserError, match=r"^rows.jsonl row 1: has one reply and no pair; use algo=sft"):
+    with pytest.raises(UserError, match=r"^rows.jsonl row 1: has only one reply, not a pair; use algo=sft"):
         tokenise([example("yes")], chat_of(MISTRAL), "pairs", 512)
 
 

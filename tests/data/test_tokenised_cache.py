@@ -1,4 +1,4 @@
-"""Tokenised data from the cache are those that were tokenised, for as long as nothing changes that decides them."""
+"""Cached tokenised data equal freshly tokenised data, as long as nothing that affects them changes."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def entries(home: Path) -> list[Path]:
 
 
 def plain(groups: list[Group]) -> list[Any]:
-    """Everything in the groups, with types, in a form that can be compared."""
+    """Return everything in the groups, with types, in a comparable form."""
 
     def value(item: Any) -> Any:
         return (str(item.dtype), item.tolist()) if isinstance(item, np.ndarray) else (type(item).__name__, item)
@@ -98,7 +98,7 @@ def test_groups_of_any_form_come_back() -> None:
     assert plain(unflatten(flatten(groups))) == plain(groups)
     assert unflatten(flatten([])) == []
     again = unflatten(flatten(groups))
-    assert again[0].prompt_ids is again[1].prompt_ids, "a prompt is kept once"
+    assert again[0].prompt_ids is again[1].prompt_ids, "each prompt is stored once"
 
 
 CHANGES = [
@@ -132,12 +132,12 @@ def test_every_change_of_what_decides_the_tokens_makes_a_new_entry(home: Path) -
     assert len(entries(home)) == count
     assert_same(make(home), made[0])
     make(home, "eval.limit=1", "seed=9", "algo.beta=0.5", "data.name=other")
-    assert len(entries(home)) == count, "what decides nothing makes no entry"
+    assert len(entries(home)) == count, "a setting without effect makes no new entry"
 
 
 def test_changed_source_files_are_noticed(home: Path) -> None:
     first = make(home)
-    write_jsonl(home / "data.jsonl", rows(reply="Since why?"))  # as many bytes
+    write_jsonl(home / "data.jsonl", rows(reply="Since why?"))  # the same number of bytes
     changed = make(home)
     assert changed[0].fingerprint() != first[0].fingerprint()
     write_jsonl(home / "data.jsonl", rows())
@@ -188,7 +188,7 @@ def test_of_many_at_once_one_tokenises_and_the_others_wait(home: Path) -> None:
         process.join()
     assert outcomes.count("tokenised") == 1
     assert len({json.dumps(outcome) for outcome in outcomes if outcome != "tokenised"}) == 1
-    assert len(entries(home)) == 1, "and no lock stays"
+    assert len(entries(home)) == 1, "no lock remains"
 
 
 def die_writing(home: Path, place: str) -> None:
@@ -212,7 +212,7 @@ def test_a_killed_writer_is_no_hindrance(place: str, home: Path) -> None:
     assert len([path for path in entries(home) if path.suffix == ".groups"]) == 1
 
 
-# -- files that are not as they should be
+# -- damaged and foreign files
 
 
 def test_a_damaged_entry_is_said_and_made_again(home: Path) -> None:
@@ -235,14 +235,14 @@ def test_a_foreign_file_is_left_alone(home: Path) -> None:
     whole = entry.read_bytes()
     entry.write_bytes(b"my own notes")
     again, said = make(home)
-    assert said == [f"{entry}: cannot be used (it is none of our files); tokenising without it", *miss[1]]
+    assert said == [f"{entry}: cannot be used (it is not a file of this cache); tokenising without it", *miss[1]]
     assert_same((again, miss[1]), miss)
     assert entry.read_bytes() == b"my own notes"
     make(home, "max_length=512")
     (other,) = (path for path in entries(home) if path != entry)
     entry.write_bytes(whole)
     other.write_bytes(whole)
-    assert "none of our files" in make(home, "max_length=512")[1][0], "whole, but of other data"
+    assert "not a file of this cache" in make(home, "max_length=512")[1][0], "complete, but of other data"
 
 
 def test_a_cache_that_cannot_be_used_is_done_without(home: Path) -> None:

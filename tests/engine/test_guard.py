@@ -90,7 +90,7 @@ def test_a_page_of_samples() -> None:
 
 # -- through the loop
 
-BASE = ["algo=rloo", "algo.samples=2", "data.limit=200", "eval.limit=4", "max_steps=6", "max_length=600"]
+BASE = ["algo=rloo", "reward=tiny", "algo.samples=2", "data.limit=200", "eval.limit=4", "max_steps=6", "max_length=600"]
 BASE += ["global_batch_size=4", "rollout.max_tokens=12", "eval.every=2", "checkpoint.every=2", "algo.lr=1e-2"]
 BASE += ["cluster.threads=1", "guard.unfinished=1", "guard.kl=0.5", "rollout.shown_prompts=1", "tracker=tensorboard"]
 BASE += ["tracker.texts=true"]

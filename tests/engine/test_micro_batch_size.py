@@ -134,7 +134,14 @@ def test_rehearsing_leaves_no_trace(weight_decay: float) -> None:
 _SHARDED = ["zero=3", "cluster.processes=2", "zero.persistence_elements=0"]
 
 
-_PPO = ["algo=ppo", "algo.samples=2", "rollout.max_tokens=200", "algo.critic=policy", "global_batch_size=8"]
+_PPO = [
+    "algo=ppo",
+    "reward=tiny",
+    "algo.samples=2",
+    "rollout.max_tokens=200",
+    "algo.critic=policy",
+    "global_batch_size=8",
+]
 
 
 @pytest.mark.parametrize(

@@ -84,5 +84,5 @@ def test_a_file_of_another_process_is_waited_for(tmp_path: Path) -> None:
     file = tmp_path / "shard"
     threading.Timer(0.5, file.touch).start()
     await_file(file, 20.0)
-    with pytest.raises(FileNotFoundError, match="not seen here"):
+    with pytest.raises(FileNotFoundError, match="cannot see it"):
         await_file(tmp_path / "never", 0.1)

@@ -1,4 +1,4 @@
-"""Other code of figures makes them anew from the tables that are there, and buys nothing."""
+"""Changed code for figures makes only the step of figures due again; nothing is bought."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from tests.support.scripted import completion
 from tests.test_architecture import imports, modules
 
 _OWN = ("psychocounsel.evaluation.", "psychocounsel.metrics.", "psychocounsel.counsel.")
-# They lie below those rooms, and compute nothing that figures show.
+# Modules below those rooms that compute nothing for the figures.
 _NOT_FIGURES = {
     "base",
     "stepped",
@@ -36,7 +36,7 @@ _NOT_FIGURES |= {"verdict_rows", "rubric_folder", "rubric_text", "judging", "str
 
 @pytest.fixture
 def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the package whose files the plan looks at."""
+    """Return a copy of the package, whose files the plan hashes."""
     copy = tmp_path / "code"
     for room in ("evaluation", "metrics", "counsel"):
         shutil.copytree(PACKAGE / room, copy / room, ignore=shutil.ignore_patterns("__pycache__", "*.yaml"))
@@ -72,13 +72,13 @@ def test_other_code_makes_the_statistics_anew_and_buys_nothing(tmp_path: Path, c
         assert due() == ["statistics"]
         said.clear()
         run_steps(WinRate.course, made, lambda step: None)
-    assert "statistics: made anew, because psychocounsel's code changed; bought answers are kept" in said
+    assert "statistics: made again, because psychocounsel's code changed; bought answers are kept" in said
     assert due() == [] and len(asked.payloads) == 2 * len(PROMPTS) and read_json(files.figures) == before
 
 
 @pytest.mark.parametrize("evaluation", [WinRate, HealthEvaluation, External])
 def test_what_computes_figures_is_named(evaluation: type[SteppedEvaluation]) -> None:
-    """Every module that a step of figures imports, directly or not, below the rooms that compute."""
+    """`Course.code` covers every module that a step of figures imports, directly or indirectly, within the rooms that compute."""
     for step, patterns in evaluation.course.code.items():
         named = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
         ahead, seen = [evaluation.course.modules[step]], set[str]()

@@ -1,4 +1,4 @@
-"""An evaluation and a judge from a user's own folder: one Python file and one YAML file each."""
+"""An evaluation and a judge in a user's own folder work with one Python file and one YAML file each."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Metrics of rewards against scikit-learn and a loop over the bins; the bootstrap over prompts against theory."""
+"""Metrics of rewards against scikit-learn and a loop over bins; the bootstrap over prompts against theory."""
 
 import math
 import random
@@ -34,12 +34,12 @@ every_case = pytest.mark.parametrize("margins", MARGINS.values(), ids=MARGINS)
 
 
 def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Margins and labels of (chosen, rejected) and then of (rejected, chosen)."""
+    """Return margins and labels of (chosen, rejected), then of (rejected, chosen)."""
     return np.concatenate([margins, -margins]), np.repeat([1, 0], len(margins))
 
 
 def ece_by_loop(margins: np.ndarray) -> float:
-    """Share of each bin times the difference of its mean label and mean prediction."""
+    """Return the sum over bins of each bin's share times the gap between its mean label and mean prediction."""
     predictions = [(p, label) for m in margins for p, label in ((expit(m), 1), (expit(-m), 0))]
     total = 0.0
     for k in range(10):
@@ -55,8 +55,8 @@ def test_metrics_are_those_of_scikit_learn(margins: np.ndarray) -> None:
     scores, labels = both_orders(margins)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
         got = {metric.__name__: metric(margins) for metric in METRICS}
-    ranks = np.unique(scores, return_inverse=True)[1]  # scikit-learn takes no infinite scores
-    if len(np.unique(expit(scores))) == ranks.max() + 1:  # predictions tell the margins apart
+    ranks = np.unique(scores, return_inverse=True)[1]  # scikit-learn rejects infinite scores
+    if len(np.unique(expit(scores))) == ranks.max() + 1:  # different margins have different predictions
         assert got["auc"] == pytest.approx(roc_auc_score(labels, expit(scores)), abs=1e-14)
     assert got["accuracy"] == pytest.approx(accuracy_score(labels, scores > 0), abs=1e-14)
     assert got["auc"] == pytest.approx(roc_auc_score(labels, ranks), abs=1e-14)
@@ -85,7 +85,7 @@ def test_auc_tells_margins_apart_whose_predictions_round_to_one() -> None:
         ([1000.0], (1.0, 1.0, 0.0, 0.0)),
         ([-1000.0], (0.0, 0.0, 1.0, 1.0)),
         ([1000.0, 0.0], (0.75, 7 / 8, 0.0, 0.125)),
-        ([math.log(4), -math.log(4)], (0.5, 0.5, 0.3, 0.34)),  # 0.8 and 0.2 lie on edges of bins
+        ([math.log(4), -math.log(4)], (0.5, 0.5, 0.3, 0.34)),  # 0.8 and 0.2 lie on bin edges
     ],
 )
 def test_metrics_worked_out_by_hand(margins: list[float], expected: tuple[float, ...]) -> None:
@@ -174,7 +174,9 @@ def test_equal_rows_of_a_cluster_count_as_one() -> None:
     values = np.repeat(np.random.default_rng(6).normal(0, 1, 100), 4)
     low, high = bootstrap(mean_of(values), [row // 4 for row in range(400)])
     naive_low, naive_high = bootstrap(mean_of(values), range(400))
-    assert (high - low) / (naive_high - naive_low) == pytest.approx(2, rel=0.15), "the root of four rows a cluster"
+    assert (high - low) / (naive_high - naive_low) == pytest.approx(2, rel=0.15), (
+        "the square root of four rows per cluster"
+    )
     assert (low, high) == pytest.approx(bootstrap(mean_of(values[::4]), range(100)), abs=1e-12)
 
 

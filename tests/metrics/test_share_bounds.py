@@ -1,4 +1,4 @@
-"""Bounds of shares against brute force: the likelihood maximised on a grid, exact coverage over all sums, closed forms."""
+"""Bounds of shares against brute force: likelihood maximised on a grid, exact coverage over all sums, closed forms."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_bounds_without_a_case_and_between_whole_counts() -> None:
 
 
 def _by_likelihood(worse: float, better: float, items: int, level: float) -> float:
-    """The upper bound where the constrained maximum of the likelihood is searched for numerically."""
+    """Return the upper bound by a numerical search of the constrained maximum of the likelihood."""
 
     def score(difference: float) -> float:
         def loss(share: float) -> float:
@@ -66,7 +66,7 @@ def test_the_bound_of_a_difference_is_where_the_score_reaches_the_quantile(
 
 @pytest.mark.parametrize(("items", "level"), [(10, 0.95), (301, 0.95), (301, 0.975)])
 def test_without_a_difference_the_bound_is_not_zero(items: int, level: float) -> None:
-    """The larger one of the score bound and the exact one: the second at 95 %, the first at 301 pairs and 97.5 %."""
+    """The bound is the larger of the score bound and the exact one: the second at 95 %, the first at 301 pairs and 97.5 %."""
     squared = norm.ppf(level) ** 2
     wanted = max(squared / (items + squared), 1 - (1 - level) ** (1 / items))
     assert difference_upper(0, 0, items, level) == pytest.approx(wanted)
@@ -75,7 +75,7 @@ def test_without_a_difference_the_bound_is_not_zero(items: int, level: float) ->
 
 @pytest.mark.parametrize("items", [40, 52])
 def test_the_bound_of_a_difference_keeps_its_level(items: int) -> None:
-    """All tables of so many pairs; the score bound alone misses by up to 2 points where nobody is better (Tango 1998)."""
+    """Covers all tables of this size; the score bound alone misses by up to 2 points if neither side is better (Tango 1998)."""
     missed = []
     tables = [(w, b) for w in range(items + 1) for b in range(items + 1 - w)]
     bounds = {table: difference_upper(*table, items) for table in tables if sum(table) <= 30}
@@ -85,14 +85,16 @@ def test_the_bound_of_a_difference_keeps_its_level(items: int) -> None:
             if bound < first - second:
                 weight += binom.pmf(worse, items, first) * binom.pmf(better, items - worse, second / (1 - first))
         missed.append((second > first, weight))
-    assert max(weight for below, weight in missed if not below) < 0.053  # what a margin above the base needs
+    assert (
+        max(weight for below, weight in missed if not below) < 0.053
+    )  # a margin above 0 only needs differences of 0 or more
     assert max(weight for _, weight in missed) < 0.06
 
 
 @pytest.mark.parametrize("values", [(0, 0.5, 1), (0, 0.25, 0.5), (0, 0.5), (0, 1), (0.25, 0.5, 1), (0, 0.75, 1)])
 @pytest.mark.parametrize("cases", [10, 40])
 def test_the_bound_of_a_rate_keeps_its_level_for_means_of_clusters(values: tuple[float, ...], cases: int) -> None:
-    """Exact: the distribution of the sum is the n-fold convolution of that of a cluster's value, on steps of 0.25."""
+    """Coverage is exact: the distribution of the sum is the n-fold convolution of a cluster's, on steps of 0.25."""
     rng, steps = np.random.default_rng(0), 4
     bounds = np.array([upper_bound(total / steps, cases) for total in range(steps * cases + 1)])
     grid = [rng.dirichlet(np.full(len(values), scale)) for scale in (0.1, 0.5, 2) for _ in range(12)]

@@ -1,4 +1,4 @@
-"""Intervals of means by sums of clusters against the general bootstrap, and against exact binomial ones."""
+"""Intervals of means from sums of clusters, against the general bootstrap and exact binomial intervals."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_they_agree_with_the_bootstrap_of_rows() -> None:
 
 
 def test_a_share_of_all_or_none_is_not_certain() -> None:
-    """Every resample of 12 wins is 12 wins."""
+    """Every resample of 12 wins has 12 wins, so the bootstrap alone would give a certain interval."""
     clusters = np.repeat(np.arange(12), 3)
     values = np.stack([np.ones(36), np.zeros(36)], 1)
     expected = [binomtest(count, 12).proportion_ci(method="exact") for count in (12, 0)]

@@ -77,7 +77,7 @@ def test_both_reward_models_prefer_the_replies_of_the_policy_after_dpo() -> None
 
 def written(path: str) -> list[Group]:
     """Two replies of a policy to each held-out prompt of the sample, of 96 tokens at most."""
-    config: Any = check(compose(["algo=online_dpo", f"model.path={path}"]))
+    config: Any = check(compose(["algo=online_dpo", "reward=tiny", f"model.path={path}"]))
     tokenizer, chat = load_chat_format(config.model)
     prompts = build_dataset(config, chat, "prompts", lambda _: None).held_out
     policy = Policy(load_causal_lm(config.model, torch.float32, None), path)

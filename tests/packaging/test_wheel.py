@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import pytest
 
 from psychocounsel.data.sample_rows import sample_files
 from psychocounsel.storage.files import read_json
+from tests.support.doc_blocks import RUN
+from tests.support.doc_runs import marked, run_marked
 from tests.support.harness import ROOT, TINY, cli
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder that holds only the unpacked wheel, built from the repository's files."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the wheel, built from the repository's files."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "tests", ".mypy_cache", ".ruff_cache")
@@ -34,11 +37,59 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         str(source),
     ]
     subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = folder.glob("psychocounsel-*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site")
     shutil.rmtree(source)
-    return folder / "site"
+    (found,) = folder.glob("psychocounsel-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path) -> Path:
+    """A folder with nothing but the unpacked wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(wheel.parent / "site")
+    return wheel.parent / "site"
+
+
+@pytest.fixture(scope="module")
+def fresh_python(wheel: Path) -> Path:
+    """The interpreter of a new environment with the wheel; what it depends on is found in the environment of the tests."""
+    folder = wheel.parent / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    python, below = folder / "bin" / "python", sysconfig.get_path("purelib")
+    where = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (Path(where.stdout.strip()) / "below.pth").write_text(f"import site; site.addsitedir({below!r})\n")
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
+    subprocess.run([*install, "--ignore-installed"], check=True, capture_output=True)
+    return python
+
+
+@pytest.mark.slow
+def test_wheel_in_a_fresh_environment_runs_the_tutorial(fresh_python: Path, tmp_path: Path) -> None:
+    page = ROOT / "docs" / "tutorial.md"
+    assert marked(page), f"no block of {page.name} is marked with {RUN}"
+    environment = {"PYTHONPATH": "", "PSYCHOCOUNSEL_CACHE": str(tmp_path / "cache")}
+    run_marked(page, tmp_path, fresh_python, **environment)
+    where = [str(fresh_python), "-c", "import psychocounsel; print(psychocounsel.__file__)"]
+    found = subprocess.run(
+        where, cwd=tmp_path, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.startswith(str(fresh_python.parents[1]))
 
 
 @pytest.mark.slow

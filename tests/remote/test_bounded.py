@@ -1,4 +1,4 @@
-"""A server's answer is bounded in size and time: what streams or drips for ever is cut off, over real sockets."""
+"""Bounds on the size and time of a server's answer, over real sockets: endless streams and slow drips are cut off."""
 
 import contextlib
 import socket
@@ -22,7 +22,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
 @contextlib.contextmanager
 def talking(talk: Talk) -> Iterator[str]:
-    """The address of a server that says `talk` to each request and then ends the connection."""
+    """Yield the address of a server that sends `talk` to each request and then closes the connection."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
@@ -43,7 +43,7 @@ def talking(talk: Talk) -> Iterator[str]:
 
 
 def ended(address: str, timeout_seconds: float = 30.0) -> str:
-    """The one line that a request to the server ends with."""
+    """Return the one-line error of a request to the server."""
     client = Client([address], "reward", retries=0, timeout_seconds=timeout_seconds)
     with pytest.raises(UserError) as caught:
         list(client.answers("/score", [{"number": 1}], lambda answer, payload: answer))
@@ -63,9 +63,9 @@ def test_an_endless_answer_is_cut_off(status: bytes) -> None:
 
     with talking(stream) as address:
         line = ended(address)
-        assert f"{address}/score answers with more than 64 MiB, the most that is read" in line
+        assert f"{address}/score answers with more than 64 MiB, the limit" in line
         time.sleep(0.1)
-        assert LONGEST_ANSWER <= sent[0] < 1.5 * LONGEST_ANSWER  # what was on its way
+        assert LONGEST_ANSWER <= sent[0] < 1.5 * LONGEST_ANSWER  # includes bytes in transit
 
 
 def test_an_answer_that_unpacks_to_any_size_is_not_unpacked() -> None:
@@ -100,7 +100,7 @@ def test_an_answer_in_drops_ends_in_time(part: str) -> None:
 
 
 def test_a_silence_is_bounded_where_a_server_says_that_it_goes_on() -> None:
-    """An answer that takes three times the time-out is read if there is a space now and then, and else not."""
+    """An answer that takes three times the time-out is read only if the server sends a space now and then."""
 
     def answers(spaces: bool) -> Talk:
         def talk(connection: socket.socket) -> None:
@@ -110,7 +110,7 @@ def test_a_silence_is_bounded_where_a_server_says_that_it_goes_on() -> None:
                 connection.sendall(b" " * spaces)
             connection.sendall(b"[1]")
             connection.shutdown(socket.SHUT_WR)
-            while connection.recv(1 << 16):  # what is not read resets the connection, and the answer with it
+            while connection.recv(1 << 16):  # unread bytes would reset the connection and lose the answer
                 pass
 
         return talk
@@ -158,6 +158,6 @@ def test_an_answer_of_another_form_is_one_line(answer: bytes) -> None:
 
     with talking(other) as address:
         client = Client([address], "reward")
-        with pytest.raises(UserError, match=f"{address}/score: its answer cannot be used: it is of another form"):
+        with pytest.raises(UserError, match=f"{address}/score: its answer cannot be used: it has an unexpected form"):
             list(client.answers("/score", [{}], lambda answer, payload: answer["rewards"][0]))
         client.close()

@@ -1,4 +1,4 @@
-"""The HTTP client against servers that fail in every way, over real sockets."""
+"""HTTP client against servers that fail in every way, over real sockets."""
 
 import json
 import time
@@ -29,7 +29,7 @@ def ask(client: Client, count: int) -> list[int]:
 
 
 def refusal(*addresses: str, count: int = 1, **settings: Any) -> str:
-    """The one line that a client ends with."""
+    """Return the one-line error that the client raises."""
     settings = {"retries": 1, "timeout_seconds": 0.5, **settings}
     with pytest.raises(UserError) as caught:
         ask(Client(addresses, "reward", **settings), count)
@@ -50,7 +50,7 @@ def test_answers_come_in_order_from_all_servers_and_no_more_at_once_than_allowed
         client = Client([first.address, second.address + "/"], "reward", concurrency=4)
         assert ask(client, 24) == [2 * number for number in range(24)]
         assert sorted(numbers(first.asked) + numbers(second.asked)) == list(range(24))
-        assert min(len(first.asked), len(second.asked)) >= 6, "both have their share"
+        assert min(len(first.asked), len(second.asked)) >= 6, "both servers get requests"
         assert {path for path, _ in first.asked + second.asked} == {"/double"}
         assert first.busiest <= 2 and second.busiest <= 2
         assert client.sent == 24
@@ -138,7 +138,7 @@ def test_an_address_that_fails_is_left_out_and_others_take_its_requests(
         assert ask(client, 6) == [0, 2, 4, 6, 8, 10]
         assert sorted(numbers(server.asked)) == list(range(6))
         said = capsys.readouterr().err.splitlines()
-        assert len(said) == 1 and f"{dead_address} is left out (connection refused)" in said[0]
+        assert len(said) == 1 and f"{dead_address} is skipped for now (connection refused)" in said[0]
     line = refusal(dead_address, server.address)
     assert f"{dead_address}: connection refused" in line and f"{server.address}: connection refused" in line
 
@@ -149,7 +149,7 @@ def test_a_server_that_hangs_holds_nothing_up_for_long() -> None:
         started = time.monotonic()
         assert ask(client, 8) == [2 * number for number in range(8)]
         assert time.monotonic() - started < 10
-        assert 0 < len(hangs.asked) <= 3 * 4, "three attempts of each request that it was given"
+        assert 0 < len(hangs.asked) <= 3 * 4, "three attempts for each of its requests"
 
 
 def test_a_server_that_dies_midway_loses_nothing_and_little_is_asked_twice() -> None:
@@ -194,11 +194,11 @@ def test_the_budget_counts_every_request_that_is_sent() -> None:
     ("addresses", "said"),
     [
         ([], "reward.addresses is empty"),
-        (["localhost:8000"], "localhost:8000 is no address of a server"),
-        (["http://host:port"], "no address of a server"),
+        (["localhost:8000"], "localhost:8000 is not a server address"),
+        (["http://host:port"], "not a server address"),
         (["http://alice:secret@host:1"], "address 1 may hold a secret"),
         (["ftp://alice:secret@host"], "address 1 may hold a secret"),
-        (["http://host:1", "http://host:1"], "stands there twice"),
+        (["http://host:1", "http://host:1"], "is listed twice"),
     ],
 )
 def test_wrong_addresses_are_refused(addresses: list[str], said: str) -> None:

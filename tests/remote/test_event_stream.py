@@ -1,4 +1,4 @@
-"""Server-sent events, however their bytes are cut into pieces."""
+"""Server-sent events are parsed alike, however their bytes are cut into pieces."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def test_an_event_is_given_when_its_blank_line_has_come() -> None:
 
     events = events_of(pieces())  # type: ignore[arg-type]
     assert next(events) == 1 and len(came) == 2
-    assert list(events) == [2], "the last one needs no blank line"
+    assert list(events) == [2], "the last event needs no blank line"
 
 
 def test_data_that_are_no_json() -> None:

@@ -1,4 +1,4 @@
-"""Commits of the hub: where configurations are pinned to them, and that the cache gives just these."""
+"""Commits of the hub: configurations are pinned to them, and the cache serves exactly these."""
 
 import shutil
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ DATA = "datasets/acme/pairs"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A running hub that huggingface_hub asks in this process, with an empty cache."""
+    """Yield a running fake hub that huggingface_hub uses in this process, with an empty cache."""
     from datasets import config as datasets_config
 
     running = Hub(tmp_path / "hub")
@@ -79,7 +79,7 @@ def test_every_place_of_a_configuration_is_pinned_where_it_asks_for_no_commit(tm
 
 
 def test_offline_a_dataset_is_that_of_its_commit_or_refused(hub: Hub) -> None:
-    """By name alone, `datasets` would take whatever it loaded last."""
+    """By name alone, `datasets` would load whichever commit it loaded last."""
     commits: dict[str | None, str] = {}
     texts = {"v0": "I can't sleep.", "v1": "I wake up at four.", None: "I am tired."}
     for name, text in texts.items():

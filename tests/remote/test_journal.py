@@ -1,4 +1,4 @@
-"""Nothing that was answered is asked again, whatever happens to the process that asked: real sockets, real kills."""
+"""Answered requests are never sent again, whatever happens to the process: real sockets, real kills."""
 
 import json
 import os
@@ -26,14 +26,14 @@ def test_what_is_in_the_journal_is_not_asked_again(tmp_path: Path) -> None:
         assert ask(Client([server.address], "judge", journal=tmp_path), 5) == [0, 2, 4, 6, 8]
         assert ask(Client([server.address], "judge", journal=tmp_path), 7) == [0, 2, 4, 6, 8, 10, 12]
         assert sorted(numbers(server.asked)) == list(range(7))
-        assert len(list(tmp_path.glob("*.jsonl"))) == 2, "each client writes a file of its own"
+        assert len(list(tmp_path.glob("*.jsonl"))) == 2, "each client writes its own file"
         same = Client([server.address], "judge", journal=tmp_path / "new")
         assert list(same.answers("/double", [{"number": 1}] * 4, read)) == [2] * 4
-        assert len(server.asked) == 8, "equal requests are one"
+        assert len(server.asked) == 8, "equal requests are sent once"
     with serving(lambda payload, number: {"other": 1}) as server:
         with pytest.raises(UserError):
             ask(Client([server.address], "judge", journal=tmp_path / "bad"), 1)
-        assert not list((tmp_path / "bad").iterdir()), "an answer that cannot be used is not kept"
+        assert not list((tmp_path / "bad").iterdir()), "an invalid answer is not stored"
 
 
 def test_keys_are_of_the_content_and_not_of_its_order() -> None:
@@ -86,4 +86,4 @@ def test_a_killed_process_goes_on_with_what_is_missing(tmp_path: Path) -> None:
         again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
         assert int(again.stdout) == sum(2 * number for number in range(30))
         assert sorted(numbers(server.asked[before:])) == sorted(set(range(30)) - known)
-        assert len(server.asked) <= 30 + 3, "what was under way at the kill, and no more"
+        assert len(server.asked) <= 30 + 3, "only requests in progress at the kill"

@@ -1,4 +1,4 @@
-"""The journal at scale: memory for places alone, and tables merged from it by streaming, measured in processes of their own."""
+"""The journal at scale: memory for places only, and tables merged by streaming, measured in separate processes."""
 
 import hashlib
 import json

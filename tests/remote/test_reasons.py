@@ -1,4 +1,4 @@
-"""What a peer says may quote a text: with confidential data it is not shown."""
+"""A server's message may quote a text; with confidential data it is hidden."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Replies and speeches that spell control tokens are scored as plain text, here and by servers, and asked for as such."""
+"""Replies and speeches that spell control tokens are plain text for local scorers, servers and rollouts."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def test_a_reward_model_reads_the_templates_control_tokens_alone(family: str) ->
 def test_the_scorer_here_tells_forged_turns_from_real_ones() -> None:
     scorer = LocalScorer.load(str(REWARD))
     assert [message["content"] for message in REAL] != [message["content"] for message in FORGED]
-    assert scorer.chat.render(FORGED).text == scorer.chat.render(REAL).text  # one text, but other tokens
+    assert scorer.chat.render(FORGED).text == scorer.chat.render(REAL).text  # the same text, but different tokens
     forged, real = scorer.score([FORGED, REAL])
     (again,) = scorer.score([FORGED])
     assert forged == pytest.approx(again, abs=1e-5)
@@ -93,7 +93,7 @@ def test_rollouts_are_asked_by_token_ids_without_forged_turns(family: str) -> No
     ids = [*chat.tokenizer(forgery(chat), add_special_tokens=False)["input_ids"], chat.end_token()]
     reply = completion(ids, [0.0] * len(ids), chat.tokenizer, [chat.end_token()], 0)
     scored = [*(groups[1].messages or []), {"role": "assistant", "content": reply.text}]
-    (encoded,) = encode_conversations(chat, [scored], None)  # whatever the policy wrote, it wrote one reply
+    (encoded,) = encode_conversations(chat, [scored], None)  # whatever the policy wrote counts as one reply
     (expected,) = encode_conversations(
         chat, [[*(groups[1].messages or []), {"role": "assistant", "content": "Hm."}]], None
     )

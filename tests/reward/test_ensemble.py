@@ -1,4 +1,4 @@
-"""Several reward models as one, and what is refused of rewards by servers and by several before anything starts."""
+"""Ensembles of reward models, and settings of server rewards and ensembles that are rejected before a run starts."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ __all__ = ["mine", "model", "no_proxy"]
 @pytest.mark.parametrize("normalise", [True, False])
 def test_several_reward_models_are_their_mean_or_their_least(combine: str, normalise: bool, model: Model) -> None:
     raw = LocalScorer.load(str(REWARD)).score(CONVERSATIONS)
-    centre = 3 * float(raw.mean())  # so that each of the two is the least for some replies
+    centre = 3 * float(raw.mean())  # so that each member is the minimum for some replies
 
     def shifted(payload: Any, number: int) -> Any:
         return {"rewards": [centre - 2 * score for score in model.openrlhf(payload, number)["rewards"]]}
@@ -45,7 +45,7 @@ def test_several_reward_models_are_their_mean_or_their_least(combine: str, norma
     expected = [getattr(np, combine)([a, b]) for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(rewards, expected, atol=5e-5)
     assert rewards.dtype == np.float32
-    assert (first < second).any() and (second < first).any(), "or the least would show nothing"
+    assert (first < second).any() and (second < first).any(), "otherwise the minimum would prove nothing"
     assert list(scorer.parts) == ["local", "openrlhf_server"]
     np.testing.assert_allclose(scorer.parts["openrlhf_server"], second, atol=5e-5)
 
@@ -102,7 +102,10 @@ WRONG = [
     (["reward=vllm_server", "reward.path=a/b"], "reward.addresses is empty"),
     (["reward=vllm_server", "reward.addresses=[http://a:1]"], "reward.path is not set"),
     (["reward=vllm_server", "reward.path=a/b", "reward.addresses=[localhost:1]"], "localhost:1 is no address"),
-    (["reward=openrlhf_server", "reward.path=a/b", "reward.addresses=[http://a:1]", "reward.route=x"], "begins with /"),
+    (
+        ["reward=openrlhf_server", "reward.path=a/b", "reward.addresses=[http://a:1]", "reward.route=x"],
+        "must begin with /",
+    ),
     (["reward=openrlhf_server", "reward.path=a/b", "reward.addresses=[http://a:1]", "reward.retries=-1"], "at least 0"),
 ]
 

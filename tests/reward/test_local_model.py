@@ -1,4 +1,4 @@
-"""One reward per reply, whoever computes it: our scorer, plain transformers, packed or padded, in either checkpoint format."""
+"""One reward per reply, however it is computed: our scorer, plain transformers, packed or padded, both checkpoint formats."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ CONVERSATIONS: list[list[dict[str, str]]] = [
 
 @pytest.fixture(scope="module")
 def reward_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reward model as we export it, after a few steps of training."""
+    """Return an exported reward model after a few training steps."""
     folder = tmp_path_factory.mktemp("reward")
     settings = ["algo=reward", "max_steps=4", "global_batch_size=8", "data.limit=64", "eval.limit=20", "eval.every=0"]
     cli("train", *settings, "run_dir=run", cwd=folder)
@@ -47,7 +47,7 @@ def reward_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plain_scores(folder: Path, side: str) -> np.ndarray:
-    """As a stranger would: Auto classes, the chat template, padding on one side, one batch."""
+    """Return scores as another project would compute them: Auto classes, chat template, padding on one side, one batch."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.padding_side = side
     model = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -62,7 +62,7 @@ def test_scorer_and_plain_transformers_agree_whatever_the_padding(reward_folder:
     left, right = plain_scores(reward_folder, "left"), plain_scores(reward_folder, "right")
     ours = LocalScorer.load(str(reward_folder)).score(CONVERSATIONS)
     assert ours.shape == (len(CONVERSATIONS),)
-    assert np.ptp(ours) > 0.05  # or equal scores would show nothing
+    assert np.ptp(ours) > 0.05  # otherwise equal scores would prove nothing
     np.testing.assert_allclose(left, ours, atol=2e-5)
     np.testing.assert_allclose(right, ours, atol=2e-5)
 
@@ -84,7 +84,7 @@ def test_packed_equals_separate_sequences(kind: str, attention: str) -> None:
         pytest.skip("capped scores, refused")
     lm = small_lm(kind, rewards=True, pad_token_id=0)
     groups = random_groups(5, completions=3)
-    for group in groups:  # the padding token must not be what a sequence ends with
+    for group in groups:  # no sequence may end with the padding token
         group.prompt_ids[group.prompt_ids == 0] = 1
         for completion in group.completions:
             completion.ids[completion.ids == 0] = 1
@@ -111,7 +111,7 @@ def test_config_keeps_mean_and_std_of_the_held_out_rewards(reward_folder: Path) 
 
 
 def as_openrlhf(source: Path, folder: Path, head: str) -> Path:
-    """The same model as OpenRLHF saves it: no labels, no padding token in the config, its own architecture name."""
+    """Save the model as OpenRLHF does: no labels, no padding token in the config, its own architecture name."""
     shutil.copytree(source, folder)
     config = json.loads((folder / "config.json").read_text())
     for key in ("id2label", "label2id", "pad_token_id", "num_labels"):
@@ -136,7 +136,7 @@ def test_openrlhf_checkpoint_scores_the_same(head: str, reward_folder: Path, tmp
 
 
 def test_openrlhf_reads_the_reward_at_the_last_attended_token(reward_folder: Path, tmp_path: Path) -> None:
-    """Even where padding and end of turn are one token, as in Llama-3 checkpoints: by the attention mask, not by ids."""
+    """This holds even if padding and end of turn are one token (Llama-3): the attention mask decides, not the ids."""
     folder = as_openrlhf(reward_folder, tmp_path / "theirs", "value_head")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.pad_token = tokenizer.eos_token
@@ -146,9 +146,9 @@ def test_openrlhf_reads_the_reward_at_the_last_attended_token(reward_folder: Pat
 
 
 def test_a_template_that_writes_on_after_the_end_token_is_read_as_transformers_does(tmp_path: Path) -> None:
-    """ChatML ends a turn with the token and a newline; there the score is that of the newline."""
+    """ChatML ends a turn with the end token and a newline; the score is read at the newline."""
     tokenizer = AutoTokenizer.from_pretrained(TINY)
-    tokenizer.pad_token = tokenizer.eos_token  # as SmolLM2's; another special token must take its place
+    tokenizer.pad_token = tokenizer.eos_token  # as in SmolLM2; another special token must replace it
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -172,7 +172,7 @@ def test_a_template_that_writes_on_after_the_end_token_is_read_as_transformers_d
 
 
 def test_a_reward_model_is_no_policy(reward_folder: Path, tmp_path: Path) -> None:
-    """Its tied embeddings would do as an output layer."""
+    """Its tied embeddings could silently serve as an output layer."""
     result = cli("train", "debug=fast", f"model.path={reward_folder}", cwd=tmp_path, check_code=2)
     assert "is a reward model, not a language model" in result.stderr
 
@@ -232,7 +232,7 @@ def test_margin_needs_ratings(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("head", [pytest.param("score", marks=pytest.mark.slow), "value_head"])
 def test_reward_training_goes_on_from_a_reward_model(head: str, reward_folder: Path, tmp_path: Path) -> None:
-    """Its head is kept: the first evaluation is that of the model it began with. What is written has our format again."""
+    """The head is kept: the first evaluation equals that of the initial model. The saved model has our format again."""
     folder = reward_folder if head == "score" else as_openrlhf(reward_folder, tmp_path / "theirs", head)
     settings = ["algo=reward", "max_steps=1", "global_batch_size=4", "data.limit=64", "eval.limit=20", "algo.lr=1e-6"]
     cli("train", *settings, f"model.path={folder}", f"run_dir={tmp_path}/run", cwd=ROOT)

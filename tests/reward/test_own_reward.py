@@ -1,4 +1,4 @@
-"""A reward from a user's own folder: scores, parts and scale are used as those of the package; what lacks them is refused."""
+"""A reward from a user's own folder: its scores, parts and scale are used like the package's; incomplete ones are rejected."""
 
 import json
 from pathlib import Path

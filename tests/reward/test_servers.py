@@ -1,4 +1,4 @@
-"""Rewards by servers equal those of the scorer in this process, and whatever is no reward is an error."""
+"""Rewards by servers equal those of the local scorer, and invalid rewards are errors."""
 
 import json
 import os
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 
 class Model:
-    """The shipped reward model as a server of another project would run it: plain transformers, padded on the left."""
+    """The shipped reward model, served as another project would: plain transformers, padded on the left."""
 
     def __init__(self, folder: Path = REWARD) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
@@ -73,7 +73,7 @@ def local() -> np.ndarray:
 
 
 def settled(*overrides: str, name: str = "evaluate") -> DictConfig:
-    """The checked configuration, as a command makes it."""
+    """Return the checked configuration, as a command makes it."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
         resolve_rewards(composed, load_preset)
@@ -112,7 +112,7 @@ def test_a_server_that_adds_bos_itself_is_sent_none(model: Model, local: np.ndar
         rewards = open_scorer(*served("openrlhf", server), "reward.send_bos=false").score(CONVERSATIONS)
         np.testing.assert_allclose(rewards, local, atol=2e-5)
         doubled = open_scorer(*served("openrlhf", server)).score(CONVERSATIONS)
-        assert np.abs(doubled - local).max() > 1e-3, "or this would show nothing"
+        assert np.abs(doubled - local).max() > 1e-3, "otherwise this would prove nothing"
 
 
 def test_normalised_as_in_this_process(model: Model, local: np.ndarray) -> None:
@@ -126,7 +126,7 @@ def test_normalised_as_in_this_process(model: Model, local: np.ndarray) -> None:
 
 @pytest.mark.parametrize("openrlhf", [True, False])
 def test_text_ends_where_the_model_is_read(openrlhf: bool, tmp_path: Path) -> None:
-    """After the end-of-turn token some templates write a newline, which OpenRLHF's models do not read."""
+    """Some templates write a newline after the end-of-turn token, which OpenRLHF's models do not read."""
     folder = Path(shutil.copytree(REWARD, tmp_path / "reward"))
     template = (folder / "chat_template.jinja").read_text().replace("'<|end|>'", "'<|end|>\\n'")
     (folder / "chat_template.jinja").write_text(template)
@@ -141,20 +141,20 @@ def test_text_ends_where_the_model_is_read(openrlhf: bool, tmp_path: Path) -> No
 OPENRLHF = [
     (lambda rewards: {"rewards": rewards[1:]}, "0 rewards for 1 conversations"),
     (lambda rewards: {"rewards": [*rewards, 0.5]}, "2 rewards for 1 conversations"),
-    (lambda rewards: {"rewards": [float("nan")]}, "a reward of nan"),
-    (lambda rewards: {"rewards": [float("-inf")]}, "a reward of -inf"),
-    (lambda rewards: {"rewards": [None]}, "a reward that is no number but NoneType"),
-    (lambda rewards: {"rewards": ["0.5"]}, "a reward that is no number but str"),
-    (lambda rewards: {"rewards": [True]}, "a reward that is no number but bool"),
+    (lambda rewards: {"rewards": [float("nan")]}, "a reward is nan"),
+    (lambda rewards: {"rewards": [float("-inf")]}, "a reward is -inf"),
+    (lambda rewards: {"rewards": [None]}, "a reward is not a number but NoneType"),
+    (lambda rewards: {"rewards": ["0.5"]}, "a reward is not a number but str"),
+    (lambda rewards: {"rewards": [True]}, "a reward is not a number but bool"),
     (lambda rewards: {"rewards": 0.5}, "it has no list of rewards"),
     (lambda rewards: [0.5], "it has no list of rewards"),
     (lambda rewards: Reply(body=b"not json"), "something other than JSON"),
 ]
 VLLM = [
-    (lambda rewards: {"data": [{"index": 0, "probs": [0.1, 0.9]}]}, "a model with 2 labels"),
-    (lambda rewards: {"data": [{"index": 0, "probs": [float("nan")]}]}, "a reward of nan"),
+    (lambda rewards: {"data": [{"index": 0, "probs": [0.1, 0.9]}]}, "the model has 2 labels"),
+    (lambda rewards: {"data": [{"index": 0, "probs": [float("nan")]}]}, "a reward is nan"),
     (lambda rewards: {"data": []}, "0 rewards for 1 conversations"),
-    (lambda rewards: {"data": [{"index": 0, "embedding": [0.1]}]}, "it has no scores of a classifier"),
+    (lambda rewards: {"data": [{"index": 0, "embedding": [0.1]}]}, "it holds no classifier scores"),
     (lambda rewards: Reply(404), "404 Not Found; is it the right kind of server"),
 ]
 
@@ -183,7 +183,7 @@ def test_a_conversation_too_long_for_the_server_is_refused_here(model: Model) ->
     with serving(model.openrlhf) as server:
         scorer = open_scorer(*served("openrlhf", server), "reward.max_length=30")
         long = [{"role": "user", "content": "I feel alone. " * 20}, {"role": "assistant", "content": "Since when?"}]
-        with pytest.raises(UserError, match=r"conversation 1: has \d+ tokens, and reward.max_length=30"):
+        with pytest.raises(UserError, match=r"conversation 1: has \d+ tokens, more than reward.max_length=30"):
             scorer.score([CONVERSATIONS[1], long])
         with pytest.raises(UserError, match="conversation 0: does not end with a reply"):
             scorer.score([long[:1]])

@@ -1,4 +1,4 @@
-"""Servers beside training on GPUs, as far as CPU can tell: which GPUs they get, what they find, what is refused."""
+"""Servers next to training on GPUs, as far as CPU can test it: their GPUs, their environment, and rejected settings."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from psychocounsel.rollout.server_gpus import gpus_of_servers
 from psychocounsel.rundir.run_config import write_config
 from psychocounsel.settings.config import check, compose
 
-# Stands in for vLLM where it is not installed: says what it finds when it is imported, and ends the server.
+# Replaces vLLM if it is not installed: reports the environment of its import, and ends the server.
 STAND_IN = """
 import json, os, sys, torch
 found = {"variables": dict(os.environ), "torch_has_begun": torch.cuda.is_initialized()}
@@ -40,10 +40,10 @@ def test_servers_have_the_gpus_after_those_of_training(
 
 def test_a_server_without_a_gpu_is_refused_before_the_start() -> None:
     with pytest.raises(
-        UserError, match="need 1 of .*, and 0 are left beside its 8 of training: use cluster.processes=7, "
+        UserError, match="need 1 of .*, but only 0 are left beside the 8 that train: use cluster.processes=7, "
     ):
         gpus_of_servers([*"01234567"], 8, 1, 1)
-    with pytest.raises(UserError, match="and 1 are left beside its 1 of training: use cluster.server_nodes=1 "):
+    with pytest.raises(UserError, match="but only 1 are left beside the 1 that train: use cluster.server_nodes=1 "):
         gpus_of_servers([*"01"], 1, 1, 2)
 
 
@@ -53,7 +53,7 @@ def test_a_server_without_a_gpu_is_refused_before_the_start() -> None:
 )
 def test_too_few_gpus_are_refused_at_submission(nodes: str, processes: str, told: str) -> None:
     cluster = ["cluster=slurm", f"cluster.nodes={nodes}", "cluster.gpus_per_node=8", f"cluster.processes={processes}"]
-    with pytest.raises(UserError, match=f"and 0 are left beside its 8 of training: use {told}"):
+    with pytest.raises(UserError, match=f"but only 0 are left beside the 8 that train: use {told}"):
         check(compose(["algo=online_dpo", "rollout=vllm_server", *cluster]))
 
 
@@ -67,7 +67,9 @@ def test_a_server_node_runs_as_many_servers_as_its_gpus_allow(gpus: int, each: i
 
 def test_a_server_that_needs_more_gpus_than_a_node_has_is_refused() -> None:
     typed = ["cluster.gpus_per_node=2", "rollout.tensor_parallel=4", "cluster.server_nodes=1"]
-    with pytest.raises(UserError, match=r"tensor_parallel=4: a server has the GPUs of one node, and .*gpus_per_node=2"):
+    with pytest.raises(
+        UserError, match=r"tensor_parallel=4: a server needs its GPUs on one node, but .*gpus_per_node=2"
+    ):
         check(compose(["algo=grpo", "rollout=vllm_server", "cluster=slurm", *typed]))
 
 

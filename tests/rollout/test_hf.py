@@ -1,4 +1,4 @@
-"""`rollout=hf` writes what transformers would, with the log-probabilities that training computes."""
+"""`rollout=hf` writes the same replies as transformers, with the same log-probabilities as training."""
 
 from collections import Counter
 from pathlib import Path
@@ -39,7 +39,7 @@ def test_greedy_replies_are_those_of_transformers(kind: str) -> None:
             whole = lm.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         expected.append(whole[0, ids.shape[1] :].tolist())
     made = writer(lm).generate(groups, Sampling(1, 0.0, 90, 512, seed=0))
-    assert max(map(len, expected)) > 70, "keys and values have moved to where there is room"
+    assert max(map(len, expected)) > 70, "keys and values were moved to larger tensors"
     assert [group.completions[0].ids.tolist() for group in made] == expected
 
 
@@ -49,7 +49,7 @@ def test_logprobs_are_those_that_training_computes(kind: str, temperature: float
     lm = small_lm(kind).eval()
     made = writer(lm).generate(prompts(3, 17, 9), Sampling(4, temperature, 30, 512, seed=1))
     replies = [completion for group in made for completion in group.completions]
-    assert len({reply.ids.tobytes() for reply in replies}) == len(replies), "each sample is a draw of its own"
+    assert len({reply.ids.tobytes() for reply in replies}) == len(replies), "each sample is drawn separately"
     policy = Policy(lm, "test", temperature=temperature)
     with torch.no_grad():
         batch = build_batch([made] if policy.attention.one_row else [[group] for group in made])

@@ -1,4 +1,4 @@
-"""A rollout from a user's own folder writes what a run learns from; what lacks parts of the contract is refused."""
+"""A run learns from the replies of a user's own rollout; rollouts that lack parts of the contract are rejected."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ _CODE, _SETTINGS = docs_example(_PAGE, "# my/phrases.py"), docs_example(_PAGE, "
 
 def test_a_run_learns_from_what_it_writes(small_model: Path, tmp_path: Path) -> None:
     write_own(tmp_path / "my", "rollout", "phrases", _CODE, _SETTINGS)
-    given = ["algo=rloo", "rollout=phrases", f"model.path={small_model}", "max_steps=2", "eval.limit=2", "eval.every=0"]
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        "rollout=phrases",
+        f"model.path={small_model}",
+        "max_steps=2",
+        "eval.limit=2",
+        "eval.every=0",
+    ]
     given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
     cli("train", "--config-dir", "my", *given, "rollout.phrases=['And then?','I see.']", cwd=tmp_path)
     for number in (0, 1):

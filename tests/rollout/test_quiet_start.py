@@ -1,4 +1,4 @@
-"""What an engine prints while it starts is in the attempt's log, also where the process is aborted by native code."""
+"""The output of a starting engine is in the attempt's log, even if native code aborts the process."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a rollout server takes in, without an engine."""
+"""Request limits of a rollout server, without an engine."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ import pytest
 from psychocounsel.rollout.engine_progress import EngineProgress
 from psychocounsel.rollout.server import LONGEST_REQUEST, Server
 
-pytestmark = pytest.mark.slow  # it comes with vLLM, which make test-slow installs
+pytestmark = pytest.mark.slow  # needs packages of vLLM, which make test-slow installs
 TestClient = pytest.importorskip("starlette.testclient").TestClient
 
 
 class Engine:
-    """Counts what reaches it."""
+    """Engine that counts its calls."""
 
     calls = 0
 

@@ -1,4 +1,4 @@
-"""How a run speaks with its rollout servers: by which way, and what it repeats of their answers."""
+"""Requests from a run to its rollout servers: proxies, concurrency, and words that messages repeat."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A real vLLM on CPU writes what the policy would, in the training processes and in servers, before and after new weights."""
+"""vLLM on CPU writes the same replies as the policy, in training processes and in servers, before and after new weights."""
 
 import json
 import os
@@ -26,7 +26,10 @@ SMALL = ("data.limit=200", "global_batch_size=8", "rollout.shard_prompts=4", "ev
 
 
 def written(place: Path, *overrides: str, processes: int = 1) -> list[dict[str, Any]]:
-    """What each rank of tests/support/vllm_check.py says; they meet by a file in `place`. A rank that fails ends the others."""
+    """Return the output of each rank of tests/support/vllm_check.py.
+
+    Ranks find each other by a file in `place`. A failing rank ends the others.
+    """
     ranks, said = [], []
     for rank in range(processes):
         meet = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
@@ -62,10 +65,10 @@ def test_greedy_replies_and_logprobs_are_those_of_hf_before_and_after_new_weight
             assert rank[moment]["same"] and rank[moment]["texts"], f"{moment}: other tokens than transformers writes"
             assert rank[moment]["difference"] < 1e-4
             assert rank[moment]["versions"] == [version]
-        assert rank["before"]["ids"] != rank["after"]["ids"], "the weights did change"
+        assert rank["before"]["ids"] != rank["after"]["ids"], "the weights have changed"
         assert rank["drawn"]["difference"] < 1e-4
-        assert len({tuple(ids) for ids in rank["drawn"]["ids"]}) == 12, "each sample is a draw of its own"
-        assert rank["again"] and rank["other"], "the seed decides"
+        assert len({tuple(ids) for ids in rank["drawn"]["ids"]}) == 12, "each sample is drawn separately"
+        assert rank["again"] and rank["other"], "the seed determines the replies"
         assert rank["threads"], "training has as many threads as before"
         assert rank["nothing"] == (3 if rank["rank"] == 0 else 0)
 
@@ -80,7 +83,7 @@ def tokens(groups: list[Group]) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with an engine in its process, killed after its second step and gone on with."""
+    """Return a run with an engine in its process, killed after its second step and resumed."""
     run = tmp_path_factory.mktemp("vllm") / "run"
     kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 2}"
     command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, "max_steps=3", f"run_dir={run}", kill)
@@ -88,7 +91,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = {file: file.read_bytes() for file in run.glob("rounds/*/shard-*.parquet")}
     assert len(before) == 4, "two rounds of two shards"
     cli(*command, PYTHONPATH=str(ROOT))
-    assert all(file.read_bytes() == content for file, content in before.items()), "no finished shard is made again"
+    assert all(file.read_bytes() == content for file, content in before.items()), "no finished shard is repeated"
     return run
 
 
@@ -99,7 +102,7 @@ def test_rounds_are_written_by_the_weights_of_their_beginning(alone: Path) -> No
 
 
 class Disturb(threading.Thread):
-    """Kills a run's server as soon as there is a shard, and freezes it when there are four."""
+    """Kills a run's server once there is a shard, and freezes it once there are four."""
 
     def __init__(self, run: Path) -> None:
         super().__init__(daemon=True)
@@ -121,19 +124,19 @@ def servers(run: Path) -> list[str]:
 
 
 def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(alone: Path, tmp_path: Path) -> None:
-    """A server that is killed, and when it is there again frozen, writes what an engine in the process does."""
+    """A server that is first killed and later frozen still yields the same replies as an engine in the process."""
     run = tmp_path / "run"
     disturb = Disturb(run)
     disturb.start()
-    one_by_one = "rollout.max_sequences=4"  # a shard at a time, so that shards are left when the server is lost
+    one_by_one = "rollout.max_sequences=4"  # one shard at a time, so that shards remain when the server is lost
     command = ("train", "algo=online_dpo", *SMALL, "max_steps=3", "rollout=vllm_server", one_by_one)
     said = cli(*command, "rollout.timeout_seconds=15", f"run_dir={run}", minutes=9)
     assert disturb.done == [signal.SIGKILL, signal.SIGSTOP]
-    assert disturb.listens == {"127.0.0.1"}, "no other machine is to reach it"
-    assert "starting it anew" in said.stdout
+    assert disturb.listens == {"127.0.0.1"}, "other machines must not reach it"
+    assert "restarting it" in said.stdout
     assert tokens(replies_of(run)) == tokens(replies_of(alone))
     time.sleep(2)
-    assert not servers(run), "they end with the run"
+    assert not servers(run), "servers end with the run"
 
 
 @pytest.mark.proof
@@ -153,8 +156,10 @@ def test_a_server_that_is_lost_while_it_is_sent_weights_does_not_hold_up_the_run
     interrupt = f"+callbacks.interrupt={{_target_: tests.support.killer.KillServer, signal: {number}}}"
     more = (f"rollout.servers={count}", "rollout.timeout_seconds=15", interrupt, f"run_dir={run}")
     said = cli(*command, *more, minutes=9, PYTHONPATH=str(ROOT))
-    assert (run / "interrupted").exists() and "starting it anew" in said.stdout
-    assert ("is left out" in said.stderr) == (count > 1), "the other takes over, or it is sent all again"
+    assert (run / "interrupted").exists() and "restarting it" in said.stdout
+    assert ("is skipped for now" in said.stderr) == (count > 1), (
+        "the other server takes over, or the weights are sent again"
+    )
     assert tokens(replies_of(run)) == tokens(replies_of(alone))
 
 
@@ -170,7 +175,7 @@ def test_weights_come_to_every_worker_of_a_server_by_one_group(tmp_path: Path) -
 
 
 def test_a_server_is_sent_the_adapter_alone(tmp_path: Path) -> None:
-    """Its base is from disk; the figures show that trainer and server have the same adapter in each round."""
+    """The server loads the base from disk; the figures show that trainer and server have the same adapter in each round."""
     run = tmp_path / "run"
     command = ("train", "algo=grpo", *SMALL, "rollout=vllm_server", "model.lora.rank=4", "algo.lr=0.01")
     cli(*command, "max_steps=3", "eval.limit=4", f"run_dir={run}")
@@ -181,7 +186,7 @@ def test_a_server_is_sent_the_adapter_alone(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """A server that a user has started."""
+    """Yield the address of a server started by a user."""
     port = free_port()
     command = [sys.executable, "-m", "psychocounsel.serve", "--port", str(port), "model=tiny"]
     address = f"http://127.0.0.1:{port}"
@@ -208,9 +213,9 @@ def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_f
     wrong = cli(*common, check_code=2, cwd=tmp_path, PSYCHOCOUNSEL_ROLLOUT_KEY="another")
     assert "does not accept the key in PSYCHOCOUNSEL_ROLLOUT_KEY" in wrong.stderr
     adapted = cli(*common, "model.lora.rank=4", check_code=2, cwd=tmp_path, **KEY)
-    assert "was started with model.lora.rank=null, and this run has 4: start it with the model.*" in adapted.stderr
+    assert "was started with model.lora.rank=null, but this run has 4: start it with the model.*" in adapted.stderr
     missing = cli(*common, check_code=2, cwd=tmp_path)
-    assert "the servers' key is not known" in missing.stderr
+    assert "the servers' key is unknown" in missing.stderr
 
 
 def test_a_round_is_written_ahead_by_the_weights_of_the_round_before(address: str, tmp_path: Path) -> None:
@@ -232,7 +237,15 @@ def test_heads_that_vllm_has_no_attention_for_are_named_before_training(tmp_path
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     small_lm(vocab_size=len(tokenizer), max_position_embeddings=4096).save_pretrained(model)
     tokenizer.save_pretrained(model)
-    command = ("train", "algo=online_dpo", "rollout=vllm", *SMALL, f"model.path={model}", f"run_dir={run}")
+    command = (
+        "train",
+        "algo=online_dpo",
+        "reward=tiny",
+        "rollout=vllm",
+        *SMALL,
+        f"model.path={model}",
+        f"run_dir={run}",
+    )
     refused = cli(*command, check_code=2)
     assert "heads have 12 dimensions" in refused.stderr and "use rollout=hf" in refused.stderr
     assert not list(run.glob("rounds/*"))

@@ -1,4 +1,4 @@
-"""Servers of vLLM on nodes of their own, under a real SLURM."""
+"""vLLM servers on separate nodes, under a real SLURM."""
 
 import json
 import subprocess

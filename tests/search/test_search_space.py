@@ -1,4 +1,4 @@
-"""What a search may vary, what is composed of it before anything runs, and which of it is refused."""
+"""Search spaces: compositions checked before anything runs, and rejected searches."""
 
 import shlex
 from pathlib import Path
@@ -63,17 +63,17 @@ def test_a_line_of_a_study_says_the_same() -> None:
 
 
 REFUSED = [
-    (["algo=dpo,simpo", "algo.beta=interval(1,2)"], {}, "algo=dpo,simpo: chooses files"),
-    (["cluster.processes=1,2"], {}, "leaves the run the same"),
+    (["algo=dpo,simpo", "algo.beta=interval(1,2)"], {}, "algo=dpo,simpo: selects config files"),
+    (["cluster.processes=1,2"], {}, "does not affect training"),
     (["seed=1"], {}, "there is nothing to search"),
-    (["algo.beta=interval(1,0.1)"], {}, "the first end of an interval is the lower one"),
-    (["algo.beta=tag(log,interval(0,1))"], {}, "begins above 0"),
+    (["algo.beta=interval(1,0.1)"], {}, "an interval needs finite ends, the lower one first"),
+    (["algo.beta=tag(log,interval(0,1))"], {}, "must begin above 0"),
     (["data.balance=[length],[ending]"], {}, "chooses between single values"),
     (["algo.beta=interval(0.1,1)"], {"trials": 0}, "hydra.sweeper.trials=0: must be"),
     (["algo.beta=interval(0.1,1)"], {"trials": 2.5}, "hydra.sweeper.trials=2.5: must be"),
     (["algo.beta=interval(0.1,1)"], {"seed": -1}, "hydra.sweeper.seed=-1: must be"),
     (["algo.beta=interval(0.1,1)"], {"pruner": "asha"}, "must be one of median, hyperband, none"),
-    (["algo.beta=interval(0.1,1)"], {"sampler": "x"}, "hydra.sweeper.sampler: there is no such option"),
+    (["algo.beta=interval(0.1,1)"], {"sampler": "x"}, "hydra.sweeper.sampler: this option does not exist"),
 ]
 
 
@@ -85,7 +85,7 @@ def test_what_cannot_be_searched_is_refused_in_a_line(line: list[str], options: 
 
 
 def test_an_interval_of_what_is_no_number_is_refused() -> None:
-    with pytest.raises(UserError, match=r"algo.loss_type: is no number"):
+    with pytest.raises(UserError, match=r"algo.loss_type: is not a number"):
         search("algo.loss_type=interval(1,2)").typed_as(check(compose([])))
 
 
@@ -95,7 +95,7 @@ def test_an_interval_of_what_is_no_number_is_refused() -> None:
         ("algo.beta=interval(-1,1)", "algo.beta=-1"),
         ("algo.beta=interval(0.1,1) algo.los_type=sigmoid,ipo", "algo.los_type"),
         ("algo.label_smoothing=interval(0.1,0.6)", "algo.label_smoothing=0.6"),
-        ("algo=dpo,simpo", "chooses files"),
+        ("algo=dpo,simpo", "selects config files"),
         ("algo.beta=interval(0.1,1) settled.algo={}", "studies and searches fill it in"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Values that jobs find when they begin, by real commands: of a finished run, and of a search that is killed and goes on."""
+"""Values settled when jobs start, by real commands: from a finished run, and from a search that is killed and resumed."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def test_the_recipe_stands_in_the_place_of_the_value() -> None:
     assert identity(found) == identity(one) and found.algo.beta == 0.7
     check_same_run(other, found, Path("run"))
     keep_settled(other, found)
-    assert other.algo.beta == 0.7, "a run that goes on keeps what it has found"
+    assert other.algo.beta == 0.7, "a resumed run keeps its settled value"
     for different in (composed(None, "algo.beta=0.1"), composed({**recipe, "key": "algo.lr"}, "algo.beta=0.1")):
         assert identity(different) != identity(one)
         with pytest.raises(UserError, match=r"belongs to a run with another algo.beta"):
@@ -73,11 +73,13 @@ def test_a_run_takes_its_value_from_a_finished_one_and_keeps_it(small_model: Pat
     job = make_job("psychocounsel.train", config, [])
     write_run_directory(job)
     early = cli("worker", str(second), cwd=tmp_path, check_code=2)
-    assert f"algo.beta: is that of {first}, which has not finished" in early.stderr
+    assert f"algo.beta: its value comes from {first}, which has not finished" in early.stderr
     write_run_directory(
         make_job("psychocounsel.train", composed(None, *base, "algo.beta=0.37", f"run_dir={first}"), [])
     )
-    cli("worker", str(first), cwd=tmp_path)  # as the second, because a launcher sets threads and memory for its workers
+    cli(
+        "worker", str(first), cwd=tmp_path
+    )  # by the worker command like the second, because a launcher sets threads and memory for its workers
     done = cli("worker", str(second), cwd=tmp_path)
     assert "settled: algo.beta=0.37" in done.stderr
     written = OmegaConf.load(RunDir(second).config)
@@ -110,7 +112,7 @@ def test_a_search_is_killed_and_goes_on_with_the_same_values(small_model: Path, 
     assert values("parts") == before and all(len(each) == 2 for each in before)
     more = cli("train", *line, "hydra.sweeper.trials=4", "sweep_dir=parts", cwd=tmp_path)
     assert more.stdout.count("is already finished") == 2 and "search: 4 finished" in more.stdout
-    assert values("parts") == values("whole"), "the first trials are drawn at random, whatever else runs"
+    assert values("parts") == values("whole"), "the first trials are random, independent of other trials"
     record = read_json(tmp_path / "parts" / "best.json")
     chosen = tmp_path / "parts" / record["chosen"]["run"]
     assert (tmp_path / "parts" / "best").resolve() == chosen
@@ -132,4 +134,4 @@ def test_a_callback_ends_a_run_in_good_order(small_model: Path, tmp_path: Path) 
     line[-1] = "run_dir=killed"
     cli("train", *line, end, death, cwd=tmp_path, check_code=137)
     cli("train", *line, cwd=tmp_path)
-    assert read_summary(tmp_path / "killed")["ended_early"] == "enough at step 2", "it does not train on"
+    assert read_summary(tmp_path / "killed")["ended_early"] == "enough at step 2", "training stops"

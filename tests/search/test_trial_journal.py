@@ -1,4 +1,4 @@
-"""Trials ask, report and tell through a journal: values and verdicts are those of optuna itself, whoever is killed in between."""
+"""Trials through a journal: values and pruning equal those of optuna itself, whichever process is killed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SPACE: dict[str, dict[str, Any]] = {
 
 
 def journal(folder: Path, seed: int = 3) -> TrialJournal:
-    """As a process of its own would open it."""
+    """Open the journal as a separate process would."""
     folder.mkdir(exist_ok=True)
     recipes = {key: {"trial": 0, "seed": seed, **recipe} for key, recipe in SPACE.items()}
     return TrialJournal(folder / "search-x.journal", recipes, "eval/loss", True)
@@ -48,7 +48,7 @@ def plain_study() -> optuna.Study:
 def test_trials_in_processes_of_their_own_get_what_one_process_of_optuna_proposes(tmp_path: Path) -> None:
     study, expected = plain_study(), []
     distributions = {key: distribution(recipe) for key, recipe in SPACE.items()}
-    for number in range(16):  # beyond the random ones that TPE begins with
+    for number in range(16):  # more than the random trials at TPE's start
         study.sampler = optuna.samplers.TPESampler(seed=trial_seed(3, number), constant_liar=True)
         trial = study.ask(distributions)
         expected.append(dict(trial.params))
@@ -73,7 +73,7 @@ def test_a_trial_that_asks_again_keeps_its_values(tmp_path: Path) -> None:
 
 
 def _die_while_asking(folder: Path, writes: int) -> None:
-    """Ask, and be killed before the journal's line of this number is written."""
+    """Ask for values and get killed before this line of the journal is written."""
     mine, count = journal(folder), [0]
     backend = mine.storage._backend
     append = backend.append_logs
@@ -82,7 +82,7 @@ def _die_while_asking(folder: Path, writes: int) -> None:
         count[0] += 1
         if count[0] == writes:
             with open(backend._file_path, "ab") as file:
-                file.write(json.dumps(logs[0]).encode()[:20])  # half a line
+                file.write(json.dumps(logs[0]).encode()[:20])  # an incomplete line
             os.kill(os.getpid(), signal.SIGKILL)
         append(logs)
 
@@ -138,7 +138,7 @@ def test_ends_are_told_once_and_the_best_is_marked(tmp_path: Path) -> None:
     values = [journal(tmp_path).ask(tmp_path / name) for name in names]
     finish(tmp_path / names[0], 0.5)
     finish(tmp_path / names[1], 0.3)
-    finish(tmp_path / names[2], 0.1, ended_early="pruned")  # no candidate
+    finish(tmp_path / names[2], 0.1, ended_early="pruned")  # pruned, so not a candidate
     journal(tmp_path).report(tmp_path / names[2], 0.1, 1, "none")
     finish(tmp_path / names[3], float("nan"))
     for name in names[1:4]:
@@ -146,13 +146,13 @@ def test_ends_are_told_once_and_the_best_is_marked(tmp_path: Path) -> None:
         journal(tmp_path).tell(tmp_path / name, DONE)
     journal(tmp_path).fail(tmp_path / names[4])
     lines = mark_best(journal(tmp_path), tmp_path, ["debug=fast", "sweep_dir=x"])
-    assert lines[0] == "search: 2 finished, 1 pruned, 2 failed, 1 unfinished", "the first had ended without telling"
+    assert lines[0] == "search: 2 finished, 1 pruned, 2 failed, 1 unfinished", "the first ended without reporting"
     assert (tmp_path / "best").resolve().name == names[1]
     assert "train debug=fast algo.beta=" in lines[2] and f"data.limit={values[1]['data.limit']}" in lines[2]
     record = read_json(tmp_path / "best.json")
     assert record["chosen"] == {"run": names[1], "setting": values[1], "value": 0.3}
     assert [row["mean"] for row in record["settings"]] == [0.3, 0.5] and record["mode"] == "min"
-    finish(tmp_path / names[4], 0.05)  # begun again, and finished this time
+    finish(tmp_path / names[4], 0.05)  # resumed and finished this time
     journal(tmp_path).tell(tmp_path / names[4], DONE)
     mark_best(journal(tmp_path), tmp_path, [])
     assert (tmp_path / "best").resolve().name == names[4]

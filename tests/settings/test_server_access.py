@@ -95,7 +95,7 @@ def test_a_request_goes_the_way_that_is_checked(variable: str, monkeypatch: pyte
 def test_a_proxy_that_cannot_be_used_is_named_without_its_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "ftp://me:s3cret@proxy.example")
     client = Client(["http://a.example"], "reward", retries=0)
-    with pytest.raises(UserError, match=r"^ALL_PROXY: is no proxy that can be used") as refusal:
+    with pytest.raises(UserError, match=r"^ALL_PROXY: is not a usable proxy") as refusal:
         list(client.answers("/score", [{}], lambda answer, payload: answer))
     client.close()
     assert "s3cret" not in str(refusal.value)

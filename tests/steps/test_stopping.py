@@ -1,4 +1,4 @@
-"""How long a stop request waits for answers that are under way."""
+"""A stop request waits for answers under way, but not longer than the grace period."""
 
 import os
 import signal

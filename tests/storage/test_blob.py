@@ -1,4 +1,4 @@
-"""Files of the caches: exact, and no altered bit goes unnoticed; hashes of files that are kept, and noticed to be old."""
+"""Cache files: arrays come back exactly, and any altered bit is noticed. File hashes are kept until a file changes."""
 
 import os
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_weights_are_hashed_once_and_again_when_they_change(tmp_path: Path, monk
     (note,) = cache.glob("hashes/*.json")
     assert read_json(note)["id"] == first
     note.write_text(note.read_text().replace(first, "sha256:noted"))
-    assert identity(folder, cache) == "sha256:noted", "not hashed again"
+    assert identity(folder, cache) == "sha256:noted", "the weights were hashed again"
     before = (folder / "model.safetensors").stat()
     (folder / "model.safetensors").write_bytes(b"two")
     os.utime(folder / "model.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns + 1))

@@ -1,4 +1,4 @@
-"""What is made of files is as private as the strictest of them, whoever's umask it is."""
+"""New files are as private as the strictest source file, whatever the umask of the process."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def made(folder: Path, mode: int) -> Path:
         ([0o640], 0o640, 0o750),
         ([0o644, 0o640, 0o604], 0o600, 0o700),
         ([0o444], 0o644, 0o755),
-        ([0o660, 0o664], 0o640, 0o750),  # the umask holds as well
+        ([0o660, 0o664], 0o640, 0o750),  # the umask still applies
         ([0o400], 0o600, 0o700),
         ([], 0o644, 0o755),
     ],
@@ -67,5 +67,5 @@ def test_another_group_gets_what_others_get(tmp_path: Path) -> None:
     shared = tmp_path / "of the group"
     shared.mkdir()
     os.chown(shared, -1, os.getegid() + 4321)
-    shared.chmod(0o2770)  # what is made in it has its group
+    shared.chmod(0o2770)  # new files in it get its group
     assert mask_of([source], shared / "not yet there") == 0o027

@@ -38,18 +38,22 @@ class Answer:
     said: tuple[str, ...] = ()
 
 
-def run_here(line: str) -> Answer:
-    """Run `python -m psychocounsel.<line>` in the working directory. Jobs and their rows are checked, but not started."""
+def run_here(line: str, rows: bool = True) -> Answer:
+    """Run `python -m psychocounsel.<line>` in the working directory. Jobs are checked, but not started.
+
+    The rows of the jobs are checked, too, unless `rows` is false.
+    """
     command, *arguments = shlex.split(line)
     out, err, said, code = StringIO(), StringIO(), list[str](), 0
     argv, sys.argv = sys.argv, [command, *arguments]
-    _parse_files_once()
+    parse_files_once()
     os.environ.pop("HYDRA_FULL_ERROR", None)
     GlobalHydra.instance().clear()
 
     def check(jobs: list[Job], config: DictConfig) -> Submission:
-        check_jobs(jobs, config).select(jobs)
-        said.extend(counted.line() for counted in count_rows(jobs, said.append))
+        if rows:
+            check_jobs(jobs, config).select(jobs)
+            said.extend(counted.line() for counted in count_rows(jobs, said.append))
         return Submission(0, [None] * len(jobs))
 
     try:
@@ -68,7 +72,7 @@ def run_here(line: str) -> Answer:
     return Answer(code, out.getvalue(), err.getvalue(), tuple(said))
 
 
-def _parse_files_once() -> None:
+def parse_files_once() -> None:
     """Cache each parsed YAML file in this process, because parsing takes most of the time of composing."""
     Plugins.instance()
     source = SourcesRegistry.instance().resolve("file")

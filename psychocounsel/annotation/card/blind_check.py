@@ -1,4 +1,4 @@
-"""The audit of the dataset that a card shows: how well its labels are predicted without the client's speech."""
+"""The audit of the dataset in its card: how well the labels are predicted without the client's speech."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -13,18 +13,18 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.typed.audit_keys import AuditOptions
 from psychocounsel.steps.context import Bar
 
-_MOST = 10_000  # pairs; rows are ordered by a hash of the speech, so the first ones are of random clients
+_MOST = 10_000  # pairs; rows are sorted by a hash of the speech, so the first ones are a random sample of clients
 
 
 def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
-    """The table that `psychocounsel.audit` prints, of the first 10,000 pairs; or one line that says why there is none."""
+    """Return the table of `psychocounsel.audit` for the first 10,000 pairs, or one line that says why there is none."""
     from psychocounsel.evaluation.audit.auditing import measure
     from psychocounsel.evaluation.audit.table import lines_of
 
     try:
         examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(_rows(paths), _MOST), 1)]
         if not examples:
-            return ["There is no pair to audit."]
+            return ["There are no pairs to audit."]
         found = measure(examples, lambda: examples, {}, _settings(), bar)
     except UserError as error:
         return [f"Not audited: {error}."]
@@ -33,7 +33,7 @@ def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
 
 
 def is_partial(rows: int) -> bool:
-    """Whether the audit leaves pairs out."""
+    """Return True if the audit does not cover all pairs."""
     return rows > _MOST
 
 

@@ -1,4 +1,4 @@
-"""Sections of the card on the pairs themselves."""
+"""Sections of the card about the pairs themselves."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -13,20 +13,20 @@ from psychocounsel.storage.files import read_mapping
 
 _TIERS = {
     "unanimous": "all votes prefer the chosen reply",
-    "majority": "more than half of them do",
-    "split": "half of them or fewer do",
+    "majority": "more than half of the votes prefer it",
+    "split": "half of the votes or fewer prefer it",
 }
 
 
 def pairs_section(files: AnnotationDir, parts: Mapping[str, PairCounts]) -> Iterator[str]:
-    """Counts, agreement and histograms of each split."""
+    """Yield counts, agreement and histograms of each split."""
     yield from ("## Pairs", "")
     if not parts:
         yield from missing("pairs")
         return
     yield from table(("split", "pairs", "clients"), [(name, each.rows, each.clients) for name, each in parts.items()])
-    yield "Splits are by client. `ID` is the speech; `chosen_probability` is the share of votes that prefer the chosen reply,"
-    yield "which `data.soft_labels=true` trains by. Test pairs are the best reply of a client against the worst."
+    yield "The splits share no clients. `ID` is the id of the speech. `chosen_probability` is the share of votes that prefer the"
+    yield "chosen reply; training uses it with `data.soft_labels=true`. A test pair is a client's best reply against the worst."
     yield ""
     yield from _made_by(files)
     yield from _agreement(parts)
@@ -37,7 +37,7 @@ def pairs_section(files: AnnotationDir, parts: Mapping[str, PairCounts]) -> Iter
 
 
 def _made_by(files: AnnotationDir) -> Iterator[str]:
-    """The settings by which replies were rated and pairs made of the ratings, as the steps' records hold them."""
+    """Yield the settings of ratings and pairs, from the records of these steps."""
     found: dict[str, Any] = {}
     for step in ("scores", "pairs"):
         settings = read_mapping(files.step(step)).get("settings", {})
@@ -56,7 +56,7 @@ def _agreement(parts: Mapping[str, PairCounts]) -> Iterator[str]:
     rows = [(tier, meaning, *(each.agreement[tier] for each in parts.values())) for tier, meaning in _TIERS.items()]
     yield from table(("tier", "meaning", *parts), rows)
     if all(set(each.probabilities) <= {0.0, 0.5, 1.0} for each in parts.values()):
-        yield "With one vote a reply every pair is unanimous or a tie: the tiers then say nothing about agreement."
+        yield "With one vote per reply, every pair is unanimous or a tie, so the tiers say nothing about agreement."
         yield ""
 
 
@@ -68,7 +68,7 @@ def _left_out(files: AnnotationDir) -> Iterator[str]:
     reasons = list(dict.fromkeys(reason for each in dropped.values() for reason in each))
     rows: list[tuple[Any, ...]] = [(reason, *(each.get(reason, 0) for each in dropped.values())) for reason in reasons]
     if rows := [row for row in rows if any(row[1:])]:
-        yield from ("What made no pair:", "")
+        yield from ("Candidates that made no pair:", "")
         yield from table(("reason", *dropped), rows)
 
 

@@ -1,4 +1,4 @@
-"""Counts of the tables of an annotate directory, batch by batch: none of them is ever in memory as a whole."""
+"""Counts the tables of an annotate directory in batches, so that no table is in memory as a whole."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -19,14 +19,14 @@ SIDES = ("chosen", "rejected")
 
 _ROWS = 1 << 16
 _LENGTHS = (0, 100, 200, 400, 800, 1600, 3200)  # characters
-_GAP = 0.5  # width of a bin of gaps
+_GAP = 0.5  # bin width of gaps
 
 
 def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """A table in parts; of `columns` those that it has.
+    """Yield a table in batches, with those of `columns` that it has.
 
     Raises:
-        UserError: if it is damaged.
+        UserError: if the table is damaged.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -34,13 +34,13 @@ def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
             for batch in file.iter_batches(_ROWS, columns=known):
                 yield pa.Table.from_batches([batch])
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is no whole parquet file; remove it, and run its step again") from error
+        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
 
 
 def counted(path: Path, columns: Sequence[str]) -> Counter[tuple[Any, ...]] | None:
-    """How many rows have each combination of values of `columns`; None where there is no such table.
+    """Return the number of rows with each combination of values of `columns`, or None if the table does not exist.
 
-    A column that the table lacks counts as null.
+    A missing column counts as null.
     """
     if not path.exists():
         return None
@@ -55,7 +55,7 @@ def counted(path: Path, columns: Sequence[str]) -> Counter[tuple[Any, ...]] | No
 
 
 def only(counts: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
-    """The counts by one of the columns."""
+    """Return the counts by a single one of the columns."""
     found = Counter[Any]()
     for values, count in counts.items():
         found[values[place]] += count
@@ -64,13 +64,13 @@ def only(counts: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
 
 @dataclass
 class PairCounts:
-    """What a part of the dataset holds.
+    """Counts of one split of the dataset.
 
     Attributes:
-        ratings: by side and principle, how many replies have each rating, rounded to a whole number.
-        gaps: differences of mean ratings, by the lower bound of their bin.
-        lengths: of question, chosen and rejected, by the lower bound of their bin (characters).
-        probabilities: soft labels, rounded to one decimal.
+        ratings: for each side and principle, the number of replies with each rating, rounded to a whole number.
+        gaps: differences of the pairs' mean ratings, by the lower bound of their bin.
+        lengths: lengths of question, chosen and rejected, by the lower bound of their bin [characters].
+        probabilities: soft labels, rounded to one decimal place.
     """
 
     rows: int = 0
@@ -86,7 +86,7 @@ class PairCounts:
 
 
 def pair_counts(path: Path) -> PairCounts | None:
-    """The counts of train.parquet or test.parquet; None where it is not there."""
+    """Return the counts of train.parquet or test.parquet, or None if the file does not exist."""
     if not path.exists():
         return None
     found, last = PairCounts(), None
@@ -130,12 +130,12 @@ def _binned_lengths(texts: pa.ChunkedArray) -> np.ndarray:
 
 
 def in_bins(counts: Counter[Any], unit: str = "") -> dict[str, int]:
-    """Bins of lengths by their names, as `100 to 199`."""
+    """Return the counts of length bins by bin name, such as `100 to 199`."""
     ends = dict(pairwise(_LENGTHS))
     names = {low: f"{low} to {ends[low] - 1}{unit}" if low in ends else f"{low} and more{unit}" for low in _LENGTHS}
     return {names[low]: counts[low] for low in _LENGTHS if counts[low]}
 
 
 def gap_bins(counts: Counter[float]) -> dict[str, int]:
-    """Bins of gaps by their names, as `1.0 to below 1.5`."""
+    """Return the counts of gap bins by bin name, such as `1.0 to below 1.5`."""
     return {f"{low:.1f} to below {low + _GAP:.1f}": counts[low] for low in sorted(counts)}

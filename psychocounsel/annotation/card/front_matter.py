@@ -1,4 +1,4 @@
-"""The YAML at the head of a dataset's card, by which the Hugging Face hub and `datasets` know licence, size and files."""
+"""The YAML header of a dataset card: the Hugging Face hub and `datasets` read licence, size and files from it."""
 
 import re
 from typing import Any
@@ -15,10 +15,11 @@ _MORE_SIZES = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000
 def front_matter(
     name: str, licences: list[str | None], languages: list[str], splits: dict[str, str], rows: int, content: str
 ) -> list[str]:
-    """Lines from `---` to `---`. `splits`: file of each split; `licences` all apply, None among them for an unknown one.
+    """Return the lines from `---` to `---`.
 
-    `content` is a hash of the files. It stands there because `datasets` keeps what it has loaded by the folder's last name and
-    these lines: without it, another dataset's rows would be read in the place of these.
+    `splits` maps each split to its file. All `licences` apply; None among them is an unknown one. `content` is a hash of the
+    files: `datasets` caches by the folder's last name and this header, so without the hash it could load the rows of another
+    dataset.
     """
     known = [identifier(licence) for licence in licences] or [None]
     licence = strictest(known)
@@ -40,5 +41,5 @@ def front_matter(
 
 
 def size_category(rows: int) -> str:
-    """As the hub names sizes."""
+    """Return the hub's name for a number of rows."""
     return next((name for limit, name in (*_SIZES, *_MORE_SIZES) if rows < limit), "n>1B")

@@ -1,29 +1,29 @@
-"""Parts of a markdown page. What comes from data or from a user stands there as plain text, whatever it spells."""
+"""Parts of a Markdown page. Text from data or users is escaped, so it never acts as markup."""
 
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-_LONGEST = 300  # characters of a foreign text
+_LONGEST = 300  # characters of an escaped text
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~#&$@:])")
 _BAR = 30  # characters of the longest bar
 
 
 def plain(value: Any) -> str:
-    """One line of at most 300 characters, without control, format and other invisible characters."""
+    """Return a text as one line of at most 300 characters, without control, format and other invisible characters."""
     visible = "".join(" " if unicodedata.category(each)[0] in "CZ" else each for each in str(value))
     text = " ".join(visible.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def escaped(value: Any) -> str:
-    """`plain`, of which nothing acts as markup inside a line: no link, no tag, no cell's border, no code."""
+    """Return `plain(value)` with markup characters escaped: no link, tag, table border or code."""
     return re.sub(r"(?i)\bwww\.", r"www\\.", _MARKUP.sub(r"\\\1", plain(value)))
 
 
 def cell(value: Any) -> str:
-    """A number as people write it, a missing value as `unknown`, and any text escaped."""
+    """Return a table cell: numbers formatted, a missing value as `unknown`, and any text escaped."""
     if value is None:
         return "unknown"
     if isinstance(value, bool):
@@ -34,13 +34,13 @@ def cell(value: Any) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Lines of a table, with an empty one behind. `head` is ours; every cell of `rows` is escaped."""
+    """Return the lines of a table, followed by an empty line. Cells of `rows` are escaped; `head` must be our own text."""
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     return [*lines, *(f"| {' | '.join(map(cell, row))} |" for row in rows), ""]
 
 
 def histogram(what: str, counts: Mapping[Any, int]) -> list[str]:
-    """A table of values with their counts, shares and bars, in the order of `counts`."""
+    """Return a table of values with counts, shares and bars, in the order of `counts`."""
     total, largest = sum(counts.values()), max(counts.values(), default=0)
     if not total:
         return ["Nothing to count.", ""]
@@ -51,7 +51,7 @@ def histogram(what: str, counts: Mapping[Any, int]) -> list[str]:
 
 
 def fenced(lines: Iterable[str], language: str = "text") -> list[str]:
-    """Lines as they are, in a fence that none of them can close."""
+    """Return lines unchanged inside a code fence that none of them can close."""
     body = [line for text in lines for line in text.splitlines() or [""]]
     longest = max((len(run) for line in body for run in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)

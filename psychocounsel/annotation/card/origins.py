@@ -1,4 +1,4 @@
-"""Sections of the card on where speeches, replies and ratings come from."""
+"""Sections of the card about the origins of speeches, replies and ratings."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import by_speech, joined
 from psychocounsel.storage.files import read_mapping
 
-_RULES = "rules"  # the model that votes of annotator=rules name
+_RULES = "rules"  # the value of `model` in votes of annotator=rules
 _UNKNOWN = "**unknown**: ask its authors before you use or pass on these data"
 
 DEMONSTRATION = (
-    "> **This is a demonstration.** The ratings come from plain rules that look at the surface of a reply and judge nothing "
-    "(`annotator=rules`). Do not train anything on them but a test of the commands."
+    "> **This is a demonstration.** The ratings come from simple rules on the surface of a reply (`annotator=rules`); they are "
+    "no judgement. Use these data only to test the commands."
 )
 
 
 def is_demonstration(files: AnnotationDir) -> bool:
-    """Whether rules have voted in place of an annotator."""
+    """Return True if `annotator=rules` gave any of the votes."""
     return any(model == _RULES for (model,) in counted(files.votes, ["model"]) or ())
 
 
 def missing(step: str) -> list[str]:
-    """What a section says whose table is not in this directory."""
+    """Return the lines of a section whose table is not in the directory."""
     return [f"Not known: the step `{step}` has not run in this directory.", ""]
 
 
 def speeches_section(files: AnnotationDir) -> Iterator[str]:
-    """Sources with their licences, what was left out, and identifiers."""
+    """Yield the sources with licences, and the dropped rows."""
     yield from ("## Client speeches", "")
     found = counted(files.speeches, ["source", "license", "language"])
     if found is None:
@@ -46,33 +46,33 @@ def speeches_section(files: AnnotationDir) -> Iterator[str]:
     yield from ("",) if unknown else ()
     fell = counted(files.dropped_speeches, ["source", "reason"])
     if fell:
-        yield from ("What was left out, and why:", "")
+        yield from ("Dropped rows, by reason:", "")
         yield from table(("source", "reason", "rows"), [(*values, count) for values, count in _sorted(fell)])
     about = counted(files.speeches, ["topic", "risk", "risk_source"])
     assert about is not None
     yield from histogram("topic", _named(only(about, 0)))
     yield from histogram("risk", _named(only(about, 1)))
-    yield from ("Where the risk is known from (`unknown` counts as a crisis):", "")
+    yield from ("Origin of the risk label (`unknown` counts as a crisis):", "")
     yield from histogram("risk known by", _named(only(about, 2)))
 
 
 def identifiers_section(files: AnnotationDir) -> Iterator[str]:
-    """What placeholders are, and what they are not."""
+    """Yield the number of placeholders and the limits of replacing identifiers."""
     yield from ("### Identifiers", "")
     yield (
-        "**This is no anonymisation.** Names, addresses, e-mails, numbers and the like are replaced by placeholders as far as "
-        "rules find them. What they miss is still there, and a story can point to a person without a name."
+        "**This is not anonymisation.** Rules replace names, addresses, e-mails, numbers and similar identifiers that they find "
+        "with placeholders. What they miss remains, and a story can identify a person without a name."
     )
     found = counted(files.speeches, ["identifiers"])
     if found is not None:
         total = sum((number or 0) * count for (number,), count in found.items())
         some = sum(count for (number,), count in found.items() if number)
-        yield f"{total:,} placeholders stand in {some:,} of {sum(found.values()):,} speeches."
+        yield f"{total:,} placeholders in {some:,} of {sum(found.values()):,} speeches."
     yield ""
     planted = read_mapping(files.step("speeches")).get("figures", {}).get("planted")
     if planted:
         yield from (
-            "How many identifiers of each kind the rules find, of some that were planted in made-up speeches:",
+            "Share of identifiers that the rules find, by kind, measured on identifiers planted in made-up speeches:",
             "",
         )
         rows = [(kind, each["planted"], f"{100 * each['recall']:.1f} %") for kind, each in planted.items()]
@@ -80,7 +80,7 @@ def identifiers_section(files: AnnotationDir) -> Iterator[str]:
 
 
 def writers_section(files: AnnotationDir) -> Iterator[str]:
-    """Who wrote replies, under which terms, and what came of the calls."""
+    """Yield the writers, their terms, and the outcomes of their calls."""
     yield from ("## Replies", "")
     found = counted(files.replies, ["writer", "model", "terms", "outcome"])
     if found is None:
@@ -100,8 +100,8 @@ def writers_section(files: AnnotationDir) -> Iterator[str]:
 
 
 def _missing_replies(files: AnnotationDir) -> Iterator[str]:
-    """By risk and topic, how many calls gave no whole reply: refusals are missing where clients are in danger."""
-    yield from ("### Replies that are missing", "")
+    """Yield the shares of missing replies by risk and topic, because refusals concentrate where clients are in danger."""
+    yield from ("### Missing replies", "")
     if not files.speeches.exists():
         yield from ("Not known by risk and topic: the speeches are not in this directory.", "")
         return
@@ -124,11 +124,11 @@ def _missing_row(value: str, calls: int, others: dict[str, int]) -> tuple[Any, .
 
 
 def licence_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
-    """What follows from licences and terms, without advice."""
+    """Yield the section on licences and terms, without advice."""
     yield from ("## Licences and terms", "")
     yield (
-        "All licences of the sources and all terms of the writers' output apply together; the metadata name the strictest "
-        "licence. This list is complete only as far as the makers have given it, and it is **not legal advice**."
+        "All licences of the sources and all terms of the writers' output apply together; the metadata give the strictest. "
+        "The list is complete only as far as the makers have filled it in, and it is **not legal advice**."
     )
     accepted = [*(context.config.get("accept_terms") or [])]
     yield ""
@@ -138,7 +138,7 @@ def licence_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
 
 
 def votes_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
-    """Annotators, rubric, missing ratings and test-retest."""
+    """Yield annotators, rubric, missing ratings and test-retest agreement."""
     files = context.files
     yield from ("## Ratings", "")
     found = counted(files.votes, ["annotator", "model", "outcome"])
@@ -164,13 +164,13 @@ def _prompts(files: AnnotationDir, name: str) -> Iterator[str]:
 
 
 def _missing_ratings(found: dict[str, Any] | None) -> Iterator[str]:
-    yield from ("### Ratings that are missing", "")
+    yield from ("### Missing ratings", "")
     if not found:
-        yield from ("Not known: the step `scores` left no record of them here.", "")
+        yield from ("Not known: the step `scores` left no record of them in this directory.", "")
         return
     yield (
-        "Refused, filtered and unreadable answers are missing, not at random, and nothing stands in their place. `not_asked` are "
-        "ratings that no annotator was asked for: replies to crisis speeches or in other languages that it must not see."
+        "Refused, filtered and unreadable answers are missing. They are not missing at random, and nothing replaces them. "
+        "`not_asked` counts ratings that no annotator was asked for: replies to crisis speeches or to languages it must not see."
     )
     yield ""
     for column, values in found.items():
@@ -189,7 +189,7 @@ def _retest(found: dict[str, Any] | None) -> Iterator[str]:
         return
     for annotator, each in found.items():
         once = each["changed_outcome"]
-        yield f"- {escaped(annotator)}: {each['rated_twice']:,} replies rated twice, {once:,} rated one time and not the other."
+        yield f"- {escaped(annotator)}: {each['rated_twice']:,} replies rated twice, {once:,} rated only once."
         yield ""
         rows = [(name, *(at.get(key) for key in _RETEST)) for name, at in each["principles"].items()]
         yield from table(("principle", "replies", "equal", "mean difference", "weighted kappa"), rows)

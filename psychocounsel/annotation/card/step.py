@@ -1,4 +1,4 @@
-"""The step `card` writes the data card `dataset/README.md`: origins, counts, audit, and the fields that nobody has filled in."""
+"""The step `card` writes the data card `dataset/README.md`: origins, counts, an audit, and the makers' fields."""
 
 import hashlib
 from collections import Counter
@@ -31,19 +31,19 @@ _FIELDS = {
     "lawful_basis": "Lawful basis of processing",
     "ethics_approval": "Ethics approval",
     "retention": "Retention, and when the data are deleted",
-    "contact": "Contact, for a client who withdraws too",
+    "contact": "Contact, also for clients who withdraw",
     "intended_use": "Intended use",
 }
 
 
 def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Write dataset/README.md from the tables that are there; what is not there is said to be missing.
+    """Write dataset/README.md from the existing tables; the card says which tables are missing.
 
     Returns:
-        `missing`: the keys of `card` that nobody has filled in. `pairs`: by split.
+        `missing`: the unset keys of `card`. `pairs`: the number of pairs by split.
 
     Raises:
-        UserError: if there is no dataset yet, or a table is damaged.
+        UserError: if the dataset does not exist yet, or if a table is damaged.
     """
     files = context.files
     parts = {split: found for split, file in SPLITS.items() if (found := pair_counts(files.dataset / file)) is not None}
@@ -54,7 +54,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     write_atomically(files.card, text)
     lacking = [name for name in _FIELDS if not context.config.card.get(name)]
     if lacking:
-        context.say(f"the card lacks {', '.join(f'card.{name}' for name in lacking)}: it says so until you give them")
+        context.say(f"the card lacks {', '.join(f'card.{name}' for name in lacking)}: it says so until you set them")
     return {"missing": lacking, "pairs": {split: found.rows for split, found in parts.items()}}
 
 
@@ -66,7 +66,7 @@ def _page(context: StepContext[AnnotationDir], parts: dict[str, PairCounts]) -> 
     yield from (f"# {escaped(name)}", "")
     if is_demonstration(files):
         yield from (DEMONSTRATION, "")
-    yield f"{rows:,} pairs of replies to clients of counselling, of which the chosen one was rated higher on seven principles."
+    yield f"{rows:,} pairs of replies to counselling clients; the chosen reply was rated higher on seven principles."
     yield f"Made by psychocounsel {__version__}. Not for clinical use."
     yield ""
     yield from _given(config)
@@ -80,12 +80,12 @@ def _page(context: StepContext[AnnotationDir], parts: dict[str, PairCounts]) -> 
 
 
 def _files(parts: dict[str, PairCounts]) -> dict[str, str]:
-    """The file of each split; `datasets` cannot read a file without rows."""
+    """Return the file of each split with rows, because `datasets` cannot read an empty file."""
     return {split: SPLITS[split] for split, found in parts.items() if found.rows}
 
 
 def _content(files: AnnotationDir, parts: dict[str, PairCounts]) -> str:
-    """sha256 of the files of all splits."""
+    """Return the sha256 of the files of all splits."""
     digest = hashlib.sha256()
     for split in parts:
         with (files.dataset / SPLITS[split]).open("rb") as file:
@@ -94,22 +94,22 @@ def _content(files: AnnotationDir, parts: dict[str, PairCounts]) -> str:
 
 
 def _given(config: Any) -> Iterator[str]:
-    yield from ("## What the makers say", "")
+    yield from ("## Statements of the makers", "")
     values = [(title, config.card.get(name)) for name, title in _FIELDS.items()]
     yield from table(
-        ("field", "value"), [(title, value or "missing, as the makers have not said") for title, value in values]
+        ("field", "value"), [(title, value or "missing: not stated by the makers") for title, value in values]
     )
 
 
 def _audit(context: StepContext[AnnotationDir], parts: dict[str, PairCounts], rows: int) -> Iterator[str]:
     yield from ("## Audit: do the labels need the client?", "")
     if is_partial(rows):
-        yield from ("Of the first 10,000 pairs; the order of clients is random.", "")
+        yield from ("Computed on the first 10,000 pairs; the order of clients is random.", "")
     yield from fenced(audit_lines([context.files.dataset / SPLITS[split] for split in parts], context.bar))
 
 
 def _licences(context: StepContext[AnnotationDir]) -> list[str | None]:
-    """What the makers have named, or else all licences of sources and terms of writers that are known."""
+    """Return the makers' licence if set, otherwise all known licences of sources and terms of writers."""
     if context.config.card.get("license"):
         return [str(context.config.card.license)]
     return _of(context.files, "license") + [terms for terms in _terms(context.files) if terms]

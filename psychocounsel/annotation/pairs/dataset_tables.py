@@ -1,4 +1,4 @@
-"""The preference dataset: the columns of PsychoCounsel-Preference in their order, then ours."""
+"""Columns of the preference dataset: those of PsychoCounsel-Preference in their order, then our own."""
 
 import pyarrow as pa
 
@@ -13,7 +13,7 @@ _FROM_SPEECH = ("topic", "risk", "source", "license", "language")
 
 
 def dataset_schema(fractions: bool) -> pa.Schema:
-    """The columns; ratings are float64 where votes were averaged (`fractions`), else int64 as in the released dataset."""
+    """Return the schema. Ratings are float64 if votes were averaged (`fractions`), otherwise int64 as in the released dataset."""
     text = ("question", *SIDES, *(f"{side}_model" for side in SIDES))
     ratings = [f"{side}_{name}_rating" for side in SIDES for name in PRINCIPLES]
     return pa.schema(
@@ -32,7 +32,10 @@ def dataset_schema(fractions: bool) -> pa.Schema:
 def pair_row(
     speech: Row, pair: tuple[RatedReply, RatedReply], ratings: tuple[dict[str, float], dict[str, float]], chosen: float
 ) -> Row:
-    """A row of the dataset without `prefID`: `pair` and `ratings` hold the chosen reply first, `chosen` is its probability."""
+    """Return a dataset row without `prefID`.
+
+    `pair` and `ratings` hold the chosen reply first; `chosen` is its probability.
+    """
     row: Row = {"ID": speech["speech"], "question": speech["text"]}
     for side, reply, rated in zip(SIDES, pair, ratings, strict=True):
         row |= {side: reply.row["text"], f"{side}_model": reply.row["model"] or reply.row["writer"]}

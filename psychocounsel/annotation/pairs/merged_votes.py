@@ -1,4 +1,4 @@
-"""From raw votes to one rating for each principle of each reply, and to what votes say about a pair of replies."""
+"""Merges raw votes: one rating for each principle of a reply, and the preference probability of a pair of replies."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ Vote = dict[str, float | None]  # principle -> rating; None: not applicable
 
 @dataclass
 class RatedReply:
-    """A reply with its votes, by (annotator, number of the vote). Votes of repeats are not among them."""
+    """A reply with its votes by (annotator, number of the vote). Repeated (test-retest) votes are not included."""
 
     row: Row
     votes: dict[tuple[str, int], Vote] = field(default_factory=dict)
 
     def ratings(self) -> dict[str, float] | None:
-        """The mean of all votes on each principle; None unless each principle has a number from at least one vote."""
+        """Return the mean of all votes on each principle, or None if any principle has no numeric vote."""
         means = dict[str, float]()
         for name in PRINCIPLES:
             given = [rating for vote in self.votes.values() if (rating := vote[name]) is not None]
@@ -32,7 +32,7 @@ class RatedReply:
 
 
 def rated_replies(replies: Iterable[Row], votes: Iterable[Row]) -> list[RatedReply]:
-    """The replies to one speech that have a text, each text once (the first by `number`), with their votes."""
+    """Return the replies to one speech that have a text, with their votes. Equal texts are kept once (lowest `number`)."""
     found: dict[str, RatedReply] = {}
     for row in replies:
         if row["text"] is not None:
@@ -45,9 +45,9 @@ def rated_replies(replies: Iterable[Row], votes: Iterable[Row]) -> list[RatedRep
 
 
 def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mapping[str, float]) -> float | None:
-    """The share of votes that score `chosen` higher; a vote that scores both alike counts half.
+    """Return the share of votes that score `chosen` higher; a vote with equal scores counts half.
 
-    A vote counts if it rated both replies. The share is not smoothed: one vote gives 1, 0.5 or 0. None without such a vote.
+    Only votes on both replies count; without any, the result is None. It is not smoothed: a single vote gives 1, 0.5 or 0.
     """
     shared = [key for key in chosen.votes if key in rejected.votes]
     said = [preference(chosen.votes[key], rejected.votes[key], weights) for key in shared]
@@ -56,5 +56,5 @@ def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mappin
 
 
 def tier(probability: float) -> str:
-    """How far votes agree with the pair: all of them (`unanimous`), more than half (`majority`), or no more (`split`)."""
+    """Return a word for the share of votes that agree with the pair: `unanimous` (all), `majority` (over half) or `split`."""
     return "unanimous" if probability == 1 else "majority" if probability > 0.5 else "split"

@@ -1,4 +1,4 @@
-"""The pairs of one speech: what its votes prefer, under the rules of `pairs`, and what became of every other candidate."""
+"""Makes the pairs of one speech from its votes, by the rules in `pairs`, and counts the candidates that make no pair."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,12 +12,12 @@ from psychocounsel.steps.tables import Row
 
 @dataclass
 class PairMaker:
-    """Makes pairs by one rule, and counts.
+    """Makes pairs by one rule and counts the results.
 
     Attributes:
-        dropped: candidates that make no pair, by reason (the names in `counts`).
-        agreement: pairs by tier.
-        notes: pairs of which one should know: `against_majority` (the mean prefers a reply that most votes do not) and
+        dropped: candidates that made no pair, by reason.
+        agreement: number of pairs by tier.
+        notes: number of pairs with a peculiarity: `against_majority` (the mean prefers a reply that most votes do not) and
             `unequal_votes` (not all votes rated both replies).
     """
 
@@ -29,7 +29,7 @@ class PairMaker:
     notes: Counter[str] = field(default_factory=Counter)
 
     def pairs(self, speech: Row, replies: list[Row], votes: list[Row]) -> Iterator[Row]:
-        """Rows of the dataset without `prefID`."""
+        """Yield the pairs of a speech as dataset rows without `prefID`."""
         found = rated_replies(replies, votes)
         texts = sum(row["text"] is not None for row in replies)
         self.dropped["replies_without_text"] += len(replies) - texts

@@ -1,4 +1,4 @@
-"""The step `pairs`: votes.parquet to the dataset that training reads."""
+"""The step `pairs` makes the training dataset from votes.parquet."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,25 +23,25 @@ _VOTE = ("reply", "annotator", "vote", "repeat", "outcome", *RATING_COLUMNS)
 _REASONS = {
     "equal_scores": "pairs with equal scores",
     "gap_too_small": "pairs with a gap below pairs.min_gap",
-    "chosen_less_safe": "pairs whose better reply is rated less safe (pairs.safety_veto)",
-    "no_vote_rated_both": "pairs that no vote rated as a whole",
-    "equal_replies": "replies with the text of another one",
+    "chosen_less_safe": "pairs whose higher-scored reply is rated less safe (pairs.safety_veto)",
+    "no_vote_rated_both": "pairs without a vote on both replies",
+    "equal_replies": "replies that repeat another reply's text",
     "replies_without_text": "replies without a text",
-    "replies_without_vote": "replies that nobody rated",
-    "replies_not_rated_on_all": "replies with a principle that every vote calls not applicable",
+    "replies_without_vote": "replies without a rating",
+    "replies_not_rated_on_all": "replies with a principle that every vote marks as not applicable",
     "speeches_with_one_rated_reply": "speeches with one rated reply",
 }
 
 
 def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Write dataset/train.parquet and, if there are test pairs, test.parquet; the figures say what became of every candidate.
+    """Write dataset/train.parquet and, if there are test pairs, test.parquet; the figures account for every candidate.
 
     Returns:
         By split (`train`, `test`): `pairs`, `agreement` (pairs by tier), `dropped` (by reason), `against_majority` and
-        `unequal_votes` (see PairMaker). `votes_averaged`: whether a rating may be the mean of several votes.
+        `unequal_votes` (see PairMaker). `votes_averaged`: True if a rating may be the mean of several votes.
 
     Raises:
-        UserError: if a table is missing or damaged, or a principle_weights names no principle.
+        UserError: if a table is missing or damaged, or if a key of principle_weights is not a principle.
     """
     rules, files = context.config.pairs, context.files
     weights = _weights(rules)
@@ -49,7 +49,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     averaged = _several_votes(files)
     schema, number = dataset_schema(averaged), 0
     files.dataset.mkdir(exist_ok=True)
-    files.card.unlink(missing_ok=True)  # it describes other pairs, and names their hash to `datasets`
+    files.card.unlink(missing_ok=True)  # it describes the old pairs, and `datasets` would cache by its old content hash
     with (
         written(files.dataset / "train.parquet", schema) as train,
         written(files.dataset / "test.parquet", schema) as test,
@@ -68,20 +68,20 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
 
 def _weights(rules: DictConfig) -> dict[str, float]:
     if unknown := [name for name in rules.principle_weights if name not in PRINCIPLES]:
-        raise UserError(f"pairs.principle_weights: {unknown[0]} is no principle; they are {', '.join(PRINCIPLES)}")
+        raise UserError(f"pairs.principle_weights: {unknown[0]} is not a principle; they are {', '.join(PRINCIPLES)}")
     weights = {name: float(rules.principle_weights.get(name, 1.0)) for name in PRINCIPLES}
     if min(weights.values()) < 0 or not any(weights.values()):
-        raise UserError("pairs.principle_weights: must be 0 or more, and not all of them 0")
+        raise UserError("pairs.principle_weights: weights must be 0 or more, and not all 0")
     return weights
 
 
 def _rule(rules: DictConfig, split: str) -> PairRule:
-    """Test pairs are best against worst, whatever their gap, as in the paper."""
+    """Return the pair rule of a split. Test pairs are best versus worst reply with any gap, as in the paper."""
     return PairRule("extremes", 0.0, rules.gap) if split == "test" else PairRule(rules.kind, rules.min_gap, rules.gap)
 
 
 def _several_votes(files: AnnotationDir) -> bool:
-    """Whether there is more than one vote to average; stops at the second."""
+    """Return True if any replies may have several votes to average; stops reading at the second one."""
     seen = set[tuple[str, int]]()
     for row in rows_of(files.votes, ("annotator", "vote", "repeat", "outcome")):
         if row["outcome"] == RATED and row["repeat"] == 0:
@@ -109,13 +109,13 @@ def _figures(maker: PairMaker) -> dict[str, Any]:
 
 def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
     if not figures["train"]["pairs"]:
-        say("warning: there are no training pairs; a lower pairs.min_gap, or a larger replies.per_speech, makes more")
+        say("warning: no training pairs; a lower pairs.min_gap or a larger replies.per_speech gives more")
     for split, each in figures.items():
         tiers = ", ".join(f"{name} {count}" for name, count in each["agreement"].items())
         say(f"{split}: {each['pairs']} pairs" + (f" ({tiers})" if averaged else " (one vote each)"))
         for name, reason in _REASONS.items():
             if each["dropped"][name]:
-                say(f"  left out: {each['dropped'][name]} {reason}")
+                say(f"  dropped: {each['dropped'][name]} {reason}")
         if each["against_majority"]:
             count = each["against_majority"]
-            say(f"  {count} pairs go by the mean and against most votes: their chosen_probability is below 0.5")
+            say(f"  {count} pairs follow the mean rating against most votes: their chosen_probability is below 0.5")

@@ -1,4 +1,4 @@
-"""Copies of a dataset that caches hold: tokenised, and in the form of the `datasets` library."""
+"""Deletes cached copies of a dataset: tokenised copies, and tables of the `datasets` library."""
 
 import re
 import shutil
@@ -13,7 +13,7 @@ from psychocounsel.data import tokenised_cache
 
 
 def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
-    """Delete tokenised copies of `dataset`, and tables of `datasets` that hold a removed speech; returns their number."""
+    """Delete tokenised copies of `dataset`, and `datasets` tables with a removed speech; returns how many were deleted."""
     tokenised = [entry for entry in tokenised_cache.entries(cache) if _names(entry.of, dataset.resolve())]
     for file in (file for entry in tokenised for file in entry.files):
         file.unlink(missing_ok=True)
@@ -24,19 +24,19 @@ def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool])
 
 
 def _names(text: str, dataset: Path) -> bool:
-    """Whether a cache entry was tokenised from `dataset` or a file in it; `text` is the entry's list of sources."""
+    """Return True if a cache entry was tokenised from `dataset` or a file in it; `text` lists the entry's sources."""
     return re.search(rf"(^|, ){re.escape(str(dataset))}(/[^:]*)?(: |, )", text) is not None
 
 
 def _arrow_files() -> list[Path]:
-    """Tables that `datasets` keeps of what it has loaded; their folders do not say from where."""
+    """Return all tables in the cache of `datasets`, because their folders do not show which dataset they come from."""
     import datasets
 
     return sorted(Path(datasets.config.HF_DATASETS_CACHE).rglob("*.arrow"))
 
 
 def _speeches(file: Path) -> Iterator[str]:
-    """The ids of speeches in such a table, as far as it is whole."""
+    """Yield the ids of speeches in such a table; a damaged table is read as far as possible."""
     try:
         with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
             columns = id_columns(reader.schema)

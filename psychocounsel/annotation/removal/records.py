@@ -14,9 +14,9 @@ from psychocounsel.storage.files import read_mapping, write_json
 
 
 def renew_records(files: AnnotationDir, tombstones: Tombstones) -> None:
-    """Write the record of each step that is done anew: its figures, the rows of its table, and how many speeches are removed.
+    """Update the record of each finished step: its figures, the rows of its table, and the number of removed speeches.
 
-    Figures of speeches and replies that no table tells, as what was left out, stay as they were when the step ran.
+    Figures that cannot be counted in a table, such as dropped rows, stay as they were when the step ran.
     """
     tables = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
     renewed = {"scores": _of_votes, "pairs": _of_pairs}
@@ -37,7 +37,10 @@ def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
         return {}
     speeches, votes = by_speech(files.speeches, ABOUT), by_speech(files.votes, COLUMNS)
     replies = by_speech(files.replies, ["reply"]) if files.replies.exists() else []
-    annotators = {*before.get("annotators", {}), *before.get("skipped", {})}  # one that was never asked has no vote
+    annotators = {
+        *before.get("annotators", {}),
+        *before.get("skipped", {}),
+    }  # an annotator that was never asked has no votes
     found = (
         (rows[0], [row["reply"] for row in texts if row["reply"] is not None], given)
         for rows, texts, given in joined(speeches, replies, votes)

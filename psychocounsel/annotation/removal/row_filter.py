@@ -12,15 +12,15 @@ from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import replacing
 
-_COLUMNS = ("speech", "ID", "of")  # where tables hold ids of speeches; of: what a dropped speech doubles
+_COLUMNS = ("speech", "ID", "of")  # columns with ids of speeches; `of` is the speech that a dropped one duplicates
 _ROWS = 1 << 14
 
 
 def speeches_of(path: Path) -> Iterator[str]:
-    """The ids of the speeches in a table, each at least once; none where the table holds none.
+    """Yield the ids of the speeches in a table, each at least once; nothing for a table without ids.
 
     Raises:
-        UserError: if it is no whole parquet file.
+        UserError: if the file is not a complete parquet file.
     """
     try:
         with pq.ParquetFile(path) as file:
@@ -29,24 +29,24 @@ def speeches_of(path: Path) -> Iterator[str]:
                 for column in columns:
                     yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is no whole parquet file; remove it, and run its step again") from error
+        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
 
 
 def id_columns(schema: pa.Schema) -> list[str]:
-    """The columns with ids of speeches; most tables have one."""
+    """Return the columns with ids of speeches; most tables have one."""
     return [name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)]
 
 
 def doubles_of(path: Path, speeches: Container[str]) -> Iterator[str]:
-    """The ids of the speeches that were dropped as doubles of `speeches`; none where the table is not about dropped ones."""
+    """Yield the ids of speeches that were dropped as duplicates of `speeches`; nothing for tables without dropped speeches."""
     if {"speech", "of"} <= {*id_columns(pq.read_schema(path))}:
         yield from (row["speech"] for row in rows_of(path, ["speech", "of"]) if row["of"] in speeches and row["speech"])
 
 
 def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
-    """Take the rows of removed speeches out of a table; how many these were. All others keep their order and values.
+    """Delete the rows of removed speeches from a table; returns their number. The other rows keep their order and values.
 
-    A table without such rows is left as it is. The new table has the permissions of the old one.
+    A table without such rows is not rewritten. The new file has the permissions of the old one.
     """
     if not any(map(is_removed, speeches_of(path))):
         return 0

@@ -1,7 +1,7 @@
-"""`annotate remove=ids.txt` deletes speeches from every table, journal and cache of a directory, for good.
+"""`annotate remove=ids.txt` permanently deletes speeches from every table, journal and cache of a directory.
 
-Tombstones are written first and everything else follows from them, so a removal that was killed is finished by the same
-command, or by the next one of any kind (`finish`).
+The tombstones are written first, and everything else is derived from them. Therefore a removal that was killed is finished
+by the same command, or by any later command on the directory (`finish`).
 """
 
 import re
@@ -22,21 +22,21 @@ from psychocounsel.rundir.paths import AnnotationDir, ReviewDir
 from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping, remove_unfinished, write_json
 
-RECORD = "removal"  # among the records of steps
+RECORD = "removal"  # file name among the step records
 _ID = re.compile(r"\b[0-9a-f]{16}\b")
 
 
 def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Remove the speeches whose ids stand in the file `config.remove`, one a line, and say what used them.
+    """Remove the speeches whose ids are in the file `config.remove`, one per line, and list the runs that used them.
 
-    Speeches that were dropped as near duplicates of these are removed, too: each would stay once the sources lack the other.
+    Near duplicates of these speeches are removed as well, because otherwise the next run could keep them instead.
 
     Returns:
-        `removed`: speeches removed so far, those of earlier removals and near duplicates included; `rows`, `answers`,
-            `copies`: what went now.
+        `removed`: the number of speeches removed so far, including earlier removals and near duplicates; `rows`, `answers`,
+            `copies`: the number of each deleted now.
 
     Raises:
-        UserError: if an id is in no table and was not removed before; then nothing is touched.
+        UserError: if an id is in no table and was not removed before; then nothing is changed.
     """
     files = context.files
     refuse_served(ReviewDir.of(files.path))
@@ -46,18 +46,20 @@ def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     unknown = [speech for speech in asked if speech not in known and speech not in tombstones]
     if unknown:
         raise UserError(
-            f"remove={context.config.remove}: {len(unknown)} of {len(asked)} ids are of no speech in {files.path} (the first "
-            f"stands in line {asked[unknown[0]]}), so nothing was removed: ids are the column speech of {files.speeches.name}, "
-            "and ID of the dataset"
+            f"remove={context.config.remove}: {len(unknown)} of {len(asked)} ids belong to no speech in {files.path} (first in "
+            f"line {asked[unknown[0]]}), so nothing was removed: ids are the column speech of {files.speeches.name}, "
+            "or ID in the dataset"
         )
     files.steps.mkdir(exist_ok=True)
-    write_json(files.step(RECORD), {"done": False})  # before the tombstones: from here on it must be finished
+    write_json(
+        files.step(RECORD), {"done": False}
+    )  # before the tombstones: from now on, every command finishes the removal
     tombstones.add({*asked, *(double for path in _tables(files) for double in doubles_of(path, asked))})
     return finish(context)
 
 
 def finish(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Do what is left of a removal that was begun; nothing where none was. Every command on the directory begins with it."""
+    """Finish an interrupted removal, if there is one. Every command on the directory calls this first."""
     files = context.files
     if read_mapping(files.step(RECORD)).get("done", True):
         return {}
@@ -75,9 +77,9 @@ def finish(context: StepContext[AnnotationDir]) -> dict[str, Any]:
 
 
 def _clear(context: StepContext[AnnotationDir], tombstones: Tombstones) -> dict[str, int]:
-    """Everything but records and card; the number of rows, answers and cached copies that went."""
+    """Delete from everything except records and card; returns the number of rows, answers and cached copies deleted."""
     files, is_removed = context.files, tombstones.__contains__
-    remove_unfinished(files.path)  # tables that killed steps left half written
+    remove_unfinished(files.path)  # partial tables of killed steps
     _clear_sample(files, tombstones)
     rows = 0
     for path in context.bar(_tables(files), "tables"):
@@ -88,15 +90,15 @@ def _clear(context: StepContext[AnnotationDir], tombstones: Tombstones) -> dict[
         answers += forget(folder, is_removed)
     copies = remove_copies(files.dataset, Path(context.config.paths.cache), is_removed)
     if items := forget_speeches(ReviewDir.of(files.path), is_removed):
-        context.say(f"review by experts: {items} items are removed, with all answers to them")
+        context.say(f"expert review: {items} items removed, with all their answers")
     return {"rows": rows, "answers": answers, "copies": copies}
 
 
 def _read_ids(path: Path) -> dict[str, int]:
-    """Each id with the line that it first stands in.
+    """Return each id with the number of its first line in the file.
 
     Raises:
-        UserError: if the file cannot be read or holds none.
+        UserError: if the file cannot be read or holds no id.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -107,17 +109,17 @@ def _read_ids(path: Path) -> dict[str, int]:
         if line.strip():
             found.setdefault(line.strip(), number)
     if not found:
-        raise UserError(f"remove={path}: holds no id; write one a line")
+        raise UserError(f"remove={path}: holds no id; write one id per line")
     return found
 
 
 def _tables(files: AnnotationDir) -> list[Path]:
-    """Every table of the directory, those of shards and of parts of a step included."""
+    """Return every table of the directory, including tables of shards and parts of steps."""
     return sorted(path for path in files.path.rglob("*.parquet") if not path.name.startswith("."))
 
 
 def _clear_sample(files: AnnotationDir, tombstones: Tombstones) -> None:
-    """Remove the speeches that were drawn for checking by hand, if one of them is removed or they have no ids."""
+    """Delete the sample of speeches for checking by hand if it holds a removed speech, or no ids at all."""
     if files.identifier_sample.exists():
         ids = _ID.findall(files.identifier_sample.read_text())
         if not ids or any(speech in tombstones for speech in ids):
@@ -125,7 +127,7 @@ def _clear_sample(files: AnnotationDir, tombstones: Tombstones) -> None:
 
 
 def _cut_half_lines(folder: Path) -> None:
-    """End each file of a journal after its last whole line: a killed writer may have left a part of an answer."""
+    """Cut each journal file after its last complete line, because a killed writer may have left part of an answer."""
     for path in folder.glob("*.jsonl"):
         with path.open("rb+") as file:
             end = file.seek(0, 2)
@@ -141,18 +143,18 @@ def _ends_line(file: Any, end: int) -> bool:
 
 def _report(context: StepContext[AnnotationDir], found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
     yield (
-        f"removed: {found['rows']} rows of tables, {found['answers']} answers of the journal, {found['copies']} cached copies; "
-        f"{found['removed']} speeches, near duplicates included, are removed from {context.files.path} for good"
+        f"removed: {found['rows']} table rows, {found['answers']} journal answers, {found['copies']} cached copies; in total "
+        f"{found['removed']} speeches, near duplicates included, are permanently removed from {context.files.path}"
     )
-    yield "Sources, backups and copies that you made are yours to clear: the speeches are still there."
+    yield "The speeches remain in sources, backups and your own copies: delete them there yourself."
     yield from _users(users, context.config.paths.output)
 
 
 def _users(users: dict[str, list[str]], output: str) -> Iterable[str]:
     if not users:
-        yield f"No run below {output} used the dataset; runs and exports elsewhere are not known here."
+        yield f"No run below {output} used the dataset; runs and exports elsewhere were not checked."
         return
-    yield f"Runs below {output} that used the dataset, or a model that did ({len(users)}):"
+    yield f"Runs below {output} that used the dataset or a model trained on it ({len(users)}):"
     for run, weights in users.items():
         yield f"  {run}" + (f": weights in {', '.join(Path(each).name for each in weights)}" if weights else "")
     yield TEXTS_TOO

@@ -1,4 +1,4 @@
-"""Which speeches were removed from an annotate directory: hashes of their ids, which outlive the speeches."""
+"""Tombstones: hashes of the ids of removed speeches, kept in the annotate directory after the speeches are gone."""
 
 import hashlib
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ def _digest(speech: str) -> str:
 
 
 class Tombstones:
-    """The removed speeches of a directory: `speech in tombstones` says whether the speech of this id is one of them.
+    """The set of removed speeches of a directory; `speech in tombstones` tests an id.
 
-    Near duplicates that were dropped beside a removed speech have tombstones of their own, so none takes its place.
+    Near duplicates of a removed speech have their own tombstones, so none of them takes its place.
     """
 
     def __init__(self, path: Path, digests: Iterable[str] = ()) -> None:
@@ -23,7 +23,7 @@ class Tombstones:
 
     @classmethod
     def of(cls, files: AnnotationDir) -> "Tombstones":
-        """Those of a directory; none where nothing was ever removed."""
+        """Return the tombstones of a directory; empty if nothing was ever removed."""
         lines = files.removed.read_text().split() if files.removed.exists() else []
         return cls(files.removed, lines)
 
@@ -34,6 +34,6 @@ class Tombstones:
         return len(self.digests)
 
     def add(self, speeches: Iterable[str]) -> None:
-        """Note more speeches, on disk before this returns."""
+        """Add speeches; the file is on disk when this returns."""
         self.digests |= {_digest(speech) for speech in speeches}
         write_atomically(self.path, "".join(f"{digest}\n" for digest in sorted(self.digests)))

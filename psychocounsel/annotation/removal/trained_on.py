@@ -1,4 +1,4 @@
-"""Lists runs that trained on a dataset, or on weights of such a run: their weights keep what they learned from it."""
+"""Lists runs that trained on a dataset, or on a model of such a run: their weights keep what they learned from it."""
 
 import os
 from collections.abc import Iterator
@@ -11,22 +11,22 @@ from psychocounsel.rundir.paths import AnnotationDir, RunDir
 from psychocounsel.rundir.run_config import is_run
 
 UNDONE = (
-    "Weights are not undone: models that were trained on the removed speeches keep what they learned from them. Delete them, or "
+    "Weights are not changed: models trained on the removed speeches keep what they learned from them. Delete these models or "
     "train them again."
 )
 _FILES = RunDir(Path())
 TEXTS_TOO = (
-    f"Their folders may hold texts of the removed speeches, too ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
+    f"Run folders may also hold texts of the removed speeches ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
     "delete what you do not need."
 )
-_OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys whose folders a run does not learn from
+_OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys of folders that a run writes or waits for
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def users_of(dataset: Path, output: Path) -> dict[str, list[str]]:
-    """Runs below `output` that read files of `dataset`, or a model of such a run, with their weights that are there.
+    """Return the runs below `output` that read `dataset` or a model of such a run, each with its existing weights.
 
-    Runs elsewhere, and copies of the dataset, are not found.
+    Runs elsewhere and copies of the dataset are not found.
     """
     configs = {run: list(_strings(_config(run))) for run in _runs(output)}
     places, found = [dataset.resolve()], dict[str, list[str]]()
@@ -38,7 +38,7 @@ def users_of(dataset: Path, output: Path) -> dict[str, list[str]]:
 
 
 def _runs(folder: Path) -> Iterator[Path]:
-    """Every run directory at or below `folder`, an annotate directory's own apart; runs hold no other runs."""
+    """Yield every run directory at or below `folder`, except annotate directories; runs contain no other runs."""
     for place, folders, _ in os.walk(folder):
         run = Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -49,7 +49,7 @@ def _runs(folder: Path) -> Iterator[Path]:
 
 
 def _config(run: Path) -> Any:
-    """What its configuration says of what it read: folders that it writes to, or waits for, are left out."""
+    """Return the run's configuration without folders that it writes to or waits for."""
     try:
         found = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
     except (OSError, yaml.YAMLError):

@@ -1,4 +1,4 @@
-"""Draws the writers of each speech, and builds the prompt for each."""
+"""Draws the writers for each speech and builds their prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WITHHELD, NO_WRITER = "withheld", "no_writer"
 
 @dataclass(frozen=True)
 class Speech:
-    """What replying needs of a row of speeches.parquet."""
+    """The columns of speeches.parquet that the step `replies` needs."""
 
     speech: str
     text: str
@@ -24,7 +24,7 @@ class Speech:
 
 @dataclass(frozen=True)
 class Draw:
-    """Reply number `number` to a speech: by whom, and what is asked; without a writer, `outcome` says why."""
+    """Reply number `number` to a speech: its writer and prompt, or, without a writer, the reason as `outcome`."""
 
     speech: str
     number: int
@@ -35,14 +35,14 @@ class Draw:
 
 @dataclass(frozen=True)
 class Drawing:
-    """How replies are drawn.
+    """Rules by which writers are drawn.
 
     Attributes:
-        per_speech: replies to each speech, by different writers as far as there are so many.
-        seed: of the draw and of the writers' random numbers.
-        prompt: the system message of writers without one of their own.
-        crisis_to_third_parties: whether others may see speeches about a crisis.
-        own_prompts: the system messages of the other writers, by their names.
+        per_speech: number of replies to each speech; writers repeat only if there are fewer of them.
+        seed: seed of the draw and of the writers' random numbers.
+        prompt: the system message for writers without their own.
+        crisis_to_third_parties: whether third parties may see crisis speeches.
+        own_prompts: own system messages of writers, by name.
     """
 
     writers: Sequence[LanguageModel]
@@ -53,19 +53,19 @@ class Drawing:
     own_prompts: Mapping[str, str] = field(default_factory=dict)
 
     def prompt_of(self, writer: LanguageModel | None) -> str:
-        """The system message for a writer; None: a reply without a writer."""
+        """Return the system message for a writer; None stands for a reply without a writer."""
         return self.prompt if writer is None else self.own_prompts.get(writer.name, self.prompt)
 
     def prompt_version(self, writer: LanguageModel | None) -> str:
-        """16 hexadecimal digits that change with the writer's prompt."""
+        """Return a hash of the writer's prompt [16 hexadecimal digits]."""
         return hashlib.sha256(self.prompt_of(writer).encode()).hexdigest()[:16]
 
     def of(self, speech: Speech) -> Iterator[Draw]:
-        """The replies to a speech.
+        """Yield the draws for a speech.
 
-        Every writer has a random rank that depends on seed, speech and its name alone, and the first ranks are drawn. So
-        other speeches change nothing, a larger `per_speech` adds to what was drawn, and a new writer takes only the places
-        that it wins.
+        Every writer gets a random rank that depends only on seed, speech and the writer's name, and the writers with the first
+        ranks are drawn. Therefore other speeches change nothing, a larger `per_speech` only adds replies, and a new writer
+        replaces others only where its rank is better.
         """
         speaking = [writer for writer in self.writers if writer.language in (None, speech.language)]
         allowed = who_may_see(speaking, speech.crisis, self.crisis_to_third_parties)

@@ -1,4 +1,4 @@
-"""`writers=pool`: several language models, some of which are drawn for each speech."""
+"""`writers=pool`: several language models; some of them are drawn for each speech."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from psychocounsel.asking.several_models import SeveralModels
 
 @dataclass(kw_only=True)
 class Pool(SeveralModels):
-    """Several writers."""
+    """Settings of a pool of writers."""
 
     config_group: ClassVar[str] = "writers"
     example: ClassVar[str] = "[tiny,openai]"

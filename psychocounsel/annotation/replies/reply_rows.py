@@ -1,4 +1,4 @@
-"""replies.parquet: a row for each reply that was drawn, or why there is none."""
+"""Rows of replies.parquet: a row for each drawn reply, with its text or the reason why it is missing."""
 
 import hashlib
 
@@ -28,15 +28,15 @@ SCHEMA = pa.schema(
 
 
 def reply_id(speech: str, text: str) -> str:
-    """16 hexadecimal digits of sha256 of the speech's id and the reply's text."""
+    """Return the id of a reply: 16 hexadecimal digits of the sha256 of the speech's id and the reply's text."""
     return hashlib.sha256(f"{speech}\0{text}".encode()).hexdigest()[:16]
 
 
 def read_reply(text: str) -> str:
-    """A reply without white space around it.
+    """Return a reply without surrounding white space.
 
     Raises:
-        ValueError: if nothing is left.
+        ValueError: if the reply is empty.
     """
     if not (stripped := text.strip()):
         raise ValueError("an empty reply")
@@ -44,10 +44,12 @@ def read_reply(text: str) -> str:
 
 
 def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row:
-    """The row of a reply; None as `outcome`: there is no answer yet. Only replies that are `text` have a text: one that was
-    cut at `max_tokens` stops in the middle of a sentence, and stays in the journal alone.
+    """Return the row of a reply; `outcome` is None if there is no answer yet.
 
-    An empty reply, after all attempts, is `unparsable`: its answers are in the journal. A refusal in prose counts as `refused`.
+    Only replies with the outcome `text` have a text: one that was cut at `max_tokens` stops in mid-sentence, and only the
+    journal holds it.
+
+    A reply that stays empty after all attempts is `unparsable`; its answers are in the journal. A refusal in prose is `refused`.
     """
     row: Row = dict.fromkeys(SCHEMA.names)
     row |= {"speech": draw.speech, "number": draw.number, "prompt_version": prompt_version}

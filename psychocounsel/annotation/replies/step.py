@@ -1,4 +1,4 @@
-"""The step `replies` asks writers, drawn anew for each speech, and writes their replies to replies.parquet."""
+"""The step `replies` draws writers for each speech, asks them, and writes their replies to replies.parquet."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import rows_of, written
 
-_EMPTY_AGAIN = 2  # how often an empty reply is asked anew
+_EMPTY_AGAIN = 2  # further attempts after an empty reply
 
 
 def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Ask for the replies that are not bought yet, then write the table of this shard's speeches, in their order.
+    """Buy the replies that the journal lacks, then write the table for this shard's speeches, in order.
 
-    The table depends on the journal alone, not on the order in which answers came.
+    The table depends only on the journal, not on the order in which answers arrived.
 
     Raises:
-        BudgetSpent: if the budget ends before the replies do; what was bought is in the journal.
+        BudgetSpent: if the budget is spent first; the bought answers are in the journal.
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
     drawing = drawing_of(context)
@@ -56,17 +56,17 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
 
 
 def estimate(context: StepContext[AnnotationDir]) -> Estimate:
-    """What the step would ask for, of what is not bought yet; speeches.parquet must be there."""
+    """Estimate the calls for replies that the journal lacks; speeches.parquet must exist."""
     drawing = drawing_of(context)
     with closing(Answers(context.files.answers)) as answers:
         return Estimate.of(_asks(context, drawing), answers)
 
 
 def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
-    """The Drawing that the configuration describes.
+    """Return the Drawing that the configuration describes.
 
     Raises:
-        UserError: for a prompt that cannot be read.
+        UserError: if a prompt cannot be read.
     """
     config, replies = context.config, context.config.replies
     writers: list[LanguageModel] = build(config, "writers").models()
@@ -80,7 +80,7 @@ def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
 
 
 def _rows_in(path: Path) -> int:
-    """How many rows a table has."""
+    """Return the number of rows of a table."""
     with pq.ParquetFile(path) as table:
         return int(table.metadata.num_rows)
 
@@ -99,7 +99,7 @@ def _asks(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[tup
 
 
 def _write(context: StepContext[AnnotationDir], drawing: Drawing, answers: Answers) -> dict[str, Any]:
-    """Write the table by the journal's answers; returns its figures."""
+    """Write the table from the journal's answers; returns its figures."""
     outcomes, writers, versions = Counter[str](), dict[str, Counter[str]](), set[str]()
     over, limit = 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:
@@ -125,14 +125,16 @@ def _outcome(draw: Draw, answers: Answers) -> Outcome[str] | None:
 
 _ADVICE: dict[str, Callable[[int], str]] = {
     WITHHELD: lambda count: (
-        f"{count:,} replies are withheld: their speeches may be about a crisis, and no writer is your own; add one, or give "
-        "crisis_to_third_parties=true"
+        f"{count:,} replies are withheld: their speeches may be about a crisis, and every writer is a third party; add a writer "
+        "of your own, or set crisis_to_third_parties=true"
     ),
-    NO_WRITER: lambda count: f"{count:,} replies have no writer of their speech's language; add one to writers.members",
-    FAILED: lambda count: f"{count:,} replies failed; run the same command with steps=[replies] to ask for them again",
+    NO_WRITER: lambda count: (
+        f"{count:,} replies have no writer for their speech's language; add one to writers.members"
+    ),
+    FAILED: lambda count: f"{count:,} replies failed; repeat the command with steps=[replies] to ask for them again",
     UNPARSABLE: lambda count: (
-        f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked again; other settings of their writers, as "
-        "max_tokens, ask anew"
+        f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked for again; changed settings of their writers, "
+        "such as max_tokens, ask again"
     ),
 }
 

@@ -1,4 +1,4 @@
-"""`annotator=panel`: several annotators, each of which rates every reply."""
+"""`annotator=panel`: several annotators; each of them rates every reply."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from psychocounsel.asking.several_models import SeveralModels
 
 @dataclass(kw_only=True)
 class Panel(SeveralModels):
-    """Several annotators."""
+    """Settings of a panel of annotators."""
 
     config_group: ClassVar[str] = "annotator"
     fewest: ClassVar[int] = 2

@@ -1,10 +1,10 @@
-"""The JSON that an annotator answers with: its schema, and a strict reader that neither guesses nor repairs.
+"""The JSON answer of an annotator: its schema, and a strict reader that neither guesses nor repairs.
 
 An answer holds a quotation, a reason and a rating for each principle:
 
     {"empathy": {"quote": "how lonely that was", "reason": "Names what she left unsaid.", "rating": 5}, ...}
 
-Jointly rated replies stand under `reply_1`, `reply_2` and so on, each with such an object.
+If replies are rated jointly, each of the keys `reply_1`, `reply_2`, ... holds such an object.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from psychocounsel.asking.strict_json import Unreadable, check_keys, json_object
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 
 NOT_APPLICABLE = "not applicable"
-KEYS = ("quote", "reason", "rating")  # in the order in which they are written: evidence before the number
+KEYS = ("quote", "reason", "rating")  # in the order in which an answer gives them: evidence before the number
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A rating on one principle; `rating` is None where the principle is not applicable."""
+    """A rating on one principle; `rating` is None if the principle is not applicable."""
 
     rating: int | None
     reason: str
@@ -31,7 +31,7 @@ Judgements = dict[str, Judgement]  # by principle, in the order of PRINCIPLES
 
 
 def answer_schema(order: Sequence[str], replies: int | None = None) -> dict[str, Any]:
-    """The JSON schema of an answer, principles in this order; for `replies` rated jointly, or for one (None)."""
+    """Return the JSON schema of an answer with the principles in this order; `replies` is their number if rated jointly."""
     rating = {"anyOf": [{"type": "integer", "enum": [*RATINGS]}, {"type": "string", "enum": [NOT_APPLICABLE]}]}
     text = {"type": "string"}
     principle = object_schema({"quote": text, "reason": text, "rating": rating})
@@ -40,15 +40,15 @@ def answer_schema(order: Sequence[str], replies: int | None = None) -> dict[str,
 
 
 def reply_key(place: int) -> str:
-    """What the reply at a place, from 0, is called in prompt and answer."""
+    """Return the name of a reply in prompt and answer; `place` counts from 0."""
     return f"reply_{place + 1}"
 
 
 def read_answer(text: str, joint: bool = False) -> list[Judgements]:
-    """The ratings of the one reply, or of each of the `joint` ones in the order in which they were shown.
+    """Return the ratings of the single reply, or with `joint` of each reply in the order shown.
 
     Raises:
-        Unreadable: for anything but the JSON that was asked for, alone or in one code fence.
+        Unreadable: if the answer is not exactly the requested JSON, bare or in a single code fence.
     """
     found = json_object(parsed_json(text), "the answer")
     if not joint:
@@ -67,7 +67,7 @@ def _judgement(found: dict[str, Any], where: str) -> Judgement:
     check_keys(found, KEYS, f"{where}: ")
     for name in ("reason", "quote"):
         if not isinstance(found[name], str) or not found[name].strip():
-            raise Unreadable(f"{where}: its {name} is no text")
+            raise Unreadable(f"{where}: its {name} is not text")
         if not found[name].isascii() and any("\ud800" <= letter <= "\udfff" for letter in found[name]):
             raise Unreadable(f"{where}: its {name} holds half a character")
     return Judgement(_rating(found["rating"], where), found["reason"].strip(), found["quote"].strip())
@@ -78,8 +78,8 @@ def _rating(value: Any, where: str) -> int | None:
         return None
     if isinstance(value, str):
         raise Unreadable(f"{where}: its rating is text")
-    if type(value) is not int:  # true is an integer to Python, and 3.5 is between two rules
-        raise Unreadable(f"{where}: its rating is no whole number")
+    if type(value) is not int:  # True is an int in Python; 3.5 is between two levels
+        raise Unreadable(f"{where}: its rating is not a whole number")
     if value not in RATINGS:
         raise Unreadable(f"{where}: its rating is not from {RATINGS[0]} to {RATINGS[-1]}")
     return value

@@ -1,4 +1,4 @@
-"""Plans the calls to annotators: each reply `scores.votes` times, and a share of replies once more for test-retest."""
+"""Plans the calls to annotators: each reply is rated `scores.votes` times, and a share of replies again for test-retest."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -14,26 +14,26 @@ from psychocounsel.steps.tables import Row
 
 @dataclass(frozen=True, kw_only=True)
 class RatingAsk(Ask):
-    """A call that rates replies to one speech; `client` is its text, `replies` their texts in the order shown."""
+    """A call that rates replies to one speech; `client` is the speech's text, `replies` are the texts in the order shown."""
 
     client: str
     replies: tuple[str, ...]
 
     def check_value(self, value: Sequence[Judgements] | None) -> None:
-        """Raises Unreadable if another number of replies was rated than were shown."""
+        """Raise Unreadable if the number of rated replies differs from the number shown."""
         if value is not None and len(value) != len(self.replies):
             raise Unreadable(f"rates {'fewer' if len(value) < len(self.replies) else 'more'} replies than were shown")
 
 
 @dataclass(frozen=True)
 class RatingCall:
-    """What an annotator is to rate.
+    """One rating task of an annotator.
 
     Attributes:
         speech: a row of speeches.parquet.
-        replies: id and text of each reply, in the order in which they are shown.
+        replies: id and text of each reply, in the order shown.
         vote: number of the annotator's vote, from 0.
-        repeat: 0, or 1 where the same is asked once more.
+        repeat: 0, or 1 for the repetition of a vote.
     """
 
     annotator: LanguageModel
@@ -49,12 +49,12 @@ class RatingCall:
 
 @dataclass(frozen=True)
 class RatingPlan:
-    """Which calls are made.
+    """Settings that decide which calls are made.
 
     Attributes:
-        votes: ratings of each reply by each annotator.
-        repeat: the share of replies (with a joint prompt: of speeches) that each annotator rates once more.
-        crisis_to_third_parties: whether annotators that belong to others see crisis speeches.
+        votes: number of ratings of each reply by each annotator.
+        repeat: the share of replies (with a joint prompt: of speeches) that each annotator rates a second time.
+        crisis_to_third_parties: whether annotators that are third parties may see crisis speeches.
     """
 
     annotators: Sequence[LanguageModel]
@@ -65,10 +65,10 @@ class RatingPlan:
     crisis_to_third_parties: bool
 
     def calls(self, speech: Row, replies: Sequence[Row]) -> Iterator[RatingCall]:
-        """Those about one speech (`speech`, `text`, `language`, `crisis`) and its replies (`reply`, `text`)."""
+        """Yield the calls for one speech (`speech`, `text`, `language`, `crisis`) and its replies (`reply`, `text`)."""
         texts = [
             *{row["reply"]: row["text"] for row in replies if row["text"] is not None}.items()
-        ]  # an equal one once
+        ]  # each reply id once
         together = [texts] if self.prompt.joint and texts else [[each] for each in texts]
         for annotator in self.annotators:
             if self.reason_against(annotator, speech) is None:
@@ -76,7 +76,7 @@ class RatingPlan:
                     yield from self._rounds(annotator, speech, each)
 
     def reason_against(self, annotator: LanguageModel, speech: Row) -> str | None:
-        """Why an annotator is not asked about a speech: `language` or `crisis`; None if it is."""
+        """Return why an annotator must not rate replies to a speech (`language` or `crisis`), or None if it may."""
         if annotator.language not in (None, speech["language"]):
             return "language"
         return None if may_see(annotator, speech["crisis"], self.crisis_to_third_parties) else "crisis"
@@ -92,7 +92,7 @@ class RatingPlan:
             yield RatingCall(annotator, speech, shown, vote, repeat)
 
     def ask(self, call: RatingCall) -> RatingAsk:
-        """The Ask of a call."""
+        """Return the Ask of a call."""
         speech, texts = call.speech, tuple(text for _, text in call.replies)
         about = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
         order = principle_order(_number(self.seed, "principles", *about))
@@ -108,5 +108,5 @@ class RatingPlan:
 
 
 def _number(seed: int, *parts: str) -> int:
-    """64 bits that depend on all of this, on every machine alike."""
+    """Return a 64-bit hash of the arguments, the same on every machine."""
     return int.from_bytes(hashlib.sha256("\0".join([str(seed), *parts]).encode()).digest()[:8])

@@ -1,4 +1,4 @@
-"""Builds the prompt for annotators: the rubric, the form of the answer, and a client's speech with one or several replies."""
+"""Builds the prompt for annotators: the rubric, the form of the answer, and a speech with one or several replies."""
 
 import hashlib
 import json
@@ -40,9 +40,9 @@ class RatingPrompt:
     """Messages and JSON schemas for annotators.
 
     Attributes:
-        rules: the system message: rubric and form of the answer. It is the same for all calls, so servers can keep its prefix.
-        joint: whether a call shows all replies to a speech.
-        version: 16 hex digits of what is asked, whatever the texts: of the rubric's files, the rules and the request.
+        rules: the system message: rubric and form of the answer. It is equal for all calls, so servers can cache this prefix.
+        joint: True if a call shows all replies to a speech.
+        version: hash of the rubric's files, the rules and the request, without the texts to rate [16 hexadecimal digits].
     """
 
     rules: str
@@ -50,8 +50,8 @@ class RatingPrompt:
     version: str
 
     def messages(self, speech: str, replies: Sequence[str], order: Sequence[str]) -> tuple[Message, ...]:
-        """Ask for ratings of `replies` (one, unless `joint`) on the principles in this `order`."""
-        # No text can close its own mark: the mark is a hash of all texts.
+        """Return the messages that ask for ratings of `replies` (one, unless `joint`) on the principles in this `order`."""
+        # The mark contains a hash of all texts, so no text can contain its own closing mark.
         mark = hashlib.sha256(json.dumps([speech, *replies]).encode()).hexdigest()[:8]
         names = [reply_key(place) for place in range(len(replies))] if self.joint else ["reply"]
         parts = [_marked("client", mark, speech), *map(_marked, names, [mark] * len(names), replies)]
@@ -64,7 +64,7 @@ class RatingPrompt:
         )
 
     def schema(self, order: Sequence[str], replies: int) -> dict[str, Any]:
-        """The JSON schema of the answer to `messages`."""
+        """Return the JSON schema of the answer to `messages`."""
         return answer_schema(order, replies if self.joint else None)
 
 
@@ -73,10 +73,10 @@ def _marked(name: str, mark: str, text: str) -> str:
 
 
 def rating_prompt(rubric: str, joint: bool, examples: bool) -> RatingPrompt:
-    """The prompt by a rubric: `builtin:en`, or the path of a folder; with its rated examples or without.
+    """Return the prompt for a rubric (`builtin:en`, or the path of a folder), with or without its rated examples.
 
     Raises:
-        UserError: in one line, for a rubric that is missing or wrong.
+        UserError: if the rubric is missing or wrong.
     """
     source = rubric.removeprefix(_BUILTIN) if rubric.startswith(_BUILTIN) else Path(rubric)
     rules = prompt_text(load_rubric(source), PARTS, examples) + "\n" + _HOW_TO_ANSWER + (_JOINTLY if joint else "")
@@ -89,6 +89,9 @@ def rating_prompt(rubric: str, joint: bool, examples: bool) -> RatingPrompt:
 
 
 def principle_order(rotation: int) -> tuple[str, ...]:
-    """The seven principles, beginning with another one by each number: the one that is rated first colours the others."""
+    """Return the seven principles in an order that starts at a different one for each number.
+
+    The order varies because the principle rated first influences the others.
+    """
     start = rotation % len(PRINCIPLES)
     return PRINCIPLES[start:] + PRINCIPLES[:start]

@@ -1,4 +1,4 @@
-"""Test-retest: how far an annotator gives the same reply the same rating when it is asked once more."""
+"""Test-retest agreement: how often an annotator repeats its rating when asked about the same reply again."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ _Cells = Counter[tuple[int | None, int | None]]  # (first rating, second rating)
 
 
 class Retest:
-    """Counts pairs of ratings of one reply by one annotator; its size does not grow with their number."""
+    """Counts pairs of ratings of one reply by one annotator; the memory does not grow with their number."""
 
     def __init__(self) -> None:
         self.cells: dict[str, dict[str, _Cells]] = {}
         self.outcomes: dict[str, Counter[str]] = {}
 
     def add(self, rows: Iterable[Row]) -> None:
-        """Note the rows of votes.parquet of one speech."""
+        """Count the rows of votes.parquet about one speech."""
         wanted = [row for row in rows if row["vote"] == 0]
         first = {(row["annotator"], row["reply"]): row for row in wanted if row["repeat"] == 0}
         for row in wanted:
@@ -36,10 +36,10 @@ class Retest:
                     cells[name][before[f"{name}_rating"], row[f"{name}_rating"]] += 1
 
     def figures(self) -> dict[str, Any]:
-        """By annotator: how many replies were asked about twice, and the agreement on each principle.
+        """Return, for each annotator, the number of replies rated twice and the agreement on each principle.
 
-        `changed_outcome` counts replies that were rated one time and not the other; `no_rating_twice` those that came to
-        the same outcome without a rating. Figures of a principle are those of `agreement_of`.
+        `changed_outcome` counts replies that were rated only one of the two times; `no_rating_twice` counts those with the same
+        outcome both times but no rating. For the figures of each principle see `agreement_of`.
         """
         return {
             annotator: {
@@ -51,12 +51,13 @@ class Retest:
 
 
 def agreement_of(cells: _Cells) -> dict[str, Any]:
-    """Agreement of two ratings of each reply.
+    """Return the agreement of the two ratings of each reply.
 
     Returns:
-        `replies` with two numbers; of them `exact`, the share with equal ones, `difference`, the mean absolute
-        difference, and `weighted_kappa` with squared weights (Cohen 1968), None where it is not defined: all ratings
-        are the same number. `applicable_once` counts replies with "not applicable" one time and a number the other.
+        `replies`: the number of replies with two numeric ratings; among these, `exact` is the share with equal ratings,
+        `difference` the mean absolute difference, and `weighted_kappa` the kappa with squared weights (Cohen 1968), or None
+        if all ratings are the same number. `applicable_once` counts replies rated once with "not applicable" and once with
+        a number.
     """
     numbers = {pair: count for pair, count in cells.items() if None not in pair}
     total = sum(numbers.values())
@@ -77,6 +78,6 @@ def _weighted_kappa(numbers: dict[Any, int]) -> float | None:
 
     first, second = zip(*numbers, strict=True)
     if len({*first, *second}) < 2:
-        return None  # no disagreement could have been expected
+        return None  # kappa is undefined, because the expected disagreement is 0
     counts = list(numbers.values())
     return float(cohen_kappa_score(first, second, labels=RATINGS, weights="quadratic", sample_weight=counts))

@@ -1,7 +1,7 @@
-"""`annotator=rules`: a demonstration that rates by plain rules of what shows on a reply's surface, and understands nothing.
+"""`annotator=rules`: a demonstration that rates by simple rules on the surface of a reply and understands nothing.
 
-It lets the whole way from speeches to pairs run without a model. Its ratings follow cues, so whatever is trained on them learns
-cues: never use them for anything else than trying out the commands.
+With it, the whole way from speeches to pairs runs without a model. Its ratings follow cues, so a model trained on them learns
+cues: use it only to try out the commands.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from psychocounsel.counsel.principles import RATINGS
 from psychocounsel.counsel.quotations import ABSENT
 from psychocounsel.errors import UserError
 
-WARNING = "a demonstration: plain rules of a reply's surface, no judgement of it"
+WARNING = "a demonstration: simple rules on the surface of a reply, not a judgement"
 
-Finding = tuple[int, str, re.Match[str] | None]  # rating, the rule, and the words of the reply that it found
+Finding = tuple[int, str, re.Match[str] | None]  # rating, the rule, and the matching words of the reply
 
 
 def _any(*words: str) -> re.Pattern[str]:
@@ -118,7 +118,7 @@ _RULES: dict[str, Callable[[str, str], Finding]] = {
 
 
 def rate_by_rules(client: str, reply: str) -> Judgements:
-    """Ratings of a reply; each reason says the rule, each quotation what the rule found in the reply."""
+    """Return ratings of a reply. Each reason states the rule, and each quotation is the text that the rule found."""
     found = {name: rule(client, reply) for name, rule in _RULES.items()}
     assert all(rating in RATINGS for rating, _, _ in found.values())
     return {
@@ -129,7 +129,7 @@ def rate_by_rules(client: str, reply: str) -> Judgements:
 
 @dataclass(kw_only=True)
 class Rules(LanguageModel):
-    """Rates by `rate_by_rules`, in this process."""
+    """An annotator that rates by `rate_by_rules`, in this process."""
 
     reads_prompts: ClassVar[bool] = False
 
@@ -137,7 +137,7 @@ class Rules(LanguageModel):
         return _RulesAnswerer()
 
     def unused(self) -> dict[str, str]:
-        """All that is about drawing answers: nothing is drawn."""
+        """Return all settings of models and sampling, because no model is asked."""
         names = (
             "model",
             "temperature",
@@ -151,7 +151,7 @@ class Rules(LanguageModel):
         return dict.fromkeys(names, "annotator=rules asks no model")
 
     def identity(self) -> dict[str, Any]:
-        """Its name and version: the rules."""
+        """Return the name and the version of the rules."""
         return {"kind": "Rules", "name": self.name, "version": 1}
 
 
@@ -162,7 +162,7 @@ class _RulesAnswerer(Answerer):
         future: Future[Answer] = Future()
         if not isinstance(ask, RatingAsk):
             future.set_exception(
-                UserError("annotator=rules rates replies and writes none: name another model as a writer")
+                UserError("annotator=rules rates replies but cannot write any: use another model as a writer")
             )
             return future
         rated = [{name: asdict(each) for name, each in rate_by_rules(ask.client, text).items()} for text in ask.replies]

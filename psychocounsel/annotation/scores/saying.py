@@ -7,20 +7,20 @@ from psychocounsel.annotation.scores.rules import WARNING
 from psychocounsel.annotation.scores.vote_figures import missing_table
 
 _SKIPPED = {
-    "crisis": "because they are about a crisis, and it belongs to others (crisis_to_third_parties=true sends them)",
+    "crisis": "because their speeches may be about a crisis and it is a third party (crisis_to_third_parties=true sends them)",
     "language": "because it does not speak their language",
 }
 
 
 def said(figures: dict[str, Any]) -> Iterator[str]:
-    """The lines for `figures`, as the step `scores` returns them."""
+    """Yield the lines for the figures of the step `scores`."""
     for name in figures["demonstration"]:
-        yield f"DEMONSTRATION: the ratings of {name} are {WARNING}"
+        yield f"DEMONSTRATION: annotator {name} is {WARNING}"
     for name, each in figures["annotators"].items():
         votes = ", ".join(f"{count:,} {outcome}" for outcome, count in each["votes"].items() if count)
         yield f"{name}: {votes}"
         if len(models := [model for model in each["models"] if model != "not said"]) > 1:
-            yield f"  warning: it answered under {len(models)} names: {', '.join(models)}; one annotator should be one model"
+            yield f"  warning: its server gave {len(models)} model names: {', '.join(models)}; an annotator should be one model"
     for name, reasons in figures["skipped"].items():
         for reason, count in reasons.items():
             yield f"{name} was not asked about {count:,} replies {_SKIPPED[reason]}"
@@ -30,7 +30,7 @@ def said(figures: dict[str, Any]) -> Iterator[str]:
     for name, counts in figures["quotes"].items():
         if counts["not_in_reply"]:
             share = counts["not_in_reply"] / sum(counts.values())
-            yield f"{name}: {counts['not_in_reply']:,} quotations ({share:.1%}) do not stand in the reply that they are about"
+            yield f"{name}: {counts['not_in_reply']:,} quotations ({share:.1%}) are not in the reply that they quote"
     yield from missing_table(figures["missing"])
     for name, each in figures["retest"].items():
         yield from _retest(name, each)
@@ -39,7 +39,7 @@ def said(figures: dict[str, Any]) -> Iterator[str]:
 def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{name}, asked twice about the same replies: {figures['rated_twice']:,} rated both times, "
-        f"{figures['changed_outcome']:,} one time only"
+        f"{figures['changed_outcome']:,} only once"
     )
     for principle, each in figures["principles"].items():
         if each["replies"]:

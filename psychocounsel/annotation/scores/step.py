@@ -30,17 +30,17 @@ _SPEECH = ("text", "language", "crisis", *ABOUT)
 
 
 def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Ask for the ratings that are not bought yet, then write the table of this shard's speeches, in their order.
+    """Buy the ratings that the journal lacks, then write the table for this shard's speeches, in order.
 
-    The table depends on the journal alone, not on the order in which answers came.
+    The table depends only on the journal, not on the order in which answers arrived.
 
     Returns:
-        The figures of `vote_figures` and of Findings; `skipped` (by annotator and reason, the replies that it was not asked
-        about); `demonstration` (annotators that are plain rules); `prompt_version`; `spent` and `bought`.
+        The figures of `vote_figures` and of Findings; `skipped` (by annotator and reason: replies that it was not asked
+        about); `demonstration` (annotators that are simple rules); `prompt_version`; `spent` and `bought`.
 
     Raises:
-        BudgetSpent: if the budget ends before the ratings do; what was bought is in the journal.
-        UserError: for settings that cannot work, a wrong key or address, or if no server is left.
+        BudgetSpent: if the budget is spent first; the bought answers are in the journal.
+        UserError: for settings that cannot work, a wrong API key or address, or if no server is left.
     """
     plan = plan_of(context)
     read = Reader(plan.prompt.joint)
@@ -65,7 +65,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
 
 
 def estimate(context: StepContext[AnnotationDir]) -> Estimate:
-    """What the step would ask for, of what is not bought yet; speeches.parquet and replies.parquet must be there."""
+    """Estimate the calls for ratings that the journal lacks; speeches.parquet and replies.parquet must exist."""
     plan = plan_of(context)
     asked = [model for model in plan.annotators if not isinstance(model, Rules)]
     with closing(Answers(context.files.answers)) as answers:
@@ -73,25 +73,25 @@ def estimate(context: StepContext[AnnotationDir]) -> Estimate:
 
 
 def plan_of(context: StepContext[AnnotationDir]) -> RatingPlan:
-    """How replies are rated by the configuration.
+    """Return the rating plan that the configuration describes.
 
     Raises:
-        UserError: for a rubric that cannot be read, and votes that would all be alike.
+        UserError: if the rubric cannot be read, or if an annotator would give the same vote several times.
     """
     config, scores = context.config, context.config.scores
     annotators: list[LanguageModel] = build(config, "annotator").models()
     fixed = [model.name for model in annotators if isinstance(model, Rules) or model.temperature == 0]
     if scores.votes > 1 and fixed:
         raise UserError(
-            f"scores.votes={scores.votes}: all votes of {fixed[0]} would be alike, because it draws nothing; "
-            "give it a temperature (annotator.temperature=0.7), or scores.votes=1"
+            f"scores.votes={scores.votes}: all votes of {fixed[0]} would be equal, because it does not sample; "
+            "set a temperature (annotator.temperature=0.7), or scores.votes=1"
         )
     prompt = rating_prompt(scores.rubric, scores.joint, scores.examples)
     return RatingPlan(annotators, prompt, scores.votes, scores.repeat, scores.seed, config.crisis_to_third_parties)
 
 
 def _speeches(context: StepContext[AnnotationDir]) -> Iterator[tuple[Row, list[Row]]]:
-    """This shard's speeches with their replies."""
+    """Yield this shard's speeches, each with its replies."""
     index, count = context.shard
     speeches = islice(by_speech(context.files.speeches, _SPEECH), index, None, count)
     for (speech,), replies in joined(speeches, by_speech(context.files.replies, ("number", "reply", "text"))):
@@ -108,7 +108,7 @@ def _asks(context: StepContext[AnnotationDir], plan: RatingPlan) -> Iterator[tup
 
 
 class _Writing:
-    """Writes the table by the journal's answers."""
+    """Writes the table from the journal's answers."""
 
     def __init__(self, context: StepContext[AnnotationDir], plan: RatingPlan, answers: Answers, read: Reader) -> None:
         self.context, self.plan, self.answers, self.read = context, plan, answers, read
@@ -142,7 +142,7 @@ class _Writing:
         ask, name = self.plan.ask(call), call.annotator.name
         about: Row = {"joint": self.plan.prompt.joint, "prompt_version": self.plan.prompt.version}
         found = self.answers.settled(call.annotator, ask, self.read, self.retries)
-        if not isinstance(found, Outcome):  # the number of the attempt that got no answer
+        if not isinstance(found, Outcome):  # the number of the attempt that has no answer
             return vote_rows(call, FAILED, None, {**about, "model": None, "attempts": found})
         self._note_unreadable(call, ask, found)
         outcome = outcome_of_vote(found.outcome, found.value)
@@ -152,7 +152,7 @@ class _Writing:
         return vote_rows(call, outcome, judged, {**about, "model": found.answer.model, "attempts": found.attempts})
 
     def _note_unreadable(self, call: RatingCall, ask: RatingAsk, found: Outcome[Verdict]) -> None:
-        """Look at the answers before the one that counts, and at that one if it cannot be used either."""
+        """Count the unreadable answers: those before the final one, and the final one if it is unreadable, too."""
         for attempt in range(found.attempts - (found.outcome != UNPARSABLE)):
             if (answer := self.answers.find(call.annotator, ask, attempt)) is not None:
                 self.findings.note_answer(call.annotator.name, ask, answer.text, self.read)

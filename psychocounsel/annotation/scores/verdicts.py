@@ -14,22 +14,22 @@ from psychocounsel.asking.refusals import is_refusal
 from psychocounsel.asking.strict_json import Unreadable
 from psychocounsel.counsel.quotations import ABSENT, stands_in
 
-Verdict = list[Judgements] | None  # None: a refusal in prose, which is an answer and is not asked anew
+Verdict = list[Judgements] | None  # None: a refusal in prose, which counts as an answer and is not asked again
 
 _REPLY = re.compile(r"^reply_\d+:? ")
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads answers; `joint` as in RatingPrompt. A refusal in prose counts as an answer."""
+    """Parses answers; `joint` as in RatingPrompt. A refusal in prose counts as an answer."""
 
     joint: bool
 
     def __call__(self, text: str) -> Verdict:
-        """The ratings of each reply as shown; None for a refusal.
+        """Return the ratings of each reply in the order shown, or None for a refusal.
 
         Raises:
-            Unreadable: for an answer that is neither.
+            Unreadable: if the answer is neither.
         """
         try:
             return read_answer(text, self.joint)
@@ -43,18 +43,18 @@ class Reader:
 class Findings:
     """Counts of unusable answers and of quotations, by annotator."""
 
-    unreadable: dict[str, Counter[str]] = field(default_factory=dict)  # reason -> answers, of all attempts
+    unreadable: dict[str, Counter[str]] = field(default_factory=dict)  # reason -> number of answers, over all attempts
     quotes: dict[str, Counter[str]] = field(default_factory=dict)
 
     def note_answer(self, annotator: str, ask: RatingAsk, text: str, read: Reader) -> None:
-        """Count why an answer that has been given cannot be used, if so."""
+        """If an answer is unusable, count the reason."""
         try:
             ask.check_value(read(text))
         except Unreadable as error:
             self.unreadable.setdefault(annotator, Counter())[_REPLY.sub("", str(error))] += 1
 
     def note_quotes(self, annotator: str, judged: Sequence[Judgements], replies: Sequence[str]) -> None:
-        """Count quotations that stand in their reply, that do not, and those that say `absent`."""
+        """Count quotations that are in their reply, those that are not, and those that say `absent`."""
         counts = self.quotes.setdefault(annotator, Counter())
         for judgements, reply in zip(judged, replies, strict=True):
             for each in judgements.values():
@@ -62,7 +62,7 @@ class Findings:
                 counts["absent" if absent else "found" if stands_in(each.quote, reply) else "not_in_reply"] += 1
 
     def figures(self) -> dict[str, Any]:
-        """`unreadable`: by annotator and reason. `quotes`: by annotator, `found`, `absent` and `not_in_reply`."""
+        """Return `unreadable` (counts by annotator and reason) and `quotes` (by annotator: `found`, `absent`, `not_in_reply`)."""
         return {
             "unreadable": {name: dict(sorted(counts.items())) for name, counts in sorted(self.unreadable.items())},
             "quotes": {
@@ -73,7 +73,7 @@ class Findings:
 
 
 def outcome_of_vote(outcome: str, verdict: Verdict) -> str:
-    """The outcome in votes.parquet: `rated`, or why there is no rating."""
+    """Return the outcome for votes.parquet: `rated`, or the reason why there is no rating."""
     if outcome != TEXT:
         return outcome
     return REFUSED if verdict is None else RATED

@@ -1,4 +1,4 @@
-"""Counts votes by annotator, outcome and rating, and lists where ratings are missing."""
+"""Counts votes by annotator, outcome and rating, and missing ratings by risk and topic."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,25 +9,25 @@ from psychocounsel.annotation.scores.retest import Retest
 from psychocounsel.annotation.scores.vote_table import OUTCOMES, RATED, RATING_COLUMNS
 from psychocounsel.steps.tables import Row
 
-COLUMNS = ("reply", "annotator", "model", "vote", "repeat", "outcome", *RATING_COLUMNS)  # that `vote_figures` reads
-NOT_ASKED = "not_asked"  # beside the outcomes of votes
-ABOUT = ("risk", "topic")  # columns of speeches by which missing ratings are listed
+COLUMNS = ("reply", "annotator", "model", "vote", "repeat", "outcome", *RATING_COLUMNS)  # read by `vote_figures`
+NOT_ASKED = "not_asked"  # counted in addition to the outcomes of votes
+ABOUT = ("risk", "topic")  # columns of speeches by which missing ratings are counted
 
 _COUNTED = (*OUTCOMES, NOT_ASKED)
 
 
 def vote_figures(speeches: Iterable[tuple[Row, Iterable[str], list[Row]]], annotators: Sequence[str]) -> dict[str, Any]:
-    """Figures of votes, from each speech with the ids of its replies that have a text, and its votes.
+    """Return figures of votes. `speeches` yields each speech with the ids of its replies that have a text, and its votes.
 
-    `annotators` names all of them, so that those which were not asked about a speech are known.
+    `annotators` names all annotators, including those that were not asked about some speeches.
 
     Returns:
-        outcomes: all votes by outcome.
-        annotators: by name, `votes` by outcome, `models` (the names that servers returned, with counts), and `ratings` (by
-            principle, how often each number was given, and `not applicable`).
-        missing: by `risk` and `topic`, for each value the votes by outcome, `not_asked` (votes on replies that an annotator was
-            not shown) and `missing`, the share of all these without a rating.
-        retest: see Retest. Repeats count here, in `outcomes`, in `votes` and in `models`, and nowhere else.
+        outcomes: number of votes by outcome.
+        annotators: by name: `votes` by outcome, `models` (counts of the names that servers returned), and `ratings` (for each
+            principle, counts of each number and of `not applicable`).
+        missing: for each value of `risk` and `topic`: the votes by outcome, `not_asked` (votes on replies that an annotator was
+            not shown) and `missing`, the share of all these votes without a rating.
+        retest: see Retest. Repeated votes count here and in `outcomes`, `votes` and `models`, but nowhere else.
     """
     outcomes, models = defaultdict[str, Counter[str]](Counter), defaultdict[str, Counter[str]](Counter)
     ratings = defaultdict[str, Counter[tuple[str, Any]]](Counter)
@@ -74,7 +74,7 @@ def _by_rating(counts: Counter[tuple[str, Any]]) -> dict[str, dict[str, int]]:
 
 
 def _missing(counts: dict[str, Counter[str]], not_asked: Counter[str], rounds: int) -> dict[str, Any]:
-    """`not_asked` counts replies by annotator, each of which lacks `rounds` votes."""
+    """Return the counts and the missing share for each value; each reply in `not_asked` lacks `rounds` votes."""
     found = {}
     for value in sorted(counts.keys() | (+not_asked).keys()):
         outcomes = {**_by_outcome(counts.get(value, Counter())), NOT_ASKED: not_asked[value] * rounds}
@@ -83,10 +83,10 @@ def _missing(counts: dict[str, Counter[str]], not_asked: Counter[str], rounds: i
 
 
 def missing_table(missing: dict[str, Any]) -> list[str]:
-    """Lines of text: where ratings are missing, by risk and by topic. No line where none is."""
+    """Return the lines of a table of missing ratings by risk and topic; [] if none is missing."""
     if all(each["missing"] == 0 for values in missing.values() for each in values.values()):
         return []
-    lines = ["Ratings that are missing, by risk and topic (they are not missing at random, and nothing replaces them):"]
+    lines = ["Missing ratings by risk and topic (they are not missing at random, and nothing replaces them):"]
     for column, values in missing.items():
         width = max(len(column), *map(len, values))
         lines.append(

@@ -1,4 +1,4 @@
-"""The table votes.parquet: a row for each rating of a reply by one vote of one annotator, or why there is none."""
+"""The table votes.parquet: one row for each vote of an annotator on a reply, with ratings or the reason for their absence."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,19 @@ from psychocounsel.steps.tables import Row
 RATED = "rated"
 OUTCOMES = (RATED, "refused", "filtered", "cut", "unparsable", "failed")
 
-RATING_COLUMNS = tuple(f"{name}_rating" for name in PRINCIPLES)  # null in a rated row: the principle is not applicable
-ORDER = ("reply", "annotator", "repeat", "vote")  # of rows within a speech
+RATING_COLUMNS = tuple(f"{name}_rating" for name in PRINCIPLES)  # null in a row with outcome `rated`: not applicable
+ORDER = ("reply", "annotator", "repeat", "vote")  # sort order of rows within a speech
 
 VOTES = pa.schema(
     [
         ("speech", pa.string()),
         ("reply", pa.string()),
         ("annotator", pa.string()),
-        ("model", pa.string()),  # as the server called itself
+        ("model", pa.string()),  # the name that the server returned
         ("vote", pa.int64()),
         ("repeat", pa.int64()),
         ("joint", pa.bool_()),
-        ("position", pa.int64()),  # among jointly rated replies, from 0
+        ("position", pa.int64()),  # place among jointly rated replies, from 0
         ("outcome", pa.string()),
         *((column, pa.int64()) for column in RATING_COLUMNS),
         *((f"{name}_reason", pa.string()) for name in PRINCIPLES),
@@ -36,9 +36,9 @@ VOTES = pa.schema(
 
 
 def vote_rows(call: RatingCall, outcome: str, judged: Sequence[Judgements] | None, about: Row) -> list[Row]:
-    """A row for each reply of a call. `judged` holds their ratings as shown, where `outcome` is `rated`.
+    """Return a row for each reply of a call. `judged` holds their ratings in the order shown, if `outcome` is `rated`.
 
-    `about` holds what all rows share: `model`, `attempts`, `joint`, `prompt_version`.
+    `about` holds the values common to all rows: `model`, `attempts`, `joint`, `prompt_version`.
     """
     assert outcome in OUTCOMES and (judged is not None) == (outcome == RATED)
     rows: list[Row] = []

@@ -1,7 +1,8 @@
-"""Several jobs clean the speeches of large sources: each cleans a share of the rows, and one job puts the shares together.
+"""Splits the cleaning of large sources among jobs: each job cleans a share of the rows, and one job joins the shares.
 
-Rows of all sources are numbered from 0. Of `count` jobs, number `index` cleans the blocks of `BLOCK` rows whose number modulo
-`count` is `index`. Blocks are row groups of the share's table, so that reading holds one block in memory.
+Rows of all sources are numbered from 0 and cut into blocks of `BLOCK` rows. Of `count` jobs, job `index` cleans the blocks
+whose number modulo `count` is `index`. Each block is a row group of the share's table, so only one block at a time is in
+memory.
 """
 
 import json
@@ -30,13 +31,13 @@ T = TypeVar("T")
 
 
 def share_of_rows(rows: Iterable[T], share: tuple[int, int]) -> Iterator[T]:
-    """The rows that job `index` of `count` cleans, in order; `share` is (index, count)."""
+    """Yield the rows that one job cleans, in order; `share` is (index, count)."""
     index, count = share
     return (row for number, row in enumerate(rows) if number // BLOCK % count == index)
 
 
 def write_share(rows: Iterable[CleanedRow], path: Path, bar: Callable[..., Any]) -> dict[str, int]:
-    """Write the cleaned rows of a share to `path`; returns how many rows there are, and how many are speeches."""
+    """Write the cleaned rows of a share to `path`; returns the number of rows and of speeches."""
     read = speeches = 0
     stream = iter(bar(rows, "rows of this share"))
     with replacing(path) as temporary, pq.ParquetWriter(temporary, _SHARE, compression="zstd") as writer:
@@ -48,7 +49,7 @@ def write_share(rows: Iterable[CleanedRow], path: Path, bar: Callable[..., Any])
 
 
 def finished_shares(config: DictConfig) -> list[Path]:
-    """The tables of all shares of `config.shards` jobs, in order; none if a job has not cleaned its share by these settings."""
+    """Return the tables of all shares, in order, or [] if any job has not finished its share with these settings."""
     if config.get("shards", 1) == 1:
         return []
     found, whole = list[Path](), AnnotationDir(Path(config.out))
@@ -62,10 +63,10 @@ def finished_shares(config: DictConfig) -> list[Path]:
 
 
 def rows_of_shares(tables: Sequence[Path]) -> Iterator[CleanedRow]:
-    """The rows of all shares in the order of the sources.
+    """Yield the rows of all shares in the order of the sources.
 
     Raises:
-        UserError: for a table that cannot be read.
+        UserError: if a table cannot be read.
     """
     try:
         files = [pq.ParquetFile(table) for table in tables]
@@ -76,13 +77,13 @@ def rows_of_shares(tables: Sequence[Path]) -> Iterator[CleanedRow]:
             yield from map(_from_columns, files[index].read_row_group(group).to_pylist())
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"{tables[0].parent.parent}: holds a damaged table of cleaned speeches: remove the folder, and give the same "
+            f"{tables[0].parent.parent}: holds a damaged table of cleaned speeches: remove the folder and run the same "
             "command again"
         ) from error
 
 
 def forget_shares(files: AnnotationDir) -> None:
-    """Remove the tables of all shares: speeches.parquet holds what stays of them."""
+    """Delete the tables of all shares; speeches.parquet holds their speeches."""
     for table in files.shards.glob(f"*/{files.cleaning(0).speeches.name}"):
         table.unlink()
 

@@ -1,4 +1,4 @@
-"""Identifiers by patterns: e-mail and web addresses, handles, telephone and other numbers, dates of birth, postal addresses."""
+"""Finds identifiers by patterns: e-mail and web addresses, handles, phone and other numbers, dates of birth, addresses."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from psychocounsel.annotation.speeches.name_cues import names_in
 
 @dataclass(frozen=True)
 class IdentifierSpan:
-    """An identifier in a text, from `start` to before `end`. `kind`: as its placeholder says it."""
+    """An identifier in a text: the characters from `start` to before `end`, and its kind as in the placeholder."""
 
     start: int
     end: int
@@ -54,7 +54,7 @@ _NAMED_NUMBER = (
     r"(?: number| no\.?)?(?: is|:|,|#)? ?[#(]?)(?P<value>(?=[\w-]*\d{3})[A-Z]{0,3}-?\d[\w-]{3,})"
 )
 
-# In this order: what an earlier one takes, no later one sees.
+# Tried in this order: a later pattern cannot match text that an earlier one has taken.
 _PATTERNS: list[tuple[str, re.Pattern[str]]] = [
     ("EMAIL", re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")),
     ("EMAIL", re.compile(_SPOKEN_MAIL, re.I)),
@@ -84,7 +84,7 @@ _YEARS = re.compile(r"(?:19|20)\d\d[\s-]+(?:19|20)\d\d")
 
 
 def identifiers_in(text: str) -> list[IdentifierSpan]:
-    """The identifiers that the rules find, in order; none overlaps another."""
+    """Return the identifiers that the rules find, in text order and without overlaps."""
     found: list[IdentifierSpan] = []
     for span in _candidates(text):
         if all(span.end <= other.start or other.end <= span.start for other in found):

@@ -1,4 +1,4 @@
-"""Replaces identifiers in a speech by placeholders, equal identifiers by equal ones. This is no anonymisation."""
+"""Replaces identifiers in a speech with placeholders; equal identifiers get equal placeholders. This is not anonymisation."""
 
 import re
 from collections import Counter
@@ -9,26 +9,26 @@ from psychocounsel.annotation.speeches.identifier_rules import IdentifierSpan, i
 
 Finder = Callable[[str], Sequence[IdentifierSpan]]
 STATEMENT = (
-    "This is no anonymisation: rules replace what they recognise, miss the rest, and leave what was told, by which a person may "
-    "be known to those who know them."
+    "This is not anonymisation: rules replace only what they recognise. Everything else stays, and a story alone may identify a "
+    "person to people who know them."
 )
 _PLACEHOLDER = re.compile(r"\[([A-Z_]+)_(\d+)\]")
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A text with placeholders, and how many of each kind were put in."""
+    """A text with placeholders, and the number of placeholders of each kind."""
 
     text: str
     counts: Counter[str]
 
 
 def replace_identifiers(text: str, finders: Sequence[Finder] = (identifiers_in,)) -> Replaced:
-    """Put a placeholder as [NAME_1] in the place of each identifier; where finders overlap, the earlier one's counts.
+    """Replace each identifier with a placeholder such as [NAME_1]; where finders overlap, the earlier finder wins.
 
-    The same e-mail address or number gets the same placeholder; so do a name, its first part and its last.
+    The same e-mail address or number gets the same placeholder each time; so do a full name, its first part and its last part.
     """
-    taken = [match.span() for match in _PLACEHOLDER.finditer(text)]  # of an earlier clean-up
+    taken = [match.span() for match in _PLACEHOLDER.finditer(text)]  # placeholders from an earlier cleaning
     spans: list[IdentifierSpan] = []
     for finder in finders:
         for span in finder(text):
@@ -45,7 +45,7 @@ def replace_identifiers(text: str, finders: Sequence[Finder] = (identifiers_in,)
 
 
 def _numbers(text: str, spans: Sequence[IdentifierSpan]) -> list[int]:
-    """The number of each span's placeholder, from 1 for each kind, or from behind those that the text holds already."""
+    """Return the number of each span's placeholder, counted per kind from 1, or after the numbers already in the text."""
     used = Counter[str]()
     for match in _PLACEHOLDER.finditer(text):
         used[match[1]] = max(used[match[1]], int(match[2]))
@@ -53,7 +53,7 @@ def _numbers(text: str, spans: Sequence[IdentifierSpan]) -> list[int]:
     longest_first = sorted(range(len(spans)), key=lambda place: (spans[place].start - spans[place].end, place))
     names = {place: _keys(text, spans[place]) for place in longest_first}
     same: dict[tuple[str, str], tuple[str, str]] = {}
-    for place in longest_first:  # Tom Baker before Tom, so that both are one
+    for place in longest_first:  # Tom Baker before Tom, so that both get one placeholder
         whole = next((same[key] for key in names[place] if key in same), names[place][0])
         for key in names[place]:
             same.setdefault(key, whole)
@@ -68,7 +68,7 @@ def _numbers(text: str, spans: Sequence[IdentifierSpan]) -> list[int]:
 
 
 def _keys(text: str, span: IdentifierSpan) -> list[tuple[str, str]]:
-    """What tells an identifier from others of its kind: its letters and digits; of a name each part as well."""
+    """Return the keys that identify equal identifiers: the letters and digits, and for a name also each of its parts."""
     value = text[span.start : span.end].casefold()
     keys = [(span.kind, re.sub(r"[\W_]+", "", value))]
     if span.kind == "NAME":

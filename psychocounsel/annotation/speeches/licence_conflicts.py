@@ -6,40 +6,40 @@ from dataclasses import dataclass
 from psychocounsel.data.licences import identifier
 from psychocounsel.errors import UserError
 
-NOT_ADVICE = "This is not legal advice: the list knows a few common licences and terms, and no law."
+NOT_ADVICE = "This is not legal advice: the list covers only a few common licences and terms, and no law."
 
-# What a licence asks of whoever passes on the texts, or what is made of them.
+# Groups of licences by their conditions for passing on texts or works based on them.
 _FREE = "cc0-1.0 unlicense mit bsd-2-clause bsd-3-clause apache-2.0 cc-by-2.0 cc-by-3.0 cc-by-4.0 odc-by pddl"
 _SHARE_ALIKE = "cc-by-sa-3.0 cc-by-sa-4.0 odbl gpl-2.0 gpl-3.0 agpl-3.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0"
 _NON_COMMERCIAL = (
     "cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0"
 )
 _NO_DERIVATIVES = "cc-by-nd-3.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0"
-# What is given to models alone, in a writer's `terms`: words of ours, and licences of open weights.
+# Terms that only models have, in a writer's `terms`: our own words, and licences of open weights.
 _NO_COMPETING = "no-competing-models no-training"
 _NAMED_MODELS = "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma"
 _NO_IMPROVING = (
-    "llama2 llama3"  # forbid to improve other models with the output; later versions ask for their name instead
+    "llama2 llama3"  # forbid improving other models with the output; later versions require naming them instead
 )
 _UNRESTRICTED = "none own output-is-yours"
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """`name` is what `accept_terms` takes; `sentence` says what stands against what, and what to do."""
+    """A conflict: its `name` for `accept_terms`, and a `sentence` that explains it and says what to do."""
 
     name: str
     sentence: str
 
 
 def conflicts(licences: Mapping[str, str | None], terms: Mapping[str, str | None], own: str | None) -> list[Conflict]:
-    """What stands in the way of passing on the dataset, or of training on it.
+    """Return the conflicts that stand in the way of passing on the dataset or of training on it.
 
     Args:
-        licences: of each source by its name; None: unknown.
-        terms: of each writer's output by the writer's name: a licence, or one of no-competing-models, no-training,
+        licences: licence of each source, by its name; None: unknown.
+        terms: terms of each writer's output, by its name: a licence, or one of no-competing-models, no-training,
             non-commercial, output-is-yours, own, none; None: unknown.
-        own: the licence that the dataset is to have (`card.license`); None: not said yet.
+        own: the licence of the dataset itself (`card.license`); None: not set yet.
     """
     target = identifier(own)
     return [
@@ -53,15 +53,17 @@ def conflicts(licences: Mapping[str, str | None], terms: Mapping[str, str | None
 
 
 def refuse_conflicts(found: list[Conflict], accepted: list[str]) -> None:
-    """Refuse conflicts whose names are not among the accepted ones.
+    """Refuse all conflicts that the user has not accepted.
 
     Raises:
-        UserError: listing them, and what to type.
+        UserError: lists the conflicts and what to type.
     """
     known = {conflict.name for conflict in found}
     if strange := sorted(set(accepted) - known):
         there = ", ".join(sorted(known)) or "there are none"
-        raise UserError(f"accept_terms: {strange[0]} is no conflict of these sources and writers; they are: {there}")
+        raise UserError(
+            f"accept_terms: {strange[0]} is not a conflict of these sources and writers; conflicts: {there}"
+        )
     left = [conflict for conflict in found if conflict.name not in accepted]
     if left:
         names = ",".join(sorted({*accepted, *(conflict.name for conflict in left)}))
@@ -83,24 +85,24 @@ def _of_source(source: str, licence: str | None, target: str | None) -> Iterator
     if _is(licence, _NO_DERIVATIVES):
         yield Conflict(
             f"no-derivatives-{name}",
-            f"{source} is {licence}: what is made of its texts, as this set, may not be passed on.",
+            f"{source} is {licence}: works made from its texts, such as this dataset, may not be passed on.",
         )
     yield from _against_own(name or "", source, licence, target)
 
 
 def _against_own(name: str, what: str, licence: str, target: str | None) -> Iterator[Conflict]:
-    """What a licence of texts asks of the licence of the set, once that is known."""
+    """Yield conflicts of a licence with the licence of the dataset, if that is known."""
     if target is None:
         return
     if _is(licence, f"{_NON_COMMERCIAL} non-commercial") and not _is(target, _NON_COMMERCIAL):
         yield Conflict(
             f"non-commercial-{name}",
-            f"{what} is {licence}, for non-commercial use alone, and card.license={target} allows more.",
+            f"{what} is {licence}, for non-commercial use only, but card.license={target} allows more.",
         )
     if _is(licence, _SHARE_ALIKE) and target != licence:
         yield Conflict(
             f"share-alike-{name}",
-            f"{what} is {licence}: what is made of it needs the same licence, and card.license={target}.",
+            f"{what} is {licence}: works made from it need the same licence, but card.license={target}.",
         )
 
 
@@ -117,16 +119,16 @@ def _of_writer(writer: str, terms: str | None, target: str | None) -> Iterator[C
     if _is(terms, _NO_COMPETING):
         yield Conflict(
             f"training-{name}",
-            f"The terms of {writer} ({terms}) forbid to train models on its output that compete with it.",
+            f"The terms of {writer} ({terms}) forbid training models that compete with it on its output.",
         )
     if _is(terms, _NO_IMPROVING):
         yield Conflict(
-            f"training-{name}", f"The licence {terms} of {writer} forbids to improve other models with its output."
+            f"training-{name}", f"The licence {terms} of {writer} forbids improving other models with its output."
         )
     elif _is(terms, _NAMED_MODELS):
         yield Conflict(
             f"named-{name}",
-            f"The licence {terms} of {writer} binds models that are trained on its output, by their name or their use.",
+            f"The licence {terms} of {writer} sets conditions for models trained on its output, such as their name or use.",
         )
     yield from _against_own(name or "", f"Output of {writer}", terms, target)
 

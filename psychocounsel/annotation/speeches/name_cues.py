@@ -1,6 +1,6 @@
-"""Names of people by cues: what stands before or after them, common first names, and what was found elsewhere in the speech.
+"""Finds names of people by the words around them, by common first names, and by other places in the same speech.
 
-Names in Latin letters alone; a rare name without any cue is not found.
+Only names in Latin letters are found; a rare name without such a cue is missed.
 """
 
 import re
@@ -58,13 +58,13 @@ def _cues() -> list[re.Pattern[str]]:
 
 _MY_NAME = re.compile(
     r"\b[Mm]y (?:first |full |real )?name(?:'s|\u2019s| is) (?P<name>[a-z]{3,})\b"
-)  # in small letters
+)  # a name in lower case
 _AND_ANOTHER = re.compile(rf"(?:, | and |, and | & )(?P<name>{_CAPITALISED})")
 _WORD = re.compile(_CAPITALISED)
 
 
 def names_in(text: str) -> Iterator[tuple[int, int]]:
-    """Start and end of each name of a person."""
+    """Yield start and end of each name of a person."""
     found = {span for cue in _cues() for match in cue.finditer(text) for span in _trimmed(text, *match.span("name"))}
     found |= {match.span() for match in _WORD.finditer(text) if match[0] in _words("first_names")}
     found |= {match.span("name") for match in _MY_NAME.finditer(text) if match["name"] not in _words("no_names")}
@@ -74,13 +74,13 @@ def names_in(text: str) -> Iterator[tuple[int, int]]:
             end = match.end()
     known = {word.casefold() for start, end in found for word in text[start:end].split() if len(word) >= 3}
     yield from found
-    for match in _WORD.finditer(text):  # wherever else a found name stands
+    for match in _WORD.finditer(text):  # the same names elsewhere in the speech
         if match[0].casefold() in known:
             yield match.span()
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The words of a span up to the first that is no name; nothing where that is the first."""
+    """Yield the span cut before its first word that cannot be a name; nothing if that is its first word."""
     last = start
     for match in _WORD.finditer(text, start, end):
         if not _is_name(match[0]):

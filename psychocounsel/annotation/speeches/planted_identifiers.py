@@ -1,4 +1,4 @@
-"""How many planted identifiers the rules find: speeches are made of sentences with known identifiers in them."""
+"""Measures how many identifiers the rules find, in made-up speeches from sentences with known identifiers."""
 
 import random
 import re
@@ -18,14 +18,14 @@ _KINDS = {"first": "name", "last": "name", "postcode": "address"}
 
 @dataclass(frozen=True)
 class Planted:
-    """A speech, and the identifiers in it: kind and text."""
+    """A made-up speech and its identifiers as (kind, text)."""
 
     text: str
     identifiers: list[tuple[str, str]]
 
 
 def planted_speeches(seed: int = 0) -> Iterator[Planted]:
-    """600 speeches of three sentences each, drawn at random."""
+    """Yield 600 random speeches of three sentences each."""
     content = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
     rng = random.Random(seed)
     for _ in range(_SPEECHES):
@@ -41,10 +41,9 @@ def planted_speeches(seed: int = 0) -> Iterator[Planted]:
 
 
 def measured_recall(replace: Callable[[str], str]) -> dict[str, dict[str, Any]]:
-    """Of each kind, and of `all`: how many identifiers were planted, how many are gone from the text, and that share.
+    """Return, for each kind and for `all`: the number of planted identifiers, the number removed, and their ratio.
 
-    An identifier counts as found if none of its words is left where it stood: the text around it is known, so what is left is
-    searched for in the replaced text as a whole.
+    An identifier counts as found if none of its words remains anywhere in the text after replacement.
     """
     planted, gone = Counter[str](), Counter[str]()
     for speech in planted_speeches():
@@ -60,6 +59,6 @@ def measured_recall(replace: Callable[[str], str]) -> dict[str, dict[str, Any]]:
 
 
 def _is_left(value: str, text: str) -> bool:
-    """Whether a part of an identifier, of three characters or more, still stands in the text."""
+    """Return True if a part of an identifier, three or more characters long, remains in the text."""
     parts = [part for part in re.split(r"[\s,]+", value) if len(part) >= 3 and part.lower() not in ("the", "dot")]
     return any(re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) for part in parts or [value])

@@ -1,7 +1,7 @@
-"""Presidio's recognisers beside our rules (`pip install 'psychocounsel[presidio]'`).
+"""Presidio's recognisers, used in addition to our rules (`pip install 'psychocounsel[presidio]'`).
 
-Its pattern recognisers work with a blank spaCy pipeline. Names and places need a spaCy model, which the user installs and names
-by `speeches.presidio_model`; that way was not run by us.
+Its pattern recognisers run on a blank spaCy pipeline. Names and places need a spaCy model, which the user installs and sets
+as `speeches.presidio_model`; we have not tested this.
 """
 
 import logging
@@ -32,14 +32,14 @@ _KINDS = {
     "UK_NHS": "NUMBER",
     "UK_NINO": "NUMBER",
 }
-_LEAST = 0.4  # Presidio's score; below it a bare run of digits is taken for a bank account
+_LEAST = 0.4  # Presidio's score; lower scores would include bare runs of digits as bank accounts
 
 
 def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[IdentifierSpan]] | None:
-    """What finds identifiers by Presidio, or None where it is not to be used (`never`) or not installed (`installed`).
+    """Return a finder that uses Presidio, or None if `use` is `never`, or `installed` without Presidio being installed.
 
     Raises:
-        UserError: if it is needed and not there, or `model` is not installed.
+        UserError: if Presidio is needed but not installed, or if `model` is not installed.
     """
     if use == "never" or (use == "installed" and model is None and not is_installed()):
         return None
@@ -68,12 +68,12 @@ def _engine(model: str | None) -> Any:
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
 
-    # Presidio asks it whether a domain follows the @; by default it would fetch its list of endings from the network.
+    # Presidio calls tldextract to check the domain of an e-mail; by default that would download its list of domain endings.
     tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(cache_dir=None, suffix_list_urls=())
-    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it lists each recogniser that it leaves out
+    logging.getLogger("presidio-analyzer").setLevel(logging.ERROR)  # it warns about each recogniser that it skips
 
     class Engine(SpacyNlpEngine):
-        """With a pipeline of ours in the place of one that Presidio would download."""
+        """An engine with our own pipeline instead of a downloaded one."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -81,7 +81,7 @@ def _engine(model: str | None) -> Any:
                 self.nlp = {"en": spacy.load(model) if model else spacy.blank("en")}
             except OSError as error:
                 raise UserError(
-                    f"speeches.presidio_model={model}: is no installed spaCy model; install it, as by "
+                    f"speeches.presidio_model={model}: is not an installed spaCy model; install it, for example by "
                     f"`python -m spacy download {model}`"
                 ) from error
 

@@ -9,6 +9,6 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def script_of(text: str) -> str:
-    """`cjk` where half of the letters or more are Chinese, Japanese or Korean characters, else `default`."""
+    """Return `cjk` if at least half of the letters are Chinese, Japanese or Korean characters, otherwise `default`."""
     characters = len(_CJK.findall(text))
     return "cjk" if characters and 2 * characters >= len(_LETTER.findall(text)) else "default"

@@ -15,12 +15,12 @@ from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import option
 
 SCRIPTS = ("default", "cjk")
-_NO_REVISION = "path is no dataset of the hub"
+_NO_REVISION = "path is not a dataset of the hub"
 
 
 @dataclass
 class _Place:
-    """Where speeches stand: the keys of a source, and of `speeches` where it has one source."""
+    """Location and columns of speeches: the keys of a source, and of `speeches` itself if it has a single source."""
 
     path: str | None = None
     split: str = "train"
@@ -34,7 +34,7 @@ class _Place:
 
 @dataclass
 class SpeechSource(_Place):
-    """One source of speeches. `name` stands in the table's column `source`; null: the last part of the path."""
+    """One source of speeches. `name` is the value of the column `source`; null: the last part of the path."""
 
     name: str | None = None
 
@@ -43,17 +43,17 @@ class SpeechSource(_Place):
         return self.name or (self.path if self.path == "builtin:sample" else Path(str(self.path)).name)
 
     def files(self) -> Sequence[Path]:
-        """The local files of the source; empty for a dataset of the hub."""
+        """Return the local files of the source; none for a dataset of the hub."""
         return StandardSource().files(self.path)
 
     def is_on_hub(self) -> bool:
-        """Whether the path is the id of a dataset of the hub."""
+        """Return True if the path is the id of a dataset of the hub."""
         return not (self.path is None or self.path.startswith("builtin:") or Path(self.path).expanduser().exists())
 
 
 @dataclass
 class Speeches(_Place, GroupSettings):
-    """Each field is a key of `speeches.*`; conf/speeches/local.yaml explains them."""
+    """Settings of the group; each field is a key of `speeches.*`, explained in conf/speeches/local.yaml."""
 
     config_group: ClassVar[str] = "speeches"
 
@@ -77,21 +77,21 @@ class Speeches(_Place, GroupSettings):
     allowed_hosts: list[str] = option([])
 
     def all_sources(self) -> list[SpeechSource]:
-        """The sources in order: of speeches that are the same, an earlier source's stays."""
+        """Return the sources in order. Of equal speeches, the one from the earliest source is kept."""
         if not self.sources:
             own = {item.name: getattr(self, item.name) for item in fields(_Place)}
             return [SpeechSource(name=None if self.path and self.name == "local" else self.name, **own)]
         return [each if isinstance(each, SpeechSource) else SpeechSource(**each) for each in self.sources]
 
     def files(self) -> list[Path]:
-        """All files that speeches are read from: what is made of them is as private as these."""
+        """Return all files that speeches are read from; output files are as private as these."""
         return [file for source in self.all_sources() for file in source.files()]
 
     def check(self, config: Any = None) -> None:
-        """Refuse what cannot work.
+        """Refuse settings that cannot work.
 
         Raises:
-            UserError: naming the key and what to type instead.
+            UserError: names the key and what to type instead.
         """
         if not self.sources and not self.path:
             raise UserError("speeches.path is not set: add speeches=FILE, or speeches.sources=[{path: FILE}, ...]")
@@ -105,14 +105,16 @@ class Speeches(_Place, GroupSettings):
                 )
         titles = [source.title for source in self.all_sources()]
         if twice := next((title for title in titles if titles.count(title) > 1), None):
-            raise UserError(f"speeches.sources: two are called {twice}; give each a name: {{name: NAME, path: ...}}")
+            raise UserError(
+                f"speeches.sources: two sources have the name {twice}; give each a name of its own: {{name: NAME, path: ...}}"
+            )
         for key in ("min_characters", "max_characters"):
             given = getattr(self, key)
             if wrong := sorted(set(given) - set(SCRIPTS)):
                 raise UserError(f"speeches.{key}.{wrong[0]}: unknown script; use {' or '.join(SCRIPTS)}")
             if "default" not in given or any(value < 1 for value in given.values()):
                 raise UserError(
-                    f"speeches.{key} needs `default`, and whole numbers from 1, as {{default: 100, cjk: 40}}"
+                    f"speeches.{key} needs `default` and whole numbers from 1, such as {{default: 100, cjk: 40}}"
                 )
         for script in SCRIPTS:
             low, high = limit_of(self.min_characters, script), limit_of(self.max_characters, script)
@@ -121,18 +123,20 @@ class Speeches(_Place, GroupSettings):
         if self.split_near > self.near:
             raise UserError(f"speeches.split_near={self.split_near} must be at most speeches.near={self.near}")
         if self.languages == []:
-            raise UserError("speeches.languages=[] keeps nothing: use null for any language, or as [en]")
+            raise UserError("speeches.languages=[] keeps no speech: use null for any language, or a list such as [en]")
 
     def unused(self, config: Any = None) -> dict[str, str]:
-        """Fields that nothing reads with these settings, each with the reason: typing one of them is refused."""
+        """Return the fields without effect under these settings, each with the reason. Setting one of them is refused."""
         found: dict[str, str] = {}
         if self.sources:
-            reason = "speeches.sources is given, and each source says it for itself"
+            reason = "speeches.sources is given, and each source has this key itself"
             found |= {item.name: reason for item in fields(_Place)}
         elif not self.all_sources()[0].is_on_hub():
             found["revision"] = f"speeches.{_NO_REVISION}"
         if not self.identifiers:
-            found |= dict.fromkeys(("presidio", "presidio_model", "shown"), "speeches.identifiers=false looks for none")
+            found |= dict.fromkeys(
+                ("presidio", "presidio_model", "shown"), "speeches.identifiers=false searches for none"
+            )
         elif self.presidio == "never":
             found["presidio_model"] = "speeches.presidio=never uses no model"
         if not self.confidential:
@@ -141,5 +145,5 @@ class Speeches(_Place, GroupSettings):
 
 
 def limit_of(limits: dict[str, int], script: str) -> int:
-    """The number of characters for a script; a script without one has that of `default`."""
+    """Return the limit for a script [characters]; a script without its own limit has that of `default`."""
     return limits.get(script, limits["default"])

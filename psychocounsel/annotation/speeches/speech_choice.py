@@ -1,4 +1,4 @@
-"""Drops duplicate speeches and splits the rest into train and test, from ids and MinHash sketches without the texts."""
+"""Drops duplicate speeches and splits the rest into train and test, using only ids and MinHash sketches of the texts."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,7 +14,13 @@ REASONS = {REMOVED: "removed", SAME: "same text", NEAR: "near duplicate", LIMIT:
 
 @dataclass(frozen=True)
 class Choice:
-    """Of each speech, in the order of sources: its standing, the number of the speech it doubles (else its own), its split."""
+    """The decision for each speech, in the order of sources.
+
+    Attributes:
+        standing: STAYS, or the reason for dropping it (a key of REASONS).
+        first: the index of the speech that it duplicates; its own index if it is not a duplicate.
+        is_test: True if it belongs to the test split.
+    """
 
     standing: Array  # int8[speeches]: STAYS, or a key of REASONS
     first: Array  # int64[speeches]
@@ -23,7 +29,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class ChoiceRules:
-    """`near`, `split_near`: overlaps of word 3-grams. `limit`: speeches at most. `removed`: hashes of ids (tombstones)."""
+    """Rules for keeping and splitting speeches.
+
+    Attributes:
+        near, split_near: thresholds for the overlap of word 3-grams (see `choose`).
+        limit: maximum number of speeches.
+        removed: hashes of removed ids (tombstones).
+    """
 
     near: float
     split_near: float
@@ -34,13 +46,15 @@ class ChoiceRules:
 
 
 def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
-    """Decide for speeches given by their ids (uint64[speeches], in the order of sources) and sketches.
+    """Decide which speeches stay and which go to the test split, given ids (uint64[speeches], in source order) and sketches.
 
-    Of speeches with the same id the first stays; of those connected by overlaps of `near` or more likewise. A limit keeps the
-    lowest ids, which are as good as random. Speeches connected by overlaps of `split_near` or more, dropped ones between them
-    included, stand on one side of the split. A component is a test one if the hash of its lowest id and the seed falls into
-    the first `test_fraction`, so that adding speeches leaves the others where they are; of several components there is always
-    a test one.
+    Among speeches with the same id, the first stays; so does the first of a group connected by overlaps of at least `near`. A
+    limit keeps the speeches with the lowest ids, which is a random choice because ids are hashes.
+
+    Speeches connected by overlaps of at least `split_near`, also through dropped ones, form a component and go to the same
+    split. A component goes to the test split if a hash of its lowest id and the seed, as a number in [0, 1), is below
+    `test_fraction`. Therefore adding speeches does not move the others. If there are several components, at least one of them
+    is in the test split.
     """
     count = len(ids)
     standing, first = np.zeros(count, np.int8), np.arange(count)
@@ -55,11 +69,11 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     leader = connected(count, sides[alive & (overlaps >= rules.near)])
     near = (leader != np.arange(count)) & (standing == STAYS)
     standing[near] = NEAR
-    first = leader[first]  # of a text that stands there twice, what its first is near to
+    first = leader[first]  # an exact duplicate points to the speech that its first copy is near to
     if rules.limit is not None:
         kept = np.flatnonzero(standing == STAYS)
         standing[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT
-    if rules.removed:  # at last: neither a double nor a speech beyond the limit takes its place
+    if rules.removed:  # last, so that no duplicate and no speech beyond the limit takes the removed one's place
         gone = np.array([_tombstone(number) in rules.removed for number in ids.tolist()])
         standing[gone | gone[first]] = REMOVED
     together = connected(count, np.concatenate([sides, np.column_stack([np.arange(count), first])]))
@@ -67,7 +81,7 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
 
 
 def connected(count: int, pairs: Array) -> Array:
-    """The lowest number of each number's component, int64[count]; `pairs` int64[n, 2] are connected."""
+    """Return the lowest index in each index's connected component, int64[count]; `pairs` int64[n, 2] are the edges."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -79,7 +93,7 @@ def connected(count: int, pairs: Array) -> Array:
 
 
 def _test(ids: Array, together: Array, stays: Array, rules: ChoiceRules) -> Array:
-    """Whether each speech is of the test split, bool[speeches]."""
+    """Return True for each speech of the test split, bool[speeches]."""
     lowest = np.full(len(ids), np.iinfo(np.uint64).max, np.uint64)
     np.minimum.at(lowest, together[stays], ids[stays])
     components = np.unique(together[stays])
@@ -91,15 +105,15 @@ def _test(ids: Array, together: Array, stays: Array, rules: ChoiceRules) -> Arra
 
 
 def share_of(number: int, purpose: str) -> float:
-    """A number from 0 to below 1 that an id and a purpose decide."""
+    """Return a pseudo-random number in [0, 1) that depends only on an id and a purpose."""
     return int.from_bytes(hashlib.sha256(f"{purpose}:{number:016x}".encode()).digest()[:8], "big") / 2**64
 
 
 def _tombstone(number: int) -> str:
-    """What stands in removed.txt for an id."""
+    """Return the hash of an id as it is written in removed.txt."""
     return hashlib.sha256(f"{number:016x}".encode()).hexdigest()
 
 
 def number_of(speech: str) -> int:
-    """The id of a speech as the integer that it writes."""
+    """Return the id of a speech as an integer."""
     return int(speech, 16)

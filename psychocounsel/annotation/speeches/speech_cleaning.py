@@ -1,4 +1,4 @@
-"""From a row of a source to a speech of the table, or to the reason why it falls."""
+"""Turns a row of a source into a cleaned speech, or into the reason why it is dropped."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
 
 @dataclass(frozen=True)
 class CleanSpeech:
-    """A row of speeches.parquet that is yet to be compared with others; `kinds`: placeholders put in, by their kind."""
+    """A row of speeches.parquet before deduplication; `kinds` counts its placeholders by kind."""
 
     columns: dict[str, Any]
     kinds: Counter[str]
@@ -32,7 +32,7 @@ class CleanSpeech:
 
 @dataclass(frozen=True)
 class CleanedRow:
-    """A row of a source with its speech, or the reason why it falls; `bad` says what is wrong with a row that cannot be used."""
+    """A source row's result: a speech, or the reason for dropping it; `bad` says what is wrong with an unusable row."""
 
     source: str
     row: str
@@ -41,15 +41,15 @@ class CleanedRow:
 
 
 def speech_id(text: str) -> str:
-    """The id of a speech: 16 hexadecimal digits, the same for texts that differ in case, spacing and Unicode form alone."""
+    """Return the id of a speech [16 hexadecimal digits]. Texts that differ only in case, spacing or Unicode form share one."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
-    """The speech of a row, or the reason why it falls: `too short`, `too long` or `language`.
+    """Return the speech of a row, or the reason for dropping it: `too short`, `too long` or `language`.
 
-    Length and language are those of the text as it came, without control characters and space around it.
+    Length and language are measured before identifiers are replaced, without control characters and surrounding space.
     """
     text = _CONTROL.sub("", unicodedata.normalize("NFC", row.text.replace("\r\n", "\n"))).strip()
     script = script_of(text)
@@ -81,7 +81,7 @@ def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
 
 
 def finders_of(settings: Speeches) -> Sequence[Finder]:
-    """What looks for identifiers: our rules, then Presidio where it is to be used; nothing if none are to be replaced."""
+    """Return the identifier finders: our rules, then Presidio if enabled; none if identifiers are not replaced."""
     return _finders(settings.presidio, settings.presidio_model) if settings.identifiers else ()
 
 

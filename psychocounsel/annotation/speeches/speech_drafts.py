@@ -1,4 +1,4 @@
-"""Writes the cleaned speeches of all sources to a draft table on disk, with the sketches by which speeches are compared."""
+"""Writes the cleaned speeches of all sources to a draft table on disk, with the sketches used to compare them."""
 
 from __future__ import annotations
 
@@ -26,18 +26,22 @@ from psychocounsel.data.selection.near import Sketches, SketchFolder, sketches
 from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import Row, written
 
-_ROWS = 250  # cleaned at a time
-_ALONE = 2000  # rows after which other processes help
+_ROWS = 250  # rows per batch of cleaning
+_ALONE = 2000  # rows that this process cleans alone before it starts others
 BAD = "bad row"
 
 
 @dataclass
 class Draft:
-    """Cleaned speeches in the order of sources, numbered from 0; texts are on disk alone.
+    """Cleaned speeches, numbered from 0 in the order of sources; only the table on disk holds their texts.
 
-    `ids`: uint64[speeches]. `urgencies`: uint8[speeches], of each risk (`risk_rules.urgency`). `fell`: of each source, the rows
-    that are not in the draft, by reason. `read`: rows of each source. `bad`: what was wrong with bad rows. `placeholders`: of
-    each kind.
+    Attributes:
+        ids: uint64[speeches].
+        urgencies: uint8[speeches], the urgency of each risk (`risk_rules.urgency`).
+        read: number of rows by source.
+        fell: for each source, the number of dropped rows by reason.
+        bad: what is wrong with each bad row.
+        placeholders: number of placeholders by kind.
     """
 
     table: Path
@@ -53,12 +57,12 @@ class Draft:
 def make_draft(
     settings: Speeches, rows: Iterable[CleanedRow], folder: Path, drop: Callable[[Row], None], bar: Callable[..., Any]
 ) -> Draft:
-    """Write the speeches among `rows`, in their order, within `folder`.
+    """Write the speeches among `rows` to a draft in `folder`, in order.
 
-    `drop` gets a row of dropped_speeches.parquet for each row that falls.
+    `drop` is called with a row of dropped_speeches.parquet for each dropped row.
 
     Raises:
-        UserError: as `rows` does while it is read.
+        UserError: if reading `rows` raises it.
     """
     ids, urgencies, sketched = array("Q"), array("B"), SketchFolder(folder)
     draft = Draft(folder / "draft.parquet")
@@ -89,20 +93,20 @@ def make_draft(
 
 
 def rows_of_sources(settings: Speeches, copies: Path) -> Iterator[SpeechRow | BadRow]:
-    """The rows of all sources in order; `copies` as `read_speeches` says.
+    """Yield the rows of all sources in order; `copies` as in `read_speeches`.
 
     Raises:
-        UserError: for a source that cannot be read.
+        UserError: if a source cannot be read.
     """
     for source in settings.all_sources():
         yield from read_speeches(source, copies)
 
 
 def cleaned_rows(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterator[CleanedRow]:
-    """Each row with its speech or the reason why it falls, in order; of many rows other processes clean some.
+    """Yield each row with its speech or the reason for dropping it, in order. Other processes help with long inputs.
 
     Raises:
-        UserError: for a bad row where `bad_rows` is `refuse`.
+        UserError: for a bad row if `bad_rows` is `refuse`.
     """
     rows = iter(rows)
     for row in islice(rows, _ALONE):
@@ -121,7 +125,7 @@ def cleaned_rows(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iter
 
 
 def _end_with_parent() -> None:
-    """Let this process end when the one that started it is gone: killed, it cannot say so."""
+    """Exit when the parent process is gone, because a killed parent cannot stop its children."""
     parent = parent_process()
     assert parent is not None
 
@@ -140,5 +144,5 @@ def _cleaned(row: SpeechRow | BadRow, settings: Speeches) -> CleanedRow:
     if not isinstance(row, BadRow):
         return CleanedRow(row.source, row.row, cleaned(row, settings))
     if settings.bad_rows == "refuse":
-        raise UserError(f"{row.reason}; speeches.bad_rows=drop leaves such rows out")
+        raise UserError(f"{row.reason}; speeches.bad_rows=drop skips such rows")
     return CleanedRow(row.source, row.row, BAD, row.reason)

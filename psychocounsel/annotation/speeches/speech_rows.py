@@ -1,4 +1,4 @@
-"""Rows of a source as speeches: the client's text, and what the row itself says of it."""
+"""Reads rows of a source as speeches: the client's text, and the topic and risk that the row states."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _CLIENT = ("user", "client", "human")
 
 @dataclass(frozen=True)
 class SpeechRow:
-    """`row`: the source's own id, or the row's place. `topic`, `risk`: what their columns hold."""
+    """A row with a client's text. `row` is the source's own id or the row's place; `topic` and `risk` are column values."""
 
     source: str
     row: str
@@ -29,7 +29,7 @@ class SpeechRow:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used; `reason` names its place and does not quote the text."""
+    """An unusable row; `reason` names its place and does not quote the text."""
 
     source: str
     row: str
@@ -37,13 +37,13 @@ class BadRow:
 
 
 def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | BadRow]:
-    """Every row of `source`, in order, without keeping any.
+    """Yield every row of `source` in order, one at a time.
 
-    The datasets library copies CSV files and folders before it reads them. `copies` holds these copies, which have the
-    clients' identifiers; the caller removes the folder.
+    The `datasets` library copies CSV files and folders before reading them. These copies go to `copies`; they contain clients'
+    identifiers, so the caller must delete the folder.
 
     Raises:
-        UserError: for a source that cannot be read.
+        UserError: if the source cannot be read.
     """
     for where, row in read_rows(SourceWithCopies(copies), source.path, source.split, source.revision):
         try:
@@ -61,7 +61,7 @@ def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechR
     if column is None:
         found = words(", ".join(sorted(map(str, given))) or "none")
         raise UserError(
-            f"{where}: needs a column {' or '.join(wanted)}; those that hold something are {found} (speeches.column)"
+            f"{where}: needs a column {' or '.join(wanted)}; the columns with values are {found} (speeches.column)"
         )
     identity = next((given[name] for name in _IDS if isinstance(given.get(name), str | int)), where)
     return SpeechRow(
@@ -76,11 +76,13 @@ def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechR
 
 
 def _text(value: Any, what: str) -> str:
-    """A text, or the last client's turn of a list of messages."""
+    """Return a text, or the last client's turn in a list of messages."""
     if isinstance(value, list):
         turns = [each for each in value if isinstance(each, Mapping) and each.get("role") in _CLIENT]
         if not turns:
-            raise UserError(f"{what} holds no client's turn: messages need a role ({', '.join(_CLIENT)}) and content")
+            raise UserError(
+                f"{what} holds no turn of a client: messages need a role ({', '.join(_CLIENT)}) and content"
+            )
         value = turns[-1].get("content")
     if not isinstance(value, str):
         raise UserError(f"{what} holds something that is not text")

@@ -1,4 +1,4 @@
-"""The tables that the step writes: speeches, what fell, and speeches to check by hand."""
+"""Writes the tables of the step: speeches, dropped rows, and speeches to check by hand."""
 
 import heapq
 from collections import Counter
@@ -18,7 +18,7 @@ from psychocounsel.storage.files import write_atomically
 _TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]
 DRAFT = pa.schema([*((name, pa.string()) for name in _TEXTS), ("crisis", pa.bool_()), ("identifiers", pa.int64())])
 SCHEMA = pa.schema([*list(DRAFT)[:-1], pa.field("split", pa.string()), pa.field("identifiers", pa.int64())])
-# speech: the id of a row that is a double; of: the id of the speech that it doubles.
+# speech: the id of a duplicate; of: the id of the speech that it duplicates.
 DROPPED = pa.schema([(name, pa.string()) for name in ("source", "row", "reason", "speech", "of")])
 _COUNTED = ("source", "language", "topic", "fine_topic", "risk", "risk_source", "crisis", "split")
 
@@ -26,8 +26,8 @@ _ABOUT = f"""# Speeches to check by hand
 
 {STATEMENT}
 
-Please look for names, places, dates, workplaces and stories by which a person can be known. What you find can be taken out by
-its id: `remove=FILE` with one id a line. Only you can read this file; delete it when you are done.
+Please look for names, places, dates, workplaces and stories that could identify a person. Remove such a speech by its id:
+`remove=FILE`, with one id per line. Only you can read this file; delete it when you are done.
 """
 
 
@@ -40,12 +40,13 @@ def write_speeches(
     drop: Callable[[Row], None],
     shown: int,
 ) -> tuple[dict[str, Counter[str]], dict[str, Counter[Any]], list[Row]]:
-    """Write the speeches that stay, ordered by id; `drop` gets a row for each that does not.
+    """Write the speeches that stay, ordered by id; `drop` is called with a row for each of the others.
 
-    A speech takes the most urgent risk that its own row or the row of a double names (`urgencies` of all rows).
+    A speech gets the most urgent risk stated by its own row or by a duplicate (`urgencies` covers all rows).
 
     Returns:
-        reasons of each source; counts of values by column, of the speeches that stay; and `shown` of these, drawn at random.
+        Three values: for each source, the number of dropped speeches by reason; for each column, the counts of its values among
+        the speeches that stay; and `shown` of these speeches, drawn at random.
     """
     fell: dict[str, Counter[str]] = {}
     counts = {name: Counter[Any]() for name in _COUNTED}
@@ -58,7 +59,7 @@ def write_speeches(
             if standing != STAYS:
                 reason = REASONS[standing]
                 fell.setdefault(row["source"], Counter())[reason] += 1
-                is_double = standing in (SAME, NEAR)  # removal needs the id of each
+                is_double = standing in (SAME, NEAR)  # removal needs the ids of duplicates
                 own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_double else (None, None)
                 drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": of})
                 continue
@@ -77,13 +78,13 @@ def write_speeches(
 
 
 def _raise_risk(row: Row, most_urgent: int) -> None:
-    """Give a speech the risk of a double, where that is more urgent than its own."""
+    """Give a speech the risk of a duplicate if that is more urgent than its own."""
     if most_urgent < urgency(row["risk"], row["risk_source"]):
         risk = SpeechRisk(*STATED_RISKS[most_urgent])
         row |= {"risk": risk.kind, "risk_source": risk.source, "crisis": risk.crisis}
 
 
 def write_identifier_sample(path: Path, rows: list[Row]) -> None:
-    """Write speeches with their placeholders, readable for the user alone."""
+    """Write speeches with placeholders to a file that only the user can read."""
     parts = [_ABOUT, *(f"\n## {row['speech']} ({row['identifiers']} placeholders)\n\n{row['text']}\n" for row in rows)]
     write_atomically(path, "".join(parts), mode=0o600)

@@ -1,4 +1,4 @@
-"""The step `speeches` writes speeches.parquet from the sources, and dropped_speeches.parquet with the rows left out."""
+"""The step `speeches` writes speeches.parquet from the sources, and dropped_speeches.parquet with the dropped rows."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _DROPPED = ("bad row", "too short", "too long", "language", "same text", "near d
 
 
 def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Read, clean, compare and split the speeches of all sources; tables are as private as the sources' files.
+    """Read, clean, deduplicate and split the speeches of all sources. The tables are as private as the sources' files.
 
-    A job with a share of the rows only cleans them. Where all shares are cleaned, the job without a share begins with these.
+    A job with a share only cleans its rows. If all shares are cleaned, the job without a share starts from their tables.
 
     Raises:
-        UserError: for what cannot be read or used, or if no speech is left.
+        UserError: if a source cannot be read or used, or if no speech is left.
     """
     settings: Speeches = build(context.config, "speeches")
     settings.check()
@@ -82,8 +82,8 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
 
 @contextmanager
 def _work_folder(settings: Speeches, files: AnnotationDir) -> Iterator[Path]:
-    """A temporary folder in the directory; what is made meanwhile is as private as the sources' files."""
-    for left in files.path.glob(".speeches-*.tmp"):  # by a step that was killed, with copies of the sources in it
+    """Give a temporary folder in the directory. Files made inside the block are as private as the sources' files."""
+    for left in files.path.glob(".speeches-*.tmp"):  # left by a killed step, with copies of the sources inside
         shutil.rmtree(left)
     with (
         restricted(mask_of(settings.files(), files.path)),
@@ -105,13 +105,13 @@ def _nothing_left(draft: Draft) -> str:
     reasons = sum(draft.fell.values(), Counter[str]())
     found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "the sources are empty"
     return (
-        f"no speech is left of {draft.read.total()} rows ({found}): see speeches.min_characters, speeches.max_characters and "
+        f"none of the {draft.read.total()} rows is kept ({found}): see speeches.min_characters, speeches.max_characters and "
         "speeches.languages"
     )
 
 
 def _figures(settings: Speeches, draft: Draft, counts: dict[str, Counter[Any]]) -> dict[str, Any]:
-    """What the step says of itself; keys of counts are texts, `null` for what is unknown."""
+    """Return the step's figures. The keys of counts are texts, with `null` for unknown values."""
     plain = {
         name: {"null" if value is None else str(value): count for value, count in counter.most_common()}
         for name, counter in counts.items()
@@ -147,7 +147,7 @@ def _said(figures: dict[str, Any], draft: Draft, context: StepContext[Annotation
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(figures["identifiers"].items())) or "none found"
         yield f"identifiers replaced: {kinds}"
         recalls = ", ".join(f"{kind} {each['recall']:.0%}" for kind, each in figures["planted"].items())
-        yield f"  of planted identifiers the rules find: {recalls}. {STATEMENT}"
+        yield f"  share of planted identifiers that the rules find: {recalls}. {STATEMENT}"
         yield f"  speeches to check by hand: {context.files.identifier_sample}"
     splits, risks = figures["by_split"], figures["by_risk_source"]
     yield f"split: {splits.get('train', 0)} train, {splits.get('test', 0)} test"
@@ -158,7 +158,7 @@ def _said(figures: dict[str, Any], draft: Draft, context: StepContext[Annotation
 
 
 def _table(sources: dict[str, Any]) -> Iterator[str]:
-    """A row for each source: rows read, speeches kept, and what fell for each reason that occurs."""
+    """Yield the lines of a table with a row for each source: rows read, speeches kept, and rows dropped by reason."""
     reasons = [reason for reason in _DROPPED if any(each["fell"].get(reason) for each in sources.values())]
     heads = ["source", "rows", "kept", *reasons]
     lines = [

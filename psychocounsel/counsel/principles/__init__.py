@@ -1,14 +1,15 @@
-"""Names of the rubric: what settings, rows, pairs and answers of annotators call things, in every language.
+"""Names of the rubric, as settings, rows, pairs and annotators' answers use them, in every language.
 
-The seven principles are those of the paper (arXiv 2502.19731). All texts of the rubric stand in YAML files, one folder for each
-language, which `psychocounsel.counsel.rubric.rubric_folder` reads on demand. This module imports nothing: every start needs it.
+The seven principles are those of the paper (arXiv 2502.19731). All texts of the rubric are in YAML files, one folder for each
+language, which `psychocounsel.counsel.rubric.rubric_folder` reads on demand. This module imports nothing, because every
+command loads it at its start.
 """
 
 PRINCIPLES = ("empathy", "relevance", "clarity", "safety", "exploration", "autonomy", "staging")
 
 RATINGS = (1, 2, 3, 4, 5)
 
-# How a client stands to change; the last three are not stages of the model (stages.yaml).
+# A client's readiness for change; the last three are not stages of the model (stages.yaml).
 STAGES: tuple[str, ...] = ("precontemplation", "contemplation", "preparation", "action", "maintenance", "setback")
 STAGES += ("no_change_sought", "crisis", "unclear")
 
@@ -16,7 +17,7 @@ STAGES += ("no_change_sought", "crisis", "unclear")
 SAFETY_QUESTIONS = ("recognises", "asks", "guides", "in_scope", "colludes", "overpromises", "over_escalates")
 ANSWERS = ("yes", "no", "not_applicable")
 
-# What a client's words say about risk: a kind, how it is disclosed, and when (risk.yaml).
+# What a client's words reveal about risk: its kind, its disclosure and its time (risk.yaml).
 RISK_KINDS: tuple[str, ...] = (
     "suicidal_thoughts",
     "suicidal_behaviour",
@@ -29,4 +30,4 @@ RISK_KINDS: tuple[str, ...] = (
 RISK_KINDS += ("intoxication", "eating_disorder", "abuse", "perinatal", "elder", "minor", "no_privacy")
 DISCLOSURES = ("none", "hinted", "denied", "reported", "stated", "planned")
 RECENCIES = ("now", "recent", "past", "unclear")
-ACTIONS = ("none", "monitor", "same_day", "emergency")  # what is expected of a reply, in rising urgency
+ACTIONS = ("none", "monitor", "same_day", "emergency")  # expected actions of a reply, from least to most urgent

@@ -1,7 +1,7 @@
-"""What the files on principles, stages and rating hold, as dataclasses: their fields are the keys of the YAML.
+"""Dataclasses of the rubric's files on principles, stages and rating: their fields are the keys of the YAML.
 
-Limits stand in annotations: the `keys` that a mapping must have (all of them, and no others), the `choices` of a value, and the
-`at_least` many entries of a list (1 where nothing is said).
+Annotations set limits: the `keys` of a mapping (all of them required, no others allowed), the `choices` of a value, and the
+minimum length of a list (`at_least`, default 1).
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,23 @@ HEADINGS += ("misfit", "not_applicable", "phrasings", "rating", "reason", "recen
 HEADINGS += ("safety_questions", "stage", "stages", "ties", "words")
 
 Rating = Annotated[int, {"choices": RATINGS}]
-Limit = Annotated[int, {"choices": RATINGS[:-1]}]  # "at most this"
+Limit = Annotated[int, {"choices": RATINGS[:-1]}]  # a maximum rating
 
 
 @dataclass(frozen=True)
 class Citation:
     cite: str
-    use: str  # what the file takes from the work
+    use: str  # what the file uses from the work
 
 
 @dataclass(frozen=True)
 class RatedExample:
-    """A reply to one of the file's speeches. `ratings` holds the level's own rating, and may hold those on other principles."""
+    """A rated reply to one of the file's speeches.
 
-    sketch: str  # what it shows, in a few words, as "short and excellent"
+    `ratings` holds the rating of the level it stands under, and may hold ratings on other principles.
+    """
+
+    sketch: str  # its point in a few words, such as "short and excellent"
     speech: str  # a key of the file's `speeches`
     reply: str
     ratings: dict[str, Rating]
@@ -38,7 +41,7 @@ class RatedExample:
 
 @dataclass(frozen=True)
 class Level:
-    """What a reply with this rating does, so that two raters agree."""
+    """A rating: the rule for giving it, precise enough for two raters to agree, and examples."""
 
     rule: str
     examples: Annotated[tuple[RatedExample, ...], {"at_least": 2}]
@@ -46,7 +49,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Cap:
-    """A finding that limits the rating, whatever else the reply does."""
+    """A finding that limits the rating, whatever the rest of the reply is like."""
 
     when: str
     at_most: Limit
@@ -60,12 +63,12 @@ class Principle:
     origin: str
     definition: str
     look_for: tuple[str, ...]
-    elsewhere: tuple[str, ...]  # what other principles rate
+    elsewhere: tuple[str, ...]  # aspects that other principles rate
     levels: Annotated[dict[int, Level], {"keys": RATINGS}]
     caps: tuple[Cap, ...]
     ties: tuple[str, ...]
     not_applicable: str
-    imminent_risk: str  # how to rate where the expected action is an emergency
+    imminent_risk: str  # how to rate if the expected action is an emergency
     speeches: dict[str, str]
     literature: tuple[Citation, ...]
 
@@ -81,12 +84,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class StageCase:
-    """A speech whose stage is easily mistaken."""
+    """A speech whose stage is easy to misjudge."""
 
     speech: str
     change: str
     stage: Annotated[str, {"choices": STAGES}]
-    words: str  # of the speech, that decide
+    words: str  # the decisive words of the speech
     reason: str
 
 
@@ -103,11 +106,11 @@ class Stages:
 @dataclass(frozen=True)
 class Guide:
     origin: str
-    language: str  # a code as of BCP 47: en, de, pt-BR
+    language: str  # BCP 47 code: en, de, pt-BR
     title: str
     review: str  # who has reviewed the rubric
     steps: tuple[str, ...]
     imminent_risk: str
-    biases: tuple[str, ...]  # what must not move a rating
+    biases: tuple[str, ...]  # things that must not influence a rating
     headings: Annotated[dict[str, str], {"keys": HEADINGS}]
     literature: tuple[Citation, ...]

@@ -1,4 +1,4 @@
-"""A rubric from a folder of YAML files: a language that ships with the package, or a user's own folder."""
+"""Loads a rubric from a folder of YAML files: a shipped language or a user's own folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from psychocounsel.counsel.rubric.safety_parts import SIGNS, Risk, SafetyQuestio
 from psychocounsel.counsel.rubric.strict_yaml import Problems, check_keys, read_file, shown
 from psychocounsel.errors import UserError
 
-SHIPPED = Path(principles.__file__).parent  # a folder a language
+SHIPPED = Path(principles.__file__).parent  # one folder per language
 
 _SHARED = {"guide": Guide, "risk": Risk, "stages": Stages, "safety_questions": SafetyQuestions}
 FILES = tuple(f"{name}.yaml" for name in (*_SHARED, *PRINCIPLES))
 
-_LISTED = 20  # problems that a message names
+_LISTED = 20  # problems listed in a message
 
 
 @dataclass(frozen=True)
 class Rubric:
-    """A whole rubric in one language; each field but `principles` is a file."""
+    """A complete rubric in one language. Each field except `principles` comes from one file."""
 
     guide: Guide
     risk: Risk
@@ -32,10 +32,10 @@ class Rubric:
 
 
 def load_rubric(source: str | Path = "en") -> Rubric:
-    """The rubric of a language that ships (`en`), or else of the folder at this path.
+    """Return the rubric of a shipped language (`en`), or of the folder at this path.
 
     Raises:
-        UserError: in one line, if there is no such folder, or with what is missing or wrong in its files.
+        UserError: in one line, if the folder does not exist or its files are incomplete or wrong.
     """
     folder = rubric_folder(source)
     problems: Problems = []
@@ -52,23 +52,23 @@ def load_rubric(source: str | Path = "en") -> Rubric:
     if problems:
         more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
         raise UserError(
-            f"rubric {folder}: {'; '.join(problems[:_LISTED])}{more}; {SHIPPED / 'en'} shows a whole rubric"
+            f"rubric {folder}: {'; '.join(problems[:_LISTED])}{more}; {SHIPPED / 'en'} shows a complete rubric"
         )
     return Rubric(principles=found, **shared)
 
 
 def rubric_folder(source: str | Path) -> Path:
-    """The folder of a language that ships, or else the path itself.
+    """Return the folder of a shipped language, or otherwise the path itself.
 
     Raises:
-        UserError: if it is neither.
+        UserError: if `source` is neither.
     """
     languages = sorted(file.name for file in SHIPPED.iterdir() if (file / "guide.yaml").is_file())
     if source in languages:
         return SHIPPED / source
     if not Path(source).is_dir():
         raise UserError(
-            f"rubric {source}: is neither a language that ships ({', '.join(languages)}) nor a folder; give the path of a folder "
+            f"rubric {source}: is neither a shipped language ({', '.join(languages)}) nor a folder; give the path of a folder "
             "that holds " + ", ".join(FILES)
         )
     return Path(source)
@@ -79,10 +79,10 @@ def _yaml_files(folder: Path) -> Iterator[Path]:
 
 
 def _disagreements(name: str, principle: Principle) -> Iterator[str]:
-    """What one principle's file says differently in two places."""
+    """Yield the contradictions inside one principle's file."""
     file, used = f"{name}.yaml", set()
     if principle.name != name:
-        yield f"{file}: name must be {name}, as the file's"
+        yield f"{file}: name must be {name}, like the file's name"
     for rating, level in principle.levels.items():
         if len({example.sketch for example in level.examples}) < len(level.examples):
             yield f"{file}: levels.{rating}: two examples have the same sketch"
@@ -104,7 +104,7 @@ def _wrong_ratings(where: str, name: str, rating: int, ratings: dict[str, int]) 
 
 
 def _out_of_order(risk: Risk) -> Iterator[str]:
-    """Expected actions that are less urgent for what is more recent, or more plainly dangerous."""
+    """Yield expected actions that become less urgent although the risk is more recent or more plainly dangerous."""
     for kind in RISK_KINDS:
         rows = risk.kinds[kind].expected_action
         urgency = {sign: {time: ACTIONS.index(rows[sign][time]) for time in rows[sign]} for sign in SIGNS}
@@ -120,17 +120,17 @@ def _out_of_order(risk: Risk) -> Iterator[str]:
 def _wrong_stage_cases(stages: Stages) -> Iterator[str]:
     for place, case in enumerate(stages.cases, 1):
         if not _quoted(case.words, case.speech):
-            yield f"stages.yaml: cases[{place}]: words must stand in the speech"
+            yield f"stages.yaml: cases[{place}]: words must occur in the speech"
 
 
 def _wrong_safety_cases(questions: SafetyQuestions, risk: Risk) -> Iterator[str]:
-    """Cases that the table of actions, the speech or the limits of the questions contradict."""
+    """Yield cases that contradict the table of actions, the speech or the limits of the questions."""
     for place, case in enumerate(questions.cases, 1):
         where = f"safety_questions.yaml: cases[{place}]"
         if not all(_quoted(each.words, case.speech) for each in case.risks):
-            yield f"{where}: words of each risk must stand in the speech"
+            yield f"{where}: words of each risk must occur in the speech"
         if (action := risk.most_urgent(case.risks)) != case.expected_action:
-            yield f"{where}: expected_action must be {action}, as risk.yaml has it for these risks"
+            yield f"{where}: expected_action must be {action}, as risk.yaml gives for these risks"
         highest = questions.highest_safety(case.answers, risk.disclosed_dangers(case.risks))
         if case.safety > highest:
             yield f"{where}: safety is {case.safety}, but these answers limit it to {highest}"

@@ -1,4 +1,4 @@
-"""A rubric as text, for models that rate and for people that do: both read the same words."""
+"""Renders a rubric as text. Models and human raters read the same words."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,33 +10,35 @@ from psychocounsel.counsel.rubric.safety_parts import Risk, RiskKind, RiskSign, 
 
 PARTS = ("guide", "risk", "stages", "safety_questions", *PRINCIPLES)  # in the order in which a rater needs them
 
-Block = tuple[str, str]  # "title", "heading", "text", "item" or "step", and its words
+Block = tuple[str, str]  # style ("title", "heading", "text", "item" or "step") and words
 Words = dict[str, str]  # the rubric's own headings, in its language
 
-_WIDTH = 96  # characters in a line of plain text
+_WIDTH = 96  # characters per line of plain text
 
 
 def parts_for(principles: Iterable[str]) -> tuple[str, ...]:
-    """The parts of the rubric that a rater of these principles needs: staging needs stages, safety needs risk and questions.
+    """Return the parts of the rubric that raters of these principles need.
+
+    Staging needs the stages; safety needs the risks and the safety questions.
 
     Raises:
-        ValueError: for a name that is not in PRINCIPLES.
+        ValueError: if a name is not in PRINCIPLES.
     """
     wanted = set(principles)
     if unknown := sorted(wanted - set(PRINCIPLES)):
-        raise ValueError(f"{unknown[0]} is no principle; they are {', '.join(PRINCIPLES)}")
+        raise ValueError(f"{unknown[0]} is not a principle; they are {', '.join(PRINCIPLES)}")
     wanted |= {"guide"} | ({"stages"} if "staging" in wanted else set())
     wanted |= {"risk", "safety_questions"} if "safety" in wanted else set()
     return tuple(part for part in PARTS if part in wanted)
 
 
 def prompt_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = True) -> str:
-    """The parts as Markdown for a model that annotates. What it should answer, and in which form, is up to the caller.
+    """Return the parts as Markdown for an annotator. The caller must add the task and the form of the answer.
 
-    `examples=False` leaves out the rated replies (two fifths of the whole text). Literature is left out in any case.
+    `examples=False` omits the rated replies (two fifths of the whole text). Literature is always omitted.
 
     Raises:
-        ValueError: for a name that is not in PARTS.
+        ValueError: if a name is not in PARTS.
     """
     marks = {"title": "# ", "heading": "## ", "text": "", "item": "- ", "step": ""}
     lines: list[str] = []
@@ -50,10 +52,10 @@ def prompt_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = T
 
 
 def plain_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = True) -> str:
-    """The rubric's parts as plain text for a person: lines of at most 96 characters, with sources and literature.
+    """Return the parts as plain text for people: lines of at most 96 characters, with origins and literature.
 
     Raises:
-        ValueError: for a name that is not in PARTS.
+        ValueError: if a name is not in PARTS.
     """
     lines: list[str] = []
     for style, text in _blocks(rubric, parts, examples, for_people=True):
@@ -75,7 +77,7 @@ def plain_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = Tr
 
 def _blocks(rubric: Rubric, parts: Sequence[str], examples: bool, for_people: bool) -> Iterator[Block]:
     if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"{unknown[0]} is no part of a rubric; they are {', '.join(PARTS)}")
+        raise ValueError(f"{unknown[0]} is not a part of a rubric; they are {', '.join(PARTS)}")
     words = rubric.guide.headings
     for name in parts:
         part = rubric.principles[name] if name in PRINCIPLES else getattr(rubric, name)

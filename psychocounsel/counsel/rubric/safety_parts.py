@@ -1,4 +1,4 @@
-"""What the files on risk and safety hold, as dataclasses: their fields are the keys of the YAML (see parts.py)."""
+"""Dataclasses of the rubric's files on risk and safety: their fields are the keys of the YAML (see parts.py)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from psychocounsel.counsel.principles import (
 )
 from psychocounsel.counsel.rubric.parts import Citation, Limit, Rating
 
-SIGNS = DISCLOSURES[1:]  # all but "none": with no sign of a risk, no action is expected
+SIGNS = DISCLOSURES[1:]  # all except "none": without a sign of risk, no action is expected
 
 ActionsByTime = Annotated[dict[str, Annotated[str, {"choices": ACTIONS}]], {"keys": RECENCIES}]
 
@@ -29,7 +29,7 @@ class RiskAction:
 @dataclass(frozen=True)
 class RiskKind:
     title: str
-    # A circumstance alone is no danger, but changes what a danger calls for.
+    # A circumstance is no danger by itself, but changes the action that a danger requires.
     role: Annotated[str, {"choices": ("danger", "circumstance")}]
     definition: str
     phrasings: tuple[str, ...]
@@ -39,7 +39,7 @@ class RiskKind:
 
 @dataclass(frozen=True)
 class RiskSign:
-    """A value of disclosure or of recency."""
+    """A value of disclosure or recency."""
 
     title: str
     definition: str
@@ -49,12 +49,12 @@ class RiskSign:
 
 @dataclass(frozen=True)
 class RiskFinding:
-    """What a rater notes of one risk in a speech."""
+    """A rater's notes on one risk in a speech."""
 
     kind: Annotated[str, {"choices": RISK_KINDS}]
     disclosure: Annotated[str, {"choices": SIGNS}]
     recency: Annotated[str, {"choices": RECENCIES}]
-    words: str  # of the speech
+    words: str  # quoted from the speech
 
 
 @dataclass(frozen=True)
@@ -69,22 +69,22 @@ class Risk:
     literature: tuple[Citation, ...]
 
     def expected_action(self, kind: str, disclosure: str, recency: str) -> str:
-        """What a reply to a client with this one risk should do: one of ACTIONS.
+        """Return the expected action of a reply to a client with this single risk: one of ACTIONS.
 
         Raises:
-            KeyError: for a name that is not in RISK_KINDS, DISCLOSURES or RECENCIES.
+            KeyError: if a name is not in RISK_KINDS, DISCLOSURES or RECENCIES.
         """
         if recency not in self.recencies:
             raise KeyError(recency)
         return "none" if disclosure == "none" else self.kinds[kind].expected_action[disclosure][recency]
 
     def most_urgent(self, findings: Iterable[RiskFinding]) -> str:
-        """What a reply to a client with these risks should do: the most urgent of their expected actions, "none" without any."""
+        """Return the most urgent expected action for these risks, "none" if there are no risks."""
         actions = (self.expected_action(each.kind, each.disclosure, each.recency) for each in findings)
         return max(actions, key=ACTIONS.index, default="none")
 
     def disclosed_dangers(self, findings: Iterable[RiskFinding]) -> list[str]:
-        """How the client disclosed each of these risks that is a danger, and not a circumstance alone."""
+        """Return the disclosure of each of these risks that is a danger; circumstances are ignored."""
         return [each.disclosure for each in findings if self.kinds[each.kind].role == "danger"]
 
 
@@ -92,16 +92,16 @@ class Risk:
 class SafetyQuestion:
     question: str
     good_answer: Annotated[str, {"choices": ("yes", "no")}]
-    at_most: Limit  # of the rating on safety, if the answer is not the good one
+    at_most: Limit  # maximum rating on safety if the answer is not the good one
     counts_as_yes: str
     counts_as_no: str
     not_applicable: str
-    evidence: str  # what the rater quotes
+    evidence: str  # what the rater must quote
 
 
 @dataclass(frozen=True)
 class SafetyCase:
-    """A speech and a reply with all that a rater notes about safety."""
+    """A speech and a reply with all of a rater's notes about safety."""
 
     speech: str
     risks: Annotated[tuple[RiskFinding, ...], {"at_least": 0}]
@@ -116,19 +116,19 @@ class SafetyCase:
 class SafetyQuestions:
     origin: str
     about: str
-    # Limits of the rating on safety if a danger is not recognised, by how the client disclosed it.
+    # Maximum rating on safety if a danger is not recognised, by the client's disclosure.
     unrecognised_at_most: Annotated[dict[str, Limit], {"keys": SIGNS}]
     questions: Annotated[dict[str, SafetyQuestion], {"keys": SAFETY_QUESTIONS}]
     cases: tuple[SafetyCase, ...]
     literature: tuple[Citation, ...]
 
     def highest_safety(self, answers: dict[str, str], disclosures: Iterable[str]) -> int:
-        """The highest rating on safety that the answers ("yes", "no", "not_applicable") to these questions leave.
+        """Return the highest rating on safety that these answers ("yes", "no", "not_applicable") allow.
 
-        `disclosures` says how the client disclosed each danger in the speech (`Risk.disclosed_dangers`).
+        `disclosures` are the disclosures of each danger in the speech (`Risk.disclosed_dangers`).
 
         Raises:
-            KeyError: for a name that is not in SAFETY_QUESTIONS, or not in DISCLOSURES.
+            KeyError: if a name is not in SAFETY_QUESTIONS or DISCLOSURES.
             ValueError: for any other answer.
         """
         by_disclosure = [self.unrecognised_at_most[each] for each in disclosures if each != "none"]

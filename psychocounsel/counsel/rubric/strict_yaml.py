@@ -1,4 +1,4 @@
-"""YAML files as dataclasses. All problems of a file are listed, by key; values are not quoted."""
+"""Reads YAML files into dataclasses. All problems of a file are listed by key, without quoting values."""
 
 import dataclasses
 import difflib
@@ -14,7 +14,7 @@ _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
 
 class _DuplicateKey(yaml.YAMLError):
-    """A key stands twice in one mapping, where YAML itself would silently keep the last."""
+    """A duplicate key in a mapping; YAML itself would silently keep the last one."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -22,13 +22,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
             if key in keys[:place]:
-                raise _DuplicateKey(f"line {node.value[place][0].start_mark.line + 1}: {shown(key)} stands there twice")
+                raise _DuplicateKey(f"line {node.value[place][0].start_mark.line + 1}: {shown(key)} is given twice")
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
 
 def read_file(kind: Any, file: Path, problems: Problems) -> Any:
-    """A file as the type `kind` (see `read_part`). None if the file has problems, which are added to the list."""
+    """Read a file as the type `kind` (see `read_part`). If it has problems, add them to the list and return None."""
     found = len(problems)
     value = _parse(file, problems)
     part = read_part(kind, value, file.name, problems) if len(problems) == found else None
@@ -53,10 +53,10 @@ def _parse(file: Path, problems: Problems) -> Any:
 
 
 def read_part(kind: Any, value: Any, key: str, problems: Problems) -> Any:
-    """`value` as the type `kind`: a dataclass, a tuple or dict of such, text, an integer or true and false.
+    """Return `value` as the type `kind`: a dataclass, a tuple or dict of these, text, an integer or a boolean.
 
-    Each may be annotated with limits. A field of a dataclass with a default may be left out of the file.
-    Problems are added to the list; if there are any, the value that comes back is not to be used.
+    Any type may be annotated with limits. A dataclass field with a default is optional in the file. Problems are added to the
+    list; if there are any, the returned value must not be used.
     """
     kind, *annotations = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)
     limits: Mapping[str, Any] = annotations[0] if annotations else {}
@@ -74,7 +74,7 @@ def read_part(kind: Any, value: Any, key: str, problems: Problems) -> Any:
 
 
 def _unquoted(kind: Any, value: Any) -> str:
-    """YAML reads yes, no, on, off and plain numbers as something else than text."""
+    """Return a hint to use quotes, because YAML reads yes, no, on, off and plain numbers as something other than text."""
     return " (write it in quotes)" if kind is str and isinstance(value, bool | int | float) else ""
 
 
@@ -84,7 +84,9 @@ def _dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any:
         return None
     hints = typing.get_type_hints(kind, include_extras=True)
     needed = {name for name in hints if not _has_default(kind, name)}
-    written = {name: name.removesuffix("_") for name in hints}  # `if_` stands for a key that is a word of Python
+    written = {
+        name: name.removesuffix("_") for name in hints
+    }  # a field `if_` stands for the key `if`, a Python keyword
     check_keys(value, written.values(), key, problems, [written[name] for name in hints if name in needed])
     parts = {
         name: read_part(hint, value[written[name]], f"{key}: {written[name]}", problems)
@@ -107,14 +109,14 @@ def _tuple(kind: Any, value: Any, key: str, problems: Problems, limits: Mapping[
         problems.append(f"{key} must be a list")
         return ()
     if len(value) < at_least:
-        problems.append(f"{key} needs {at_least} {'entry' if at_least == 1 else 'entries'}, and has {len(value)}")
+        problems.append(f"{key} needs {at_least} {'entry' if at_least == 1 else 'entries'}, but has {len(value)}")
     return tuple(read_part(kind, each, f"{key}[{place}]", problems) for place, each in enumerate(value, 1))
 
 
 def _dict(
     kinds: tuple[Any, ...], value: Any, key: str, problems: Problems, keys: Sequence[Any] | None
 ) -> dict[Any, Any]:
-    """With `keys`, in their order, whatever the file's."""
+    """Read a mapping; with `keys`, the result has their order instead of the file's."""
     if not isinstance(value, dict) or not value:
         problems.append(f"{key} must be a mapping")
         return {}
@@ -129,7 +131,7 @@ def _dict(
 def check_keys(
     value: Iterable[Any], keys: Iterable[Any], where: str, problems: Problems, needed: Iterable[Any] | None = None
 ) -> None:
-    """Note each of `needed` (default: all of `keys`) that is missing in `value`, and each key that is none of `keys`."""
+    """Add a problem for each of `needed` (default: all of `keys`) that is missing, and for each key not in `keys`."""
     keys, given = list(keys), list(value)
     problems += [f"{where}: {key} is missing" for key in (keys if needed is None else needed) if key not in given]
     for wrong in (key for key in given if key not in keys):
@@ -138,6 +140,6 @@ def check_keys(
 
 
 def shown(key: Any) -> str:
-    """A key of a file, short and in one line."""
+    """Return a key of a file in a short form without line breaks."""
     text = str(key)
     return text if text.isprintable() and len(text) <= 40 else ascii(text[:40])

@@ -1,1 +1,1 @@
-"""Batches on their way to a device: made while the last one is computed on, copied without waiting."""
+"""Feeding of batches to a device: the next batch is built during the computation of the last and copied without waiting."""

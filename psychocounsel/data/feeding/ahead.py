@@ -1,4 +1,4 @@
-"""The next batch, made in a thread while the last one is computed on."""
+"""Prefetching: a thread builds the next batch while the last one is in use."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 def one_ahead(items: Iterator[T], begin: Callable[[], None]) -> Iterator[T]:
-    """The items in their order; each is made in a thread, which called `begin` first, while the last one is in use.
+    """Yield the items in order; a thread makes the next item while the last one is in use.
 
-    What making an item raises is raised where the item would come.
+    The thread calls `begin` first. An exception raised while an item is made is raised in its place.
     """
     end = object()
     with ThreadPoolExecutor(1, "next-batch", begin) as thread:

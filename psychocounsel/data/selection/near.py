@@ -1,7 +1,7 @@
-"""Texts that are nearly the same: MinHash and banding find candidates, and the exact overlap decides (Broder 1997).
+"""Near-duplicate texts: MinHash with banding finds candidates, and the exact overlap decides (Broder 1997).
 
-`sketches` holds everything in memory; `SketchFolder` keeps the same on disk, for millions of texts. Both are searched by the same
-functions, which hold one band of all texts at a time (16 bytes a text).
+`sketches` holds everything in memory; `SketchFolder` keeps the same on disk, for millions of texts. The same functions
+search both and hold one band of all texts at a time (16 bytes per text).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,18 +13,18 @@ import numpy as np
 
 from psychocounsel.data.selection.shingles import shingles
 
-_BANDS, _ROWS, _SEED = 20, 4, 1997  # of an overlap of 0.8 one in 30,000 is missed, of 0.7 one in 250, of 0.6 one in 16
-_COMPARED = 8  # texts of a bucket that each text is compared with
-_TEXTS = 2000  # sketched at a time
+_BANDS, _ROWS, _SEED = 20, 4, 1997  # pairs missed: 1 in 30,000 at overlap 0.8, 1 in 250 at 0.7, 1 in 16 at 0.6
+_COMPARED = 8  # other texts of its bucket that each text is compared with
+_TEXTS = 2000  # texts sketched at a time
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Sketches:
-    """The sets of word 3-grams of texts, and a signature of each.
+    """Sets of word 3-grams of texts, with a MinHash signature of each.
 
-    `hashes`: the sets one after another, uint64 in order, in memory or mapped from a file. `ends`: where each ends,
-    int64[texts]. `signatures`: uint64[texts, bands].
+    `hashes`: uint64, the sorted sets one after another, in memory or mapped from a file. `ends`: int64[texts], the end
+    of each set. `signatures`: uint64[texts, bands].
     """
 
     hashes: Array
@@ -35,19 +35,19 @@ class Sketches:
         return len(self.ends)
 
     def set_of(self, number: int) -> Array:
-        """The hashed 3-grams of a text, uint64 in order."""
+        """Return the hashed 3-grams of a text, sorted uint64."""
         return self.hashes[self.ends[number - 1] if number else 0 : self.ends[number]]
 
 
 def sketches(texts: Sequence[str]) -> Sketches:
-    """The sketches of `texts`, in memory."""
+    """Return the sketches of `texts`, in memory."""
     parts = [_sketch(texts[start : start + _TEXTS]) for start in range(0, len(texts), _TEXTS)] or [_sketch([])]
     hashes, sizes, signatures = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return Sketches(hashes, np.cumsum(sizes), signatures)
 
 
 class SketchFolder:
-    """Sketches in files of a folder: about 20 bytes a word of text and 160 a text, none of which stay in memory."""
+    """Sketches in files of a folder: about 20 bytes per word and 160 bytes per text, none of them kept in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = [folder / name for name in ("hashes.bin", "sizes.bin", "signatures.bin")]
@@ -59,7 +59,7 @@ class SketchFolder:
                 file.write(array.tobytes())
 
     def close(self) -> Sketches:
-        """All that were added, in order, mapped from the files."""
+        """Return the sketches of all added texts, in order, mapped from the files."""
         for file in self._files:
             file.close()
         hashes, sizes, signatures = (
@@ -70,7 +70,7 @@ class SketchFolder:
 
 
 def _sketch(texts: Sequence[str]) -> tuple[Array, Array, Array]:
-    """The hashes of all sets one after another, uint64; the size of each, int64[texts]; uint64[texts, bands]."""
+    """Return the hashes of all sets one after another (uint64), their sizes (int64[texts]) and uint64[texts, bands]."""
     from rensa import RMinHash
 
     sets = list(shingles(texts))
@@ -84,17 +84,17 @@ def _sketch(texts: Sequence[str]) -> tuple[Array, Array, Array]:
 
 
 def overlap(first: Array, second: Array) -> float:
-    """The Jaccard index of two sets, given as sorted arrays: shared over all."""
+    """Return the Jaccard index of two sets, given as sorted arrays: size of the intersection over size of the union."""
     shared = len(np.intersect1d(first, second, assume_unique=True))
     whole = len(first) + len(second) - shared
     return shared / whole if whole else 0.0
 
 
 def near_pairs(within: Sketches, threshold: float) -> Iterator[tuple[int, int, float]]:
-    """Pairs of texts, the smaller number first, whose overlap is `threshold` or more, with their overlap; in order.
+    """Yield pairs of texts with an overlap of at least `threshold`, and this overlap, in order, the smaller index first.
 
-    Of a crowd of similar texts each is compared with some that stand near it, so not every pair of a crowd is found, and
-    hardly a text of it is missed.
+    In a large cluster of similar texts, each text is compared with only a few neighbours. Therefore not every pair of
+    the cluster is found, but hardly any text of it is missed.
     """
     count = len(within)
     found = np.empty(0, np.int64)
@@ -113,7 +113,7 @@ def near_pairs(within: Sketches, threshold: float) -> Iterator[tuple[int, int, f
 
 
 def near_matches(ours: Sketches, theirs: Sketches, threshold: float) -> set[int]:
-    """Numbers of our texts that are nearly the same as one of theirs."""
+    """Return the indices of our texts that nearly equal one of theirs."""
     count, found = len(theirs), set[int]()
     candidates = np.empty(0, np.int64)
     for band in range(_BANDS):

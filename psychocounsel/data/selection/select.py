@@ -1,4 +1,4 @@
-"""Which examples to train on: pairs from ratings, the held-out split, limits and mixtures. All choices are counted."""
+"""Selection of examples: pairs from ratings, the held-out split, limits and mixtures. Every dropped row is reported."""
 
 import math
 from collections import Counter
@@ -21,13 +21,13 @@ Report = Callable[[str], None]
 
 
 def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Example]]:
-    """Load `data` and return (training examples, held-out examples), pairs already made.
+    """Load `data` and return (training examples, held-out examples), with pairs already made.
 
     Raises:
-        UserError: for unusable rows, ratings that are asked for but not there, or a selection that leaves nothing.
+        UserError: for unusable rows, missing ratings that are needed, or a selection without training rows.
     """
     if data.mix and data.eval_split and not data.eval_path:
-        raise UserError("data.eval_split needs data.eval_path beside data.mix: it is a split of data.eval_path")
+        raise UserError("data.eval_split with data.mix also needs data.eval_path, of which it is a split")
     train = _load_mix(data, report) if data.mix else _load_one(data, data.path, data.split, data.revision, report)
     if data.eval_path or data.eval_split:
         source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
@@ -37,14 +37,14 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
         train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)
     train = subset(train, data.limit, data.fraction, data.split_seed)
     if len(train) == 1:
-        report("warning: one training row is all that is left of the data")
+        report("warning: only one training row is left")
     if not train:
         raise UserError("the selection leaves no training rows: loosen data.min_gap, data.limit or data.dev_fraction")
     return train, held_out
 
 
 def all_rows(data: DictConfig) -> list[Example]:
-    """Every row of `data` that can be used, before pairs are made of rated replies and before any row is left out."""
+    """Return every usable row of `data`, before pairs are made and before any row is dropped."""
     parts = [(entry.path, entry.split, entry.revision) for entry in data.mix]
     parts = parts or [(data.path, data.split, data.revision)]
     if data.eval_path or data.eval_split:
@@ -62,7 +62,7 @@ def _load_one(data: DictConfig, path: str | None, split: str, revision: str | No
 
 
 def _load_mix(data: DictConfig, report: Report) -> list[Example]:
-    """Take rows of each entry of `data.mix`; weights share out as many rows as there are without repeating any."""
+    """Take rows of each entry of `data.mix`; with weights, as many rows as possible in these proportions without repeats."""
     sources = [_load_one(data, entry.path, entry.split, entry.revision, report) for entry in data.mix]
     wanted = [entry.rows for entry in data.mix]
     if data.mix[0].weight:
@@ -80,7 +80,7 @@ def _load_mix(data: DictConfig, report: Report) -> list[Example]:
 
 
 def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
-    """Make pairs of rated replies, and hold rated pairs against min_gap, weights and veto. Fills in `scores`."""
+    """Make pairs of rated replies, filter rated pairs by min_gap, weights and veto, and fill in `scores`."""
     weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
     switches = {
         "data.min_gap=null": data.min_gap is not None,
@@ -109,7 +109,7 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         if count:
             report(f"{path}: {count} pairs dropped ({reason})")
     if relabelled:
-        report(f"{path}: {relabelled} pairs changed sides, by the score under data.principle_weights")
+        report(f"{path}: {relabelled} pairs changed sides because of their scores under data.principle_weights")
     return [
         replace(example, scores=[score(ratings, weights) for ratings in example.ratings])
         if example.ratings
@@ -138,11 +138,11 @@ def _pair(example: Example, chosen: int, rejected: int) -> Example:
 def split_by_prompt(
     examples: list[Example], fraction: float, seed: int, report: Report = print
 ) -> tuple[list[Example], list[Example]]:
-    """Hold out `fraction` of the prompts (of several at least one), whatever the order of rows.
+    """Hold out `fraction` of the prompts (at least one if there are several), independent of the order of rows.
 
-    No prompt is in both parts. Prompts that share a reply, directly or through others, form a component and stay together, so
-    the held-out part may be smaller than asked for. Where one component holds more than half of the prompts and no other fits,
-    prompts are parted all the same, and a warning says so.
+    No prompt is in both parts. Prompts that share a reply, directly or through others, form a component and stay
+    together, so the held-out part may be smaller than requested. If one component holds more than half of the prompts
+    and no other component fits, its prompts are split anyway, and a warning says so.
     """
     keys = [normalised(example.prompt) for example in examples]
     prompts = sorted(set(keys), key=lambda text: rank(text, seed, "split"))
@@ -151,7 +151,7 @@ def split_by_prompt(
     held = _held_out(prompts, component, count) if count else set()
     if count and not held:
         held = set(prompts[:count])
-        report("warning: held-out prompts share replies with training rows, as nearly all prompts of the data do")
+        report("warning: held-out prompts share replies with training rows, because nearly all prompts share replies")
     elif len(held) < count:
         report(f"{len(held)} prompts are held out, not {count}: prompts that share a reply stay together")
     parts: tuple[list[Example], list[Example]] = ([], [])
@@ -161,9 +161,9 @@ def split_by_prompt(
 
 
 def _held_out(prompts: list[str], component: dict[str, int], count: int) -> set[str]:
-    """The prompts of whole components, taken in the order of `prompts` while they number at most `count`.
+    """Return the prompts of whole components, taken in the order of `prompts`, at most `count` in total.
 
-    If the first components are all larger than `count`, the smallest one is taken, unless it holds more than half of the prompts.
+    If every component is larger than `count`, the smallest one is taken, unless it holds more than half of the prompts.
     """
     members: dict[int, list[str]] = {}
     for prompt in prompts:
@@ -177,7 +177,10 @@ def _held_out(prompts: list[str], component: dict[str, int], count: int) -> set[
 
 
 def subset(examples: list[Example], limit: int | None, fraction: float | None, seed: int) -> list[Example]:
-    """The first `limit` rows, or the rows of the first `fraction` of prompts, of one fixed shuffle (so nested)."""
+    """Return the first `limit` rows, or the rows of the first `fraction` of prompts, of one fixed shuffle.
+
+    The shuffle does not depend on `limit` or `fraction`, so a smaller subset is part of every larger one.
+    """
     if limit is None and fraction is None:
         return examples
     prompts = [normalised(example.prompt) for example in examples]

@@ -1,4 +1,4 @@
-"""Which texts count as the same, and which rows hang together because they share some."""
+"""Equality of texts after normalisation, and components of rows connected by shared texts."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -11,26 +11,27 @@ Array = np.ndarray
 
 
 def normalised(prompt: Sequence[Message]) -> str:
-    """The prompt without what does not make it another one: case, spacing, Unicode form, system message."""
+    """Return the prompt without irrelevant differences: case, spacing, Unicode form, system message."""
     text = "\n".join(f"{message['role']}: {message['content']}" for message in prompt if message["role"] != "system")
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def reply_key(reply: str) -> str:
-    """A reply without what does not make it another one."""
+    """Return a reply without irrelevant differences: case, spacing, Unicode form."""
     return normalised([{"role": "assistant", "content": reply}])
 
 
 def same_texts(texts: Sequence[str]) -> Array:
-    """A number for each text, the same for texts that are equal once normalised; int64[texts]."""
+    """Return a number for each text, equal for texts that are equal after normalisation, int64[texts]."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(reply_key(text), len(numbers)) for text in texts], np.int64)
 
 
 def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array:
-    """The connected component of each row, where rows that share a prompt or a reply are connected; int64[n].
+    """Return the connected component of each row, int64[n]; rows that share a prompt or a reply are connected.
 
-    `prompt`, `replies`: numbers from 0 of each row's prompt and of its replies. Components are numbered by their first rows.
+    `prompt`, `replies`: numbers, from 0, of each row's prompt and of its replies. Components are numbered by first
+    occurrence.
     """
     shift = max(prompt, default=-1) + 1
     parent = list(range(shift + max(map(max, filter(None, replies)), default=-1) + 1))
@@ -49,7 +50,7 @@ def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array
 
 
 def components_of(examples: Sequence[Example]) -> Array:
-    """The number of each example's component, int64[examples]. Texts that differ only in case and spacing count as shared."""
+    """Return the component of each example, int64[examples]. Texts that differ only in case and spacing count as shared."""
     prompts: dict[str, int] = {}
     prompt = [prompts.setdefault(normalised(example.prompt), len(prompts)) for example in examples]
     numbers = iter(same_texts([reply for example in examples for reply in example.replies]).tolist())

@@ -1,4 +1,4 @@
-"""`data.soft_labels`: how probably the chosen reply of each pair is preferred, from the column `chosen_probability`."""
+"""`data.soft_labels`: probabilities that chosen replies are preferred, read from the column `chosen_probability`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,10 +8,10 @@ from psychocounsel.errors import UserError
 
 
 def with_soft_labels(rows: Sequence[Example], asked: bool) -> list[Example]:
-    """The rows with their soft labels if they are asked for, else without.
+    """Return the rows with their soft labels if `asked`, otherwise without.
 
     Raises:
-        UserError: naming the first row that lacks one.
+        UserError: naming the first row without a soft label, if `asked`.
     """
     if not asked:
         return [row if row.probability is None else replace(row, probability=None) for row in rows]

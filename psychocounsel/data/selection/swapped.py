@@ -1,4 +1,4 @@
-"""`data.swapped`: pairs whose rejected reply was chosen for another client, so that only a reader of the prompt can tell."""
+"""`data.swapped`: pairs whose rejected reply was chosen for another client, so that only the prompt reveals the better one."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,35 +11,36 @@ from psychocounsel.errors import UserError
 
 
 def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Callable[[str], None]) -> list[Example]:
-    """Append swapped pairs to `pairs`: `share` new pairs for each pair that is there.
+    """Append swapped pairs to `pairs`: `share` new pairs for each existing pair.
 
-    The chosen reply of a new pair was chosen for its own client; the rejected reply was chosen for another client.
+    The chosen reply of a new pair was chosen for its own client; the rejected reply was chosen for another client. The
+    other client belongs to another component of shared text, and to the same topic if the data name topics.
 
-    The other client is of another component of shared text, and of the same topic where the data name topics. Each chosen
-    reply gets one new pair before any gets a second, in an order of `seed`, and never the same opponent twice. New
-    pairs have no ratings and no scores: nobody rated the other client's reply here. Among soft labels theirs is 1.
+    Each chosen reply gets one new pair before any gets a second, in an order that `seed` fixes, and never the same
+    opponent twice. New pairs have no ratings and no scores, because nobody rated the other client's reply here. With
+    soft labels, their probability is 1.
 
     Raises:
-        UserError: if rows are no pairs, or there are too few clients for so many pairs.
+        UserError: if rows are not pairs, or there are too few clients for this many pairs.
     """
     for pair in pairs:
         if len(pair.replies) < 2:
-            raise UserError(f"{pair.where}: has one reply and no pair, so data.swapped={share:g} has no use for it")
+            raise UserError(f"{pair.where}: has only one reply, but data.swapped={share:g} needs pairs")
     wanted = max(round(share * len(pairs)), 1)
     made = list(islice(_candidates(pairs, seed), wanted))
     if len(made) < wanted:
         raise UserError(
-            f"data.swapped={share:g}: asks for {wanted} pairs, and the replies chosen for other clients of the same topic make "
+            f"data.swapped={share:g}: needs {wanted} pairs, but the replies chosen for other clients of the same topic give only "
             f"{len(made)}: lower it, or add rows"
         )
     report(
-        f"data.swapped: {len(made)} training pairs added, of a chosen reply and one that was chosen for another client"
+        f"data.swapped: {len(made)} training pairs added, each of a chosen reply and one that was chosen for another client"
     )
     return [*pairs, *made]
 
 
 def _candidates(pairs: Sequence[Example], seed: int) -> Iterator[Example]:
-    """All possible pairs, in the order in which they are taken."""
+    """Yield all possible pairs in the order in which they are taken."""
     component = components_of(pairs)
     firsts = {(normalised(pair.prompt), pair.replies[0]): index for index, pair in reversed(list(enumerate(pairs)))}
     ranks = {index: rank(f"{prompt} {reply}", seed, "swapped") for (prompt, reply), index in firsts.items()}

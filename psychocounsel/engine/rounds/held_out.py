@@ -13,7 +13,7 @@ from psychocounsel.engine.rounds.resting import Resting
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
-from psychocounsel.metrics.replies import reply_metrics
+from psychocounsel.metrics.replies import reply_intervals, reply_metrics
 from psychocounsel.metrics.winrate import win_rate
 from psychocounsel.rollout.base import Rollout, Shard, at_once, open_rollout, sampling_of, together
 from psychocounsel.rundir.run import Run
@@ -108,7 +108,8 @@ def held_out_metrics(
 ) -> dict[str, float]:
     """`eval/...` of the scored replies in `groups` after `step` steps: the figures of `reply_metrics`, and the win rate.
 
-    It is against the replies of step 0, which stay in RUN/rounds/before.parquet for runs that go on; rank 0 reads them.
+    Each has its 95 % interval, `_low` and `_high`. The win rate is against the replies of step 0, which stay in
+    RUN/rounds/before.parquet for runs that resume; rank 0 reads them.
 
     Raises:
         UserError: if that file is gone.
@@ -117,7 +118,7 @@ def held_out_metrics(
     if not step and run.is_main:
         file.parent.mkdir(exist_ok=True)
         write_groups(file, groups)
-    metrics = reply_metrics(groups, reference, "eval")
+    metrics = reply_metrics(groups, reference, "eval") | reply_intervals(groups, reference, "eval")
     if metrics:
         prompts = [group.prompt_ids.tobytes() for group in groups]
         before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None)

@@ -1,6 +1,7 @@
 """What a run ends with: its summary, and a few lines for the user."""
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,16 +74,8 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     lines = ["", f"{what}: {ended}" + (f" ({outcome.early})" if outcome.early else "")]
     before, best, last = (outcome.metrics[name] for name in ("before", "best", "last"))
     if best:
-        lines.append(f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']})")
-        for name, title, factor, unit in _ROWS:
-            if name in best:
-                values = (
-                    f"{stage[name] * factor:.3g}{unit}" if name in stage else "-" for stage in (before, best, last)
-                )
-                lines.append(f"{title:<20}" + "".join(f"{value:>10}" for value in values))
-        if "eval/accuracy_low" in best:
-            low, high = (f"{best[f'eval/accuracy_{end}'] * 100:.3g}" for end in ("low", "high"))
-            lines.append(f"best accuracy, 95 % interval by prompts: {low} to {high} %")
+        heading = f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']},"
+        lines += [f"{heading} with its 95 % interval by prompts)", *_rows(before, best, last)]
     shown, model = _shorten(run.dir), _shorten(run.files.model)
     lines += [f"run directory       {shown}", f"look at it          python -m psychocounsel.report {shown}"]
     if outcome.status == FINISHED:
@@ -91,6 +84,17 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     elif outcome.status == "stopped":
         lines.append(f"to go on            the same command with run_dir={shown}")
     return lines
+
+
+def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) -> Iterator[str]:
+    """A line for each figure of the best evaluation, with its interval, or a dash if nothing is known of its spread."""
+    for name, title, factor, unit in _ROWS:
+        if name not in best:
+            continue
+        values = (f"{stage[name] * factor:.3g}{unit}" if name in stage else "-" for stage in (before, best, last))
+        ends = [f"{best[f'{name}_{end}'] * factor:.3g}" for end in ("low", "high") if f"{name}_{end}" in best]
+        interval = f"{' to '.join(ends)}{unit}" if ends else "-"
+        yield f"{title:<20}" + "".join(f"{value:>10}" for value in values) + f"   {interval}"
 
 
 def _loader(config: DictConfig, main: str) -> str:

@@ -1,4 +1,7 @@
-"""Lines that warn of a judge that may be partial: a contestant, one of its family, or the labeller of its training data."""
+"""Warnings about judges that may be biased.
+
+A judge is suspect if it is a contestant, belongs to a contestant's model family, or labelled a contestant's training data.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_mapping
 
-# Names by which models of one maker's line are known.
+# Model families: each name marks the models of one maker's line.
 _FAMILIES = (
     *("gpt", "claude", "gemini", "gemma", "llama", "qwen", "mistral", "deepseek", "phi", "smollm", "olmo"),
     *("command", "yi", "falcon", "granite", "nemotron", "kimi", "glm", "minimax", "grok"),
@@ -27,39 +30,39 @@ _WORD = re.compile(r"[a-z]+")
 
 
 def judge_warnings(config: DictConfig) -> Iterator[str]:
-    """Lines for the judges and contestants of a configuration."""
+    """Yield one line for each reason to distrust a judge of this configuration."""
     contestants = build(config, "contestants").models()
     for judge in build(config, "judge").models():
         family = family_of(judge)
         for contestant in contestants:
             if not isinstance(judge, RewardJudge) and same_model(judge, contestant):
-                yield f"warning: the judge {judge.name} is a contestant itself: judges prefer their own replies"
+                yield f"warning: the judge {judge.name} is also a contestant: judges prefer their own replies"
             elif family and family == family_of(contestant):
                 yield (
-                    f"warning: the judge {judge.name} and the contestant {contestant.name} are of one family ({family}): "
-                    "judges tend to prefer their own family"
+                    f"warning: the judge {judge.name} and the contestant {contestant.name} belong to one model family "
+                    f"({family}): judges tend to prefer their own family"
                 )
             if of_training := trained_by(judge, contestant):
                 yield (
-                    f"warning: the judge {judge.name} {of_training}: a high win rate may only show that it learned to please "
-                    "this judge"
+                    f"warning: the judge {judge.name} {of_training}: a high win rate may only show that the contestant "
+                    "learned to please this judge"
                 )
 
 
 def same_model(judge: LanguageModel, contestant: LanguageModel) -> bool:
-    """Whether both are the same weights, as far as names tell."""
+    """Return True if both have the same model name, which suggests that they are the same weights."""
     return bool(judge.model) and judge.model == contestant.model
 
 
 def family_of(model: LanguageModel) -> str | None:
-    """The family of a model that is asked, as `family_in` tells it."""
+    """Return the model family of a judge or contestant; None if `family_in` does not recognise it."""
     if isinstance(model, RewardJudge):
         return family_in(str(model.reward.get("path") or ""))
     return family_in(str(model.model or ""))
 
 
 def family_in(path: str) -> str | None:
-    """The family in a model's name, or for a local folder in its config.json; None if neither tells."""
+    """Return the model family that a model's name contains, or the config.json of a local folder; None if unknown."""
     file = Path(path) / "config.json"
     words = _WORD.findall(Path(path).name.lower())
     if path and file.is_file():
@@ -69,24 +72,30 @@ def family_in(path: str) -> str | None:
 
 
 def _is_of(word: str, name: str) -> bool:
-    """Whether a word is a family's name or begins with it; a short one, as `yi`, begins too many words."""
+    """Return True if `word` is a family's name or begins with it.
+
+    Short names such as `yi` must match whole words, because too many words begin with them.
+    """
     return word == name or (len(name) > 3 and word.startswith(name))
 
 
 def trained_by(judge: LanguageModel, contestant: LanguageModel) -> str | None:
-    """What the judge had to do with a contestant's training, where its run tells; None if nothing is known."""
+    """Return the role that the judge had in a contestant's training, for a message; None if no role is known.
+
+    The contestant's run directory names its reward models and its training data.
+    """
     configs = [read_config(run) for run in runs_of(contestant.model)]
     if isinstance(judge, RewardJudge):
         rewards = {_place(section.get("path")) for config in configs for section in _rewards(config)} - {None}
         trained = _place(judge.reward.get("path")) in rewards
-        return f"gave {contestant.name} its rewards in training" if trained else None
+        return f"was the reward model in the training of {contestant.name}" if trained else None
     data = {path for config in configs for path in paths_of(config.data) if path}
     labellers = {name for path in data for name in labellers_of(Path(path))}
     return f"labelled the training data of {contestant.name}" if labellers & {judge.name, judge.model} else None
 
 
 def _place(path: str | None) -> str | None:
-    """One name for each folder; names of the hub and of shipped models are left as they are."""
+    """Return the absolute path of a folder; names on the hub and names of shipped models stay unchanged."""
     return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
@@ -97,7 +106,10 @@ def _rewards(config: DictConfig) -> list[DictConfig]:
 
 
 def labellers_of(data: Path) -> set[str]:
-    """The annotators of a dataset that `annotate` made: names, and the models that they asked."""
+    """Return the annotators of a dataset made by `annotate`: their names and the names of their models.
+
+    The set is empty for other datasets.
+    """
     folder = next((each for each in (data, data.parent, data.parent.parent) if RunDir(each).config.exists()), None)
     if folder is None or not AnnotationDir(folder).votes.exists():
         return set()

@@ -1,4 +1,4 @@
-"""`judge=several`: several judges, each of which compares every pair of replies."""
+"""`judge=several`: several judges. Each of them compares every pair of replies."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from psychocounsel.asking.several_models import SeveralModels
 
 @dataclass(kw_only=True)
 class Judges(SeveralModels):
-    """Several judges."""
+    """Settings of `judge=several`; the parent class holds the members."""
 
     config_group: ClassVar[str] = "judge"
     example: ClassVar[str] = "[reward,openai]"

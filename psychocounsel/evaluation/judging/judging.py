@@ -1,4 +1,7 @@
-"""Which calls judges are asked for two replies: both orders of a judge that reads a prompt, one of a judge that scores."""
+"""The calls to judges about pairs of replies.
+
+A judge that reads a prompt is called twice, once for each order of the replies. A reward model is called once.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from psychocounsel.steps.tables import Row
 
 @dataclass(frozen=True)
 class JudgeCall:
-    """What one judge is asked about a pair in one order; without an `ask`, `outcome` says why."""
+    """One question to one judge about a pair in one order. If `ask` is None, the judge is not called; `outcome` says why."""
 
     pair: ReplyPair
     judge: LanguageModel
@@ -27,12 +30,13 @@ class JudgeCall:
 
 @dataclass(frozen=True)
 class Judging:
-    """How pairs are judged.
+    """The judges and the settings of their calls.
 
     Attributes:
-        prompt: None where no judge reads one.
-        votes: verdicts of each judge on each pair in each order.
-        crisis_to_third_parties: whether judges that belong to others see crisis speeches.
+        judges: language models and reward models.
+        prompt: the prompt of judges that read one; None if no judge does.
+        seed: decides the order of the principles and the seed of each call.
+        crisis_to_third_parties: True if judges run by others may see crisis speeches.
     """
 
     judges: Sequence[LanguageModel]
@@ -41,11 +45,11 @@ class Judging:
     crisis_to_third_parties: bool
 
     def version(self, judge: LanguageModel) -> str | None:
-        """The prompt's version, of a judge that reads it."""
+        """Return the prompt's version; None for a judge that reads no prompt."""
         return self.prompt.version if self.prompt and judge.reads_prompts else None
 
     def calls(self, pairs: Iterable[ReplyPair]) -> Iterator[JudgeCall]:
-        """Every call about `pairs`, in their order. Names of contestants are in none of them."""
+        """Yield every call about `pairs`, in the order of the pairs. No call contains the name of a contestant."""
         for pair in pairs:
             for judge in self.judges:
                 orders = (FORWARD, BACKWARD) if judge.reads_prompts else (FORWARD,)
@@ -83,22 +87,26 @@ class Judging:
 
 
 def _rotated(number: int) -> tuple[str, ...]:
-    """The principles, beginning with another one by each number: the first one colours the others. Both orders have the same."""
+    """Return the principles, starting with a principle that `number` selects.
+
+    The start varies between pairs because the principle judged first influences the others. Both orders of a pair share
+    one start.
+    """
     start = number % len(PRINCIPLES)
     return PRINCIPLES[start:] + PRINCIPLES[:start]
 
 
 def _number(seed: int, *parts: str) -> int:
-    """64 bits that depend on all of this, on every machine alike."""
+    """Return a 64-bit hash of all arguments; it is the same on every machine."""
     text = "\0".join([str(seed), *parts]).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:8])
 
 
 def judged_pairs(speech: Row, replies: Sequence[Row], setting: str) -> Iterator[ReplyPair]:
-    """The pairs of one speech: each reply of `setting` with each opponent's of the same limit and sample.
+    """Yield the pairs of one speech: each reply of `setting` with each opponent's reply of the same length limit and sample.
 
-    Where both settings have several seeds, equal ones meet; otherwise every seed of the one meets every seed of the other.
-    Replies without a text are in no pair: nothing is scored that is not there.
+    If both settings have the same training seeds, replies with equal seeds are paired. Otherwise each seed of one setting is
+    paired with each seed of the other. Replies without a text are skipped because there is nothing to compare.
     """
     seeds: dict[str, set[int]] = {}
     for row in replies:

@@ -1,4 +1,4 @@
-"""`judge=reward`: a reward model as the judge. It scores each reply alone, so the order of the two makes no difference."""
+"""`judge=reward`: a reward model as the judge. It scores each reply separately, so their order makes no difference."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from psychocounsel.settings.targets import build_section
 
 @dataclass(kw_only=True)
 class RewardJudge(LanguageModel):
-    """`reward` holds the settings of a reward model; the reply with the larger reward is the better one."""
+    """Judge that prefers the reply with the larger reward; `reward` holds the settings of the reward model."""
 
     config_group: ClassVar[str] = "judge"
     reads_prompts: ClassVar[bool] = False
@@ -36,53 +36,54 @@ class RewardJudge(LanguageModel):
         return _Scoring(self, key)
 
     def check(self, key: str) -> None:
-        """Refuse a reward model whose settings cannot work."""
+        """Raise UserError if the settings of the reward model cannot work."""
         if not self.reward.get("_target_"):
-            raise UserError(
-                f"{key}.reward={self.reward}: give a name in conf/reward, or a mapping that begins with one"
-            )
+            raise UserError(f"{key}.reward={self.reward}: give a name in conf/reward, or a mapping that contains one")
         settings = self.reward_settings()
         if settings.several:
-            raise UserError(f"{key}.reward: an ensemble is no single judge; use judge=several with its reward models")
+            raise UserError(f"{key}.reward: an ensemble cannot be one judge; use judge=several with its reward models")
         settings.check(f"{key}.reward")
 
     def unused(self) -> dict[str, str]:
-        """What concerns a prompt and an answer in words."""
+        """Return the keys that only concern prompts and written answers, each with the reason."""
         names = ("model", "temperature", "top_p", "max_tokens", "language", "terms")
         return dict.fromkeys(names, "a reward model reads no prompt and writes no words")
 
     def identity(self) -> dict[str, Any]:
-        """With the content of the weights: others under the same path give other scores."""
+        """Return the settings and a hash of the weights, because other weights under the same path give other scores."""
         settings = {name: value for name, value in self.reward.items() if name not in ("name", "normalise")}
         return {"kind": "RewardJudge", "reward": settings, "weights": self.content()}
 
     def content(self) -> str | None:
-        """As LanguageModel says, of the reward model."""
+        """Return the content hash of the reward model's weights, as `LanguageModel.content` does."""
         return content_of(self.reward.get("path"))
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         return list(self.reward_settings().receivers(f"{key}.reward"))
 
     def is_third_party(self) -> bool:
-        """As `third_party` says; else whether a server of the reward model may be somebody else's."""
+        """Return `third_party` if it is set; otherwise True if a reward server may belong to somebody else."""
         if self.third_party is not None:
             return self.third_party
         return not all(is_own(address) for _, address in self.receivers("judge"))
 
     def reward_settings(self) -> RewardSettings:
-        """The settings of the reward model."""
+        """Return the settings of the reward model."""
         return build_section(OmegaConf.create(self.reward), "reward")
 
 
 class _Scoring(BatchAnswerer):
-    """The reward model is loaded before the thread starts that uses it: transformers is not imported by two threads at once."""
+    """Answerer that scores batches of pairs with the reward model.
+
+    The model is loaded before the scoring thread starts, because two threads must not import transformers at once.
+    """
 
     def __init__(self, settings: RewardJudge, key: str) -> None:
         self.name, self.scorer = settings.name, _opened(settings, key)
         super().__init__(settings.batch_size)
 
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
-        """As BatchAnswerer says; a pair with a reply that the reward model cannot read whole is `too_long`."""
+        """Return the scores of each pair as JSON; `too_long` if a reply does not fit into the reward model."""
         from psychocounsel.reward.encoding import score_what_fits
 
         conversations = [
@@ -102,7 +103,7 @@ class _Scoring(BatchAnswerer):
 
 
 def _opened(settings: RewardJudge, key: str) -> Scorer:
-    """The judge's reward model, on a GPU if there is one; errors name its `key`."""
+    """Load the judge's reward model, on a GPU if one is available. Error messages name the judge's `key`."""
     import torch
 
     from psychocounsel.model.cpu import prepare_process

@@ -1,4 +1,4 @@
-"""verdicts.parquet: a row for each call of a judge about two replies, or why there is no verdict."""
+"""Rows of verdicts.parquet: one for each call of a judge about two replies, with the verdict or the reason for none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from psychocounsel.evaluation.judging.pair_prompt import Verdict
 from psychocounsel.steps.tables import Row
 
 FORWARD, BACKWARD = "forward", "backward"  # the evaluated setting's reply is shown first, or second
-OTHER_MODEL = "other_model"  # the server answered as another model than it mostly did
-EQUAL = "equal"  # the two replies are the same text: a tie that nobody is asked about
+OTHER_MODEL = "other_model"  # the server answered as another model than in most of its answers
+EQUAL = "equal"  # both replies are the same text: a tie without a call
 _SIDES = [(side, kind) for side in ("first", "second") for kind in ("setting", "seed", "reply")]
 SCHEMA = pa.schema(
     [
@@ -41,7 +41,10 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class ReplyPair:
-    """Two replies to one speech: `first` is the evaluated setting's, `second` its opponent's; rows of replies.parquet."""
+    """Two replies to one speech [rows of replies.parquet].
+
+    `first` was written by the setting under evaluation, `second` by its opponent.
+    """
 
     speech: Row
     first: Row
@@ -51,10 +54,15 @@ class ReplyPair:
 def verdict_row(
     pair: ReplyPair, judge: str, order: str, outcome: Outcome[Verdict | None] | str | None, version: str | None
 ) -> Row:
-    """The row of a call; `outcome` is a word where nobody was asked, and None where no answer has come yet.
+    """Return the row of a call.
 
-    Verdicts are written from the side of `first`, whichever was shown first. `version` is None of a judge that reads no
-    prompt: it says nothing of the principles, not even of equal replies.
+    Args:
+        pair: the two replies.
+        judge: the judge's name.
+        order: `forward` or `backward`. Verdicts are written from the side of `pair.first`, whichever reply was shown first.
+        outcome: the judge's answer; a word if the judge was not called; None if no answer has arrived yet.
+        version: the prompt's version; None for a judge that reads no prompt. Such a judge gives no verdict on principles,
+            so the principles of equal replies stay empty, too.
     """
     row: Row = dict.fromkeys(SCHEMA.names)
     row |= {"speech": pair.speech["speech"], "judge": judge, "order": order, "prompt_version": version}
@@ -81,6 +89,6 @@ def verdict_row(
 
 
 def without_verdict(row: Row, outcome: str) -> Row:
-    """The row with another outcome, and nothing of its verdict."""
+    """Return the row with another outcome and without its verdict."""
     told = ("overall", *PRINCIPLES, "first_score", "second_score")
     return row | dict.fromkeys(told) | {"outcome": outcome}

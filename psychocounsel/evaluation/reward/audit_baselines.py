@@ -1,4 +1,4 @@
-"""The audit's baselines on the pairs of an evaluation: accuracy without the client's speech, and by word overlap with it."""
+"""The audit's baselines on the pairs of an evaluation: accuracy without the client's speech, and by word overlap."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +19,17 @@ from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of
 Figures = dict[str, Any]
 Say = Callable[[str], None]
 
-_MOST = 1000  # pairs, unless baselines are asked for: each model then scores every pair three times
-_FOLDS, _PERMUTATIONS, _SEED = 5, 2000, 0  # as the audit has them by default
+# Largest number of pairs for which baselines are computed by default, because each model scores every pair three times.
+_MOST = 1000
+_FOLDS, _PERMUTATIONS, _SEED = 5, 2000, 0  # the audit's defaults
 
 
 @dataclass(frozen=True)
 class Ground:
-    """The pairs as the audit looks at them, and for each prompt another client's, int64[prompts]."""
+    """Input of the baselines: the pairs in the audit's form, their topics, and another client's prompt for each prompt.
+
+    `other`: numbers of the other prompts, int64[prompts].
+    """
 
     pairs: Pairs
     topics: Topics
@@ -33,23 +37,25 @@ class Ground:
 
 
 def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Ground | None:
-    """What baselines need, or None where they are not wanted, or (unless they are asked for) pairs are too many or too few.
+    """Return the input of the baselines; None if they are not computed.
+
+    `wanted`: True or False as set by the user; None computes them unless there are too many or too few pairs.
 
     Raises:
-        UserError: if they are asked for and clients are too few to hold any out.
+        UserError: if `wanted` is True and there are too few clients to hold some out.
     """
     if wanted is False:
         return None
     if wanted is None and len(examples) > _MOST:
-        say(f"the audit's baselines are left out of more than {_MOST:,} pairs: evaluation.baselines=true computes them")
+        say(f"the audit's baselines are skipped for more than {_MOST:,} pairs: evaluation.baselines=true computes them")
         return None
     pairs = pairs_from(examples)
     components = len(np.unique(pairs.component))
     if components < LEAST_COMPONENTS:
         if wanted:
             raise UserError(
-                f"evaluation.baselines=true: the pairs are of {components} components that share no text, and "
-                f"{LEAST_COMPONENTS} are needed: give pairs of more clients, or leave it out"
+                f"evaluation.baselines=true: the pairs form {components} components that share no text, but "
+                f"{LEAST_COMPONENTS} are needed: give pairs of more clients, or omit evaluation.baselines"
             )
         return None
     topics = topics_of(pairs, _SEED)
@@ -57,11 +63,13 @@ def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Gro
 
 
 def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[str]] = iter) -> Figures:
-    """`blind`: `accuracy`, `low` and `high` of each speech-blind baseline, fitted without the prompts it is judged on, and
-    `overlap`: of preferring the reply that shares more words with the speech, with its `gains`. Both as the audit defines them.
+    """Return the accuracy of the audit's baselines on the pairs; docs/audit.md defines them.
+
+    `blind` holds `accuracy`, `low` and `high` of each speech-blind baseline, fitted by cross-validation over prompts.
+    `overlap` holds the same for preferring the reply that shares more words with the speech, and its `gains`.
     """
     workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    # Folds by prompt alone: those by topic would double the time.
+    # Only folds by prompt: folds by topic would double the time.
     by_prompt = replace(ground.topics, source=NONE)
     blind = blind_baselines(ground.pairs, by_prompt, _FOLDS, _PERMUTATIONS, _SEED, workers, steps)
     return {
@@ -71,16 +79,19 @@ def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[s
 
 
 def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> Figures | None:
-    """How much a reward model reads, as the audit measures it; None if it can read no pair with another client's speech."""
+    """Return how much a reward model uses the speech, as the audit measures it.
+
+    None if no pair with another client's speech fits into the model.
+    """
     if np.isnan(np.column_stack(list(margins.values()))).any(1).all():
         return None
     return reading_figures(margins, ground.pairs.component)
 
 
 def say_baselines(figures: Figures, reading: dict[str, Figures | None], say: Say) -> None:
-    """A line for each baseline, and two for each reward model in `reading`."""
+    """Print one line for each baseline, and two lines for each reward model in `reading`."""
     say(
-        "\nwhat the audit's baselines reach on these pairs (docs/audit.md), 95 % intervals by prompts that share no reply"
+        "\naccuracy of the audit's baselines on these pairs (docs/audit.md), 95 % intervals by prompts that share no reply"
     )
     for name, found in figures["blind"].items():
         say(f"  {TITLES[name]:<30}{found['accuracy']:>7.3f}   {_interval(found)}, without the client's speech")
@@ -88,7 +99,7 @@ def say_baselines(figures: Figures, reading: dict[str, Figures | None], say: Say
     say(f"  {'words of the speech':<30}{own['accuracy']:>7.3f}   {_interval(own)}; {_gain(gain, 'another client')}")
     for name, found in reading.items():
         if found is None:
-            say(f"  {name}: no pair fits it with another client's speech")
+            say(f"  {name}: no pair with another client's speech fits into the model")
             continue
         for condition, title in (("swapped", "another client's speech"), ("removed", "no speech")):
             gain = found["gains"][condition]
@@ -100,4 +111,4 @@ def _interval(found: Figures) -> str:
 
 
 def _gain(found: Figures, than: str) -> str:
-    return f"the own speech gains {found['gain']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) over {than}"
+    return f"the client's speech gains {found['gain']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) over {than}"

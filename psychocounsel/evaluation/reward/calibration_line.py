@@ -1,6 +1,6 @@
 """Calibration slope and intercept: the logistic regression of the label on the margin (Cox 1958, Biometrika 45).
 
-A slope of 1 says that margins mean what they say as log-odds, below 1 that they are too large, above 1 too small.
+With a slope of 1, margins are correct log-odds. Below 1 they are too large, above 1 too small.
 """
 
 import hashlib
@@ -12,20 +12,21 @@ _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """`calibration_slope` and `calibration_intercept` with 95 % intervals (`_low`, `_high`).
+    """Return `calibration_slope` and `calibration_intercept` with their 95 % intervals (`_low`, `_high`).
 
-    Each pair counts once, in an order that a hash of its id decides: over both orders the intercept would be 0 by symmetry.
-    So the intercept tells chance alone, and its interval should hold 0. Intervals are of normal theory, with a covariance
-    that allows pairs of one cluster to depend on each other (Liang and Zeger 1986, with the usual correction for few clusters).
+    Each pair counts once, in the order that a hash of its id selects, because over both orders the intercept would be 0 by
+    symmetry. In this random order, the intercept differs from 0 only by chance, so its interval should contain 0. The
+    intervals use the normal approximation and a covariance that allows dependent pairs within a cluster (Liang and Zeger
+    1986, with the usual correction for few clusters).
 
     Args:
-        ids: of the pairs.
+        ids: ids of the pairs.
         margins: float[n], r_chosen - r_rejected.
-        clusters: int[n].
+        clusters: number of each pair's cluster, int[n].
 
     Returns:
-        The six figures, or {} where there is no finite estimate: no pair is wrong, none is right, all margins are
-        0, or there is one cluster.
+        The six figures; {} if no finite estimate exists: every pair is right, every pair is wrong, all margins are 0, or
+        there is only one cluster.
     """
     names = ("calibration_intercept", "calibration_slope")
     signs = orientation(ids)
@@ -43,14 +44,14 @@ def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarr
 
 
 def orientation(ids: Sequence[str]) -> np.ndarray:
-    """1 where the chosen reply of a pair stands first, else -1; float64[n], by the first bit of the id's sha256."""
+    """Return 1 for pairs shown with the chosen reply first, otherwise -1, float64[n], by a bit of the id's SHA-256."""
     return np.array([1.0 if hashlib.sha256(each.encode()).digest()[0] & 1 else -1.0 for each in ids])
 
 
 def logistic_fit(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Intercept and slope of maximum likelihood, float64[2], and their standard errors, robust to clusters, float64[2].
+    """Return intercept and slope by maximum likelihood, float64[2], and their cluster-robust standard errors, float64[2].
 
-    None where the likelihood has no maximum, the slope cannot be told from the intercept, or there is one cluster.
+    None if the likelihood has no maximum, slope and intercept cannot be separated, or there are fewer than two clusters.
     """
     from scipy.optimize import minimize
 
@@ -58,7 +59,7 @@ def logistic_fit(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> tuple[np
     groups = int(cluster.max()) + 1 if len(x) else 0
     if groups < 2 or _separated(x, y):
         return None
-    # Margins of any size get coefficients of the same size.
+    # Scaled margins, so that the optimizer sees coefficients of one size for margins of any size.
     scale = float(np.abs(x).mean())
     design = np.column_stack([np.ones(len(x)), x / scale])
 
@@ -91,7 +92,7 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def _separated(x: np.ndarray, y: np.ndarray) -> bool:
-    """Whether some threshold of x parts the labels, so that no slope is steep enough, or all labels are equal."""
+    """Return True if all labels or all x are equal, or a threshold of x separates the labels: no finite slope exists."""
     ones, zeros = x[y == 1], x[y == 0]
     if not len(ones) or not len(zeros) or x.min() == x.max():
         return True

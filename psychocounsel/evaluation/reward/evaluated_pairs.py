@@ -1,4 +1,4 @@
-"""The pairs that `evaluation=reward` measures."""
+"""The pairs on which `evaluation=reward` measures reward models."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ from psychocounsel.data.selection.select import load_split
 
 
 def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
-    """The pairs that `part` and `limit` select.
+    """Return the pairs that the keys `part` and `limit` select.
 
     Raises:
-        UserError: if there are none.
+        UserError: if the selection is empty or contains rows without two replies.
     """
     train, held_out = load_split(config.data, say)
     examples = [*train, *held_out] if config.part == "all" else held_out

@@ -1,6 +1,6 @@
-"""Flipped pairs: two replies that stand under two clients, of whom each is served better by the other reply.
+"""Flipped pairs: the same two replies under two prompts, with the opposite reply chosen.
 
-A scorer that ignores the client gives a reply the same score under both clients, so it wins exactly half of these pairs.
+A scorer that ignores the client gives a reply the same score under both prompts, so it wins exactly half of these pairs.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,10 @@ from psychocounsel.metrics.stats import mean_intervals
 
 
 def flipped_rows(examples: Sequence[Example]) -> np.ndarray:
-    """The rows of all pairs whose two replies stand in another pair the other way round, under another prompt; int64[n]."""
+    """Return the row numbers of all flipped pairs, int64[n].
+
+    A pair is flipped if another pair with another prompt has the same replies with chosen and rejected exchanged.
+    """
     texts = same_texts([reply for example in examples for reply in example.replies[:2]]).reshape(-1, 2).tolist()
     prompts = [normalised(example.prompt) for example in examples]
     found: dict[tuple[int, int], set[str]] = {}
@@ -25,10 +28,10 @@ def flipped_rows(examples: Sequence[Example]) -> np.ndarray:
 
 
 def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[str, float]:
-    """`flipped_pairs`, their number, and `flipped_accuracy` with its 95 % interval, `flipped_accuracy_low` and `_high`.
+    """Return the number of flipped pairs, and `flipped_accuracy` with its 95 % interval (`_low`, `_high`).
 
-    `margins`: float[len(examples)], the reward of the chosen less that of the rejected reply. A tie wins half. The interval is
-    a bootstrap of components of shared text. Empty if no pair is flipped.
+    `margins`: float[len(examples)], r_chosen - r_rejected. A tie counts half. The interval is a bootstrap over components of
+    pairs that share text. The result is {} if no pair is flipped.
     """
     rows = flipped_rows(examples)
     if not len(rows):
@@ -45,9 +48,9 @@ def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[st
 
 
 def say_flipped(figures: dict[str, float], say: Callable[[str], None]) -> None:
-    """A line for the figures of `flipped_figures`, if they are among `figures`."""
+    """Print a line for the figures of `flipped_figures`, if `figures` contains them."""
     if "flipped_pairs" in figures:
         say(
             f"{'flipped pairs':<22}{figures['flipped_accuracy']:>7.3f}   95 % interval: {figures['flipped_accuracy_low']:.3f} to "
-            f"{figures['flipped_accuracy_high']:.3f}, of {figures['flipped_pairs']} pairs; not reading the client gives 0.500"
+            f"{figures['flipped_accuracy_high']:.3f}, {figures['flipped_pairs']} pairs; ignoring the client gives 0.500"
         )

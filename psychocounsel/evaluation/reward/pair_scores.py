@@ -1,4 +1,4 @@
-"""What a reward model gives the pairs of an evaluation: one model is open at a time, and every rank scores its share."""
+"""Rewards of the pairs of an evaluation. One model is loaded at a time, and every rank scores its share of the pairs."""
 
 import gc
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +17,14 @@ Bar = Callable[[range, str], Iterable[int]]
 
 @dataclass(frozen=True)
 class PairScores:
-    """Rewards of n pairs by one model, float32[n, 2], chosen first: as the scorer gives them, and on the model's own scale.
+    """Rewards of n pairs by one model; NaN for a reply that is too long for the model.
 
-    NaN for a reply that is too long for the model. `reading`: margins, float[n], with the own speech and others, as
-    `audit.reading.reward_margins` gives them.
+    Attributes:
+        name: the model's name.
+        given: rewards as the scorer returns them (possibly normalised), chosen reply first, float32[n, 2].
+        raw: the same without normalisation, float32[n, 2].
+        reading: margins with the client's own speech and with other speeches, float[n] each, as
+            `audit.reading.reward_margins` returns them; None if they are not computed.
     """
 
     name: str
@@ -30,12 +34,12 @@ class PairScores:
 
     @property
     def margins(self) -> np.ndarray:
-        """float64[n], r_chosen - r_rejected, of unnormalised rewards."""
+        """Unnormalised margins r_chosen - r_rejected, float64[n]."""
         return self.raw[:, 0].astype(np.float64) - self.raw[:, 1]
 
 
 def free_memory(world: World) -> None:
-    """Give back what a scorer held that nothing refers to any more, so that the next one has room."""
+    """Free the memory of a deleted scorer, so that the next scorer has room."""
     gc.collect()
     if world.device.type == "cuda":
         import torch
@@ -44,7 +48,7 @@ def free_memory(world: World) -> None:
 
 
 def pair_conversations(examples: Sequence[Example], system_prompt: str | None) -> list[list[Message]]:
-    """Both conversations of each pair, chosen first."""
+    """Return two conversations for each pair: with the chosen reply, then with the rejected one."""
     return [
         [*with_system_prompt(example.prompt, system_prompt), {"role": "assistant", "content": reply}]
         for example in examples
@@ -55,12 +59,13 @@ def pair_conversations(examples: Sequence[Example], system_prompt: str | None) -
 def score_shared(
     scorer: Scorer, conversations: Sequence[list[Message]], world: World, bar: Bar, title: str, must_fit: bool = False
 ) -> np.ndarray:
-    """float32[n] rewards on every rank, each of which scores its share and shows it by `bar`.
+    """Return the rewards of all conversations, float32[n], on every rank. Each rank scores its share; `bar` shows progress.
 
-    Pairs of neighbours stay on one rank, since they share their prompt. A conversation that is too long is NaN.
+    Conversations 2k and 2k + 1 are scored on one rank because they share their prompt. A conversation that is too long for
+    the model gets NaN.
 
     Raises:
-        UserError: with `must_fit`, for a conversation that is too long for the model.
+        UserError: if `must_fit` is True and a conversation is too long for the model.
     """
     rows = np.arange(len(conversations)) // 2 % world.size
     own = [conversations[row] for row in np.flatnonzero(rows == world.rank)]

@@ -1,4 +1,4 @@
-"""How often a reward model is right on one kind of pair: of a topic, a crisis, a gap of ratings, a difference in length."""
+"""Accuracy of a reward model on slices of the pairs: by topic, crisis, gap of ratings, and difference in length."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -14,19 +14,19 @@ from psychocounsel.metrics.stats import mean_intervals
 
 Figures = dict[str, Any]
 
-FEW = 20  # components: with fewer, an interval is hardly more than a guess
-_EQUAL_LENGTH = 0.1  # of the longer reply: a smaller difference counts as none
-_GAPS = (0.125, 0.25, 0.5)  # of the range of ratings: 0.5, 1 and 2 points of 1 to 5
+FEW = 20  # components; with fewer, an interval is not reliable
+_EQUAL_LENGTH = 0.1  # replies count as equally long up to this difference [share of the longer reply]
+_GAPS = (0.125, 0.25, 0.5)  # shares of the rating range: 0.5, 1 and 2 points on a scale from 1 to 5
 
 
 def pair_slices(
     examples: Sequence[Example], margins: np.ndarray, component: np.ndarray, rating_range: Sequence[float]
 ) -> Figures:
-    """Slices of `topic`, `crisis`, `risk`, `gap` (where all pairs have ratings) and `length`, each {"by": ..., "slices": ...}.
+    """Return the slices `topic`, `crisis`, `risk`, `length`, and `gap` if all pairs have ratings.
 
-    `slices` holds, by name, `accuracy` (ties half) with `low` and `high`, its 95 % interval by components, `pairs`,
-    `components`, and `few`, true below 20 components. `by` counts where the pairs' names come from: `column` of the data,
-    `rules` (the cues of `psychocounsel/counsel/`, for English), or `texts` and `ratings` that are there.
+    Each is {"by": ..., "slices": ...}. `slices` holds by name: `accuracy` (a tie counts half) with its 95 % interval by
+    components (`low`, `high`), `pairs`, `components`, and `few`, which is true below 20 components. `by` counts the sources
+    of the names: a `column` of the data, `rules` (English cues of `psychocounsel/counsel/`), `texts`, or `ratings`.
 
     Args:
         examples: n pairs, chosen reply first.
@@ -53,7 +53,7 @@ def pair_slices(
 
 
 def say_slices(figures: Figures, say: Callable[[str], None]) -> None:
-    """A table of all kinds but single risks; those by rules and those of few components say so."""
+    """Print a table of all slices except `risk`, with a note on slices named by rules or with few components."""
     say("\naccuracy by kind of pair, 95 % intervals by prompts that share no reply")
     for kind, found in figures.items():
         if kind == "risk":
@@ -80,7 +80,7 @@ def _slices(names: Sequence[str], won: np.ndarray, component: np.ndarray) -> Fig
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
-    """The largest slice first."""
+    """Return the names of the slices, the largest slice first."""
     return [name for name, _ in sorted(Counter(names).items(), key=lambda each: (-each[1], each[0]))]
 
 
@@ -105,7 +105,7 @@ def _crisis(example: Example) -> tuple[str, str]:
 
 
 def _gaps(examples: Sequence[Example], rating_range: Sequence[float]) -> list[tuple[str, str]]:
-    """How far apart the mean ratings are; nothing where a pair has none."""
+    """Return the slice of each pair by the difference of its mean ratings; [] if a pair has no ratings."""
     edges = [share * (rating_range[1] - rating_range[0]) for share in _GAPS]
     names = [f"under {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(edges))]
     names.append(f"{edges[-1]:g} or more")
@@ -113,7 +113,7 @@ def _gaps(examples: Sequence[Example], rating_range: Sequence[float]) -> list[tu
     for example in examples:
         if not example.scores:
             return []
-        # Means of seven ratings are sums of rounded products.
+        # Rounded, because mean ratings carry floating-point errors.
         gap = round(abs(example.scores[0] - example.scores[1]), 9)
         found.append((names[sum(gap >= edge for edge in edges)], "ratings"))
     return found

@@ -1,4 +1,4 @@
-"""`{use: llm, judge: ...}` in `compare`: the settings of a language model that says of each pair which reply is better."""
+"""`{use: llm, judge: ...}` in `compare`: settings of a ranker, a language model that names the better reply of a pair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ranker(RewardSettings):
-    """`judge` holds the settings of a language model, as files of conf/judge do."""
+    """Settings of a ranker; `judge` holds the settings of a language model, as in the files of conf/judge."""
 
     judge: dict[str, Any] = option({})
     rubric: str = "builtin:en"
@@ -30,25 +30,25 @@ class Ranker(RewardSettings):
     crisis_to_third_parties: bool = False
 
     def open(self, device: torch.device) -> Scorer:
-        """Raises UserError: there is no scorer."""
-        raise UserError(f"reward={self.name}: a language model ranks pairs, so it can stand in compare=[...] alone")
+        """Always raise UserError, because a ranker gives no scores."""
+        raise UserError(f"reward={self.name}: a language model only ranks pairs; use it in compare=[...] instead")
 
     def check(self, key: str) -> None:
         if not self.model().reads_prompts:
-            raise UserError(f"{key}.judge: is no language model; name a reward model in compare=[...] itself")
+            raise UserError(f"{key}.judge: is not a language model; name a reward model directly in compare=[...]")
         self.model().check(f"{key}.judge")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         return self.model().receivers(f"{key}.judge")
 
     def model(self) -> LanguageModel:
-        """The language model that is asked."""
+        """Return the language model that ranks."""
         found: LanguageModel = build_section(OmegaConf.create(self.judge), "judge")
         return found
 
 
 def rankers_of(config: DictConfig) -> Iterator[tuple[str, Ranker]]:
-    """Each ranker of a checked configuration with its key, as `compare[0]`."""
+    """Yield each ranker of a checked configuration with its key, such as `compare[0]`."""
     for key, section in scorer_sections(config):
         settings = build_section(section, "reward")
         if isinstance(settings, Ranker):

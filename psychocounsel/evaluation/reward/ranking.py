@@ -1,4 +1,4 @@
-"""Language models rank pairs: each pair is shown in both orders, and no answer is bought twice."""
+"""Ranking of pairs by language models. Each pair is shown in both orders, and no answer is bought twice."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from psychocounsel.steps.drafts import draft_of
 
 @dataclass(frozen=True)
 class JudgedPairs:
-    """What a ranker says of n pairs.
+    """Verdicts of a ranker on n pairs.
 
     Attributes:
-        orders: float64[n, 2], with the chosen reply shown first, and second: 1 where it is the better one, 0 for a tie, -1
-            where the other is, NaN without a verdict.
-        outcomes: how many calls ended in which way; `other_model` are answers of a model that the server mostly was not.
-        models: the names that the server gave, with the number of its answers. Verdicts of the most frequent one count.
+        orders: verdicts with the chosen reply shown first, and shown second, float64[n, 2]: 1 if the chosen reply is better,
+            0 for a tie, -1 if the rejected reply is better, NaN without a verdict.
+        outcomes: number of calls by outcome. `other_model` counts answers of a model other than the most frequent one.
+        models: number of answers by the model name that the server gave. Only verdicts of the most frequent model count.
     """
 
     orders: np.ndarray
@@ -46,7 +46,7 @@ class JudgedPairs:
 
     @property
     def verdicts(self) -> np.ndarray:
-        """float64[n], the mean of both orders; NaN where one is missing."""
+        """Mean verdict of both orders, float64[n]; NaN if one is missing."""
         return np.asarray(self.orders.mean(1))
 
 
@@ -56,8 +56,8 @@ def rank_pairs(
     """Ask about every pair in both orders. The journal in `folder` keeps the answers; `limits` is the section `budget`.
 
     Raises:
-        BudgetSpent: if the budget ends first; what was bought is in the journal.
-        UserError: for a wrong key, address or rubric, or if no server is left.
+        BudgetSpent: if the budget ends before all answers are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
     calls = _calls(settings, examples)
     asks = _asks(calls)
@@ -87,7 +87,7 @@ def rank_pairs(
 
 
 def ranking_forecast(config: DictConfig) -> list[str]:
-    """Lines of a dry run: what rankers would be asked of what is not bought yet."""
+    """Return the lines of a dry run: an estimate of the questions to rankers that are not answered yet."""
     files = EvaluationDir(Path(config.run_dir))
     files.answers = files.ranker_answers
     examples = evaluated_pairs(config, lambda line: None)
@@ -97,7 +97,7 @@ def ranking_forecast(config: DictConfig) -> list[str]:
 
 
 def say_ranking(name: str, ranking: JudgedPairs, say: Callable[[str], None]) -> None:
-    """How consistent it is, and what it gave no verdict on."""
+    """Print how consistent a ranker is, and how many of its calls gave no verdict."""
     both = ranking.orders[~np.isnan(ranking.verdicts)]
     if len(both):
         same = float((both[:, 0] == both[:, 1]).mean())
@@ -105,15 +105,15 @@ def say_ranking(name: str, ranking: JudgedPairs, say: Callable[[str], None]) -> 
     odd = {outcome: count for outcome, count in ranking.outcomes.items() if outcome not in (TEXT, EQUAL)}
     if odd:
         said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
-        say(f"{name}: no verdict from {said}; these pairs count for no model")
+        say(f"{name}: calls without a verdict: {said}; these pairs are excluded for all models")
 
 
 def mixed_models(name: str, ranking: JudgedPairs) -> list[str]:
-    """A warning where the server of a ranker answered as several models, most frequent first."""
+    """Return a warning if the server of a ranker answered as several models, the most frequent model first; else []."""
     if len(ranking.models) < 2:
         return []
     shares = ", ".join(f"{count:,} as {model}" for model, count in ranking.models.items())
-    return [f"warning: the server of {name} gave answers of several models ({shares}): only the first one's count"]
+    return [f"warning: the server of {name} gave answers of several models ({shares}): only answers of the first count"]
 
 
 def _calls(settings: Ranker, examples: Sequence[Example]) -> list[JudgeCall]:
@@ -127,7 +127,7 @@ def _asks(calls: Sequence[JudgeCall]) -> list[tuple[LanguageModel, Ask]]:
 
 
 def _pair(example: Example) -> ReplyPair:
-    """The chosen reply is the first; no name tells the judge which that is."""
+    """Return a pair with the chosen reply as `first`; nothing in the judge's prompt reveals the chosen reply."""
     speech = "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
     crisis = read_risk_rules().of(speech, example.risk).crisis
     chosen, rejected = ({"text": reply} for reply in example.replies[:2])
@@ -150,14 +150,14 @@ def _is_of_another(found: Outcome[Verdict | None] | str, model: str | None) -> b
 
 
 def _word(found: Outcome[Verdict | None] | str) -> str:
-    """What became of a call; a text without a verdict is a refusal in prose."""
+    """Return the outcome of a call in one word; a text without a verdict counts as a refusal."""
     if isinstance(found, str):
         return found
     return REFUSED if found.outcome == TEXT and found.value is None else found.outcome
 
 
 def _side(call: JudgeCall, found: Outcome[Verdict | None] | str) -> float:
-    """1 where the chosen reply is better, -1 where the other is, 0 for a tie, NaN without a verdict."""
+    """Return 1 if the chosen reply is better, -1 if the rejected one is, 0 for a tie, NaN without a verdict."""
     if isinstance(found, str):
         return 0.0 if found == EQUAL else float("nan")
     if found.outcome != TEXT or found.value is None:

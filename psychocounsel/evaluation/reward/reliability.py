@@ -1,7 +1,7 @@
-"""Reliability diagrams: how often predictions of each size are right, in bins of equal width and in bins of equal mass.
+"""Reliability diagrams: predicted against observed frequency, in bins of equal width and in bins of equal mass.
 
 A pair with the margin m = r_chosen - r_rejected counts in both orders, as in `reward_metrics`: p = sigmoid(m) with label 1 and
-1 - p with label 0. The diagrams are therefore mirrored at 0.5, and a bin holds a pair once (twice at p = 0.5).
+1 - p with label 0. The diagrams are therefore symmetric about 0.5, and a bin holds a pair once (twice at p = 0.5).
 """
 
 from typing import Any
@@ -15,10 +15,10 @@ _Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def reliability(margins: np.ndarray) -> Figures:
-    """`equal_width` and `equal_mass`: the bins of both diagrams, from low predictions to high ones. `margins`: float[n].
+    """Return the bins of both diagrams, `equal_width` and `equal_mass`, from low to high p. `margins`: float[n].
 
-    A bin is `from`, `to` (its edges), `mean_p`, `right` (the share with label 1), `low` and `high` (Wilson's 95 % interval of
-    `right`, as if pairs were independent) and `n`. Bins that hold nothing are left out.
+    A bin has its edges `from` and `to`, `mean_p`, `right` (the share with label 1), `low` and `high` (Wilson's 95 % interval
+    of `right`, as if pairs were independent) and `n`. Empty bins are omitted.
     """
     p, labels = both_orders(margins)
     return {
@@ -28,25 +28,31 @@ def reliability(margins: np.ndarray) -> Figures:
 
 
 def adaptive_ece(margins: np.ndarray) -> float:
-    """Expected calibration error in ten bins of equal mass (adaptive calibration error, arXiv 1904.01685, over both orders)."""
+    """Return the expected calibration error in ten bins of equal mass (adaptive calibration error, arXiv 1904.01685).
+
+    Every pair counts in both orders. `margins`: float[n].
+    """
     p, labels = both_orders(margins)
     bins, _ = mass_bins(p)
     return float(np.abs(np.bincount(bins, p - labels, BINS)).sum() / len(p))
 
 
 def width_bins(p: np.ndarray) -> np.ndarray:
-    """The bin of each prediction, int64[n], among ten of equal width: those of `reward_metrics.ece`."""
+    """Return the bin of each prediction, int64[n], among ten bins of equal width (the bins of `reward_metrics.ece`)."""
     return np.minimum((p * BINS).astype(int), BINS - 1)
 
 
 def mass_bins(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The bin of each prediction, int64[n], and the edges, float64[11]: the deciles. Equal predictions share a bin."""
+    """Return the bin of each prediction, int64[n], and the bins' edges, float64[11], which are the deciles of p.
+
+    Equal predictions share a bin.
+    """
     edges = np.quantile(p, np.linspace(0, 1, BINS + 1))
     return np.searchsorted(edges[1:-1], p), edges
 
 
 def wilson(right: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """95 % intervals of shares `right` / `n`, float64[bins, 2] (Wilson 1927)."""
+    """Return the 95 % intervals of the shares `right` / `n`, float64[bins, 2] (Wilson 1927)."""
     share, square = right / n, _Z**2
     middle = (share + square / (2 * n)) / (1 + square / n)
     half = _Z * np.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)

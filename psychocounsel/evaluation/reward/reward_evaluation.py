@@ -1,4 +1,4 @@
-"""`evaluation=reward`: reward models against pairs: score both replies of each, compute the figures, write them down."""
+"""The work of `evaluation=reward`: score both replies of each pair, compute the figures, and write them to files."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -52,11 +52,11 @@ Say = Callable[[str], None]
 
 
 def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, bar: Bar) -> None:
-    """Write figures and scores to `folder` and say the tables; every rank scores its share, and shows it by `bar`.
+    """Write figures and scores to `folder` and print the tables. Every rank scores its share; `bar` shows progress.
 
-    `summary.json` holds the figures, `reliability.json` bins and curves, `scores.jsonl` rewards of each pair. With
-    `counterfactuals.limit` the replies of so many pairs are changed and scored by `reward`, too; with `compare` other reward
-    models score the same pairs.
+    `summary.json` holds the figures, `reliability.json` the bins and curves, `scores.jsonl` the rewards of each pair. With
+    `counterfactuals.limit`, changed replies of that many pairs are scored by `reward`, too. With `compare`, other reward
+    models score the same pairs, and language models rank them.
 
     Raises:
         BudgetSpent: if `budget` ends before language models have ranked all pairs; their answers are kept.
@@ -79,7 +79,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
             changed = scorer.unnormalised(changed)
         del scorer  # one model is in memory at a time
         free_memory(world)
-    # Last: whoever costs money is asked once everything else has worked.
+    # Paid models are asked last, after everything else has worked.
     rankings = {each.name: _rank(config, each, key, examples, folder, world, bar) for key, each in rankers_of(config)}
     if world.rank:
         return
@@ -104,7 +104,7 @@ def _score(
     bar: Bar,
     must_fit: bool,
 ) -> PairScores:
-    """What a reward model gives the pairs, and where baselines are wanted, the pairs with other speeches."""
+    """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches."""
     conversations = pair_conversations(examples, config.data.system_prompt)
     scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
     reading = None
@@ -112,7 +112,7 @@ def _score(
         score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
         reading = reward_margins(ground.pairs, ground.other, score, config.data.system_prompt)
     given = scores.reshape(-1, 2)
-    # Figures are of unnormalised rewards, whatever scores.jsonl is to hold.
+    # All figures use unnormalised rewards, even if scores.jsonl holds normalised ones.
     return PairScores(name, given, scorer.unnormalised(given), reading)
 
 
@@ -125,10 +125,10 @@ def _rank(
     world: World,
     bar: Bar,
 ) -> JudgedPairs:
-    """What a language model says of the pairs; rank 0 asks it, and all have the verdicts.
+    """Return a language model's verdicts on the pairs; rank 0 asks the model and sends the verdicts to all ranks.
 
     Raises:
-        BudgetSpent, UserError: on every rank, as `rank_pairs` does on rank 0.
+        BudgetSpent, UserError: on every rank, if `rank_pairs` raises them on rank 0.
     """
 
     def work() -> JudgedPairs | UserError:
@@ -150,7 +150,7 @@ def _figures(
     scores: Sequence[PairScores],
     rankings: Mapping[str, JudgedPairs],
 ) -> dict[str, Any]:
-    """What `summary.json` holds: `metrics` and `slices` are of `reward`, the first of `scores`."""
+    """Return the content of `summary.json`; `metrics` and `slices` describe `reward`, the first model in `scores`."""
     first, component = scores[0], components_of(examples)
     longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
     metrics = {
@@ -203,9 +203,10 @@ def _write(
     rankings: Mapping[str, JudgedPairs],
     figures: dict[str, Any],
 ) -> None:
-    """Of one model `scores.jsonl` has the columns `chosen` and `rejected`; of several each of them holds a reward by name.
+    """Write scores.jsonl, reliability.json and summary.json.
 
-    Verdicts of models that rank stand under `verdicts`, by name: that with the chosen reply shown first, then the other.
+    In scores.jsonl, `chosen` and `rejected` are rewards; with several models, they are mappings from model name to reward.
+    `verdicts` holds two verdicts by ranker: with the chosen reply shown first, then with it shown second.
     """
     rows: list[dict[str, Any]] = []
     for index, example in enumerate(examples):
@@ -227,5 +228,5 @@ def _write(
 
 
 def _number(value: float) -> float | None:
-    """None for a reply that was too long to be scored, and a verdict that is missing."""
+    """Return the value as a float; None for NaN (a reply too long to score, or a missing verdict)."""
     return None if np.isnan(value) else float(value)

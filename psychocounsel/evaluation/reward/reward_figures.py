@@ -1,4 +1,4 @@
-"""All figures of one reward model's margins, and how they are shown."""
+"""All figures of one reward model, computed from its margins, and their printed table."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,17 +21,17 @@ _MORE_TITLES = {
     "aurc": "risk-coverage area",
 }
 _READ_AS = {
-    "calibration_slope": "; 1 is best, below it margins are too large",
-    "calibration_intercept": "; of a random order of replies: chance alone",
+    "calibration_slope": "; 1 is best, below 1 margins are too large",
+    "calibration_intercept": "; replies in random order, so only chance moves it from 0",
     "aurc": "; 0 is best",
 }
 
 
 def reward_figures(ids: Sequence[str], margins: np.ndarray, component: np.ndarray) -> dict[str, float]:
-    """Every figure of docs/rewards.md that margins give, each with `_low` and `_high`, its 95 % interval by components.
+    """Return every figure of docs/rewards.md that depends on margins alone, each with its 95 % interval (`_low`, `_high`).
 
-    `margins`: float[n], r_chosen - r_rejected of unnormalised rewards. `calibration_slope` and `_intercept` are left out where
-    they have no finite estimate.
+    `margins`: float[n], r_chosen - r_rejected of unnormalised rewards. `component`: int[n]; intervals resample components.
+    `calibration_slope` and `calibration_intercept` are omitted if they have no finite estimate.
     """
     clusters = component.tolist()
     low, high = bootstrap(lambda rows: adaptive_ece(margins[rows]), clusters)
@@ -44,12 +44,12 @@ def reward_figures(ids: Sequence[str], margins: np.ndarray, component: np.ndarra
 
 
 def say_figures(figures: dict[str, float], longer: float, say: Callable[[str], None]) -> None:
-    """A line for each figure. `longer`: the accuracy of choosing the longer reply."""
+    """Print a line for each figure. `longer`: the accuracy of always choosing the longer reply."""
     for name, title in _TITLES.items():
         say(
-            f"{title:<22}{figures[name]:>7.3f}   95 % interval, by prompts that share no reply: {_interval(figures, name)}"
+            f"{title:<22}{figures[name]:>7.3f}   95 % interval by prompts that share no reply: {_interval(figures, name)}"
         )
-    say(f"{'the longer reply wins':<22}{longer:>7.3f}   what length alone would give")
+    say(f"{'the longer reply wins':<22}{longer:>7.3f}   accuracy of always preferring the longer reply")
     for name, title in _MORE_TITLES.items():
         if name in figures:
             say(f"{title:<22}{figures[name]:>7.3f}   {_interval(figures, name)}{_READ_AS.get(name, '')}")

@@ -1,4 +1,4 @@
-"""The risk-coverage curve: how often a reward model errs if it judges only the pairs that it is surest of (largest |margin|)."""
+"""Risk-coverage curve: the error rate of a reward model on the pairs of which it is most certain (largest |margin|)."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -11,10 +11,10 @@ _POINTS = 100
 
 
 def risks(margins: np.ndarray) -> np.ndarray:
-    """Share of wrong verdicts among the k pairs of the largest |margin|, for k = 1 to n; float64[n].
+    """Return the error rate on the k pairs with the largest |margin|, for k = 1 to n, float64[n].
 
-    `margins`: float[n], r_chosen - r_rejected. A margin of 0 is half wrong. Pairs of equal |margin| have no order: each counts
-    with their mean, which is the expectation over all orders.
+    `margins`: float[n], r_chosen - r_rejected. A margin of 0 is half an error. Pairs with equal |margin| have no order, so
+    each of them counts with their mean error, which is the expectation over all orders.
     """
     size = np.abs(margins)
     order = np.argsort(-size, kind="stable")
@@ -25,17 +25,17 @@ def risks(margins: np.ndarray) -> np.ndarray:
 
 
 def aurc(margins: np.ndarray) -> float:
-    """Area under the risk-coverage curve: the mean of `risks` (arXiv 1805.08206). 0 is best."""
+    """Return the area under the risk-coverage curve, the mean of `risks` (arXiv 1805.08206); 0 is best."""
     return float(risks(margins).mean())
 
 
 def accuracy_at(margins: np.ndarray, coverage: float) -> float:
-    """Accuracy on the share `coverage` of pairs with the largest |margin|, rounded up to whole pairs."""
+    """Return the accuracy on the share `coverage` of pairs with the largest |margin|, rounded up to whole pairs."""
     return float(1 - risks(margins)[_kept(len(margins), coverage) - 1])
 
 
 def risk_coverage_curve(margins: np.ndarray) -> list[dict[str, float]]:
-    """At most 100 points of the curve: `coverage`, `accuracy` there, and `margin`, the smallest |margin| that is kept."""
+    """Return at most 100 points of the curve: `coverage`, its `accuracy`, and `margin`, the smallest |margin| included."""
     found, size = risks(margins), -np.sort(-np.abs(margins))
     kept = sorted({_kept(len(margins), point / _POINTS) for point in range(1, _POINTS + 1)})
     return [
@@ -44,7 +44,10 @@ def risk_coverage_curve(margins: np.ndarray) -> list[dict[str, float]]:
 
 
 def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples: int = 1000) -> dict[str, float]:
-    """`aurc` and `accuracy_at_50`, `_80`, `_90` (per cent of pairs), each with `_low` and `_high`, by bootstrap of clusters."""
+    """Return `aurc` and `accuracy_at_50`, `_80`, `_90` (per cent of pairs), each with its bootstrap interval over clusters.
+
+    The intervals have the endings `_low` and `_high`.
+    """
     metrics: dict[str, Callable[[np.ndarray], float]] = {"aurc": aurc}
     for coverage in COVERAGES:
         metrics[f"accuracy_at_{round(100 * coverage)}"] = lambda some, coverage=coverage: accuracy_at(some, coverage)  # type: ignore[misc]
@@ -56,5 +59,5 @@ def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples:
 
 
 def _kept(count: int, coverage: float) -> int:
-    # Rounded first: 0.8 * 35 is 28.000000000000004.
+    # Rounded first, because 0.8 * 35 is 28.000000000000004.
     return int(np.ceil(round(count * coverage, 9)))

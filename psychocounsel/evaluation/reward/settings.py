@@ -1,4 +1,4 @@
-"""`evaluation=reward`: how well a reward model tells the better reply of held-out pairs."""
+"""Settings of `evaluation=reward`, which measures how well reward models recognise the better reply of a pair."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ FIGURE_NAMES = (
 
 @dataclass(kw_only=True)
 class RewardEvaluation(Evaluation):
-    """Accuracy, AUC, calibration and Brier score of `reward`, and of those in `compare`, on the pairs of `data`."""
+    """Accuracy, AUC, calibration and Brier score of `reward` and of the models in `compare`, on the pairs of `data`.
+
+    Attributes:
+        baselines: True computes the audit's baselines, False skips them; None computes them for at most 1000 pairs.
+    """
 
     schema: ClassVar[type] = EvaluateConfig
     sections: ClassVar[tuple[str, ...]] = ("reward", "compare", "counterfactuals", "budget")
@@ -58,7 +62,7 @@ class RewardEvaluation(Evaluation):
         return DONE
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        """Hold language models that rank pairs against their rubric, the budget, the environment and the network."""
+        """Check the rankers: their rubric, prices for the budget, keys in the environment, and access to the network."""
         if is_finished(run_dir) or not [*ranker_models(config)]:
             return
         from psychocounsel.asking.budget import Budget

@@ -1,4 +1,4 @@
-"""Several reward models on the same pairs: the paper's table, and how far each is from the first."""
+"""Several reward models on the same pairs: the paper's table, and the difference of each model to the first."""
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -25,26 +25,28 @@ def side_by_side(
     component: np.ndarray,
     rankings: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Figures:
-    """Figures of each model, and paired differences to the first one, on the pairs that all of them can read.
+    """Return the figures of each model, and paired differences to the first model, on the pairs that all models judged.
 
     Args:
         examples: n pairs, chosen reply first.
-        margins: by the name of the model, float[n]; NaN where a pair is too long for it.
-        rankings: of models that rank, by name, the mean verdict of both orders, float[n] from -1 to 1; NaN where one is
-            missing. They have an `accuracy` alone: the share of verdicts that prefer the chosen reply, ties half.
+        margins: margins by model name, float[n] each; NaN if a pair is too long for the model.
+        rankings: mean verdicts of both orders by ranker, float[n] from -1 to 1; NaN if one is missing. Rankers only have an
+            `accuracy`: the share of verdicts that prefer the chosen reply, a tie counting half.
         component: int[n]; pairs of two components share no text. Whole components are resampled, the same for both models.
 
     Returns:
-        `pairs`, their number; `left_out`, the number of others; `models`: by name, the figures of `reward_figures` and
-        `flipped_figures`, and but for the first model `differences`: `value`, `low`, `high` for each column of the table, and
-        of `accuracy` the p-value `p` by flipped signs of components, and `p_adjusted` by Holm over the table.
+        `pairs` and `left_out`, the numbers of pairs used and skipped, and `models`. A model has the figures of
+        `reward_figures` and `flipped_figures`. All models but the first also have `differences`: `value`, `low` and `high` for
+        each column of the table, and for `accuracy` the sign-flip p-value over components, `p`, and `p_adjusted` by Holm.
 
     Raises:
-        UserError: if no pair is short enough for all models.
+        UserError: if no pair was judged by all models.
     """
     kept = np.flatnonzero(~np.isnan(np.column_stack([*margins.values(), *rankings.values()])).any(1))
     if not len(kept):
-        raise UserError("compare: no pair is short enough for all reward models, and judged by those that rank")
+        raise UserError(
+            "compare: no pair is short enough for all reward models and has verdicts of all language models"
+        )
     rows = [examples[row] for row in kept]
     ids, component = [row.id for row in rows], component[kept]
     first, *_ = margins.values()
@@ -63,7 +65,7 @@ def side_by_side(
 
 
 def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
-    """The table, and below it the differences."""
+    """Print the table of all models, then the differences to the first model."""
     models, titles = figures["models"], [title for title, _ in _COLUMNS.values()]
     width = max(map(len, models)) + 2
     say(f"\n{'reward model':<{width}}" + "".join(f"{title:>8}" for title in titles) + f"   of {figures['pairs']} pairs")
@@ -73,10 +75,10 @@ def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
         cells += [f"{found[column]:.3f}" if column in found else "-" for column in columns]
         say(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
     if figures["left_out"]:
-        say(f"{figures['left_out']} pairs are left out, because one of the models gave them no score or verdict")
+        say(f"{figures['left_out']} pairs are left out because at least one model gave no score or verdict")
     first, *others = models
     for name in others:
-        say(f"{name} less {first}, 95 % intervals by prompts that share no reply")
+        say(f"{name} minus {first}, 95 % intervals by prompts that share no reply")
         for column, (title, _) in _COLUMNS.items():
             if found := models[name]["differences"].get(column):
                 tested = f", p {found['p']:.3f}, by Holm {found['p_adjusted']:.3f}" if "p" in found else ""
@@ -84,7 +86,10 @@ def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
 
 
 def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figures:
-    """The accuracy of a model that ranks, by how far it is `right` on each pair, and its difference to that of the first."""
+    """Return a ranker's accuracy and its difference to the first model's, from the scores 0, 1/2 or 1 of each pair.
+
+    `right` are the ranker's scores, `first` the first model's.
+    """
     columns = np.column_stack([right, right - first])
     (low, high), (least, most) = mean_intervals(columns, component, shares=np.array([True, False])).tolist()
     difference = {"value": float((right - first).mean()), "low": least, "high": most}
@@ -95,10 +100,10 @@ def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figu
 
 
 def _tests(right: Mapping[str, np.ndarray], component: np.ndarray) -> dict[str, Tested]:
-    """Tests of "it is right as often as the first model", by flipped signs of whole components, adjusted over the table."""
+    """Return sign-flip tests over components of "as accurate as the first model", adjusted over the table."""
     _, group = np.unique(component, return_inverse=True)
     (_, first), *others = right.items()
-    # From 0 to 1, as scores of prompts are: one half where both models are right equally often.
+    # Scaled to 0 to 1, like the scores of prompts: 1/2 if both models are right equally often.
     largest = np.bincount(group).max()
     return adjusted_tests({name: 0.5 + np.bincount(group, found - first) / (2 * largest) for name, found in others})
 

@@ -1,1 +1,1 @@
-"""Safety of single replies: a set of speeches at risk, questions about each reply, and what was missed or overdone."""
+"""Safety of single replies: a crisis set of speeches, a judge's questions about each reply, and figures of failures."""

@@ -1,4 +1,7 @@
-"""safety_answers.parquet: a row for each judge and reply, or why there is no answer; seeded replies stand there, too."""
+"""Rows of safety_answers.parquet: one for each judge and reply, with the answers or the reason for none.
+
+The table also holds the seeded replies, whose faults are known.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ QUESTIONS = (*SAFETY_QUESTIONS, "gives_method", "claims_human", URGENCY)
 
 
 def answer_schema(*more: pa.Field) -> pa.Schema:
-    """The columns of a table of answers; `more` tell its replies apart, beside speech, setting, seed and sample."""
+    """Return the columns of a table of answers.
+
+    A reply is identified by speech, setting, seed and sample, and by the additional columns `more`.
+    """
     return pa.schema(
         [
             pa.field("speech", pa.string(), nullable=False),
@@ -49,12 +55,14 @@ def answer_row(
     outcome: Outcome[ReplyAnswers] | str | None,
     version: str,
 ) -> Row:
-    """The row of a judge and a reply; `outcome` is a word where nobody was asked, and None where no answer has come yet.
-
-    `quotes_found`: how many of the quotations stand in the reply, letter by letter.
+    """Return the row of one judge and one reply. Its `quotes_found` counts the quotations that occur literally in the reply.
 
     Args:
+        schema: the columns of the table.
         reply: the columns of `schema` before `judge`, and the reply's `text`.
+        judge: the judge's name.
+        outcome: the judge's answers; a word if the judge was not asked; None if no answer has arrived yet.
+        version: the prompt's version.
     """
     row: Row = dict.fromkeys(schema.names)
     row |= {name: reply[name] for name in schema.names[: schema.names.index("judge")]}
@@ -72,6 +80,6 @@ def answer_row(
 
 
 def answers_in(row: Row) -> dict[str, str] | None:
-    """The judge's answers by question; None where there are none."""
+    """Return the judge's answers by question; None if one is missing."""
     given = {name: row[f"{name}_answer"] for name in QUESTIONS}
     return None if any(value is None for value in given.values()) else given

@@ -1,6 +1,6 @@
-"""The step `answers` of `evaluation=safety`: judges answer the questions about each reply, and about the seeded ones.
+"""The step `answers` of `evaluation=safety`: judges answer the questions about each reply and each seeded reply.
 
-`evaluation=session` asks its judges by the same functions.
+`evaluation=session` uses the same functions.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text")
 
-# Replies with a text, each with its speech: rows with speech, messages and language, and with the columns of the table.
+# Returns (speech, reply) rows of all replies with a text. A speech has the columns speech, messages and language; a reply has
+# the columns of the table of answers.
 Replies = Callable[[StepContext[EvaluationDir]], Iterable[tuple[Row, Row]]]
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What a judge is asked about a reply; without an `ask` the judge does not speak the language."""
+    """A question to a judge about a reply. `ask` is None if the judge does not know the speech's language."""
 
     reply: Row
     judge: LanguageModel
@@ -44,20 +45,20 @@ class _Call:
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Ask the judges for answers that the journal lacks, then write safety_answers.parquet; raises as `judge_replies`."""
+    """Ask the judges for all answers missing in the journal and write safety_answers.parquet; raises as `judge_replies`."""
     return judge_replies(context, _replies, context.files.safety_answers, SCHEMA)
 
 
 def judge_replies(
     context: StepContext[EvaluationDir], replies: Replies, file: Path, schema: pa.Schema
 ) -> dict[str, Any]:
-    """Ask the judges about `replies`, as far as the journal lacks their answers, and write all answers to the table `file`.
+    """Ask the judges about `replies` and write all answers to the table `file`; returns the step's figures.
 
-    Returns the step's figures. Equal replies to a speech, or to the same words of a session, are judged once.
+    Answers in the journal are not asked for again. Equal replies to the same speech or conversation are judged once.
 
     Raises:
-        BudgetSpent: if the budget ends before the answers do; the journal keeps what was bought.
-        UserError: for a wrong key, address or rubric, or if no server is left.
+        BudgetSpent: if the budget ends before all answers are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
     config, prompt, judges = context.config, prompt_of(context), build(context.config, "judge").models()
     with closing(Answers(context.files.answers, context.shard)) as answers:
@@ -83,28 +84,26 @@ def judge_replies(
     for name, counts in outcomes.items():
         odd = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome != TEXT)
         if odd:
-            context.say(f"judge {name}: no answers about replies: {odd}; they are in no figure")
+            context.say(f"judge {name}: replies without answers: {odd}; no figure includes them")
     failed = sum(counts[FAILED] for counts in outcomes.values())
     if failed:
-        context.say(
-            f"{failed:,} answers failed; run the same command with steps=[answers,figures] to ask for them again"
-        )
+        context.say(f"{failed:,} answers failed; repeat the command with steps=[answers,figures] to ask for them again")
     counted = {name: dict(counts) for name, counts in outcomes.items()}
     return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
 
 
 def prompt_of(context: StepContext[EvaluationDir]) -> ReplyPrompt:
-    """What judges are asked by the configuration's rubric."""
+    """Return the judges' prompt, made from the configuration's rubric."""
     return ReplyPrompt.of(load_rubric(context.config.evaluation.rubric.removeprefix("builtin:")))
 
 
 def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
-    """Lines of a dry run, about replies that are there."""
+    """Return the lines of a dry run for replies that exist already."""
     return answers_to_ask(context, _replies)
 
 
 def answers_to_ask(context: StepContext[EvaluationDir], replies: Replies) -> list[str]:
-    """Lines of a dry run about `replies`, which are there."""
+    """Return the lines of a dry run for `replies`, which exist already."""
     judges = build(context.config, "judge").models()
     with closing(Answers(context.files.answers)) as answers:
         asks = _asks(_calls(context, replies, prompt_of(context), judges))
@@ -112,7 +111,7 @@ def answers_to_ask(context: StepContext[EvaluationDir], replies: Replies) -> lis
 
 
 def seeded_rows() -> Iterator[tuple[Row, Row]]:
-    """Speech and reply of each seeded reply, as rows of the tables."""
+    """Yield speech and reply of each seeded reply as rows of the tables."""
     for number, each in enumerate(seeded_replies()):
         identity = seeded_id(number)
         speech = {
@@ -137,7 +136,7 @@ def _calls(
 
 
 def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
-    """Speech and reply of all replies with a text; a shard leaves the seeded ones to the whole."""
+    """Yield speech and reply of all replies with a text. Seeded replies are judged by the main run, not by shards."""
     speeches = by_speech(context.files.speeches, ("messages", "language"))
     for (speech,), replies in joined(speeches, by_speech(context.files.replies, _REPLY)):
         yield from ((speech, reply) for reply in replies if reply["text"])
@@ -146,7 +145,7 @@ def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
 
 
 def _asks(calls: Iterator[_Call]) -> Iterator[tuple[LanguageModel, Ask]]:
-    """Each call once: two contestants may have written the same text."""
+    """Yield each call once, because two contestants may have written the same text."""
     seen = set[str]()
     for call in calls:
         if call.ask is not None and (key := answer_key(call.judge, call.ask, 0)) not in seen:
@@ -155,7 +154,7 @@ def _asks(calls: Iterator[_Call]) -> Iterator[tuple[LanguageModel, Ask]]:
 
 
 def _rows(calls: Iterator[_Call], answers: Answers, schema: pa.Schema, version: str, retries: int) -> Iterator[Row]:
-    """The rows of the table, by what the journal holds."""
+    """Yield the rows of the table from the journal's answers."""
     for call in calls:
         outcome: Outcome[Any] | str | None = OTHER_LANGUAGE
         if call.ask is not None:

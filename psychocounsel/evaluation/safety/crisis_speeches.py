@@ -1,6 +1,6 @@
-"""The crisis set holds invented speeches at risk, which cover the taxonomy of risk.yaml, and harmless look-alikes.
+"""The crisis set: invented speeches at risk for every kind of risk.yaml, and harmless look-alikes.
 
-A machine wrote it, and no clinician has reviewed it (docs/safety.md).
+A machine wrote the set, and no clinician has reviewed it (docs/safety.md).
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class _AtRisk:
 
 @dataclass(frozen=True)
 class _Raised:
-    """A speech whose action is more urgent than the table's."""
+    """A speech whose expected action is more urgent than the table in risk.yaml says."""
 
     speech: str
     risks: tuple[RiskFinding, ...]
@@ -57,14 +57,16 @@ class _LookAlikeFile:
 
 @dataclass(frozen=True)
 class CrisisSpeech:
-    """A speech of the set.
+    """A speech of the crisis set.
 
     Attributes:
-        speech: id, as in the tables of evaluations.
-        kind: of the first risk; of a look-alike the kind that it looks like.
-        risks: what a rater notes; () of a look-alike.
-        expected_action: one of ACTIONS; `none` of a look-alike.
-        because: why the action is not the table's, or why a look-alike is harmless; "" where the table says it.
+        speech: the speech's id, as in the tables of evaluations.
+        text: the client's words.
+        kind: kind of the first risk; for a look-alike, the kind that it resembles.
+        risks: the risks in the speech; () for a look-alike.
+        expected_action: one of ACTIONS; `none` for a look-alike.
+        because: reason why the action differs from the table in risk.yaml, or why a look-alike is harmless; "" if the action
+            is the table's.
     """
 
     speech: str
@@ -81,10 +83,10 @@ class CrisisSpeech:
 
 @cache
 def crisis_speeches(folder: Path = SHIPPED) -> tuple[CrisisSpeech, ...]:
-    """All speeches of a folder with a file for each kind of risk, and one of look-alikes, ordered by id.
+    """Return all speeches of a folder, ordered by id. The folder has a file for each kind of risk, and one of look-alikes.
 
     Raises:
-        UserError: listing what is wrong with its files.
+        UserError: if a file is wrong; the message lists all problems.
     """
     problems, found = Problems(), list[CrisisSpeech]()
     for kind in RISK_KINDS:
@@ -96,7 +98,7 @@ def crisis_speeches(folder: Path = SHIPPED) -> tuple[CrisisSpeech, ...]:
             for each in harmless.speeches
         ]
     if len({each.speech for each in found}) < len(found):
-        problems.append("a speech stands there twice")
+        problems.append("a speech occurs twice")
     if problems:
         raise UserError(f"crisis set {folder}: {'; '.join(problems)}")
     return tuple(sorted(found, key=lambda each: each.speech))
@@ -104,7 +106,7 @@ def crisis_speeches(folder: Path = SHIPPED) -> tuple[CrisisSpeech, ...]:
 
 def _speech(each: _AtRisk | _Raised, kind: str, problems: Problems) -> CrisisSpeech:
     if each.risks[0].kind != kind or any(risk.words not in each.speech for risk in each.risks):
-        problems.append(f"{kind}.yaml: the first risk must be of this kind, and its words must stand in the speech")
+        problems.append(f"{kind}.yaml: the first risk must be of this kind, and all its words must occur in the speech")
     because = each.because if isinstance(each, _Raised) else ""
     return CrisisSpeech(_id(each.speech), each.speech, kind, each.risks, each.expected_action, because)
 

@@ -1,4 +1,4 @@
-"""Sensitivity and specificity of a judge on replies with planted faults. They are shown, and are no ground for passing."""
+"""Sensitivity and specificity of a judge on replies with planted faults. They are only printed; no decision uses them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _FAULTS = tuple(name for name in SAFETY_FIGURES if name != "triage_fits")
 
 @dataclass(frozen=True)
 class SeededReply:
-    """A reply whose faults are known."""
+    """A seeded reply: its faults are known because they were planted."""
 
     speech: str
     expected_action: Annotated[str, {"choices": ACTIONS}]
@@ -37,10 +37,10 @@ class _SeedFile:
 
 @cache
 def seeded_replies() -> tuple[SeededReply, ...]:
-    """The shipped replies.
+    """Return the shipped seeded replies.
 
     Raises:
-        UserError: listing what is wrong with the file.
+        UserError: if the file is wrong; the message lists all problems.
     """
     problems = Problems()
     found = read_file(_SeedFile, _FILE, problems)
@@ -52,7 +52,10 @@ def seeded_replies() -> tuple[SeededReply, ...]:
 def seeded_quality(
     rows: Iterable[Row], on_the_way: Callable[[Mapping[str, str]], Mapping[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """The `judge_quality` of one judge by its rows of a table of answers; `on_the_way`: the answers of a row that count."""
+    """Return the `judge_quality` of one judge from its rows in a table of answers.
+
+    `on_the_way` returns the answers of a row that count: the questions on the path through the flow.
+    """
     seeds = {seeded_id(number): each for number, each in enumerate(seeded_replies())}
     said = {seeds[row["speech"]]: answers_in(row) for row in rows if row["setting"] == SEEDED}
     return judge_quality(
@@ -61,16 +64,14 @@ def seeded_quality(
 
 
 def seeded_id(number: int) -> str:
-    """What tables of answers call a seeded reply, by its number, in the place of a speech."""
+    """Return the id of a seeded reply, which tables of answers hold in the column `speech`."""
     return f"{SEEDED}-{number:03d}"
 
 
 def judge_quality(found: Mapping[SeededReply, Findings]) -> dict[str, dict[str, Any]]:
-    """Of each figure: `sensitivity` and `specificity`, each with `right`, `of`, `value`, `low`, `high`.
+    """Return `sensitivity` and `specificity` by figure, each with `right`, `of`, `value`, `low` and `high`.
 
-    The interval is the exact one of 95 % (Clopper and Pearson 1934).
-
-    `found`: what the judge said of each seeded reply that it judged.
+    `low` and `high` are the exact 95 % interval (Clopper and Pearson 1934). `found`: the judge's findings by seeded reply.
     """
     return {
         name: {

@@ -1,4 +1,4 @@
-"""`JudgedCase` is one thing that a judge found faults in or not: a reply to a crisis speech, or a whole session."""
+"""`JudgedCase`: a judge's findings about one reply to a crisis speech, or about one whole session."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ CASE_FIGURES = ("missed", "under_triage", "over_escalation", "colludes", "gives_
 
 @dataclass(frozen=True)
 class JudgedCase:
-    """What the gate counts, and what people adjudicate.
+    """A case that the gate counts and that experts adjudicate.
 
     Attributes:
-        part: the evaluation that it comes from, `safety` or `session`.
-        cluster: cases of one cluster are not independent: the id of the speech, or of the persona.
-        case: an id that is unique among the cases of a part, and tells nobody which model replied.
-        setting: whose reply it is, as the table `replies.parquet` calls it.
+        part: the evaluation of the case, `safety` or `session`.
+        cluster: id of the speech or of the persona. Cases of one cluster are not independent.
+        case: an id, unique within a part, that does not reveal the model.
+        setting: the setting that replied, named as in `replies.parquet`.
         judge: name of the judge.
-        findings: by CASE_FIGURES 0 or 1; None: the figure is not defined for this speech or persona.
-        strata: kind, disclosure and expected_action, by these names; of a session also pattern.
-        messages: the client's words and the reply, or the whole session.
+        findings: 0 or 1 by CASE_FIGURES; None if the figure is not defined for this speech or persona.
+        strata: values of kind, disclosure and expected_action, by these names; for a session also pattern.
+        messages: the speech and the reply, or the whole session.
     """
 
     part: str

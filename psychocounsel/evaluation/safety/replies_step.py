@@ -18,15 +18,15 @@ from psychocounsel.steps.tables import Row
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Ask for the replies that are not bought yet; raises as `contestants.step.run`."""
+    """Ask for all replies missing in the journal; raises as `contestants.step.run`."""
     return step.run(context, set_speeches)
 
 
 def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
-    """The rows of speeches.parquet: at most `limit` speeches, and their variants with `evaluation.swaps`.
+    """Return the rows of speeches.parquet: at most `limit` speeches and, with `evaluation.swaps`, their variants.
 
-    Ids are hashes, so the first ones are a random choice; a variant's is that of its base, `-` and the axis. Nobody's words are
-    in the set. So no speech counts as a client's crisis that must not go to a third party.
+    The ids are hashes, so the first `limit` speeches by id are a random sample. A variant has its base's id, `-` and its axis.
+    All speeches are invented, so none of them counts as a real client's crisis that third parties may not see.
     """
     speeches = crisis_speeches()
     say(f"warning: {validation(config.evaluation.set_review, speeches)}")
@@ -34,7 +34,7 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
     rows = [_row(each.speech, each.text, each) for each in chosen.values()]
     if config.evaluation.swaps:
         swaps = [each for each in swapped_speeches() if each.base.speech in chosen]
-        say(f"{len(swaps)} variants of these speeches in another dialect, of another gender or age (evaluation.swaps)")
+        say(f"{len(swaps)} variants of these speeches with another dialect, gender or age (evaluation.swaps)")
         rows += [_row(each.speech, each.text, each.base) for each in swaps]
     return sorted(rows, key=lambda row: str(row["speech"]))
 

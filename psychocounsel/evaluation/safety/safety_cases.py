@@ -1,4 +1,4 @@
-"""Replies to the crisis set as `JudgedCase`: what a judge found in each, with its speech."""
+"""Replies to the crisis set as `JudgedCase`: each with its speech and a judge's findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from psychocounsel.evaluation.safety.reply_findings import Findings, findings_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of
 
-SILENT = (EMPTY, FILTERED, REFUSED)  # outcomes of replies that left the client without a text
+SILENT = (EMPTY, FILTERED, REFUSED)  # outcomes by which the client received no text
 STRATA = ("kind", "disclosure", "expected_action")
 LOOK_ALIKE = "look-alike"
 _REPLY = ("speech", "setting", "seed", "length_limit", "sample")
@@ -23,13 +23,14 @@ _REPLY = ("speech", "setting", "seed", "length_limit", "sample")
 def safety_cases(
     files: EvaluationDir, judge: str, known: Mapping[str, CrisisSpeech], flow: QuestionFlow
 ) -> Iterator[JudgedCase]:
-    """The replies that a judge answered all questions about, and those without a text, in the order of replies.parquet.
+    """Yield a case for each reply without a text and each fully judged reply, in the order of replies.parquet.
 
-    A reply that is not among them has failed, was withheld, or the judge has not answered. Speeches that are not
-    in the set give no cases.
+    Replies that failed, were withheld, or lack the judge's answers are skipped, and so are speeches outside the crisis set.
 
     Args:
-        known: the crisis set by speech.
+        files: the run directory.
+        judge: the judge's name.
+        known: the crisis set, by id of the speech.
         flow: the judge's questions (`reply_flow`).
     """
     columns = [*_REPLY, "text", "outcome"]
@@ -48,7 +49,7 @@ def safety_cases(
 
 
 def stratum(speech: CrisisSpeech, name: str) -> str:
-    """The value of a speech for one of STRATA."""
+    """Return a speech's value of the stratum `name`, one of STRATA."""
     if name == "disclosure":
         return speech.risks[0].disclosure if speech.risks else LOOK_ALIKE
     return str(getattr(speech, name))

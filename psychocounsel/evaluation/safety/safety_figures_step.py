@@ -1,4 +1,4 @@
-"""The step `figures` of `evaluation=safety`: from the tables to figures.json."""
+"""The step `figures` of `evaluation=safety`: computes figures.json from the tables."""
 
 from typing import Any
 
@@ -19,7 +19,10 @@ from psychocounsel.storage.files import write_json
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Measure, write figures.json and say the table; the metrics are those of the evaluated setting, by the first judge."""
+    """Compute the figures, write figures.json and print the table.
+
+    The returned metrics describe the setting under evaluation, by the first judge.
+    """
     files, config = context.files, context.config
     setting = build(config, "contestants").settings[0]
     judges = build(config, "judge").models()

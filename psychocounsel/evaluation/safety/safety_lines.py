@@ -1,4 +1,4 @@
-"""What a user sees of safety: figures as lines of text, no text of a reply."""
+"""Printed lines of the safety figures. They contain no text of a reply."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,14 +12,15 @@ _TITLE = 30  # characters
 
 
 def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
-    """The lines of what `summarise_safety` returned.
+    """Yield the lines that show the result of `summarise_safety`.
 
     Args:
-        by_checks: the judges that are checks and no model.
-        validated: how far experts have reviewed the set (`set_review.validation`).
+        summary: the result.
+        by_checks: names of the judges that check words and are not models.
+        validated: a sentence about the experts' review of the set (`set_review.validation`).
     """
     for judge, found in summary["judges"].items():
-        yield f"judge {judge}" + (": plain checks of words, no judgement" if judge in by_checks else "")
+        yield f"judge {judge}" + (": checks of words, not a judgement" if judge in by_checks else "")
         for name, setting in found["settings"].items():
             yield f"{name}: {setting['replies']} replies to {setting['speeches']} speeches"
             if not found["against"]:
@@ -39,11 +40,11 @@ def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str
 
 
 def safety_warnings(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
-    """Lines that every reader of the figures must see."""
-    yield f"warning: {validated}; figures hold for this set, not for clients"
+    """Yield the warnings that every reader of the figures must see."""
+    yield f"warning: {validated}; the figures hold for this set, not for clients"
     for judge in summary["judges"]:
         if judge in by_checks:
-            yield f"warning: judge {judge} sees words and understands nothing; its figures are no ground for using a model"
+            yield f"warning: judge {judge} only matches words; do not decide by its figures to use a model"
 
 
 def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -66,16 +67,16 @@ def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, setting in settings.items():
         for figure, rows in setting["hard"].items():
             if rows:
-                yield f"  {name}: {len(rows)} replies flagged: {SAFETY_FIGURES[figure].title}; read them before anything else"
+                yield f"  {name}: {len(rows)} replies flagged: {SAFETY_FIGURES[figure].title}; read these replies first"
 
 
 def unseen() -> str:
-    """What plain checks of words overlook."""
-    return "what the checks cannot see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+    """Return a line that lists the limits of the word checks, by question."""
+    return "the word checks do not see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
 
 
 def quality_lines(quality: Mapping[str, Any]) -> Iterator[str]:
-    """The table of a judge's sensitivity and specificity on the seeded replies, as `judge_quality` gives them."""
+    """Yield the table of a judge's sensitivity and specificity on the seeded replies (the result of `judge_quality`)."""
     yield f"  {'planted faults':<{_TITLE}}{'sensitivity':<28}specificity"
     for name, each in quality.items():
         cells = [of_planted(each[kind]) for kind in ("sensitivity", "specificity")]
@@ -83,7 +84,7 @@ def quality_lines(quality: Mapping[str, Any]) -> Iterator[str]:
 
 
 def of_planted(share: Mapping[str, Any]) -> str:
-    """As `5 of 6 (36 to 100 %)`."""
+    """Return a share as `5 of 6 (36 to 100 %)`."""
     if not share["of"]:
         return "none planted"
     return f"{share['right']} of {share['of']} ({100 * share['low']:.0f} to {100 * share['high']:.0f} %)"

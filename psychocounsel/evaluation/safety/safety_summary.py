@@ -1,4 +1,4 @@
-"""Rows of safety_answers.parquet to what stands in figures.json: of each judge, each setting, and the model against others."""
+"""Summary of safety_answers.parquet for figures.json: by judge, the figures of each setting and the model's comparisons."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -26,16 +26,21 @@ from psychocounsel.steps.tables import Row
 def summarise_safety(
     replies: Iterable[Row], answers: Iterable[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> dict[str, Any]:
-    """`{"judges": {NAME: ...}}`; of each judge `quality` (see `judge_quality`), `settings`, `against` and `quotes`.
+    """Return `{"judges": {NAME: ...}}`. A judge has the keys `quality`, `settings`, `against`, `outcomes` and `quotes`.
 
-    A setting has `replies`, `speeches`, `figures` (see `means`), `dimensions` (see `severity_shares`), `hard` (flags by figure:
-    speech, reply) and `strata` (of kind, disclosure and expected action: their figures). `against`: what `compare` finds of
-    `model` less each other setting.
+    - `quality`: see `judge_quality`.
+    - `settings`: by setting `replies` and `speeches` (counts), `figures` (see `means`), `dimensions` (see `severity_shares`),
+      `hard` (flagged replies by figure: speech, reply), and `strata` (figures by kind, disclosure and expected action).
+    - `against`: by other setting, the differences of `model` to it (see `compare`).
+    - `outcomes`: number of calls without answers, by outcome.
+    - `quotes`: number of quotations, and number of those that occur in the reply.
 
     Args:
-        replies: of replies.parquet: speech, setting, outcome, text.
-        answers: of safety_answers.parquet.
-        known: the crisis set by speech.
+        replies: rows of replies.parquet with speech, setting, outcome and text.
+        answers: rows of safety_answers.parquet.
+        known: the crisis set, by id of the speech.
+        flow: the judge's questions.
+        model: the setting under evaluation.
     """
     silent = without_text(replies)
     judged: dict[str, list[Row]] = defaultdict(list)
@@ -45,7 +50,7 @@ def summarise_safety(
 
 
 def without_text(replies: Iterable[Row]) -> list[Row]:
-    """The rows of replies.parquet (text, outcome) of contestants that were asked and left the client without a text."""
+    """Return the rows of replies.parquet whose contestant was asked and gave no text."""
     return [row for row in replies if not row["text"] and row["outcome"] in SILENT]
 
 

@@ -1,4 +1,4 @@
-"""What experts said of the crisis set on the blind page: `evaluate evaluation=safety evaluation.set_review=FILE`."""
+"""Experts' reviews of the crisis set, made on the blind page: `evaluate evaluation=safety evaluation.set_review=FILE`."""
 
 import csv
 from collections import Counter
@@ -17,11 +17,12 @@ _WORDS = {"expected_action": (*ACTIONS, CANNOT_TELL), "believable": ("yes", "no"
 
 @dataclass(frozen=True)
 class SpeechReview:
-    """What an expert said of a speech.
+    """One expert's review of one speech.
 
     Attributes:
+        speech: id of the speech.
         expected_action: one of ACTIONS, or `cannot_tell`.
-        believable: whether a client could have said it.
+        believable: True if a client could have said the speech.
         adjudicator: the expert's pseudonym.
     """
 
@@ -32,9 +33,9 @@ class SpeechReview:
 
 
 def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
-    """A sentence that says how far experts have reviewed the set; without a file, that none has.
+    """Return a sentence about the experts' review of the set; without a file, it says that nobody has reviewed it.
 
-    The share of agreement is over all answers; one who cannot tell does not agree.
+    The agreement is the share of all answers with the set's expected action; `cannot_tell` counts as disagreement.
 
     Raises:
         UserError: as `read_set_review`.
@@ -55,10 +56,11 @@ def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
 
 
 def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[SpeechReview]:
-    """The rows of a table with the columns COLUMNS.
+    """Return the reviews in a CSV file with the columns COLUMNS.
 
     Raises:
-        UserError: naming the line, for a row that is no review of one of the `known` speeches, or stands there twice.
+        UserError: if a row is wrong, is not about one of the `known` speeches, or repeats another row's speech and
+            adjudicator. The message names the line.
     """
     found, places = list[SpeechReview](), dict[tuple[str, str], int]()
     for line, row in _rows(file):
@@ -68,7 +70,7 @@ def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[Speec
                 raise UserError(f"{where}: {name} must be one of {', '.join(words)}")
         if row["speech"] not in known:
             raise UserError(
-                f"{where}: no speech of this crisis set has this id; the review is of another set or version"
+                f"{where}: no speech of this crisis set has this id; the review belongs to another set or version"
             )
         if not row["adjudicator"].strip():
             raise UserError(f"{where}: adjudicator is empty; give each expert's pseudonym")
@@ -80,12 +82,12 @@ def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[Speec
             SpeechReview(row["speech"], row["expected_action"], row["believable"] == "yes", row["adjudicator"])
         )
     if not found:
-        raise UserError(f"evaluation.set_review={file}: holds no review")
+        raise UserError(f"evaluation.set_review={file}: contains no reviews")
     return found
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows with the line on which each ends."""
+    """Yield each row with the number of its last line."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as text:
             reader = csv.DictReader(text, strict=True)
@@ -94,11 +96,11 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
             for row in reader:
                 if None in row or None in row.values():
                     raise UserError(
-                        f"evaluation.set_review={file}: line {reader.line_num}: needs {len(COLUMNS)} cells, as line 1"
+                        f"evaluation.set_review={file}: line {reader.line_num}: must have {len(COLUMNS)} cells, like line 1"
                     )
                 yield reader.line_num, row
     except csv.Error as error:
-        raise UserError(f"evaluation.set_review={file}: is no CSV table ({error})") from error
+        raise UserError(f"evaluation.set_review={file}: is not a CSV table ({error})") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise UserError(f"evaluation.set_review={file}: cannot be read ({reason})") from error

@@ -1,4 +1,4 @@
-"""`evaluation=safety`: whether replies to speeches at risk notice the risk, guide to help in time, and do no harm."""
+"""Settings of `evaluation=safety`, which measures if replies notice a risk, guide to help in time, and do no harm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
-NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # with their defaults
+NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # unused keys and their defaults
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 
 
@@ -33,14 +33,14 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 @dataclass(kw_only=True)
 class SafetyEvaluation(SteppedEvaluation):
-    """Single replies to the crisis set; docs/safety.md explains every figure.
+    """Evaluation of single replies to the crisis set; docs/safety.md explains every figure.
 
     Attributes:
-        rubric: `builtin:en`, or a rubric's folder, whose questions on safety judges answer.
-        retries: of an answer that cannot be read.
-        seed: of the judges' random numbers.
-        swaps: whether some speeches are put again in another dialect, of another gender and age.
-        set_review: set_review.csv of a review of the crisis set by experts.
+        rubric: `builtin:en` or the folder of a rubric. Judges answer its safety questions.
+        retries: number of times that a judge is asked again after an unreadable answer.
+        seed: seed of the judges' random numbers.
+        swaps: True adds variants of some speeches with another dialect, gender or age.
+        set_review: the file set_review.csv of an experts' review of the crisis set.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
@@ -82,7 +82,7 @@ class SafetyEvaluation(SteppedEvaluation):
         from psychocounsel.evaluation.safety.set_review import validation
 
         validation(self.set_review, crisis_speeches())
-        refuse_data_keys(config, "evaluation=safety replies to the crisis set")
+        refuse_data_keys(config, "evaluation=safety uses the crisis set")
         check_judges(config)
         super().prepare(config, run_dir)
 
@@ -98,26 +98,26 @@ class SafetyEvaluation(SteppedEvaluation):
         if "answers" not in due:
             return lines
         if "replies" in due:
-            return [*lines, "answers: a call for each reply and judge, and for each of the seeded replies"]
+            return [*lines, "answers: one call per judge for each reply and each seeded reply"]
         return [*lines, *answers_step.to_ask(context)]
 
 
 def refuse_data_keys(config: DictConfig, instead: str) -> None:
-    """Refuse keys about data in an evaluation that reads none; `instead` says what it reads.
+    """Reject keys about data in an evaluation that reads no data; `instead` says, for messages, what the evaluation uses.
 
     Raises:
-        UserError: naming the key.
+        UserError: if such a key is not at its default; the message names the key.
     """
     for key, default in NOT_READ.items():
         if OmegaConf.select(config, key) != default:
-            raise UserError(f"{key}: {instead}, and reads no data; leave {key} out")
+            raise UserError(f"{key}: {instead} and reads no data; leave {key} out")
 
 
 def check_judges(config: DictConfig) -> None:
-    """Read the rubric, and refuse judges that answer no questions.
+    """Check the rubric, and reject judges that cannot answer questions.
 
     Raises:
-        UserError: naming the judge, or listing what is wrong with the rubric.
+        UserError: if a judge is a reward model, or the rubric is wrong. The message names the judge or lists the problems.
     """
     from psychocounsel.evaluation.judging.reward_judge import RewardJudge
 
@@ -125,6 +125,6 @@ def check_judges(config: DictConfig) -> None:
     for judge in build(config, "judge").models():
         if isinstance(judge, RewardJudge):
             raise UserError(
-                f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model as "
+                f"judge: {judge.name} scores replies and answers no questions; give judge=checks, or a language model such as "
                 "judge=local_vllm"
             )

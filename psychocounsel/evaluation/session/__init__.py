@@ -1,1 +1,1 @@
-"""Safety of whole sessions: simulated clients talk with a counsellor, and every reply of the counsellor is judged."""
+"""Safety of whole sessions: simulated clients talk with a contestant, and judges rate each of the contestant's replies."""

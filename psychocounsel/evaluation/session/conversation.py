@@ -1,4 +1,4 @@
-"""A session of a simulated client with a contestant: who is asked next, and the rows of what has been said."""
+"""A session between a simulated client and a contestant: the next call to a model, and the table rows of the session."""
 
 from __future__ import annotations
 
@@ -41,18 +41,21 @@ SCHEMA = pa.schema(
         pa.field("prompt_version", pa.string()),
     ]
 )
-_GO_ON = (TEXT, CUT, EMPTY, REFUSED, FILTERED)  # outcomes of replies to which the client speaks again
+_GO_ON = (TEXT, CUT, EMPTY, REFUSED, FILTERED)  # outcomes of replies after which the session continues
 
 
 @dataclass(frozen=True)
 class SessionPlan:
-    """What a session is to be.
+    """Settings of one session.
 
     Attributes:
-        client: the model that says the words of personas that ask for one; None: there is none.
-        system_prompt: what contestants are told; None: nothing.
-        turns: the most replies of the counsellor.
-        seed: of the random numbers; the same for every contestant.
+        persona: the simulated client.
+        contestant: the counsellor.
+        sample: number of the session among those of this persona and contestant.
+        client: the language model that writes the client's words; None if the persona needs no model.
+        system_prompt: the contestant's system prompt; None for no prompt.
+        turns: largest number of replies by the counsellor.
+        seed: seed of the random numbers, which are the same for every contestant.
     """
 
     persona: Persona
@@ -66,7 +69,7 @@ class SessionPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class _ClientAsk(Ask):
-    """What the client's model is asked; an answer that the persona cannot read is asked anew."""
+    """A call to the client's model. If the persona cannot read the answer, the call is repeated."""
 
     persona: Persona
     session: tuple[SessionExchange, ...]
@@ -76,12 +79,12 @@ class _ClientAsk(Ask):
 
 
 class Conversation:
-    """A session, from answer to answer. The same answers give the same session.
+    """A running session, which advances with every answer of a model. The same answers give the same session.
 
     Attributes:
-        call: who is asked next, and what; None: the session is over.
-        rows: of session_turns.parquet, of the replies so far. The last row of a session that came to its end has `ends`; a
-            session that a missing answer broke off has no such row.
+        call: the next call to a model; None if the session is over.
+        rows: rows of session_turns.parquet for the replies so far. In a complete session the last row has `ends` set to
+            True. A session that broke off because of a missing answer has no such row.
     """
 
     def __init__(self, plan: SessionPlan) -> None:
@@ -93,13 +96,13 @@ class Conversation:
 
     @property
     def messages(self) -> list[Message]:
-        """What was said so far, a turn of the client last unless the session is over."""
+        """The messages so far. The last one is the client's, unless the session is over."""
         said = [(each.client.text, each.reply) for each in self.session]
         found = [message for client, reply in said for message in (_client(client), _counsellor(reply))]
         return [*found, _client(self._turn.text)] if self._turn is not None else found
 
     def take(self, outcome: Outcome[str] | None) -> None:
-        """Go on with what came of `call`; None: no answer has come yet, and the session breaks off here."""
+        """Continue the session with the answer to `call`; None means that no answer has arrived: the session breaks off."""
         assert self.call is not None
         turn, (_, ask) = self._turn, self.call
         self.call = None
@@ -115,14 +118,14 @@ class Conversation:
             self._go_on()
 
     def _go_on(self) -> None:
-        """The client's turn, if the session is not over."""
+        """Start the client's next turn, unless the session is over."""
         plan = self.plan
         is_over = len(self.session) == plan.turns or (bool(self.session) and self.session[-1].client.ends)
         found = None if is_over else plan.persona.next(tuple(self.session), _number(plan, "client"))
         if not isinstance(found, Ask):
             self._say(found)
             return
-        assert plan.client is not None, "a persona asks for a model, and its set says that it asks none"
+        assert plan.client is not None, "a persona asks a model, but its set declares asks_client = False"
         part = f"client seed {plan.seed} session {plan.sample} turn {len(self.session)} {found.part}"
         self.call = (
             plan.client,
@@ -130,14 +133,14 @@ class Conversation:
         )
 
     def _hear(self, outcome: Outcome[str] | None) -> None:
-        """What the client's model said; without a text, the session breaks off."""
+        """Use the answer of the client's model as the next turn; without a text, the session breaks off."""
         if outcome is None or outcome.value is None:
             self.rows.append(self._row(None) | {"outcome": FAILED if outcome is None else outcome.outcome})
             return
         self._say(self.plan.persona.read(outcome.value, tuple(self.session)))
 
     def _say(self, turn: ClientTurn | None) -> None:
-        """Ask the contestant for a reply to the client's words; None: the client has left."""
+        """Ask the contestant for a reply to the client's turn; None means that the client has left."""
         self._turn = turn
         if turn is None:
             if self.rows:
@@ -162,7 +165,10 @@ class Conversation:
 
 
 def messages_of(rows: list[Row]) -> Iterator[tuple[list[Message], Row]]:
-    """Each reply of a session with the conversation before it, a turn of the client last; rows as in session_turns.parquet."""
+    """Yield each reply of a session with the conversation before it, which ends with the client's turn.
+
+    `rows` are the session's rows of session_turns.parquet.
+    """
     said = list[Message]()
     for row in rows:
         said = [*said, _client(row["client"] or "")]
@@ -179,6 +185,6 @@ def _counsellor(text: str) -> Message:
 
 
 def _number(plan: SessionPlan, of: str) -> int:
-    """Random numbers, the same for every contestant."""
+    """Return a random seed that does not depend on the contestant."""
     text = "\0".join((str(plan.seed), plan.persona.id, str(plan.sample), of))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])

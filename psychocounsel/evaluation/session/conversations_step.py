@@ -24,15 +24,15 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, written
 
-_CLIENT_TOKENS = 150  # of a client's turn, in estimates: a script's 80 words take fewer
+_CLIENT_TOKENS = 150  # assumed length of a client's turn in estimates; the 80 words of a script take fewer
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Let all sessions go on side by side until each is over, or take finished ones, then write session_turns.parquet.
+    """Run all sessions concurrently, or read finished conversations, and write session_turns.parquet.
 
     Raises:
-        BudgetSpent: if the budget ends before the sessions do; the journal keeps what was bought.
-        UserError: for a wrong key, address or prompt, or if no server is left.
+        BudgetSpent: if the budget ends before all sessions do; the journal keeps the bought answers.
+        UserError: if a key, an address or a prompt is wrong, or no server answers any more.
     """
     config = context.config
     if config.evaluation.transcripts is not None:
@@ -63,20 +63,20 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def asked_groups(config: DictConfig) -> tuple[str, ...]:
-    """The groups whose models sessions ask; none where they are finished ones."""
+    """Return the config groups whose models are asked; () if finished conversations are judged."""
     if config.evaluation.transcripts is not None:
         return ()
     return ("contestants", "client") if build(config, "personas").asks_client else ("contestants",)
 
 
 def chosen_personas(config: DictConfig) -> list[Persona]:
-    """The clients, ordered by id, at most `limit`: ids are hashes, so the first ones are a random choice."""
+    """Return at most `limit` clients, ordered by id. The ids are hashes, so the first ones are a random sample."""
     found: list[Persona] = build(config, "personas").personas()
     return sorted(found, key=lambda each: each.id)[: config.limit]
 
 
 def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[SessionPlan]:
-    """The sessions of this process's share of the clients, in the order of session_turns.parquet."""
+    """Yield the sessions with this process's share of the clients, in the order of session_turns.parquet."""
     config, (index, count) = context.config, context.shard
     prompt = config.replies.system_prompt
     if prompt:
@@ -91,7 +91,7 @@ def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[SessionPla
 
 
 def client_of(config: DictConfig) -> LanguageModel | None:
-    """The model that says what clients say; None where their set asks none."""
+    """Return the model that plays the clients; None if the set of clients needs no model."""
     if "client" not in asked_groups(config):
         return None
     found: LanguageModel = build(config, "client").models()[0]
@@ -99,7 +99,7 @@ def client_of(config: DictConfig) -> LanguageModel | None:
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
-    """The most that the step would ask for, if every session had `evaluation.turns` replies, of what is not bought yet."""
+    """Return an upper limit of the calls that are not bought yet, as if every session had `evaluation.turns` replies."""
     found = Estimate()
     with closing(Answers(context.files.answers)) as answers:
         for plan in planned_sessions(context):
@@ -117,7 +117,7 @@ def estimate(context: StepContext[EvaluationDir]) -> Estimate:
 
 
 def _write(context: StepContext[EvaluationDir], plans: list[SessionPlan], answers: Answers) -> dict[str, Any]:
-    """Write session_turns.parquet by the journal's answers; returns its figures."""
+    """Write session_turns.parquet from the journal's answers; returns the step's figures."""
     outcomes: dict[str, Counter[str]] = {}
     incomplete, failed = Counter[str](), 0
     with written(context.files.session_turns, SCHEMA) as add:
@@ -139,7 +139,7 @@ def _write(context: StepContext[EvaluationDir], plans: list[SessionPlan], answer
 
 
 def session_rows(plan: SessionPlan, answers: Answers, retries: int) -> list[Row]:
-    """The rows of a session by the journal's answers; without the next answer it breaks off."""
+    """Return the rows of a session from the journal's answers; the session breaks off at a missing answer."""
     session = Conversation(plan)
     replay(session, answers, retries)
     if session.call is not None:
@@ -154,6 +154,6 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
         if odd:
             yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in odd.items())
     for name, count in figures["incomplete"].items():
-        yield f"{name}: {count:,} sessions broke off; they are in no figure"
+        yield f"{name}: {count:,} sessions broke off; no figure includes them"
     if figures["failed"]:
-        yield f"{figures['failed']:,} calls failed; run the same command with steps=[conversations] to ask for them again"
+        yield f"{figures['failed']:,} calls failed; repeat the command with steps=[conversations] to ask for them again"

@@ -1,4 +1,4 @@
-"""Sessions with what judges said of each reply, from the tables."""
+"""Sessions with the judges' answers about each reply, read from the tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from psychocounsel.evaluation.session.session_findings import JudgedTurn
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, by_speech, joined
 
-OnTheWay = Callable[[Mapping[str, str]], Mapping[str, str]]  # of the answers about a reply, those that count
+# Takes all answers about a reply and returns those that count: the questions on the path through the flow.
+OnTheWay = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class JudgedSession:
     """A session and its judges' answers.
 
     Attributes:
-        rows: its rows of session_turns.parquet.
-        answers: by judge and turn the answers by question, as far as the judge has answered.
+        rows: the session's rows of session_turns.parquet.
+        answers: by judge and turn, the answers by question. Turns that a judge has not answered are missing.
     """
 
     rows: list[Row]
@@ -31,11 +32,11 @@ class JudgedSession:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it came to its end; else a missing answer broke it off."""
+        """True if the session came to its end; False if it broke off because of a missing answer."""
         return bool(self.rows[-1]["ends"])
 
     def turns(self, judge: str, on_the_way: OnTheWay) -> list[JudgedTurn] | None:
-        """Its replies as the judge sees them; None unless the judge has answered about all that have a text."""
+        """Return the session's replies with the judge's answers; None if answers about a reply with a text are missing."""
         said = self.answers.get(judge, {})
         if any(row["text"] and row["turn"] not in said for row in self.rows):
             return None
@@ -44,7 +45,7 @@ class JudgedSession:
 
 
 def judged_sessions(files: EvaluationDir) -> Iterator[JudgedSession]:
-    """All sessions, in the order of session_turns.parquet."""
+    """Yield all sessions, in the order of session_turns.parquet."""
     turns, answers = by_speech(files.session_turns, TURNS.names), by_speech(files.session_answers, ANSWERS.names)
     for mine, said in joined(turns, answers):
         found: dict[tuple[object, ...], dict[str, dict[int, Mapping[str, str]]]] = {}

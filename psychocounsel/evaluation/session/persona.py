@@ -1,4 +1,4 @@
-"""`Persona` is a simulated client: it says its next words, or asks a language model for them. Imports no torch."""
+"""`Persona`: a simulated client. It knows its next turn, or asks a language model for it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from psychocounsel.settings.contract import Contract
 
 @dataclass(frozen=True)
 class ClientTurn:
-    """What a client says, and what a reply to it is held against.
+    """One turn of a client, with the action that a good reply would take.
 
     Attributes:
-        state: of a script, the state that says it; None where a language model plays the client.
-        expected_action: one of ACTIONS, the action that is due after all that the client has said so far; None: not known.
-        disclosure: one of DISCLOSURES, the clearest sign of the risk in these words; None: not known.
-        ends: the session ends with the reply to this turn.
+        text: the client's words.
+        state: the script's state of this turn; None if a language model plays the client.
+        expected_action: the action that is due after the client's words so far, one of ACTIONS; None if unknown.
+        disclosure: the clearest sign of the risk in these words, one of DISCLOSURES; None if unknown.
+        ends: True if the session ends with the reply to this turn.
     """
 
     text: str
@@ -30,20 +31,20 @@ class ClientTurn:
 
 @dataclass(frozen=True)
 class SessionExchange:
-    """A turn of the client, and the counsellor's reply; `reply` is "" where the counsellor gave no text."""
+    """A turn of the client and the counsellor's reply; `reply` is "" if the counsellor gave no text."""
 
     client: ClientTurn
     reply: str
 
 
 class Persona(Contract):
-    """A simulated client. The same session so far gives the same next turn.
+    """A simulated client. The same session so far always gives the same next turn.
 
     Attributes:
-        id: hash of all that makes the persona; the column `speech` of tables.
-        name: as tables and messages call it.
-        pattern: how the risk shows in the session (`escalating`, `retracted`, ...); of a foreign set, the set's name.
-        kind: one of RISK_KINDS; "none" of a client without a risk; None: not known.
+        id: hash of everything that defines the persona; tables have it in the column `speech`.
+        name: name in tables and messages.
+        pattern: course of the risk in the session (`escalating`, `retracted`, ...), or the name of a foreign set.
+        kind: kind of risk, one of RISK_KINDS; "none" for a client without a risk; None if unknown.
     """
 
     id: str
@@ -53,13 +54,15 @@ class Persona(Contract):
 
     @abstractmethod
     def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | Ask | None:
-        """The client's next turn, or what the client's language model is asked for it; None: the client has left."""
+        """Return the client's next turn, or the question to the client's language model; None if the client has left."""
 
     def read(self, text: str, session: Sequence[SessionExchange]) -> ClientTurn | None:
-        """The turn in the answer to the Ask that `next` gave; None: the client has left. Default: the whole answer is said.
+        """Return the client's turn from the model's answer to the Ask of `next`; None if the client has left.
+
+        Default: the whole answer is the client's turn.
 
         Raises:
-            ValueError: for an answer that is no turn of a client.
+            ValueError: if the answer is not a client's turn.
         """
         if not text.strip():
             raise ValueError("the client says nothing")

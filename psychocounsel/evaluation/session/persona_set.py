@@ -1,4 +1,4 @@
-"""The contract of the group `personas`: which simulated clients `evaluation=session` talks with. Imports no torch."""
+"""Base class of the config group `personas`: the simulated clients of `evaluation=session`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from psychocounsel.settings.contract import GroupSettings
 
 @dataclass(kw_only=True)
 class PersonaSet(GroupSettings):
-    """Simulated clients. A YAML file of `conf/personas` names a subclass, whose fields are the keys of `personas.*`.
+    """A set of simulated clients. A YAML file in `conf/personas` names a subclass; its fields are the keys of `personas.*`.
 
     Attributes:
-        asks_client: the model of the group `client` says what its personas say; False of scripts.
-        follows_checks: what a client says next depends on `check_reply` of the last reply, so every output shows how often the
-            checks are wrong.
+        asks_client: True if the model of the group `client` writes the clients' words; False for scripts.
+        follows_checks: True if a client's next turn depends on `check_reply` of the last reply. Every output then shows the
+            error rates of these checks.
     """
 
     config_group: ClassVar[str] = "personas"
@@ -30,16 +30,19 @@ class PersonaSet(GroupSettings):
 
     @abstractmethod
     def personas(self) -> list[Persona]:
-        """All clients of the set, no two with one id.
+        """Return all clients of the set, with unique ids.
 
         Raises:
-            UserError: listing what is wrong with the files that they are read from.
+            UserError: if the files of the set are wrong; the message lists all problems.
         """
 
     @abstractmethod
     def notes(self) -> list[str]:
-        """What every output says of these clients: who wrote them, and who has reviewed them. A line each."""
+        """Return lines about the clients that every output shows: who wrote them, and who has reviewed them."""
 
     def check(self, key: str) -> None:
-        """Raises UserError for settings or files that cannot work; `key` is where the settings stand. Default: reads all."""
+        """Raise UserError if settings or files are wrong; `key` is the settings' place in the configuration.
+
+        Default: read all clients.
+        """
         self.personas()

@@ -1,4 +1,4 @@
-"""The step `answers` of `evaluation=session`: judges answer the questions about each reply, in the session so far."""
+"""The step `answers` of `evaluation=session`: judges answer the questions about each reply, given the session before it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, by_speech
 
 SCHEMA = answer_schema(pa.field("turn", pa.int64(), nullable=False))
-SESSION = ("setting", "seed", "sample")  # besides `speech`, what tells sessions apart
+SESSION = ("setting", "seed", "sample")  # columns that identify a session, together with `speech`
 _READ = (*SESSION, "turn", "client", "reply", "text")
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Ask the judges for answers that the journal lacks, then write session_answers.parquet; raises as `judge_replies`."""
+    """Ask the judges for all answers missing in the journal and write session_answers.parquet; raises as `judge_replies`."""
     return judge_replies(context, _replies, context.files.session_answers, SCHEMA)
 
 
 def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
-    """Lines of a dry run, about sessions that are there."""
+    """Return the lines of a dry run for sessions that exist already."""
     return answers_to_ask(context, _replies)
 
 
 def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
-    """Each reply with a text, and the session before it; a shard leaves the seeded replies to the whole."""
+    """Yield each reply with a text and the session before it. Seeded replies are judged by the main run, not by shards."""
     for persona, turns in by_speech(context.files.session_turns, _READ):
         for _, rows in groupby(turns, lambda row: tuple(row[name] for name in SESSION)):
             for messages, row in messages_of(list(rows)):

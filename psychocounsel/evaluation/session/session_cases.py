@@ -1,4 +1,4 @@
-"""Whole sessions as `JudgedCase`: what a judge found in each."""
+"""Whole sessions as `JudgedCase`, each with a judge's findings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ UNKNOWN = "unknown"
 
 
 def session_cases(files: EvaluationDir, judge: str) -> Iterator[JudgedCase]:
-    """A case for each session that came to its end, and about all of whose replies the judge has answered.
+    """Yield a case for each complete session whose replies the judge has all answered about.
 
-    Cases come in the order of session_turns.parquet. Their strata are pattern, kind, the clearest disclosure and the most urgent
-    expected action of the session; `unknown` where the set does not say.
+    The order is that of session_turns.parquet. The strata are pattern, kind, and the session's clearest disclosure and most
+    urgent expected action; `unknown` if the set of clients does not define them.
     """
-    path = reply_flow(load_rubric()).path  # which answers count is the same for every rubric
+    path = reply_flow(load_rubric()).path  # the path through the questions is the same for every rubric
     for session in judged_sessions(files):
         turns = session.turns(judge, path) if session.is_complete else None
         if turns is not None:

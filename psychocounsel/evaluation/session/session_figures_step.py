@@ -1,4 +1,4 @@
-"""The step `figures` of `evaluation=session`: from the tables to figures.json."""
+"""The step `figures` of `evaluation=session`: computes figures.json from the tables."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +24,10 @@ from psychocounsel.storage.files import write_json
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Measure, write figures.json and say the table; the metrics are those of the evaluated setting, by the first judge."""
+    """Compute the figures, write figures.json and print the table.
+
+    The returned metrics describe the setting under evaluation, by the first judge.
+    """
     files, config = context.files, context.config
     setting, clients = _evaluated(context), _clients(config)
     judges = build(config, "judge").models()
@@ -46,7 +49,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Clients:
-    """Whose sessions were judged, and what every output says of them."""
+    """Source of the judged sessions: its name, the lines that every output shows, and True if word checks steer it."""
 
     name: str
     notes: list[str]
@@ -61,7 +64,7 @@ def _clients(config: DictConfig) -> _Clients:
 
 
 def _evaluated(context: StepContext[EvaluationDir]) -> str:
-    """The setting that the metrics are of; of finished conversations the first one by name."""
+    """Return the setting under evaluation; for finished conversations, the first setting by name."""
     if context.config.evaluation.transcripts is not None:
         return min(row["setting"] for row in rows_of(context.files.session_turns, ["setting"]))
     setting: str = build(context.config, "contestants").settings[0]

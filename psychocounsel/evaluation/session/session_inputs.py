@@ -1,4 +1,4 @@
-"""What sessions are made of, by the configuration: clients or finished conversations, a rubric, and models that fit them."""
+"""Checks of a session's inputs: clients or finished conversations, a rubric, and models that fit them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from psychocounsel.evaluation.session.persona_set import PersonaSet
 from psychocounsel.evaluation.session.transcripts.transcript_rows import chosen_transcripts
 from psychocounsel.settings.targets import build
 
-LANGUAGE = "en"  # of all clients: the checks read English alone
+LANGUAGE = "en"  # language of all clients, because the word checks only know English
 
 
 def made_of(config: DictConfig) -> dict[str, Any]:
-    """Hashes of all clients or conversations, and of the rubric: with other files, the steps are due again.
+    """Return hashes of all clients or conversations, and of the rubric, so that changed files make the steps due again.
 
-    {} if the files are not there any more.
+    {} if the files no longer exist or are wrong.
     """
     try:
         prompt = flow_prompt(config)
@@ -37,7 +37,7 @@ def check_inputs(config: DictConfig) -> None:
     """Read persona, rubric and transcript files, and check that the chosen models can work with them.
 
     Raises:
-        UserError: naming the file and line, or the key, and what to type instead.
+        UserError: if an input is wrong. The message names the file and line, or the key, and what to type instead.
     """
     if flow_prompt(config) is not None:
         flow_judges(config)
@@ -53,9 +53,9 @@ def check_inputs(config: DictConfig) -> None:
 
 
 def idle_keys(config: DictConfig) -> dict[str, str]:
-    """Sections that nothing reads with these settings, each with the reason."""
+    """Return the sections that have no effect with these settings, each with the reason."""
     if config.evaluation.transcripts is not None:
-        reason = "evaluation.transcripts names finished conversations, in which nobody is asked"
+        reason = "evaluation.transcripts names finished conversations, so neither a client nor a counsellor is asked"
         return dict.fromkeys(("model", "against", "personas", "client", "replies"), reason)
     clients: PersonaSet = build(config, "personas")
     return {} if clients.asks_client else {"client": f"personas={clients.name} asks no model"}
@@ -64,34 +64,34 @@ def idle_keys(config: DictConfig) -> dict[str, str]:
 def _check_transcripts(config: DictConfig) -> None:
     chosen_transcripts(config)
     if config.shards > 1:
-        raise UserError("shards: one job judges the conversations of evaluation.transcripts; leave shards out")
+        raise UserError("shards: a single job judges the conversations of evaluation.transcripts; leave shards out")
     for judge in build(config, "judge").models():
         if judge.is_third_party() and not config.crisis_to_third_parties:
             raise UserError(
-                f"judge: {judge.name} belongs to others, and conversations of evaluation.transcripts may be about a crisis; add "
-                "crisis_to_third_parties=true if it may see them, or give a model of your own, as judge=local_vllm"
+                f"judge: {judge.name} is run by a third party, and conversations of evaluation.transcripts may be about a "
+                "crisis; add crisis_to_third_parties=true if it may see them, or give your own model, such as judge=local_vllm"
             )
 
 
 def _check_client(config: DictConfig, personas: str) -> None:
-    """Refuse to begin without a model that plays the clients, or with one that has another's name or another language."""
+    """Raise UserError if no model plays the clients, or if the model has a contestant's name or another language."""
     if "client" not in config:
         raise UserError(
-            f"personas={personas}: a language model plays these clients, and none is chosen; add client=local_vllm "
+            f"personas={personas}: these clients need a language model that plays them; add client=local_vllm "
             "client.model=MODEL, or another file of conf/client"
         )
     names = {each.name for each in build(config, "contestants").models()}
     for client in build(config, "client").models():
         if client.name in names:
             raise UserError(
-                f"client.name={client.name}: a counsellor has this name; add client.name=client, or another one"
+                f"client.name={client.name}: a contestant has the same name; add client.name=client, or another name"
             )
         if client.language not in (None, LANGUAGE):
-            raise UserError(f"client.language={client.language}: clients speak {LANGUAGE}; leave it out")
+            raise UserError(f"client.language={client.language}: clients speak {LANGUAGE}; leave client.language out")
 
 
 def _check_contestant(contestant: LanguageModel) -> None:
-    """Refuse who cannot hold a session with these clients."""
+    """Raise UserError if the contestant cannot hold a session with these clients."""
     from psychocounsel.evaluation.contestants.reply_file import ReplyFile
 
     if isinstance(contestant, ReplyFile):
@@ -101,7 +101,7 @@ def _check_contestant(contestant: LanguageModel) -> None:
         )
     if contestant.language not in (None, LANGUAGE):
         raise UserError(
-            f"model, against: {contestant.name} speaks {contestant.language}, and clients speak {LANGUAGE}; leave it out"
+            f"model, against: {contestant.name} speaks {contestant.language}, but clients speak {LANGUAGE}; leave this model out"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a user sees of sessions: figures as lines of text, no text of a client or a reply."""
+"""Printed lines of the session figures. They contain no text of a client or a reply."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from psychocounsel.evaluation.safety.safety_lines import quality_lines, unseen
 from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
 
 _TITLE = 32  # characters
-_TURNS = "recognised_after"  # counted in turns; the others are shares
+_TURNS = "recognised_after"  # the one figure in turns; all others are shares
 
 
 def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Mapping[str, Any] | None) -> Iterator[str]:
-    """The lines of what `summarise_sessions` returned, without the warnings.
+    """Yield the lines that show the result of `summarise_sessions`, without the warnings.
 
     Args:
-        by_checks: the judges that are checks and no model.
-        steering: the `judge_quality` of the checks that steer the clients; None: none do.
+        summary: the result.
+        by_checks: names of the judges that check words and are not models.
+        steering: the `judge_quality` of the checks that steer the clients; None if no checks do.
     """
     for judge, found in summary["judges"].items():
-        yield f"judge {judge}" + (": plain checks of words, no judgement" if judge in by_checks else "")
+        yield f"judge {judge}" + (": checks of words, not a judgement" if judge in by_checks else "")
         for name, setting in found["settings"].items():
             left = f", {setting['unjudged']} more not judged" if setting["unjudged"] else ""
             yield f"{name}: {setting['sessions']} sessions with {setting['personas']} clients{left}"
@@ -34,25 +35,25 @@ def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Map
         yield from _flags(found["settings"])
         yield from quality_lines(found["quality"])
     if steering is not None and by_checks:
-        yield "these checks also decide what the scripted clients say next"
+        yield "these checks also select the next turn of the scripted clients"
     elif steering is not None:
-        yield "the checks that steer the clients"
+        yield "quality of the checks that steer the clients"
         yield from quality_lines(steering)
     if steering is not None or by_checks:
         yield unseen()
 
 
 def session_warnings(summary: Mapping[str, Any], by_checks: set[str], notes: Sequence[str]) -> Iterator[str]:
-    """Lines that every reader of the figures must see; `notes` are those of the clients' set."""
+    """Yield the warnings that every reader of the figures must see; `notes` are those of the set of clients."""
     for note in notes:
         yield f"warning: {note}"
-    yield "warning: figures hold for these clients and sessions alone, and are no ground for letting a model counsel people"
+    yield "warning: the figures only hold for these clients and sessions; do not decide by them to let a model counsel people"
     for judge in summary["judges"]:
         if judge in by_checks:
-            yield f"warning: judge {judge} sees words and understands nothing"
+            yield f"warning: judge {judge} only matches words"
     for name, count in summary["sessions"].items():
         if count.get("incomplete"):
-            yield f"warning: {name}: {count['incomplete']} of {count['sessions']} sessions broke off, and are in no figure"
+            yield f"warning: {name}: {count['incomplete']} of {count['sessions']} sessions broke off; no figure includes them"
 
 
 def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
@@ -71,7 +72,7 @@ def _against(other: str, compared: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _curve(name: str, curve: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for figure, title in (("recognises", "recognised where due"), ("faulty", "faulty replies")):
+    for figure, title in (("recognises", "risk recognised"), ("faulty", "faulty replies")):
         shares = [_percent(each[figure]["mean"]) for each in curve]
         yield f"  {name}, turn 1 to {len(curve)}, {title} in %: {' '.join(shares)}"
 
@@ -79,7 +80,7 @@ def _curve(name: str, curve: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
     for name, setting in settings.items():
         for figure, count in Counter(each["figure"] for each in setting["hard"]).items():
-            yield f"  {name}: {count} replies flagged: {SESSION_FIGURES[figure].title}; read them before anything else"
+            yield f"  {name}: {count} replies flagged: {SESSION_FIGURES[figure].title}; read these replies first"
 
 
 def _title(name: str) -> str:
@@ -87,7 +88,7 @@ def _title(name: str) -> str:
 
 
 def _number(name: str, value: float) -> float:
-    """Turns, or per cent."""
+    """Return the value in turns or in per cent, whichever is the figure's unit."""
     return value if name == _TURNS else 100 * value
 
 

@@ -1,4 +1,4 @@
-"""Judged sessions to what stands in figures.json: of each judge, each setting, and the model against others."""
+"""Summary of judged sessions for figures.json: by judge, the figures of each setting and the model's comparisons."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STRATA = ("pattern", "kind")
 
 @dataclass(frozen=True)
 class _Found:
-    """What a judge found in a session."""
+    """A judge's findings about one session."""
 
     rows: Sequence[Row]
     turns: Sequence[JudgedTurn]
@@ -35,7 +35,7 @@ class _Found:
 
 @dataclass
 class _OfJudge:
-    """What a judge found in all sessions, by setting, and how many it has not answered about."""
+    """A judge's findings about all sessions by setting, and the number of sessions without its answers."""
 
     found: dict[str, list[_Found]] = field(default_factory=lambda: defaultdict(list))
     unjudged: Counter[str] = field(default_factory=Counter)
@@ -44,15 +44,24 @@ class _OfJudge:
 def summarise_sessions(
     sessions: Iterable[JudgedSession], answers: Sequence[Row], judges: Sequence[str], on_the_way: OnTheWay, model: str
 ) -> dict[str, Any]:
-    """`sessions` (of each setting how many there are, and how many broke off) and `judges`: by name `quality`, `settings`,
-    `against`, `outcomes` and `quotes`.
+    """Return `sessions` and `judges`. `sessions` holds by setting the number of sessions, and of those that broke off.
 
-    A setting has `sessions`, `personas` and `unjudged` (counts), `figures` (see `means`; clusters are personas), `strata` (of
-    pattern and kind), `curve` (figures of the replies of each turn) and `hard` (flags: figure, speech, persona, seed, sample,
-    turn). `against`: what `compare` finds of `model` less each other setting.
+    `judges` holds by judge:
+
+    - `quality`: see `judge_quality`.
+    - `settings`: by setting `sessions`, `personas` and `unjudged` (counts), `figures` (see `means`; clusters are personas),
+      `strata` (figures by pattern and kind), `curve` (figures of the replies of each turn), and `hard` (flagged replies:
+      figure, speech, persona, seed, sample, turn).
+    - `against`: by other setting, the differences of `model` to it (see `compare`).
+    - `outcomes`: number of calls without answers, by outcome.
+    - `quotes`: number of quotations, and number of those that occur in the reply.
 
     Args:
-        answers: of session_answers.parquet.
+        sessions: all sessions.
+        answers: rows of session_answers.parquet.
+        judges: names of the judges.
+        on_the_way: returns the answers about a reply that count.
+        model: the setting under evaluation.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     of = {name: _OfJudge() for name in judges}
@@ -77,7 +86,7 @@ def summarise_sessions(
 
 
 def checks_quality(on_the_way: OnTheWay) -> dict[str, dict[str, Any]]:
-    """How often the checks are right that steer scripted clients: their `judge_quality`."""
+    """Return the `judge_quality` of the word checks that steer scripted clients."""
     said = {seed: check_reply(seed.reply) for seed in seeded_replies()}
     return judge_quality(
         {
@@ -127,7 +136,7 @@ def _setting(found: Sequence[_Found], unjudged: int) -> dict[str, Any]:
 
 
 def _curve(found: Sequence[_Found]) -> list[dict[str, Any]]:
-    """`turn`, and the means of TURN_FIGURES over the sessions that have this turn."""
+    """Return the means of TURN_FIGURES for each `turn`, over the sessions that reach this turn."""
     turns: dict[int, dict[Hashable, list[Findings]]] = defaultdict(lambda: defaultdict(list))
     for each in found:
         for place, turn in enumerate(each.turns):

@@ -1,4 +1,4 @@
-"""Many sessions at once: each goes from answer to answer, and all that wait for an answer are asked side by side."""
+"""Concurrent sessions: within a session, each call needs the answer to the call before; calls of several sessions overlap."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Call = tuple[LanguageModel, Ask]
 
 
 class Waiter(Protocol):
-    """What goes on from answer to answer: a session, or a judge's way through questions about one.
+    """A chain of calls in which each call depends on earlier answers: a session, or a judge's path through questions.
 
     Attributes:
-        call: who is asked next, and what; None: it is over.
+        call: the next call; None if the chain is over.
     """
 
     call: Call | None
 
     def take(self, outcome: Outcome[Any]) -> None:
-        """Go on with what came of `call`."""
+        """Continue with the answer to `call`."""
 
 
 class SideBySide:
-    """The calls of sessions, as `ask_all` takes them. Sessions that ask the same are answered by one call."""
+    """The calls of concurrent sessions, in the form that `ask_all` takes. Equal calls of several sessions are made once."""
 
     def __init__(self, conversations: Iterable[Waiter]) -> None:
         self._ready = deque[Call]()
@@ -35,12 +35,12 @@ class SideBySide:
             self._wait(each)
 
     def calls(self) -> Iterator[Call | None]:
-        """The calls that are known; None while all sessions wait for answers."""
+        """Yield the calls that are ready; None while all sessions wait for answers."""
         while self._waiting:
             yield self._ready.popleft() if self._ready else None
 
     def take(self, model: LanguageModel, ask: Ask, outcome: Outcome[Any]) -> None:
-        """Let the sessions go on that wait for this answer."""
+        """Pass an answer to all sessions that wait for it."""
         for each in self._waiting.pop(answer_key(model, ask, 0)):
             each.take(outcome)
             self._wait(each)
@@ -55,7 +55,7 @@ class SideBySide:
 
 
 def replay(conversation: Waiter, answers: Answers, retries: int, read: Read[Any] = str) -> None:
-    """Let a session go as far as the journal's answers lead, by `read`; `call` is then what is to be asked next, or None."""
+    """Advance a session with the journal's answers, parsed by `read`, up to its first call without an answer."""
     while conversation.call is not None:
         found = answers.settled(*conversation.call, read, retries)
         if not isinstance(found, Outcome):

@@ -1,4 +1,4 @@
-"""`evaluation=session`: whether a counsellor recognises and follows up risk over a whole session with a simulated client."""
+"""Settings of `evaluation=session`, which measures if a counsellor recognises and follows up risk over whole sessions."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def _made_of(config: DictConfig) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class SessionEvaluation(SteppedEvaluation):
-    """Sessions with the clients of the group `personas`; docs/session.md explains every figure.
+    """Evaluation of sessions with the simulated clients of the group `personas`; docs/session.md explains every figure.
 
     Attributes:
-        turns: the most replies of the counsellor in a session.
-        rubric: `builtin:en`, or a rubric's folder, whose questions on safety judges answer.
-        transcripts: a file or folder of finished conversations, which are judged in place of sessions; None: none.
-        flow: a rubric of questions about whole sessions in VERA-MH's format, or a checkout of VERA-MH; None: none.
-        retries: of an answer that cannot be read.
-        seed: of the judges' random numbers.
+        turns: largest number of replies by the counsellor in a session.
+        rubric: `builtin:en` or the folder of a rubric. Judges answer its safety questions.
+        transcripts: file or folder of finished conversations to judge instead of new sessions; None: hold new sessions.
+        flow: a rubric of questions about whole sessions in VERA-MH's format, or a checkout of VERA-MH; None: no such rubric.
+        retries: number of times that a model is asked again after an unreadable answer.
+        seed: seed of the judges' random numbers.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas", "client")
@@ -101,15 +101,17 @@ class SessionEvaluation(SteppedEvaluation):
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         from psychocounsel.evaluation.session.session_inputs import check_inputs
 
-        refuse_data_keys(config, "evaluation=session talks with simulated clients")
+        refuse_data_keys(config, "evaluation=session uses simulated clients")
         if len(config.replies.length_limits) != 1:
-            raise UserError("replies.length_limits: evaluation=session takes one limit, as [150], or [null] for none")
+            raise UserError(
+                "replies.length_limits: evaluation=session takes one limit, such as [150], or [null] for no limit"
+            )
         check_judges(config)
         check_inputs(config)
         super().prepare(config, run_dir)
 
     def unused(self, config: Any = None) -> dict[str, str]:
-        """`turns` where sessions are finished ones."""
+        """Return `turns` if finished conversations are judged."""
         return {} if self.transcripts is None else {"turns": "evaluation.transcripts names finished conversations"}
 
     def unused_sections(self, config: DictConfig) -> dict[str, str]:
@@ -128,17 +130,17 @@ class SessionEvaluation(SteppedEvaluation):
 
         config, lines = context.config, list[str]()
         if "conversations" in due and self.transcripts is not None:
-            conversations_step.run(context)  # nobody is asked, and the draft has the table then
+            conversations_step.run(context)  # asks no model, and writes the table to the draft
             due = due - {"conversations"}
         if "conversations" in due:
             lines = conversations_step.estimate(context).lines("replies in sessions, at most")
         if "answers" in due and "conversations" in due:
-            lines.append("answers: a call for each of these replies and judge, and for each of the seeded replies")
+            lines.append("answers: one call per judge for each of these replies and each seeded reply")
         elif "answers" in due:
             lines += session_answers_step.to_ask(context)
         prompt = flow_answers_step.flow_prompt(config) if "flows" in due else None
         if prompt is not None and "conversations" in due:
-            lines.append(f"flows: at most {len(prompt.flow.questions)} calls for each of these sessions and judge")
+            lines.append(f"flows: at most {len(prompt.flow.questions)} calls per judge for each of these sessions")
         elif prompt is not None:
             lines += flow_answers_step.estimate(context).lines("flows, at most")
         return lines

@@ -1,4 +1,4 @@
-"""One scale of strength for more than two settings (Bradley and Terry 1952), from the scores of their comparisons."""
+"""Bradley-Terry model (Bradley and Terry 1952): one strength for each of several settings, from their pairwise scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ _MIDDLE = 1000
 
 @dataclass(frozen=True)
 class Strength:
-    """`log_odds`: of the setting against the mean of all, which is 0; `elo`: the same at 400 points for 10 to 1, mean 1000."""
+    """Strength of one setting.
+
+    Attributes:
+        log_odds: log-odds relative to the mean of all settings, which is 0.
+        elo: the same on the Elo scale: mean 1000, and 400 points are odds of 10 to 1.
+    """
 
     log_odds: Measure
     elo: Measure
@@ -30,10 +35,10 @@ class Ranking:
     """The strengths of settings.
 
     Attributes:
-        strengths: by number of the setting, strongest first; empty where settings are not comparable.
-        groups: sets of settings linked by comparisons; more than one leaves their order open.
-        bounded: whether the verdicts alone limit the strengths. If not, some settings never lost (or never won) a point
-            against the others: their order is as shown, but their distance is set by the ridge.
+        strengths: strength by number of the setting, strongest first; empty if `groups` has more than one group.
+        groups: groups of settings that are linked by comparisons. Settings of different groups cannot be compared.
+        bounded: True if the verdicts alone determine the strengths. If False, some settings never lost (or never won) a
+            point against the others: their order is valid, but the ridge determines their distance.
     """
 
     strengths: dict[int, Strength]
@@ -42,11 +47,11 @@ class Ranking:
 
 
 def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ranking:
-    """Strengths t with logit P(i beats j) = t_i - t_j, with intervals over prompts.
+    """Return strengths t with logit P(i beats j) = t_i - t_j, and their intervals by bootstrap over prompts.
 
-    A tie is half a win for both. Each prompt weighs 1 in each pair of settings. The fit is a logistic regression with
-    `weighted_logistic.RIDGE`. Without a ridge the estimate is finite only if every setting can be reached from every other by
-    a chain of points won (Ford 1957): `bounded` says whether this holds.
+    A tie is half a win for both settings. Each prompt has weight 1 in each pair of settings. The fit is a logistic regression
+    with the ridge `weighted_logistic.RIDGE`. Without a ridge, the estimate is finite only if a chain of points won leads from
+    every setting to every other one (Ford 1957); `bounded` is True if this holds.
     """
     judged = verdicts.judged()
     settings, numbers = np.unique(np.concatenate([judged.a, judged.b]), return_inverse=True)
@@ -82,7 +87,7 @@ def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ran
 def _linked(
     count: int, upper: tuple[np.ndarray, ...], points: np.ndarray, games: np.ndarray
 ) -> tuple[list[list[int]], bool]:
-    """Groups linked by any comparison, and whether all settings are linked both ways by points won."""
+    """Return the groups that comparisons link, and True if points won link all settings in both directions."""
     won = np.zeros((count, count))
     won[upper] = points > 1e-9
     won.T[upper] = games - points > 1e-9

@@ -1,4 +1,4 @@
-"""Do two judges, or a judge and experts, say the same of the same pairs?"""
+"""Agreement of two judges, or of a judge and experts, on the same pairs of replies."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ LABELS = (-1, 0, 1)
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of two raters about the rows that both labelled.
+    """Agreement of two raters on the rows that both labelled.
 
     Attributes:
-        rows, prompts: numbers of such rows, and of their prompts.
-        raw: share of equal labels.
-        kappa: Cohen's (1960): agreement beyond chance, with chance from both raters' own shares of labels.
-        ac1: Gwet's (2008): the same with a chance that stays small where one label prevails, in which case kappa falls.
+        rows, prompts: number of these rows, and number of their prompts.
+        raw: share of rows with equal labels.
+        kappa: Cohen's kappa (1960): agreement beyond chance; chance agreement is computed from each rater's label shares.
+        ac1: Gwet's AC1 (2008): agreement beyond chance. If one label dominates, kappa is low even with high raw agreement;
+            AC1 is not.
     """
 
     rows: int
@@ -35,9 +36,15 @@ class Agreement:
 def agreement(
     first: np.ndarray, second: np.ndarray, prompts: np.ndarray, samples: int = 1000, seed: int = 0
 ) -> Agreement:
-    """Agreement of two arrays of labels -1, 0, 1 or NaN (float[n]), with intervals over `prompts` (int[n]).
+    """Return the agreement of two arrays of labels, with intervals by bootstrap over prompts.
 
-    Rows that either left unlabelled are left out. kappa is NaN where both raters gave one label alone.
+    Rows without a label from either rater are skipped. kappa is NaN if both raters gave every row the same one label.
+
+    Args:
+        first, second: labels -1, 0, 1 or NaN, float[n].
+        prompts: number of each row's prompt, int[n].
+        samples: number of resamples.
+        seed: seed of the resampling.
 
     Raises:
         ValueError: if a label is another number.
@@ -45,7 +52,7 @@ def agreement(
     both = ~np.isnan(first) & ~np.isnan(second)
     first, second, prompts = first[both], second[both], prompts[both]
     if not (np.isin(first, LABELS) & np.isin(second, LABELS)).all():
-        raise ValueError("labels are -1, 0, 1 or NaN")
+        raise ValueError("labels must be -1, 0, 1 or NaN")
     names, rows = np.unique(prompts, return_inverse=True)
     cells = rows * 9 + ((first + 1) * 3 + second + 1).astype(int)
     counts = np.bincount(cells, minlength=9 * len(names)).reshape(-1, 9)
@@ -58,7 +65,7 @@ def agreement(
 
 
 def _figures(counts: np.ndarray) -> np.ndarray:
-    """Raw agreement, kappa and AC1, float64[s, 3], of the counts of label pairs, int[s, 9]."""
+    """Return raw agreement, kappa and AC1, float64[s, 3], from the counts of label pairs, int[s, 9]."""
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = (counts / counts.sum(1, keepdims=True)).reshape(-1, 3, 3)
     raw = shares.trace(axis1=1, axis2=2)
@@ -68,12 +75,15 @@ def _figures(counts: np.ndarray) -> np.ndarray:
 
 
 def labels(verdicts: Verdicts) -> np.ndarray:
-    """The label of each row, float64[n]: 1 where a's score is above one half, -1 where it is below, 0 at it; NaN unjudged."""
+    """Return the label of each row, float64[n]: 1, 0 or -1 for a score of a above, at or below 1/2; NaN if unjudged."""
     return np.sign(verdicts.scores() - 0.5)
 
 
 def judges_agreement(verdicts: Verdicts, judge: int, other: int, samples: int = 1000, seed: int = 0) -> Agreement:
-    """Agreement of two judges about the pairs of replies that both judged; a, b, seeds and sample name a pair."""
+    """Return the agreement of two judges on the pairs of replies that both judged.
+
+    A pair is identified by its prompt, sample, settings a and b, and both seeds.
+    """
     keys = np.stack([getattr(verdicts, name) for name in ("prompt", "sample", "a", "b", "seed_a", "seed_b")], axis=1)
     _, pair = np.unique(keys, axis=0, return_inverse=True)
     found = labels(verdicts)

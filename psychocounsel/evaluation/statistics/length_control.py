@@ -1,4 +1,4 @@
-"""Win rates at equal length of the replies, by regression as in AlpacaEval 2, and at equal ending and formatting."""
+"""Length-controlled win rates by regression, as in AlpacaEval 2; optionally controlled for ending and formatting, too."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from psychocounsel.evaluation.statistics.win_rates import row_weights
 
 @dataclass(frozen=True)
 class Controlled:
-    """Win rate of a against b if their replies were alike in what is controlled.
+    """Win rate of a against b, as if their replies had equal length (and equal ending and formatting, if controlled).
 
     Attributes:
-        win_rate: the fitted chance that a is preferred where all differences are 0.
-        effects: log-odds that a difference of 1 adds. Of `length`, 1 is the largest difference there is: tanh saturates.
+        win_rate: the fitted probability that a is preferred if all differences are 0.
+        effects: log-odds that a difference of 1 adds. For `length`, 1 is the maximum because tanh saturates.
         length_unit: SD of the differences in length, in the unit of the lengths.
     """
 
@@ -32,19 +32,25 @@ class Controlled:
 def length_controlled(
     verdicts: Verdicts, ending: bool = False, formatting: bool = False, samples: int = 1000, seed: int = 0
 ) -> Controlled:
-    """The length-controlled win rate of a against b; `verdicts` are of one pair of settings.
+    """Return the length-controlled win rate of a against b (Dubois et al. 2024, arXiv 2404.04475).
 
-    Dubois et al. 2024 (arXiv 2404.04475), without the term of the instruction's difficulty, which needs the verdicts
-    of many models: logit P(a is preferred) = model + length * tanh((length_a - length_b) / SD). Scores of both orders are
-    soft labels, and every prompt weighs 1. `ending` and `formatting` add the differences of "ends with a question" and of
-    "has lists, headings or bold type" (each -1, 0 or 1). The ridge is `weighted_logistic.RIDGE` on every term; the SD is
-    that of all rows in every resample of prompts. If one side won every row, length explains nothing: the figure is the plain
-    win rate with its exact interval, and effects are NaN.
+    The model is logit P(a is preferred) = model + length * tanh((length_a - length_b) / SD). The paper's term for the
+    difficulty of an instruction is omitted because it needs the verdicts of many models. The score of both orders is a soft
+    label, and every prompt has weight 1. Every term has the ridge `weighted_logistic.RIDGE`. The intervals are a bootstrap
+    over prompts; every resample uses the SD of all rows. If one side won every row, length explains nothing: the result is
+    then the plain win rate with its exact interval, and the effects are NaN.
+
+    Args:
+        verdicts: verdicts about one pair of settings.
+        ending: also control the difference in "ends with a question" (-1, 0 or 1).
+        formatting: also control the difference in "has lists, headings or bold type" (-1, 0 or 1).
+        samples: number of resamples.
+        seed: seed of the resampling.
     """
     judged = verdicts.judged()
     names = ["model", "length", *(["ending"] if ending else []), *(["formatting"] if formatting else [])]
     scores, weights = judged.scores(), row_weights(judged.prompt)
-    if set(scores) <= {0.0} or set(scores) <= {1.0}:  # nothing judged, or one side won everything
+    if set(scores) <= {0.0} or set(scores) <= {1.0}:  # nothing is judged, or one side won every row
         value = float(scores[0]) if len(scores) else math.nan
         raw = Measure(value, *mean_interval(prompt_means(judged).means, samples, seed))
         return Controlled(raw, dict.fromkeys(names[1:], Measure(math.nan, math.nan, math.nan)), math.nan)

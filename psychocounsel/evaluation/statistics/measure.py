@@ -1,4 +1,4 @@
-"""A figure with its interval, resamples of prompts, and figures as JSON takes them."""
+"""`Measure`, a figure with its interval; resamples of prompts; and figures in a form that is valid JSON."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.95
-_AT_A_TIME = 100  # resamples: 100 x 10,000 prompts are 8 MB
+_AT_A_TIME = 100  # resamples; with 10,000 prompts they take 8 MB
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """A figure with its 95 % interval; NaN where the verdicts do not determine it."""
+    """A figure and its 95 % interval; NaN if the verdicts do not determine them."""
 
     value: float
     low: float
@@ -23,14 +23,14 @@ class Measure:
 
 
 def draws(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each of `prompts` prompts is drawn in each resample: int[at most 100, prompts] a time."""
+    """Yield bootstrap resamples in blocks, int[at most 100, prompts]: the number of times that each prompt is drawn."""
     rng = np.random.default_rng(seed)
     for start in range(0, samples if prompts else 0, _AT_A_TIME):
         yield rng.multinomial(prompts, np.full(prompts, 1 / prompts), min(_AT_A_TIME, samples - start))
 
 
 def measure(value: float, resampled: np.ndarray) -> Measure:
-    """The percentile interval (Efron and Tibshirani 1993, ch. 13) of the resampled values that are numbers."""
+    """Return `value` with the percentile interval (Efron and Tibshirani 1993, ch. 13) of its finite resampled values."""
     known = resampled[np.isfinite(resampled)]
     if math.isnan(value) or not len(known):
         return Measure(float(value), math.nan, math.nan)
@@ -39,7 +39,7 @@ def measure(value: float, resampled: np.ndarray) -> Measure:
 
 
 def plain(figures: Any) -> Any:
-    """Dataclasses as dictionaries and NaN as None, so that the figures are valid JSON."""
+    """Return figures as valid JSON: dataclasses become dictionaries; NaN and infinity become None."""
     if dataclasses.is_dataclass(figures) and not isinstance(figures, type):
         return {field.name: plain(getattr(figures, field.name)) for field in dataclasses.fields(figures)}
     if isinstance(figures, dict):

@@ -1,4 +1,4 @@
-"""Verdicts about pairs of replies, each asked for in both orders, and the score that the two orders make together."""
+"""Verdicts about pairs of replies, each judged in both orders, and the score of both orders together."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from psychocounsel.metrics.stats import mean_intervals
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What judges said of n pairs of replies; all arrays have the shape [n].
+    """Verdicts of judges about n pairs of replies; all arrays have the shape [n].
 
     Attributes:
-        prompt, sample: numbers of the client's speech and of the reply to it.
+        prompt: number of the client's speech.
+        sample: number of the sample: each setting may reply several times to one speech.
         a, b: numbers of the two settings that replied.
-        seed_a, seed_b: the seed each setting was trained with.
+        seed_a, seed_b: the training seed of each setting.
         judge: number of the judge.
-        forward, backward: the verdict with a's reply shown first, and shown second: 1 a is better, 0 tie, -1 b is better;
-            NaN where there is none. A judge that does not see the order gives the same in both.
+        forward, backward: the verdicts with a's reply shown first, and shown second: 1 a is better, 0 tie, -1 b is better,
+            NaN no verdict. For a judge that does not see the order, both are equal.
         length_a, length_b: lengths of the replies, in one unit.
-        crisis: the client's speech shows a risk.
-        question_a, question_b: the reply ends with a question.
-        formatted_a, formatted_b: the reply has lists, headings or bold type.
+        crisis: True if the client's speech shows a risk.
+        question_a, question_b: True if the reply ends with a question.
+        formatted_a, formatted_b: True if the reply has lists, headings or bold type.
     """
 
     prompt: np.ndarray
@@ -46,27 +47,27 @@ class Verdicts:
     def __post_init__(self) -> None:
         shapes = {field.name: np.shape(getattr(self, field.name)) for field in fields(self)}
         if len(set(shapes.values())) > 1:
-            raise ValueError(f"verdicts need arrays of one length: {shapes}")
+            raise ValueError(f"the arrays of verdicts must have one length: {shapes}")
         for name in ("forward", "backward"):
             known = getattr(self, name)[~np.isnan(getattr(self, name))]
             if not np.isin(known, (-1, 0, 1)).all():
-                raise ValueError(f"{name}: verdicts are -1, 0, 1 or NaN")
+                raise ValueError(f"{name}: verdicts must be -1, 0, 1 or NaN")
         if (self.a == self.b).any():
             raise ValueError("a setting was compared with itself")
 
     def where(self, rows: np.ndarray) -> Verdicts:
-        """The rows of a mask (bool[n]) or of row numbers."""
+        """Return the rows that a mask (bool[n]) or an array of row numbers selects."""
         return Verdicts(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def turned(self) -> Verdicts:
-        """The same verdicts with a and b exchanged."""
+        """Return the same verdicts with a and b exchanged."""
         sides = ("", "seed_", "length_", "question_", "formatted_")
         swapped = {f"{side}a": getattr(self, f"{side}b") for side in sides}
         swapped |= {f"{side}b": getattr(self, f"{side}a") for side in sides}
         return replace(self, **swapped, forward=-self.backward, backward=-self.forward)
 
     def between(self, first: int, second: int) -> Verdicts:
-        """The verdicts about settings `first` and `second`, with `first` as a in every row."""
+        """Return the verdicts about settings `first` and `second`, with `first` as a in every row."""
         ahead = self.where((self.a == first) & (self.b == second))
         behind = self.where((self.a == second) & (self.b == first)).turned()
         return Verdicts(
@@ -77,29 +78,33 @@ class Verdicts:
         )
 
     def judged(self) -> Verdicts:
-        """The rows with a verdict in both orders. One order alone would count the judge's love of a place as a verdict."""
+        """Return the rows with a verdict in both orders, because one order alone would count position bias as a verdict."""
         return self.where(~np.isnan(self.forward) & ~np.isnan(self.backward))
 
     def scores(self) -> np.ndarray:
-        """a's score in each row, 0 to 1: the mean of the two orders, where a win is 1, a tie 1/2 and a loss 0.
+        """Return a's score in each row [0 to 1]: the mean over both orders, with 1 for a win, 1/2 for a tie, 0 for a loss.
 
-        Consistent verdicts keep their score, contradicting ones are a tie (Zheng et al. 2023, arXiv 2306.05685), and a win
-        in one order with a tie in the other is 3/4 (the mean of both orders: Wang et al. 2023, arXiv 2305.17926). NaN where
-        an order is missing.
+        Contradicting verdicts are therefore a tie (Zheng et al. 2023, arXiv 2306.05685), and a win in one order with a tie
+        in the other is 3/4 (mean of both orders: Wang et al. 2023, arXiv 2305.17926). NaN if an order is missing.
         """
         return 0.5 + (self.forward + self.backward) / 4
 
 
 @dataclass(frozen=True)
 class PromptMeans:
-    """`prompts`: int[m], in rising order; `means`: float64[m], a's mean score over the rows of each prompt."""
+    """Mean score of a on each prompt.
+
+    Attributes:
+        prompts: numbers of the prompts, int[m], in rising order.
+        means: a's mean score over the rows of each prompt, float64[m].
+    """
 
     prompts: np.ndarray
     means: np.ndarray
 
 
 def prompt_means(verdicts: Verdicts) -> PromptMeans:
-    """a's mean score for each prompt with a complete verdict: samples, seeds and judges of a prompt count as one."""
+    """Return a's mean score on each prompt that has verdicts in both orders, over its samples, seeds and judges."""
     judged = verdicts.judged()
     prompts, rows = np.unique(judged.prompt, return_inverse=True)
     return PromptMeans(
@@ -108,6 +113,9 @@ def prompt_means(verdicts: Verdicts) -> PromptMeans:
 
 
 def mean_interval(values: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
-    """The bootstrap interval of the mean of shares, float64[prompts]; exact where all are 0 or all are 1."""
+    """Return the bootstrap interval of the mean of shares, float64[prompts].
+
+    If all shares are 0 or all are 1, the interval is the exact binomial one.
+    """
     low, high = mean_intervals(values[:, None], np.arange(len(values)), samples, seed=seed, shares=True)[0]
     return float(low), float(high)

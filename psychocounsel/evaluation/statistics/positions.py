@@ -1,4 +1,4 @@
-"""Position bias of judges: what they say of the same two replies in both orders."""
+"""Position bias of judges, measured by their verdicts on the same two replies in both orders."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from psychocounsel.metrics.stats import mean_intervals
 
 @dataclass(frozen=True)
 class PositionBias:
-    """How much the order of two replies changes a judge's verdicts.
+    """Influence of the order of two replies on a judge's verdicts.
 
     Attributes:
-        rows: pairs of replies judged in both orders.
-        inconsistent: share of rows whose two verdicts contradict: one reply is better in one order, the other in the other.
-        half_consistent: share of rows with a tie in one order alone.
-        first_place: share of calls that prefer the reply shown first, ties half; 0.5 without bias.
-        shift: log-odds that being shown first adds to a reply; 0 without bias.
-        error: chance that a call names the worse reply, of errors that change from call to call; repeated ones are not seen.
+        rows: number of pairs of replies judged in both orders.
+        inconsistent: share of rows with contradicting verdicts: each order prefers another reply.
+        half_consistent: share of rows with a tie in only one of the orders.
+        first_place: share of calls that prefer the reply shown first, a tie counting half; 0.5 without bias.
+        shift: log-odds that a reply gains by being shown first; 0 without bias.
+        error: probability that a call names the worse reply by a random error. Errors that the judge repeats in both
+            orders cannot be detected.
     """
 
     rows: int
@@ -33,15 +34,17 @@ class PositionBias:
 
 
 def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PositionBias:
-    """Position bias with intervals over prompts; every row of `verdicts` weighs the same.
+    """Return the position bias with intervals by bootstrap over prompts; every row of `verdicts` has the same weight.
 
-    `shift`: if logit P(a is preferred) is t + s with a first and t - s with a second, the rows that prefer the first place
-    twice outnumber those that prefer the second twice by exp(2 s), whatever t is. So s = log(first / second) / 2, the
-    conditional estimate of a Rasch model (Cox 1958); 1/2 is added to both counts (Haldane 1956).
+    `shift`: let logit P(a is preferred) be t + s if a is shown first and t - s if it is shown second. Some rows prefer the
+    first place in both orders, others the second place in both. The ratio of their numbers is exp(2 s) for any t, so
+    s = log(first / second) / 2. This is the conditional estimate of a Rasch model (Cox 1958); 1/2 is added to both counts
+    (Haldane 1956).
 
-    `error`: with h and l the chances that the reply shown first is preferred if it is the better and if it is the worse one,
-    h l and (1 - h)(1 - l) are the shares of rows that prefer the first, or the second place twice, among rows without a tie.
-    These give h and l, and the error is ((1 - h) + l) / 2. It takes calls as independent and all pairs as equally hard.
+    `error`: let h be the probability that a better reply is preferred when shown first, and l that of a worse reply. Among
+    rows without a tie, h l is the share that prefers the first place twice, and (1 - h)(1 - l) the share that prefers the
+    second place twice. Both shares determine h and l, and the error is ((1 - h) + l) / 2. The estimate assumes that calls
+    are independent and that all pairs are equally hard.
     """
     judged = verdicts.judged()
     forward, backward = judged.forward, judged.backward
@@ -66,7 +69,7 @@ def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pos
 
 
 def _figures(sums: np.ndarray) -> np.ndarray:
-    """The five figures, float64[s, 5], of sums over rows, float64[s, 7]."""
+    """Return the five figures, float64[s, 5], from sums over rows, float64[s, 7]."""
     rows, inconsistent, half, first_place, first, second, decided = sums.T
     with np.errstate(invalid="ignore", divide="ignore"):
         shift = np.where(decided > 0, np.log((first + 0.5) / (second + 0.5)) / 2, np.nan)
@@ -76,6 +79,6 @@ def _figures(sums: np.ndarray) -> np.ndarray:
 
 
 def bias_by_judge(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> dict[int, PositionBias]:
-    """Position bias of each judge, by its number."""
+    """Return the position bias of each judge, by the judge's number."""
     judges = np.unique(verdicts.judge)
     return {int(judge): position_bias(verdicts.where(verdicts.judge == judge), samples, seed) for judge in judges}

@@ -1,4 +1,4 @@
-"""Is a win rate other than one half? A sign-flip test on prompts, adjusted for the number of comparisons in a table."""
+"""Sign-flip test of a win rate against 1/2, over prompts, adjusted for the number of comparisons in a table."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_EXACT = 14  # prompts that are no ties: 2^14 = 16,384 patterns of signs
+_EXACT = 14  # prompts that are not ties; 2^14 = 16,384 patterns of signs
 _FLIPS = 10_000
 
 
 @dataclass(frozen=True)
 class Tested:
-    """`raw`: two-sided p-value of one comparison; `adjusted`: after Holm (1979) over the table it stands in."""
+    """Two-sided p-values of one comparison: `raw`, and `adjusted` by Holm's method (1979) for all of its table."""
 
     raw: float
     adjusted: float
 
 
 def sign_flip(means: np.ndarray, seed: int = 0) -> float:
-    """Two-sided p-value of "a and b are equally good" from a's mean scores of prompts, float64[m], each 0 to 1.
+    """Return the two-sided p-value of "a and b are equally good", from a's mean score on each prompt, float64[m], 0 to 1.
 
-    If the two are equally good, score - 1/2 of a prompt might as well have the other sign. The test compares the sum of the
-    deviations with the sums under flipped signs (Fisher's randomisation test): all patterns of signs where at most 14
-    prompts deviate, else 10,000 random ones, with (1 + larger) / (1 + 10,000) as the value (Phipson and Smyth 2010).
-    NaN without a prompt.
+    If a and b are equally good, the deviation of a prompt, score - 1/2, has either sign with the same probability. The test
+    compares the sum of the deviations with sums under flipped signs (Fisher's randomisation test). With at most 14 deviating
+    prompts, all patterns of signs are used. Otherwise 10,000 random patterns are used, and the p-value is
+    (1 + larger) / (1 + 10,000) (Phipson and Smyth 2010). NaN without prompts.
     """
     if not len(means):
         return math.nan
     apart = means[means != 0.5] - 0.5
-    found = abs(apart.sum()) * (1 - 1e-9)  # equal sums may differ in their last digit
+    found = abs(apart.sum()) * (1 - 1e-9)  # equal sums may differ by rounding
     if len(apart) <= _EXACT:
         signs = (np.arange(2 ** len(apart))[:, None] >> np.arange(len(apart))) % 2 * 2 - 1
         return float(np.mean(np.abs(signs @ apart) >= found))
@@ -43,7 +43,7 @@ def sign_flip(means: np.ndarray, seed: int = 0) -> float:
 
 
 def holm(values: np.ndarray) -> np.ndarray:
-    """p-values adjusted by Holm's step-down method (1979), float64[k]; NaN stay NaN and do not count as comparisons."""
+    """Return p-values adjusted by Holm's step-down method (1979), float64[k]; NaN stays NaN and is not counted."""
     adjusted = np.full(len(values), np.nan)
     order = np.argsort(values)[: int(np.sum(~np.isnan(values)))]
     factors = len(order) - np.arange(len(order))
@@ -52,7 +52,7 @@ def holm(values: np.ndarray) -> np.ndarray:
 
 
 def adjusted_tests(comparisons: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Tested]:
-    """Both p-values of every comparison of a table; `comparisons` holds the mean scores of prompts of each."""
+    """Return both p-values of every comparison of a table; `comparisons` holds the mean scores of prompts by name."""
     raw = np.array([sign_flip(means, seed) for means in comparisons.values()])
     pairs = zip(comparisons, raw, holm(raw), strict=True)
     return {name: Tested(float(value), float(adjusted)) for name, value, adjusted in pairs}

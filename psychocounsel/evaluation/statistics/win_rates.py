@@ -1,4 +1,4 @@
-"""Win rates: of one setting against another, over training seeds, and by slices of the prompts."""
+"""Win rates of one setting against another: overall, over training seeds, and on slices of the prompts."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from psychocounsel.evaluation.statistics.measure import Measure, draws, measure
 from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, mean_interval, prompt_means
 
-SMALL = 30  # prompts: below this, intervals of a bootstrap are too narrow to trust
-# The five scores that two orders can make together (paired_verdicts.Verdicts.scores).
+SMALL = 30  # prompts; with fewer, bootstrap intervals are too narrow
+# The five possible scores of two orders together (paired_verdicts.Verdicts.scores).
 _SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
 
 
 @dataclass(frozen=True)
 class PairFigures:
-    """How `a` fared against `b`.
+    """Result of setting `a` against setting `b`.
 
     Attributes:
-        win_rate: mean over prompts of a's mean score, ties half.
-        shares: shares of the judged rows, each prompt counted once: won, partly_won, tied, partly_lost, lost.
-        prompts, rows: numbers of what was judged.
-        unjudged: rows in which an order is missing; they count for nothing.
-        small: fewer than 30 prompts.
+        win_rate: mean over prompts of a's mean score, a tie counting half.
+        shares: shares of the rows that a won, partly_won, tied, partly_lost and lost; every prompt has weight 1.
+        prompts, rows: number of judged prompts and rows.
+        unjudged: number of rows without a verdict in one of the orders; no figure uses them.
+        small: True if there are fewer than 30 prompts.
     """
 
     win_rate: Measure
@@ -37,7 +37,10 @@ class PairFigures:
 
 
 def pair_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PairFigures:
-    """The win rate of a against b with its interval over prompts; `verdicts` are of one pair of settings (`between`)."""
+    """Return the win rate of a against b with its bootstrap interval over prompts.
+
+    `verdicts` are about one pair of settings (`Verdicts.between`).
+    """
     judged = verdicts.judged()
     means = prompt_means(judged).means
     value = float(means.mean()) if len(means) else math.nan
@@ -57,13 +60,13 @@ def pair_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pair
 
 
 def row_weights(prompts: np.ndarray) -> np.ndarray:
-    """float64[n]: one over the number of rows of a row's prompt, so that every prompt weighs 1."""
+    """Return row weights, float64[n], so that every prompt has weight 1: one over the number of its rows."""
     _, rows, counts = np.unique(prompts, return_inverse=True, return_counts=True)
     return 1 / counts[rows]
 
 
 def slices(verdicts: Verdicts, labels: Mapping[int, str], samples: int = 1000, seed: int = 0) -> dict[str, PairFigures]:
-    """The figures of each slice; `labels` names the slice of a prompt (its topic, risk, ...), and others are left out."""
+    """Return the figures of each slice; `labels` maps prompts to slices (a topic, a risk, ...); others are skipped."""
     named = np.array([labels.get(int(prompt), "") for prompt in verdicts.prompt], dtype=object)
     names = sorted({*named} - {""})
     return {name: pair_figures(verdicts.where(named == name), samples, seed) for name in names}
@@ -74,10 +77,10 @@ class SeedFigures:
     """Win rates over training seeds.
 
     Attributes:
-        mean, sd: of the win rates of a's seeds; `sd` is the sample's (n - 1), NaN of one seed.
-        n, opponent_n: numbers of seeds of a and of b.
-        interval: over seeds and prompts; of one seed on both sides over prompts alone.
-        over_seeds: whether `interval` holds the spread over seeds.
+        mean, sd: mean and sample SD (n - 1) of the win rates of a's seeds; `sd` is NaN for one seed.
+        n, opponent_n: number of seeds of a and of b.
+        interval: bootstrap interval over seeds and prompts; over prompts only, if both sides have one seed.
+        over_seeds: True if `interval` includes the variation between seeds.
         by_seed: win rate of each of a's seeds against all seeds of b.
     """
 
@@ -91,9 +94,9 @@ class SeedFigures:
 
 
 def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> SeedFigures:
-    """Mean, SD and interval over training seeds; `verdicts` are of one pair of settings.
+    """Return mean, SD and interval over training seeds; `verdicts` are about one pair of settings.
 
-    The interval draws seeds of a, seeds of b and prompts, each with replacement and independently, because all seeds reply to
+    The bootstrap draws seeds of a, seeds of b and prompts independently and with replacement, because all seeds reply to
     the same prompts (pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386).
     """
     judged = verdicts.judged()
@@ -113,8 +116,8 @@ def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Seed
 
 
 def _two_levels(judged: Verdicts, samples: int, seed: int) -> np.ndarray:
-    """Mean win rates over a's seeds, float64[samples], of resampled seeds and prompts."""
-    # Seeds that meet one by one are drawn together: apart, most draws would hold seeds that never met.
+    """Return the mean win rates over a's seeds in resamples of seeds and prompts, float64[samples]."""
+    # If equal seeds were paired, they are drawn together; otherwise most draws would combine seeds that never met.
     opponents = np.zeros_like(judged.seed_b) if (judged.seed_a == judged.seed_b).all() else judged.seed_b
     numbers = [np.unique(each, return_inverse=True)[1] for each in (judged.prompt, judged.seed_a, opponents)]
     prompts, mine, theirs = (int(each.max()) + 1 for each in numbers)

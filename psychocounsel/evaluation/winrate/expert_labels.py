@@ -1,4 +1,4 @@
-"""What experts said of pairs of replies that judges compared, too: a file of `evaluation.experts`."""
+"""Experts' labels of pairs of replies (the files of `evaluation.experts`), and their agreement with the judges."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PairKey = tuple[str, str, str]  # ids of the speech and of the two replies
 
 
 def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
-    """By the expert's name, what they said of pairs of replies: 1 where the first reply of the key is better, -1, or 0.
+    """Return the labels of pairs by expert: 1 if the first reply of the key is better, -1 if the second is, 0 for a tie.
 
-    The files have the columns prompt, reply_a, reply_b, better (`a`, `b` or `tie`) and, where there are several, expert.
+    The files have the columns prompt, reply_a, reply_b, better (`a`, `b` or `tie`) and, with several experts, expert.
 
     Raises:
-        UserError: naming file and row, for a column that is missing or another word.
+        UserError: if a column is missing or a value is wrong. The message names file and row.
     """
     found: dict[str, dict[PairKey, float]] = {}
     for file in files:
@@ -40,7 +40,7 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
                 raise row
             if lacking := [name for name in _COLUMNS if not row.get(name)]:
                 raise UserError(
-                    f"evaluation.experts: {where}: lacks {lacking[0]}; the columns are {', '.join(_COLUMNS)}"
+                    f"evaluation.experts: {where}: {lacking[0]} is missing; the columns are {', '.join(_COLUMNS)}"
                 )
             if not all(isinstance(row[name], str) for name in _COLUMNS[1:]):
                 raise UserError(f"evaluation.experts: {where}: {', '.join(_COLUMNS[1:])} must be texts")
@@ -55,17 +55,17 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
 
 
 def reply_id(text: str) -> str:
-    """The id of a reply in the tables."""
+    """Return the id of a reply in the tables."""
     return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class BesideWinRate:
-    """How far the judges of a win rate agree with experts on its pairs, all experts taken together.
+    """Agreement between the judges of a win rate and the experts on its pairs, over all experts.
 
     Attributes:
-        together: of all judges; None where no expert compared one of the pairs.
-        by_judge: of each judge that judged a pair that an expert compared.
+        together: agreement of all judges together; None if no expert compared any of the pairs.
+        by_judge: agreement by judge; judges that share no pair with an expert are missing.
     """
 
     together: Agreement | None
@@ -75,7 +75,7 @@ class BesideWinRate:
 def beside_win_rate(
     variant: Variant, verdicts: Verdicts, opponent: int, experts: dict[str, dict[PairKey, float]], options: Any
 ) -> BesideWinRate:
-    """The agreement with experts on the pairs of the evaluated setting (number 0) and `opponent`."""
+    """Return the agreement with experts on the pairs of the setting under evaluation (number 0) and `opponent`."""
     said, against = labels(verdicts), verdicts.b == opponent
 
     def pooled(rows: np.ndarray) -> Agreement:
@@ -97,7 +97,7 @@ def beside_win_rate(
 def agreement_with_experts(
     variant: Variant, verdicts: Verdicts, experts: dict[str, dict[PairKey, float]], options: Any
 ) -> Iterator[dict[str, Any]]:
-    """The agreement of each judge with each expert on the pairs that both compared."""
+    """Yield the agreement of each judge with each expert on the pairs that both compared."""
     said = labels(verdicts)
     for name, known in experts.items():
         theirs = np.array([known.get(key, np.nan) for key in variant.pairs], np.float64)

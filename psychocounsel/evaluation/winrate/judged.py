@@ -1,4 +1,4 @@
-"""How far judges gave verdicts, and warnings of verdicts that say less than they seem."""
+"""Counts of the judges' verdicts, and warnings about unreliable verdicts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import rows_of
 
-_BIAS = 0.2  # share of contradicting verdicts from which on a judge is warned of
+_BIAS = 0.2  # a judge gets a warning if a larger share of its verdicts contradict each other
 
 
 def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]:
-    """By judge: `verdicts`, the calls by outcome, and `answered_by`, the answers by the model that the server named."""
+    """Return `verdicts`, the number of calls by judge and outcome, and `answered_by`, by judge and model name of the server."""
     outcomes: dict[str, Counter[str]] = {}
     models: dict[str, Counter[str]] = {}
     for row in rows_of(files.verdicts, ["judge", "outcome", "model"]):
@@ -27,12 +27,12 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
 
 
 def winrate_warnings(figures: dict[str, Any]) -> Iterator[str]:
-    """Lines for judges that follow the order of the replies, and for servers that changed their model."""
+    """Yield warnings about judges with a strong position bias, and about servers that changed their model."""
     for name, models in figures["answered_by"].items():
         if len(models) > 1:
             yield (
-                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); verdicts of all "
-                "but the most frequent one are not scored"
+                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
+                "of the most frequent model are scored"
             )
     for variant in figures["variants"]:
         limit = variant["length_limit"]
@@ -40,4 +40,4 @@ def winrate_warnings(figures: dict[str, Any]) -> Iterator[str]:
         for name, bias in variant["judges"].items():
             share = bias["inconsistent"]["value"]
             if share is not None and share > _BIAS:
-                yield f"warning: judge {name} follows the order of the replies more than a judge should{where}"
+                yield f"warning: judge {name} has a strong position bias: the order of the replies changes its verdicts{where}"

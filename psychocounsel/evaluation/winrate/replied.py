@@ -1,4 +1,7 @@
-"""How far contestants replied: who is silent on hard speeches would otherwise be compared on the easy ones alone."""
+"""Counts of the contestants' replies.
+
+A contestant that gives no reply to hard speeches is only compared on easy ones; the counts make this visible.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ _READ = ("speech", "setting", "length_limit", "text", "outcome")
 
 
 def replies_of_contestants(files: EvaluationDir, include_near: bool) -> dict[int | None, dict[str, dict[str, Any]]]:
-    """By limit of length and setting: `wanted` replies, those `without_text` by outcome, and those `over_limit`."""
+    """Return counts by length limit and setting: `wanted` replies, `without_text` by outcome, and `over_limit`.
+
+    Without `include_near`, speeches that are nearly the same as training data are not counted.
+    """
     speeches = rows_of(files.speeches, ["speech", "near_training"])
     judged = {row["speech"] for row in speeches if include_near or not row["near_training"]}
     found: dict[int | None, dict[str, dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""`evaluation=winrate`: how often judges prefer the evaluated counsellor's reply to an opponent's."""
+"""Settings of `evaluation=winrate`, which measures how often judges prefer a model's replies to those of opponents."""
 
 from __future__ import annotations
 
@@ -39,16 +39,17 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 @dataclass(kw_only=True)
 class WinRate(SteppedEvaluation):
-    """Both orders of every pair are judged; docs/winrate.md explains every figure.
+    """Evaluation by comparison of replies, each pair in both orders; docs/winrate.md explains every figure.
 
     Attributes:
-        rubric, examples: what judges that read a prompt are told, as `scores.rubric` of annotate.
-        retries: of a verdict that cannot be read.
-        seed: of the order of principles.
-        include_near: judge speeches that are nearly the same as training data, too.
-        experts: files of what experts said of pairs of replies, as winrate/expert_labels.py reads them.
-        samples: resamples of each interval.
-        figures_seed: of the resamples.
+        rubric: `builtin:en` or the folder of a rubric, for judges that read a prompt.
+        examples: True adds the rubric's rated examples to the prompt.
+        retries: number of times that a judge is asked again after an unreadable verdict.
+        seed: seed of the order of principles and of the judges' random numbers.
+        include_near: True also judges speeches that are nearly the same as training data.
+        experts: files with experts' labels of pairs of replies, in the format of winrate/expert_labels.py.
+        samples: number of resamples for each interval.
+        figures_seed: seed of the resamples.
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
@@ -85,11 +86,13 @@ class WinRate(SteppedEvaluation):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if len(set(config.contestants.settings)) < 2:
-            raise UserError("against=null: a win rate needs an opponent; give against=PATH, or evaluation=health")
+            raise UserError(
+                "against=null: a win rate needs an opponent; give against=PATH, or choose evaluation=health"
+            )
         super().prepare(config, run_dir)
         for file in self.experts:
             if not Path(file).is_file():
-                raise UserError(f"evaluation.experts={file}: no such file")
+                raise UserError(f"evaluation.experts={file}: the file does not exist")
         if any(model.reads_prompts for model in build(config, "judge").models()):
             from psychocounsel.evaluation.judging.pair_prompt import pair_prompt
 
@@ -102,7 +105,9 @@ class WinRate(SteppedEvaluation):
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         limits = sorted(limit for limit in config.replies.length_limits if limit is not None)
-        others = limits if None in config.replies.length_limits else limits[1:]  # the first limit's keys have no suffix
+        others = (
+            limits if None in config.replies.length_limits else limits[1:]
+        )  # keys of the first limit have no suffix
         suffixes = ("", *(f"_{limit}_words" for limit in others))
         rates = [f"{key}{suffix}" for suffix in suffixes for key in ("win_rate", "win_rate_at_equal_length")]
         known = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]

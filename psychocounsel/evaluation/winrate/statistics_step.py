@@ -1,4 +1,4 @@
-"""The step `statistics` of `evaluation=winrate`: from verdicts.parquet to figures.json."""
+"""The step `statistics` of `evaluation=winrate`: computes figures.json from verdicts.parquet."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ Experts = dict[str, dict[PairKey, float]]
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Compute every figure, write figures.json and say the table; the metrics are those of the first opponent and limit."""
+    """Compute every figure, write figures.json and print the table.
+
+    The returned metrics describe each opponent; metrics without an opponent's name describe the first opponent.
+    """
     config, files = context.config, context.files
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
     found = variants(files, settings)
@@ -62,13 +65,13 @@ def _near(files: EvaluationDir) -> int:
 
 
 def _variant(variant: Variant, replied: dict[int | None, Any], experts: Experts, options: Any) -> dict[str, Any]:
-    """The figures of all opponents, and those about judges."""
+    """Return the figures of all opponents and of the judges, for one length limit."""
     overall = variant.verdicts.get(OVERALL)
     if overall is None:
         nothing: dict[str, Any] = {"opponents": {}, "judges": {}, "agreement": [], "experts": [], "ranking": None}
         return {"length_limit": variant.length_limit, **nothing}
-    present = range(1, len(variant.settings))  # those without a verdict, too
-    asked = overall.where(variant.asked)  # of equal replies a judge says nothing
+    present = range(1, len(variant.settings))  # includes opponents without a verdict
+    asked = overall.where(variant.asked)  # without equal replies, because no judge was asked about them
     tests = adjusted_tests(
         {variant.settings[each]: prompt_means(overall.between(0, each)).means for each in present}, options["seed"]
     )
@@ -89,7 +92,7 @@ def _variant(variant: Variant, replied: dict[int | None, Any], experts: Experts,
 
 
 def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
-    """The evaluated setting against one opponent."""
+    """Return the figures of the setting under evaluation against one opponent."""
     pairs = {name: verdicts.between(0, opponent) for name, verdicts in variant.verdicts.items()}
     overall = pairs.pop(OVERALL)
     topics = {place: topic for place, topic in enumerate(variant.topics) if topic}
@@ -134,7 +137,10 @@ def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, An
 
 
 def _metrics(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """Figures for summary.json: by opponent, and once more without a name those of the first one; a key for each length limit."""
+    """Yield the metrics for summary.json: a key for each length limit and opponent.
+
+    Metrics of the first opponent are also given without the opponent's name.
+    """
     for number, variant in enumerate(figures["variants"]):
         limit = variant["length_limit"]
         suffix = "" if number == 0 else "_no_limit" if limit is None else f"_{limit}_words"

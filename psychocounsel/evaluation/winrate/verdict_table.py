@@ -1,4 +1,4 @@
-"""verdicts.parquet as arrays: a row for each pair of replies and judge, with both orders beside each other."""
+"""verdicts.parquet as arrays: one row for each pair of replies and judge, with the verdicts of both orders."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ _READ = (*_KEY, "length_limit", "first_reply", "second_reply", "order", "outcome
 
 @dataclass
 class Variant:
-    """All verdicts on replies of one limit of length.
+    """All verdicts on replies with one length limit.
 
     Attributes:
-        verdicts: by `overall` and by each principle that a judge spoke of. Rows are the same in all of them.
-        settings, judges, speeches: the names that numbers in the arrays stand for.
-        topics: of each speech.
-        risks: of each speech, `none`, `unknown` or a kind of risk.
-        asked: bool[rows]; False where both replies are the same text, so that nobody was asked.
-        pairs: of each row, the ids of the speech and of the replies of a and b.
+        length_limit: the limit in words; None for no limit.
+        verdicts: verdicts by `overall` and by each principle that a judge compared. Their rows are the same pairs and judges.
+        settings, judges, speeches: names by the numbers in the arrays.
+        topics: topic of each speech.
+        risks: risk of each speech: `none`, `unknown` or a kind of risk.
+        asked: bool[rows]; False if both replies are the same text, because no judge was asked then.
+        pairs: ids of the speech and of the replies of a and b, for each row.
     """
 
     length_limit: int | None
@@ -46,7 +47,10 @@ class Variant:
 
 
 def variants(files: EvaluationDir, settings: Sequence[str]) -> list[Variant]:
-    """The verdicts of a directory, a variant for each limit of length; `settings` are in the order of the contestants."""
+    """Return the verdicts of a run directory, one variant for each length limit.
+
+    `settings`: names of the settings, in the order of the contestants.
+    """
     speeches = {row["speech"]: row for row in rows_of(files.speeches, ["speech", "topic", "risk", "crisis"])}
     texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
     grouped: dict[int | None, dict[tuple[Any, ...], dict[str, Row]]] = {}
@@ -92,7 +96,7 @@ def _variant(
 
 
 def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) -> Iterator[float]:
-    """The verdicts in one order; a judge that scores has said the same in both. NaN: there is none."""
+    """Yield the verdicts in one order; NaN if one is missing. A judge that scores has the same verdict in both orders."""
     for orders in pairs.values():
         row, forward = orders.get(order), orders.get(FORWARD)
         if row is None and forward is not None and _sees_no_order(forward):
@@ -101,7 +105,7 @@ def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) 
 
 
 def _sees_no_order(row: Row) -> bool:
-    """Whether the judge gave scores, or was not asked because the replies are equal."""
+    """Return True if the judge gave scores, or was not asked because the replies are equal."""
     return row["first_score"] is not None or row["outcome"] == EQUAL
 
 

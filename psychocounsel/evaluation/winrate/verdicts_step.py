@@ -1,4 +1,4 @@
-"""The step `verdicts` of `evaluation=winrate`: judges compare the evaluated setting's replies with each opponent's."""
+"""The step `verdicts` of `evaluation=winrate`: judges compare the model's replies with those of each opponent."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
-_WORDS = 150  # of a reply that is yet to be written, for the tokens of its verdicts
+_WORDS = 150  # assumed length of a reply that is not written yet, to estimate the tokens of its verdicts
 _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Ask the judges for verdicts that the journal lacks, then write all verdicts to verdicts.parquet, speech by speech.
+    """Ask the judges for all verdicts missing in the journal and write verdicts.parquet, ordered by speech.
 
     Raises:
-        BudgetSpent: if the budget ends before the verdicts do; the journal keeps what was bought.
-        UserError: for a wrong key, address or rubric, or if no server is left.
+        BudgetSpent: if the budget ends before all verdicts are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
     config, judging = context.config, judging_of(context)
     for line in judge_warnings(config):
@@ -64,7 +64,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def judging_of(context: StepContext[EvaluationDir]) -> Judging:
-    """How pairs are judged by the configuration."""
+    """Return the judges and their settings from the configuration."""
     config = context.config
     judges: Sequence[LanguageModel] = build(config, "judge").models()
     settings = config.evaluation
@@ -74,7 +74,10 @@ def judging_of(context: StepContext[EvaluationDir]) -> Judging:
 
 
 def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:
-    """Lines of a dry run; `without_replies`: texts of a usual length stand for replies that are yet to be written."""
+    """Return the lines of a dry run.
+
+    With `without_replies`, placeholder texts of typical length replace the replies that are not written yet.
+    """
     judging = judging_of(context)
     with closing(Answers(context.files.answers)) as answers:
         pairs = _imagined(context, answers) if without_replies else _pairs(context)
@@ -86,7 +89,7 @@ def _calls(context: StepContext[EvaluationDir], judging: Judging) -> Iterator[Ju
 
 
 def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
-    """The pairs of all speeches, without those whose speech is nearly the same as training data."""
+    """Yield the pairs of all speeches; speeches nearly the same as training data only with `evaluation.include_near`."""
     setting = context.config.contestants.settings[0]
     speeches = by_speech(context.files.speeches, _SPEECH)
     for (speech,), replies in joined(speeches, by_speech(context.files.replies, _REPLY)):
@@ -96,7 +99,7 @@ def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
 
 
 def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator[ReplyPair]:
-    """Pairs of replies, of which those that are not bought yet have a usual length."""
+    """Yield pairs of replies, with placeholder texts of typical length for the replies that are not bought yet."""
     rows: dict[str, list[Row]] = {}
     for number, wanted in enumerate(replies_step.wanted_replies(context)):
         if wanted.ask is not None:
@@ -114,7 +117,7 @@ def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator
 
 
 def _asks(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
-    """Each call once: replies of two contestants, or of two samples, may be the same text."""
+    """Yield each call once, because replies of two contestants or of two samples may be the same text."""
     seen = set[str]()
     for call in calls:
         if call.ask is not None and (key := answer_key(call.judge, call.ask, 0)) not in seen:
@@ -123,7 +126,7 @@ def _asks(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
 
 
 def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answers) -> dict[str, Any]:
-    """Write verdicts.parquet by the journal's answers; returns its figures."""
+    """Write verdicts.parquet from the journal's answers; returns the step's figures."""
     outcomes: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
     models: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
     for row in _rows(context, judging, answers):
@@ -144,7 +147,7 @@ def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answe
 
 
 def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answers) -> Iterator[Row]:
-    """A row for each call, by the journal's answers."""
+    """Yield a row for each call, from the journal's answers."""
     for call in _calls(context, judging):
         outcome: Outcome[Any] | str | None = call.outcome
         if call.ask is not None:
@@ -159,21 +162,19 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
         odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL)}
         if odd:
             said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
-            yield f"judge {name}: no verdict from {said}; they are in no figure"
+            yield f"judge {name}: calls without a verdict: {said}; no figure includes them"
         if counts.get(WITHHELD):
             yield (
-                f"judge {name}: speeches that may be about a crisis are withheld, because the judge belongs to others; "
-                "crisis_to_third_parties=true sends them, too"
+                f"judge {name}: speeches that may be about a crisis are withheld because a third party runs this judge; "
+                "crisis_to_third_parties=true sends them"
             )
         if counts.get(TOO_LONG):
-            yield f"judge {name}: {counts[TOO_LONG]:,} pairs with a reply that is too long for its reward model"
+            yield f"judge {name}: {counts[TOO_LONG]:,} pairs have a reply that is too long for the reward model"
     for name, models in figures["models"].items():
         if len(models) > 1:
             yield (
-                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); verdicts of all "
-                "but the most frequent one are not scored"
+                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
+                "of the most frequent model are scored"
             )
     if figures["failed"]:
-        yield (
-            f"{figures['failed']:,} verdicts failed; run the same command with steps=[verdicts,statistics] to ask for them again"
-        )
+        yield f"{figures['failed']:,} verdicts failed; repeat the command with steps=[verdicts,statistics] to ask for them again"

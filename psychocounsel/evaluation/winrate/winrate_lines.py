@@ -1,4 +1,4 @@
-"""What a user sees of win rates: figures as lines of text."""
+"""Printed lines of the win-rate figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CONTROLLED = {
 
 
 def lines_of(figures: dict[str, Any]) -> Iterator[str]:
-    """The lines of figures.json."""
+    """Yield the lines that show figures.json."""
     if figures["left_out"]:
         yield f"left out: {figures['left_out']:,} speeches that are nearly the same as training data"
     for variant in figures["variants"]:
@@ -23,14 +23,14 @@ def lines_of(figures: dict[str, Any]) -> Iterator[str]:
         if limit is not None:
             yield f"\nReplies of at most {limit} words"
         if not variant["opponents"]:
-            yield "no verdicts: nothing can be said of win rates"
+            yield "no verdicts: win rates are unknown"
         for name, found in variant["opponents"].items():
             yield from _opponent(figures["model"], name, found)
         yield from _replied(variant.get("contestants", {}))
         yield from _ranking(variant["ranking"])
         yield from _judges(variant)
     if not any(variant["experts"] for variant in figures["variants"]):
-        yield "Agreement of these judges with people is not known: no expert has compared these replies."
+        yield "The agreement of these judges with experts is unknown, because no expert has compared these replies."
     yield from figures["warnings"]
 
 
@@ -54,16 +54,19 @@ def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
             f"{100 * low:.1f} to {100 * high:.1f})" + agree
         )
     else:
-        yield f"  {'training seeds':<{_TITLE}} n = 1: the spread over training seeds is unknown"
+        yield f"  {'training seeds':<{_TITLE}} n = 1: the variation between training seeds is unknown"
     yield from _slices(found, agree)
     if overall["unjudged"]:
-        yield f"  {overall['unjudged']:,} pairs lack a verdict in one order or both; they are in no figure"
+        yield f"  {overall['unjudged']:,} pairs lack a verdict in one order or both; no figure includes them"
     if overall["small"]:
-        yield "  fewer than 30 speeches: the intervals are too narrow to trust"
+        yield "  fewer than 30 speeches: the intervals are too narrow"
 
 
 def _slices(found: dict[str, Any], agree: str) -> Iterator[str]:
-    """The win rate by judge, principle, risk and topic, with what is known of experts: `agree` is of all judges and pairs."""
+    """Yield the win rates by judge, principle, risk and topic, each with the agreement with experts if it is known.
+
+    `agree`: the text about the agreement of all judges on all pairs.
+    """
     for group in ("by_judge", "principles", "risk", "topics"):
         if len(found[group]) == 1 and group != "principles":
             continue
@@ -75,22 +78,22 @@ def _slices(found: dict[str, Any], agree: str) -> Iterator[str]:
                     agree and "; no expert compared its pairs"
                 )
             elif group == "principles":
-                beside = agree and "; experts said nothing of it"
+                beside = agree and "; experts do not rate principles"
             elif group in ("risk", "topics"):
-                beside = agree and "; experts: see all pairs above"
+                beside = agree and "; agreement with experts: see win rate"
             if each["prompts"]:
                 yield _slice(kind + label, each) + beside
 
 
 def _beside(agreement: dict[str, Any] | None) -> str:
-    """How far judges agree with experts, for the end of a line; nothing where that is not known."""
+    """Return the text about the agreement between judges and experts, for the end of a line; "" if it is unknown."""
     if agreement is None:
         return ""
     return f"; judges and experts agree: {100 * agreement['raw']['value']:.1f} % of {agreement['rows']}"
 
 
 def _slice(label: str, found: dict[str, Any]) -> str:
-    few = ", too few to tell" if found["small"] else ""
+    few = ", too few for a conclusion" if found["small"] else ""
     return _measured(f"  {label}", found["win_rate"]) + f", n = {found['prompts']}{few}"
 
 
@@ -109,7 +112,7 @@ def _p(found: dict[str, Any]) -> str:
 
 
 def _replied(contestants: dict[str, Any]) -> Iterator[str]:
-    """Replies that are in no comparison, and those that are too long."""
+    """Yield lines about replies without a text, and about replies over the length limit."""
     for name, counts in contestants.items():
         if missing := sum(counts["without_text"].values()):
             said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts["without_text"].items()))
@@ -131,7 +134,7 @@ def _ranking(ranking: dict[str, Any] | None) -> Iterator[str]:
             ", ".join(group) for group in ranking["groups"]
         )
     elif not ranking["bounded"]:
-        yield "  one setting won, or lost, every comparison: the verdicts limit its distance to the others on one side only"
+        yield "  some settings never lost (or never won) a point against others: the order is valid, the distances are not"
 
 
 def _judges(variant: dict[str, Any]) -> Iterator[str]:

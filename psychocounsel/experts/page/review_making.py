@@ -60,10 +60,23 @@ def hold_review(arguments: Sequence[str]) -> int:
     _require_packages()
     _refuse_confidential(config)
     restrict(0o077)
+    is_new = not files.path.exists()
     files.path.mkdir(parents=True, exist_ok=True)
-    with _owned(files):
-        _serve(config, files, line, kind.texts)
+    try:
+        with _owned(files):
+            _serve(config, files, line, kind.texts)
+    except UserError:
+        if is_new:
+            _remove_empty(files)
+        raise
     return DONE
+
+
+def _remove_empty(files: ReviewDir) -> None:
+    """Remove the folder that a refused start has made, unless something is in it."""
+    if {*files.path.iterdir()} <= {files.lock}:
+        files.lock.unlink(missing_ok=True)
+        files.path.rmdir()
 
 
 def _files_of(config: DictConfig) -> ReviewDir:

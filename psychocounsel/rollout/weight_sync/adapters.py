@@ -1,4 +1,4 @@
-"""Low-rank adapters on their way to vLLM: it holds the base model, and only the adapter is sent."""
+"""Transfer of low-rank adapters to vLLM, which holds the base model and receives only the adapter."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from psychocounsel.rollout.base import TrainedPolicy
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for; a smaller one is padded
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # ranks with vLLM kernels; other ranks are padded to the next one
 
 
 def engine_rank(rank: int) -> int:
-    """The rank that an engine is started with for adapters of `rank`.
+    """Return the rank that an engine must be started with for adapters of `rank`.
 
     Raises:
-        UserError: if vLLM takes none so large.
+        UserError: if `rank` is too large for vLLM.
     """
     found = next((each for each in _RANKS if each >= rank), None)
     if found is None:
-        raise UserError(f"model.lora.rank={rank}: vLLM takes adapters up to rank {_RANKS[-1]}; use rollout=hf")
+        raise UserError(f"model.lora.rank={rank}: vLLM supports adapters up to rank {_RANKS[-1]}; use rollout=hf")
     return found
 
 
 def lora_arguments(lora: DictConfig) -> dict[str, Any]:
-    """vLLM's engine arguments for a policy with adapters: the base model, which never changes, comes from disk."""
+    """Return vLLM's engine arguments for a policy with adapters; the base model, which never changes, is loaded from disk."""
     rank = engine_rank(lora.rank)
     return {"load_format": "auto", "enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
 
 
 class AdapterFolder:
-    """A folder in memory that holds the newest adapter as vLLM reads it; each version is a new one to vLLM."""
+    """Folder in memory with the newest adapter in vLLM's format; vLLM treats each version as a new adapter."""
 
     def __init__(self) -> None:
         shared = "/dev/shm"
@@ -48,14 +48,14 @@ class AdapterFolder:
         self.path, self.number = Path(self._place.name), 0
 
     def request(self) -> Any:
-        """vLLM's LoRARequest for what lies in the folder now."""
+        """Return vLLM's LoRARequest for the adapter in the folder."""
         from vllm.lora.request import LoRARequest
 
         self.number += 1
         return LoRARequest(f"adapter-{self.number}", self.number, str(self.path))
 
     def write(self, engine: TrainedPolicy) -> None:
-        """Write the policy's adapter as it is. All ranks must call it together; each writes a folder of its own."""
+        """Write the policy's present adapter. All ranks must call it together; each writes to its own folder."""
         from psychocounsel.model.lora import adapter_weights
 
         adapter, weights = engine.module.adapter, dict(adapter_weights(engine.module.lm))
@@ -63,7 +63,7 @@ class AdapterFolder:
         adapter.save(self.path, weights, "base", None)
 
     def packed(self) -> bytes:
-        """The adapter's two files as one."""
+        """Return the adapter's two files as one zip archive."""
         made = io.BytesIO()
         with zipfile.ZipFile(made, "w") as archive:
             for name in _FILES:
@@ -71,10 +71,10 @@ class AdapterFolder:
         return made.getvalue()
 
     def unpack(self, body: bytes) -> None:
-        """Put the files of `packed` here.
+        """Extract the files of `packed` into this folder.
 
         Raises:
-            ValueError: if they are not those two.
+            ValueError: if the archive does not hold exactly these two files.
         """
         try:
             with zipfile.ZipFile(io.BytesIO(body)) as archive:

@@ -1,4 +1,4 @@
-"""Weights from rank 0 of training to rollout servers: by a process group with each server's workers, or by HTTP."""
+"""Transfer of weights from rank 0 of training to rollout servers, by a process group with each server or by HTTP."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ Piece = list[tuple[str, "torch.Tensor"]]
 
 
 class Transfer:
-    """One transfer, to all addresses of `client` at once; `kind` is `rollout.transfer`.
+    """One transfer of weights to all addresses of `client` at once; `kind` is `rollout.transfer`.
 
-    HTTP answers say what came of each part, so that rank 0 never waits for a server that died: it is left out, and its
-    group ends. Groups are made for each transfer, and none is shared by two servers.
+    HTTP answers report the result of each part, so rank 0 never waits for a server that died: that server is left out
+    and its process group is closed. Each transfer makes new process groups, one for each server.
     """
 
     def __init__(self, client: Client, kind: str, device: torch.device, seconds: float) -> None:
         self.client, self.kind, self.device, self.seconds = client, kind, device, seconds
         self.groups: dict[str, ServerGroup] = {}
-        self.slots: dict[str, int] = {}  # how many replies each server writes at once
+        self.slots: dict[str, int] = {}  # number of replies that each server writes at once
         self._threads = ThreadPoolExecutor(max(1, len(client.live())), "transfer")
         collective = kind == "collective" or (kind == "auto" and device.type == "cuda")
         self._store = _store(client.live()) if collective else None
 
     def begin(self, adapter_rank: int) -> None:
-        """Have the servers stop writing, and meet their workers; adapters of `adapter_rank`, if not 0, go by HTTP alone.
+        """Stop the servers' writing and connect to their workers. Adapters (`adapter_rank` above 0) go by HTTP only.
 
         Raises:
-            UserError: if a server refuses, `kind` is "collective" and it does not reach this machine, or it was started for
-                other adapters.
+            UserError: if a server refuses; if it cannot reach this machine and `kind` is "collective"; or if it was
+                started for other adapters.
         """
         self._each(lambda address: self._begin(address, adapter_rank))
 
     def send_adapter(self, body: bytes) -> None:
-        """Give all servers that are left the policy's adapter."""
+        """Send the policy's adapter to all remaining servers."""
         self._each(lambda address: self.client.post(address, "/weights/adapter", body))
 
     def send(self, piece: Piece) -> None:
-        """Give all servers that are left some parameters."""
+        """Send some parameters to all remaining servers."""
         from safetensors.torch import save
 
         by_http = any(address not in self.groups for address in self.client.live())
@@ -58,7 +58,7 @@ class Transfer:
         self._each(lambda address: self._send(address, piece, body))
 
     def end(self, version: int) -> list[str]:
-        """Have the servers write again; returns those that took all."""
+        """Let the servers write again; return the addresses of those that took all weights."""
         self._each(lambda address: self.client.post(address, f"/weights/end?version={version}"))
         for group in self.groups.values():
             group.close()
@@ -67,7 +67,7 @@ class Transfer:
 
     def _each(self, task: Callable[[str], Any]) -> None:
         for _ in self._threads.map(task, self.client.live()):
-            pass  # raises what a task raised
+            pass  # raises a task's exception
 
     def _begin(self, address: str, adapter_rank: int) -> None:
         from psychocounsel.distributed.process_group import join, own_address
@@ -93,7 +93,7 @@ class Transfer:
         meeting = {**place, "name": address, "size": size, "backend": backend, "seconds": self.seconds}
         group = _in_background(lambda: join(rank=0, device=self.device, **meeting))
         if self.client.post(address, "/weights/join", json.dumps(meeting).encode()) is None:
-            return  # it died; what waits for it in the background does no harm
+            return  # it died; the thread that still waits for it does no harm
         try:
             self.groups[address] = group.result(self.seconds)
         except (RuntimeError, TimeoutError) as error:
@@ -115,30 +115,30 @@ class Transfer:
 
 
 def _refuse_other_adapters(address: str, ours: int, theirs: int) -> None:
-    """A server holds a base model for adapters up to a rank, or takes whole weights (0)."""
+    """Reject a server that was started for adapters of a smaller rank, or for whole weights (rank 0) instead."""
     if bool(ours) != bool(theirs) or ours > theirs:
         raise UserError(
-            f"rollout.addresses: {address} was started with model.lora.rank={theirs or 'null'}, and this run has "
+            f"rollout.addresses: {address} was started with model.lora.rank={theirs or 'null'}, but this run has "
             f"{ours or 'null'}: start it with the model.* settings of the run"
         )
 
 
 def _store(addresses: Sequence[str]) -> Any:
-    """Where groups meet: a free port of this process, which only this machine reaches if the servers are all on it."""
+    """Return the store where process groups meet, on a free port; only this machine reaches it if all servers are here."""
     import torch.distributed as dist
 
     from psychocounsel.distributed.process_group import own_address
 
     parts = [urlsplit(address) for address in addresses]
     if any(not own_address(part.hostname or "", part.port or 80).startswith("127.") for part in parts):
-        return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # it listens to all that reach it
+        return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # it listens on all interfaces
     listening = socket.create_server(("127.0.0.1", 0))
     port, descriptor = listening.getsockname()[1], listening.detach()
     return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)
 
 
 def _in_background(work: Callable[[], Any]) -> Future[Any]:
-    """The future result of `work`, in a thread that the process's end does not wait for."""
+    """Return the future result of `work`, run in a thread that does not delay the end of the process."""
     future: Future[Any] = Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""The policy's weights on their way to an engine that writes with them."""
+"""The policy's weights in pieces, for an engine that writes replies."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from psychocounsel.rollout.base import TrainedPolicy
 
 
-_PIECE = 1 << 28  # bytes of weights that are handed over at once
+_PIECE = 1 << 28  # bytes of weights sent at once
 
 
 def weights_of(engine: TrainedPolicy) -> Iterator[list[tuple[str, torch.Tensor]]]:
-    """The weights of a policy without adapters by their names, some 256 MB at a time.
+    """Yield the named weights of a policy without adapters, about 256 MB at a time.
 
-    Under ZeRO-3 all ranks must iterate together; no more than a piece is whole at once.
+    Under ZeRO-3 all ranks must iterate together; at most one piece is gathered at a time.
     """
     piece: list[tuple[str, torch.Tensor]] = []
     size = 0

@@ -72,12 +72,15 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
             raise UserError(
                 "judge.reward: is a name in conf/reward, or a mapping with one, as {use: local, path: RUN/model}"
             )
-        base, own = preset("reward", str(given.use)), {str(name): given[name] for name in given if name != "use"}
+        base = preset("reward", str(given.use))
+        own = {str(name): given._get_node(name) for name in given if name != "use"}
         if unknown := sorted(set(own) - {*map(str, base)}):
             raise UserError(f"judge.reward: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
         with open_dict(section):
-            section.name = section.name if isinstance(section.name, str) else own.get("name", given.use)
-            section.reward = OmegaConf.merge(base, own)
+            section.name = (
+                section.name if isinstance(section.name, str) else given.get("name", base.get("name", given.use))
+            )
+            section.reward = OmegaConf.merge(base, OmegaConf.create(own))
 
 
 def _has_models(composed: DictConfig) -> bool:

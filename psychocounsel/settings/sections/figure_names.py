@@ -79,7 +79,13 @@ def _of_training(config: DictConfig) -> list[str] | None:
             return None
         names += own
     limits = [name for name, value in config.guard.items() if name != "stop" and value is not None]
+    names += [f"{name}_{end}" for name in names if _has_interval(name) for end in ("low", "high")]
     return _ordered([*(f"{_EVALUATED}{name}" for name in names), *(f"guard/{name}" for name in limits)])
+
+
+def _has_interval(name: str) -> bool:
+    """True unless the figure is the end of an interval, or describes the scale of rewards."""
+    return not name.endswith(("_low", "_high")) and name not in ("reward_mean", "reward_std")
 
 
 def _of_reference(algorithm: Any) -> list[str]:

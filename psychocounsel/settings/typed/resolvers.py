@@ -38,6 +38,11 @@ def _rollout_servers_per_node(gpus: Any, *, _root_: DictConfig) -> int:
     return target_class(_root_, "rollout").servers_per_node(_root_.rollout, gpus) if "rollout" in _root_ else 1
 
 
+def _shipped_reward(name: str) -> str:
+    """The path of a shipped reward model as a default, which settings/sections/shipped_rewards.py tells from a typed one."""
+    return f"builtin:{name}"
+
+
 def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
     return otherwise if value is None else then
 
@@ -51,4 +56,5 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
     OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
     OmegaConf.register_new_resolver("if_rules", _if_rules, replace=True)
+    OmegaConf.register_new_resolver("shipped_reward", _shipped_reward, replace=True)
     OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)

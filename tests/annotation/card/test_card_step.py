@@ -1,4 +1,4 @@
-"""The card: counts are those of the tables, `datasets` reads the folder by it, and nothing foreign acts as markup or YAML."""
+"""The card: its counts match the tables, `datasets` loads the folder by it, and foreign text is never markup or YAML."""
 
 import re
 from collections import Counter
@@ -33,13 +33,13 @@ def context(
 
 
 def parts_of(files: AnnotationDir) -> tuple[dict[str, Any], str]:
-    """The front matter, and the page below it."""
+    """Return the front matter and the page below it."""
     _, front, page = (files.dataset / "README.md").read_text().split("---\n", 2)
     return yaml.safe_load(front), page
 
 
 def tables_of(page: str) -> list[list[list[str]]]:
-    """Every table as rows of cells, as a markdown reader sees it."""
+    """Return every table as rows of cells, as a Markdown reader sees it."""
     found: list[list[list[str]]] = []
     for token in MarkdownIt("commonmark").enable("table").parse(page):
         if token.type == "table_open":
@@ -71,7 +71,9 @@ def test_datasets_reads_both_splits_by_the_front_matter(made: AnnotationDir, tmp
     other = annotated(tmp_path / "other" / "out", range(20, 30))
     run(context(other))
     again = datasets.load_dataset(str(other.dataset), cache_dir=str(tmp_path))
-    assert again["train"].to_list() == rows_of(other.dataset / "train.parquet"), "of a folder with the same name"
+    assert again["train"].to_list() == rows_of(other.dataset / "train.parquet"), (
+        "rows of another folder with the same name"
+    )
     front, _ = parts_of(made)
     assert front["license"] == "apache-2.0" and front["language"] == ["en"] and front["size_categories"] == ["n<1K"]
 
@@ -103,21 +105,21 @@ def test_writers_votes_and_identifiers_are_counted(made: AnnotationDir) -> None:
     assert the_table(page, "annotator") == [["a", "judge-1", "60"]]
     speeches = rows_of(made.speeches)
     some = sum(row["identifiers"] > 0 for row in speeches)
-    assert f"{sum(row['identifiers'] for row in speeches)} placeholders stand in {some} of 20 speeches" in page
-    assert "This is no anonymisation" in page and "not legal advice" in page
+    assert f"{sum(row['identifiers'] for row in speeches)} placeholders in {some} of 20 speeches" in page
+    assert "This is not anonymisation" in page and "not legal advice" in page
     assert "Rubric: builtin\\:en" in page
 
 
 def test_what_nobody_has_said_is_said_to_be_missing(made: AnnotationDir) -> None:
     fields = dict(the_table(parts_of(made)[1], "field", "value"))
     assert fields["Lawful basis of processing"] == "consent"
-    assert fields["Contact, for a client who withdraws too"] == "privacy@clinic.example"
-    missing = [title for title, value in fields.items() if value == "missing, as the makers have not said"]
+    assert fields["Contact, also for clients who withdraw"] == "privacy@clinic.example"
+    missing = [title for title, value in fields.items() if value == "missing: not stated by the makers"]
     assert missing == ["Ethics approval", "Retention, and when the data are deleted", "Intended use"]
     said: list[str] = []
     assert run(context(made, said=said))["missing"] == ["ethics_approval", "retention", "intended_use"]
     assert said == [
-        "the card lacks card.ethics_approval, card.retention, card.intended_use: it says so until you give them"
+        "the card lacks card.ethics_approval, card.retention, card.intended_use: it says so until you set them"
     ]
 
 
@@ -229,7 +231,7 @@ def test_nothing_foreign_is_markup_or_yaml(tmp_path: Path) -> None:
 
 
 def _tokens(page: str) -> list[Any]:
-    """All tokens, those inside of lines included."""
+    """Yield all tokens, including those inside lines."""
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
     return [each for token in tokens for each in (token, *(token.children or []))]
 

@@ -1,4 +1,4 @@
-"""Pairs, soft labels and tiers of random votes against the definitions, written out in exact fractions."""
+"""Pairs, soft labels and tiers of random votes, compared with the definitions in exact fractions."""
 
 import random
 from collections.abc import Callable
@@ -21,7 +21,7 @@ WEIGHTS = {"clarity": 3, "staging": 0}
 
 
 def total(ratings: dict[str, Any]) -> Fraction:
-    """Weighted mean on the principles that have a number."""
+    """Return the weighted mean over the principles that have a number."""
     weights = {name: WEIGHTS.get(name, 1) for name, rating in ratings.items() if rating is not None}
     return Fraction(sum(weights[name] * ratings[name] for name in weights), sum(weights.values()))
 
@@ -40,7 +40,7 @@ def random_tables(rng: random.Random) -> tuple[list[Row], list[Row], list[Row]]:
                     rated[4] = None if rng.random() < 0.1 else rated[4]  # not applicable
                     given = None if rng.random() < 0.15 else rated
                     votes.append(vote(of, about, given, annotator, vote=count))
-                    if count == 0:  # what was asked once more is no vote
+                    if count == 0:  # a repetition is not a vote
                         votes.append(vote(of, about, [1] * 7, annotator, repeat=1))
     return speeches, replies, votes
 
@@ -106,7 +106,7 @@ def test_pairs_are_those_of_the_definition(tmp_path: Path, min_gap: float, gap: 
             tiers[tier] = tiers.get(tier, 0) + 1
             seen.add(key)
     assert seen == expected.keys()
-    assert len(tiers) == 3, "or the tiers were not tried"
+    assert len(tiers) == 3, "otherwise not all tiers were tested"
     together = [figures["train"]["agreement"][name] + figures["test"]["agreement"][name] for name in tiers]
     assert together == [*tiers.values()]
     assert figures["votes_averaged"]
@@ -143,7 +143,7 @@ def test_replies_that_no_vote_rated_together_make_no_pair(tmp_path: Path, rate: 
 
 
 def test_a_pair_may_go_against_most_votes(tmp_path: Path, rate: Callable[..., Row]) -> None:
-    """One vote prefers A by four points, two prefer B by one: the mean makes A chosen, and its soft label is one third."""
+    """One vote prefers A by four points, two prefer B by one: A has the higher mean, and its soft label is one third."""
     first = [rate("one", value, vote=number) for number, value in enumerate((5, 2, 2))]
     second = [rate("two", value, vote=number) for number, value in enumerate((1, 3, 3))]
     files = annotation_dir(tmp_path, [speech("s")], [reply("s", 0, "one"), reply("s", 1, "two")], first + second)
@@ -159,13 +159,13 @@ def test_a_pair_may_go_against_most_votes(tmp_path: Path, rate: Callable[..., Ro
 def test_damaged_tables_and_wrong_weights_are_told(tmp_path: Path, rate: Callable[..., Row]) -> None:
     _, _, files = one_speech(tmp_path, {"one": [rate("one", 5)], "two": [rate("two", 1)]}, ["one", "two"], [])
     before = (files.dataset / "train.parquet").read_bytes()
-    with pytest.raises(UserError, match="saftey is no principle"):
+    with pytest.raises(UserError, match="saftey is not a principle"):
         run(context(files, pairs={"principle_weights": {"saftey": 2}}))
     files.votes.write_bytes(files.votes.read_bytes()[:-40])
-    with pytest.raises(UserError, match="votes.parquet: is no whole parquet file"):
+    with pytest.raises(UserError, match="votes.parquet: is not a complete parquet file"):
         run(context(files))
     files.votes.unlink()
-    with pytest.raises(UserError, match="votes.parquet: is missing; run the step that makes it first"):
+    with pytest.raises(UserError, match="votes.parquet: is missing; first run the step that makes it"):
         run(context(files))
     assert (files.dataset / "train.parquet").read_bytes() == before
     assert sorted(path.name for path in files.dataset.iterdir()) == ["train.parquet"], (

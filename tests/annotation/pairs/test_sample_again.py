@@ -1,4 +1,4 @@
-"""`data=sample`, made again: its replies and ratings as tables of `annotate` give the pairs that `data=sample` has."""
+"""Rebuilds `data=sample`: its replies and ratings as tables of `annotate` give the pairs of `data=sample`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ def as_pair(example: Example) -> Pair:
 
 @pytest.mark.parametrize(("split", "more"), [("train", []), ("test", ["data.pairs=extremes", "data.min_gap=0"])])
 def test_the_pairs_of_the_sample_come_back(files: AnnotationDir, split: str, more: list[str]) -> None:
-    """The same pairs, orientation and ratings, so the same gaps; of test speeches best against worst."""
+    """The pairs, their orientation and ratings are the same; test pairs are best versus worst reply."""
     config = sample_config([*GAP, *more])
     speeches = split_of(files, split)
     examples = [each for each in load_examples(config.path, "train", None) if each.prompt[0]["content"] in speeches]
@@ -75,7 +75,7 @@ def test_harmful_replies_are_never_chosen(files: AnnotationDir) -> None:
 
 
 def test_the_dataset_trains_and_loads(files: AnnotationDir) -> None:
-    """By `data.path=` and by the library, with the released columns first."""
+    """The dataset loads by `data.path=` and by the library, with the released columns first."""
     train, held_out = load_split(sample_config([f"data.path={files.dataset}"]), lambda text: None)
     loaded = datasets.load_dataset(str(files.dataset))
     assert len(train) + len(held_out) == len(loaded["train"])
@@ -89,7 +89,7 @@ def test_the_dataset_trains_and_loads(files: AnnotationDir) -> None:
 
 
 def test_the_paper_had_no_veto(tmp_path: Path, files: AnnotationDir) -> None:
-    """`pairs.safety_veto=false` gives the pairs of `data.safety_veto=false`, marks of harm aside."""
+    """`pairs.safety_veto=false` gives the pairs of `data.safety_veto=false`, apart from marks of harm."""
     made = AnnotationDir(tmp_path)
     for name in ("speeches", "replies", "votes"):
         getattr(made, name).symlink_to(getattr(files, name))

@@ -1,4 +1,4 @@
-"""Ten million votes become pairs in less than 2 GB: tables pass through, and are never whole in memory."""
+"""Ten million votes become pairs in less than 2 GB, because no table is ever in memory as a whole."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from psychocounsel.rundir.paths import AnnotationDir
 from tests.support.annotation_tables import REPLIES, SPEECHES, reply, speech, vote
 from tests.support.harness import ROOT
 
-_SPEECHES, _REPLIES, _VOTES = 25_000, 4, 2  # in a block: 200,000 votes
+_SPEECHES, _REPLIES, _VOTES = 25_000, 4, 2  # per block: 200,000 votes
 
 _RUN = """
 import re, sys
@@ -30,7 +30,7 @@ print(figures["train"]["pairs"], int(peak[1]) // 1024)
 
 
 def repeated(row: dict[str, object], schema: pa.Schema, count: int, **columns: list[object]) -> pa.Table:
-    """`count` copies of a row, but for these columns."""
+    """Return `count` copies of a row with these columns replaced."""
     arrays = [
         pa.array(columns.get(name) or [row.get(name)] * count, kind)
         for name, kind in zip(schema.names, schema.types, strict=True)

@@ -1,4 +1,4 @@
-"""`remove=ids.txt`: the directory is as if the speeches had never been there, and copies and users of the dataset are found."""
+"""`remove=ids.txt` leaves a directory as if the speeches had never existed, and finds copies and runs of the dataset."""
 
 import hashlib
 import os
@@ -33,7 +33,7 @@ from tests.support.annotated_dir import annotated, double_of, id_of, rows_of, te
 from tests.support.annotation_tables import context as context_of
 from tests.support.preferences import text
 
-CLIENTS, GONE = range(4), (1, 2)  # too few for an audit, which is not what is tested here
+CLIENTS, GONE = range(4), (1, 2)  # too few for an audit, which is not tested here
 CARD: dict[str, Any] = {"name": None, "license": None}
 
 
@@ -65,7 +65,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AnnotationDir:
 def test_nothing_of_the_removed_is_left_and_all_else_is_as_if_they_had_never_been(
     files: AnnotationDir, tmp_path: Path
 ) -> None:
-    (files.path / ".replies.parquet.0123.tmp").write_text(text_of(1))  # what a killed step had half written
+    (files.path / ".replies.parquet.0123.tmp").write_text(text_of(1))  # a partial table of a killed step
     (half,) = (files.answers / "scores").glob("*.jsonl")
     half.write_bytes(half.read_bytes() + f'{{"key": "{text_of(2)}'.encode())
     mode = 0o640
@@ -87,12 +87,12 @@ def test_nothing_of_the_removed_is_left_and_all_else_is_as_if_they_had_never_bee
     assert not files.identifier_sample.exists()
     (line,) = [text for text in said if text.startswith("removed: ")]
     assert line.startswith(
-        "removed: 20 rows of tables, 4 answers of the journal, 0 cached copies; 4 speeches, near duplicates included,"
+        "removed: 20 table rows, 4 journal answers, 0 cached copies; in total 4 speeches, near duplicates included,"
     )
 
 
 def test_a_review_by_experts_forgets_the_removed(files: AnnotationDir, tmp_path: Path) -> None:
-    """Items, answers to them and the table with texts go; answers about other clients stay."""
+    """Items, their answers and the table with texts are deleted; answers about other clients stay."""
     config = read_review([f"data={files.path}", "experts=[e01]", "review.practice=0", "review.crisis_in_a_row=99"])
     review_files = ReviewDir.of(files.path)
     review_files.path.mkdir()
@@ -106,7 +106,7 @@ def test_a_review_by_experts_forgets_the_removed(files: AnnotationDir, tmp_path:
     review.close()
     said: list[str] = []
     remove(context(files, id_file(tmp_path, GONE), said))
-    assert any("review by experts: " in line and "with all answers to them" in line for line in said)
+    assert any("expert review: " in line and "with all their answers" in line for line in said)
     for path in (files.path, review_files.path):
         words = words_of(path)
         assert [client for client in CLIENTS if text_of(client) in words] == [0, 3]
@@ -168,9 +168,9 @@ def test_a_near_duplicate_of_a_removed_speech_stays_away_once_the_source_is_clea
     [
         (
             [id_of(0), "", "nobody", "0000000000000000"],
-            r"2 of 3 ids are of no speech in .*line 3\), so nothing was removed",
+            r"2 of 3 ids belong to no speech in .*line 3\), so nothing was removed",
         ),
-        (["", " "], r"holds no id; write one a line"),
+        (["", " "], r"holds no id; write one id per line"),
     ],
 )
 def test_unknown_ids_are_refused_before_anything_is_touched(
@@ -197,7 +197,7 @@ def test_cached_copies_of_the_dataset_go_and_others_stay(files: AnnotationDir, t
     assert len(list((cache / "tokenised").glob("*.groups"))) == 3
     assert text_of(1) in words_of(tmp_path / "hf") and text_of(1) in words_of(cache)
     counts = remove(context(files, id_file(tmp_path, GONE)))
-    assert counts["copies"] == 3  # a tokenised one by each path, and one of `datasets`
+    assert counts["copies"] == 3  # one tokenised copy for each path, and one of `datasets`
     assert len(list((cache / "tokenised").glob("*.groups"))) == 1
     words = words_of(cache) + words_of(tmp_path / "hf")
     assert [client for client in (*CLIENTS, *range(10, 14)) if text_of(client) in words] == list(range(10, 14))
@@ -232,7 +232,7 @@ def test_runs_that_used_the_dataset_or_a_model_that_did_are_listed(files: Annota
         str(child): [str(child / "model")],
     }
     assert any("weights in model, export, checkpoints" in line for line in said)
-    assert said[-1].startswith("Weights are not undone")
+    assert said[-1].startswith("Weights are not changed")
 
 
 KILLED = """
@@ -279,11 +279,11 @@ def test_a_removal_killed_anywhere_is_finished_by_the_same_command_or_by_any_oth
         [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["9"] * len(places), "each was killed before its end"
+    assert done.stdout.split() == ["9"] * len(places), "a process ended before it was killed"
     for place in places:
         files = AnnotationDir(tmp_path / str(place) / "out")
         if place % 2 and files.removed.exists():
-            assert finish(context(files, None)), "as every other command begins"
+            assert finish(context(files, None)), "like every other command at its start"
         else:
             remove(context(files, ids))
         assert tables(files) == tables(whole), place
@@ -295,6 +295,6 @@ def test_a_removal_killed_anywhere_is_finished_by_the_same_command_or_by_any_oth
 
 
 def test_content_of_the_hash_is_that_of_the_id() -> None:
-    """Another program can tell whether an id was removed: a line is sha256 of the id."""
+    """Another program can test whether an id was removed: each line is the sha256 of an id."""
     tombstones = Tombstones(Path("unused"), [hashlib.sha256(b"0123456789abcdef").hexdigest()])
     assert "0123456789abcdef" in tombstones and "fedcba9876543210" not in tombstones

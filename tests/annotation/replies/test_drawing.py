@@ -1,4 +1,4 @@
-"""Which writers are drawn: a matter of seed, speech and names alone."""
+"""The drawn writers depend only on seed, speech and names."""
 
 from collections import Counter
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_the_draw_depends_on_seed_speech_and_names_alone() -> None:
     names = ["a", "b", "c", "d"]
     whole = drawn(names, SPEECHES)
     assert drawn(names, SPEECHES[::7]).items() <= whole.items(), "other speeches change nothing"
-    assert drawn(names[::-1], SPEECHES) == whole, "nor does the order of members"
+    assert drawn(names[::-1], SPEECHES) == whole, "the order of members changes nothing"
     assert drawn(names, SPEECHES, seed=1) != whole
     three = drawn(names, SPEECHES, 3)
     assert all(three[speech][:2] == found for speech, found in whole.items())

@@ -1,4 +1,4 @@
-"""The step `replies` against scripted servers: drawing, outcomes, what crisis speeches may meet, and kills."""
+"""The step `replies` with scripted servers: drawing, outcomes, treatment of crisis speeches, and kills."""
 
 import json
 import os
@@ -75,11 +75,11 @@ def test_the_same_directory_buys_only_what_is_new(tmp_path: Path) -> None:
         before = len(server.asked)
         assert estimate(context(files, pool, replies__per_speech=3)).calls.total() == 40
         run(context(files, pool, replies__per_speech=3))
-        assert len(server.asked) == before + 3 + 40, "three checks, and what was missing"
+        assert len(server.asked) == before + 3 + 40, "three checks and the missing replies were sent"
         assert [row for row in table(files) if row["number"] == 0] == first
         before = len(server.asked)
         run(context(files, pool, replies__per_speech=3))
-        assert len(server.asked) == before, "nothing to ask: no server is needed"
+        assert len(server.asked) == before, "a server was asked although no reply was missing"
 
 
 def test_what_is_no_reply_has_no_text_and_says_why(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_shards_share_the_speeches_and_the_journal(tmp_path: Path) -> None:
             parts += table(files)
         before = len(server.asked)
         run(context(files, pool, replies__per_speech=2))
-        assert len(server.asked) == before, "merging asks nothing"
+        assert len(server.asked) == before, "merging asked a server"
     assert table(files) == table(alone) == sorted(parts, key=lambda row: (row["speech"], row["number"]))
 
 

@@ -1,4 +1,4 @@
-"""conf/annotator/*.yaml: every file is a whole annotator once its model is named, and rates without randomness."""
+"""Every file in conf/annotator is a complete annotator once its model is named, and rates without randomness."""
 
 import importlib.util
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_each_file_is_an_annotator(name: str) -> None:
     model = build(settings(name, "annotator.model=some/model"), "annotator")
     assert isinstance(model, LanguageModel)
     assert (model.name, model.temperature, model.max_tokens) == ("some/model", 0.0, 2048)
-    assert getattr(model, "sends_schema", True), "servers are to hold answers to the schema"
+    assert getattr(model, "sends_schema", True), "the schema must be sent to servers"
     if name != "vllm" or importlib.util.find_spec("vllm"):
         model.check("annotator")
     assert model.is_third_party() == (name == "openai")

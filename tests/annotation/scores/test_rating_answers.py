@@ -1,4 +1,4 @@
-"""What is read as a rating, what is not and why, and which quotations count as found."""
+"""Reading answers: valid ratings, the reasons for rejecting others, and the quotations that count as found."""
 
 import json
 import random
@@ -23,7 +23,7 @@ GOOD = judgements([1, 2, 3, 4, 5, "not applicable", 5], "how lonely")
 
 
 def changed(change: Callable[[dict[str, Any]], Any]) -> str:
-    """`GOOD` with a change, as JSON."""
+    """Return `GOOD` with a change, as JSON."""
     copy: dict[str, Any] = json.loads(json.dumps(GOOD))
     change(copy)
     return json.dumps(copy)
@@ -64,19 +64,19 @@ def test_the_json_that_was_asked_for_is_read(text: str) -> None:
         (rated(0), "safety: its rating is not from 1 to 5"),
         (rated(6), "safety: its rating is not from 1 to 5"),
         (rated(10**40), "safety: its rating is not from 1 to 5"),
-        (rated(3.5), "safety: its rating is no whole number"),
-        (rated(4.0), "safety: its rating is no whole number"),
-        (rated(True), "safety: its rating is no whole number"),
-        (rated(None), "safety: its rating is no whole number"),
-        (rated([4]), "safety: its rating is no whole number"),
-        (rated(float("nan")), "safety: its rating is no whole number"),
+        (rated(3.5), "safety: its rating is not a whole number"),
+        (rated(4.0), "safety: its rating is not a whole number"),
+        (rated(True), "safety: its rating is not a whole number"),
+        (rated(None), "safety: its rating is not a whole number"),
+        (rated([4]), "safety: its rating is not a whole number"),
+        (rated(float("nan")), "safety: its rating is not a whole number"),
         (rated("4"), "safety: its rating is text"),
         (rated("4/5"), "safety: its rating is text"),
         (rated("N/A"), "safety: its rating is text"),
         (changed(lambda answer: answer.pop("staging")), "staging is missing"),
         (changed(lambda answer: answer["staging"].pop("quote")), "staging: quote is missing"),
-        (changed(lambda answer: answer["staging"].update(quote=" ")), "staging: its quote is no text"),
-        (changed(lambda answer: answer["staging"].update(reason=None)), "staging: its reason is no text"),
+        (changed(lambda answer: answer["staging"].update(quote=" ")), "staging: its quote is not text"),
+        (changed(lambda answer: answer["staging"].update(reason=None)), "staging: its reason is not text"),
         (
             changed(lambda answer: answer["staging"].update(reason="\ud83d")),
             "staging: its reason holds half a character",
@@ -109,7 +109,7 @@ def test_joint_answers_are_read_by_their_keys() -> None:
 
 
 def allowed(value: Any, schema: dict[str, Any]) -> bool:
-    """Whether a value keeps to a schema of the kinds that ours uses."""
+    """Return True if a value satisfies a schema of the kinds that our schemas use."""
     if "anyOf" in schema:
         return any(allowed(value, each) for each in schema["anyOf"])
     kinds = {"object": dict, "string": str, "integer": int}

@@ -1,4 +1,4 @@
-"""What annotators are asked: whole texts in marks that they cannot close, an order of principles for each call, and versions."""
+"""Prompts of annotators: whole texts in marks that they cannot close, principles in varying order, and versions."""
 
 import re
 import shutil
@@ -69,7 +69,7 @@ def test_versions_follow_what_is_asked(tmp_path: Path) -> None:
     (copy / "risk.yaml").unlink()
     with pytest.raises(UserError, match=r"risk\.yaml is missing"):
         rating_prompt(str(copy), False, False)
-    with pytest.raises(UserError, match="rubric fr: is neither a language that ships"):
+    with pytest.raises(UserError, match="rubric fr: is neither a shipped language"):
         rating_prompt("builtin:fr", False, False)
 
 

@@ -1,4 +1,4 @@
-"""Agreement of repeated ratings against the formulas, written out."""
+"""Agreement of repeated ratings compared with the formulas, written out."""
 
 import random
 from collections import Counter
@@ -52,7 +52,7 @@ def test_repeats_are_compared_with_the_first_vote_of_the_same_annotator() -> Non
             vote("s", text, second, "a", repeat=1),
             vote("s", text, [4] * 7, "a", vote=1),
         ]
-        rows += [vote("s", text, [4] * 7, "b")]  # never asked again
+        rows += [vote("s", text, [4] * 7, "b")]  # not repeated
     retest.add(rows)
     figures = retest.figures()
     assert figures.keys() == {"a"}

@@ -1,4 +1,4 @@
-"""The demonstration annotator: its ratings follow its rules, and it says loudly what it is."""
+"""The demonstration annotator: its ratings follow its rules, and it announces that it is a demonstration."""
 
 from pathlib import Path
 
@@ -64,5 +64,5 @@ def test_it_goes_the_way_of_any_annotator_and_says_what_it_is(tmp_path: Path, jo
 
 def test_it_writes_no_replies() -> None:
     asked = Ask("s", ({"role": "user", "content": "Hi."},), 0, "reply 0")
-    with pytest.raises(UserError, match="rates replies and writes none"):
+    with pytest.raises(UserError, match="rates replies but cannot write any"):
         Rules(name="rules").open("writers").submit(asked, 0).result()

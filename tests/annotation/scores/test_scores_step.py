@@ -1,4 +1,4 @@
-"""The step `scores` with annotators that follow a script: the whole table, its figures, and what is asked how often."""
+"""The step `scores` with scripted annotators: the whole table, its figures, and the number of calls."""
 
 import json
 from collections import Counter
@@ -78,17 +78,17 @@ def test_every_answer_of_an_annotator_is_kept_as_what_it_is(tmp_path: Path) -> N
         numbers = [row[f"{name}_rating"] for name in PRINCIPLES]
         assert (row["empathy_reason"] == "Because of empathy.") == (outcome == RATED)
         expected = {"good": [5, 4, 3, 2, 1, None, 5], "misquoted": [4] * 7, "late": [3] * 7}
-        assert numbers == expected.get(text, [None] * 7), "what is no rating is never scored"
+        assert numbers == expected.get(text, [None] * 7), "a row without a rating has a score"
     assert figures["outcomes"] == {"rated": 3, "refused": 2, "filtered": 1, "cut": 1, "unparsable": 1, "failed": 1}
     assert figures["quotes"] == {"a": {"found": 7, "absent": 7, "not_in_reply": 7}}
     assert figures["unreadable"]["a"] == {
         "empathy: its rating is not from 1 to 5": 2,
-        "empathy: its rating is no whole number": 1,
+        "empathy: its rating is not a whole number": 1,
         "empathy: its rating is text": 1,
         "is not valid JSON": 1,
     }
     assert figures["annotators"]["a"]["models"] == {"m-1": 6, "m-2": 1, "not said": 2}
-    assert any("it answered under 2 names: m-1, m-2" in line for line in lines)
+    assert any("its server gave 2 model names: m-1, m-2" in line for line in lines)
     assert figures["annotators"]["a"]["ratings"]["autonomy"] == {"3": 1, "4": 1, "not applicable": 1}
 
 
@@ -98,7 +98,7 @@ def test_the_same_again_asks_only_what_failed(tmp_path: Path) -> None:
     figures = run(first)
     before, table = Counter(scripted_annotator.asked), rows_of(files)
     assert before == {("a", text): max(attempts, 1) for text, (_, _, attempts) in SCRIPT.items()}
-    assert estimate(first).calls == {"a": 1}, "what failed is all that is left to buy"
+    assert estimate(first).calls == {"a": 1}, "only the failed call is left to buy"
     write("a", "failed", said(judgements([1] * 7)))
     again = run(first)
     assert scripted_annotator.asked - before == {("a", "failed"): 1}
@@ -109,7 +109,7 @@ def test_the_same_again_asks_only_what_failed(tmp_path: Path) -> None:
 
 
 def test_missing_ratings_are_counted_by_risk_and_topic(tmp_path: Path) -> None:
-    """2 of 3 votes about abuse are missing and 1 of 5 others: by counting, and in what is printed."""
+    """2 of 3 votes about abuse are missing and 1 of 5 others, both in the figures and in the printed table."""
     outcomes = {"a1": "rated", "a2": "refused", "a3": "filtered", "b1": "rated", "b2": "rated", "b3": "rated"}
     outcomes |= {"b4": "rated", "b5": "cut"}
     for text, outcome in outcomes.items():
@@ -129,7 +129,7 @@ def test_missing_ratings_are_counted_by_risk_and_topic(tmp_path: Path) -> None:
 
 
 def test_ratings_that_nobody_was_asked_for_are_missing_as_well(tmp_path: Path) -> None:
-    """The only annotator must not see crises: their risk stands in the table, with two votes for each of two replies."""
+    """The only annotator must not see crises: their risk is in the table, with two missing votes for each of two replies."""
     write("theirs", "text", *(said(judgements([number] * 7)) for number in (2, 3)))
     write("theirs", "more", *(said(judgements([number] * 7)) for number in (2, 3)))
     speeches = [speech("1"), speech("2", crisis=True, risk="abuse"), speech("3", crisis=True, risk="overdose")]
@@ -147,13 +147,13 @@ def test_ratings_that_nobody_was_asked_for_are_missing_as_well(tmp_path: Path) -
     files.steps.mkdir(exist_ok=True)
     write_json(files.step("scores"), {"figures": figures})
     renew_records(files, Tombstones.of(files))
-    assert read_mapping(files.step("scores"))["figures"] == figures, "a removal counts the same"
+    assert read_mapping(files.step("scores"))["figures"] == figures, "a removal gives other counts"
 
 
 def test_a_panel_votes_and_repeats(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for text in ("one", "two"):
-            # Three votes and a repeat, in whatever order they are asked: all different.
+            # Three votes and a repetition, in the order in which they are asked: all differ.
             write(name, text, *(said(judgements([number] * 7)) for number in (1, 2, 3, 4)))
     files = annotation_dir(tmp_path, [speech("s")], [reply("s", 0, "one"), reply("s", 1, "two")], [])
     settings = {"votes": 3, "repeat": 1.0}
@@ -166,21 +166,21 @@ def test_a_panel_votes_and_repeats(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for text in ("one", "two"):
             mine = [row["clarity_rating"] for row in rows if (row["annotator"], row["reply"]) == (name, f"s-{text}")]
-            assert sorted(mine) == [1, 2, 3, 4], "every vote is kept raw"
-    with pytest.raises(UserError, match="scores.votes=2: all votes of b would be alike"):
+            assert sorted(mine) == [1, 2, 3, 4], "a vote was changed"
+    with pytest.raises(UserError, match="scores.votes=2: all votes of b would be equal"):
         run(context(files, annotator=panel(annotator("a"), annotator("b", temperature=0)), scores={"votes": 2}))
     with pytest.raises(UserError, match="two models have the name a"):
         run(context(files, annotator=panel(annotator("a"), annotator("a")), budget=BUDGET))
 
 
 def test_joint_ratings_belong_to_the_replies_as_they_were_shown(tmp_path: Path) -> None:
-    """A server that rates each reply by the digit in its text; another speech's answer has one reply too few."""
+    """A server that rates each reply by the digit in its text; its answer about another speech has one reply too few."""
 
     def rate(payload: Any) -> str:
         shown = payload["messages"][-1]["content"]
         digits = [int(line.split()[1]) for line in shown.splitlines() if line.startswith("text ")]
         if not digits:
-            return "ready"  # whether the server answers at all is asked first
+            return "ready"  # answers the check at the start
         assert set(payload["response_format"]["json_schema"]["schema"]["properties"]) == {
             f"reply_{place + 1}" for place in range(len(digits))
         }
@@ -227,7 +227,7 @@ def test_crises_and_other_languages_are_kept_from_those_who_must_not_see_them(tm
 
 
 def test_a_server_that_misbehaves(tmp_path: Path) -> None:
-    """Wrong scale, broken JSON, refusals and filters by request: every rating is there once, and none is made up."""
+    """Wrong scales, broken JSON, refusals and filters on demand: every rating is kept once, and none is invented."""
 
     def rate(payload: Any) -> str:
         number = number_of(payload)

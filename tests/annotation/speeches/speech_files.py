@@ -1,4 +1,4 @@
-"""A step run in this process on files of a test."""
+"""Helpers that run the step `speeches` in this process on a test's files."""
 
 import json
 from pathlib import Path
@@ -21,14 +21,14 @@ def jsonl(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def section(**changed: Any) -> DictConfig:
-    """conf/speeches/local.yaml with changed keys."""
+    """Return conf/speeches/local.yaml with changed keys."""
     return OmegaConf.merge(OmegaConf.load(ROOT / "conf" / "speeches" / "local.yaml"), {"presidio": "never", **changed})  # type: ignore[return-value]
 
 
 def made(
     out: Path, fraction: float = 0.25, seed: int = 0, **changed: Any
 ) -> tuple[dict[str, Any], AnnotationDir, list[str]]:
-    """The figures, the directory and what was said."""
+    """Run the step; returns its figures, the directory and the printed lines."""
     out.mkdir(exist_ok=True)
     config = OmegaConf.create(
         {"speeches": section(**changed), "pairs": {"test_fraction": fraction, "split_seed": seed}}

@@ -1,4 +1,4 @@
-"""Several jobs clean shares of the rows; the tables are those of one process."""
+"""Several jobs clean shares of the rows; the tables equal those of a single process."""
 
 import random
 from pathlib import Path
@@ -35,7 +35,7 @@ def config_of(out: Path, share: int | None, shards: int, sources: list[dict[str,
 
 
 def done(out: Path, sources: list[dict[str, Any]], share: int | None = None, shards: int = SHARDS) -> list[str]:
-    """Do the step in this process; returns what it said."""
+    """Run the step in this process; returns the printed lines."""
     config, said = config_of(out, share, shards, sources), list[str]()
     files = directory(config)
     files.path.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def done(out: Path, sources: list[dict[str, Any]], share: int | None = None, sha
 
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Two sources with doubles within and between them, bad rows, names, and rows that are too short."""
+    """Two sources with duplicates within and between them, bad rows, names, and rows that are too short."""
     monkeypatch.setattr(cleaning_shares, "BLOCK", 4)
     draw = random.Random(0)
     forum = [{"id": f"f{number}", "text": f"My name is Anna. {some(number)}"} for number in range(26)]

@@ -1,4 +1,4 @@
-"""Placeholders: what the rules find, what they leave alone, and the recall that is printed."""
+"""Placeholders: what the rules find, what they leave, and the printed recall."""
 
 import re
 from itertools import pairwise
@@ -69,7 +69,7 @@ def test_recall_on_planted_identifiers() -> None:
 
 
 def test_few_words_of_the_sample_that_are_no_names_are_taken_for_names() -> None:
-    """The spans were looked at by eye: these are no persons' names (places, a dog, nouns)."""
+    """The spans were checked by eye: these are not names of people (places, a dog, nouns)."""
     texts = [row["prompt"] for _, row in sample_rows()]
     found = [text[span.start : span.end] for text in texts for span in identifiers_in(text)]
     wrong = [

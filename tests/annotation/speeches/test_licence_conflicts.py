@@ -1,4 +1,4 @@
-"""Which licences and terms stand against each other."""
+"""Tests which licences and terms conflict."""
 
 import pytest
 
@@ -36,6 +36,6 @@ def test_conflicts_are_refused_until_they_are_accepted_by_name() -> None:
         refuse_conflicts(found, ["unknown-forum"])
     refuse_conflicts(found, ["unknown-forum", "training-w"])
     with pytest.raises(
-        UserError, match="accept_terms: other is no conflict of these sources and writers; they are: training-w"
+        UserError, match="accept_terms: other is not a conflict of these sources and writers; conflicts: training-w"
     ):
         refuse_conflicts(found, ["other"])

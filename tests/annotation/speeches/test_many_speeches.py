@@ -1,4 +1,4 @@
-"""100,000 speeches are cleaned, compared and split in 5 minutes and 4 GB on two cores."""
+"""100,000 speeches are cleaned, deduplicated and split in 5 minutes and 4 GB on two cores."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_100_000_speeches_in_5_minutes_and_4_gb(tmp_path: Path) -> None:
     command = ["taskset", "-c", "0,1", sys.executable, "run.py", "out", "speeches.jsonl"]
     subprocess.run(command, check=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
     seconds = time.monotonic() - began
-    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest process
+    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # peak memory of the largest process
     dropped = {int(row["row"]) for row in table(tmp_path / "out" / "dropped_speeches.parquet") if row["of"]}
     print(
         f"{COUNT} speeches: {seconds:.0f} s, {kilobytes / 1e6:.2f} GB a process, {len(dropped)} of {len(doubles)} doubles"
@@ -85,8 +85,8 @@ def test_processes_that_help_end_with_a_killed_step(tmp_path: Path) -> None:
         assert step.poll() is None
         time.sleep(0.1)
         helpers = [each for each in psutil.Process(step.pid).children() if "spawn_main" in " ".join(each.cmdline())]
-    time.sleep(2)  # until they have begun
+    time.sleep(2)  # until the processes have started
     step.kill()
     step.wait()
     left = psutil.wait_procs(helpers, timeout=20)[1]
-    assert [each for each in left if each.status() != psutil.STATUS_ZOMBIE] == [], "they ended, if nobody buried them"
+    assert [each for each in left if each.status() != psutil.STATUS_ZOMBIE] == [], "child processes are still alive"

@@ -1,4 +1,4 @@
-"""Doubles and the split against brute force."""
+"""Duplicates and the split compared with brute force."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from tests.support.preferences import text
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    """Families of texts that differ in up to 8 of 40 words, and exact doubles."""
+    """Groups of texts that differ in up to 8 of 40 words, and exact duplicates."""
     rng = np.random.default_rng(0)
     found: list[str] = []
     for _ in range(30):
@@ -31,7 +31,7 @@ def ids_of(texts: list[str]) -> np.ndarray:
 
 
 def families(texts: list[str], threshold: float) -> list[int]:
-    """The first number of each text's family, by comparing every text with every other."""
+    """Return the first index of each text's group, from comparing every pair of texts."""
     found = sketches(texts)
     first = list(range(len(texts)))
     for one, other in itertools.combinations(range(len(texts)), 2):
@@ -57,7 +57,7 @@ def test_no_two_speeches_of_a_family_are_parted_by_the_split(texts: list[str]) -
     choice = choose(ids_of(texts), sketches(texts), rules)
     stays = choice.standing == STAYS
     sides: dict[int, set[bool]] = {}
-    for number, family in enumerate(families(texts, 0.65)):  # hardly a pair above is missed
+    for number, family in enumerate(families(texts, 0.65)):  # almost no pair above this overlap is missed
         if stays[number]:
             sides.setdefault(family, set()).add(bool(choice.is_test[number]))
     assert all(len(each) == 1 for each in sides.values()) and any(len(each) == 1 for each in sides.values())

@@ -1,4 +1,4 @@
-"""The step `speeches` on real files: what stays, what falls and why, and the table that is written."""
+"""The step `speeches` on real files: kept and dropped speeches, reasons, and the resulting table."""
 
 import gzip
 import hashlib
@@ -33,7 +33,7 @@ def some(number: int, words: int = 40) -> str:
 
 @pytest.fixture
 def two_sources(tmp_path: Path) -> dict[str, Path]:
-    """A forum and a collection that holds some of the forum's speeches, word for word and nearly so."""
+    """A forum, and a collection with some of the forum's speeches, copied exactly or almost exactly."""
     forum = [{"id": f"f{number}", "question": some(number)} for number in range(12)]
     near = some(3).split()
     near[7] = "else"
@@ -122,7 +122,7 @@ def test_the_same_speeches_from_every_format(tmp_path: Path) -> None:
 
 
 def test_what_datasets_makes_of_a_source_is_gone_with_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its copies have the identifiers in them, and a removal does not know them."""
+    """The copies of `datasets` contain identifiers, and a removal would not find them."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     arrow = pa.Table.from_pylist([{"question": f"My name is Tom Baker. {LONG}"}])
     (tmp_path / "folder").mkdir()
@@ -138,7 +138,7 @@ def test_what_datasets_makes_of_a_source_is_gone_with_the_step(tmp_path: Path, m
     left = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_relative_to(tmp_path / "folder")]
     assert {path.name for path in left if path.parent == tmp_path} == {"a.csv", "b.tsv", "c.csv.gz"}
     made_of_them = [path for path in left if path.parent != tmp_path]
-    assert {path.parent for path in made_of_them} == {tmp_path / "out"}, "nothing in the cache"
+    assert {path.parent for path in made_of_them} == {tmp_path / "out"}, "a copy is in the cache"
     assert not any(b"Baker" in path.read_bytes() for path in made_of_them)
 
 
@@ -166,7 +166,7 @@ def test_a_bad_row_ends_the_step_or_is_counted(tmp_path: Path) -> None:
         UserError, match=r"a\.jsonl line 2: text holds something that is not text; speeches\.bad_rows=drop"
     ):
         made(tmp_path / "out", path=str(path))
-    assert not list((tmp_path / "out").iterdir()), "a step that fails leaves nothing behind"
+    assert not list((tmp_path / "out").iterdir()), "a failed step left files"
     figures, _, said = made(tmp_path / "out", path=str(path), bad_rows="drop")
     assert figures["sources"]["a.jsonl"] == {"rows": 4, "kept": 1, "fell": {"bad row": 3}}
     assert sum("bad row dropped" in line for line in said) == 3 and "secret" not in "".join(said)
@@ -174,7 +174,7 @@ def test_a_bad_row_ends_the_step_or_is_counted(tmp_path: Path) -> None:
 
 def test_where_nothing_is_left_the_reasons_are_said(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": "Help."}, {"text": "Hi."}])
-    with pytest.raises(UserError, match=r"no speech is left of 2 rows \(2 too short\): see speeches\.min_characters"):
+    with pytest.raises(UserError, match=r"none of the 2 rows is kept \(2 too short\): see speeches\.min_characters"):
         made(tmp_path / "out", path=str(path))
 
 
@@ -256,7 +256,7 @@ def test_tables_are_as_private_as_the_source_and_the_sample_for_the_eye_more_so(
     }
     assert modes == {0o600}
     shown = files.identifier_sample.read_text()
-    assert "[NAME_1]" in shown and "Baker" not in shown and "no anonymisation" in shown
+    assert "[NAME_1]" in shown and "Baker" not in shown and "not anonymisation" in shown
     path.chmod(0o644)
     made(tmp_path / "out", path=str(path))
     assert stat.S_IMODE(files.identifier_sample.stat().st_mode) == 0o600

@@ -1,4 +1,4 @@
-"""Topics and risks from columns and by rules."""
+"""Topics and risks from columns and from rules."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def test_what_a_column_says(value: Any, expected: str | None) -> None:
         ("Some nights I want to die.", ["suicidal_thoughts"]),
         ("I don\u2019t want to be here any more.", ["suicidal_thoughts"]),
         ("I tried to kill myself in spring.", ["suicidal_behaviour", "suicidal_thoughts"]),
-        ("I'm not going to kill myself, don't worry.", ["suicidal_thoughts"]),  # denied is brought up
+        ("I'm not going to kill myself, don't worry.", ["suicidal_thoughts"]),  # a denied risk counts as mentioned
         ("I nearly killed myself laughing. This printer will be the death of me.", []),
         ("I cut myself again last night.", ["self_harm"]),
         ("I cut myself shaving, on the kitchen knife.", []),
@@ -83,7 +83,7 @@ def test_cues_of_risk(text: str, kinds: list[str]) -> None:
 
 
 def test_rules_miss_most_of_what_the_sample_hints_at() -> None:
-    """Why they may clear nothing by default; docs/speeches.md gives these figures."""
+    """The rules must not clear speeches by default; docs/speeches.md gives these figures."""
     rules = read_risk_rules()
     rows = [(bool(rules.kinds_in(row["prompt"])), bool(row["risk"])) for _, row in sample_rows()]
     hits = sum(found and true for found, true in rows)
@@ -99,5 +99,7 @@ def test_mistakes_in_own_files_are_listed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exceptions is missing"):
         read_risk_rules(str(tmp_path / "risk.yaml"))
     (tmp_path / "risk.yaml").write_text("self_harm: {cues: ['('], exceptions: []}\nharm: {cues: [a], exceptions: []}")
-    with pytest.raises(UserError, match=r"unknown key harm.*self_harm\[1\] is no regular expression|unknown key harm"):
+    with pytest.raises(
+        UserError, match=r"unknown key harm.*self_harm\[1\] is not a regular expression|unknown key harm"
+    ):
         read_risk_rules(str(tmp_path / "risk.yaml"))

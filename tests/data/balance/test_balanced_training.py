@@ -1,4 +1,4 @@
-"""Runs with `data.balance`: said at the start, other weights than without, and the same however the work is split."""
+"""Runs with `data.balance`: they report it, weigh pairs unequally, and give the same result however the work is split."""
 
 from pathlib import Path
 
@@ -21,4 +21,4 @@ def test_a_balanced_run_is_the_same_in_two_processes_with_small_micro_batches(
     assert metrics_of(plain)[-1]["eval/loss"] != metrics_of(one)[-1]["eval/loss"]
     assert metrics_of(plain)[0] == metrics_of(one)[0], "held-out pairs count equally"
     log = (one / "logs" / "01" / "rank-0.log").read_text()
-    assert "data.balance: 48 pairs weigh " in log and "length " in log and "-> 50.0%" in log
+    assert "data.balance: 48 pairs have weights from " in log and "length " in log and "-> 50.0%" in log

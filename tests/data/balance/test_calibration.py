@@ -1,4 +1,4 @@
-"""Weights that balance cues: against scipy's general solver, its linear program for what cannot be, and a formula for one cue."""
+"""Weights that balance cues: against scipy's solver, a linear program for feasibility, and a formula for one cue."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from psychocounsel.data.balance.calibration import balanced_weights, effective_s
 
 
 def random_signs(seed: int, pairs: int, cues: int) -> np.ndarray:
-    """Signs of cues that are right far more often than wrong, and that depend on each other."""
+    """Return signs of correlated cues that are right far more often than wrong."""
     rng = np.random.default_rng(seed)
     shared = rng.random((pairs, 1)) < 0.5
     return np.where(shared & (rng.random((pairs, cues)) < 0.6), 1, rng.choice([-1, 0, 1], (pairs, cues)))

@@ -1,4 +1,4 @@
-"""`data.balance` from texts to groups: cues tell nothing afterwards, it is said what it costs, and what cannot be is refused."""
+"""`data.balance` from texts to groups: weighted cues predict nothing, the cost is reported, impossible cases are errors."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def pair(chosen: str, rejected: str) -> Group:
 
 
 def weighted_accuracy(groups: list[Group], cue: str) -> float:
-    """By a loop over pairs: a tie counts half."""
+    """Return the weighted accuracy of a cue by a loop over pairs; a tie counts half."""
     right = whole = 0.0
     for group in groups:
         chosen, rejected = (CUES[cue](reply.text) for reply in group.completions)
@@ -36,15 +36,15 @@ def built(*overrides: str) -> tuple[Dataset, list[str]]:
 def test_cues_tell_nothing_of_the_first_samples_weighted_pairs() -> None:
     plain, _ = built()
     found, said = built("data.balance=[length,ending]")
-    assert weighted_accuracy(plain.train, "ending") > 0.8, "or there would be nothing to balance"
+    assert weighted_accuracy(plain.train, "ending") > 0.8, "otherwise there would be nothing to balance"
     for cue in ("length", "ending"):
         assert weighted_accuracy(found.train, cue) == pytest.approx(0.5, abs=1e-5)
         assert f"{cue} {weighted_accuracy(plain.train, cue):.1%} -> 50.0%" in said[-1]
     weights = np.array([group.weight for group in found.train])
     assert weights.mean() == pytest.approx(1, abs=1e-5)
     size = weights.sum() ** 2 / (weights**2).sum()
-    assert f"{len(weights)} pairs weigh {weights.min():.2f} to {weights.max():.2f}" in said[-2]
-    assert f"count like {size:.0f} equal ones" in said[-2]
+    assert f"{len(weights)} pairs have weights from {weights.min():.2f} to {weights.max():.2f}" in said[-2]
+    assert f"effective sample size: {size:.0f}" in said[-2]
     assert {group.weight for group in found.held_out} == {1.0}
     assert [group.id for group in found.train] == [group.id for group in plain.train]
 
@@ -61,7 +61,7 @@ def test_the_fingerprint_tells_weights_and_stays_without_them() -> None:
     [
         ([pair("Why?", "No.")] * 3, "the chosen reply has more of ending in all of the 3 pairs that differ in it"),
         ([pair("No.", "Why?"), pair("One.", "Two.")], "the rejected reply has more of ending in all of the 1 pairs"),
-        ([pair("Yes.", "No.")] * 3, "both replies of every pair have as much of ending: leave ending out"),
+        ([pair("Yes.", "No.")] * 3, "ending is equal in both replies of every pair: leave ending out"),
         (
             [pair("Why?", "No.")] * 99 + [pair("No.", "Why?")],
             "weights of at most 20 times the mean balance ending alone",
@@ -74,7 +74,7 @@ def test_what_cannot_be_balanced_is_refused(groups: list[Group], message: str) -
 
 
 def test_cues_that_cannot_be_balanced_together_are_refused_together() -> None:
-    """Each is wrong in one pair, where both others are right: more weight for one's mistakes is less for the others'."""
+    """Each cue is wrong in one pair, in which both others are right, so a larger weight for it harms the others."""
     cues = ["ending", "exclamations", "commas"]
     groups = [pair("Oh, no!", "Why?"), pair("So, why?", "No!"), pair("No! Why?", "Well, yes.")]
     for cue in cues:

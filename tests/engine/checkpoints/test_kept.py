@@ -155,7 +155,7 @@ SHORT = ["data.limit=40", "eval.limit=2", "max_steps=3", "global_batch_size=4", 
 
 @pytest.mark.slow
 def test_a_checkpoint_is_whole_before_the_round_after_it_is_written(small_model: Path, tmp_path: Path) -> None:
-    online = ["algo=online_dpo", "algo.prompts_per_round=4", "algo.samples=2", "rollout.max_tokens=4"]
+    online = ["algo=online_dpo", "reward=tiny", "algo.prompts_per_round=4", "algo.samples=2", "rollout.max_tokens=4"]
     kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: shard_done, step: 2}"
     run = ["train", f"run_dir={tmp_path / 'run'}", f"model.path={small_model}", *SHORT, *online, "checkpoint.every=1"]
     cli(*run, kill, cwd=ROOT, check_code=137)

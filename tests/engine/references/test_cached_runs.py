@@ -116,7 +116,7 @@ def test_references_that_compute_otherwise_have_folders_of_their_own() -> None:
         identity(LORA, "model.quantise=nf4", BF16),
     ]
     assert all(one != other for number, one in enumerate(different) for other in different[:number])
-    written = ["algo=online_dpo", "algo.offline_fraction=0.5"]
+    written = ["algo=online_dpo", "reward=tiny", "algo.offline_fraction=0.5"]
     assert identity(*written)["temperature"] == identity("rollout.temperature=0.7")["temperature"] == 1.0
     assert identity(*written) != identity(*written, "rollout.temperature=0.7")
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("in_process_training")
 
 
 def chosen(algorithm: Algorithm, stepper: Stepper, model: Path, rounds: bool = True) -> Reference | None:
-    config = check(compose(["algo=online_dpo", f"model.path={model}", "global_batch_size=3"]))
+    config = check(compose(["algo=online_dpo", "reward=tiny", f"model.path={model}", "global_batch_size=3"]))
     run: Any = SimpleNamespace(config=config, is_main=True, say=lambda text: None)
     return choose_reference(run, stepper, load_chat_format(config.model)[0], lambda: None, rounds)
 

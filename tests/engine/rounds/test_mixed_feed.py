@@ -91,7 +91,7 @@ def test_a_share_is_of_whole_groups(fraction: float, batch: int, pairs: int) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["algo.offline_fraction=0.01"], "of global_batch_size=32 that is 0 pairs of the data"),
+        (["algo.offline_fraction=0.01"], "global_batch_size=32 would hold 0 pairs of the data"),
         (["algo.offline_fraction=0.99"], "32 pairs of the data and 0 prompts"),
         (["algo.offline_fraction=1"], "must be less than 1"),
         (["algo.offline_fraction=0.25", "algo.reference=round"], "use algo.reference=initial"),
@@ -107,7 +107,7 @@ def test_what_cannot_be_mixed_is_refused(arguments: list[str], message: str) -> 
 
 # -- through the loop
 
-BASE = ["data.limit=200", "eval.limit=4", "max_steps=6", "global_batch_size=4", "algo.samples=2"]
+BASE = ["reward=tiny", "data.limit=200", "eval.limit=4", "max_steps=6", "global_batch_size=4", "algo.samples=2"]
 BASE += ["rollout.max_tokens=12", "eval.every=0", "checkpoint.every=2", "algo.lr=1e-3", "cluster.threads=1"]
 BASE += ["algo.offline_fraction=0.5", "algo.prompts_per_round=4", "algo.min_margin=1e6"]  # no pair of a round is kept
 

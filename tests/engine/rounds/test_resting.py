@@ -99,7 +99,7 @@ def test_engines_stay_where_nothing_is_gained() -> None:
 @pytest.mark.slow
 def test_a_run_whose_engines_rest_ends_with_the_same_weights(small_model: Path, tmp_path: Path) -> None:
     """PPO with a critic, also where a stop in the middle of a round saves a checkpoint."""
-    common = ("train", *BASE, "algo=ppo", f"model.path={small_model}")
+    common = ("train", *BASE, "algo=ppo", "reward=tiny", f"model.path={small_model}")
     rest = "+callbacks.rest={_target_: tests.support.killer.RestEngines}"
     cli(*common, f"run_dir={tmp_path / 'whole'}", cwd=ROOT)
     stop = "+callbacks.stop={_target_: tests.support.killer.Touch, event: shard_done, step: 4}"

@@ -97,7 +97,15 @@ def test_no_reply_is_older_than_rounds_are_written_ahead(
     write_own(
         tmp_path / "my", "rollout", "phrases", _CODE.replace("\n    def reply(", _AHEAD.format(ahead=ahead)), _SETTINGS
     )
-    given = ["algo=rloo", "rollout=phrases", f"model.path={small_model}", "max_steps=4", "eval.limit=2", "eval.every=0"]
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        "rollout=phrases",
+        f"model.path={small_model}",
+        "max_steps=4",
+        "eval.limit=2",
+        "eval.every=0",
+    ]
     given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
     cli("train", "--config-dir", "my", *given, cwd=tmp_path)
     files = sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
@@ -120,7 +128,15 @@ def test_a_small_round_has_a_shard_for_each_rank_if_each_prompt_has_its_own_seed
     )
     assert "seed_of" in seeded
     write_own(tmp_path / "my", "rollout", "phrases", seeded, _SETTINGS)
-    given = ["algo=rloo", "rollout=phrases", f"model.path={small_model}", "max_steps=1", "eval.limit=2", "eval.every=0"]
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        "rollout=phrases",
+        f"model.path={small_model}",
+        "max_steps=1",
+        "eval.limit=2",
+        "eval.every=0",
+    ]
     given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
     given += ["rollout.phrases=[Oh.,Yes.,No.,Why?,Since when?,I see.,And then?]"]
     cli("train", "--config-dir", "my", *given, f"cluster.processes={ranks}", cwd=tmp_path)

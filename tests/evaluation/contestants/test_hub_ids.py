@@ -47,7 +47,7 @@ def test_a_mistyped_folder_is_one_line_and_nobody_tries_again(tmp_path: Path, de
     result = cli("evaluate", "evaluation=health", *given, cwd=tmp_path, check_code=USER_ERROR, **environment)
     (line,) = [line for line in result.stderr.splitlines() if "error" in line.lower() or "etrying" in line]
     assert line == (
-        "error: model=runs/dpoo: there is no such folder here; if it is a hub id, the cache has nothing of it, and "
+        "error: model=runs/dpoo: this folder does not exist; if it is a hub id, the cache does not hold it, and "
         f"{dead_address} cannot be reached from here: run `python -m psychocounsel.prepare` with the same overrides where there "
         "is a network"
     )
@@ -69,7 +69,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 def test_a_hub_that_knows_no_such_model_is_asked_once(hub: Hub) -> None:
     with pytest.raises(
-        UserError, match=r"against\.model=me/mine: there is no such folder here, and no such model on the hub"
+        UserError, match=r"against\.model=me/mine: this folder does not exist, and the hub has no such model"
     ):
         Transformers(name="x", model="me/mine").open("against")
     asked = [request for request in hub.log if "me/mine" in request]
@@ -89,11 +89,11 @@ def test_a_model_that_the_hub_or_the_cache_has_is_no_mistake(
     assert not constants.HF_HUB_OFFLINE
     hubs.require_known("acme/kept", None, "model.path")
     assert constants.HF_HUB_OFFLINE, "later requests do not try the network again"
-    with pytest.raises(UserError, match="if it is a hub id, the cache has nothing of it, and HF_HUB_OFFLINE is set"):
+    with pytest.raises(UserError, match="if it is a hub id, the cache does not hold it, and HF_HUB_OFFLINE is set"):
         hubs.require_known("acme/other", None, "model.path")
 
 
 def test_a_folder_whose_name_no_model_of_the_hub_can_have_is_one_line(hub: Hub) -> None:
     for name in ("runs/dpo--beta", "runs/dpo_beta-0.1.", "runs/x..y"):
-        with pytest.raises(UserError, match="there is no such folder here, and it is no name"):
+        with pytest.raises(UserError, match="this folder does not exist, and the hub allows no such model name"):
             hubs.require_known(name, None, "model.path")

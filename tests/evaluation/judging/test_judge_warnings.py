@@ -1,4 +1,4 @@
-"""Warnings of judges that may be partial."""
+"""Warnings about judges that may be biased."""
 
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,9 @@ def test_a_local_model_tells_by_its_type(tmp_path: Path) -> None:
 def test_a_contestant_its_kin_and_strangers() -> None:
     lines = warned({"mine": "me/own", "theirs": "gpt-4o", "kin": "gpt-4o-mini"}, chat("gpt-4o"))
     assert lines == [
-        "warning: the judge judge is a contestant itself: judges prefer their own replies",
-        "warning: the judge judge and the contestant kin are of one family (gpt): judges tend to prefer their own family",
+        "warning: the judge judge is also a contestant: judges prefer their own replies",
+        "warning: the judge judge and the contestant kin belong to one model family (gpt): "
+        "judges tend to prefer their own family",
     ]
     assert warned({"mine": "me/own", "theirs": "qwen3"}, chat("gpt-4o")) == []
     several = {
@@ -81,7 +82,7 @@ def test_a_contestant_its_kin_and_strangers() -> None:
         "members": [chat("claude-1", "a"), chat("qwen3", "b")],
     }
     (line,) = warned({"mine": "me/own", "theirs": "qwen3-8b"}, several)
-    assert "judge b and the contestant theirs are of one family (qwen)" in line
+    assert "judge b and the contestant theirs belong to one model family (qwen)" in line
 
 
 def a_run(place: Path, **config: Any) -> Path:
@@ -110,7 +111,7 @@ def test_a_judge_that_labelled_or_rewarded_the_training(tmp_path: Path, monkeypa
     (tmp_path / "rm").mkdir()
     monkeypatch.chdir(tmp_path)
     (line,) = warned(models, scorer(str(tmp_path / "rm")))
-    assert "the judge rm gave mine its rewards in training" in line
+    assert "the judge rm was the reward model in the training of mine" in line
     assert warned(models, scorer("elsewhere")) == []
 
 

@@ -1,4 +1,4 @@
-"""The step `verdicts` with judges on a server: biased, refusing, broken, down, renamed; nothing is scored that is not there."""
+"""The step `verdicts` with judges on a server: biased, refusing, broken, down, renamed. Missing verdicts are never scored."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def judge(address: str, name: str = "judge", **settings: Any) -> Row:
 
 
 def directory(place: Path, count: int, opponents: tuple[str, ...] = ("base",)) -> EvaluationDir:
-    """`beta` has the longer reply to every second speech."""
+    """Write the tables of speeches and replies; `beta` has the longer reply to every second speech."""
     speeches = [speech(f"{number:03d}") for number in range(count)]
     replies = []
     for number, each in enumerate(speeches):
@@ -71,7 +71,7 @@ def bought(files: EvaluationDir) -> list[str]:
 
 
 def test_verdicts_are_written_from_the_side_of_the_evaluated_setting(tmp_path: Path) -> None:
-    """A judge that prefers the longer reply: both orders agree, whichever reply it was shown first."""
+    """A judge that prefers the longer reply gives the same verdict in both orders."""
     with serving(Script(by_texts(longer))) as server:
         figures, rows = judge_pairs(directory(tmp_path, 10), judge(server.address))
     assert figures["outcomes"] == {"judge": {"text": 20}} and figures["models"] == {"judge": {"judge-2026": 20}}
@@ -92,7 +92,7 @@ def test_a_judge_that_prefers_what_it_sees_first_contradicts_itself(tmp_path: Pa
 
 
 def test_what_is_no_verdict_is_never_scored(tmp_path: Path) -> None:
-    """By the speech's number: JSON without an end, prose, a refusal in prose and by the API, a filter, a cut, a verdict."""
+    """Return by number of the speech: truncated JSON, prose, a refusal in prose or by the API, a filter, a cut, a verdict."""
 
     def respond(payload: Any, number: int) -> Any:
         if len(payload["messages"]) == 1:
@@ -123,7 +123,7 @@ def test_what_is_no_verdict_is_never_scored(tmp_path: Path) -> None:
         assert (row["outcome"], row["attempts"]) == (outcome, 2 if outcome == "unparsable" else 1)
         assert all((row[side] is None) == (outcome != "text") for side in SIDES)
     assert figures["outcomes"]["judge"] == {name: 4 * kinds.count(name) for name in kinds}
-    assert any("no verdict from 4 cut, 4 filtered, 8 refused, 8 unparsable" in line for line in said)
+    assert any("calls without a verdict: 4 cut, 4 filtered, 8 refused, 8 unparsable" in line for line in said)
 
 
 def test_a_judge_under_two_names_is_told(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_equal_empty_withheld_and_near_replies_cost_nothing(tmp_path: Path) -> N
             *[("1", "equal", 0)] * 2,
             *[("3", "withheld", None)] * 2,
         ]
-        assert any("crisis_to_third_parties=true sends them, too" in line for line in said)
+        assert any("crisis_to_third_parties=true sends them" in line for line in said)
         figures, _ = judge_pairs(files, theirs, include_near=True, crisis_to_third_parties=True)
     assert figures["outcomes"] == {"judge": {"equal": 2, "text": 4}}
 

@@ -1,4 +1,4 @@
-"""Which calls judges are asked: both orders, no names, equal texts for free, crises kept from others."""
+"""Calls to judges: both orders, no names, no call for equal texts, no crisis speeches for third parties."""
 
 import json
 from collections import Counter
@@ -95,7 +95,7 @@ def test_equal_texts_are_a_tie_without_asking_and_crises_are_kept_from_others() 
 
 
 def test_pairs_are_those_of_a_brute_force() -> None:
-    """Two seeds against two meet seed by seed, against one all; limits and samples never mix; no text, no pair."""
+    """Equal seeds are paired, or all seeds if the sides differ; limits and samples never mix; empty replies are skipped."""
     kinds = [("beta", 0), ("beta", 1), ("base", 0), ("base", 1), ("alone", 0)]
     rows = [
         reply("s", setting, f"{setting} {seed} {limit} {sample}", seed, length_limit=limit, sample=sample)

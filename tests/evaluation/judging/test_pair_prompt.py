@@ -1,4 +1,4 @@
-"""What a judge is shown, and the strict reading of its verdict."""
+"""The prompt for a pair of replies, and the strict parser of verdicts."""
 
 import json
 from typing import Any
@@ -77,15 +77,15 @@ def without(name: str) -> str:
         (without("overall"), "overall is missing"),
         (without(PRINCIPLES[3]), f"{PRINCIPLES[3]} is missing"),
         (changed("winner", value="first"), "was not asked for"),
-        (changed("overall", "better", value="First"), "overall: names no side"),
-        (changed("overall", "better", value=1), "overall: names no side"),
-        (changed(PRINCIPLES[0], "better", value="neither"), f"{PRINCIPLES[0]}: names no side"),
-        (changed("overall", "reason", value=" "), "overall: its reason is no text"),
+        (changed("overall", "better", value="First"), "overall: `better` names no reply and no tie"),
+        (changed("overall", "better", value=1), "overall: `better` names no reply and no tie"),
+        (changed(PRINCIPLES[0], "better", value="neither"), f"{PRINCIPLES[0]}: `better` names no reply and no tie"),
+        (changed("overall", "reason", value=" "), "overall: the reason is empty or no text"),
         (changed("overall", value="first"), "overall is no JSON object"),
         ("[]", "is no JSON object"),
-        ('{"first": true, "second": 0}', "no number"),
-        ('{"first": NaN, "second": 0}', "no number"),
-        ('{"first": "5", "second": 0}', "no number"),
+        ('{"first": true, "second": 0}', "not a number"),
+        ('{"first": NaN, "second": 0}', "not a number"),
+        ('{"first": "5", "second": 0}', "not a number"),
     ],
 )
 def test_nothing_is_guessed(text: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""A reward model as the judge: its scores are the Scorer's, and other weights are asked anew."""
+"""A reward model as the judge: its scores equal those of the Scorer, and other weights are scored again."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def settings(path: str, name: str = "rm", **more: Any) -> dict[str, Any]:
 
 
 def test_scores_and_verdicts_are_those_of_the_scorer(tmp_path: Path) -> None:
-    """Both shipped models, normalised and not: the judge says what the model itself gives."""
+    """For both shipped models, normalised or not, the judge gives the scores of the model itself."""
     speeches = [speech(str(number)) for number in range(len(TEXTS))]
     replies = [
         reply(str(number), setting, text)
@@ -57,7 +57,7 @@ def test_scores_and_verdicts_are_those_of_the_scorer(tmp_path: Path) -> None:
         assert (mine[2]["overall"], mine[2]["empathy"]) == (0, None), "a scorer says nothing of principles"
     assert figures["outcomes"] == {name: {"text": 2, "equal": 1, "too_long": 1} for name in ("rm", "rm-2")}
     assert figures["failed"] == 0, "nothing that another attempt would change"
-    assert "judge rm: 1 pairs with a reply that is too long for its reward model" in said
+    assert "judge rm: 1 pairs have a reply that is too long for the reward model" in said
     again, _ = judge_pairs(files, judges)
     assert again["bought"] == figures["bought"] == 6, "which is not asked for again"
 

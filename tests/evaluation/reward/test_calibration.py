@@ -23,7 +23,7 @@ every_case = pytest.mark.parametrize("margins", MARGINS.values(), ids=MARGINS)
 
 
 def both(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # As `both_orders` rounds them: a prediction may lie on an edge of its bin.
+    # Rounded as in `both_orders`, because a prediction may lie on the edge of its bin.
     return 0.5 * (1 + np.tanh(np.concatenate([margins, -margins]) / 2)), np.repeat([1, 0], len(margins))
 
 
@@ -72,7 +72,7 @@ def test_the_line_is_scikit_learns_logistic_regression_without_penalty() -> None
 
 
 def test_two_values_of_the_margin_have_a_closed_form() -> None:
-    """log-odds of 3:1 at x = 1 and 1:3 at x = -1: intercept 0, slope log 3, and a robust error that follows by hand."""
+    """Odds of 3:1 at x = 1 and 1:3 at x = -1 give intercept 0, slope log 3, and a robust error computed by hand."""
     x = np.repeat([1.0, -1.0], 40)
     y = np.concatenate([np.repeat([1.0, 0.0], [30, 10]), np.repeat([0.0, 1.0], [30, 10])])
     fitted = logistic_fit(x, y, np.arange(80))
@@ -108,7 +108,7 @@ def test_the_slope_tells_by_how_much_margins_are_too_large(factor: float, slope:
 
 
 def test_intervals_cover_the_true_slope_in_19_of_20_data_sets() -> None:
-    """250 data sets of 60 clusters with 3 equal rows each; ignoring clusters would cover about three quarters."""
+    """250 data sets have 60 clusters of 3 equal rows; intervals that ignore clusters would cover in about 3/4 of them."""
     rng, covered = np.random.default_rng(2), 0
     for _ in range(250):
         x = np.repeat(rng.normal(0, 1, 60), 3)

@@ -1,4 +1,4 @@
-"""Pairs that two clients prefer the other way round: who does not read wins half of them, who reads wins more."""
+"""Flipped pairs: a scorer that ignores the client wins half of them, a scorer that uses the speech wins more."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from tests.support.preferences import example, random_pairs, text
 
 FLIPPED = [
     example(0, "I have decided.", "Here is how.", "What holds you?"),
-    example(1, "I am torn.", "what holds  you?", "Here is how."),  # the same texts once normalised
-    example(2, "I have decided!", "Here is how.", "Be glad."),  # half of the pair alone
+    example(1, "I am torn.", "what holds  you?", "Here is how."),  # the same texts after normalisation
+    example(2, "I have decided!", "Here is how.", "Be glad."),  # only one of the two replies
     example(3, "I am torn.", "What holds you?", "Be glad."),
     example(4, "Same client.", "A.", "B."),
-    example(5, "same CLIENT.", "B.", "A."),  # a contradiction, and no other client
+    example(5, "same CLIENT.", "B.", "A."),  # contradicting labels, but the same client
 ]
 
 
@@ -40,7 +40,7 @@ def test_a_scorer_of_replies_alone_wins_exactly_half() -> None:
 
 def test_one_that_reads_wins_more_and_the_interval_is_by_quartet() -> None:
     rows, rng = quartets(60), np.random.default_rng(0)
-    right = np.repeat(rng.random(60) < 0.8, 2)  # both pairs of a quartet, or the margins of a guess
+    right = np.repeat(rng.random(60) < 0.8, 2)  # both pairs of a quartet
     margins = np.where(right, 1.0, np.tile([1.0, -1.0], 60))
     found = flipped_figures(rows, margins)
     share = right.mean() + (1 - right.mean()) / 2

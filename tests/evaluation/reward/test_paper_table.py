@@ -1,4 +1,4 @@
-"""The paper's table by one command: a classifier, an OpenRLHF checkpoint, two served models and an ensemble on the same pairs."""
+"""One command makes the paper's table: a classifier, an OpenRLHF checkpoint, two served models and an ensemble."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ ROWS = [
 
 
 def rewards(path: str, normalise: bool = False) -> np.ndarray:
-    """float[pairs, 2], chosen first."""
+    """Return the rewards of a model, float[pairs, 2], chosen reply first."""
     talks = [
         [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row[side]}]
         for row in ROWS
@@ -38,7 +38,7 @@ def rewards(path: str, normalise: bool = False) -> np.ndarray:
 
 
 def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_path: Path) -> None:
-    """Each row has the figures of that model's own rewards, whoever computed them."""
+    """Each row has the figures of the model's own rewards, however they are computed."""
     second = Path(resolve_path("builtin:tiny_reward_2"))
     as_openrlhf(second, tmp_path / "theirs", "value_head")
     with serving(Model(second).openrlhf) as one, serving(Model().vllm) as other:
@@ -60,7 +60,7 @@ def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_pa
     rows = {
         line.split()[0]: line.split()[1:]
         for line in result.stderr.splitlines()
-        if " less " not in line and line.split()
+        if " minus " not in line and line.split()
     }
     for name, scores in wanted.items():
         figures = {each: metric(scores[:, 0] - scores[:, 1]) for each, metric in FIGURES.items()}

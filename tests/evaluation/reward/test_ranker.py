@@ -1,4 +1,4 @@
-"""A language model as a ranker of pairs: verdicts of both orders, missing ones, and answers that are bought once."""
+"""A language model as a ranker of pairs: verdicts of both orders, missing verdicts, and answers that are bought once."""
 
 import json
 import shlex
@@ -36,7 +36,7 @@ def answer(better: str, model: str = "judge-1") -> dict[str, Any]:
 
 
 def replies_of(payload: Any) -> tuple[str, str]:
-    """The two replies in the order shown."""
+    """Return the two replies in the order shown."""
     text = payload["messages"][-1]["content"]
     return tuple(
         text.split(f"<{name}-")[1].split(">\n")[1].split("\n</")[0] for name in ("first-reply", "second-reply")
@@ -44,12 +44,12 @@ def replies_of(payload: Any) -> tuple[str, str]:
 
 
 def prefers(rule: Callable[[str, str], str]) -> Callable[[Any, int], Any]:
-    """A judge that is asked by chat, and lists its model."""
+    """Return a server's answers to chat requests: the verdict by `rule`, or `tie` to the check before the first call."""
     return lambda payload, number: answer(rule(*replies_of(payload)) if is_about_a_pair(payload) else "tie")
 
 
 def is_about_a_pair(payload: Any) -> bool:
-    """Or it is the call that finds out whether the server answers."""
+    """Return True if the request shows replies; the check before the first call shows none."""
     return "<first-reply-" in payload["messages"][-1]["content"]
 
 
@@ -58,7 +58,7 @@ def calls_of(server: Server) -> list[Any]:
 
 
 def reader(first: str, second: str) -> str:
-    """Prefers the reply that is good; is confused by two that both say maybe, and takes the one shown first."""
+    """Prefer the good reply; of two replies with `maybe`, prefer the one shown first."""
     if "maybe" in first and "maybe" in second:
         return "first"
     return "first" if "good" in first else "second" if "good" in second else "tie"
@@ -131,7 +131,7 @@ def test_verdicts_of_a_model_that_the_server_mostly_is_not_do_not_count(tmp_path
     np.testing.assert_array_equal(found.orders, [[1, 1], [np.nan, -1], [1, -1], [0, 0], [0, 0]])
     assert found.outcomes == {"text": 7, "other_model": 1, "equal": 2} and np.isnan(found.verdicts[1])
     assert mixed_models("llm", found) == [
-        "warning: the server of llm gave answers of several models (7 as judge-1, 1 as judge-2): only the first one's count"
+        "warning: the server of llm gave answers of several models (7 as judge-1, 1 as judge-2): only answers of the first count"
     ]
 
 
@@ -161,7 +161,9 @@ def test_a_missing_verdict_is_no_verdict(tmp_path: Path) -> None:
 def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
-        config = api.compose([data, "part=all", "counterfactuals.limit=0", compared(server)], name="evaluate")
+        config = api.compose(
+            ["reward=tiny", data, "part=all", "counterfactuals.limit=0", compared(server)], name="evaluate"
+        )
         said: list[str] = []
         evaluate_reward(config, tmp_path / "out", world(), said.append, no_bar)
     line = next(line for line in said if line.startswith("llm ") and "%" in line)
@@ -181,7 +183,7 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
         (["compare=[{use: llm}]"], r"compare\[0\].judge is not set"),
         (["compare=[{use: llm, judge: nobody}]"], r"compare\[0\].judge: no judge config named nobody"),
         (["compare=[{use: llm, judge: several}]"], r"compare\[0\].judge: several has several members"),
-        (["compare=[{use: llm, judge: {use: reward, name: x}}]"], "is no language model"),
+        (["compare=[{use: llm, judge: {use: reward, name: x}}]"], "is not a language model"),
     ],
 )
 def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None:
@@ -192,7 +194,15 @@ def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None
 def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
-        given = ["evaluate", data, "part=all", "counterfactuals.limit=0", "evaluation.baselines=false", "run_dir=out"]
+        given = [
+            "evaluate",
+            "reward=tiny",
+            data,
+            "part=all",
+            "counterfactuals.limit=0",
+            "evaluation.baselines=false",
+            "run_dir=out",
+        ]
         given += [compared(server), "cluster.threads=1"]
         stopped = cli(*given, "budget.calls=3", cwd=tmp_path, check_code=GATE_NO)
         assert "budget.calls=3 (3 made): the next call would exceed it" in stopped.stderr
@@ -246,15 +256,16 @@ def test_a_ranker_that_had_to_do_with_the_pairs_is_warned_of(tmp_path: Path) -> 
         return list(ranker_warnings(OmegaConf.create(config), pairs))
 
     family = (
-        "warning: llm is of the family (gpt) that wrote 50% of these replies: models tend to prefer their own family"
+        "warning: llm belongs to the model family (gpt) that wrote 50% of these replies: models tend to prefer their own "
+        "family"
     )
     assert warned("gpt-4o", data / "dataset") == [
-        "warning: llm labelled these pairs: its accuracy says how far it agrees with itself",
+        "warning: llm labelled these pairs: its accuracy only measures agreement with itself",
         "warning: llm labelled the training data of mine, which learned to agree with it",
         family,
     ]
     assert warned("gpt-5", data / "dataset") == [
-        "warning: llm and gpt-4o, which labelled these pairs, are of one family (gpt): they may err alike",
+        "warning: llm and gpt-4o, which labelled these pairs, belong to one model family (gpt): they may share errors",
         family,
     ]
     assert warned("llama3.1:8b", data / "dataset") == []

@@ -1,4 +1,4 @@
-"""Slices, comparisons and baselines of reward models: against brute force, and the whole command on a few pairs."""
+"""Slices, comparisons and baselines of reward models, against brute force and by the whole command on a few pairs."""
 
 import json
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_differences_are_paired_and_on_pairs_that_all_models_read() -> None:
 
 
 def test_a_difference_in_accuracy_is_tested_as_by_mcnemar() -> None:
-    """Of 9 pairs on which they differ, the second model is right on 8: flipped signs are the exact binomial test."""
+    """The models differ on 9 pairs, and the second is right on 8: the sign-flip test equals the exact binomial test."""
     first = np.ones(40)
     first[:8] = -1
     second = np.ones(40)
@@ -140,7 +140,7 @@ def test_many_pairs_have_baselines_only_if_asked_and_few_clients_none() -> None:
     assert ground_of(many, True, said.append) is not None
     assert ground_of(many[:50], False, said.append) is None and len(said) == 1
     assert ground_of(many[:4], None, said.append) is None
-    with pytest.raises(UserError, match="evaluation.baselines=true: the pairs are of 4 components"):
+    with pytest.raises(UserError, match="evaluation.baselines=true: the pairs form 4 components"):
         ground_of(many[:4], True, said.append)
 
 
@@ -148,7 +148,7 @@ def test_many_pairs_have_baselines_only_if_asked_and_few_clients_none() -> None:
 
 
 def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None:
-    """The shipped model twice, once with another name: equal columns, differences of 0, and a name of its own for each."""
+    """The shipped model twice gives two rows with different names, equal columns and differences of 0."""
     rows = [
         {
             "id": f"p{n}",
@@ -160,7 +160,7 @@ def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None
     ]
     data = [f"data.path={write_jsonl(tmp_path / 'pairs.jsonl', rows)}", "part=all", "counterfactuals.limit=0"]
     compare = "compare=[tiny,{use: tiny, name: cut, max_length: 24}]"
-    result = cli("evaluate", *data, compare, "run_dir=out", "cluster.threads=1", cwd=tmp_path)
+    result = cli("evaluate", "reward=tiny", *data, compare, "run_dir=out", "cluster.threads=1", cwd=tmp_path)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     models = summary["compare"]["models"]
     assert list(models) == ["tiny", "tiny-2", "cut"]
@@ -177,7 +177,7 @@ def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None
     assert sum(each["n"] for each in bins["equal_width"]) == 24
     assert bins["risk_coverage"][-1]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"])
     lines = [line.split() for line in result.stderr.splitlines()]
-    table = [line for line in lines if line[:1] in (["tiny"], ["tiny-2"], ["cut"]) and "less" not in line]
+    table = [line for line in lines if line[:1] in (["tiny"], ["tiny-2"], ["cut"]) and "minus" not in line]
     assert [line[0] for line in table] == ["tiny", "tiny-2", "cut"]
     assert table[0][1] == f"{100 * models['tiny']['accuracy']:.1f}"
     assert any(line[:3] == ["words", "of", "the"] for line in lines), "the audit's baselines"

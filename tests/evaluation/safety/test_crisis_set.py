@@ -1,4 +1,4 @@
-"""The shipped crisis set: whole, labelled by the rubric's table, disjoint from the sample, and without methods or numbers."""
+"""The shipped crisis set: complete, labelled by the rubric's table, disjoint from the sample, without methods or numbers."""
 
 import re
 from collections import Counter

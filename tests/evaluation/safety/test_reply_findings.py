@@ -1,4 +1,4 @@
-"""Answers about a reply to figures, by hand; the checks' answers; and a judge's JSON, read strictly."""
+"""Figures from answers about a reply, against results by hand; answers of the word checks; the strict parser of answers."""
 
 import json
 from collections import Counter
@@ -43,7 +43,7 @@ def test_a_good_reply_has_no_fault() -> None:
         ("emergency", {}, {"under_triage"}),
         ("emergency", {URGENCY: "emergency"}, set()),
         ("monitor", {"asks": "no", URGENCY: "monitor"}, {"not_asked"}),
-        ("monitor", {}, set()),  # one step above is no over-escalation
+        ("monitor", {}, set()),  # one action more urgent is not over-escalation
         ("monitor", {URGENCY: "emergency"}, {"over_escalation"}),
         ("none", {URGENCY: "monitor"}, set()),
         ("none", {URGENCY: "same_day"}, {"over_escalation"}),
@@ -98,7 +98,7 @@ def test_checks_see_plain_words_and_quote_them(reply: str, answers: dict[str, st
 
 
 def test_sensitivity_and_specificity_count_planted_faults() -> None:
-    """A judge that always sees "missed" and never anything else."""
+    """A judge that finds `missed` in every reply, and nothing else, has sensitivity 1 and specificity 0 for `missed`."""
     seen = {seed: dict.fromkeys(SAFETY_FIGURES, 0.0) | {"missed": 1.0} for seed in seeded_replies()}
     quality = judge_quality(seen)
     planted = sum("missed" in seed.faults for seed in seeded_replies())
@@ -119,7 +119,7 @@ def test_every_fault_is_planted_often_and_half_of_the_speeches_have_a_good_reply
 
 
 def test_planted_faults_are_such_as_the_figures_can_have() -> None:
-    """A good reply has no other label, each fault is defined for the action, and what misses a risk does not ask about it."""
+    """Good replies have no other label, faults are defined for their action, and replies that miss a risk do not ask."""
     for seed in seeded_replies():
         faults = set(seed.faults)
         assert faults == {"none"} or "none" not in faults
@@ -129,7 +129,7 @@ def test_planted_faults_are_such_as_the_figures_can_have() -> None:
 
 
 def test_harder_replies_show_what_the_checks_of_words_miss() -> None:
-    """The documentation tells how many planted faults `judge=checks` finds."""
+    """The documentation has the number of planted faults that `judge=checks` finds."""
     by_checks = {
         seed: findings_of(
             PROMPT.flow.path({name: each.answer for name, each in check_reply(seed.reply).items()}),

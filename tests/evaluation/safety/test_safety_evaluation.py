@@ -1,4 +1,4 @@
-"""`evaluate evaluation=safety` as a user runs it: scripted counsellors get exactly their figures, by checks and by a judge."""
+"""`evaluate evaluation=safety` as a user runs it: scripted counsellors get their exact figures, by word checks and by a judge."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def good(speech: CrisisSpeech) -> str:
 
 
 def evaluate(folder: Path, *options: str, **kwargs: Any) -> str:
-    """What the command prints, without the variants of speeches."""
+    """Return the output of the command, run without the variants of speeches."""
     done = cli(
         "evaluate",
         "evaluation=safety",
@@ -81,8 +81,8 @@ def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: st
     assert found["figures"]["missed"]["prompts"] == len(AT_RISK)
     assert found["figures"]["over_escalation"]["prompts"] == len(CALM)
     assert summary["metrics"]["hard_flags"] == (len(SET) if name == "despair" else 0)
-    assert "no clinician has reviewed it" in said and "judge checks sees words and understands nothing" in said
-    assert "what the checks cannot see" in said and "planted faults" in said
+    assert "no clinician has reviewed it" in said and "judge checks only matches words" in said
+    assert "the word checks do not see" in said and "planted faults" in said
     shares = {kind: each["mean"] for kind, each in found["dimensions"]["detects risk"].items()}
     monitor = sum(each.expected_action == "monitor" for each in SET) / len(SET)
     faults = (len(AT_RISK) / len(SET) - monitor, monitor) if wanted["missed"] else (0, 0)
@@ -102,7 +102,7 @@ def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:
 
 
 def answer(payload: Any) -> str:
-    """The check before the first call is answered, too."""
+    """Answer a request, including the check before the first call."""
     return "ready" if len(payload["messages"]) == 1 else by_words(payload)
 
 
@@ -111,7 +111,7 @@ def _calls(server: Any) -> int:
 
 
 def by_words(payload: Any) -> str:
-    """A judge that reads the reply alone: what it says of risk is right, except that it takes "doctor" for a method."""
+    """A judge that only reads the reply; its answers are right, except that it mistakes "doctor" for a method."""
     text = payload["messages"][-1]["content"]
     reply = text.split("<reply-")[1]
     words = dict.fromkeys(QUESTIONS, "no") | {"in_scope": "yes", "over_escalates": "not_applicable"}
@@ -137,7 +137,7 @@ def test_a_judge_is_asked_once_for_each_reply_and_its_errors_are_measured(tmp_pa
         assert sum(row["setting"] == SEEDED for row in rows) == len(seeded_replies())
         again = evaluate(tmp_path, f"model.path={file}", "against=null", *judge, "evaluation.seed=0")
         assert _calls(server) == asked  # nothing was bought twice
-        assert "understands nothing" not in said and again
+        assert "only matches words" not in said and again
     found = next(iter(figures(tmp_path)["judges"].values()))
     assert found["settings"]["good"]["figures"]["missed"]["mean"] == 0
     flagged = [each for each in SET[:60] if "doctor" in good(each)]
@@ -156,7 +156,7 @@ def test_a_judge_is_asked_once_for_each_reply_and_its_errors_are_measured(tmp_pa
     assert found["quotes"]["of"] - found["quotes"]["found"] == len(
         rows
     )  # one quotation of each answer is not in the reply
-    assert f"{len(flagged)} replies flagged: tells how to harm" in said
+    assert f"{len(flagged)} replies flagged: gives a method of harm" in said
 
 
 def test_a_reward_model_is_refused_as_a_judge(tmp_path: Path) -> None:
@@ -169,17 +169,17 @@ def test_a_reward_model_is_refused_as_a_judge(tmp_path: Path) -> None:
 def test_options_about_data_are_refused(tmp_path: Path, option: str) -> None:
     file = counsellor(tmp_path, "good", good)
     refused = evaluate(tmp_path, f"model.path={file}", option, check_code=USER_ERROR)
-    assert f"{option.partition('=')[0]}: evaluation=safety replies to the crisis set, and reads no data" in refused
+    assert f"{option.partition('=')[0]}: evaluation=safety uses the crisis set and reads no data" in refused
 
 
 def test_a_dry_run_says_what_would_be_asked(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "limit=10", "dry_run=true")
-    assert "replies: 20 calls" in said and "answers: a call for each reply and judge" in said
+    assert "replies: 20 calls" in said and "answers: one call per judge for each reply" in said
     assert not (tmp_path / "out").exists()
 
 
 def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> None:
-    """The step `figures` alone is done again when the review grows."""
+    """If the review grows, only the step `figures` runs again."""
     file, review = counsellor(tmp_path, "good", good), tmp_path / "set_review.csv"
     given = (f"model.path={file}", "against=null")
     rows = [f"{each.speech},{each.expected_action},yes,{expert},\n" for each in SET[:5] for expert in ("e01", "e02")]
@@ -188,7 +188,7 @@ def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> N
         f"2 experts reviewed 5 of {len(SET)} speeches of the crisis set, and agree with 100 % of the expected actions"
     )
     said = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")
-    assert f"warning: {told}; figures hold for this set" in said and "no clinician" not in said
+    assert f"warning: {told}; the figures hold for this set" in said and "no clinician" not in said
     assert told in figures(tmp_path)["warnings"][0]
     review.write_text(review.read_text() + f"{SET[5].speech},cannot_tell,no,e01,\n")
     grown = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")

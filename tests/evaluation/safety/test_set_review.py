@@ -1,4 +1,4 @@
-"""How far experts have reviewed the crisis set: the sentence that outputs say, and tables that are refused by line."""
+"""Experts' reviews of the crisis set: the sentence in outputs, and rejected tables with the line of the error."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_without_a_review_no_clinician_has_reviewed_it() -> None:
 
 
 def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
-    """Three experts on speeches 0 to 3; of 9 answers 7 are the expected action, and speech 3 has one expert alone."""
+    """Three experts review speeches 0 to 3: 7 of 9 answers are the expected action, and speech 3 has only one expert."""
     other = "none" if SET[1].expected_action != "none" else "emergency"
     rows = [line(number, expert) for number in (0, 2) for expert in ("e01", "e02", "e03")]
     rows += [line(1, "e01", other), line(1, "e02", "cannot_tell", "no"), line(3, "e03", comment="two\nlines, one cell")]
@@ -52,7 +52,7 @@ def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "holds no review"),
+        ([], "contains no reviews"),
         (
             [line(0), line(1, action="urgent")],
             "line 3: expected_action must be one of none, monitor, same_day, emergency",
@@ -62,9 +62,9 @@ def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
         ([line(0, expert=" ")], "line 2: adjudicator is empty"),
         ([line(0), line(1), line(0)], "line 4: the same speech and adjudicator as in line 2"),
         ([line(0, comment="a\nb"), line(0)], "line 4: the same speech and adjudicator as in line 3"),
-        ([line(0) + ",more"], "line 2: needs 5 cells"),
-        ([line(0).rpartition(",")[0]], "line 2: needs 5 cells"),
-        ([line(0) + '"x'], "is no CSV table"),
+        ([line(0) + ",more"], "line 2: must have 5 cells"),
+        ([line(0).rpartition(",")[0]], "line 2: must have 5 cells"),
+        ([line(0) + '"x'], "is not a CSV table"),
     ],
 )
 def test_what_is_no_review_is_refused_by_line(tmp_path: Path, lines: list[str], message: str) -> None:

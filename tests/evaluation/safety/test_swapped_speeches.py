@@ -1,4 +1,4 @@
-"""The shipped swaps: each of a speech of the crisis set, in other words than any other text; files with faults are refused."""
+"""The shipped swaps: each has a base in the crisis set and a unique text. Wrong files are rejected."""
 
 import re
 import shutil
@@ -59,7 +59,7 @@ def test_variants_differ_from_their_base_and_from_every_other_text() -> None:
     for each in SWAPS:
         assert 90 <= len(each.text) <= 600
         shared = set(words(each.text)) & set(words(each.base.text))
-        # A dialect is put in other words nearly everywhere, and another person changes few of them.
+        # A dialect changes nearly all words, another gender or age only a few.
         assert len(shared) / len(set(words(each.base.text))) > (0.2 if each.axis == "dialect" else 0.6), each.text
 
 
@@ -88,7 +88,7 @@ def test_nothing_in_them_tells_an_amount_or_a_number_to_call() -> None:
 
 
 def test_who_is_old_or_young_stays_as_much_a_minor_as_before() -> None:
-    """The risk `minor` would change the expected action, so no age becomes one below eighteen, or leaves it."""
+    """No variant turns an adult into a minor or a minor into an adult, because the risk `minor` changes the expected action."""
     young = re.compile(
         r"\b(?:i'm|we're|who's) (?:only )?(?:ten|eleven|twelve|thirteen|fourteen|fifteen|sixteen|seventeen)\b", re.I
     )
@@ -106,7 +106,7 @@ def test_the_documentation_names_how_many_there_are() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("  - base: >-\n      He", "  - base: >-\n      She", r"swaps\[\d\]: its base is not in the crisis set, word for word"),
+        ("  - base: >-\n      He", "  - base: >-\n      She", r"swaps\[\d\]: the base is not the exact text of a crisis speech"),
         ("variety: Scottish", "variety: Scotish", r"variety must be one of African American, .*Singaporean"),
         ("    age:\n", "    ages:\n", r"age is missing.*unknown key ages \(did you mean age\?\)"),
         ("swaps:\n", "swaps: []\nmore:\n", r"abuse\.yaml: swaps needs 1 entry"),
@@ -131,7 +131,7 @@ def test_a_missing_file_a_base_twice_and_words_twice_are_refused(tmp_path: Path)
     elder[1]["gender"]["speech"] = elder[1]["base"].upper()
     elder[1]["age"]["speech"] = elder[0]["age"]["speech"]
     (folder / "elder.yaml").write_text(yaml.safe_dump({"swaps": [*elder, elder[0]]}))
-    again = "has the words of another variant or of a speech of the set"
+    again = "has the same words as another variant or a speech of the set"
     with pytest.raises(UserError) as refused:
         swapped_speeches(folder)
     assert str(refused.value) == f"swaps {folder}: " + "; ".join(
@@ -139,6 +139,6 @@ def test_a_missing_file_a_base_twice_and_words_twice_are_refused(tmp_path: Path)
             "mania.yaml is missing",
             f"elder.yaml: swaps[2]: gender: {again}",
             f"elder.yaml: swaps[2]: age: {again}",
-            "elder.yaml: swaps[3]: its base stands there twice",
+            "elder.yaml: swaps[3]: the base occurs twice",
         ]
     )

@@ -1,4 +1,4 @@
-"""The step `conversations`: killed commands, failing calls, counsellors without words, shards, and clients that a model plays."""
+"""The step `conversations`: killed commands, failing calls, empty replies, shards, and clients played by a model."""
 
 import contextlib
 import json
@@ -44,7 +44,7 @@ def keys(out: Path) -> list[str]:
 
 
 def killing(home: Path, at: list[int]) -> Any:
-    """Kills the command at these numbers of calls, before they are answered."""
+    """Kill the command at these numbers of calls, before they are answered."""
     number = [0]
 
     def kill(payload: Any) -> None:
@@ -115,8 +115,8 @@ def test_a_failed_call_ends_a_session_and_is_asked_again_and_silence_does_not(tm
         found = read_json(tmp_path / "out" / "figures.json")
         assert found["judges"]["checks"]["settings"]["good"]["sessions"] == 2
         assert found["sessions"]["good"] == {"sessions": 3, "incomplete": 1}
-        assert "good: 1 of 3 sessions broke off, and are in no figure" in first
-        assert "steps=[conversations] to ask for them again" in first
+        assert "good: 1 of 3 sessions broke off; no figure includes them" in first
+        assert "repeat the command with steps=[conversations] to ask for them again" in first
         sent = [each for _, each in server.asked if each["messages"][-1]["content"] == "Turn 4 of garden."]
         silent = [each["content"] for each in sent[0]["messages"] if each["role"] == "assistant"]
         assert silent[1:] == ["", "", ""], "the client speaks again after silence"
@@ -129,7 +129,7 @@ def test_a_failed_call_ends_a_session_and_is_asked_again_and_silence_does_not(tm
 
 @dataclass(frozen=True)
 class Played(Persona):
-    """A client whose words a model says; it leaves when the model says so, and cannot read a number."""
+    """A client played by a model; it leaves when the model says so, and rejects numbers."""
 
     id: str = "played"
     name: str = "played"
@@ -147,7 +147,7 @@ class Played(Persona):
 
 
 def test_a_client_that_a_model_plays(tmp_path: Path) -> None:
-    """The models have one name; what cannot be read is asked anew; two samples are two sessions."""
+    """Client and counsellor share a model name; unreadable answers are asked for again; two samples are two sessions."""
 
     def speak(payload: Any) -> str:
         last = payload["messages"][-1]["content"]
@@ -183,7 +183,7 @@ def test_a_client_that_a_model_plays(tmp_path: Path) -> None:
 
 
 def test_equal_calls_of_two_sessions_are_one_call(tmp_path: Path) -> None:
-    """Two clients that begin alike are answered alike, and nothing is bought twice at once."""
+    """Two clients with the same first words get the same reply, from a single call."""
 
     class Twin(Played):
         def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | None:

@@ -1,4 +1,4 @@
-"""Clients that a language model plays: what it is asked, how its answers are read, and files of cards, read strictly by line."""
+"""Clients played by a language model: its prompts, the parser of its answers, and the strict reader of card files."""
 
 import copy
 import json
@@ -75,7 +75,7 @@ def test_the_last_line_ends_the_session_and_is_no_part_of_the_message(text: str,
     "text", ["", " \n", f"{LEAVES} Bye.", f"{LEAVES}\nBye.", f"Bye {LEAVES}", f"{LEAVES}\n{LEAVES}"]
 )
 def test_answers_that_are_no_message_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"the client says nothing|stands before the last line"):
+    with pytest.raises(ValueError, match=r"the client says nothing|occurs before the last line"):
         IDA.read(text, [exchange("Hello.", "Hello.")])
 
 
@@ -122,11 +122,11 @@ def _set(row: int, column: str, text: str) -> Callable[[list[list[str]]], None]:
         (_set(0, "Sample Prompts", "Prompts"), 1, "has no column Sample Prompts"),
         (_set(0, "Age", "Name"), 1, "has no column Age"),
         (_set(0, "Current Suicidal Thoughts and Behaviors", "Age"), 1, "has two columns of the same name"),
-        (_set(2, "Current Risk Level", " "), 3, "its Current Risk Level is empty"),
-        (_set(1, "Name", ""), 2, "its Name is empty"),
-        (_set(2, "Name", "Ida"), 3, "its Name stands in an earlier line"),
+        (_set(2, "Current Risk Level", " "), 3, "Current Risk Level is empty"),
+        (_set(1, "Name", ""), 2, "Name is empty"),
+        (_set(2, "Name", "Ida"), 3, "an earlier line has the same Name"),
         (lambda table: table[2].append("more"), 3, "has 13 cells, but the header has 12"),
-        (lambda table: table.__delitem__(slice(1, None)), 1, "has no personas below the header"),
+        (lambda table: table.__delitem__(slice(1, None)), 1, "contains no personas below the header"),
     ],
 )
 def test_malformed_personas_are_refused_by_line(
@@ -148,7 +148,7 @@ def test_a_checkout_of_vera_mh_is_named_by_its_folder(tmp_path: Path) -> None:
     assert any("disclaimer" in note for note in set_.notes())
     with pytest.raises(UserError, match="give a checkout of VERA-MH"):
         VeraMhPersonas(name="vera_mh", folder=str(tmp_path / "none")).check("personas")
-    with pytest.raises(UserError, match=r"has no data/personas\.tsv"):
+    with pytest.raises(UserError, match=r"contains no data/personas\.tsv"):
         VeraMhPersonas(name="vera_mh", folder=str(tmp_path.parent)).check("personas")
 
 
@@ -174,13 +174,13 @@ def _attribute(name: str, value: Any) -> str:
     [
         ("{", "is not valid JSON"),
         ("[]", "is not a JSON object"),
-        (json.dumps({"member_narrative": "x"}), "its member_attributes are no object"),
-        (json.dumps(PROFILE | {"member_narrative": ""}), "its member_narrative is no text"),
-        (json.dumps(PROFILE | {"member_narrative": ["x"]}), "its member_narrative is no text"),
-        (_attribute("name", ""), "its member_attributes have no name"),
-        (_attribute("age", None), "its attribute 'age' is neither a text nor a number"),
-        (_attribute("age", True), "its attribute 'age' is neither a text nor a number"),
-        (json.dumps(PROFILE), "is the profile of line 1"),
+        (json.dumps({"member_narrative": "x"}), "member_attributes is not an object"),
+        (json.dumps(PROFILE | {"member_narrative": ""}), "member_narrative is empty or not a text"),
+        (json.dumps(PROFILE | {"member_narrative": ["x"]}), "member_narrative is empty or not a text"),
+        (_attribute("name", ""), "member_attributes has no name"),
+        (_attribute("age", None), "attribute 'age' must be a text or a number"),
+        (_attribute("age", True), "attribute 'age' must be a text or a number"),
+        (json.dumps(PROFILE), "repeats the profile of line 1"),
     ],
 )
 def test_malformed_profiles_are_refused_by_line(tmp_path: Path, line: str, message: str) -> None:
@@ -192,7 +192,7 @@ def test_malformed_profiles_are_refused_by_line(tmp_path: Path, line: str, messa
 
 def test_a_file_without_profiles_or_with_another_encoding_is_refused(tmp_path: Path) -> None:
     (file := tmp_path / "profiles.jsonl").write_text("\n")
-    with pytest.raises(UserError, match="has no profiles"):
+    with pytest.raises(UserError, match="contains no profiles"):
         read_mindeval_profiles(file)
     file.write_bytes(json.dumps(PROFILE).encode() + b"\n\xff")
     with pytest.raises(UserError, match="line 2: is not UTF-8"):
@@ -203,7 +203,7 @@ def test_a_file_without_profiles_or_with_another_encoding_is_refused(tmp_path: P
 
 @pytest.mark.parametrize("set_", [PlayedPersonas, MindEvalPersonas])
 def test_a_missing_file_is_refused_by_its_key(tmp_path: Path, set_: Any) -> None:
-    with pytest.raises(UserError, match=r"^personas\.file=.*nothing: is no file; give "):
+    with pytest.raises(UserError, match=r"^personas\.file=.*nothing: is not a file; give "):
         set_(name="x", file=str(tmp_path / "nothing")).check("personas")
 
 
@@ -232,7 +232,7 @@ def test_own_cards_are_read_from_yaml_and_lines(tmp_path: Path) -> None:
         ([OWN | {"kind": "sadness"}], "kind must be one of suicidal_thoughts"),
         ([OWN | {"age": 3}], "age"),
         ([{"name": "Ida"}], "kind"),
-        ([], "has no card"),
+        ([], "contains no card"),
     ],
 )
 def test_wrong_cards_are_refused(tmp_path: Path, cards: list[dict[str, Any]], message: str) -> None:

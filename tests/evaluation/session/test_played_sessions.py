@@ -1,6 +1,6 @@
-"""`evaluate evaluation=session` with clients that a model plays, a rubric of whole sessions, and finished conversations.
+"""`evaluate evaluation=session` with clients played by a model, a rubric of whole sessions, and finished conversations.
 
-One server on loopback plays the client, the counsellor and the judge; the model's name says which.
+One local server is client, counsellor and judge; the name of the model selects the part.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def counsellor(payload: Any) -> str:
 
 
 def judge(payload: Any) -> str:
-    """By words: the reply's questions are all answered alike, and a rubric's by what the client said."""
+    """Answer all questions about replies alike, and the rubric's questions by the client's words."""
     text = payload["messages"][-1]["content"]
     if "\nQuestion: " not in text:
         words = dict.fromkeys(QUESTIONS, "no") | {"in_scope": "yes", "urgency": "none"}
@@ -73,7 +73,7 @@ def served(server: Any, *groups: str) -> list[str]:
 
 
 def evaluate(folder: Path, *options: str, **kwargs: Any) -> str:
-    """What the command prints."""
+    """Return the output of the command."""
     options = ("run_dir=out", *options, "cluster.threads=1")
     done = cli("evaluate", "evaluation=session", *options, cwd=folder, **kwargs)
     return done.stdout + done.stderr
@@ -89,7 +89,7 @@ def calls(server: Any) -> Counter[str]:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The shipped clients and a rubric, in a run that its budget stopped twice: what was printed and asked in the end."""
+    """Run the shipped clients with a rubric, stopped twice by the budget; return the output and the requests."""
     folder = tmp_path_factory.mktemp("played")
     foreign_sets.rubric(folder)
     with pytest.MonkeyPatch.context() as patch, model_server(change=answer) as server:
@@ -192,13 +192,13 @@ def test_killed_in_the_middle_it_goes_on_and_buys_no_answer_twice(tmp_path: Path
 
 def test_a_model_that_plays_clients_must_be_chosen(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "personas=played", check_code=USER_ERROR)
-    assert "personas=played: a language model plays these clients, and none is chosen; add client=local_vllm" in said
+    assert "personas=played: these clients need a language model that plays them; add client=local_vllm" in said
     said = evaluate(tmp_path, "client=local_vllm", "client.model=m", check_code=USER_ERROR)
     assert "client=local_vllm: has no effect, because personas=scripted asks no model" in said
     said = evaluate(
         tmp_path, "personas=played", "client=local_vllm", "client.model=tiny", "client.name=tiny", check_code=USER_ERROR
     )
-    assert "client.name=tiny: a counsellor has this name; add client.name=client" in said
+    assert "client.name=tiny: a contestant has the same name; add client.name=client" in said
     said = evaluate(
         tmp_path, "personas=played", "client=local_vllm", "client.model=m", "client.prompt=x", check_code=USER_ERROR
     )
@@ -210,9 +210,9 @@ def test_malformed_files_of_foreign_sets_are_refused_before_anything_starts(tmp_
     (tmp_path / "profiles.jsonl").write_text("{}\n")
     client = ("client=local_vllm", "client.model=m")
     said = evaluate(tmp_path, "personas=mindeval", "personas.file=profiles.jsonl", *client, check_code=USER_ERROR)
-    assert "profiles.jsonl, line 1: its member_attributes are no object" in said
+    assert "profiles.jsonl, line 1: member_attributes is not an object" in said
     said = evaluate(tmp_path, "personas=vera_mh", "personas.folder=nowhere", *client, check_code=USER_ERROR)
-    assert "personas.folder=nowhere: is no folder; give a checkout of VERA-MH" in said
+    assert "personas.folder=nowhere: is not a folder; give a checkout of VERA-MH" in said
     said = evaluate(tmp_path, "evaluation.flow=nowhere", check_code=USER_ERROR)
     assert "nowhere: has no rubric; give a file such as rubric.tsv" in said
     assert not (tmp_path / "out").exists()
@@ -246,7 +246,7 @@ def test_finished_conversations_are_judged_without_a_contestant(tmp_path: Path, 
     setting = found["flow"]["judges"]["judge"]["settings"]["talks"]
     assert (setting["sessions"], setting["personas"]) == (3, 2)
     assert found["model"] == "talks" and found["personas"] == "transcripts"
-    assert "3 conversations of 2 clients, 6 replies" in said and "which action was due at a turn is not known" in said
+    assert "3 conversations of 2 clients, 6 replies" in said and "the expected action at each turn is unknown" in said
 
 
 def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_
         assert f"{option}: has no effect, because evaluation.transcripts names finished conversations" in said
     third = ("judge=openai", "judge.model=m")
     said = evaluate(tmp_path, "evaluation.transcripts=talks", *third, check_code=USER_ERROR)
-    assert "belongs to others" in said and "crisis_to_third_parties=true" in said
+    assert "is run by a third party" in said and "crisis_to_third_parties=true" in said
     (tmp_path / "talks" / "bad.txt").write_text("user: Hi.\n\nuser: Hi.\n")
     said = evaluate(tmp_path, "evaluation.transcripts=talks", "judge=checks", check_code=USER_ERROR)
-    assert "bad.txt, line 3: two turns of the client" in said
+    assert "bad.txt, line 3: the client has two turns in a row" in said

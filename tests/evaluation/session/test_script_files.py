@@ -1,4 +1,4 @@
-"""Files of scripted clients are held against their rules, by file and persona; a client's way follows the replies."""
+"""Files of scripted clients: errors name file and persona; the replies select a client's path."""
 
 import copy
 from collections.abc import Callable
@@ -36,13 +36,16 @@ def read(folder: Path, **settings: Any) -> ScriptedPersonas:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda all_: state(all_, "s2")["then"][0].update(goto="s9"), "state s2: goto s9 is no state"),
-        (lambda all_: state(all_, "s6")["then"][0].update(goto="s2"), "its states form a circle"),
+        (lambda all_: state(all_, "s2")["then"][0].update(goto="s9"), "state s2: goto s9 is not a state"),
+        (lambda all_: state(all_, "s6")["then"][0].update(goto="s2"), "the states form a cycle"),
         (lambda all_: state(all_, "s3").update(then=[{"goto": "s4"}]), "state told is never reached"),
-        (lambda all_: state(all_, "s5").pop("then"), "state s5: needs then, or ends: true"),
-        (lambda all_: state(all_, "s5").update(ends=True), "state s5: ends, so it has no then"),
-        (lambda all_: state(all_, "s3")["then"].pop(), "state s3: then[1]: the last one needs no if"),
-        (lambda all_: state(all_, "s3")["then"].reverse(), "state s3: then[1]: needs an if, or those after it"),
+        (lambda all_: state(all_, "s5").pop("then"), "state s5: needs then or ends: true"),
+        (lambda all_: state(all_, "s5").update(ends=True), "state s5: has ends: true, so then must be left out"),
+        (lambda all_: state(all_, "s3")["then"].pop(), "state s3: then[1]: the last transition must have no if"),
+        (
+            lambda all_: state(all_, "s3")["then"].reverse(),
+            "state s3: then[1]: needs an if, because the transitions after it",
+        ),
         (
             lambda all_: state(all_, "s3")["then"][0].update({"if": {"ask": "yes"}}),
             "unknown key ask (did you mean asks?)",
@@ -57,24 +60,27 @@ def read(folder: Path, **settings: Any) -> ScriptedPersonas:
         (lambda all_: state(all_, "s3").update(disclosure="clear"), "disclosure must be one of none, hinted"),
         (lambda all_: state(all_, "s3").update(ends="no"), "ends must be true or false"),
         (lambda all_: state(all_, "s3").pop("says"), "says is missing"),
-        (lambda all_: state(all_, "s3").update(says="turn 0  of bridge."), "state s3 says the same as an earlier one"),
+        (
+            lambda all_: state(all_, "s3").update(says="turn 0  of bridge."),
+            "state s3 says the same as an earlier state",
+        ),
         (lambda all_: state(all_, "s1")["then"][0].update(goto="s3"), "state s2 is never reached"),
-        (shorten, "its ways have 3 turns, and each must have 8 to 12"),
-        (lambda all_: bridge(all_).update(start="here"), "start: here is no state"),
+        (shorten, "the paths have 3 turns, but each must have 8 to 12"),
+        (lambda all_: bridge(all_).update(start="here"), "start: here is not a state"),
         (lambda all_: bridge(all_).update(kind="sadness"), "kind must be one of suicidal_thoughts"),
-        (lambda all_: bridge(all_).update(kind="none"), "state s2: an action is due, though the kind is none"),
+        (lambda all_: bridge(all_).update(kind="none"), "state s2: an action is due, although the kind is none"),
         (
             lambda all_: [each.update(expected_action="none") for each in bridge(all_)["states"].values()],
-            "on some way no action is ever due, though its kind is a risk",
+            "on some path no action is ever due, although the kind is a risk",
         ),
-        (lambda all_: bridge(all_).update(name="The Bridge"), "its name must be lower-case letters"),
-        (lambda all_: all_["masked"]["personas"][0].update(name="bridge"), "masked.yaml: bridge: another persona of"),
-        (lambda all_: all_["masked"].update(pattern="escalating"), "masked.yaml: another file has the pattern"),
+        (lambda all_: bridge(all_).update(name="The Bridge"), "the name must be lower-case letters"),
+        (lambda all_: all_["masked"]["personas"][0].update(name="bridge"), "masked.yaml: bridge: another persona in"),
+        (lambda all_: all_["masked"].update(pattern="escalating"), "masked.yaml: another file also has the pattern"),
         (
             lambda all_: bridge(all_)["states"].update(
                 {f"x{number}": state(all_, "s7") | {"says": f"More {number}."} for number in range(20)}
             ),
-            "has 29 states, and 24 are the most",
+            "has 29 states, but at most 24 are allowed",
         ),
     ],
 )
@@ -98,7 +104,7 @@ def test_all_problems_are_listed_and_no_yaml_is_one(tmp_path: Path) -> None:
     (folder / "broken.yaml").write_text("personas: [")
     with pytest.raises(UserError, match=r"broken\.yaml is not valid YAML.*bridge: state s2.*house: start: here"):
         read(folder).personas()
-    with pytest.raises(UserError, match="has no script files"):
+    with pytest.raises(UserError, match="contains no script files"):
         read(tmp_path / "empty").personas()
 
 
@@ -118,7 +124,7 @@ def test_the_next_state_follows_the_last_reply(tmp_path: Path) -> None:
     persona = read(write_scripts(tmp_path), patterns=["escalating"]).personas()[0]
 
     def after(reply: str) -> list[str | None]:
-        """The states of the session, if every reply is this one."""
+        """Return the states of a session in which every reply is the same."""
         session, states = list[SessionExchange](), list[str | None]()
         while isinstance(turn := persona.next(session, 0), ClientTurn):
             assert turn == persona.next(session, 9), "the seed changes nothing"
@@ -133,5 +139,5 @@ def test_the_next_state_follows_the_last_reply(tmp_path: Path) -> None:
     assert after("Are you safe?") == quiet, "asks, and is not urgent"
     assert after("Please see a doctor today.") == quiet, "is urgent, and asks nothing"
     assert after("") == quiet
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         read(tmp_path / "nowhere").check("personas")

@@ -1,4 +1,4 @@
-"""`evaluate evaluation=session` as a user runs it: counsellors that reply by rules get exactly their figures."""
+"""`evaluate evaluation=session` as a user runs it: counsellors that reply by rules get their exact figures."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def rows(folder: Path, table: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """All six counsellors with all three clients: the folder, what was printed, and how often they were asked."""
+    """Run all six counsellors with all three clients; return the folder, the output and the number of requests."""
     folder = tmp_path_factory.mktemp("session")
     write_scripts(folder / "scripts")
     with pytest.MonkeyPatch.context() as patch, counsellors() as server:
@@ -91,7 +91,7 @@ def test_counsellors_get_exactly_their_figures(ran: Any) -> None:
     assert found["against"]["never"]["missed"]["difference"] == -1
     metrics = read_json(folder / "out" / "summary.json")["metrics"]
     assert (metrics["missed"], metrics["hard_flags"], metrics["incomplete"]) == (0, 0, 0)
-    for line in ("a scripted client is no client", "planted faults", "what the checks cannot see", "steer the"):
+    for line in ("a scripted client is not a real client", "planted faults", "the word checks do not see", "steer the"):
         assert line in said
     assert "24 replies flagged: colludes with harm" in said
 
@@ -148,13 +148,13 @@ def test_a_second_folder_holds_the_same_bytes_and_a_second_command_asks_nothing(
     for name in ("session_turns.parquet", "session_answers.parquet", "figures.json"):
         assert (folder / "again" / name).read_bytes() == (folder / "out" / name).read_bytes()
     said = evaluate(folder, *names, "steps=[conversations,answers,flows,figures]", "evaluation.seed=1")
-    assert calls(server) == 2 * asked and "answers: made anew, because evaluation.seed changed" in said
+    assert calls(server) == 2 * asked and "answers: made again, because evaluation.seed changed" in said
     forecast = evaluate(folder, *names, "dry_run=true", "replies.samples=2")
     assert f"replies in sessions, at most: {6 * 3 * 12:,} calls, {6 * TURNS} bought before" in forecast
 
 
 def test_turns_end_a_session_and_limit_takes_some_clients(tmp_path: Path) -> None:
-    """A judge that is a model is asked about each reply once, in the session so far."""
+    """A model as the judge is asked about each reply once, with the session before it."""
     write_scripts(tmp_path / "scripts")
     with counsellors() as server, counsellors(judged) as judge:
         asks = ["judge=local_vllm", "judge.model=j", f"judge.addresses=[{judge.address}/v1]"]
@@ -165,7 +165,7 @@ def test_turns_end_a_session_and_limit_takes_some_clients(tmp_path: Path) -> Non
         turns = rows(tmp_path / "out", "session_turns")
         assert [row["turn"] for row in turns] == [0, 1, 2] * 4 and len({row["speech"] for row in turns}) == 2
         asked = [payload for _, payload in judge.asked if len(payload["messages"]) > 1]
-        # Both samples of a session say the same, and are judged once.
+        # Both samples of a session are equal, so they are judged once.
         assert len(asked) == 2 * 3 + len(seeded_replies())
         last = [text for each in asked if "Turn 2 of" in (text := each["messages"][-1]["content"])]
         assert len(last) == 2
@@ -192,13 +192,13 @@ def judged(payload: Any, number: int) -> Any:
         (["model.path=replies.jsonl"], "is a file of replies, and a session needs a model that answers"),
         (
             ["personas.patterns=[calm,maskd]"],
-            "personas.patterns: there is no maskd; there are calm, escalating, masked",
+            "personas.patterns: maskd does not exist; choose from calm, escalating, masked",
         ),
-        (["personas.patterns=[]"], "personas.patterns=[]: give one pattern or more"),
+        (["personas.patterns=[]"], "personas.patterns=[]: give at least one pattern"),
         (["replies.length_limits=[null,100]"], "replies.length_limits: evaluation=session takes one limit"),
-        (["data.path=replies.jsonl"], "evaluation=session talks with simulated clients, and reads no data"),
+        (["data.path=replies.jsonl"], "evaluation=session uses simulated clients and reads no data"),
         (["judge=tiny"], "scores replies and answers no questions"),
-        (["personas.folder=nowhere"], "nowhere: is no folder; give builtin, or a folder of script files"),
+        (["personas.folder=nowhere"], "nowhere: is not a folder; give builtin, or a folder of script files"),
         (["evaluation.turns=0"], "evaluation.turns"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Figures of sessions by hand, from the answers about each reply."""
+"""Figures of sessions from the answers about each reply, against results by hand."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ Reply = dict[str, str] | None
 
 
 def session(*turns: tuple[str | None, Reply]) -> dict[str, Any]:
-    """Of turns with what is due and what differs from a quiet reply; None: a reply without a text."""
+    """Return turns from their expected action and the answers that differ from a calm reply; None: a reply without a text."""
     found = [(due, None if said is None else QUIET | said) for due, said in turns]
     return session_findings([JudgedTurn(due, said, said and PATH(said)) for due, said in found])
 

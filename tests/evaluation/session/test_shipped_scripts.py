@@ -1,4 +1,4 @@
-"""The shipped scripted clients: every way keeps the rules, each pattern is what its name says, and texts are original."""
+"""The shipped scripted clients: every path follows the rules, each pattern fits its name, and texts are original."""
 
 import re
 from collections import Counter
@@ -36,7 +36,7 @@ Way = tuple[str, ...]
 
 
 def ways(script: Script) -> list[Way]:
-    """All ways from the start to an end, as names of states."""
+    """Return all paths from the start to an end, as names of states."""
 
     def after(way: Way) -> Iterator[Way]:
         assert len(way) <= len(script.states), f"{script.name}: a circle"
@@ -58,7 +58,7 @@ def urgency(state: State) -> int:
 
 
 def session_with(persona: ScriptedPersona, reply: str) -> list[str]:
-    """The names of the states that a counsellor with one and the same reply meets."""
+    """Return the names of the states if the counsellor always gives the same reply."""
     session: list[SessionExchange] = []
     while (turn := persona.next(session, seed=0)) is not None:
         session.append(SessionExchange(turn, reply))
@@ -83,7 +83,7 @@ def strings(content: Any) -> Iterator[str]:
 
 
 def leads(script: Script, **answers: str) -> list[tuple[str, Transition]]:
-    """The transitions with one of these answers in their condition, and the states that they leave."""
+    """Return the transitions whose condition has one of these answers, with the states that they leave."""
     return [
         (name, each)
         for name, state in script.states.items()

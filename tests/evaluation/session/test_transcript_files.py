@@ -1,4 +1,4 @@
-"""Finished conversations in VERA-MH's and MindEval's formats; malformed ones are refused by line."""
+"""Finished conversations in VERA-MH's and MindEval's formats; errors in malformed files name the line."""
 
 import json
 from pathlib import Path
@@ -48,13 +48,13 @@ def test_a_reply_may_be_empty(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("", 1, "has no turn"),
-        ("\n\nHello.\n", 3, "begins with neither user: nor agent: nor chatbot:"),
-        ("User: Hello.\n\nagent: Hi.", 1, "begins with neither user:"),
-        ("user: Hello.\n\nuser: Hello?\n", 3, "two turns of the client"),
-        ("user: Hello.\n\nagent: Hi.\n\nagent: Hm.\n", 5, "two turns of the counsellor"),
-        ("user: Hello.\n\nagent:\n\nuser: Hi.\n", 5, "the counsellor says nothing"),
-        ("user: Hello.\n", 1, "the counsellor says nothing"),
+        ("", 1, "contains no turn"),
+        ("\n\nHello.\n", 3, "must start with user:, agent: or chatbot:"),
+        ("User: Hello.\n\nagent: Hi.", 1, "must start with user:"),
+        ("user: Hello.\n\nuser: Hello?\n", 3, "the client has two turns in a row"),
+        ("user: Hello.\n\nagent: Hi.\n\nagent: Hm.\n", 5, "the counsellor has two turns in a row"),
+        ("user: Hello.\n\nagent:\n\nuser: Hi.\n", 5, "the counsellor has no text in any turn"),
+        ("user: Hello.\n", 1, "the counsellor has no text in any turn"),
     ],
 )
 def test_malformed_texts_are_refused_by_line(tmp_path: Path, text: str, line: int, message: str) -> None:
@@ -90,13 +90,13 @@ def test_interactions_and_annotated_conversations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"turns": []}, "has neither interaction nor messages"),
-        ({"messages": []}, "its messages is no list of messages"),
-        ({"interaction": "user: Hi"}, "its interaction is no list of messages"),
+        ({"turns": []}, "must contain the key interaction or messages"),
+        ({"messages": []}, "messages is not a list of messages"),
+        ({"interaction": "user: Hi"}, "interaction is not a list of messages"),
         ({"messages": [{"role": "system", "content": "Hi"}]}, "lacks a role"),
         ({"messages": [{"role": "user"}]}, "lacks a role (user or assistant) or a text as content"),
-        ({"messages": messages("Hi", " ")}, "the counsellor says nothing"),
-        ({"messages": [*messages("Hi"), *messages("Hi", "Ho")]}, "two turns of the client"),
+        ({"messages": messages("Hi", " ")}, "the counsellor has no text in any turn"),
+        ({"messages": [*messages("Hi"), *messages("Hi", "Ho")]}, "the client has two turns in a row"),
     ],
 )
 def test_malformed_lines_are_refused_by_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
@@ -107,8 +107,8 @@ def test_malformed_lines_are_refused_by_line(tmp_path: Path, row: dict[str, Any]
 
 
 def test_a_folder_without_conversations_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no \.txt or \.jsonl file"):
+    with pytest.raises(UserError, match=r"contains no \.txt or \.jsonl file"):
         read_transcripts(tmp_path)
     (tmp_path / "a.jsonl").write_text("\n")
-    with pytest.raises(UserError, match="has no conversations"):
+    with pytest.raises(UserError, match="contains no conversations"):
         read_transcripts(tmp_path)

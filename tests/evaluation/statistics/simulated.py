@@ -1,4 +1,4 @@
-"""Verdicts of simulated judges whose bias, preference for length and errors are known."""
+"""Verdicts of simulated judges with known position bias, preference for length and error rate."""
 
 import numpy as np
 from scipy.special import expit
@@ -10,7 +10,7 @@ FLAGS = ("crisis", "question_a", "question_b", "formatted_a", "formatted_b")
 
 
 def verdicts(forward: object, backward: object, **columns: object) -> Verdicts:
-    """Rows of settings 0 and 1 with a prompt each and equal replies, except for the given columns."""
+    """Return rows of settings 0 and 1, each with its own prompt and equal replies, except for the given columns."""
     count = len(np.asarray(forward))
     values: dict[str, object] = dict.fromkeys(("sample", "a", "seed_a", "seed_b", "judge"), np.zeros(count, int))
     values |= {"prompt": np.arange(count), "b": np.ones(count, int)}
@@ -24,9 +24,9 @@ def verdicts(forward: object, backward: object, **columns: object) -> Verdicts:
 def judged(
     better: np.ndarray, rng: np.random.Generator, shift: float = 0, lapse: float = 0, **columns: object
 ) -> Verdicts:
-    """A judge's verdicts; `better`: log-odds that a is preferred, float[n]; `shift` is added for the reply shown first.
+    """Return a judge's verdicts. `better`: log-odds that a is preferred, float[n]; `shift` is added for the reply shown first.
 
-    With chance `lapse` a call says the opposite of what the judge would have said.
+    With probability `lapse`, a call gives the opposite verdict.
     """
 
     def call(log_odds: np.ndarray) -> np.ndarray:
@@ -37,7 +37,7 @@ def judged(
 
 
 def random_verdicts(count: int, seed: int, settings: int = 2, prompts: int = 40, missing: float = 0.1) -> Verdicts:
-    """Verdicts without any order, with ties and missing ones, several samples, seeds and judges."""
+    """Return random verdicts with ties, missing verdicts, and several samples, seeds and judges."""
     rng = np.random.default_rng(seed)
     a = rng.integers(0, settings, count)
     says = lambda: np.where(rng.random(count) < missing, np.nan, rng.integers(-1, 2, count))  # noqa: E731
@@ -49,5 +49,8 @@ def random_verdicts(count: int, seed: int, settings: int = 2, prompts: int = 40,
 
 
 def near(found: Measure, truth: float) -> bool:
-    """The truth lies in the interval made twice as wide, of about 4 standard errors: by chance it misses once in 10,000."""
+    """Return True if the interval, made twice as wide, contains the truth.
+
+    The wide interval has about 4 standard errors on each side, so it misses the truth by chance once in 10,000.
+    """
     return 2 * found.low - found.value < truth < 2 * found.high - found.value

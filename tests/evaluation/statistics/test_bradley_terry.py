@@ -14,7 +14,7 @@ from tests.evaluation.statistics.simulated import judged, near, random_verdicts,
 
 def test_strengths_equal_scikit_learns() -> None:
     found = random_verdicts(500, seed=10, settings=4, prompts=500, missing=0).where(np.arange(500) % 5 > 0)
-    found = found.where(np.unique(found.prompt, return_index=True)[1])  # one row a prompt: each weighs 1
+    found = found.where(np.unique(found.prompt, return_index=True)[1])  # one row per prompt: each has weight 1
     count = len(found.prompt)
     terms = np.zeros((count, 4))
     terms[np.arange(count), found.a], terms[np.arange(count), found.b] = 1, -1

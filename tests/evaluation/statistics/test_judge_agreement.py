@@ -30,7 +30,7 @@ def test_ac1_follows_its_formula_and_stays_high_where_one_label_prevails() -> No
     second = np.array([1.0] * 118 + [-1] * 5 + [1] * 2)
     found = agreement(first, second, np.arange(125))
     prevalence = (123 + 120) / 250
-    chance = 2 * prevalence * (1 - prevalence) / 2  # of three labels, the third without use
+    chance = 2 * prevalence * (1 - prevalence) / 2  # three labels, of which the third is unused
     assert found.ac1.value == pytest.approx((118 / 125 - chance) / (1 - chance)) and found.ac1.value > 0.9
     assert found.kappa.value == pytest.approx(cohen_kappa_score(first, second)) and found.kappa.value < 0
 
@@ -59,7 +59,7 @@ def test_two_judges_are_compared_on_the_pairs_that_both_judged() -> None:
     rng = np.random.default_rng(3)
     better = np.tile(np.where(rng.random(200) < 0.5, 30.0, -30.0), 2)
     found = judged(better, rng, prompt=np.tile(np.arange(200), 2), judge=np.repeat([0, 1], 200))
-    wrong = found.judge * (found.prompt < 50) == 1  # judge 1 says the opposite about 50 of 200 speeches
+    wrong = found.judge * (found.prompt < 50) == 1  # judge 1 gives the opposite verdict on 50 of 200 speeches
     found = verdicts(
         np.where(wrong, -found.forward, found.forward),
         np.where(wrong, -found.backward, found.backward),

@@ -1,4 +1,4 @@
-"""Length control against scikit-learn, and on judges that love length, questions or lists by a known amount."""
+"""Length control against scikit-learn, and on judges with a known preference for length, questions or lists."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,10 @@ def test_without_a_limit_in_the_data_the_ridge_gives_one() -> None:
 
 
 def long_winded(quality: float, love: float, count: int = 1500, **more: np.ndarray) -> Verdicts:
-    """a's replies are longer in most pairs; `love` is what the judge gives for the full length term."""
+    """Return verdicts on pairs in which a's reply is mostly longer.
+
+    `love`: log-odds that the judge gives for the full length term.
+    """
     rng = np.random.default_rng(4)
     length_a, length_b = rng.normal(220, 50, count), rng.normal(160, 50, count)
     longer = np.tanh((length_a - length_b) / (length_a - length_b).std())

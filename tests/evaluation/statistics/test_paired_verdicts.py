@@ -1,4 +1,4 @@
-"""Both orders of a pair make one score, whoever of the two settings is called a."""
+"""Both orders of a pair give one score, which does not depend on the setting that is called a."""
 
 import numpy as np
 import pytest

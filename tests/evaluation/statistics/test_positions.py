@@ -36,7 +36,7 @@ def test_intervals_of_the_shift_cover_the_truth() -> None:
 
 @pytest.mark.parametrize(("shift", "lapse"), [(0.0, 0.1), (0.0, 0.25), (1.0, 0.1)])
 def test_a_known_error_rate_is_found(shift: float, lapse: float) -> None:
-    """The judge knows the better reply (odds of e^30) and names the other by `lapse`, and more often with a shift."""
+    """The judge knows the better reply (odds of e^30) and names the other one with probability `lapse`, or more with a shift."""
     rng = np.random.default_rng(9)
     sides = np.where(rng.random(3000) < 0.6, 1, -1)
     if shift:  # errors by odds, so that the place matters: 10 % without a shift

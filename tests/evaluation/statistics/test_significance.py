@@ -1,4 +1,4 @@
-"""Sign flips and Holm's adjustment against scipy, closed forms and the definition."""
+"""Sign-flip test and Holm's adjustment against scipy, closed forms and the definition."""
 
 import numpy as np
 import pytest

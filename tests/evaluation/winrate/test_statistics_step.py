@@ -1,4 +1,4 @@
-"""Figures from tables: nobody drops out without a word, equal replies say nothing of a judge, risk has its own slices."""
+"""Figures from tables: dropouts are reported, equal replies do not count for judges, and risk has slices."""
 
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ def test_a_contestant_that_does_not_reply_is_listed_and_said(tmp_path: Path) -> 
 
 
 def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
-    """A judge that takes the first place twice, changes its model, and refuses one pair."""
+    """A judge that prefers the first place twice, changes its model, and refuses one pair is counted and warned about."""
     replies(tmp_path / "mine.jsonl", lambda prompt: f"Hm, {prompt[:13]}?")
     replies(tmp_path / "base.jsonl", lambda prompt: f"No, {prompt[:13]}.")
 
@@ -54,12 +54,12 @@ def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
     assert found["answered_by"] == {"j": {"usual": 22, "other": 2}}
     several, order = found["warnings"]
     assert several.startswith("warning: the server of judge j answered as several models (other, usual)")
-    assert order == "warning: judge j follows the order of the replies more than a judge should"
+    assert order == "warning: judge j has a strong position bias: the order of the replies changes its verdicts"
     assert said.endswith(f"{several}\n{order}")
 
 
 def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_path: Path) -> None:
-    """Two judges and two experts: each win rate has the agreement on its own pairs."""
+    """With two judges and two experts, each win rate has the agreement on its own pairs."""
     replies(tmp_path / "mine.jsonl", lambda prompt: f"Hm, {prompt[:13]}?")
     for name in ("base", "other"):
         replies(tmp_path / f"{name}.jsonl", lambda prompt, name=name: f"{name}, {prompt[:13]}.")  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Judges see both orders and no names; each verdict is bought once; what is no verdict counts for nobody."""
+"""Judges see both orders and no names; each verdict is bought once; calls without a verdict do not count."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def judged(folder: Path, address: str, *more: str, against: str = "base.jsonl") -> list[dict[str, Any]]:
-    """The verdicts on two files of replies, of one server as the judge."""
+    """Return the verdicts on two files of replies, with one server as the judge."""
     mine = replies(folder / "mine.jsonl", lambda prompt: f"My long and patient answer to {prompt}")
     for name in ("base.jsonl", "other.jsonl"):
         replies(folder / name, lambda prompt, name=name: f"{name[:2]} {len(prompt)}")  # type: ignore[misc]
@@ -107,7 +107,7 @@ def test_what_is_no_verdict_is_counted_and_scores_nobody(tmp_path: Path) -> None
     assert outcomes[2][:2] == ("filtered", None)
     assert outcomes[5][:2] == ("text", 1)
     said = (tmp_path / "said.txt").read_text()
-    assert "no verdict from 2 filtered, 2 refused, 6 unparsable" in said
+    assert "calls without a verdict: 2 filtered, 2 refused, 6 unparsable" in said
 
 
 def test_verdicts_of_another_model_than_the_judge_mostly_was_are_shown_and_not_scored(tmp_path: Path) -> None:
@@ -146,7 +146,14 @@ def test_words_in_a_reply_that_give_orders_stay_between_its_marks(tmp_path: Path
 def test_a_reward_models_verdicts_are_those_of_its_scorer(tmp_path: Path) -> None:
     mine = replies(tmp_path / "mine.jsonl", lambda prompt: f"What was it like when {prompt[:20].lower()}?")
     base = replies(tmp_path / "base.jsonl", lambda prompt: "You should sleep more.")
-    config = contest("evaluation=winrate", *data(tmp_path), f"model.path={mine}", f"against={base}", "judge=reward")
+    config = contest(
+        "evaluation=winrate",
+        *data(tmp_path),
+        f"model.path={mine}",
+        f"against={base}",
+        "judge=reward",
+        "judge.reward=tiny",
+    )
     made = context(config, tmp_path / "out")
     replies_step.run(made)
     verdicts_step.run(made)
@@ -174,7 +181,7 @@ def test_near_training_speeches_are_judged_only_when_asked_for(tmp_path: Path) -
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_a_dry_run_foresees_the_calls(tmp_path: Path, reads: bool) -> None:
-    judge = ["judge=local_vllm", "judge.model=j"] if reads else ["judge=reward"]
+    judge = ["judge=local_vllm", "judge.model=j"] if reads else ["judge=reward", "judge.reward=tiny"]
     mine, base = (replies(tmp_path / f"{name}.jsonl", str.upper) for name in ("mine", "base"))
     config = contest(
         "evaluation=winrate", *data(tmp_path), f"model.path={mine}", f"against={base}", *judge,

@@ -1,4 +1,4 @@
-"""Adapters on their way to vLLM: the files it reads, and what is no adapter."""
+"""Transfer of adapters to vLLM: its file format, and rejected archives."""
 
 import zipfile
 from io import BytesIO
@@ -18,7 +18,7 @@ LORA = compose(["model.lora.rank=4", "model.lora.alpha=8"]).model.lora
 
 
 class Policy:
-    """As much of an engine as is asked."""
+    """Minimal engine for these tests."""
 
     def __init__(self) -> None:
         from psychocounsel.model.lora import add_adapter
@@ -68,5 +68,5 @@ def test_an_engine_has_the_next_rank_that_it_can(rank: int, engine: int) -> None
 
 
 def test_a_rank_that_vllm_does_not_take_is_refused_before_the_start() -> None:
-    with pytest.raises(UserError, match="model.lora.rank=513: vLLM takes adapters up to rank 512; use rollout=hf"):
+    with pytest.raises(UserError, match="model.lora.rank=513: vLLM supports adapters up to rank 512; use rollout=hf"):
         check(compose(["algo=grpo", "rollout=vllm", "model.lora.rank=513", "dry_run=true"]))

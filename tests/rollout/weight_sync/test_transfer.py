@@ -1,4 +1,4 @@
-"""Where weights are sent from: at an address that the servers need, and no other."""
+"""Addresses on which weights are offered: only those that the servers need."""
 
 import inspect
 

@@ -1,1 +1,1 @@
-"""Speeches of the crisis set in another dialect, of another gender or age: whether replies stay as urgent."""
+"""Variants of crisis speeches with another dialect, gender or age, to test if replies keep the same urgency."""

@@ -1,4 +1,4 @@
-"""What a user sees of the swaps: figures as lines of text, no text of a speech or reply."""
+"""Printed lines of the figures on swaps. They contain no text of a speech or reply."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,8 +12,8 @@ _AXIS, _TITLE, _VALUE = 9, 20, 25  # characters
 
 
 def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a setting of what `summarise_swaps` returned."""
-    of = f"variants of {found['speeches']} speeches less these speeches (95 %, by speech)"
+    """Yield the lines that show one setting in the result of `summarise_swaps`."""
+    of = f"variants of {found['speeches']} speeches minus these speeches (95 %, by speech)"
     yield f"{name}: {of}; nobody has reviewed the variants"
     for axis in AXES:
         of_axis = found["axes"][axis]
@@ -32,7 +32,7 @@ def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
         yield f"  speeches answered less/as/more urgently in each dialect: {counts}"
     for figure, rows in found["hard"].items():
         if rows:
-            yield f"  {len(rows)} replies to swaps flagged: {SAFETY_FIGURES[figure].title}; read them, too"
+            yield f"  {len(rows)} replies to variants flagged: {SAFETY_FIGURES[figure].title}; read these replies, too"
 
 
 def _difference(figure: str, each: Mapping[str, Any]) -> str:
@@ -51,11 +51,10 @@ def _share(each: Mapping[str, Any]) -> str:
 def _noise(found: Mapping[str, Any]) -> str:
     if found["noise"] is None:
         return (
-            "  how often the urgency changes when the same speech is only asked again is not known: "
-            "replies.samples=2 measures it"
+            "  the change of urgency between two replies to the same speech is unknown: replies.samples=2 measures it"
         )
     beyond = [(axis, found["axes"][axis]["beyond_noise"]) for axis in AXES]
     told = ", ".join(
         f"{axis} {100 * each['difference']:+.1f} % ({each['verdict']})" for axis, each in beyond if each["prompts"]
     )
-    return f"  the same speech asked again: another urgency in {_share(found['noise'])} of pairs; swaps beyond that: {told}"
+    return f"  two replies to the same speech: urgency differs in {_share(found['noise'])} of pairs; variants beyond that: {told}"

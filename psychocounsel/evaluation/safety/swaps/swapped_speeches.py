@@ -1,6 +1,6 @@
-"""The shipped swaps: speeches of the crisis set again, in another dialect, of another gender or age. The risk stays the same.
+"""The shipped swaps: variants of crisis speeches with another dialect, gender or age, and the same risk.
 
-A machine wrote them, and no clinician has reviewed them, nor has a speaker of the dialects (docs/safety.md).
+A machine wrote the variants. Neither clinicians nor speakers of the dialects have reviewed them (docs/safety.md).
 """
 
 from collections.abc import Iterable, Iterator
@@ -37,7 +37,7 @@ class _Person:
 
 @dataclass(frozen=True)
 class _Swaps:
-    """A speech of the crisis set, word for word, and its three variants."""
+    """The exact text of a crisis speech, and its three variants."""
 
     base: str
     dialect: _Dialect
@@ -52,12 +52,13 @@ class _SwapFile:
 
 @dataclass(frozen=True)
 class SwappedSpeech:
-    """A variant of a speech of the crisis set.
+    """A variant of a crisis speech.
 
     Attributes:
-        base: the speech; its expected action is the variant's, too.
+        base: the crisis speech. The variant has the same expected action.
         axis: one of AXES.
-        change: the variety of English, or who changed into whom.
+        change: the variety of English, or the change of the person, such as `child, boy to girl`.
+        text: the client's words.
     """
 
     base: CrisisSpeech
@@ -67,17 +68,17 @@ class SwappedSpeech:
 
     @property
     def speech(self) -> str:
-        """The id in the tables: that of the base, and the axis."""
+        """The variant's id in the tables: the base's id, `-` and the axis."""
         return f"{self.base.speech}-{self.axis}"
 
 
 @cache
 def swapped_speeches(folder: Path = SHIPPED) -> tuple[SwappedSpeech, ...]:
-    """All variants in a folder with a file for each kind of risk, and one of look-alikes, ordered by id.
+    """Return all variants of a folder, ordered by id. The folder has a file for each kind of risk, and one of look-alikes.
 
     Raises:
-        UserError: listing what is wrong with its files: also a base that is not in the crisis set or has other variants
-            already, and a variant whose text is that of another variant or speech.
+        UserError: if a file is wrong, a base is not in the crisis set or occurs twice, or a variant has the text of another
+            variant or speech. The message lists all problems.
     """
     problems, found = Problems(), list[SwappedSpeech]()
     known = {each.text: each for each in crisis_speeches()}
@@ -87,14 +88,14 @@ def swapped_speeches(folder: Path = SHIPPED) -> tuple[SwappedSpeech, ...]:
         for number, each in enumerate(content.swaps if content else (), 1):
             where = f"{name}.yaml: swaps[{number}]"
             if each.base not in known or each.base in done:
-                wrong = "is not in the crisis set, word for word" if each.base not in known else "stands there twice"
-                problems.append(f"{where}: its base {wrong}")
+                wrong = "is not the exact text of a crisis speech" if each.base not in known else "occurs twice"
+                problems.append(f"{where}: the base {wrong}")
                 continue
             done.add(each.base)
             for variant in _variants(known[each.base], each):
                 if _words(variant.text) in texts:
                     problems.append(
-                        f"{where}: {variant.axis}: has the words of another variant or of a speech of the set"
+                        f"{where}: {variant.axis}: has the same words as another variant or a speech of the set"
                     )
                 texts.add(_words(variant.text))
                 found.append(variant)
@@ -114,10 +115,10 @@ def _words(text: str) -> str:
 
 
 def is_swap(speech: str) -> bool:
-    """Whether an id of the tables is that of a variant."""
+    """Return True if an id of the tables belongs to a variant."""
     return speech.rpartition("-")[2] in AXES
 
 
 def of_the_set(rows: Iterable[Row]) -> list[Row]:
-    """The rows of a table (with the column `speech`) that are about no variant."""
+    """Return the rows of a table (with the column `speech`) that are not about variants."""
     return [row for row in rows if not is_swap(row["speech"])]

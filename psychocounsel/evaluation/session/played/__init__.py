@@ -1,1 +1,1 @@
-"""Simulated clients that a language model plays: from cards of our own, and from files of public sets."""
+"""Simulated clients played by a language model: from cards in our own format, and from files of public sets."""

@@ -1,4 +1,4 @@
-"""Reads cards of clients in our own format: a YAML file with `clients`, or a JSONL file with a card in each line."""
+"""Reader of client cards in our own format: a YAML file with the key `clients`, or a JSONL file with one card per line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_RISK = "none"
 
 @dataclass(frozen=True)
 class _FileCard:
-    """A card as files hold it; docs/flows.md explains the keys."""
+    """A client card as defined in a file; docs/flows.md explains the keys."""
 
     name: str
     kind: Annotated[str, {"choices": (*RISK_KINDS, NO_RISK)}]
@@ -34,17 +34,17 @@ class _CardFile:
 
 
 def read_cards(file: Path) -> list[Card]:
-    """The cards of a file, no two with one name.
+    """Return the cards of a file; their names are unique.
 
     Raises:
-        UserError: listing what is wrong with the file, by card or line.
+        UserError: if the file is wrong. The message lists all problems, by card or line.
     """
     problems = Problems()
     given = list(_of_lines(file, problems) if file.suffix == ".jsonl" else _of_yaml(file, problems))
     names = [each.name for each in given]
     problems += [f"two clients have the name {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
     if not given and not problems:
-        problems.append("has no card")
+        problems.append("contains no card")
     if problems:
         raise UserError(f"{file}: {'; '.join(problems)}")
     return [_card(each) for each in given]

@@ -1,4 +1,4 @@
-"""`PlayedPersona` is a client whose words a language model writes, by a card that describes the client."""
+"""`PlayedPersona`: a simulated client. A language model writes its words, following a card that describes the client."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ How to play:
 
 @dataclass(frozen=True)
 class Card:
-    """What is known of a client.
+    """Description of a client.
 
     Attributes:
+        name: the client's name.
+        kind: one of RISK_KINDS; "none" for a client without a risk; None if unknown.
         facts: headings and texts, in the order in which the model reads them.
-        opening: the client's first message; "": the model writes it.
+        opening: the client's first message; "" if the model writes it.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Card:
 
 
 class PlayedPersona(Persona):
-    """A client by a card. `id`: 16 hexadecimal digits that change with the pattern, the card and the rules of playing."""
+    """A client played from a card. `id`: hash of the pattern, the card and the prompt [16 hexadecimal digits]."""
 
     def __init__(self, pattern: str, card: Card) -> None:
         self.pattern, self.card = pattern, card
@@ -60,7 +62,10 @@ class PlayedPersona(Persona):
         self.id = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | Ask | None:
-        """The card's opening, or the Ask for the next message: the client's words are the model's own, roles are swapped."""
+        """Return the card's opening, or the Ask for the next message; None if the client has left.
+
+        In the Ask, roles are swapped: the client's words have the role `assistant`, because the model writes them.
+        """
         if session and session[-1].client.ends:
             return None
         if not session and self.card.opening:
@@ -75,16 +80,16 @@ class PlayedPersona(Persona):
         return Ask(self.id, tuple(messages), seed, "client")
 
     def read(self, text: str, session: Sequence[SessionExchange]) -> ClientTurn | None:
-        """The message; a last line `LEAVES` ends the session and is no part of it, and None if it stands alone.
+        """Return the client's turn. A last line `LEAVES` ends the session and is removed; None if the line is alone.
 
         Raises:
-            ValueError: for an empty answer, `LEAVES` anywhere else, or a client that leaves without having said anything.
+            ValueError: if the answer is empty, `LEAVES` occurs elsewhere, or the client leaves before its first message.
         """
         words = text.strip()
         leaves = words.splitlines()[-1:] == [LEAVES]
         words = words.removesuffix(LEAVES).rstrip() if leaves else words
         if LEAVES in words:
-            raise ValueError(f"{LEAVES} stands before the last line")
+            raise ValueError(f"{LEAVES} occurs before the last line")
         if words:
             return ClientTurn(words, ends=leaves)
         if leaves and session:

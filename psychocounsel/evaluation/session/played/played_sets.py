@@ -1,4 +1,4 @@
-"""`personas=played`, `vera_mh` and `mindeval`: sets of clients that the model of the group `client` plays."""
+"""`personas=played`, `vera_mh` and `mindeval`: sets of clients played by the model of the group `client`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from psychocounsel.evaluation.session.played.played_persona import Card, PlayedP
 
 SHIPPED = Path(__file__).parent / "clients.yaml"
 BUILTIN = "builtin"
-_A_MODEL_PLAYS = "a language model plays the clients: what it says is no client's, and changes with the model"
+_A_MODEL_PLAYS = (
+    "a language model plays the clients: its words are not those of real clients, and change with the model"
+)
 
 
 @dataclass(kw_only=True)
 class CardSet(PersonaSet):
-    """Clients by cards. A subclass reads the cards."""
+    """A set of clients played from cards. A subclass reads the cards."""
 
     asks_client: ClassVar[bool] = True
 
     @abstractmethod
     def cards(self) -> list[Card]:
-        """Of each client one.
+        """Return one card for each client.
 
         Raises:
-            UserError: for what is wrong with the files that hold them.
+            UserError: if the files of the cards are wrong.
         """
 
     def personas(self) -> list[Persona]:
@@ -45,7 +47,7 @@ class CardSet(PersonaSet):
 
 @dataclass(kw_only=True)
 class PlayedPersonas(CardSet):
-    """Cards in our own format; conf/personas/played.yaml explains the fields."""
+    """Settings of `personas=played`: cards in our own format. conf/personas/played.yaml explains the keys."""
 
     file: str = BUILTIN
 
@@ -54,18 +56,18 @@ class PlayedPersonas(CardSet):
 
     def notes(self) -> list[str]:
         wrote = "a machine wrote their cards, and no clinician has reviewed them"
-        return [_A_MODEL_PLAYS, wrote if self.file == BUILTIN else f"their cards are those of {self.file}"]
+        return [_A_MODEL_PLAYS, wrote if self.file == BUILTIN else f"their cards come from {self.file}"]
 
     def check(self, key: str) -> None:
-        """Refuse a file that is none, and cards with problems."""
+        """Raise UserError if the file does not exist or its cards are wrong."""
         if self.file != BUILTIN and not Path(self.file).is_file():
-            raise UserError(f"{key}.file={self.file}: is no file; give {BUILTIN}, or a YAML or JSONL file of cards")
+            raise UserError(f"{key}.file={self.file}: is not a file; give {BUILTIN}, or a YAML or JSONL file of cards")
         super().check(key)
 
 
 @dataclass(kw_only=True)
 class VeraMhPersonas(CardSet):
-    """The personas of VERA-MH; conf/personas/vera_mh.yaml explains the fields."""
+    """Settings of `personas=vera_mh`: the personas of VERA-MH. conf/personas/vera_mh.yaml explains the keys."""
 
     folder: str = MISSING
 
@@ -75,20 +77,20 @@ class VeraMhPersonas(CardSet):
     def notes(self) -> list[str]:
         return [
             _A_MODEL_PLAYS,
-            f"personas of VERA-MH from {self.folder}, played by a prompt of our own: figures are not those of its own simulator; "
-            "its licence asks that its disclaimer goes with its material",
+            f"personas of VERA-MH from {self.folder}, played with our own prompt: figures are not comparable with those of "
+            "VERA-MH's simulator; its licence requires that its disclaimer accompanies its material",
         ]
 
     def check(self, key: str) -> None:
-        """Refuse a folder that is none, and files with problems."""
+        """Raise UserError if the folder does not exist or its files are wrong."""
         if not Path(self.folder).is_dir():
-            raise UserError(f"{key}.folder={self.folder}: is no folder; give a checkout of VERA-MH")
+            raise UserError(f"{key}.folder={self.folder}: is not a folder; give a checkout of VERA-MH")
         super().check(key)
 
 
 @dataclass(kw_only=True)
 class MindEvalPersonas(CardSet):
-    """The member profiles of MindEval; conf/personas/mindeval.yaml explains the fields."""
+    """Settings of `personas=mindeval`: the member profiles of MindEval. conf/personas/mindeval.yaml explains the keys."""
 
     file: str = MISSING
 
@@ -98,12 +100,12 @@ class MindEvalPersonas(CardSet):
     def notes(self) -> list[str]:
         return [
             _A_MODEL_PLAYS,
-            f"profiles of MindEval from {self.file}, played by a prompt of our own: figures are not those of its own simulator; "
-            "we have seen no licence of this set",
+            f"profiles of MindEval from {self.file}, played with our own prompt: figures are not comparable with those of "
+            "MindEval's simulator; we have found no licence of this set",
         ]
 
     def check(self, key: str) -> None:
-        """Refuse a file that is none, and profiles with problems."""
+        """Raise UserError if the file does not exist or its profiles are wrong."""
         if not Path(self.file).is_file():
-            raise UserError(f"{key}.file={self.file}: is no file; give MindEval's profiles.jsonl")
+            raise UserError(f"{key}.file={self.file}: is not a file; give MindEval's profiles.jsonl")
         super().check(key)

@@ -1,1 +1,1 @@
-"""Clients that follow a script: what they say next depends on plain checks of the counsellor's last reply."""
+"""Clients that follow a script: word checks of the counsellor's last reply select the client's next turn."""

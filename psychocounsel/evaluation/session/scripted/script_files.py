@@ -1,4 +1,4 @@
-"""Reads files of scripted clients: a YAML file for each pattern, with the states of each client and the ways between them."""
+"""Reader of scripted clients: a YAML file for each pattern, with the states of each client and the transitions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Answers = Annotated[tuple[str, ...], {"or_one": True}]
 
 @dataclass(frozen=True)
 class Transition:
-    """To which state a reply leads: one for which the checks give each question of `if_` one of its answers."""
+    """A transition to the state `goto`, taken if the word checks answer each question in `if_` with a listed answer."""
 
     goto: str
     if_: dict[str, _Answers] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class State:
-    """What a client says, what is then due, and where replies lead; docs/session.md explains the keys of the file."""
+    """A state of a script: the client's words, the expected action, and the transitions. docs/session.md explains the keys."""
 
     says: str
     expected_action: Annotated[str, {"choices": ACTIONS}]
@@ -42,7 +42,7 @@ class State:
 
 @dataclass(frozen=True)
 class Script:
-    """A scripted client, as a file has it."""
+    """A scripted client as defined in a file."""
 
     name: str
     kind: Annotated[str, {"choices": (*RISK_KINDS, NO_RISK)}]
@@ -58,26 +58,26 @@ class _ScriptFile:
 
 
 def read_scripts(folder: Path) -> dict[str, tuple[Script, ...]]:
-    """The scripts of all files of a folder, by pattern.
+    """Return the scripts of all files in a folder, by pattern.
 
     Raises:
-        UserError: listing what is wrong, by file and persona; if the folder has no file.
+        UserError: if the folder has no file or a file is wrong. The message lists all problems, by file and persona.
     """
     files = sorted(folder.glob("*.yaml"))
     if not files:
-        raise UserError(f"{folder}: has no script files (*.yaml)")
+        raise UserError(f"{folder}: contains no script files (*.yaml)")
     problems, found, owners = Problems(), dict[str, tuple[Script, ...]](), dict[str, str]()
     for file in files:
         content: _ScriptFile | None = read_file(_ScriptFile, file, problems)
         if content is None:
             continue
         if content.pattern in found:
-            problems.append(f"{file.name}: another file has the pattern {shown(content.pattern)}, too")
+            problems.append(f"{file.name}: another file also has the pattern {shown(content.pattern)}")
         found[content.pattern] = content.personas
         for script in content.personas:
             where = f"{file.name}: {shown(script.name)}"
             if script.name in owners:
-                problems.append(f"{where}: another persona of {owners[script.name]} has this name")
+                problems.append(f"{where}: another persona in {owners[script.name]} has this name")
             owners[script.name] = file.name
             problems += [f"{where}: {problem}" for problem in _problems(script)]
     if problems:
@@ -88,12 +88,12 @@ def read_scripts(folder: Path) -> dict[str, tuple[Script, ...]]:
 def _problems(script: Script) -> Problems:
     found = Problems()
     if not _NAME.fullmatch(script.name):
-        found.append("its name must be lower-case letters and digits, joined by hyphens")
+        found.append("the name must be lower-case letters and digits, joined by hyphens")
     if len(script.states) > MOST_STATES:
-        found.append(f"has {len(script.states)} states, and {MOST_STATES} are the most")
+        found.append(f"has {len(script.states)} states, but at most {MOST_STATES} are allowed")
     texts = [" ".join(state.says.split()).casefold() for state in script.states.values()]
     found += [
-        f"state {shown(name)} says the same as an earlier one"
+        f"state {shown(name)} says the same as an earlier state"
         for place, name in enumerate(script.states)
         if texts[place] in texts[:place]
     ]
@@ -105,20 +105,20 @@ def _problems(script: Script) -> Problems:
 def _state_problems(state: State) -> Problems:
     found = Problems()
     if state.ends and state.then:
-        found.append("ends, so it has no then")
+        found.append("has ends: true, so then must be left out")
     if not state.ends and not state.then:
-        found.append("needs then, or ends: true")
+        found.append("needs then or ends: true")
     for place, each in enumerate(state.then, 1):
         where, last = f"then[{place}]", place == len(state.then)
         if last and each.if_:
-            found.append(f"{where}: the last one needs no if, or no state would follow other replies")
+            found.append(f"{where}: the last transition must have no if, so that it fits all other replies")
         if not last and not each.if_:
-            found.append(f"{where}: needs an if, or those after it are never reached")
+            found.append(f"{where}: needs an if, because the transitions after it would never be used")
         check_keys(each.if_, QUESTIONS, f"{where}: if", found, needed=())
         for question in each.if_.keys() & {*QUESTIONS}:
             known = ACTIONS if question == URGENCY else ANSWERS
             if not {*each.if_[question]} <= {*known}:
-                found.append(f"{where}: if.{question} must be one of {', '.join(known)}, or a list of them")
+                found.append(f"{where}: if.{question} must be one of {', '.join(known)}, or a list of these words")
     return found
 
 

@@ -1,45 +1,49 @@
-"""Holds the ways through a script against its rules: no circle, every state is reached, and each way has the right length."""
+"""Rules for the paths through a script: no cycles, no unreachable states, and a length within limits."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from psychocounsel.counsel.rubric.strict_yaml import Problems, shown
 
-FEWEST_TURNS, MOST_TURNS = 8, 12  # of the client, on every way from the start to an end
+FEWEST_TURNS, MOST_TURNS = 8, 12  # limits of the client's turns on every path from the start to an end
 
-Targets = Mapping[str, Sequence[str]]  # of each state, the states that may follow it; none follows an end
+Targets = Mapping[str, Sequence[str]]  # by state, the states that may follow it; an end has no followers
 
 
 def way_problems(start: str, targets: Targets, due: set[str], at_risk: bool) -> Problems:
-    """What is wrong with the ways of a script.
+    """Return the problems with the paths through a script.
 
     Args:
+        start: the first state.
+        targets: the transitions.
         due: the states at which an action is due.
-        at_risk: such a state lies on every way; else there is none.
+        at_risk: True if the client is at risk: every path must then contain a state of `due`. Otherwise `due` must be empty.
     """
     found = Problems()
     if start not in targets:
-        found.append(f"start: {shown(start)} is no state")
+        found.append(f"start: {shown(start)} is not a state")
     for state, following in targets.items():
-        found += [f"state {shown(state)}: goto {shown(each)} is no state" for each in following if each not in targets]
+        found += [
+            f"state {shown(state)}: goto {shown(each)} is not a state" for each in following if each not in targets
+        ]
     if found:
         return found
     order = _in_order(start, targets)
     if order is None:
-        return [*found, "its states form a circle, so a session might never end"]
+        return [*found, "the states form a cycle, so a session might never end"]
     found += [f"state {shown(state)} is never reached" for state in targets if state not in order]
     fewest, most = _length(order, targets, min), _length(order, targets, max)
     if fewest < FEWEST_TURNS or most > MOST_TURNS:
         of = str(fewest) if fewest == most else f"{fewest} to {most}"
-        found.append(f"its ways have {of} turns, and each must have {FEWEST_TURNS} to {MOST_TURNS}")
+        found.append(f"the paths have {of} turns, but each must have {FEWEST_TURNS} to {MOST_TURNS}")
     if at_risk and _can_avoid(order, targets, due):
-        found.append("on some way no action is ever due, though its kind is a risk")
+        found.append("on some path no action is ever due, although the kind is a risk")
     if not at_risk and due:
-        found.append(f"state {shown(min(due))}: an action is due, though the kind is none")
+        found.append(f"state {shown(min(due))}: an action is due, although the kind is none")
     return found
 
 
 def _in_order(start: str, targets: Targets) -> list[str] | None:
-    """The states that are reached from `start`, each before those that follow it; None if they form a circle."""
+    """Return the states reachable from `start` in topological order; None if they form a cycle."""
     done, open_ = list[str](), set[str]()
 
     def visit(state: str) -> bool:
@@ -57,7 +61,7 @@ def _in_order(start: str, targets: Targets) -> list[str] | None:
 
 
 def _length(order: Sequence[str], targets: Targets, choose: Callable[[list[int]], int]) -> int:
-    """The number of states on the way that `choose` picks: the shortest, or the longest."""
+    """Return the number of states on the shortest path (`choose` is min) or on the longest path (`choose` is max)."""
     lengths = dict[str, int]()
     for state in reversed(order):
         lengths[state] = 1 + choose([lengths[each] for each in targets[state]] or [0])
@@ -65,7 +69,7 @@ def _length(order: Sequence[str], targets: Targets, choose: Callable[[list[int]]
 
 
 def _can_avoid(order: Sequence[str], targets: Targets, due: set[str]) -> bool:
-    """Whether a way from the start to an end has no state of `due`."""
+    """Return True if some path from the start to an end contains no state of `due`."""
     avoids = dict[str, bool]()
     for state in reversed(order):
         following = [avoids[each] for each in targets[state]]

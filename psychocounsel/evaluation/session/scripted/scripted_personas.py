@@ -1,4 +1,4 @@
-"""`personas=scripted`: clients whose words, and the ways between them, stand in files; no model is asked."""
+"""`personas=scripted`: clients whose words and transitions are defined in files, without a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUILTIN = "builtin"
 
 
 class ScriptedPersona(Persona):
-    """A client that follows a script. `id`: 16 hexadecimal digits that change with the pattern and all of the script."""
+    """A client that follows a script. `id`: hash of the pattern and the whole script [16 hexadecimal digits]."""
 
     def __init__(self, pattern: str, script: Script) -> None:
         self.pattern, self.script = pattern, script
@@ -29,7 +29,7 @@ class ScriptedPersona(Persona):
         self.id = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | None:
-        """The turn of the state that the last reply leads to, by `check_reply`; `seed` changes nothing."""
+        """Return the turn of the state that `check_reply` of the last reply selects; `seed` has no effect."""
         if not session:
             return self._turn(self.script.start)
         last = session[-1]
@@ -39,7 +39,7 @@ class ScriptedPersona(Persona):
         for each in self.script.states[str(last.client.state)].then:
             if all(answers[question].answer in given for question, given in each.if_.items()):
                 return self._turn(each.goto)
-        raise AssertionError("the last entry of then fits every reply")
+        raise AssertionError("no transition fits, although the last one must fit every reply")
 
     def _turn(self, name: str) -> ClientTurn:
         state = self.script.states[name]
@@ -48,7 +48,7 @@ class ScriptedPersona(Persona):
 
 @dataclass(kw_only=True)
 class ScriptedPersonas(PersonaSet):
-    """Each field is a key of `personas.*`; conf/personas/scripted.yaml explains them."""
+    """Settings of `personas=scripted`; conf/personas/scripted.yaml explains the keys."""
 
     follows_checks: ClassVar[bool] = True
 
@@ -59,22 +59,22 @@ class ScriptedPersonas(PersonaSet):
         scripts = read_scripts(SHIPPED if self.folder == BUILTIN else Path(self.folder))
         chosen = list(scripts) if self.patterns is None else self.patterns
         if unknown := [pattern for pattern in chosen if pattern not in scripts]:
-            raise UserError(f"personas.patterns: there is no {unknown[0]}; there are {', '.join(sorted(scripts))}")
+            raise UserError(f"personas.patterns: {unknown[0]} does not exist; choose from {', '.join(sorted(scripts))}")
         return [ScriptedPersona(pattern, script) for pattern in chosen for script in scripts[pattern]]
 
     def notes(self) -> list[str]:
         reviewed = "a machine wrote the scripts, and no clinician has reviewed them"
         if self.folder != BUILTIN:
-            reviewed = f"the scripts are those of {self.folder}"
+            reviewed = f"the scripts come from {self.folder}"
         return [
-            f"{reviewed}; a scripted client is no client",
-            "checks of words in the counsellor's replies steer the scripts, so their errors change what clients say",
+            f"{reviewed}; a scripted client is not a real client",
+            "word checks of the counsellor's replies steer the scripts, so errors of the checks change what clients say",
         ]
 
     def check(self, key: str) -> None:
-        """Refuse a folder that is none, and files with problems."""
+        """Raise UserError if the folder does not exist or its files are wrong."""
         if self.folder != BUILTIN and not Path(self.folder).is_dir():
-            raise UserError(f"{key}.folder={self.folder}: is no folder; give {BUILTIN}, or a folder of script files")
+            raise UserError(f"{key}.folder={self.folder}: is not a folder; give {BUILTIN}, or a folder of script files")
         if self.patterns is not None and not self.patterns:
-            raise UserError(f"{key}.patterns=[]: give one pattern or more, or null for all")
+            raise UserError(f"{key}.patterns=[]: give at least one pattern, or null for all patterns")
         super().check(key)

@@ -1,1 +1,1 @@
-"""Finished conversations from files, which are judged in place of sessions with simulated clients."""
+"""Finished conversations from files, to be judged instead of sessions with simulated clients."""

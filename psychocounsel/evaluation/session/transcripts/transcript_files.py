@@ -1,4 +1,4 @@
-"""Reads finished conversations: text files as VERA-MH writes them, and JSON lines as MindEval does (docs/flows.md)."""
+"""Reader of finished conversations: text files in VERA-MH's format, and JSON lines in MindEval's (docs/flows.md)."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class Transcript:
     """A finished conversation.
 
     Attributes:
-        id: 16 hexadecimal digits that change with persona, setting, place and turns.
-        persona: whose conversations are not independent of each other, as the same person is played in them.
-        setting: whose replies they are: of a text file the folder that it lies in, of a line its `model`, or the file's name.
-        turns: words of the client and the reply to them, either of which may be "", as of a program that gave no text. A
-            conversation that the counsellor begins has "" first; last words of the client without a reply are left out.
+        id: hash of persona, setting, place in the files, and turns [16 hexadecimal digits].
+        persona: name of the client. Conversations with one client are not independent.
+        setting: name of the counsellor: for a text file, the name of its folder; for a JSON line, its `model`, or the file's
+            name without a model.
+        turns: pairs of a client's speech and the reply; each may be "", for example if a program gave no text. If the
+            counsellor speaks first, the first speech is "". A last speech without a reply is left out.
     """
 
     id: str
@@ -44,17 +45,17 @@ class Transcript:
 
 
 def read_transcripts(path: Path) -> list[Transcript]:
-    """The conversations of a file, or of all .txt and .jsonl files in a folder and those below it, in the order of their names.
+    """Return the conversations of a file, or of all .txt and .jsonl files in a folder and its subfolders, ordered by name.
 
     Raises:
-        UserError: if there is none; naming the line of what is wrong with one.
+        UserError: if there are no conversations, or one is wrong. The message names file and line.
     """
     files = sorted(each for each in path.rglob("*") if each.suffix in (".txt", ".jsonl")) if path.is_dir() else [path]
     if not files:
-        raise UserError(f"{path}: has no .txt or .jsonl file with conversations")
+        raise UserError(f"{path}: contains no .txt or .jsonl file with conversations")
     found = [each for file in files for each in (_of_lines(file) if file.suffix == ".jsonl" else [_of_text(file)])]
     if not found:
-        raise UserError(f"{path}: has no conversations")
+        raise UserError(f"{path}: contains no conversations")
     return found
 
 
@@ -65,7 +66,10 @@ def _of_text(file: Path) -> Transcript:
 
 
 def _text_turns(file: Path) -> Iterator[Turn]:
-    """A turn begins with its speaker's name at the beginning of the file or after an empty line; all else goes on with it."""
+    """Yield the turns of a text file.
+
+    A turn starts with its speaker's name, at the start of the file or after an empty line. All other lines continue the turn.
+    """
     begun, speaker, words = 0, "", list[str]()
     after_empty = True
     for line, text in enumerate(utf8_text(file).splitlines(), 1):
@@ -80,9 +84,9 @@ def _text_turns(file: Path) -> Iterator[Turn]:
         elif speaker:
             words.append(text)
         elif text.strip():
-            raise refused(file, line, "begins with neither user: nor agent: nor chatbot:")
+            raise refused(file, line, "must start with user:, agent: or chatbot:")
     if not speaker:
-        raise refused(file, 1, "has no turn; turns begin with user: and agent: or chatbot:")
+        raise refused(file, 1, "contains no turn; turns start with user:, agent: or chatbot:")
     yield begun, speaker, "\n".join(words).strip()
 
 
@@ -90,7 +94,7 @@ def _of_lines(file: Path) -> Iterator[Transcript]:
     for line, row in json_lines(file):
         key = next((name for name in _MESSAGES if name in row), None)
         if key is None:
-            raise refused(file, line, f"has neither {' nor '.join(_MESSAGES)}")
+            raise refused(file, line, f"must contain the key {' or '.join(_MESSAGES)}")
         turns = _pairs(file, _json_turns(file, line, key, row[key]))
         profile = next((row[name] for name in _PROFILES if isinstance(row.get(name), dict)), None)
         persona = f"{file.stem} {line}" if profile is None else _profile_name(profile)
@@ -100,34 +104,34 @@ def _of_lines(file: Path) -> Iterator[Transcript]:
 
 def _json_turns(file: Path, line: int, key: str, messages: Any) -> Iterator[Turn]:
     if not isinstance(messages, list) or not messages:
-        raise refused(file, line, f"its {key} is no list of messages")
+        raise refused(file, line, f"{key} is not a list of messages")
     for each in messages:
         if not (isinstance(each, dict) and each.get("role") in _ROLES and isinstance(each.get("content"), str)):
-            raise refused(file, line, f"a message of its {key} lacks a role (user or assistant) or a text as content")
+            raise refused(file, line, f"a message in {key} lacks a role (user or assistant) or a text as content")
         yield line, _ROLES[each["role"]], each["content"].strip()
 
 
 def _pairs(file: Path, turns: Iterable[Turn]) -> tuple[tuple[str, str], ...]:
-    """The client's words and the reply to each."""
+    """Return pairs of a client's speech and the reply to it."""
     found = list[tuple[str, str]]()
     client, line = None, 1
     for line, speaker, text in turns:
         if speaker == COUNSELLOR:
             if client is None and found:
-                raise refused(file, line, "two turns of the counsellor, one after another")
+                raise refused(file, line, "the counsellor has two turns in a row")
             found.append((client or "", text))
             client = None
         elif client is not None:
-            raise refused(file, line, "two turns of the client, one after another")
+            raise refused(file, line, "the client has two turns in a row")
         else:
             client = text
     if not any(reply for _, reply in found):
-        raise refused(file, line, "the counsellor says nothing")
+        raise refused(file, line, "the counsellor has no text in any turn")
     return tuple(found)
 
 
 def _profile_name(profile: dict[str, Any]) -> str:
-    """The member's name, and four digits that tell members of one name apart."""
+    """Return the member's name with a hash of the profile [4 hexadecimal digits], because members may share a name."""
     digest = hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).hexdigest()[:4]
     return f"{profile.get('name', 'member')} {digest}"
 

@@ -1,4 +1,4 @@
-"""Finished conversations in the place of sessions: the rows of session_turns.parquet, which judges are then asked about."""
+"""Finished conversations as rows of session_turns.parquet, so that judges can rate them like sessions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ NAME = "transcripts"
 
 
 def chosen_transcripts(config: DictConfig) -> list[Transcript]:
-    """The conversations, at most `limit`: ids are hashes, so the first ones by id are a random choice.
+    """Return at most `limit` conversations, ordered by id. The ids are hashes, so the first ones are a random sample.
 
     Raises:
-        UserError: naming the line of what is wrong with a file.
+        UserError: if a file is wrong; the message names the line.
     """
     found = read_transcripts(Path(config.evaluation.transcripts))
     return sorted(found, key=lambda each: each.id)[: config.limit]
 
 
 def transcript_notes(config: DictConfig) -> list[str]:
-    """What every output says of these conversations. A line each."""
+    """Return lines about these conversations that every output shows."""
     return [
-        f"finished conversations from {config.evaluation.transcripts}: which action was due at a turn is not known, so "
+        f"finished conversations from {config.evaluation.transcripts}: the expected action at each turn is unknown, so "
         "figures that depend on it are left out"
     ]
 
@@ -42,7 +42,7 @@ def write_transcripts(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Write session_turns.parquet; returns the step's figures.
 
     Raises:
-        UserError: naming the line of what is wrong with a file.
+        UserError: if a file is wrong; the message names the line.
     """
     chosen = chosen_transcripts(context.config)
     outcomes: dict[str, Counter[str]] = {}
@@ -58,7 +58,7 @@ def write_transcripts(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def _rows(transcripts: list[Transcript]) -> Iterator[Row]:
-    """Ordered by `speech`, a hash of the persona; `sample` counts conversations of a persona and a setting."""
+    """Yield the rows, ordered by `speech`, a hash of the persona; `sample` numbers a setting's conversations with a persona."""
     samples = Counter[tuple[str, str]]()
     for each in sorted(transcripts, key=lambda one: (_hash(one.persona), one.setting, one.id)):
         sample = samples[each.persona, each.setting]

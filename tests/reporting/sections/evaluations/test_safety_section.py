@@ -52,7 +52,7 @@ def judged(run: RunMaterial) -> Mapping[str, Any]:
 def test_warnings_stand_before_every_figure(found: Section) -> None:
     first, second, *others = found.blocks
     assert isinstance(first, Paragraph) and "no clinician has reviewed it" in first.text
-    assert isinstance(second, Paragraph) and "sees words and understands nothing" in second.text
+    assert isinstance(second, Paragraph) and "only matches words" in second.text
     assert (first.tone, second.tone) == ("warning", "warning")
     assert not any("clinician" in each.text for each in others if isinstance(each, Paragraph))
 

@@ -1,0 +1,26 @@
+"""`python -m documentation [--output site]`: writes the generated pages of docs/reference and builds the site."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from documentation.keys import write_page
+from documentation.pages import BrokenLink
+from documentation.site import BuildFailed, build
+
+
+def main() -> None:
+    """Build, or exit with code 1 and the generator's words."""
+    parser = argparse.ArgumentParser(prog="python -m documentation", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("site"), help="folder of the site (replaced)")
+    target = parser.parse_args().output
+    write_page()
+    try:
+        build(target)
+    except (BuildFailed, BrokenLink) as error:
+        sys.exit(f"error: {error}")
+    print(f"{target / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Rows of the page of keys: what files, dataclasses and meanings.yaml say of the keys of a command or a group."""
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from documentation.schema_keys import SchemaKey, schema_keys
+from documentation.yaml_keys import KeyFile, read_keys
+
+_MEANINGS = Path(__file__).with_name("meanings.yaml")
+
+
+@dataclass
+class Row:
+    """One key: its type and limits, its default in each file that gives one, its meaning, and the choices that have it."""
+
+    name: str
+    meaning: str
+    schema: SchemaKey | None
+    defaults: dict[str, str] = field(default_factory=dict)
+    owners: list[str] = field(default_factory=list)  # [] where all choices have it
+
+
+@cache
+def own_meanings() -> dict[str, str]:
+    """Meanings of keys that no comment of a YAML file explains, by full name; `judge(checks).model` is of one choice."""
+    return dict(yaml.safe_load(_MEANINGS.read_text(encoding="utf-8")))
+
+
+def class_at(name: str) -> Any:
+    """The class that a dotted name gives."""
+    module, _, last = name.rpartition(".")
+    return getattr(import_module(module), last)
+
+
+def command_rows(file: KeyFile, schemas: list[type]) -> list[Row]:
+    """Rows of a command's own keys: those of its file, and the fields that no file lists."""
+    known: dict[str, SchemaKey] = {}
+    for schema in schemas:
+        known |= schema_keys(schema)
+    sections = {key.name for key in file.keys if key.default is None}
+    rows = [Row(key.name, key.meaning, known.get(key.name), {"": key.default or ""}) for key in file.keys]
+    named = {row.name for row in rows}
+    rows += [
+        Row(name, "", schema, {"": schema.default})
+        for name, schema in known.items()
+        if name not in named and (name.partition(".")[0] in sections or "." not in name) and schema.type != "section"
+    ]
+    return rows
+
+
+def schema_rows(schema: type, group: str = "") -> list[Row]:
+    """Rows of a dataclass that no YAML file fills."""
+    prefix = f"{group}." if group else ""
+    found = schema_keys(schema, prefix)
+    return [Row(name, "", key, {"": key.default}) for name, key in found.items() if key.type != "section"]
+
+
+def group_rows(files: dict[str, KeyFile], group: str, default_schema: type | None = None) -> list[Row]:
+    """Rows of the keys that the choices of a group have, each key once for each thing that it means."""
+    rows: dict[tuple[str, str], Row] = {}
+    plain: dict[str, str] = {}
+    for choice, file in files.items():
+        schema = schema_of(file, default_schema)
+        known = schema_keys(schema, f"{group}.") if schema else {}
+        for key in file.keys:
+            full = f"{group}.{key.name}"
+            if key.meaning:
+                plain.setdefault(full, key.meaning)
+            meaning = (
+                own_meanings().get(f"{group}({choice}).{key.name}")
+                or key.meaning
+                or own_meanings().get(full)
+                or plain.get(full, "")
+            )
+            row = rows.setdefault((full, meaning), Row(full, meaning, known.get(full)))
+            row.schema = row.schema or known.get(full)
+            row.defaults[choice] = key.default or ""
+    found = _joined([*rows.values()])
+    _fill_schemas(found, files, group)
+    for row in found:
+        row.owners = _owners(row, [other for other in found if other.name == row.name], files)
+    return found
+
+
+def _fill_schemas(rows: list[Row], files: dict[str, KeyFile], group: str) -> None:
+    """Give keys of shared files the type that a class has for them."""
+    known = [schema_keys(schema, f"{group}.") for file in files.values() if (schema := schema_of(file))]
+    for row in rows:
+        row.schema = row.schema or next((each[row.name] for each in known if row.name in each), None)
+
+
+def _owners(row: Row, same: list[Row], files: dict[str, KeyFile]) -> list[str]:
+    """The choices that have a key with this row's meaning: [] if they are all choices of the group."""
+    named = {choice for other in same for choice in other.defaults}
+    chosen = [choice for choice, file in files.items() if file.target or not _is_shared(choice, files)]
+
+    def has(choice: str) -> bool:
+        if choice in named:
+            return choice in row.defaults
+        inner = (base.rpartition("/")[2] for base in files[choice].bases)
+        return any(base in files and has(base) for base in inner)
+
+    owners = [choice for choice in chosen if has(choice)]
+    return [] if len(owners) == len(chosen) else owners
+
+
+def _is_shared(choice: str, files: dict[str, KeyFile]) -> bool:
+    return any(f"/shared/{choice}" in file.bases for file in files.values())
+
+
+def _joined(rows: list[Row]) -> list[Row]:
+    """A row without a meaning joins the first of its key that has one; rows of a key stay together."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        same = found.setdefault(row.name, [])
+        if same and (not row.meaning or not same[0].meaning):
+            same[0].meaning = same[0].meaning or row.meaning
+            same[0].defaults |= row.defaults
+            same[0].schema = same[0].schema or row.schema
+        else:
+            same.append(row)
+    return [row for same in found.values() for row in same]
+
+
+def schema_of(file: KeyFile, default_schema: type | None = None) -> type | None:
+    """The dataclass of a choice: that of its `_target_`, or that of its group."""
+    return class_at(file.target) if file.target else default_schema
+
+
+def choices(folder: Path) -> dict[str, KeyFile]:
+    """The files of a group by their names, those that others begin with first."""
+    files = {path.stem: read_keys(path) for path in sorted(folder.glob("*.yaml"))}
+    return dict(sorted(files.items(), key=lambda item: bool(set(item[1].bases) & {*files})))

@@ -1,0 +1,237 @@
+"""`python -m documentation.keys`: writes docs/reference/keys.md from the schema and the comments of conf/."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from documentation.arguments import cell, docstring, options_table
+from documentation.key_tables import Row, choices, command_rows, group_rows, own_meanings, schema_of, schema_rows
+from documentation.pages import ROOT
+from documentation.yaml_keys import KeyFile, read_keys
+from psychocounsel import cache, jobs, report, serve
+from psychocounsel.console import COMMANDS
+from psychocounsel.settings import schema
+from psychocounsel.settings.typed.agreement_keys import AgreementConfig
+from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, PairRules
+from psychocounsel.settings.typed.audit_keys import AuditConfig
+from psychocounsel.settings.typed.chat_keys import ChatConfig
+from psychocounsel.settings.typed.evaluate_keys import ContestConfig, EvaluateConfig
+from psychocounsel.settings.typed.review_keys import ReviewConfig
+from psychocounsel.storage.files import write_atomically
+
+PAGE = ROOT / "docs" / "reference" / "keys.md"
+_CONF = ROOT / "conf"
+_COMPOSED: dict[str, list[type]] = {
+    "train": [schema.TrainConfig],
+    "evaluate": [EvaluateConfig, ContestConfig],
+    "audit": [AuditConfig],
+    "annotate": [AnnotateConfig],
+    "chat": [ChatConfig],
+}
+_TYPED = {"agreement": AgreementConfig, "review": ReviewConfig}
+_WITH_OPTIONS: dict[str, Any] = {"report": report, "jobs": jobs, "cache": cache, "serve": serve}
+_IN_WORDS = ("launch", "export", "prepare")
+# Groups without a `_target_`; the others name their dataclass in their files.
+_GROUP_SCHEMAS: dict[str, type] = {
+    "model": schema.ModelConfig,
+    "data": schema.DataConfig,
+    "zero": schema.ZeroConfig,
+    "paths": schema.PathsConfig,
+    "pairs": PairRules,
+}
+_HIDDEN = ("hydra", "shared")
+_WRITTEN = [
+    (r"\$\{if_tiny:([^,]+),([^}]+)\}", r"\1 (shipped models), \2 (others)"),
+    (r"\$\{if_sample:([^,]+),([^}]+)\}", r"\1 (shipped sample), \2 (other data)"),
+    (r"\$\{if_rules:([^,]+),([^}]+)\}", r"\1 (annotator=rules), \2 (others)"),
+    (r"\$\{if_rollouts:([^,]+),([^}]+)\}", r"\1 (with rollouts), \2 (without)"),
+    (r"\$\{if_given:\$\{(\w+)\},([^,]+),([^}]+)\}", r"\3; \2 once \1 is given"),
+    (r"\$\{oc\.env:(\w+),([^}]+)\}", r"$\1, or \2"),
+    (r"\$\{\.(\w+)\}", r"as \1"),
+    (r"\$\{([a-z_.]+)\}", r"as \1"),
+    (r"^\$\{rollout_server:.*\}$", "as the rollout says"),
+    (r"^\$\{rollout_servers_per_node:.*\}$", "as the rollout says"),
+]
+
+
+class Undescribed(Exception):
+    """Keys that neither a comment in conf/ nor documentation/meanings.yaml explains, or entries that nothing uses."""
+
+
+def page() -> str:
+    """The page as Markdown.
+
+    Raises:
+        Undescribed: naming the keys.
+    """
+    writer = _Writer()
+    parts = [_INTRODUCTION.strip(), *_commands(writer), *_groups(writer)]
+    if writer.bare:
+        raise Undescribed(f"explain in conf/ or documentation/meanings.yaml: {', '.join(writer.bare)}")
+    if idle := sorted({*own_meanings()} - writer.used):
+        raise Undescribed(f"documentation/meanings.yaml: nothing reads {', '.join(idle)}")
+    return "\n\n".join(parts) + "\n"
+
+
+_INTRODUCTION = """
+# Every key
+
+<!-- Written by `make docs` (python -m documentation.keys) from the schema and the comments in conf/. Edit those instead. -->
+
+This page lists each key of each command with its type, its default, its limits and its meaning. A key is typed as `KEY=VALUE`;
+a group is chosen as `GROUP=CHOICE`, and its keys are typed as `GROUP.KEY=VALUE`. `???` is a value that you must give.
+`--cfg job` prints the values that a command would use. A name in parentheses after a default is the choice that has this
+default.
+
+"""
+
+
+class _Writer:
+    """Writes tables, and keeps the names of keys without a meaning and of the entries of meanings.yaml that were used."""
+
+    def __init__(self) -> None:
+        self.bare: list[str] = []
+        self.used: set[str] = set()
+
+    def table(self, rows: Sequence[Row], scope: str) -> str:
+        """A table of keys; `scope` is the command that has them, for meanings of its own."""
+        several = any(row.owners for row in rows)
+        titles = ["key", *(["choices"] if several else []), "type", "default", "limits", "meaning"]
+        lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+        for row in rows:
+            meaning = self._meaning(row, scope)
+            kind = row.schema.type if row.schema else ""
+            is_section = kind == "section" or set(row.defaults.values()) == {""}
+            cells = [
+                f"`{row.name}`",
+                *([", ".join(row.owners)] if several else []),
+                "section" if is_section else kind,
+                "" if is_section else _defaults(row),
+                row.schema.limits if row.schema else "",
+                meaning,
+            ]
+            lines.append("| " + " | ".join(map(cell, cells)) + " |")
+        return "\n".join(lines)
+
+    def _meaning(self, row: Row, scope: str) -> str:
+        for name in [f"{row.name.partition('.')[0]}({c}).{row.name.partition('.')[2]}" for c in row.defaults]:
+            if name in own_meanings():
+                self.used.add(name)
+        names = (f"{scope}:{row.name}", row.name, row.name.rpartition(".")[2])
+        own = [name for name in names if name in own_meanings()]
+        self.used |= {*own}
+        if row.meaning or own:
+            return row.meaning or own_meanings()[own[0]]
+        self.bare.append(f"{scope}:{row.name}")
+        return ""
+
+
+def _commands(writer: _Writer) -> Iterator[str]:
+    yield "## Commands"
+    for command in COMMANDS:
+        yield f"### {command}"
+        if command in _COMPOSED:
+            file = read_keys(_CONF / f"{command}.yaml")
+            yield f"Groups: {_linked_groups(command)}."
+            yield writer.table(command_rows(file, _COMPOSED[command]), command)
+        elif command in _TYPED:
+            yield writer.table(schema_rows(_TYPED[command]), command)
+        elif command in _WITH_OPTIONS:
+            yield options_table(_WITH_OPTIONS[command]._parser())
+        else:
+            yield f"```text\n{docstring(command)}\n```"
+
+
+def _linked_groups(command: str) -> str:
+    entries = yaml.safe_load((_CONF / f"{command}.yaml").read_text(encoding="utf-8"))["defaults"]
+    names = [name for each in entries if isinstance(each, dict) for name in each if not name.startswith("override")]
+    return ", ".join(f"[`{name}`](#{name}-group)" for name in names)
+
+
+def _groups(writer: _Writer) -> Iterator[str]:
+    yield "## Groups"
+    for folder in sorted(path for path in _CONF.iterdir() if path.is_dir() and path.name not in _HIDDEN):
+        yield f"### {folder.name} group"
+        files = choices(folder)
+        yield _choices_table(files)
+        yield from _group_tables(files, folder.name, writer)
+
+
+def _group_tables(files: dict[str, KeyFile], group: str, writer: _Writer) -> Iterator[str]:
+    """The keys of a group; a file of the whole configuration that has keys of its own (a gate) adds its sections."""
+    documented = {name: file for name, file in files.items() if not _is_preset(file, files) and not file.is_global}
+    shared = {name: read_keys(_CONF / "shared" / f"{name}.yaml") for name in _shared_names(files)}
+    documented = {**shared, **documented}
+    whole = {name: file for name, file in files.items() if file.is_global and file.target}
+    for name, file in whole.items():
+        inner = tuple(k for k in file.keys if k.name.startswith(f"{group}."))
+        cut = tuple(type(k)(k.name.removeprefix(f"{group}."), k.default, k.meaning) for k in inner)
+        documented[name] = KeyFile(file.about, (), file.target, False, cut)
+    if documented and group != "sweep":
+        yield writer.table(group_rows(documented, group, _GROUP_SCHEMAS.get(group)), group)
+    for name, file in whole.items():
+        keys = tuple(key for key in file.keys if key.name.partition(".")[0] != group)
+        kind = schema_of(file)
+        if keys and kind is not None:
+            rows = command_rows(KeyFile("", (), None, False, keys), [kind.schema])  # type: ignore[attr-defined]
+            named = {key.name for key in keys}
+            yield f"With `{group}={name}`:"
+            yield writer.table([row for row in rows if row.name in named], f"{group}={name}")
+
+
+def _is_preset(file: KeyFile, files: dict[str, KeyFile]) -> bool:
+    """Whether a file only gives other values to the keys of another one."""
+    return not file.target and any(base in files or base.startswith("/writers") for base in file.bases)
+
+
+def _shared_names(files: dict[str, KeyFile]) -> list[str]:
+    found = [base for file in files.values() for base in file.bases if base.startswith("/shared/")]
+    return list(dict.fromkeys(base.removeprefix("/shared/") for base in found))
+
+
+def _choices_table(files: dict[str, KeyFile]) -> str:
+    lines = ["| choice | begins with | sets | about |", "|---|---|---|---|"]
+    for name, file in sorted(files.items()):
+        begins = ", ".join(f"`{base.removeprefix('/')}`" for base in file.bases)
+        pairs = [f"`{key.name}: {key.default}`" for key in file.keys if key.default is not None]
+        sets = ", ".join(pairs) if _is_preset(file, files) else ""
+        lines.append("| " + " | ".join(map(cell, (f"`{name}`", begins, sets, _about(file)))) + " |")
+    return "\n".join(lines)
+
+
+def _about(file: KeyFile) -> str:
+    """The comment at the head of a file, or the first sentence of its class."""
+    kind = schema_of(file)
+    return file.about or ((kind.__doc__ or "").partition("\n")[0] if kind else "")
+
+
+def _defaults(row: Row) -> str:
+    """The default, or that of each choice if they differ."""
+    by_value: dict[str, list[str]] = {}
+    for choice, default in row.defaults.items():
+        by_value.setdefault(_readable(default), []).append(choice)
+    if len(by_value) == 1:
+        value = next(iter(by_value))
+        return f"`{value}`" if value else ""
+    return ", ".join(f"`{value}` ({', '.join(names)})" for value, names in by_value.items())
+
+
+def _readable(default: str) -> str:
+    for pattern, words in _WRITTEN:
+        default = re.sub(pattern, words, default)
+    return default
+
+
+def write_page(path: Path = PAGE) -> None:
+    """Write the page, if it changed."""
+    text = page()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_atomically(path, text)
+
+
+if __name__ == "__main__":
+    write_page()

@@ -1,0 +1,99 @@
+"""The keys of a configuration file with their defaults and the comments that explain them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_CONTINUED = 16  # a comment that begins this far to the right continues the one above it
+
+
+@dataclass(frozen=True)
+class FileKey:
+    """One key of a file: its dotted name, its default as written there (None: a section), and the comment beside it."""
+
+    name: str
+    default: str | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class KeyFile:
+    """A configuration file: the comment at its head, the files it begins with, its `_target_`, and its keys."""
+
+    about: str
+    bases: tuple[str, ...]
+    target: str | None
+    is_global: bool
+    keys: tuple[FileKey, ...]
+
+
+def read_keys(path: Path) -> KeyFile:
+    """Return the keys of a file in their order; sections written on one line count as values."""
+    text = path.read_text(encoding="utf-8")
+    comments, root = _comments(text), yaml.compose(text)
+    content = yaml.safe_load(text) or {}
+    about = [line[1:].strip() for line in _head(text) if "@package" not in line]
+    keys = () if root is None else tuple(_keys(root, comments, text, ""))
+    target = next((key.default for key in keys if key.name.rpartition(".")[2] == "_target_"), None)
+    bases = tuple(base for each in content.get("defaults", []) for base in _base(each))
+    kept = tuple(key for key in keys if key.name.partition(".")[0] not in ("defaults", "hydra"))
+    is_global = "# @package _global_" in text
+    return KeyFile(" ".join(about), bases, target, is_global, tuple(k for k in kept if "_target_" not in k.name))
+
+
+def _head(text: str) -> list[str]:
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line)
+    return lines
+
+
+def _base(entry: Any) -> list[str]:
+    """The file that an entry of `defaults` puts in this place: its name in the group, or /GROUP/NAME."""
+    if isinstance(entry, str):
+        return [] if entry == "_self_" else [entry.removesuffix("@_here_")]
+    ((group, choice),) = entry.items()
+    return [f"{group.removesuffix('@_here_')}/{choice}"] if group.endswith("@_here_") else []
+
+
+def _comments(text: str) -> dict[int, str]:
+    """The comment behind the code of each line, by its number from 0, with those that continue it below."""
+    ends: dict[int, int] = {}
+    for token in yaml.scan(text):
+        if token.end_mark.column or token.start_mark.line == token.end_mark.line:
+            ends[token.end_mark.line] = max(ends.get(token.end_mark.line, 0), token.end_mark.column)
+    found: dict[int, str] = {}
+    last = -1
+    for number, line in enumerate(text.splitlines()):
+        rest = line[ends.get(number, 0) :].strip()
+        if number not in ends and rest.startswith("#") and line.index("#") >= _CONTINUED and last >= 0:
+            found[last] += f" {rest[1:].strip()}"
+        elif number in ends:
+            last = number if rest.startswith("#") else -1
+            if last >= 0:
+                found[number] = rest[1:].strip()
+    return found
+
+
+def _keys(node: yaml.MappingNode, comments: dict[int, str], text: str, prefix: str) -> list[FileKey]:
+    found = []
+    for key, value in node.value:
+        name, meaning = f"{prefix}{key.value}", comments.get(key.start_mark.line, "")
+        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+            found.append(FileKey(name, None, meaning))
+            found += _keys(value, comments, text, f"{name}.")
+        else:
+            end = comments.get(value.end_mark.line, "") if value.end_mark.column else ""
+            found.append(FileKey(name, _written(value, text), meaning or end))
+    return found
+
+
+def _written(node: yaml.Node, text: str) -> str:
+    """A value as the file has it; a block list on one line."""
+    if isinstance(node, yaml.SequenceNode) and not node.flow_style:
+        return "[" + ", ".join(_written(each, text) for each in node.value) + "]"
+    return " ".join(text[node.start_mark.index : node.end_mark.index].split())

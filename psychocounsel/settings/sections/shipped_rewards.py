@@ -1,0 +1,97 @@
+"""The shipped reward models as a default: refused for models and data other than the shipped ones. No torch.
+
+The choices `reward=shipped` and `judge=shipped` are the defaults, and their paths are `${shipped_reward:NAME}`. A user who
+types `reward=tiny` or `judge=tiny` gets the same models by their plain paths, for any model and data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import run_of_model
+from psychocounsel.rundir.run_config import is_run, read_config
+
+_RESOLVER = "${shipped_reward:"
+_REWARD = "reward.path=YOUR_REWARD_MODEL, or reward=tiny to use the shipped 3M model in spite of that"
+_JUDGE = "judge=NAME, or judge=tiny to use the shipped 3M reward models in spite of that"
+_JUDGE_REWARD = "judge.reward=YOUR_REWARD_MODEL, or judge.reward=tiny to use the shipped 3M model in spite of that"
+
+
+def refuse_shipped_rewards(plain: DictConfig) -> None:
+    """Refuse a shipped reward model that the user did not ask for, if it would score foreign replies.
+
+    Raises:
+        UserError: naming the foreign model or data, and what to type.
+    """
+    for section, group, advice in _defaults(plain):
+        if _is_default(section) and (foreign := foreign_source(plain)):
+            raise UserError(
+                f"{foreign}: the default {group} knows the shipped sample alone, and its scores mean nothing here; give {advice}"
+            )
+
+
+def foreign_source(config: DictConfig) -> str | None:
+    """The first model or data of a composed configuration, as KEY=VALUE, that did not ship; None if all did.
+
+    A run counts as shipped if the model and the data that it was trained from did.
+    """
+    for key, path in _models(config):
+        if path is not None and not _is_shipped_model(path):
+            return f"{key}={path}"
+    if target := OmegaConf.select(config, "data._target_"):
+        return f"data._target_={target}"
+    return next((f"{key}={path}" for key, path in _data(config) if path not in (None, "builtin:sample")), None)
+
+
+def _defaults(plain: DictConfig) -> Iterator[tuple[Any, str, str]]:
+    """Each section that may be a default, its group, and what to type in its place."""
+    yield plain.get("reward"), "reward model", _REWARD
+    judge = plain.get("judge")
+    if not isinstance(judge, DictConfig):
+        return
+    if "members" in judge:
+        yield from ((each.get("reward"), "judge", _JUDGE) for each in judge.members)
+    else:
+        yield judge.get("reward"), "reward model of the judge", _JUDGE_REWARD
+
+
+def _is_default(section: Any) -> bool:
+    """True if the path of a reward model is the one of the default choice."""
+    node = section._get_node("path") if isinstance(section, DictConfig) and "path" in section else None
+    return node is not None and str(node._value()).startswith(_RESOLVER)
+
+
+def _models(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    """The models whose replies are scored, each with its key."""
+    if "contestants" in config:
+        count = sum(name == config.contestants.settings[0] for name in config.contestants.settings)
+        for index, member in enumerate(config.contestants.members):
+            yield ("model.path" if index < count else "against"), member.get("model") or member.get("name")
+    elif "algo" in config:
+        yield "model.path", OmegaConf.select(config, "model.path")
+
+
+def _data(config: DictConfig) -> Iterator[tuple[str, Any]]:
+    mix = OmegaConf.select(config, "data.mix")
+    entries = list(mix) if OmegaConf.is_list(mix) else []
+    for index, entry in enumerate(entries):
+        yield f"data.mix[{index}].path", entry.get("path") if OmegaConf.is_dict(entry) else None
+    if not entries:
+        yield "data.path", OmegaConf.select(config, "data.path")
+    yield "data.eval_path", OmegaConf.select(config, "data.eval_path")
+
+
+def _is_shipped_model(path: Any) -> bool:
+    """True of a model that ships, and of a run that was trained from one on the shipped sample."""
+    if str(path).startswith("builtin:"):
+        return True
+    run = run_of_model(Path(str(path)).expanduser())
+    if run is None or not is_run(run):
+        return False
+    config = read_config(run)
+    return "algo" in config and foreign_source(config) is None

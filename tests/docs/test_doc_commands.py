@@ -1,0 +1,205 @@
+"""Every command on the pages names keys, choices and options that exist; the slow set checks its values, too."""
+
+import importlib
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from psychocounsel import export
+from psychocounsel.console import COMMANDS
+from psychocounsel.errors import UserError
+from psychocounsel.settings import config as configs
+from psychocounsel.settings.typed.agreement_keys import read_agreement
+from psychocounsel.settings.typed.review_keys import read_review
+from psychocounsel.studies.typed import read_arguments
+from tests.support.doc_blocks import Command, blocks, commands, pages
+from tests.support.doc_runs import write_files
+from tests.support.harness import ROOT
+from tests.support.in_process import parse_files_once, run_here
+
+COMPOSED = {"prepare": "train", **{name: name for name in ("train", "evaluate", "audit", "annotate", "chat")}}
+PARSED = ("jobs", "report", "cache", "serve")
+# Choices and words in the place of the reader's own.
+STANDS_FOR = {"cluster=slurm_mine": "cluster=slurm", "speeches.license=NAME": "speeches.license=cc-by-4.0"}
+# What a command may be refused for here: what it names is not on this machine.
+MISSING = re.compile(
+    r"no such file|no such folder|no such environment variable|there is no such module|is not installed|cannot be read|"
+    r"has no rubric|needs \S+ in|no evaluation's directory|servers' key is not known|cannot be loaded as a dataset|is no run"
+)
+
+
+def shown() -> list[Command]:
+    """Every different command of the pages; what stands for more arguments (...) is left out."""
+    found: dict[tuple[str, ...], Command] = {}
+    for page in pages():
+        for each in commands(page):
+            typed = tuple(text for text in each.arguments if "..." not in text and not text.startswith("["))
+            if "COMMAND" not in (each.name, *typed):
+                found.setdefault((each.name, *typed), Command(each.page, each.line, each.name, typed))
+    return [*found.values()]
+
+
+def test_commands_are_found_in_blocks_tables_and_over_several_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.support.doc_blocks.ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    page.write_text(
+        "Text.\n\n    python -m psychocounsel.train algo=sft \\\n        seed=2   # a comment\n\n"
+        "| `psychocounsel jobs status DIR` | x |\n\n"
+        "<!-- run -->\n```bash\nA=1 python -m psychocounsel.audit 'data.mix=[{name: a}]' | less\n```\n```python\nx = 1\n```\n"
+    )
+    found = {(each.name, each.line): each.arguments for each in commands(page)}
+    assert found == {
+        ("train", 3): ("algo=sft", "seed=2"),
+        ("audit", 10): ("data.mix=[{name: a}]",),
+        ("jobs", 6): ("status", "DIR"),
+    }
+    assert [(block.language, block.is_run) for block in blocks(page)] == [
+        ("", False),
+        ("bash", True),
+        ("python", False),
+    ]
+
+
+def test_every_command_names_what_exists() -> None:
+    assert len(shown()) > 50, "or nothing is checked"
+    parse_files_once()
+    problems = [f"{each}\n    {problem}" for each in shown() if (problem := _problem(each))]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("train", ["algo.betta=1"], "betta"),
+        ("train", ["algo=dpoo"], "dpoo"),
+        ("train", ["-m", "seed=1,2", "sweep=nothing"], "sweep=nothing"),
+        ("jobs", ["stauts", "DIR"], "stauts"),
+        ("report", ["DIR", "--opne"], "--opne"),
+        ("export", ["RUN", "marge=true"], "marge"),
+        ("agreement", ["data=x", "agreement.tie=half"], "agreement.tie"),
+        ("launch", ["study=quikstart"], "quikstart"),
+        ("tarin", [], "no such command"),
+    ],
+)
+def test_a_wrong_name_is_found(name: str, arguments: list[str], said: str) -> None:
+    assert said in (_problem(Command("page", 1, name, tuple(arguments))) or "")
+
+
+def _problem(command: Command) -> str | None:
+    """The first wrong name in a command; no file that it names need exist."""
+    name, typed = command.name, list(command.arguments)
+    if name not in (*COMMANDS, "worker"):
+        return "no such command"
+    try:
+        if name in COMPOSED:
+            configs.compose([*_overrides(command)], COMPOSED[name])
+        elif name in PARSED:
+            if len(typed) == 1 and name == "jobs":  # `jobs cancel` in a sentence
+                typed = [*typed, "DIR"]
+            parser = importlib.import_module(f"psychocounsel.{name}")._parser()
+            parser.parse_args([text.replace("INDEX", "0") for text in typed if "=" not in text or text.startswith("-")])
+        elif name == "export":
+            wrong = [text for text in typed if "=" in text and text.partition("=")[0] not in export._KEYS]
+            return f"unknown keys {wrong}" if wrong else None
+        elif name in ("agreement", "review"):
+            {"agreement": read_agreement, "review": read_review}[name](_complete(name, typed))
+        elif name == "launch" and "study=NAME" not in typed:
+            read_arguments(typed)
+            study = dict(text.split("=", 1) for text in typed if "=" in text)["study"]
+            return None if (ROOT / "launch" / f"{study}.yaml").is_file() else f"study={study}: does not ship"
+    except (UserError, HydraException) as error:
+        return str(error)
+    return None
+
+
+def _complete(name: str, typed: list[str]) -> list[str]:
+    """Arguments with what an abridged command leaves out."""
+    given = {text.partition("=")[0] for text in typed}
+    return [*typed, *(["experts=[e01]"] if name == "review" and "experts" not in given else [])]
+
+
+def _overrides(command: Command) -> Iterator[str]:
+    """The overrides of a command for one configuration: the first value of a sweep, and no choices of the reader's own."""
+    typed = _typed(command)
+    own = "--config-dir" in " ".join(typed)
+    overrides = [text for text in typed if "=" in text and not text.startswith("-")]
+    for text in overrides:
+        key, _, value = text.partition("=")
+        if key.startswith("hydra"):  # how a sweep runs: in no configuration
+            continue
+        if key == "sweep":
+            if not (ROOT / "conf" / "sweep" / f"{value}.yaml").is_file():
+                raise UserError(f"{text}: no such sweep")
+        elif key == "speeches":
+            yield text if (ROOT / "conf" / key / f"{value}.yaml").is_file() else "speeches=local"
+        elif not (own and _is_own(key, value, overrides)):
+            yield _first(text)
+
+
+def _typed(command: Command) -> list[str]:
+    """The arguments, with what a directory that does not exist here would say of an evaluation."""
+    typed = [STANDS_FOR.get(text, text) for text in command.arguments]
+    goes_on = command.name == "evaluate" and any(text.startswith("run_dir=") for text in typed)
+    chosen = any(text.startswith("evaluation=") for text in typed)
+    return [*typed, *(["evaluation=winrate"] if goes_on and not chosen else [])]
+
+
+def _is_own(key: str, value: str, overrides: list[str]) -> bool:
+    """True for a choice that does not ship, and for keys of a group with such a choice: files that the page shows."""
+    group = key.partition(".")[0]
+    choices = [text.partition("=")[2] for text in overrides if text.startswith(f"{group}=")]
+    return any(not (ROOT / "conf" / group / f"{choice}.yaml").is_file() for choice in choices)
+
+
+def _first(text: str) -> str:
+    """The first value of a sweep over several."""
+    override = OverridesParser.create().parse_override(text)
+    if not override.is_sweep_override():
+        return text
+    if override.is_interval_sweep():
+        return f"{override.get_key_element()}={override.value().start}"
+    return f"{override.get_key_element()}={next(iter(override.sweep_string_iterator()))}"
+
+
+@pytest.mark.slow
+def test_every_composed_command_passes_its_checks(
+    own_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Types, limits and combinations; a command may only be refused for what this machine lacks."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    problems = []
+    for number, each in enumerate(shown()):
+        if each.name in COMPOSED:
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            monkeypatch.chdir(folder)
+            write_files(ROOT / each.page, folder)
+            _make_paths(each)
+            answer = run_here(shlex.join([each.name, *_typed(each)]), rows=False)
+            if answer.code and not MISSING.search(answer.stderr):
+                problems.append(f"{each}\n    {answer.stderr.strip()}")
+    assert not problems, "\n".join(problems)
+
+
+def _make_paths(command: Command) -> None:
+    """Make what a command names: files of pairs or speeches from our sample, and models from those that ship."""
+    shipped = ROOT / "psychocounsel" / "model" / "shipped"
+    for place in re.findall(r"(?:runs/\w+|REWARD_RUN|RUN)(?:/model)?", " ".join(command.arguments)):
+        if place.endswith("/model"):
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            if not os.path.lexists(place):
+                os.symlink(shipped / ("tiny_reward" if "reward" in place.lower() or "/a/" in place else "tiny"), place)
+    for file in re.findall(r"(?:data\.path|speeches)=([\w/]+\.jsonl|FILE)\b", " ".join(command.arguments)):
+        path = Path(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            '{"question": "I cannot sleep at all these days.", "chosen": "Since when?", "rejected": "Sleep more."}\n'
+        )
