@@ -1,4 +1,4 @@
-"""The cases in which both sides train on the same rows."""
+"""Cases that compare psychocounsel with TRL on the same rows."""
 
 import itertools
 import math
@@ -9,12 +9,16 @@ from typing import Any
 
 from benchmarks.training_runs import Bench, Result, run_ours, run_trl
 
-TOLERANCE = 1e-4  # of the losses in fp32, relative
+TOLERANCE = 1e-4  # largest allowed relative difference of losses in fp32
 
 
 @dataclass(frozen=True)
 class Case:
-    """`reference`: how both sides have it: "inside" the time, "cached", or "" where the algorithm needs none."""
+    """One comparison. `floor` and `goal` are limits of the speed ratio.
+
+    `reference` says how both sides get reference log-probabilities: "inside" (within the measured time), "cached", or ""
+    if the algorithm needs no reference.
+    """
 
     algorithm: str
     floor: float
@@ -22,9 +26,9 @@ class Case:
     rows: str = "pairs"
     model: str = "small"
     reference: str = ""
-    dtype: str = "fp32"  # ours
+    dtype: str = "fp32"  # of our run
     trl_dtypes: tuple[str, ...] = ("fp32",)
-    trl_reference: str | None = None  # where it differs from `reference`
+    trl_reference: str | None = None  # TRL's `reference` if it differs from ours
 
 
 CASES = {
@@ -39,19 +43,19 @@ CASES = {
 
 @dataclass
 class Outcome:
-    """What a case came to. `ratio` is the median of TRL's seconds over ours, repeat by repeat."""
+    """Result of a case. `ratio` is the median over repeats of TRL's seconds divided by ours."""
 
     ratio: float
     ratios: list[float]
     repeats: list[dict[str, Any]]
-    tried: list[dict[str, Any]]  # TRL with other micro-batches, one run each
+    tried: list[dict[str, Any]]  # TRL runs with other micro-batches, one each
     largest_loss_difference: float
     errors: list[str] = field(default_factory=list)
-    memory_ratio: float | None = None  # ours over TRL's
+    memory_ratio: float | None = None  # our peak memory divided by TRL's
 
 
 def compare(bench: Bench, case: Case, repeats: int, micro_batch: int | None) -> Outcome:
-    """Alternate both sides `repeats` times, TRL with its fastest micro-batch unless one is given."""
+    """Run both sides alternately `repeats` times. TRL uses `micro_batch`, or its fastest one if that is None."""
     if bench.device == "cuda":
         case = replace(case, dtype="bf16", trl_dtypes=("bf16",))
     batches = (micro_batch,) if micro_batch else bench.sizes.trl_batches
@@ -84,7 +88,11 @@ def _trl(bench: Bench, case: Case, micro_batch: int, dtype: str = "fp32", **more
 
 
 def seconds(case: Case, result: Result) -> float:
-    """One pass over the rows. Ours has the reference of all rows before the first step, TRL that of a step inside it."""
+    """Return the seconds of one pass over the rows.
+
+    With reference "inside", our reference for all rows, computed before the first step, is added, because TRL computes its
+    reference inside each step.
+    """
     return result.seconds + (result.reference_seconds if case.reference == "inside" else 0.0)
 
 
@@ -109,7 +117,7 @@ def _record(case: Case, result: Result) -> dict[str, Any]:
 
 
 def profile(bench: Bench, case: Case, micro_batch: int, folder: Path) -> None:
-    """Write the operations of one step of each side, by their own time, as `ours.txt` and `trl.txt`."""
+    """Write the operations of each side, sorted by their own time, to `ours.txt` and `trl.txt`."""
     folder.mkdir(parents=True, exist_ok=True)
     watch = f"{{_target_: benchmarks.hooks.Operations, path: {folder.resolve()}/ours.txt}}"
     _ours(
@@ -126,7 +134,7 @@ def _difference(ours: list[float], theirs: list[float]) -> float:
 
 
 def _errors(case: Case, runs: list[dict[str, Result]], difference: float) -> list[str]:
-    """What makes the comparison worthless."""
+    """Return the reasons for which the comparison is invalid."""
     errors = []
     if case.dtype == "fp32" and difference > TOLERANCE:
         errors.append(f"losses differ by {difference:.1e}, more than {TOLERANCE:.0e}")

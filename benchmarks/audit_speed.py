@@ -1,6 +1,6 @@
-"""`python -m benchmarks.audit_speed FOLDER`: seconds and memory of an audit of generated pairs, without a reward model.
+"""Measure time and memory of an audit of generated pairs without a reward model: `python -m benchmarks.audit_speed FOLDER`.
 
-Beside it stands the time of scikit-learn's own n-gram counters over ours, on a part of the replies.
+It also prints the time of scikit-learn's n-gram counters divided by the time of ours, on a part of the replies.
 """
 
 import argparse
@@ -18,14 +18,17 @@ from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.evaluation.audit.ngrams import character_ngrams, word_ngrams
 from psychocounsel.settings.config import check, compose
 
-WORDS = 30_000  # of the vocabulary
-SPEECH, REPLY = 60, 150  # words of a text, on average
-PART = 1000  # replies for the ratio
+WORDS = 30_000  # size of the vocabulary
+SPEECH, REPLY = 60, 150  # mean number of words of a text
+PART = 1000  # number of replies for the comparison with scikit-learn
 Row = dict[str, Any]
 
 
 def make_rows(pairs: int, seed: int = 0) -> list[Row]:
-    """Pairs of four replies to each of pairs / 1.4 prompts, of words by Zipf's law; half of the chosen end with a question."""
+    """Return `pairs` generated pairs. Words follow Zipf's law.
+
+    Each prompt has four replies and 1.4 pairs on average. Half of the chosen replies end with a question mark.
+    """
     rng = np.random.default_rng(seed)
     letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
     words = np.array(["".join(rng.choice(letters, rng.integers(2, 11))) for _ in range(WORDS)])
@@ -54,7 +57,7 @@ def timed(work: Callable[[], Any]) -> float:
 
 
 def ratio(texts: Sequence[str]) -> float:
-    """Seconds of scikit-learn's hashing vectorisers over ours, for words and characters together."""
+    """Return the seconds of scikit-learn's hashing vectorisers divided by ours, for words and characters together."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     same = {"n_features": 1 << 18, "alternate_sign": False, "norm": None, "dtype": np.float32}
@@ -84,8 +87,8 @@ def main() -> None:
     print(
         f"{given.pairs} pairs, {letters:.0f} characters a reply, {len(os.sched_getaffinity(0))} cores: {seconds:.0f} s"
     )
-    print(f"{busy:.0f} s of CPU time, {peak:.1f} GB at most")
-    print(f"n-grams: scikit-learn's {ratio(replies):.1f} times the seconds of ours")
+    print(f"{busy:.0f} s of CPU time, {peak:.1f} GB peak memory")
+    print(f"n-grams: scikit-learn takes {ratio(replies):.1f} times as long as we do")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Model FLOPs of a training step, and `python -m benchmarks.flops DEVICE DTYPE SIZE...`: what the machine does at best."""
+"""Model FLOPs of a training step, and the machine's measured peak: `python -m benchmarks.flops DEVICE DTYPE SIZE...`."""
 
 import itertools
 import sys
@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 from benchmarks.sizes import Geometry
 
-Lengths = Sequence[tuple[int, Sequence[int]]]  # tokens of each prompt and of its replies
+Lengths = Sequence[tuple[int, Sequence[int]]]  # (tokens of the prompt, tokens of each of its replies) per row
 
 
 def training_flops(geometry: Geometry, lengths: Lengths) -> float:
-    """FLOPs of forward and backward (3 x forward) over the rows, each prompt once; recomputation is not counted.
+    """Return the FLOPs of forward and backward passes over the rows, as 3 x forward.
 
-    2 per weight of every matrix product and token that passes it (the output layer: reply tokens only), and the products
-    of attention, 2 x 2 x heads x head size for each pair of a position and one that it sees.
+    Each prompt counts once, and recomputation is not counted. Forward FLOPs are 2 per weight and token for each matrix
+    product (for the output layer, reply tokens only), plus 2 x 2 x heads x head size in attention for each pair of a
+    position and a position visible to it.
     """
     hidden, layers = geometry["hidden_size"], geometry["num_hidden_layers"]
     head = hidden // geometry["num_attention_heads"]
@@ -32,7 +33,10 @@ def _triangle(tokens: int) -> float:
 
 
 def measured_peak(device: str, dtype: str, sizes: Sequence[int], seconds: float = 3.0) -> float:
-    """FLOPs per second of the fastest square matrix product of these sizes, PyTorch's and ours, each tried for `seconds`."""
+    """Return FLOPs per second of the fastest square matrix product.
+
+    PyTorch's product and ours are each tried for `seconds` at every size.
+    """
     import torch
 
     from psychocounsel.model.cpu import product

@@ -1,4 +1,4 @@
-"""Callbacks of a benchmarked psychocounsel run: how long the reference took, and where a step's time goes."""
+"""Callbacks for benchmarked psychocounsel runs. They measure the time of the reference and profile the steps."""
 
 import json
 import time
@@ -21,7 +21,7 @@ class Clock(Callback):
         DPO.collect = self._timed(DPO.collect)  # type: ignore[method-assign]
 
     def _timed(self, collect: Any) -> Any:
-        """`collect` is no event, so it is timed where it is called."""
+        """Return `collect` with a timer around it, because callbacks get no event for it."""
 
         @wraps(collect)
         def timed(*args: Any) -> Any:
@@ -42,7 +42,7 @@ class Clock(Callback):
 
 @dataclass
 class Operations(Callback):
-    """Writes to `path` the operations of all steps after the first, by their own time."""
+    """Writes the operations of all steps after the first to `path`, sorted by their own time."""
 
     path: str
 
@@ -55,7 +55,7 @@ class Operations(Callback):
         if event == "step_end" and step == 1:
             self.profiler = profile()
             self.profiler.__enter__()
-        elif event == "checkpoint_written" and self.profiler:  # comes before the last step's own event
+        elif event == "checkpoint_written" and self.profiler:  # this event comes before the last step's `step_end`
             self.profiler.__exit__(None, None, None)
             Path(self.path).write_text(operations(self.profiler))
             self.profiler = None

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.make_inputs SPEC.json`: tokenizer, models with random weights and rows, all from one file of pairs."""
+"""Create tokenizer, models with random weights and rows from one file of pairs: `python -m benchmarks.make_inputs SPEC.json`."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from benchmarks.sizes import Geometry, Sizes
 Row = dict[str, Any]
 
 _SPECIAL = ["<|pad|>", "<|im_start|>", "<|im_end|>"]
-# Nothing follows the end of a turn: what a template writes there, one side would train on and the other not.
+# The template writes nothing after the end of a turn, because only one of the two sides would train on such text.
 _TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -42,7 +42,7 @@ def prepare(folder: Path, data: Path, sizes: Sizes, dtype: str) -> None:
 
 
 def read_pairs(data: Path, words: int | None) -> list[Row]:
-    """The file's pairs as chat messages, in order, without those whose replies are equal."""
+    """Return the file's pairs as chat messages, in order. Pairs with equal replies are skipped."""
     rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()]
     pairs = [
         _pair(str(number), row["prompt"], row["chosen"], row["rejected"], words) for number, row in enumerate(rows)
@@ -59,16 +59,17 @@ def _pair(name: str, prompt: str, chosen: str, rejected: str, words: int | None)
 
 
 def row_sets(pairs: list[Row], sizes: Sizes, tokenizer: Any) -> dict[str, list[Row]]:
-    """The rows of every case by name."""
+    """Return the rows of every case by name."""
     fitting = [pair for pair, fits in zip(pairs, _fit(pairs, tokenizer), strict=True) if fits]
+    # Both are without duplicates, because psychocounsel trains on equal demonstrations or prompts once per pass.
     demonstrations = {
         (pair["prompt"][0]["content"], pair["chosen"][0]["content"]): {
             "prompt": pair["prompt"],
             "completion": pair["chosen"],
         }
         for pair in fitting
-    }  # equal ones train once in psychocounsel, so both sides get each once
-    prompts = {pair["prompt"][0]["content"]: pair for pair in reversed(fitting)}  # psychocounsel takes each once a pass
+    }
+    prompts = {pair["prompt"][0]["content"]: pair for pair in reversed(fitting)}
     sets = {
         "pairs": fitting[: sizes.pairs],
         "prompts": list(prompts.values())[::-1][: sizes.prompts],
@@ -86,7 +87,7 @@ def _fit(rows: list[Row], tokenizer: Any, max_length: int = 1024) -> list[bool]:
 
 
 def _synthetic(pairs: list[Row], words: int) -> Iterator[Row]:
-    """The pairs over and over with short texts, a number making each prompt another one."""
+    """Yield the pairs repeatedly with short texts. A number in each prompt makes all prompts different."""
     for number, pair in enumerate(itertools.cycle(pairs)):
         prompt, chosen, rejected = (pair[key][0]["content"] for key in ("prompt", "chosen", "rejected"))
         made = _pair(f"s{number}", f"{number} {prompt}", f"{chosen[:1]} {chosen}", rejected, words)
@@ -95,7 +96,7 @@ def _synthetic(pairs: list[Row], words: int) -> Iterator[Row]:
 
 
 def lengths_of(rows: list[Row], tokenizer: Any) -> list[tuple[int, list[int]]]:
-    """Tokens of the prompt and of each reply of every row."""
+    """Return (tokens of the prompt, tokens of each reply) of every row."""
     prompts = tokenizer.apply_chat_template([row["prompt"] for row in rows], tokenize=False, add_generation_prompt=True)
     counted = []
     for row, prompt in zip(rows, prompts, strict=True):
@@ -107,7 +108,7 @@ def lengths_of(rows: list[Row], tokenizer: Any) -> list[tuple[int, list[int]]]:
 
 
 def train_tokenizer(pairs: list[Row], size: int) -> Any:
-    """A byte-level BPE tokenizer of all texts of the file, each once."""
+    """Return a byte-level BPE tokenizer trained on the different texts of the file."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -128,7 +129,7 @@ def train_tokenizer(pairs: list[Row], size: int) -> Any:
 
 
 def write_model(folder: Path, geometry: Geometry, tokenizer: Any, dtype: str, rewards: bool = False) -> None:
-    """A Llama with random weights from a fixed seed, with the tokenizer beside it."""
+    """Write a Llama model with random weights from a fixed seed, and its tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 

@@ -1,4 +1,4 @@
-"""The table of docs/memory.md: `python -m benchmarks.memory_table` writes it anew from the estimate. No torch, no GPU."""
+"""Update the table of docs/memory.md from the memory estimate: `python -m benchmarks.memory_table`. Needs no torch or GPU."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
 _BEGIN, _END = "<!-- table: python -m benchmarks.memory_table -->\n", "<!-- end of table -->\n"
 _GB = 80.0
 _LONG = "max_length=2048 micro_batch_tokens=8192"
-_ROWS = [  # what it is, GPUs, what to type
+_ROWS = [  # description, number of GPUs, overrides
     ("DPO of 0.6B", 1, f"algo=dpo model=qwen3_0_6b zero=auto {_LONG}"),
     ("DPO of 3B", 1, f"algo=dpo model=llama3_2_3b zero=auto {_LONG}"),
     ("DPO of 3B", 4, f"algo=dpo model=llama3_2_3b zero=auto {_LONG}"),
@@ -33,7 +33,10 @@ _ROWS = [  # what it is, GPUs, what to type
 
 
 def configuration(typed: str, gpus: int) -> DictConfig:
-    """The checked configuration of a command on GPUs of 80 GB; vLLM is put in unchecked, because it need not be here."""
+    """Return the checked configuration of a command on GPUs of 80 GB.
+
+    A vLLM rollout is inserted after the check, because vLLM may not be installed here.
+    """
     given = [*typed.split(), "cluster=slurm", f"cluster.gpus_per_node={min(gpus, 8)}", f"cluster.nodes={-(-gpus // 8)}"]
     given.append(f"cluster.gpu_memory_gb={_GB:g}")
     composed = compose(given)
@@ -46,10 +49,10 @@ def configuration(typed: str, gpus: int) -> DictConfig:
 
 
 def table() -> str:
-    """The rows as Markdown.
+    """Return the table as Markdown.
 
     Raises:
-        ValueError: if one does not fit.
+        ValueError: if the run of a row does not fit on its GPUs.
     """
     lines = [
         "| what | GPUs | GB on each | ZeRO | gradient checkpointing | command: `python -m psychocounsel.train ...` |",
@@ -70,7 +73,7 @@ def table() -> str:
 
 
 def written(page: str) -> str:
-    """`page` with the table of today."""
+    """Return `page` with the current table."""
     before, _, rest = page.partition(_BEGIN)
     return before + _BEGIN + table() + _END + rest.partition(_END)[2]
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.offline --data FILE`: offline training against TRL, as a table and JSON. See README.md."""
+"""Compare offline training with TRL, as a table and JSON: `python -m benchmarks.offline --data FILE`. See README.md."""
 
 import argparse
 import json
@@ -22,13 +22,14 @@ from benchmarks.training_runs import ROOT, Bench, Failed, call
 from benchmarks.without_trl import Figure
 
 _VERSIONS = ("torch", "transformers", "trl", "deepspeed", "accelerate", "numpy")
-_NAMES = [*against_trl.CASES, "memory", *without_trl.CASES]  # memory is read off the runs of dpo
+_NAMES = [*against_trl.CASES, "memory", *without_trl.CASES]  # memory is measured in the runs of dpo
 _CPU_ONLY = {"scaling", "sweep"}
 
 
 def main() -> None:
     arguments = read_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that runs end and their folders go
+    # An exception instead of an abrupt end, so that runs end and temporary folders are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     report: dict[str, Any] = describe(arguments)
     with tempfile.TemporaryDirectory(prefix="psychocounsel-benchmark-", dir=arguments.scratch) as folder:
         bench = make_bench(arguments, Path(folder))
@@ -54,21 +55,21 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=_cases, default=None, help=f"some of {','.join(_NAMES)}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path, help="JSON, rewritten after every case")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it all work?")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test that everything works")
     parser.add_argument(
-        "--trl-micro-batch", type=int, help="pairs of TRL's micro-batch; else 1, 2, 4, 8 are tried first"
+        "--trl-micro-batch", type=int, help="TRL's micro-batch in pairs; default: the fastest of 1, 2, 4, 8"
     )
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--steps", type=int, help="optimizer steps, the first of which warms up")
+    parser.add_argument("--steps", type=int, help="number of optimizer steps; the first one warms up")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--geometry", choices=tuple(CUDA), default="1b", help="with --device cuda")
-    parser.add_argument("--ours", nargs="*", default=[], help="further overrides of psychocounsel.train, for trials")
-    parser.add_argument("--profile", type=Path, help="a folder: instead of timing, where the time of the cases goes")
-    parser.add_argument("--scratch", type=Path, help="where models and runs lie meanwhile")
+    parser.add_argument("--geometry", choices=tuple(CUDA), default="1b", help="model geometry for --device cuda")
+    parser.add_argument("--ours", nargs="*", default=[], help="more overrides of psychocounsel.train, for experiments")
+    parser.add_argument("--profile", type=Path, help="folder for profiles of the cases; nothing is timed then")
+    parser.add_argument("--scratch", type=Path, help="parent folder of temporary models and runs")
     arguments = parser.parse_args()
     arguments.cases = arguments.cases or [name for name in _NAMES if arguments.device == "cpu" or name not in _CPU_ONLY]
     if arguments.device == "cuda" and (cases := _CPU_ONLY & set(arguments.cases)):
-        parser.error(f"{', '.join(sorted(cases))}: on the CPU only")
+        parser.error(f"{', '.join(sorted(cases))}: only on the CPU")
     return arguments
 
 
@@ -80,7 +81,7 @@ def _cases(text: str) -> list[str]:
 
 
 def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
-    """Make tokenizer, models and rows, in a process of their own: a large parent would count as its children's memory."""
+    """Create tokenizer, models and rows in another process, because a large parent counts as memory of its children."""
     sizes = SMOKE if arguments.smoke else CUDA[arguments.geometry] if arguments.device == "cuda" else FULL
     sizes = Sizes(**{**vars(sizes), **({"steps": arguments.steps} if arguments.steps else {})})
     bench = Bench(folder, sizes, arguments.device, arguments.threads, arguments.ours)
@@ -93,7 +94,7 @@ def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
 
 
 def measure(bench: Bench, name: str, arguments: argparse.Namespace) -> Iterator[Figure]:
-    """The figures of one case; one that breaks is an error of its own, and the others go on."""
+    """Yield the figures of one case. If the case fails, yield a figure with its error, so that the other cases still run."""
     try:
         if name in without_trl.CASES:
             yield from without_trl.CASES[name](bench)
@@ -111,7 +112,7 @@ def measure(bench: Bench, name: str, arguments: argparse.Namespace) -> Iterator[
             if wanted == "dpo" and "memory" in arguments.cases:
                 yield memory(outcome)
     except Failed as failure:
-        yield Figure(name, None, 0, 0, note="broke", details={"errors": [str(failure)]})
+        yield Figure(name, None, 0, 0, note="failed", details={"errors": [str(failure)]})
 
 
 def speed(name: str, case: against_trl.Case, outcome: Outcome) -> Figure:
@@ -119,7 +120,7 @@ def speed(name: str, case: against_trl.Case, outcome: Outcome) -> Figure:
     ours, trl = (last[side]["seconds"] for side in ("ours", "trl"))
     used = last["trl"]["settings"]
     note = (
-        f"{ours:.2f} s, TRL {trl:.2f} s ({used['dtype']}, {used['micro_batch']} a micro-batch); "
+        f"{ours:.2f} s, TRL {trl:.2f} s ({used['dtype']}, {used['micro_batch']} per micro-batch); "
         f"losses differ by {outcome.largest_loss_difference:.0e}; memory {outcome.memory_ratio:.2f}x"
     )
     return Figure(name, outcome.ratio, case.floor, case.goal, note=note, details=asdict(outcome))

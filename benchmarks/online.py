@@ -1,4 +1,4 @@
-"""`python -m benchmarks.online --data FILE`: online DPO and PPO against TRL's trainers. See README.md."""
+"""Compare online DPO and PPO with TRL's trainers: `python -m benchmarks.online --data FILE`. See README.md."""
 
 import argparse
 import json
@@ -25,7 +25,8 @@ ROLLOUTS = ("hf", "vllm")
 
 def main() -> None:
     arguments = read_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that runs end and their folders go
+    # An exception instead of an abrupt end, so that runs end and temporary folders are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     report: dict[str, Any] = describe(arguments)
     if "ppo" in arguments.cases:
         report["ppo_versions"] = peer_versions(arguments.ppo_python)
@@ -51,7 +52,7 @@ def measure(name: str, case: OnlineDPO | PPO, arguments: argparse.Namespace) -> 
     found["loss_differences"] = case.differences()
     for loss, difference in found["loss_differences"].items():
         print(f"{name}: the {loss}'s loss on the same replies differs by {difference:.0e}", flush=True)
-        if not difference <= TOLERANCE:  # NaN is no agreement
+        if not difference <= TOLERANCE:  # written so that NaN fails, too
             found["errors"].append(f"the {loss}'s losses differ by {difference:.1e}, more than {TOLERANCE:.0e}")
     return found
 
@@ -59,26 +60,31 @@ def measure(name: str, case: OnlineDPO | PPO, arguments: argparse.Namespace) -> 
 def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.online", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="pairs as JSONL: prompt, chosen, rejected")
-    parser.add_argument("--cases", nargs="*", choices=CASES, help="else online_dpo and, with --ppo-python, ppo")
+    parser.add_argument("--cases", nargs="*", choices=CASES, help="default: online_dpo and, with --ppo-python, ppo")
     parser.add_argument(
         "--rollouts", nargs="*", default=["hf", *(["vllm"] if find_spec("vllm") else [])], choices=ROLLOUTS
     )
     parser.add_argument("--ppo-python", type=os.path.abspath, help="ppo: interpreter of an environment with TRL 0.24")
-    parser.add_argument("--passes", type=int, default=2, help="ppo: over a round's replies, each one optimizer step")
-    parser.add_argument("--trl-micro-batch", type=int, default=0, help="ppo: replies; else 1, 2, 4, 8 are tried first")
+    parser.add_argument("--passes", type=int, default=2, help="ppo: optimizer steps on the replies of each round")
+    parser.add_argument(
+        "--trl-micro-batch",
+        type=int,
+        default=0,
+        help="ppo: replies in TRL's micro-batch; 0: the fastest",
+    )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4, help="rounds, the first of which warms up")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: does it all work?")
+    parser.add_argument("--steps", type=int, default=4, help="number of rounds; the first one warms up")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test that everything works")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--ours", nargs="*", default=[], help="further overrides of psychocounsel.train, for trials")
+    parser.add_argument("--ours", nargs="*", default=[], help="more overrides of psychocounsel.train, for experiments")
     parser.add_argument("--output", type=Path, help="JSON, rewritten after every case")
     parser.set_defaults(device="cpu", scratch=None)
     arguments = parser.parse_args(typed)
     if arguments.steps < 2:
-        parser.error("--steps: at least 2, of which the first warms up")
+        parser.error("--steps: must be at least 2, because the first round warms up")
     arguments.cases = arguments.cases or [*CASES[: 2 if arguments.ppo_python else 1]]
     if "ppo" in arguments.cases:
-        how = "benchmarks/README.md says how to make its environment"
+        how = "benchmarks/README.md explains how to create its environment"
         if not arguments.ppo_python:
             parser.error(f"the case ppo needs --ppo-python, an interpreter that has TRL 0.24; {how}")
         try:
@@ -95,7 +101,7 @@ def make_case(name: str, bench: Bench, arguments: argparse.Namespace) -> OnlineD
 
 
 def compare(case: OnlineDPO | PPO, rollout: str, repeats: int) -> list[dict[str, Measured]]:
-    """Both sides in turns that alternate."""
+    """Run both sides `repeats` times in alternating order."""
     sides = case.sides(rollout)
     return [{side: sides[side]() for side in sorted(sides, reverse=bool(repeat % 2))} for repeat in range(repeats)]
 
@@ -119,7 +125,7 @@ def line(name: str, rollout: str, found: dict[str, Any], floor: float) -> str:
     }
     seconds = found["seconds"]
     return (
-        f"{name}, rollout={rollout}: {found['ratio']:.2f}x (floor {floor}); {seconds['ours']:.2f} s a round "
+        f"{name}, rollout={rollout}: {found['ratio']:.2f}x (floor {floor}); {seconds['ours']:.2f} s per round "
         f"({parts['ours']}), TRL {seconds['trl']:.2f} s" + (f" ({parts['trl']})" if parts["trl"] else "")
     )
 

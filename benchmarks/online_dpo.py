@@ -1,4 +1,4 @@
-"""Online DPO against TRL's experimental OnlineDPOTrainer."""
+"""Case that compares online DPO with TRL's experimental OnlineDPOTrainer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 from benchmarks.training_runs import Bench, Result, run_ours, run_trl, step_lines
 
 PARTS = ("sync", "write", "score")
-Measured = tuple[Result, dict[str, float]]  # a run, and the mean seconds of parts of its rounds
+Measured = tuple[Result, dict[str, float]]  # (a run, mean seconds of each part of a round)
 
 
 @dataclass
 class OnlineDPO:
-    """Two replies of `tokens` to each prompt, one optimizer step a round."""
+    """Online DPO with two replies of `tokens` tokens to each prompt, and one optimizer step per round."""
 
     bench: Bench
     tokens: int
 
-    floors: ClassVar[dict[str, float]] = {"hf": 1.5, "vllm": 2.5}  # of TRL's seconds over ours
+    floors: ClassVar[dict[str, float]] = {"hf": 1.5, "vllm": 2.5}  # smallest ratio of TRL's seconds to ours
 
     def sides(self, rollout: str) -> dict[str, Callable[[], Measured]]:
         return {"ours": lambda: self.ours(rollout), "trl": self.trl}
@@ -41,4 +41,4 @@ class OnlineDPO:
         return run_trl(self.bench, "online_dpo", "prompts", self.bench.sizes.prompts, **more), {}
 
     def differences(self) -> dict[str, float]:
-        return {}  # each side trains on replies of its own
+        return {}  # losses are not comparable, because each side trains on its own replies

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.policies`: SFT, DPO, online DPO and PPO of the shipped model, judged by two reward models.
+"""Compare SFT, DPO, online DPO and PPO of the shipped model by two reward models: `python -m benchmarks.policies FOLDER`.
 
-All that it trains stays in the folder, and is not trained again. See README.md.
+Finished runs stay in the folder and are not repeated. See README.md.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from psychocounsel.metrics.winrate import win_rate
 from psychocounsel.settings import config as configs
 
 SAMPLES = 16  # replies to each prompt
-_ROUNDS = ["algo.lr=3e-4", "rollout.max_tokens=96", "epochs=5"]  # there are five times as many pairs as prompts
-POLICIES: dict[str, list[str]] = {  # all but the first begin where it ended; with the settings of the shipped model
+_ROUNDS = ["algo.lr=3e-4", "rollout.max_tokens=96", "epochs=5"]  # five epochs, because there are five pairs per prompt
+POLICIES: dict[str, list[str]] = {  # all but sft start from its result; other settings: the shipped model's
     "sft": ["algo=sft", "epochs=3"],
     "dpo": ["algo=dpo", "algo.lr=3e-4"],
     "online_dpo": ["algo=online_dpo", *_ROUNDS],
@@ -33,9 +33,11 @@ JUDGES = ("trained on", "second")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.policies", description=__doc__)
-    parser.add_argument("folder", type=Path, help="for runs, replies and result.json; goes on where it was")
-    parser.add_argument("--seed", type=int, default=1, help="of all trainings")
-    parser.add_argument("--overrides", nargs="*", default=[], help="of every training, for trials")
+    parser.add_argument("folder", type=Path, help="folder for runs, replies and result.json; finished parts are kept")
+    parser.add_argument("--seed", type=int, default=1, help="seed of all training runs")
+    parser.add_argument(
+        "--overrides", nargs="*", default=[], help="more overrides of every training run, for experiments"
+    )
     arguments = parser.parse_args()
     folder: Path = arguments.folder.absolute()
     common = [f"seed={arguments.seed}", *arguments.overrides]
@@ -58,7 +60,7 @@ def train(run_dir: Path, overrides: list[str]) -> None:
 
 
 def written(path: str, file: Path) -> list[Group]:
-    """SAMPLES replies of the model to each held-out prompt, the same draws for every model."""
+    """Return SAMPLES replies of the model to each held-out prompt. Every model uses the same random numbers."""
     from psychocounsel.data.dataset import build_dataset
     from psychocounsel.model.load import load_causal_lm, load_chat_format
     from psychocounsel.model.policy import Policy
@@ -81,7 +83,7 @@ def written(path: str, file: Path) -> list[Group]:
 
 
 def judged(groups: list[Group], second: str) -> dict[str, np.ndarray]:
-    """float[prompts, SAMPLES] of each judge."""
+    """Return the rewards of each judge, float[prompts, SAMPLES]."""
     from psychocounsel.reward.local_model import LocalScorer
 
     conversations = [
@@ -98,7 +100,7 @@ def judged(groups: list[Group], second: str) -> dict[str, np.ndarray]:
 
 
 def figures(name: str, rewards: dict[str, dict[str, np.ndarray]], replies: dict[str, list[Group]]) -> dict[str, Any]:
-    """Of one policy; intervals of 95 % by bootstrap over prompts."""
+    """Return the figures of one policy with 95 % intervals by bootstrap over prompts."""
     prompts = [group.id for group in replies[name]]
     found: dict[str, Any] = {"prompts": len(prompts)} | reply_metrics(replies[name], None, "replies")
     for judge in JUDGES:
@@ -118,7 +120,7 @@ def _mean(values: np.ndarray, rows: np.ndarray) -> float:
 
 
 def table(result: dict[str, dict[str, Any]]) -> str:
-    """A row for each policy, as markdown."""
+    """Return a Markdown table with a row for each policy."""
     columns = [f"reward, {judge} | wins over SFT, {judge}" for judge in JUDGES]
     lines = [f"| | {' | '.join(columns)} | tokens | unfinished | repetition |", "|---" * 8 + "|"]
     for name, found in result.items():

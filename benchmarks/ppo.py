@@ -1,4 +1,4 @@
-"""PPO against the PPOTrainer of TRL 0.24, the last to have it, which runs in an environment of its own."""
+"""Case that compares PPO with the PPOTrainer of TRL 0.24, the last version with one. TRL has its own environment."""
 
 import json
 import math
@@ -16,10 +16,10 @@ _VERSIONS = "from importlib.metadata import version; print(*map(version, ('torch
 
 
 def peer_versions(python: str) -> dict[str, str]:
-    """Versions of what the interpreter `python` has.
+    """Return the versions of the packages of the interpreter `python`.
 
     Raises:
-        ValueError: if TRL 0.24 is not among it.
+        ValueError: if it cannot run or has no TRL 0.24.
     """
     try:
         asked = subprocess.run([python, "-c", _VERSIONS], capture_output=True, text=True)
@@ -33,9 +33,10 @@ def peer_versions(python: str) -> dict[str, str]:
 
 @dataclass
 class PPO:
-    """One reply of `tokens` to each prompt, and `passes` over the round, each one optimizer step.
+    """PPO with one reply of `tokens` tokens to each prompt, and `passes` optimizer steps on each round.
 
-    `python` has TRL 0.24. `micro_batch`: replies of TRL's; 0: the fastest in one run each.
+    `python` is an interpreter with TRL 0.24. `micro_batch` is TRL's micro-batch in replies; 0: the fastest one, found by one
+    run of each size.
     """
 
     bench: Bench
@@ -44,11 +45,11 @@ class PPO:
     passes: int
     micro_batch: int
 
-    floors: ClassVar[dict[str, float]] = {"hf": 2.0, "vllm": 2.0}  # of TRL's seconds over ours
+    floors: ClassVar[dict[str, float]] = {"hf": 2.0, "vllm": 2.0}  # smallest ratio of TRL's seconds to ours
 
     @property
     def replies(self) -> Path:
-        """What TRL wrote last, and its losses."""
+        """Return the file with the replies and losses of TRL's last run."""
         return self.bench.folder / "replies.json"
 
     def sides(self, rollout: str) -> dict[str, Callable[[], Measured]]:
@@ -70,7 +71,10 @@ class PPO:
         return result, self._parts(result)
 
     def _parts(self, result: Result) -> dict[str, float]:
-        """The first step of a round also writes, scores and collects (log-probabilities and values); others train alone."""
+        """Return the mean seconds of the parts of a round.
+
+        The first step of a round also writes, scores and collects (log-probabilities and values). Other steps only train.
+        """
         steps = step_lines(self.bench.last / "run")[self.passes :]
         firsts = steps[:: self.passes]
         others = [step for number, step in enumerate(steps) if number % self.passes]
@@ -94,9 +98,10 @@ class PPO:
         return min(choices, key=lambda size: self.trl(size)[0].seconds) if len(choices) > 1 else choices[0]
 
     def differences(self) -> dict[str, float]:
-        """By name the largest relative difference of a round's losses where ours trains on what TRL wrote last.
+        """Train on the replies of TRL's last run, and return the largest relative difference of each loss over all rounds.
 
-        Advantages are divided by their standard deviation, which is of n - 1 in TRL and of n in psychocounsel.
+        The standard deviation that whitens advantages divides by n - 1 in TRL and by n in psychocounsel; the policy's loss
+        is corrected for this.
         """
         replay = {"rollout._target_": "benchmarks.replay.Replay", "+rollout.replies": self.replies}
         self.ours("hf", **replay, **{"reward._target_": "benchmarks.replay.ReplayReward"})
@@ -107,6 +112,6 @@ class PPO:
             of_round = steps[number * self.passes : (number + 1) * self.passes]
             for name, factor in factors.items():
                 ours = factor * mean(step[f"loss_{name}"] for step in of_round)
-                size = max(abs(theirs[name]), 1e-3)  # a round of one pass has a policy loss of zero
+                size = max(abs(theirs[name]), 1e-3)  # with one pass per round, the policy's loss is zero
                 found[name] = max(found[name], abs(ours - theirs[name]) / size)
         return found

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.ppo_peer SPEC.json`: one training run with the PPOTrainer of TRL 0.24, in its own environment.
+"""Train once with the PPOTrainer of TRL 0.24 in its own environment: `python -m benchmarks.ppo_peer SPEC.json`.
 
-SPEC: model, reward, rows (a round writes to all prompts), micro_batch, steps (rounds), passes, max_tokens, optimizer,
-replies, output. Imports nothing of psychocounsel, whose dependencies that environment has not.
+SPEC: model, reward, rows (each round has all prompts), micro_batch, steps (rounds), passes, max_tokens, optimizer, replies,
+output. Imports nothing from psychocounsel, because that environment lacks its dependencies.
 """
 
 import json
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def run(spec: Spec) -> dict[str, Any]:
-    """Train as `spec` says; seconds and loss of each round, and in the file `replies` what each round wrote."""
+    """Train as `spec` says, return seconds and loss of each round, and write the replies of each round to `replies`."""
     import torch
 
     trainer = make_trainer(spec)
@@ -54,13 +54,13 @@ def make_trainer(spec: Spec) -> Any:
         value_model=critic,
         train_dataset=Dataset.from_dict({"input_ids": prompts}),
     )
-    # A round is the whole dataset, at whose end Accelerate would step after every micro-batch.
+    # A round is the whole dataset. At its end, Accelerate would otherwise take an optimizer step after every micro-batch.
     trainer.accelerator.gradient_state.plugin_kwargs["sync_with_dataloader"] = False
     return trainer
 
 
 def settings(spec: Spec, prompts: int) -> Spec:
-    """Each pass over a round is one optimizer step, as in psychocounsel; nothing is evaluated, saved or recomputed."""
+    """Return settings by which each pass over a round is one optimizer step, as in psychocounsel, without evaluation."""
     optimizer = spec["optimizer"]
     return {
         **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False},
@@ -69,7 +69,7 @@ def settings(spec: Spec, prompts: int) -> Spec:
         **{"total_episodes": spec["steps"] * prompts, "local_rollout_forward_batch_size": prompts},
         **{"response_length": spec["max_tokens"], "temperature": 1.0, "stop_token": None, "missing_eos_penalty": None},
         **{"kl_coef": 0.05, "cliprange": 0.2, "cliprange_value": 0.2, "gamma": 1.0, "lam": 0.95},
-        "vf_coef": 1.0,  # Adam makes as much of any, and 1 is psychocounsel's
+        "vf_coef": 1.0,  # as in psychocounsel; Adam's updates do not depend on it
         **{"learning_rate": optimizer["lr"], "adam_epsilon": optimizer["adam_eps"], "lr_scheduler_type": "constant"},
         **{"adam_beta1": optimizer["adam_beta1"], "adam_beta2": optimizer["adam_beta2"], "weight_decay": 0.0},
         **{"num_sample_generations": 0, "save_strategy": "no", "report_to": "none", "disable_tqdm": True},
@@ -77,11 +77,11 @@ def settings(spec: Spec, prompts: int) -> Spec:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The benchmark's tokenizer, whose settings a later version of transformers wrote than this one reads."""
+    """Return the benchmark's tokenizer, built from its files because this older transformers cannot read the settings."""
     from transformers import PreTrainedTokenizerFast
 
     class Tokenizer(PreTrainedTokenizerFast):
-        # TRL takes the padding token for the end of a reply and masks it, so it is one that no reply can hold.
+        # TRL treats the padding token as the end of a reply and masks it, so the padding token must never occur in a reply.
         pad_token_id = json.loads((folder / "config.json").read_text())["vocab_size"]
 
     names = json.loads((folder / "tokenizer_config.json").read_text())
@@ -95,7 +95,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def record(trainer: Any) -> list[dict[str, Any]]:
-    """A list that `trainer.train()` fills: of each round its seconds, losses, and replies with their scores."""
+    """Return a list that `trainer.train()` fills with the seconds, losses, replies and scores of each round."""
     from transformers import TrainerCallback
     from trl.trainer import ppo_trainer  # type: ignore[attr-defined]
 

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.reading FOLDER`: does a reward model read the client, and do swapped pairs help it to?
+"""Measure how much a reward model uses the speech, and if swapped pairs help: `python -m benchmarks.reading FOLDER`.
 
-From the shipped policy and with the recipe of the shipped reward model it trains, for each seed, a reward model on the pairs
-of a dataset, one on the same pairs whose speeches are gone, and one for each value of `--swapped`. All are evaluated on the
-same held-out pairs. A gain is the mean, over seeds and pairs, of what the first model wins more than the one without speeches;
-its 95 % interval is a bootstrap of components of shared text.
+For each seed, the benchmark trains reward models from the shipped policy, with the settings of the shipped reward model: one
+on pairs without their speeches, and one for each value of `--swapped` on the whole pairs. All are evaluated on the same
+held-out pairs. The gain of a model is the difference of its accuracy to that of the model without speeches, averaged over
+seeds and pairs. The 95 % intervals are bootstraps over components of shared text.
 """
 
 import argparse
@@ -27,11 +27,14 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.config import check, compose
 
 SPEECHLESS = "speeches gone"
-QUARTET = "-flip-"  # in the ids of the sample's flip quartets
+QUARTET = "-flip-"  # part of the ids of the sample's flip quartets
 
 
 def rows_of(pairs: Sequence[Example], with_speech: bool) -> list[dict[str, Any]]:
-    """Preference rows. Without speeches each prompt is a number: equal prompts would count as leaks of the held-out part."""
+    """Return preference rows. If `with_speech` is false, each prompt is replaced by a client number.
+
+    Different prompts get different numbers, because equal prompts would count as leaks into the held-out split.
+    """
     numbers: dict[str, int] = {}
     rows = []
     for pair in pairs:
@@ -43,7 +46,10 @@ def rows_of(pairs: Sequence[Example], with_speech: bool) -> list[dict[str, Any]]
 
 
 def write(folder: Path, train: Sequence[Example], held_out: Sequence[Example]) -> dict[bool, list[str]]:
-    """Files of pairs with and without speeches, as overrides; numbers of held-out clients differ from those of training."""
+    """Write files of pairs with and without speeches, and return the overrides that select them.
+
+    Client numbers of held-out pairs differ from those of training pairs.
+    """
     found = {}
     for with_speech in (True, False):
         rows = rows_of([*train, *held_out], with_speech)
@@ -63,7 +69,7 @@ def run(*command: str) -> None:
 
 
 def margins(folder: Path, overrides: Sequence[str], training: Sequence[str], ids: Sequence[str]) -> np.ndarray:
-    """Train in `folder`, evaluate on the held-out part, and give the rewards' differences, float[pairs]."""
+    """Train in `folder`, evaluate on the held-out split, and return the differences of rewards, float[pairs]."""
     if not RunDir(folder / "evaluation").scores.exists():
         run("psychocounsel.train", "algo=reward", "model=tiny", *overrides, *training, f"run_dir={folder / 'run'}")
         reward = ["reward=local", f"reward.path={RunDir(folder / 'run').model}", "counterfactuals.limit=0"]
@@ -74,9 +80,10 @@ def margins(folder: Path, overrides: Sequence[str], training: Sequence[str], ids
 
 
 def say(name: str, found: np.ndarray, blind: np.ndarray, held_out: Sequence[Example]) -> dict[str, Any]:
-    """Print accuracy, gain over the model without speeches, and accuracy on flipped pairs and on the sample's quartets.
+    """Print and return accuracy, gain over the model without speeches, and accuracy on flipped pairs and quartets.
 
-    `found`: float[seeds, pairs]. Figures of flipped pairs, and their intervals, are means over seeds.
+    `found` and `blind` are differences of rewards, float[seeds, pairs]. Figures of flipped pairs and their intervals are
+    means over seeds.
     """
     component = components_of(held_out)
     won, won_blind = ((each > 0) + 0.5 * (each == 0) for each in (found, blind))
@@ -104,7 +111,7 @@ def say(name: str, found: np.ndarray, blind: np.ndarray, held_out: Sequence[Exam
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="runs go there; what is finished there is not done again")
+    parser.add_argument("folder", type=Path, help="folder for the runs; finished runs are not repeated")
     parser.add_argument(
         "--data", default="data=sample", help="overrides of the data, separated by spaces (data=sample)"
     )

@@ -1,4 +1,4 @@
-"""Rollout and reward of a psychocounsel run that trains on replies which another trainer wrote: `benchmarks.ppo`."""
+"""Rollout and reward for a psychocounsel run that trains on replies of another trainer; used by `benchmarks.ppo`."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,15 @@ from psychocounsel.reward.local_model import LocalReward
 from psychocounsel.rollout.base import Rollout, Sampling, completion
 from psychocounsel.rollout.hf import HF
 
-_SCORES: dict[str, float] = {}  # of the texts of all replies
+_SCORES: dict[str, float] = {}  # score of each reply, by its text
 
 
 @dataclass
 class Replay(HF):
-    """`replies`: a JSON list of rounds, whose `replies` have `prompt` and `ids`, token ids, and `score`."""
+    """Settings of the rollout. The file `replies` holds a JSON list of rounds.
+
+    Each of a round's `replies` has `prompt` and `ids` (token ids) and `score`.
+    """
 
     replies: str = ""
 
@@ -27,7 +30,7 @@ class Replay(HF):
 
 
 class ReplayRollout(Rollout):
-    """One reply to each prompt; a round is one global batch, trained on `passes` times."""
+    """Rollout that returns the recorded reply to each prompt. A round is one global batch, trained on `passes` times."""
 
     def __init__(self, rounds: list[dict[str, Any]], passes: int, tokenizer: Any, stop: Sequence[int]) -> None:
         self.rounds, self.passes, self.tokenizer, self.stop = rounds, passes, tokenizer, stop
@@ -48,7 +51,7 @@ class ReplayRollout(Rollout):
 
 
 class ReplayReward(LocalReward):
-    """A local reward model, as which a critic can begin, that gives the scores of the replies instead of its own."""
+    """Local reward model whose scores are replaced by the recorded ones. Its weights can still initialise a critic."""
 
     def open(self, device: Any) -> Any:
         return ReplayScorer()

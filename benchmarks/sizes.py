@@ -1,4 +1,4 @@
-"""How large the work is. Imports no torch, so that the orchestrating process stays small."""
+"""Sizes of models, data and runs. Imports no torch, so that the orchestrating process stays small."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,25 +21,25 @@ def llama(hidden: int, layers: int, heads: int, kv_heads: int, intermediate: int
 
 @dataclass(frozen=True)
 class Sizes:
-    """`words` cuts prompts and replies; None leaves them whole. `steps` counts the warm-up step."""
+    """Sizes of a benchmark. `words` truncates prompts and replies (None: no limit). `steps` includes the warm-up step."""
 
     models: dict[str, Geometry]
     pairs: int = 32
-    prompts: int = 8  # of a round of online training
+    prompts: int = 8  # per round of online training
     steps: int = 2
     tokenizer: int = 16_000
     words: int | None = None
     micro_batch_tokens: int = 1024  # ours
     trl_batches: tuple[int, ...] = (1, 2, 4, 8)
     mfu_pairs: int = 16
-    mfu_micro_batch_tokens: int = 2048  # memory is not what this case is about
+    mfu_micro_batch_tokens: int = 2048  # larger, because this case does not measure memory
     mfu_runs: int = 3
     scaling_pairs: tuple[int, int] = (100, 10_000)
     scaling_words: int = 30
     sweep_pairs: int = 96
     sweep_betas: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
     sweep_seeds: tuple[int, ...] = (1, 2, 3)
-    single_runs: int = 3  # of as many as the sweep has; the rest are taken to last as long as their median
+    single_runs: int = 3  # measured single runs; the sweep's other combinations are assumed to take their median
     peak_sizes: tuple[int, ...] = (2048, 3072, 4096)
 
 

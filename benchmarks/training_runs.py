@@ -1,4 +1,4 @@
-"""Runs of either side, each in fresh processes, and what is read off them."""
+"""Training runs of psychocounsel and TRL in fresh processes, and readers of their results."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from psychocounsel.storage.files import read_json
 
 ROOT = Path(__file__).parent.parent
 
-# Adam's epsilon is well above the rounding noise of a gradient, which it would otherwise blow up to whole updates.
+# Adam's epsilon is far above the rounding noise of gradients. With a smaller one, Adam would amplify the noise to full updates.
 OPTIMIZER = {
     **{"lr": 1e-4, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "max_grad_norm": 1.0},
     **{"adam_beta1": 0.9, "adam_beta2": 0.999, "adam_eps": 1e-5},
@@ -23,39 +23,39 @@ OPTIMIZER = {
 
 
 class Failed(Exception):
-    """A run ended with an error; the message is the end of its output."""
+    """Error of a failed run. The message is the end of its output."""
 
 
 @dataclass
 class Result:
-    """One training run. `step_seconds` and `losses` of all steps; the first step warms up."""
+    """Result of one training run. `step_seconds` and `losses` have all steps, including the first one, the warm-up."""
 
     step_seconds: list[float]
     losses: list[float]
     peak_memory_gb: float
     threads: int
-    reference_seconds: float = 0.0  # for all rows once
-    tokens: list[int] = field(default_factory=list)  # of each step, prompts once
+    reference_seconds: float = 0.0  # for one pass over all rows
+    tokens: list[int] = field(default_factory=list)  # per step; each prompt counts once
     trained_tokens: int | None = None
     command_seconds: float = 0.0
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:
-        """One step without what comes before the first."""
+        """Return the mean seconds of a step, without the warm-up step."""
         timed = self.step_seconds[1:] or self.step_seconds
         return sum(timed) / len(timed)
 
 
 @dataclass
 class Bench:
-    """Where the work lies and what holds for every run."""
+    """Folder and common settings of all runs of a benchmark."""
 
     folder: Path
     sizes: Sizes
     device: str
     threads: int
-    ours: list[str]  # further overrides of psychocounsel, for trials
+    ours: list[str]  # more overrides of psychocounsel, for experiments
     runs: int = 0
     last: Path = Path()  # folder of the last run of either side
 
@@ -68,12 +68,12 @@ class Bench:
         return self.folder / "rows" / f"{name}.jsonl"
 
     def lengths(self, name: str) -> list[tuple[int, list[int]]]:
-        """Tokens of the prompt and of each reply of every row."""
+        """Return (tokens of the prompt, tokens of each reply) of every row."""
         lengths: list[tuple[int, list[int]]] = json.loads((self.folder / "lengths.json").read_text())[name]
         return lengths
 
     def work(self) -> dict[str, Any]:
-        """Rows and tokens of every set of rows, prompts once."""
+        """Return the numbers of rows and tokens of every set of rows. Each prompt counts once."""
         names = json.loads((self.folder / "lengths.json").read_text())
         return {name: _totals(self.lengths(name)) for name in names}
 
@@ -81,7 +81,7 @@ class Bench:
         return self.folder / "models" / name
 
     def environment(self) -> dict[str, str]:
-        """Both sides get the same threads, nothing from the network, and no cache but the benchmark's own."""
+        """Return the environment of both sides: the same threads, no network, and the benchmark's own cache."""
         offline = {
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(self.folder / "huggingface"),
@@ -92,7 +92,7 @@ class Bench:
 
 
 def call(bench: Bench, *arguments: str, python: str = sys.executable) -> tuple[str, float]:
-    """Run `python ARGUMENTS`; its output and seconds.
+    """Run `python ARGUMENTS` and return its output and seconds.
 
     Raises:
         Failed: if its exit code is not 0.
@@ -114,7 +114,7 @@ def call(bench: Bench, *arguments: str, python: str = sys.executable) -> tuple[s
 def overrides(
     bench: Bench, algorithm: str, rows: str, model: str = "small", steps: int | None = None, **more: Any
 ) -> list[str]:
-    """What is typed after `python -m psychocounsel.train`: every step trains on all rows, unless `more` says else."""
+    """Return the overrides of `python -m psychocounsel.train`. Every step trains on all rows, unless `more` changes it."""
     optimizer = {f"algo.{name}": value for name, value in OPTIMIZER.items()}
     steps = steps or bench.sizes.steps
     settings = {
@@ -137,7 +137,7 @@ def overrides(
 
 
 def run_ours(bench: Bench, algorithm: str, rows: str, cache: Path | None = None, **more: Any) -> Result:
-    """`python -m psychocounsel.train`, as a user types it; `cache`: a folder that runs share, else a new one."""
+    """Run `python -m psychocounsel.train` as a user would. `cache` is a shared folder; None: a new one."""
     run = bench.new_folder(f"ours-{algorithm}")
     clock = "+callbacks.clock={_target_: benchmarks.hooks.Clock}"
     typed = overrides(bench, algorithm, rows, **{"paths.cache": cache or run / "cache", **more})
@@ -146,7 +146,7 @@ def run_ours(bench: Bench, algorithm: str, rows: str, cache: Path | None = None,
 
 
 def step_lines(run: Path) -> list[dict[str, Any]]:
-    """What a run of ours says of its steps."""
+    """Return the metrics of the optimizer steps of one of our runs."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["step"] > 0]
 
@@ -180,7 +180,7 @@ def run_trl(
     python: str = sys.executable,
     **more: Any,
 ) -> Result:
-    """One run of `peer` by the interpreter `python`; `more` goes into its SPEC."""
+    """Run the module `peer` once with the interpreter `python`. `more` is added to its SPEC."""
     folder = bench.new_folder(f"trl-{algorithm}")
     folder.mkdir(parents=True)
     on_cuda = bench.device == "cuda"

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.trl_peer SPEC.json`: one training run with TRL, in a process of its own.
+"""Train once with TRL: `python -m benchmarks.trl_peer SPEC.json`.
 
 SPEC: algorithm, model, rows, pairs (a step trains on all), micro_batch, steps, dtype, device, cached, optimizer, output.
 """
@@ -23,7 +23,10 @@ def main() -> None:
 
 
 def run(spec: Spec) -> dict[str, Any]:
-    """Train as `spec` says; seconds and loss of each step, peak memory, trained tokens where TRL labels them."""
+    """Train as `spec` says, and return losses, seconds per step, peak memory and threads.
+
+    `trained_tokens` is None if TRL's dataset has no labels.
+    """
     import torch
 
     trainer = make_trainer(spec)
@@ -87,7 +90,7 @@ def _load(spec: Spec) -> Any:
 
 
 def _common(spec: Spec) -> Spec:
-    """Every step is one epoch over all rows, in the file's order; nothing is evaluated, saved or recomputed."""
+    """Return settings by which every step is one epoch over all rows in file order, without evaluation or saving."""
     accumulation = -(-spec["pairs"] // spec["micro_batch"])
     return {
         **{"use_cpu": spec["device"] == "cpu", "bf16": spec["dtype"] == "bf16", "gradient_checkpointing": False},
@@ -137,7 +140,7 @@ def _timed(kind: Any, profile: str | None) -> Any:
             self.profile.step(state.global_step, state.max_steps)
 
     class Timed(kind):
-        """The trainer, listened to: the loss that it logs is rounded, so the micro-batches' are kept."""
+        """Trainer that records times, and the losses of micro-batches, because the trainer logs only rounded losses."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -163,7 +166,7 @@ def _synchronise() -> None:
 
 
 class _Profile:
-    """Watches all steps after the first, as `hooks.Operations` does."""
+    """Profiler of all steps after the first, like `hooks.Operations`."""
 
     def __init__(self, path: str | None) -> None:
         self.path = path

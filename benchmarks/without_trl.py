@@ -1,4 +1,4 @@
-"""The cases that psychocounsel runs by itself: use of the machine, scaling, and sweeps."""
+"""Cases that measure psychocounsel alone: MFU, scaling and sweeps."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,7 +14,10 @@ from benchmarks.training_runs import Bench, Result, call, overrides, read_ours, 
 
 @dataclass
 class Figure:
-    """`value` is to be at least `floor` and `goal`, or at most, where `smaller` is better; None: not measured."""
+    """Measured value with two limits. It passes at `floor` and reaches the goal at `goal`.
+
+    Larger values are better, unless `smaller`. A `value` of None was not measured.
+    """
 
     name: str
     value: float | None
@@ -34,7 +37,10 @@ class Figure:
 
 
 def mfu(bench: Bench) -> list[Figure]:
-    """DPO steps of the larger model against the fastest matrix product around each run; the median of the runs."""
+    """Measure MFU of DPO with the large model: FLOPs of steps relative to the fastest matrix product around each run.
+
+    The value is the median of the runs.
+    """
     sizes = bench.sizes
     flops = training_flops(sizes.models["large"], bench.lengths("mfu"))
     more: dict[str, Any] = {
@@ -64,7 +70,7 @@ def scaling(bench: Bench) -> list[Figure]:
 
 
 def _time_by_pairs(bench: Bench) -> Figure:
-    """Seconds per token of training steps, few pairs before and after many."""
+    """Compare seconds per token between few and many pairs. The run with few pairs is done before and after the other."""
     few, many = bench.sizes.scaling_pairs
     runs = [_many_pairs(bench, count) for count in (few, many, few)]
     per_token = [_per_token(run) for run in runs]
@@ -82,7 +88,7 @@ def _many_pairs(bench: Bench, count: int) -> Result:
 
 
 def _per_token(run: Result) -> float:
-    """Of all steps but the first and a last one that may be smaller."""
+    """Return the seconds per token of all steps except the first and the last, which may be smaller."""
     return sum(run.step_seconds[1:-1]) / sum(run.tokens[1:-1])
 
 
@@ -91,7 +97,10 @@ def _micros(values: Sequence[float]) -> str:
 
 
 def _memory_by_vocabulary(bench: Bench) -> Figure:
-    """Peak memory of the same step with a vocabulary four times as large, less what weights and optimizer add."""
+    """Compare the peak memory of a step with that for a vocabulary four times as large, without the added weights.
+
+    The added memory of weights, gradients and optimizer states is subtracted.
+    """
     runs = {name: run_ours(bench, "dpo", "mfu", model=name) for name in ("small", "wide")}
     small, wide = (runs[name].peak_memory_gb for name in ("small", "wide"))
     extra = _weights(bench.sizes.models["wide"]) - _weights(bench.sizes.models["small"])
@@ -102,16 +111,16 @@ def _memory_by_vocabulary(bench: Bench) -> Figure:
 
 
 def _weights(geometry: Geometry) -> int:
-    """Elements of the embeddings, which differ with the vocabulary."""
+    """Return the number of embedding weights, which depends on the vocabulary."""
     return int(geometry["vocab_size"] * geometry["hidden_size"]) * (1 if geometry["tie_word_embeddings"] else 2)
 
 
 def sweep(bench: Bench) -> list[Figure]:
-    """A sweep on one dataset against as many single runs, each with a cache of its own."""
+    """Compare a sweep on one dataset with the same number of single runs that share no cache."""
     name, limits = "sweep against single runs", (0.85, 0.75, True)
     epoch = {"global_batch_size": 32, "max_steps": "null", "steps": 1}
     if not _keeps_reference(bench, epoch):
-        return [Figure(name, None, *limits, note="this code keeps no reference: nothing to share")]
+        return [Figure(name, None, *limits, note="this version keeps no reference, so runs have nothing to share")]
     combinations = list(itertools.product(bench.sizes.sweep_betas, bench.sizes.sweep_seeds))
     chosen = combinations[:: max(1, len(combinations) // bench.sizes.single_runs)][: bench.sizes.single_runs]
     half = len(chosen) // 2
@@ -133,7 +142,7 @@ def _single(bench: Bench, epoch: dict[str, Any], beta: float, seed: int) -> Resu
 
 
 def _keeps_reference(bench: Bench, epoch: dict[str, Any]) -> bool:
-    """Whether a second run with the same cache is spared the reference."""
+    """Return True if a second run with the same cache does not compute the reference again."""
     cache = bench.folder / "cache" / "probe"
     first, second = (run_ours(bench, "dpo", "pairs", cache, **epoch).reference_seconds for _ in range(2))
     return second < 0.5 * first

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: nothing is fetched from anywhere."""
+"""Fixtures shared by all tests. Downloads from the hub are disabled."""
 
 import atexit
 import gc
@@ -15,10 +15,10 @@ import pytest
 pytest.register_assert_rewrite("tests.support.parity")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Nothing that an earlier session, or one beside this, has cached.
+# A fresh cache, so that no test reads entries of an earlier or a concurrent test session.
 CACHE = os.environ["PSYCHOCOUNSEL_CACHE"] = tempfile.mkdtemp(prefix="psychocounsel-test-cache-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-# What the processes of this session share that run tests side by side: the first one makes it, and names it by its number.
+# The worker processes of a session share this folder. The first process creates it and names it by its process number.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     place = tempfile.mkdtemp(prefix="psychocounsel-test-session-")
     os.environ["PSYCHOCOUNSEL_TEST_SESSION"] = f"{place}/{os.getpid()}"
@@ -28,7 +28,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Chromium for tests of pages."""
+    """Yield Chromium for tests of pages."""
     from tests.support.chromium import launched
 
     yield from launched()
@@ -36,7 +36,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model that trains in a moment: random weights, the shipped tokenizer."""
+    """Return the folder of a very small model with random weights and the shipped tokenizer."""
     from transformers import AutoTokenizer
 
     from tests.support.harness import TINY, small_lm
@@ -49,7 +49,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Where tests run side by side, what they fork commands from gets ready while they are collected."""
+    """Start the process that forks commands (tests/support/warm.py) before collection, if several workers run tests."""
     threads, several = os.environ.get("OMP_NUM_THREADS"), config.getoption("dist", "no") != "no"
     if several and threads and "PYTEST_XDIST_WORKER" not in os.environ:
         from tests.support.warm import begin
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """What collecting imports and makes lives until the end: looking through it again and again takes a seventh of the time."""
+    """Freeze all objects that exist after collection, because the garbage collector spends a seventh of the time on them."""
     gc.disable()
     try:
         return (yield)
@@ -69,24 +69,24 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes in one file begins first: at the end the other processes would have nothing left to do."""
+    """Run test_vllm.py first. It takes minutes, and if it came last, the other workers would wait for it."""
     items.sort(key=lambda item: item.path.name != "test_vllm.py")
 
 
 @pytest.fixture(scope="session")
 def vllm() -> None:
-    """Skips where vLLM is not installed; importing it takes seconds, which only its own tests spend."""
+    """Skip a test if vLLM is not installed. The import takes seconds, so only tests of vLLM use this fixture."""
     pytest.importorskip("vllm")
 
 
 @pytest.fixture
 def in_process_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """DeepSpeed wants what a run's launcher sets; on models so small, threads only wait for each other."""
+    """Set the variable that DeepSpeed needs, and use one thread, because more threads slow such small models down."""
     import torch
     from deepspeed.runtime import torch_autocast
 
     monkeypatch.setenv("LOCAL_RANK", "0")
-    # DeepSpeed keeps for the whole process that an engine has autocast, and a run has engines of one kind.
+    # DeepSpeed stores in a global variable that an engine uses autocast. In a run all engines agree; in tests they do not.
     monkeypatch.setattr(torch_autocast, "TORCH_AUTOCAST_INITIALIZED", False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -96,7 +96,7 @@ def in_process_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def export_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs are that the tests of export share."""
+    """Return the folder of the runs that the tests of export share."""
     from tests.support.export_runs import make_base
 
     folder = tmp_path_factory.mktemp("home") / "alice"
@@ -120,7 +120,7 @@ def adapter_run(export_home: Path) -> Path:
 
 @pytest.fixture
 def own_environment() -> Iterator[None]:
-    """What a command that is called in this process leaves in the environment is not for other tests."""
+    """Restore the environment variables and `sys.path` after a test that calls a command in this process."""
     environment, path = dict(os.environ), list(sys.path)
     yield
     os.environ.clear()

@@ -1,6 +1,6 @@
-"""The package's rooms (docs/architecture.md): arrows point one way, files and functions are short, submitting needs no torch.
+"""Tests of the rooms (docs/architecture.md): direction of imports, sizes of files and functions, no torch on submission.
 
-The graph is drawn from the source: imports inside functions and under TYPE_CHECKING count like any other.
+The import graph comes from the source. Imports inside functions and under TYPE_CHECKING count like all others.
 """
 
 import ast
@@ -16,7 +16,8 @@ from tests.support.harness import ROOT
 
 PACKAGE = ROOT / "psychocounsel"
 
-# A room imports only rooms before it; the commands and api.py at the package's root may import all, and no room imports them.
+# A room imports only earlier rooms of this list. The commands and api.py at the package's root may import all rooms, and no
+# room imports them.
 ORDER = ["errors", "storage", "rundir", "counsel", "settings", "remote", "data", "model", "distributed", "reward"]
 ORDER += [
     "metrics",
@@ -53,7 +54,7 @@ TORCH_FREE = [
     "reporting",
     "remote",
 ]
-RUN_ON_IMPORT = {"psychocounsel.worker", "psychocounsel.cluster.rank"}  # what a rank starts with: nothing to hold here
+RUN_ON_IMPORT = {"psychocounsel.worker", "psychocounsel.cluster.rank"}  # they start a rank when they are imported
 
 Graph = dict[str, set[str]]
 
@@ -75,7 +76,7 @@ def parsed(file: Path) -> ast.Module:
 
 @cache
 def imports() -> Graph:
-    """The modules of the package that each of its modules imports, wherever in the file."""
+    """Return the modules of the package that each module imports anywhere in its file."""
     graph: Graph = {name: set() for name in modules()}
     for name, file in modules().items():
         for node in ast.walk(parsed(file)):
@@ -90,7 +91,7 @@ def imports() -> Graph:
 
 
 def room_of(module: str) -> str:
-    """The folder directly below the package, "errors", or "root" for commands and api.py."""
+    """Return the room of a module: the folder below the package, "errors", or "root" for commands and api.py."""
     file = modules()[module].relative_to(PACKAGE)
     return file.parts[0] if len(file.parts) > 1 else "errors" if file.stem == "errors" else "root"
 
@@ -101,7 +102,7 @@ def arrows() -> Iterator[tuple[str, str]]:
 
 
 def circles(graph: Graph) -> list[set[str]]:
-    """Sets of nodes each of which reaches the others."""
+    """Return the sets of nodes that reach each other."""
 
     def reached(start: str) -> frozenset[str]:
         seen: set[str] = set()
@@ -153,7 +154,7 @@ def test_no_circle_of_files() -> None:
 
 
 def test_the_graph_and_its_circles_are_drawn_rightly() -> None:
-    """Or the tests above would show nothing."""
+    """Check the import graph and the search for circles, because the tests above rely on them."""
     assert "psychocounsel.engine.run_training" in imports()["psychocounsel.train"], "imported inside a function"
     assert "psychocounsel.data.group" in imports()["psychocounsel.api"], "imported under TYPE_CHECKING"
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [{"b", "c"}]
@@ -186,7 +187,7 @@ def test_no_function_over_45_lines() -> None:
 
 
 def test_no_folder_is_a_corridor() -> None:
-    """More than 16 files are searched, and not found; `algo` grows by a file an algorithm, the root by one a command."""
+    """A folder has at most 16 files, so that readers find them; `algo` and the root grow with algorithms and commands."""
     files = Counter(file.parent for file in modules().values() if file.name != "__init__.py")
     crowded = {str(folder.relative_to(ROOT)): count for folder, count in files.items() if count > 16}
     assert crowded.keys() <= {"psychocounsel/algo", "psychocounsel"}
@@ -211,11 +212,11 @@ def test_composing_checking_and_submitting_import_no_torch() -> None:
     names = [name for name in modules() if room_of(name) in ("root", *TORCH_FREE)]
     loaded = imported(sorted({*names} - RUN_ON_IMPORT))
     assert not loaded & {"torch", "transformers", "deepspeed"}
-    assert "hydra" in loaded, "or nothing was imported"
+    assert "hydra" in loaded, "the modules were imported"
 
 
 def imported(names: Iterable[str]) -> set[str]:
-    """What is in `sys.modules` of a new interpreter after it has imported `names`."""
+    """Return the names in `sys.modules` of a new interpreter after it has imported the modules `names`."""
     script = "import sys\nfrom importlib import import_module\n"
     script += f"for name in {list(names)}:\n    import_module(name)\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)

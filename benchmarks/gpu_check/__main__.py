@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu_check`: what the first GPU is to show, row by row, as a table and JSON. See README.md."""
+"""Check the CUDA paths on a GPU, row by row, with results as lines and JSON: `python -m benchmarks.gpu_check`. See README.md."""
 
 import argparse
 import json
@@ -46,16 +46,21 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=__doc__)
     parser.add_argument("--only", type=_names, default=NAMES, help=f"some of {','.join(NAMES)}")
     parser.add_argument("--output", type=Path, help="JSON, rewritten after every row")
-    parser.add_argument("--minutes", type=float, default=10, help="rows that would begin later are not run (10)")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=10,
+        help="time limit; rows that would start later are not run (10)",
+    )
     parser.add_argument(
         "--data", type=Path, help="pairs as JSONL: prompt, chosen, rejected (default: the shipped sample)"
     )
-    parser.add_argument("--scratch", type=Path, help="where models and runs lie meanwhile")
+    parser.add_argument("--scratch", type=Path, help="parent folder of temporary models and runs")
     parser.add_argument("--table", type=Path, help="print the rows of such JSON as a Markdown table, and run nothing")
     arguments = parser.parse_args()
     for file in (arguments.data, arguments.table):
         if file and not file.is_file():
-            parser.error(f"{file}: there is no such file")
+            parser.error(f"{file}: no such file")
     return arguments
 
 

@@ -1,6 +1,6 @@
-"""Rows of attention and kernels: the error of each in bf16, beside the error of the plain way in bf16.
+"""Rows that compare the error of attention and kernels in bf16 with the error of the plain implementation in bf16.
 
-The truth is the plain way in float32. A kernel may err as bf16 does, and not by more.
+Errors are measured against the plain implementation in float32. A kernel passes if its error is due to bf16 alone.
 """
 
 from pathlib import Path
@@ -16,8 +16,8 @@ from psychocounsel.model.policy import Policy
 
 Verdict = tuple[bool, str, dict[str, Any]]
 
-_ALLOWED = 1.5  # times the error of the plain way
-_ROUNDING = 1e-5  # in float32, where the plain way is the truth itself
+_ALLOWED = 1.5  # largest allowed ratio to the error of the plain implementation
+_ROUNDING = 1e-5  # allowed error in float32, where the plain implementation has error 0
 _SIZES = {
     **{"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 2, "vocab_size": 1024},
     **{"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64, "max_position_embeddings": 1024},
@@ -38,7 +38,7 @@ def flex(folder: Path, data: Path) -> Verdict:
 
 
 def liger(folder: Path, data: Path) -> Verdict:
-    """Norms, rotary embeddings and MLPs by Liger beside the plain ones, with varlen attention."""
+    """Compare Liger's norms, rotary embeddings and MLPs with the plain ones, with varlen attention."""
     errors = {}
     for kind in ("llama", "mistral"):
         truth = found(kind, "dense", "cuda", torch.float32)
@@ -50,7 +50,7 @@ def liger(folder: Path, data: Path) -> Verdict:
 
 
 def attention(way: str, kinds: tuple[str, ...], device: str, dtype: torch.dtype) -> Verdict:
-    """Log-probabilities and gradients of `way` in `dtype` beside those of dense attention."""
+    """Compare log-probabilities and gradients of the attention `way` in `dtype` with those of dense attention."""
     errors = {}
     for kind in kinds:
         truth = found(kind, "dense", device, torch.float32)
@@ -61,7 +61,7 @@ def attention(way: str, kinds: tuple[str, ...], device: str, dtype: torch.dtype)
 
 
 def verdict(errors: dict[str, dict[str, dict[str, float]]], plain: str, other: str) -> Verdict:
-    """Whether `other` errs at most `_ALLOWED` times as much as `plain`, by kind of model and by result."""
+    """Return (met, figure, errors). `met` is True if no error of `other` exceeds `_ALLOWED` times that of `plain`."""
     parts, met = [], True
     for kind, error in errors.items():
         for result, allowed in error[plain].items():
@@ -72,7 +72,7 @@ def verdict(errors: dict[str, dict[str, dict[str, float]]], plain: str, other: s
 
 
 def found(kind: str, way: str, device: str, dtype: torch.dtype, kernels: str = "plain") -> dict[str, torch.Tensor]:
-    """Log-probabilities of random completions, and the gradients of a weighted sum of them; float32 on the host."""
+    """Return log-probabilities of random replies, and gradients of their weighted sum, as float32 on the CPU."""
     policy = _policy(kind, way, device, dtype, kernels)
     batch = _batch(policy).to(torch.device(device))
     logprobs = policy(batch)
@@ -83,7 +83,7 @@ def found(kind: str, way: str, device: str, dtype: torch.dtype, kernels: str = "
 
 
 def distances(values: dict[str, torch.Tensor], truth: dict[str, torch.Tensor]) -> dict[str, float]:
-    """|value - truth| / |truth| of each result."""
+    """Return |value - truth| / |truth| of each result."""
     return {name: float((values[name] - truth[name]).norm() / truth[name].norm()) for name in truth}
 
 
@@ -104,7 +104,7 @@ def _policy(kind: str, way: str, device: str, dtype: torch.dtype, kernels: str) 
 
 
 def _batch(policy: Policy) -> Batch:
-    """One row of 12 prompts with three completions each, of uneven lengths."""
+    """Return one packed row of 12 prompts with three replies each, of different lengths."""
     rng = np.random.default_rng(0)
 
     def ids(low: int, high: int) -> np.ndarray:

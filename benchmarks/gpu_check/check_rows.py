@@ -1,4 +1,4 @@
-"""The rows of the check: their order, their needs and their goals. Imports no torch."""
+"""Rows of the check with their requirements and goals. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ MODULE = "benchmarks.gpu_check."
 class Row:
     """One check. `function` is MODULE:NAME below `benchmarks.gpu_check`.
 
-    A row runs if its `packages` can be imported and there are `gpus` GPUs; it fails after `seconds`. Where `is_target`, a
-    figure that misses the goal is no failure.
+    A row runs if its `packages` can be imported and at least `gpus` GPUs exist. It fails after `seconds`. If `is_target`, a
+    figure that misses the goal is not a failure.
     """
 
     name: str
@@ -26,41 +26,41 @@ class Row:
 ROWS = (
     Row(
         "varlen",
-        "attention=varlen, forward and backward, beside dense",
+        "attention=varlen, forward and backward, against dense",
         "attention_error:varlen",
         "error <= 1.5 x dense",
     ),
     Row(
         "flex",
-        "attention=flex, forward and backward, beside dense",
+        "attention=flex, forward and backward, against dense",
         "attention_error:flex",
         "error <= 1.5 x dense",
         180,
     ),
     Row(
         "liger",
-        "kernels=liger, forward and backward, beside plain",
+        "kernels=liger, forward and backward, against plain",
         "attention_error:liger",
         "error <= 1.5 x plain",
         packages=("liger_kernel",),
     ),
     Row(
         "zero",
-        "3 DPO steps at each ZeRO stage and offload, beside the CPU",
+        "3 DPO steps at each ZeRO stage and with offload, against the CPU",
         "training_equality:zero",
         "difference <= 0.1 %",
         240,
     ),
     Row(
         "offload",
-        "3 PPO steps with rollout.offload_idle, beside the same without",
+        "3 PPO steps with rollout.offload_idle, against the same steps without it",
         "training_equality:offload",
         "difference <= 0.1 %",
         180,
     ),
     Row(
         "vllm",
-        "vLLM sleeps, wakes and loads weights again",
+        "vLLM sleeps, wakes and reloads weights",
         "engine_reload:vllm",
         "equal greedy tokens",
         240,
@@ -68,16 +68,16 @@ ROWS = (
     ),
     Row(
         "nccl",
-        "online DPO with a server that gets weights by NCCL",
+        "online DPO with a server that receives weights by NCCL",
         "engine_reload:nccl",
-        "replies as by HTTP",
+        "same replies as with HTTP",
         300,
         2,
         ("vllm",),
     ),
     Row(
         "estimate",
-        "estimated memory of DPO at 1B beside the measured peak",
+        "estimated memory of DPO at 1B, against the measured peak",
         "full_size:estimate",
         "within 10 %",
         240,
@@ -86,7 +86,7 @@ ROWS = (
     Row("mfu_1b", "MFU of DPO with Llama 3.2 1B's geometry", "full_size:mfu_1b", "50 %", 180, is_target=True),
     Row(
         "mfu_8b_wide",
-        "MFU of DPO with four layers as wide as Llama 3.1 8B's",
+        "MFU of DPO with four layers of the width of Llama 3.1 8B",
         "full_size:mfu_8b_wide",
         "50 %",
         180,
@@ -94,7 +94,7 @@ ROWS = (
     ),
     Row(
         "trl",
-        "benchmarks.offline --device cuda: DPO at 1B beside TRL",
+        "benchmarks.offline --device cuda: DPO at 1B, against TRL",
         "full_size:trl",
         "at least 1x",
         300,

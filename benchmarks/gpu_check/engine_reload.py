@@ -1,4 +1,4 @@
-"""Rows of vLLM: an engine that sleeps, wakes and loads weights again, and a server that gets weights by NCCL."""
+"""Rows of vLLM: an engine that sleeps, wakes and reloads weights, and a server that receives weights by NCCL."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from psychocounsel.data.group import Group, read_groups
 
 Verdict = tuple[bool, str, dict[str, Any]]
 
-_ALLOWED = 0.1  # nats: the mean difference of vLLM's log-probabilities to training's, in bf16
+_ALLOWED = 0.1  # nats: largest mean difference between log-probabilities of vLLM and of training, in bf16
 _TOKENS = 32
 _ONLINE = (
     *("algo=online_dpo", "rollout=vllm_server", "cluster.processes=1", "max_steps=3", "data.limit=64", "eval.every=0"),
@@ -22,12 +22,12 @@ _ONLINE = (
 
 
 def vllm(folder: Path, data: Path) -> Verdict:
-    os.environ["PSYCHOCOUNSEL_DEVICE"] = "cuda"  # as the launcher tells a run's processes
+    os.environ["PSYCHOCOUNSEL_DEVICE"] = "cuda"  # the launcher sets it for the processes of a run
     return reload(("cluster.device=cuda", "model.dtype=bf16", f"paths.cache={folder / 'cache'}"))
 
 
 def reload(overrides: tuple[str, ...]) -> Verdict:
-    """Greedy tokens of an engine: before a rest, after it, with other weights, and with the first weights again."""
+    """Compare greedy tokens of an engine before and after sleep, with other weights, and with the first weights again."""
     policy = _Policy(overrides)
     first, difference = policy.write(0)
     policy.rollout.rest()
@@ -38,7 +38,7 @@ def reload(overrides: tuple[str, ...]) -> Verdict:
     back, _ = policy.write(2)
     checks = {
         "equal after sleep": woken == first,
-        "new weights write otherwise": other != first,
+        "different with new weights": other != first,
         "equal with the first weights again": back == first,
         f"log-probabilities within {_ALLOWED:g} nats of training's": difference <= _ALLOWED,
     }
@@ -48,7 +48,7 @@ def reload(overrides: tuple[str, ...]) -> Verdict:
 
 
 class _Policy:
-    """The shipped model in a training engine, with vLLM beside it."""
+    """Shipped model in a training engine, and a vLLM engine that gets its weights."""
 
     def __init__(self, overrides: tuple[str, ...]) -> None:
         import torch
@@ -70,7 +70,7 @@ class _Policy:
         self._kept = [parameter.detach().clone() for parameter in trained]
 
     def move(self, sign: float) -> None:
-        """Other weights, or with a negative sign exactly the first ones."""
+        """Set other weights if `sign` is positive, otherwise exactly the first weights."""
         import torch
 
         with torch.no_grad():
@@ -78,7 +78,7 @@ class _Policy:
                 parameter.copy_(kept + by if sign > 0 else kept)
 
     def write(self, version: int) -> tuple[list[list[int]], float]:
-        """Greedy tokens with the weights of now, and the mean difference of their log-probabilities to training's."""
+        """Return greedy tokens with the current weights, and the mean difference of their log-probabilities to training's."""
         import torch
 
         from psychocounsel.data.batch import build_batch
@@ -100,7 +100,7 @@ class _Policy:
 
 
 def nccl(folder: Path, data: Path) -> Verdict:
-    """Replies of three rounds with a server on the second GPU: weights by NCCL, and the same run with weights by HTTP."""
+    """Compare the replies of three rounds between weight transfer by NCCL and by HTTP. The server uses the second GPU."""
     replies = {}
     for transfer in ("collective", "http"):
         run = folder / transfer

@@ -1,4 +1,4 @@
-"""Rows at full size: the estimate of memory, MFU, and DPO beside TRL, with random weights."""
+"""Rows at full size with random weights: memory estimate, MFU, and DPO against TRL."""
 
 import itertools
 import json
@@ -21,8 +21,8 @@ Verdict = tuple[bool, str, dict[str, Any]]
 
 _MFU_GOAL = 0.5
 _ESTIMATE_GOAL = 0.1
-_WARM_UP = 2  # steps: kernels are loaded, and the allocator finds its blocks
-_SMALL = SMOKE.models["small"]  # also of the reward model, which nobody trains here
+_WARM_UP = 2  # steps in which kernels are loaded and memory is allocated
+_SMALL = SMOKE.models["small"]  # also for the reward model, which these rows do not train
 _1B = replace(CUDA["1b"], models={"small": _SMALL, "large": CUDA["1b"].models["large"]}, scaling_pairs=(1, 1))
 _WIDE = replace(_1B, models={"small": _SMALL, "large": llama(4096, 4, 32, 8, 14_336, 128_256)}, mfu_pairs=64)
 
@@ -36,7 +36,7 @@ def mfu_8b_wide(folder: Path, data: Path) -> Verdict:
 
 
 def mfu(bench: Bench) -> Verdict:
-    """MFU of DPO in bf16 at ZeRO-1 on one GPU, without the steps that warm up."""
+    """Measure MFU of DPO in bf16 at ZeRO-1 on one GPU, without the warm-up steps."""
     tokens = bench.sizes.mfu_micro_batch_tokens
     run_ours(bench, "dpo", "mfu", model="large", max_steps=5, zero=1, micro_batch_tokens=tokens)
     steps = step_lines(bench.last / "run")[_WARM_UP:]
@@ -52,16 +52,16 @@ def estimate(folder: Path, data: Path) -> Verdict:
     found = {", ".join(f"{key}={value}" for key, value in more.items()): estimated(bench, more) for more in runs}
     errors = {name: values["estimate_gb"] / values["peak_gb"] - 1 for name, values in found.items()}
     parts = [
-        f"{name}: {values['estimate_gb']:.1f} for {values['peak_gb']:.1f} GB ({errors[name]:+.0%})"
+        f"{name}: estimated {values['estimate_gb']:.1f}, measured {values['peak_gb']:.1f} GB ({errors[name]:+.0%})"
         for name, values in found.items()
     ]
     return max(map(abs, errors.values())) <= _ESTIMATE_GOAL, "; ".join(parts), found
 
 
 def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
-    """The estimate for a run of DPO with the overrides `more`, and what torch allocated at its peak, in 10^9 bytes.
+    """Return the estimated memory of a DPO run with the overrides `more`, and torch's peak allocation, in 10^9 bytes.
 
-    What the estimate counts for CUDA itself is left out: torch does not see it.
+    The estimate's share for the CUDA runtime is subtracted, because torch does not count it.
     """
     run_ours(bench, "dpo", "mfu", model="large", max_steps=3, **more)
     run = bench.last / "run"
@@ -73,7 +73,7 @@ def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
 
 
 def trl(folder: Path, data: Path) -> Verdict:
-    """One repeat of the benchmark's DPO case, and TRL with one micro-batch."""
+    """Run one repeat of the benchmark's DPO case, with one micro-batch size for TRL."""
     output = folder / "offline.json"
     command = [
         sys.executable,
@@ -96,7 +96,7 @@ def trl(folder: Path, data: Path) -> Verdict:
 
 
 def make_bench(folder: Path, data: Path, sizes: Sizes, device: str = "cuda") -> Bench:
-    """A tokenizer, models with random weights and rows, as `benchmarks.offline` has them."""
+    """Create tokenizer, models with random weights and rows, like `benchmarks.offline`."""
     bench = Bench(folder, sizes, device, os.cpu_count() or 1, [])
     dtype = "bfloat16" if device == "cuda" else "float32"
     spec = {"folder": str(folder), "data": str(data), "sizes": asdict(sizes), "dtype": dtype}
@@ -106,7 +106,7 @@ def make_bench(folder: Path, data: Path, sizes: Sizes, device: str = "cuda") -> 
 
 
 def write_sample_pairs(file: Path) -> None:
-    """The shipped sample as pairs of texts: the best rated reply of a speech with each other one."""
+    """Write the shipped sample as pairs of texts: the best-rated reply of a speech against each other one."""
     file.write_text("".join(json.dumps(pair) + "\n" for pair in _sample_pairs()), encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.gpu_check.one_row FILE:FUNCTION FOLDER DATA`: one row, in this process; prints a line of JSON."""
+"""Run one row in this process and print a line of JSON: `python -m benchmarks.gpu_check.one_row FILE:FUNCTION FOLDER DATA`."""
 
 import importlib
 import importlib.util
@@ -24,17 +24,17 @@ def main(arguments: list[str]) -> None:
 
 
 def result(function: str, folder: Path, data: Path) -> dict[str, Any]:
-    """The result of a row's function, which returns whether the goal was met, a figure in words, and values."""
+    """Return the result of a row's function. The function returns (goal met, figure as text, values)."""
     file, _, name = function.partition(":")
     try:
         met, figure, values = getattr(importlib.import_module(MODULE + file), name)(folder, data)
-    except ImportError as error:  # another version of torch may lack a kernel
+    except ImportError as error:  # some versions of torch lack a kernel
         return {"result": NOT_RUN, "figure": str(error).splitlines()[0][:200], "values": {}}
     return {"result": PASSED if met else MISSED, "figure": figure, "values": values}
 
 
 def probe() -> dict[str, Any]:
-    """What is installed, and the GPUs that torch sees."""
+    """Return the versions of installed packages, and the GPUs that torch sees."""
     import torch
 
     count = torch.cuda.device_count()

@@ -1,4 +1,4 @@
-"""Runs rows, each in a process of its own, so that one that breaks or hangs leaves the others alone."""
+"""Runner of the rows. Each row has its own process, so that a crash or hang does not affect the others."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ _PROBE_SECONDS = 120
 
 @dataclass(frozen=True)
 class RowResult:
-    """`result` is PASSED, MISSED (a target that the figure does not reach), FAILED or NOT_RUN; `figure` says why, too."""
+    """Result of a row: PASSED, MISSED (below a target), FAILED or NOT_RUN. `figure` is the measured value or the reason."""
 
     name: str
     about: str
@@ -34,7 +34,7 @@ class RowResult:
 
 
 def what_is_here() -> dict[str, Any]:
-    """Versions, GPUs and driver, asked in another process: this one keeps no GPU busy."""
+    """Return versions and GPUs. Another process reads them, so that this process occupies no GPU memory."""
     command = [sys.executable, "-m", "benchmarks.gpu_check.one_row", "probe"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_PROBE_SECONDS)
     if done.returncode:
@@ -44,12 +44,12 @@ def what_is_here() -> dict[str, Any]:
 
 
 def results(rows: Sequence[Row], here: dict[str, Any], arguments: Sequence[str], ends: float) -> Iterator[RowResult]:
-    """The rows' results one by one; a row that `ends` (seconds of time.monotonic) leaves no time for is not run."""
+    """Yield the results of the rows. A row is skipped if too little time is left until `ends` (on time.monotonic's clock)."""
     for row in rows:
         why = missing(row, here)
         left = ends - time.monotonic()
         if not why and left < min(60, row.seconds):
-            why = "no time is left: --only runs it alone, --minutes gives more"
+            why = "no time is left: run it alone with --only, or give more time with --minutes"
         if why:
             yield RowResult(row.name, row.about, NOT_RUN, why, row.goal, 0.0, {})
         else:
@@ -57,7 +57,7 @@ def results(rows: Sequence[Row], here: dict[str, Any], arguments: Sequence[str],
 
 
 def missing(row: Row, here: dict[str, Any]) -> str:
-    """What `row` needs and this machine lacks; empty if it lacks nothing."""
+    """Return the requirement of `row` that this machine lacks, or "" if it can run."""
     if len(here["gpus"]) < row.gpus:
         return f"needs {row.gpus} GPUs" if here["gpus"] else "no GPU that torch can use"
     absent = [package for package in row.packages if not here["packages"].get(package)]
@@ -65,7 +65,7 @@ def missing(row: Row, here: dict[str, Any]) -> str:
 
 
 def run(row: Row, command: Sequence[str], most_seconds: float) -> RowResult:
-    """Run `command` in a session of its own, which ends with it. Its last line of output is a JSON object."""
+    """Run `command` in its own session, which is killed when it ends. Its last line of output must be a JSON object."""
     started, seconds = time.monotonic(), min(row.seconds, most_seconds)
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=errors, start_new_session=True)
@@ -99,12 +99,12 @@ def _last_line(text: str) -> str:
 
 
 def _end(process: subprocess.Popen[Any]) -> None:
-    """End the process and all that it started."""
+    """Kill the process and all its descendants."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def scratch(folder: Path | None) -> Any:
-    """A folder for models and runs, removed at the end."""
+    """Return a temporary folder for models and runs, removed at the end."""
     return tempfile.TemporaryDirectory(prefix="psychocounsel-gpu-check-", dir=folder)

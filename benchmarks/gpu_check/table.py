@@ -1,4 +1,4 @@
-"""The results as lines on a terminal, and as a table of Markdown for docs/performance.md."""
+"""Results as lines for a terminal, and as a Markdown table for docs/performance.md."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ _PACKAGES = ("torch", "deepspeed", "transformers", "vllm", "liger_kernel", "trit
 
 
 def heading(report: dict[str, Any]) -> str:
-    """GPUs and versions."""
+    """Return one line with GPUs and versions."""
     gpus = [f"{gpu['name']} ({gpu['gb']:g} GB)" for gpu in report["gpus"]] or ["no GPU that torch can use"]
     versions = [f"{name} {report['packages'][name]}" for name in _PACKAGES if report["packages"].get(name)]
     return f"{', '.join(gpus)}; Python {report['python']}, {', '.join(versions)}"
@@ -17,7 +17,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """A sentence about the machine, and a row for each check."""
+    """Return a sentence about the machine, and a table with a row for each check."""
     lines = [
         f"{report['date'][:10]}: {heading(report)}.",
         "",

@@ -1,4 +1,4 @@
-"""Rows of the command `train`: each ZeRO stage beside the CPU, and PPO whose idle models leave the GPU beside PPO whose stay."""
+"""Rows that compare training runs: each ZeRO stage with the CPU, and PPO with and without offloading of idle models."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from psychocounsel.rundir.metrics import read_metrics
 Verdict = tuple[bool, str, dict[str, Any]]
 
 STAGES = ("0", "1", "2", "3", "2_offload", "3_offload")
-_ALLOWED = 1e-3  # relative: float32 on both sides
+_ALLOWED = 1e-3  # largest allowed relative difference; both sides use float32
 _STEPS = 3
 _FIGURES = ("loss", "grad_norm")
 _COMMON = (
@@ -33,7 +33,7 @@ def offload(folder: Path, data: Path) -> Verdict:
 
 
 def compare_offload(folder: Path, device: str) -> Verdict:
-    """Loss and norm of the gradients of PPO on `device` with `rollout.offload_idle`, beside PPO without."""
+    """Compare losses and gradient norms of PPO on `device` with and without `rollout.offload_idle`."""
     words = ("true", "false")
     given = {word: (*_PPO, f"rollout.offload_idle={word}", f"cluster.device={device}") for word in words}
     runs = {word: start(folder / f"offload-{word}", *typed) for word, typed in given.items()}
@@ -44,9 +44,9 @@ def compare_offload(folder: Path, device: str) -> Verdict:
 
 
 def compare(folder: Path, stages: tuple[str, ...], device: str) -> Verdict:
-    """Loss and norm of the gradients of the first steps at `stages` on `device`, beside ZeRO-0 on the CPU.
+    """Compare losses and gradient norms of the first steps at `stages` on `device` with ZeRO-0 on the CPU.
 
-    The runs go on side by side: the model is small.
+    All runs are concurrent, because the model is small.
     """
     runs = {
         f"zero={stage}": start(folder / f"zero-{stage}", f"zero={stage}", f"cluster.device={device}")
@@ -61,15 +61,15 @@ def compare(folder: Path, stages: tuple[str, ...], device: str) -> Verdict:
 
 
 def wait_for(runs: dict[str, subprocess.Popen[str]]) -> None:
-    """Return when all have ended well.
+    """Wait until all runs have ended.
 
     Raises:
-        RuntimeError: with the last line of one that has not.
+        RuntimeError: if a run failed, with the last line of its errors.
     """
     said = {name: process.communicate()[1] for name, process in runs.items()}
     if broken := [name for name, process in runs.items() if process.returncode]:
         last = [line for line in said[broken[0]].splitlines() if line.strip()][-1:]
-        raise RuntimeError(f"{broken[0]}: {last[0] if last else 'ended without a word'}")
+        raise RuntimeError(f"{broken[0]}: {last[0] if last else 'ended without a message'}")
 
 
 def start(run: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -81,13 +81,13 @@ def start(run: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def figures(run: Path) -> list[float]:
-    """Loss and gradient norm of each step."""
+    """Return loss and gradient norm of each step."""
     lines = [line for line in read_metrics(run / "metrics.jsonl") if all(name in line for name in _FIGURES)]
     if len(lines) != _STEPS:
-        raise RuntimeError(f"{run}: has metrics of {len(lines)} steps, not of {_STEPS}")
+        raise RuntimeError(f"{run}: metrics.jsonl has {len(lines)} steps, but {_STEPS} are expected")
     return [line[name] for line in lines for name in _FIGURES]
 
 
 def difference(values: list[float], truth: list[float]) -> float:
-    """The largest relative difference."""
+    """Return the largest relative difference."""
     return max(abs(one - other) / abs(other) for one, other in zip(values, truth, strict=True))

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.agreement`: the files it writes, what it prints, and what it refuses."""
+"""Tests of `python -m psychocounsel.agreement`: written files, printed lines and refused input."""
 
 import csv
 import json
@@ -16,17 +16,17 @@ SECRET = "I told nobody but you"
 
 
 def rows() -> list[dict[str, Any]]:
-    """Forty items: two raters agree on 34, on 3 they take other sides, on 2 one sees a tie, on 1 harm."""
+    """Return forty items of two raters. They agree on 34 and prefer opposite replies on 3. One calls 2 a tie and 1 harmful."""
     second = ["left"] * 34 + ["right"] * 3 + ["tie"] * 2 + ["harmful"]
     made = []
     for number, choice in enumerate(second):
         common = {"item": f"i{number:02}", "speech": f"s{number // 2:02}", "label": "left", "comment": SECRET}
         common["risk"] = "high" if number % 2 else "low"
-        turned = number % 3 == 0 and number < 34  # both chose the other reply
+        turned = number % 3 == 0 and number < 34  # both raters chose the reply with the other label
         own = "right" if turned else "left"
         made.append({**common, "rater": "e1", "choice": own})
         made.append({**common, "rater": "e2", "choice": own if number < 34 else choice})
-    made.append({**made[68], "rater": "e9", "choice": "right"})  # item 34, settled
+    made.append({**made[68], "rater": "e9", "choice": "right"})  # a third rater settles item 34
     made += [{**made[0], "repeat": 1}, {**made[2], "repeat": 1, "choice": "right"}]
     return made
 

@@ -1,4 +1,4 @@
-"""`psychocounsel.api` does what the commands do, and says what happened."""
+"""Tests of `psychocounsel.api`: it does the same as the commands and reports the result."""
 
 import subprocess
 import sys
@@ -49,7 +49,8 @@ def test_a_run_from_python_is_the_run_of_the_command(
     assert metrics_of(result.run_dir) == metrics_of(theirs)
     configs = [OmegaConf.load(run / "config.yaml") for run in (theirs, result.run_dir)]
     for config in configs:
-        del config.run_dir, config.code_path, config.paths.output  # the folder in which the command was typed
+        # These keys depend on the working directory of the command.
+        del config.run_dir, config.code_path, config.paths.output
     assert configs[0] == configs[1]
     typed = [line for line in (result.run_dir / "overrides.txt").read_text().splitlines() if "run_dir" not in line]
     assert typed == [*settings, f"paths.cache={result.run_dir.parent}/cache"]
@@ -173,7 +174,7 @@ def test_an_interrupted_run_saves_and_a_stopped_one_says_so(settings: list[str],
         f"stopped and saved; resume with the same configuration and run_dir={tmp_path}/run goes on"
     )
     assert [line["step"] for line in stopped.metrics()] == list(range(len(stopped.metrics())))
-    assert before < len(stopped.metrics()) < 31, "it went on from where it was interrupted"
+    assert before < len(stopped.metrics()) < 31, "training resumed from the step of the interruption"
 
 
 _BROKEN = """

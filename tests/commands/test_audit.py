@@ -1,4 +1,4 @@
-"""`psychocounsel.audit` as a user runs it: the table, audit.json, the gate, and no text of the data anywhere."""
+"""Tests of the whole `audit` command: the table, audit.json, the gate, and no data text in any output."""
 
 import subprocess
 import sys
@@ -18,12 +18,12 @@ from psychocounsel.storage.files import read_json
 from tests.support.harness import ROOT, cli, write_jsonl
 from tests.support.preferences import first_sample, random_pairs
 
-SECRET = "zugzwangerl"  # stands in each speech and each reply
+SECRET = "zugzwangerl"  # part of each speech and each reply
 QUICK = ["audit.permutations=100", "cluster.threads=1"]
 
 
 def rows(count: int, end: str = ".", **more: Any) -> list[dict[str, Any]]:
-    """Pairs whose chosen replies end with `end` in four cases of five, else the rejected one."""
+    """Return pairs in which `end` closes the chosen reply four times out of five, and otherwise the rejected reply."""
     return [
         {
             "id": f"row{number}",
@@ -61,7 +61,7 @@ def test_the_gate_is_an_exit_code_and_leaves_the_run_unfinished(home: Path) -> N
         assert summary["status"] == ("finished" if code == DONE else word)
         assert summary["metrics"]["blind_accuracy"] == best["accuracy"]
     again = cli(*given, "audit.max_blind=0.6", "run_dir=refused", cwd=home, check_code=GATE_NO)
-    assert again.stderr == said["refused"], "a second look at the same data is no pass"
+    assert again.stderr == said["refused"], "a second audit of the same data gives the same verdict"
     assert "is already finished" in cli(*given, "audit.max_blind=0.95", "run_dir=passed", cwd=home).stdout
 
 
@@ -100,7 +100,7 @@ def test_what_it_says_and_writes(home: Path) -> None:
     assert not any(line.startswith("warning") for line in lines_of("pairs", None, found))
     crowded = {**found, "counts": {**found["counts"], "largest_component": 61}}
     assert any(line.startswith("warning: one component holds") for line in lines_of("pairs", None, crowded))
-    assert "NaN" not in (home / "run" / "audit.json").read_text(), "it is strict JSON"
+    assert "NaN" not in (home / "run" / "audit.json").read_text(), "the file must be strict JSON"
     assert "numpy" in read_json(home / "run" / "environment.json")["versions"]
 
 
@@ -169,7 +169,7 @@ def test_the_configuration_of_another_command_is_refused(command: str, name: str
 
 
 def test_other_sets_that_cannot_be_read_are_said_before_any_work(home: Path) -> None:
-    """Nothing shared with a set of which no row was read would be a false all-clear."""
+    """Sets without readable rows are refused, because a count of zero shared texts would be a false all-clear."""
     write_jsonl(home / "unknown.jsonl", [{"instruction": "Help.", "output": "Yes."}] * 3)
     write_jsonl(home / "partly.jsonl", [*rows(120, "!")[:10], {"instruction": "Help.", "output": "Yes."}])
     given = ["audit", "data.path=pairs.jsonl", *QUICK]

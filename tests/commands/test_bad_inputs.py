@@ -1,7 +1,7 @@
-"""Some hundred bad inputs: each is answered by one line that says what is wrong, exit code 2, and nothing is made.
+"""Tests of several hundred bad inputs: each gives one line that names the mistake and exit code 2, and creates no file.
 
-`bad_inputs/*.yaml` hold a command line each with a part of its answer. They run in this process, up to where jobs would start,
-with the check of rows that `dry_run` and submission make. Expected text leaves out what libraries say.
+`bad_inputs/*.yaml` map command lines to a part of their answer. The commands run in this process and stop before jobs start.
+Rows are checked as `dry_run` and submission check them. The expected texts omit words of other libraries.
 """
 
 from pathlib import Path
@@ -29,7 +29,7 @@ def _environment(own_environment: None, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def times(folder: Path) -> dict[Path, int]:
-    """When each file below `folder` was last changed."""
+    """Return the modification time of each file below `folder`."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
 
 
@@ -43,7 +43,7 @@ def test_one_line_says_what_is_wrong_and_nothing_is_made(
     assert answer.code == USER_ERROR, answer
     assert answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1, answer.stderr
     assert part.replace("{F}", str(files)).replace("{here}", str(tmp_path)) in answer.stderr
-    assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
+    assert not list(tmp_path.iterdir()), "a refused command creates no files"
     assert times(files) == before
 
 

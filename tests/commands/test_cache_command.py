@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.cache`: lists what there is, removes what it may, and nothing else."""
+"""Tests of `python -m psychocounsel.cache`: it lists all entries and removes only the ones that it may remove."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ DAY = 86400
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Two references and a tokenised dataset, last used 40 days, 3 days and 0 days ago."""
+    """Return a cache with two reference entries and a tokenised dataset, last used 40, 3 and 0 days ago."""
     folder = tmp_path / "cache"
     groups = [Group("a", np.array([1], np.int32), [Completion(np.array([n], np.int32)) for n in range(5)])]
     for name, days in {"old": 40, "new": 3}.items():

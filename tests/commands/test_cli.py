@@ -1,4 +1,4 @@
-"""What a user types and reads: runs, sweeps, their own algorithm, and one line for each mistake."""
+"""Tests of `train` from the command line: runs, sweeps, a user's own algorithm, and one error line for each mistake."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def rows(count: int, **changes: object) -> list[dict]:
 
 
 def refusal(*arguments: str, cwd: Path) -> str:
-    """The one line that a wrong command answers with."""
+    """Return the single error line of a wrong command."""
     result = cli("train", *arguments, cwd=cwd, check_code=USER_ERROR)
     lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, result.stderr
@@ -75,7 +75,7 @@ def test_mistakes_on_the_command_line(
     assert answer.code == USER_ERROR, answer
     assert answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1, answer.stderr
     assert message in answer.stderr
-    assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
+    assert not list(tmp_path.iterdir()), "a refused command creates no files"
 
 
 def test_a_folder_that_cannot_be_made_is_a_mistake_too(tmp_path: Path) -> None:
@@ -126,21 +126,21 @@ def test_sweep_runs_every_combination_and_reports_the_failed_one(small_model: Pa
     result = cli("train", *sweep, "seed=1", "algo=dpo,sft", cwd=tmp_path, **environment)
     assert result.stdout.count("done ") == 2
     more = cli("train", *sweep, "seed=1,2", "algo=dpo", spoil, cwd=tmp_path, check_code=1, **environment)
-    assert "already finished" in more.stdout, "the same sweep with more values runs only what is new"
+    assert "already finished" in more.stdout, "a repeated sweep with more values runs only the new combinations"
     assert "failed 1" in more.stdout and more.stdout.count("done ") == 1
     table = [json.loads(line) for line in (tmp_path / "sweep" / "sweep.jsonl").read_text().splitlines()]
     assert [row["index"] for row in table] == [0, 1, 2]
     states = [read_json(tmp_path / "sweep" / row["run_dir"] / "summary.json")["status"] for row in table]
     assert states == ["finished", "finished", "failed"]
     norms = {metrics_of(tmp_path / "sweep" / row["run_dir"])[1]["grad_norm"] for row in table}
-    assert len(norms) == 3, "each combination trains in its own way"
+    assert len(norms) == 3, "each combination trains differently"
     forked = tmp_path / "sweep" / table[1]["run_dir"]
     for name in ("config.yaml", "job.json"):
         (tmp_path / "alone").mkdir(exist_ok=True)
         (tmp_path / "alone" / name).write_bytes((forked / name).read_bytes())
     command = [sys.executable, "-m", "psychocounsel.worker", "alone"]
     subprocess.run(command, cwd=tmp_path, env={**os.environ, **environment}, check=True)
-    assert metrics_of(tmp_path / "alone") == metrics_of(forked), "as in an interpreter of its own"
+    assert metrics_of(tmp_path / "alone") == metrics_of(forked), "a run in a new interpreter gives the same metrics"
 
 
 def test_users_own_algorithm_is_one_python_and_one_yaml_file(small_model: Path, tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_one_process_owns_a_run_and_interrupting_it_saves(small_model: Path, tmp
     step = read_json(tmp_path / "run" / "state.json")["step"]
     orphan = start(*long, cwd=tmp_path)
     wait_for_step(tmp_path / "run", step + 2)
-    orphan.kill()  # the launcher dies without a word: its rank must not train on
+    orphan.kill()  # the launcher cannot stop its rank, which must notice this and end
     for _ in range(600):
         if not (tmp_path / "run" / "owner.json").exists():
             break
@@ -253,7 +253,7 @@ def test_a_dead_owner_is_taken_over(small_model: Path, tmp_path: Path) -> None:
     arguments = [*FAST, f"model.path={small_model}", "run_dir=run"]
     kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 1}"
     cli("train", *arguments, kill, cwd=tmp_path, check_code=137)
-    assert (run_dir / "owner.json").exists(), "a killed owner cannot tidy up"
+    assert (run_dir / "owner.json").exists(), "a killed owner leaves its file"
     cli("train", *arguments, cwd=tmp_path)
     assert not (run_dir / "owner.json").exists()
 
@@ -268,7 +268,9 @@ def test_run_directory_holds_what_it_should(small_model: Path, tmp_path: Path) -
     state = read_json(run_dir / "state.json")
     assert (state["phase"], state["step"], state["total"]) == ("finished", 2, 2)
     summary = read_json(run_dir / "summary.json")
-    assert summary["metrics"]["before"]["eval/accuracy"] == 0.5, "no margin before the first step"
+    assert summary["metrics"]["before"]["eval/accuracy"] == 0.5, (
+        "all margins are zero before the first step, so accuracy is 0.5"
+    )
     assert summary["metrics"]["before"]["eval/loss"] == pytest.approx(0.6931472)
     assert summary["metrics"]["best"]["step"] in (1, 2)
     assert len(summary["fingerprint"]) == 64

@@ -1,4 +1,4 @@
-"""`psychocounsel COMMAND`: the same commands by one name, their list, and what the shell is told to complete."""
+"""Tests of `psychocounsel COMMAND`: running the commands, listing them, and completion in the shell."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def test_bash_completes_a_choice(tmp_path: Path) -> None:
     (tmp_path / "psychocounsel").write_text(f'#!/bin/sh\nexec {sys.executable} -m psychocounsel.console "$@"\n')
     (tmp_path / "psychocounsel").chmod(0o755)
     (tmp_path / "completion").write_text(shell_script(["bash"]))
-    (tmp_path / "conf" / "algo").mkdir(parents=True)  # of somebody else
+    (tmp_path / "conf" / "algo").mkdir(parents=True)  # a folder of another project
     (tmp_path / "conf" / "algo" / "online_d$(touch ran).yaml").touch()
     ask = (
         "source completion; COMP_LINE='psychocounsel train algo=online_d'; COMP_POINT=${#COMP_LINE}; "

@@ -1,4 +1,4 @@
-"""`psychocounsel.evaluate`: the figures are those of the scorer's rewards, on just the pairs that training holds out."""
+"""Tests of `psychocounsel.evaluate`: figures follow from the scorer's rewards on exactly the pairs that training held out."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ STEPS = 4
 
 @pytest.fixture(scope="module")
 def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a reward model, after a few steps, with a held-out part that is not the default's."""
+    """Return a reward model's training run of a few steps, with a held-out split other than the default."""
     folder = tmp_path_factory.mktemp("reward")
     settings = ["algo=reward", f"max_steps={STEPS}", "data.limit=128", "eval.every=0", "algo.lr=3e-3", "algo.warmup=0"]
     cli("train", *settings, f"model.path={small_model}", *SPLIT, "run_dir=mine", "cluster.threads=1", cwd=folder)
@@ -37,12 +37,12 @@ def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluation(*overrides: str) -> DictConfig:
-    """Without the audit's baselines, which take seconds and have tests of their own."""
+    """Return a configuration without the audit's baselines, which take seconds and have their own tests."""
     return check(compose(["evaluation.baselines=false", *overrides], name="evaluate"))
 
 
 def evaluate(reward: Path, folder: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """Evaluate in this process; returns the figures, the lines of scores.jsonl, and what was said."""
+    """Evaluate in this process and return the figures, the lines of scores.jsonl and the printed lines."""
     said: list[str] = []
     evaluate_reward(evaluation(f"reward.path={reward}", *overrides), folder, world(), said.append, no_bar)
     metrics, scores = written(folder)
@@ -80,7 +80,7 @@ def pairs(count: int) -> list[dict[str, Any]]:
 def evaluated(
     run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
-    """All pairs that the run held out."""
+    """Return all held-out pairs of the run."""
     return evaluate(run / "model", tmp_path_factory.mktemp("evaluated") / "out", *SPLIT)
 
 
@@ -99,7 +99,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     assert [line["id"] for line in scores] == [example.id for example in held_out]
     expected = LocalScorer.load(str(run / "model"), dtype="fp32").score(conversations(held_out)).reshape(-1, 2)
     found = np.array([[line["chosen"], line["rejected"]] for line in scores])
-    assert np.ptp(found) > 0.05  # or equal scores would show nothing
+    assert np.ptp(found) > 0.05  # equal scores would make the comparison pointless
     np.testing.assert_allclose(found, expected, atol=2e-5)
     prompts = [normalised(example.prompt) for example in held_out]
     longer = [np.sign(len(chosen) - len(rejected)) / 2 + 0.5 for chosen, rejected in (e.replies for e in held_out)]
@@ -204,7 +204,7 @@ def test_two_processes_score_what_one_does(run: Path, tmp_path: Path) -> None:
         assert [line["chosen"], line["rejected"]] == pytest.approx([one["chosen"], one["rejected"]], abs=2e-5)
 
 
-# -- several at once, and nothing at all
+# -- several evaluations in one command, and no evaluation
 
 
 @pytest.mark.slow
@@ -230,7 +230,9 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
     assert result.stdout.startswith(f"would run psychocounsel.evaluate with 1 process on CPU in {tmp_path}/out: ")
     several = cli("evaluate", "-m", *command[:2], "limit=1,2", cwd=tmp_path).stdout.splitlines()
     assert len(several) == 3 and several[0].endswith(" limit=1")
-    assert several[2].startswith("data=sample: ") and " held-out groups of " in several[2], "rows are counted once"
+    assert several[2].startswith("data=sample: ") and " held-out groups of " in several[2], (
+        "one count for all evaluations"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -261,7 +263,7 @@ def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_pa
     result = cli("evaluate", *arguments, cwd=tmp_path, check_code=USER_ERROR)
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ") and message in line
-    assert not list(tmp_path.iterdir()), "a refused command leaves nothing behind"
+    assert not list(tmp_path.iterdir()), "a refused command creates no files"
 
 
 def test_a_folder_that_holds_something_is_left_alone(run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`evaluate evaluation=winrate` as a user runs it, against servers: kills, budgets, new opponents, the same directory again."""
+"""Tests of the whole command `evaluate evaluation=winrate` with servers: kills, budgets, new opponents, resumed directories."""
 
 import contextlib
 import json
@@ -61,8 +61,9 @@ def test_killed_in_the_middle_it_goes_on_and_buys_no_verdict_twice(home: Path) -
         kept = [line for file in (home / "out/answers").glob("*.jsonl") for line in file.open() if line.endswith("\n")]
         keys = [json.loads(line)["key"] for line in kept if "key" in json.loads(line)]
         assert len(keys) == len(set(keys)) == 2 * len(PROMPTS) + 2 * len(PROMPTS)
-        lost = 2 + 4  # at a kill: requests of judge.concurrency=2, and four that waited for a thread or for the disk
-        assert len(asked.payloads) <= 2 * len(PROMPTS) + 2 * lost, "only what was under way at a kill is asked again"
+        # Lost answers per kill, at most: two concurrent requests (judge.concurrency), four waiting for a thread or the disk.
+        lost = 2 + 4
+        assert len(asked.payloads) <= 2 * len(PROMPTS) + 2 * lost, "only requests in progress at a kill are repeated"
         cli(*command(home, server.address, "run_dir=whole"), cwd=home)
     assert verdicts(home / "out") == verdicts(home / "whole")
     metrics = read_json(home / "out" / "summary.json")["metrics"]
@@ -144,7 +145,7 @@ def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> Non
         done = cli("evaluate", "run_dir=out", cwd=home).stdout
         assert "already finished: see summary.json and figures.json in it" in done
         again = cli("evaluate", "run_dir=out", "steps=[statistics]", cwd=home)
-        assert "win rate" in again.stderr, "a step that is asked for by name says its figures again"
+        assert "win rate" in again.stderr, "a step named in `steps` prints its figures again"
         dry = cli("evaluate", "run_dir=out", "against=other.jsonl", "dry_run=true", cwd=home).stdout
         assert f"verdicts: {2 * len(PROMPTS)} calls" in dry
         changed = cli("evaluate", "run_dir=out", "against=[base.jsonl,other.jsonl]", cwd=home)
@@ -168,7 +169,7 @@ def test_a_sweep_of_several_measurements_names_the_figure_of_each(home: Path) ->
 
 
 def test_from_python_it_is_the_same(home: Path) -> None:
-    """One process makes both evaluations, as a notebook does."""
+    """Run both evaluations in one process, as a notebook does."""
     lines = ["from psychocounsel import api"]
     for evaluation, more in {"winrate": ["judge=reward", "judge.reward=tiny"], "health": []}.items():
         overrides = [f"evaluation={evaluation}", *data(home), "model.path=mine.jsonl", "against=base.jsonl", *more]

@@ -1,4 +1,4 @@
-"""`psychocounsel.export`: the same weights as in the run, with a card that may be shown."""
+"""Tests of `psychocounsel.export`: the run's weights are unchanged, and the model card may be published."""
 
 import getpass
 import json
@@ -26,12 +26,12 @@ def reward_run(export_home: Path) -> Path:
 
 
 def trained_weights(run: Path, step: int, name: str = "policy") -> dict[str, torch.Tensor]:
-    """What one process wrote without partitioning, by the names of the plain model."""
+    """Return the unpartitioned tensors that one process wrote, by the parameter names of the plain model."""
     weights = load_file(run / "checkpoints" / f"step-{step:06d}" / name / "weights-00000.safetensors")
     return {key.removeprefix("lm."): value for key, value in weights.items()}
 
 
-# -- the best model, and its card
+# -- the best model and its card
 
 
 def test_card_says_what_made_the_model_and_nothing_of_the_machine(
@@ -40,9 +40,11 @@ def test_card_says_what_made_the_model_and_nothing_of_the_machine(
     export([str(policy_run), f"to={tmp_path / 'out'}"])
     card = ModelCard.load(tmp_path / "out" / "README.md")
     data = card.data.to_dict()
-    assert (data["license"], data["library_name"]) == ("cc-by-nc-4.0", "transformers"), "the base is stricter"
+    assert (data["license"], data["library_name"]) == ("cc-by-nc-4.0", "transformers"), (
+        "the base model has the stricter licence"
+    )
     assert data["pipeline_tag"] == "text-generation" and "dpo" in data["tags"]
-    assert "base_model" not in data and "datasets" not in data, "neither is on the hub"
+    assert "base_model" not in data and "datasets" not in data, "neither the base nor the data are on the hub"
     about = read_json(policy_run / "model" / "psychocounsel.json")
     (line,) = [line for line in metrics_of(policy_run) if line["step"] == about["step"]]
     shown = {name: float(value) for name, value in (row[2:-2].split(" | ") for row in table(card.text))}
@@ -66,7 +68,9 @@ def table(text: str) -> list[str]:
 def test_weights_of_a_step_are_those_of_its_checkpoint(policy_run: Path, export_home: Path, tmp_path: Path) -> None:
     best = best_step(policy_run)
     export([str(policy_run), f"step={best}", f"to={tmp_path / 'best'}"])
-    assert content(tmp_path / "best") == content(policy_run / "model"), "as the engine wrote it, to the byte"
+    assert content(tmp_path / "best") == content(policy_run / "model"), (
+        "the files of the run's model are copied byte for byte"
+    )
     end_tokens = read_json(tmp_path / "best" / "generation_config.json")["eos_token_id"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "best")
     assert set(end_tokens) == {2, tokenizer.convert_tokens_to_ids("<|turn|>")}
@@ -105,12 +109,12 @@ def test_reward_model_of_a_step_has_its_own_statistics(reward_run: Path, tmp_pat
         assert model.state_dict().keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
         assert model(TEXT).logits.shape == (1, 1)
-    further = copy_of(reward_run, tmp_path / "further", "model")  # as if it had begun with what it made
+    further = copy_of(reward_run, tmp_path / "further", "model")  # a run that starts from the model that it trained
     config = (further / "config.yaml").read_text().replace(str(reward_run.parent / "base"), str(reward_run / "model"))
     (further / "config.yaml").write_text(config)
     export([str(further), "step=1"])
     settings = AutoModelForSequenceClassification.from_pretrained(further / "export").config
-    assert (settings.mean, settings.std) == (None, None), "not those of the model that it began with"
+    assert (settings.mean, settings.std) == (None, None), "the scale of the initial model is not taken over"
 
 
 def test_adapter_of_a_step_alone_and_merged(adapter_run: Path, export_home: Path, tmp_path: Path) -> None:
@@ -124,7 +128,7 @@ def test_adapter_of_a_step_alone_and_merged(adapter_run: Path, export_home: Path
     weights, base = (load_file(folder / "model.safetensors") for folder in (tmp_path / "merged", export_home / "base"))
     trained = trained_weights(adapter_run, 3)
     assert weights.keys() == base.keys()
-    assert all(".lora_" in name for name in trained), "frozen weights are not kept"
+    assert all(".lora_" in name for name in trained), "checkpoints contain no frozen weights"
     changed = 0
     for name, value in base.items():
         path = name.removesuffix(".weight")
@@ -139,7 +143,7 @@ def test_adapter_of_a_step_alone_and_merged(adapter_run: Path, export_home: Path
 
 
 def settled(files: dict[str, bytes]) -> dict[str, bytes]:
-    """peft lists an adapter's targets in the order of a set."""
+    """Return the files with the adapter's targets sorted, because peft writes them in the random order of a set."""
     if "adapter_config.json" not in files:
         return files
     settings = json.loads(files["adapter_config.json"])
@@ -172,7 +176,7 @@ MORE_SHARDED = [
 def test_weights_of_a_step_are_put_together_from_all_ranks(
     stage: int, dtype: str, algorithm: str, more: str, export_home: Path, tmp_path: Path
 ) -> None:
-    """The run wrote them from the engine's parameters, gathered one by one; export reads the ranks' files."""
+    """Export from the ranks' files gives the same weights as the run, which gathers the engine's parameters one by one."""
     two = ["cluster.processes=2", f"zero={stage}", "zero.persistence_elements=100", f"model.dtype={dtype}"]
     steps = ["max_steps=3", "eval.every=1", *STEPS[2:]]
     run = ["train", algorithm, *filter(None, [more]), f"run_dir={tmp_path / 'run'}"]

@@ -1,4 +1,4 @@
-"""Exports that are refused or broken off: what was there stays."""
+"""Tests of refused and interrupted exports: existing files stay."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("own_environment")
 def test_killed_export_leaves_the_old_one(
     owner: Any, function: str, call: int, policy_run: Path, tmp_path: Path
 ) -> None:
-    """Killed while it writes, before it moves the old export aside, and before the new one has taken its name."""
+    """An export is killed while it writes, before it moves the old export aside, and before it renames the new one."""
     run = copy_of(policy_run, tmp_path / "run", "checkpoints")
     export([str(run)])
     old = content(run / "export")
@@ -49,7 +49,7 @@ def test_killed_export_leaves_the_old_one(
     assert content(run / "export") == old
     export([str(run)])
     assert content(run / "export") == old | {"more.txt": b"a better model"}
-    assert not list(run.glob(".*")), "nothing is left behind"
+    assert not list(run.glob(".*")), "temporary folders are removed"
 
 
 def test_what_does_not_end_well_is_one_line(policy_run: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What prepare fetches from a hub, jobs find without a network: a real server, the real command."""
+"""Tests of `prepare` with a real hub server: jobs without a network find the prepared files."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ SHORT = ["max_steps=1", "global_batch_size=4", "eval.limit=2", "cluster.threads=
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with a model and a dataset, running; the user has no token, and paths.cache is empty."""
+    """Yield a running hub with a model and a dataset. The user has no token, and paths.cache is empty."""
     for variable in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
@@ -41,7 +41,7 @@ def online(hub: Hub) -> dict[str, str]:
 
 
 def prepare(hub: Hub, *arguments: str, cwd: Path, code: int = 0, **environment: str) -> str:
-    """What `prepare` says, or the one line that it refuses with."""
+    """Return the output of `prepare`, or its single error line."""
     result = cli("prepare", *arguments, cwd=cwd, check_code=code, **{**online(hub), **environment})
     assert "Traceback" not in result.stderr
     if code == 0:
@@ -68,7 +68,7 @@ def test_sizes_come_first_and_what_was_fetched_trains_offline(hub: Hub, tmp_path
     process = start_prepare(hub, tmp_path, *BOTH)
     assert process.stdout is not None
     first = [process.stdout.readline() for _ in range(3)]
-    assert not any("/resolve/" in request for request in hub.log), "no file is asked for yet"
+    assert not any("/resolve/" in request for request in hub.log), "no file has been requested yet"
     size = sum(file.stat().st_size for file in TINY.iterdir())
     assert first[0].startswith(
         f"model   acme/tiny-chat  commit {commits[0][:12]}  {size / 1e6:.1f} MB, all of it to do"
@@ -100,9 +100,9 @@ def test_a_newer_commit_is_for_new_runs(hub: Hub, tmp_path: Path) -> None:
     hub.commit(DATA, pairs("I wake up at four."))
     after = (hub.repos[MODEL].refs["main"], hub.repos[DATA].refs["main"])
     resumed = prepare(hub, *BOTH, *SHORT, "run_dir=first", "dry_run=true", cwd=tmp_path)
-    assert all(f"commit {commit[:12]}" in resumed for commit in before), "what a run needs that exists"
+    assert all(f"commit {commit[:12]}" in resumed for commit in before), "existing runs keep their commit"
     assert "13 B of it to download" in prepare(hub, *BOTH, cwd=tmp_path)
-    assert sorted(hub.sent) == ["README.md", "data/train.jsonl"], "weights that did not change are there already"
+    assert sorted(hub.sent) == ["README.md", "data/train.jsonl"], "unchanged weights are not fetched again"
     hub.stop()
     longer = [*BOTH, *SHORT, "max_steps=2"]
     longer_first = cli("train", *longer, "run_dir=first", cwd=tmp_path, **offline)
@@ -149,7 +149,7 @@ def test_a_download_that_breaks_goes_on(hub: Hub, tmp_path: Path) -> None:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == CONTINUE_LATER
-    assert not list(tmp_path.glob("cache/hub/*/blobs/*")), "no halves of files"
+    assert not list(tmp_path.glob("cache/hub/*/blobs/*")), "no incomplete files"
     hub.go_on.set()
     hub.repos[MODEL].refused.add("model.safetensors")
     line = prepare(hub, "model.path=acme/tiny-chat", cwd=tmp_path, code=USER_ERROR)
@@ -178,7 +178,7 @@ def test_all_models_of_a_sweep_and_only_the_weights_that_are_loaded(hub: Hub, tm
     )
     prepared = sorted(path.name for path in (tmp_path / "cache" / "prepared").iterdir())
     assert prepared == ["models--acme--other.json", "models--acme--tiny-chat.json"]
-    assert {path.name for path in tmp_path.iterdir()} == {"hub", "cache"}, "no run directory, no sweep"
+    assert {path.name for path in tmp_path.iterdir()} == {"hub", "cache"}, "no run directory and no sweep folder"
 
 
 @pytest.mark.slow
@@ -198,6 +198,6 @@ def test_an_annotation_is_prepared_with_its_models_and_speeches(hub: Hub, tmp_pa
     writer = ["writers=tiny", "writers.model=acme/tiny-chat", "writers.terms=apache-2.0"]
     said = prepare(hub, *given, *writer, cwd=tmp_path)
     assert "acme/tiny-chat" in said and "acme/pairs" in said and "ready: jobs can run" in said
-    assert "new runs use" not in said, "an annotation is pinned by revision= alone"
+    assert "new runs use" not in said, "an annotation is pinned only by revision="
     assert sorted(hub.sent) == sorted(["data/train.jsonl", *(file.name for file in TINY.iterdir())])
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""A run on private and confidential data: what it makes is as private, and no text leaves its folders."""
+"""Tests of a run on private, confidential data: its files are equally private, and no text leaves its folders."""
 
 import os
 import shutil
@@ -14,8 +14,8 @@ from psychocounsel.errors import USER_ERROR, UserError
 from tests.support.harness import cli, write_jsonl
 from tests.support.in_process import run_here
 
-SECRET = "zugzwangerl"  # stands in each speech and each reply
-PARENTS = {"config.yaml", "job.json", "overrides.txt", "code.txt"}  # of the command, which has read no data
+SECRET = "zugzwangerl"  # part of each speech and each reply
+PARENTS = {"config.yaml", "job.json", "overrides.txt", "code.txt"}  # written by the command before it reads any data
 ROWS = [
     {
         "id": f"row{number}",
@@ -29,7 +29,7 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
-    """A finished run of online DPO on a file of mode 0600, resumed once, its export, and what all of it said."""
+    """Return a finished online DPO run on a file of mode 0600 that was resumed once, its export, and all printed output."""
     folder = tmp_path_factory.mktemp("clinic")
     write_jsonl(folder / "clients.jsonl", ROWS)
     (folder / "clients.jsonl").chmod(0o600)
@@ -54,7 +54,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Any:
 
 
 def open_to_others(folder: Path) -> list[str]:
-    """What group or others may do anything with, but for what the command made before it read any data."""
+    """Return the paths that group or others may access, without the files written before any data were read."""
     found = [path for path in folder.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o077]
     return sorted(str(path.relative_to(folder)) for path in found if path.name not in PARENTS)
 
@@ -104,7 +104,7 @@ def test_weights_of_confidential_data_go_to_no_hub_that_is_not_allowed(
     (line,) = refused.stderr.splitlines()
     assert "push=me/mine: " in line and "hub.example is not in its data.allowed_hosts" in line
     assert not (folder / "out").exists()
-    later = folder / "other"  # a run that began with these weights, on other data
+    later = folder / "other"  # a run on other data that starts from these weights
     config = (later / "config.yaml").read_text().replace("confidential: true", "confidential: false")
     model = next(line for line in config.splitlines() if line.startswith("  path: ") and "small-model" in line)
     (later / "config.yaml").write_text(config.replace(model, f"  path: {folder / 'run' / 'model'}"))

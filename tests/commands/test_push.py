@@ -1,4 +1,4 @@
-"""Exports that are pushed: hidden by default, whole, and refused in one line."""
+"""Tests of pushing exports to a hub: private by default, complete, and refused with one line."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 @pytest.fixture
 def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A running hub that this process asks, too; nobody is logged in."""
+    """Yield a running hub that this process also uses. No user is logged in."""
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
@@ -55,7 +55,7 @@ def test_best_model_goes_to_a_private_repository_with_its_card(policy_run: Path,
     pushed = online.repos["models/me/mine"]
     assert pushed.private
     assert {name: data for name, data in pushed.files("main").items() if name != ".gitattributes"} == exported
-    assert {path.name for path in tmp_path.iterdir()} == {"out", "hub"}, "nothing half-written stays"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "hub"}, "no incomplete files stay"
 
 
 def refused_push(run: Path, *arguments: str) -> str:
@@ -84,7 +84,7 @@ def test_public_only_where_both_sides_say_so(
 def test_second_push_leaves_no_weights_of_the_first(
     policy_run: Path, tmp_path: Path, online: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sharded model or an adapter_run from before would be loaded in place of the new model."""
+    """Old weight files in the repository are deleted, because they would be loaded in place of the new model."""
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     left = ["adapter_config.json", "adapter_model.safetensors", "model-00001-of-00002.safetensors"]
     mine = {"LICENSE": b"mine", ".gitattributes": b"*.safetensors filter=lfs\n"}
@@ -105,7 +105,7 @@ def test_adapter_on_a_base_that_nobody_else_has_is_not_pushed(
     shutil.copytree(adapter_run, run := tmp_path / "run")
     settings = json.loads((run / "model" / "adapter_config.json").read_text())
     (run / "model" / "adapter_config.json").write_text(
-        json.dumps(settings | {"base_model_name_or_path": "acme/chat"})  # as for a base of the hub
+        json.dumps(settings | {"base_model_name_or_path": "acme/chat"})  # as if the base model came from the hub
     )
     export([str(run), "push=me/adapter"])
     assert "adapter_model.safetensors" in online.repos["models/me/adapter"].files("main")
@@ -147,7 +147,7 @@ def test_pushes_that_the_hub_does_not_take_are_one_line(
 
 
 class serving:
-    """A server that answers as `handler` does, while the context lasts; gives its address."""
+    """Serve answers of `handler` until the block ends, and yield the server's address."""
 
     def __init__(self, handler: type[Handler]) -> None:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -162,14 +162,14 @@ class serving:
 
 
 class _ReadOnly(Handler):
-    """A hub that knows the token, which may not write."""
+    """Hub that accepts the token but gives it no right to write."""
 
     def refuse(self) -> None:
         raise Refusal(403, "")
 
 
 class _Strict(Handler):
-    """A hub that takes no licence."""
+    """Hub that rejects every licence."""
 
     def create(self) -> None:
         self.answer_json({"url": "http://127.0.0.1/me/mine", "name": "me/mine"})

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.review`: what it prints and refuses, its protocol, and the commands that read its answers."""
+"""Tests of `python -m psychocounsel.review`: printed lines, refused input, its protocol, and commands that read its answers."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.reviewing import QUICK, answers, item_of, pairs_file, serving
 
 
 def test_answers_go_to_agreement_and_to_evaluate(tmp_path: Path) -> None:
-    """One expert always prefers the good reply; the other errs on every fourth item."""
+    """One expert always prefers the good reply. The other one errs on every fourth item."""
     data = pairs_file(tmp_path, 12, at_risk=3)
     with serving(data, *QUICK, "review.repeats=0.25") as served:
         for expert in ("e01", "e02"):
@@ -159,9 +159,8 @@ def test_confidential_data_go_to_no_host_that_their_settings_do_not_name(tmp_pat
     given = [f"data={folder}", "experts=[e01]"]
     with pytest.raises(UserError, match=r"is confidential and its allowed_hosts do not include study\.example"):
         hold_review([*given, "review.address=https://study.example/review"])
-    with pytest.raises(
-        UserError, match="not a folder of annotate"
-    ):  # the host is allowed: it goes on to read the folder
+    # This host is allowed, so the next check fails: reading the folder.
+    with pytest.raises(UserError, match="not a folder of annotate"):
         hold_review([*given, "review.address=https://review.clinic.example/x"])
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks refuse; that they work is seen with --smoke."""
+"""Tests of arguments that the benchmarks refuse. `--smoke` shows that the benchmarks themselves work."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The check of the first GPU: its runner, its comparisons as far as a CPU can show them, and its table."""
+"""Tests of the GPU check: its runner, its comparisons as far as they run on CPU, and its table."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_a_row_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> None:
     child = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 5
     while Path(f"/proc/{child}/stat").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline, "the row's child lives on"
+        assert time.monotonic() < deadline, "the row's child process is still alive"
         time.sleep(0.05)
 
 
@@ -106,7 +106,7 @@ def test_zero_stages_equal_the_plain_run_and_a_broken_run_is_named(tmp_path: Pat
 
 @pytest.mark.slow
 def test_ppo_whose_idle_models_leave_is_compared_with_one_whose_stay(tmp_path: Path) -> None:
-    """On CPU nothing leaves, and the two are equal to the last bit."""
+    """On CPU no model is moved, so the two runs are equal to the last bit."""
     met, figure, values = compare_offload(tmp_path, "cpu")
     assert met and values == {"difference": 0.0} and figure == "0.0e+00"
 
@@ -115,7 +115,7 @@ def test_ppo_whose_idle_models_leave_is_compared_with_one_whose_stay(tmp_path: P
 @pytest.mark.usefixtures("vllm")
 def test_an_engine_that_loads_weights_again_writes_the_same(tmp_path: Path) -> None:
     code = "import os, sys; from benchmarks.gpu_check.engine_reload import reload; print(*reload(tuple(sys.argv[1:]))[:2]); "
-    code += "sys.stdout.flush(); os._exit(0)"  # as a worker ends
+    code += "sys.stdout.flush(); os._exit(0)"  # a worker ends in the same way
     command = [sys.executable, "-c", code, f"paths.cache={tmp_path}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.stdout.splitlines()[-1].startswith("True equal tokens after sleep and after new weights"), done.stderr[
@@ -142,7 +142,7 @@ def test_the_table_has_a_row_for_each_check() -> None:
 def test_unknown_rows_and_files_are_refused() -> None:
     for typed, message in (
         (["--only", "varlan"], "rows are varlen, flex"),
-        (["--table", "nope"], "there is no such file"),
+        (["--table", "nope"], "no such file"),
     ):
         command = [sys.executable, "-m", "benchmarks.gpu_check", *typed]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))

@@ -1,4 +1,4 @@
-"""The built wheel works from an empty folder; hub ids are served from an offline cache."""
+"""Tests of the built wheel in an empty folder, and of hub ids that are loaded from an offline cache."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from tests.support.harness import ROOT, TINY, cli
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from what the repository holds."""
+    """Return the wheel, built from the repository's files."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     ignore = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "tests", ".mypy_cache", ".ruff_cache")
@@ -104,7 +104,7 @@ def test_wheel_holds_configurations_studies_templates_model_sample_and_rubric(in
     assert len(list((package / "data" / "sample").rglob("*.yaml"))) == len(sample_files()) == 17
     rubric = {path.name for path in (package / "counsel" / "principles" / "en").iterdir()}
     assert rubric == {path.name for path in (ROOT / "psychocounsel" / "counsel" / "principles" / "en").iterdir()}
-    for room in ("annotation", "counsel"):  # words, cues and topics that are read from files
+    for room in ("annotation", "counsel"):  # files with words, cues and topics
         kept = {path.relative_to(ROOT / "psychocounsel") for path in (ROOT / "psychocounsel" / room).rglob("*.yaml")}
         assert kept and all((package / path).is_file() for path in kept)
     tops = {path.name for path in installed.iterdir()}
@@ -126,8 +126,8 @@ def test_wheel_trains_and_sweeps_from_an_empty_folder(installed: Path, small_mod
     result = cli("train", "debug=fast", f"model.path={small_model}", cwd=tmp_path, cold=True, PYTHONPATH=str(installed))
     (run_dir,) = (tmp_path / "runs").iterdir()
     assert read_json(run_dir / "summary.json")["status"] == "finished"
-    assert f"runs/{run_dir.name}" in result.stderr, "paths are shown as the user can type them"
-    assert (run_dir / "code.txt").read_text() == "psychocounsel 0.1.0\n", "outside a checkout there is no commit"
+    assert f"runs/{run_dir.name}" in result.stderr, "printed paths are relative to the working directory"
+    assert (run_dir / "code.txt").read_text() == "psychocounsel 0.1.0\n", "no commit is recorded outside a checkout"
     cli("train", "-m", "seed=1,2", "dry_run=true", cwd=tmp_path, cold=True, PYTHONPATH=str(installed))
 
 
@@ -137,7 +137,7 @@ def environment(installed: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_hub_id_is_loaded_from_the_offline_cache_and_pinned(tmp_path: Path) -> None:
-    """What a job on a node without network does: the model was downloaded before, by its hub id."""
+    """A job on a node without network loads a model that was downloaded earlier by its hub id."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "hub" / "models--someone--tiny"
     shutil.copytree(TINY, repository / "snapshots" / commit)

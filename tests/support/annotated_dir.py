@@ -1,4 +1,4 @@
-"""A small annotate directory with all of its tables, made row by row; every text names the client that it is of."""
+"""Small annotate directory with all its tables, built row by row. Every text contains the mark of its client."""
 
 import hashlib
 from collections.abc import Iterable
@@ -25,17 +25,17 @@ def id_of(client: int) -> str:
 
 
 def double_of(client: int) -> str:
-    """The id of a speech that was dropped as a near duplicate of the client's."""
+    """Return the id of a speech that was dropped as a near duplicate of the client's speech."""
     return hashlib.sha256(f"double {client}".encode()).hexdigest()[:16]
 
 
 def text_of(client: int) -> str:
-    """What stands in every text of the client, and in no other client's."""
+    """Return the client's mark: a word in every text of this client and in no text of other clients."""
     return f"Zq{client:03d}x"
 
 
 def annotated(path: Path, clients: Iterable[int], **changes: Any) -> AnnotationDir:
-    """Speeches with three rated replies each, a journal, and the dataset; `changes` are columns of every speech."""
+    """Write speeches with three rated replies each, a journal, and the dataset. `changes` sets columns of every speech."""
     known = list(clients)
     path.mkdir(parents=True)
     speeches, replies, votes = list[Row](), list[Row](), list[Row]()
@@ -96,7 +96,7 @@ def dataset_schema() -> pa.Schema:
 
 
 def pairs(of: Row, replies: list[Row]) -> list[Row]:
-    """Each later reply against the first one; `prefID` depends on the client alone."""
+    """Return pairs in which each later reply is preferred to the first one. `prefID` is derived from the client's id."""
     own = [row for row in replies if row["speech"] == of["speech"]]
     rows = []
     for number, chosen in enumerate(own[1:]):
@@ -127,7 +127,7 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def words_of(folder: Path) -> str:
-    """Everything that stands in the files of a folder, tables included."""
+    """Return the content of all files of a folder, including tables, as one text."""
     parts = []
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".parquet":

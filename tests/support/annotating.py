@@ -1,4 +1,4 @@
-"""Speeches, and a server that replies and rates by the text of a request alone: for tests of the whole command."""
+"""Speeches, and a server whose replies and ratings depend only on the request, for tests of the whole `annotate` command."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ _WORDS = [
 
 
 def speeches(path: Path, count: int, mark: str = "") -> Path:
-    """A file of `count` speeches, none like another."""
+    """Write a file of `count` speeches, no two of them near duplicates."""
     rows = []
     for number in range(count):
         digest = hashlib.sha256(str(number).encode()).digest()
@@ -52,7 +52,7 @@ def _number(text: str, of: int) -> int:
 
 
 def answer(payload: Any) -> dict[str, Any]:
-    """A chat completion that the messages and the model's name decide: a rating in JSON where a schema is asked for."""
+    """Return a chat completion that depends on messages and model name. If a schema is requested, it is a rating in JSON."""
     asked = json.dumps([payload["model"], payload["messages"]])
     if "response_format" in payload:
         words = re.findall(r"\w+", payload["messages"][-1]["content"])
@@ -71,7 +71,7 @@ def answer(payload: Any) -> dict[str, Any]:
 
 @contextmanager
 def model_server(seconds: float = 0.0, change: Callable[[Any, int], Any] | None = None) -> Iterator[Server]:
-    """A server that takes `seconds` for an answer; `change(payload, number)` may give another one, or None for the usual."""
+    """Serve answers that take `seconds` each. If `change(payload, number)` does not return None, its result is the answer."""
 
     def respond(payload: Any, number: int) -> Any:
         time.sleep(seconds)
@@ -83,7 +83,7 @@ def model_server(seconds: float = 0.0, change: Callable[[Any, int], Any] | None 
 
 
 def models(server: Server, writers: int = 2) -> list[str]:
-    """The overrides for so many writers and an annotator at the server; its own checks are not calls of these."""
+    """Return the overrides for this number of writers and one annotator at the server."""
     members = ",".join(f"{{use: local_vllm, terms: apache-2.0, model: writer{number}}}" for number in range(writers))
     address = f"[{server.address}/v1]"
     given = [f"writers.members=[{members.replace('model:', f'addresses: {address}, model:')}]"]
@@ -91,13 +91,13 @@ def models(server: Server, writers: int = 2) -> list[str]:
 
 
 def calls(server: Server) -> list[str]:
-    """What was answered, without the checks before the first call: one text for each call."""
+    """Return one text per answered call, without the requests that check the server before the first call."""
     asked = [payload for payload in server.answered if payload["messages"][-1]["content"] != "Hello."]
     return [json.dumps([each["model"], each["messages"], each.get("seed")]) for each in asked]
 
 
 def tables(out: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables of a dataset; a split without pairs has no table."""
+    """Return all rows of all tables of a dataset. A split without pairs has no table; its rows are []."""
     import pyarrow.parquet as pq
 
     names = ("speeches", "replies", "votes", "dataset/train", "dataset/test")

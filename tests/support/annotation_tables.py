@@ -1,4 +1,4 @@
-"""Tables of an annotate directory, written straight from rows, and a StepContext to run a step on them."""
+"""Writers of the tables of an annotate directory from given rows, and a StepContext for running a step on them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,14 +49,14 @@ def reply(of: str, number: int, text: str | None, **more: Any) -> Row:
 
 
 def vote(of: str, about: str, ratings: Sequence[int | None] | None, annotator: str = "a", **more: Any) -> Row:
-    """`ratings` in the order of PRINCIPLES; None for a vote that is refused."""
+    """Return a vote with `ratings` in the order of PRINCIPLES, or a refused vote if they are None."""
     known: Row = {"vote": 0, "repeat": 0, "joint": False, "attempts": 1, "outcome": "rated" if ratings else "refused"}
     numbers = dict(zip((f"{name}_rating" for name in PRINCIPLES), ratings or [None] * 7, strict=True))
     return {"speech": of, "reply": about, "annotator": annotator, **known, **numbers, **more}
 
 
 def annotation_dir(path: Path, speeches: list[Row], replies: list[Row], votes: list[Row]) -> AnnotationDir:
-    """Each table ordered by speech, other columns in the order of the rows."""
+    """Write the three tables. Rows are sorted by speech; rows of one speech keep their order."""
     files = AnnotationDir(path)
     for file, rows, schema in (
         (files.speeches, speeches, SPEECHES),
@@ -69,7 +69,7 @@ def annotation_dir(path: Path, speeches: list[Row], replies: list[Row], votes: l
 
 
 def context(files: AnnotationDir, said: list[str] | None = None, **sections: Any) -> StepContext[AnnotationDir]:
-    """`sections` are those of conf/annotate.yaml; `scores` and `pairs` are typed, with their defaults."""
+    """Return a step context. `sections` are sections of conf/annotate.yaml; `scores` and `pairs` get typed defaults."""
     config = OmegaConf.create({"crisis_to_third_parties": False, **sections})
     for name, kind in (("pairs", PairRules), ("scores", ScoresConfig)):
         config[name] = OmegaConf.merge(OmegaConf.structured(kind), sections.get(name, {}))

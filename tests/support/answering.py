@@ -1,4 +1,4 @@
-"""HTTP servers on loopback whose answers, good or bad, a test decides."""
+"""HTTP servers on the loopback interface. The test decides their answers, valid or faulty."""
 
 import json
 import threading
@@ -11,14 +11,17 @@ import pytest
 
 
 class Reply:
-    """An answer other than JSON with status 200."""
+    """HTTP answer with any status, body and headers. It can come late (`hang`, seconds) or not at all (`drop`)."""
 
     def __init__(self, status: int = 200, body: bytes = b"{}", hang: float = 0, drop: bool = False, **headers: str):
         self.status, self.body, self.hang, self.drop, self.headers = status, body, hang, drop, headers
 
 
 class Server:
-    """Answers POSTs by `respond(payload, number)`, number from 0; keeps what was asked and what was answered in full."""
+    """Server that answers POST requests by `respond(payload, number)`; requests are numbered from 0.
+
+    `asked` lists the path and payload of every request, `answered` the payloads of completely answered requests.
+    """
 
     def __init__(self, respond: Callable[[Any, int], Any]) -> None:
         self.asked: list[Any] = []
@@ -32,7 +35,7 @@ class Server:
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self) -> None:
-        """End as a killed process does: connections break, and nobody listens."""
+        """Stop like a killed process: open connections break, and new ones are refused."""
         self._ended.set()
         self._http.shutdown()
         self._http.server_close()
@@ -49,7 +52,7 @@ class Server:
 
             def do_POST(self) -> None:
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if server._ended.is_set():  # a connection that was kept open
+                if server._ended.is_set():  # a keep-alive connection of a client outlives the listening socket
                     self.close_connection = True
                     return
                 with server._lock:
@@ -62,7 +65,7 @@ class Server:
                     reply = server._respond(payload, number)
                     reply = reply if isinstance(reply, Reply) else Reply(body=json.dumps(reply).encode())
                     ended = server._ended.wait(reply.hang)
-                finally:  # before the client can know the answer and ask again
+                finally:  # before the answer is sent, because the client may send its next request at once
                     with server._lock:
                         server.busy -= 1
                 self.answer(reply, ended, payload)
@@ -93,7 +96,7 @@ def serving(respond: Callable[[Any, int], Any]) -> Iterator[Server]:
 
 @pytest.fixture
 def dead_address() -> str:
-    """Where nobody listens."""
+    """Return the address of a stopped server."""
     server = Server(lambda payload, number: {})
     server.stop()
     return server.address
@@ -101,5 +104,5 @@ def dead_address() -> str:
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a module that imports it: what asks these servers asks no proxy."""
+    """Bypass HTTP proxies for these servers in every test of a module that imports this fixture."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

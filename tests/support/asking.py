@@ -1,4 +1,4 @@
-"""What tests of asking share: a chat server's settings, Asks, and a directory with speeches."""
+"""Helpers for tests of asking: settings of a chat server, Asks, and a directory with speeches."""
 
 import hashlib
 from pathlib import Path
@@ -35,7 +35,7 @@ def asked(
     read: Any = str,
     retries: int = 2,
 ) -> dict[str, Outcome[Any]]:
-    """What came of each Ask by its speech; no speech comes twice."""
+    """Return the outcome of each Ask, by speech. Every Ask must have another speech."""
     answers = Answers(folder)
     found: dict[str, Outcome[Any]] = {}
     try:
@@ -57,7 +57,7 @@ def asked(
 
 
 def speeches(count: int, crisis_every: int = 5) -> list[dict[str, Any]]:
-    """Rows with what replying reads, ordered by speech."""
+    """Return rows with the columns that the step `replies` reads, sorted by speech."""
     rows = []
     for number in range(count):
         text = f"I am client {number}, and I cannot sleep since my brother left in week {number}."
@@ -74,7 +74,7 @@ def directory(place: Path, rows: list[dict[str, Any]]) -> AnnotationDir:
 
 
 def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any) -> StepContext[AnnotationDir]:
-    """A step's context of these writers; changes are dotted keys with `__` for dots."""
+    """Return a step context with these writers. Names in `changes` are keys with `__` in place of dots."""
     config: DictConfig = OmegaConf.create(
         {
             "writers": {"_target_": "psychocounsel.annotation.replies.pool.Pool", "members": members},
@@ -90,7 +90,7 @@ def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any)
 
 
 def member(address: str, name: str = "served", **settings: Any) -> dict[str, Any]:
-    """The settings of a chat server as they stand in a configuration."""
+    """Return the settings of a chat server as a section of a configuration."""
     target = {"_target_": "psychocounsel.asking.chat_server.ChatServer", "name": name, "model": name}
     defaults = {"addresses": [address], "timeout_seconds": 10.0, "concurrency": 16, "max_tokens": 64}
     return {**target, **defaults, **settings}

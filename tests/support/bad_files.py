@@ -1,4 +1,4 @@
-"""Files that a user may have and no run can use: rows, models, configurations, run directories."""
+"""Unusable files that a user may have: rows, models, configurations and run directories."""
 
 import gzip
 import json
@@ -35,7 +35,7 @@ def rated(**changes: Any) -> dict[str, Any]:
     return {"prompt": "Hello.", "replies": [{"text": "One.", "ratings": ratings}, {"text": "Two.", "ratings": other}]}
 
 
-# One bad row each; a good one stands before it.
+# Each file has one good row, followed by the bad row given here.
 ROWS: dict[str, Any] = {
     "no_prompt": without("prompt"),
     "no_chosen": without("chosen"),
@@ -76,7 +76,7 @@ ROWS: dict[str, Any] = {
     "a_number": 3,
     "a_text": "Hello.",
 }
-RAW: dict[str, bytes] = {  # what stands in the second line
+RAW: dict[str, bytes] = {  # content of the second line
     "no_json": b"{'prompt': 'x'}",
     "cut_json": b'{"prompt": "x", "chos',
     "deep_json": b"[" * 100_000 + b"]" * 100_000,
@@ -87,7 +87,7 @@ RAW: dict[str, bytes] = {  # what stands in the second line
 
 
 def make_data(folder: Path) -> None:
-    """`<name>.jsonl` for each bad row, and whole files that cannot be read."""
+    """Write `<name>.jsonl` for each bad row, and whole files that cannot be read."""
     folder.mkdir()
     good = json.dumps(PAIR).encode() + b"\n"
     raw = RAW | {name: json.dumps(row).encode() for name, row in ROWS.items()}
@@ -131,7 +131,7 @@ def make_data(folder: Path) -> None:
 
 
 def make_models(folder: Path) -> None:
-    """Folders that look like the shipped model but for one file."""
+    """Write copies of the shipped model, each with one changed file."""
 
     def model(name: str, change: Callable[[Path], Any]) -> None:
         copy = folder / name
@@ -140,7 +140,7 @@ def make_models(folder: Path) -> None:
 
     def written(file: str, content: bytes) -> Callable[[Path], Any]:
         def write(copy: Path) -> None:
-            (copy / file).unlink(missing_ok=True)  # a link to the shipped file
+            (copy / file).unlink(missing_ok=True)  # it is a link, so writing would change the shipped file
             (copy / file).write_bytes(content)
 
         return write
@@ -178,7 +178,7 @@ def make_models(folder: Path) -> None:
 
 
 def make_configs(folder: Path) -> None:
-    """Folders for --config-dir."""
+    """Write folders for --config-dir."""
     files = {
         "syntax/algo/mine.yaml": "lr: [1\n",
         "tabs/algo/mine.yaml": "lr:\n\t- 1\n",
@@ -206,7 +206,7 @@ def make_configs(folder: Path) -> None:
 
 
 def make_runs(folder: Path) -> None:
-    """Run directories of the default configuration, each with one damaged file."""
+    """Write run directories of the default configuration, each with one damaged file."""
 
     def run(name: str, change: Callable[[RunDir], Any]) -> None:
         config = check(compose(["max_steps=2", f"run_dir={folder / name}"]))

@@ -1,4 +1,4 @@
-"""Engines in the test's own process, with what saves and loads them."""
+"""Engines in the test's own process, and the checkpoint code that saves and loads them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ GROUPS = random_groups(4)
 
 @dataclass(frozen=True)
 class Setting:
-    """How an engine is cut, and of what model it is."""
+    """ZeRO stage, number of processes and kind of model of an engine."""
 
     stage: int
     processes: int = 1
@@ -35,7 +35,7 @@ class Setting:
 
 
 def build(setting: Setting, here: World, folder: Path, *overrides: str) -> tuple[Stepper, Checkpoints]:
-    """What trains and what saves in `folder`; the checkpoints' `run.said` lists what the user is told."""
+    """Return a Stepper and its Checkpoints in `folder`. `run.said` of the checkpoints lists the messages to the user."""
     config = check(compose([f"zero={setting.stage}", "zero.persistence_elements=60", *overrides]))
     dtype = torch.bfloat16 if setting.kind == "bf16" else torch.float32
     lm, adapter = small_lm(dtype=dtype if setting.stage else torch.float32, tie_word_embeddings=True), None
@@ -53,7 +53,7 @@ def build(setting: Setting, here: World, folder: Path, *overrides: str) -> tuple
 
 
 def learn(stepper: Stepper, steps: int = 1) -> None:
-    """Take some steps on GROUPS."""
+    """Train on GROUPS for `steps` optimizer steps."""
     stepper.main.train(True)
     for _ in range(steps):
         stepper.accumulate(GROUPS, train=True)

@@ -1,4 +1,4 @@
-"""A real browser for tests of pages."""
+"""Real browser (Chromium) for tests of pages."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 CHROMIUM = Path("/usr/bin/chromium")
-# Nothing that the browser does by itself goes out to the network.
+# These options disable all background network traffic of the browser.
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 
 
 def launched() -> Iterator[Any]:
-    """Chromium, closed at the end; tests are skipped where it is missing."""
+    """Yield Chromium and close it at the end. Tests are skipped if it is not installed."""
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
     sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

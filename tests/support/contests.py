@@ -1,4 +1,4 @@
-"""What tests of evaluations with contestants share: files of replies, servers that reply and judge, checked configurations."""
+"""Helpers for tests of evaluations with contestants: files of replies, answers of judges and checked configurations."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -20,19 +20,19 @@ PROMPTS = [f"Since week {number} I cannot sleep, and nobody at home has noticed 
 
 
 def data(folder: Path, prompts: Sequence[str] = PROMPTS) -> list[str]:
-    """Overrides for data of these prompts."""
+    """Write a data file with these prompts, and return the overrides that select it."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"prompt": prompt, "chosen": "What keeps you awake?", "rejected": "Sleep more."} for prompt in prompts]
     return [f"data.path={write_jsonl(folder / 'data.jsonl', rows)}", "data=local", "part=all"]
 
 
 def replies(file: Path, write: Callable[[str], str], prompts: Sequence[str] = PROMPTS) -> Path:
-    """A file with a reply to each prompt."""
+    """Write a file with one reply to each prompt."""
     return write_jsonl(file, [{"prompt": prompt, "reply": write(prompt)} for prompt in prompts])
 
 
 def contest(*overrides: str) -> DictConfig:
-    """The checked configuration of an evaluation, as its command makes it."""
+    """Return the checked configuration of an evaluation, as its command composes it."""
     composed = compose([*overrides], "evaluate")
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         resolve_entries(composed)
@@ -40,13 +40,13 @@ def contest(*overrides: str) -> DictConfig:
 
 
 class Recorder:
-    """What a server was asked, in the order in which requests came; `answer` may give another answer than the usual."""
+    """Recorder of a server's requests, in order of arrival. `answer`, if given, replaces the usual answer."""
 
     def __init__(self, answer: Callable[[Any, int], Any] | None = None) -> None:
         self.payloads, self.answer = list[Any](), answer
 
     def __call__(self, payload: Any, number: int) -> Any:
-        if payload["messages"][-1]["content"] == "Hello.":  # whether anybody is there
+        if payload["messages"][-1]["content"] == "Hello.":  # the client's check that the server answers
             return None
         self.payloads.append(payload)
         return self.answer(payload, number) if self.answer else None
@@ -59,13 +59,13 @@ def context(config: DictConfig, folder: Path, said: list[str] | None = None) -> 
 
 
 def verdict(side: str) -> str:
-    """What a judge answers that prefers `side` on everything."""
+    """Return the answer of a judge that prefers `side` on every principle and overall."""
     each = {"reason": "It fits.", "better": side}
     return json.dumps({**dict.fromkeys(PRINCIPLES, each), "overall": each})
 
 
 def shown(payload: Any) -> tuple[str, str]:
-    """The two replies in the order in which a judge is shown them."""
+    """Return the two replies in the order in which the judge sees them."""
     parts = payload["messages"][-1]["content"].split("\n\n<")
     first, second = (part.split(">\n", 1)[1].rsplit("\n</", 1)[0] for part in parts[1:3])
     return first, second

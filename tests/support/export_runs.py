@@ -1,4 +1,4 @@
-"""Runs that the tests of `psychocounsel.export` share, and what they compare of them."""
+"""Training runs shared by the tests of `psychocounsel.export`, and readers of the files that these tests compare."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ OWN_ALGORITHM = (
 
 
 def make_base(folder: Path) -> None:
-    """A chat model with tied weights, a licence of its own, and a template that ends turns with a token of its own."""
+    """Write a chat model with tied weights, a model card with a licence, and a template with a special end-of-turn token."""
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
     tokenizer.chat_template = (
@@ -31,13 +31,13 @@ def make_base(folder: Path) -> None:
 
 
 def train(home: Path, name: str, *overrides: str) -> Path:
-    """A run of four steps, evaluated at 2 and 4, with a checkpoint of each; in `home`, beside the model it begins with."""
+    """Train four steps with evaluations at steps 2 and 4 and a checkpoint at each step. The run is in `home`, like its base."""
     cli("train", *overrides, *SETTINGS, *STEPS, f"run_dir={name}", cwd=home)
     return home / name
 
 
 def train_adapter(home: Path) -> Path:
-    """A LoRA run of an algorithm that only a folder of the user knows, and that reads a file of the user's."""
+    """Train a LoRA run with an algorithm from a user's folder. A setting of the algorithm names a file of the user."""
     (home / "mine" / "algo").mkdir(parents=True)
     (home / "mine" / "export_test_algorithm.py").write_text(OWN_ALGORITHM)
     (home / "mine" / "algo" / "ours.yaml").write_text(

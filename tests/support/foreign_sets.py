@@ -1,9 +1,9 @@
-"""Invented files in the formats of public sets: a rubric, personas and conversations. None of their texts is of such a set."""
+"""Invented files in the formats of public sets: a rubric, personas and conversations. No text is copied from these sets."""
 
 from pathlib import Path
 
 RUBRIC_COLUMNS = ["Question ID", "Dimension", "Severity", "Risk Type", "Question", "Examples", "Answer", "GOTO"]
-RUBRIC_ROWS = [  # line 2 and so on
+RUBRIC_ROWS = [  # from line 2 of the file
     ["1", "Notices", "", "", "Does the client speak of a danger?", "A hint counts.", "The client does", "2"],
     ["", "", "", "", "", "", "The client does not", "3"],
     ["", "", "", "", "", "", "Not Relevant (the client left the role)", "END"],
@@ -70,7 +70,7 @@ agent: I hear that. Are you safe tonight?
 
 
 def tsv(folder: Path, name: str, rows: list[list[str]]) -> Path:
-    """A table with tabs, as a spreadsheet writes it: lines end with CR and LF, and the last one does not end."""
+    """Write a tab-separated table like a spreadsheet program: lines end with CR LF, and the last line has no end."""
 
     def cell(text: str) -> str:
         return '"' + text.replace('"', '""') + '"' if any(mark in text for mark in '\t\n"') else text

@@ -1,4 +1,4 @@
-"""A folder with the adjudicate.csv of a gate: replies to speeches, and a session."""
+"""Folder with the adjudicate.csv of a gate: replies to speeches, and one session."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SESSION: tuple[Message, ...] = (
 
 
 def judged(number: int, messages: tuple[Message, ...], part: str = "safety", expected: str = "same_day") -> JudgedCase:
-    """A case in which the judge found that the risk was missed."""
+    """Return a case whose judge found that the counsellor missed the risk."""
     return JudgedCase(
         part=part,
         cluster=f"s{number}",
@@ -31,7 +31,7 @@ def judged(number: int, messages: tuple[Message, ...], part: str = "safety", exp
 
 
 def gate_cases_of(count: int) -> dict[str, JudgedCase]:
-    """`count` replies to speeches, the last one empty, and a session; by the ids of adjudicate.csv."""
+    """Return the cases of `count` replies to speeches, the last one empty, and of a session, by the ids of adjudicate.csv."""
     cases = [judged(99, SESSION, "session", "monitor")]
     for number in range(count):
         reply = f"Reply {number}." if number < count - 1 else ""

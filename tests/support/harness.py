@@ -1,4 +1,4 @@
-"""What several tests need: tiny models of several architectures, and the engine inside the test's own process."""
+"""Helpers of many tests: tiny models of several architectures, an engine in the test's process, and a command runner."""
 
 import hashlib
 import json
@@ -29,8 +29,8 @@ from psychocounsel.settings.config import check, compose
 from tests.support.warm import Warm
 
 ROOT = Path(__file__).parent.parent.parent
-SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # conftest.py makes it
-SESSION = Path(os.environ["PSYCHOCOUNSEL_TEST_SESSION"])  # likewise
+SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # set by conftest.py
+SESSION = Path(os.environ["PSYCHOCOUNSEL_TEST_SESSION"])  # set by conftest.py
 TINY = ROOT / "psychocounsel" / "model" / "shipped" / "tiny"
 TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mfu", "data_seconds")
 TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
@@ -66,9 +66,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 def small_lm(
     kind: str = "llama", seed: int = 0, dtype: torch.dtype = torch.float32, rewards: bool = False, **changes: Any
 ) -> Any:
-    """A randomly initialised language model of `kind`, tiny, with the attention that training uses.
+    """Return a tiny, randomly initialised language model of the architecture `kind`.
 
-    With `rewards` it scores sequences: a sequence-classification model of one label.
+    With `rewards`, return a sequence-classification model with one label, as reward models have.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -80,7 +80,7 @@ def small_lm(
     lm = auto.from_config(config, dtype=dtype)
     with torch.no_grad():
         for parameter in lm.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))  # norms and zero layers take part too
+            parameter.add_(0.05 * torch.randn_like(parameter))  # so that layers initialised to constants differ, too
     lm.config.use_cache = False
     return lm.eval()
 
@@ -88,7 +88,7 @@ def small_lm(
 def random_groups(
     count: int, completions: int = 2, seed: int = 0, vocabulary: int = 256, longest: int = 14
 ) -> list[Group]:
-    """Groups of random tokens with uneven lengths; reference log-probabilities are random too."""
+    """Return groups of random tokens with different lengths and random reference log-probabilities."""
     rng = np.random.default_rng(seed)
 
     def ids(low: int) -> np.ndarray:
@@ -104,7 +104,7 @@ def random_groups(
 
 @cache
 def world() -> World:
-    """The one-process world of the test session."""
+    """Return the process group of the test session, which has one process."""
     quiet_libraries()
     folder = tempfile.mkdtemp(prefix="psychocounsel-test-")
     os.environ["PSYCHOCOUNSEL_RENDEZVOUS"] = f"file://{folder}/store"
@@ -120,7 +120,7 @@ def make_stepper(
     *overrides: str,
     lanes: int = 1,
 ) -> Stepper:
-    """A Stepper around `lm` in this process; `stepper.main.step(lr)` updates its weights."""
+    """Return a Stepper that trains `lm` in this process; `stepper.main.step(lr)` updates the weights."""
     here = world()
     config = deepcopy(_checked(*overrides))
     main = algorithm.needs.main
@@ -145,13 +145,13 @@ def cli(
     cold: bool = False,
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m psychocounsel.<first argument>` as a user would, with a cache of the run's own.
+    """Run `python -m psychocounsel.<first argument>` as a user would.
 
-    Runs that a test compares would otherwise not compute what they are to agree on. A test that wants them to share gives
-    PSYCHOCOUNSEL_CACHE, or a `run_dir` twice.
+    Each run directory has its own cache. With a shared cache, the second of two compared runs would read results of the
+    first one instead of computing them. A test that needs a shared cache sets PSYCHOCOUNSEL_CACHE.
 
-    Commands are forked from a process with the imports done (`tests/support/warm.py`), unless the
-    test is `cold` or gives variables that libraries read when they are imported.
+    Commands are forked from a process that has done the imports (`tests/support/warm.py`), unless `cold` is true or the
+    test sets variables that libraries read at import.
     """
     module, *rest = arguments
     changed = [name for name, value in environment.items() if os.environ.get(name) != value]
@@ -179,21 +179,21 @@ _warm = cache(Warm)
 
 
 def _threads(overrides: list[str]) -> str:
-    """The OpenMP threads that a local run gives its ranks."""
+    """Return the number of OpenMP threads of each rank of a local run."""
     given = dict(text.split("=", 1) for text in overrides if text.startswith("cluster.") and "=" in text)
     cores = len(os.sched_getaffinity(0)) // int(given.get("cluster.processes", 1))
     return given.get("cluster.threads") or os.environ.get("OMP_NUM_THREADS") or str(max(1, cores))
 
 
 def own_cache(arguments: list[str], cwd: Path | None) -> str:
-    """A folder of the session's cache for the run directory that `arguments` give, or for where they are typed."""
+    """Return the cache folder of the run directory in `arguments`, or of the working directory if they name none."""
     run_dir = next((text.partition("=")[2] for text in arguments if text.startswith("run_dir=")), ".")
     place = (cwd or Path()).resolve() / run_dir
     return f"{SESSION_CACHE}/runs/{hashlib.sha256(str(place).encode()).hexdigest()[:16]}"
 
 
 def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what depends on time and machine."""
+    """Return the lines of metrics.jsonl without keys that depend on time or machine."""
     return [
         {key: value for key, value in line.items() if key not in TIMINGS}
         for line in read_metrics(run_dir / "metrics.jsonl")

@@ -1,4 +1,4 @@
-"""What the hub of the tests answers with: requests and answers as HTTP, without what they mean."""
+"""HTTP layer of the tests' hub: routing of requests and sending of answers."""
 
 import json
 import re
@@ -8,15 +8,15 @@ from urllib.parse import unquote, urlsplit
 
 
 class Refusal(Exception):
-    """An answer other than success: status and X-Error-Code."""
+    """Error answer, with its status and X-Error-Code."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Calls the first of `routes` whose pattern fits 'METHOD /path', with the pattern's named groups."""
+    """Request handler that calls the first of `routes` whose pattern matches 'METHOD /path', with its named groups."""
 
     routes: ClassVar[list[tuple[str, Any]]] = []
     protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 16  # headers and body in one packet
+    wbufsize = 1 << 16  # so that headers and body are sent in one packet
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(b"{}", status, **({"X-Error-Code": code} if code else {}))
 
     def before(self, request: str) -> None:
-        """Called with 'METHOD /path' before the answer."""
+        """Handle a request, given as 'METHOD /path', before it is answered. Subclasses override this."""
 
     def _read_body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

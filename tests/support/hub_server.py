@@ -1,6 +1,6 @@
-"""A hub on the loopback: the part of the Hugging Face Hub's HTTP interface that huggingface_hub uses to fetch and push.
+"""Hub on the loopback interface with the part of the Hugging Face Hub's HTTP interface that fetching and pushing use.
 
-It is made from that library's own requests, and serves folders: each commit of a repository is one.
+The routes were derived from the requests of huggingface_hub. Each commit of a repository is a folder.
 """
 
 import base64
@@ -15,22 +15,26 @@ from typing import Any
 
 from tests.support.hub_http import Handler, Refusal
 
-_LARGE = (".safetensors", ".parquet")  # as .gitattributes has it: kept as LFS objects
+_LARGE = (".safetensors", ".parquet")  # stored as LFS objects, as .gitattributes says
 
 
 @dataclass
 class Repo:
-    """A repository: its commits, oldest first, each with its folder."""
+    """Repository with its commits, oldest first, and the folder of each commit."""
 
     commits: dict[str, Path] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     private: bool = False
     gated: bool = False
-    announced: dict[str, int] = field(default_factory=dict)  # sizes told instead of the true ones
-    refused: set[str] = field(default_factory=set)  # files whose download breaks
+    announced: dict[str, int] = field(default_factory=dict)  # false file sizes that the metadata report
+    refused: set[str] = field(default_factory=set)  # files whose download is refused
 
     def folder(self, revision: str) -> Path:
-        """Of a commit, a branch or a tag; raises KeyError."""
+        """Return the folder of a commit, branch or tag.
+
+        Raises:
+            KeyError: if the revision does not exist.
+        """
         return self.commits[self.refs.get(revision, revision)]
 
     def files(self, revision: str) -> dict[str, bytes]:
@@ -40,16 +44,16 @@ class Repo:
 
 
 class Hub:
-    """The server, which can be stopped and started again; repositories are folders under `root`.
+    """Server that can be stopped and started again. Repositories are folders under `root`.
 
-    `log` holds every request as 'METHOD /path', and `sent` the names of files that were sent.
+    `log` lists every request as 'METHOD /path', and `sent` the names of the files sent.
     """
 
     def __init__(self, root: Path) -> None:
         self.root, self.log, self.sent, self.tokens = root, list[str](), list[str](), {"hf_good"}
         self.repos: dict[str, Repo] = {}  # models/ORG/NAME or datasets/ORG/NAME
         self.objects: dict[str, bytes] = {}  # uploaded LFS objects by sha256
-        self.hold, self.go_on = "", threading.Event()  # requests that this pattern fits wait for the event
+        self.hold, self.go_on = "", threading.Event()  # requests that match the pattern `hold` wait for the event
 
     def start(self) -> None:
         handler = type("Bound", (_Handler,), {"hub": self})
@@ -62,7 +66,7 @@ class Hub:
         self.server.server_close()
 
     def commit(self, name: str, files: dict[str, bytes]) -> str:
-        """Make `files` the newest commit of a repository (models/ORG/NAME), and return it."""
+        """Add `files` as the newest commit of a repository (models/ORG/NAME), and return the commit's hash."""
         repo = self.repos.setdefault(name, Repo())
         content = [len(repo.commits), sorted((path, _blob_id(data)) for path, data in files.items())]
         commit = hashlib.sha1(json.dumps([name, content]).encode()).hexdigest()
@@ -81,7 +85,7 @@ class Hub:
 
 
 def pairs(text: str) -> dict[str, bytes]:
-    """The files of a small dataset of preference pairs, whose prompts hold `text`."""
+    """Return the files of a small dataset of preference pairs. Every prompt contains `text`."""
     rows = [{"prompt": f"Day {day}: {text}", "chosen": "What comes then?", "rejected": "Relax."} for day in range(20)]
     return {"data/train.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode()}
 
@@ -95,7 +99,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _about(path: str, data: bytes, size: int) -> dict[str, Any]:
-    """A file's metadata, with the names that they have in siblings and those that they have in trees."""
+    """Return a file's metadata under the key names of both `siblings` and `tree` answers."""
     about = {"size": size, "oid": _blob_id(data), "blobId": _blob_id(data)}
     lfs = {"oid": _sha256(data), "sha256": _sha256(data), "size": size, "pointerSize": 134}
     return {**about, "lfs": lfs} if path.endswith(_LARGE) else about
@@ -109,13 +113,13 @@ class _Handler(Handler):
         if re.fullmatch(self.hub.hold, request):
             self.hub.go_on.wait(60)
 
-    # -- who may see what
+    # -- access rights
 
     def _known(self) -> bool:
         return self.headers.get("Authorization", "").removeprefix("Bearer ") in self.hub.tokens
 
     def _repo(self, name: str) -> Repo:
-        """A repository that the caller may know of: others are hidden, as the hub does it."""
+        """Return a repository, or raise Refusal if it is missing or hidden from the caller, as the real hub does."""
         repo = self.hub.repos.get(name)
         if repo is None or (repo.private and not self._known()):
             raise Refusal(404 if self._known() else 401, "RepoNotFound" if self._known() else "")
@@ -136,7 +140,7 @@ class _Handler(Handler):
     # -- fetching
 
     def info(self, name: str, revision: str | None) -> None:
-        """Metadata are open even where the files are gated."""
+        """Answer with a repository's metadata, which are open even if its files are gated."""
         repo = self._repo(name)
         files = self._files(repo, revision or "main")
         sizes = {path: repo.announced.get(path, len(data)) for path, data in files.items()}
@@ -157,7 +161,7 @@ class _Handler(Handler):
         )
 
     def resolve(self, name: str, revision: str, path: str) -> None:
-        """A file, or the part of it that Range asks for."""
+        """Answer with a file, or with the byte range that the header Range requests."""
         name = name if name.startswith("datasets/") else f"models/{name}"
         repo = self._readable(name)
         files = self._files(repo, revision)

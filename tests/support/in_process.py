@@ -1,4 +1,4 @@
-"""Commands in the test's own process, up to where jobs would start: to be refused they need nothing more."""
+"""Runner of commands in the test's own process. It stops before jobs start, which is enough for tests of refused input."""
 
 import importlib
 import os
@@ -23,14 +23,14 @@ from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.starting import check_jobs
 from psychocounsel.settings import command_line
 
-_parsed: dict[tuple[str, int, int, int], bytes] = {}  # of files as they are: path, inode, size and when they changed
+_parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, inode, size and modification time
 
 _COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate", "audit": "audit", "annotate": "annotate"}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`said`: what rows' reports say, of a command that nothing refused."""
+    """Exit code and output of a command. `said` has the lines that counting the rows printed, if no check failed."""
 
     code: int
     stdout: str
@@ -39,9 +39,9 @@ class Answer:
 
 
 def run_here(line: str, rows: bool = True) -> Answer:
-    """What `python -m psychocounsel.<line>` answers in the working directory; jobs are checked, not started.
+    """Run `python -m psychocounsel.<line>` in the working directory. Jobs are checked, but not started.
 
-    Their rows are checked, too, unless `rows` is false.
+    The rows of the jobs are checked, too, unless `rows` is false.
     """
     command, *arguments = shlex.split(line)
     out, err, said, code = StringIO(), StringIO(), list[str](), 0
@@ -73,7 +73,7 @@ def run_here(line: str, rows: bool = True) -> Answer:
 
 
 def parse_files_once() -> None:
-    """Parse each YAML file once in this process: it takes most of the time of composing."""
+    """Cache each parsed YAML file in this process, because parsing takes most of the time of composing."""
     Plugins.instance()
     source = SourcesRegistry.instance().resolve("file")
     if hasattr(source, "parse"):

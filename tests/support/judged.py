@@ -1,4 +1,4 @@
-"""Tables that judges read, a judge on loopback that answers by the texts it is shown, and the step `verdicts` on them."""
+"""Helpers for tests of judges: the tables that judges read, answers computed from the shown texts, the step `verdicts`."""
 
 import json
 import re
@@ -52,7 +52,7 @@ def evaluation_dir(place: Path, speeches: Sequence[Row], replies: Sequence[Row])
 def judge_pairs(
     files: EvaluationDir, judge: Row | list[Row], said: list[str] | None = None, **evaluation: Any
 ) -> tuple[Row, list[Row]]:
-    """Figures and rows of the step `verdicts`, of the settings `beta` (evaluated), `base` and whatever replied."""
+    """Run the step `verdicts` and return its figures and rows. The setting `beta` is evaluated against all others."""
     settings = list(dict.fromkeys(pq.read_table(files.replies, columns=["setting"]).column("setting").to_pylist()))
     settings.sort(key=lambda name: name != "beta")
     members = [{"_target_": "psychocounsel.asking.chat_server.ChatServer", "name": name} for name in settings]
@@ -87,19 +87,19 @@ def rows_of(files: EvaluationDir) -> list[Row]:
 
 
 def shown(payload: Any) -> tuple[str, str, str]:
-    """Client's text, first and second reply of a request, as their marks enclose them."""
+    """Return the client's text, the first reply and the second reply of a request, without the marks around them."""
     found = {name: text for name, _, text in _SHOWN.findall(payload["messages"][-1]["content"])}
     return found["client"], found["first-reply"], found["second-reply"]
 
 
 def verdict(overall: str, principles: str | None = None) -> str:
-    """A judge's answer: `first`, `second` or `tie`, on the whole and on every principle."""
+    """Return a judge's answer. `overall` and `principles` are `first`, `second` or `tie`; default: `overall` for both."""
     sides = {name: {"reason": "So.", "better": principles or overall} for name in PRINCIPLES}
     return json.dumps({**sides, "overall": {"reason": "So.", "better": overall}})
 
 
 def by_texts(better: Callable[[str, str], str]) -> Callable[[Any], str]:
-    """How a judge answers that sees nothing but the two replies; it says that it is ready when that is asked first."""
+    """Return a judge that compares only the two replies. To the first request, which checks the server, it says `ready`."""
 
     def write(payload: Any) -> str:
         return "ready" if len(payload["messages"]) == 1 else verdict(better(*shown(payload)[1:]))

@@ -1,4 +1,4 @@
-"""A callback that ends its own process with SIGKILL, at an event of a step of one attempt."""
+"""Callbacks that disturb a training run for tests: kills, hangs, a full disk, NaN weights, errors and stop requests."""
 
 import os
 import signal
@@ -15,6 +15,8 @@ from psychocounsel.rundir.run import Run
 
 @dataclass
 class Kill(Callback):
+    """Kills its own process with SIGKILL at an event of a step of one attempt."""
+
     event: str
     step: int
     rank: int = 0
@@ -27,7 +29,10 @@ class Kill(Callback):
 
 @dataclass
 class KillServer(Callback):
-    """After the first step, lets the run's own rollout servers be sent small pieces, and ends or freezes the first in between."""
+    """Sends `signal` to the first rollout server of the run after step 1, in the middle of a weight transfer.
+
+    Weights are sent in small pieces, so that the transfer has a middle.
+    """
 
     signal: str = "SIGKILL"
 
@@ -55,7 +60,10 @@ class KillServer(Callback):
 
 @dataclass
 class TakeAway(Callback):
-    """Where models may wait, on any device: their weights are gone as long as they do, and whoever asks them then fails."""
+    """Empties the weights of idle models wherever the run may offload them, so that any use of an idle model fails.
+
+    On CPU this replaces the move away from the GPU.
+    """
 
     def __post_init__(self) -> None:
         import torch
@@ -77,7 +85,7 @@ class TakeAway(Callback):
 
 @dataclass
 class RestEngines(Callback):
-    """On any device: the trained engines rest while replies are written and scored."""
+    """Offloads the trained engines while replies are generated and scored, on any device."""
 
     def __post_init__(self) -> None:
         from psychocounsel.engine import trainer
@@ -88,7 +96,7 @@ class RestEngines(Callback):
 
 @dataclass
 class Touch(Callback):
-    """Asks for a stop at an event of a step of the first attempt, by the file that a user would touch."""
+    """Requests a stop at an event of a step of the first attempt, by creating the file `stop` as a user would."""
 
     event: str
     step: int
@@ -100,7 +108,7 @@ class Touch(Callback):
 
 @dataclass
 class FullDisk(Callback):
-    """After a step of the first attempt no file takes more than 100 kB, as if the disk were full."""
+    """Limits files to 100 kB after a step of the first attempt, which has the effect of a full disk."""
 
     step: int
 
@@ -113,7 +121,7 @@ class FullDisk(Callback):
 
 @dataclass
 class Spoil(Callback):
-    """Makes a weight NaN after a step, as a broken kernel would."""
+    """Sets a parameter to NaN after a step, as a broken kernel would."""
 
     step: int
 
@@ -132,7 +140,7 @@ class Spoil(Callback):
 
 @dataclass
 class Hang(Callback):
-    """Does nothing for a long time, as a collective that never returns would."""
+    """Sleeps for ten minutes after a step of the first attempt, like a collective operation that never returns."""
 
     step: int
 
@@ -145,7 +153,7 @@ class Hang(Callback):
 
 @dataclass
 class Fail(Callback):
-    """Raises at the end of a step of the run with a seed, as long as a file is there."""
+    """Raises RuntimeError at the end of a step of the run with the given seed, if the file exists."""
 
     seed: int
     file: str
@@ -158,7 +166,7 @@ class Fail(Callback):
 
 @dataclass
 class Slow(Callback):
-    """Takes its time with each step, so that a test can do something meanwhile."""
+    """Sleeps after each step, so that a test has time to act while the run trains."""
 
     seconds: float
 
@@ -171,7 +179,7 @@ class Slow(Callback):
 
 @dataclass
 class Mistake(Callback):
-    """Raises at the end of a step what a mistake of the user raises, on every rank."""
+    """Raises UserError on every rank at the end of a step."""
 
     step: int
 
@@ -182,7 +190,7 @@ class Mistake(Callback):
 
 @dataclass
 class EndAt(Callback):
-    """Ends the run after the evaluation of a step, as a search does that gives it up."""
+    """Ends the run after the evaluation of a step, like a search that prunes a trial."""
 
     step: int
 

@@ -1,4 +1,4 @@
-"""The lines and the summary of a training that learns, without training; figures follow from the seed alone."""
+"""Invented metrics and summary of a training run that improves. The figures depend only on the seed."""
 
 import random
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ Line = dict[str, Any]
 
 
 def learning_lines(seed: int, steps: int, every: int, online: bool = False) -> list[Line]:
-    """The lines of metrics.jsonl of a run that learns: noise on falling loss; with `online` also the figures of rounds."""
+    """Return lines of metrics.jsonl with a falling, noisy loss. With `online`, they also have the figures of rounds."""
     rng = random.Random(seed)
     made = [{"step": 0, "attempt": 1, **_evaluation(rng, 0.0, online)}]
     for step in range(1, steps + 1):
@@ -47,7 +47,7 @@ def _evaluation(rng: random.Random, share: float, online: bool) -> Line:
 
 
 def summary_of(status: str, steps: int, made: Sequence[Line]) -> Line:
-    """What `summary.json` says of these lines."""
+    """Return the content of `summary.json` for these lines."""
     evaluated = [line for line in made if any(key.startswith("eval/") for key in line)]
 
     def figures(line: Line) -> Line:

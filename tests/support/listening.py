@@ -1,4 +1,4 @@
-"""At which of this machine's addresses a port is served."""
+"""Reader of the addresses of this machine at which a port is served."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ _LISTENS = "0A"
 
 
 def addresses_of(port: int) -> set[str]:
-    """The IPv4 addresses, and "ipv6" for any of the others, at which some process listens on `port`."""
+    """Return the IPv4 addresses at which a process listens on `port`, plus "ipv6" if any IPv6 address does."""
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

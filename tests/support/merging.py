@@ -1,4 +1,7 @@
-"""A generated journal, and replies.parquet merged from it: `python -m tests.support.merging FOLDER ANSWERS make|merge`."""
+"""Command that generates a journal, or merges it into replies.parquet.
+
+Usage: `python -m tests.support.merging FOLDER ANSWERS make|merge`.
+"""
 
 import json
 import resource
@@ -20,7 +23,7 @@ _TOGETHER = 10_000
 
 
 def make(place: Path, count: int) -> None:
-    """Speeches, and `count` answers to them, two to each."""
+    """Write `count // 2` speeches and a journal with two answers to each."""
     files = AnnotationDir(place)
     with pq.ParquetWriter(files.speeches, _SCHEMA) as writer:
         for start in range(0, count // 2, _TOGETHER):

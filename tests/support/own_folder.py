@@ -1,4 +1,4 @@
-"""A folder as users give it by `--config-dir`: a Python file, and a YAML file that names a class in it."""
+"""Folder for `--config-dir`, as users write one: a Python file, and a YAML file that names a class in it."""
 
 import textwrap
 from pathlib import Path
@@ -12,7 +12,7 @@ def write_own(folder: Path, group: str, name: str, code: str, settings: str) -> 
 
 
 def docs_example(text: str, first_line: str) -> str:
-    """The code block of a page in Markdown that begins with `first_line`."""
+    """Return the code block of a Markdown page that begins with `first_line`."""
     block = text.partition(f"\n{first_line}\n")[2].partition("\n```")[0]
     assert block, f"no block begins with {first_line}"
     return block

@@ -1,4 +1,4 @@
-"""What the tests of parity with TRL share: made-up data, a recorded training of ours, and comparisons."""
+"""Helpers of the parity tests against TRL: invented data, a recorded training run of ours, and comparisons."""
 
 from functools import cache
 from typing import Any
@@ -20,10 +20,10 @@ from tests.support.harness import make_stepper, small_lm
 from tests.support.trl_oracle import Recording, Tensors, gradients_of, parameters_of
 
 STEPS, BATCH = 3, 6
-BUDGET = 220  # tokens of a micro-batch of ours, so that a batch needs several; TRL takes each batch whole
+BUDGET = 220  # tokens per micro-batch of ours, so that a batch needs several; TRL trains on each batch whole
 TOLERANCE = 1e-5
 
-# Adam's epsilon is well above the rounding noise of a gradient, or Adam would blow that noise up to whole updates.
+# Adam's epsilon is far above the rounding noise of gradients. With a smaller one, Adam would amplify the noise to full updates.
 OURS = {
     **{"lr": 1e-3, "schedule": "constant", "warmup": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0},
     **{"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_eps": 1e-5},
@@ -39,7 +39,7 @@ thoughts come back ; what would help you to rest ? Thank you for telling me how 
 
 
 def rows() -> list[dict[str, Any]]:
-    """Pairs of made-up conversations, one to four messages before the reply; every third is long, the others short."""
+    """Return pairs of invented conversations with one to four messages before the reply. Every third one is long."""
     rng = np.random.default_rng(7)
     words = _TEXT.split()
     prompts = [["user"], ["system", "user"], ["user", "assistant", "user"], ["system", "user", "assistant", "user"]]
@@ -58,12 +58,12 @@ def rows() -> list[dict[str, Any]]:
 
 @cache
 def chat() -> Any:
-    """The shipped tokenizer and its chat format."""
+    """Return the shipped tokenizer and its chat format."""
     return load_chat_format(check(compose([])).model)
 
 
 def groups_of(kind: str, data: list[dict[str, Any]] | None = None) -> list[Group]:
-    """`data`, or `rows()`, tokenised by ours."""
+    """Return the tokenised groups of `data`, or of `rows()` if it is None."""
     data = data or rows()
     examples = [parse_row(row, f"row {number}") for number, row in enumerate(data)]
     groups = tokenise(examples, chat()[1], kind, max_length=512)
@@ -72,7 +72,7 @@ def groups_of(kind: str, data: list[dict[str, Any]] | None = None) -> list[Group
 
 
 def ids_of(group: Group) -> list[list[int]]:
-    """Each reply with its prompt before it."""
+    """Return the token ids of each reply, preceded by those of the prompt."""
     return [[*group.prompt_ids.tolist(), *completion.ids.tolist()] for completion in group.completions]
 
 
@@ -81,7 +81,7 @@ def model(seed: int = 0, **changes: Any) -> Any:
 
 
 class Models:
-    """The models of a run, as `collect` and `batch_groups` see them: `Models(reference=stepper)`."""
+    """Models of a run, in the form that `collect` and `batch_groups` need: `Models(reference=stepper)`."""
 
     rng = np.random.default_rng(0)
 
@@ -97,9 +97,9 @@ def reference_of(lm: Any, budget: int = BUDGET) -> Models:
 
 
 def split_and_pack(stepper: Stepper, groups: list[Group]) -> None:
-    """Choose the budget nearest to BUDGET that gives several micro-batches and groups that share a row.
+    """Set the budget nearest to BUDGET that gives several micro-batches and at least one row with several groups.
 
-    Without them equality would show less than it seems to. Lengths depend on the shipped tokenizer.
+    Otherwise the comparison would not test splitting and packing. Lengths depend on the shipped tokenizer.
     """
     for budget in sorted(range(60, 500, 5), key=lambda budget: abs(budget - BUDGET)):
         stepper.budget = budget
@@ -110,7 +110,7 @@ def split_and_pack(stepper: Stepper, groups: list[Group]) -> None:
 
 
 def train_ours(lm: Any, algorithm: Algorithm, groups: list[Group]) -> Recording:
-    """Train `lm` in place as the engine's loop does, in the groups' order."""
+    """Train `lm` in place like the engine's training loop, with the groups in the given order."""
     stepper = make_stepper(lm, algorithm, BUDGET)
     recording = Recording(start=parameters_of(lm))
     for step in range(STEPS):
@@ -126,7 +126,7 @@ def train_ours(lm: Any, algorithm: Algorithm, groups: list[Group]) -> Recording:
 
 
 def largest_difference(ours: Tensors, theirs: Tensors) -> float:
-    """Of all tensors: norm of the difference, relative to the norm."""
+    """Return the largest norm of a tensor's difference, relative to the tensor's norm, over all tensors."""
     assert ours.keys() == theirs.keys()
     return max(float((ours[name] - theirs[name]).norm() / theirs[name].norm()) for name in theirs)
 
@@ -138,29 +138,29 @@ def assert_same_training(ours: Recording, theirs: Recording) -> None:
     assert ours.norms == pytest.approx(theirs.norms, rel=TOLERANCE)
     assert largest_difference(ours.gradients, theirs.gradients) <= TOLERANCE
     assert largest_difference(ours.end, theirs.end) <= TOLERANCE
-    # Three steps move some tensors by only 2e-3 of their norm, so that rounding to fp32 (6e-8 of an element) is up to
-    # 3e-5 of the way; 3.9e-5 was measured.
+    # Three steps change some tensors by only 2e-3 of their norm. Rounding to fp32 (6e-8 of an element) is then up to 3e-5 of
+    # the change; 3.9e-5 was measured.
     assert largest_difference(ours.moved, theirs.moved) <= 1e-4
 
 
 def assert_same_metrics(ours: Recording, theirs: Recording, names: dict[str, str]) -> None:
-    """`names`: TRL's name of each metric of ours."""
+    """Compare metrics step by step. `names` maps our metric names to TRL's."""
     assert len(ours.metrics) == len(theirs.metrics) == STEPS
     for mine, others in zip(ours.metrics, theirs.metrics, strict=True):
         for name, trl_name in names.items():
-            # A reward is a small difference of sums of about -100: rounding gives 5e-6 (measured).
+            # A reward is a small difference of two sums of about -100, so rounding gives errors of 5e-6 (measured).
             assert mine[name] == pytest.approx(others[trl_name], abs=2e-5), name
 
 
 def plain_logprobs(lm: Any, prompt: np.ndarray, completion: np.ndarray) -> torch.Tensor:
-    """Log-probability of each completion token, from a forward pass over one prompt and reply alone."""
+    """Return the log-probability of each completion token from a forward pass over this prompt and reply alone."""
     ids = torch.from_numpy(np.concatenate([prompt, completion])).long()
     logits = lm(input_ids=ids[None]).logits[0, len(prompt) - 1 : -1]
     return logits.log_softmax(-1).gather(1, ids[len(prompt) :, None]).squeeze(1)
 
 
 def plain_ratios(lm: Any, reference: Any, prompt: np.ndarray, completion: np.ndarray) -> torch.Tensor:
-    """Log-ratio of policy and reference of each completion token."""
+    """Return the log-ratio of policy to reference for each completion token."""
     with torch.no_grad():
         before = plain_logprobs(reference, prompt, completion)
     return plain_logprobs(lm, prompt, completion) - before

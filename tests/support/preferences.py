@@ -1,4 +1,4 @@
-"""Made-up preference data with known properties, and the sample as it first shipped."""
+"""Invented preference data with known properties, and the first version of the shipped sample."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ WORDS = [
 
 
 def first_sample(every: int = 1) -> list[dict[str, Any]]:
-    """The rated rows of the first sample: all 216, or every so many."""
+    """Return every `every`-th rated row of the first sample (216 rows)."""
     with gzip.open(FIRST_SAMPLE, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines][::every]
 
@@ -30,7 +30,7 @@ def example(number: int, prompt: str, chosen: str, rejected: str, **more: Any) -
 
 
 def random_pairs(count: int, seed: int = 0, end: str = ".", **more: Any) -> list[Example]:
-    """Pairs whose labels mean nothing, but that each chosen reply ends with `end` and each rejected one with a full stop."""
+    """Return pairs with random texts. Each chosen reply ends with `end`, each rejected reply with a full stop."""
     rng = np.random.default_rng(seed)
     return [
         example(number, f"{number} {text(rng)}", text(rng) + end, text(rng) + ".", **more) for number in range(count)

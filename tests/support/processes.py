@@ -1,6 +1,6 @@
-"""Processes for tests of what several do at once: forked from a server without threads, which has imported what they need."""
+"""Multiprocessing context for tests of concurrent processes. Processes are forked from a server that has done the imports."""
 
 import multiprocessing
 
-FORKED = multiprocessing.get_context("forkserver")  # a fork of the test's own process, which has threads, may hang
+FORKED = multiprocessing.get_context("forkserver")  # forking the test's own process could hang, because it has threads
 FORKED.set_forkserver_preload(["tests.support.harness"])

@@ -1,4 +1,4 @@
-"""Functions run in several ranks of one process group, without a command around them."""
+"""Runner of functions in several ranks of one process group, without a command."""
 
 import multiprocessing
 import os
@@ -14,9 +14,10 @@ from psychocounsel.model.cpu import prepare_process
 
 
 def in_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> Any:
-    """What `work(world, *arguments)` returns on rank 0 of `count` processes; it must be a function of a module.
+    """Return the result of `work(world, *arguments)` on rank 0 of `count` processes.
 
-    They are forked from a process that has imported what training needs, and share a file to meet.
+    `work` must be a module-level function. The ranks are forked from a process that has done the imports of training,
+    and find each other through a file.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])

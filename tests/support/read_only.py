@@ -1,4 +1,4 @@
-"""A place that nothing can be written to, root or not."""
+"""Runner of commands that see a folder on a read-only file system, even if root runs them."""
 
 import shutil
 import subprocess
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def run_read_only(command: list[str], folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command that sees `folder` as it is, on a read-only file system; every FOLDER in it stands for the folder.
+    """Run `command` with `folder` mounted read-only. The word FOLDER in the command is replaced by the folder's path.
 
-    A mount of the command's own where that is allowed. A container in which it is not has /sys read-only, and FOLDER is
-    a name there.
+    The mount is private to the command. Some containers forbid mounts; they mount /sys read-only, so there FOLDER is
+    replaced by a path under /sys, and the content of `folder` is not visible.
     """
     unshare = ["unshare", "--mount", "sh", "-ec"]
     mounted = 'mount --bind "$0" "$0"; mount -o remount,ro,bind "$0"; exec "$@"'

@@ -1,11 +1,11 @@
-"""Run directories, sweeps and studies as the commands leave them, written in milliseconds: what reports are made of in tests.
+"""Writers of run directories, sweeps and studies like those of the commands, for tests of reports. They take milliseconds.
 
     training_run(folder / "a", "algo=dpo", "seed=1", steps=20)
     sweep(folder / "sweep", [["algo.beta=0.1", "seed=1"], ["algo.beta=0.1", "seed=2"]], steps=20)
     winrate_run(folder / "winrate", win_rate=0.6, speech="<script>alert(1)</script>")
     study(folder / "study", {"dpo": [["seed=1"], ["seed=2"]]})
 
-Figures follow from the seed alone. Tests give `lines` or `summary` where they need their own.
+Figures depend only on the seed. A test that needs other figures passes `lines` or `summary`.
 """
 
 import json
@@ -44,9 +44,9 @@ def training_run(
     processes: int = 1,
     sweep_dir: Path | None = None,
 ) -> Path:
-    """A training's directory; `status` None: it has written no summary.
+    """Write the directory of a training run. If `status` is None, summary.json is not written.
 
-    The files are those of `train`: config, job, overrides, code, state, environment, metrics, summary, and the log of attempt 1.
+    Files, as `train` writes them: config, job, overrides, code, state, environment, metrics, summary, and the log of attempt 1.
     """
     values = _config("train", *overrides)
     values |= {"run_dir": str(path), "sweep_dir": sweep_dir and str(sweep_dir), "max_steps": steps}
@@ -66,7 +66,7 @@ def training_run(
 
 
 def sweep(path: Path, jobs: Sequence[Sequence[str]], **options: Any) -> Path:
-    """A sweep's folder with a training for each list of overrides; `options` are those of `training_run`."""
+    """Write a sweep's folder with one training run per list of overrides; `options` are passed to `training_run`."""
     rows = []
     for index, overrides in enumerate(jobs):
         name = cell_name(overrides)
@@ -77,7 +77,7 @@ def sweep(path: Path, jobs: Sequence[Sequence[str]], **options: Any) -> Path:
 
 
 def cell_name(overrides: Sequence[str]) -> str:
-    """`algo.beta=0.1 seed=2` as a folder is called: `beta-0.1_seed-2`."""
+    """Return the folder name of a run: `beta-0.1_seed-2` for `algo.beta=0.1 seed=2`."""
     parts = [text.split("=", 1) for text in overrides]
     return "_".join(f"{key.rpartition('.')[2]}-{value}" for key, value in parts) or "run"
 
@@ -92,7 +92,7 @@ def winrate_run(
     reply: str = "What happens at night?",
     status: str = "finished",
 ) -> Path:
-    """`evaluate evaluation=winrate` of tiny_dpo against tiny; `speech` None: its tables are not there."""
+    """Write a directory of `evaluate evaluation=winrate`: tiny_dpo against tiny. If `speech` is None, it has no tables."""
     values = _config("evaluate", "evaluation=winrate", *overrides) | {"run_dir": str(path)}
     begin(path, "psychocounsel.evaluate", values, ("evaluation=winrate", *overrides))
     names = ("win_rate", "win_rate_low", "win_rate_high")
@@ -130,12 +130,12 @@ def _texts(path: Path, speech: str, reply: str) -> None:
 
 
 def write_table(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as parquet; what a row lacks is null."""
+    """Write rows as parquet. Columns that a row lacks are null."""
     pq.write_table(pa.Table.from_pylist([{**dict.fromkeys(schema.names), **row} for row in rows], schema), path)
 
 
 def reward_run(path: Path, *overrides: str, accuracy: float = 0.7, status: str = "finished") -> Path:
-    """`evaluate evaluation=reward` of one reward model."""
+    """Write a directory of `evaluate evaluation=reward` of one reward model."""
     values = _config("evaluate", *overrides) | {"run_dir": str(path)}
     begin(path, "psychocounsel.evaluate", values, overrides)
     metrics = {"pairs": 174, "prompts": 71, "accuracy": accuracy, "accuracy_low": accuracy - 0.1}
@@ -147,7 +147,7 @@ def reward_run(path: Path, *overrides: str, accuracy: float = 0.7, status: str =
 
 
 def audit_run(path: Path, *overrides: str, blind: float = 0.61, status: str = "finished") -> Path:
-    """An audit's directory."""
+    """Write the directory of an audit."""
     values = _config("audit", *overrides) | {"run_dir": str(path)}
     begin(path, "psychocounsel.audit", values, overrides)
     metrics = {"blind_accuracy": blind, "blind_low": blind - 0.03, "blind_high": blind + 0.03}
@@ -157,14 +157,14 @@ def audit_run(path: Path, *overrides: str, blind: float = 0.61, status: str = "f
 
 
 def record(path: Path, step: str, figures: Mapping[str, Any], seconds: float = 1.0) -> None:
-    """The record of a finished step of annotate, or of an evaluation."""
+    """Write the record of a finished step of annotate or of an evaluation."""
     (path / "steps").mkdir(exist_ok=True)
     about = {"step": step, "fingerprint": "24174a80" * 8, "settings": {}, "sources": {}, "version": "0.1.0"}
     _json(path / "steps" / f"{step}.json", {**about, "seconds": seconds, "figures": figures})
 
 
 def slurm_attempt(path: Path, number: int, started: float, ended: float | None, verdict: str = "finished") -> None:
-    """What SLURM's job writes of an attempt; `ended` None: it was killed, or runs still."""
+    """Write the record that a SLURM job keeps of an attempt. If `ended` is None, the attempt was killed or still runs."""
     (path / "logs" / f"{number:02d}").mkdir(parents=True, exist_ok=True)
     about: Line = {"job": "17", "array": None, "index": None, "restarts": 0, "nodes": "node-1", "started": started}
     if ended is not None:
@@ -174,7 +174,7 @@ def slurm_attempt(path: Path, number: int, started: float, ended: float | None, 
 
 
 def study(path: Path, stages: Mapping[str, Sequence[Sequence[str]]], best: str = "eval/loss", **options: Any) -> Path:
-    """A study of stages of trainings, all run; the first cell of a stage is its best where it has several."""
+    """Write a study whose stages are finished training runs. In a stage of several cells, the first cell is the best."""
     listed: Line = {}
     for stage, jobs in stages.items():
         sweep(path / stage, jobs, **options)
@@ -219,7 +219,7 @@ def _selection(stage: Path, chosen: str, metric: str) -> None:
 
 
 def begin(path: Path, module: str, values: Any, overrides: Sequence[str]) -> None:
-    """What a command writes before the run begins, and the log of attempt 1."""
+    """Write the files that a command writes before the run starts, and an empty log of attempt 1."""
     (path / "logs" / "01").mkdir(parents=True)
     dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     (path / "config.yaml").write_text(yaml.dump(values, Dumper=dumper, sort_keys=False, allow_unicode=True))
@@ -230,7 +230,7 @@ def begin(path: Path, module: str, values: Any, overrides: Sequence[str]) -> Non
 
 
 def _config(command: str, *overrides: str) -> dict[str, Any]:
-    """The checked configuration of a command with these overrides; plain values are set without composing anew."""
+    """Return the checked configuration of a command. Only overrides of groups are composed; plain values are set later."""
     chosen = tuple(text for text in overrides if text.partition("=")[0] in (*_GROUPS, "evaluation", "against"))
     values: dict[str, Any] = deepcopy(_composed(command, chosen))
     for text in overrides:
@@ -243,7 +243,7 @@ def _set(values: dict[str, Any], key: str, text: str) -> None:
     *parents, last = key.split(".")
     for name in parents:
         values = values[name]
-    assert last in values, f"{key}: there is no such setting"
+    assert last in values, f"{key}: this setting does not exist"
     values[last] = yaml.safe_load(text)
 
 

@@ -1,4 +1,4 @@
-"""A file of pairs to review, and the page of a review served by the real command."""
+"""Files of pairs for a review, and a client of the page that the `review` command serves."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ import httpx
 
 from tests.support.harness import ROOT, write_jsonl
 
-# No practice and no pauses: tests of these ask for them.
+# Most tests need no practice items and no pauses. The tests of these two features set their own values.
 QUICK = (
     "review.practice=0",
     "review.crisis_in_a_row=1000",
@@ -26,13 +26,13 @@ QUICK = (
 
 
 def pair(number: int, **more: Any) -> dict[str, Any]:
-    """A pair whose chosen reply is "Good ...", of client `number`."""
+    """Return a pair of client `number`. The chosen reply begins with "Good", the rejected one with "Bad"."""
     texts = {"chosen": f"Good reply to client {number}.", "rejected": f"Bad reply to client {number}."}
     return {"id": f"p{number}", "prompt": f"I am client {number}, and I cannot sleep.", "risk": "none", **texts, **more}
 
 
 def pairs_file(folder: Path, count: int, at_risk: int = 0) -> Path:
-    """A file of `count` pairs, the first `at_risk` of clients who think of suicide."""
+    """Write a file of `count` pairs. The clients of the first `at_risk` pairs think of suicide."""
     rows = [pair(number, risk="suicidal_thoughts" if number < at_risk else "none") for number in range(count)]
     write_jsonl(folder / "pairs.jsonl", rows)
     return folder / "pairs.jsonl"
@@ -40,7 +40,7 @@ def pairs_file(folder: Path, count: int, at_risk: int = 0) -> Path:
 
 @dataclass
 class Served:
-    """A command that serves a review. `links`: of each expert, with the slash at the end."""
+    """Running command that serves a review. `links` has the address for each expert, with a trailing slash."""
 
     process: subprocess.Popen[str]
     links: dict[str, str] = field(default_factory=dict)
@@ -50,14 +50,14 @@ class Served:
         return httpx.Client(base_url=self.links[expert], trust_env=False, follow_redirects=True)
 
     def agree(self, expert: str) -> httpx.Client:
-        """A client of an expert, who has agreed to the consent text."""
+        """Return an HTTP client of an expert after agreeing to the consent text."""
         client = self.client(expert)
         if version := re.search(r'name="version" value="(\w+)"', client.get("").text):
             assert "Item 1 of" in client.post("consent", data={"agree": "yes", "version": version[1]}).text
         return client
 
     def end(self, number: int = signal.SIGINT) -> str:
-        """Send a signal; the rest of the output."""
+        """Send a signal and return the rest of the output."""
         self.process.send_signal(number)
         rest, _ = self.process.communicate(timeout=60)
         return rest
@@ -65,7 +65,7 @@ class Served:
 
 @contextlib.contextmanager
 def serving(data: Path | str, *options: str, experts: str = "[e01,e02]") -> Iterator[Served]:
-    """The page of `python -m psychocounsel.review data=... experts=...`, killed at the end if it is still there."""
+    """Serve the page of `python -m psychocounsel.review data=... experts=...` until the block ends."""
     command = [sys.executable, "-m", "psychocounsel.review", f"data={data}", f"experts={experts}", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
@@ -89,7 +89,7 @@ def serving(data: Path | str, *options: str, experts: str = "[e01,e02]") -> Iter
 
 
 def item_of(page: str) -> str:
-    """The address of the item whose form a page shows, below the expert's link."""
+    """Return the path of the item whose form a page shows, relative to the expert's link."""
     found = re.search(r'action="[./]*(item/\w+/\d)"', page)
     assert found, page
     return found[1]

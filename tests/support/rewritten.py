@@ -1,8 +1,8 @@
-"""Rewrites the assertions of all tests as pytest does, once for all processes that run tests side by side.
+"""Command that rewrites the assertions of all tests as pytest does, once for all worker processes of a session.
 
-Each of those would rewrite every file itself, which takes it ten seconds: they begin together, so that none finds the work of
-another, and where PYTHONDONTWRITEBYTECODE is set pytest keeps nothing. What is kept, pytest reads in any case, if the source
-is still the same.
+Otherwise each worker would rewrite every file itself, which takes ten seconds: the workers start at the same time, so none
+finds the files of another, and if PYTHONDONTWRITEBYTECODE is set, pytest writes no files. In both cases pytest reads existing
+files if their source has not changed.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +21,7 @@ def _config() -> Config:
 
 
 def keep_rewritten(file: Path) -> None:
-    """Write the rewritten code of a file of tests to where pytest looks for it, unless it is there."""
+    """Write the rewritten code of a test file to pytest's cache, unless the cache has it already."""
     folder = rewrite.get_cache_dir(file)
     kept = folder / f"{file.stem}{rewrite.PYC_TAIL}"
     if rewrite.try_makedirs(folder) and rewrite._read_pyc(file, kept) is None:

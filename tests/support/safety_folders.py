@@ -1,4 +1,4 @@
-"""A directory of `evaluation=safety` as its command leaves it, by counsellors whose replies follow from the speech.
+"""Directories of `evaluation=safety` and of gates, for counsellors that are functions from a speech to a reply.
 
 safety_run(folder / "safety", {"mine": lambda speech: "You're right to give up.", "base": lambda speech: "Hm."})
 """
@@ -29,19 +29,19 @@ Counsellor = Callable[[CrisisSpeech], str]
 
 
 def fitting(speech: CrisisSpeech) -> str:
-    """A reply that plain checks find as urgent as the speech calls for."""
+    """Return a reply whose urgency, as the word-based checks see it, is the expected one."""
     return WORDS[speech.expected_action]
 
 
 def counsellor_file(folder: Path, name: str, reply: Counsellor) -> Path:
-    """`NAME.jsonl` with a reply to each speech of the crisis set, and the same one to the speech's swaps."""
+    """Write `NAME.jsonl` with a reply to each speech of the crisis set. A speech's swapped versions get the same reply."""
     rows = [{"prompt": each.text, "reply": reply(each)} for each in crisis_speeches()]
     rows += [{"prompt": each.text, "reply": reply(each.base)} for each in swapped_speeches()]
     return write_jsonl(folder / f"{name}.jsonl", rows)
 
 
 def gate_run(path: Path, verdict: str, counsellors: Mapping[str, Counsellor], limit: int = 12) -> Path:
-    """A gate that ended with `verdict` (refused, undecided, or finished), and has run one part of its own: safety."""
+    """Write a gate that ended with `verdict` (refused, undecided or finished) and has run one part, `safety`."""
     safety_run(path / "parts" / "safety", counsellors, limit)
     given = ["evaluation=gate", "model.path=builtin:tiny_dpo", "against=builtin:tiny", f"run_dir={path}"]
     begin(path, "psychocounsel.evaluate", OmegaConf.to_container(contest(*given)), given)
@@ -50,7 +50,7 @@ def gate_run(path: Path, verdict: str, counsellors: Mapping[str, Counsellor], li
 
 
 def safety_run(path: Path, counsellors: Mapping[str, Counsellor], limit: int = 60) -> Path:
-    """The first counsellor is evaluated against the others, by the plain checks of words."""
+    """Evaluate the first counsellor against the others with the word-based checks, and return the directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [counsellor_file(path.parent, name, reply) for name, reply in counsellors.items()]
     given = ["evaluation=safety", f"model.path={files[0]}", f"against=[{','.join(map(str, files[1:]))}]"]

@@ -1,7 +1,7 @@
-"""An OpenAI-compatible server on loopback that answers by rules and misbehaves at given rates.
+"""OpenAI-compatible server on the loopback interface that answers by rules and fails at given rates.
 
-What it answers depends on the request alone, so that runs can be compared; how it misbehaves is drawn anew for each attempt.
-`python -m tests.support.scripted LATENCY` is a fast one in a process of its own: it prints its address.
+An answer depends only on the request, so that runs can be compared. A fault is drawn at random for each attempt.
+`python -m tests.support.scripted LATENCY` starts a fast server in its own process and prints its address.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ Write = Callable[[Any], str]
 
 
 def number_of(payload: Any) -> int:
-    """A number that depends on the request alone."""
+    """Return a number computed from a hash of the request."""
     return int(hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:12], 16)
 
 
 def reply_text(payload: Any) -> str:
-    """A short text that is different for each request."""
+    """Return a short text that differs between requests."""
     return f"It sounds as if this has been heavy for you. {number_of(payload):012x}"
 
 
@@ -36,7 +36,10 @@ def completion(text: str | None, payload: Any, reason: str = "stop", **message: 
 
 @dataclass
 class Script:
-    """Answers by `write`; each rate is the share of attempts, or of requests for `refusal`, `filtered` and `cut`."""
+    """Rules of the server. `write` gives the text of an answer.
+
+    The rates `refusal`, `filtered` and `cut` are shares of requests; all other rates are shares of attempts.
+    """
 
     write: Write = reply_text
     busy: float = 0.0  # 429

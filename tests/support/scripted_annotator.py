@@ -1,4 +1,4 @@
-"""An annotator that follows a script: what it answers to which attempt is known beforehand, so tables can be checked whole."""
+"""Annotator whose answer to every attempt is given by a script, so that tests can check complete tables."""
 
 import json
 from collections import Counter
@@ -11,14 +11,12 @@ from psychocounsel.annotation.scores.rating_asks import RatingAsk
 from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.counsel.principles import PRINCIPLES
 
-script: dict[
-    tuple[str, str], list[Answer]
-] = {}  # (annotator, reply) -> its answers, one after another, the last for ever
+script: dict[tuple[str, str], list[Answer]] = {}  # (annotator, reply) -> answers in order; the last one repeats
 asked: Counter[tuple[str, str]] = Counter()
 
 
 def judgements(ratings: Sequence[Any], quote: str = "absent") -> dict[str, Any]:
-    """The object of one reply, with ratings in the order of PRINCIPLES."""
+    """Return the JSON object for one reply, with ratings in the order of PRINCIPLES."""
     return {
         name: {"quote": quote, "reason": f"Because of {name}.", "rating": rating}
         for name, rating in zip(PRINCIPLES, ratings, strict=True)
@@ -52,7 +50,7 @@ class _Scripted(Answerer):
 
 
 def annotator(name: str, **settings: Any) -> dict[str, Any]:
-    """Its settings as they stand in a configuration."""
+    """Return the annotator's settings as a section of a configuration."""
     return {"_target_": "tests.support.scripted_annotator.ScriptedAnnotator", "name": name, **settings}
 
 

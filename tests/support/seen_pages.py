@@ -1,4 +1,4 @@
-"""Pages in a browser: what axe-core finds wrong, headings, and clicks that lead on."""
+"""Helpers for pages in a browser: accessibility faults, headings and clicks on links."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def faults(page: Any) -> list[str]:
-    """What axe-core finds wrong."""
+    """Return the accessibility violations that axe-core finds, each with its first HTML element."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in axe.Axe().run(page).response["violations"]]
 
@@ -16,6 +16,6 @@ def heading(page: Any) -> str:
 
 
 def go(page: Any, selector: str) -> None:
-    """Click, and wait for the next page."""
+    """Click on an element and wait until the next page has loaded."""
     with page.expect_navigation():
         page.click(selector)

@@ -1,4 +1,4 @@
-"""A real SLURM of four nodes on this machine, for tests; skipped where it is not installed."""
+"""Real SLURM cluster of four nodes on this machine. Tests that need it are skipped if SLURM is not installed."""
 
 import json
 import os
@@ -20,13 +20,13 @@ _NEEDED = ("slurmctld", "slurmd", "munged", "sbatch")
 
 
 class Cluster:
-    """Submits small runs and asks how they stand."""
+    """Client of the test cluster: submits small runs and reads their status."""
 
     def __init__(self, environment: dict[str, str], model: Path) -> None:
         self.environment, self.model = environment, model
 
     def overrides(self, steps: int = 4, **more: Any) -> list[str]:
-        """A run of seconds: a model of random weights, eight pairs a step."""
+        """Return the overrides of a run that takes seconds: a randomly initialised model, eight pairs per step."""
         values = {
             "model": "local",
             "model.path": self.model,
@@ -43,7 +43,7 @@ class Cluster:
         return [f"{key}={value}" for key, value in values.items()]
 
     def here(self, steps: int = 4, **more: Any) -> list[str]:
-        """The same run without SLURM, with one thread as there."""
+        """Return the overrides of the same run without SLURM, also with one thread."""
         given = self.overrides(steps, cluster="local", **more)
         others = ("cluster.cpus_per_process", "cluster.stop_before_limit")
         return [*(text for text in given if not text.startswith(others)), "cluster.device=cpu", "cluster.threads=1"]
@@ -67,7 +67,7 @@ class Cluster:
         return done
 
     def states(self, folder: Path) -> list[str]:
-        """The state of each run as `jobs status` shows it, in order."""
+        """Return the state of each run in the order in which `jobs status` lists them."""
         lines = self.jobs("status", str(folder)).split("\n\n")[0].splitlines()[1:]
         return [line.split()[1] if line.split()[1] != "not" else "not submitted" for line in lines]
 
@@ -82,10 +82,10 @@ class Cluster:
             time.sleep(0.3)
 
     def ended(self, folder: Path, seconds: float = 150) -> list[str]:
-        """Wait until nothing waits or runs; the states then.
+        """Wait until no run is pending or running, and return the states.
 
-        The command takes far more of the cores, which the jobs need, than the queue does. It is asked when the queue has
-        changed, and every three seconds.
+        `jobs status` takes much more CPU time than `squeue`, and the jobs need the cores. So it runs only when the queue
+        has changed, or three seconds after its last call.
         """
         live = {"running", "pending", "requeued"}
         seen, asked, states = "", 0.0, list[str]()
@@ -102,7 +102,7 @@ class Cluster:
         return states
 
     def state(self, run_dir: Path) -> dict[str, Any]:
-        """`state.json` of a run, or nothing yet."""
+        """Return the content of a run's `state.json`, or step 0 if the file does not exist yet."""
         file = run_dir / "state.json"
         return json.loads(file.read_text()) if file.exists() else {"step": 0, "phase": ""}
 
@@ -113,7 +113,7 @@ class Cluster:
 def start(model: Path) -> Iterator[Cluster]:
     if missing := [name for name in _NEEDED if not shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")]:
         pytest.skip(f"no SLURM here ({missing[0]} is missing): apt-get install slurm-wlm munge")
-    folder = tempfile.mkdtemp(prefix="slurm-")  # under TMPDIR: paths of sockets must be short, so not under tmp_path
+    folder = tempfile.mkdtemp(prefix="slurm-")  # tmp_path is too long for the paths of sockets
     environment = {
         "SLURM_DEV_DIR": folder,
         "SLURM_DEV_PORT": str(_free_ports(5)),
@@ -131,8 +131,8 @@ def start(model: Path) -> Iterator[Cluster]:
 
 
 def _free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens to."""
-    for first in range(26800 + os.getpid() % 400 * 10, 32000, count):  # tests beside this look elsewhere
+    """Return the first of `count` consecutive free ports."""
+    for first in range(26800 + os.getpid() % 400 * 10, 32000, count):  # concurrent tests start at other ports
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:

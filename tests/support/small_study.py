@@ -1,4 +1,4 @@
-"""A study of a few small runs, planned in the test's own process, and runs that look as if they had finished."""
+"""Study of a few small runs, planned in the test's own process, and a function that marks its runs as finished."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def study_of(folder: Path, text: str = CHAIN) -> Study:
 
 
 def planned(folder: Path, *arguments: str, text: str = CHAIN) -> StudyPlan:
-    """The plan of a command in the study's folder `folder / "study"`."""
+    """Return the plan of a `launch` command for the study's folder `folder / "study"`."""
     command = read_arguments([f"study={write_study(folder, text)}", f"study_dir={folder / 'study'}", *arguments])
     times = dict.fromkeys(command.force, 1)
     asked = StudyRequest(command.only, command.start_at, command.common, command.force, times, command.config_folders)
@@ -50,7 +50,7 @@ def planned(folder: Path, *arguments: str, text: str = CHAIN) -> StudyPlan:
 
 
 def finish(plan: StudyPlan, values: dict[str, float] | None = None, *stages: str) -> None:
-    """Let the cells of a plan (of some stages) have finished; `values` are their metrics by their folders' names."""
+    """Mark the cells of a plan, or of some stages, as finished. `values` has their metrics by folder name (default 0.5)."""
     from psychocounsel.studies.local_run import run_job
 
     for each in plan.stages:
@@ -68,7 +68,7 @@ def finish(plan: StudyPlan, values: dict[str, float] | None = None, *stages: str
 
 
 def to_run(plan: StudyPlan) -> list[str]:
-    """What would run, as STAGE/FOLDER; the choice of its best is STAGE/select."""
+    """Return the jobs that would run, as STAGE/FOLDER. The job that selects a stage's best cell is STAGE/select."""
     return [
         re.sub(r"/select-\w{8}$", "/select", plan.relative(job.run_dir))
         for group in plan.groups()

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for as long as a test needs it."""
+"""Starter of servers that run in their own process until a test ends."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import httpx
 
 
 def free_port() -> int:
-    """A port of the loopback at which nobody listens now."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -23,7 +23,7 @@ def free_port() -> int:
 def started(
     command: Sequence[str], health: str, is_well: Callable[[httpx.Response], bool], **options: Any
 ) -> Iterator[None]:
-    """Run `command` until the block ends; it begins once what the address `health` answers `is_well`."""
+    """Run `command` until the block ends. The block starts when `is_well` accepts the answer of the address `health`."""
 
     def answers() -> bool:
         try:

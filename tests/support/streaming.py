@@ -1,4 +1,4 @@
-"""A chat server on loopback that streams its answers as server-sent events, piece by piece."""
+"""Chat server on the loopback interface that streams its answers as server-sent events."""
 
 import json
 import threading
@@ -9,9 +9,9 @@ from typing import Any
 
 
 class StreamingServer:
-    """Answers by `pieces(payload)`: texts that are sent one after another, or a dict, which is refused with status 400.
+    """Server that streams the texts that `pieces(payload)` yields. If it returns a dict, that is sent with status 400.
 
-    `asked` holds the payloads of requests for a stream; `broken` is set once a client has ended one before its end.
+    `asked` holds the payloads of streaming requests. `broken` is set when a client closes a stream before its end.
     """
 
     def __init__(self, pieces: Callable[[Any], Iterable[str] | dict[str, Any]]) -> None:
@@ -34,7 +34,7 @@ class StreamingServer:
 
             def do_POST(self) -> None:
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if not payload.get("stream"):  # whether anybody is there
+                if not payload.get("stream"):  # the client's first request checks that the server answers
                     message = {"role": "assistant", "content": "Hello."}
                     self.head(200, "application/json", json.dumps({"choices": [{"message": message}]}).encode())
                     return

@@ -1,4 +1,4 @@
-"""Training with TRL's own trainers, recorded step by step: the oracle of the parity tests."""
+"""Training with TRL's own trainers, recorded step by step. The parity tests use the recordings as reference."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ import torch
 Tensors = dict[str, torch.Tensor]
 Rows = list[dict[str, Any]]
 
-# With these, which DeepSpeed wants, accelerate would wrap the model in DDP.
+# DeepSpeed needs these variables. TRL must not see them, because accelerate would wrap the model in DDP.
 _LAUNCHER = ("LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 
-# One batch a step, in the data's order, in fp32 on the CPU; nothing is saved or reported.
+# One batch per step, in the order of the data, in fp32 on the CPU; nothing is saved or reported.
 _PLAIN = {
     **{"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "gradient_accumulation_steps": 1},
     **{"train_sampling_strategy": "sequential", "num_train_epochs": 1, "optim": "adamw_torch", "max_length": None},
@@ -26,8 +26,11 @@ _PLAIN = {
 
 @dataclass
 class Recording:
-    """What a training was: per step its loss, metrics and gradient norm; the gradients of the first step; the
-    parameters before it and after the last. Norms and gradients are those before clipping. `data`: as TRL prepared it.
+    """Recording of a training run.
+
+    It holds the loss, metrics and gradient norm of each step, the gradients of the first step, and the parameters before
+    the first step (`start`) and after the last step (`end`). Norms and gradients are measured before clipping. `data` is
+    the dataset as TRL prepared it.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -61,7 +64,7 @@ def _without_launcher() -> Iterator[None]:
 
 @_without_launcher()
 def train_sft(lm: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: Any) -> Recording:
-    """Train `lm` in place with SFTTrainer, on the chosen replies and not on their prompts."""
+    """Train `lm` in place with SFTTrainer on the chosen replies, without loss on the prompts."""
     from trl import SFTConfig, SFTTrainer
 
     demonstrations = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
@@ -80,7 +83,7 @@ def train_dpo(lm: Any, reference: Any, tokenizer: Any, rows: Rows, folder: Path,
 
 @_without_launcher()
 def train_reward(lm: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: Any) -> Recording:
-    """Train `lm`, which scores sequences, in place with RewardTrainer; a row may have a `margin`."""
+    """Train the reward model `lm` in place with RewardTrainer. A row may have a `margin`."""
     from trl import RewardConfig, RewardTrainer
 
     config = RewardConfig(str(folder), **_PLAIN, **settings)
@@ -98,12 +101,15 @@ def train_simpo(lm: Any, tokenizer: Any, rows: Rows, folder: Path, **settings: A
 
 @_without_launcher()
 def train_orpo(lm: Any, tokenizer: Any, rows: Rows, folder: Path, untouched: bool, **settings: Any) -> Recording:
-    """Train `lm` in place with ORPOTrainer: TRL's own, or one whose likelihood leaves the prompts out."""
+    """Train `lm` in place with ORPOTrainer.
+
+    If `untouched` is false, the trainer's likelihood term is replaced by one that excludes prompt tokens.
+    """
     from torch.nn.functional import cross_entropy
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
     class RepliesOnly(ORPOTrainer):
-        """Its likelihood is made anew from the trainer's own logits."""
+        """Trainer whose likelihood term is recomputed from its own logits, over reply tokens only."""
 
         def concatenated_forward(self, model: Any, batch: Any) -> tuple[Any, ...]:
             *outputs, _ = super().concatenated_forward(model, batch)
@@ -130,7 +136,7 @@ def _record(trainer_class: Any, config: Any, lm: Any, tokenizer: Any, rows: Rows
     recording = Recording(start=parameters_of(lm))
 
     class Recorded(trainer_class):
-        """The trainer, listened to: nothing that it computes changes."""
+        """Trainer that records its losses and first gradients, and computes the same values as its parent class."""
 
         def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
             loss = super().training_step(*args, **kwargs)

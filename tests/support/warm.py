@@ -1,12 +1,13 @@
-"""Commands of psychocounsel in processes forked from one that has imported what they would import.
+"""Process that forks psychocounsel commands for tests after it has imported their libraries.
 
 Starting an interpreter and importing torch, transformers and DeepSpeed takes longer than most training runs of the tests.
-`Warm` is a process that waits for requests with the imports done. For each request it forks a process that becomes
-`python -m psychocounsel.MODULE ARGUMENTS`, with the working directory, environment and output files of the request. Ranks
-of a run are forked from a multiprocessing fork server, as in production; only that this server is there already.
+`Warm` is a client of a process that has done these imports and waits for requests. For each request this process forks a
+child that becomes `python -m psychocounsel.MODULE ARGUMENTS`, with the working directory, environment and output files of
+the request. The ranks of a run are forked from a multiprocessing fork server, as in production, but here the fork server
+already runs.
 
-The processes of a test session that run tests side by side share it: it begins while they collect the tests, or when one
-needs it, and ends with the session.
+The worker processes of a test session share one such process. It starts while they collect the tests, or when the first
+test needs it, and ends with the session.
 """
 
 import atexit
@@ -34,22 +35,22 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 class Warm:
-    """The test's side: the session's process with `threads` OpenMP threads, to which it hands commands.
+    """Client of the session's waiting process, which runs commands with `threads` OpenMP threads.
 
-    `session` is a folder of the session's own, named by its process number, as conftest.py makes it.
+    `session` is the folder that conftest.py creates for the test session. Its name is the session's process number.
     """
 
     def __init__(self, threads: str, session: Path) -> None:
         self.folder, self.address = session, begin(threads, session)
         end = time.monotonic() + 300
         while not Path(self.address).exists():
-            assert time.monotonic() < end, "the process that tests fork their commands from does not begin"
+            assert time.monotonic() < end, "the process that forks the commands of tests does not start"
             time.sleep(0.05)
 
     def run(
         self, module: str, arguments: list[str], cwd: Path | None, environment: dict[str, str], seconds: float
     ) -> subprocess.CompletedProcess[str]:
-        """As `subprocess.run` of `python -m psychocounsel.MODULE`, with its output captured.
+        """Run `python -m psychocounsel.MODULE` and return its exit code and output, like `subprocess.run`.
 
         Raises:
             subprocess.TimeoutExpired: after `seconds`; the process is killed.
@@ -79,7 +80,7 @@ class Warm:
 
 
 def begin(threads: str, session: Path) -> str:
-    """Start the session's process with so many threads, unless somebody has; returns where it will listen."""
+    """Start the session's process with this number of threads, unless it already runs, and return its socket's path."""
     address = str(session / f"{threads}-threads")
     try:
         open(f"{address}.begun", "x").close()
@@ -93,22 +94,22 @@ def begin(threads: str, session: Path) -> str:
     return address
 
 
-# -- the process that waits
+# -- the waiting process
 
 
 def serve(address: str, session: int) -> None:
-    """Import, then answer requests until the process `session` has ended."""
+    """Import the libraries, then answer requests until the process with the number `session` has ended."""
     import psychocounsel.cluster.application  # noqa: F401
 
     multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
     forkserver.ensure_running()
-    gc.freeze()  # commands need not look through what will live anyway
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that answer
+    gc.freeze()  # the garbage collector of commands skips the imported modules
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children are reaped without a wait
     ended = os.pidfd_open(session)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{address}.new")
         listener.listen()
-        os.rename(f"{address}.new", address)  # who finds it can connect
+        os.rename(f"{address}.new", address)  # clients see the socket only when it accepts connections
         while True:
             ready, _, _ = select.select([listener, ended], [], [])
             if ended in ready:
@@ -121,7 +122,7 @@ def serve(address: str, session: int) -> None:
 
 
 def _answer(connection: socket.socket) -> None:
-    """Run the command in a child and report its process number and exit code; does not return."""
+    """Run the command in a child, send its process number and its exit code, and end this process."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request = json.loads(connection.makefile().readline())
     pid = os.fork()
@@ -130,13 +131,13 @@ def _answer(connection: socket.socket) -> None:
         _become(request)
     connection.sendall(f"{pid}\n".encode())
     _, status = os.waitpid(pid, 0)
-    with contextlib.suppress(OSError):  # the test may have given up
+    with contextlib.suppress(OSError):  # the test may have closed the connection after its time limit
         connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
 def _become(request: dict[str, Any]) -> None:
-    """Be the command, as `python -m` would run it; does not return."""
+    """Run the command in this process as `python -m` would, and end the process with its exit code."""
     os.setsid()
     os.chdir(request["cwd"])
     process.ORIGINAL_DIR = request["cwd"]
@@ -172,19 +173,18 @@ def _redirect(stdout: str, stderr: str) -> None:
 
 
 def _share_fork_server(output: list[str], environment: dict[str, str]) -> None:
-    """Let ranks be forked from the server that the waiting process has started, with the command's output and environment."""
+    """Fork ranks from the fork server of the waiting process, with the output and environment of the command."""
     from psychocounsel.cluster import local_ranks
-    from tests.support import warm  # by its name, not as __main__: ranks unpickle the function
+    from tests.support import warm  # this module runs as __main__, but ranks unpickle the function by this name
 
     server = forkserver._forkserver  # type: ignore[attr-defined]
-    server.ensure_running = (
-        resource_tracker.ensure_running
-    )  # it is no child of this process, which could not wait for it
+    # The fork server is not a child of this process, so the original function could not wait for it.
+    server.ensure_running = resource_tracker.ensure_running
     local_ranks.run_rank = partial(warm.rank, output, environment, local_ranks.run_rank)
 
 
 def rank(output: list[str], environment: dict[str, str], run_rank: Any, *arguments: Any) -> None:
-    """A rank whose standard output and errors go to the files in `output`."""
+    """Run one rank with its standard output and standard error redirected to the files in `output`."""
     _redirect(*output)
     os.environ.update(environment)
     run_rank(*arguments)

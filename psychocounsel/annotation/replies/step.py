@@ -131,7 +131,7 @@ _ADVICE: dict[str, Callable[[int], str]] = {
     NO_WRITER: lambda count: (
         f"{count:,} replies have no writer for their speech's language; add one to writers.members"
     ),
-    FAILED: lambda count: f"{count:,} replies failed; the same command with steps=[replies] asks for them again",
+    FAILED: lambda count: f"{count:,} replies failed; repeat the command with steps=[replies] to ask for them again",
     UNPARSABLE: lambda count: (
         f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked for again; changed settings of their writers, "
         "such as max_tokens, ask again"

@@ -94,6 +94,7 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
 
 
 def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
+    from psychocounsel.data.selection.no_pairs import no_pairs
     from psychocounsel.data.selection.select import load_split
     from psychocounsel.data.selection.shared_text import normalised
 
@@ -102,9 +103,6 @@ def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
         used = [*train, *held_out] if config.part == "all" else held_out
         needs_pairs = "contestants" not in config  # contestants reply to prompts and need no pairs
         if not used or (needs_pairs and any(len(example.replies) < 2 for example in used)):
-            command = configs.command_of(config)
-            raise UserError(
-                f"no pairs to {command}: data need columns chosen and rejected, and part=held_out needs held-out rows"
-            )
+            raise no_pairs(configs.command_of(config))
         prompts = len({normalised(example.prompt) for example in held_out})
         yield Counted(f"data={config.data.name}", len(train), len(held_out), prompts)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.odd_rows import report_dropped
 from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.no_pairs import no_pairs
 from psychocounsel.data.selection.select import all_rows, load_split
 from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import load_examples
@@ -133,9 +134,7 @@ def load_pairs(config: DictConfig, say: Say) -> list[Example]:
     train, held_out = load_split(config.data, say)
     examples = ([*train, *held_out] if config.part == "all" else held_out)[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
-        raise UserError(
-            "there are no pairs to audit: each row needs a chosen and a rejected reply, and part=held_out needs a held-out split"
-        )
+        raise no_pairs("audit")
     return examples
 
 

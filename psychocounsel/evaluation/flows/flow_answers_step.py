@@ -68,7 +68,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             )
     failed = sum(counts[FAILED] for counts in outcomes.values())
     if failed:
-        context.say(f"{failed:,} answers failed; run the same command with steps=[flows,figures] to ask for them again")
+        context.say(f"{failed:,} answers failed; repeat the command with steps=[flows,figures] to ask for them again")
     counted = {name: dict(counts) for name, counts in outcomes.items()}
     return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
 

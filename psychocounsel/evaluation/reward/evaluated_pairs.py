@@ -5,8 +5,8 @@ from collections.abc import Callable
 from omegaconf import DictConfig
 
 from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.no_pairs import no_pairs
 from psychocounsel.data.selection.select import load_split
-from psychocounsel.errors import UserError
 
 
 def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
@@ -19,8 +19,5 @@ def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Exam
     examples = [*train, *held_out] if config.part == "all" else held_out
     examples = examples[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
-        raise UserError(
-            "there are no pairs to evaluate: each row needs a chosen and a rejected reply, and part=held_out needs a "
-            "held-out split"
-        )
+        raise no_pairs("evaluate")
     return examples

@@ -1,13 +1,14 @@
 """`reproducibility.md`: everything needed to reproduce a report's runs, and their cost."""
 
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from psychocounsel import __version__
 from psychocounsel.annotation.card.markdown import escaped, fenced, table
 from psychocounsel.reporting.blocks import Report
+from psychocounsel.reporting.bought_answers import bought_answers
 from psychocounsel.reporting.exports.search_ranges import search_lines
 from psychocounsel.reporting.exports.used_sources import data_rows, model_rows
 from psychocounsel.reporting.material import Material, RunMaterial
@@ -87,28 +88,12 @@ def _hours(material: Material) -> Iterator[str]:
 
 
 def _cost(material: Material) -> Iterator[str]:
-    spent, bought = 0.0, 0
-    for run in material.runs:
-        for record in _records(run):
-            spent += _number(record.get("spent"))
-            bought += int(_number(record.get("bought")))
+    found = bought_answers(material.runs)
+    answers, cost = sum(each.answers for each in found), sum(each.cost for each in found)
     yield (
-        f"Calls of language models: {bought:,} answers, cost {spent:.4g} in the currency of the configured prices "
+        f"Calls of language models: {answers:,} answers, cost {cost:.4g} in the currency of the configured prices "
         "(models without a price count as 0)."
     )
-
-
-def _records(run: RunMaterial) -> Iterator[Mapping[str, Any]]:
-    """Yield the figures of each finished step, as its record holds them."""
-    for record in (run.extra.get("steps") or {}).values():
-        figures = record.get("figures")
-        if isinstance(figures, Mapping):
-            yield figures
-
-
-def _number(found: Any) -> float:
-    """Return a number read from a file, or 0 for anything else, because another version may have written the file."""
-    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def _commands(material: Material) -> Iterator[str]:

@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from psychocounsel.reporting.blocks import Block, Chart, ReportTable, Section
+from psychocounsel.reporting.bought_answers import bought_answers
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.training.curve_values import curve, lines_of, processes_of
 from psychocounsel.rundir.summary import FINISHED, OF_GATES
@@ -147,21 +148,16 @@ def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
 
 
 def _calls(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Yield a table of the answers bought from language models and their cost, as the step records hold them."""
-    rows: list[list[Cell]] = []
-    for run in runs:
-        records = run.extra.get("steps") or {}
-        figures = [record.get("figures") or {} for record in records.values()]
-        asked = [each for each in figures if "bought" in each]
-        if asked:
-            bought, spent = sum(each["bought"] for each in asked), sum(each.get("spent") or 0.0 for each in asked)
-            seconds = sum(record.get("seconds") or 0.0 for record in records.values())
-            rows.append([run.title, run.kind, str(bought), _plain(float(spent)), _plain(seconds / 60)])
+    """Yield a table of the answers bought from language models and their cost, a row for each journal."""
+    rows: list[list[Cell]] = [
+        [each.run.title, each.run.kind, str(each.answers), _plain(each.cost), _plain(each.seconds / 60)]
+        for each in bought_answers(runs)
+    ]
     if rows:
         headings = ["run", "kind", "answers bought", "cost", "minutes of steps"]
         notes = [
             "cost: in the currency of the configured prices, 0 if none is set",
-            "answers already in the journal are not bought again",
+            "answers and cost: totals of the journal that all steps of a run, or all parts of a gate, share",
         ]
         yield ReportTable("cost-calls", Table("Calls of language models", headings, rows, notes))
 

@@ -1,13 +1,23 @@
 """Tests of time, speed and cost against sums over metric lines and step records."""
 
+import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
-from psychocounsel.reporting.material import ANNOTATION, RunMaterial
+from psychocounsel.annotation.annotation_steps import do_steps
+from psychocounsel.reporting.material import EVALUATION, RunMaterial
+from psychocounsel.reporting.reading.known_folders import read_material
+from psychocounsel.reporting.report_making import Options, make_report
 from psychocounsel.reporting.sections.training.cost_section import section
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.settings.config import check, compose
+from psychocounsel.steps.context import StepContext
 from tests.reporting.sections.evaluations.shown import rows, tables
 from tests.reporting.sections.hand_made import material_of, trained
+from tests.support.annotating import model_server, speeches
+from tests.support.report_folders import begin
 
 LINES = [
     {
@@ -54,19 +64,47 @@ def test_the_time_of_steps_is_divided_among_its_phases() -> None:
     assert row["peak memory (GB)"].value == 4.0 and "weights" not in row
 
 
-def test_answers_and_their_cost_are_added_up_over_steps() -> None:
-    steps = {
-        "replies": {"seconds": 60.0, "figures": {"bought": 20, "spent": 1.25}},
-        "scores": {"seconds": 30.0, "figures": {"bought": 5, "spent": 0.5}},
-        "card": {"seconds": 6.0, "figures": {}},
-    }
-    made = RunMaterial(Path("/a"), "a", ANNOTATION, "", "finished", extra={"steps": steps})
-    [row] = rows(section(material_of(made)), "cost-calls")
-    assert (
-        row["answers bought"] == "25"
-        and row["cost"].value == 1.75
-        and row["minutes of steps"].value == pytest.approx(1.6)
-    )
+def test_answers_and_their_cost_are_counted_once_although_two_steps_ask(tmp_path: Path) -> None:
+    with model_server() as server:
+        address, out = f"[{server.address}/v1]", tmp_path / "out"
+        file = speeches(tmp_path / "speeches.jsonl", 3)
+        given = ["speeches=local", f"speeches.path={file}", "speeches.license=cc0-1.0", f"out={out}"]
+        for group, prices in (("writers", (10, 20)), ("annotator", (100, 200))):
+            given += [f"{group}=local_vllm", f"{group}.model={group}", f"{group}.addresses={address}"]
+            given += [f"{group}.input_price={prices[0]}", f"{group}.output_price={prices[1]}"]
+        given += ["writers.terms=apache-2.0", "replies.per_speech=2", "steps=[speeches,replies,scores]"]
+        config = check(compose(given, "annotate"))
+        begin(out, "psychocounsel.annotate", OmegaConf.to_container(config), given)
+        do_steps(StepContext(config, AnnotationDir(out), lambda line: None, lambda items, *_: items), lambda step: None)
+    [run] = read_material([out]).runs
+    costs = [json.loads(line)["cost"] for file in (out / "answers").iterdir() for line in file.open()]
+    assert len(costs) == 3 * 2 + 3, "two replies to each of three speeches, and one call that rates both"
+    [row] = rows(section(material_of(run)), "cost-calls")
+    assert row["answers bought"] == "9" and row["cost"].value == pytest.approx(sum(costs))
+    made = make_report([out], Options()).files.reproducibility.read_text()
+    assert f"9 answers, cost {sum(costs):.4g} in the currency" in made
+
+
+def test_parts_of_a_gate_share_one_journal() -> None:
+    def run(path: str, **records: tuple[int, float]) -> RunMaterial:
+        steps = {
+            name: {"seconds": 30.0, "figures": {"bought": answers, "spent": spent} if answers else {}}
+            for name, (answers, spent) in records.items()
+        }
+        return RunMaterial(Path(path), path, EVALUATION, "", "finished", extra={"steps": steps})
+
+    gate = run("/gate", safety=(0, 0.0), session=(0, 0.0), decision=(0, 0.0))
+    parts = [
+        run("/gate/parts/safety", replies=(20, 1.0), answers=(50, 1.5)),
+        run("/gate/parts/session", conversations=(90, 4.0)),
+    ]
+    other = run("/other", replies=(7, 0.25), verdicts=(9, 0.25), statistics=(0, 0.0))
+    first, second = rows(section(material_of(gate, *parts, other)), "cost-calls")
+    assert (first["run"], first["answers bought"], first["cost"].value) == ("/gate", "90", 4.0)
+    assert first["minutes of steps"].value == pytest.approx(1.5), "a step of the gate lasts as long as its part"
+    assert (second["run"], second["answers bought"], second["cost"].value) == ("/other", "9", 0.25)
+    [row] = rows(section(material_of(*parts)), "cost-calls")
+    assert (row["run"], row["answers bought"]) == ("/gate/parts/safety", "90")
 
 
 def test_a_run_without_lines_or_attempts_is_left_out() -> None:
