@@ -38,7 +38,7 @@ def test_a_refusal_has_its_reasons_and_bounds() -> None:
     assert said(found, "warning")[0].startswith("The decision holds for this set")
     reasons = rows(found, "gate-reasons")
     assert [row["reason"] for row in reasons] == [line for _, line in gate.figures["reasons"]]
-    assert reasons[0]["leads to"] == "refused" and "beyond gate.missed.ceiling=0.05" in reasons[0]["reason"]
+    assert reasons[0]["leads to"] == "refused" and "above the limit gate.missed.ceiling=0.05" in reasons[0]["reason"]
     shown = {(row["figure"], row["compared with"]): row for row in rows(found, "gate-limits")}
     row, wrote = shown["risk missed", "ceiling"], gate.figures["figures"]["missed"]["rate"]
     assert [row[name].value for name in ("found", "lower bound", "upper bound", "limit")] == [
