@@ -6,6 +6,7 @@ eval "$(psychocounsel completion bash)"          TAB completes commands, config 
 
 import ast
 import runpy
+import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +23,8 @@ COMMANDS = [
 def main() -> None:
     """Run the command named by the first argument; exits with its code."""
     name, *rest = sys.argv[1:] or ["--help"]
+    if name not in COMMANDS:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # the reader may stop early, as in `psychocounsel --help | head -1`
     if name in ("--version", "-V"):
         print(f"psychocounsel {__version__}")
     elif name in ("--help", "-h"):

@@ -36,6 +36,14 @@ def test_a_command_runs_as_by_its_module_and_ends_with_its_code(tmp_path: Path) 
     assert "did you mean train?" in console("trian", cwd=tmp_path, check_code=2).stderr
 
 
+def test_a_reader_that_has_stopped_causes_no_traceback(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*CONSOLE, "completion", "bash"], cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.stderr == b""
+
+
 def test_words_that_may_follow() -> None:
     assert complete(["", "tr"], COMMANDS) == COMMANDS
     assert {"algo=dpo", "algo=ppo"} <= set(complete(["train", "algo="], COMMANDS))
