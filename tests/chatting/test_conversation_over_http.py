@@ -139,10 +139,10 @@ def test_a_transcript_is_private_new_and_follows_the_conversation(
         before = {path: path.read_bytes() for path in tmp_path.iterdir()}
         with pytest.raises(UserError, match=r"transcript=talk\.jsonl: exists already and is not overwritten"):
             converse(monkeypatch, ONE, *options)
-        with pytest.raises(UserError, match=r"/save talk\.md: is there already"):
+        with pytest.raises(UserError, match=r"/save talk\.md: exists already"):
             converse(monkeypatch, f"{ONE}\n/save talk.md\n", options[0])
         os.symlink(tmp_path / "nowhere", tmp_path / "link.md")
-        with pytest.raises(UserError, match=r"/save link\.md: is there already"):
+        with pytest.raises(UserError, match=r"/save link\.md: exists already"):
             converse(monkeypatch, f"{ONE}\n/save link.md\n", options[0])
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if not path.is_symlink()} == before
 

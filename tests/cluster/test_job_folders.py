@@ -45,7 +45,7 @@ def test_runs_are_listed_and_those_that_made_nothing_can_be_forgotten(tmp_path: 
     log = (tmp_path / "runs/deep/audit/logs/01/rank-0.log").read_text()  # rank 0 printed on the terminal
     assert log and cli("jobs", "logs", "runs/deep/audit", cwd=tmp_path).stdout == log
     refused = cli("jobs", "forget", "runs/deep/audit", cwd=tmp_path, check_code=2)
-    assert "holds results" in refused.stderr and (tmp_path / "runs/deep/audit/audit.json").exists()
+    assert "has results" in refused.stderr and (tmp_path / "runs/deep/audit/audit.json").exists()
     (tmp_path / "empty").mkdir()
     assert "contains no run, sweep or study" in cli("jobs", "list", "empty", cwd=tmp_path, check_code=2).stderr
 
@@ -64,11 +64,11 @@ def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_in
     with pytest.raises(UserError, match="name the runs to forget by their indices"):
         forget(tmp_path, [])
     (runs[0] / "metrics.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match="holds results"):
+    with pytest.raises(UserError, match="has results"):
         forget(tmp_path, [0, 1])
     assert runs[1].exists()
     (runs[1] / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds notes.txt, which no run writes"):
+    with pytest.raises(UserError, match="contains notes.txt, which no run writes"):
         forget(tmp_path, [1])
     (runs[1] / "notes.txt").unlink()
     forget(tmp_path, [1])

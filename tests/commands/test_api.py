@@ -134,7 +134,7 @@ def test_a_configuration_is_checked_again_where_it_was_changed() -> None:
     config.algo.beta = -1
     with pytest.raises(UserError, match="algo.beta=-1"):
         api.train(config)
-    with pytest.raises(UserError, match='of another command: use compose\\(..., name="evaluate"\\)'):
+    with pytest.raises(UserError, match='belongs to another command: use compose\\(..., name="evaluate"\\)'):
         api.evaluate(api.compose(["algo=dpo"]))
 
 

@@ -53,12 +53,12 @@ def refusal(*arguments: str, cwd: Path) -> str:
         ),
         (["zero=5"], "zero=5: no such choice"),
         (["algo=sft", "algo.loss_type=ipo"], "unknown key algo.loss_type"),
-        (["seed=1,2"], "several values are a sweep, add -m"),
+        (["seed=1,2"], "add -m for a sweep over several values"),
         (["seed"], "seed: is not of the form KEY=VALUE"),
         (["paths.output=~/x"], "put quotes around the value"),
         (["-m", "seed=1,2", "run_dir=x"], "with -m give sweep_dir="),
         (["-m", "algo.beta=0.1,-1"], "combination algo.beta=-1: algo.beta=-1.0: must be greater than 0"),
-        (["-m", "algo=dpo,sft", "algo.beta=1,2"], "sweep in two commands"),
+        (["-m", "algo=dpo,sft", "algo.beta=1,2"], "use two commands for choices with different keys"),
         (["--config-dir=nowhere"], "no such folder"),
         (["data.mix=[{name: sampel, rows: 3}]"], "no data config named sampel; did you mean sample?"),
         (["data.principle_weights={safty: 2}"], "it has empathy, relevance"),
@@ -115,7 +115,7 @@ def test_run_directory_of_another_configuration(small_model: Path, tmp_path: Pat
     assert "belongs to a run with another algo.beta, seed (algo.beta was 0.1, now 0.3)" in line
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
-    assert "holds files but no run" in refusal(*FAST, "run_dir=mine", cwd=tmp_path)
+    assert "contains files but no run" in refusal(*FAST, "run_dir=mine", cwd=tmp_path)
 
 
 @pytest.mark.slow

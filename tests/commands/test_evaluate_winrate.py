@@ -75,7 +75,7 @@ def test_a_budget_stops_and_the_directory_remembers_what_it_was_made_with(home: 
     asked = Recorder(by_length)
     with model_server(change=asked) as server:
         stopped = cli(*command(home, server.address, "budget.calls=30"), cwd=home, check_code=GATE_NO)
-        assert "the same command continues" in stopped.stderr
+        assert "The same command with a larger budget continues" in stopped.stderr
         cli("evaluate", "run_dir=out", "budget.calls=null", cwd=home)
         assert len(asked.payloads) == 2 * len(PROMPTS)
         again = cli("evaluate", "run_dir=out", cwd=home)

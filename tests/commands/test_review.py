@@ -99,8 +99,8 @@ def test_a_filled_consent_text_and_support_from_files(tmp_path: Path) -> None:
     [
         (["experts=[e01]"], "data is not set: give data=FOLDER of annotate, evaluate or audit"),
         (["data=x"], r"experts is not set: give a pseudonym for each expert, as experts=\[e01,e02\]"),
-        (["data=x", "experts=[ada@clinic.example]"], "is no pseudonym"),
-        (["data=x", "experts=[e01,e01]"], "stands there twice"),
+        (["data=x", "experts=[ada@clinic.example]"], "is not a pseudonym"),
+        (["data=x", "experts=[e01,e01]"], "is given twice"),
         (["data=x", "experts=[e01]", "review.overlap=2"], r"review\.overlap=2: only 1 experts"),
         (
             ["data=x", "experts=[e01]", "review.adress=http://x"],
@@ -113,7 +113,7 @@ def test_a_filled_consent_text_and_support_from_files(tmp_path: Path) -> None:
         (["data=x", "experts=[e01]", "review.address=https://a:b@x"], r"review\.address"),
         (["data=x", "experts=[e01]", "review.contact.command=[mail]"], r"give review\.contact\.name=NAME"),
         (["data=x", "experts=[e01]", "review.repeats=2"], r"review\.repeats=2"),
-        (["data=x", "experts=[e01]", "review.items=many"], r"review\.items=many: is no value"),
+        (["data=x", "experts=[e01]", "review.items=many"], r"review\.items=many: is not a value"),
         (["data=x", "experts=[e01]", "--port"], "--port: give KEY=VALUE"),
     ],
 )

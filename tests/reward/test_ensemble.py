@@ -101,7 +101,10 @@ WRONG = [
     (["reward=ensemble", "reward.combine=max", "reward.members=[a/b,c/d]"], "must be one of mean, min"),
     (["reward=vllm_server", "reward.path=a/b"], "reward.addresses is empty"),
     (["reward=vllm_server", "reward.addresses=[http://a:1]"], "reward.path is not set"),
-    (["reward=vllm_server", "reward.path=a/b", "reward.addresses=[localhost:1]"], "localhost:1 is no address"),
+    (
+        ["reward=vllm_server", "reward.path=a/b", "reward.addresses=[localhost:1]"],
+        "localhost:1 is not a server address",
+    ),
     (
         ["reward=openrlhf_server", "reward.path=a/b", "reward.addresses=[http://a:1]", "reward.route=x"],
         "must begin with /",

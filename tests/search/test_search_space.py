@@ -95,7 +95,7 @@ def test_an_interval_of_what_is_no_number_is_refused() -> None:
         ("algo.beta=interval(-1,1)", "algo.beta=-1"),
         ("algo.beta=interval(0.1,1) algo.los_type=sigmoid,ipo", "algo.los_type"),
         ("algo.label_smoothing=interval(0.1,0.6)", "algo.label_smoothing=0.6"),
-        ("algo=dpo,simpo", "chooses files"),
+        ("algo=dpo,simpo", "selects config files"),
         ("algo.beta=interval(0.1,1) settled.algo={}", "studies and searches set it"),
     ],
 )

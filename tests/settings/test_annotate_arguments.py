@@ -77,7 +77,7 @@ def test_refusals(here: Path) -> None:
     for text in ("run_dir=x", "sweep_dir=x"):
         with pytest.raises(UserError, match=f"{text}: name the directory of annotate by out=x"):
             arguments(text)
-    with pytest.raises(UserError, match="one dataset a command"):
+    with pytest.raises(UserError, match="one dataset per command"):
         annotate_arguments(["-m"], [], CHOICES)
     (here / "out").mkdir()
     (here / "out" / "job.json").write_text('{"module": "psychocounsel.annotate"}')

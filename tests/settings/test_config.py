@@ -31,7 +31,7 @@ NEED_MORE |= {f"experiment={name}_8b": ["dry_run=true"] for name in ("ppo", "onl
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_and_passes_its_checks(choice: str) -> None:
     if choice.endswith("offload"):
-        with pytest.raises(UserError, match="no GPU here"):
+        with pytest.raises(UserError, match="this machine has no GPU"):
             check(compose([choice, "cluster.device=cpu"]))
     else:
         config = check(compose([choice, *NEED_MORE.get(choice, [])]))
@@ -75,14 +75,14 @@ WRONG = [
     (["micro_batch_tokens=100"], "micro_batch_tokens=100 is smaller than max_length=1024"),
     (["max_prompt_length=1024"], "must be less than max_length"),
     (["zero.stage=4"], "zero.stage=4: must be at most 3"),
-    (["zero=2_offload", "cluster.device=cpu"], "no GPU here"),
+    (["zero=2_offload", "cluster.device=cpu"], "this machine has no GPU"),
     (["data=local"], "data.path is not set"),
     (["data=local", "data.path=missing.jsonl"], "no such file or folder"),
     (["data.eval_path=./nothing"], "no such file or folder"),
     (["model=local"], "model.path is not set"),
     (["model.path=/nowhere"], "no such file or folder"),
     (["model.path=pyproject.toml"], "is a file"),
-    (["model.path=tests"], "holds no config.json"),
+    (["model.path=tests"], "contains no config.json"),
     (["model.chat_template=missing.jinja"], "model.chat_template=missing.jinja: no such file"),
     (["data.principle_weights.safety=-1"], "must be at least 0"),
     (["data.mix=[{path: pyproject.toml}]"], "give either rows or weight"),

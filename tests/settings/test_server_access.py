@@ -142,5 +142,5 @@ def test_an_address_of_a_rollout_server_holds_no_secret(monkeypatch: pytest.Monk
     with pytest.raises(UserError, match=r"^rollout.addresses: .* secret") as refusal:
         check(compose([*given, "rollout.addresses=['http://u:s3cret@gpu7:8000']"]))
     assert "s3cret" not in str(refusal.value)
-    with pytest.raises(UserError, match=r"^rollout.addresses: gpu7 is no address"):
+    with pytest.raises(UserError, match=r"^rollout.addresses: gpu7 is not a server address"):
         check(compose([*given, "rollout.addresses=[gpu7]"]))

@@ -197,14 +197,14 @@ def test_interpolations_are_those_of_the_run(tmp_path: Path) -> None:
 # -- refusals
 
 BROKEN = [
-    ("", "holds cross: and pair:"),
-    ("- a", "holds cross: and pair:"),
-    ("hello", "holds cross: and pair:"),
-    ("algo.beta: [1, 2]", "holds cross: and pair:"),
-    ("cross: {a: [1]}\ncrossed: {b: [1]}", "holds cross: and pair:"),
-    ("cross:", "cross: holds KEY: \\[VALUES\\]"),
-    ("cross: {}", "cross: holds KEY: \\[VALUES\\]"),
-    ("cross: {a: [1]}\npair:", "pair: holds KEY: \\[VALUES\\]"),
+    ("", "must contain cross: and pair:"),
+    ("- a", "must contain cross: and pair:"),
+    ("hello", "must contain cross: and pair:"),
+    ("algo.beta: [1, 2]", "must contain cross: and pair:"),
+    ("cross: {a: [1]}\ncrossed: {b: [1]}", "must contain cross: and pair:"),
+    ("cross:", "cross: must contain KEY: \\[VALUES\\]"),
+    ("cross: {}", "cross: must contain KEY: \\[VALUES\\]"),
+    ("cross: {a: [1]}\npair:", "pair: must contain KEY: \\[VALUES\\]"),
     ("cross: {a: []}", "a list of values for every key"),
     ("cross: {a: 1}", "a list of values for every key"),
     ("cross: {a: 1,2}", "a list of values for every key"),

@@ -80,7 +80,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
         heading = f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']},"
         lines += [f"{heading} with its 95 % interval by prompts)", *_rows(before, best, last)]
     shown, model = _shorten(run.dir), _shorten(run.files.model)
-    lines += [f"run directory       {shown}", f"look at it          python -m psychocounsel.report {shown}"]
+    lines += [f"run directory       {shown}", f"report              python -m psychocounsel.report {shown}"]
     if outcome.status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
         lines.append("try next            python -m psychocounsel." + _next_idea(algorithm, run, shown, model))

@@ -20,5 +20,5 @@ def imported() -> None:
 
 
 def _end(*_: object) -> None:
-    os.write(2, b"stopped before anything had begun; to go on: the same command\n")
+    os.write(2, b"stopped before anything started; to resume: the same command\n")
     os._exit(_LATER)

@@ -61,7 +61,7 @@ def test_sizes() -> None:
     ("overrides", "message"),
     [
         (["cluster.time=86400"], "a number without a unit"),
-        (["cluster.time=4m"], "leaves nothing before"),
+        (["cluster.time=4m"], "leaves no time before"),
         (["cluster.nodes=2", "cluster.processes=3"], "must be a multiple of cluster.nodes=2"),
         (["cluster.gpus_per_node=4", "cluster.processes=5"], "has 4 GPUs"),
         (["cluster.gpus_per_node=4", "cluster.runs_side_by_side=3"], "must divide cluster.gpus_per_node=4"),

@@ -314,7 +314,7 @@ def test_foreign_files_are_not_used_and_left_alone(tmp_path: Path) -> None:
     known, mine = fill(tmp_path, groups, said.append)
     assert_right(known, groups)
     assert set(mine) == known.keys() - expected(groups[:1]).keys()
-    assert len(said) == 3 and all("left alone" in line for line in said)
+    assert len(said) == 3 and all("ignored" in line for line in said)
     assert all((folder / name).read_bytes() == content for name, content in strangers.items())
 
 

@@ -61,7 +61,7 @@ def test_a_file_of_replies_is_a_contestant(tmp_path: Path) -> None:
         (["against=[builtin:tiny,builtin:tiny]"], "two contestants are called tiny"),
         (["against=[builtin:tiny,{path: builtin:tiny_dpo, warmth: 1}]"], r"against\[1\]: has no key warmth"),
         (["against={use: pool}"], "has members itself"),
-        (["against=3"], "against: 3 is no contestant"),
+        (["against=3"], "against: 3 is not a contestant"),
         (["model.path=[]"], r"model.path=\[\]"),
     ],
 )

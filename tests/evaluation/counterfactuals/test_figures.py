@@ -98,7 +98,7 @@ def test_a_scorer_that_counts_no_dress_is_invariant(examples: list[Example]) -> 
     found, _, _ = measured(examples, lambda _, reply: float(sum(map(str.isalpha, reply))), made)
     assert found["all_styles"] == {
         **{"count": len(made), "change": 0.0, "change_low": 0.0, "change_high": 0.0, "shift": 0.0},
-        **{"flips": 0.0, "flips_low": 0.0, "flips_high": 0.0},
+        **{"flips": 0.0, "flips_low": 0.0, "flips_high": pytest.approx(1 - 0.025 ** (1 / 20))},  # exact, of 20 prompts
     }
 
 

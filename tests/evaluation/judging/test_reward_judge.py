@@ -131,4 +131,7 @@ def test_the_key_of_a_judges_reward_server_is_asked_for_at_once(
     reward = {"use": "openrlhf_server", "path": "builtin:tiny_reward", "addresses": ["http://127.0.0.1:1"]}
     given = json.dumps({**reward, "key_variable": "MY_RM_KEY"}).replace('"', "")
     answer = run_here(f"evaluate evaluation=winrate judge=reward judge.reward='{given}'")
-    assert answer.code == 2 and "judge.reward.key_variable=MY_RM_KEY: there is no such" in answer.stderr, answer
+    assert (
+        answer.code == 2
+        and "judge.reward.key_variable=MY_RM_KEY: this environment variable is not set" in answer.stderr
+    ), answer

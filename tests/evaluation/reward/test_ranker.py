@@ -226,7 +226,7 @@ def test_the_price_of_a_ranker_is_told_and_needed_for_a_limit_of_cost(
         return "compare=[{use: llm, judge: {use: openai, model: m" + judge + "}" + more + "}]"
 
     for given, said in [
-        ([compare()], "compare[0].judge.key_variable=OPENAI_API_KEY: there is no such environment variable"),
+        ([compare()], "compare[0].judge.key_variable=OPENAI_API_KEY: this environment variable is not set"),
         ([compare(), "budget.cost=1"], "the price of m is unknown"),
         ([compare(", input_price: 3"), "budget.cost=1"], "budget.cost=1: the price of m is unknown"),
         ([compare(more=", rubric: nowhere")], "nowhere"),

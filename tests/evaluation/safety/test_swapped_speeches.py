@@ -100,7 +100,7 @@ def test_the_documentation_names_how_many_there_are() -> None:
     said = " ".join((ROOT / "docs" / "safety.md").read_text().split())
     assert f"{len(BASES)} speeches of the crisis set" in said and f"{len(SWAPS)} variants" in said
     comment = (ROOT / "conf" / "evaluation" / "safety.yaml").read_text()
-    assert f"{len(BASES)} speeches again" in comment and f"saves {len(SWAPS)} replies" in comment
+    assert f"repeat {len(BASES)} speeches" in comment and f"saves {len(SWAPS)} replies" in comment
 
 
 @pytest.mark.parametrize(

@@ -136,5 +136,5 @@ def test_other_folders_hold_none_and_a_damaged_table_is_named(tmp_path: Path) ->
     assert shown_texts(tmp_path, EVALUATION, {}) is None and shown_texts(tmp_path, AUDIT, {}) is None
     contest(tmp_path)
     (tmp_path / "replies.parquet").write_bytes(b"PAR1 half")
-    with pytest.raises(UserError, match=r"replies\.parquet: is no whole parquet file"):
+    with pytest.raises(UserError, match=r"replies\.parquet: is not a complete parquet file"):
         shown_texts(tmp_path, EVALUATION, CONFIG)

@@ -56,7 +56,7 @@ def test_a_sweep_of_evaluations_ends_with_a_line_for_each_model(tmp_path: Path) 
     assert head.split("  ")[0] == "setting" and "win rate (%)" in head
     assert first.split() == ["model=beta-1", "1", "60.0", "(50.0", "to", "70.0)"]
     assert second.split()[:3] == ["model=beta-2", "1", "70.0"]
-    assert command.startswith("look at it: ")
+    assert command.startswith("report: ")
 
 
 def test_reward_models_have_columns_of_their_own(tmp_path: Path) -> None:
