@@ -58,7 +58,7 @@ def test_a_verdict_stands_in_all_tables_and_holds_back_what_needs_it(tmp_path: P
     shown = table(read_runs(plan.files), {"rows": ["audited"], "columns": {"blind": "blind_accuracy"}}, "Gates")
     assert [cell_text(cell) for cell in shown.rows[0]] == ["audited", f"1 of 1 (1 {verdict})", "0.7"]
     status, _ = study_status.status(plan.files.path)
-    assert f"audited  0/1       1 {verdict}" in status and "go on:" not in status
+    assert f"audited  0/1       1 {verdict}" in status and "to resume:" not in status
     again = planned(tmp_path, text=STUDY)
     assert not again.stages[0].cells[0].job.finished, "the same command asks the gate again"
 
