@@ -47,7 +47,7 @@ def test_the_documented_algorithm_trains_on_the_best_reply_to_each_prompt(my: Pa
     (my / "raft.py").write_text(documented("python", "raft.py"))
     (my / "algo" / "raft.yaml").write_text(documented("yaml", "algo/raft.yaml"))
     run = my.parent / "run"
-    common = ["--config-dir=my", "algo=raft", f"model.path={small_model}"]
+    common = ["--config-dir=my", "algo=raft", "reward=tiny", f"model.path={small_model}"]
     cli("train", *common, *SHORT, f"run_dir={run}", "algo.length_penalty=0.5", cwd=my.parent)
     lines = metrics_of(run)
     assert [line["rollout/kept"] for line in lines[1:]] == [1, 1] and all(line["loss"] > 0 for line in lines[1:])

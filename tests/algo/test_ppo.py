@@ -210,5 +210,5 @@ def test_a_critic_may_begin_as_the_policy_and_must_read_its_tokens(tmp_path: Pat
     tokenizer.add_tokens(["<extra>"])
     tokenizer.save_pretrained(other)
     small_lm(vocab_size=len(tokenizer), max_position_embeddings=2048).save_pretrained(other)
-    error = train(tmp_path / "wrong", f"model.path={other}", code=USER_ERROR)
+    error = train(tmp_path / "wrong", "reward=tiny", f"model.path={other}", code=USER_ERROR)
     assert "algo.critic=reward" in error and "use algo.critic=policy" in error

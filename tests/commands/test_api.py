@@ -170,9 +170,7 @@ def test_an_interrupted_run_saves_and_a_stopped_one_says_so(settings: list[str],
 
     stopped = api.train(longer, stop)
     assert (stopped.status, stopped.exit_code) == ("stopped", 75)
-    assert stopped.message.endswith(
-        f"stopped and saved; resume with the same configuration and run_dir={tmp_path}/run goes on"
-    )
+    assert stopped.message.endswith(f"stopped and saved; resume with the same configuration and run_dir={tmp_path}/run")
     assert [line["step"] for line in stopped.metrics()] == list(range(len(stopped.metrics())))
     assert before < len(stopped.metrics()) < 31, "training resumed from the step of the interruption"
 

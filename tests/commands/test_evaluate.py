@@ -220,7 +220,7 @@ def test_several_evaluations_get_a_folder_each(run: Path, tmp_path: Path) -> Non
     assert found == {("held_out", 3): 3, ("held_out", 5): 4, ("all", 3): 3, ("all", 5): 5}
     again = cli("evaluate", *command, cwd=tmp_path)
     assert again.stdout.count("is already finished") == 4
-    table = again.stdout.split("accuracy  overrides\n")[1].split("\n\n")[0].splitlines()
+    table = again.stdout.split("accuracy  95 % interval           overrides\n")[1].split("\n\n")[0].splitlines()
     assert len(table) == 4 and all(line.startswith("done ") for line in table)
 
 

@@ -29,8 +29,8 @@ PARSED = ("jobs", "report", "cache", "serve")
 STANDS_FOR = {"cluster=slurm_mine": "cluster=slurm", "speeches.license=NAME": "speeches.license=cc-by-4.0"}
 # What a command may be refused for here: what it names is not on this machine.
 MISSING = re.compile(
-    r"no such file|no such folder|no such environment variable|there is no such module|is not installed|cannot be read|"
-    r"has no rubric|needs \S+ in|no evaluation's directory|servers' key is not known|cannot be loaded as a dataset|is no run"
+    r"no such file|no such folder|environment variable is not set|there is no such module|is not installed|cannot be read|"
+    r"has no rubric|needs \S+ in|not the directory of an evaluation|servers' key is unknown|cannot be loaded as a dataset|is no run"
 )
 
 
@@ -148,7 +148,7 @@ def _typed(command: Command) -> list[str]:
     """The arguments, with what a directory that does not exist here would say of an evaluation."""
     typed = [STANDS_FOR.get(text, text) for text in command.arguments]
     goes_on = command.name == "evaluate" and any(text.startswith("run_dir=") for text in typed)
-    chosen = any(text.startswith("evaluation=") for text in typed)
+    chosen = any(text.startswith(("evaluation=", "reward.path=")) for text in typed)
     return [*typed, *(["evaluation=winrate"] if goes_on and not chosen else [])]
 
 

@@ -29,7 +29,7 @@ def tokens(run: Path) -> list[list[int]]:
 
 def test_servers_on_a_node_of_the_job_write_what_an_engine_in_the_process_does(slurm: Cluster, tmp_path: Path) -> None:
     run, here = tmp_path / "run", tmp_path / "here"
-    online = {"algo": "online_dpo", "algo.warmup": 0, "rollout.shard_prompts": 4}
+    online = {"algo": "online_dpo", "reward": "tiny", "algo.warmup": 0, "rollout.shard_prompts": 4}
     slurm.train(*slurm.overrides(2, run_dir=run, rollout="vllm_server", **online, **{"cluster.server_nodes": 1}))
     slurm.until(lambda: bool(list(run.glob("servers/*.json"))), 300, run)
     assert json.loads((run / "servers" / "0.json").read_text())["job"] == slurm.job_of(run)
