@@ -30,7 +30,8 @@ STANDS_FOR = {"cluster=slurm_mine": "cluster=slurm", "speeches.license=NAME": "s
 # What a command may be refused for here: what it names is not on this machine.
 MISSING = re.compile(
     r"no such file|no such folder|environment variable is not set|there is no such module|is not installed|cannot be read|"
-    r"has no rubric|needs \S+ in|not the directory of an evaluation|servers' key is unknown|cannot be loaded as a dataset|is no run"
+    r"has no rubric|needs \S+ in|not the directory of an evaluation|servers' key is unknown|cannot be loaded as a dataset|"
+    r"is no run"
 )
 
 
