@@ -36,9 +36,11 @@ def require_model(path: str, revision: str | None, key: str) -> None:
     """Refuse a hub id that neither the cache nor the hub knows, because it may be a mistyped folder.
 
     Raises:
-        UserError: naming `key`.
+        UserError: naming `key`, and `builtin:NAME` if `path` is the name of a shipped model.
     """
     if _HUB_ID.fullmatch(path) and not Path(path).exists():
+        if path in {folder.name for folder in _SHIPPED.iterdir()}:
+            raise UserError(f"{key}.path={path}: this folder does not exist; did you mean builtin:{path}?")
         require_known(path, revision, f"{key}.path")
 
 

@@ -1,9 +1,11 @@
 """Weights loaded to a device one after another equal weights loaded to host memory."""
 
+import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.model.load import load_causal_lm
+from psychocounsel.errors import UserError
+from psychocounsel.model.load import load_causal_lm, require_model
 from psychocounsel.model.reward_head import load_reward_lm, load_trained_reward_lm
 from psychocounsel.settings.config import compose
 from tests.reward.test_servers import REWARD
@@ -36,3 +38,8 @@ def test_a_reward_model_with_a_new_head_and_a_trained_one() -> None:
     assert _same(*fresh) and fresh[1].score.weight.abs().sum() > 0
     trained = OmegaConf.create({"path": str(REWARD), "revision": None})
     assert _same(*(load_trained_reward_lm(trained, torch.float32, device) for device in ("cpu", _NAMED)))
+
+
+def test_the_name_of_a_shipped_model_is_answered_by_its_path() -> None:
+    with pytest.raises(UserError, match=r"^against\.path=tiny_dpo: .*; did you mean builtin:tiny_dpo\?$"):
+        require_model("tiny_dpo", None, "against")
