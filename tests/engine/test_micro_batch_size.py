@@ -1,5 +1,6 @@
 """`micro_batch_tokens=auto` measures quickly, changes no weights, weighs time against memory, and keeps its choice."""
 
+import math
 import re
 from pathlib import Path
 
@@ -112,6 +113,9 @@ def test_a_measure_is_kept_for_the_same_setup_alone(tmp_path: Path) -> None:
         assert KeptMeasure(config, stranger).read() is None
     kept.file.write_bytes(kept.file.read_bytes()[:-10])
     assert kept.read() is None, "a damaged entry is measured again"
+    for fixed, per_token in ((1.5e9, 0.0), (1.5e9, math.nan), (math.inf, 2e6), (-1.0, 2e6), ("much", 2e6), (None, 2e6)):
+        kept.write(TokenMemory(fixed, per_token))  # type: ignore[arg-type]
+        assert kept.read() is None, (fixed, per_token)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])

@@ -16,9 +16,8 @@ class Container:
     image: str | None = None
     command: str = option("apptainer", choices=("apptainer", "singularity", "pyxis"))
     python: str = "python3"  # interpreter inside the image
-    binds: list[str] = option(
-        []
-    )  # mounts in addition to paths.*, the run directories, the code and local data and models
+    # Mounts in addition to paths.*, the run directories, the code, and local data and models.
+    binds: list[str] = option([])
     arguments: list[str] = option([])  # of apptainer exec, or with pyxis of srun
 
     @property

@@ -58,10 +58,11 @@ class KeptMeasure:
 
     def read(self) -> TokenMemory | None:
         """Return the kept measure; None without a usable entry."""
-        with contextlib.suppress(OSError, Damaged, Foreign, KeyError):
+        with contextlib.suppress(OSError, Damaged, Foreign, KeyError, TypeError, ValueError):
             about, _ = read_blob(self.file)
             os.utime(self.file)  # its last use
-            return TokenMemory(about["fixed"], about["per_token"])
+            found = TokenMemory(float(about["fixed"]), float(about["per_token"]))
+            return found if 0 < found.per_token < math.inf and 0 <= found.fixed < math.inf else None
         return None
 
     def write(self, memory: TokenMemory) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from psychocounsel.cluster.slurm.copied_code import snapshot
 from psychocounsel.cluster.slurm.copied_code.code_store import copies_used, remove_unused, store_of, take
+from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 
 
@@ -46,6 +47,14 @@ def test_sweeps_share_a_copy_and_changed_code_makes_another(package: Path, tmp_p
     record = json.loads((runs / "b" / "submissions" / "0001" / "submission.json").read_text())
     assert record["code"] == [f"../{first.parent.name}/{first.name}"]
     assert copies_used(runs / "b") == {first}
+
+
+def test_a_new_copy_in_a_folder_that_others_can_change_is_refused(package: Path, tmp_path: Path) -> None:
+    store = store_of(tmp_path / "runs" / "a", tmp_path / "runs")
+    store.mkdir(parents=True)
+    store.chmod(0o777)
+    with pytest.raises(UserError, match=f"^{store}: can be written by everyone, and code and weights would be loaded"):
+        submit(tmp_path / "runs" / "a")
 
 
 def test_a_copy_goes_with_the_last_folder_that_uses_it(package: Path, tmp_path: Path) -> None:

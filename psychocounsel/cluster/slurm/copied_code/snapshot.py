@@ -165,9 +165,15 @@ def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
         digest.update(f"{file}\0{sizes[file]}\0".encode() + (root / file).read_bytes())
     target = code / f"{slug(root.name)}-{digest.hexdigest()[:12]}"
     code.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        refuse_untrusted_code(target)
-        return target
+    if not target.is_dir():
+        _make(target, root, files)
+    refuse_untrusted_code(target)  # also a new copy: another user may have made the folder around it
+    return target
+
+
+def _make(target: Path, root: Path, files: Iterable[Path]) -> None:
+    """Copy `files` of `root` to the new folder `target`, complete or not at all."""
+    code = target.parent
     draft = code / f".{target.name}.{uuid.uuid4().hex}.tmp"
     try:
         for file in files:
@@ -180,7 +186,6 @@ def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     fsync_directory(code)
-    return target
 
 
 def _make_durable(folder: Path) -> None:
