@@ -183,7 +183,7 @@ def _group_tables(files: dict[str, KeyFile], group: str, writer: _Writer) -> Ite
 
 
 def _is_preset(file: KeyFile, files: dict[str, KeyFile]) -> bool:
-    """Whether a file only gives other values to the keys of another one."""
+    """True if a file only gives other values to the keys of another one."""
     return not file.target and any(base in files or base.startswith("/writers") for base in file.bases)
 
 

@@ -269,7 +269,7 @@ def _config_dirs(arguments: Sequence[str]) -> list[str]:
 
 
 def _code_path(arguments: Sequence[str]) -> list[str]:
-    """Where a user's own algorithm may live: the folder of --config-dir, the one above it, and the current one."""
+    """Return the folders in which a user's own code may be: the folder of --config-dir, the one above it, and the current one."""
     folders = [path for folder in _config_dirs(arguments) for path in (folder, os.path.dirname(folder))]
     return [*folders, os.getcwd()] if folders else [os.getcwd()]
 

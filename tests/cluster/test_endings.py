@@ -1,4 +1,4 @@
-"""Why an attempt ended and what follows: lines of logs, verdicts, and attempts that do not come further."""
+"""Causes of ended attempts: lines of logs, verdicts, and attempts without progress."""
 
 from pathlib import Path
 from typing import Any

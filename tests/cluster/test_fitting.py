@@ -1,4 +1,4 @@
-"""What fits: published sizes, advice, `zero=auto`, and the refusal when a run starts."""
+"""Settings that fit into memory: published sizes, advice, `zero=auto`, and the refusal when a run starts."""
 
 import itertools
 import json

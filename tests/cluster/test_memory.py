@@ -90,7 +90,7 @@ _TINY = ROOT / "psychocounsel" / "model" / "shipped"
 
 
 def _weights(name: str) -> int:
-    """How many weights the shipped model has on disk."""
+    """Return the number of weights that the shipped model has on disk."""
     from safetensors import safe_open
 
     with safe_open(_TINY / name / "model.safetensors", "pt") as file:
@@ -276,7 +276,7 @@ def test_frozen_models_that_wait_take_turns_with_training() -> None:
 
 @pytest.mark.parametrize(("stage", "stays", "backward"), [(0, 0, 0.4), (1, 0, 0.4), (2, 0, 2.6), (3, 2.2, 0.4)])
 def test_buckets_are_as_large_as_deepspeed_makes_them(stage: int, stays: float, backward: float) -> None:
-    """By the lines of DeepSpeed's stages that allocate them, for 1e8 weights, the largest of 1e8 / 1, in buckets of 5e8.
+    """The expected sizes follow DeepSpeed's code, for 1e8 weights, the largest of 1e8, in buckets of 5e8.
 
     Stage 2 has two buffers, as it reduces one while the other is filled.
     """

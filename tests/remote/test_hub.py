@@ -79,7 +79,7 @@ def test_every_place_of_a_configuration_is_pinned_where_it_asks_for_no_commit(tm
 
 
 def test_offline_a_dataset_is_that_of_its_commit_or_refused(hub: Hub) -> None:
-    """By name alone, `datasets` would load whichever commit it loaded last."""
+    """Given a name alone, `datasets` would load the commit that it loaded last."""
     commits: dict[str | None, str] = {}
     texts = {"v0": "I can't sleep.", "v1": "I wake up at four.", None: "I am tired."}
     for name, text in texts.items():

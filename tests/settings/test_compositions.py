@@ -22,7 +22,7 @@ _BASE = ["algo=dpo", "cluster=slurm", "run_dir=never"]
 
 
 def _found(overrides: list[str]) -> tuple[str, dict[str, Any]]:
-    """What checking makes of a configuration: its values and the type of every node, or the refusal."""
+    """Return the result of checking a configuration: its values and the type of every node, or the refusal."""
 
     def types(node: Any, path: str = "") -> dict[str, Any]:
         inner = node.keys() if isinstance(node, DictConfig) else ()

@@ -1,4 +1,4 @@
-"""Which proxy a request goes by: what the environment says, what is checked, and where the request arrives, are the same."""
+"""The proxy of a request is the same in the environment, in the check, and where the request arrives."""
 
 import sys
 import threading

@@ -54,7 +54,7 @@ def values(job: list[str]) -> list[Any]:
 
 
 def planned(*arguments: str, cwd: Path) -> dict[str, str]:
-    """What a dry run of the real command says: the overrides of each job by the name of its folder."""
+    """Return the output of a real dry run: the overrides of each job by the name of its folder."""
     result = cli("train", *arguments, "dry_run=true", cwd=cwd)
     return {Path(folder).name: overrides for folder, overrides in PLAN.findall(result.stdout)}
 

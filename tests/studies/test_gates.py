@@ -98,7 +98,7 @@ table: {triage: {kind: runs, rows: [safety], columns: {missed: mised}}}
 
 
 def test_a_configuration_of_a_gate_can_be_prepared_again(tmp_path: Path) -> None:
-    """As `api.evaluate` does in the process that submits: the gate's own file, which is to come, is not missing."""
+    """`api.evaluate` prepares it in the submitting process, where the gate's own file does not exist yet."""
     config = contest("evaluation=gate", "model.path=builtin:tiny_dpo", "against=builtin:tiny", f"run_dir={tmp_path}/g")
     for _ in range(2):
         build(config, "evaluation").prepare(config, tmp_path / "g")

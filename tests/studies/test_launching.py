@@ -75,7 +75,7 @@ def test_the_exit_code_tells_that_the_tables_could_not_be_written(
 
 
 def forced(plan: StudyPlan, *stages: str) -> ForcedStages:
-    """What a command with force=[STAGES] reads and writes before it starts anything."""
+    """Run the part of a command with force=[STAGES] that reads and writes files before a job starts."""
     found = ForcedStages.read(plan.files).with_forced([*stages], plan.files)
     found.write(plan.files)
     return found

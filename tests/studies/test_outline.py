@@ -1,4 +1,4 @@
-"""What `dry_run=true` prints of a study."""
+"""Output of `dry_run=true` for a study."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is asked of SLURM, without SLURM: times, refusals, the batch script, verdicts on attempts, copies of code."""
+"""Requests to SLURM, tested without SLURM: times, refusals, the batch script, verdicts on attempts, copies of code."""
 
 import json
 import os

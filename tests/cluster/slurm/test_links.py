@@ -1,4 +1,4 @@
-"""How the jobs of a study are parted into arrays: against what SLURM's dependencies mean, without SLURM."""
+"""Arrays and dependencies of a study's jobs, compared with the meaning that they have for SLURM; no SLURM runs."""
 
 import random
 

@@ -64,7 +64,7 @@ def test_outside_of_a_checkout_imported_code_is_copied_and_nothing_without_any(t
 
 
 def test_of_the_package_no_data_are_copied_that_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is installed, without git; and in a checkout, where a module that git does not track yet goes along."""
+    """The package is copied without git, as installed, and from a checkout, with a module that git does not track yet."""
     place = tmp_path / "site"
     shutil.copytree(snapshot.PACKAGE, place / "psychocounsel", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(snapshot, "PACKAGE", place / "psychocounsel")

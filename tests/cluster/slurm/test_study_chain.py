@@ -84,7 +84,7 @@ class Study:
         return found
 
     def states(self) -> dict[str, str]:
-        """As `jobs status` shows every run."""
+        """Return the state of each run that `jobs status` shows."""
         lines = self.slurm.jobs("status", str(self.files.path)).split("\n\n")[1].splitlines()[1:]
         return {_plain(line.split()[0]): line.split()[1] for line in lines}
 

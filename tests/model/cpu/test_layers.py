@@ -110,7 +110,7 @@ def test_others_stay_what_they_are() -> None:
 
 
 def test_less_is_kept_for_backward() -> None:
-    """Of an MLP's four intermediate values two are kept, and none of a norm's two."""
+    """An MLP keeps two of its four intermediate values, and a norm none of its two."""
     kept = {}
     for name, change in (("plain", lambda layer: None), ("ours", adopt)):
         layer = nn.Sequential(_norm(LlamaRMSNorm)[0], _mlp(LlamaMLP)[0])
