@@ -26,6 +26,18 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, place, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def own_permissions() -> Iterator[None]:
+    """Restore the umask after each test, because commands that run in this process narrow it for private data."""
+    from psychocounsel.storage import modes
+
+    before, known = os.umask(0o077), modes._own[:]
+    os.umask(before)
+    yield
+    os.umask(before)
+    modes._own[:] = known
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Yield Chromium for tests of pages."""
