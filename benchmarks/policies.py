@@ -62,8 +62,9 @@ def train(run_dir: Path, overrides: list[str]) -> None:
 def written(path: str, file: Path) -> list[Group]:
     """Return SAMPLES replies of the model to each held-out prompt. Every model uses the same random numbers."""
     from psychocounsel.data.dataset import build_dataset
-    from psychocounsel.model.load import load_causal_lm, load_chat_format
+    from psychocounsel.model.load import load_causal_lm
     from psychocounsel.model.policy import Policy
+    from psychocounsel.model.tokenizer import load_chat_format
     from psychocounsel.rollout.base import Sampling
     from psychocounsel.rollout.hf import HFRollout
 

@@ -136,7 +136,7 @@ def load_groups(config: DictConfig | Overrides, say: Say = print) -> tuple[list[
     set_cache_directories(config.paths.cache)  # read when transformers is imported
 
     from psychocounsel.data.dataset import build_dataset
-    from psychocounsel.model.load import load_chat_format
+    from psychocounsel.model.tokenizer import load_chat_format
 
     algorithm = configs.build(config, "algo")
     _, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")

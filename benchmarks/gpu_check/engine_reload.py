@@ -55,7 +55,7 @@ class _Policy:
 
         from psychocounsel.distributed.world import World
         from psychocounsel.engine.engines import build_engine
-        from psychocounsel.model.load import load_chat_format
+        from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.settings import config as configs
 
         typed = ["algo=online_dpo", "rollout=vllm", "cluster.processes=1", *overrides]

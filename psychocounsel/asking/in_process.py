@@ -152,8 +152,9 @@ class _Writing(_LocalAnswerer):
     def __init__(self, settings: Transformers, key: str) -> None:
         import torch
 
-        from psychocounsel.model.load import load_causal_lm, load_chat_format, model_dtype
+        from psychocounsel.model.load import load_causal_lm, model_dtype
         from psychocounsel.model.policy import Policy
+        from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.rollout.base import Sampling
         from psychocounsel.rollout.hf import HFRollout
 
@@ -206,7 +207,8 @@ class _Engine(_LocalAnswerer):
         import torch
 
         from psychocounsel.model.gpu.compiler import require_compiler
-        from psychocounsel.model.load import load_chat_format, model_dtype
+        from psychocounsel.model.load import model_dtype
+        from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.rollout.quiet_start import quiet_start
         from psychocounsel.rollout.vllm_engine import prepare_cpu
 
@@ -257,7 +259,7 @@ class _Engine(_LocalAnswerer):
         )
 
     def _arguments(self, settings: InProcess, dtype: str, device: Any) -> dict[str, Any]:
-        from psychocounsel.model.load import resolve_path
+        from psychocounsel.model.tokenizer import resolve_path
 
         memory: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory}
         if device.type == "cpu":

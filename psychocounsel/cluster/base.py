@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.annotation.checking import refuse_others_at_work
-from psychocounsel.cluster.checking.row_process import check_rows
+from psychocounsel.cluster.checking.row_process import check_rows, prepare_check
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
@@ -116,6 +116,10 @@ class Cluster(ABC):
             UserError: for rows that a job cannot use.
         """
         return check_rows(jobs)
+
+    def prepare_check(self, job: Job) -> None:
+        """Start the imports that `check_rows` needs. Called with the first of many jobs, while the others are composed."""
+        prepare_check(job)
 
     @abstractmethod
     def submit(self, jobs: list[Job]) -> Submission:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.cluster.base import Cluster
-from psychocounsel.cluster.checking.row_process import check_rows
+from psychocounsel.cluster.checking.row_process import check_rows, prepare_check
 from psychocounsel.cluster.ending.unbegun import made_nothing
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks
@@ -104,6 +104,9 @@ class Local(Cluster):
     def check_rows(self, jobs: list[Job]) -> list[str]:
         """Check rows of several jobs. A single run's own process checks its rows before it loads a model."""
         return check_rows(jobs, PRELOAD, self._threads(jobs[0])) if len(jobs) > 1 else []
+
+    def prepare_check(self, job: Job) -> None:
+        prepare_check(job, PRELOAD, self._threads(job))
 
     def submit(self, jobs: list[Job]) -> Submission:
         """Run the jobs one after another. A failed job does not stop the next one; a stop request does."""

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -87,6 +88,13 @@ def forked(
         process.start()
     theirs.close()
     return process, ours
+
+
+def prepare_forks(environment: dict[str, str], preload: Sequence[str]) -> None:
+    """Let the process that `forked` forks from start its imports now, while this process does other work."""
+    with _set(environment):
+        if _context(environment, False, preload).get_start_method() == "forkserver":
+            forkserver.ensure_running()
 
 
 def _context(environment: dict[str, str], gpus: bool, preload: Sequence[str] = PRELOAD) -> Any:

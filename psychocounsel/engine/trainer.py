@@ -35,7 +35,8 @@ from psychocounsel.engine.telemetry.progress import Progress
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.engine.telemetry.step_log import StepLog
 from psychocounsel.errors import Guarded, Stopped, Unwritable, UserError
-from psychocounsel.model.load import load_chat_format, weights_id
+from psychocounsel.model.load import weights_id
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 

@@ -1,100 +1,19 @@
-"""Loading of tokenizers and models: shipped, local or from the hub."""
+"""Loading of models: shipped, local or from the hub."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors import SafetensorError
 
-from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError, is_disk_full
 from psychocounsel.model.gpu.kernels import use_liger
-from psychocounsel.remote.hub import require_known
+from psychocounsel.model.tokenizer import require_model, resolve_path
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import check_model_folder
-
-_SHIPPED = Path(__file__).parent / "shipped"
-_HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
-
-
-def resolve_path(path: str, key: str = "model") -> str:
-    """Return the folder of a `builtin:` name; other paths and hub ids are returned unchanged."""
-    if not path.startswith("builtin:"):
-        return path
-    folder = _SHIPPED / path.removeprefix("builtin:")
-    if not folder.is_dir():
-        names = ", ".join(f"builtin:{child.name}" for child in sorted(_SHIPPED.iterdir()))
-        raise UserError(f"{key}.path={path}: not a shipped model; choose from {names}")
-    return str(folder)
-
-
-def require_model(path: str, revision: str | None, key: str) -> None:
-    """Refuse a hub id that neither the cache nor the hub knows, because it may be a mistyped folder.
-
-    Raises:
-        UserError: naming `key`, and `builtin:NAME` if `path` is the name of a shipped model.
-    """
-    if _HUB_ID.fullmatch(path) and not Path(path).exists():
-        if path in {folder.name for folder in _SHIPPED.iterdir()}:
-            raise UserError(f"{key}.path={path}: this folder does not exist; did you mean builtin:{path}?")
-        require_known(path, revision, f"{key}.path")
-
-
-def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False) -> tuple[Any, ChatFormat]:
-    """Return the tokenizer and its chat format; `key` is the config group named in errors.
-
-    For a model that `scores`, replies keep all text that the template writes after them, and padding must be a separate
-    token.
-
-    Raises:
-        UserError: if the tokenizer cannot be loaded or has no chat template.
-    """
-    from transformers import AutoTokenizer
-
-    require_model(model.path, model.revision, key)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path, key), revision=model.revision)
-    except Exception as error:  # a damaged tokenizer.json raises a plain Exception
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{key}.path={model.path}: its tokenizer cannot be loaded ({reason[:300]})") from error
-    if model.chat_template:
-        tokenizer.chat_template = _template(model.chat_template, key)
-    args: Any = OmegaConf.to_container(model.template_args)
-    chat = ChatFormat(tokenizer, args, model.path)
-    set_padding(tokenizer, chat.used_tokens())
-    chat.keep_tail = scores
-    if scores and tokenizer.pad_token_id in chat.used_tokens():
-        raise UserError(
-            f"{key}.path={model.path}: its tokenizer has no special token left for padding; a reward model cannot pad with "
-            "its end token, so add a padding token to the tokenizer"
-        )
-    return tokenizer, chat
-
-
-def _template(file: str, key: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{key}.chat_template={file}: cannot be read as UTF-8 text") from error
-
-
-def set_padding(tokenizer: Any, used: set[int]) -> None:
-    """Choose a padding token that does not occur in conversations.
-
-    Otherwise, models that look for the last token that is not padding would miss the end of a reply. If there is no
-    such
-    token, the padding token is unchanged.
-    """
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
-        return
-    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    free = [content for content, index in sorted(special.items(), key=lambda item: item[1]) if index not in used]
-    best = [content for content in free if "pad" in content] or [c for c in free if "endoftext" in c] or free
-    tokenizer.pad_token = best[0] if best else tokenizer.pad_token or tokenizer.eos_token
 
 
 def model_dtype(model: DictConfig, device: torch.device) -> torch.dtype:

@@ -73,8 +73,9 @@ class ServerScorer(Scorer):
     def __init__(self, settings: ServerReward) -> None:
         from transformers import AutoConfig
 
-        from psychocounsel.model.load import load_chat_format, loading, require_model, resolve_path
+        from psychocounsel.model.load import loading
         from psychocounsel.model.reward_head import is_openrlhf
+        from psychocounsel.model.tokenizer import load_chat_format, require_model, resolve_path
         from psychocounsel.remote.client import Client
         from psychocounsel.reward.scale import Scale
 

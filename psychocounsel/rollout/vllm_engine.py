@@ -63,7 +63,7 @@ class VLLMEngine(RolloutSettings):
 
         The policy sends the weights; with adapters, the base model is loaded from disk.
         """
-        from psychocounsel.model.load import resolve_path
+        from psychocounsel.model.tokenizer import resolve_path
         from psychocounsel.rollout.weight_sync.weight_loading import NAME
 
         memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}

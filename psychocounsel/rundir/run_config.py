@@ -85,7 +85,7 @@ def read_section(run_dir: Path, key: str) -> Any:
 
 
 def write_config(run_dir: Path, config: DictConfig) -> None:
-    content = OmegaConf.to_container(config, enum_to_str=True)
+    content = OmegaConf.to_container(config)
     text = yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
     write_atomically(RunDir(run_dir).config, text)
 

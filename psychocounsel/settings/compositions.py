@@ -13,10 +13,12 @@ import omegaconf.base
 from hydra._internal import defaults_list
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
-from omegaconf import Container, DictConfig, ListConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf, SCMode
 from omegaconf._impl import _resolve_container_value
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 _Values = dict[tuple[Any, ...], Any]
@@ -34,12 +36,69 @@ def spare_work() -> None:
     Hydra builds a map of all choices for each file, to resolve interpolations in its defaults list. Here only files with such an
     interpolation get the map. OmegaConf parses an interpolation at each read, and Hydra parses a version string whenever it asks
     for its own. Here each text is parsed once.
+
+    `OmegaConf.to_container` makes a dozen checks of each value, and a sweep calls it 20 times for each job. Here values without
+    interpolations are read directly.
     """
     ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
     setattr(defaults_list, "_create_interpolation_map", _choices_if_read)  # noqa: B010
     setattr(hydra.version, "_get_version", lru_cache(hydra.version._get_version))  # noqa: B010
     for module in (omegaconf.base, omegaconf._utils):  # their parse trees are only read; refused texts are not cached
         setattr(module, "parse", lru_cache(maxsize=4096)(module.parse))  # noqa: B010
+    setattr(BaseContainer, "_to_content", staticmethod(_to_content))  # noqa: B010
+    setattr(DictConfig, "_get_impl", _get_impl)  # noqa: B010
+
+
+_convert = BaseContainer._to_content
+
+
+class _NotPlainError(Exception):
+    """A value needs OmegaConf's own conversion."""
+
+
+def _to_content(
+    conf: Container,
+    resolve: bool,
+    throw_on_missing: bool,
+    enum_to_str: bool = False,
+    structured_config_mode: SCMode = SCMode.DICT,
+) -> Any:
+    """Return the content of a container as `BaseContainer._to_content` does."""
+    if not enum_to_str and not throw_on_missing and structured_config_mode is SCMode.DICT:
+        with contextlib.suppress(_NotPlainError):
+            return _plain(conf, resolve)
+    return _convert(conf, resolve, throw_on_missing, enum_to_str, structured_config_mode)
+
+
+def _plain(node: Any, resolve: bool) -> Any:
+    inside = vars(node)  # isinstance is slow for OmegaConf's abstract classes
+    content = inside["_content"] if "_content" in inside else inside["_val"]
+    if isinstance(content, dict):
+        return {key: _plain(inner, resolve) for key, inner in content.items()}
+    if isinstance(content, list):
+        return [_plain(inner, resolve) for inner in content]
+    if "_content" in inside and content is not None and not isinstance(content, str):
+        return _plain(content, resolve)  # the node inside a union
+    if resolve and isinstance(content, str) and "${" in content:
+        raise _NotPlainError
+    return content
+
+
+_read = DictConfig._get_impl
+
+
+def _get_impl(config: DictConfig, key: Any, *more: Any, **options: Any) -> Any:
+    """Return the value of a key as `DictConfig._get_impl` does."""
+    content = vars(config)["_content"]
+    if isinstance(content, dict) and key in content:
+        inside = vars(content[key])
+        if "_val" in inside:
+            value = inside["_val"]
+            if not isinstance(value, str) or ("${" not in value and value != "???"):
+                return value
+        elif isinstance(inside["_content"], dict | list):
+            return content[key]
+    return _read(config, key, *more, **options)
 
 
 _choices_of = defaults_list._create_interpolation_map
@@ -69,6 +128,17 @@ def compose_alone(loader: Any, name: str) -> DictConfig:
         raise ConfigCompositionException().with_traceback(sys.exc_info()[2]) from error
     OmegaConf.set_struct(config, True)
     return config
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> Override:
+    """Return a parsed override; cached because the runs of a sweep share most of theirs.
+
+    Raises:
+        HydraException: if the text is not an override.
+    """
+    (override,) = OverridesParser.create().parse_overrides([text])
+    return override
 
 
 class Compositions:
@@ -103,15 +173,17 @@ class Compositions:
     def _parse(self, text: str) -> tuple[Any, bool]:
         """Return a parsed override, and True if it only sets a value."""
         if text not in self.parsed:
-            (each,) = OverridesParser.create(self.loader).parse_overrides([text])
+            each = parsed(text)
             self.loader.validate_sweep_overrides_legal([each], RunMode.RUN, from_shell=False)
             is_value = not each.is_delete() and not self.loader.repository.group_exists(each.key_or_group)
             self.parsed[text] = each, is_value
         return self.parsed[text]
 
 
-def merged(schema: DictConfig, plain: DictConfig) -> DictConfig:
+def merged(schema: DictConfig, plain: DictConfig, check: Callable[[], None]) -> DictConfig:
     """Return `OmegaConf.merge(schema, plain)`. The schema must not change afterwards.
+
+    `check` is called before a merge. If only values differ from the last merge, there is no merge and no such check.
 
     Raises:
         OmegaConfBaseException: as `OmegaConf.merge` raises it.
@@ -120,6 +192,7 @@ def merged(schema: DictConfig, plain: DictConfig) -> DictConfig:
     changed = _changed(schema, values)
     if changed is not None:
         return changed
+    check()
     config = OmegaConf.merge(schema, plain)
     assert isinstance(config, DictConfig)
     with contextlib.suppress(
@@ -135,14 +208,14 @@ def resolve(node: Container) -> None:
     Raises:
         OmegaConfBaseException: for an interpolation that cannot be resolved.
     """
-    content = node._content if isinstance(node, DictConfig | ListConfig) else None
+    content = vars(node).get("_content")
     if not isinstance(content, dict | list):
         return  # null or missing
     for key, inner in content.items() if isinstance(content, dict) else enumerate(content):
         value = inner._value()
         if isinstance(value, str) and "${" in value:
             _resolve_container_value(node, key)
-        elif isinstance(inner, Container):
+        elif "_content" in vars(inner):
             resolve(inner)
 
 

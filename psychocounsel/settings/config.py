@@ -102,8 +102,9 @@ def check(composed: DictConfig) -> DictConfig:
     config = _typed(plain, _schema_of(plain))
     check_entries(config, lambda entry: _typed(entry, NoKeys))
     check_rewards(config)
+    plain_values: Any = OmegaConf.to_container(config)
     for key in SINGLE_LINES:
-        refuse_control_characters(config.get(key), key)
+        refuse_control_characters(plain_values.get(key), key)
     check_models(config, lambda group, member: _typed(OmegaConf.create({group: member}), NoKeys)[group])
     if is_chat(config):
         check_reward_paths(config)
@@ -190,7 +191,6 @@ def _typed(plain: DictConfig, fields: type) -> DictConfig:
     targets = {group: target_class(plain, group) for group in groups}
     names = tuple(plain[group]["_target_"] for group in targets)
     schema = _schema(fields, tuple(targets.items()), names)
-    _check_sections(schema, plain)
     config = _merge(schema, plain)
     check_limits(fields, config)
     for group, target in targets.items():
@@ -243,7 +243,7 @@ _FORMS = {
 
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     try:
-        config = merged(schema, plain)
+        config = merged(schema, plain, lambda: _check_sections(schema, plain))
         resolve(config)
     except ConfigKeyError as error:
         raise UserError(unknown_key(error.full_key or str(error), flat_keys(schema))) from error

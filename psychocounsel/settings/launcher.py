@@ -25,7 +25,7 @@ from psychocounsel.rundir.sweep_folder import Place, SweepFolder
 from psychocounsel.rundir.sweep_table import is_unused
 from psychocounsel.settings.compositions import Compositions
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.parallel import in_parallel
+from psychocounsel.settings.parallel import MANY, in_parallel
 from psychocounsel.settings.sweep import Row, with_rows
 
 
@@ -50,14 +50,17 @@ def register(
     rows: list[Row],
     exit_codes: list[int],
     *sweepers: type,
+    announce: Callable[[Any], None],
 ) -> None:
     """Register the launcher with Hydra, which instantiates plugins only from the package `hydra_plugins`.
 
     `make_job` turns (composed configuration, overrides, index, place in the sweep) into a checked job. `act` gets all jobs
     and the configuration of the first one. Every combination of a sweep runs with each of `rows` (overrides that belong
-    together). The sweep's exit code is appended to `exit_codes`. `sweepers` are registered too.
+    together). `announce` gets the first of many jobs before the others are made. The sweep's exit code is appended to
+    `exit_codes`. `sweepers` are registered too.
     """
     JobLauncher.make_job, JobLauncher.act = staticmethod(make_job), staticmethod(act)
+    JobLauncher.announce = staticmethod(announce)
     JobLauncher.rows, JobLauncher.exit_codes = rows, exit_codes
     plugins = Plugins.instance()  # its first call searches for installed plugins
     try:
@@ -108,6 +111,7 @@ class JobLauncher(Launcher):
     __module__ = "hydra_plugins.psychocounsel"
     make_job: ClassVar[Any]
     act: ClassVar[Any]
+    announce: ClassVar[Any]
     exit_codes: ClassVar[list[int]]
     rows: ClassVar[list[Row]]
     sweeps: ClassVar[list[tuple[Path, list[Path]]]] = []  # requested folders, and their parents that did not exist
@@ -134,7 +138,10 @@ class JobLauncher(Launcher):
         """
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
-        return in_parallel(lambda each: self.make(*each), numbered)
+        made = [self.make(*each) for each in numbered[:1]]
+        if len(numbered) > MANY:
+            self.announce(made[0])
+        return [*made, *in_parallel(lambda each: self.make(*each), numbered[1:])]
 
     def start(self, jobs: list[LaunchedJob]) -> list[JobReturn]:
         """Submit checked jobs, all at once.

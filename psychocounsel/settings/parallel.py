@@ -9,7 +9,7 @@ from psychocounsel.errors import UserError
 
 T = TypeVar("T")
 
-_MANY = 40  # number of items above which starting processes pays
+MANY = 40  # number of items above which starting processes pays
 _RARELY = 200_000  # objects between two garbage collections, in processes that live for seconds
 _forked: list[Callable[[Any], Any]] = []  # inherited by forked processes, because little of it can be pickled
 
@@ -20,7 +20,7 @@ def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
     Raises:
         UserError, OSError: raised by `work` for the first failing item.
     """
-    if len(items) < _MANY:
+    if len(items) < MANY:
         return list(map(work, items))
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -29,6 +29,8 @@ def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
     cores = min(16, len(os.sched_getaffinity(0)))
     gc.collect()
     gc.freeze()  # the collector spent a fifth of the time on objects that stay alive anyway
+    before = gc.get_threshold()
+    gc.set_threshold(_RARELY)
     try:
         with ProcessPoolExecutor(cores, get_context("fork"), gc.set_threshold, (_RARELY,)) as pool:
             try:
@@ -38,6 +40,7 @@ def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
                 raise
     finally:
         _forked.clear()
+        gc.set_threshold(*before)
         gc.unfreeze()
 
 

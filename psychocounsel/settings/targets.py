@@ -60,6 +60,18 @@ def class_of(section: Any, group: str) -> Any:
     return target
 
 
+def target_names(config: DictConfig) -> set[str]:
+    """Return every dotted name that a configuration imports."""
+    ahead, found = [OmegaConf.to_container(config)], set[str]()
+    while ahead:
+        node: Any = ahead.pop()
+        if isinstance(node, dict) and isinstance(node.get("_target_"), str):
+            found.add(node["_target_"])
+        if isinstance(node, dict | list):
+            ahead += node.values() if isinstance(node, dict) else node
+    return found
+
+
 def build(config: DictConfig, group: str) -> Any:
     """Return the object of a checked group: an instance of its dataclass."""
     return build_section(config[group], group)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.cluster.checking.job_rows import count_rows
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.errors import USER_ERROR, UserError
@@ -56,6 +57,23 @@ def test_rows_that_no_run_can_use_are_refused_before_anything_is_said_or_made(tm
     alone = cli("train", f"data.path={long}", cwd=work, check_code=USER_ERROR)
     assert alone.stderr.splitlines()[-1].startswith("error: no training row fits")
     assert not list(work.iterdir()), "a run that was refused before its first step leaves nothing"
+
+
+@pytest.mark.parametrize("algorithm", ["dpo", "ppo", "reward"])
+def test_rows_tokenised_without_torch_equal_those_tokenised_with_it(algorithm: str, good: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "path" / "torch"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise RuntimeError('torch is imported')\n")
+    given = [f"algo={algorithm}", f"data.path={good}", *(["reward=tiny"] if algorithm == "ppo" else [])]
+    apart, here = tmp_path / "apart", tmp_path / "here"
+    said = cli("train", *given, f"paths.cache={apart}", "dry_run=true", PYTHONPATH=str(broken.parent)).stdout
+    assert "with data=good: 36 training groups" in said and "torch" not in said
+    import torch  # noqa: F401
+
+    (counted,) = count_rows([job(*given, f"paths.cache={here}")], print)
+    assert counted.line() in said
+    (one,), (other,) = ((*(cache / "tokenised").glob("*.groups"),) for cache in (apart, here))
+    assert one.name == other.name and one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.slow

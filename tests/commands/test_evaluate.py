@@ -17,7 +17,7 @@ from psychocounsel.evaluation.reward.flipped import flipped_figures
 from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
 from psychocounsel.evaluation.reward.reward_figures import reward_figures
 from psychocounsel.metrics.reward_metrics import pair_metrics
-from psychocounsel.model.load import load_chat_format
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json

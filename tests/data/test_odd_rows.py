@@ -47,7 +47,7 @@ def test_lines_that_are_no_json_are_dropped_too(tmp_path: Path) -> None:
 
 
 def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
-    from psychocounsel.model.load import load_chat_format
+    from psychocounsel.model.tokenizer import load_chat_format
 
     _, chat = load_chat_format(check(compose([])).model)
     (first,) = load_split(check(compose(["data.limit=1", "data.dev_fraction=0"])).data, print)[0]

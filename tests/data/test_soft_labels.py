@@ -11,7 +11,7 @@ from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.flat import flatten, unflatten
 from psychocounsel.data.rows import parse_row
 from psychocounsel.errors import UserError
-from psychocounsel.model.load import load_chat_format
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import write_jsonl
 from tests.support.in_process import run_here

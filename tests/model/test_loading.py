@@ -5,8 +5,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.model.load import load_causal_lm, require_model
+from psychocounsel.model.load import load_causal_lm
 from psychocounsel.model.reward_head import load_reward_lm, load_trained_reward_lm
+from psychocounsel.model.tokenizer import require_model
 from psychocounsel.settings.config import compose
 from tests.reward.test_servers import REWARD
 

@@ -12,8 +12,9 @@ from psychocounsel.data.group import Group
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.metrics.winrate import win_rate
 from psychocounsel.model.build_tiny import ALGORITHMS
-from psychocounsel.model.load import load_causal_lm, load_chat_format
+from psychocounsel.model.load import load_causal_lm
 from psychocounsel.model.policy import Policy
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.hf import HFRollout

@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from psychocounsel.cluster.application import load_preset
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.model.load import resolve_path
+from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.reward_sections import resolve_rewards

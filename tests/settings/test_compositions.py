@@ -1,8 +1,10 @@
 """Merging the next of many configurations by its values alone: the same as merging it whole."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import omegaconf._utils
 import pytest
 import yaml
 from hydra import compose as hydra_compose
@@ -10,6 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings import compositions
@@ -106,6 +109,37 @@ def test_values_set_in_the_last_configuration_give_what_merging_gives(changes: l
     compositions._last.clear()
     assert found == _found(_BASE + changes)
     assert compositions._last or not found[1], "what was found first was found by changing the last"
+
+
+@pytest.mark.parametrize("name", ["train", "annotate", "audit", "chat"])
+def test_plain_values_are_read_as_omegaconf_reads_them(name: str) -> None:
+    """Composed configurations have interpolations and missing values; checked ones also have types and unions."""
+    composed = compose(["+none=null", "+missing='???'", "+list=[1,{a: '${none}'},null]", "+text='a${none}b'"], name)
+    for config in (composed, check(compose(_BASE))) if name == "train" else (composed,):
+        for options in ((True, False), (False, False), (False, True)):
+            assert _tried(compositions._to_content, config, *options) == _tried(compositions._convert, config, *options)
+        for node in _mappings(config):
+            for key in (*node.keys(), "absent"):
+                assert _tried(compositions._get_impl, node, key, None) == _tried(compositions._read, node, key, None)
+                marker = omegaconf._utils._DEFAULT_MARKER_
+                assert _tried(compositions._get_impl, node, key, marker) == _tried(
+                    compositions._read, node, key, marker
+                )
+
+
+def _tried(read: Callable[..., Any], *given: Any) -> Any:
+    try:
+        value = read(*given)
+        return type(value), repr(value)
+    except OmegaConfBaseException as error:
+        return type(error), str(error)
+
+
+def _mappings(node: Any) -> Iterator[DictConfig]:
+    if isinstance(node, DictConfig) and isinstance(node._content, dict):
+        yield node
+        for inner in node._content.values():
+            yield from _mappings(inner)
 
 
 def test_a_configuration_is_not_changed_by_the_next() -> None:

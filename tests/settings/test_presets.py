@@ -13,7 +13,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
-from psychocounsel.model.load import load_chat_format
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json, shipped
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm

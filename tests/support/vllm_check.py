@@ -16,7 +16,7 @@ from psychocounsel.data.group import Group
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.engines import build_engine
 from psychocounsel.engine.zero import Engine
-from psychocounsel.model.load import load_chat_format
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rollout.base import Rollout, Sampling
 from psychocounsel.rollout.hf import HFRollout
 from psychocounsel.settings import config as configs

@@ -72,7 +72,7 @@ def rows_key(job: Job) -> str:
 def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
     from psychocounsel.data.dataset import build_dataset
     from psychocounsel.engine.schedule import steps_of
-    from psychocounsel.model.load import load_chat_format
+    from psychocounsel.model.tokenizer import load_chat_format
 
     data, steps = None, []
     for job in alike:

@@ -9,13 +9,19 @@ from typing import Any
 
 from psychocounsel.cluster.checking.job_rows import count_rows, rows_key
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.local_ranks import forked
+from psychocounsel.cluster.local_ranks import forked, prepare_forks
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.errors import UserError, hide_words, words
 from psychocounsel.remote import hub
+from psychocounsel.settings.targets import target_names
 
-_NEEDED = ["psychocounsel.model.load", "psychocounsel.data.dataset", "psychocounsel.engine.schedule"]
+_NEEDED = [
+    "transformers",
+    "psychocounsel.model.tokenizer",
+    "psychocounsel.data.dataset",
+    "psychocounsel.engine.schedule",
+]
 _EXIT_SECONDS = 5.0
 _TOKENISED = ("model.path", "data.path", "data.eval_path", "data.mix")  # keys of the sources of rows
 
@@ -37,8 +43,17 @@ def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: s
         else:
             ready.append(job)
     if ready:
-        lines = [*_in_child(_distinct(ready), preload, threads or str(len(os.sched_getaffinity(0)))), *lines]
+        lines = [*_in_child(_distinct(ready), preload, threads), *lines]
     return list(dict.fromkeys(lines))
+
+
+def prepare_check(job: Job, preload: Sequence[str] = _NEEDED, threads: str = "") -> None:
+    """Start the imports of a later `check_rows` of this job and others like it, in a process of their own."""
+    prepare_forks(_environment(job, threads), preload)
+
+
+def _environment(job: Job, threads: str) -> dict[str, str]:
+    return worker_environment(job, 1, "", threads or str(len(os.sched_getaffinity(0))), gpu=False)
 
 
 def _not_here(job: Job) -> str:
@@ -68,8 +83,7 @@ def _distinct(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _in_child(jobs: list[Job], preload: Sequence[str], threads: str) -> list[str]:
-    environment = worker_environment(jobs[0], 1, "", threads, gpu=False)
-    process, pipe = forked(_count, (jobs,), environment, preload)
+    process, pipe = forked(_count, (jobs,), _environment(jobs[0], threads), preload)
     try:
         kind, content = pipe.recv()
     except EOFError:
@@ -85,6 +99,17 @@ def _in_child(jobs: list[Job], preload: Sequence[str], threads: str) -> list[str
     if kind == "failed":
         raise RuntimeError(content)
     return content if isinstance(content, list) else [content]
+
+
+def _spare_torch(jobs: Sequence[Job]) -> None:
+    """Keep transformers from importing torch (2.5 s) if only shipped code runs, because its tokenisation needs none."""
+    own = [name for job in jobs for name in target_names(job.config) if not name.startswith("psychocounsel.")]
+    if own or "torch" in sys.modules:
+        return
+    import transformers
+
+    for module in (transformers.utils, transformers.utils.import_utils):
+        setattr(module, "is_torch_available", lambda: False)  # noqa: B010
 
 
 def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> None:
@@ -103,6 +128,7 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
         for job in jobs:
             protect(job.config, job.run_dir)
         hide_words(any(job.config.data.confidential for job in jobs))
+        _spare_torch(jobs)
         found = count_rows(jobs, lines.append)
         answer = "counted", [*lines, *(each.line() for each in found)]
     except UserError as error:

@@ -18,7 +18,7 @@ from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import StudyDir, SubmissionDir
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.reward_sections import local_models
-from psychocounsel.settings.schema import flat_keys
+from psychocounsel.settings.targets import target_names
 from psychocounsel.storage.files import write_atomically
 
 
@@ -122,17 +122,9 @@ def copied(jobs: Sequence[Job], place: Path) -> list[Path]:
     config, limit = jobs[0].config, cluster_of(jobs[0]).snapshot_limit_mb
     study = code_home(place)
     store = code_store.store_of(study, Path(config.paths.output))
-    return code_store.take(store, study, config.code_path, targets(jobs), limit)
-
-
-def targets(jobs: Sequence[Job]) -> set[str]:
-    """Return every dotted name that a configuration imports."""
-    return {
-        str(OmegaConf.select(job.config, key))
-        for job in jobs
-        for key in flat_keys(job.config)
-        if key.endswith("._target_")
-    }
+    return code_store.take(
+        store, study, config.code_path, {name for job in jobs for name in target_names(job.config)}, limit
+    )
 
 
 @contextmanager

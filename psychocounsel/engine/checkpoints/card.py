@@ -7,7 +7,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.licences import identifier, strictest
-from psychocounsel.model.load import resolve_path
+from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.settings import config as configs
 
 

@@ -12,9 +12,9 @@ from omegaconf import DictConfig
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
-from psychocounsel.model.load import resolve_path
 from psychocounsel.model.lora import merged_parameters, plain_name
 from psychocounsel.model.packed import PackedModel
+from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.storage.files import (
     read_json,

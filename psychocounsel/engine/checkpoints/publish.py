@@ -13,8 +13,9 @@ from psychocounsel.engine.checkpoints.engine_files import read_weights
 from psychocounsel.engine.checkpoints.model_folder import CARD, Companions, saves_adapter, write_model
 from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import UserError
-from psychocounsel.model.load import load_chat_format, model_dtype, weights_id
+from psychocounsel.model.load import model_dtype, weights_id
 from psychocounsel.model.lora import merged_parameters
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rundir.manifest import complete_checkpoints, is_complete
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import CheckpointDir, ModelDir, RunDir

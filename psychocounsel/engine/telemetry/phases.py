@@ -43,7 +43,7 @@ class Phases:
     def ready(self) -> None:
         """Print how long the start took and what took it; called again, it does nothing."""
         if self.total is None:
-            self.total = time.time() - self.began
+            self.total = round(time.time() - self.began, 2)  # as the summary gives it
             self.run.say(ready_line(self.total, self.seconds))
 
     def summary(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Phases:
         if self.total is None:
             return {}
         parts = {name: round(seconds, 2) for name, seconds in self.seconds.items()}
-        return {"startup": {"seconds": round(self.total, 2), "phases": parts}}
+        return {"startup": {"seconds": self.total, "phases": parts}}
 
 
 def ready_line(total: float, seconds: dict[str, float]) -> str:

@@ -20,7 +20,7 @@ def measured(order: dict[str, Any]) -> dict[str, Any]:
     import torch
     from lm_eval import simple_evaluate
 
-    from psychocounsel.model.load import resolve_path
+    from psychocounsel.model.tokenizer import resolve_path
 
     results = simple_evaluate(
         model="hf",

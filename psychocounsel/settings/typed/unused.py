@@ -4,15 +4,13 @@ Each class lists in `unused` the options that its other settings disable.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.compositions import parsed
 from psychocounsel.settings.reward_sections import ranker_models, reward_sections
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
@@ -60,7 +58,7 @@ def _above(key: str) -> Iterator[str]:
 def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfig]) -> Iterator[tuple[str, str]]:
     """Yield each key that was given a value, with its text as written."""
     for text in overrides:
-        override = _parsed(text)
+        override = parsed(text)
         key, value = override.key_or_group.replace("/", "."), override.value()
         if override.is_delete():
             continue
@@ -72,12 +70,6 @@ def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfi
             yield from ((f"{key}.{name}", text.lstrip("+")) for name in value)
         else:
             yield key, text.lstrip("+")
-
-
-@lru_cache(maxsize=4096)
-def _parsed(text: str) -> Override:
-    """Return a parsed override; cached because the runs of a sweep share most of theirs."""
-    return OverridesParser.create().parse_override(text)
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[str]:

@@ -21,7 +21,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.experts.review.adverse_events import AdverseEvents
 from psychocounsel.experts.review.blind_review import BlindReview
 from psychocounsel.experts.review.review_plan import open_plan
-from psychocounsel.model.load import load_chat_format
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import AnnotationDir, ReviewDir
 from psychocounsel.settings.config import check, compose

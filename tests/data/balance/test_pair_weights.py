@@ -8,7 +8,7 @@ from psychocounsel.data.balance.pair_weights import weigh_pairs
 from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
-from psychocounsel.model.load import load_chat_format
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.settings.config import check, compose
 from tests.support.preferences import FIRST_SAMPLE
 

@@ -18,7 +18,7 @@ from psychocounsel.engine.references.cached import CachedReference
 from psychocounsel.engine.references.choosing import choose_reference
 from psychocounsel.engine.references.live import AdaptersOff, FrozenCopy, RoundStart
 from psychocounsel.engine.step import Stepper
-from psychocounsel.model.load import load_chat_format
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import make_stepper, random_groups, small_lm
 

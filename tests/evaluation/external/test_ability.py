@@ -11,7 +11,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.ability import AbilityTasks, ability_figures, check_ability, measure_ability
-from psychocounsel.model.load import resolve_path
+from psychocounsel.model.tokenizer import resolve_path
 
 
 def figures_of(values: list[float], higher: bool = True) -> dict[str, Any]:

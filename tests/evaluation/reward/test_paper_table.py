@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.metrics.reward_metrics import accuracy, auc, brier, ece
-from psychocounsel.model.load import resolve_path
+from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.storage.files import read_json
 from tests.reward.test_local_model import as_openrlhf
