@@ -33,8 +33,7 @@ def problem(built_for: str | None, driver: tuple[int, int] | None, sees: bool) -
     """Return the reason why torch can use no GPU with this driver; "" if it can.
 
     `built_for`: the CUDA version that torch is built for (None: not for NVIDIA). `sees`: True if torch reports a GPU,
-    which it may
-    do even with too old a driver. Within one major version of CUDA, an older driver supports newer builds.
+    which it may do even with too old a driver. Within one major version of CUDA, an older driver supports newer builds.
     """
     ours = f"torch {torch.__version__} is built for CUDA {built_for}"
     if built_for is None:

@@ -108,10 +108,8 @@ def _init_deepspeed() -> None:
     """Start DeepSpeed's communication without its compiled operators.
 
     On CPU, its first initialisation compiles a shared-memory operator if that is compatible, which takes half a minute
-    and
-    a compiler. DeepSpeed keeps a table of compatible operators in `deepspeed.ops`, made at first use. An empty table
-    prevents
-    probing and compiling, and gloo is used instead.
+    and a compiler. DeepSpeed keeps a table of compatible operators in `deepspeed.ops`, made at first use. An empty
+    table prevents probing and compiling, and gloo is used instead.
     """
     import deepspeed
     from deepspeed.utils import logger

@@ -61,8 +61,7 @@ class Collector:
         """Return the log-probabilities of `groups` under `model` (`Context.logprobs`).
 
         Before its first step, the policy equals the reference. Reference log-probabilities that the groups already hold
-        are
-        then returned for the policy, too.
+        are then returned for the policy, too.
 
         Raises:
             UserError: if the algorithm asks for a reference but its `needs` does not name one.

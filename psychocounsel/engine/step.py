@@ -273,8 +273,7 @@ class Stepper:
         """Return float32[len] per completion of each group, on every rank: `model`'s values or the policy's log-probabilities.
 
         `batch`: number of groups that are split into micro-batches together (default: all). `asked`: keyword arguments
-        of
-        the policy's `forward`, for values other than log-probabilities.
+        of the policy's `forward`, for values other than log-probabilities.
         """
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:

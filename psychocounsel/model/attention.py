@@ -1,8 +1,7 @@
 """Attention over packed rows: a completion sees its prompt and itself, never another completion or group.
 
 Three implementations give equal results: `dense` (a mask over all pairs of tokens), `varlen` (each prompt with each of
-its
-completions as a separate sequence) and `flex` (FlexAttention, which skips empty blocks of a mask).
+its completions as a separate sequence) and `flex` (FlexAttention, which skips empty blocks of a mask).
 """
 
 from collections.abc import Iterator
@@ -61,8 +60,7 @@ class Attention:
         """Return the number that a row's width must be a multiple of [tokens].
 
         FlexAttention works in blocks. Matrix products on CPU are compiled for each width, which takes a millisecond and
-        a quarter
-        of a megabyte each, so fewer widths are better.
+        a quarter of a megabyte each, so fewer widths are better.
         """
         return 128 if self.way == "flex" else PRODUCT_ROWS if self.on_cpu else 1
 

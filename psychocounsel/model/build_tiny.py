@@ -2,9 +2,8 @@
 
 FOLDER/tiny is the policy after supervised fine-tuning. From it, three models are trained on the sample's pairs:
 FOLDER/tiny_reward, a reward model; FOLDER/tiny_reward_2, another one with other pairs and another seed; and
-FOLDER/tiny_dpo,
-the policy after DPO. Tokenizer and weights see only the training prompts of `data=sample`, so the held-out ones stay
-unseen.
+FOLDER/tiny_dpo, the policy after DPO. Tokenizer and weights see only the training prompts of `data=sample`, so the
+held-out ones stay unseen.
 """
 
 import json

@@ -14,10 +14,8 @@ class TrainingFlops:
 
     Only useful work is counted: a shared prompt once, the output layer only at completion tokens, nothing that is
     recomputed. Per token, a weight of a linear layer costs 2 operations forward, 2 backward towards its input, and 2
-    more for
-    its own gradient if it is trained. Each pair of a token and a token that it sees costs 4 x heads x head size
-    forward, and
-    twice that backward.
+    more for its own gradient if it is trained. Each pair of a token and a token that it sees costs 4 x heads x head
+    size forward, and twice that backward.
     """
 
     def __init__(self, lm: Any) -> None:

@@ -19,8 +19,7 @@ class OutputLayer(Linear):
     """A language model's output layer that, given targets, returns their log-probabilities instead of logits.
 
     `OutputLayer.of` converts a model's own layer, which stays the same module with the same parameters. Engines that
-    gather
-    partitioned weights at each call of a module therefore gather them only once for all blocks.
+    gather partitioned weights at each call of a module therefore gather them only once for all blocks.
     """
 
     adds_in_place = False

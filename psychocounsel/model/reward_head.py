@@ -1,10 +1,8 @@
 """Loading of reward models: a language model with a new head, or a trained reward model in one of two formats.
 
 Hugging Face: `AutoModelForSequenceClassification` with one label and the head `score`. OpenRLHF: the trunk and a head
-named by
-the config's `value_head_prefix` (`value_head` or `score`). A trained model whose head is missing or has another shape
-is
-an error, because a random head would give random rewards.
+named by the config's `value_head_prefix` (`value_head` or `score`). A trained model whose head is missing or has
+another shape is an error, because a random head would give random rewards.
 """
 
 import re

@@ -79,8 +79,7 @@ def set_padding(tokenizer: Any, used: set[int]) -> None:
     """Choose a padding token that does not occur in conversations.
 
     Otherwise, models that look for the last token that is not padding would miss the end of a reply. If there is no
-    such
-    token, the padding token is unchanged.
+    such token, the padding token is unchanged.
     """
     if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
         return

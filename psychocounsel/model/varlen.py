@@ -2,10 +2,8 @@
 
 There is no mask, no padding, and no product of tokens that do not see each other. On GPU, one call of the varlen
 flash-attention kernel computes all sequences; for heads that the kernel does not support, PyTorch's attention is called
-for
-each sequence. On CPU, each sequence is one call of PyTorch's fused causal attention, or of `blockwise_attention` where
-that
-is faster.
+for each sequence. On CPU, each sequence is one call of PyTorch's fused causal attention, or of `blockwise_attention`
+where that is faster.
 """
 
 from typing import Any

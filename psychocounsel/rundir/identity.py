@@ -74,8 +74,7 @@ def defining(config: DictConfig | dict[str, Any], swept: Iterable[str] = ()) -> 
     """Return the identity of a run among the runs of a sweep: with its length and the swept keys (or groups).
 
     If the checked configuration lacks a swept key because checking replaced it by others, as for
-    `model.path=http://...` of an
-    evaluation, addresses are included, too.
+    `model.path=http://...` of an evaluation, addresses are included, too.
     """
     keys = tuple(swept)
     flat = _flat(config)

@@ -20,8 +20,7 @@ class Naming:
     """The parts of a job's name.
 
     `swept`: its overrides in which the jobs differ. `fixed`: its other overrides. `shown`: the swept overrides with
-    shortened
-    paths. `mark`: a hash that distinguishes jobs of the same name.
+    shortened paths. `mark`: a hash that distinguishes jobs of the same name.
     """
 
     swept: tuple[str, ...]

@@ -1,8 +1,7 @@
 """Trust in directories: code and weights are loaded only from this user's directories that nobody else can write to.
 
 A run's configuration names modules that are imported and commands that are run, and checkpoints and models become
-weights.
-Anyone who can write these files therefore controls this process.
+weights. Anyone who can write these files therefore controls this process.
 """
 
 import os

@@ -2,8 +2,7 @@
 
 DeepSpeed stores float32 weights and AdamW's moments in three layouts: per parameter (stage 0), in flat groups that are
 cut among the ranks at any element (stages 1 and 2), or per parameter, each cut among the ranks (stage 3). A range of
-one
-flattened parameter can be read from and written to all of them.
+one flattened parameter can be read from and written to all of them.
 """
 
 from collections.abc import Iterator

@@ -137,8 +137,7 @@ class Checkpoints:
         """Load the newest complete and undamaged checkpoint into the engines; return the state of the loop, or None without one.
 
         The processes and the ZeRO stage that wrote it may differ from today's. Rank 0 chooses the checkpoint, because a
-        shared
-        file system may show other ranks fewer or older folders.
+        shared file system may show other ranks fewer or older folders.
 
         Raises:
             UserError: if all checkpoints are damaged, have no optimizer state, or belong to another model.

@@ -60,8 +60,7 @@ class CachedReference(Reference):
     """The reference of a dataset: values from a cache on disk, or computed by `source` before the first step and cached.
 
     Rank 0 holds the cache and chooses the groups to compute; all ranks compute them together. All ranks call `alive`
-    before
-    each batch and while another job computes values that this run needs.
+    before each batch and while another job computes values that this run needs.
     """
 
     def __init__(self, run: Run, stepper: Stepper, source: Reference, alive: Callable[[], None]) -> None:

@@ -1,12 +1,9 @@
 """Reference log-probabilities on disk, shared by all processes and jobs with the same reference.
 
 Each reference has one folder, named by the hash of everything that the values depend on except the tokens. Each
-completion
-has one row, keyed by the tokens of the completion and of its prompt. Rows are divided into BUCKETS buckets by prompt,
-and
-the process that computes rows of a bucket holds its lock. Files are added whole and never changed. Locks are files in
-the
-same folder, because creating one makes NFS list the folder afresh.
+completion has one row, keyed by the tokens of the completion and of its prompt. Rows are divided into BUCKETS buckets
+by prompt, and the process that computes rows of a bucket holds its lock. Files are added whole and never changed. Locks
+are files in the same folder, because creating one makes NFS list the folder afresh.
 """
 
 import contextlib
@@ -55,8 +52,7 @@ class ReferenceStore:
     """The files of one reference under the folder `cache`; `of` is its name for people.
 
     `identity` (JSON values) is everything that the values depend on except the tokens. If the cache cannot be written,
-    one
-    message is printed and the run continues without it.
+    one message is printed and the run continues without it.
     """
 
     def __init__(self, cache: str, identity: dict[str, Any], of: str, say: Callable[[str], None]) -> None:

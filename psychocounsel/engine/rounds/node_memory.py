@@ -20,8 +20,7 @@ def node_copies(values: Sequence[torch.Tensor], world: World) -> list[torch.Tens
     """Return copies of `values` on CPU that the ranks of a machine share; the machine's first rank writes them.
 
     All ranks call it together. For transfers to a GPU the copies are pinned. When the function returns, the file in
-    shared
-    memory is already unlinked.
+    shared memory is already unlinked.
 
     Raises:
         UserError: if a machine's shared memory is too small, or the ranks of a machine do not share it.

@@ -16,8 +16,7 @@ class Resident:
     """Context in which the weights of `models` are on `device`; outside it they are in host memory.
 
     The weights never change, so all ranks of a machine share one host copy, and nothing is copied back. Buffers are
-    small
-    and stay on the device. All ranks of `world` create it together.
+    small and stay on the device. All ranks of `world` create it together.
     """
 
     def __init__(self, models: Iterable[nn.Module], world: World) -> None:

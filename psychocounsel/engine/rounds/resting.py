@@ -18,12 +18,9 @@ class Resting:
     """Context in which optimizer states, master weights and gradient buffers of all engines are in pinned host memory.
 
     A critic's weights are moved, too. The main model's weights stay on the GPU, because replies are written with them;
-    only if
-    an engine has `copied` them are they moved, by `leave_weights`. DeepSpeed's own function (`offload_states`) is not
-    used
-    because it requires its FusedAdam at stage 3. Instead, storages are emptied and refilled, so that all tensors that
-    share one
-    are unchanged afterwards. If not `moves`, nothing is moved.
+    only if an engine has `copied` them are they moved, by `leave_weights`. DeepSpeed's own function (`offload_states`)
+    is not used because it requires its FusedAdam at stage 3. Instead, storages are emptied and refilled, so that all
+    tensors that share one are unchanged afterwards. If not `moves`, nothing is moved.
     """
 
     def __init__(self, stepper: Stepper, moves: bool, copied: bool = False) -> None:

@@ -2,8 +2,7 @@
 
 A round is cut into shards, `RUN/rounds/0003/shard-07.parquet`. Each shard is seeded by its number and stored once it is
 complete. The collected groups are in `groups.parquet` in the same folder. A run that is killed at any point therefore
-repeats no
-finished work.
+repeats no finished work.
 """
 
 from collections.abc import Callable

@@ -21,8 +21,7 @@ class Speed:
     """Tokens per second and MFU: the operations that training needs (`TrainingFlops`) / (seconds x peak of all devices).
 
     The peak is the measured speed of a large matrix product on these devices in the dtype of training. On GPU it is
-    below
-    the vendor's figure, so this MFU is a little higher than one computed with the vendor's figure.
+    below the vendor's figure, so this MFU is a little higher than one computed with the vendor's figure.
     """
 
     def __init__(self, engine: Engine, world: World) -> None:

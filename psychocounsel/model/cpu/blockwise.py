@@ -30,8 +30,7 @@ def blockwise_attention(
     """Return the causal attention [1, heads, T, D] of each sequence in `layout`; it requires `suits_blocks(query)`.
 
     `query` is [1, heads, T, D], `key` and `value` are [1, kv_heads, T, D]. `scale` defaults to D**-0.5. A token sees at
-    most
-    the last `window` tokens, including itself (None: all).
+    most the last `window` tokens, including itself (None: all).
     """
     output: torch.Tensor = Blockwise.apply(query, key, value, layout, scale, window)
     return output
@@ -41,8 +40,7 @@ class Blockwise(torch.autograd.Function):
     """Attention [1, heads, T, D] from queries [1, heads, T, D] and keys and values [1, kv_heads, T, D].
 
     Each token sees at most `window` tokens, including itself. Only the inputs are kept for backward, which recomputes
-    the
-    probabilities.
+    the probabilities.
     """
 
     @staticmethod

@@ -49,8 +49,7 @@ def reordered(module: nn.Module) -> Iterator[None]:
     """Keep a second copy of the weights of a module's `Linear` layers in oneDNN's own order, within this context.
 
     Products of a few rows are then up to twice as fast. They have no gradient, and the weights must not change. On
-    devices other
-    than the CPU nothing is copied.
+    devices other than the CPU nothing is copied.
     """
     layers = [layer for layer in module.modules() if isinstance(layer, Linear) and suits(layer.weight, layer.weight)]
     try:

@@ -41,9 +41,7 @@ def _keep_few_products() -> None:
     """Let oneDNN keep only the compiled products of the latest shapes, of one to two megabytes each.
 
     Without any, each product was compiled at every call, and a step took 4 to 7 % longer; two lanes use 26 shapes at a
-    time.
-    This is for float32 only: bfloat16 needs all of them, and a step took twice as long. oneDNN reads the setting at the
-    first
-    product.
+    time. This is for float32 only: bfloat16 needs all of them, and a step took twice as long. oneDNN reads the setting
+    at the first product.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
