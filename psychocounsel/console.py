@@ -24,9 +24,8 @@ def main() -> None:
     """Run the command named by the first argument; exits with its code."""
     name, *rest = sys.argv[1:] or ["--help"]
     if name not in COMMANDS:
-        signal.signal(
-            signal.SIGPIPE, signal.SIG_DFL
-        )  # the reader may stop early, as in `psychocounsel --help | head -1`
+        # The reader may stop early, as in `psychocounsel --help | head -1`.
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if name in ("--version", "-V"):
         print(f"psychocounsel {__version__}")
     elif name in ("--help", "-h"):

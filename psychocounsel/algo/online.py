@@ -3,8 +3,7 @@
 An online algorithm is one dataclass, in one of three ways:
 
 - `class Mine(Online)` with its own `collect`, which turns the scored replies of a round into groups to train on, and
-its
-  own `loss`;
+  its own `loss`;
 - `class Mine(OnlinePairs, DPO)`: `OnlinePairs` collects preference pairs, and an algorithm that learns from pairs
   provides the loss. The online base comes first;
 - `class Mine(PolicyGradient)` (`algo.policy_gradient`) with advantages, as RLOO and GRPO do.

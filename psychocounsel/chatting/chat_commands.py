@@ -17,7 +17,7 @@ HELP = '''\
 /again               get another reply to your last message, with another seed
 /undo                undo the last /again, or otherwise your last message and its reply
 /system              show the system prompt
-/system TEXT|FILE    change the system prompt from the next message on; /system null: none
+/system TEXT|FILE    change the system prompt from the next message on; /system null removes it
 /new                 forget the conversation and start a new one
 /save FILE.jsonl     save the conversation to a new file that only you can read; or FILE.md
 /quit                leave (also Ctrl-D)

@@ -1,4 +1,4 @@
-"""Opens the reward model and the annotators that rate replies, and asks them."""
+"""Raters of replies in a conversation: opens the reward model and the annotators, and asks them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psychocounsel.reward.base import Scorer
 
 Stopped = Callable[[], bool]
-_ATTEMPTS = 3  # at a readable answer of an annotator
+_ATTEMPTS = 3  # requests until an annotator's answer is readable
 _LOOK = 0.1  # seconds between checks for a stop request
 
 

@@ -110,7 +110,7 @@ class _InTurn(Replies):
 
 
 class _SideBySide(Replies):
-    """Replies in columns that grow at the same time. Of columns longer than the terminal, the ends are shown."""
+    """Replies in columns that grow at the same time. If a column is longer than the terminal, its end is shown."""
 
     def __init__(self, screen: Screen, names: Sequence[str]) -> None:
         super().__init__(screen, names)

@@ -27,7 +27,7 @@ class _Measure:
 
 
 def _length_ratio(now: Figures, before: Figures) -> float:
-    """Return the ratio of the mean lengths now and before training, whichever way it is above 1."""
+    """Return the larger of the mean lengths now and before training, divided by the smaller one."""
     lengths = now["eval/length"], before["eval/length"]
     return max(lengths) / min(lengths)
 

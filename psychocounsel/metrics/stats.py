@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-FEWEST = 5  # clusters, below which an interval of an unbounded figure would be far too narrow
+FEWEST = 5  # clusters; with fewer, an interval of an unbounded figure would be far too narrow
 
 
 def bootstrap(
@@ -62,8 +62,8 @@ def mean_intervals(
 ) -> np.ndarray:
     """Return percentile intervals of the means of the columns of `values` over resampled clusters, float64[columns, 2].
 
-    It agrees with `bootstrap`, but works on sums and sizes of clusters, so large tables cost little. All
-    columns see the same resamples.
+    It agrees with `bootstrap`, but works on sums and sizes of clusters, so large tables cost little. All columns see
+    the same resamples.
 
     If all values of a share are 0, or all are 1, every resample is the same and the interval would promise certainty.
     Such a column gets the exact binomial interval with one trial per cluster (Clopper and Pearson 1934).

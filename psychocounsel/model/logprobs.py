@@ -79,6 +79,7 @@ class _TokenLogprobs(torch.autograd.Function):
     """Computes log-probabilities block by block; only each token's log normaliser is kept, and backward recomputes logits.
 
     While there is room, exp(logits) are kept instead.
+
     With logits z, p = softmax(z) and the entropy H = log sum exp(z) - sum p z:
     d log p_target / dz_j = [j = target] - p_j and dH / dz_j = -p_j (log p_j + H).
     """

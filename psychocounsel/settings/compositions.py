@@ -183,7 +183,8 @@ class Compositions:
 def merged(schema: DictConfig, plain: DictConfig, check: Callable[[], None]) -> DictConfig:
     """Return `OmegaConf.merge(schema, plain)`. The schema must not change afterwards.
 
-    `check` is called before a merge. If only values differ from the last merge, there is no merge and no such check.
+    If only values differ from the last merge, they are set in a copy of its result. Otherwise `check` is called, and then
+    the two are merged.
 
     Raises:
         OmegaConfBaseException: as `OmegaConf.merge` raises it.
@@ -195,9 +196,8 @@ def merged(schema: DictConfig, plain: DictConfig, check: Callable[[], None]) -> 
     check()
     config = OmegaConf.merge(schema, plain)
     assert isinstance(config, DictConfig)
-    with contextlib.suppress(
-        pickle.PicklingError, AttributeError
-    ):  # fails for a class that its module does not contain by name
+    # Pickling fails for a class that its module does not contain by name.
+    with contextlib.suppress(pickle.PicklingError, AttributeError):
         _last[id(schema)] = schema, values, pickle.dumps(config)
     return config
 
@@ -220,7 +220,7 @@ def resolve(node: Container) -> None:
 
 
 def _changed(schema: DictConfig, values: _Values) -> DictConfig | None:
-    """Return the last result for the schema with changed values; None if more than values differs, or a value is refused."""
+    """Return the last result for the schema with changed values; None if keys or lists differ, or a value is refused."""
     _, before, result = _last.get(id(schema), (schema, {}, b""))
     if before.keys() != values.keys():
         return None

@@ -1,4 +1,4 @@
-"""The same work on many items, on all cores of the submitting machine."""
+"""One function applied to many items, on all cores of the submitting machine."""
 
 import gc
 import os
@@ -9,7 +9,7 @@ from psychocounsel.errors import UserError
 
 T = TypeVar("T")
 
-MANY = 40  # number of items above which starting processes pays
+MANY = 40  # items; for fewer, starting processes takes longer than the work
 _RARELY = 200_000  # objects between two garbage collections, in processes that live for seconds
 _forked: list[Callable[[Any], Any]] = []  # inherited by forked processes, because little of it can be pickled
 
@@ -28,7 +28,7 @@ def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:
     _forked[:] = [lambda number: work(items[number])]
     cores = min(16, len(os.sched_getaffinity(0)))
     gc.collect()
-    gc.freeze()  # the collector spent a fifth of the time on objects that stay alive anyway
+    gc.freeze()  # otherwise a fifth of the time is spent on collecting objects that stay alive
     before = gc.get_threshold()
     gc.set_threshold(_RARELY)
     try:

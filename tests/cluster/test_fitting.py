@@ -23,7 +23,7 @@ _ON_EIGHT = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.gpu_memory_gb=
 
 
 def _config(*overrides: str) -> DictConfig:
-    """A checked configuration; vLLM, which need not be installed here, is put in afterwards."""
+    """Return a checked configuration. vLLM is set after the check, because it need not be installed here."""
     composed = compose([*_ON_EIGHT, *overrides])
     if "vllm" not in str(OmegaConf.select(composed, "rollout._target_")).lower():
         return check(composed)
@@ -150,7 +150,7 @@ def test_auto_keeps_what_is_typed_beside_it() -> None:
 
 
 def test_gradient_checkpointing_is_left_out_where_the_run_fits_without() -> None:
-    """With 0.9 of a GPU to spare; stages that put nothing into host memory come before it."""
+    """Without it, a run may fill 0.9 of a GPU. All stages without host memory are tried before gradient checkpointing."""
     config = _config("model=llama3_1_8b", "zero='1'", "micro_batch_tokens=8192")
     shape, key = _shape(config), "model.gradient_checkpointing"
     without = estimate(shape, with_values(config, {key: False}), 8).total / 1e9
@@ -170,7 +170,7 @@ def test_gradient_checkpointing_is_left_out_where_the_run_fits_without() -> None
         (3, True),
     ]
     assert memory_line(config, 8, 200.0).endswith(f", with {key}=false for auto")
-    assert f", with {key}=true, which auto leaves out where memory allows" in memory_line(config, 8, None)
+    assert f", with {key}=true, which auto omits if memory allows" in memory_line(config, 8, None)
 
 
 def test_what_was_chosen_is_kept_and_refused_where_it_cannot_fit() -> None:

@@ -1,4 +1,4 @@
-"""The shipped reward models score foreign models and data only where the user has typed them."""
+"""The shipped reward models score foreign models and data only if the user has typed the reward model."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.support.contests import contest
 from tests.support.harness import write_jsonl
 
 ROW = {"prompt": "I can't sleep.", "chosen": "Since when?", "rejected": "Relax."}
-ADVICE = "give reward.path=YOUR_REWARD_MODEL, or reward=tiny to use the shipped 3M model in spite of that"
+ADVICE = "give reward.path=YOUR_REWARD_MODEL, or reward=tiny to use the shipped 3M model anyway"
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: s
 
 
 def prepare_check(job: Job, preload: Sequence[str] = _NEEDED, threads: str = "") -> None:
-    """Start the imports of a later `check_rows` of this job and others like it, in a process of their own."""
+    """Start the imports of a later `check_rows` of this job and others like it, in a separate process."""
     prepare_forks(_environment(job, threads), preload)
 
 

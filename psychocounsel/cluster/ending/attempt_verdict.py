@@ -1,4 +1,4 @@
-"""Decision after an attempt at a run: done, another attempt, or giving the run up."""
+"""Decision after an attempt at a run: done, another attempt, or giving up the run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

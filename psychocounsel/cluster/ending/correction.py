@@ -1,4 +1,4 @@
-"""Corrected settings for a run without a step: the same run directory takes them, and the run restarts."""
+"""Corrected settings for a run that has made no step: its run directory takes them, and the run restarts."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _MOST_SHOWN = 6  # keys
 def correction(module: str, config: DictConfig, before: DictConfig, run_dir: Path) -> str:
     """Return the keys in which `config` differs from the recorded run `before`, with both values; "" if nothing differs.
 
-    A run of another module, or a run that has made a step, cannot be corrected; "" is returned too. The same holds for
+    The result is also "" for a run that cannot be corrected, because another module made it or it has made a step; and for
     commands that work in steps, because their settings may change at any time.
     """
     if "steps" in config or module_of(run_dir) != module or not made_no_step(run_dir):
@@ -28,5 +28,5 @@ def correction(module: str, config: DictConfig, before: DictConfig, run_dir: Pat
 
 
 def _is_shorter(new: float | None, old: float | None) -> bool:
-    """Return True if the new length is one that a run with steps could not take."""
+    """Return True if the new length is shorter. A run that has made a step refuses a shorter length."""
     return old is not None and new is not None and new < old

@@ -12,7 +12,7 @@ from psychocounsel.model.shape import Shape
 
 _LIBRARIES = 0.5e9  # memory of PyTorch, transformers and DeepSpeed
 _LOGITS = 0.13e9  # 64 MB of stored logits (model/logprobs.py), and the same amount to recompute others
-_LANES_UP_TO = 250_000_000  # number of weights: model/cpu/lanes.py
+_LANES_UP_TO = 250_000_000  # most weights for two lanes, as in model/cpu/lanes.py
 _COUNTED_HERE = ("states", "critic", "gathered weights and buckets")  # parts of the GPU estimate that differ on CPU
 
 

@@ -17,7 +17,7 @@ AUTOMATIC = {  # for each key that may be "auto", the keys that are chosen with 
     "zero.stage": ("zero.stage", "zero.offload_optimizer", "zero.offload_parameters"),
     "model.gradient_checkpointing": ("model.gradient_checkpointing",),
 }
-# The stages that `auto` tries, least communication first: stage, optimizer and parameters in host memory.
+# The choices that `auto` tries, least communication first: (stage, optimizer in host memory, parameters in host memory).
 _LADDER = (
     (0, False, False),
     (1, False, False),
@@ -37,7 +37,7 @@ def on_gpus_of(config: DictConfig, limit_gb: float) -> DictConfig:
 
 
 def fits(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> bool:
-    """Return True if a run fits GPUs of `limit_gb` (1e9 bytes), by the estimate."""
+    """Return True if the estimated memory of a run fits GPUs of `limit_gb` [10^9 bytes]."""
     return estimate(shape, on_gpus_of(config, limit_gb), gpus).total <= limit_gb * _GB
 
 
@@ -88,7 +88,11 @@ def _open_values(keys: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _may_be(config: DictConfig, gpus: int, stage: int, optimizer: bool, parameters: bool) -> bool:
-    """Return True if a stage may be chosen: one GPU partitions nothing, and on several, stage 1 needs less than stage 0."""
+    """Return True if a stage may be chosen.
+
+    On one GPU it is stage 0, because nothing can be partitioned. On several GPUs it is a higher one, because stage 1 needs
+    less memory than stage 0. A stage with the optimizer in host memory may be chosen on any number of GPUs.
+    """
     typed = config.zero.offload_optimizer <= optimizer and config.zero.offload_parameters <= parameters
     if stage == 3 and config.model.quantise:
         return False

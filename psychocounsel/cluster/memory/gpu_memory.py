@@ -16,12 +16,16 @@ RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on each GPU by purpose: `held` permanently, and `training` or `writing` (generation of replies) in turn.
+    """Estimated bytes on each GPU, by purpose.
 
-    `asked` are frozen models that are on the GPU only while used (`rollout.offload_idle`): only the reference, or all
-    reward models. `resting` is the part of `held` that leaves the GPU while replies are generated and scored. The policy's
-    weights in it leave after an engine has copied them, which then is `copying` bytes larger. `unknown` names models that are
-    not counted, because their size is unknown.
+    Attributes:
+        held: on the GPU during the whole run, except the part `resting`.
+        training: needed only by an optimizer step.
+        writing: needed only to generate replies.
+        unknown: names of models that are not counted, because their size is unknown.
+        asked: frozen models that are on the GPU only while used (`rollout.offload_idle`): the reference, or all reward models.
+        resting: part of `held` that leaves the GPU while replies are generated and scored.
+        copying: an engine's copy of the policy's weights. The policy's own weights leave only after the copy is complete.
     """
 
     held: dict[str, float]
@@ -61,9 +65,8 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
         else:
             trained.append((critic, critic.scorer, critic.scorer))
             held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
-            training["activations"] += activation_bytes(
-                critic, config
-            )  # both forward passes precede the backward passes
+            # Added, because both forward passes precede the backward passes.
+            training["activations"] += activation_bytes(critic, config)
     _add_buffers(held, training, trained, config, gpus)
     if "rollout" in config:
         held |= configs.build(config, "rollout").always(shape)
@@ -77,7 +80,7 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
 
 
 def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus: int) -> dict[str, float]:
-    """Return the bytes that leave during generation: all of a critic; of the policy all but the weights used for generation."""
+    """Return the bytes that leave during generation: a critic, and the policy except the weights that generate."""
     rollout = configs.target_class(config, "rollout")
     if not rollout.shares_gpus:
         return {}

@@ -21,7 +21,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     elif "zero.stage" in keys:
         return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
     elif keys:
-        said = f", with {keys[0]}=true, which auto leaves out where memory allows (cluster.gpu_memory_gb=80 shows it)"
+        said = f", with {keys[0]}=true, which auto omits if memory allows (cluster.gpu_memory_gb=80 shows it)"
     found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
     states = {name: bytes_ for name, bytes_ in parts_of_states(shape, config, gpus).items() if bytes_}
     held = states | {name: bytes_ for name, bytes_ in found.held.items() if name != "states"} | {"runtime": RUNTIME}

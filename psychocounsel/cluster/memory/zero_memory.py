@@ -47,7 +47,8 @@ def state_parts(
 def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: bool, weights: bool) -> float:
     """Return a lower bound of the bytes of `model_states` that leave a GPU during generation (`rollout.offload_idle`).
 
-    These are both moments and master weights, at stage 1 float32 gradients; with `weights` also the forward weights.
+    These are both moments and the master weights; at stage 1 the float32 gradients, too; and with `weights` the weights of
+    forward passes.
     """
     if stage == 0:
         return parameters * (12.0 if weights else 8.0)
@@ -59,11 +60,10 @@ def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: 
 def bucket_memory(
     parameters: float, whole: float, largest: float, stage: int, gpus: int, bucket: int
 ) -> tuple[float, float]:
-    """Return bytes per GPU of ZeRO's buffers: those that stay, and those of a backward pass.
+    """Return bytes per GPU of ZeRO's permanent buffers, and of the buffers of a backward pass.
 
     `parameters` counts trained weights, `whole` all weights of the model. `bucket` is `zero.bucket_elements`; a buffer has
-    that size even for a small model. Gradients are reduced in float32; a gradient larger than the buffer is
-    reduced alone.
+    that size even for a small model. Gradients are reduced in float32; a gradient larger than the buffer is reduced alone.
     """
     filled = min(parameters, max(bucket, largest))
     if stage < 2:  # the gradient that fills a bucket is included

@@ -18,11 +18,11 @@ class Container:
     python: str = "python3"  # interpreter inside the image
     # Mounts in addition to paths.*, the run directories, the code, and local data and models.
     binds: list[str] = option([])
-    arguments: list[str] = option([])  # of apptainer exec, or with pyxis of srun
+    arguments: list[str] = option([])  # arguments of `apptainer exec`, or with pyxis of srun
 
     @property
     def is_pyxis(self) -> bool:
-        """True if srun starts the container; the batch script itself then runs outside of it."""
+        """Return True if srun starts the container; the batch script itself then runs outside of it."""
         return self.command == "pyxis"
 
     def check(self) -> None:
@@ -57,7 +57,7 @@ class Container:
     def of_srun(self, binds: Sequence[str], variables: Iterable[str]) -> list[str]:
         """Return the arguments of srun that start its tasks in an image, by Pyxis.
 
-        `variables` are the environment variables whose values the image must not replace. Pyxis hands on all others as well.
+        `variables` are the environment variables whose values the image must not replace. Pyxis passes on all others, too.
 
         Raises:
             UserError: for a path that the list of mounts cannot hold.

@@ -40,8 +40,7 @@ def export_run(run: Path, asked: Export) -> None:
 
     Raises:
         UserError: if these weights do not exist, another user could have written them, the folder must not be replaced,
-            or
-            the hub refuses the upload.
+            or the hub refuses the upload.
     """
     refuse_untrusted_run(run)
     _, config = read_run(run)

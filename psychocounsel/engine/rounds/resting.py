@@ -17,10 +17,12 @@ from psychocounsel.settings import config as configs
 class Resting:
     """Context in which optimizer states, master weights and gradient buffers of all engines are in pinned host memory.
 
-    A critic's weights are moved, too. The main model's weights stay on the GPU, because replies are written with them;
-    only if an engine has `copied` them are they moved, by `leave_weights`. DeepSpeed's own function (`offload_states`)
-    is not used because it requires its FusedAdam at stage 3. Instead, storages are emptied and refilled, so that all
-    tensors that share one are unchanged afterwards. If not `moves`, nothing is moved.
+    A critic's weights are moved, too. The main model's weights stay on the GPU, because replies are generated with them.
+    If a rollout engine has its own copy of them (`copied`), `leave_weights` moves them as well. If `moves` is false,
+    nothing is moved.
+
+    DeepSpeed's own function (`offload_states`) is not used, because it requires DeepSpeed's FusedAdam at stage 3.
+    Instead, storages are emptied and refilled, so all tensors that share a storage are unchanged afterwards.
     """
 
     def __init__(self, stepper: Stepper, moves: bool, copied: bool = False) -> None:

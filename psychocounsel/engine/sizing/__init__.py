@@ -1,1 +1,1 @@
-"""The size of a micro-batch: memory per token, measured once and kept in the cache, and the choice that follows from it."""
+"""Choice of the size of a micro-batch, from the memory per token. This is measured once and kept in the cache."""

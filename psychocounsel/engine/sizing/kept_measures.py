@@ -60,13 +60,13 @@ class KeptMeasure:
         """Return the kept measure; None without a usable entry."""
         with contextlib.suppress(OSError, Damaged, Foreign, KeyError, TypeError, ValueError):
             about, _ = read_blob(self.file)
-            os.utime(self.file)  # its last use
+            os.utime(self.file)  # time of its last use
             found = TokenMemory(float(about["fixed"]), float(about["per_token"]))
             return found if 0 < found.per_token < math.inf and 0 <= found.fixed < math.inf else None
         return None
 
     def write(self, memory: TokenMemory) -> None:
-        """Keep a measure. A cache that cannot be written is no reason to end a run: the next one measures again."""
+        """Keep a measure. If the cache cannot be written, the run continues, and the next run measures again."""
         about = {"of": self._of, "rows": 0, "fixed": memory.fixed, "per_token": memory.per_token}
         with contextlib.suppress(OSError):
             make_shared(self.file.parent)
@@ -99,7 +99,7 @@ def memory_identity(config: DictConfig, stepper: Stepper) -> dict[str, Any]:
 
 
 def _shape(module: PackedModel) -> list[Any]:
-    """Return the architecture of a model, and how many of its weights exist and are trained."""
+    """Return the architecture of a model, its number of weights and its number of trained weights."""
     sizes = [(getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in module.parameters()]
     architecture = {name: value for name, value in module.lm.config.to_dict().items() if name != "_name_or_path"}
     return [architecture, sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)]

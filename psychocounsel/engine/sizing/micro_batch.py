@@ -1,4 +1,4 @@
-"""`micro_batch_tokens=auto`: a size that fits in memory beside all models of the run, and is worth its memory."""
+"""`micro_batch_tokens=auto`: a size that fits in memory next to all models of the run, and saves enough time for its memory."""
 
 import math
 import time
@@ -18,15 +18,15 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import write_config
 
-_SHARE = 0.85  # of the free memory: other work needs some, and the heap has gaps
-_CPU_TOKENS = 2048  # twice as many were no faster
+_SHARE = 0.85  # share of the usable memory: other work needs some, and the heap has gaps
+_CPU_TOKENS = 2048  # largest size on CPU: twice as many were no faster
 _STEP = 256
-_OVERHEAD = 64  # tokens: on CPU a micro-batch takes as long as its tokens and about so many more
-_EXCHANGE = 0.5  # a larger micro-batch saves at least so many per cent of time for each per cent of memory that it adds
+_OVERHEAD = 64  # tokens that take as long as the fixed work of a micro-batch on CPU
+_EXCHANGE = 0.5  # a larger micro-batch must save this many per cent of time for each per cent of added memory
 
 
 def micro_batch_tokens(run: Run, stepper: Stepper, groups: Sequence[Group]) -> int:
-    """Return the tokens of a micro-batch; `auto` is replaced by a number in the run's configuration, for good.
+    """Return the tokens of a micro-batch; `auto` is replaced permanently by a number in the run's configuration.
 
     Prompts of an algorithm with rollouts are measured with the longest replies that they may get.
     """
@@ -48,7 +48,7 @@ def micro_batch_tokens(run: Run, stepper: Stepper, groups: Sequence[Group]) -> i
 
 
 def _token_memory(config: DictConfig, stepper: Stepper, groups: Sequence[Group]) -> tuple[TokenMemory, str]:
-    """Return the memory per token from the cache of rank 0, or measured and kept there; and its source in words."""
+    """Return the memory per token, and its source in words. Rank 0 reads it from the cache; otherwise it is measured and kept."""
     world = stepper.world
     kept = KeptMeasure(config, stepper)
     found: TokenMemory | None = world.broadcast(kept.read() if world.rank == 0 else None)
@@ -82,8 +82,8 @@ def chosen_tokens(
     """Return a number of tokens that fits in memory.
 
     It is at least the longest row, and at least `max_length` if that fits, so that it may be typed in the next run's
-    configuration. Up to a process's share of the global batch it is as large as fits on GPU, and on CPU as large as is
-    worth its memory (`_worth`).
+    configuration. Larger numbers end at a process's share of the global batch: on GPU the largest that fits is chosen, and
+    on CPU the largest that saves enough time for its memory (`_worth`).
 
     Raises:
         UserError: if the longest group alone does not fit.
@@ -113,17 +113,17 @@ def _typical_step(groups: Sequence[Group], batch_size: int) -> list[int]:
 
 
 def _tokens_at_once(stepper: Stepper, groups: Sequence[Group]) -> int:
-    """Return the tokens of the longest rows, one in each lane: in memory together, however small a micro-batch is."""
+    """Return the tokens of the longest rows, one for each lane. Even the smallest micro-batches have these in memory together."""
     return sum(sorted((group.tokens for group in groups), reverse=True)[: stepper.main.lanes])
 
 
 def _worth(
     stepper: Stepper, groups: Sequence[Group], batch_size: int, memory: TokenMemory, sizes: Sequence[int]
 ) -> int:
-    """Return the largest of `sizes`, in ascending order, whose saving of time is worth its memory.
+    """Return the largest of `sizes`, in ascending order, that saves enough time for its memory.
 
-    A step takes as long as its tokens and `_OVERHEAD` more for each micro-batch. A larger size is taken if it saves at
-    least `_EXCHANGE` of the share by which the memory of the process grows. More memory for a small gain is never taken.
+    A step takes as long as its tokens and `_OVERHEAD` more for each micro-batch. A larger size is chosen if the share of
+    time that it saves is at least `_EXCHANGE` times the share by which the memory of the process grows.
     """
     lengths, rows = _typical_step(groups, batch_size), _tokens_at_once(stepper, groups)
 

@@ -1,4 +1,4 @@
-"""Memory of this process: its peak, and how much it may use, on CPU and on GPU."""
+"""Peak and usable memory of this process, on CPU and on GPU."""
 
 import math
 import re
@@ -23,14 +23,14 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Return the peak memory of this process since `forget_peak`: allocated on the GPU, or resident in RAM."""
+    """Return the peak memory of this process since `forget_peak` [bytes]: allocated on the GPU, or resident in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return _kilobytes("/proc/self/status", "VmHWM") * 1024
 
 
 def usable_bytes(world: World) -> float:
-    """Return the memory that this process may use: the memory it has, and its share of the free memory."""
+    """Return the memory that this process may use [bytes]: the memory it has, and its share of the free memory."""
     if world.device.type == "cuda":
         return torch.cuda.mem_get_info(world.device)[0] + torch.cuda.memory_reserved(world.device)
     free = min(_kilobytes("/proc/meminfo", "MemAvailable") * 1024, _free_in_cgroup())
@@ -41,7 +41,7 @@ def _free_in_cgroup() -> float:
     """Return the bytes that the scheduler or container still allows this process."""
     try:
         limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # no such limit exists, or it is the word "max"
+    except (OSError, ValueError):  # the limit does not exist, or is the word "max"
         return math.inf
     return limit - used
 

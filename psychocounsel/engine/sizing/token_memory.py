@@ -18,7 +18,7 @@ _TOO_MUCH = float(1 << 62)  # peak of a pass that ran out of memory
 def measure(stepper: Stepper, longest: Group, step_tokens: int) -> TokenMemory:
     """Measure a short and a longer micro-batch forward, backward and through the optimizers; the models stay as they are.
 
-    A pass before them makes the optimizers' state. `longest` is the longest group and `step_tokens` the tokens of this
+    An earlier pass creates the optimizers' state. `longest` is the longest group and `step_tokens` the tokens of this
     process in an optimizer step. All passes together take less time than such a step, because they have fewer tokens. The
     largest need of all ranks counts.
     """
@@ -33,7 +33,10 @@ def measure(stepper: Stepper, longest: Group, step_tokens: int) -> TokenMemory:
 
 
 def _groups(group: Group, tokens: int, may_cut: bool) -> list[Group]:
-    """Return copies of `group` with about `tokens` tokens in all. Whole copies where memory is not linear in a row's length."""
+    """Return copies of `group` with about `tokens` tokens in all. They are whole unless `may_cut`.
+
+    `may_cut` must be false where memory is not linear in a row's length.
+    """
     if not may_cut or group.tokens <= tokens:
         return [group] * max(1, tokens // group.tokens)
     share = tokens / group.tokens
@@ -46,7 +49,7 @@ def _groups(group: Group, tokens: int, may_cut: bool) -> list[Group]:
 
 
 def _peak(stepper: Stepper, first: Sequence[Group], others: Sequence[Group]) -> float:
-    """Return the peak memory of a pass [bytes]: the first lane's micro-batch is `first`, that of other lanes `others`."""
+    """Return the peak memory of a pass [bytes]: the first lane computes `first`, every other lane `others`."""
     device, lanes = stepper.world.device, stepper.main.lanes
     batches = [_batch(stepper, groups) for groups in [first, *[others] * (lanes - 1)]]
     forget_peak(device)

@@ -60,9 +60,9 @@ def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
 
 
 def _early(reason: str) -> dict[str, str]:
-    """Return the reason of an early end by its key.
+    """Return {key: reason} for an early end, and {} for another end.
 
-    A search counts a run that a callback ended as pruned, and one that ran out of patience as complete.
+    A search reads the key: it counts a run that a callback ended as pruned, and one that ran out of patience as complete.
     """
     return {"out_of_patience" if reason.startswith(OUT_OF_PATIENCE) else "ended_early": reason} if reason else {}
 
@@ -90,15 +90,14 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
 
 
 def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) -> Iterator[str]:
-    """A line for each figure of the best evaluation, with its interval, or a dash if its spread is unknown."""
+    """Yield a line for each figure of the best evaluation, with its interval, or a dash if its spread is unknown."""
     for name, title, factor, unit in _ROWS:
         if name not in best:
             continue
         values = (f"{stage[name] * factor:.3g}{unit}" if name in stage else "-" for stage in (before, best, last))
         ends = [f"{best[f'{name}_{end}'] * factor:.3g}" for end in ("low", "high") if f"{name}_{end}" in best]
-        interval = (
-            f"{' to '.join(ends)}{unit}" if len({*ends}) == 2 else "-"
-        )  # of equal values it would promise certainty
+        # An interval with equal ends would promise certainty.
+        interval = f"{' to '.join(ends)}{unit}" if len({*ends}) == 2 else "-"
         yield f"{title:<20}" + "".join(f"{value:>10}" for value in values) + f"   {interval}"
 
 

@@ -41,13 +41,13 @@ class Phases:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.time() - started
 
     def ready(self) -> None:
-        """Print how long the start took and what took it; called again, it does nothing."""
+        """Print the seconds of the start, in total and by phase. A second call does nothing."""
         if self.total is None:
-            self.total = round(time.time() - self.began, 2)  # as the summary gives it
+            self.total = round(time.time() - self.began, 2)  # the digits of the summary
             self.run.say(ready_line(self.total, self.seconds))
 
     def summary(self) -> dict[str, Any]:
-        """Return what `summary.json` keeps; {} if the run ended before its first step."""
+        """Return the entry of `summary.json`; {} if the run ended before its first step."""
         if self.total is None:
             return {}
         parts = {name: round(seconds, 2) for name, seconds in self.seconds.items()}

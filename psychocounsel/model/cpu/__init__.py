@@ -8,8 +8,7 @@ On any device, called once:
     reordered(lm): a context with faster products of a few rows, for decoding; weights must not change in it.
 On CPU alone:
     PRODUCT_ROWS: rows of a matrix product are padded to a multiple of this number.
-    suits_blocks(query), blockwise_attention(query, ...): attention over packed sequences, and a check if it is the
-    fastest.
+    suits_blocks(query), blockwise_attention(query, ...): attention over packed sequences, and a check that it is fastest.
     prepare_process(dtype), return_freed_memory(): settings for freed memory and compiled products.
     lane_count(...), replica(model), Lanes: several micro-batches at once in one process.
 """

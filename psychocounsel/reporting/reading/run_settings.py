@@ -25,6 +25,7 @@ def with_settings(runs: Sequence[RunMaterial], typed: Mapping[Path, str]) -> lis
     Training runs are compared with training runs, and evaluations with those of the same name. A key is a setting if it was typed
     and its values differ. A key that was not typed counts only if it differs between runs that are equal in all settings found
     so far; so `model.license` is omitted where `model` already tells the runs apart.
+
     An evaluation of a run of this report also gets that run's settings and seed.
     """
     found = {id(run): run for run in runs}

@@ -137,7 +137,7 @@ def _usual(path: Any) -> str:
 def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed: DictConfig) -> dict[str, Any]:
     if path.startswith(("http://", "https://")):
         if not own.get("model"):
-            raise UserError(f"{key}={path}: which model does it serve? give {{path: {path}, model: NAME}}")
+            raise UserError(f"{key}={path}: name the model that it serves: {{path: {path}, model: NAME}}")
         return {"addresses": [path]}
     if "model" in own:
         raise UserError(f"{key}={path}: path names the model already; leave out model={own['model']}")

@@ -1,4 +1,4 @@
-"""Checks of `counterfactuals`: the settings of its server need each other."""
+"""Checks of `counterfactuals`: the addresses of its server require the name of a model."""
 
 from urllib.parse import urlsplit
 

@@ -84,7 +84,7 @@ def _of_training(config: DictConfig) -> list[str] | None:
 
 
 def _has_interval(name: str) -> bool:
-    """True unless the figure is the end of an interval, or describes the scale of rewards."""
+    """Return True unless the figure is the end of an interval, or describes the scale of rewards."""
     return not name.endswith(("_low", "_high")) and name not in ("reward_mean", "reward_std")
 
 

@@ -1,6 +1,6 @@
 """The shipped reward models as a default: refused for models and data other than the shipped ones. No torch.
 
-The choices `reward=shipped` and `judge=shipped` are the defaults, and their paths are `${shipped_reward:NAME}`. A user who
+The choices `reward=shipped` and `judge=shipped` are the defaults. Their paths are `${shipped_reward:NAME}`. A user who
 types `reward=tiny` or `judge=tiny` gets the same models by their plain paths, for any model and data.
 """
 
@@ -17,9 +17,9 @@ from psychocounsel.rundir.paths import run_of_model
 from psychocounsel.rundir.run_config import is_run, read_config
 
 _RESOLVER = "${shipped_reward:"
-_REWARD = "reward.path=YOUR_REWARD_MODEL, or reward=tiny to use the shipped 3M model in spite of that"
-_JUDGE = "judge=NAME, or judge=tiny to use the shipped 3M reward models in spite of that"
-_JUDGE_REWARD = "judge.reward=YOUR_REWARD_MODEL, or judge.reward=tiny to use the shipped 3M model in spite of that"
+_REWARD = "reward.path=YOUR_REWARD_MODEL, or reward=tiny to use the shipped 3M model anyway"
+_JUDGE = "judge=NAME, or judge=tiny to use the shipped 3M reward models anyway"
+_JUDGE_REWARD = "judge.reward=YOUR_REWARD_MODEL, or judge.reward=tiny to use the shipped 3M model anyway"
 
 
 def refuse_shipped_rewards(plain: DictConfig) -> None:
@@ -31,14 +31,15 @@ def refuse_shipped_rewards(plain: DictConfig) -> None:
     for section, group, advice in _defaults(plain):
         if _is_default(section) and (foreign := foreign_source(plain)):
             raise UserError(
-                f"{foreign}: the default {group} knows the shipped sample alone, and its scores mean nothing here; give {advice}"
+                f"{foreign}: the default {group} was trained on the shipped sample, so its scores mean nothing here; "
+                f"give {advice}"
             )
 
 
 def foreign_source(config: DictConfig) -> str | None:
-    """The first model or data of a composed configuration, as KEY=VALUE, that did not ship; None if all did.
+    """Return the first model or data of a composed configuration that is not shipped, as KEY=VALUE; None if all are shipped.
 
-    A run counts as shipped if the model and the data that it was trained from did.
+    A run counts as shipped if it was trained from a shipped model on shipped data.
     """
     for key, path in _models(config):
         if path is not None and not _is_shipped_model(path):
@@ -49,7 +50,7 @@ def foreign_source(config: DictConfig) -> str | None:
 
 
 def _defaults(plain: DictConfig) -> Iterator[tuple[Any, str, str]]:
-    """Each section that may be a default, its group, and what to type in its place."""
+    """Yield each section that may be a default, with its group and the overrides to type instead."""
     yield plain.get("reward"), "reward model", _REWARD
     judge = plain.get("judge")
     if not isinstance(judge, DictConfig):
@@ -61,13 +62,13 @@ def _defaults(plain: DictConfig) -> Iterator[tuple[Any, str, str]]:
 
 
 def _is_default(section: Any) -> bool:
-    """True if the path of a reward model is the one of the default choice."""
+    """Return True if the path of a reward model comes from the default choice."""
     node = section._get_node("path") if isinstance(section, DictConfig) and "path" in section else None
     return node is not None and str(node._value()).startswith(_RESOLVER)
 
 
 def _models(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    """The models whose replies are scored, each with its key."""
+    """Yield the models whose replies are scored, each with its key."""
     if "contestants" in config:
         count = sum(name == config.contestants.settings[0] for name in config.contestants.settings)
         for index, member in enumerate(config.contestants.members):
@@ -87,7 +88,7 @@ def _data(config: DictConfig) -> Iterator[tuple[str, Any]]:
 
 
 def _is_shipped_model(path: Any) -> bool:
-    """True of a model that ships, and of a run that was trained from one on the shipped sample."""
+    """Return True for a shipped model, and for a run that was trained from one on the shipped sample."""
     if str(path).startswith("builtin:"):
         return True
     run = run_of_model(Path(str(path)).expanduser())

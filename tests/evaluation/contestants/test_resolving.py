@@ -57,7 +57,7 @@ def test_a_file_of_replies_is_a_contestant(tmp_path: Path) -> None:
         (["model.path=null"], "model.path is not set"),
         (["model.path=./nowhere"], "no such file or folder"),
         (["model.path=nowhere.jsonl"], "no such file of replies"),
-        (["model.path=http://localhost:1/v1"], "which model does it serve"),
+        (["model.path=http://localhost:1/v1"], "name the model that it serves"),
         (["against=[builtin:tiny,builtin:tiny]"], "two contestants are called tiny"),
         (["against=[builtin:tiny,{path: builtin:tiny_dpo, warmth: 1}]"], r"against\[1\]: has no key warmth"),
         (["against={use: pool}"], "has members itself"),

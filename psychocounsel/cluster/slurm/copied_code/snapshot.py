@@ -64,7 +64,7 @@ def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb
 def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = _PYTHON) -> list[Path]:
     """Return files in `folder` of modules that are imported or in `names`, and of the modules that these import.
 
-    Imports inside functions count too. Of a package, all files with one of the `suffixes` are taken.
+    Imports inside functions count too. A package is taken with all its files that have one of the `suffixes`.
     """
     ahead, found = {*names, *_imported_from(folder)}, dict[str, list[Path]]()
     while ahead:
