@@ -10,7 +10,7 @@ from documentation.site import BuildFailed, build
 
 
 def main() -> None:
-    """Build, or exit with code 1 and the generator's words."""
+    """Build the pages and the site; exit with code 1 and the generator's message if this fails."""
     parser = argparse.ArgumentParser(prog="python -m documentation", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("site"), help="folder of the site (replaced)")
     target = parser.parse_args().output

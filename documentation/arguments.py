@@ -1,4 +1,4 @@
-"""Arguments of commands that no configuration file describes: from their parsers and docstrings."""
+"""Tables of the arguments of commands without a configuration file, from their parsers and docstrings."""
 
 import argparse
 import ast
@@ -18,7 +18,7 @@ def docstring(command: str) -> str:
 
 
 def options_table(parser: argparse.ArgumentParser) -> str:
-    """The arguments of a parser and of its subcommands, as a table."""
+    """Return the arguments of a parser and of its subcommands as a Markdown table."""
     lines = ["| argument | default | meaning |", "|---|---|---|", *_arguments(parser, "")]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

@@ -1,4 +1,4 @@
-"""Rows of the page of keys: what files, dataclasses and meanings.yaml say of the keys of a command or a group."""
+"""Rows of the page of keys, from configuration files, dataclasses and meanings.yaml."""
 
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,23 +22,23 @@ class Row:
     meaning: str
     schema: SchemaKey | None
     defaults: dict[str, str] = field(default_factory=dict)
-    owners: list[str] = field(default_factory=list)  # [] where all choices have it
+    owners: list[str] = field(default_factory=list)  # [] if all choices have it
 
 
 @cache
 def own_meanings() -> dict[str, str]:
-    """Meanings of keys that no comment of a YAML file explains, by full name; `judge(checks).model` is of one choice."""
+    """Return meanings of keys without a comment in a YAML file, by full name. `judge(checks).model` names a key of one choice."""
     return dict(yaml.safe_load(_MEANINGS.read_text(encoding="utf-8")))
 
 
 def class_at(name: str) -> Any:
-    """The class that a dotted name gives."""
+    """Import and return the class with this dotted name."""
     module, _, last = name.rpartition(".")
     return getattr(import_module(module), last)
 
 
 def command_rows(file: KeyFile, schemas: list[type]) -> list[Row]:
-    """Rows of a command's own keys: those of its file, and the fields that no file lists."""
+    """Return rows of a command's own keys: the keys of its file, and the fields of dataclasses that no file lists."""
     known: dict[str, SchemaKey] = {}
     for schema in schemas:
         known |= schema_keys(schema)
@@ -54,14 +54,14 @@ def command_rows(file: KeyFile, schemas: list[type]) -> list[Row]:
 
 
 def schema_rows(schema: type, group: str = "") -> list[Row]:
-    """Rows of a dataclass that no YAML file fills."""
+    """Return rows of a dataclass that has no YAML file."""
     prefix = f"{group}." if group else ""
     found = schema_keys(schema, prefix)
     return [Row(name, "", key, {"": key.default}) for name, key in found.items() if key.type != "section"]
 
 
 def group_rows(files: dict[str, KeyFile], group: str, default_schema: type | None = None) -> list[Row]:
-    """Rows of the keys that the choices of a group have, each key once for each thing that it means."""
+    """Return rows of the keys that the choices of a group have. A key has one row for each of its meanings."""
     rows: dict[tuple[str, str], Row] = {}
     plain: dict[str, str] = {}
     for choice, file in files.items():
@@ -88,14 +88,14 @@ def group_rows(files: dict[str, KeyFile], group: str, default_schema: type | Non
 
 
 def _fill_schemas(rows: list[Row], files: dict[str, KeyFile], group: str) -> None:
-    """Give keys of shared files the type that a class has for them."""
+    """Set the types of keys in shared files, from the first class of the group that has such a key."""
     known = [schema_keys(schema, f"{group}.") for file in files.values() if (schema := schema_of(file))]
     for row in rows:
         row.schema = row.schema or next((each[row.name] for each in known if row.name in each), None)
 
 
 def _owners(row: Row, same: list[Row], files: dict[str, KeyFile]) -> list[str]:
-    """The choices that have a key with this row's meaning: [] if they are all choices of the group."""
+    """Return the choices that have a key with this row's meaning; [] if all choices of the group have it."""
     named = {choice for other in same for choice in other.defaults}
     chosen = [choice for choice, file in files.items() if file.target or not _is_shared(choice, files)]
 
@@ -114,7 +114,7 @@ def _is_shared(choice: str, files: dict[str, KeyFile]) -> bool:
 
 
 def _joined(rows: list[Row]) -> list[Row]:
-    """A row without a meaning joins the first of its key that has one; rows of a key stay together."""
+    """Return the rows with the rows of a key together. A row without a meaning is joined with the first row of its key."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         same = found.setdefault(row.name, [])
@@ -128,11 +128,11 @@ def _joined(rows: list[Row]) -> list[Row]:
 
 
 def schema_of(file: KeyFile, default_schema: type | None = None) -> type | None:
-    """The dataclass of a choice: that of its `_target_`, or that of its group."""
+    """Return the dataclass of a choice: its `_target_`, or otherwise the dataclass of its group."""
     return class_at(file.target) if file.target else default_schema
 
 
 def choices(folder: Path) -> dict[str, KeyFile]:
-    """The files of a group by their names, those that others begin with first."""
+    """Return the files of a group by name. Files without a base in the group come first."""
     files = {path.stem: read_keys(path) for path in sorted(folder.glob("*.yaml"))}
     return dict(sorted(files.items(), key=lambda item: bool(set(item[1].bases) & {*files})))

@@ -58,11 +58,11 @@ _WRITTEN = [
 
 
 class Undescribed(Exception):
-    """Keys that neither a comment in conf/ nor documentation/meanings.yaml explains, or entries that nothing uses."""
+    """Keys that neither a comment in conf/ nor documentation/meanings.yaml explains, or unused entries of that file."""
 
 
 def page() -> str:
-    """The page as Markdown.
+    """Return the page as Markdown.
 
     Raises:
         Undescribed: naming the keys.
@@ -90,14 +90,14 @@ default.
 
 
 class _Writer:
-    """Writes tables, and keeps the names of keys without a meaning and of the entries of meanings.yaml that were used."""
+    """Writer of tables. `bare` lists keys without a meaning, and `used` has the entries of meanings.yaml that were read."""
 
     def __init__(self) -> None:
         self.bare: list[str] = []
         self.used: set[str] = set()
 
     def table(self, rows: Sequence[Row], scope: str) -> str:
-        """A table of keys; `scope` is the command that has them, for meanings of its own."""
+        """Return a table of keys. `scope` is their command or group: meanings.yaml may have a meaning for it alone."""
         several = any(row.owners for row in rows)
         titles = ["key", *(["choices"] if several else []), "type", "default", "limits", "meaning"]
         lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
@@ -161,7 +161,10 @@ def _groups(writer: _Writer) -> Iterator[str]:
 
 
 def _group_tables(files: dict[str, KeyFile], group: str, writer: _Writer) -> Iterator[str]:
-    """The keys of a group; a file of the whole configuration that has keys of its own (a gate) adds its sections."""
+    """Yield the tables of a group's keys.
+
+    A choice that is a file of the whole configuration with keys of its own (a gate) gets a table of its sections.
+    """
     documented = {name: file for name, file in files.items() if not _is_preset(file, files) and not file.is_global}
     shared = {name: read_keys(_CONF / "shared" / f"{name}.yaml") for name in _shared_names(files)}
     documented = {**shared, **documented}
@@ -183,7 +186,7 @@ def _group_tables(files: dict[str, KeyFile], group: str, writer: _Writer) -> Ite
 
 
 def _is_preset(file: KeyFile, files: dict[str, KeyFile]) -> bool:
-    """True if a file only gives other values to the keys of another one."""
+    """Return True if a file only gives other values to the keys of another file."""
     return not file.target and any(base in files or base.startswith("/writers") for base in file.bases)
 
 
@@ -203,13 +206,13 @@ def _choices_table(files: dict[str, KeyFile]) -> str:
 
 
 def _about(file: KeyFile) -> str:
-    """The comment at the head of a file, or the first sentence of its class."""
+    """Return the comment at the head of a file, or otherwise the first line of its class's docstring."""
     kind = schema_of(file)
     return file.about or ((kind.__doc__ or "").partition("\n")[0] if kind else "")
 
 
 def _defaults(row: Row) -> str:
-    """The default, or that of each choice if they differ."""
+    """Return the default, or the default of each choice if they differ."""
     by_value: dict[str, list[str]] = {}
     for choice, default in row.defaults.items():
         by_value.setdefault(_readable(default), []).append(choice)
@@ -226,7 +229,7 @@ def _readable(default: str) -> str:
 
 
 def write_page(path: Path = PAGE) -> None:
-    """Write the page, if it changed."""
+    """Write the page if its text has changed."""
     text = page()
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

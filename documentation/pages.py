@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Files outside docs/ that are pages too, by their places in the site.
+# Pages outside docs/: path in the repository to path in the site.
 _ELSEWHERE = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
@@ -47,7 +47,11 @@ def site_text(path: str, places: dict[str, str], root: Path = ROOT) -> str:
 
 
 def _chunks(text: str, path: str, places: dict[str, str], root: Path) -> Iterator[str]:
-    """Prose with links of the site, a link may span lines; code as it is. A list after a paragraph gets an empty line."""
+    """Yield the text in pieces: prose with the links of the site, and code unchanged.
+
+    Prose is collected up to the next code, because a link may span lines. An empty line is inserted between a paragraph and
+    a list.
+    """
     prose, in_code = "", False
     for line in text.splitlines():
         fences = bool(_FENCE.match(line))
@@ -68,7 +72,7 @@ def _linked(prose: str, path: str, places: dict[str, str], root: Path) -> str:
 
 
 def _link(found: re.Match[str], path: str, places: dict[str, str], root: Path) -> str:
-    """A link between pages of the site; the path in words for a file that is no page; other addresses as they are."""
+    """Return a link of the site. A link to a file that is not in the site becomes its words and path; web addresses stay."""
     is_picture, words, target = found.groups()
     file, _, anchor = target.partition("#")
     if ":" in file or not file:
@@ -87,7 +91,7 @@ def _link(found: re.Match[str], path: str, places: dict[str, str], root: Path) -
 
 
 def _notebook(text: str) -> str:
-    """The cells of a notebook as Markdown, with the texts that they print."""
+    """Return the cells of a notebook as Markdown, with the texts that they print."""
     parts = []
     for cell in json.loads(text)["cells"]:
         source = "".join(cell["source"])

@@ -1,4 +1,4 @@
-"""Types and limits of keys, as the dataclasses of the schema have them, in words."""
+"""Types and limits of keys in words, from the dataclasses of the schema."""
 
 import dataclasses
 import types
@@ -63,7 +63,7 @@ def _default(item: dataclasses.Field) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value as a YAML file would have it."""
+    """Return a value as it would be written in a YAML file."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Builds the site from the pages: strictly, and without a network when it is read."""
+"""Builder of the site. Warnings are errors, and the built pages load nothing from a network."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def _leaves(node: object) -> list[str]:
 
 def _generate(stage: Path) -> None:
     command = [sys.executable, "-m", "zensical", "build", "--strict"]
-    # Without colours, so that a log shows the lines as they are.
+    # No colours, because their control sequences would be in logs.
     environment = os.environ | {"NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(command, cwd=stage, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -75,7 +75,7 @@ def _generate(stage: Path) -> None:
 
 
 def _use_own_worker(site: Path) -> None:
-    """Put our script in the place of the one that pages would load from a server."""
+    """Replace the address of the script that pages would load from a server by a copy in the site."""
     shutil.copy(_WORKER, site / "assets" / "javascripts" / _WORKER.name)
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")

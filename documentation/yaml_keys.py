@@ -1,4 +1,4 @@
-"""The keys of a configuration file with their defaults and the comments that explain them."""
+"""Keys of a configuration file, with their defaults and the comments that explain them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 import yaml
 
-_CONTINUED = 16  # a comment that begins this far to the right continues the one above it
+_CONTINUED = 16  # a comment line that begins in this column or further right continues the comment above it
 
 
 @dataclass(frozen=True)
 class FileKey:
-    """One key of a file: its dotted name, its default as written there (None: a section), and the comment beside it."""
+    """One key of a file: its dotted name, its default as written there (None: a section), and its comment."""
 
     name: str
     default: str | None
@@ -20,7 +20,7 @@ class FileKey:
 
 @dataclass(frozen=True)
 class KeyFile:
-    """A configuration file: the comment at its head, the files it begins with, its `_target_`, and its keys."""
+    """A configuration file: the comment at its head, its bases, its `_target_`, and its keys."""
 
     about: str
     bases: tuple[str, ...]
@@ -53,7 +53,7 @@ def _head(text: str) -> list[str]:
 
 
 def _base(entry: Any) -> list[str]:
-    """The file that an entry of `defaults` puts in this place: its name in the group, or /GROUP/NAME."""
+    """Return the base that an entry of `defaults` names: [NAME] in the same group, [/GROUP/NAME] in another one, or []."""
     if isinstance(entry, str):
         return [] if entry == "_self_" else [entry.removesuffix("@_here_")]
     ((group, choice),) = entry.items()
@@ -61,7 +61,7 @@ def _base(entry: Any) -> list[str]:
 
 
 def _comments(text: str) -> dict[int, str]:
-    """The comment behind the code of each line, by its number from 0, with those that continue it below."""
+    """Return the comment after the code of each line, by line number from 0, with the comment lines that continue it."""
     ends: dict[int, int] = {}
     for token in yaml.scan(text):
         if token.end_mark.column or token.start_mark.line == token.end_mark.line:
@@ -93,7 +93,7 @@ def _keys(node: yaml.MappingNode, comments: dict[int, str], text: str, prefix: s
 
 
 def _written(node: yaml.Node, text: str) -> str:
-    """A value as the file has it; a block list on one line."""
+    """Return a value as it is written in the file. A block list is put on one line."""
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
         return "[" + ", ".join(_written(each, text) for each in node.value) + "]"
     return " ".join(text[node.start_mark.index : node.end_mark.index].split())
