@@ -1,4 +1,4 @@
-"""`psychocounsel.chat` in a pipe with a streaming server on loopback: what is sent, shown, undone and saved."""
+"""`psychocounsel.chat` in a pipe sends, shows, undoes and saves messages; a streaming server on loopback replies."""
 
 import os
 import re
@@ -36,7 +36,7 @@ def said(payload: Any) -> list[tuple[str, str]]:
 
 
 def test_a_reply_is_shown_before_it_ends() -> None:
-    """The server sends the second half only when the client has printed the first."""
+    """The server sends the second half only after the client has printed the first."""
     read = threading.Event()
 
     def pieces(payload: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""`jobs archive`: everything but optimizer state, at every stage of ZeRO."""
+"""`jobs archive` keeps everything except optimizer state, at every stage of ZeRO."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`code.txt`: the difference to the commit, of code alone."""
+"""`code.txt` contains the difference to the commit, of code files only."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`jobs list` and `jobs forget` of runs on this machine, reasons in groups, and variables of the shell that sbatch would read."""
+"""`jobs list` and `jobs forget` of local runs, grouping of reasons, and shell variables that sbatch would read."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The memory estimate: weights counted as transformers has them, states as DeepSpeed's estimators count them."""
+"""The memory estimate counts weights like transformers, and states like DeepSpeed's estimators."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -223,12 +223,15 @@ def test_vllm_has_its_share_of_the_gpu_while_it_writes() -> None:
 
 
 def _published(*overrides: str) -> DictConfig:
-    """A run of a published model of 8 billion weights, of which nothing is here."""
+    """Return the configuration of a run of a published model with 8 billion weights. No file of the model exists here."""
     return _tiny("model=llama3_1_8b", *overrides)[1]
 
 
 def test_what_rests_leaves_room_for_replies_and_for_an_engines_copy() -> None:
-    """8B at stage 2 on 8 GPUs: 12 of 18 bytes a weight are shared out and leave, then 2 bytes that vLLM has copied."""
+    """An 8B model at stage 2 on 8 GPUs has 18 bytes per weight.
+
+    Of these, 12 are partitioned and leave the GPU during generation. The 2 bytes that vLLM has copied leave afterwards.
+    """
     given = ["algo=grpo", "reward=tiny", "zero='2'", "rollout.offload_idle=true", "rollout.max_tokens=64"]
     config = _published(*given)
     shape = trained_shape(config)
@@ -276,16 +279,16 @@ def test_frozen_models_that_wait_take_turns_with_training() -> None:
 
 @pytest.mark.parametrize(("stage", "stays", "backward"), [(0, 0, 0.4), (1, 0, 0.4), (2, 0, 2.6), (3, 2.2, 0.4)])
 def test_buckets_are_as_large_as_deepspeed_makes_them(stage: int, stays: float, backward: float) -> None:
-    """The expected sizes follow DeepSpeed's code, for 1e8 weights, the largest of 1e8, in buckets of 5e8.
+    """The expected sizes follow DeepSpeed's code for a model of 1e8 weights in one parameter, and buckets of 5e8 elements.
 
-    Stage 2 has two buffers, as it reduces one while the other is filled.
+    Stage 2 has two buffers, because it reduces one while the other is filled.
     """
     found = bucket_memory(1e8, 1e8, 1e8, stage, 4, 500_000_000)
     assert found == (pytest.approx(stays * 1e9), pytest.approx(backward * 1e9))
 
 
 def test_a_larger_gradient_than_the_bucket_goes_alone() -> None:
-    """The embedding of an 8B model has 5.25e8 weights: stage 2 casts it whole, stage 3 casts and cuts it."""
+    """The embedding of an 8B model has 5.25e8 weights: stage 2 casts it whole, stage 3 casts it and splits it."""
     large, whole = 525_336_576, 8.03e9
     assert bucket_memory(whole, whole, large, 2, 8, 500_000_000)[1] == pytest.approx(2e9 + 6 * large)
     assert bucket_memory(whole, whole, large, 3, 8, 500_000_000) == (pytest.approx(4.1e9), pytest.approx(8 * large))

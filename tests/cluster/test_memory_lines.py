@@ -1,4 +1,4 @@
-"""The memory line of a run: on CPU by process, with parts that add up, in the dry run and when the run starts."""
+"""The memory line of a run on CPU is per process, its parts add up, and a dry run prints the line of the run."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A kind of cluster from a user's own folder: train, sweeps and `jobs` need nothing else to know it; and local runs."""
+"""A cluster class in a user's folder works with training, sweeps and `jobs`. Local runs are tested here, too."""
 
 import json
 import os
@@ -129,7 +129,7 @@ def test_a_users_own_cluster_trains_is_watched_cancelled_and_resubmitted(
     run = tmp_path / "run"
     cli("train", *given, "max_steps=4", waits, "run_dir=run", cwd=tmp_path)
     until(lambda: (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) == 3, run)
-    shown = cli("jobs", "status", str(run), cwd=elsewhere).stdout  # where its code is, config.yaml says
+    shown = cli("jobs", "status", str(run), cwd=elsewhere).stdout  # config.yaml has the path of its code
     pid = (run / "pid").read_text()
     assert "running" in shown.splitlines()[1] and f"pid-{pid}" in shown.splitlines()[1] and "2/4" in shown
     refused = cli("jobs", "resubmit", str(run), "0", check_code=USER_ERROR, cwd=elsewhere).stderr
@@ -176,7 +176,7 @@ def test_local_runs_have_no_queue_and_jobs_says_what_to_do(tmp_path: Path) -> No
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user")
 def test_asking_about_a_strangers_run_executes_none_of_their_code(tmp_path: Path) -> None:
-    """Its configuration names a module beside it that would leave a file."""
+    """The configuration names a module in its folder that would write a file if it was imported."""
     run = tmp_path / "run"
     run.mkdir()
     (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")

@@ -1,4 +1,4 @@
-"""`jobs status` of a study, and of runs that do not train, by their files alone."""
+"""`jobs status` shows a study, and runs that do not train, from their files alone."""
 
 import json
 from pathlib import Path

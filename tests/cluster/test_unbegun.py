@@ -1,4 +1,4 @@
-"""A run that is refused leaves nothing behind, but what it has paid for."""
+"""A refused run leaves no files behind, except answers that were paid for."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def refused(folder: Path) -> Job:
     files = RunDir(folder / "run")
     files.path.mkdir()
     files.config.write_text("{}")
-    Journal(files.counterfactual_answers)  # opened, and nothing was answered
+    Journal(files.counterfactual_answers)  # the journal was opened, but has no answers
     return Job("psychocounsel.evaluate", OmegaConf.create({}), files.path)
 
 

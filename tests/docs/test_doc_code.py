@@ -1,4 +1,4 @@
-"""Code on the pages: it is valid, imports what exists, and is run where a page says so."""
+"""Code on the pages is valid, imports existing names, and runs if its page marks it."""
 
 import ast
 import sys

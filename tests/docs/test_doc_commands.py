@@ -1,4 +1,4 @@
-"""Every command on the pages names keys, choices and options that exist; the slow set checks its values, too."""
+"""Every command on the pages names existing keys, choices and options. The slow set checks values, too."""
 
 import importlib
 import os
@@ -25,9 +25,9 @@ from tests.support.in_process import parse_files_once, run_here
 
 COMPOSED = {"prepare": "train", **{name: name for name in ("train", "evaluate", "audit", "annotate", "chat")}}
 PARSED = ("jobs", "report", "cache", "serve")
-# Choices and words in the place of the reader's own.
+# Words of the pages that stand for the reader's own, and what the tests put in their place.
 STANDS_FOR = {"cluster=slurm_mine": "cluster=slurm", "speeches.license=NAME": "speeches.license=cc-by-4.0"}
-# What a command may be refused for here: what it names is not on this machine.
+# Allowed refusals: the command names a file, model, package or variable that this machine does not have.
 MISSING = re.compile(
     r"no such file|no such folder|environment variable is not set|there is no such module|is not installed|cannot be read|"
     r"has no rubric|needs \S+ in|not the directory of an evaluation|servers' key is unknown|cannot be loaded as a dataset|"
@@ -36,7 +36,7 @@ MISSING = re.compile(
 
 
 def shown() -> list[Command]:
-    """Every different command of the pages; what stands for more arguments (...) is left out."""
+    """Return every distinct command of the pages, without the arguments that stand for more arguments (...)."""
     found: dict[tuple[str, ...], Command] = {}
     for page in pages():
         for each in commands(page):
@@ -95,7 +95,7 @@ def test_a_wrong_name_is_found(name: str, arguments: list[str], said: str) -> No
 
 
 def _problem(command: Command) -> str | None:
-    """The first wrong name in a command; no file that it names need exist."""
+    """Return the first wrong name in a command, or None. Files that the command names need not exist."""
     name, typed = command.name, list(command.arguments)
     if name not in (*COMMANDS, "worker"):
         return "no such command"
@@ -122,19 +122,19 @@ def _problem(command: Command) -> str | None:
 
 
 def _complete(name: str, typed: list[str]) -> list[str]:
-    """Arguments with what an abridged command leaves out."""
+    """Return the arguments, with the required ones that an abridged command omits."""
     given = {text.partition("=")[0] for text in typed}
     return [*typed, *(["experts=[e01]"] if name == "review" and "experts" not in given else [])]
 
 
 def _overrides(command: Command) -> Iterator[str]:
-    """The overrides of a command for one configuration: the first value of a sweep, and no choices of the reader's own."""
+    """Yield the overrides of a command for one configuration: of a sweep the first value, and no choices of the reader's own."""
     typed = _typed(command)
     own = "--config-dir" in " ".join(typed)
     overrides = [text for text in typed if "=" in text and not text.startswith("-")]
     for text in overrides:
         key, _, value = text.partition("=")
-        if key.startswith("hydra"):  # how a sweep runs: in no configuration
+        if key.startswith("hydra"):  # options of the sweep, which no configuration has
             continue
         if key == "sweep":
             if not (ROOT / "conf" / "sweep" / f"{value}.yaml").is_file():
@@ -146,7 +146,7 @@ def _overrides(command: Command) -> Iterator[str]:
 
 
 def _typed(command: Command) -> list[str]:
-    """The arguments, with what a directory that does not exist here would say of an evaluation."""
+    """Return the arguments. If an evaluation is resumed, add its kind, because its directory does not exist here."""
     typed = [STANDS_FOR.get(text, text) for text in command.arguments]
     goes_on = command.name == "evaluate" and any(text.startswith("run_dir=") for text in typed)
     chosen = any(text.startswith(("evaluation=", "reward.path=")) for text in typed)
@@ -154,14 +154,14 @@ def _typed(command: Command) -> list[str]:
 
 
 def _is_own(key: str, value: str, overrides: list[str]) -> bool:
-    """True for a choice that does not ship, and for keys of a group with such a choice: files that the page shows."""
+    """Return True for a choice that is not shipped, because the page shows its file, and for keys of its group."""
     group = key.partition(".")[0]
     choices = [text.partition("=")[2] for text in overrides if text.startswith(f"{group}=")]
     return any(not (ROOT / "conf" / group / f"{choice}.yaml").is_file() for choice in choices)
 
 
 def _first(text: str) -> str:
-    """The first value of a sweep over several."""
+    """Return the override with the first value if it is a sweep, and otherwise unchanged."""
     override = OverridesParser.create().parse_override(text)
     if not override.is_sweep_override():
         return text
@@ -174,7 +174,7 @@ def _first(text: str) -> str:
 def test_every_composed_command_passes_its_checks(
     own_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Types, limits and combinations; a command may only be refused for what this machine lacks."""
+    """Types, limits and combinations are checked. A command may be refused only because this machine lacks something."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     problems = []
     for number, each in enumerate(shown()):
@@ -191,7 +191,7 @@ def test_every_composed_command_passes_its_checks(
 
 
 def _make_paths(command: Command) -> None:
-    """Make what a command names: files of pairs or speeches from our sample, and models from those that ship."""
+    """Create the paths that a command names: a file with one pair, and links to shipped models."""
     shipped = ROOT / "psychocounsel" / "model" / "shipped"
     for place in re.findall(r"(?:runs/\w+|REWARD_RUN|RUN)(?:/model)?", " ".join(command.arguments)):
         if place.endswith("/model"):

@@ -1,4 +1,4 @@
-"""Test of docs/notebook.ipynb: its code cells run in order in a new process, and the figures are those of the runs."""
+"""The code cells of docs/notebook.ipynb run in order in a new process and print the figures of the runs."""
 
 import json
 import os

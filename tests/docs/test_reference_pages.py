@@ -1,4 +1,4 @@
-"""The pages of keys and metrics list what the code has today."""
+"""The pages of keys and metrics list all keys and metrics of the code."""
 
 import ast
 import json
@@ -21,19 +21,19 @@ from tests.support.harness import ROOT, cli
 
 METRICS = ROOT / "docs" / "reference" / "metrics.md"
 ALGORITHMS = sorted(file.stem for file in (ROOT / "conf" / "algo").glob("*.yaml"))
-# Names in `ctx.note` and `ctx.count` and in the dictionaries of terms that a loss returns.
+# Functions that make the values in the dictionary of terms that a loss returns.
 _MAKES_TERMS = ("Term", "pair_term", "chosen_nll")
 
 
 def listed() -> set[str]:
-    """The keys in the first column of the page's tables."""
+    """Return the keys in the first column of the page's tables."""
     rows = re.findall(r"^\| (`[^|]*`) \|", METRICS.read_text(encoding="utf-8"), re.MULTILINE)
     rows += re.findall(r"`(eval/\w+)`", METRICS.read_text(encoding="utf-8"))
     return {key for row in rows for key in re.findall(r"[\w/]+", row)}
 
 
 def is_listed(key: str) -> bool:
-    """True if the page has the key; of an interval's end in an evaluation, if the page has the figure."""
+    """Return True if the page lists the key. For an end of an interval (eval/NAME_low), NAME is looked up."""
     key = re.sub(r"^(eval/.+)_(low|high)$", r"\1", key)
     patterns = [each.replace("MEMBER", "*").replace("NAME", "*") for each in listed()]
     return any(fnmatchcase(key, each) for each in patterns if each not in ("*", "eval/*"))
@@ -58,7 +58,7 @@ def test_the_page_of_keys_has_every_key_that_a_command_composes() -> None:
 
 
 def names_in(file: Path) -> Iterator[str]:
-    """Metrics that an algorithm's file names: keys of terms, and what it notes and counts of a round."""
+    """Yield the metrics that an algorithm's file names: keys of terms, and arguments of `ctx.note` and `ctx.count`."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Dict):
             pairs = [*zip(node.keys, node.values, strict=True)]

@@ -1,4 +1,4 @@
-"""The site is built strictly, loads nothing from a network, and its links and search work in pages opened as files."""
+"""The site is built without warnings, loads nothing from a network, and its links and search work in pages opened as files."""
 
 import re
 import shutil

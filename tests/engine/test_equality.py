@@ -76,7 +76,7 @@ def test_gradients_that_travel_in_bf16_are_rounded_and_no_more(small_model: Path
     assert 0 < abs(norms[1] / norms[0] - 1) < 1e-3
 
 
-USUAL = [(2, 3, 600)]  # the other settings are slow proofs
+USUAL = [(2, 3, 600)]  # tests of the other settings are marked as slow or as proofs
 MATRIX = [(stage, count, budget) for stage in range(4) for count in (1, 2, 3) for budget in (600, 8192)]
 
 

@@ -1,4 +1,4 @@
-"""The command line of `annotate`: files in the place of a choice, and the overrides that its directory was made with."""
+"""`annotate` accepts files in place of a choice, and takes missing overrides from its directory."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Merging the next of many configurations by its values alone: the same as merging it whole."""
+"""Setting only changed values in the last merged configuration gives the same result as a merge."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_no_shipped_file_makes_a_run_a_sweep_and_a_users_own_may(
 
 @pytest.mark.parametrize(("chosen", "tone"), [([], "warm"), (["colour=blue"], "cold"), (["tone=of_red"], "warm")])
 def test_a_users_own_defaults_may_name_other_choices(chosen: list[str], tone: str, tmp_path: Path) -> None:
-    """Choices are collected for a defaults list with an interpolation, and for no other."""
+    """Choices are collected only for a defaults list with an interpolation."""
     (tmp_path / "own.yaml").write_text("defaults: [{colour: red}, {tone: 'of_${colour}'}, _self_]\n")
     for name, text in {
         "colour/red": "a: 1",

@@ -1,4 +1,4 @@
-"""Confidential data: no host but the allowed ones is sent texts, and a command that would send some is refused in one line."""
+"""Confidential texts are sent only to allowed hosts. A command that would send them elsewhere is refused in one line."""
 
 from importlib.util import find_spec
 
@@ -29,7 +29,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checked(*overrides: str, name: str = "train") -> DictConfig:
-    """The configuration as a command checks it."""
+    """Return the configuration after a command's checks."""
     with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
         composed = hydra_compose(name, list(overrides))
         resolve_rewards(composed, load_preset)
@@ -84,7 +84,7 @@ def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(address: str
 @pytest.mark.parametrize("name", ENDPOINTS)
 def test_texts_go_to_allowed_hosts_alone(name: str) -> None:
     overrides, key, hosts = ENDPOINTS[name]
-    checked(*overrides)  # it is the confidentiality that is at stake
+    checked(*overrides)  # the refusal must be about confidentiality
     with pytest.raises(UserError) as refusal:
         checked(*overrides, *SECRET)
     assert str(refusal.value).startswith(f"{key}: would send texts to {hosts[0]},")

@@ -1,4 +1,4 @@
-"""Every configuration composes and passes its checks; YAML and dataclass name the same keys; wrong ones are refused."""
+"""Every configuration composes and passes its checks, YAML files and dataclasses have the same keys, wrong values are refused."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF /
 NEED_MORE = {"data=local": ["data.path=org/name"], "model=local": ["model.path=org/name"]}
 NEED_MORE["experiment=paper_dpo_iter_3b"] = ["reward.path=org/name", "rollout=hf"]  # vLLM need not be installed here
 NEED_MORE["experiment=paper_dpo_iter_8b"] = ["rollout=hf"]
-# A dry run says that vLLM is not installed, and goes on.
+# A dry run reports that vLLM is not installed, and continues.
 NEED_MORE |= {f"experiment={name}_8b": ["dry_run=true"] for name in ("ppo", "online_dpo", "grpo")}
 
 
@@ -158,7 +158,7 @@ def test_names_hold_only_safe_characters() -> None:
 
 
 def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
-    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")  # the check of rows needs seconds for it
+    (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")  # the check of rows would import it
     work = tmp_path / "work"
     work.mkdir()
     code = (

@@ -1,4 +1,4 @@
-"""Every preset is what it says, and works: experiments with tiny models of their kind, on pairs in the released columns."""
+"""Every preset has the documented values and works. Experiments train tiny models of their architecture."""
 
 import math
 import re
@@ -27,13 +27,13 @@ def choices(group: str) -> list[str]:
 
 
 EXPERIMENTS, SWEEPS, REWARDS = choices("experiment"), choices("sweep"), choices("reward")
-USUAL = ("paper_dpo_iter_8b", "paper_reward_8b")  # the others are trained as proofs
+USUAL = ("paper_dpo_iter_8b", "paper_reward_8b")  # the other models are trained by tests marked as proofs
 REWARDS.remove("ensemble")  # it has no members of its own; tests/test_reward_ensemble.py gives it some
 MODELS = [name for name in choices("model") if name not in ("local", "tiny", "tiny_dpo")]
 
 
 def rows(count: int) -> list[dict[str, Any]]:
-    """Pairs in the columns of the released dataset."""
+    """Return pairs in the columns of the released dataset."""
     return [
         {
             "prefID": number,
@@ -49,7 +49,7 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model of every architecture in use, and `pairs` as the hub's repository holds them."""
+    """Return a folder with a tiny model of every architecture in use, and `pairs` in the layout of the hub's repository."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from transformers import AutoTokenizer
@@ -67,7 +67,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_place(model: str, folder: Path, data: str = "pairs/data/train-00000-of-00001.parquet") -> list[str]:
-    """Overrides that put the stand-ins in the place of a preset's model and data."""
+    """Return overrides that replace a preset's model and data by the stand-ins."""
     kind = next(kind for prefix, kind in KINDS.items() if model.startswith(prefix))
     return [f"model.path={folder / kind}", f"data.path={folder / data}"]
 
@@ -193,7 +193,7 @@ def test_what_you_type_counts_more_than_an_experiment() -> None:
 
 
 def train(*overrides: str, folder: Path, judged: tuple[str, ...] = ("eval/loss", "eval/accuracy")) -> Path:
-    """One real step; returns the run directory."""
+    """Train one real step and return the run directory."""
     short = ["max_steps=1", "global_batch_size=4", "eval.limit=3", "cluster.processes=1", "cluster.device=cpu"]
     cli("train", *overrides, *short, "run_dir=run", cwd=folder)
     assert read_json(folder / "run" / "summary.json")["status"] == "finished"
@@ -205,7 +205,7 @@ def train(*overrides: str, folder: Path, judged: tuple[str, ...] = ("eval/loss",
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name",  # with stand-ins for their models, those of 3b train as those of 8b
+    "name",  # with stand-ins, experiments of 3b equal those of 8b
     [pytest.param(name, marks=() if name in USUAL else pytest.mark.proof) for name in EXPERIMENTS],
 )
 def test_experiments_train(name: str, stand_ins: Path, tmp_path: Path) -> None:

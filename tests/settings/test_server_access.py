@@ -1,4 +1,4 @@
-"""The proxy of a request is the same in the environment, in the check, and where the request arrives."""
+"""Requests use the proxy that the environment sets and that the check has found."""
 
 import sys
 import threading

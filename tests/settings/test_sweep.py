@@ -1,4 +1,4 @@
-"""Sweeps kept in files: what they expand to, that runs keep their folders wherever a value comes from, and refusals."""
+"""Sweeps in files expand to the right jobs, runs keep their folders wherever a value is typed, and mistakes are refused."""
 
 import json
 import re
@@ -30,7 +30,7 @@ PLAN = re.compile(r"would run psychocounsel\.train with 1 process on CPU in (\S+
 
 
 def keep(folder: Path, name: str, content: Any) -> Path:
-    """Write a sweep as a user would; `content` is YAML text, or what it is to hold."""
+    """Write the file of a sweep. `content` is YAML text, or an object that is written as YAML."""
     (folder / "sweep").mkdir(parents=True, exist_ok=True)
     text = content if isinstance(content, str) else OmegaConf.to_yaml(OmegaConf.create(content))
     (folder / "sweep" / f"{name}.yaml").write_text(text)
@@ -38,7 +38,7 @@ def keep(folder: Path, name: str, content: Any) -> Path:
 
 
 def expand(arguments: Sequence[str], *folders: Path) -> list[list[str]]:
-    """The overrides of every job, in order, as Hydra's sweeper makes them of the command line that we hand it."""
+    """Return the overrides of every job, in the order in which Hydra's sweeper makes them from our command line."""
     line, rows = take_sweep(arguments, folders)
     texts = [quote_choice(text) for text in line if not text.startswith("-")]
     (combinations,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(texts), None)
@@ -95,7 +95,7 @@ def test_without_a_name_nothing_is_changed(arguments: list[str]) -> None:
     assert take_sweep(arguments, []) == (arguments, [[]])
 
 
-# -- the command line counts more, and folders stay
+# -- the command line overrides the file, and folders stay the same
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_your_own_sweeps_come_before_the_shipped_ones(tmp_path: Path) -> None:
 
 
 def test_a_sweep_in_a_file_is_the_same_as_one_that_is_typed(tmp_path: Path) -> None:
-    """And one that is typed is what it was, rows or not."""
+    """A typed sweep gives the same jobs with and without rows."""
     kept = planned("sweep=dpo_beta", "seed=2,3", "algo.beta=0.05,1e-1", cwd=tmp_path)
     typed = planned("-m", "algo=dpo", "algo.beta=0.05,1e-1", "seed=2,3", cwd=tmp_path)
     assert list(kept) == list(typed) == [f"beta-{beta}_seed-{s}" for beta in (0.05, 0.1) for s in (2, 3)]

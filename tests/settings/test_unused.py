@@ -1,4 +1,4 @@
-"""Options that were typed and change nothing are refused, and only these."""
+"""Typed options without an effect are refused, and no other options."""
 
 import dataclasses
 from pathlib import Path

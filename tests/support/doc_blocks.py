@@ -51,7 +51,7 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The fenced and indented code blocks of a page."""
+    """Yield the fenced and indented code blocks of a page."""
     lines = page.read_text(encoding="utf-8").splitlines()
     number, marked = 0, False
     while number < len(lines):
@@ -73,7 +73,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """The commands of the package in a page's shell blocks, and those in its text that are set as code."""
+    """Yield the commands of the package in a page's shell blocks and in the inline code of its text."""
     name = str(page.relative_to(ROOT))
     in_blocks: set[int] = set()
     for block in blocks(page):
@@ -100,7 +100,7 @@ def _of_lines(page: str, first: int, text: str) -> Iterator[Command]:
 
 
 def _words(text: str) -> list[str]:
-    """The arguments up to the first operator of the shell, without a comment behind them."""
+    """Return the arguments up to the first operator of the shell, without a trailing comment."""
     found = []
     for word in shlex.split(text, comments=True):
         if word in _OPERATORS:

@@ -1,4 +1,4 @@
-"""Runs the blocks of a page that are marked with `<!-- run -->`, as a reader would who types them in an empty folder."""
+"""Runner of the blocks of a page that are marked with `<!-- run -->`. They run in order in one folder, as a reader types them."""
 
 import os
 import re
@@ -21,7 +21,7 @@ def write_files(page: Path, folder: Path) -> None:
 
 
 def marked(page: Path) -> list[Block]:
-    """The blocks of a page that are run."""
+    """Return the blocks of a page that are marked to be run."""
     return [block for block in blocks(page) if block.is_run]
 
 

@@ -22,7 +22,7 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
 
 
 def jobs_of(out: Path) -> list[str]:
-    """The jobs of all submissions below a dataset."""
+    """Return the jobs of all submissions below a dataset."""
     return [job for file in sorted(out.rglob("submission.json")) for job in json.loads(file.read_text())["jobs"]]
 
 

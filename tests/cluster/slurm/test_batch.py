@@ -178,7 +178,7 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
         write_config(tmp_path, config)
         with pytest.raises(UserError, match=message):
             _job(Row(0, tmp_path, ""), given)
-    config.cluster.setup = ["true\nfalse"]  # as an older version let it pass
+    config.cluster.setup = ["true\nfalse"]  # written by an older version without this check
     write_config(tmp_path, config)
     with pytest.raises(UserError, match=r"cluster.setup\[0\]: contains a newline"):
         _job(Row(0, tmp_path, ""), [])

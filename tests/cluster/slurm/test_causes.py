@@ -1,4 +1,4 @@
-"""On a real SLURM: what `jobs` says of runs that failed around or before their own processes, and how it reaches a live one."""
+"""On a real SLURM, `jobs` names the causes of failures before a run's own processes start, and reaches a running run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
 
 @pytest.mark.slow
 def test_the_cause_is_told_where_the_run_itself_could_not(slurm: Cluster, tmp_path: Path) -> None:
-    """A set-up that fails, srun that fails, and a run that fails twice, one job each."""
+    """Three jobs have a failing set-up, a failing srun, and a run that fails twice."""
     runs = [tmp_path / name for name in ("setup", "srun", "twice")]
     fail = "+callbacks.fail={_target_: tests.support.killer.Fail, seed: 1, file: %s}" % (tmp_path / "broken")
     (tmp_path / "broken").touch()
@@ -112,7 +112,9 @@ def test_cancel_ends_every_job_that_was_ever_submitted_for_a_run(slurm: Cluster,
     slurm.train(*slurm.overrides(run_dir=run), "+cluster.sbatch.hold=true")
     first = run / "submissions" / "0001"
     script = first / "job.sbatch"
-    other = slurm.call("sbatch", "--parsable", str(script)).strip()  # as by a shell whose record came later
+    other = slurm.call(
+        "sbatch", "--parsable", str(script)
+    ).strip()  # like a job of another shell that has not recorded it yet
     second = run / "submissions" / "0002"
     shutil.copytree(first, second)
     record = json.loads((second / "submission.json").read_text())

@@ -1,4 +1,4 @@
-"""Copies of the code that sweeps share: one for each content, kept as long as a submission names it."""
+"""Sweeps share copies of the code: each content has one copy, which is kept while a submission names it."""
 
 import json
 import multiprocessing
@@ -14,7 +14,7 @@ from psychocounsel.rundir import submissions
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of one file in the place of the real one, whose copies take seconds."""
+    """Return a package of one file that replaces the real package, because copying that takes seconds."""
     place = tmp_path / "site" / "psychocounsel"
     place.mkdir(parents=True)
     (place / "errors.py").write_text("x = 1\n")
@@ -24,7 +24,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def submit(home: Path) -> Path:
-    """A submission from `home`, without its jobs; returns the folder of its code."""
+    """Record a submission from `home` without jobs, and return the folder of its code."""
     store = store_of(home, home.parent)
     (code,) = take(store, home, [], [], 200)
     made = submissions.new_submission(home)

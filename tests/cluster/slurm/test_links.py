@@ -1,4 +1,4 @@
-"""Arrays and dependencies of a study's jobs, compared with the meaning that they have for SLURM; no SLURM runs."""
+"""Arrays and dependencies of a study's jobs are compared with their meaning for SLURM. No SLURM runs."""
 
 import random
 
@@ -10,7 +10,7 @@ from psychocounsel.cluster.slurm.request import SlurmRequest
 
 
 def waits_for(part: Part, index: int) -> set[Place]:
-    """The tasks that SLURM lets a task of an array wait for."""
+    """Return the tasks that a task of an array waits for, by SLURM's rules."""
     found: set[Place] = set()
     for link in part.links:
         if link.kind == "aftercorr":

@@ -1,4 +1,4 @@
-"""Submissions of commands that were killed, and commands that submit at once; with a squeue that says what a test wants."""
+"""Submissions of killed commands are repaired, and concurrent commands submit in turn. A fake squeue prints given jobs."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.support.processes import FORKED
 
 
 def lost(home: Path, runs: Sequence[str] = ("a", "b")) -> SubmissionDir:
-    """A submission as a command leaves it that is killed while it calls sbatch."""
+    """Return the submission that a command leaves behind if it is killed while it calls sbatch."""
     made = submissions.new_submission(home)
     made.script.write_text("#!/bin/bash\n")
     submissions.write(made, home, [], [[home / run] for run in runs], [home / "code" / "x"])
@@ -27,7 +27,7 @@ def lost(home: Path, runs: Sequence[str] = ("a", "b")) -> SubmissionDir:
 
 @pytest.fixture
 def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with what squeue prints of jobs: their ids and scripts."""
+    """Return the file whose content squeue prints: ids and scripts of jobs."""
     said, tools = tmp_path / "said", tmp_path / "tools"
     tools.mkdir()
     (tools / "squeue").write_text(f"#!/bin/sh\nexec cat {said}\n")
@@ -49,7 +49,7 @@ def test_a_job_that_runs_our_script_is_noted_and_what_has_none_is_removed(tmp_pa
     assert submissions.read(home)[0].tasks == [[home / "a"], [home / "b"]]
     assert not never.path.exists() and not SubmissionHome(home).lock.exists()
     queue.unlink()
-    find_lost([home])  # without a question to SLURM: nothing is missing
+    find_lost([home])  # SLURM is not asked, because nothing is missing
 
 
 def test_nothing_is_touched_while_a_live_process_submits(tmp_path: Path, queue: Path) -> None:

@@ -1,4 +1,4 @@
-"""A search on a real SLURM: its trials are tasks of one array, which ask for their values when they begin."""
+"""A search on a real SLURM: its trials are tasks of one array, which get their values when they start."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
 
 
 def betas(search: Path) -> dict[str, float]:
-    """The value that each trial was given."""
+    """Return the value of beta that each trial was given, by folder name."""
     runs = sorted(search.glob("trial-*"))
     return {run.name: OmegaConf.load(run / "config.yaml").settled["algo.beta"].value for run in runs}
 

@@ -1,4 +1,4 @@
-"""`cluster=slurm` on a real SLURM: submit, look, fail, go on."""
+"""`cluster=slurm` on a real SLURM: jobs are submitted, watched, refused, repaired and resumed."""
 
 import json
 import os
@@ -23,7 +23,7 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def without_torch(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The PYTHONPATH of a login node without torch: rows stay unchecked there, which saves the seconds of importing it."""
+    """Return the PYTHONPATH of a login node without torch. Rows stay unchecked there, which saves the time of its import."""
     tools = tmp_path_factory.mktemp("no-torch")
     (tools / "torch.py").write_text("raise ImportError('no torch on the login node')")
     return f"{tools}:{slurm.environment['PYTHONPATH']}"
@@ -32,7 +32,7 @@ def without_torch(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> s
 @pytest.mark.slow
 def test_a_job_is_submitted_at_once_and_trains(slurm: Cluster, tmp_path: Path) -> None:
     run, given = tmp_path / "run", [*slurm.overrides(run_dir=tmp_path / "run"), "+cluster.sbatch.hold=true"]
-    done = slurm.train(*given)  # comes back while the job is held
+    done = slurm.train(*given)  # the command returns while the job is held
     rows, submitted = done.stdout.splitlines()
     assert re.search(r"80 training groups, 8 held-out groups of \d prompts, 4 steps$", rows)
     assert submitted.startswith("submitted job ")
@@ -94,7 +94,7 @@ def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
 
 
 def errors_of(done: Any) -> list[str]:
-    """The lines of a command that refuse something; others say what its rows are."""
+    """Return the error lines of a command, without the lines about its rows."""
     return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
 
 
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(
     import subprocess
 
     def almost_full() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # a write beyond this size fails, as on a full disk
 
     command = [sys.executable, "-m", "psychocounsel.train", *slurm.overrides(run_dir=tmp_path / "run")]
     environment = {**os.environ, **slurm.environment, "PYTHONPATH": without_torch}

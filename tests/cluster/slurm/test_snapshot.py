@@ -1,4 +1,4 @@
-"""The copy of the code that jobs run: what git tracks and what is imported, and no data that lie beside it."""
+"""The copy of the code for jobs has the files that git tracks and the imported modules, but no data next to them."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ def git(folder: Path, *arguments: str) -> None:
 
 
 def users_folder(folder: Path) -> Path:
-    """Code of a user's own that imports a helper inside a function, beside data and code that nothing imports."""
+    """Return a folder with code that imports a helper inside a function, data, and code that nothing imports."""
     (folder / "own_package" / "more").mkdir(parents=True)
     for name in ("helper.py", "notes.py", "own_package/__init__.py", "own_package/more/deep.py"):
         (folder / name).write_text("x = 1\n")
@@ -64,7 +64,7 @@ def test_outside_of_a_checkout_imported_code_is_copied_and_nothing_without_any(t
 
 
 def test_of_the_package_no_data_are_copied_that_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package is copied without git, as installed, and from a checkout, with a module that git does not track yet."""
+    """The package is copied as installed, without git, and from a checkout with a module that git does not track yet."""
     place = tmp_path / "site"
     shutil.copytree(snapshot.PACKAGE, place / "psychocounsel", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(snapshot, "PACKAGE", place / "psychocounsel")

@@ -1,4 +1,4 @@
-"""A study on a real SLURM: one chain of jobs, whatever happens to the command that submits it or to a stage."""
+"""A study on a real SLURM is one chain of jobs, even if its launcher is killed or a stage fails."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
 
 
 class Study:
-    """A study's file and folder, and the command that launches it."""
+    """Study with a file and a folder, and the command that launches it."""
 
     def __init__(self, slurm: Cluster, folder: Path, **more: Any) -> None:
         self.slurm, self.folder, self.files = slurm, folder, StudyDir(folder / "study")
@@ -50,7 +50,7 @@ class Study:
         text = _STUDY.format(run=" ".join(run), later=" ".join(["model=local", *later]))
         (folder / "mine.yaml").write_text(text)
         self.cluster = [text for text in given if text.startswith("cluster")]
-        no_torch = folder / "no-torch"  # a login node without: importing it to check rows would take the longest
+        no_torch = folder / "no-torch"  # a login node without torch, whose import to check rows takes the most time
         no_torch.mkdir(exist_ok=True)
         (no_torch / "torch.py").write_text("raise ImportError('no torch on the login node')")
         self.environment = {**os.environ, **slurm.environment}
@@ -69,12 +69,12 @@ class Study:
         return said
 
     def in_queue(self) -> Counter[str]:
-        """Tasks of this study that wait or run, by the script that they run."""
+        """Return the number of tasks of this study that wait or run, by their script."""
         listed = self.slurm.call("squeue", "-h", "-r", "-o", "%o").splitlines()
         return Counter(line for line in listed if line.startswith(f"{self.files.path}/"))
 
     def recorded(self) -> Counter[str]:
-        """Runs that a record of a submission holds, and scripts without a record of their job."""
+        """Return the number of recorded submissions of each run, after checking that each record names its jobs."""
         found: Counter[str] = Counter()
         for home in [self.files.path, *(path for path in self.files.path.iterdir() if path.is_dir())]:
             for each in SubmissionHome(home).submission_dirs():
@@ -96,7 +96,7 @@ class Study:
 
 
 def _plain(run: str) -> str:
-    """`dpo/select` for a choice, whose folder ends in its fingerprint."""
+    """Return a run's name without the fingerprint at the end of a selection's folder: `dpo/select`."""
     return re.sub(r"/select-\w{8}$", "/select", run)
 
 
@@ -114,7 +114,7 @@ exit $code
 
 
 def dying(folder: Path, call: int, moment: str) -> Path:
-    """A folder with an sbatch whose caller is killed at one of its calls, `before` it does anything or `after`."""
+    """Return a folder with an sbatch that kills its caller at call number `call`, `before` or `after` it submits the job."""
     folder.mkdir()
     text = _DYING.format(log=folder / "calls", call=call, moment=moment, sbatch=shutil.which("sbatch"))
     (folder / "sbatch").write_text(text)
@@ -126,7 +126,7 @@ def dying(folder: Path, call: int, moment: str) -> Path:
 def test_a_launcher_killed_at_any_sbatch_goes_on_and_no_job_is_twice_in_the_queue(
     slurm: Cluster, tmp_path: Path
 ) -> None:
-    """Jobs are held, so that what one command has submitted is still there for the next."""
+    """Jobs are held, so that the jobs of one command are still in the queue when the next command runs."""
     study = Study(slurm, tmp_path)
     hold = "+cluster.sbatch.hold=true"
     for number, (call, moment) in enumerate([(1, "before"), (1, "after"), (1, "before"), (2, "after"), (1, "after")]):
@@ -186,7 +186,7 @@ echo '{{"status": "finished", "metrics": {{"best": {{"eval/accuracy": 0.5}}}}}}'
 
 
 def quick(folder: Path, broken: Path, model: Path) -> Path:
-    """A Python in whose place trainings end at once; those of dpo/seed-2 fail as long as there is a file `broken`."""
+    """Return a fake Python interpreter whose trainings end at once; dpo/seed-2 fails while the file `broken` exists."""
     file = folder / "python"
     file.write_text(_QUICK.format(python=sys.executable, broken=broken, model=model))
     file.chmod(0o755)

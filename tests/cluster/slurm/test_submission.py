@@ -60,7 +60,7 @@ def test_a_waiting_run_blocks_a_correction_and_a_cancelled_one_takes_it(slurm: C
 def test_200_runs_are_composed_from_one_set_of_files_and_submitted_by_one_call(
     slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counts, because the time depends on the machine: calls of SLURM, processes, and files written."""
+    """The test counts calls of SLURM, processes and written files, because the time depends on the machine."""
     counting = tmp_path / "bin"
     counting.mkdir()
     for name in ("sbatch", "squeue", "scontrol", "sinfo", "git"):

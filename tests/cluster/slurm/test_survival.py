@@ -1,4 +1,4 @@
-"""Runs under a real SLURM outlive what happens to jobs: limits, preemption, deaths, cancelling; and share nodes."""
+"""Runs on a real SLURM survive time limits, preemption, killed processes and `jobs cancel`, and can share nodes."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def slurm(small_model: Path) -> Iterator[Cluster]:
 
 
 def assert_same(run: Path, unbroken: Path) -> None:
-    """Both runs logged the same numbers and made the same weights, bit by bit."""
+    """Assert that both runs logged the same numbers and have the same weights, bit by bit."""
     assert metrics_of(run) == metrics_of(unbroken)
     weights = Path("model") / "model.safetensors"
     assert (run / weights).read_bytes() == (unbroken / weights).read_bytes()

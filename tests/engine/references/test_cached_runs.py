@@ -90,7 +90,7 @@ def test_cached_values_are_those_of_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("in_process_training")
 def test_an_untrained_policy_is_evaluated_without_a_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Margins are therefore exactly zero before the first step, for any way of computing the reference."""
+    """Its log-probabilities are the reference's, so margins are exactly zero before the first step."""
     stepper, groups = make_stepper(small_lm(), DPO()), random_groups(6)
     computed = stepper.accumulate(groups, train=False)[0]
     assert computed["rewards/margin"].sum != 0

@@ -82,7 +82,7 @@ def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
 
 
 class Terminal:
-    """A stream that claims to be a terminal and records what is written to it."""
+    """Stream that claims to be a terminal and records what is written to it."""
 
     def __init__(self) -> None:
         self.text = ""

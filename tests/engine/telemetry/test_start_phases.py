@@ -1,4 +1,4 @@
-"""Tests of the time until the first step by phase: printed by rank 0, in the log and in `summary.json`."""
+"""Rank 0 prints the time until the first step by phase, and the log and `summary.json` have it."""
 
 import io
 import json

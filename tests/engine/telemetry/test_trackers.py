@@ -1,4 +1,4 @@
-"""Tests of trackers, by reading their files."""
+"""Tests of trackers, which read the files that these write."""
 
 import json
 import struct
@@ -110,7 +110,7 @@ def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:
 
 
 class Printing:
-    """A stand-in for a run, with the parts that StepLog needs."""
+    """Stand-in for a run, with the attributes that StepLog reads."""
 
     is_main = True
 
