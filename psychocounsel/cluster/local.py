@@ -21,7 +21,8 @@ from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number, start_times
-from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
+from psychocounsel.rundir.manifest import latest_checkpoint
+from psychocounsel.rundir.paths import AnnotationDir, CheckpointDir, EvaluationDir, RunDir
 from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_state
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
@@ -155,13 +156,8 @@ class Local(Cluster):
             else:
                 preload = PRELOAD if job.loads_a_model else ANNOTATION if job.makes_tables else WITHOUT_TORCH
                 code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, job.when_stopped, preload)
-        if (
-            code == CONTINUE_LATER and read_state(job.run_dir).get("phase") != "stopped"
-        ):  # otherwise the run has printed it
-            key = "out" if job.makes_tables else "run_dir"
-            print(
-                f"stopped before its first step; to resume: the same command with {key}={job.run_dir}", file=sys.stderr
-            )
+        if code == CONTINUE_LATER:
+            _say_how_to_resume(job)
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)
@@ -177,6 +173,23 @@ class Local(Cluster):
         allocation = around()
         cores = allocation.cpus * len(allocation.nodes) if allocation else len(os.sched_getaffinity(0))
         return str(self.threads or os.environ.get("OMP_NUM_THREADS") or max(1, cores // job.processes))
+
+
+def _say_how_to_resume(job: Job) -> None:
+    """Print how a run resumes that a repeated stop request killed, or that stopped before its first step."""
+    state = read_state(job.run_dir)
+    if state.get("phase") == "stopped":
+        return  # the run has printed it
+    saved = latest_checkpoint(job.run_dir)
+    if saved:
+        said = f"stopped without saving; to resume from step {CheckpointDir(saved).step}"
+    elif job.works_in_steps:
+        said = "stopped; answers so far are kept; to resume"
+    elif state.get("step"):
+        said = "stopped before its first checkpoint; to start again"
+    else:
+        said = "stopped before its first step; to resume"
+    print(f"{said}: the same command with {'out' if job.makes_tables else 'run_dir'}={job.run_dir}", file=sys.stderr)
 
 
 def _made(job: Job) -> str:

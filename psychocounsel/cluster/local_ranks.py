@@ -66,8 +66,9 @@ def run_ranks(
             code, rank = _wait(ranks)
     except _NothingBegan:
         return CONTINUE_LATER, 0
-    asked_early = requests and code == 128 + signal.SIGTERM  # the request killed it before it could handle signals
-    return (CONTINUE_LATER, 0) if asked_early else (code, rank)
+    # The request killed the rank before it could handle signals, or the user repeated the request.
+    ended = [128 + signal.SIGTERM] * bool(requests) + [128 + signal.SIGKILL] * (len(requests) > 1)
+    return (CONTINUE_LATER, 0) if code in ended else (code, rank)
 
 
 class _NothingBegan(Exception):

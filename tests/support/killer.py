@@ -140,12 +140,13 @@ class Spoil(Callback):
 
 @dataclass
 class Hang(Callback):
-    """Sleeps for ten minutes after a step of the first attempt, like a collective operation that never returns."""
+    """Sleeps for ten minutes at an event of a step of the first attempt, like a collective operation that never returns."""
 
     step: int
+    event: str = "step_end"
 
     def on(self, event: str, step: int, run: Run) -> None:
-        if (event, step, run.attempt) == ("step_end", self.step, 1):
+        if (event, step, run.attempt) == (self.event, self.step, 1):
             import time
 
             time.sleep(600)

@@ -15,7 +15,7 @@ from psychocounsel.cluster.signals import passed_on
 from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
 from psychocounsel.cluster.slurm.ports import free_port
 from psychocounsel.cluster.slurm.queue.scheduler import call
-from psychocounsel.errors import UserError
+from psychocounsel.errors import CONTINUE_LATER, UserError
 from psychocounsel.rundir.paths import AttemptDir
 
 _INTERACTIVE = "4294967290"  # SLURM's number for the step of salloc's shell at some sites
@@ -75,6 +75,8 @@ class Allocation:
                 shown = _show(attempt.output(0), shown)
                 time.sleep(0.1)
         _show(attempt.output(0), shown)
+        if len(requests) > 1 and srun.returncode < 0:  # the user repeated the request
+            return CONTINUE_LATER, 0
         said = attempt.srun_errors.read_text(errors="replace")
         rank, code = cause(failed_tasks(said), srun.returncode, bool(requests))
         if code and rank is None:
