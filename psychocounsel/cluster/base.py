@@ -29,7 +29,6 @@ class Standing:
     phase: str  # waiting, running, ended, or forgotten
     reason: str = ""  # reason of waiting or of a cancellation
     nodes: str = ""  # names of the nodes
-    elapsed: float = 0.0  # seconds since the start
     ending: str = ""  # end of the run in a word or two: cancelled, timed out, completed
     was_ended: bool = False  # True if the cluster ended the job, so that the run could not record the reason
     log: Path | None = None  # output of the job outside the run's own processes

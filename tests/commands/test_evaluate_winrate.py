@@ -168,6 +168,7 @@ def test_a_sweep_of_several_measurements_names_the_figure_of_each(home: Path) ->
         assert row[:3] == ["done", f"{value:.4f}", metric] and f"evaluation={evaluation}" in row
 
 
+@pytest.mark.slow
 def test_from_python_it_is_the_same(home: Path) -> None:
     """Run both evaluations in one process, as a notebook does."""
     lines = ["from psychocounsel import api"]

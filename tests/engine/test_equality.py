@@ -66,6 +66,7 @@ def test_split_changes_nothing(overrides: list[str], reference: Path, small_mode
     assert_same_training(train(tmp_path / "run", small_model, *overrides), reference)
 
 
+@pytest.mark.slow
 def test_gradients_that_travel_in_bf16_are_rounded_and_no_more(small_model: Path, tmp_path: Path) -> None:
     """The norm of the first step's gradients may differ by bfloat16 rounding, up to 1 in 256 for each value."""
     sharded = ("cluster.processes=2", "zero=2", "max_steps=1", "model.dtype=bf16", "algo.max_grad_norm=null")

@@ -59,6 +59,7 @@ def test_the_first_replies_are_those_of_an_online_run(with_replies: Path, small_
     assert len(written[0]) == 6 and written[0] == written[1]
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_with_the_same_replies(with_replies: Path, small_model: Path, tmp_path: Path) -> None:
     run = tmp_path / "killed"
     death = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 3}"

@@ -153,7 +153,7 @@ _PPO = [
     [
         [],
         pytest.param(_SHARDED, marks=pytest.mark.slow),
-        _PPO,
+        pytest.param(_PPO, marks=pytest.mark.slow),
         pytest.param([*_PPO, "algo.critic=shared", "algo.entropy=true"], marks=pytest.mark.slow),
     ],
     ids=["alone", "sharded", "critic", "shared-critic"],

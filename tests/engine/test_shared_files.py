@@ -37,6 +37,7 @@ def load_in_two_views(here: World, run: Path, stale: Path) -> list[Any]:
     return here.gather(mine.load())
 
 
+@pytest.mark.slow
 def test_all_ranks_go_on_from_the_checkpoint_that_rank_0_sees(tmp_path: Path) -> None:
     first, second = in_ranks(2, load_in_two_views, tmp_path / "run", tmp_path / "stale")
     assert first["note"] == "of step 2" and first == second

@@ -57,6 +57,20 @@ def test_a_waiting_run_blocks_a_correction_and_a_cancelled_one_takes_it(slurm: C
     assert len(records(run)) == 2
 
 
+@pytest.mark.slow
+def test_a_running_run_without_a_step_blocks_a_correction(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    hangs = "+callbacks.hang={_target_: tests.support.killer.Hang, step: 0, event: eval_batch}"
+    slurm.train(*slurm.overrides(run_dir=run), hangs)
+    slurm.until(lambda: (run / "owner.json").exists() and slurm.states(run) == ["running"], folder=run)
+    before = (run / "config.yaml").read_text()
+    refused = slurm.train(*slurm.overrides(run_dir=run, max_length=600), check_code=2).stderr
+    assert "is in use by" in refused or "which is running" in refused, refused
+    assert (run / "config.yaml").read_text() == before and len(records(run)) == 1
+    slurm.jobs("cancel", str(run))
+
+
+@pytest.mark.slow
 def test_200_runs_are_composed_from_one_set_of_files_and_submitted_by_one_call(
     slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def _too_large(world: World) -> str:
     return ""
 
 
+@pytest.mark.slow
 def test_too_little_shared_memory_is_said() -> None:
     said = in_ranks(2, _too_large)
     assert "cannot share 1125899.9 GB in /dev/shm (" in said and "or use rollout.offload_idle=false" in said

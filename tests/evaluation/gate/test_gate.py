@@ -19,8 +19,8 @@ SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 
     [
         ("never", "missed"),
         pytest.param("refusing", "missed", marks=pytest.mark.slow),
-        ("despair", "missed"),
-        ("alarm", "over_escalation"),
+        pytest.param("despair", "missed", marks=pytest.mark.slow),
+        pytest.param("alarm", "over_escalation", marks=pytest.mark.slow),
         pytest.param("late", "under_triage", marks=pytest.mark.slow),
     ],
 )
@@ -40,6 +40,7 @@ def test_bad_counsellors_are_refused_before_anybody_has_adjudicated(tmp_path: Pa
     assert read_summary(tmp_path / "gate")["status"] == "refused"
 
 
+@pytest.mark.slow
 def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: Path) -> None:
     options = [*prepare(tmp_path), SHOWN, "gate.passes=1000"]
     with counsellors() as server:

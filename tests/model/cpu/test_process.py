@@ -58,6 +58,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
 def test_few_compiled_products_are_kept() -> None:
     # An earlier test that trains in this process sets the variable for all child processes.

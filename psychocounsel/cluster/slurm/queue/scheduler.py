@@ -25,14 +25,13 @@ _LIBC = ctypes.CDLL(None)
 
 @dataclass(frozen=True)
 class Task:
-    """A job, or an index of an array, as squeue reports it; `elapsed` in seconds."""
+    """A job, or an index of an array, as squeue reports it."""
 
     job: str  # id of the job, or of the array
     index: int | None  # index in the array
     state: str
     reason: str
     nodes: str
-    elapsed: float
 
     @property
     def is_live(self) -> bool:
@@ -102,14 +101,14 @@ def tasks(jobs: Iterable[str]) -> list[Task]:
     wanted = set(jobs)
     if not wanted:
         return []
-    form = "%F|%K|%T|%r|%N|%M"
+    form = "%F|%K|%T|%r|%N"
     printed = call("squeue", "-h", "-r", "-t", "all", "-u", _user(), "-o", form)
     found = []
     for line in printed.splitlines():
-        job, index, state, reason, nodes, elapsed = line.split("|")
+        job, index, state, reason, nodes = line.split("|")
         if job in wanted:
             number = int(index) if index.isdigit() else None
-            found.append(Task(job, number, state, reason, nodes, parse_slurm_time(elapsed)))
+            found.append(Task(job, number, state, reason, nodes))
     return found
 
 

@@ -50,7 +50,7 @@ class QueuedRun:
             return Standing(name, "forgotten", log=log)
         if task.is_live:
             phase = "waiting" if task.state == "PENDING" else "running"
-            return Standing(name, phase, task.reason, task.nodes, task.elapsed, log=log)
+            return Standing(name, phase, task.reason, task.nodes, log=log)
         ending = _ENDED_BY_SLURM.get(task.state, task.state.lower())
         return Standing(name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM, log=log)
 
