@@ -16,6 +16,7 @@ from psychocounsel.data.selection.select import load_split
 from psychocounsel.settings.config import check, compose
 from tests.docs.test_doc_commands import shown
 from tests.support.doc_blocks import Command
+from tests.support.doc_runs import write_files
 from tests.support.harness import ROOT, cli, write_jsonl
 
 pytestmark = pytest.mark.slow
@@ -26,9 +27,9 @@ _ELSEWHERE = re.compile(
     r"|lm_eval|push=|/runs/anna|\$SCRATCH|clinic|quickstart$",
     re.IGNORECASE,
 )
-# Tests of own code, served pages, experts' answers, jobs of SLURM and endless output are in other files.
+# Tests of own clusters, served pages, experts' answers, jobs of SLURM and endless output are in other files.
 _TESTED_ELSEWHERE = re.compile(
-    r"--config-dir|my_hooks|--watch|--open|set_review|adjudicated|experts=|gate\.from|human_annotations|remove=|study="
+    r"cluster=queue|--watch|--open|set_review|adjudicated|experts=|gate\.from|human_annotations|remove=|study="
     r"|attach|forget|sync|INDEX|scores\.votes|^cancel$|studies/|^data=my_preferences$"
 )
 _PLACES = {
@@ -80,6 +81,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "pairs.jsonl", rows)
     write_jsonl(folder / "soft.jsonl", [{**row, "chosen_probability": 0.8} for row in rows])
     write_jsonl(folder / "my_speeches.jsonl", [{"speech": row["prompt"]} for row in rows[:4]])
+    own = pd.DataFrame(rows).rename(columns={"prompt": "client", "chosen": "good", "rejected": "bad"})
+    own.to_csv(folder / "table.csv", sep=";", index=False)
     answers = [
         {"item": item, "rater": rater, "choice": ("left", "right")[item % 2]}
         for item in range(20)
@@ -104,6 +107,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_of_the_pages_runs(command: Command, given: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     shutil.copytree(given, folder, symlinks=True)
+    write_files(ROOT / command.page, folder)
     arguments = _completed(command)
     for text in arguments:  # a new run or sweep of that name
         key, _, value = text.partition("=")
