@@ -179,7 +179,7 @@ def _share_fork_server(output: list[str], environment: dict[str, str]) -> None:
 
     server = forkserver._forkserver  # type: ignore[attr-defined]
     # The fork server is not a child of this process, so the original function could not wait for it.
-    server.ensure_running = resource_tracker.ensure_running
+    server.ensure_running = forkserver.ensure_running = resource_tracker.ensure_running
     local_ranks.run_rank = partial(warm.rank, output, environment, local_ranks.run_rank)
 
 
