@@ -63,7 +63,7 @@ def _to_content(
     enum_to_str: bool = False,
     structured_config_mode: SCMode = SCMode.DICT,
 ) -> Any:
-    """Return the content of a container as `BaseContainer._to_content` does."""
+    """Return a configuration as dictionaries and lists; the result equals that of `BaseContainer._to_content`."""
     if not enum_to_str and not throw_on_missing and structured_config_mode is SCMode.DICT:
         with contextlib.suppress(_NotPlainError):
             return _plain(conf, resolve)
@@ -88,7 +88,7 @@ _read = DictConfig._get_impl
 
 
 def _get_impl(config: DictConfig, key: Any, *more: Any, **options: Any) -> Any:
-    """Return the value of a key as `DictConfig._get_impl` does."""
+    """Return the value of a key; the result equals that of `DictConfig._get_impl`."""
     content = vars(config)["_content"]
     if isinstance(content, dict) and key in content:
         inside = vars(content[key])

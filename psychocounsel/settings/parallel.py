@@ -1,4 +1,4 @@
-"""One function applied to many items, on all cores of the submitting machine."""
+"""Application of one function to many items, on all cores of the submitting machine."""
 
 import gc
 import os

@@ -146,7 +146,7 @@ def _overrides(command: Command) -> Iterator[str]:
 
 
 def _typed(command: Command) -> list[str]:
-    """Return the arguments. If an evaluation is resumed, add its kind, because its directory does not exist here."""
+    """Return the arguments. For a resumed evaluation, add its kind: its directory, which would tell it, does not exist here."""
     typed = [STANDS_FOR.get(text, text) for text in command.arguments]
     goes_on = command.name == "evaluate" and any(text.startswith("run_dir=") for text in typed)
     chosen = any(text.startswith(("evaluation=", "reward.path=")) for text in typed)
@@ -154,7 +154,7 @@ def _typed(command: Command) -> list[str]:
 
 
 def _is_own(key: str, value: str, overrides: list[str]) -> bool:
-    """Return True for a choice that is not shipped, because the page shows its file, and for keys of its group."""
+    """Return True for a choice whose file is only on the page, and for keys of a group with such a choice."""
     group = key.partition(".")[0]
     choices = [text.partition("=")[2] for text in overrides if text.startswith(f"{group}=")]
     return any(not (ROOT / "conf" / group / f"{choice}.yaml").is_file() for choice in choices)

@@ -21,7 +21,7 @@ from tests.support.harness import ROOT, cli
 
 METRICS = ROOT / "docs" / "reference" / "metrics.md"
 ALGORITHMS = sorted(file.stem for file in (ROOT / "conf" / "algo").glob("*.yaml"))
-# Functions that make the values in the dictionary of terms that a loss returns.
+# Constructors of the values in the dictionary of terms that a loss returns.
 _MAKES_TERMS = ("Term", "pair_term", "chosen_nll")
 
 
