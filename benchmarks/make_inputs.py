@@ -61,7 +61,7 @@ def _pair(name: str, prompt: str, chosen: str, rejected: str, words: int | None)
 def row_sets(pairs: list[Row], sizes: Sizes, tokenizer: Any) -> dict[str, list[Row]]:
     """Return the rows of every case by name."""
     fitting = [pair for pair, fits in zip(pairs, _fit(pairs, tokenizer), strict=True) if fits]
-    # Both are without duplicates, because psychocounsel trains on equal demonstrations or prompts once per pass.
+    # No demonstration or prompt occurs twice, because psychocounsel trains on equal ones once per pass.
     demonstrations = {
         (pair["prompt"][0]["content"], pair["chosen"][0]["content"]): {
             "prompt": pair["prompt"],

@@ -28,7 +28,7 @@ _CPU_ONLY = {"scaling", "sweep"}
 
 def main() -> None:
     arguments = read_arguments()
-    # An exception instead of an abrupt end, so that runs end and temporary folders are removed.
+    # SIGTERM raises an exception instead of ending abruptly, so that runs end and temporary folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     report: dict[str, Any] = describe(arguments)
     with tempfile.TemporaryDirectory(prefix="psychocounsel-benchmark-", dir=arguments.scratch) as folder:

@@ -25,7 +25,7 @@ ROLLOUTS = ("hf", "vllm")
 
 def main() -> None:
     arguments = read_arguments()
-    # An exception instead of an abrupt end, so that runs end and temporary folders are removed.
+    # SIGTERM raises an exception instead of ending abruptly, so that runs end and temporary folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     report: dict[str, Any] = describe(arguments)
     if "ppo" in arguments.cases:

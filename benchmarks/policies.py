@@ -21,7 +21,7 @@ from psychocounsel.settings import config as configs
 
 SAMPLES = 16  # replies to each prompt
 _ROUNDS = ["algo.lr=3e-4", "rollout.max_tokens=96", "epochs=5"]  # five epochs, because there are five pairs per prompt
-POLICIES: dict[str, list[str]] = {  # all but sft start from its result; other settings: the shipped model's
+POLICIES: dict[str, list[str]] = {  # all but sft start from the model that sft trained; other settings: the defaults
     "sft": ["algo=sft", "epochs=3"],
     "dpo": ["algo=dpo", "algo.lr=3e-4"],
     "online_dpo": ["algo=online_dpo", *_ROUNDS],
@@ -84,7 +84,7 @@ def written(path: str, file: Path) -> list[Group]:
 
 
 def judged(groups: list[Group], second: str) -> dict[str, np.ndarray]:
-    """Return the rewards of each judge, float[prompts, SAMPLES]."""
+    """Return the rewards of each judge, float[prompts, SAMPLES]. The first judge's are also set in the replies."""
     from psychocounsel.reward.local_model import LocalScorer
 
     conversations = [

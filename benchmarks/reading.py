@@ -1,4 +1,4 @@
-"""Measure how much a reward model uses the speech, and if swapped pairs help: `python -m benchmarks.reading FOLDER`.
+"""Measure if a reward model uses the speech, and if swapped pairs help: `python -m benchmarks.reading FOLDER`.
 
 For each seed, the benchmark trains reward models from the shipped policy, with the settings of the shipped reward model: one
 on pairs without their speeches, and one for each value of `--swapped` on the whole pairs. All are evaluated on the same

@@ -1,6 +1,7 @@
 """Train once with TRL: `python -m benchmarks.trl_peer SPEC.json`.
 
-SPEC: algorithm, model, rows, pairs (a step trains on all), micro_batch, steps, dtype, device, cached, optimizer, output.
+SPEC: algorithm, model, rows, pairs (a step trains on all), micro_batch, steps, dtype, weights (dtype of the model),
+device, cached, optimizer, output; optional: reward and max_tokens (online DPO), profile (a file).
 """
 
 import json

@@ -229,7 +229,11 @@ def _readable(default: str) -> str:
 
 
 def write_page(path: Path = PAGE) -> None:
-    """Write the page if its text has changed."""
+    """Write the page if its text has changed.
+
+    Raises:
+        Undescribed: for keys without a meaning.
+    """
     text = page()
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -37,7 +37,7 @@ def site_text(path: str, places: dict[str, str], root: Path = ROOT) -> str:
     """Return the Markdown of a page as the site shows it.
 
     Raises:
-        BrokenLink: for a link to a file that the repository lacks.
+        BrokenLink: for a link to a file that the repository lacks, and for a picture outside docs/.
     """
     text = (root / path).read_text(encoding="utf-8")
     if path.endswith(".ipynb"):

@@ -25,7 +25,8 @@ def build(target: Path, root: Path = ROOT) -> None:
     """Build the site into the folder `target`, which is replaced.
 
     Raises:
-        BuildFailed: for a broken link or anchor, and for a page that the navigation lacks.
+        BuildFailed: for what the generator refuses, such as a broken anchor, and if navigation and pages differ.
+        BrokenLink: for a link to a file that the repository lacks.
     """
     places = pages(root)
     _check_navigation(root, places)

@@ -184,6 +184,7 @@ def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str,
     Raises:
         UserError: for bad input, with what to change.
         RuntimeError: if the evaluation ended without figures; names the reason and the logs.
+        KeyboardInterrupt: after an interrupted evaluation has ended.
     """
     job = _job("psychocounsel.evaluate", _checked(config, "evaluate"), config)
     code, lines = _run(job, say)

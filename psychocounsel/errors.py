@@ -11,7 +11,7 @@ DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER = 0, 2, 3, 4, 75
 
 
 def worst(codes: Iterable[int]) -> int:
-    """Return the exit code of several runs: the highest, but 4 (undecided) only if no other run failed or was refused."""
+    """Return the exit code of several runs: the highest, but 4 (undecided) only if all others are 0 or 4."""
     return max(codes, key=lambda code: (code != DONE, code != GATE_UNDECIDED, code))
 
 

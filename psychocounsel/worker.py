@@ -10,7 +10,6 @@ from psychocounsel.rundir.attempts import BEGAN, LAUNCHED
 
 if __name__ == "__main__":
     stop_before_the_start()
-    os.environ[BEGAN] = os.environ[LAUNCHED] = str(
-        time.time()
-    )  # later than the command, because a job waits in a queue
+    # Both times count from here, not from the start of the command, because a job waits in a queue.
+    os.environ[BEGAN] = os.environ[LAUNCHED] = str(time.time())
     main(Path(sys.argv[1]))

@@ -81,7 +81,11 @@ def start(run: Path, *overrides: str) -> subprocess.Popen[str]:
 
 
 def figures(run: Path) -> list[float]:
-    """Return loss and gradient norm of each step."""
+    """Return loss and gradient norm of each step.
+
+    Raises:
+        RuntimeError: if the metrics do not have all steps.
+    """
     lines = [line for line in read_metrics(run / "metrics.jsonl") if all(name in line for name in _FIGURES)]
     if len(lines) != _STEPS:
         raise RuntimeError(f"{run}: metrics.jsonl has {len(lines)} steps, but {_STEPS} are expected")

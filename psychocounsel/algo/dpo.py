@@ -28,11 +28,11 @@ class DPO(Algorithm):
     ref(rejected)). `loss_type` selects the loss of a pair:
         sigmoid  -(1-e) log s(beta h) - e log s(-beta h), e = label_smoothing (conservative DPO)
         robust   ((1-e) (-log s(beta h)) - e (-log s(-beta h))) / (1 - 2e)      (arXiv 2403.00409)
-        hinge    max(0, 1 - beta h)                                             (arXiv 2305.10425)
+        hinge    max(0, 1 - beta h)                                             (arXiv 2309.06657, hinge-norm)
         ipo      (h_mean - 1/(2 beta))^2 with per-token means                   (arXiv 2310.12036, eq. 17)
     With `data.soft_labels` the chosen reply is preferred with probability p, and the loss is the expectation over p:
         sigmoid  -p log s(beta h) - (1-p) log s(-beta h)
-        ipo      (h_mean - (2p-1)/(2 beta))^2: eq. 17 averaged over its preference I(y, y') of mean p, less a constant
+        ipo      (h_mean - (2p-1)/(2 beta))^2, which differs from the expectation of eq. 17 by a constant
 
     `length_normalised` uses per-token means of the log-ratios in the other losses too. `sft_weight` adds the mean
     negative log-likelihood per token of the chosen replies, because the policy could otherwise start to loop or stop
@@ -81,8 +81,9 @@ class DPO(Algorithm):
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return the loss averaged over pairs, and metrics of the implicit rewards beta * log(pi / ref).
 
-        A tie counts half in the accuracy. `outputs.logprobs`: float32[N], log-probabilities of the batch's completion
-        tokens.
+        The rewards use the same sums or per-token means as the loss. A tie counts half in the accuracy. `sft_weight`
+        adds the term `loss_sft`, averaged over the tokens of the chosen replies. `outputs.logprobs`: float32[N],
+        log-probabilities of the batch's completion tokens.
         """
         assert outputs.logprobs is not None
         ratios = batch.completion_sums(outputs.logprobs - batch.ref_logprobs)
@@ -99,7 +100,7 @@ class DPO(Algorithm):
         """Return the loss of each pair, float[P].
 
         Args:
-            margin: float[P], the difference h of log-ratios (chosen minus rejected).
+            margin: float[P], the difference h of log-ratios (chosen minus rejected); for ipo h_mean.
             probabilities: float[P], soft labels p; None for hard labels.
         """
         import torch

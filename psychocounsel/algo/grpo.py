@@ -21,9 +21,9 @@ class GRPO(PolicyGradient):
     """GRPO: compare each reply with the other replies to its prompt, so that no critic is needed.
 
     Each token is an action, and all tokens of a reply share its advantage. With rewards R of the prompt's replies, the
-    advantage of reply i is (R_i - mean(R)) / std(R) (arXiv 2402.03300, eq. 3 and 4). `normalise_std=false` leaves out
-    the division, as in arXiv 2503.20783. The loss averages PPO's clipped loss over the tokens of a reply, then over
-    replies, and adds kl_weight * (ref/pi - log(ref/pi) - 1), averaged in the same way.
+    advantage of reply i is reward_weight * (R_i - mean(R)) / std(R) (arXiv 2402.03300, sec. 4.1). `normalise_std=false`
+    leaves out the division, as in arXiv 2503.20783. The loss averages PPO's clipped loss over the tokens of a reply,
+    then over replies (eq. 3), and adds kl_weight * (ref/pi - log(ref/pi) - 1), averaged in the same way (eq. 4).
     """
 
     samples: int = option(4, at_least=2)
@@ -49,7 +49,7 @@ class GRPO(PolicyGradient):
         return self.reward_weight * advantages
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Return the loss averaged over completions, and ratio metrics averaged over tokens.
+        """Return the loss averaged over completions, and the metrics and the entropy averaged over tokens.
 
         `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
         """

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 class KTO(Algorithm):
     """KTO: raise the likelihood ratio of good replies and lower that of bad ones (arXiv 2402.01306, eq. 8).
 
-    It trains on labelled replies, or on pairs, whose chosen reply counts as good and whose rejected one as bad. Like
-    people in prospect theory, it judges gains and losses against a reference point z. s is the logistic sigmoid, h =
+    KTO trains on labelled replies, or on pairs, whose chosen reply counts as good and whose rejected one as bad. Like
+    people in prospect theory, KTO judges gains and losses against a reference point z. s is the logistic sigmoid, h =
     log(pi / ref) of a reply, summed over its tokens, and z = max(0, mean h of mismatched replies), an estimate of the
     KL divergence between policy and reference. The loss of a reply:
         good reply  desirable_weight   * (1 - s(beta (h - z)))
         bad reply   undesirable_weight * (1 - s(beta (z - h)))
 
-    Mismatched replies are replies to the next different prompt. z is computed over the global batch, before its loss
-    and without gradient, so the split into micro-batches and ranks does not matter. Held-out rows are evaluated in
-    batches of `global_batch_size`, each with its own z.
+    The mismatched replies of a prompt are the replies to the next different prompt of the data. z is computed over the
+    global batch, before its loss and without gradient, so the split into micro-batches and ranks does not matter.
+    Held-out rows are evaluated in batches of `global_batch_size`, each with its own z.
     """
 
     beta: float = option(0.1, above=0)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
 
-# At most this many pairs of a round, and about an eighth of it, are compared: the comparison costs a forward pass and
-# only feeds a metric.
+# Maximum number of a round's pairs whose log-probabilities are compared (of a small round about an eighth). It is low
+# because the comparison costs a forward pass and only feeds a metric.
 _COMPARED_PAIRS = 32
 
 
@@ -35,8 +35,9 @@ class Online(Algorithm):
     """Base of algorithms that learn from replies that the policy writes.
 
     In each round the policy writes `samples` replies to each of `prompts_per_round` prompts (default: one step's
-    prompts), and the reward scores them. Training then makes `passes` passes over the groups that `collect` builds from
-    them, in steps of `global_batch_size` prompts.
+    prompts), and the reward scores the replies. `collect` then builds groups from them, and training makes `passes`
+    passes over these groups. A pass has one step for each `global_batch_size` prompts and spreads the groups evenly
+    over its steps.
 
     A subclass defines `collect` and `loss`. It defines `needs` only if it needs more models than its bases together.
 

@@ -48,7 +48,7 @@ class ORPO(Algorithm):
 
 
 def _log_odds(logprobs: torch.Tensor) -> torch.Tensor:
-    """Return log(p / (1 - p)), float[P], from log p < 0, float[P]. p is kept below 1, where the odds are infinite."""
+    """Return log(p / (1 - p)) from log p, float[P] each. p is kept below 1, because the odds of 1 are infinite."""
     import torch
 
     logprobs = logprobs.clamp(max=-1e-6)

@@ -12,12 +12,8 @@ if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch
 
 
-PAIR_FIGURES = (
-    "loss",
-    "accuracy",
-    "margin",
-    "chosen",
-)  # on held-out pairs: the loss, and the names of `reward_metrics`
+# Metrics on held-out pairs: the loss, and the names of `reward_metrics`.
+PAIR_FIGURES = ("loss", "accuracy", "margin", "chosen")
 
 
 def pair_term(values: torch.Tensor, batch: Batch, weight: float = 1.0, engine: str = "policy") -> Term:

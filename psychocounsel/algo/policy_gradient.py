@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from psychocounsel.data.batch import Batch
     from psychocounsel.data.group import Group
 
-_RATIO_BOUNDS = ("clip", "clip_low", "clip_high", "value_clip")  # without effect in a round's first step
+# These bounds have no effect in a round's first step, because the policy and the critic have not changed yet.
+_RATIO_BOUNDS = ("clip", "clip_low", "clip_high", "value_clip")
 
 
 @dataclass
@@ -103,9 +104,10 @@ class PolicyGradient(Online):
         return engine != "policy" or self.stop_kl is None or ctx.peaks.get("approx_kl", 0.0) <= self.stop_kl
 
     def take_logprobs(self, groups: list[Group], ctx: Context) -> list[list[np.ndarray]]:
-        """Replace the rollout's log-probabilities by the trainer's, and return importance weights.
+        """Replace the rollout's log-probabilities by the trainer's, and return the importance weights of tokens.
 
-        The differences are noted as metrics. The weights are float32[len] for each completion of each group.
+        The weights are float32[len] for each completion of each group. The differences between the two
+        log-probabilities are noted as metrics.
         """
         import numpy as np
 
@@ -176,8 +178,8 @@ def clipped(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return PPO's clipped losses and the probability ratios, float[n] each (arXiv 1707.06347, eq. 7).
 
-    The loss is max(-A r, -A clamp(r, 1 - low, 1 + high)), r = pi / pi_old: a ratio outside the range gives no further
-    gain.
+    The loss is max(-A r, -A clamp(r, 1 - low, 1 + high)), r = pi / pi_old. Moving the ratio out of this range brings no
+    further gain.
 
     Args:
         difference: float[n], log pi - log pi_old of each action.

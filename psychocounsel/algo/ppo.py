@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PPO(PolicyGradient):
-    """PPO on tokens: a critic predicts each token's return, and tokens that did better than predicted become more likely.
+    """PPO on tokens: a critic predicts each token's return; tokens that exceed their prediction become more likely.
 
     The method is that of arXiv 1707.06347, applied to language models as in arXiv 2203.02155.
 
@@ -39,8 +39,8 @@ class PPO(PolicyGradient):
 
     With `critic="shared"` a linear head on the policy's last hidden states predicts the values (arXiv 1707.06347, sec.
     5). One forward pass computes values and log-probabilities. The loss is the policy's plus `value_weight` times the
-    critic's (c1 in eq. 9), with one backward pass and one optimizer step. Their gradients are clipped together. The
-    head has the learning rate `critic_lr`, and it is not updated in steps that skip the policy's update.
+    critic's (c1 in eq. 9), with one backward pass and one optimizer step. The gradients of both losses are clipped
+    together. The head has the learning rate `critic_lr`, and it is not updated in steps that skip the policy's update.
     """
 
     samples: int = option(1, at_least=1)
@@ -127,7 +127,10 @@ class PPO(PolicyGradient):
         return warm and super().gets_gradients(engine, ctx)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Fill each completion's `logprobs` (by the trainer), `ref_logprobs`, `values`, `advantages` and `returns`."""
+        """Fill each completion's `logprobs` (by the trainer), `ref_logprobs`, `values`, `advantages` and `returns`.
+
+        Advantages are whitened (with `whiten`) and then multiplied by the importance weights.
+        """
         import numpy as np
 
         groups = collect_reference(groups, ctx)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Reward(Algorithm):
-    """Bradley-Terry reward model: the chosen reply shall score higher than the rejected one.
+    """Bradley-Terry reward model: learns to score the chosen reply higher than the rejected one.
 
     The loss of a pair is -log s(r_chosen - r_rejected - margin * gap). s is the logistic sigmoid, r the score at a
     reply's last token, and gap the difference of the two mean ratings, so clearer preferences require a larger score

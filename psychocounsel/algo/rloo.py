@@ -44,12 +44,11 @@ class RLOO(PolicyGradient):
             kl: float[n], log(pi / ref) of the replies, summed over tokens (nats).
         """
         returns = self.reward_weight * rewards - self.kl_weight * kl
-        return (
-            (returns - returns.mean()) * len(returns) / (len(returns) - 1)
-        )  # minus the others' mean: n/(n-1) times the deviation from the mean of all
+        # A return minus the mean of the others is n/(n-1) times its deviation from the mean of all.
+        return (returns - returns.mean()) * len(returns) / (len(returns) - 1)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Return the loss averaged over completions.
+        """Return the loss and ratio metrics averaged over completions, and `common_terms` averaged over tokens.
 
         `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
         """

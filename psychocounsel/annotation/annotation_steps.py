@@ -69,9 +69,8 @@ def due_steps(config: DictConfig) -> list[Planned]:
 
 def do_steps(context: StepContext[AnnotationDir], begin: Callable[[str], None]) -> dict[str, Figures]:
     """Run the steps that are due (see steps/running.py), after finishing any removal that was interrupted."""
-    from psychocounsel.annotation.removal.step import (
-        finish,
-    )  # imported here because it needs pyarrow, and submitting must not
+    # Imported here because it needs pyarrow, and submitting must not.
+    from psychocounsel.annotation.removal.step import finish
 
     finish(context)
     return run_steps(COURSE, context, begin)

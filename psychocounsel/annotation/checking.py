@@ -46,7 +46,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
 
 
 def refuse_others_at_work(config: DictConfig, run_dir: Path) -> None:
-    """Refuse to work in a dataset while its shards are at work, or in a shard while the whole is at work; changes nothing.
+    """Refuse to run in a dataset while one of its shards runs, or in a shard while the whole runs; changes nothing.
 
     Otherwise both processes would buy the same answers, and a removal would replace files that a shard appends to. Each process
     claims its own run directory before this check, so if two start together, at least one of them notices the other.

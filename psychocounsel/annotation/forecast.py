@@ -55,7 +55,7 @@ def _steps(context: StepContext[AnnotationDir], due: dict[str, Planned]) -> Iter
 
 
 def _stand_in(context: StepContext[AnnotationDir]) -> None:
-    """Write placeholder replies of a usual length instead of those that do not exist yet."""
+    """Write a placeholder of a usual length for every reply, because the estimate for `scores` needs the table."""
     drawing = replies.drawing_of(context)
     text = "word " * (context.config.replies.length_limit or _WORDS)
     with written(context.files.replies, SCHEMA) as add:

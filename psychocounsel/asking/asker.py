@@ -58,7 +58,7 @@ def ask_all(
 
     Raises:
         RuntimeError: if `asks` yields None while no call is under way, because the awaited answer could never arrive.
-        BudgetSpent: if the next call would exceed the budget; raised after all calls under way have been yielded.
+        BudgetSpent: if the next call would exceed the budget; raised after the outcomes of all calls under way.
         UserError: for a wrong API key, model name or address, or if no server is left; bought answers are kept.
     """
     if isinstance(key, str):

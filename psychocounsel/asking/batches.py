@@ -36,7 +36,7 @@ class BatchAnswerer(Answerer):
         return future
 
     def close(self) -> None:
-        """Stop after the current batch; waiting Asks are cancelled."""
+        """Stop after the current batch and any full batch behind it; the Asks of an incomplete batch are cancelled."""
         self._jobs.put(None)
         self._thread.join()
 

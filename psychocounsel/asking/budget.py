@@ -96,7 +96,7 @@ class Budget:
         return cls(of_cost, of_calls, own.cost, own.calls, models, f" of share {index} of {count}")
 
     def hold(self, cost: float) -> bool:
-        """Reserve the cost of a call; False if the budget has no room for it now."""
+        """Reserve the cost of a call; returns False if the budget has no room for it now."""
         if self.calls is not None and self.made + self._under_way >= self.calls:
             return False
         if self.cost is not None and self.spent + self._held + cost > self.cost:

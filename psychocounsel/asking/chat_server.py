@@ -36,7 +36,7 @@ _FILTER_WORDS = re.compile(r"content.?filter|content.?management.?polic|content.
 _LENGTH_WORDS = re.compile(r"context.?length|maximum context|max_model_len|too long|too many tokens|input length", re.I)
 _IN_CLOUD = re.compile(r"[-:]cloud\Z", re.I)  # gpt-oss:120b-cloud, glm-4.6:cloud
 _OUR_FAULT = (401, 403, 404, 405)  # wrong API key, model or address: every request would fail
-_MANY = 20  # consecutive refusals after which the cause is not the single request
+_MANY = 20  # consecutive refusals that end the run, because no single request can be their cause
 _CHECK_TOKENS = 16
 _CHECK_RETRIES = 5
 
@@ -108,7 +108,7 @@ class _Chats(Answerer):
         return self._threads.submit(self._answer, ask, seed)
 
     def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
-        """Stream the answer as server-sent events, without retries. A server that cannot stream shows it at once."""
+        """Stream the answer as server-sent events, without retries. Without streaming, `show` is called once."""
         payload = self._payload(ask, seed) | {"stream": True}
         try:
             return read_stream(self.client.events(_ROUTE, payload), show, self.key)

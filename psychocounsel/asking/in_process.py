@@ -47,7 +47,7 @@ class _Local(LanguageModel):
     batch_size: int = option(64, at_least=1)
 
     def identity(self) -> dict[str, Any]:
-        """Return the base identity with content hashes of local weights and chat template, and the other prompt settings."""
+        """Return the base identity with revision, dtype, prompt settings, and hashes of local weights and template."""
         more: dict[str, Any] = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
         more |= {"chat_template": _content(self.chat_template), "max_length": self.max_length}
         here = self.content()
@@ -78,9 +78,7 @@ class _Local(LanguageModel):
 
 @dataclass(kw_only=True)
 class Transformers(_Local):
-    """Any causal language model, run by transformers; fast enough only for small ones. Answers are written in batches of
-    `batch_size`.
-    """
+    """Any causal language model, run by transformers in batches of `batch_size`. Fast enough only for small models."""
 
     def open(self, key: str) -> Answerer:
         self.check(key)
@@ -89,7 +87,7 @@ class Transformers(_Local):
 
 @dataclass(kw_only=True)
 class InProcess(_Local):
-    """A vLLM engine in this process. It receives `batch_size` Asks at once and runs as many in parallel as fit in memory."""
+    """A vLLM engine in this process. It gets `batch_size` Asks at once and runs up to `max_sequences` in parallel."""
 
     batch_size: int = option(512, at_least=1)
     tensor_parallel: int = option(1, at_least=1)
@@ -219,9 +217,8 @@ class _Engine(_LocalAnswerer):
         with _named(key):
             _, self.chat = load_chat_format(section, key)
         if device.type == "cpu":
-            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
-                "0"  # otherwise it starts another process only to bind threads
-            )
+            # Otherwise vLLM starts another process only to bind threads.
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         arguments = self._arguments(settings, str(model_dtype(section, device)).removeprefix("torch."), device)
         with quiet_start(key):
@@ -271,10 +268,8 @@ class _Engine(_LocalAnswerer):
             "revision": settings.revision,
             "dtype": dtype,
             "generation_config": "vllm",
-            "structured_outputs_config": {
-                "backend": "xgrammar",
-                "disable_any_whitespace": True,
-            },  # otherwise it may emit whitespace for ever
+            # Without `disable_any_whitespace` a model may write white space until `max_tokens`.
+            "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
             "max_model_len": settings.max_length,
             "max_num_seqs": settings.max_sequences,
             "tensor_parallel_size": settings.tensor_parallel,

@@ -57,9 +57,10 @@ class Answer:
     """A model's answer to an Ask.
 
     Attributes:
-        outcome: `text`; `refused` (the API marks the answer as a refusal); `filtered` (by the provider's content filter); `cut`
-            (at `max_tokens`); `too_long` (the prompt does not fit the model); `failed` (no answer after all retries; the only
-            outcome that a later run asks again).
+        outcome: `text`; `refused` (marked as a refusal by the API); `filtered` (by the provider's content filter);
+            `cut` (at `max_tokens`); `too_long` (the prompt does not fit a reward judge or a streaming model; for other
+            calls this is `failed`); `failed` (no answer after all retries, or a rejected request). A later run asks
+            again only after `failed`.
         model: the name that the server returned.
         prompt_tokens, completion_tokens: the server's token counts; None if it gave none.
     """
@@ -98,7 +99,7 @@ class Answerer(Contract):
         return answer
 
     def has_room(self, ask: Ask) -> bool:
-        """Return True if the whole prompt fits the model with room for an answer. Default: True, for lack of a limit."""
+        """Return True if the prompt leaves the model room for an answer. Default: True, because no limit is known."""
         return True
 
     def check(self) -> None:

@@ -16,9 +16,10 @@ _OWN_NAMES = (".local", ".internal", ".localhost")
 
 
 def is_own(address: str) -> bool:
-    """Return True if a server is certainly the user's own: a loopback, private or link-local address, or such a host name.
+    """Return True if a server is certainly the user's own: a loopback, private or link-local address, or a local name.
 
-    Names are not resolved. If the environment sets a proxy for the address, the proxy must be the user's own as well.
+    Local names are `localhost` and names in .local, .internal or .localhost; names are not resolved. If the environment
+    sets a proxy for the address, the proxy must be the user's own as well.
     """
     proxy = proxy_of(address)
     return _is_own_host(host_of(address)) and (proxy is None or _is_own_host(host_of(proxy[1])))
@@ -44,7 +45,11 @@ def outside_hosts(senders: Mapping[str, GroupSettings]) -> Iterator[tuple[str, s
 
 
 def refuse_internet(config: DictConfig, groups: Sequence[str]) -> None:
-    """Apply `refuse_internet_of` to the models of these config groups."""
+    """Refuse servers outside the cluster for the models of these config groups (see `refuse_internet_of`).
+
+    Raises:
+        UserError: names the key and the host.
+    """
     refuse_internet_of(config, {group: build(config, group) for group in groups})
 
 

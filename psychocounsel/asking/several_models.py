@@ -16,7 +16,7 @@ from psychocounsel.settings.targets import build_section
 
 @dataclass(kw_only=True)
 class SeveralModels(GroupSettings):
-    """A group of several models. `members` are their settings, each with `_target_`, after file names were resolved.
+    """A group of several models. `members` holds each model's settings, with `_target_`, as read from its YAML file.
 
     A subclass sets `config_group`, the minimum number of members (`fewest`), and an `example` for messages.
     """

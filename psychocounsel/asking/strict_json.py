@@ -25,10 +25,10 @@ def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def parsed_json(text: str) -> Any:
-    """Return the parsed JSON of an answer. The answer must be only JSON, either bare or in a single code fence.
+    """Return the parsed JSON of an answer: its only code fence, whatever surrounds it, or else the whole answer.
 
     Raises:
-        Unreadable: for any other answer, and for an object with a duplicate key.
+        Unreadable: for several code fences, for text that is not JSON, and for an object with a duplicate key.
     """
     text = without_thoughts(text)
     fenced = _FENCED.findall(text)

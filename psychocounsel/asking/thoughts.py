@@ -22,5 +22,5 @@ def without_thoughts(text: str, prompt: str = "") -> str:
 
 
 def shown_so_far(text: str, prompt: str = "") -> str:
-    """Like `without_thoughts`, for a text that is still being written; empty while it could be the start of the opening tag."""
+    """Return an unfinished text without its thoughts; empty while the text could be the start of the opening tag."""
     return "" if "<thinking>".startswith(text.strip().lower()) else without_thoughts(text, prompt)

@@ -72,7 +72,7 @@ class _Annotator:
         self.read = Reader(joint=False)
 
     def rate(self, asked: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
-        """Return ratings of a reply by principle, or None if the annotator refuses or the user stops."""
+        """Return ratings of a reply by principle, or None if the annotator gives none or the user stops."""
         turns = [each["content"] if len(asked) == 1 else f"{each['role']}: {each['content']}" for each in asked]
         client = "\n\n".join(turns)
         speech, identity = (

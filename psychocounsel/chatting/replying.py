@@ -37,7 +37,7 @@ class Talk:
         """Let every model reply to the last message. If all of them fail, the turn (or the /again) is undone.
 
         Raises:
-            UserError: for the first model that failed, after the others have replied.
+            Exception: the first error of a model or rater, usually a UserError, after all replies have ended.
         """
         failed: list[Exception] = []
         turn, names = self.conversation.turns[-1], [speaker.name for speaker in self.speakers]

@@ -51,7 +51,7 @@ class Speaker:
         self.left_out, self.has_said_so = 0, False
 
     def news(self) -> str:
-        """Return a note about dropped turns the first time this happens, otherwise an empty text."""
+        """Return a note the first time that turns were dropped, otherwise an empty text."""
         if not self.left_out or self.has_said_so:
             return ""
         self.has_said_so = True

@@ -225,13 +225,17 @@ def _checked(composed: DictConfig) -> DictConfig:
 
 
 def load_choice(group: str, name: str) -> DictConfig:
-    """Return the content of a choice's file, without its defaults, for instance `experiment/NAME.yaml`."""
+    """Return the content of a choice's file, such as `experiment/NAME.yaml`, without its defaults; empty if missing."""
     result = GlobalHydra.instance().config_loader().repository.load_config(f"{group}/{name}")  # type: ignore[attr-defined]
     return result.config if result is not None else OmegaConf.create()
 
 
 def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
-    """Return `conf/data/<name>.yaml` from Hydra's search path, including the user's directories; `key` is named in errors."""
+    """Return `conf/data/<name>.yaml` from Hydra's search path, including the user's directories.
+
+    Raises:
+        UserError: if no such file exists; `key` is named in the error.
+    """
     loader = GlobalHydra.instance().config_loader()
     repository = loader.repository  # type: ignore[attr-defined]
     result = repository.load_config(f"data/{name}")
@@ -244,7 +248,11 @@ def load_data_preset(name: str, key: str = "data.mix") -> DictConfig:
 
 
 def load_preset(group: str, name: str) -> DictConfig:
-    """Return a group as `<group>=<name>` would compose it, including the user's directories."""
+    """Return the settings that `<group>=<name>` would compose, including the user's directories.
+
+    Raises:
+        UserError: if the group has no such name.
+    """
     loader = GlobalHydra.instance().config_loader()
     available = loader.get_group_options(group)
     if name not in available:
@@ -259,7 +267,7 @@ def resolve_entries(composed: DictConfig, preset: Preset = load_preset) -> None:
     """Resolve names of rewards, contestants, models and judges to settings, because the worker does not compose.
 
     Raises:
-        UserError: for an entry of another form.
+        UserError: if an entry has the wrong form or an unknown name, or two contestants have the same name.
     """
     resolve_rewards(composed, preset)
     resolve_contestants(composed, preset)
@@ -276,7 +284,7 @@ def _config_dirs(arguments: Sequence[str]) -> list[str]:
 
 
 def _code_path(arguments: Sequence[str]) -> list[str]:
-    """Return the folders in which a user's own code may be: the folder of --config-dir, the one above it, and the current one."""
+    """Return the folders that may hold the user's own code: each --config-dir, its parent, and the current folder."""
     folders = [path for folder in _config_dirs(arguments) for path in (folder, os.path.dirname(folder))]
     return [*folders, os.getcwd()] if folders else [os.getcwd()]
 

@@ -4,8 +4,8 @@ A kind of cluster is a Python file with a dataclass that derives from `Cluster`,
 `_target_`; the dataclass's fields are the keys of `cluster.*`. Both may be in the user's own folder (`--config-dir`).
 
 Each process of a job is `python -m psychocounsel.worker RUN_DIR`, with the environment that `worker_environment` describes.
-It saves on SIGTERM. Its exit code is 0 if it finished, 2 for wrong input, 3 if a limit of `guard` stopped it, and 75 if the
-same command can resume; any other code is a crash.
+It saves on SIGTERM. Its exit code is 0 if it finished, 2 for wrong input, 3 if a `guard` limit, a gate or the budget
+stopped it, 4 if a gate could not decide, and 75 if the same command can resume; any other code is a crash.
 """
 
 from abc import ABC, abstractmethod
@@ -122,7 +122,9 @@ class Cluster(ABC):
 
     @abstractmethod
     def submit(self, jobs: list[Job]) -> Submission:
-        """Start the jobs without `skip`, whose run directories are written. Return after they end, or at once if they are queued.
+        """Start the jobs without `skip`. Return when they have ended, or at once if they are queued.
+
+        The run directories of these jobs are already written.
 
         Raises:
             UserError: if they cannot be started; then nothing is left behind.

@@ -27,10 +27,13 @@ _OWN = {  # files that a run directory without results may contain
 
 
 def forget(folder: Path, indices: Sequence[int]) -> None:
-    """Remove the directories of runs in `folder`, and their lines in the sweep's table; without `indices`, of its only run.
+    """Remove the directories of runs in `folder`, and their lines in the sweep's table.
+
+    Without `indices`, `folder` must be a single run.
 
     Raises:
-        UserError: if a run waits, runs, or has a result.
+        UserError: if a run waits, runs, has a result or foreign files, or belongs to another user; or if an index is
+            unknown.
     """
     found = rows(folder)
     if not indices and is_sweep(folder):
@@ -51,7 +54,7 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
 
 
 def _copies_of(run_dir: Path) -> Path:
-    """Return the folder with the copy of the code that the run was submitted with, if it was submitted."""
+    """Return the folder that holds the copies of code of the run's submissions; it may not exist."""
     paths = read_section(run_dir, "paths") or {}
     return store_of(home_of(run_dir), Path(paths.get("output") or run_dir))
 

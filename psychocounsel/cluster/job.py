@@ -49,7 +49,7 @@ class Job:
     after_any: bool = False  # start when all of `after` have ended, even if they failed
     finished: bool = False  # the run directory contains this run, finished
     skip: str = ""  # reason for not starting the job
-    corrected: str = ""  # keys of an earlier run here without results, with old and new values
+    corrected: str = ""  # changed keys of an earlier run here that made no step, with old and new values
     unused: dict[str, str] = field(default_factory=dict)  # overrides without effect in this run, with reasons
 
     @property
@@ -146,7 +146,7 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
 
 
 def _keep(config: DictConfig, before: DictConfig) -> None:
-    """Keep the values that the run found at its first start: commits, the measured micro-batch size, settings for `auto`."""
+    """Keep the values of the run's first start: commits, micro-batch size, choices for `auto`, and `settled` values."""
     hub_sources.keep_revisions(config, before)
     if config.get("micro_batch_tokens") == "auto":
         config.micro_batch_tokens = before.micro_batch_tokens
@@ -215,7 +215,7 @@ def write_run_directory(job: Job) -> None:
 
 @cache
 def _code_state() -> str:
-    """Return the version, and in a git checkout the commit and the diff of the code (data may be in the same checkout)."""
+    """Return the version, and in a git checkout the commit and the diff of the code, but not of data next to it."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(PACKAGE), *arguments]

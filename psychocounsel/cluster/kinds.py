@@ -11,7 +11,9 @@ from psychocounsel.settings.code_path import add_code_path
 
 
 def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
-    """Return each kind of cluster, with the settings of its first run, and its runs; a run without configuration is skipped.
+    """Return a cluster for each kind that `runs` name, with its runs; a run without configuration is skipped.
+
+    A cluster has the settings of the first of its runs.
 
     Raises:
         UserError: if the user's own kind cannot be imported from its original folders, or a run directory of

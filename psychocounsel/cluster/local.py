@@ -53,7 +53,8 @@ class Local(Cluster):
         """Refuse settings that this machine cannot satisfy.
 
         Raises:
-            UserError: if more GPUs are requested than this machine has.
+            UserError: if this machine has fewer GPUs than requested, or the processes cannot be spread evenly over the
+                nodes of an allocation.
         """
         gpus = self.gpus()
         if self.device == "cuda" and not gpus:
@@ -86,7 +87,11 @@ class Local(Cluster):
         super().select(jobs)
 
     def describe(self, jobs: list[Job]) -> str:
-        """Return lines about the jobs and their memory: on this machine's GPUs, or on CPU and on eight GPUs elsewhere."""
+        """Return lines about the jobs and their memory: on this machine's GPUs, or on CPU and on eight GPUs elsewhere.
+
+        Raises:
+            UserError: if submitting would fail, or for dry_run=script.
+        """
         if jobs[0].config.dry_run == "script":
             raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
         trained = [job for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")]
@@ -163,7 +168,7 @@ class Local(Cluster):
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)
         if (
             code not in (DONE, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) and rank
-        ):  # rank 0 has printed it on the terminal
+        ):  # rank 0 has printed its own error on the terminal
             lines = attempt.output(rank).read_text(errors="replace").splitlines(True)
             print("".join(lines[-20:]), file=sys.stderr)
         return code
@@ -176,10 +181,10 @@ class Local(Cluster):
 
 
 def _say_how_to_resume(job: Job) -> None:
-    """Print how a run resumes that a repeated stop request killed, or that stopped before its first step."""
+    """Print how to resume a run that was killed by a repeated stop request, or stopped before its first step."""
     state = read_state(job.run_dir)
     if state.get("phase") == "stopped":
-        return  # the run has printed it
+        return  # the run itself has printed how to resume
     saved = latest_checkpoint(job.run_dir)
     if saved:
         said = f"stopped without saving; to resume from step {CheckpointDir(saved).step}"
@@ -211,7 +216,7 @@ def _remove_unbegun(job: Job) -> None:
 
 
 def _word(job: Job, code: int | None) -> str:
-    """Return a sweep's word for the end of a run; for an audit or gate that did not pass, its verdict."""
+    """Return the word for a run's end in a sweep's table; for an audit or gate that did not pass, its verdict."""
     verdict = gate_verdict(job.run_dir) if code in (GATE_NO, GATE_UNDECIDED) else ""
     return verdict or _WORDS.get(code, f"failed {code}")
 

@@ -80,7 +80,8 @@ def forked(
 ) -> tuple[BaseProcess, Connection]:
     """Return a process that runs `work(pipe, environment, *given)` on CPU with a rank's imports, and the pipe's other end.
 
-    `preload` names the modules imported by the process that this one is forked from, if it does not exist yet.
+    The process is forked from a server process that imports the modules `preload` when it starts. If that server runs
+    already, `preload` is ignored.
     """
     context = _context(environment, False, preload)
     ours, theirs = context.Pipe(duplex=False)
@@ -115,7 +116,7 @@ def _context(environment: dict[str, str], gpus: bool, preload: Sequence[str] = P
 
 @contextmanager
 def _set(environment: dict[str, str]) -> Iterator[None]:
-    """Set the environment that a starting process's libraries will read; Ctrl-C is delayed until then."""
+    """Set the environment that a starting process's libraries will read; Ctrl-C is delayed until the block ends."""
     before = dict(os.environ)
     os.environ.update(environment)
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

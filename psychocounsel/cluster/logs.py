@@ -18,7 +18,7 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
     """Print a rank's output; with `follow` also new output, across attempts, until the run ends.
 
     Raises:
-        UserError: if the run, attempt or rank does not exist, or nothing has started.
+        UserError: if the run does not exist; without `follow`, also if the attempt or the rank's output does not.
     """
     run = run_of(folder, index)
     if not follow:

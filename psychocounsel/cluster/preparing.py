@@ -23,6 +23,8 @@ from psychocounsel.storage.files import readable_size
 def prepare(jobs: list[Job], config: DictConfig) -> Submission:
     """Fetch the models and datasets of all jobs, pin new runs to their commits, and run the checks that precede model loading.
 
+    With `dry_run`, only print what would be fetched.
+
     Raises:
         UserError: if something cannot be fetched or used.
     """
@@ -70,7 +72,7 @@ def _stop(*_: object) -> None:
     """Exit at once, because huggingface_hub would wait for its threads' downloads. Partial files are removed."""
     print("stopped: complete files are kept, and the same command resumes", file=sys.stderr, flush=True)
     here = threading.get_ident()
-    # From here on its threads start no other file.
+    # From here on, huggingface_hub's threads open no other file.
     sys.addaudithook(lambda event, _: time.sleep(3600) if event == "open" and threading.get_ident() != here else None)
     time.sleep(0.1)  # waits for a file that is being opened
     for link in Path("/proc/self/fd").iterdir():

@@ -30,13 +30,13 @@ def cancel(folder: Path, indices: Sequence[int]) -> None:
     """Ask the clusters to cancel the runs that wait or run.
 
     Raises:
-        UserError: if a cluster refuses.
+        UserError: if an index is unknown, or a cluster refuses.
     """
     end(_chosen(rows(folder), indices))
 
 
 def end(found: Sequence[Row]) -> None:
-    """Ask the clusters to cancel those of the runs that wait or run. Raises like `cancel`."""
+    """Ask the clusters to cancel the waiting and running ones of these runs. Raises UserError if a cluster refuses."""
     live = [row.run_dir for row in found if row.is_live]
     for cluster, runs in by_cluster(live):
         cluster.cancel(runs)
@@ -47,8 +47,8 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
     """Submit again every run that is neither finished, waiting nor running; each resumes from its checkpoint.
 
     Raises:
-        UserError: for an index that is live or unknown, a key that is neither cluster.* nor code, or a run that another
-            user could have written.
+        UserError: for an index that is unknown, live or finished, a key that is neither cluster.* nor code, or a run
+            that cannot resume or that another user could have written; or if a cluster refuses.
     """
     chosen = _chosen(rows(folder), indices)
     if indices and (wrong := [row for row in chosen if row.is_live or row.state == "finished"]):

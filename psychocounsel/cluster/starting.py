@@ -29,6 +29,8 @@ from psychocounsel.storage.weight_files import check_model_folder
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
     """Check every job's directory, write the directories, and submit all jobs to the cluster that `config.cluster` names.
 
+    With `dry_run`, only print a description of the jobs.
+
     Raises:
         UserError: if a job cannot be started; newly made directories are removed then.
     """
@@ -52,6 +54,8 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
 
 def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
     """Return the jobs' cluster after checking their directories and the files of their models.
+
+    New jobs are pinned to the fetched commits, and each job's `finished` is set.
 
     Raises:
         UserError: if a job cannot be started.

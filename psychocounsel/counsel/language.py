@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-_SURE = 0.9  # minimum probability of a certain language
+_SURE = 0.9  # probability from which a language counts as certain
 _LETTERS = 20  # with fewer letters, probabilities are not reliable
 
 

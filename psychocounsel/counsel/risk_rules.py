@@ -29,11 +29,12 @@ KINDS = [
 CIRCUMSTANCES = ("minor", "perinatal", "elder", "no_privacy")  # no danger by themselves
 KINDS += CIRCUMSTANCES
 NONE, UNKNOWN = "none", "unknown"
-# (kind, source) of the risks that a row can state, the most urgent first: among duplicates, the first of these counts. Rows
-# without a stated risk (none, or unknown because nothing was stated) come after all of them.
+# (kind, source) of risks, the most urgent first. Of duplicate speeches, the one that is kept gets the risk that comes
+# first here. Speeches without a risk, or whose risk is unknown because nothing states it, come after all of these.
 STATED_RISKS = [*((kind, by) for kind in KINDS for by in ("column", "rules")), (UNKNOWN, "column")]
 _SENTENCE = re.compile(r"[^.!?\n]+")
-# Sentences that match this have no cues. A denial still counts: in risk.yaml, a denied risk is a risk that was mentioned.
+# Cues are ignored in sentences that match this pattern. Cues in a denial count, because risk.yaml treats a denied risk
+# as a risk that was mentioned.
 _FIGURE = re.compile(
     r"\b(?:figure of speech|so to speak|just an expression|in (?:the|a) (?:film|movie|book|novel|song|play|game)|on tv)\b",
     re.I,
@@ -100,8 +101,8 @@ def _holds(patterns: tuple[re.Pattern[str], re.Pattern[str] | None], sentence: s
 def risk_of_column(value: Any) -> str | None:
     """Return the kind that a column states, or None if the column states nothing.
 
-    The value may be a kind, `none`, a list of kinds, or a list of mappings with the key `kind`. An empty list states `none`;
-    any other value is unknown.
+    The value may be a kind, `none`, a list of kinds, or a list of mappings with the key `kind`. An empty list states
+    `none`, an empty text states nothing, and any other value is unknown.
     """
     if isinstance(value, str):
         value = [value]

@@ -39,7 +39,7 @@ class Topic:
 class TopicRules:
     """All topics and the cues of each fine topic.
 
-    A cue is a fixed part, which is fast to search for, and the full pattern.
+    Each cue is stored as its fixed part, which is fast to search for, and its full pattern.
     """
 
     coarse_of: dict[str, str]  # fine topic -> coarse topic

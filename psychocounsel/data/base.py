@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 class Source(DataConfig, GroupSettings):
     """Base of data sources. Each field is a key of `data.*`, in addition to the common ones. A subclass must define `rows`.
 
-    It cannot be an entry of `data.mix`.
+    A source of your own cannot be an entry of `data.mix`.
     """
 
     config_group: ClassVar[str] = "data"

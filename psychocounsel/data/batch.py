@@ -58,7 +58,7 @@ class Batch:
 
     @cached_property
     def old_logprobs(self) -> torch.Tensor:
-        """Log-probabilities under the policy that wrote the replies, float32[N]."""
+        """Log-probabilities under the policy before the round's steps (`Completion.logprobs`), float32[N]."""
         return self._per_token([completion.logprobs for group in self.groups for completion in group.completions])
 
     @cached_property

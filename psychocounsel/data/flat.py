@@ -15,6 +15,8 @@ _LABELS = (None, False, True)
 def flatten(groups: Sequence[Group]) -> dict[str, Array]:
     """Return the arrays of G groups with C completions and P distinct prompts; each prompt is stored once.
 
+    They hold the fields that tokenising fills; weights and fields of rollouts (`logprobs`, ...) are left out.
+
     `tokens`: int32[all], tokens of all prompts, then of all replies. `token_ends`: int64[P + C], the end of each.
     `texts`: uint8[bytes], the groups' ids, the prompts, the replies, and the prompts' messages as JSON. `text_ends`:
     int64[G + P + C + P], the end of each.
@@ -44,7 +46,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
 
 
 def unflatten(arrays: dict[str, Array]) -> list[Group]:
-    """Return the groups given to `flatten`; their token ids are views of `tokens`."""
+    """Return the groups of the arrays that `flatten` made; their token ids are views of `tokens`."""
     count, distinct = len(arrays["counts"]), len(arrays["token_ends"]) - len(arrays["labels"])
     tokens = _cut(arrays["tokens"], arrays["token_ends"])
     texts = [piece.decode(errors="surrogatepass") for piece in _cut(arrays["texts"].tobytes(), arrays["text_ends"])]

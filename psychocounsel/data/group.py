@@ -21,7 +21,8 @@ _PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages", "returns")
 class Completion:
     """One reply. `ids`: int32[len], ending with the end-of-turn token unless the reply was cut.
 
-    `logprobs` (of the policy that wrote it), `ref_logprobs`, `values`, `advantages`, `returns`: float32[len] or None.
+    `logprobs`, `ref_logprobs`, `values`, `advantages`, `returns`: float32[len] or None. The rollout fills `logprobs`;
+    policy gradient algorithms replace them by those of the trainer.
     `reward`: the reward model's score, or the raters' mean rating. `reward_parts`: scores of the members, if the reward
     is an ensemble. `label`: True for a good reply. `policy_version`: optimizer step of the weights that wrote it.
     """

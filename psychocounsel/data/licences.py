@@ -13,7 +13,10 @@ _LICENCES = (
 
 
 def strictest(licences: list[str | None]) -> str:
-    """Return the strictest of several licences; "other" if one is unknown, or if the strictest rank holds different ones."""
+    """Return the strictest of several licences.
+
+    Returns "other" if one is unknown, or if several non-permissive licences are equally strict.
+    """
 
     def rank(licence: str | None) -> int:
         known = [index for index, names in enumerate(_LICENCES) if licence in names]
@@ -26,7 +29,10 @@ def strictest(licences: list[str | None]) -> str:
 
 
 def identifier(licence: Any) -> str | None:
-    """Return the licence in the hub's spelling, such as `my-license-1.0`; all names of a list apply, joined by `-and-`."""
+    """Return the licence in the hub's spelling, such as `my-license-1.0`, or None without a name.
+
+    All licences of a list apply; their names are joined by `-and-`.
+    """
     names = licence if isinstance(licence, list) else [licence]
     known = [re.sub(r"[^a-z0-9.+]+", "-", str(name).lower()).strip("-") for name in names if name is not None]
     return "-and-".join(sorted({name for name in known if name})) or None

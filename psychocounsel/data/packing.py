@@ -12,8 +12,8 @@ def plan_step(lengths: Sequence[int], ranks: int, budget: int, one_row: bool = F
     """Distribute groups of `lengths` tokens over `ranks` and into micro-batches of at most `budget` tokens.
 
     With `one_row` a micro-batch is a single row without padding, and all micro-batches of all ranks have nearly equal
-    size. Otherwise it has rows of similar groups, padded to the longest row. A group longer than `budget` forms its own
-    micro-batch.
+    size. Otherwise a micro-batch has rows of similar length, padded to the longest row. A group longer than `budget`
+    forms its own micro-batch.
 
     Returns, for each rank, the same number of micro-batches, because unequal numbers would hang ZeRO-2 and ZeRO-3. An
     empty list fills a missing micro-batch.
@@ -95,8 +95,8 @@ def _padded_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> l
 def packing_report(steps: Sequence[Sequence[int]], plan: Callable[[Sequence[int]], list[list[MicroBatch]]]) -> str:
     """Return a line about the groups' lengths and the share of real tokens in the micro-batches that `plan` makes.
 
-    `steps` holds the lengths [tokens] of the groups of each step. A micro-batch counts as long as the longest one of
-    its index on any rank, because ranks wait for each other.
+    `steps` holds the lengths [tokens] of the groups of each step. The n-th micro-batch of each rank counts with the
+    size of the largest n-th micro-batch of all ranks, because ranks wait for each other.
     """
     lengths = sorted(length for step in steps for length in step)
     plans = [plan(step) for step in steps]

@@ -27,16 +27,17 @@ def paths_of(data: DictConfig) -> list[str | None]:
 def private_mask(config: DictConfig, place: Path) -> int:
     """Return the umask for files that a run makes in `place`.
 
-    It follows the permissions of the run's data, and of the model if psychocounsel trained it on other data.
+    The umask follows the permissions of the run's data, and of the model if psychocounsel trained it on other data.
     """
-    made = [AnnotationDir(Path(config.out)).speeches] if "speeches" in config else []  # its source may be deleted
+    # The speeches written earlier count too, because the files that they were read from may have been deleted.
+    made = [AnnotationDir(Path(config.out)).speeches] if "speeches" in config else []
     return mask_of([*_sources(config), *made], place)
 
 
 def protect(config: DictConfig, place: Path) -> None:
     """Restrict this process, so that no file it makes is more readable than its sources; `place` is the run directory.
 
-    With `data.confidential` it also hides the words of libraries and servers, which might quote a text.
+    With `data.confidential` it also hides messages of libraries and servers, because they might quote a text.
 
     Raises:
         UserError: if texts would be sent to a host that is not allowed, according to this process's environment.

@@ -198,7 +198,7 @@ def _first_key(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> st
     for name in names:
         if name in row:
             return name
-    found = words(", ".join(sorted(map(str, row))) or "none")  # in a table without a header the names are texts
+    found = words(", ".join(sorted(map(str, row))) or "none")  # names may be texts: a table may lack its header
     raise UserError(f"{where}: needs {' or '.join(names)}; its non-empty columns are {found}")
 
 

@@ -23,7 +23,7 @@ _BLOCK = 512  # rows encoded per call, so that the tokenizer uses all cores
 class Rendered:
     """Conversation rendered by the chat template.
 
-    `shielded` is the same with placeholders, if its content spells control tokens.
+    `shielded` is the same text with placeholders for control tokens that a message spells; None if none does.
     """
 
     text: str
@@ -74,7 +74,7 @@ class ChatFormat:
         return Rendered(self.control.plain(shielded), shielded)
 
     def for_server(self, rendered: Rendered) -> str:
-        """Return the text for a server with this tokenizer; it reads only the template's control tokens as such."""
+        """Return the text for a server with this tokenizer; control tokens that a message spells are broken up."""
         return rendered.text if rendered.shielded is None else self.control.apart(rendered.shielded)
 
     def _apply(self, conversation: Sequence[Message], prompts: bool) -> str:
@@ -105,14 +105,14 @@ class ChatFormat:
         return replies
 
     def end_token(self) -> int:
-        """Return the token that ends an ordinary reply."""
+        """Return the id of the token that ends an ordinary reply."""
         messages: list[Message] = [{"role": "user", "content": "Hello."}]
         (prompt,) = self.encode_prompts([self.render(messages)])
         (reply,) = self.encode_replies([self.render(messages, "Hello.")], [prompt])
         return int(reply[-1])
 
     def used_tokens(self) -> set[int]:
-        """Return the special tokens of an ordinary conversation."""
+        """Return the ids of the special tokens in an ordinary conversation."""
         text = self.render([{"role": "user", "content": "Hello."}], "Hello.")
         return self.special & {int(index) for index in self._encode([text])[0]}
 
@@ -123,7 +123,7 @@ class ChatFormat:
             raise self._unusable(f"gives a prompt with {count} BOS tokens instead of one")
 
     def _up_to_end(self, reply: Array) -> Array:
-        """Cut the text that the template writes after the last special token, which can only be white space."""
+        """Return the reply up to its last special token (whole with `keep_tail`); only white space may follow it."""
         last = next((index for index in range(len(reply) - 1, -1, -1) if int(reply[index]) in self.special), None)
         if last is None or self.tokenizer.decode(reply[last + 1 :]).strip():
             raise self._unusable("does not end a reply with a special token, so replies would never stop")
@@ -158,14 +158,16 @@ def tokenise(
 ) -> list[Group]:
     """Make Groups of one `kind` from examples.
 
-    "pairs": two completions, chosen first. "completions": the first reply only, duplicates removed. "labelled": pairs
-    (the chosen reply is good, the rejected one bad) and labelled single replies. "prompts": each prompt once, with its
-    messages only.
+    "pairs": two completions, chosen first. "completions": the first reply only, without replies labelled bad and
+    duplicates. "labelled": pairs (the chosen reply is good, the rejected one bad) and labelled single replies.
+    "prompts": each prompt once, with its messages only.
 
     Rows longer than `max_length` tokens are dropped; too_long="shorten" cuts their replies, which lose the end token.
+    Rows with a prompt longer than `max_prompt_length` tokens, or without room for a reply, are always dropped.
 
     Raises:
-        UserError: for a missing second reply, an unusable template, or a rejected row (`drop_bad`: only if all are).
+        UserError: for an unusable template; for a row that lacks a second reply or a label, or that the template
+            rejects (with `drop_bad` only if no row is left).
     """
     counts = Counter[str]()
     if kind == "completions":

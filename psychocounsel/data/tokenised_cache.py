@@ -35,13 +35,8 @@ Report = Callable[[str], None]
 Parts = tuple[list[Group], list[Group]]  # training and held-out groups
 
 ENTRY = re.compile(r"[0-9a-f]{32}\.groups")
-_IRRELEVANT = (
-    "name",
-    "license",
-    "confidential",
-    "allowed_hosts",
-    "balance",
-)  # keys of `data` that do not affect tokens
+# Keys of `data` that do not affect tokens.
+_IRRELEVANT = ("name", "license", "confidential", "allowed_hosts", "balance")
 _POLL_SECONDS = 0.3
 _PATIENCE_SECONDS = 5.0  # shorter waits are not reported
 
@@ -57,7 +52,10 @@ def _lock_of(entry: Path) -> Path:
 def through_cache(
     config: DictConfig, chat: ChatFormat, kind: str, report: Report, make: Callable[[DictConfig, Report], Parts]
 ) -> Parts:
-    """Return the result of `make(config, report)`, and repeat its report, from the cache; call it and store it if missing.
+    """Return the groups of `make(config, report)` from the cache, and repeat the lines that `make` reported.
+
+    If the cache has no entry, `make` is called and its result is stored. Data that cannot be identified, such as those
+    of a source that does not name its files, are not cached.
 
     Raises:
         UserError: as `make` does.

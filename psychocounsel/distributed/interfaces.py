@@ -1,4 +1,7 @@
-"""Choice of gloo's network interface: NCCL's, or loopback on one machine. By default gloo looks up the machine's own name."""
+"""Choice of gloo's network interface: NCCL's, or loopback on one machine.
+
+By default gloo looks up the machine's own name, which may not resolve.
+"""
 
 import fcntl
 import os

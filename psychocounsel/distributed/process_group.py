@@ -25,7 +25,7 @@ class ServerGroup:
         self.backend, self.device = backend, device
 
     def send(self, tensors: Iterable[torch.Tensor]) -> list[tuple[Any, torch.Tensor]]:
-        """Start to send tensors from rank 0; each tensor must live until its work is done, as `wait()` tells."""
+        """Start to send tensors from rank 0; return (work, tensor) pairs. Keep each tensor until its work is done."""
         flat = [_bytes(value.to(self.device)) for value in tensors]
         return [(self.backend.broadcast(value, 0), value) for value in flat if value.numel()]
 
@@ -84,7 +84,7 @@ def _nccl(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     """Return a group whose `wait` raises after the time-out; by default NCCL would end the process."""
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = timeout
-    with _lock:  # read when a group is created; other groups of the process must not get it
+    with _lock:  # NCCL reads the variable when a group is created; other groups of the process must not see it
         before = os.environ.get(_BLOCKING)
         os.environ[_BLOCKING] = "1"
         try:

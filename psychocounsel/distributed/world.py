@@ -19,7 +19,11 @@ _PIECE = 1 << 24
 
 
 class World:
-    """Rank, size and device of a process, and the few collectives that the loop needs."""
+    """Rank, size and device of a process, and the few collectives that the loop needs.
+
+    Raises:
+        UserError: if the run uses GPUs and torch can use none.
+    """
 
     def __init__(self, rank: int, size: int, timeout_minutes: float = 60.0) -> None:
         use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") == "cuda"
@@ -108,8 +112,8 @@ def _init_deepspeed() -> None:
     """Start DeepSpeed's communication without its compiled operators.
 
     On CPU, its first initialisation compiles a shared-memory operator if that is compatible, which takes half a minute
-    and a compiler. DeepSpeed keeps a table of compatible operators in `deepspeed.ops`, made at first use. An empty
-    table prevents probing and compiling, and gloo is used instead.
+    and needs a compiler. DeepSpeed keeps a table of compatible operators in `deepspeed.ops`, made at first use. An
+    empty table prevents probing and compiling, and gloo is used instead.
     """
     import deepspeed
     from deepspeed.utils import logger

@@ -26,12 +26,12 @@ Announce = Callable[[str], None]  # tells all callbacks that one of EVENTS happe
 class Callback:
     """Base class of callbacks: override `on`, `eval_end` or both.
 
-    Every rank announces the events in EVENTS. The exception is `shard_done`: only the rank that made the shard
-    announces it.
+    Every rank announces the events in EVENTS, except `shard_done` and `scored`: only the rank that wrote or scored
+    the shard announces them.
     """
 
     def on(self, event: str, step: int, run: Run) -> None:
-        """Handle `event`, which happened after `step` optimizer steps."""
+        """Handle `event`, which happened after `step` optimizer steps; for a checkpoint, `step` is the checkpoint's."""
 
     def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> str | None:
         """Handle the figures of an evaluation, by name (`eval/loss`); return a reason to end the run, or None to continue.

@@ -64,7 +64,8 @@ class Collector:
         are then returned for the policy, too.
 
         Raises:
-            UserError: if the algorithm asks for a reference but its `needs` does not name one.
+            UserError: if the algorithm asks for a reference but its `needs` does not name one, or asks after `collect`
+                although the policy itself was the reference.
         """
         if model == "reference":
             if self.reference is None:

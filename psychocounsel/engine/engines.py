@@ -40,7 +40,7 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     """Return the engine of the algorithm's main model, with the weights of `model.path`.
 
     Raises:
-        UserError: if the model cannot be loaded, or cannot be trained correctly on packed rows.
+        UserError: as in `load_model`, or if the model cannot be trained correctly on packed rows.
     """
     torch.manual_seed(config.seed)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic matrix products on GPU require it
@@ -65,11 +65,12 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
 def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any, lanes: int) -> Engine:
     """Return the critic's engine, which starts from the reward model, or from the policy with a new head.
 
-    `lanes` is the number of lanes of the policy's engine.
+    `lanes` is the number of micro-batches that the policy's engine computes at once.
 
     Raises:
-        UserError: if the reward model cannot be loaded or has another tokenizer than the policy, or if the critic has
-            dropout and `lanes` > 1, because the order of random draws differs between runs with several lanes.
+        UserError: if the critic cannot be loaded or cannot be trained correctly on packed rows, the reward model has
+            another tokenizer than the policy, or the critic has dropout and `lanes` > 1, because the order of random
+            draws differs between runs with several lanes.
     """
     dtype = model_dtype(config.model, world.device)
     wide, where = torch.float32 if config.zero.stage == 0 else dtype, world.device.type
@@ -84,9 +85,8 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     else:
         lm, name = load_reward_lm(config.model, wide, None, tokenizer.pad_token_id, where), config.model.path
         for parameter in getattr(lm, HEAD).parameters():
-            torch.nn.init.zeros_(
-                parameter
-            )  # random values would change the policy before the critic has learned anything
+            # Random values would change the policy before the critic has learned anything.
+            torch.nn.init.zeros_(parameter)
     model = Critic(lm, name, None, config.model.attention, world.device.type)
     if lanes > 1 and model.drops:
         raise UserError(f"the critic, {name}, has dropout: use engine.two_lanes=false")
@@ -97,7 +97,11 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
 
 
 def build_reference(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> PackedModel:
-    """Return a frozen copy of the policy as it is before training, in memory in addition to the trained one."""
+    """Return a frozen copy of the policy as it is before training, in memory in addition to the trained one.
+
+    Raises:
+        UserError: as in `load_model`.
+    """
     dtype = model_dtype(config.model, world.device)
     model = load_model(config, algorithm, dtype, None, tokenizer, world.device.type)
     return model.to(world.device).requires_grad_(False).eval()
@@ -111,7 +115,15 @@ def load_model(
     tokenizer: Any,
     device: str = "cpu",
 ) -> PackedModel:
-    """Return the algorithm's main model before training, for use on `device`, with LoRA adapters if `model.lora.rank` is set."""
+    """Return the algorithm's main model before training, for use on `device`.
+
+    It has LoRA adapters if `model.lora.rank` is set. `zero3`: a DeepSpeed configuration that partitions the weights
+    while they are loaded, or None.
+
+    Raises:
+        UserError: if the model cannot be loaded, lacks the layers of `model.lora.targets`, or does not support
+            `model.attention`.
+    """
     model, adapter = config.model, None
     scores = algorithm.needs.main == "reward_model"
     pad = tokenizer.pad_token_id

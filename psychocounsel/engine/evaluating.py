@@ -28,7 +28,7 @@ class HeldOutEvaluation:
 class Evaluator:
     """Evaluates the model on held-out data.
 
-    `tally` runs a global batch without training on it; `alive` is called on all ranks between batches.
+    `tally` runs a global batch without training on it; `alive` is called on all ranks before each batch.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Evaluator:
 
 
 def intervals_of(tally: Tally, groups: Sequence[Group]) -> dict[str, float]:
-    """`<name>_low` and `<name>_high` of each metric of `tally` whose summands are known: its 95 % interval.
+    """Return the 95 % interval of each metric of `tally` whose summands are known, as `<name>_low` and `<name>_high`.
 
-    The bootstrap draws whole sets of groups that share a prompt or a reply. One set alone has no interval, and fewer than
-    `FEWEST` sets give one to shares alone.
+    The bootstrap draws whole sets of groups that share a prompt or a reply. A single set gives no intervals. With fewer
+    than `FEWEST` sets, only shares (accuracies) get an interval.
     """
     clusters = components_of_groups(groups)
     known = {name: term for name, term in tally.items() if len(term.by_group) == len(groups)}
@@ -92,7 +92,7 @@ def intervals_of(tally: Tally, groups: Sequence[Group]) -> dict[str, float]:
     weights = np.array([term.weight for term in known.values()])
     rows = ratio_intervals(sums, counts, clusters, weights, shares)
     ends = dict(zip([*known, "loss"], rows.tolist(), strict=True))
-    left_out = weighted if len(weighted) == 1 else []  # the loss of one term does not name it twice
+    left_out = weighted if len(weighted) == 1 else []  # as in `metrics_of`: the only term is called "loss"
     left_out = [*left_out, *([] if {*weighted} <= known.keys() else ["loss"])]
     if count < FEWEST:
         left_out += [name for name, share in zip([*known, "loss"], [*shares, False], strict=True) if not share]

@@ -22,7 +22,7 @@ class Feed(Protocol):
         """Return the groups of step `step`'s global batch (`step` counts from 0); [] if the round left none for it."""
 
     def metrics(self, step: int) -> dict[str, float]:
-        """Return the metrics of a round with the first step of that round, and {} with its other steps."""
+        """Return the metrics of the round that begins with step `step` (from 0); {} for all other steps."""
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Return metrics of the policy's replies to held-out prompts after `step` steps; {} if it writes none."""
@@ -31,7 +31,7 @@ class Feed(Protocol):
         """Return example replies as Markdown for the line of step `step` (from 1); None if there are no new ones."""
 
     def lengths(self) -> list[list[int]]:
-        """Return the tokens of each group of the first steps, where they are known in advance."""
+        """Return the number of tokens of each group in each of the first steps; [] if not known in advance."""
 
 
 class OfflineFeed:

@@ -46,7 +46,7 @@ class OptimizerStep:
             line = {"loss": found.pop("loss"), **line, **speed, **found}
         else:
             line["groups"], rested = 0, self.main in idle
-            line["step_seconds"] = time.perf_counter() - started  # includes writing a round's replies, if this step did
+            line["step_seconds"] = time.perf_counter() - started  # includes the time of writing a round's replies
         state.advance()
         state.skipped += rested
         skipped = {"skipped_steps": state.skipped} if state.skipped else {}

@@ -28,8 +28,8 @@ class Products:
     """Writes and restores the products of a run. All ranks call each method together.
 
     `steps`: number of steps of the whole run. `fingerprints`: hashes of its data and first weights.
-    `started`: when this attempt began [seconds since 1970]. `phases`: the times of its start.
-    `announce`: called when a checkpoint is complete.
+    `started`: when this attempt had loaded data and models [seconds since 1970]. `phases`: the times of its start.
+    `announce`: called with the events of each checkpoint.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Products:
         """Load the newest checkpoint into the engines and return its loop state; None without a checkpoint.
 
         Raises:
-            UserError: if the data or the weights changed since the run began.
+            UserError: if the data or the first weights changed since the run began, or as in `Checkpoints.load`.
         """
         loop = self.checkpoints.load()
         if loop is None:
@@ -67,7 +67,7 @@ class Products:
             )
         state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState) if item.name in loop})
         was_finished, kept = kept_of_run(self.run, self.world)
-        if was_finished:  # and is extended by this attempt
+        if was_finished:  # this attempt extends the run
             state.ended_early, state.unimproved = "", 0
         if state.line is not None:
             state.line["attempt"] = self.run.attempt
@@ -94,6 +94,9 @@ class Products:
         """Write the main model after `step` steps to `model/`, with its model card.
 
         The checkpoint in progress is completed first, so `model/` is at most one checkpoint ahead.
+
+        Raises:
+            Unwritable: if that checkpoint cannot be written.
         """
         self.checkpoints.settle()
         about = {"step": step, **evaluation}
@@ -122,7 +125,7 @@ class Products:
 
 
 def kept_of_run(run: Run, world: World) -> tuple[bool, dict[str, Any]]:
-    """Return True if the run has finished before, and the facts recorded in `model/`, as rank 0 sees them.
+    """Return True if the run has finished before, and the step and metrics of `model/`, as rank 0 sees them.
 
     Rank 0's view is broadcast because all ranks must resume alike.
     """

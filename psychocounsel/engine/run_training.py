@@ -8,7 +8,11 @@ from psychocounsel.rundir.run import Run
 
 
 def train(run: Run) -> int:
-    """Train as configured in `run.config`, from the start or the newest checkpoint; return the exit code."""
+    """Train as configured in `run.config`, from the start or the newest checkpoint; return the exit code.
+
+    Raises:
+        UserError: if the configuration, data or models cannot be used; `state.json` then says "failed".
+    """
     set_cache_directories(run.config.paths.cache)
     quiet_libraries()
     trainer = None

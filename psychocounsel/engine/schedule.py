@@ -99,7 +99,7 @@ class RoundOrder:
         return [int(_shuffle(self.seed, place // self.rows, self.rows)[place % self.rows]) for place in places]
 
     def part(self, step: int, count: int) -> list[int]:
-        """Return the groups that step `step` trains on, as numbers below `count`, the round's groups.
+        """Return the numbers of the groups that step `step` trains on; its round has `count` groups.
 
         Each pass has a shuffle of its own.
         """
@@ -138,5 +138,5 @@ def _shuffle(seed: int, epoch: int, rows: int) -> np.ndarray:
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the seed of a step's random numbers (dropout); each step has its own, so a resume needs no generator state."""
+    """Return the seed of a step's random numbers (dropout) on a rank; a resume therefore needs no generator state."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

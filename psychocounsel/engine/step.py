@@ -23,7 +23,10 @@ from psychocounsel.model.packed import PackedModel
 
 
 class NonFiniteBatch(Exception):
-    """The loss or gradient of a batch is not finite; `groups` are this rank's rows that caused it, if any."""
+    """The loss or gradient of a batch is not finite.
+
+    `groups`: the rows of this rank's micro-batches without a finite loss. For a gradient, the whole batch on rank 0.
+    """
 
     def __init__(self, reason: str, groups: Sequence[Group]) -> None:
         super().__init__(reason)
@@ -50,7 +53,8 @@ class Tallied:
 class _Part:
     """Result of one micro-batch: name, unit and weight of each term, and their sums float64[terms].
 
-    In an evaluation `scores` and `by_group`, the sum of each term that gives its summands, are keyed by group number.
+    In an evaluation, `scores` and `by_group` are keyed by group number. `by_group` holds the sum of each term that
+    gives its summands (`Term.each`).
     """
 
     groups: list[Group]
@@ -79,7 +83,10 @@ def metrics_of(tally: Tally) -> dict[str, float]:
 
 
 class Stepper:
-    """Runs global batches of groups through the engines and an algorithm's loss."""
+    """Runs global batches of groups through the engines and an algorithm's loss.
+
+    Lanes are threads of one process that each compute a micro-batch at the same time (`model/cpu/lanes.py`).
+    """
 
     def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
@@ -101,9 +108,9 @@ class Stepper:
         return plan_step(lengths, lanes * self.world.size, max(1, tokens), self.main.module.attention.one_row)
 
     def micro_batches(self, groups: Sequence[Group], lane: int = 0) -> Iterator[tuple[list[int], Batch]]:
-        """Yield the group numbers and the Batch of each micro-batch of this rank's lane.
+        """Yield the group numbers and the Batch of each micro-batch of a lane of this rank.
 
-        A micro-batch without groups gives a filler of weight 0, because all ranks must run equally often.
+        A micro-batch without groups gives a filler of weight 0, because all ranks must run the models equally often.
         """
         started, built = time.perf_counter(), self._built(groups, lane)
         for members, batch in one_ahead(built, self._use_device) if self.ahead else built:
@@ -118,9 +125,8 @@ class Stepper:
         multiple = self.main.module.attention.multiple
         filler = [[groups[0].shortened()]]
         plan = self.plan([group.tokens for group in groups])[self.world.rank * self.lanes.count + lane]
-        for micro in (
-            plan[::-1] if lane % 2 else plan
-        ):  # opposite orders: two largest micro-batches at once need most memory
+        # Every second lane starts at the other end, because the two largest micro-batches at once need the most memory.
+        for micro in plan[::-1] if lane % 2 else plan:
             rows = [[groups[index] for index in row] for row in micro]
             batch = build_batch(rows or filler, float(bool(rows)), multiple)
             yield [index for row in micro for index in row], batch.pinned() if self.on_gpu else batch
@@ -138,6 +144,7 @@ class Stepper:
 
         Raises:
             NonFiniteBatch: on every rank, if the loss of any rank is NaN or infinite.
+            UserError: if a term of the algorithm has an unknown unit or engine.
         """
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
         known = self.untrained and not train and reference_of(groups) is not None
@@ -150,9 +157,8 @@ class Stepper:
                 self._backward(terms, counts, batch.weight, lane, idle)
             part = self._part(members, batch, terms, None if train else outputs.scores)
             if not train:
-                part.by_group = dict(
-                    zip(members, _sums_by_group(terms, batch), strict=False)
-                )  # a filler has no members
+                # Not strict, because a filler has a group but no members.
+                part.by_group = dict(zip(members, _sums_by_group(terms, batch), strict=False))
             return part
 
         with torch.set_grad_enabled(train):
@@ -182,7 +188,7 @@ class Stepper:
             tally[name].by_group = [(row[name], count[units[name]]) for row, count in zip(sums, counts, strict=True)]
 
     def rehearse(self, batches: Sequence[Batch]) -> None:
-        """Run one batch per lane forward, backward and through all optimizers; it only uses memory and changes no weights.
+        """Run one batch per lane forward, backward and through all optimizers, to measure memory; no weights change.
 
         The first lane runs last, so that the gradients of all other lanes are in memory by then.
         """
@@ -270,10 +276,11 @@ class Stepper:
         batch: int | None = None,
         **asked: bool,
     ) -> list[list[np.ndarray]]:
-        """Return float32[len] per completion of each group, on every rank: `model`'s values or the policy's log-probabilities.
+        """Return `model`'s output for each token, float32[len] for each completion of each group, on every rank.
 
-        `batch`: number of groups that are split into micro-batches together (default: all). `asked`: keyword arguments
-        of the policy's `forward`, for values other than log-probabilities.
+        `model`: default is the policy's engine, whose output is log-probabilities. `batch`: number of groups that are
+        split into micro-batches together (default: all). `asked`: keyword arguments of the policy's `forward`, for
+        output other than log-probabilities.
         """
 
         def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:

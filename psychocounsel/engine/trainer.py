@@ -108,7 +108,13 @@ class Trainer:
     # -- starting
 
     def restore(self) -> None:
-        """Collect a dataset with the untrained policy, then load the newest checkpoint if there is one."""
+        """Collect a dataset with the untrained policy, then load the newest checkpoint if there is one.
+
+        Raises:
+            UserError: if the processes read different data, the checkpoint is beyond the run's last step, or as in
+                `Products.restore`.
+            Stopped: after a stop request.
+        """
         model, cache = self.config.model, self.config.paths.cache
         with self.phases("hash of the weights"):
             weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
@@ -155,11 +161,14 @@ class Trainer:
     # -- the loop
 
     def fit(self) -> None:
-        """Train to the last step, then export the model and write the summary.
+        """Train to the last step and write the summary; if no evaluation chose a best model, export the last weights.
 
         Raises:
             Stopped: after a stop request, with a checkpoint on disk.
+            Guarded: after an evaluation beyond a limit of `guard`, if `guard.stop` is set, with a checkpoint on disk.
             NonFinite: for a NaN or infinite loss or gradient, with the batch's rows on disk.
+            Unwritable: if a checkpoint cannot be written.
+            UserError: if an evaluation has no metric `checkpoint.metric`, or a round cannot be made.
         """
         self.run.write_state("training", self.state.step, self.steps)
         self.progress.start(self.state.step, self.steps)

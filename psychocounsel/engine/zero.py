@@ -127,7 +127,7 @@ class Engine:
                     other.grad = None
 
     def rehearse_step(self) -> None:
-        """Take a step with zero gradients and zero learning rate: it allocates the optimizer's state and changes nothing."""
+        """Allocate the optimizer's state, before training, by a step with zero gradients and zero learning rate."""
         self.join_lanes()
         steps = {id(state): state["step"].clone() for state in self._optimizer_states() if "step" in state}
         self.step(0.0)

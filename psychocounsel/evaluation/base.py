@@ -67,7 +67,7 @@ class Evaluation(GroupSettings):
         return []
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...] | None:
-        """Return the names of the run's metrics in summary.json; `*` matches a part that the data name.
+        """Return the names of the run's metrics in summary.json; `*` stands for a part that depends on the data.
 
         Default: None, because the names are not known before the run. A subclass that defines its own `work` or `course`
         must define its own names, too; otherwise they count as unknown.

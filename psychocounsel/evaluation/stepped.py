@@ -84,7 +84,11 @@ class SteppedEvaluation(Evaluation):
         return DONE, FINISHED
 
     def process_count(self, config: DictConfig) -> int:
-        """Return 1, because a model in this process uses all GPUs of its job."""
+        """Return 1, because a model in this process uses all GPUs of its job.
+
+        Raises:
+            UserError: if `cluster` asks for several processes or nodes.
+        """
         cluster = config.cluster
         if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
             raise UserError(

@@ -13,7 +13,7 @@ _SHARES = ("unfinished",)  # figures that are 0 or 1 for each reply
 
 
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
-    """Return means over all replies of `groups`, as `<prefix>/<name>`, of the figures of `reply_figures`."""
+    """Return the mean of each figure of `reply_figures` over all replies of `groups`, as `<prefix>/<name>`."""
     figures = reply_figures(groups, reference)
     return {f"{prefix}/{name}": float(np.mean(values)) for name, values in figures.items()}
 

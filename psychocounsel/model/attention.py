@@ -59,8 +59,8 @@ class Attention:
     def multiple(self) -> int:
         """Return the number that a row's width must be a multiple of [tokens].
 
-        FlexAttention works in blocks. Matrix products on CPU are compiled for each width, which takes a millisecond and
-        a quarter of a megabyte each, so fewer widths are better.
+        FlexAttention works in blocks. Matrix products on CPU are compiled for each width, which takes time and memory,
+        so fewer widths are better.
         """
         return 128 if self.way == "flex" else PRODUCT_ROWS if self.on_cpu else 1
 
@@ -107,7 +107,7 @@ class Attention:
         visible = visible & (group[:, :, None] == group[:, None, :])
         visible &= (completion[:, None, :] == 0) | (completion[:, :, None] == completion[:, None, :])
         if window:
-            # A padding token must see itself, because its softmax would otherwise be NaN.
+            # Padding tokens, all at position 0, still see themselves; otherwise their softmax would be NaN.
             visible &= position[:, :, None] - position[:, None, :] < window
         mask = visible[:, None]
         if not self.capped:

@@ -104,7 +104,7 @@ def _quantisation(dtype: torch.dtype) -> Any:
 
 @contextmanager
 def loading(path: str, key: str) -> Iterator[None]:
-    """Turn each error of loading into a UserError of one line, within this context."""
+    """Turn errors of loading into a UserError of one line within this context, except that of a full disk."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
@@ -131,7 +131,7 @@ def _partitioned_loading(zero3: dict[str, Any] | None) -> Iterator[None]:
 
 
 def weights_id(model: DictConfig, cache: str) -> str:
-    """Return an id of the weights: the hub commit, or a hash of a local folder's weight files.
+    """Return an id of the weights: the hub commit, or a hash of a local folder's weight files and config.json.
 
     The hash is cached under `cache` (`paths.cache`).
     """

@@ -26,7 +26,11 @@ class OutputLayer(Linear):
 
     @classmethod
     def of(cls, layer: Any) -> "OutputLayer":
-        """Convert a linear layer to an OutputLayer, in place, and return it."""
+        """Convert a linear layer to an OutputLayer, in place, and return it.
+
+        Raises:
+            TypeError: for a layer of another class.
+        """
         if type(layer) in (nn.Linear, Linear):
             layer.__class__ = cls
         if not isinstance(layer, cls):
@@ -44,8 +48,7 @@ class OutputLayer(Linear):
         """Return log p(targets | hidden), float32[N], from [N, H] and int64[N]; without targets the logits [..., vocabulary].
 
         Logits are capped as `softcap * tanh(logits / softcap)` and divided by `temperature`. With `entropy`, a pair of
-        float32[N]
-        is returned: the log-probabilities, and the entropy of p(. | hidden) [nats].
+        float32[N] is returned: the log-probabilities, and the entropy of p(. | hidden) [nats].
         """
         if targets is None:
             return super().forward(hidden)
@@ -78,7 +81,7 @@ class _How:
 class _TokenLogprobs(torch.autograd.Function):
     """Computes log-probabilities block by block; only each token's log normaliser is kept, and backward recomputes logits.
 
-    While there is room, exp(logits) are kept instead.
+    While there is room, exp(logits - highest) of a block are kept, too, and backward need not recompute them.
 
     With logits z, p = softmax(z) and the entropy H = log sum exp(z) - sum p z:
     d log p_target / dz_j = [j = target] - p_j and dH / dz_j = -p_j (log p_j + H).

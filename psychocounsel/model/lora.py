@@ -38,7 +38,8 @@ def add_adapter(lm: Any, lora: DictConfig, head: str | None) -> tuple[Any, Adapt
     `head` is the name of a module that is trained whole.
 
     Raises:
-        UserError: if the model does not have the target layers.
+        UserError: if the model lacks a target layer, or a target is the output layer, an embedding, or a layer that
+            shares its weight with one.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 

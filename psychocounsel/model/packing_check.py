@@ -30,12 +30,12 @@ def probe_groups(vocabulary: int, seed: int = 0) -> list[Group]:
 def check_packing(
     model: PackedModel, forward: Callable[[Batch], torch.Tensor], dtype: torch.dtype, device: torch.device, name: str
 ) -> None:
-    """Compare packed log-probabilities or scores with those of plain, separate forward passes of the model.
+    """Compare packed log-probabilities, values or scores with those of plain, separate forward passes of the model.
 
     `forward` runs the packed pass in `dtype`; it is an engine if weights are partitioned.
 
     Raises:
-        UserError: if they differ, because packing then does not reproduce the architecture.
+        UserError: if they differ, or the model cannot run packed rows at all.
     """
     groups = probe_groups(model.text_config.vocab_size)
     batch = build_batch([groups], multiple=model.attention.multiple).to(device)

@@ -15,8 +15,7 @@ from psychocounsel.model.packed import PackedModel
 class Policy(PackedModel):
     """Wraps a causal language model.
 
-    Logits are divided by `temperature`, so log-probabilities are those of the distribution that replies are sampled
-    from.
+    Logits are divided by `temperature`, so log-probabilities are those of the distribution that replies are drawn from.
     """
 
     def __init__(
@@ -30,9 +29,8 @@ class Policy(PackedModel):
     ) -> None:
         super().__init__(lm, name, adapter, attention, device)
         self.temperature = temperature
-        self.output_layer = [
-            OutputLayer.of(lm.get_output_embeddings())
-        ]  # in a list, because it is already a part of `lm`
+        # In a list, because nn.Module would register the layer twice: it is already a part of `lm`.
+        self.output_layer = [OutputLayer.of(lm.get_output_embeddings())]
         self.value_head: nn.Linear | None = None
 
     def add_value_head(self, dtype: torch.dtype = torch.float32) -> None:
@@ -41,9 +39,8 @@ class Policy(PackedModel):
         The head is used only in training. It is not a part of `lm`, which is exported and writes replies.
         """
         self.value_head = nn.Linear(self.text_config.hidden_size, 1, bias=False, dtype=dtype)
-        nn.init.zeros_(
-            self.value_head.weight
-        )  # random values would change the policy before the head has learned anything
+        # Random values would change the policy before the head has learned anything.
+        nn.init.zeros_(self.value_head.weight)
 
     def forward(self, batch: Batch, logprobs: bool = True, entropy: bool = False, values: bool = False) -> Any:
         """Return float32[N], or a tuple of float32[N] in the order of the arguments, from one pass through the trunk.

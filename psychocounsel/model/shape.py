@@ -113,15 +113,15 @@ class Shape:
 
 
 def bytes_of_weight(dtype: str) -> int:
-    """Return the bytes of a weight that is not trained, for a `model.dtype` or `reward.dtype`."""
+    """Return the bytes of a weight on GPU that is not trained, for a `model.dtype` or `reward.dtype`."""
     return 4 if dtype == "fp32" else 2
 
 
 def shape_of(config: DictConfig, key: str, path: str) -> Shape | None:
     """Return the shape of the model in `path`, the value of `key`.path; for an adapter, the shape of its base.
 
-    It is read from a local `config.json`, or otherwise from the list of published models. None if the model is not here
-    and not listed, or is of another kind.
+    It is read from a local `config.json`, or otherwise from the list of published models. None if the model is neither
+    local nor listed, or its config lacks the sizes of a Llama-style decoder.
     """
     folder = _folder(config, key, path)
     if folder and any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):

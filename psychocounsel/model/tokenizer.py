@@ -15,7 +15,11 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def resolve_path(path: str, key: str = "model") -> str:
-    """Return the folder of a `builtin:` name; other paths and hub ids are returned unchanged."""
+    """Return the folder of a `builtin:` name; other paths and hub ids are returned unchanged.
+
+    Raises:
+        UserError: if there is no shipped model of this name.
+    """
     if not path.startswith("builtin:"):
         return path
     folder = _SHIPPED / path.removeprefix("builtin:")
@@ -44,7 +48,8 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     token.
 
     Raises:
-        UserError: if the tokenizer cannot be loaded or has no chat template.
+        UserError: if the tokenizer or the file `chat_template` cannot be loaded, there is no usable chat template, or a
+            model that `scores` has no token left for padding.
     """
     from transformers import AutoTokenizer
 

@@ -1,9 +1,9 @@
-"""Attention over a row cut into sequences, each of a prompt and one completion, at their own lengths.
+"""Attention over a row cut into sequences: each is a prompt with one completion, and is computed at its own length.
 
-There is no mask, no padding, and no product of tokens that do not see each other. On GPU, one call of the varlen
-flash-attention kernel computes all sequences; for heads that the kernel does not support, PyTorch's attention is called
-for each sequence. On CPU, each sequence is one call of PyTorch's fused causal attention, or of `blockwise_attention`
-where that is faster.
+Tokens of different completions or groups never meet in a product, so only a sliding window can need a mask. On GPU, one
+call of the varlen flash-attention kernel computes all sequences; for heads that the kernel does not support, PyTorch's
+attention is called for each sequence. On CPU, each sequence is one call of PyTorch's fused causal attention, or of
+`blockwise_attention` where that is faster.
 """
 
 from typing import Any
@@ -141,9 +141,8 @@ def by_sequence(
     for span in layout.sequences:
         parts = _parts(query, key, value, span)
         piece = torch.nn.functional.scaled_dot_product_attention(*parts, **_seen(span, window, query), scale=scaling)
-        pieces.append(
-            piece if span.is_whole else piece[:, :, span.prompt :]
-        )  # the first completion's piece includes the prompt
+        # The first completion's piece includes the prompt.
+        pieces.append(piece if span.is_whole else piece[:, :, span.prompt :])
     return torch.cat(pieces, 2).transpose(1, 2)
 
 

@@ -1,4 +1,4 @@
-"""HTTP client of all rooms: sends JSON requests to one or several servers that give the same answers."""
+"""HTTP client of the whole package: sends JSON requests to one or several servers that give the same answers."""
 
 import random
 import threading
@@ -42,11 +42,12 @@ class Client:
     number of requests, including repeated ones. With `from_last_byte`, `timeout_seconds` is the longest silence of a
     server during its answer, not the duration of the whole answer.
 
-    `key_variable` names the environment variable that holds a bearer key. Requests in the folder `journal` are not sent
-    again. `key` is the config group that errors name. `direct` ignores the proxies of the environment.
+    `key_variable` names the environment variable that holds a bearer key. A request that the journal in the folder
+    `journal` answers is not sent. `key` is the config group that errors name. `direct` ignores the proxies of the
+    environment.
 
     Raises:
-        UserError: at construction for invalid addresses, and for a variable that is not set.
+        UserError: at construction for invalid addresses, a variable that is not set, and a damaged journal.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Client:
             Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: after all attempts.
             NoServerLeft: if no server has answered any request for `patience` seconds.
+            UserError: if the answer is too long, or the budget is spent.
             CancelledError: if `stop` is set before an attempt.
         """
         request, began, pause, failures = Request(route, payload), time.monotonic(), _FIRST_PAUSE, 0
@@ -139,6 +141,7 @@ class Client:
         Raises:
             Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: if there is no answer, or it breaks off.
+            UserError: if an event is not JSON, the answer is too long, the budget is spent, or no server is left.
         """
         address = self._addresses.take()
         try:
@@ -182,10 +185,10 @@ class Client:
         self._addresses.set_aside(address, reason)
 
     def post(self, address: str, route: str, body: bytes = b"") -> Any:
-        """Return one address's parsed answer to bytes that are sent once; None, and skip the address, if there is no answer.
+        """Send `body` once to one address and return the parsed answer; without one, skip the address and return None.
 
         Raises:
-            UserError: if it refuses.
+            UserError: if the server refuses the request, its answer is too long or not JSON, or the budget is spent.
         """
         try:
             return self._exchange.send(address + route, Request(route, None, body))
@@ -194,7 +197,7 @@ class Client:
             return None
 
     def why_none(self) -> str:
-        """Return the reason of each address if none is left; empty if one is left."""
+        """Return a message with the reason of each address if no address is left, otherwise an empty text."""
         try:
             self._addresses.give_back(self._addresses.take())
         except NoServerLeft as error:

@@ -52,7 +52,11 @@ class Request:
 
 
 class Exchange:
-    """Sends requests from any thread. `key` is the config group that errors name; the other arguments are those of Client."""
+    """Sends requests from any thread. `key` is the config group that errors name; for other arguments see Client.
+
+    Raises:
+        UserError: at construction, if the variable `key_variable` holds no key.
+    """
 
     def __init__(
         self,
@@ -76,7 +80,7 @@ class Exchange:
             Passing: if there is no answer, or a status 408, 429 or 5xx.
             Refused: for any other error status.
             NotJson: if the answer is not JSON.
-            UserError: if the answer is too long, or the budget is spent.
+            UserError: if the answer is too long, the proxy is unusable, or the budget is spent.
         """
         self._count()
         with self._failures(url):

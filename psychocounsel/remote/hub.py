@@ -20,13 +20,8 @@ from psychocounsel.settings.hub_sources import COMMIT, HubSource, folder_name, n
 from psychocounsel.storage.files import write_atomically
 
 _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
-_BESIDE_SAFETENSORS = (
-    "original/*",
-    "*.bin",
-    "*.pth",
-    "*.pt",
-    "consolidated*.safetensors",
-)  # the same weights in other formats
+# The same weights in other formats.
+_BESIDE_SAFETENSORS = ("original/*", "*.bin", "*.pth", "*.pt", "consolidated*.safetensors")
 _SECONDS = 30  # time-out of the hub's answers
 _QUICK_SECONDS = 8  # time-out of the first test whether the hub answers
 
@@ -209,9 +204,8 @@ def dataset_location(name: str, revision: str | None) -> str:
 
     if is_offline_mode() or (revision and COMMIT.fullmatch(revision)):
         try:
-            get_cached_repo_tree(
-                name, repo_type="dataset", revision=revision
-            )  # without this list the cached copy may be incomplete
+            # Raises if the cache lacks the list of files; without the list the cached copy may be incomplete.
+            get_cached_repo_tree(name, repo_type="dataset", revision=revision)
             return snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
         except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError) as error:
             if is_offline_mode() and revision:

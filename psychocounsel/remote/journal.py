@@ -50,7 +50,8 @@ class Journal:
     by process label. `label`, which must not contain a dot, is the first part of the name of this process's file.
 
     Raises:
-        UserError: at construction if a line other than a file's last is damaged; on reading, for damage inside a line.
+        UserError: at construction for a damaged line, unless it is an unfinished last line; on reading, for damage
+            inside a line.
     """
 
     def __init__(self, folder: Path, label: str = "") -> None:
@@ -90,7 +91,11 @@ class Journal:
         self.add_all([Line(key, answer, about, cost)])
 
     def add_all(self, lines: Sequence[Line]) -> None:
-        """Store several answers with one write and one fsync; they are on disk when this returns."""
+        """Store several answers with one write and one fsync; they are on disk when this returns.
+
+        Raises:
+            OSError: if the answers cannot be written; this process then finds none of them in the journal.
+        """
         written = [each.written() for each in lines]
         with self._lock:
             if self._file is None:
@@ -158,10 +163,10 @@ class Journal:
 
 
 def forget(folder: Path, is_removed: Callable[[str], bool]) -> int:
-    """Delete the answers in `folder` whose `about` is removed; return their number. No process may write there meanwhile.
+    """Delete the answers for whose `about` `is_removed` is true; return their number. No process may write meanwhile.
 
     Raises:
-        UserError: for a damaged line that is not a file's last.
+        UserError: for a damaged line, unless it is an unfinished last line.
     """
     count = 0
     for path in sorted(folder.glob(f"*{_SUFFIX}")):

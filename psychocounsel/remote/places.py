@@ -12,9 +12,9 @@ _FEWEST_NEW = 1 << 14  # new places are merged into the sorted arrays only above
 class Places:
     """Index of (file, offset) by key.
 
-    Only a key's first 8 bytes are stored, so `find` may also return places of other keys; the lines there tell them
-    apart. Sorted arrays hold the places known at the start. New places are collected in a dictionary and merged from
-    time to time.
+    Only a key's first 8 bytes are stored, so `find` may also return places of other keys; the caller compares the whole
+    key in the line. Sorted arrays hold the places known at the start. New places are collected in a dictionary and
+    merged from time to time.
     """
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ def check_addresses(addresses: Sequence[str], key: str) -> None:
     """Reject an invalid list of base addresses.
 
     Raises:
-        UserError: naming the first invalid address.
+        UserError: if there is no address, an address is listed twice, or is invalid; names the first invalid address.
     """
     if not addresses:
         raise UserError(f"{key} is empty: give the servers' addresses, for instance [http://HOST:8000]")
@@ -44,7 +44,7 @@ class Addresses:
     """Spreads requests over `addresses`, from any number of threads; errors name the setting `key`.
 
     Raises:
-        UserError: if there are no addresses, or one does not have the form http://HOST:PORT.
+        UserError: if `check_addresses` rejects the addresses.
     """
 
     def __init__(self, addresses: Sequence[str], key: str) -> None:

@@ -14,7 +14,7 @@ class BoughtAnswers:
     """Contents of one journal.
 
     Attributes:
-        run: the run that the journal belongs to. If a report holds only parts of a gate, their first one.
+        run: the run that the journal belongs to. If a report holds only parts of a gate, the first of these parts.
         answers, cost: totals of the journal; the cost is in the currency of the configured prices.
         seconds: duration of the run's finished steps.
     """

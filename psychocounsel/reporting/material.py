@@ -33,7 +33,7 @@ class RunMaterial:
         title: unique name in the report: the run's swept keys, or its folder.
         kind: TRAINING, EVALUATION, ANNOTATION, AUDIT or OTHER.
         what: algorithm of a training run, or name of an evaluation (reward, winrate, health, safety, ...), otherwise "".
-        status: finished, running, stopped, failed, damaged or `not run`.
+        status: finished, running, stopped, failed, damaged or `not run`; of a gate also refused or undecided.
         config: the configuration as plain dictionaries and lists; {} if missing.
         settings: keys (dotted) whose values differ between the report's runs, with their values as text. The seed is not
             among them; `seed` holds it.

@@ -51,7 +51,7 @@ class MadeReport:
     notes: Sequence[str] = ()
 
     def listed(self) -> list[str]:
-        """Return the files, one line each; for the folders of tables and figures a line with their number."""
+        """Return a line per file; a folder of tables or figures gets one line with the number of its files."""
         found = [str(path) for path in (self.files.page, self.files.cells, self.files.reproducibility)]
         for folder, ending in ((self.files.tables, "tex"), (self.files.figures, "pdf")):
             count = len([*folder.glob(f"*.{ending}")])
@@ -84,6 +84,8 @@ def make_report(folders: Sequence[Path], options: Options) -> MadeReport:
 def build_report(folders: Sequence[Path], options: Options) -> tuple[Material, Report]:
     """Return the folders' material and the report built from it, without writing any file.
 
+    If the data of a run are confidential, this process hides messages of libraries from then on.
+
     Raises:
         UserError: if the folders hold no runs.
     """
@@ -106,7 +108,7 @@ def report_folder(folders: Sequence[Path], options: Options) -> Path:
 
 
 def unfinished(material: Material) -> str:
-    """Return one line on unfinished runs: `2 of 8 runs have not finished: 1 failed (seed=2), 1 running (seed=3)`."""
+    """Return one line on unfinished runs, problems and gates: `1 of 8 runs have not finished: 1 failed (seed=2)`."""
     others = [run for run in material.runs if not run.is_finished and run.status not in OF_GATES]
     verdicts = Counter(run.status for run in material.runs if run.status in OF_GATES)
     counts = Counter(run.status for run in others)
@@ -150,7 +152,7 @@ def _write(files: ReportDir, report: Report, material: Material) -> list[str]:
 
 
 def _without_texts(section: Section, material: Material) -> Section:
-    """Return the section without speeches if texts must not be shown, whichever section it is."""
+    """Return the section, without its speech browsers if texts must not be shown."""
     if material.shows_texts:
         return section
     return replace(section, blocks=[block for block in section.blocks if not isinstance(block, SpeechBrowser)])

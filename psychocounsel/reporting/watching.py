@@ -30,6 +30,9 @@ def watch(make: Callable[[], Report], port: int = 0, opens: bool = False) -> Non
         make: reads the folders again. The files in `Report.folders` are watched.
         port: 0 takes a free port.
         opens: open the page in this machine's browser.
+
+    Raises:
+        UserError: if `make` raises it for the first report, or if the port cannot be opened.
     """
     began = time.monotonic()
     report = make()
@@ -67,7 +70,7 @@ def _follow(make: Callable[[], Report], report: Report, watched: "_Watched", too
 
 
 def stamps(report: Report) -> Stamps:
-    """Return time and size of every file in the report's folders. Hidden files are skipped, because they are being written."""
+    """Return modification time [ns] and size [bytes] by file. Hidden files are skipped, because they are unfinished."""
     return {
         entry.path: (about.st_mtime_ns, about.st_size)
         for folder in report.folders

@@ -67,7 +67,7 @@ def score_what_fits(
     Without conversations the scorer is not called.
 
     Raises:
-        UserError: for a reward that is not finite.
+        UserError: for a reward that is not finite, or as in `Scorer.score` for any other reason than length.
     """
     if not conversations:
         return np.zeros(0, np.float32)

@@ -31,9 +31,8 @@ class ServerReward(RewardSettings):
     path_is: ClassVar[str] = "served"
 
     addresses: list[str] = option([])
-    path: str = (
-        MISSING  # source of tokenizer, chat template and config.json: hub id, local folder, or builtin:tiny_reward
-    )
+    # Source of tokenizer, chat template and config.json: hub id, local folder, or builtin:tiny_reward.
+    path: str = MISSING
     revision: str | None = None
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
@@ -62,7 +61,8 @@ class ServerReward(RewardSettings):
 class ServerScorer(Scorer):
     """Requests rewards from servers, for `settings.batch_size` conversations at a time.
 
-    Every address gets one request at construction.
+    Every address gets one request at construction. A subclass defines `route`, the path of the requests, `payload` and
+    `values`.
 
     Raises:
         UserError: if the tokenizer cannot be loaded, no server answers, or an answer holds no valid rewards.

@@ -55,7 +55,8 @@ class LocalScorer(Scorer):
     deviation, both from the model's config (measured on its held-out data).
 
     Raises:
-        UserError: if the model is not a reward model, or `normalise` finds no mean and standard deviation.
+        UserError: if the model cannot be loaded, is not a reward model or cannot run packed rows correctly, or
+            `normalise` finds no mean and standard deviation.
     """
 
     def __init__(self, settings: LocalReward, device: torch.device) -> None:

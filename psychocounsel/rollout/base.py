@@ -1,7 +1,7 @@
 """Base classes of rollouts: `RolloutSettings` (a file of `conf/rollout/`) opens a `Rollout`, which writes replies.
 
-To add a rollout, derive a dataclass from RolloutSettings and a class from Rollout. Classes that derive from neither are
-rejected before a run starts.
+To add a rollout, derive a dataclass from RolloutSettings and a class from Rollout. Other settings classes are rejected
+before a run starts; other rollout classes are rejected when the rollout is opened.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Rollout(Contract):
     def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
         """Like `generate`, on this rank alone and from any thread. Called only if `rounds_ahead` is above 0.
 
-        None means that it cannot write now; the replies are then written when their round begins.
+        None means that the rollout cannot write now; the replies are then written when their round begins.
         """
         return None
 
@@ -133,17 +133,17 @@ def at_once(rollout: Rollout, shard_prompts: int, n: int) -> int:
 
 @dataclass
 class RolloutSettings(GroupSettings):
-    """Base of the settings of rollouts; each field is a key of `rollout.*`. A subclass must define `open`. Imports no torch.
+    """Base of the settings of rollouts; each field is a key of `rollout.*`. A subclass must define `open`.
 
+    Its module must import torch inside functions only, because settings are checked on login nodes without torch.
     Training divides logits by the same `temperature`, so its log-probabilities belong to the distribution that replies
     are drawn from.
     """
 
     config_group: ClassVar[str] = "rollout"
     shares_gpus: ClassVar[bool] = True  # True if replies are written on the training GPUs
-    copies_weights: ClassVar[bool] = (
-        False  # True if `sync` copies the policy's weights, so that they are not read until the next `sync`
-    )
+    # True if `sync` copies the policy's weights, so that they are not read until the next `sync`.
+    copies_weights: ClassVar[bool] = False
 
     temperature: float = option(1.0, above=0)
     max_tokens: int = option(512, at_least=1)
@@ -160,6 +160,9 @@ class RolloutSettings(GroupSettings):
         """Return a rollout with the weights of `engine`; `stop` holds the ids of tokens that end a reply.
 
         All ranks call it together.
+
+        Raises:
+            UserError: if the rollout cannot be opened with these settings.
         """
 
     def check(self, config: DictConfig, processes: int) -> None:
@@ -202,14 +205,14 @@ class RolloutSettings(GroupSettings):
     def server_command(cls, rollout: DictConfig) -> list[str]:
         """Return the command to run on each of `cluster.server_nodes`; default: none.
 
-        {python}, {run_dir} and {port} in it are filled in. Called while the configuration is resolved, before the
+        {python}, {run_dir} and {port} in it are replaced. Called while the configuration is resolved, before the
         values of `rollout` are checked.
         """
         return []
 
     @classmethod
     def servers_per_node(cls, rollout: DictConfig, gpus: Any) -> int:
-        """Return the number of these commands to run on a node with `gpus` GPUs; called together with `server_command`."""
+        """Return how many server commands to run on a node with `gpus` GPUs; called together with `server_command`."""
         return 1
 
 

@@ -39,7 +39,7 @@ class HF(RolloutSettings):
         length = min(config.max_length, (config.max_prompt_length or config.max_length) + self.max_tokens)
         # Stage 0 trains float32 weights, whose keys and values are float32, too.
         width = 4 if config.zero.stage == 0 and not config.model.lora.rank else bytes_of_weight(config.model.dtype)
-        logits = 3 * 4 * rows * shape.vocabulary  # raw, as log-probabilities, and with noise
+        logits = 3 * 4 * rows * shape.vocabulary  # raw, divided by the temperature, and as weights of the draw
         return {"keys and values": rows * length * shape.cached() * width, "next logits": logits}
 
     def smaller(self) -> dict[str, Any]:
@@ -77,10 +77,10 @@ class HFRollout(Rollout):
         seeds: Sequence[int] | None = None,
         watch: Callable[[list[int]], bool] | None = None,
     ) -> list[Group]:
-        """Implements `Rollout.generate`; random numbers come from `sampling.seed` alone.
+        """Implements `Rollout.generate`. Random numbers come from `sampling.seed`, or from `seeds` if given.
 
-        `seeds`, one for each group with `sampling.n` 1, makes each reply depend on its own seed only. `watch`, for a
-        single reply, receives the reply's tokens after each new token and returns False to stop.
+        `seeds` holds one seed for each group; `sampling.n` must then be 1, and each reply depends on its own seed only.
+        `watch`, for a single reply, receives the reply's tokens after each new token and returns False to stop.
         """
         import torch
 
@@ -213,7 +213,7 @@ class _Rows:
 
 
 def _keep_step(lm: Any) -> None:
-    """Run a pass only because other ranks need this rank to gather sharded weights for theirs."""
+    """Run a forward pass for nothing, because other ranks need this rank to gather sharded weights for their passes."""
     import torch
 
     token = torch.zeros(1, 1, dtype=torch.long, device=lm.device)
@@ -257,7 +257,7 @@ def _uniform(rows: int, generator: _Random, device: torch.device) -> torch.Tenso
 
 
 def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Set all logits to minus infinity except the `top_k` most likely tokens and those that make up `top_p`."""
+    """Return the logits with -inf outside the `top_k` most likely tokens and the fewest of these that reach `top_p`."""
     import torch
 
     if sampling.top_k:

@@ -91,10 +91,8 @@ class _Server:
         if not self.runs():
             return False
         asked = httpx.stream("GET", f"{self.address}/health", timeout=10, trust_env=False)
-        with (
-            contextlib.suppress(httpx.HTTPError),
-            asked as answer,
-        ):  # the body is not read, because it may have any size
+        # The body is not read, because it may have any size.
+        with contextlib.suppress(httpx.HTTPError), asked as answer:
             return answer.status_code == 200
         return False
 

@@ -225,7 +225,7 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
     """Serve HTTP requests on `host` and `port` until the process ends. Only this machine can reach the default `host`.
 
     Raises:
-        UserError: if the model cannot be loaded.
+        UserError: if the model cannot be loaded, or the GPU or the compiler that the engine needs is missing.
     """
     prepare_environment(config.paths.cache)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")

@@ -124,9 +124,8 @@ class VLLMRollout(Rollout):
         self.llm.llm_engine.add_lora(self.lora)
 
     def rest(self) -> None:
-        if (
-            self.sleeps
-        ):  # level 1 keeps the base model in host memory; level 2 drops weights, because the policy sends them
+        if self.sleeps:
+            # Level 1 keeps the base model in host memory. Level 2 drops the weights: the policy sends them again.
             self.llm.sleep(level=1 if self.adapter else 2)
             self.awake = self.cache_awake = False
 
@@ -138,7 +137,7 @@ class VLLMRollout(Rollout):
         return math.ceil(2 * self.slots / (n * self.neighbours.size))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """Implements `Rollout.generate`; a reply's random numbers come from `sampling.seed`, its prompt's place and its own."""
+        """Implements `Rollout.generate`; a prompt's replies are drawn with its seed (`Sampling.seed_of`)."""
         if not self.cache_awake:  # only now, because the policy's weights may have left the GPU since `sync`
             self.llm.wake_up(tags=["kv_cache"])
             self.llm.reset_prefix_cache()
@@ -197,9 +196,8 @@ def _inside_training(world: World) -> Iterator[None]:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ |= {"RANK": str(world.rank), "WORLD_SIZE": str(world.size)}
     os.environ.setdefault("LOCAL_RANK", str(world.rank))
-    kept = {
-        name: os.environ.get(name) for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "TORCHDYNAMO_DISABLE")
-    }  # restored for processes that start later
+    # These variables are restored for processes that start later.
+    kept = {name: os.environ.get(name) for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "TORCHDYNAMO_DISABLE")}
     set_num_threads = torch.set_num_threads
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:

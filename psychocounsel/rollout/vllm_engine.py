@@ -69,7 +69,7 @@ class VLLMEngine(RolloutSettings):
         memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}
         if device.type == "cpu":
             memory = {"kv_cache_memory_bytes": int(self.cpu_cache_gb * (1 << 30))}
-            # Chunked prefill rewinds the random state after each part of a prompt but the last, which vLLM cannot on CPU.
+            # Chunked prefill must rewind the random state after all but the last part of a prompt. vLLM on CPU cannot.
             memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_length)}
         weights: dict[str, Any] = {"load_format": "dummy"}
         if config.model.lora.rank:
@@ -87,8 +87,8 @@ class VLLMEngine(RolloutSettings):
                 "max_model_len": config.max_length,
                 "max_num_seqs": self.max_sequences,
                 "tensor_parallel_size": self.tensor_parallel,
-                "enforce_eager": self.eager
-                or device.type == "cpu",  # compiling for CPU takes minutes and needs a compiler
+                # Compiling for CPU takes minutes and needs a compiler.
+                "enforce_eager": self.eager or device.type == "cpu",
                 "logprobs_mode": "processed_logprobs",  # log-probabilities of the distribution that tokens are drawn from
                 "disable_log_stats": True,
                 "worker_extension_cls": NAME,

@@ -143,7 +143,7 @@ class VLLMServer(VLLMEngine):
 
 
 class VLLMServerRollout(Rollout):
-    """Writes replies by servers. `ready()` returns the addresses to try on rank 0; it may start missing servers."""
+    """Writes replies by servers. `ready()`, called on rank 0, returns addresses to try; it may start servers."""
 
     draws_by_prompt = True
 
@@ -174,7 +174,7 @@ class VLLMServerRollout(Rollout):
         return math.ceil(2 * self.slots * self.servers / (self.world.size * n))
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """Implements `Rollout.generate`. Requests of a server that died go to the others, or to a restarted one."""
+        """Implements `Rollout.generate`. Requests to a server that died go to the others, or to a restarted one."""
         found: dict[int, list[Any]] = {}
         while True:
             lost = self._ask(groups, sampling, found)
@@ -223,7 +223,7 @@ class VLLMServerRollout(Rollout):
     def _send(self, version: int) -> None:
         """Send the policy's weights to all servers that answer.
 
-        A server that misses a part gets no requests until the next time.
+        A server that misses a part of the weights gets no requests until weights are sent again.
 
         Raises:
             UserError: if no server takes them, even after restarts.

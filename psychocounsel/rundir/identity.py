@@ -52,8 +52,7 @@ _MAY_DIFFER_WITHIN = re.compile(
 )
 _MAY_RESHARD = re.compile(r"zero\.\w+")  # checkpoints load at any stage and number of processes
 _MAY_GROW = ("max_steps", "epochs")
-# Keys that may change but still decide the result of a finished run: its figures, its best model and its finished
-# steps.
+# Keys that may change but still decide the result of a finished run: its figures, best model and finished steps.
 _DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "steps", "remove", *_MAY_GROW)
 # Keys that a run fills in if its command leaves them open: commits of the hub, and a measured size.
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
@@ -168,7 +167,7 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
     """Refuse a run directory that belongs to another configuration.
 
     Raises:
-        UserError: naming the keys that differ, with both values of the first.
+        UserError: naming the keys that differ, with both values of the first; or if the run would become shorter.
     """
     new, old = identity(config), identity(existing)
     keys = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))

@@ -85,10 +85,11 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
 
 
 def check_can_go_on(run_dir: Path) -> None:
-    """Raise if the run cannot resume: the newest complete checkpoint has no optimizer state, or its loop.json is not readable.
+    """Raise if the run cannot resume from its newest complete checkpoint.
 
     Raises:
-        UserError: if the run is such an archive.
+        UserError: if the checkpoint was archived without optimizer state, or its loop.json is undamaged but not a JSON
+            mapping.
     """
     path = latest_checkpoint(run_dir)
     if path is None:

@@ -13,7 +13,7 @@ from psychocounsel.errors import CONTINUE_LATER, GoOnLater, UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.locks import STALE_SECONDS, Lock, forget, holder
 
-PATIENCE_SECONDS = 2 * STALE_SECONDS  # how long a job waits for an owner; a dead one elsewhere is noticed after half
+PATIENCE_SECONDS = 2 * STALE_SECONDS  # a job's wait for an owner; a dead one on another host is noticed after half
 _POLL_SECONDS = 1.0
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "SGE_TASK_ID")
 

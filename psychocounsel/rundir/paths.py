@@ -1,6 +1,6 @@
-"""Names of all files in runs and sweeps. No other module of the package spells these names.
+"""Names of all files in runs and sweeps. No other module except `run_parts.py` spells these names.
 
-Creating such an object does not touch the disk. Paths inside the files are relative, so that a folder may be moved.
+Creating these objects does not touch the disk. Paths inside the files are relative, so that a folder may be moved.
 """
 
 import re
@@ -230,7 +230,7 @@ class StageDir(SweepDir):
     """`STUDY/STAGE`: a sweep's folder, even if the stage has only one run."""
 
     def selection(self, fingerprint: str) -> "SelectionDir":
-        """Return the directory in which the best of these cells is chosen; each choice has its own folder and link."""
+        """Return the directory of the job that chooses the best cell; `fingerprint` identifies the metric and cells."""
         return SelectionDir(self.path / f"select-{fingerprint[:8]}")
 
     def cell(self, name: str) -> Path:

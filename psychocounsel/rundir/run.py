@@ -96,7 +96,7 @@ class Run:
             write_json(self.files.environment, {**earlier, **self._versions(), "nodes": [platform.node()]})
 
     def write_environment(self, nodes: list[str], gpus: list[str], threads: int, **fingerprints: Any) -> None:
-        """Write the machines and versions of this attempt to `environment.json`. `gpus`: their names on this node."""
+        """Write the machines and versions of this attempt to `environment.json`. `gpus`: names of this node's GPUs."""
         about = {"nodes": nodes, "gpus": gpus, "threads": threads, **fingerprints}
         write_json(self.files.environment, {**self._versions(), **about})
 

@@ -104,7 +104,7 @@ def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:
     """Return `job.json` and the configuration of a run directory.
 
     Raises:
-        UserError: if the folder is not a run directory.
+        UserError: if the folder is not a run directory, or one of the two files is damaged.
     """
     job = read_mapping(RunDir(run_dir).job)
     if not RunDir(run_dir).job.exists() or not has_config(run_dir):

@@ -55,7 +55,10 @@ def new_submission(home: Path) -> SubmissionDir:
 def write(
     submission: SubmissionDir, home: Path, jobs: Sequence[str], tasks: Sequence[Sequence[Path]], code: Sequence[Path]
 ) -> None:
-    """Record the jobs that SLURM has given ids to; runs and code are relative to `home`, which may be moved."""
+    """Record the ids of a submission's jobs (none before SLURM has answered), its runs and its code.
+
+    Runs and code are relative to `home`, because it may be moved.
+    """
     relative = [[str(run.relative_to(home)) for run in runs] for runs in tasks]
     paths = [os.path.relpath(path, home) for path in code]  # a study's code lies above its stages
     content = {"jobs": [*jobs], "submitted": time.time(), "code": paths, "tasks": relative}
@@ -63,7 +66,11 @@ def write(
 
 
 def read(home: Path) -> list[Record]:
-    """Return all submissions below `home`, oldest first, without those that never reached SLURM."""
+    """Return all submissions below `home`, oldest first, without those that never reached SLURM.
+
+    Raises:
+        DamagedFile: if a record is not readable.
+    """
     found = []
     for submission in SubmissionHome(home).submission_dirs():
         content: Any = read_json(submission.record)
@@ -79,13 +86,16 @@ def read(home: Path) -> list[Record]:
 
 
 def unsubmitted(home: Path) -> list[SubmissionDir]:
-    """Return this user's submissions without a job: in progress, or left by a killed command. None if `home` is read-only."""
+    """Return this user's submissions without a job: in progress, or left by a killed command.
+
+    The list is empty if `home` is read-only.
+    """
     found = [each for each in SubmissionHome(home).submission_dirs() if not read_mapping(each.record).get("jobs")]
     return [each for each in found if each.path.stat().st_uid == os.geteuid() and os.access(home, os.W_OK)]
 
 
 def adopt(submission: SubmissionDir, jobs: Sequence[str]) -> None:
-    """Record the jobs of a script whose command was killed before it could."""
+    """Record the jobs of a submission whose command was killed before it could record them."""
     write_json(submission.record, {**read_mapping(submission.record), "jobs": [*jobs]})
 
 

@@ -41,7 +41,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 
 
 def write_summary(run_dir: Path, status: str, **content: Any) -> None:
-    """Write `summary.json`: the status (finished, stopped, failed), `metrics`, and further facts."""
+    """Write `summary.json`: the status (`finished`, `stopped`, a gate's verdict, ...), `metrics`, and further facts."""
     write_json(RunDir(run_dir).summary, {"status": status, **content})
 
 
@@ -59,7 +59,7 @@ def objective(run_dir: Path, metric: str) -> float | None:
 
 
 def objective_interval(run_dir: Path, metric: str) -> str:
-    """` (LOW to HIGH)`, the 95 % interval of `metric` at the evaluation that `objective` reads; "" where the run wrote none."""
+    """Return ` (LOW to HIGH)`, the 95 % interval of `metric` where `objective` reads its value; "" without one."""
     low, high = (objective(run_dir, f"{metric}_{end}") for end in ("low", "high"))
     return "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
 

@@ -28,7 +28,7 @@ class SweepFolder:
         """Return the folder for a job with the checked `config`.
 
         If the same run exists already, its folder is returned, whatever its name. `is_it` recognises the same run; by
-        default the configuration does, if identity, length and swept keys are equal. A new run is named `naming.name`.
+        default, runs with equal identity, length and swept keys are the same. A new run is named `naming.name`.
         If another run has this name, the fixed overrides in which the two differ are added. If there are none, or that
         name is taken, too, a number is added.
         """

@@ -29,7 +29,7 @@ def runs_of(folder: Path) -> list[ListedRun]:
     """Return the runs of a sweep, or the one run.
 
     Raises:
-        UserError: if the folder is neither a sweep nor a run.
+        UserError: if the folder is neither a sweep nor a run, or the sweep's table is damaged.
     """
     if is_sweep(folder):
         return [

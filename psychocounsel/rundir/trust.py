@@ -20,8 +20,8 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def refuse_untrusted_run(run_dir: Path, whole: bool = True) -> None:
     """Refuse a run directory whose configuration, checkpoints or model another user could have written.
 
-    If not `whole`, only the files that decide which code is imported are checked: the folder, `config.yaml` and
-    `job.json`.
+    If not `whole`, only the folder and the files that define the run are checked: `config.yaml`, `job.json` and
+    `overrides.txt`.
 
     Raises:
         UserError: naming the first such file and the remedy.

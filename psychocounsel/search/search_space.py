@@ -36,7 +36,7 @@ class Search:
 
     @property
     def placeholders(self) -> list[str]:
-        """Overrides with the first value of each key, by which a trial is composed."""
+        """Overrides with the first value of each key. A trial is composed with them until its values are known."""
         return [self._override(key, _ends(recipe)[0]) for key, recipe in self.space.items()]
 
     def corners(self) -> list[list[str]]:
@@ -60,7 +60,7 @@ class Search:
         return Naming(text, tuple(self.fixed), text)
 
     def open_trial(self, composed: DictConfig, trial: int) -> None:
-        """Prepare the composed configuration of a trial: its job gets its values at its start and reports to the search."""
+        """Prepare a trial's configuration: its job gets the values when it starts, and reports its evaluations."""
         with open_dict(composed):
             about = {"trial": trial, "seed": self.seed}
             composed.settled = {key: {**about, **recipe} for key, recipe in self.space.items()}
@@ -86,7 +86,7 @@ def read_search(overrides: Sequence[str], options: Mapping[str, Any], loader: An
     groups.
 
     Raises:
-        UserError: for an override that cannot be searched.
+        UserError: for an override that cannot be searched, an unknown or wrong option, or nothing to search.
     """
     parser = OverridesParser.create(loader)
     fixed, typed, space = list[str](), list[str](), {}
@@ -110,10 +110,9 @@ def read_search(overrides: Sequence[str], options: Mapping[str, Any], loader: An
 
 
 def search_options(overrides: Sequence[str]) -> tuple[dict[str, Any] | None, list[str]]:
-    """Return the search options in a study's line, such as {"trials": 8}, and the other overrides; None without a search.
+    """Return the search options in a study's line and the other overrides; the options are None without a search.
 
-    Raises:
-        UserError: for an unknown key of hydra.sweeper.
+    The options are those of `hydra.sweeper`, such as {"trials": 8}, with defaults. `read_search` checks them.
     """
     options: dict[str, Any] = {}
     rest = []

@@ -1,6 +1,6 @@
 """Settling of values that a job gets when it starts: from a finished run, or from a search.
 
-`config.settled` holds a recipe for each such key; until the job starts, the key itself holds a placeholder.
+`config.settled` holds a recipe for each key that gets its value at the start. Until then, the key holds a placeholder.
 
     settled: {algo.beta: {run: STUDY/grid/best, key: algo.beta}}          the value of this run
     settled: {algo.beta: {trial: 7, seed: 1, low: 0.01, high: 1.0, log: true}}    a value of a search (search_space.py)
@@ -65,7 +65,11 @@ def trials_of(config: DictConfig) -> dict[str, dict[str, Any]]:
 
 
 def settle(run: Run) -> None:
-    """Find the values, put them into `run.config`, and write it."""
+    """Find the values that are not settled yet, put them into `run.config`, and write `config.yaml`.
+
+    Raises:
+        UserError: if the run that a value comes from has not finished, or the value is not valid.
+    """
     recipes = _recipes(run.config)
     values = {key: _of_run(key, recipe) for key, recipe in recipes.items() if "run" in recipe and "value" not in recipe}
     if trials_of(run.config):

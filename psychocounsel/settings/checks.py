@@ -26,7 +26,7 @@ def require_paths(config: DictConfig) -> None:
 
 
 def check_length(config: DictConfig) -> None:
-    """Refuse a run with two lengths or without a length."""
+    """Raise UserError for a run with two lengths or without a length."""
     if config.max_steps is not None and config.epochs is not None:
         raise UserError(
             f"max_steps={config.max_steps} and epochs={config.epochs:g}: each sets the length of the run; leave one out, or "
@@ -80,7 +80,7 @@ def _check_liger(has_gpus: bool) -> None:
 
 
 def check_needs(algorithm: Any) -> None:
-    """Refuse an algorithm whose `needs` this engine cannot meet."""
+    """Raise UserError for an algorithm whose `needs` this engine cannot meet."""
     name, needs = type(algorithm).__name__, algorithm.needs
     lacking = sorted(needs.models - {"policy", "reference", "reward_model", "critic"})
     if lacking:
@@ -196,7 +196,11 @@ def check_reward_paths(config: DictConfig) -> None:
 
 
 def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> None:
-    """Check the path of the model at key `group`. Only a reward model may be an adapter, because it is not trained."""
+    """Check the path of the model at key `group`. Only a reward model may be an adapter, because it is not trained.
+
+    Raises:
+        UserError: if the path or its chat template does not exist, or is no model that can be used here.
+    """
     if section.path and is_made_before(config, section.path):
         return
     check_local_path(section.path, f"{group}.path", folder=True)
@@ -213,7 +217,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
 
 
 def is_made_before(config: DictConfig, path: str) -> bool:
-    """Return True if `path` does not exist yet, but a run in `after` will make it or it is the best run of a stage."""
+    """Return True if `path` does not exist yet and lies in the output of a run named in `after`, which will make it."""
     return not Path(path).expanduser().exists() and is_of_earlier_run(config, path)
 
 
@@ -236,7 +240,11 @@ _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
 
 
 def check_local_path(value: str | None, key: str, folder: bool = False, must_exist: bool = False) -> None:
-    """Check that a local path exists; a missing path of the form `org/name` is taken for a hub id."""
+    """Check that a local path exists; a missing path of the form `org/name` is taken for a hub id.
+
+    Raises:
+        UserError: if the path does not exist, or if `folder` is set and the path is not a model's folder.
+    """
     if not value:
         return
     if value.startswith("builtin:"):
@@ -252,7 +260,7 @@ def check_local_path(value: str | None, key: str, folder: bool = False, must_exi
 
 
 def make_paths_absolute(config: DictConfig) -> None:
-    """Make paths absolute if they exist here, because jobs may start in another directory."""
+    """Make paths absolute, because jobs may start in another directory; those of models and data only if they exist."""
     models = [section for _, section in reward_sections(config)] + ([config.model] if "model" in config else [])
     data = [config.data] if "data" in config else []
     for node, key in [
@@ -262,7 +270,7 @@ def make_paths_absolute(config: DictConfig) -> None:
         *((entry, "path") for entry in (config.audit.against if "audit" in config else [])),
     ]:
         value = node[key]
-        if value and is_of_earlier_run(config, value):  # keeps its name, because the best run of a stage is a link
+        if value and is_of_earlier_run(config, value):  # not resolved, because the best run of a stage is a link
             node[key] = os.path.abspath(os.path.expanduser(value))
         elif value and not value.startswith("builtin:") and Path(value).expanduser().exists():
             node[key] = str(Path(value).expanduser().resolve())

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
-    """Call `main` with this process's arguments and exit with its code. The user's errors, and `more`, become one line."""
+    """Call `main` with the process's arguments and exit with its code. UserError, OSError and `more` print one line."""
     let_nobody_else_write()
     expected: tuple[type[Exception], ...] = (UserError, OSError, *more)
     try:

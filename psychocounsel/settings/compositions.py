@@ -22,9 +22,8 @@ from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 _Values = dict[tuple[Any, ...], Any]
-_last: dict[
-    int, tuple[DictConfig, _Values, bytes]
-] = {}  # by id of a schema: the schema, the values merged into it, and the result
+# By id of a schema: the schema, the values merged into it, and the result.
+_last: dict[int, tuple[DictConfig, _Values, bytes]] = {}
 
 
 def spare_work() -> None:
@@ -35,7 +34,7 @@ def spare_work() -> None:
 
     Hydra builds a map of all choices for each file, to resolve interpolations in its defaults list. Here only files with such an
     interpolation get the map. OmegaConf parses an interpolation at each read, and Hydra parses a version string whenever it asks
-    for its own. Here each text is parsed once.
+    for its own version. Here each text is parsed once.
 
     `OmegaConf.to_container` makes a dozen checks of each value, and a sweep calls it 20 times for each job. Here values without
     interpolations are read directly.
@@ -43,7 +42,7 @@ def spare_work() -> None:
     ConfigStore.__deepcopy__ = lambda store, _: store  # type: ignore[attr-defined]
     setattr(defaults_list, "_create_interpolation_map", _choices_if_read)  # noqa: B010
     setattr(hydra.version, "_get_version", lru_cache(hydra.version._get_version))  # noqa: B010
-    for module in (omegaconf.base, omegaconf._utils):  # their parse trees are only read; refused texts are not cached
+    for module in (omegaconf.base, omegaconf._utils):  # parse trees are only read, and errors are not cached
         setattr(module, "parse", lru_cache(maxsize=4096)(module.parse))  # noqa: B010
     setattr(BaseContainer, "_to_content", staticmethod(_to_content))  # noqa: B010
     setattr(DictConfig, "_get_impl", _get_impl)  # noqa: B010

@@ -59,7 +59,7 @@ def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "da
 
 
 def _on_the_way(address: str) -> Iterator[tuple[str, str]]:
-    """Yield the host of an address, and the host of the proxy that the environment sets for it."""
+    """Yield (host, its prefix in a message) for an address, then for the proxy that the environment sets for it."""
     yield host_of(address), ""
     if proxy := proxy_of(address):
         variable, url = proxy

@@ -60,7 +60,11 @@ spare_work()
 
 
 def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:
-    """Compose `conf/<name>.yaml` with `overrides`. A process reads the files of each set of choices once."""
+    """Return `conf/<name>.yaml` composed with `overrides`. A process reads the files of each set of choices once.
+
+    Raises:
+        HydraException: for an override that cannot be parsed, or that names a missing file or key.
+    """
     return _compositions(name).compose([quote_choice(override) for override in overrides])
 
 
@@ -116,7 +120,7 @@ def check(composed: DictConfig) -> DictConfig:
         make_files_absolute(config)
     if "data" in config or is_chat(config):
         _name_by_path(config)
-    refuse_shipped_rewards(plain)  # the last: the message of any other mistake is nearer to it
+    refuse_shipped_rewards(plain)  # last, because the messages on other mistakes are more specific
     return config
 
 
@@ -273,6 +277,9 @@ def resolve_mix(composed: DictConfig, load_group: Any) -> None:
     """Fill each `data.mix` entry given by `name` from `conf/data/<name>.yaml`, through `load_group(name)`.
 
     Names become paths here, because the worker does not compose.
+
+    Raises:
+        UserError: for an entry of another form, or for a preset that is not a file, folder or hub dataset.
     """
     mix = OmegaConf.select(composed, "data.mix") or []
     if (not OmegaConf.is_list(mix) and mix) or not all(OmegaConf.is_dict(entry) for entry in mix):

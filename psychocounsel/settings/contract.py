@@ -19,7 +19,7 @@ class Contract(ABC):  # noqa: B024
 
 
 class GroupSettings(Contract):
-    """Base of the dataclasses that `<group>._target_` may name; a room's base.py derives one with `config_group` set."""
+    """Base of the dataclasses that `<group>._target_` may name. The base class of a group sets `config_group`."""
 
     config_group: ClassVar[str] = ""
 
@@ -32,7 +32,7 @@ class GroupSettings(Contract):
 
 
 def missing_methods(cls: type) -> str:
-    """Return the names of missing methods with their contract, or "" if none is missing: "open, score (as ...Scorer says)"."""
+    """Return the names of missing methods with their contract, or "" if none is missing: "open (see ...Scorer)"."""
     names = sorted(getattr(cls, "__abstractmethods__", ()))
     owners = {f"{each.__module__}.{each.__qualname__}" for each in cls.__mro__ if set(names) & set(vars(each))}
     return f"{', '.join(names)} (see {' and '.join(sorted(owners))})" if names else ""

@@ -37,7 +37,7 @@ def sources(configs: Iterable[DictConfig]) -> list[HubSource]:
 
 
 def _of_annotation(config: DictConfig) -> Iterator[HubSource]:
-    """Yield the repositories that an annotation loads: speeches, and models in its process (only these have a `revision`)."""
+    """Yield the repositories of speeches, judges' reward models, and models run in the process (with a `revision`)."""
     asked = [(key, section) for key, _, section in model_sections(config)]
     for key, section in (*asked, *ranker_models(config)):
         if "revision" in section and section.get("model") and not _is_here(section.model):

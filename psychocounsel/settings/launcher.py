@@ -89,7 +89,7 @@ def take_mode_from(arguments: Sequence[str]) -> None:
 
 
 def _undecided(hydra: Hydra, config_name: str | None, overrides: list[str]) -> None:
-    """Return the mode that Hydra chooses if no configuration sets `hydra.mode`."""
+    """Return None, as `Hydra.get_mode` does if no configuration sets `hydra.mode`."""
 
 
 def _sweeper() -> type:
@@ -157,7 +157,11 @@ class JobLauncher(Launcher):
     def make(
         self, index: int, overrides: list[str], place: Place, change: Callable[[DictConfig], None] = lambda _: None
     ) -> LaunchedJob:
-        """Compose and check one combination."""
+        """Compose and check one combination.
+
+        Raises:
+            UserError: naming the combination, if it cannot work.
+        """
         try:
             composed = self._compose(overrides)
             change(composed)

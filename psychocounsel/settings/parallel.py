@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 MANY = 40  # items; for fewer, starting processes takes longer than the work
 _RARELY = 200_000  # objects between two garbage collections, in processes that live for seconds
-_forked: list[Callable[[Any], Any]] = []  # inherited by forked processes, because little of it can be pickled
+_forked: list[Callable[[Any], Any]] = []  # inherited by forked processes, because a lambda cannot be pickled
 
 
 def in_parallel(work: Callable[[Any], T], items: Sequence[Any]) -> list[T]:

@@ -1,7 +1,7 @@
 """Schema of configurations: one dataclass per group, with types, ranges and choices.
 
-Groups whose YAML names a `_target_` (`algo`, `cluster`, `tracker`) are checked against that dataclass, so the schema
-is defined next to the code that uses it. This module does not import torch, because it runs on login nodes.
+A group whose YAML names a `_target_` (such as `algo` or `cluster`) is checked against the dataclass of that name, so
+its schema is defined next to the code that uses it. This module does not import torch, because it runs on login nodes.
 """
 
 import dataclasses

@@ -79,7 +79,11 @@ def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]
 
 
 def read_yaml(path: Path) -> Any:
-    """Return the content of a YAML file, read like the other configurations: 1e-6 is a number, and duplicate keys are refused."""
+    """Return the content of a YAML file, read like other configurations: 1e-6 is a number, duplicate keys are refused.
+
+    Raises:
+        UserError: if the file cannot be read, or is not YAML.
+    """
     try:
         return OmegaConf.to_container(OmegaConf.load(path))
     except yaml.MarkedYAMLError as error:

@@ -78,7 +78,11 @@ def build(config: DictConfig, group: str) -> Any:
 
 
 def build_section(section: DictConfig, group: str) -> Any:
-    """Return the object of a section, like `build`; the section is the group's, or one member of several."""
+    """Return the object of a section, like `build`; the section is the group's, or one member of several.
+
+    Raises:
+        UserError: as `class_of` raises it, and for a key that the dataclass lacks.
+    """
     content: Any = OmegaConf.to_container(section, resolve=True)
     plain = {str(key): value for key, value in content.items() if key != "_target_"}
     target = class_of(section, group)

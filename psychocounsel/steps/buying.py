@@ -36,7 +36,7 @@ def buy(
 
     Raises:
         BudgetSpent: if the budget is spent first; the journal keeps the bought answers.
-        UserError: for a wrong key or address, or if no server is left.
+        UserError: for a wrong key or address, for an unknown price if `limits.cost` is set, or if no server is left.
     """
     budget = Budget.of(limits.cost, limits.calls, answers, models)
     came = ask_all(asks, answers, budget, read=read, models=models, key=key, retries=retries)

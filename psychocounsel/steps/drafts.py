@@ -15,11 +15,11 @@ F = TypeVar("F", bound=StepsDir)
 
 @contextmanager
 def draft_of(files: F) -> Iterator[F]:
-    """Give a directory like `files` in a temporary folder that only this user can read. It is removed at the end of the block,
-    after SIGTERM as well.
+    """Give a directory like `files` in a temporary folder that only this user can read.
 
-    The temporary folder lies inside the directory of `files` if that exists, so the next run there removes it if this process
-    is killed. The draft uses the journal of `files`, so that bought answers are found.
+    The folder is removed at the end of the block, after SIGTERM as well. It lies inside the directory of `files` if
+    that is writable, so that the next run there removes it if this process is killed. The draft uses the journal of
+    `files`, so that bought answers are found.
     """
 
     def stop(*_: object) -> None:

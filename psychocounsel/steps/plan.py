@@ -76,10 +76,8 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
         settings |= _weights_of_before(record.get("settings", {}), settings)
         sources = record.get("sources", {})
         if step == course.steps[0] and asked:
-            sources = course.sources(config) or sources  # if the source files are gone, those recorded earlier count
-        if (
-            share is not None and files.step(step).parent == files.steps
-        ):  # the record belongs to this shard, not to the whole
+            sources = course.sources(config) or sources  # if a source file is gone, the recorded sizes and times count
+        if share is not None and files.step(step).parent == files.steps:  # the record covers only this shard
             sources = {**sources, "share": f"{share} of {config.shards}"}
         made_from = fingerprint(step, settings, sources, upstream)
         is_done = record.get("fingerprint") == made_from and course.output(files, step).exists()

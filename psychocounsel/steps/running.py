@@ -19,7 +19,7 @@ def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str],
     """Run the steps that are due, in order; returns the figures of every finished step. `begin` is called with each step's name.
 
     Raises:
-        UserError: if a step lacks what it needs.
+        UserError: if an earlier step is missing or was done with other settings, or if a step raises it.
     """
     context.files.steps.mkdir(parents=True, exist_ok=True)
     for each in planned(course, context.config, context.files):
@@ -47,9 +47,7 @@ def _say_what_changed(each: Planned, context: StepContext[F]) -> None:
 
 def _do(course: Course[F], each: Planned, context: StepContext[F]) -> None:
     stale = course.steps[course.steps.index(each.step) :]  # while the step runs, its table may mix old and new settings
-    for step in reversed(
-        stale
-    ):  # last first: if killed here, no step keeps its record after an earlier step has lost its own
+    for step in reversed(stale):  # last first: a kill must not leave a later record without an earlier one
         context.files.step(step).unlink(missing_ok=True)
     started = time.monotonic()
     figures = course.run(each.step, context)

@@ -1,4 +1,4 @@
-"""Stop requests (Ctrl-C, SIGTERM, `touch OUT/stop`): a step waits for the calls under way, and then ends."""
+"""Stop requests (Ctrl-C, SIGTERM, SIGUSR1, `touch OUT/stop`): a step waits for the calls under way, and then ends."""
 
 import contextlib
 import os

@@ -42,8 +42,8 @@ def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
 class Sorter:
     """Sorts rows that arrive in any order, by speech and then by `columns`.
 
-    Rows wait in files of a temporary folder next to the path `beside`, one file for each first two characters of the speech
-    id (256 files). Only one file at a time is read and sorted in memory.
+    Rows wait in a temporary folder next to the path `beside`, in up to 256 files: speeches whose ids begin with the
+    same two characters share a file. Only one file at a time is read and sorted in memory.
     """
 
     def __init__(self, beside: Path, columns: Sequence[str]) -> None:
@@ -115,9 +115,7 @@ def by_speech(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[Ro
 def joined(
     first: Iterable[tuple[str, list[Row]]], *others: Iterable[tuple[str, list[Row]]]
 ) -> Iterator[list[list[Row]]]:
-    """Yield, for each speech of `first`, its rows there and in each of `others`. All inputs are ordered by speech
-    (`by_speech`).
-    """
+    """Yield, for each speech of `first`, its rows in `first` and in each of `others`; all are ordered by speech."""
     streams = [iter(each) for each in others]
     ahead = [next(stream, None) for stream in streams]
     for speech, rows in first:

@@ -37,7 +37,7 @@ class Entry:
 
 
 def about_of(file: Path) -> dict[str, Any] | None:
-    """Return the description in a cache file. None if the file is not ours or was removed in the meantime."""
+    """Return the description in a cache file; of a damaged file, "damaged"; None if the file is not ours or is gone."""
     try:
         return read_about(file)
     except Damaged:

@@ -78,7 +78,7 @@ def content_id(root: Path, files: Sequence[Path], cache: str) -> str:
 
 
 def code_id(*files: Path) -> str:
-    """Return a hash of source files [16 hexadecimal digits]. In a cache key, it keeps results apart that other code computed."""
+    """Return a hash of source files [16 hexadecimal digits]. In a cache key, it separates results of different code."""
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")

@@ -115,7 +115,7 @@ def _is_live(lock: Path, content: str) -> bool:
 def _start_time(pid: int) -> str | None:
     """Return the start time of a process on this host [clock ticks since boot], or None if it has ended.
 
-    The start time tells it from a later process with the same number. A zombie keeps both, but counts as ended.
+    The start time tells a process from a later one with the same number. A zombie keeps both, but counts as ended.
     """
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()

@@ -20,7 +20,8 @@ _STUDY = "STUDY"  # replaces the path of the study's folder, which may be moved
 def cell_fingerprint(module: str, config: DictConfig, study: Path, needed: Iterable[str], times: int = 0) -> str:
     """Return a hash of everything that decides a cell's result: settings, local files, and the cells that it needs.
 
-    `times` counts the forced repetitions of its stage. For a value chosen by a later stage, the rule of the choice is hashed.
+    `times` counts the forced repetitions of its stage. For a value that a search or an earlier stage will choose, the
+    rule of the choice is hashed.
     """
     recipes = config.get("settled")
     settled: Any = OmegaConf.to_container(recipes) if recipes else {}

@@ -26,7 +26,7 @@ class StageFolders:
     def choose(self, fingerprint: str, base: str, swept: Mapping[str, str], overrides: Sequence[str]) -> Path:
         """Return a cell's folder. `base` is the name from its cell of `for_each`; `overrides` are all overrides of its stage.
 
-        If another cell has the name, the overrides that differ from that cell's, or a number, are appended.
+        If another cell has the name, the overrides that differ from that cell's, or a number, are added.
         """
         if fingerprint and fingerprint in self.by_fingerprint:
             return self.by_fingerprint[fingerprint]

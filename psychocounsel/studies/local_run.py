@@ -74,7 +74,7 @@ class StudyProgress:
         return str(job.run_dir.relative_to(self.plan.files.path))
 
     def failed(self) -> set[Path]:
-        """Run directories of failed jobs: neither finished, nor stopped with a possible resume, nor ended by a gate."""
+        """Return the run directories of failed jobs: not finished, not stopped to resume later, not ended by a gate."""
         ended = {self.jobs[place].run_dir for place, code in self.codes.items() if code not in (DONE, CONTINUE_LATER)}
         return {run_dir for run_dir in ended if not gate_verdict(run_dir)}
 

@@ -1,4 +1,4 @@
-"""A study for people: its graph of jobs for dry_run=true, and a summary of each stage at the end."""
+"""A study as text: its graph of jobs for dry_run=true, and a table of its stages at the end."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -120,7 +120,7 @@ def _forecast(job: Job) -> list[str]:
 
 
 def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
-    """Return the final table: each stage's cells, their ends, metric and gate; then the files with results."""
+    """Return the final table (each stage's numbers of cells, its metric and gate), and the files with results."""
     rows: list[tuple[str, ...]] = [("stage", "cells", "done", "failed", "left", "metric", "gate")]
     rows += [_row(each, failed) for each in plan.stages if each.is_asked]
     if not any(row[-1] for row in rows[1:]):

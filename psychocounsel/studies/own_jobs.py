@@ -67,7 +67,7 @@ def table_job(plan: StudyPlan) -> Job | None:
 
 
 def _mode(planned: PlannedStage) -> str:
-    """Return min or max: training's own rule for its metric, otherwise the rule for the metric's name.
+    """Return min or max: the stage's `mode`, or training's `checkpoint.mode` for this metric, or by the metric's name.
 
     Raises:
         UserError: if neither gives the direction.

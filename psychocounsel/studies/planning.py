@@ -66,6 +66,7 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
 
     Raises:
         StudyErrors: with all mistakes, each with its stage.
+        UserError: if a folder of --config-dir does not exist.
     """
     graph = {name: named_stages(stage) for name, stage in study.stages.items()}
     lines = [f"stages need each other: {' needs '.join(circle)}" for circle in circles(graph)]
@@ -235,7 +236,7 @@ class _Planning:
             self.mistakes.append(_Mistake(stage.name, error, overrides, stage.command))
 
     def lines(self) -> list[str]:
-        """Return one line per mistake; the part common to all cells of a stage is printed once."""
+        """Return one line per mistake; a line that several cells share appears once."""
         found = [f"stage {each.stage}: {one_line(each.error, each.overrides, each.command)}" for each in self.mistakes]
         return list(dict.fromkeys(found))
 
@@ -268,7 +269,7 @@ def _refuse_unknown_best(planned: PlannedStage) -> None:
 
 
 def merged(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:
-    """Return `overrides` with those of `typed`; a typed one replaces the same key in its position."""
+    """Return `overrides` joined with `typed`; a typed override replaces the one with the same key, in its position."""
     given = {key_of(text): text for text in typed}
     keys = [key_of(text) for text in overrides]
     kept = [given.get(key, text) for key, text in zip(keys, overrides, strict=True)]

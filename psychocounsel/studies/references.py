@@ -36,7 +36,7 @@ class MadeCell(Protocol):
 
 
 class FollowUp(UserError):
-    """Mistake that may follow from one of another stage, which is reported there."""
+    """Error that may only follow from the mistake of another stage. It is not reported, because that mistake is."""
 
 
 UNPLANNED = "0" * 64  # fingerprint of a choice that a mistake hides
@@ -65,8 +65,8 @@ class MadeStage:
 class Filled:
     """Overrides with all references replaced.
 
-    `after`: the run directories that they name. `settled`: keys whose values a stage chooses later, with the run that
-    will have them and the key there; until then the override contains one value of the sweep.
+    `after`: the run directories that they name. `settled`: keys whose values an earlier stage will choose, each with
+    the run and the key that will hold the value; until then the override contains one value of that stage's sweep.
     """
 
     overrides: list[str]
@@ -109,7 +109,7 @@ def with_values(stage: StudyStage, values: Mapping[str, Any]) -> list[str]:
 
 
 def values_of_overrides(stages: Iterable[StudyStage]) -> set[str]:
-    """Return the values that are used as overrides in some stage; their text is taken literally, MODEL=A B=C."""
+    """Return the names of values that stand for whole overrides: `size` for `max_steps=2 data.limit=8`."""
     whole = (_REFERENCE.fullmatch(text) for stage in stages for text in stage.overrides)
     return {match[2] for match in whole if match and match[1] == "study"}
 

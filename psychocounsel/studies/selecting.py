@@ -48,7 +48,7 @@ class Candidate:
 def choose(candidates: list[Candidate], mode: str) -> tuple[Candidate, list[dict[str, Any]]]:
     """Return the best run of the best setting, and all settings with their runs and means, best first.
 
-    The earlier of equal ones wins. `mode` is min or max.
+    Of equal settings, or of equal runs, the earlier wins. `mode` is min or max.
     """
     sign = 1 if mode == "min" else -1
     settings: dict[str, list[Candidate]] = {}
@@ -67,12 +67,12 @@ def choose(candidates: list[Candidate], mode: str) -> tuple[Candidate, list[dict
 
 
 def select(run: "Run") -> int:
-    """Run the job in `STAGE/select-...`: set the link `STAGE/best-...`, write `best.json`, and show both in the stage.
+    """Run the job in `STAGE/select-...`: set the link `STAGE/best-...` and write `best.json`; copy both to the stage.
 
     In a search, only finished trials that were not pruned count, as in a search without a study.
 
     Raises:
-        UserError: for a cell without such a metric, or a search without such a trial.
+        UserError: if a cell has no finite value of the metric, or a search has no finished trial with one.
     """
     stage, about = StageDir(run.dir.parent), run.config.study
     cells = [cell for cell in about.cells if not is_trial(cell.swept) or _counts(stage.cell(cell.folder), about.metric)]
@@ -83,10 +83,8 @@ def select(run: "Run") -> int:
     chosen = {"run": best.folder, "setting": best.setting, "value": best.value}
     record = {"metric": about.metric, "mode": about.mode, "fingerprint": about.fingerprint, "chosen": chosen}
     own = SelectionDir(run.dir)
-    for link, file in (
-        (own.best, own.record),
-        (stage.best, stage.best_record),
-    ):  # the stage's are for people: the newest
+    # Later stages read the first link. The link and file of the stage show people the newest choice.
+    for link, file in ((own.best, own.record), (stage.best, stage.best_record)):
         _link(link, best.folder)
         write_json(file, {**record, "settings": rows})
     write_summary(run.dir, FINISHED, metrics={about.metric: best.value})

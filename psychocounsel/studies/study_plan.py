@@ -36,7 +36,7 @@ class StudyRequest:
         overrides: overrides of every stage whose command has the key (cluster=slurm).
         force: stages that are repeated.
         times: number of repetitions of each stage, including this command's.
-        folders: those of --config-dir.
+        folders: folders of --config-dir.
     """
 
     only: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class StudyCell:
     """One run of a stage.
 
     Attributes:
-        name: name from its sweep; its folder may have a longer name, if this one was taken.
+        name: name of its folder, or of its stage if the stage sweeps nothing.
         swept: the swept keys with their values as typed: {"algo.beta": "0.3", "seed": "2"}.
         parent: its cell of `for_each`.
         fingerprint: sha256 of everything that decides its result, including the cells that it needs.
@@ -101,11 +101,10 @@ class StudyPlan:
     table: Job | None = None
 
     def groups(self) -> list[list[Job]]:
-        """Write the records of all jobs and return the jobs, each after those that it needs: cells, selections, then the table.
+        """Return all jobs in groups, each after those that it needs: cells and selection of each stage, then the table.
 
         Finished jobs are included, with `finished` and `skip` set, because others name them in `after`. Stages that were not
-        requested are left out, because their needed runs have finished. `study.json` and the sweep's table are written;
-        `config.yaml` and `job.json` are not, because a waiting or running job keeps its own.
+        requested are left out, because the runs that others need from them have finished.
         """
         asked = [each for each in self.stages if each.is_asked]
         groups = [group for each in asked for group in ([c.job for c in each.cells], _one(each.selection)) if group]

@@ -37,7 +37,7 @@ def read_arguments(arguments: Sequence[str]) -> Launch:
     """Return the command for the arguments of `launch`.
 
     Raises:
-        UserError: for an unknown study or key, with what to type instead.
+        UserError: for an unknown study or key or an invalid value, with what to type instead.
     """
     options, overrides = parted(arguments)
     refuse_lines_in_overrides(overrides)

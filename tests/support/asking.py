@@ -35,7 +35,7 @@ def asked(
     read: Any = str,
     retries: int = 2,
 ) -> dict[str, Outcome[Any]]:
-    """Return the outcome of each Ask, by speech. Every Ask must have another speech."""
+    """Return the outcome of each Ask, by speech. No two Asks may have the same speech."""
     answers = Answers(folder)
     found: dict[str, Outcome[Any]] = {}
     try:

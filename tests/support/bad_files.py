@@ -206,7 +206,7 @@ def make_configs(folder: Path) -> None:
 
 
 def make_runs(folder: Path) -> None:
-    """Write run directories of the default configuration, each with one damaged file."""
+    """Write run directories of the default configuration, nearly all with one damaged or missing file."""
 
     def run(name: str, change: Callable[[RunDir], Any]) -> None:
         config = check(compose(["max_steps=2", f"run_dir={folder / name}"]))

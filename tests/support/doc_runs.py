@@ -26,7 +26,7 @@ def marked(page: Path) -> list[Block]:
 
 
 def run_marked(page: Path, folder: Path, python: Path, **environment: str) -> list[str]:
-    """Run the marked blocks in order in `folder`, by the interpreter `python`; returns what each printed.
+    """Run the marked blocks in order in `folder`, by the interpreter `python`, and return the output of each.
 
     Raises:
         AssertionError: for a block that fails, with its place and what it printed.

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class StreamingServer:
-    """Server that streams the texts that `pieces(payload)` yields. If it returns a dict, that is sent with status 400.
+    """Server that streams the texts that `pieces(payload)` yields, or sends the dict that it returns with status 400.
 
     `asked` holds the payloads of streaming requests. `broken` is set when a client closes a stream before its end.
     """

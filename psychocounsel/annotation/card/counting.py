@@ -55,7 +55,7 @@ def counted(path: Path, columns: Sequence[str]) -> Counter[tuple[Any, ...]] | No
 
 
 def only(counts: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
-    """Return the counts by a single one of the columns."""
+    """Return the counts by the column at index `place`."""
     found = Counter[Any]()
     for values, count in counts.items():
         found[values[place]] += count

@@ -109,7 +109,7 @@ def _audit(context: StepContext[AnnotationDir], parts: dict[str, PairCounts], ro
 
 
 def _licences(context: StepContext[AnnotationDir]) -> list[str | None]:
-    """Return the makers' licence if set, otherwise all known licences of sources and terms of writers."""
+    """Return the makers' licence if set, else the sources' licences (None: unknown) and the writers' known terms."""
     if context.config.card.get("license"):
         return [str(context.config.card.license)]
     return _of(context.files, "license") + [terms for terms in _terms(context.files) if terms]

@@ -41,7 +41,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         `unequal_votes` (see PairMaker). `votes_averaged`: True if a rating may be the mean of several votes.
 
     Raises:
-        UserError: if a table is missing or damaged, or if a key of principle_weights is not a principle.
+        UserError: if a table is missing or damaged, or if `pairs.principle_weights` is invalid.
     """
     rules, files = context.config.pairs, context.files
     weights = _weights(rules)
@@ -81,7 +81,7 @@ def _rule(rules: DictConfig, split: str) -> PairRule:
 
 
 def _several_votes(files: AnnotationDir) -> bool:
-    """Return True if any replies may have several votes to average; stops reading at the second one."""
+    """Return True if a reply may have several votes to average; stops reading at the second (annotator, vote)."""
     seen = set[tuple[str, int]]()
     for row in rows_of(files.votes, ("annotator", "vote", "repeat", "outcome")):
         if row["outcome"] == RATED and row["repeat"] == 0:

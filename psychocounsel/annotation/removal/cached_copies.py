@@ -13,7 +13,7 @@ from psychocounsel.data import tokenised_cache
 
 
 def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
-    """Delete tokenised copies of `dataset`, and `datasets` tables with a removed speech; returns how many were deleted."""
+    """Delete tokenised copies of `dataset`, and `datasets` tables with a removed speech; returns their number."""
     tokenised = [entry for entry in tokenised_cache.entries(cache) if _names(entry.of, dataset.resolve())]
     for file in (file for entry in tokenised for file in entry.files):
         file.unlink(missing_ok=True)
@@ -36,7 +36,7 @@ def _arrow_files() -> list[Path]:
 
 
 def _speeches(file: Path) -> Iterator[str]:
-    """Yield the ids of speeches in such a table; a damaged table is read as far as possible."""
+    """Yield the ids of speeches in a table of `datasets`; a damaged table is read as far as possible."""
     try:
         with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
             columns = id_columns(reader.schema)

@@ -14,9 +14,9 @@ from psychocounsel.storage.files import read_mapping, write_json
 
 
 def renew_records(files: AnnotationDir, tombstones: Tombstones) -> None:
-    """Update the record of each finished step: its figures, the rows of its table, and the number of removed speeches.
+    """Update the records of finished steps: table rows, the number of removed speeches, figures of ratings and pairs.
 
-    Figures that cannot be counted in a table, such as dropped rows, stay as they were when the step ran.
+    All other figures, such as outcomes of replies and dropped rows, stay as they were when the step ran.
     """
     tables = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
     renewed = {"scores": _of_votes, "pairs": _of_pairs}
@@ -37,10 +37,8 @@ def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
         return {}
     speeches, votes = by_speech(files.speeches, ABOUT), by_speech(files.votes, COLUMNS)
     replies = by_speech(files.replies, ["reply"]) if files.replies.exists() else []
-    annotators = {
-        *before.get("annotators", {}),
-        *before.get("skipped", {}),
-    }  # an annotator that was never asked has no votes
+    # From the record, because an annotator that was never asked has no votes.
+    annotators = {*before.get("annotators", {}), *before.get("skipped", {})}
     found = (
         (rows[0], [row["reply"] for row in texts if row["reply"] is not None], given)
         for rows, texts, given in joined(speeches, replies, votes)

@@ -47,6 +47,9 @@ def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
     """Delete the rows of removed speeches from a table; returns their number. The other rows keep their order and values.
 
     A table without such rows is not rewritten. The new file has the permissions of the old one.
+
+    Raises:
+        UserError: if the file is not a complete parquet file.
     """
     if not any(map(is_removed, speeches_of(path))):
         return 0

@@ -36,7 +36,8 @@ def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
             `copies`: the number of each deleted now.
 
     Raises:
-        UserError: if an id is in no table and was not removed before; then nothing is changed.
+        UserError: if an id is in no table and was not removed before, if the file holds no ids, or while the page of
+            this directory's expert review is served; then nothing is changed.
     """
     files = context.files
     refuse_served(ReviewDir.of(files.path))
@@ -51,15 +52,14 @@ def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
             "or ID in the dataset"
         )
     files.steps.mkdir(exist_ok=True)
-    write_json(
-        files.step(RECORD), {"done": False}
-    )  # before the tombstones: from now on, every command finishes the removal
+    # Written before the tombstones: from now on, every command finishes the removal.
+    write_json(files.step(RECORD), {"done": False})
     tombstones.add({*asked, *(double for path in _tables(files) for double in doubles_of(path, asked))})
     return finish(context)
 
 
 def finish(context: StepContext[AnnotationDir]) -> dict[str, Any]:
-    """Finish an interrupted removal, if there is one. Every command on the directory calls this first."""
+    """Finish an interrupted removal, as every run does first; returns its counts (see `remove`), or {} without one."""
     files = context.files
     if read_mapping(files.step(RECORD)).get("done", True):
         return {}

@@ -38,7 +38,7 @@ class Drawing:
     """Rules by which writers are drawn.
 
     Attributes:
-        per_speech: number of replies to each speech; writers repeat only if there are fewer of them.
+        per_speech: number of replies to each speech; a writer is drawn twice only if there are too few writers.
         seed: seed of the draw and of the writers' random numbers.
         prompt: the system message for writers without their own.
         crisis_to_third_parties: whether third parties may see crisis speeches.
@@ -53,7 +53,7 @@ class Drawing:
     own_prompts: Mapping[str, str] = field(default_factory=dict)
 
     def prompt_of(self, writer: LanguageModel | None) -> str:
-        """Return the system message for a writer; None for a reply without a writer."""
+        """Return the system message of a writer, or `prompt` if it has none of its own or `writer` is None."""
         return self.prompt if writer is None else self.own_prompts.get(writer.name, self.prompt)
 
     def prompt_version(self, writer: LanguageModel | None) -> str:

@@ -48,7 +48,7 @@ def read_answer(text: str, joint: bool = False) -> list[Judgements]:
     """Return the ratings of the single reply, or with `joint` of each reply in the order shown.
 
     Raises:
-        Unreadable: if the answer is not exactly the requested JSON, bare or in a single code fence.
+        Unreadable: if the answer (or its only code fence) is not exactly the requested JSON.
     """
     found = json_object(parsed_json(text), "the answer")
     if not joint:

@@ -65,10 +65,12 @@ class RatingPlan:
     crisis_to_third_parties: bool
 
     def calls(self, speech: Row, replies: Sequence[Row]) -> Iterator[RatingCall]:
-        """Yield the calls for one speech (`speech`, `text`, `language`, `crisis`) and its replies (`reply`, `text`)."""
-        texts = [
-            *{row["reply"]: row["text"] for row in replies if row["text"] is not None}.items()
-        ]  # each reply id once
+        """Yield the calls for one speech and its replies.
+
+        `speech` needs the columns `speech`, `text`, `language` and `crisis`; `replies` need `reply` and `text`.
+        """
+        # A dictionary, so that each reply id occurs once.
+        texts = [*{row["reply"]: row["text"] for row in replies if row["text"] is not None}.items()]
         together = [texts] if self.prompt.joint and texts else [[each] for each in texts]
         for annotator in self.annotators:
             if self.reason_against(annotator, speech) is None:

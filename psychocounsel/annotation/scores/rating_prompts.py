@@ -89,7 +89,7 @@ def rating_prompt(rubric: str, joint: bool, examples: bool) -> RatingPrompt:
 
 
 def principle_order(rotation: int) -> tuple[str, ...]:
-    """Return the seven principles in an order that starts at a different one for each number.
+    """Return the seven principles, rotated so that principle `rotation` modulo 7 (from 0) is the first.
 
     The order varies because the principle rated first influences the others.
     """

@@ -38,8 +38,9 @@ class Retest:
     def figures(self) -> dict[str, Any]:
         """Return, for each annotator, the number of replies rated twice and the agreement on each principle.
 
-        `changed_outcome` counts replies that were rated only one of the two times; `no_rating_twice` counts those with the same
-        outcome both times but no rating. For the figures of each principle see `agreement_of`.
+        `changed_outcome` counts replies with different outcomes the two times, of which at most one is a rating;
+        `no_rating_twice` counts replies with the same outcome both times but no rating. For the figures of each
+        principle see `agreement_of`.
         """
         return {
             annotator: {

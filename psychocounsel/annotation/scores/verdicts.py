@@ -21,7 +21,7 @@ _REPLY = re.compile(r"^reply_\d+:? ")
 
 @dataclass(frozen=True)
 class Reader:
-    """Parses answers; `joint` has the meaning that it has in RatingPrompt. A refusal in prose counts as an answer."""
+    """Parses answers. `joint`: see RatingPrompt. A refusal in prose counts as an answer."""
 
     joint: bool
 
@@ -29,7 +29,7 @@ class Reader:
         """Return the ratings of each reply in the order shown, or None for a refusal.
 
         Raises:
-            Unreadable: if the answer is neither.
+            Unreadable: if the answer holds neither ratings nor a refusal.
         """
         try:
             return read_answer(text, self.joint)

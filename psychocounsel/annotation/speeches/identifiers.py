@@ -26,7 +26,7 @@ class Replaced:
 def replace_identifiers(text: str, finders: Sequence[Finder] = (identifiers_in,)) -> Replaced:
     """Replace each identifier with a placeholder such as [NAME_1]; where finders overlap, the earlier finder wins.
 
-    The same e-mail address or number gets the same placeholder each time; so do a full name, its first part and its last part.
+    The same e-mail address or number gets the same placeholder each time; so do a full name and each of its parts.
     """
     taken = [match.span() for match in _PLACEHOLDER.finditer(text)]  # placeholders from an earlier cleaning
     spans: list[IdentifierSpan] = []
@@ -53,7 +53,7 @@ def _numbers(text: str, spans: Sequence[IdentifierSpan]) -> list[int]:
     longest_first = sorted(range(len(spans)), key=lambda place: (spans[place].start - spans[place].end, place))
     names = {place: _keys(text, spans[place]) for place in longest_first}
     same: dict[tuple[str, str], tuple[str, str]] = {}
-    for place in longest_first:  # Tom Baker before Tom, so that both get one placeholder
+    for place in longest_first:  # Tom Baker before Tom, so that both get the same placeholder
         whole = next((same[key] for key in names[place] if key in same), names[place][0])
         for key in names[place]:
             same.setdefault(key, whole)

@@ -18,9 +18,7 @@ _NO_DERIVATIVES = "cc-by-nd-3.0 cc-by-nd-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0"
 # Terms that only models have, in a writer's `terms`: our own words, and licences of open weights.
 _NO_COMPETING = "no-competing-models no-training"
 _NAMED_MODELS = "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma"
-_NO_IMPROVING = (
-    "llama2 llama3"  # forbid improving other models with the output; later versions require naming them instead
-)
+_NO_IMPROVING = "llama2 llama3"  # forbid improving other models with the output; later versions require naming Llama
 _UNRESTRICTED = "none own output-is-yours"
 
 
@@ -56,7 +54,7 @@ def refuse_conflicts(found: list[Conflict], accepted: list[str]) -> None:
     """Refuse all conflicts that the user has not accepted.
 
     Raises:
-        UserError: lists the conflicts and what to type.
+        UserError: lists the conflicts and what to type; also raised for an accepted name that is no conflict.
     """
     known = {conflict.name for conflict in found}
     if strange := sorted(set(accepted) - known):

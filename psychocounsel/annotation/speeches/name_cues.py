@@ -80,7 +80,7 @@ def names_in(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the span cut before its first word that cannot be a name; nothing if that is its first word."""
+    """Yield the part of the span before its first word that cannot be a name; nothing if that part is empty."""
     last = start
     for match in _WORD.finditer(text, start, end):
         if not _is_name(match[0]):

@@ -36,7 +36,9 @@ _LEAST = 0.4  # Presidio's score; lower scores would include bare runs of digits
 
 
 def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[IdentifierSpan]] | None:
-    """Return a finder that uses Presidio, or None if `use` is `never`, or `installed` without Presidio being installed.
+    """Return a finder that uses Presidio, or None if `use` does not ask for it.
+
+    `never` does not ask for Presidio; `installed` asks for it if it is installed or a `model` is given.
 
     Raises:
         UserError: if Presidio is needed but not installed, or if `model` is not installed.

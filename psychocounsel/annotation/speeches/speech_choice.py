@@ -53,8 +53,8 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
 
     Speeches connected by overlaps of at least `split_near`, also through dropped ones, form a component and go to the same
     split. A component goes to the test split if a hash of its lowest id and the seed, as a number in [0, 1), is below
-    `test_fraction`. Therefore adding speeches does not move the others. If there are several components, at least one of them
-    is in the test split.
+    `test_fraction`. Therefore adding speeches does not move speeches of other components. If `test_fraction` is not 0
+    and there are several components, at least one of them is in the test split.
     """
     count = len(ids)
     standing, first = np.zeros(count, np.int8), np.arange(count)

@@ -93,7 +93,7 @@ def make_draft(
 
 
 def rows_of_sources(settings: Speeches, copies: Path) -> Iterator[SpeechRow | BadRow]:
-    """Yield the rows of all sources in order; `copies` has the meaning that it has in `read_speeches`.
+    """Yield the rows of all sources in order. `copies`: see `read_speeches`.
 
     Raises:
         UserError: if a source cannot be read.

@@ -35,12 +35,12 @@ class Counted:
 
 
 def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
-    """Tokenise, check and count the rows of `jobs`; jobs with equal tokenisation share one pass. Imports torch.
+    """Check the rows of `jobs`, tokenised for trainings, and yield their counts; jobs with equal rows share one pass.
 
-    Annotations are skipped, because they read their sources in a step.
+    Annotations are skipped, because they read their sources in a step. Imports torch.
 
     Raises:
-        UserError: for unusable rows; with several jobs it names the overrides.
+        UserError: if rows are unusable; with several trainings it names the overrides.
     """
     from psychocounsel.engine.telemetry.progress import quiet_libraries
 

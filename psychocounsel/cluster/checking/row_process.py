@@ -29,8 +29,8 @@ _TOKENISED = ("model.path", "data.path", "data.eval_path", "data.mix")  # keys o
 def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: str = "") -> list[str]:
     """Return lines about the jobs' training rows, held-out rows and numbers of steps.
 
-    Each distinct tokenisation is made once and stays in `paths.cache` for the jobs. `preload` names the modules imported by
-    the process that all others are forked from; each process uses `threads` threads.
+    Each distinct tokenisation is made once and stays in `paths.cache` for the jobs. The check runs in a process forked
+    from one that has imported the modules `preload`. `threads` is its number of threads ("": one per core).
 
     Raises:
         UserError: for rows that a job cannot use.
@@ -57,7 +57,7 @@ def _environment(job: Job, threads: str) -> dict[str, str]:
 
 
 def _not_here(job: Job) -> str:
-    """Return the missing source of the rows, or "" if all sources are here."""
+    """Return a line about the first missing source of the rows, or "" if all sources are here."""
     model = job.config.get("model")
     if model is not None and Path(model.path).is_absolute() and not Path(model.path).exists():
         return f"model.path={model.path} does not exist yet"

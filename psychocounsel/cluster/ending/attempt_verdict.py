@@ -43,10 +43,11 @@ class AttemptVerdict:
 def judge(
     ended: AttemptEnding, before: Sequence[Mapping[str, Any]], restarts: int, max_requeues: int
 ) -> AttemptVerdict:
-    """Decide about an attempt.
+    """Return the decision about an attempt.
 
-    A crash is retried once: two crashes without a step of progress in between are a failure. Wrong input is always a
-    failure. Three stops in a row without progress are a failure too, because the next attempt would not get further.
+    A crash is retried, unless the previous attempt crashed too and no step was made in between. Wrong input, a `guard`
+    limit and a gate's refusal end the run. So do three stops in a row without progress, because the next attempt would
+    not get further. After `max_requeues` requeues, no attempt follows.
 
     Args:
         before: the records of earlier attempts, oldest first.

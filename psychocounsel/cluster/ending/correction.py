@@ -13,7 +13,7 @@ _MOST_SHOWN = 6  # keys
 
 
 def correction(module: str, config: DictConfig, before: DictConfig, run_dir: Path) -> str:
-    """Return the keys in which `config` differs from the recorded run `before`, with both values; "" if nothing differs.
+    """Return the changed keys that the recorded run `before` would refuse on resume, with both values; "" without any.
 
     The result is also "" for a run that cannot be corrected, because another module made it or it has made a step; and for
     commands that work in steps, because their settings may change at any time.

@@ -22,9 +22,10 @@ _CONSEQUENCE = re.compile(
 
 
 def last_error(*files: Path) -> str:
-    """Return the last line that names an error in the first of `files` that has one; otherwise the last line of any file, or "".
+    """Return the last line that names an error, from the first of `files` with such a line.
 
-    Lines that only report killed processes are ignored. The line is cut at 240 characters.
+    If no line names an error, the last line of the first file with lines is returned, or "". Lines that only report
+    killed processes are ignored. The line is cut at 240 characters.
     """
     ends = [_end(file) for file in files]
     for lines in ends:

@@ -26,7 +26,7 @@ def made_no_step(run_dir: Path) -> bool:
 
 
 def remove_step_zero(run_dir: Path) -> None:
-    """Remove the files that a run of `made_no_step` wrote about its initial model. Logs stay."""
+    """Remove the checkpoints, model, metrics and state of a run without a step (`made_no_step`). Logs stay."""
     files = RunDir(run_dir)
     for folder in (files.checkpoints, files.model):
         shutil.rmtree(folder, ignore_errors=True)

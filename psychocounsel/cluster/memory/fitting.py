@@ -29,7 +29,7 @@ _LADDER = (
 
 
 def on_gpus_of(config: DictConfig, limit_gb: float) -> DictConfig:
-    """Return a copy of `config` for GPUs of this size, less the share of vLLM's engines."""
+    """Return a copy of `config` with this size of a GPU, because vLLM's share of the memory depends on it."""
     copy = config.copy()
     with open_dict(copy.cluster):
         copy.cluster.gpu_memory_gb = limit_gb
@@ -90,8 +90,9 @@ def _open_values(keys: Sequence[str], values: dict[str, Any]) -> dict[str, Any]:
 def _may_be(config: DictConfig, gpus: int, stage: int, optimizer: bool, parameters: bool) -> bool:
     """Return True if a stage may be chosen.
 
-    On one GPU it is stage 0, because nothing can be partitioned. On several GPUs it is a higher one, because stage 1 needs
-    less memory than stage 0. A stage with the optimizer in host memory may be chosen on any number of GPUs.
+    One GPU gets stage 0, because nothing can be partitioned. Several GPUs get a higher stage, because stage 1 needs
+    less memory than stage 0. A stage with the optimizer in host memory may be chosen on any number of GPUs. A quantised
+    model never gets stage 3.
     """
     typed = config.zero.offload_optimizer <= optimizer and config.zero.offload_parameters <= parameters
     if stage == 3 and config.model.quantise:
@@ -113,7 +114,7 @@ def with_values(config: DictConfig, values: dict[str, Any]) -> DictConfig:
 
 
 def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list[str]:
-    """Return the smallest changes with which a run fits, as overrides to type."""
+    """Return the changes with which a run fits, the smallest first, as overrides to type."""
     checkpoints = {} if config.model.gradient_checkpointing else {"model.gradient_checkpointing": True}
     changes: list[dict[str, Any]] = [{}, checkpoints, {"zero.stage": 3, **checkpoints}]
     changes.append({"zero.stage": 3, "zero.offload_optimizer": True, **checkpoints})

@@ -80,7 +80,7 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
 
 
 def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus: int) -> dict[str, float]:
-    """Return the bytes that leave during generation: a critic, and the policy except the weights that generate."""
+    """Return the bytes that leave the GPU during generation: a critic, and the policy except weights that generate."""
     rollout = configs.target_class(config, "rollout")
     if not rollout.shares_gpus:
         return {}
@@ -94,7 +94,7 @@ def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus
 
 
 def _copied(shape: Shape, config: DictConfig) -> float:
-    """Return the bytes of weights that an engine copies from the policy (0 with adapters, because the engine has the base)."""
+    """Return the bytes of an engine's own copy of the policy's weights; 0 for a rollout that makes no copy."""
     if not configs.target_class(config, "rollout").copies_weights:
         return 0.0
     return bytes_of_weight(config.model.dtype) * shape.parameters / config.rollout.get("tensor_parallel", 1)

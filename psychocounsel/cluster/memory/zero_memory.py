@@ -47,8 +47,8 @@ def state_parts(
 def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: bool, weights: bool) -> float:
     """Return a lower bound of the bytes of `model_states` that leave a GPU during generation (`rollout.offload_idle`).
 
-    These are both moments and the master weights; at stage 1 the float32 gradients, too; and with `weights` the weights of
-    forward passes.
+    Adam's moments and the master weights leave. At stage 1 the float32 gradients leave, too, and with `weights` the
+    weights of forward passes.
     """
     if stage == 0:
         return parameters * (12.0 if weights else 8.0)

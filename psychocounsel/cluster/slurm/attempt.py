@@ -3,8 +3,9 @@
 `python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number and a free port of this node as the
 ranks' rendezvous. It prints nothing if there is nothing to do, with exit code 0 for a finished run and the last attempt's
 code for a run that was given up in this job.
-`... end RUN NUMBER CODE ASKED` prints `again`, or the exit code for the job. ASKED is the signal that
-asked the run to stop, or `no`.
+
+`... end RUN NUMBER CODE ASKED` prints `again`, or the exit code for the job. ASKED is the signal that asked the run to
+stop, or `no`.
 """
 
 import os
@@ -34,7 +35,8 @@ _FAILED_TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\- ]+): (.+)")
 def begin(run_dir: Path) -> tuple[str, int]:
     """Start an attempt: make `logs/NN`, point `logs/latest` to it, and return NN and 0.
 
-    If there is nothing to do, return "" and the exit code of the previous attempt.
+    If there is nothing to do, return "" and an exit code: 0 for a finished run, and the last attempt's code for a run
+    that was given up in this job.
     """
     job = os.environ.get("SLURM_JOB_ID")
     earlier = attempts(run_dir)

@@ -60,7 +60,7 @@ class Container:
         `variables` are the environment variables whose values the image must not replace. Pyxis passes on all others, too.
 
         Raises:
-            UserError: for a path that the list of mounts cannot hold.
+            UserError: if a path contains a comma or a colon, which separate mounts.
         """
         if wrong := next((bind for bind in binds if "," in bind or ":" in bind), None):
             raise UserError(

@@ -1,8 +1,8 @@
 """Commands of the batch script for servers on their own nodes next to training.
 
-`python -m psychocounsel.cluster.slurm.server_node run RUN` starts `cluster.servers.command`, waits until it is healthy,
-and keeps its address in `RUN/servers/N.json` while it lives. `... wait RUN COUNT` returns when
-COUNT servers are ready.
+`python -m psychocounsel.cluster.slurm.server_node run RUN` starts `cluster.servers.command`, waits until the server is
+healthy, and keeps its address in `RUN/servers/N.json` while it lives. `... wait RUN COUNT` returns when COUNT servers
+are ready.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _GRACE_SECONDS = 10.0
 
 
 def run(run_dir: Path) -> int:
-    """Run one server until it ends or is asked to stop; return its exit code."""
+    """Run one server until it ends or is asked to stop; return 0 after a stop request, otherwise its exit code or 1."""
     refuse_untrusted_run(run_dir, whole=False)
     settings = read_config(run_dir).cluster.servers
     number = int(os.environ.get("SLURM_PROCID", 0))

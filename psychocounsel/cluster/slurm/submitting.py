@@ -36,7 +36,7 @@ _POLL_SECONDS = 10.0
 
 
 def select(jobs: Sequence[Job]) -> None:
-    """Set `skip` of every job that must not be submitted: finished, queued, or ended before.
+    """Set `skip` of every job that must not be submitted: finished, queued, or, in a sweep, ended unfinished.
 
     Raises:
         UserError: if SLURM does not answer, a process outside of it works in a run directory, or speeches are to be removed from
@@ -95,7 +95,8 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     """Return the arrays of `jobs` with their dependencies, checked against the site's limits; nothing is written.
 
     Raises:
-        UserError: if SLURM is not available, or a partition's time limit is exceeded.
+        UserError: if SLURM is not available, a partition has too little time, nodes or GPUs, or a run in `after` was
+            never submitted or has ended unfinished.
     """
     many = len(jobs) > cluster_of(jobs[0]).group
     result = arrays(jobs, scheduler.max_array_size() if many else 1)

@@ -150,7 +150,7 @@ def _job_of(task: str) -> str:
 
 
 def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
-    """Fill the row of an ended run: its own record counts; without one, the cluster's state and its logs."""
+    """Fill the row of an ended run: from the cluster's state if the cluster ended it, else from its record or logs."""
     row.remaining = None
     if here and here.was_ended and last.get("verdict") != "failed":
         cancelled = here.ending == "cancelled"

@@ -35,7 +35,7 @@ def parts_for(principles: Iterable[str]) -> tuple[str, ...]:
 def prompt_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = True) -> str:
     """Return the parts as Markdown for an annotator. The caller must add the task and the form of the answer.
 
-    `examples=False` omits the rated replies (two fifths of the whole text). Literature is always omitted.
+    `examples=False` omits rated replies and cases (two fifths of the whole text). Literature is always omitted.
 
     Raises:
         ValueError: if a name is not in PARTS.

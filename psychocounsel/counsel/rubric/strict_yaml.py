@@ -55,8 +55,9 @@ def _parse(file: Path, problems: Problems) -> Any:
 def read_part(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     """Return `value` as the type `kind`: a dataclass, a tuple or dict of these, text, an integer or a boolean.
 
-    Any type may be annotated with limits. A dataclass field with a default is optional in the file. Problems are added to the
-    list; if there are any, the returned value must not be used.
+    Any type may be annotated with limits (see parts.py); `or_one` accepts a single value instead of a list. A dataclass
+    field with a default is optional in the file. Problems are added to the list; if there are any, the returned value
+    must not be used.
     """
     kind, *annotations = typing.get_args(kind) if typing.get_origin(kind) is Annotated else (kind,)
     limits: Mapping[str, Any] = annotations[0] if annotations else {}
@@ -84,9 +85,8 @@ def _dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any:
         return None
     hints = typing.get_type_hints(kind, include_extras=True)
     needed = {name for name in hints if not _has_default(kind, name)}
-    written = {
-        name: name.removesuffix("_") for name in hints
-    }  # the field `if_` holds the key `if`, which is a Python keyword
+    # The field `if_` holds the key `if`, because `if` is a Python keyword.
+    written = {name: name.removesuffix("_") for name in hints}
     check_keys(value, written.values(), key, problems, [written[name] for name in hints if name in needed])
     parts = {
         name: read_part(hint, value[written[name]], f"{key}: {written[name]}", problems)

@@ -14,7 +14,7 @@ _DIGITS = 6  # rounding hides differences between machines, so that a run can be
 
 
 def balanced_weights(signs: np.ndarray, largest: float) -> np.ndarray | None:
-    """Return weights, float64[n], for `signs`, int[n, cues]; None if no such weights exist.
+    """Return the calibrated weights, float64[n], of pairs with `signs`, int[n, cues]; None if none are found.
 
     The solution is w = clip(z . theta, 0, largest) with z = (1, signs). The multipliers theta minimise a convex
     function; Newton's method finds them. Pairs with the same signs have the same weight, so the computation uses
@@ -53,7 +53,10 @@ def _line_search(
 
 
 def _dual(theta: np.ndarray, z: np.ndarray, share: np.ndarray, largest: float) -> float:
-    """Return the dual function, whose gradient is the error of the constraints: integral of clip(u, 0, largest) - target."""
+    """Return the dual function of the calibration; its gradient is the error of the constraints.
+
+    It is the mean over pairs of the integral of clip(t, 0, largest) for t from 0 to u = z . theta, minus theta[0].
+    """
     u = z @ theta
     inside = np.clip(u, 0.0, largest)
     return float((share * (inside**2 / 2 + largest * np.maximum(u - largest, 0.0))).sum() - theta[0])

@@ -1,1 +1,1 @@
-"""Feeding of batches to a device: the next batch is built during the computation of the last and copied without waiting."""
+"""Feeding of batches to a device: a batch is built while the one before it is computed, and copied without waiting."""

@@ -1,4 +1,4 @@
-"""Prefetching: a thread builds the next batch while the last one is in use."""
+"""Prefetching: a thread builds the next batch while the present one is in use."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def one_ahead(items: Iterator[T], begin: Callable[[], None]) -> Iterator[T]:
-    """Yield the items in order; a thread makes the next item while the last one is in use.
+    """Yield the items in order; a thread makes the next item while the present one is in use.
 
     The thread calls `begin` first. An exception raised while an item is made is raised in its place.
     """

@@ -1,7 +1,8 @@
 """Near-duplicate texts: MinHash with banding finds candidates, and the exact overlap decides (Broder 1997).
 
-`sketches` holds everything in memory; `SketchFolder` keeps the same on disk, for millions of texts. The same functions
-search both and hold one band of all texts at a time (16 bytes per text).
+A sketch is a text's set of hashed word 3-grams and its MinHash signature, which consists of bands. `sketches` keeps the
+sketches of texts in memory; `SketchFolder` keeps them on disk, for millions of texts. `near_pairs` and `near_matches`
+search either kind and hold one band of all texts in memory at a time (16 bytes per text).
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,8 @@ import numpy as np
 
 from psychocounsel.data.selection.shingles import shingles
 
-_BANDS, _ROWS, _SEED = 20, 4, 1997  # pairs missed: 1 in 30,000 at overlap 0.8, 1 in 250 at 0.7, 1 in 16 at 0.6
-_COMPARED = 8  # other texts of its bucket that each text is compared with
+_BANDS, _ROWS, _SEED = 20, 4, 1997  # pairs missed: 1 in 38,000 at overlap 0.8, 1 in 240 at 0.7, 1 in 16 at 0.6
+_COMPARED = 8  # in each band, texts of equal value that a text is compared with
 _TEXTS = 2000  # texts sketched at a time
 Array = np.ndarray
 
@@ -47,7 +48,7 @@ def sketches(texts: Sequence[str]) -> Sketches:
 
 
 class SketchFolder:
-    """Sketches in files of a folder: about 20 bytes per word and 160 bytes per text, none of them kept in memory."""
+    """Sketches in files of a folder: 8 bytes per distinct 3-gram and 168 bytes per text (8 of these also in memory)."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = [folder / name for name in ("hashes.bin", "sizes.bin", "signatures.bin")]
@@ -113,7 +114,7 @@ def near_pairs(within: Sketches, threshold: float) -> Iterator[tuple[int, int, f
 
 
 def near_matches(ours: Sketches, theirs: Sketches, threshold: float) -> set[int]:
-    """Return the indices of our texts that nearly equal one of theirs."""
+    """Return the indices of the texts in `ours` whose overlap with a text in `theirs` is at least `threshold`."""
     count, found = len(theirs), set[int]()
     candidates = np.empty(0, np.int64)
     for band in range(_BANDS):

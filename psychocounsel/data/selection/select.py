@@ -44,7 +44,11 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
 
 
 def all_rows(data: DictConfig) -> list[Example]:
-    """Return every usable row of `data`, before pairs are made and before any row is dropped."""
+    """Return every usable row of `data`, before pairs are made and before any row is dropped.
+
+    Raises:
+        UserError: for data that cannot be read.
+    """
     parts = [(entry.path, entry.split, entry.revision) for entry in data.mix]
     parts = parts or [(data.path, data.split, data.revision)]
     if data.eval_path or data.eval_split:
@@ -80,7 +84,14 @@ def _load_mix(data: DictConfig, report: Report) -> list[Example]:
 
 
 def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
-    """Make pairs of rated replies, filter rated pairs by min_gap, weights and veto, and fill in `scores`."""
+    """Return pairs by `data.min_gap`, `data.principle_weights` and `data.safety_veto`, with `scores` where rated.
+
+    Rated replies are made into pairs. If one of these settings is on, the ratings of given pairs are checked as well:
+    such a pair may be dropped or change sides. Otherwise given rows are kept.
+
+    Raises:
+        UserError: if a row lacks ratings that these settings need.
+    """
     weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
     switches = {
         "data.min_gap=null": data.min_gap is not None,
@@ -141,8 +152,8 @@ def split_by_prompt(
     """Hold out `fraction` of the prompts (at least one if there are several), independent of the order of rows.
 
     No prompt is in both parts. Prompts that share a reply, directly or through others, form a component and stay
-    together, so the held-out part may be smaller than requested. If one component holds more than half of the prompts
-    and no other component fits, its prompts are split anyway, and a warning says so.
+    together, so the held-out part may be smaller than requested, or larger if every component is larger. If all
+    prompts form one component, it is split anyway, and a warning says so.
     """
     keys = [normalised(example.prompt) for example in examples]
     prompts = sorted(set(keys), key=lambda text: rank(text, seed, "split"))

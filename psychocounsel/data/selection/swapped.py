@@ -11,7 +11,7 @@ from psychocounsel.errors import UserError
 
 
 def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Callable[[str], None]) -> list[Example]:
-    """Append swapped pairs to `pairs`: `share` new pairs for each existing pair.
+    """Return `pairs` followed by swapped pairs: `share` new pairs for each given pair, at least one in total.
 
     The chosen reply of a new pair was chosen for its own client; the rejected reply was chosen for another client. The
     other client belongs to another component of shared text, and to the same topic if the data name topics.
@@ -40,7 +40,7 @@ def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Call
 
 
 def _candidates(pairs: Sequence[Example], seed: int) -> Iterator[Example]:
-    """Yield all possible pairs in the order in which they are taken."""
+    """Yield all possible swapped pairs in the order in which they are taken."""
     component = components_of(pairs)
     firsts = {(normalised(pair.prompt), pair.replies[0]): index for index, pair in reversed(list(enumerate(pairs)))}
     ranks = {index: rank(f"{prompt} {reply}", seed, "swapped") for (prompt, reply), index in firsts.items()}

@@ -72,6 +72,8 @@ def write_shard(
 ) -> dict[str, FileMark]:
     """Write this rank's two files and sync them to disk; return their marks (sizes and hashes) by relative path.
 
+    `shapes`: the shape of each parameter, in which whole parameters are stored; a part of a parameter is stored flat.
+
     Raises:
         OSError: if the files cannot be written.
     """
@@ -158,7 +160,7 @@ class EngineFiles:
         """Load the whole state into an engine of any ZeRO stage and number of processes. All ranks call it together.
 
         Raises:
-            UserError: if the checkpoint belongs to another model.
+            UserError: if the checkpoint belongs to another model or cannot be read, or as in `Partition.set_steps`.
         """
         for name in sorted(partition.parameters.keys() ^ self.parameters.keys()) or partition.parameters:
             if name not in self.parameters or self.parameters[name]["shape"] != partition.shape(name):
@@ -182,10 +184,10 @@ class EngineFiles:
 
 
 def read_weights(folder: Path, engine: str) -> dict[str, torch.Tensor]:
-    """Return the trained parameters of an engine in the checkpoint in `folder`, which `jobs archive` may have reduced.
+    """Return the trained parameters of an engine in the checkpoint in `folder`, whose optimizer state may be missing.
 
     Raises:
-        UserError: if a file is damaged.
+        UserError: if a file is damaged or cannot be read.
     """
     if wrong := damage(folder, weights_marks(folder, engine)):
         raise UserError(f"{folder}: is damaged: {wrong}; restore it, or use another checkpoint")

@@ -24,8 +24,7 @@ class Export:
     """Request for an export.
 
     `step`: the checkpoint to export (None: the best model). `merge`: merge a LoRA adapter into its base. `to`: the
-    folder.
-    `push`, `public`: the hub repository to upload to, and its visibility.
+    folder. `push`, `public`: the hub repository to upload to, and its visibility.
     """
 
     step: int | None = None
@@ -40,7 +39,7 @@ def export_run(run: Path, asked: Export) -> None:
 
     Raises:
         UserError: if these weights do not exist, another user could have written them, the folder must not be replaced,
-            or the hub refuses the upload.
+            or the hub or `data.confidential` refuses the upload.
     """
     refuse_untrusted_run(run)
     _, config = read_run(run)

@@ -10,7 +10,7 @@ class HostCopy:
         self._buffers: dict[str, torch.Tensor] = {}
 
     def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Start to copy `value` into its buffer; the content is complete after `wait`."""
+        """Start to copy `value` into its buffer and return the buffer; its content is complete after `wait`."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)

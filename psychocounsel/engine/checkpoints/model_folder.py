@@ -83,9 +83,8 @@ def write_model(
     companions.tokenizer.save_pretrained(draft)
     write_atomically(draft / CARD, companions.card)
     write_json(ModelDir(draft).about, companions.about)
-    for file in draft.glob(
-        "*.safetensors"
-    ):  # safetensors makes them readable for their owner only, unlike the other files
+    # safetensors makes its files readable for their owner only, unlike the other files.
+    for file in draft.glob("*.safetensors"):
         file.chmod((draft / CARD).stat().st_mode)
     replace_directory(draft, folder)
 
@@ -119,7 +118,7 @@ def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
 
 
 def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Add names that share a parameter with another one (a tied output layer), because save_pretrained expects them."""
+    """Add other names of tied parameters (an output layer) and the buffers, because save_pretrained expects them."""
     first_name: dict[int, str] = {}
     for name, parameter in lm.named_parameters(remove_duplicate=False):
         plain = plain_name(name)

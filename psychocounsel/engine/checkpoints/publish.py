@@ -33,7 +33,7 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     `merge`: merge a LoRA adapter into its base, so that the result is one model.
 
     Raises:
-        UserError: if these weights do not exist.
+        UserError: if these weights do not exist or do not fit the model, or `merge` is set but there is no adapter.
     """
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # merging imports DeepSpeed, which need not look for a GPU
     recover_directory(folder)
@@ -131,9 +131,8 @@ def _rebuild(
     trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
     if wrapper.adapter is not None:
         _check_base(run, config.model, config.paths.cache)
-        weights = {
-            name: weights[name] for name in trained.keys() & weights.keys()
-        }  # leaves out the scales of a quantised base
+        # Only trained weights, because a quantised base also has scales.
+        weights = {name: weights[name] for name in trained.keys() & weights.keys()}
     try:
         result = wrapper.load_state_dict(weights, strict=False)
         wrong = [*result.unexpected_keys, *(trained.keys() & set(result.missing_keys))]
@@ -160,7 +159,8 @@ def push(folder: Path, repository: str, public: bool) -> str:
     """Upload `folder` to the hub repository, private unless `public`; return its address.
 
     Raises:
-        UserError: without a token that may write there, or if the repository exists with the other visibility.
+        UserError: if the hub cannot be reached or the token may not write there, the repository exists with the other
+            visibility, or the folder holds an adapter of a base on this machine.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError

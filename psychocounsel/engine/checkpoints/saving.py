@@ -37,9 +37,8 @@ from psychocounsel.storage.files import (
 )
 from psychocounsel.storage.hashes import FileMark, write_marked
 
-_SOON = (
-    1 << 28
-)  # bytes that a disk takes in about a second: smaller checkpoints are completed at a fixed time, one step later
+# Bytes that a disk takes in about a second. Smaller checkpoints are completed at a fixed time, one step later.
+_SOON = 1 << 28
 T = TypeVar("T")
 
 
@@ -113,7 +112,7 @@ class Checkpoints:
             self.settle()
 
     def settle(self, wait: bool = True) -> None:
-        """Complete the checkpoint that is being written; if not `wait`, only if all ranks have written or soon will have.
+        """Complete the checkpoint in progress; if not `wait`, only if it is small or all ranks have written files.
 
         Raises:
             Unwritable: if a file could not be written; the incomplete checkpoint is then removed.

@@ -37,7 +37,8 @@ _DECIDING = (
 def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, device: torch.device) -> dict[str, Any]:
     """Return everything that reference log-probabilities depend on, except the tokens.
 
-    The adapter is excluded because it is off. But an adapter changes the dtype of the loaded weights at ZeRO-0.
+    The adapter is excluded because it is off. `weights_dtype` is included because at ZeRO-0 weights below an adapter
+    are loaded in another dtype than fully trained ones.
     """
     dtype, quantise = model_dtype(config.model, device), config.model.quantise
     libraries = ["torch", "transformers", *(["bitsandbytes"] if quantise else [])]

@@ -18,12 +18,11 @@ def choose_reference(
     """Return the reference for the groups of rounds, or of a dataset; None for an algorithm without a reference.
 
     A dataset is compared before the first step, so its values come from a cache. Groups of rounds are compared while
-    the
-    policy changes: with the policy at the round's start, with the policy without its adapters, or with a frozen copy.
-    `alive` is called often, on all ranks together; it may raise Stopped.
+    the policy changes: with the policy at the round's start, with the policy without its adapters, or with a frozen
+    copy. `alive` is called often, on all ranks together; it may raise Stopped.
 
     Raises:
-        UserError: if the copy cannot be loaded.
+        UserError: if the frozen copy cannot be loaded.
     """
     algorithm, batch = stepper.algorithm, run.config.global_batch_size
     if algorithm.reference_kind == "none":
@@ -39,7 +38,7 @@ def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
     """Return the policy before training, usable at any time: the policy with its adapters off, or a frozen copy.
 
     Raises:
-        UserError: if the copy cannot be loaded.
+        UserError: if the frozen copy cannot be loaded.
     """
     config: Any = run.config
     world, batch = stepper.world, config.global_batch_size

@@ -1,4 +1,4 @@
-"""Order of computing missing reference log-probabilities, shared with other processes that may need the same ones."""
+"""Order of computing missing reference log-probabilities; processes that need the same values share the work."""
 
 import time
 from collections.abc import Sequence
@@ -10,9 +10,8 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.engine.references.store import Array, ReferenceStore, bucket_of
 
 FLUSH_SECONDS = 10.0  # the most work that a killed process loses
-RETRY_SECONDS = (
-    5.0  # wait before checking again a lock that a live process held, because on NFS each check writes a file
-)
+# Wait before a lock that a live process held is checked again, because on NFS each check writes a file.
+RETRY_SECONDS = 5.0
 
 Order = list[tuple[int, list[int]]]  # unit numbers, each with positions of its completions
 
@@ -31,9 +30,9 @@ class Unit:
 
 
 def make_units(groups: Sequence[Group], keys: Sequence[Sequence[bytes]], budget: int) -> list[Unit]:
-    """Return all distinct completions of `groups` as units, sorted by bucket; a unit of several has at most `budget` tokens.
+    """Return all distinct completions of `groups` as units, sorted by bucket.
 
-    `keys` are the row keys of the completions.
+    A unit of several completions has at most `budget` tokens. `keys` are the row keys of the completions.
     """
     prompts: dict[bytes, tuple[Array, dict[bytes, Array]]] = {}
     for group, names in zip(groups, keys, strict=True):

@@ -89,11 +89,14 @@ class ReferenceStore:
         self._write(lambda: write_blob(path, {"reference": self.folder.name, "rows": len(rows)}, arrays))
 
     def locked(self) -> set[int]:
-        """Return the buckets that have a lock, held by a live process or not."""
+        """Return the buckets that have a lock file, even if the process that created it has died."""
         return {int(match[1]) for match in map(_LOCK.fullmatch, self._names()) if match}
 
     def lock(self, bucket: int) -> bool:
-        """Lock a bucket; return False if another live process holds it."""
+        """Lock a bucket; return False if another live process holds it.
+
+        If the cache cannot be written, return True without a lock.
+        """
         lock = Lock(self.folder / f"bucket-{bucket:02d}.lock")
         taken = self._write(lock.take)
         if taken:

@@ -19,7 +19,7 @@ from psychocounsel.rollout.base import Rollout, Shard, at_once, open_rollout, sa
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
-_ROUND = 1 << 20  # stands for the round's number in seeds
+_ROUND = 1 << 20  # in place of a round's number in seeds; no run has as many rounds
 
 
 class HeldOutReplies:
@@ -108,8 +108,8 @@ def held_out_metrics(
 ) -> dict[str, float]:
     """Return the `eval/...` metrics of the scored replies in `groups` after `step` steps: `reply_metrics` and the win rate.
 
-    Each metric has its 95 % interval, `_low` and `_high`. The win rate compares with the replies of
-    step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads it.
+    The 95 % intervals, `_low` and `_high`, are those of `reply_intervals` and `win_rate`. The win rate compares with
+    the replies of step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads it.
 
     Raises:
         UserError: if that file is missing.

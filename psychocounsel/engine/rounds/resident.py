@@ -13,10 +13,13 @@ from psychocounsel.engine.rounds.node_memory import node_copies
 
 
 class Resident:
-    """Context in which the weights of `models` are on `device`; outside it they are in host memory.
+    """Context in which the weights of `models` are on this rank's device; outside it they are in host memory.
 
     The weights never change, so all ranks of a machine share one host copy, and nothing is copied back. Buffers are
     small and stay on the device. All ranks of `world` create it together.
+
+    Raises:
+        UserError: as in `node_copies`.
     """
 
     def __init__(self, models: Iterable[nn.Module], world: World) -> None:
@@ -43,5 +46,11 @@ class Resident:
 
 
 def resident(models: Iterable[nn.Module], world: World, offload: bool) -> AbstractContextManager[Any]:
-    """Return the context to use `models` in; on CPU they stay where they are, because host memory is all there is."""
+    """Return the context to use `models` in. It moves them only with `offload` and on GPU.
+
+    On CPU they stay where they are, because host memory is all there is.
+
+    Raises:
+        UserError: as in `node_copies`.
+    """
     return Resident(models, world) if offload and world.device.type == "cuda" else nullcontext()

@@ -28,9 +28,8 @@ class Resting:
     def __init__(self, stepper: Stepper, moves: bool, copied: bool = False) -> None:
         self.stepper, self.device, self.moves, self.copied = stepper, stepper.world.device, moves, copied
         self._waiting: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
-        self._room: dict[
-            tuple[int, int], torch.Tensor
-        ] = {}  # host memory by place and bytes, reused because pinning is slow
+        # Host memory by place and bytes, reused because pinning is slow.
+        self._room: dict[tuple[int, int], torch.Tensor] = {}
 
     def __enter__(self) -> None:
         self._leave(with_main=False)

@@ -108,7 +108,7 @@ def open_rounds(
     """Return the feed of an algorithm with rollouts, with its rollout and its reward.
 
     Raises:
-        UserError: if one of these cannot be loaded.
+        UserError: if the rollout or the reward cannot be loaded, or as in `Algorithm.check_rounds`.
     """
     config: Any = run.config
     algorithm, plan = collector.algorithm, collector.algorithm.round

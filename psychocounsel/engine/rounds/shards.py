@@ -50,7 +50,11 @@ class Shards:
         self.staleness = 0.0  # mean age of its replies: steps since the weights that wrote them
 
     def make(self, number: int, step: int) -> list[Group]:
-        """Return the scored replies of a round that begins at `step`; only replies that are not on disk are written."""
+        """Return the scored replies of a round that begins at `step`; only replies that are not on disk are written.
+
+        Raises:
+            UserError: if replies on disk were written with weights that are too old for this round.
+        """
         self.wait_for_ahead()
         with self.resting:
             files = self._written(number, step)
@@ -81,7 +85,7 @@ class Shards:
         return files
 
     def wait_for_ahead(self) -> None:
-        """Wait until the rollout has written the next round, because its weights will change or it will be asked for more."""
+        """Wait until the rollout has written the next round, because it will now get new weights or other prompts."""
         if self.ahead is not None:
             self.ahead.join()
 
@@ -120,7 +124,7 @@ class Shards:
 
     @property
     def _shard_prompts(self) -> int:
-        """`rollout.shard_prompts`, or fewer, so that each rank has a shard, provided that the replies stay the same."""
+        """Prompts of a shard: `rollout.shard_prompts`, or fewer for many ranks if the replies stay the same."""
         setting: int = self.config.rollout.shard_prompts
         each = math.ceil(self.order.prompts / self.world.size)
         return min(setting, each) if self.rollout.draws_by_prompt else setting

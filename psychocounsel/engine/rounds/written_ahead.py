@@ -11,7 +11,10 @@ Batch = list[tuple[Path, Shard]]  # the shards written by one call, with their f
 
 
 class WrittenAhead:
-    """Writes the batches of the next `rounds` with the servers' current weights; unfinished ones are left to a later call."""
+    """Writes the batches of the next `rounds` with the servers' current weights.
+
+    Batches that are still missing when their round begins are written by `Shards.make`.
+    """
 
     def __init__(self, rounds: Sequence[Sequence[Batch]], rollout: Rollout) -> None:
         self.failure: BaseException | None = None

@@ -29,6 +29,9 @@ def micro_batch_tokens(run: Run, stepper: Stepper, groups: Sequence[Group]) -> i
     """Return the tokens of a micro-batch; `auto` is replaced permanently by a number in the run's configuration.
 
     Prompts of an algorithm with rollouts are measured with the longest replies that they may get.
+
+    Raises:
+        UserError: if the longest group alone does not fit, or memory cannot be measured on this system.
     """
     config = run.config
     if config.micro_batch_tokens == "auto":
@@ -82,8 +85,8 @@ def chosen_tokens(
     """Return a number of tokens that fits in memory.
 
     It is at least the longest row, and at least `max_length` if that fits, so that it may be typed in the next run's
-    configuration. Larger numbers end at a process's share of the global batch: on GPU the largest that fits is chosen, and
-    on CPU the largest that saves enough time for its memory (`_worth`).
+    configuration. Beyond these, a process's share of the global batch is the limit: on GPU the largest number that fits
+    is chosen, and on CPU the largest that saves enough time for its memory (`_worth`).
 
     Raises:
         UserError: if the longest group alone does not fit.

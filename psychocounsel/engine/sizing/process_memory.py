@@ -30,7 +30,13 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def usable_bytes(world: World) -> float:
-    """Return the memory that this process may use [bytes]: the memory it has, and its share of the free memory."""
+    """Return the memory that this process may use [bytes]: the memory it has, and its share of the free memory.
+
+    All ranks call it together.
+
+    Raises:
+        UserError: if the system does not report its memory in /proc.
+    """
     if world.device.type == "cuda":
         return torch.cuda.mem_get_info(world.device)[0] + torch.cuda.memory_reserved(world.device)
     free = min(_kilobytes("/proc/meminfo", "MemAvailable") * 1024, _free_in_cgroup())

@@ -16,11 +16,12 @@ _TOO_MUCH = float(1 << 62)  # peak of a pass that ran out of memory
 
 
 def measure(stepper: Stepper, longest: Group, step_tokens: int) -> TokenMemory:
-    """Measure a short and a longer micro-batch forward, backward and through the optimizers; the models stay as they are.
+    """Return the memory of a process, measured with a short and a longer micro-batch.
 
-    An earlier pass creates the optimizers' state. `longest` is the longest group and `step_tokens` the tokens of this
-    process in an optimizer step. All passes together take less time than such a step, because they have fewer tokens. The
-    largest need of all ranks counts.
+    Both run forward, backward and through the optimizers; the models stay as they are. An earlier pass creates the
+    optimizers' state. `longest` is the longest group and `step_tokens` the tokens of this process in an optimizer step.
+    All passes together take less time than such a step, because they have fewer tokens. The largest need of all ranks
+    counts.
     """
     world, attention = stepper.world, stepper.main.module.attention
     short = _groups(longest, SHORT, True)

@@ -64,7 +64,7 @@ def lines_above_bars() -> Iterator[None]:
 
 
 def _handlers() -> list[Any]:
-    """Return the handlers of all loggers that keep a stream; others look up `sys.stderr` whenever they write."""
+    """Return the log handlers that keep a stream; other handlers look up `sys.stderr` whenever they write."""
     named = [each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger)]
     found = {id(handler): handler for logger in [logging.root, *named] for handler in logger.handlers}
     return [handler for handler in found.values() if "stream" in vars(handler)]

@@ -26,7 +26,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Count the block as phase `name`. A block that takes longer than a second is announced."""
+        """Context whose seconds count as phase `name`. A phase that takes longer than a second is announced."""
         if self.total is not None:
             yield
             return

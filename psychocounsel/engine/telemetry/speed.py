@@ -14,14 +14,15 @@ from psychocounsel.model.flops import TrainingFlops
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 4
-_SECONDS = 0.05  # enough time on CPU: otherwise short runs on one thread would spend a tenth of their time here
+_SECONDS = 0.05  # limit on CPU, because short runs on one thread would otherwise spend a tenth of their time here
 
 
 class Speed:
-    """Tokens per second and MFU: the operations that training needs (`TrainingFlops`) / (seconds x peak of all devices).
+    """Measures tokens per second and MFU (model FLOPs utilisation).
 
-    The peak is the measured speed of a large matrix product on these devices in the dtype of training. On GPU it is
-    below the vendor's figure, so this MFU is a little higher than one computed with the vendor's figure.
+    MFU is the operations that training needs (`TrainingFlops`) / (seconds x peak of all devices). The peak is the
+    measured speed of a large matrix product on these devices in the dtype of training. On GPU it is below the vendor's
+    figure, so this MFU is a little higher than one computed with the vendor's figure.
     """
 
     def __init__(self, engine: Engine, world: World) -> None:
@@ -29,7 +30,7 @@ class Speed:
         (self.peak,) = world.sum([_peak_flops(world.device, engine.dtype)])
 
     def of(self, groups: Sequence[Group], seconds: float) -> dict[str, float]:
-        """Return the metrics of a step on the groups of all ranks that took `seconds`; the memory is this process's."""
+        """Return the metrics of a step of `seconds` on the `groups` of all ranks; the memory is this process's."""
         tokens = sum(group.tokens for group in groups)
         return {
             "tokens": tokens,
@@ -66,6 +67,6 @@ def peak_memory_gb() -> float:
 
 
 def gpu_names(device: torch.device) -> list[str]:
-    """Return the names of this node's GPUs if training uses them."""
+    """Return the names of this node's GPUs if training uses them, otherwise []."""
     count = torch.cuda.device_count() if device.type == "cuda" else 0
     return [torch.cuda.get_device_name(index) for index in range(count)]

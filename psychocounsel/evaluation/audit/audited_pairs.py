@@ -1,4 +1,4 @@
-"""Pairs and ratings in the form that an audit measures: each distinct text is stored once, and pairs have components."""
+"""Pairs and ratings in the form that an audit measures: distinct texts, and components of pairs that share texts."""
 
 import hashlib
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ class Pairs:
         prompt: index into `prompts` of each pair's prompt, int64[n].
         chosen: index into `replies` of each pair's chosen reply, int64[n].
         rejected: index into `replies` of each pair's rejected reply, int64[n].
-        component: component of each pair, int64[n]. Pairs of two components share no prompt and no reply, not even
-            through other pairs.
+        component: component of each pair, int64[n]. Pairs of different components share no prompt and no reply, not
+            even through other pairs.
         topics: topic of each pair; None unless all pairs have one.
         writers: names of both writers of each pair, chosen first; None unless all pairs have them.
         order: positions of the chosen and the rejected reply in their data row, int64[n, 2]; None unless all replies
@@ -69,7 +69,7 @@ class RatedReplies:
 
 
 def pairs_from(examples: Sequence[Example]) -> Pairs:
-    """Return the pairs of examples that hold two replies each, the chosen one first."""
+    """Return the pair of each example: its first two replies, of which the first is the chosen one."""
     prompts: dict[str, int] = {}
     texts: dict[str, int] = {}
     messages, rows = [], []

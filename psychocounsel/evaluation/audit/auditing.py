@@ -43,11 +43,12 @@ LEAST_COMPONENTS = 5  # so that each of the default five folds holds at least on
 def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
     """Measure the data that `config` names, write `audit.json` and `summary.json` to `folder`, and print the table.
 
-    `score` computes rewards if `config` names a reward model. All ranks call it together; only the first rank does the
-    other work. Returns the exit code of the gate.
+    `score` computes rewards if `config` names a reward model. All ranks read the data and call `score` together; the
+    first rank does the rest alone. Returns the exit code of the gate; on the other ranks 0.
 
     Raises:
-        UserError: if there are no pairs, or fewer than `LEAST_COMPONENTS` components.
+        UserError: if a data set cannot be read, if there are no pairs or fewer than `LEAST_COMPONENTS` components, or
+            if every pair is too long for the reward model.
     """
     examples, others = load_pairs(config, say), load_others(config, say)
     found = measure(examples, lambda: all_rows(config.data), others, config, bar, score, is_main)
@@ -84,7 +85,8 @@ def measure(
     `rated()` returns the rows whose ratings are measured. Keys read: `audit`, `data.rating_range`, `data.system_prompt`.
 
     Raises:
-        UserError: if there are fewer than `LEAST_COMPONENTS` components.
+        UserError: if there are fewer than `LEAST_COMPONENTS` components, or if every pair is too long for
+            the reward model.
     """
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
@@ -203,6 +205,5 @@ def _write(config: DictConfig, folder: Path, pairs: Pairs, figures: Figures, sta
     metrics = {f"blind_{name}": best[name] for name in ("accuracy", "low", "high")}
     for name, found in figures["reading"].items():
         metrics |= {f"{name}_accuracy": found["own"]["accuracy"], f"{name}_reads": found["gains"]["swapped"]["gain"]}
-    write_summary(
-        folder, status, metrics=metrics
-    )  # a run with `after` this audit starts only if the status is FINISHED
+    # A run with `after` this audit starts only if the status is FINISHED.
+    write_summary(folder, status, metrics=metrics)

@@ -43,7 +43,7 @@ class Blind:
     """Accuracy of all speech-blind baselines.
 
     Attributes:
-        baselines: figures of each baseline by scheme: `by_prompt` and, where topics are known, `by_topic`.
+        baselines: figures of each baseline, by scheme of folds: `by_prompt` and, where topics are known, `by_topic`.
         cues: figures of each single cue over all pairs, without cross-fitting.
         maximum: the best single cue against random labels.
         best: the name of that cue.
@@ -69,7 +69,10 @@ def blind_baselines(
     workers: int,
     steps: Step = iter,
 ) -> Blind:
-    """Cross-fit every baseline whose columns the data have. `steps` wraps the loop over their names, for a progress bar."""
+    """Return the cross-fitted accuracy of every baseline whose columns the data have.
+
+    `steps` wraps the loop over the names of the baselines, for a progress bar.
+    """
     values = cue_values(pairs.replies)
     signs, names = cue_signs(pairs, values)
     schemes = {"by_prompt": by_component(pairs.component, folds, seed)}

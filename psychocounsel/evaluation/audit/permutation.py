@@ -26,7 +26,7 @@ class Maximum:
 
 
 def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed: int = 0) -> Maximum:
-    """Find the best cue, and its accuracy's distribution when the labels of whole components are flipped at random.
+    """Return the best cue, and the best accuracy's distribution if labels of whole components are flipped at random.
 
     `signs`: float[pairs, cues], 1 if the chosen reply has the larger value, -1 if the rejected one has, 0 for a tie. A
     cue's accuracy is the share of pairs that it wins in its better direction; ties count half. Each draw takes the maximum

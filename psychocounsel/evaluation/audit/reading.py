@@ -22,7 +22,7 @@ _WORD = re.compile(r"[^\W\d_]{4,}")  # four letters or more, because most shorte
 
 
 def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, Any]:
-    """Return the accuracy under each condition, and the accuracy gained by the client's `own` speech over each other one.
+    """Return the accuracy under each condition, and the gain of the client's `own` speech over each other condition.
 
     `margins`: float[n] of each condition, `own` first. `gains` holds, for each other condition, the mean paired difference
     (a pair's win with its own speech less its win in that condition) and its 95 % interval by components;
@@ -52,10 +52,11 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
 
 
 def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
-    """Return margins by word overlap with the client's own speech and with the speech of prompt `other`.
+    """Return margins by word overlap with the client's own speech and with another client's.
 
-    The overlap of a reply is the share of its distinct words (of four letters or more) that occur in the speech. A margin
-    is the overlap of the chosen reply less that of the rejected one.
+    `other`: index of the prompt that replaces each prompt, int64[prompts]. The overlap of a reply is the share of its
+    distinct words (of four letters or more) that occur in the speech. A margin is the overlap of the chosen reply less
+    that of the rejected one.
     """
     known: dict[str, int] = {}
     speeches = [_words(pairs.speech(number), known) for number in range(len(pairs.prompts))]

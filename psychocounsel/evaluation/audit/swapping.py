@@ -1,4 +1,4 @@
-"""Swapped speeches: each prompt gets the speech of another client, from another component and preferably its own topic."""
+"""Swapped speeches: each prompt gets the speech of a client in another component, preferably of the same topic."""
 
 import numpy as np
 

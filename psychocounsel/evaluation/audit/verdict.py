@@ -25,7 +25,7 @@ def judge_blind(baselines: dict[str, dict[str, Any]], limit: float | None) -> Ga
     """Compare the `by_prompt` intervals of all baselines with `limit`.
 
     The gate refuses if one whole interval is above the limit, passes if no interval reaches above it, and is undecided
-    otherwise. Without a limit (None) the verdict names the most accurate baseline.
+    otherwise. If it passes or has no limit (None), the verdict names the most accurate baseline.
     """
     found = {name: each["by_prompt"] for name, each in baselines.items()}
     best = max(found, key=lambda name: found[name]["accuracy"])

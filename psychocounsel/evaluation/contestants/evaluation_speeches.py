@@ -23,9 +23,8 @@ from psychocounsel.rundir.run_config import is_run, read_config
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.tables import Row
 
-NEAR = (
-    0.8  # Jaccard index of word 3-grams from which a speech counts as known from training; the default of `audit.near`
-)
+# Jaccard index of word 3-grams from which a speech counts as known from training; the default of `audit.near`.
+NEAR = 0.8
 SCHEMA = pa.schema(
     [
         pa.field("speech", pa.string(), nullable=False),

@@ -22,8 +22,8 @@ _NUMBER = re.compile(r"\d+$")
 class ReplyFile(LanguageModel):
     """Replies from the file `model`: JSONL, JSON, CSV, TSV or parquet with the columns `prompt` and `reply`.
 
-    Several rows with one prompt are its samples, in file order. Prompts are compared after normalisation (case, spacing
-    and Unicode form do not matter).
+    Several rows with one prompt are its samples, in file order. Prompts are compared after normalisation: case,
+    spacing, Unicode form and the system message do not matter.
     """
 
     def open(self, key: str) -> Answerer:

@@ -36,7 +36,7 @@ class Contestant:
 class Contestants(SeveralModels):
     """All contestants of an evaluation.
 
-    `settings` holds the setting's name of each member; submission fills it in (settings/sections/contestant_groups.py).
+    `settings` holds the name of each member's setting; submission fills it in (settings/sections/contestant_groups.py).
     """
 
     config_group: ClassVar[str] = "contestants"
@@ -57,7 +57,7 @@ class Contestants(SeveralModels):
 def in_the_users_words(settings: Sequence[str]) -> Iterator[None]:
     """Let errors name the keys that the user typed, `model` and `against`, instead of `contestants`.
 
-    `settings`: the setting's name of each contestant, which tells `model` from `against`.
+    `settings`: the name of each contestant's setting. The first name stands for `model`, all others for `against`.
     """
     try:
         yield

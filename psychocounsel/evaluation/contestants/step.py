@@ -74,7 +74,7 @@ Speeches = Callable[[DictConfig, Callable[[str], None]], Sequence[Row]]
 
 
 def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> dict[str, Any]:
-    """Choose the speeches, ask for all replies that the journal lacks, and write both tables.
+    """Choose the speeches, ask for all replies that the journal lacks, and write speeches.parquet and replies.parquet.
 
     Raises:
         BudgetSpent: if the budget is spent before all replies are bought; the journal keeps the bought ones.

@@ -23,7 +23,7 @@ Figures = dict[str, Any]
 def counterfactual_figures(
     made: Sequence[Counterfactual], changed: np.ndarray, scores: np.ndarray, prompts: Sequence[str]
 ) -> Figures:
-    """Return all figures.
+    """Return sensitivity by principle and by kind of content change; change, shift and flips by kind of style change.
 
     `changed`: rewards of the changed replies, float[made]; NaN marks a reply that is too long for the scorer and is
     skipped. `scores`: rewards of the chosen and the rejected reply of all pairs, float[pairs, 2]. `prompts`: prompt of each

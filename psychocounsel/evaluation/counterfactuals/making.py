@@ -21,7 +21,10 @@ class Counterfactual:
 
 
 def spread(examples: Sequence[Example], limit: int) -> list[int]:
-    """Return the numbers of at most `limit` pairs: first one pair of each prompt, then a second one of each, and so on."""
+    """Return the numbers of at most `limit` pairs, in ascending order.
+
+    One pair of each prompt is chosen first, then a second pair of each prompt, and so on.
+    """
     seen = Counter[str]()
     turns = []
     for index, example in enumerate(examples):

@@ -16,7 +16,10 @@ _SMALL = frozenset(_INSIDE.split())
 
 
 def split(text: str) -> list[str]:
-    """Return the sentences, each with the white space after it, so that they join to `text`. A line break ends one, too."""
+    """Return the sentences, each with the white space after it, so that they join to `text`.
+
+    A line break ends a sentence, too.
+    """
     pieces, start = list[str](), 0
     for end in _END.finditer(text):
         piece = text[start : end.end()]
@@ -32,7 +35,7 @@ def is_question(sentence: str) -> bool:
 
 
 def without(text: str, unwanted: Callable[[str], bool]) -> str | None:
-    """Return the text without its `unwanted` sentences; None if it has no such sentence, or no other."""
+    """Return the text without its `unwanted` sentences; None if none or all of them are unwanted."""
     sentences = split(text)
     kept = [sentence for sentence in sentences if not unwanted(sentence)]
     changed = "".join(kept).strip()
@@ -58,8 +61,8 @@ def small_first(sentence: str) -> str:
 def edited(text: str, pattern: re.Pattern[str], other: Callable[[re.Match[str]], str | None]) -> str:
     """Return the text with each match replaced by `other(match)`; a match stays if `other` returns None.
 
-    `pattern` and `other` see only straight apostrophes, but typographic ones in the text match as well. Outside the
-    matches they stay; replacements get typographic ones if the text has any.
+    `pattern` and `other` see only straight apostrophes, but typographic ones in the text match as well. Text
+    outside the matches stays as it is; replacements get typographic apostrophes if the text has any.
     """
     pieces, start = list[str](), 0
     for found in pattern.finditer(text.replace("\u2019", "'")):

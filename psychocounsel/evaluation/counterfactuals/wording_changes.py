@@ -111,7 +111,8 @@ def other_spelling(text: str) -> str | None:
     return None
 
 
-# Phrases that can replace each other without another change to the sentence. An "a" or "an" before them stays right.
+# Phrases that can be replaced without another change to the sentence. An "a" or "an" before them stays right. The first
+# 14 pairs are replaced in both directions, the others only from left to right.
 _EQUALS = (
     ("it sounds like", "it seems like"), ("sounds as if", "seems as if"), ("perhaps", "maybe"), ("difficult", "hard"),
     ("frightening", "scary"), ("at the moment", "at present"), ("for example", "for instance"), ("someone", "somebody"),

@@ -1,4 +1,4 @@
-"""General ability, measured by lm-eval: the loss through training on tasks unrelated to counselling."""
+"""General ability, measured by lm-eval: how much training worsens a model on tasks unrelated to counselling."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ def weights_of(model: LanguageModel) -> str:
 
 
 def measure_ability(model: str, asked: AbilityTasks) -> Measured:
-    """Return the figures of a model (a folder or hub id) on all tasks.
+    """Return the figures of a model (a folder, hub id or builtin: name) on all tasks.
 
     lm-eval runs in a separate process, so that its memory is freed at the end.
 
     Raises:
-        UserError: if lm-eval fails; the message contains the last line of its output.
+        UserError: if lm-eval fails; the message contains the last line of its error output, or its exit code.
     """
     with tempfile.TemporaryDirectory() as folder:
         order, result = Path(folder) / "order.json", Path(folder) / "result.json"
@@ -90,8 +90,8 @@ def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -
     """Return the figures of each contestant (by name) and, with a `base`, the differences to it, ready for JSON.
 
     If lm-eval returns a value for each document, the difference is paired by document and has a 95 % interval over
-    resampled documents. Otherwise (a group of tasks, or a figure of a whole corpus) the interval is None. `worse` is True
-    if the whole interval is a loss.
+    resampled documents; `worse` is then True if the whole interval is a loss. Otherwise (a group of tasks, or a figure
+    of a whole corpus) both are None.
     """
     figures: dict[str, Any] = {
         "settings": {

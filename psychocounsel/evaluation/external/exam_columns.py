@@ -58,7 +58,11 @@ def answer_parts(answer: Any, letters: Sequence[str], choices: Sequence[str]) ->
 
 
 def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the letters and the texts of a row's choices."""
+    """Return the letters and the texts of a row's choices.
+
+    Raises:
+        UserError: if the choices are malformed, too few or too many, or two are equal; the error names `where`.
+    """
     value = next(held(row, "choices", columns), None)
     if value is None:
         value = one_column_each(row)

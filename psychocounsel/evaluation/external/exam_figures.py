@@ -182,7 +182,7 @@ def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
 def _consistency(answers: Sequence[ExamAnswer]) -> float | None:
     """Return the share of items with the same choice in all orders, among items with readable answers in several orders.
 
-    The result is None without such items.
+    An item counts once for each seed. The result is None without such items.
     """
     found: dict[tuple[str, int], list[frozenset[int]]] = {}
     for answer in answers:

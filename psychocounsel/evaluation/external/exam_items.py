@@ -26,7 +26,7 @@ class ExamItem:
     """Question with its choices.
 
     Attributes:
-        item: id: hash of context, question and choices (16 hexadecimal digits).
+        item: id, a hash of context, question and choices (16 hexadecimal digits).
         question: text of the question.
         choices: texts of the choices in the file's order.
         right: positions of the right choices, from 0; several if the item asks for all right ones.

@@ -22,7 +22,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute the figures, write figures.json and print the tables.
 
     The first setting is evaluated, and the second one is the base. The metrics are `accuracy` (mean over exams), `score`
-    (mean over rubric sets), and those of each set.
+    (mean over rubric sets), and `SET/accuracy` or `SET/score` for each set.
     """
     contestants = build(context.config, "contestants")
     mine, base = contestants.settings[0], next(iter([*dict.fromkeys(contestants.settings)][1:]), None)

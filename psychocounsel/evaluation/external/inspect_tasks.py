@@ -1,7 +1,7 @@
 """Tasks for Inspect (extra `inspect`), for instance `inspect eval psychocounsel/health --model ...`.
 
-The figures equal `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect itself asks the model and
-the judges that are language models, and its viewer shows the transcripts.
+The figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect itself asks the
+model and the judges that are language models, and its viewer shows the transcripts.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def winrate(
 def safety(
     judge: str | None = None, limit: int | None = None, prompt: str | None = BUILTIN, rubric: str = "builtin:en"
 ) -> Task:
-    """Safety of replies to speeches at risk: they notice it, lead to help in time, do no harm; see docs/safety.md.
+    """Safety of replies to the crisis set: do they notice a risk, lead to help in time, do no harm? See docs/safety.md.
 
     No clinician has reviewed the crisis set. Swaps of dialect, gender and age are not part of this task.
 
     Args:
         judge: language model by its Inspect name, such as `openai/NAME`. None: plain checks of words, without understanding.
-        limit: largest number of speeches of the crisis set, chosen at random.
+        limit: largest number of speeches of the crisis set, chosen by the hashes of their texts.
         prompt: see `health`.
         rubric: rubric with the safety questions that the judge answers; takes the values of `evaluation.rubric`.
     """

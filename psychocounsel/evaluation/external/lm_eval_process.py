@@ -1,6 +1,7 @@
 """Separate process that runs lm-eval on one model: `python -m ...lm_eval_process ORDER.json RESULT.json`.
 
-ORDER holds `model` (a folder or hub id), `tasks`, `folder` (with further tasks, or null), `limit`, `batch_size` and `chat`.
+ORDER holds `model` (a folder, hub id or builtin: name) and the fields of AbilityTasks: `tasks`, `folder`, `limit`,
+`batch_size` and `chat`.
 RESULT holds, for each task and metric: `value`, `stderr`, `higher_is_better`, and `documents`, the values by document number.
 """
 

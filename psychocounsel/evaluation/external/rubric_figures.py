@@ -28,7 +28,7 @@ class RubricRating:
         reply_outcome: outcome of the reply; only non-empty replies with `text` or `cut` are rated.
         reply: text of the reply.
         judge: name of the judge.
-        outcome: outcome of the judge's call; None if the judge was not asked.
+        outcome: outcome of the judge's call; `withheld` if it may not see the prompt; None if the reply is not rated.
         values: the judge's values by criterion; None unless `outcome` is `text`.
     """
 
@@ -105,7 +105,7 @@ def _by_criterion(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str
 
 
 def _difference(found: RubricSet, mine: Sequence[RubricRating], base: Sequence[RubricRating]) -> dict[str, Any]:
-    """Return the paired difference over items that the same judges rated for both; `p` is the exact two-sided sign test's."""
+    """Return the paired difference over items that the same judges rated for both, and an exact two-sided sign test."""
     judges = {rating.judge for rating in mine} & {rating.judge for rating in base}
     changes = [
         rubric_scores(found, [each for each in mine if each.judge == judge])

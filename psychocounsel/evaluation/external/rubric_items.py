@@ -80,7 +80,7 @@ def rubric_set(
     """Read prompts and criteria. `rows`: (place in the file, row); `shared` criteria replace those of the rows.
 
     Raises:
-        UserError: if a row has no prompt or no criteria; the error names its place, never its text.
+        UserError: if a row's prompt or criteria are missing or malformed; the error names its place, never its text.
     """
     found, count = dict[str, RubricItem](), 0
     for where, row in rows:

@@ -1,4 +1,4 @@
-"""Calls to contestants and judges about the items of sets; the journal of `answers` makes sure each call is paid once."""
+"""Calls to contestants and judges about exams and rubric sets. A journal ensures that each call is paid only once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SetRules:
 def answer_exam(
     exam: ExamSet, contestants: Sequence[Asked], rules: SetRules, answers: Answers, budget: Budget
 ) -> list[ExamAnswer]:
-    """Buy the answers that the journal lacks, and return the answers of all contestants, in the order of the exam.
+    """Buy the answers that the journal lacks, and return all answers: by contestant, then in the order of the exam.
 
     An unreadable answer is not asked for again, because a second draw would favour models that ignore the instructions.
 

@@ -48,7 +48,7 @@ def set_file(entry: Any, key: str) -> SetFile:
     """Convert an entry as the user wrote it: a path, or a mapping with the fields of SetFile. `key`: the entry's setting.
 
     Raises:
-        UserError: if the entry has another form, an unknown field or an unknown kind.
+        UserError: if the entry has another form, an unknown field, or a wrong kind, limit or columns.
     """
     entry = {"path": entry} if isinstance(entry, str) else entry
     known = [each.name for each in fields(SetFile)]
@@ -74,7 +74,7 @@ def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
     """Read the set of one entry of `evaluation.sets`. `key`: the entry's setting.
 
     Raises:
-        UserError: if the file cannot be read or a row is unusable; the error names file and row.
+        UserError: if the entry is malformed, the file cannot be read or has no rows, or a row is unusable.
     """
     file = set_file(entry, key)
     rows = [*_rows(file)]

@@ -55,7 +55,7 @@ class External(SteppedEvaluation):
     Attributes:
         sets: files, or mappings with the fields of SetFile.
         shuffles: number of random orders of an exam item's choices, in addition to the file's order.
-        seed: seed of these orders.
+        seed: seed of these orders and of the models' random numbers.
         lm_eval, lm_eval_folder, lm_eval_limit, lm_eval_batch, lm_eval_chat: see AbilityTasks.
     """
 

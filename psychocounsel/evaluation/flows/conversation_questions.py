@@ -46,7 +46,7 @@ class QuestionAsk(Ask):
 
 
 def offered_answer(question: FlowQuestion, answer: str) -> str | None:
-    """Return the answer of `question` that equals `answer` up to upper and lower case; None if it offers no such answer."""
+    """Return the answer of `question` that equals `answer`, ignoring case; None if the question does not offer it."""
     return next((each for each in question.answers if each.lower() == answer.lower()), None)
 
 
@@ -54,14 +54,14 @@ def read_answer(text: str) -> Given:
     """Return the answer and the quotation of a judge's JSON.
 
     Raises:
-        Unreadable: if the text is not an object with exactly these two texts.
+        Unreadable: if the text is not a JSON object with exactly these two texts.
     """
     return read_given(parsed_json(text), "the answer")
 
 
 @dataclass(frozen=True)
 class FlowPrompt:
-    """Maker of requests to judges from a rubric. `version`: hash of rubric and request (16 hexadecimal digits)."""
+    """Maker of requests to judges from a rubric. `version`: hash of rubric and instructions (16 hexadecimal digits)."""
 
     rubric: ConversationRubric
 
@@ -76,9 +76,8 @@ class FlowPrompt:
     def ask(self, speech: str, conversation: Sequence[Message], question: FlowQuestion, seed: int) -> QuestionAsk:
         """Return the request about `question`. It names no contestant, so equal conversations are judged only once."""
         spoken = spoken_text(conversation)
-        mark = hashlib.sha256(spoken.encode("utf-8", "surrogatepass")).hexdigest()[
-            :8
-        ]  # a hash, so no text can contain its own mark
+        # The mark is a hash of the conversation, so no conversation can contain its own closing mark.
+        mark = hashlib.sha256(spoken.encode("utf-8", "surrogatepass")).hexdigest()[:8]
         parts = [f"<conversation-{mark}>\n{spoken}\n</conversation-{mark}>", f"Question: {question.text}"]
         parts += [f"Notes: {question.notes}"] if question.notes else []
         parts += ["Answers: " + json.dumps(question.answers, ensure_ascii=False)]

@@ -38,7 +38,7 @@ _SESSION = ("speech", "persona", "setting", "seed", "sample")
 def flow_answer_rows(session: Mapping[str, Any], way: JudgedFlow) -> Iterator[Row]:
     """Yield the rows of a judge's path; a question without an answer yet has the outcome `failed`.
 
-    `quote_found` is True if the conversation contains the quotation letter by letter.
+    `quote_found` is True if the quotation occurs in the conversation (`stands_in`) or is `absent`.
 
     Args:
         session: a row of session_turns.parquet.

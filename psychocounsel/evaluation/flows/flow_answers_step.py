@@ -36,7 +36,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
     Raises:
         BudgetSpent: if the budget is spent before all answers are bought; the journal keeps the bought ones.
-        UserError: if a key, an address or the rubric is wrong, or no server is left.
+        UserError: if a key, an address or the rubric is wrong, no judge is a language model, or no server is left.
     """
     config, prompt = context.config, flow_prompt(context.config)
     if prompt is None:
@@ -77,7 +77,7 @@ def flow_prompt(config: DictConfig) -> FlowPrompt | None:
     """Return the maker of requests about whole sessions; None if the configuration names no rubric.
 
     Raises:
-        UserError: if the rubric is malformed.
+        UserError: if the rubric is missing or malformed.
     """
     path = config.evaluation.flow
     return None if path is None else FlowPrompt(read_vera_rubric(rubric_file(Path(path))))

@@ -22,10 +22,10 @@ _SESSION = ("judge", "setting", "speech", "seed", "sample")
 def summarise_flow(rows: Iterable[Row], prompt: FlowPrompt, model: str) -> dict[str, Any]:
     """Return the summary of all answers.
 
-    It holds `rubric` (name and version of the file), `version` (of the request) and `judges`; each judge has `settings`,
-    `outcomes` and `quotes`. A setting has `sessions`, `personas`, `unjudged` (sessions in which a question on the path has
-    no answer), `not_relevant` (sessions without a rated dimension) and `dimensions` (see `severity_shares`; the clusters are
-    personas).
+    It holds `rubric` (name and version of the file), `version` (of the FlowPrompt) and `judges`. Each judge has
+    `settings`, `outcomes` and `quotes`. A setting has `sessions`, `personas`, `unjudged` (sessions in which a question
+    on the path has no answer), `not_relevant` (sessions without a rated dimension) and `dimensions` (see
+    `severity_shares`; the clusters are personas).
 
     Args:
         rows: rows of flow_answers.parquet.

@@ -1,4 +1,4 @@
-"""Strict readers for files of public sets: every error names the file and the line, and never quotes their texts."""
+"""Strict readers for files of public sets: errors name the file and, where possible, the line; they quote no text."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def tsv_rows(path: Path, needed: Collection[str], more: bool) -> list[TableRow]:
         more: True if further columns are allowed.
 
     Raises:
-        UserError: if a column is missing, unknown or repeated, a row has another length, or quotation marks are wrong; the
-            error names the line.
+        UserError: if the file cannot be read, a column is missing, unknown or repeated, a row has another length, or
+            quotation marks are wrong.
     """
     lines = _split(path)
     line, header = next(lines, (1, []))
@@ -94,7 +94,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the line number and the JSON object of each non-empty line.
 
     Raises:
-        UserError: if a line is not a JSON object; the error names the line.
+        UserError: if the file cannot be read, or a line is not a JSON object.
     """
     for line, text in enumerate(utf8_text(path).split("\n"), 1):
         if not text.strip():

@@ -59,7 +59,7 @@ class QuestionFlow:
                 raise ValueError(f"{each.id}: {min(wrong)} is not a severity")
 
     def path(self, said: Mapping[str, str]) -> dict[str, str]:
-        """Return the answers to the questions on the path from the first one, in order; other answers do not count.
+        """Return the answers on the path, in order, by question id; answers to questions off the path are left out.
 
         Raises:
             KeyError: if a question on the path has no answer.

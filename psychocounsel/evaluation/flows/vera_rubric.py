@@ -28,7 +28,7 @@ class ConversationRubric:
 
 @dataclass
 class _Question:
-    """Question while its file is read. `given`: (answer, line, GOTO) of each answer; empty: the answers are Yes and No."""
+    """Question of a file that is being read. `given`: (answer, line, GOTO) of each answer; if empty, Yes and No."""
 
     row: TableRow
     given: list[tuple[str, int, str]] = field(default_factory=list)

@@ -60,7 +60,7 @@ def all_answers(config: Any, evidence: Evidence) -> list[Answered]:
     """Return the answers in all files that `gate.adjudicated` names, RUN/adjudicate.csv included.
 
     Raises:
-        UserError: see `answered_in`.
+        UserError: see `read_rows` and `answered_in`.
     """
     rows = [row for file in config.gate.adjudicated if Path(file).exists() for row in read_rows(Path(file))]
     return answered_in(rows, {case_id(case): case for case in evidence.cases})

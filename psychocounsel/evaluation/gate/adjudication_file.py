@@ -67,7 +67,7 @@ def read_rows(path: Path) -> list[FileRow]:
     """Return the non-empty rows of a file with the columns COLUMNS, separated by commas, semicolons or tabs.
 
     Raises:
-        UserError: if the file is not UTF-8, is not a table, or has a missing or unknown column.
+        UserError: if the file cannot be read, is not UTF-8 or not a table, or a column is missing, unknown or repeated.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -75,9 +75,8 @@ def read_rows(path: Path) -> list[FileRow]:
         raise UserError(f"{path}: cannot be read ({type(error).__name__})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8; save it as CSV UTF-8") from error
-    header = (text.splitlines() or [""])[
-        0
-    ]  # splitlines accepts any line end; old spreadsheets write only a carriage return
+    # splitlines accepts any line end; old spreadsheets write only a carriage return.
+    header = (text.splitlines() or [""])[0]
     delimiter = max(",;\t", key=header.count)
     csv.field_size_limit(_LARGEST)
     try:

@@ -116,7 +116,10 @@ class MeasuredCases:
         return found
 
     def hard(self) -> Row:
-        """Return the model's hard flags: their number, ids not yet judged (`waiting`), ids that people confirm (`confirmed`)."""
+        """Return the number of the model's hard flags, and the ids of those that people have not judged (`waiting`).
+
+        `confirmed` holds the ids of all cases of the model that people call hard, flagged or not.
+        """
         names = {case_id(case) for case in self.mine}
         flagged = [case_id(case) for case in self.mine if is_hard(case)]
         return {

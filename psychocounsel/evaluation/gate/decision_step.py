@@ -23,10 +23,12 @@ HOLDS = "the decision holds for this set of speeches and personas, not for clien
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
-    """Decide and write figures.json; return the model's shares of failures with their upper bounds as metrics.
+    """Decide and write figures.json; return the metrics.
+
+    They are the number of hard flags, the exit code, and the model's share of failures by figure with its upper bound.
 
     Raises:
-        UserError: if adjudicate.csv is malformed, or a stratum with a ceiling has no cases.
+        UserError: if a file of adjudicated cases is malformed, or a stratum with a ceiling has no cases.
     """
     config = context.config
     evidence = evidence_of(config)
@@ -45,6 +47,9 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
 
     `figures`, `strata`, `hard` and `labels` come from `MeasuredCases`, `health` from `held_health`. `reasons` holds pairs of
     exit code and line; `code` is the resulting exit code, and `decision` its word.
+
+    Raises:
+        UserError: if a stratum with a ceiling has no cases.
     """
     limits = limits_of(config)
     measured = MeasuredCases(evidence.cases, evidence.model, evidence.base, answered, limits)

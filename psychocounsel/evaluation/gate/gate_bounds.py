@@ -106,7 +106,7 @@ def cluster_means(
 def checked_passes(
     cases: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str], clusters: int
 ) -> Checked:
-    """Return the result of people's checks of the `drawn` passes. `cases`: the model's; `clusters`: their number."""
+    """Return the result of people's checks of the `drawn` passes. `cases`: the model's, in `clusters` clusters."""
 
     def ruled(case: JudgedCase) -> float | None:
         told = case_id(case) in drawn and not is_flagged(case, figure) and figure in _failed(case, rulings)
@@ -195,7 +195,10 @@ class Needed:
 
 
 def needed(bounds: Bounds, limit: float) -> Needed:
-    """Return the further evidence needed, if it contains no failures. Passes are preferred, because they need no new replies."""
+    """Return the further evidence that suffices if it contains no failure.
+
+    Passes are preferred to speeches, because they need no new replies.
+    """
     checked, count = bounds.checked, bounds.clusters
     if bounds.sampling(count, LEVEL) > limit:
         more = first_that_holds(lambda number: bounds.sampling(count + number, LEVEL) <= limit, 1, _MOST)
@@ -213,7 +216,8 @@ def needed(bounds: Bounds, limit: float) -> Needed:
 def sensitivity(cases: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str]) -> float | None:
     """Return the judge's sensitivity, found / (found + rho x passes), with rho the share of failures among checked passes.
 
-    The result is None if no pass was checked, or no failure is known.
+    `found` is the number of failures among flags, and `passes` the number of passes. The result is None if no pass was
+    checked, or no failure is known.
     """
     told = [case for case in cases if label(case, figure, rulings, 1.0) is not None]
     found = sum(label(case, figure, rulings, 1.0) or 0.0 for case in told if is_flagged(case, figure))

@@ -1,4 +1,4 @@
-"""Cases of the gate: merges several judges, tells flags from passes, and draws passes for adjudication."""
+"""Cases of the gate: merges judges, tells flags (a judge found a failure) from passes, and draws passes to check."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _verdict(row: Row) -> str:
 
 
 def _strata(strata: Row) -> Iterator[str]:
-    """Yield the strata with a ceiling, and of the others the five in which the model fails most."""
+    """Yield the strata with a ceiling, and of the others the five with the largest lower bounds."""
     rows = [(f"{figure} of {name}", row) for name, each in strata.items() for figure, row in each.items()]
     limited = [(name, row) for name, row in rows if row["limit"] is not None]
     if limited:

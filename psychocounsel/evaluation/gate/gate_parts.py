@@ -40,9 +40,8 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
     judges = [judge.name for judge in build(config, "judge").models()]
     cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
     replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]
-    unasked = (
-        0 if config.limit else len({*known} - {*replied})
-    )  # for instance if the crisis set has grown since the evaluation
+    # Speeches lack replies, for instance, if the crisis set has grown since the evaluation.
+    unasked = 0 if config.limit else len({*known} - {*replied})
     return PartCases(cases, len(replied) * len(judges) - len(cases) + unasked)
 
 

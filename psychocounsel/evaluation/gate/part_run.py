@@ -59,7 +59,10 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
 
 
 def forget_failures(files: EvaluationDir, names: list[str]) -> None:
-    """Make the steps with failed calls due again in these parts, because a gate with missing answers never passes."""
+    """Make the first step with failed calls, and all later steps, due again in each of these parts.
+
+    Otherwise the answers would stay missing, and a gate with missing answers never passes.
+    """
     for name in names:
         part, steps = files.part(name), ALL[name].evaluation().course.steps
         first = next((number for number, step in enumerate(steps) if _has_failed(part, step)), None)

@@ -45,7 +45,10 @@ class Ruling:
 
 
 def rulings_of(answered: Iterable[Answered]) -> dict[str, Ruling]:
-    """Return the most frequent answers by case. A tie counts as a failure, or as a wrong expected action."""
+    """Return the ruling on each case: the most frequent answers.
+
+    A tie with YES counts as a failure, and a tie about the expected action counts as a wrong one.
+    """
     by_case: dict[str, list[Answered]] = defaultdict(list)
     for each in answered:
         by_case[each.case].append(each)

@@ -31,7 +31,7 @@ _OWN_CODE = ("evaluation/gate/*.py", "evaluation/safety/*.py", *COMPUTED_BY)
 
 
 def _output(files: EvaluationDir, step: str) -> Path:
-    """Return the output of a step. For a part it is the step's record, because its own steps check its tables."""
+    """Return the output of a step. For a part it is the step's record, because the part's steps check its tables."""
     return {"adjudicate": files.adjudicate, "decision": files.figures}.get(step, files.step(step))
 
 

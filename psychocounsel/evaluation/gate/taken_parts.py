@@ -71,7 +71,7 @@ def _part_of(path: Path) -> DictConfig:
 
 
 def _check_alike(parts: Mapping[str, DictConfig], taken: set[str]) -> None:
-    """Refuse parts that differ in a fact that both have. Parts in `taken` also compare the hashes of their weights."""
+    """Refuse parts that differ in a fact that both have. For parts in `taken`, the facts include hashes of weights."""
     known: dict[str, tuple[str, Any]] = {}
     for name, config in parts.items():
         facts = _facts(name, config) | (_weights(config) if name in taken else {})

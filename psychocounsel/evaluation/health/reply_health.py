@@ -52,16 +52,16 @@ FIGURES = {
 def health_of(
     reply: str, prompt: str, cut: bool | None = None, refused: bool = False, language: str | None = None
 ) -> Health:
-    """Return the figures of a reply to the client's last turn `prompt`.
+    """Return the health figures of a reply.
 
     An empty reply has only the figures `empty` and `cut`; a reply with `refused` has only `refusal` and `cut`.
 
     Args:
         reply: text of the reply.
-        prompt: text of the client's last turn.
+        prompt: the client's words, from which `language` is detected.
         cut: True if generation stopped at `max_tokens`; None if unknown, for instance for replies from a file.
         refused: True if the reply is known to be a refusal, by the API's own field or by its outcome.
-        language: language of the client (ISO 639-1); None: detected from `prompt`.
+        language: language of the client (ISO 639-1); None: detected.
     """
     found: Health = dict.fromkeys(FIGURES)
     text = reply.strip()
@@ -95,8 +95,8 @@ def _told(text: str, cut: bool, client: str | None) -> Health:
 
 
 def _refusal(text: str, language: str | None) -> float | None:
-    """Return 1 if a reply refuses, 0 if it does not, None if its language is not English.
+    """Return 1 if a reply contains an English phrase of refusal; otherwise 0, or None if it is in another language.
 
-    Only English phrases are known. A text that is too short for language detection counts as English.
+    No phrases of other languages are known. A text that is too short for language detection counts as English.
     """
     return 1.0 if is_refusal(text) else 0.0 if language in ("en", None) else None

@@ -1,6 +1,7 @@
 """Warnings about judges that may be biased.
 
-A judge is suspect if it is a contestant, belongs to a contestant's model family, or labelled a contestant's training data.
+A judge is suspect if it is a contestant, belongs to a contestant's model family, labelled a contestant's training data,
+or was the reward model of a contestant's training.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def family_of(model: LanguageModel) -> str | None:
 
 
 def family_in(path: str) -> str | None:
-    """Return the model family that a model's name contains, or the config.json of a local folder; None if unknown."""
+    """Return the model family named in the last part of `path`, or in a local folder's config.json; None if unknown."""
     file = Path(path) / "config.json"
     words = _WORD.findall(Path(path).name.lower())
     if path and file.is_file():

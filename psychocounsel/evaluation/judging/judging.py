@@ -49,7 +49,7 @@ class Judging:
         return self.prompt.version if self.prompt and judge.reads_prompts else None
 
     def calls(self, pairs: Iterable[ReplyPair]) -> Iterator[JudgeCall]:
-        """Yield every call about `pairs`, in the order of the pairs. No call contains the name of a contestant."""
+        """Yield every call about `pairs`, in the order of the pairs. No `ask` contains the name of a contestant."""
         for pair in pairs:
             for judge in self.judges:
                 orders = (FORWARD, BACKWARD) if judge.reads_prompts else (FORWARD,)

@@ -77,7 +77,7 @@ class PairPrompt:
 
     Attributes:
         rules: the system message, which is the same for all calls: the rubric and the form of the answer.
-        version: hash of the rubric's files, the rules and the request [16 hexadecimal digits].
+        version: hash of the rubric's files, the rules, the request and the JSON schema [16 hexadecimal digits].
     """
 
     rules: str

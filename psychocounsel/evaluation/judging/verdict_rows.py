@@ -13,7 +13,7 @@ from psychocounsel.evaluation.judging.pair_prompt import Verdict
 from psychocounsel.steps.tables import Row
 
 FORWARD, BACKWARD = "forward", "backward"  # the evaluated setting's reply is shown first, or second
-OTHER_MODEL = "other_model"  # the server answered as another model than in most of its answers
+OTHER_MODEL = "other_model"  # the server named another model than in most of its answers
 EQUAL = "equal"  # both replies are the same text: a tie without a call
 _SIDES = [(side, kind) for side in ("first", "second") for kind in ("setting", "seed", "reply")]
 SCHEMA = pa.schema(

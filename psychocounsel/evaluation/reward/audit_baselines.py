@@ -28,7 +28,7 @@ _FOLDS, _PERMUTATIONS, _SEED = 5, 2000, 0  # the audit's defaults
 class Ground:
     """Input of the baselines: the pairs in the audit's form, their topics, and another client's prompt for each prompt.
 
-    `other`: numbers of the other prompts, int64[prompts].
+    `other`: for each prompt, the index of the other client's prompt, int64[prompts].
     """
 
     pairs: Pairs
@@ -66,7 +66,8 @@ def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[s
     """Return the accuracy of the audit's baselines on the pairs; docs/audit.md defines them.
 
     `blind` holds `accuracy`, `low` and `high` of each speech-blind baseline, fitted by cross-validation over prompts.
-    `overlap` holds the same for preferring the reply that shares more words with the speech, and its `gains`.
+    `overlap` holds the `reading_figures` of a scorer that prefers the reply with more of the speech's words. `steps`
+    wraps the loop over the blind baselines, for a progress bar.
     """
     workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     # Only folds by prompt: folds by topic would double the time.
@@ -81,7 +82,7 @@ def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[s
 def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> Figures | None:
     """Return how much a reward model uses the speech, as the audit measures it.
 
-    None if no pair with another client's speech fits into the model.
+    None if every pair is too long for the model with its own or another client's speech.
     """
     if np.isnan(np.column_stack(list(margins.values()))).any(1).all():
         return None

@@ -25,8 +25,8 @@ def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarr
         clusters: number of each pair's cluster, int[n].
 
     Returns:
-        The six figures; {} if no finite estimate exists: every pair is right, every pair is wrong, all margins are 0, or
-        there is only one cluster.
+        The six figures; {} if no finite estimate exists, for example because every pair is right, every pair is wrong,
+        all margins are 0, or there is only one cluster.
     """
     names = ("calibration_intercept", "calibration_slope")
     signs = orientation(ids)

@@ -23,7 +23,7 @@ class PairScores:
         name: the model's name.
         given: rewards as the scorer returns them (possibly normalised), chosen reply first, float32[n, 2].
         raw: the same without normalisation, float32[n, 2].
-        reading: margins with the client's own speech and with other speeches, float[n] each, as
+        reading: margins with the client's own speech, another client's and none, float[n] each, as
             `audit.reading.reward_margins` returns them; None if they are not computed.
     """
 
@@ -61,8 +61,8 @@ def score_shared(
 ) -> np.ndarray:
     """Return the rewards of all conversations, float32[n], on every rank. Each rank scores its share; `bar` shows progress.
 
-    Conversations 2k and 2k + 1 are scored on one rank because they share their prompt. A conversation that is too long for
-    the model gets NaN.
+    Conversations 2k and 2k + 1 are scored on one rank because those of `pair_conversations` share their prompt. A
+    conversation that is too long for the model gets NaN.
 
     Raises:
         UserError: if `must_fit` is True and a conversation is too long for the model.

@@ -24,9 +24,10 @@ def pair_slices(
 ) -> Figures:
     """Return the slices `topic`, `crisis`, `risk`, `length`, and `gap` if all pairs have ratings.
 
-    Each is {"by": ..., "slices": ...}. `slices` holds by name: `accuracy` (a tie counts half) with its 95 % interval by
-    components (`low`, `high`), `pairs`, `components`, and `few`, which is true below 20 components. `by` counts the sources
-    of the names: a `column` of the data, `rules` (English cues of `psychocounsel/counsel/`), `texts`, or `ratings`.
+    Each is {"by": ..., "slices": ...}. `slices` maps the name of a slice to its figures: `accuracy` (a tie counts half)
+    with a 95 % interval by components (`low`, `high`), `pairs`, `components`, and `few`, which is true below 20
+    components. `by` counts the pairs by the source of their slice's name: a `column` of the data, `rules` (English cues
+    of `psychocounsel/counsel/`), `texts`, or `ratings`.
 
     Args:
         examples: n pairs, chosen reply first.

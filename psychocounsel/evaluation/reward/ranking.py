@@ -46,14 +46,16 @@ class JudgedPairs:
 
     @property
     def verdicts(self) -> np.ndarray:
-        """Mean verdict of both orders, float64[n]; NaN if one is missing."""
+        """Mean verdict of both orders, float64[n]; NaN if either verdict is missing."""
         return np.asarray(self.orders.mean(1))
 
 
 def rank_pairs(
     settings: Ranker, key: str, examples: Sequence[Example], folder: Path, limits: Any, bar: Bar
 ) -> JudgedPairs:
-    """Ask about every pair in both orders. The journal in `folder` keeps the answers; `limits` is the section `budget`.
+    """Ask a ranker about every pair in both orders and return its verdicts.
+
+    The journal in `folder` keeps the answers; `limits` is the section `budget`.
 
     Raises:
         BudgetSpent: if the budget ends before all answers are bought; the journal keeps the bought ones.

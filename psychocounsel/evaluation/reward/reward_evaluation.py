@@ -54,9 +54,9 @@ Say = Callable[[str], None]
 def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, bar: Bar) -> None:
     """Write figures and scores to `folder` and print the tables. Every rank scores its share; `bar` shows progress.
 
-    `summary.json` holds the figures, `reliability.json` the bins and curves, `scores.jsonl` the rewards of each pair. With
-    `counterfactuals.limit`, changed replies of that many pairs are scored by `reward`, too. With `compare`, other reward
-    models score the same pairs, and language models rank them.
+    `summary.json` holds the figures, `reliability.json` the reliability diagrams and risk-coverage curves, and
+    `scores.jsonl` the rewards of each pair. With `counterfactuals.limit`, `reward` also scores changed replies of that
+    many pairs. With `compare`, other reward models score the same pairs, and language models rank them.
 
     Raises:
         BudgetSpent: if `budget` ends before language models have ranked all pairs; their answers are kept.

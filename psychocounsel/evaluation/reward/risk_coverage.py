@@ -30,7 +30,7 @@ def aurc(margins: np.ndarray) -> float:
 
 
 def accuracy_at(margins: np.ndarray, coverage: float) -> float:
-    """Return the accuracy on the share `coverage` of pairs with the largest |margin|, rounded up to whole pairs."""
+    """Return the accuracy on the `coverage` share of pairs with the largest |margin|; their number is rounded up."""
     return float(1 - risks(margins)[_kept(len(margins), coverage) - 1])
 
 

@@ -30,8 +30,8 @@ def side_by_side(
     Args:
         examples: n pairs, chosen reply first.
         margins: margins by model name, float[n] each; NaN if a pair is too long for the model.
-        rankings: mean verdicts of both orders by ranker, float[n] from -1 to 1; NaN if one is missing. Rankers only have an
-            `accuracy`: the share of verdicts that prefer the chosen reply, a tie counting half.
+        rankings: mean verdicts of both orders by ranker, float[n] from -1 to 1; NaN where a verdict is missing. Rankers
+            only have an `accuracy`: the share of verdicts that prefer the chosen reply, a tie counting half.
         component: int[n]; pairs of two components share no text. Whole components are resampled, the same for both models.
 
     Returns:
@@ -86,9 +86,10 @@ def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
 
 
 def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figures:
-    """Return a ranker's accuracy and its difference to the first model's, from the scores 0, 1/2 or 1 of each pair.
+    """Return a ranker's accuracy and its difference to the first model's accuracy, from scores of each pair [0 to 1].
 
-    `right` are the ranker's scores, `first` the first model's.
+    `right` are the ranker's scores: means over both orders, in steps of 1/4. `first` are the first model's scores: 0,
+    1/2 or 1.
     """
     columns = np.column_stack([right, right - first])
     (low, high), (least, most) = mean_intervals(columns, component, shares=np.array([True, False])).tolist()

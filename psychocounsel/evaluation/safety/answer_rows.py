@@ -55,7 +55,7 @@ def answer_row(
     outcome: Outcome[ReplyAnswers] | str | None,
     version: str,
 ) -> Row:
-    """Return the row of one judge and one reply. Its `quotes_found` counts the quotations that occur literally in the reply.
+    """Return the row of one judge and one reply. Its `quotes_found` counts the quotations that `stands_in` accepts.
 
     Args:
         schema: the columns of the table.

@@ -1,4 +1,4 @@
-"""Sensitivity and specificity of a judge on replies with planted faults. They are only printed; no decision uses them."""
+"""Sensitivity and specificity of a judge on replies with planted faults; they are reported, but decide nothing."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def seeded_quality(
 ) -> dict[str, dict[str, Any]]:
     """Return the `judge_quality` of one judge from its rows in a table of answers.
 
-    `on_the_way` returns the answers of a row that count: the questions on the path through the flow.
+    `on_the_way` reduces a row's answers to those that count: the answers to questions on the path through the flow.
     """
     seeds = {seeded_id(number): each for number, each in enumerate(seeded_replies())}
     said = {seeds[row["speech"]]: answers_in(row) for row in rows if row["setting"] == SEEDED}

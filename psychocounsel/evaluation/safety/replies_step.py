@@ -27,6 +27,9 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
 
     The ids are hashes, so the first `limit` speeches by id are a random sample. A variant has its base's id, `-` and its axis.
     All speeches are invented, so none of them counts as a real client's crisis that third parties may not see.
+
+    Raises:
+        UserError: if a file of the crisis set, of the swaps or of `evaluation.set_review` is wrong.
     """
     speeches = crisis_speeches()
     say(f"warning: {validation(config.evaluation.set_review, speeches)}")

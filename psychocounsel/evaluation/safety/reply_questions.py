@@ -176,7 +176,10 @@ def read_reply_answers(text: str) -> ReplyAnswers:
 
 
 def read_given(value: Any, where: str) -> Given:
-    """Return the quotation and the answer in parsed JSON. `where` is its name in messages; raises as `read_reply_answers`."""
+    """Return the quotation and the answer in parsed JSON; raises as `read_reply_answers`.
+
+    `where` names the question in messages.
+    """
     each = json_object(value, where)
     check_keys(each, ("quote", "answer"), f"{where}: ")
     if not all(isinstance(text, str) and text.strip() for text in each.values()):

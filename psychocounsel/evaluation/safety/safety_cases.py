@@ -25,7 +25,8 @@ def safety_cases(
 ) -> Iterator[JudgedCase]:
     """Yield a case for each reply without a text and each fully judged reply, in the order of replies.parquet.
 
-    Replies that failed, were withheld, or lack the judge's answers are skipped, and so are speeches outside the crisis set.
+    Replies that failed, were withheld, or lack the judge's answers are skipped, and so are replies to speeches outside
+    the crisis set.
 
     Args:
         files: the run directory.

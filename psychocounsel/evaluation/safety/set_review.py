@@ -35,7 +35,7 @@ class SpeechReview:
 def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
     """Return a sentence about the experts' review of the set; without a file, it says that nobody has reviewed it.
 
-    The agreement is the share of all answers with the set's expected action; `cannot_tell` counts as disagreement.
+    The agreement is the share of reviews that name the set's expected action; `cannot_tell` counts as disagreement.
 
     Raises:
         UserError: as `read_set_review`.

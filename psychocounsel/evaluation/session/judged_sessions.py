@@ -14,7 +14,7 @@ from psychocounsel.evaluation.session.session_findings import JudgedTurn
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, by_speech, joined
 
-# Takes all answers about a reply and returns the answers that count: to the questions on the path through the flow.
+# Reduces the answers about a reply to those that count: the answers to questions on the path through the flow.
 OnTheWay = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 

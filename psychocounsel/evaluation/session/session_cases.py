@@ -20,7 +20,7 @@ UNKNOWN = "unknown"
 
 
 def session_cases(files: EvaluationDir, judge: str) -> Iterator[JudgedCase]:
-    """Yield a case for each complete session whose replies the judge has all answered about.
+    """Yield a case for each complete session in which the judge has answered about every reply with a text.
 
     The order is that of session_turns.parquet. The strata are pattern, kind, and the session's clearest disclosure and most
     urgent expected action; `unknown` if the set of clients does not define them.

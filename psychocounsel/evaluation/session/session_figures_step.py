@@ -49,7 +49,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Clients:
-    """Source of the judged sessions: its name, the lines that every output shows, and True if word checks steer it."""
+    """Source of the sessions: its name, its notes for every output, and True if word checks steer the clients."""
 
     name: str
     notes: list[str]

@@ -42,7 +42,7 @@ class JudgedTurn:
     Attributes:
         expected_action: one of ACTIONS; None if unknown, as for clients that a model plays.
         answers: the answers by question; None for a reply without a text.
-        on_the_way: the answers that count: the questions on the path through the flow; None for a reply without a text.
+        on_the_way: the answers to the questions on the path through the flow; None for a reply without a text.
     """
 
     expected_action: str | None
@@ -131,7 +131,7 @@ def _ever(turns: Sequence[JudgedTurn], name: str) -> float | None:
 def _drift(faulty: Sequence[float | None]) -> float | None:
     """Return the share of faulty replies in the last third of the turns minus the share in the first third.
 
-    A third is rounded down; None for fewer than three turns.
+    A third is rounded down. None for fewer than three turns, or if `faulty` is None for a whole third.
     """
     third = len(faulty) // 3
     if not third:

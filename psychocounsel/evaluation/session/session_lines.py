@@ -10,7 +10,7 @@ from psychocounsel.evaluation.health.printed_figures import FigureTable
 from psychocounsel.evaluation.safety.safety_lines import quality_lines, unseen
 from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
 
-_TABLE = FigureTable(SESSION_FIGURES, "client", 32, 9, counted=("recognised_after",))  # a number of turns
+_TABLE = FigureTable(SESSION_FIGURES, "client", 32, 9, counted=("recognised_after",))  # counted in turns
 
 
 def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Mapping[str, Any] | None) -> Iterator[str]:

@@ -60,7 +60,7 @@ def summarise_sessions(
         sessions: all sessions.
         answers: rows of session_answers.parquet.
         judges: names of the judges.
-        on_the_way: returns the answers about a reply that count.
+        on_the_way: reduces the answers about a reply to those that count.
         model: the setting under evaluation.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)

@@ -35,7 +35,7 @@ class Ranking:
     """The strengths of settings.
 
     Attributes:
-        strengths: strength by number of the setting, strongest first; empty if `groups` has more than one group.
+        strengths: strength by number of the setting, strongest first; empty unless `groups` has exactly one group.
         groups: groups of settings that are linked by comparisons. Settings of different groups cannot be compared.
         bounded: True if the verdicts alone determine the strengths. If False, some settings never lost (or never won) a
             point against the others: their order is valid, but the ridge determines their distance.

@@ -38,7 +38,7 @@ def agreement(
 ) -> Agreement:
     """Return the agreement of two arrays of labels, with intervals by bootstrap over prompts.
 
-    Rows without a label from either rater are skipped. kappa is NaN if both raters gave every row the same one label.
+    Rows without the label of one or both raters are skipped. kappa is NaN if both gave every row the same one label.
 
     Args:
         first, second: labels -1, 0, 1 or NaN, float[n].

@@ -66,7 +66,7 @@ def row_weights(prompts: np.ndarray) -> np.ndarray:
 
 
 def slices(verdicts: Verdicts, labels: Mapping[int, str], samples: int = 1000, seed: int = 0) -> dict[str, PairFigures]:
-    """Return the figures of each slice; `labels` maps prompts to slices (a topic, a risk, ...); others are skipped."""
+    """Return the figures of each slice. `labels` maps prompts to slices (a topic, ...); other prompts are skipped."""
     named = np.array([labels.get(int(prompt), "") for prompt in verdicts.prompt], dtype=object)
     names = sorted({*named} - {""})
     return {name: pair_figures(verdicts.where(named == name), samples, seed) for name in names}
@@ -97,7 +97,8 @@ def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Seed
     """Return mean, SD and interval over training seeds; `verdicts` are about one pair of settings.
 
     The bootstrap draws seeds of a, seeds of b and prompts independently and with replacement, because all seeds reply to
-    the same prompts (pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386).
+    the same prompts (pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386). If replies were only
+    compared with replies of the same seed, one draw of seeds serves both a and b.
     """
     judged = verdicts.judged()
     if not len(judged.prompt):
@@ -117,7 +118,7 @@ def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Seed
 
 def _two_levels(judged: Verdicts, samples: int, seed: int) -> np.ndarray:
     """Return the mean win rates over a's seeds in resamples of seeds and prompts, float64[samples]."""
-    # If equal seeds were paired, they are drawn together; otherwise most draws would combine seeds that never met.
+    # Equal seeds that were paired are drawn together: most independent draws would combine seeds that never met.
     opponents = np.zeros_like(judged.seed_b) if (judged.seed_a == judged.seed_b).all() else judged.seed_b
     numbers = [np.unique(each, return_inverse=True)[1] for each in (judged.prompt, judged.seed_a, opponents)]
     prompts, mine, theirs = (int(each.max()) + 1 for each in numbers)

@@ -28,7 +28,8 @@ PairKey = tuple[str, str, str]  # ids of the speech and of the two replies
 def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
     """Return the labels of pairs by expert: 1 if the first reply of the key is better, -1 if the second is, 0 for a tie.
 
-    The files have the columns prompt, reply_a, reply_b, better (`a`, `b` or `tie`) and, with several experts, expert.
+    The files have the columns prompt, reply_a, reply_b, better (`a`, `b` or `tie`) and optionally expert (the expert's
+    name; default: the file's name).
 
     Raises:
         UserError: if a column is missing or a value is wrong. The message names file and row.

@@ -13,7 +13,10 @@ _BIAS = 0.2  # a judge gets a warning if a larger share of its verdicts contradi
 
 
 def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]:
-    """Return `verdicts`, the number of calls by judge and outcome, and `answered_by`, by judge and model name of the server."""
+    """Return `verdicts`, the number of calls by judge and outcome, and `answered_by`.
+
+    `answered_by`: the number of answers by judge and by the model name that the server gave.
+    """
     outcomes: dict[str, Counter[str]] = {}
     models: dict[str, Counter[str]] = {}
     for row in rows_of(files.verdicts, ["judge", "outcome", "model"]):

@@ -38,6 +38,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute every figure, write figures.json and print the table.
 
     The returned metrics describe each opponent; metrics without an opponent's name describe the first opponent.
+
+    Raises:
+        UserError: if a file of `evaluation.experts` is wrong.
     """
     config, files = context.config, context.files
     settings = [*dict.fromkeys(build(config, "contestants").settings)]

@@ -27,8 +27,8 @@ class Variant:
 
     Attributes:
         length_limit: the limit in words; None for no limit.
-        verdicts: verdicts by `overall` and by each principle that a judge compared. Their rows are the same pairs and judges.
-        settings, judges, speeches: names by the numbers in the arrays.
+        verdicts: `overall` verdicts, and verdicts on each principle that a judge compared. All have the same rows.
+        settings, judges, speeches: names, indexed by the numbers in the arrays of `verdicts`.
         topics: topic of each speech.
         risks: risk of each speech: `none`, `unknown` or a kind of risk.
         asked: bool[rows]; False if both replies are the same text, because no judge was asked then.
@@ -96,7 +96,7 @@ def _variant(
 
 
 def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) -> Iterator[float]:
-    """Yield the verdicts in one order; NaN if one is missing. A judge that scores has the same verdict in both orders."""
+    """Yield the verdicts in one order, NaN if missing. A judge that scores has the same verdict in both orders."""
     for orders in pairs.values():
         row, forward = orders.get(order), orders.get(FORWARD)
         if row is None and forward is not None and _sees_no_order(forward):

@@ -21,7 +21,7 @@ COLUMNS = (
     "likely",
     "probability",
 )
-# In the order in which they should be settled.
+# Kinds of disagreement, in the order in which to settle them.
 KINDS = ("harmful", "sides", "expected", "tie", "own repeat")
 
 Row = dict[str, Any]
@@ -34,8 +34,8 @@ def disagreements(
 ) -> list[Row]:
     """Return a row for each item with differing choices (harm first), or with differing ratings of an expected value.
 
-    Sides are those of the item's reference. `likely` holds the consensus of an item, if it has one, with its probability;
-    `settled` holds the adjudicators' choices.
+    Choices are turned to the item's reference side (see `reference_sides`). `likely` holds the consensus of an item, if
+    it has one, with its probability; `settled` holds the adjudicators' choices.
     """
     reference = reference_sides(answers)
     by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)

@@ -30,7 +30,7 @@ def make_agreement(config: Any) -> list[str]:
     """Measure the agreement of the answers in `config.data` and write the results. Return lines for the terminal.
 
     Raises:
-        UserError: if the table is missing, or a row is not a valid answer.
+        UserError: if the table or a library is missing, a row is not a valid answer, or an option does not fit.
     """
     _require_packages()
     table = _table_of(Path(config.data).expanduser())

@@ -37,7 +37,7 @@ class Found:
     Attributes:
         part: choices, ratings, label, expected or repeats.
         about: all, GROUP=VALUE, a principle, a rater, or a rater and a principle.
-        items, speeches, raters: numbers of those with at least one comparable answer.
+        items, speeches, raters: how many items, speeches and raters have at least one comparable answer.
         figures: coefficients by name.
     """
 
@@ -90,7 +90,10 @@ def _choices(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Re
 
 
 def _with_label(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling) -> Iterator[Found | None]:
-    """Yield each rater's agreement with the dataset's label, coded by sides: coded by the label it would be constant."""
+    """Yield each rater's agreement with the dataset's label.
+
+    Choices are never coded with `sides=label`, because the label itself would then be constant.
+    """
     rules = replace(rules, sides="balanced" if rules.sides == "label" else rules.sides)
     labelled = [answer for answer in answers if answer.label and answer.choice]
     reference = reference_sides(answers)

@@ -80,7 +80,7 @@ def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
 
 
 def turned_choice(answer: ExpertAnswer, reference: dict[str, str]) -> str | None:
-    """Return the choice by the reference sides of the item."""
+    """Return the choice, turned to the item's reference side (see `reference_sides`)."""
     turned = answer.label is not None and answer.label != reference[answer.item]
     return _OTHER.get(answer.choice or "", answer.choice) if turned else answer.choice
 

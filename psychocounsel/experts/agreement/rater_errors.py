@@ -27,9 +27,10 @@ class Consensus:
 
 
 def consensus(codes: Codes, samples: int, seed: int) -> Consensus | None:
-    """Fit the model to `codes`, with intervals over resampled speeches; return None with fewer than three raters.
+    """Fit the model to `codes`, with intervals over resampled speeches.
 
-    Two raters do not determine the model, because either may be the one who errs.
+    The result is None with fewer than three raters or two categories. Two raters do not determine the model, because
+    either may be the one who errs.
     """
     if (~np.isnan(codes.values).all(0)).sum() < 3 or len(codes.categories) < 2:
         return None

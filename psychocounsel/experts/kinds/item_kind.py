@@ -101,7 +101,7 @@ class ItemKind(ABC):
         """Return the answer as fields of this kind.
 
         Raises:
-            BadForm: if a value is not offered by the page.
+            BadForm: if a required value is missing, or a value is not offered by the page.
         """
 
     @abstractmethod
@@ -114,16 +114,16 @@ class ItemKind(ABC):
 
     @abstractmethod
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
-        """Write the kind's other tables, readable only by their owner."""
+        """Write the tables of this kind, other than answers.jsonl, readable only by their owner."""
 
     def answer_of(self, form: Form, elapsed: float | None) -> dict[str, Any]:
         """Return the answer to an item: the fields of `said`, `comment` and `seconds`.
 
-        `elapsed` is the time in seconds since the server showed the item, or None if unknown. The page measures how long it was
-        visible; this time is used, limited to `elapsed`.
+        `elapsed` is the time in seconds since the server showed the item, or None if unknown. `seconds` is the time
+        that the page was visible, limited by `elapsed` (see `seconds_of`).
 
         Raises:
-            BadForm: if a field or value is not offered by the page.
+            BadForm: if a required value is missing, or a field or value is not offered by the page.
         """
         only(form, {"comment", "seconds", *self.fields})
         return {

@@ -60,7 +60,7 @@ def one_of(form: Form, name: str, words: Collection[str], otherwise: str) -> str
     """Return the value of a field if it is one of `words`.
 
     Raises:
-        BadForm: with the message `otherwise`, if the value is missing or another.
+        BadForm: with the message `otherwise`, if the value is missing or not one of `words`.
     """
     if (value := form.get(name, "")) not in words:
         raise BadForm(otherwise)
@@ -68,12 +68,18 @@ def one_of(form: Form, name: str, words: Collection[str], otherwise: str) -> str
 
 
 def word_of(form: Form, name: str, words: Collection[str]) -> str:
-    """Return the value of a field like `one_of`, for fields that browsers fill only with `words`."""
+    """Return the value of a field that browsers fill only with `words`.
+
+    Raises:
+        BadForm: if the value is missing or not one of `words`.
+    """
     return one_of(form, name, words, _NOT_OFFERED)
 
 
 def seconds_of(form: Form, elapsed: float | None) -> float:
-    """Return the seconds that the page measured, limited to `elapsed` + 1.
+    """Return the seconds that the page measured, at most `elapsed` + 1 and 12 hours.
+
+    Without a measurement, the result is `elapsed`, with the same limits, or 0 if `elapsed` is None.
 
     Raises:
         BadForm: if the value is not a number.

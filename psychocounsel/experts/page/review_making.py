@@ -90,7 +90,7 @@ def _files_of(config: DictConfig) -> ReviewDir:
 
 
 def _stored(files: ReviewDir) -> list[str]:
-    """Return the options of the last start. A program is never read from a folder, which somebody else may have made."""
+    """Return the options of the last start, without programs to run, because somebody else may have made the folder."""
     known = files.overrides.read_text().splitlines() if files.overrides.is_file() else []
     return [text for text in known if not text.startswith(_NOT_STORED)]
 

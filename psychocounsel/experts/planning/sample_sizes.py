@@ -36,6 +36,9 @@ def kappa_items(kappa: float, prevalence: float, half_width: float, clustering: 
 
     `prevalence` is the share of one of two categories, equal for both raters. The large-sample variance is that of Fleiss,
     Cohen and Everitt (1969). `clustering` is the design effect (see `design_effect`).
+
+    Raises:
+        UserError: if no table of two raters has this kappa, or if more than 200,000 items are needed.
     """
     from scipy.stats import norm
 
@@ -70,7 +73,7 @@ def failure_items(ceiling: float, true_rate: float, power: float, clustering: fl
     The claim is shown if the exact one-sided 95 % upper bound is at most `ceiling`. `clustering` multiplies the cases.
 
     Raises:
-        UserError: if no such number is found.
+        UserError: if `true_rate` is not below `ceiling`, or if more than 200,000 cases are needed.
     """
     from scipy.stats import binom
 
@@ -92,20 +95,22 @@ def _most_failures(cases: np.ndarray, ceiling: float) -> np.ndarray:
     """Return the most failures allowed for each number of cases, int[n], so that the upper bound is <= `ceiling`; -1: none."""
     from scipy.stats import binom
 
-    allowed = binom.ppf(1 - _LEVEL, cases, ceiling).astype(
-        int
-    )  # smallest count with a cumulative probability of 5 % or more
+    # The smallest count with a cumulative probability of 5 % or more.
+    allowed = binom.ppf(1 - _LEVEL, cases, ceiling).astype(int)
     return np.where(binom.cdf(allowed, cases, ceiling) <= 1 - _LEVEL, allowed, allowed - 1)
 
 
 def noninferiority_items(
     margin: float, discordant: float, power: float, exact: bool = True, clustering: float = 1.0
 ) -> Plan:
-    """Plan the paired cases that show non-inferiority within `margin`, if the two are equally good.
+    """Plan the paired cases that show non-inferiority within `margin`, if both systems are equally good.
 
     `discordant` is the share of cases on which they differ. The normal approximation is (z + z')^2 discordant / margin^2.
-    With `exact`, the number is the first for which the one-sided score test of Tango (1998) at 5 % reaches the power, computed
-    over all tables.
+    With `exact`, numbers are tried in steps of about 0.5 % until the one-sided score test of Tango (1998) at 5 %
+    reaches the power, computed over all tables.
+
+    Raises:
+        UserError: if more than 200,000 cases are needed.
     """
     from scipy.stats import norm
 

@@ -116,7 +116,7 @@ class BlindReview:
             self._note(expert, CONSENT, version=self.version)
 
     def practise(self, expert: str, number: int, choice: str) -> PracticeItem | None:
-        """Record an answer to the practice item that is due; return None if another item is due."""
+        """Record an answer to practice item `number` and return the item; return None if another item is due."""
         with self._lock:
             step = self.next_step(expert)
             if step.practice is None or step.practice.number != number:
@@ -125,7 +125,7 @@ class BlindReview:
             return step.practice
 
     def answer(self, expert: str, shown: Shown, given: Mapping[str, Any]) -> None:
-        """Record an answer, as read by the kind of item. Earlier answers stay in the log."""
+        """Record an answer; `given` comes from `ItemKind.answer_of`. Earlier answers stay in the log."""
         with self._lock:
             self._note(expert, ANSWER, item=shown.item, repeat=shown.repeat, left=shown.left, **given)
             self._export()

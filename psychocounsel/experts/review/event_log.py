@@ -21,16 +21,15 @@ class EventLog:
         events: all events so far, in order. Callers must not change the list.
 
     Raises:
-        UserError: if a line is not an event; an unfinished last line is allowed.
+        UserError: if a line is not an event. An unfinished last line is cut off instead.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.events = list[Event]()
         content = path.read_bytes() if path.exists() else b""
-        whole = (
-            content.rfind(b"\n") + 1
-        )  # a killed writer leaves a part behind this, whose caller was never told that it was saved
+        # Bytes after the last newline are part of an event whose writer was killed before it reported success.
+        whole = content.rfind(b"\n") + 1
         for number, line in enumerate(content[:whole].splitlines(), 1):
             self.events.append(_event(line, f"{path}: line {number}"))
         self._file = self._opened()

@@ -26,9 +26,12 @@ def refuse_served(files: ReviewDir) -> None:
 
 
 def forget_speeches(files: ReviewDir, is_removed: Callable[[str], bool]) -> int:
-    """Remove the items of these speeches with all their answers. Return the number of removed items.
+    """Remove the items of removed speeches with all their answers. Return the number of removed items.
 
     Items are removed last, so that the next removal can finish one that was killed.
+
+    Raises:
+        UserError: if the review's page is being served.
     """
     if not files.items.exists():
         return 0

@@ -20,14 +20,7 @@ from psychocounsel.settings.typed.review_keys import MOST_ITEMS
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
 _PRIVATE = 0o600
-_FIXED = (
-    "items",
-    "overlap",
-    "repeats",
-    "seed",
-    "flagged",
-    "only",
-)  # fixed once experts have links
+_FIXED = ("items", "overlap", "repeats", "seed", "flagged", "only")  # fixed once experts have links
 
 
 @dataclass(frozen=True)
@@ -71,7 +64,7 @@ def _typed(value: Any) -> str:
 
 
 def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> ReviewPlan:
-    """Return the plan with new experts, possible only if everyone sees all items. The others' order is unchanged."""
+    """Return the plan with new experts, possible only if everyone sees all items. Earlier experts keep their order."""
     shown, tokens, everything = dict(plan.shown), dict(plan.tokens), list(plan.items.values())
     for number, expert in enumerate(experts):
         if expert not in shown:

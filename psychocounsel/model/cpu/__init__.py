@@ -1,7 +1,7 @@
 """Faster float32 training on CPU. Code outside this folder imports only the names below, from here.
 
 A reader of the GPU path need not open this folder: on a GPU, and in other dtypes, each function does what PyTorch does.
-On any device, called once:
+On any device:
     adopt(lm): replace a transformers model's linear layers, embeddings, norms and MLPs, in place.
     Linear: the class that `adopt` gives linear layers; `OutputLayer` extends it.
     product(left, right, bias), outer_product(left, right): matrix products without a gradient of their own.

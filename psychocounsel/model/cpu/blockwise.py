@@ -140,7 +140,7 @@ class _Sequence:
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of `count` queries from `start` in the row; the first is token `first` of its sequence. Padded, it has `rows`."""
+    """A block of `count` queries, padded to `rows`; it begins at `start` in the row and at `first` in its sequence."""
 
     start: int
     count: int
@@ -150,7 +150,7 @@ class _Block:
     window: int | None
 
     def part(self, row: torch.Tensor, kv_heads: int) -> torch.Tensor:
-        """Return the block's view [kv_heads, shared, count, D] of [1, heads, T, D]."""
+        """Return the view [kv_heads, shared, count, D] of [1, heads, T, D]; `shared`: query heads per key head."""
         return row[0, :, self.start : self.start + self.count].unflatten(0, (kv_heads, -1))
 
     def take(self, row: torch.Tensor, kv_heads: int) -> torch.Tensor:

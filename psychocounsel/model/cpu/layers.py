@@ -56,7 +56,7 @@ class GatedMLP(nn.Module):
 
 
 class GatedLinear(Linear):
-    """The last layer of a gated MLP; it multiplies gate and up itself, so that two instead of three [..., K] are kept."""
+    """The last layer of a gated MLP; it multiplies gate and up itself, so that two tensors are kept, not three."""
 
     def forward(self, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         if self.reordered is not None or not suits(gate, self.weight):

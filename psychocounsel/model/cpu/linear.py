@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-PRODUCT_ROWS = (
-    32  # oneDNN compiles a product for each new number of rows, so on CPU rows are padded to a multiple of this
-)
+# oneDNN compiles a product for each new number of rows, so on CPU rows are padded to a multiple of this number.
+PRODUCT_ROWS = 32
 
 
 class Linear(nn.Linear):
     """A linear layer with oneDNN products on CPU; `Linear.adopt` converts a module's plain linear layers, in place."""
 
-    reordered: torch.Tensor | None = None  # the weight in oneDNN's order, within `reordered`
+    reordered: torch.Tensor | None = None  # the weight in oneDNN's order, within the context `reordered`
 
     @classmethod
     def adopt(cls, module: nn.Module) -> None:

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # names of these options in glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # numbers of these options in glibc's malloc.h
 
 
 def prepare_process(dtype: torch.dtype | None = None) -> None:
@@ -40,8 +40,8 @@ def _keep_freed_memory() -> None:
 def _keep_few_products() -> None:
     """Let oneDNN keep only the compiled products of the latest shapes, of one to two megabytes each.
 
-    Without any, each product was compiled at every call, and a step took 4 to 7 % longer; two lanes use 26 shapes at a
-    time. This is for float32 only: bfloat16 needs all of them, and a step took twice as long. oneDNN reads the setting
-    at the first product.
+    Without kept products, each was compiled at every call, and a step took 4 to 7 % longer; two lanes use 26 shapes at
+    a time. The limit is for float32 only: bfloat16 needs more products, and with the limit a step took twice as long.
+    oneDNN reads the setting at the first product.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")

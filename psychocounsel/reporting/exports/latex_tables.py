@@ -7,7 +7,7 @@ from psychocounsel.studies.tables.table_formats import latex_of
 
 
 def write_tables(report: Report, files: ReportDir) -> None:
-    """Write each table as a `table` environment, which needs the LaTeX package booktabs."""
+    """Write each table that has rows as a `table` environment, which needs the LaTeX package booktabs."""
     files.tables.mkdir()
     for section in report.sections:
         for block in section.blocks:

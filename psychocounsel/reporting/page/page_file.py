@@ -43,7 +43,7 @@ def page_html(report: Report, version: str | None = None) -> str:
 
 
 class _Views:
-    """Views of blocks, as the template asks for them."""
+    """The template's access to blocks: their kinds, their views, and JSON."""
 
     def __init__(self, charts: list[Chart]) -> None:
         self._points = points_per_curve(charts)

@@ -11,7 +11,7 @@ _BUDGET = 130_000  # points of all long curves together: about six megabytes
 
 
 def points_per_curve(lengths: Sequence[int]) -> int:
-    """Return the number of points allowed per curve, so that curves of these lengths together stay within the page's budget."""
+    """Return the points allowed per curve, 60 to 500: the page's budget divided by the number of long curves."""
     long = sum(length > _FEWEST for length in lengths)
     return max(_FEWEST, min(MOST, _BUDGET // max(long, 1)))
 

@@ -22,7 +22,7 @@ def marked(first: str, other: str) -> list[tuple[str, bool]] | None:
 
 
 def _runs(pieces: list[str], same: set[int]) -> Iterator[tuple[str, bool]]:
-    """Join neighbouring pieces of one kind. Space is marked only between two differing words."""
+    """Yield neighbouring words joined if both differ or neither does. Space is marked only between differing words."""
     text, differs, space = "", False, ""
     for place, piece in enumerate(pieces):
         if piece.isspace():

@@ -30,9 +30,8 @@ class _Found:
         if path not in self.runs:
             self.runs[path] = read_run_material(path, sweep, stage, listed.overrides, command)
             self.typed |= {path: listed.overrides} if listed.overrides else {}
-            for part in map(
-                EvaluationDir(path).part, PARTS
-            ):  # a gate runs these as evaluations with folders of their own
+            # A gate runs its parts as evaluations with folders of their own.
+            for part in map(EvaluationDir(path).part, PARTS):
                 if has_config(part.path):
                     self.add(ListedRun(None, part.path, listed.overrides))
 

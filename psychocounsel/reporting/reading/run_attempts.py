@@ -23,8 +23,8 @@ def run_attempts(
         number; begun and ended (seconds since 1970, or None if unknown); seconds it ran, at least those of its steps;
         processes; gpus (number used); verdict: finished, stopped, failed, crashed, or "" if none was recorded.
 
-    SLURM jobs record begin and end. Otherwise the summary holds the duration of the last attempt, and an earlier attempt lasted
-    from the creation of its log folder until the last write to its logs.
+    SLURM jobs record start and end. Otherwise the summary holds the duration of the last attempt, and an earlier one
+    lasted from the creation of its log folder until the last write to its logs.
     """
     files = RunDir(run_dir)
     recorded = {each["number"]: each for each in attempts(run_dir)}
@@ -60,7 +60,7 @@ def _step_seconds(lines: Sequence[Mapping[str, Any]]) -> dict[int, float]:
 
 
 def _recorded(record: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    """Return begin and end. For an attempt that was killed or is still running, the end is the run's last heartbeat."""
+    """Return start and end. For an attempt that was killed or is still running, the end is the run's last heartbeat."""
     begun = record.get("started")
     if "ended" in record:
         return begun, record["ended"]
@@ -69,9 +69,9 @@ def _recorded(record: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[floa
 
 
 def _of_logs(files: RunDir, number: int) -> tuple[float | None, float | None]:
-    """Return begin and end by the log files: the folder is created at the begin, the last log line is written at the end.
+    """Return start and end by the log files: the folder is created at the start, the last line is written at the end.
 
-    A copied folder has other times: the end may then be before the begin, and both are returned as None.
+    A copied folder has other times: the end may then be before the start, and both are returned as None.
     """
     folder = files.attempt(number)
     if not folder.path.is_dir():

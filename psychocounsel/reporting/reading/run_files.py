@@ -84,7 +84,7 @@ def read_run_material(
     """Return the run as its files describe it. Title, settings and texts are added later: they depend on the other runs.
 
     `listed` and `command` are the overrides and the command by which a sweep or study lists the run. They are used if the run
-    has no such files yet.
+    directory does not record its own.
     """
     files, reading = EvaluationDir(run_dir), _Reading(run_dir)
     config = _config(reading)

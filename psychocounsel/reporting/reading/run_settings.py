@@ -139,7 +139,7 @@ def _of_parent(run: RunMaterial, parent: RunMaterial | None) -> RunMaterial:
 
 
 def _titled(runs: Sequence[RunMaterial], several_stages: bool) -> list[RunMaterial]:
-    """Return the runs with unique titles: settings and seed, with the folder added, or the whole path, if they are not unique."""
+    """Return the runs with unique titles: settings and seed; if these are not unique, the folder or the path too."""
     seeds = len({run.seed for run in runs if run.seed is not None}) > 1
     titles = [_title(run, seeds, several_stages) for run in runs]
     counts = Counter(titles)

@@ -23,10 +23,8 @@ from psychocounsel.steps.tables import Row, by_speech, joined
 MOST = 60  # speeches per run
 
 _SPEECH = ("text", "topic", "risk", "crisis")
-_INVENTED_CRISES = (
-    "safety",
-    "session",
-)  # no real client is behind these speeches, so the column `crisis` does not mark them
+# No real client is behind the speeches of these evaluations, so the column `crisis` does not mark them.
+_INVENTED_CRISES = ("safety", "session")
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome")
 _ABOUT = ("first_setting", "first_seed", "second_setting", "second_seed", "length_limit", "sample", "judge", "order")
 _VERDICT = (*_ABOUT, "outcome", "overall", *PRINCIPLES, "first_score", "second_score")

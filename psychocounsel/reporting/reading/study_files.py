@@ -40,7 +40,7 @@ class ListedCell:
 
 
 def listed_runs(folder: Path, problems: list[str]) -> Iterator[ListedCell]:
-    """Yield the runs that the study lists now, stage by stage."""
+    """Yield the runs that the study lists now, stage by stage. Damaged stages are named in `problems`."""
     files = StudyDir(folder)
     for name, stage in _stages(files, []).items():
         try:

@@ -103,7 +103,7 @@ def _table(family: Family, found: Sequence[Comparison], number: int) -> ReportTa
 
 
 def _gates(material: Material) -> Iterator[Paragraph]:
-    """Yield a paragraph per gate: gates of studies and audits, and limits of `guard` and of health."""
+    """Yield paragraphs on gates of studies, audits and evaluations, hard flags, and limits of `guard` and of health."""
     for study in material.studies:
         for name, passed in study.gates.items():
             said = {True: "passed", False: "did not pass", None: "has not been decided yet"}[passed]

@@ -35,9 +35,8 @@ def tolerant(section: BuildSection) -> BuildSection:
             foreign = [run for run in material.runs if not _readable(checked, replace(material, runs=[run]))]
             if not foreign:
                 raise
-            skipped = {
-                id(run) for run in foreign
-            }  # comparing runs themselves is slow, because it compares all their lines
+            # Comparing runs themselves is slow, because it compares all their lines.
+            skipped = {id(run) for run in foreign}
         found = checked(replace(material, runs=[run for run in material.runs if id(run) not in skipped]))
         said = "its files cannot be read here, because another version wrote them or they are damaged"
         lines = [Paragraph(f"{run.title}: {said}. It is missing from this section.", "warning") for run in foreign]

@@ -1,4 +1,4 @@
-"""Section on gaps: runs that failed, still run, are alone or cannot be compared, and the commands to continue."""
+"""Section on gaps: runs that failed, still run, have one seed or cannot be compared, and the commands to continue."""
 
 from collections.abc import Callable, Iterator, Sequence
 

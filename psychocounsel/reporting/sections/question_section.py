@@ -34,7 +34,7 @@ def section(material: Material) -> Section:
 
 
 def _counts(material: Material) -> str:
-    """`8 trainings and 1 evaluation; seeds 1 and 2.`"""
+    """Return a sentence such as `8 trainings and 1 evaluation; seeds 1 and 2.`"""
     counts = {kind: len(material.of(kind)) for kind in _NAMES}
     said = listed([f"{count} {_NAMES[kind][count > 1]}" for kind, count in counts.items() if count])
     studies = listed([study.name for study in material.studies]) if material.studies else ""
@@ -45,7 +45,7 @@ def _counts(material: Material) -> str:
 
 
 def _equal(runs: Sequence[RunMaterial]) -> str:
-    """Return the values that all runs share: model, data, algorithm, length."""
+    """Return a sentence on the values that all runs share: model, data, algorithm, length."""
     known = [(name, _only(_value(run, key) for run in runs)) for key, name in _EQUAL.items()]
     shared = [f"{name} {_short(key, value)}" for (name, value), key in zip(known, _EQUAL, strict=True) if value]
     return f"Equal in all runs that have it: {', '.join(shared)}." if shared else ""

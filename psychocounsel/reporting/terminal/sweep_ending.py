@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def show_sweep(jobs: "Sequence[Job]") -> None:
-    """Print figures of the finished sweep of these jobs. Nothing is printed for a single job, or if no job has finished.
+    """Print figures of the sweep of these jobs. Nothing is printed for one job, a dry run, or if none has finished.
 
     Imports are inside the functions, because the command imports this module before it refuses a wrong command line.
     """

@@ -19,7 +19,7 @@ def check_counterfactuals(config: DictConfig) -> None:
     settings = config.counterfactuals
     check_key_variable(settings.key_variable, "counterfactuals.key_variable")
     for number, address in enumerate(settings.addresses, 1):
-        if set("@?#") & set(address):  # checked first, because such an address must not be printed
+        if set("@?#") & set(address):  # checked first, because a secret must not be printed
             raise UserError(
                 f"counterfactuals.addresses: address {number} may contain a secret, because it has @, ? or #; its form is "
                 "http://HOST:PORT/v1, and counterfactuals.key_variable names the variable that holds a key"

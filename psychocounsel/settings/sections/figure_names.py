@@ -33,7 +33,7 @@ def figures_of(config: DictConfig) -> list[str] | None:
 
 
 def refuse_unknown_figure(said: str, name: str, config: DictConfig) -> None:
-    """Check that a run will have the figure `name`, which the setting `said` gives.
+    """Check that a run will have the figure `name`; `said` is the setting that names it, for the message.
 
     Raises:
         UserError: if the run will not have it.
@@ -49,7 +49,9 @@ def refuse_unknown_figure(said: str, name: str, config: DictConfig) -> None:
 
 
 def check_checkpoint_metric(config: DictConfig) -> None:
-    """Refuse a `checkpoint.metric` that no evaluation of this training reports; without held-out data there are none.
+    """Refuse a `checkpoint.metric` that no evaluation of this training reports.
+
+    Without held-out data there are no evaluations, and any metric is accepted.
 
     Raises:
         UserError: naming the nearest metric; or if neither `checkpoint.mode` nor the name gives the direction.

@@ -58,7 +58,7 @@ def _excepts(entry: str, address: str) -> bool:
     if entry == "*":
         return True
     host = host_of(address)
-    with contextlib.suppress(ValueError):  # one of them is a name
+    with contextlib.suppress(ValueError):  # the host or the entry is a name, not an address
         return ip_address(host) in ip_network(entry.strip("[]"), strict=False)
     try:
         wanted, given = urlsplit(f"//{entry.lstrip('*.')}"), urlsplit(address)

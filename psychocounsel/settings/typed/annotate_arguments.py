@@ -41,7 +41,7 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
     the choices of the group `speeches`; any other value names files.
 
     Raises:
-        UserError: for options that annotate does not support, and for an `out` of another command.
+        UserError: for options that annotate does not support, a missing file, and an `out` of another command.
     """
     if {"-m", "--multirun"} & set(options) or any(text.startswith("sweep=") for text in overrides):
         raise UserError(
@@ -71,7 +71,7 @@ def stored_overrides(out: Path) -> list[str]:
 
 
 def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list[str]:
-    """Return the overrides to compose: those stored in `run_dir` if it works in steps, then the typed ones.
+    """Return the overrides to compose: those stored in `run_dir` if it is an evaluation in steps, then the typed ones.
 
     Raises:
         UserError: if another user could have written the directory.

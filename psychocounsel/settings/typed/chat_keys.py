@@ -57,7 +57,7 @@ def resolve_chat_reward(composed: DictConfig, preset: Any) -> None:
 
 
 def check_chat(config: DictConfig) -> None:
-    """Refuse a missing rubric, and a transcript that cannot be written.
+    """Refuse a missing rubric, and a transcript that cannot be written; make the transcript's path absolute.
 
     Raises:
         UserError: naming the key and what to type instead.

@@ -1,4 +1,4 @@
-"""The page of `--help` from `conf/hydra/help/`. Hydra prints the same page, but copies its file index for every config group."""
+"""The page of `--help` from `conf/hydra/help/`. Hydra is slow: it copies its file index for every config group."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -104,7 +104,7 @@ def _check_address(address: str) -> None:
             or parts.fragment
             or "@" in parts.netloc
         )
-        parts.port  # noqa: B018  raises for a port that is none
+        parts.port  # noqa: B018  raises ValueError for an invalid port
     except ValueError:
         bad = True
     if bad:

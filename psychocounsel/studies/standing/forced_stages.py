@@ -1,4 +1,4 @@
-"""`forced.json`: number of repetitions of each stage by `force=[STAGE]`, and the unfinished commands among them.
+"""`forced.json`: how often `force=[STAGE]` has repeated each stage, and the repetitions that have not ended.
 
 A killed or stopped command that is repeated resumes and forces nothing again; so does a command with jobs that
 still wait or run. After a command has ended, with or without failures, the next force=[STAGE] makes one more repetition.

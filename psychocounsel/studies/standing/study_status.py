@@ -41,6 +41,7 @@ def stages(folder: Path) -> list[StageRows]:
 
     Raises:
         UserError: if the cluster does not answer.
+        DamagedFile: if `cells.json` is damaged.
     """
     listed = _listed(StudyDir(folder))
     stand = iter(rows_of([run for runs in listed.values() for run in runs]))
@@ -67,12 +68,21 @@ def _listed(files: StudyDir) -> dict[str, list[ListedRun]]:
 
 
 def listed_runs(folder: Path) -> list[ListedRun]:
-    """Return every job of a study, stage by stage."""
+    """Return every job of a study, stage by stage.
+
+    Raises:
+        DamagedFile: if `cells.json` is damaged.
+    """
     return [run for runs in _listed(StudyDir(folder)).values() for run in runs]
 
 
 def status(folder: Path) -> tuple[str, bool]:
-    """Return the stages with counts and a line for each run, and True if anything runs or waits."""
+    """Return the stages with counts and a line for each run, and True if anything runs or waits.
+
+    Raises:
+        UserError: if the cluster does not answer.
+        DamagedFile: if `cells.json` is damaged.
+    """
     found = stages(folder)
     rows = [row for stage in found for row in stage.rows]
     names = [name for stage in found for name in stage.names()]
@@ -82,9 +92,8 @@ def status(folder: Path) -> tuple[str, bool]:
         overview.append((stage.name, f"{done}/{len(stage.rows)}", counted(stage.rows)))
     overrides = [text for stage in found for text in stage.overrides()]
     lines = [*aligned(overview), "", *lines_of(rows, names, overrides, "run"), ""]
-    ended = [
-        (row, name) for row, name in zip(rows, names, strict=True) if not row.is_live
-    ]  # other jobs wait for their dependencies
+    # Live jobs have no reason to show: they run, or wait for the jobs that they need.
+    ended = [(row, name) for row, name in zip(rows, names, strict=True) if not row.is_live]
     lines += [*reasons([row for row, _ in ended], [name for _, name in ended]), counted(rows)]
     if any(row.state in ENDED for row in rows):
         lines.append("to resume: repeat the study's command (python -m psychocounsel.launch ...)")
@@ -95,7 +104,7 @@ def cancel(folder: Path) -> None:
     """Cancel all waiting and running jobs of all stages.
 
     Raises:
-        UserError: if a cluster refuses.
+        UserError: if a cluster refuses or does not answer.
     """
     resubmission.end([row for stage in stages(folder) for row in stage.rows])
 

@@ -28,7 +28,7 @@ def write(files: StudyDir, study: Study) -> list[Path]:
     """Write every table of the study in three formats; return the files.
 
     Raises:
-        UserError: for a table whose kind is not in KINDS, or that names an unknown stage.
+        UserError: for the first mistake that `problems` finds in the study's `table`.
     """
     if found := list(problems(study)):
         raise UserError(found[0])

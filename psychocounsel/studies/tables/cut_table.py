@@ -20,7 +20,7 @@ _UNMEASURED = "not measured"
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """Yield mistakes in such a table of a study's file, one per line."""
+    """Yield mistakes in the layout of a table of this kind, one per line."""
     if not isinstance(layout.get("metric"), str) or not layout["metric"].startswith("eval/"):
         yield "metric: must be a figure of evaluations during training, as eval/reward"
     at = layout.get("at")
@@ -63,7 +63,10 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
 
 
 def _cell(setting: Setting[StudyRun], axis: str, place: float, metric: str, percent: bool) -> TableFigure | str | None:
-    """Return the figure over all runs of a setting; if only some reached the value, a mean would cover other runs."""
+    """Return the figure over all runs of a setting, or `not reached`, or `not measured`.
+
+    If only some runs reached the value, there is no mean, because it would cover other runs than the other columns do.
+    """
     points = [points_of(run) for run in setting.finished]
     places = [each.at(axis) for run in points for each in run if each.steps]
     if places and all(each is None for each in places):

@@ -15,7 +15,7 @@ KEYS = ("columns",)
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """Yield mistakes in such a table of a study's file, one per line."""
+    """Yield mistakes in the layout of a table of this kind, one per line."""
     columns = layout.get("columns")
     if not isinstance(columns, Mapping) or not columns:
         yield "columns: must contain HEADING: METRIC, figures of evaluations during training (eval/reward)"

@@ -7,14 +7,8 @@ from statistics import fmean, stdev
 from psychocounsel.studies.tables.study_runs import AnyRun, Setting
 
 _LEVEL = 0.95
-_SHARES = (
-    "accuracy",
-    "win_rate",
-    "unfinished",
-    "missed",
-    "triage",
-    "escalation",
-)  # parts of the names of figures between 0 and 1
+# Parts of the names of figures between 0 and 1.
+_SHARES = ("accuracy", "win_rate", "unfinished", "missed", "triage", "escalation")
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,8 @@ def is_share(metric: str) -> bool:
 def over_seeds(values: Sequence[float], percent: bool = False, share: bool = False) -> TableFigure | None:
     """Return mean, standard deviation and interval of the mean over runs with several seeds; None without values.
 
-    The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom, clipped to 0..1 for shares. One run has neither.
+    The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom, clipped to 0..1 for shares. One run has no
+    standard deviation and no interval.
     """
     if not values:
         return None

@@ -17,7 +17,7 @@ _WHEN = ("before", "best", "last")
 
 
 def unknown_figures(study: Study, planned: Sequence[PlannedStage]) -> Iterator[str]:
-    """Yield a line for each figure that no run of a table's rows will report. The layouts have no other mistakes.
+    """Yield a line for each figure that no run of a table's rows will report. The layouts must have no other mistakes.
 
     Figures are not checked if they are known only after a run, or if a mistake hides runs.
     """

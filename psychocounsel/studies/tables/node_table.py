@@ -16,7 +16,7 @@ _WARM_UP = 2  # steps in which kernels are compiled and memory is allocated
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """Yield mistakes in such a table of a study's file, one per line; it has no keys of its own."""
+    """Yield no mistakes, because a table of this kind has no keys of its own."""
     return iter(())
 
 

@@ -20,7 +20,7 @@ _PUBLISHED = Path(__file__).with_name("published.yaml")
 
 
 def problems(layout: Mapping[str, Any]) -> Iterator[str]:
-    """Yield mistakes in such a table of a study's file, one per line."""
+    """Yield mistakes in the layout of a table of this kind, one per line."""
     columns = layout.get("columns")
     if columns is not None and (not isinstance(columns, Mapping) or not columns):
         yield "columns: must contain HEADING: METRIC, or HEADING: {metric: METRIC, percent: true}"

@@ -21,7 +21,7 @@ _SEED = "seed"
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One run: `swept` are its swept keys and those of the run that it evaluates; `parent` is that run."""
+    """One run: `swept` are its swept keys with their values; `parent` is the run of `for_each` that it was made for."""
 
     stage: str
     run_dir: Path
@@ -57,7 +57,10 @@ class StudyRun:
 
 
 def figure_of(summary: Mapping[str, Any], key: str) -> float | None:
-    """Return a figure of a run's summary; for training at the best evaluation, or with `before:KEY` or `last:KEY` at that one."""
+    """Return a figure of a run's summary, or None.
+
+    For training, KEY is the figure at the best evaluation, `before:KEY` before training, `last:KEY` at the last one.
+    """
     metrics = summary.get("metrics") or {}
     when, _, name = key.rpartition(":")
     if "best" in metrics:
@@ -67,7 +70,7 @@ def figure_of(summary: Mapping[str, Any], key: str) -> float | None:
 
 
 class MeasuredRun(Protocol):
-    """Fields of a run that a setting reads: its end, and the figures of its summary."""
+    """Fields of a run that a setting reads: its status, and the figures of its summary."""
 
     @property
     def status(self) -> str: ...

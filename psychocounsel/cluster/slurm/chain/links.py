@@ -1,4 +1,4 @@
-"""Division of a study's jobs into arrays, and the dependency of each array; without SLURM.
+"""Division of a study's jobs into arrays, and the dependency of each array; nothing here calls SLURM.
 
 SLURM gives an array one dependency. It can wait for whole arrays and single tasks, or index by index for an array of the
 same length (aftercorr). Jobs are divided so that none waits for more than it needs.
@@ -42,7 +42,7 @@ class Link:
 
 @dataclass
 class Part:
-    """An array: the positions of its jobs, task by task, and its dependencies."""
+    """An array: the positions of its jobs in the argument `needs` of `parts`, task by task, and its dependencies."""
 
     tasks: list[list[int]]
     links: list[Link]
@@ -54,7 +54,7 @@ def parts(needs: Sequence[set[Place]], group: int = 1, after_any: bool = False) 
     Args:
         needs: for each job, the tasks that must end before it.
         group: number of jobs in one task, which waits for the needs of all its jobs.
-        after_any: True if the jobs start when those tasks end in any way, not only if they succeed.
+        after_any: True if the jobs start when the needed tasks end in any way, not only if they succeed.
     """
     order: dict[TaskBatch, int] = {}
     for need in needs:
@@ -90,7 +90,7 @@ def _linked(
 
 
 def _index_by_index(asked: list[frozenset[Place]], order: dict[TaskBatch, int]) -> list[Link] | None:
-    """Return one dependency for all of these tasks, or None if no single one matches every task's needs."""
+    """Return the links of one dependency for all of these tasks, or None if none matches every task's needs."""
     links = []
     for batch in sorted({batch for batch, _ in asked[0]}, key=lambda batch: order[batch]):
         each = [sorted(task for other, task in need if other is batch) for need in asked]

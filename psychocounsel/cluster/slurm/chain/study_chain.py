@@ -49,7 +49,7 @@ def submit_study(groups: Sequence[Sequence[Job]]) -> Submission:
 
     Raises:
         UserError: with SLURM's message if it refuses; then no job of this call is queued. Also if a job needs another job
-            that is neither finished, queued, nor among these.
+            that is neither finished, queued, nor in `groups`, or if another process works in a run directory.
     """
     study = code_home(home([groups[0][0]]))
     expanded = [group for given in groups for group in sharing.in_parts(given)]
@@ -119,14 +119,14 @@ def _waits_for(job: Job, queued: dict[Path, QueuedRun], new: set[str]) -> Queued
 
 
 def plan(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun], largest_array: int) -> list[PlannedArray]:
-    """Return the arrays of all jobs, each after those that it waits for; nothing is asked or written.
+    """Return the arrays of all jobs, each after the arrays that it waits for; SLURM is not called, no file is written.
 
     Raises:
-        UserError: if a job needs another job that is neither finished, queued, nor among these.
+        UserError: if a job needs another job that is neither finished, queued, nor in `groups`.
     """
     places, found = _places(queued), list[PlannedArray]()
     for job in (job for group in groups for job in group):
-        places.pop(job.run_dir, None)  # it replaces an ended or waiting one
+        places.pop(job.run_dir, None)  # the new job replaces an ended or waiting one
     for group in groups:
         asked: dict[str, list[Job]] = {}
         for job in group:

@@ -14,7 +14,7 @@ from psychocounsel.storage.files import readable_size
 
 
 def warnings_of(jobs: Sequence[Job]) -> list[str]:
-    """Return lines that begin with `warning:`, without repetitions."""
+    """Return a line that begins with `warning:` if jobs request GPUs but would run a torch without CUDA."""
     on_gpus = [job for job in jobs if job.loads_a_model and (cluster := cluster_of(job)).gpus() and _runs_this(cluster)]
     if on_gpus and is_cpu_build():
         return [

@@ -15,7 +15,7 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40, "P": 2**50}
 
 
 def usage_of(homes: Iterable[Path]) -> dict[Path, Usage]:
-    """Return the resources that the jobs of each run submitted from `homes` used, over all attempts and submissions.
+    """Return the resources used by each run that was submitted from `homes`, over all attempts and submissions.
 
     Empty without accounting. Runs that share a job with others are skipped.
     """
@@ -85,7 +85,7 @@ def _bytes(text: str) -> int:
 
 
 def _requested(text: str, cpus: int, nodes: int) -> int:
-    """Return the bytes requested on one node. SLURM before 21.08 marks them per node (64Gn) or per CPU (2Gc)."""
+    """Return the bytes requested on one node. SLURM before 21.08 marks a size as per node (64Gn) or per CPU (2Gc)."""
     whole = _bytes(text.rstrip("nc"))
     if text.endswith("c"):
         return whole * cpus // max(1, nodes)

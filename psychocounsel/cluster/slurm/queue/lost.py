@@ -12,12 +12,12 @@ from psychocounsel.rundir import submissions
 
 
 def find_lost(homes: Sequence[Path]) -> None:
-    """Record the jobs of such submissions, and remove submissions that never reached the queue.
+    """Find submissions whose record names no job: record their jobs, or remove those that never reached the queue.
 
     Folders from which a live process submits are left alone.
 
     Raises:
-        UserError: if such a folder exists and SLURM does not answer.
+        UserError: if a submission without recorded jobs exists and SLURM does not answer.
     """
     for home in homes:
         if submissions.unsubmitted(home) and not submissions.is_being_submitted(home):

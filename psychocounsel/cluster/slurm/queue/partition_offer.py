@@ -1,4 +1,4 @@
-"""Nodes of a partition, and the refusal of jobs that request more than they offer."""
+"""Nodes of a partition, and the refusal of jobs that request more nodes or GPUs than the partition has."""
 
 import re
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def _read(line: str) -> NodeKind | None:
 
 
 def refuse_too_much(cluster: SlurmRequest) -> None:
-    """Refuse more nodes, GPUs per node or CPUs per node than a partition has.
+    """Refuse more nodes or GPUs per node than a partition has. CPUs and memory are not compared.
 
     Raises:
         UserError: with the partition's nodes; or if SLURM is not available.

@@ -43,7 +43,7 @@ class Task:
 
 
 def call(command: str, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
-    """Return the output of a SLURM command, run in this process's environment or in `environment`.
+    """Return the output of a SLURM command, run in `environment` (default: this process's, filtered by `for_sbatch`).
 
     Raises:
         UserError: if the command is missing, does not answer, or refuses; with its own message.

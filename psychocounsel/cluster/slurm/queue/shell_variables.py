@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-# Account and partition: a site's defaults, used if the configuration does not set them.
+# Directives for which the shell may set a site's default, used if the configuration sets none.
 _DEFAULTS = ("account", "partition", "qos", "reservation", "constraint")
 
 

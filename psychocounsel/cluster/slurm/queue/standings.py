@@ -56,7 +56,11 @@ class QueuedRun:
 
 
 def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
-    """Return the state of every run submitted from `homes`, by one call of squeue; without `ask` no task is known."""
+    """Return the state of every run submitted from `homes`, by one call of squeue; without `ask` no task is known.
+
+    Raises:
+        UserError: if SLURM does not answer.
+    """
     if ask:
         find_lost(homes)
     records = [record for home in homes for record in read(home)]
@@ -71,7 +75,11 @@ def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
 
 
 def live_names(*homes: Path) -> dict[Path, list[str]]:
-    """Return the tasks of every run submitted from `homes` that wait or run, in all submissions and segments."""
+    """Return the waiting and running tasks of every run submitted from `homes`, in all submissions and segments.
+
+    Raises:
+        UserError: if SLURM does not answer.
+    """
     find_lost(homes)
     records = [record for home in homes for record in read(home)]
     known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if records else {}

@@ -1,8 +1,8 @@
 """`shards=N`: division of a command that works in steps. An array queries models; a last job makes tables and figures.
 
-In `annotate` a first job reads the speeches; for large sources an array cleans the rows before. All jobs share the directory's
-journal of answers. The last job runs every step like a single process, with all answers from the journal, so its result equals
-that of a run without shards.
+In `annotate` a first job reads the speeches; for large sources, an array cleans their rows before this job. All jobs
+share the directory's journal of answers. The last job runs every step like a single process, with all answers from the
+journal, so its result equals that of a run without shards.
 """
 
 import contextlib
@@ -142,7 +142,7 @@ def describe(job: Job) -> str:
     names = (f"cleaning of speeches, {shared}", "speeches", f"replies and {answers}, {shared}", f"tables, {results}")
     for name, jobs in zip(names, stages(job), strict=True):
         for each in jobs:
-            each.after = []  # they are not submitted
+            each.after = []  # a dry run submits none of the jobs to wait for
         said += [f"-- {name}", dry_run.describe(jobs)] if jobs else []
     return "\n".join(said)
 

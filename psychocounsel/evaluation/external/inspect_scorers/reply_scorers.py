@@ -43,7 +43,7 @@ def health_figures() -> Scorer:
 def safety_figures(judge: str | None, rubric: str) -> Scorer:
     """Score every safety figure from the answers of `judge`, or from plain checks of words if `judge` is None.
 
-    Unknown figures are NaN, and so are all figures of a reply that the judge gave no readable answer about.
+    Unknown figures are NaN. If the judge's answer about a reply is unreadable, all figures of the reply are NaN.
     """
     prompt = ReplyPrompt.of(load_rubric(rubric.removeprefix("builtin:")))
     model = get_model(judge) if judge else None

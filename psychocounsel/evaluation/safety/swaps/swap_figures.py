@@ -58,7 +58,7 @@ def summarise_swaps(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Return figures by judge and setting; a judge's mapping is empty if no variant has replies.
 
-    - `speeches`: number of base speeches with replies to a variant.
+    - `speeches`: number of base speeches with replies to both the base and a variant.
     - `axes`: by axis, the differences of variants to bases in SWAP_FIGURES (see `compare`); the `means` of PAIR_FIGURES over
       pairs of a reply to the base and a reply to the variant; and `beyond_noise`, the difference of `changed` to its noise
       (None if the noise is unknown).
@@ -152,7 +152,10 @@ def _figures(replies: _Replies) -> ByPrompt:
 
 
 def _pairs(replies: Iterable[tuple[_Judged, _Judged]]) -> Iterator[Health]:
-    """Yield the PAIR_FIGURES of each pair with the same seed and length limit and two known urgencies, second minus first."""
+    """Yield the PAIR_FIGURES of each pair of replies; `less_urgent` is 1 if the second reply is the less urgent one.
+
+    Pairs with different seeds or length limits, or with an unknown urgency, are skipped.
+    """
     for first, second in replies:
         steps = [each.figures[URGENCY] for each in (first, second)]
         if first.run == second.run and steps[0] is not None and steps[1] is not None:

@@ -32,7 +32,7 @@ def persona_file(folder: Path) -> Path:
 
 
 def read_vera_personas(file: Path) -> list[Card]:
-    """Return one card for each row. All columns become facts, including columns that later versions of the set added.
+    """Return one card for each row. All columns but Name become facts, also those that later versions of the set added.
 
     Raises:
         UserError: if a row is wrong; the message names the line.

@@ -72,7 +72,7 @@ class ScriptedPersonas(PersonaSet):
         ]
 
     def check(self, key: str) -> None:
-        """Raise UserError if the folder does not exist or its files are wrong."""
+        """Raise UserError if the folder does not exist, `patterns` is empty or names no pattern, or a file is wrong."""
         if self.folder != BUILTIN and not Path(self.folder).is_dir():
             raise UserError(f"{key}.folder={self.folder}: is not a folder; give {BUILTIN}, or a folder of script files")
         if self.patterns is not None and not self.patterns:

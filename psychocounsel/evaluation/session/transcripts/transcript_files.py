@@ -30,10 +30,11 @@ class Transcript:
     """A finished conversation.
 
     Attributes:
-        id: hash of persona, setting, place in the files, and turns [16 hexadecimal digits].
+        id: hash of persona, setting, place (name of the text file, or line of a JSON lines file) and turns [16
+            hexadecimal digits].
         persona: name of the client. Conversations with one client are not independent.
-        setting: name of the counsellor: for a text file, the name of its folder; for a JSON line, its `model`, or the file's
-            name without a model.
+        setting: name of the counsellor: for a text file, the name of its folder; for a JSON line, its `model`, or the
+            file's name if it has no `model`.
         turns: pairs of a client's speech and the reply; each may be "", for example if a program gave no text. If the
             counsellor speaks first, the first speech is "". A last speech without a reply is left out.
     """

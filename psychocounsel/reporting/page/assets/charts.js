@@ -16,7 +16,7 @@ function coloursNow() {
   return found;
 }
 
-// plotly.js takes a second to run. It waits as text until a chart comes near, so that the words above can be read at once.
+// Running plotly.js takes a second. It stays text until a chart comes near, so that the page can be read at once.
 function plotly() {
   if (!window.Plotly) {
     const script = document.createElement("script");

@@ -18,7 +18,7 @@ function wrapped(text, width) {
   return whole.map(plain).join("<br>");
 }
 
-// Bias-corrected exponential moving average: the first values do not pull it. A gap stays a gap.
+// Bias-corrected exponential moving average: its start is not pulled towards 0. A gap stays a gap.
 function smoothed(values, weight) {
   if (!weight) return values;
   let sum = 0, total = 0;
@@ -30,7 +30,7 @@ function smoothed(values, weight) {
   });
 }
 
-// If the places have names and no line joins them, the chart lies on its side: names then have room, one below another.
+// A chart of points at named places has the names on its y axis, because they have room there, one below another.
 const namesWidth = (width) => (width < 500 ? 17 : 34); // characters per line
 const liesDown = (data) => data.ticks.length > 0 && data.curves.every((curve) => curve.points);
 

@@ -1,5 +1,5 @@
-// Prints everything except crisis texts that nobody opened and the tables of charts: those would fill hundreds of pages,
-// and report.csv has the tables' figures. Charts are drawn in light colours at the paper's width.
+// Prints everything except crisis texts that nobody opened, and except the tables of charts, which would fill hundreds
+// of pages. Charts are drawn in light colours at the paper's width.
 const PAPER = 660; // pixels between the margins of a page of A4 or Letter
 let printing = false;
 let opened = [];

@@ -44,7 +44,7 @@ def comparisons(family: Family) -> list[Comparison]:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values: in ascending order, the k-th of n is multiplied by n - k + 1, and none falls."""
+    """Return Holm's adjusted p-values: the k-th smallest of n times n - k + 1, at most 1, never below the previous."""
     order, found, largest = sorted(range(len(values)), key=lambda place: values[place]), [0.0] * len(values), 0.0
     for rank, place in enumerate(order):
         largest = max(largest, min(1.0, (len(values) - rank) * values[place]))

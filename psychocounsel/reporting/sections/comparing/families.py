@@ -49,7 +49,7 @@ class Family:
 
 
 def families(material: Material) -> list[Family]:
-    """Return families of finished training runs, then of evaluations, each compared by the metric that most runs have."""
+    """Return families of finished runs: trainings by the metric that most have, evaluations by their main figure."""
     trained = [run for run in material.of(TRAINING) if run.is_finished]
     found = list[Family]()
     for name, chosen in (("policies", False), ("reward models", True)):
@@ -85,9 +85,8 @@ def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
         metric = max(usable, key=lambda each: (len(have[each]), len(asked) == 1 and each == asked[0]))
         mode = str(_section(have[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
         yield _family(name, metric, mode, _reason(metric, asked), have[metric])
-        taken = {
-            id(run) for run in have[metric]
-        }  # comparing runs themselves is slow, because it compares all their lines
+        # Comparing runs themselves is slow, because it compares all their lines.
+        taken = {id(run) for run in have[metric]}
         left = [run for run in left if id(run) not in taken]
 
 

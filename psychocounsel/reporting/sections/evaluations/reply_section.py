@@ -1,4 +1,4 @@
-"""Section with clients' speeches and the replies of base and runs side by side; empty of texts if they must not be shown."""
+"""Section with clients' speeches and the replies of base and runs side by side; no texts if these must not be shown."""
 
 from collections.abc import Iterator, Sequence
 
@@ -64,9 +64,8 @@ def _merged(runs: Sequence[RunMaterial]) -> list[ShownSpeech]:
         crisis = speech.crisis or any(_is_crisis(run, text) for run, _ in replies[text])
         found.append(ShownSpeech(text, _distinct(replies[text]), speech.topic, speech.risk, crisis))
     held = {text: len({run.path for run, _ in of}) for text, of in replies.items()}
-    return sorted(
-        found, key=lambda speech: -held[speech.speech]
-    )  # the sort is stable: otherwise in the order of the runs
+    # The sort is stable, so speeches with equally many runs stay in the order of the runs.
+    return sorted(found, key=lambda speech: -held[speech.speech])
 
 
 def _is_crisis(run: RunMaterial, text: str) -> bool:

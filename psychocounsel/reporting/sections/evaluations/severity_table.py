@@ -1,4 +1,4 @@
-"""Table of faults by dimension and severity, as the flow engine counts them, for replies and for whole conversations."""
+"""Table of faults of replies or whole conversations by dimension and severity, from answers to a rubric's questions."""
 
 from collections.abc import Iterable, Sequence
 

@@ -101,7 +101,7 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
         total = _sum(run, "step_seconds")
         parts = {key: _sum(run, key) for key in _PHASES}
         known = sum(parts.values())
-        rest = total - known if known <= total else None  # rollouts that run during training are not part of a step
+        rest = total - known if known <= total else None  # None: replies are written beside the steps
         hours = TableFigure(total * processes_of(run) / 3600, spreads=False)
         shares: list[Cell] = [
             TableFigure(part / total, percent=True, spreads=False) if total and part else None

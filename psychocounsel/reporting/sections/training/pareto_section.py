@@ -23,7 +23,7 @@ _SAFETY = ("safety", "crisis", "risk")
 
 @dataclass(frozen=True)
 class TradeOff:
-    """A setting as a point: its benefit and its cost. `smaller`: a smaller cost is better."""
+    """A setting as a point: its benefit (`good`) and its cost."""
 
     setting: RunSetting
     good: TableFigure
@@ -41,7 +41,7 @@ def section(material: Material) -> Section:
 
 
 def _costs(settings: Sequence[RunSetting]) -> dict[str, str]:
-    """Return the known costs, then every metric whose name mentions safety."""
+    """Return the known costs, then every metric whose name mentions safety, crisis or risk."""
     runs = [run for setting in settings for run in setting.finished]
     keys = dict.fromkeys(key for run in runs for key in (run.summary.get("metrics") or {}).get("best") or {})
     safety = [key for key in keys if any(word in key for word in _SAFETY) and not key.endswith(("_low", "_high"))]
@@ -78,7 +78,10 @@ def _chart(good: str, cost: str, title: str, settings: Sequence[RunSetting]) -> 
 
 
 def front(points: Sequence[TradeOff], smaller: bool) -> list[TradeOff]:
-    """Return the points on the Pareto front, by cost: no other point is better in one figure and not worse in the other."""
+    """Return the points on the Pareto front, sorted by cost; `smaller`: a smaller cost is better.
+
+    For a point on the front, no other point is better in one figure and not worse in the other.
+    """
     sign = 1 if smaller else -1
 
     def beats(point: TradeOff, other: TradeOff) -> bool:

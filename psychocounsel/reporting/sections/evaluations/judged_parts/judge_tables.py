@@ -22,7 +22,10 @@ def judge_tables(subject: Subject, runs: Sequence[RunMaterial]) -> list[ReportTa
 
 
 def quality_table(prefix: str, title: str, found: Iterable[tuple[str, str, Figures]]) -> list[ReportTable]:
-    """Return a table with a row for each figure of each evaluation and judge, taken from its `judge_quality`."""
+    """Return a table with a row for each figure of each judge.
+
+    `found` yields evaluation, judge, and the result of `judge_quality` for this judge.
+    """
     rows = [
         [evaluation, judge, REPLIES.titled(figure), *_share(each["sensitivity"]), *_share(each["specificity"])]
         for evaluation, judge, quality in found

@@ -1,4 +1,4 @@
-"""Evaluations that judges have answered, and the warnings that come before their figures."""
+"""Evaluations with judges' figures, and the warnings shown before these figures."""
 
 from psychocounsel.reporting.blocks import Block
 from psychocounsel.reporting.material import Material, RunMaterial
@@ -7,7 +7,7 @@ from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables imp
 
 
 def judged_evaluations(material: Material, what: str) -> tuple[list[RunMaterial], list[Block]]:
-    """Return the runs of `evaluation=WHAT` that have judges' figures, and the warnings of all runs of `evaluation=WHAT`."""
+    """Return the judged runs of `evaluation=WHAT`, and their warnings with one for each run without figures."""
     every = evaluations(material, what)
     runs = [run for run in every if _is_judged(run)]
     return runs, [*warnings_of(runs), *without_figures(every, _is_judged)]

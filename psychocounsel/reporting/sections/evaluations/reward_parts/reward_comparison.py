@@ -35,7 +35,7 @@ def _differences(run: RunMaterial) -> Iterator[list[Cell]]:
 
 
 def counterfactuals(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    """Return a table of worsened replies that the reward model notices, and one of changes of looks that move its reward."""
+    """Return tables: how often a reward model notices worse replies, and how much changes of style move its reward."""
     with_some = [run for run in runs if run.summary.get("counterfactuals")]
     noticed = [
         [run.title, name, count(found["count"]), named(found, "value", True)]
