@@ -25,9 +25,11 @@ def main(arguments: list[str]) -> int:
     of_study = study_status.is_study(folder)
     match options.command:
         case "list":
-            print(known_jobs.listing(folder))
+            print(known_jobs.listing(folder)[0])
         case "status":
             _status(folder, of_study, options.watch, options.plot)
+        case "sync":
+            archive.sync(folder, known_jobs.runs_below(folder))
         case "cancel" if of_study and not options.indices:
             study_status.cancel(folder)
         case _ if of_study:
@@ -42,8 +44,6 @@ def main(arguments: list[str]) -> int:
             forgotten_runs.forget(folder, options.indices)
         case "resubmit":
             resubmission.resubmit(folder, options.indices, given)
-        case "sync":
-            archive.sync(folder)
         case "archive":
             archive.archive(folder, Path(options.destination).expanduser().absolute())
     return DONE
@@ -72,7 +72,7 @@ def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
         if of_study:
             return study_status.status(folder)
         if not is_sweep(folder) and not is_run(folder):
-            return known_jobs.listing(folder), False
+            return known_jobs.listing(folder)
         found = status.rows(folder)
         status.add_usage(found)
         return status_lines.table(found, folder), any(row.is_live for row in found)
@@ -101,7 +101,8 @@ def _is_override(text: str) -> bool:
 
 def _parser() -> Parser:
     common = Parser(add_help=False)
-    common.add_argument("folder", metavar="DIR", help="folder of a run, a sweep, a study, or a study's stage")
+    places = "folder of a run, a sweep, a study or one of its stages; for status and sync also a parent folder of runs"
+    common.add_argument("folder", metavar="DIR", help=places)
     parser = Parser(prog="python -m psychocounsel.jobs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 

@@ -15,20 +15,20 @@ from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.submissions import home_of
-from psychocounsel.rundir.sweep_table import runs_of
+from psychocounsel.rundir.sweep_table import ListedRun, runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.storage.files import readable_size
 from psychocounsel.storage.modes import mask_of, restricted
 
 
-def sync(folder: Path) -> None:
-    """Upload the wandb runs that were stored offline.
+def sync(folder: Path, listed: Sequence[ListedRun]) -> None:
+    """Upload the wandb runs that the `listed` runs of `folder` stored offline.
 
     Raises:
-        UserError: if no offline runs exist, or wandb is not installed or fails.
+        UserError: if no offline runs exist, a confidential run may not use the server, or wandb is missing or fails.
     """
-    runs = [run.run_dir for run in runs_of(folder) if RunDir(run.run_dir).offline_wandb_runs()]
+    runs = [run.run_dir for run in listed if RunDir(run.run_dir).offline_wandb_runs()]
     kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
     for run in runs:
         check_confidential(read_config(run))  # the server may have changed since the run started
@@ -41,11 +41,11 @@ def sync(folder: Path) -> None:
 
 
 def archive(folder: Path, destination: Path) -> None:
-    """Copy runs to a new folder without optimizer state: of checkpoints only the weights and `loop.json`, and the jobs' code.
+    """Copy runs and their jobs' code to a new folder. Checkpoints are copied without their optimizer state.
 
     Raises:
-        UserError: if a run is live, another user could have written it, the destination exists, the disk is too small,
-            or weights are damaged.
+        UserError: if a run is live, another user could have written it, the destination exists or lies in `folder`, the
+            disk is too small, or weights are damaged.
     """
     if live := [row for row in rows(folder) if row.is_live]:
         raise UserError(f"{live[0].run_dir.name} is {live[0].state}: archive after all runs have ended")

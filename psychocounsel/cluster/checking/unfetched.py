@@ -1,5 +1,6 @@
 """Models and data that jobs need from the hub and that are not in the cache."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ def unfetched(jobs: Sequence[Job], why: str = "") -> str:
     """
     for job in jobs:
         if missing := next((source for source, folder in hub.folders(job.config) if folder is None), None):
-            given = " ".join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
+            given = shlex.join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
             command = configs.command_of(job.config)
             given = given if command == "train" else f"--config-name {command} {given}"
             where = f"{missing.key}={missing.id} is not in {job.config.paths.cache}"

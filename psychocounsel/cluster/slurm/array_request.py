@@ -67,7 +67,7 @@ def send(array: ArrayRequest, place: Path, code: Sequence[Path]) -> None:
     """Submit an array whose run directories are written. Its record first names the runs, and after submission the jobs.
 
     Raises:
-        UserError: with SLURM's message if it refuses.
+        UserError: with SLURM's message if SLURM refuses.
     """
     array.files = submissions.new_submission(place)
     runs = [[job.run_dir for job in task] for task in array.tasks]
@@ -118,7 +118,7 @@ def code_home(place: Path) -> Path:
 
 
 def copied(jobs: Sequence[Job], place: Path) -> list[Path]:
-    """Copy the code for jobs that are submitted from `place`. Raises like `code_store.take`."""
+    """Copy the code for jobs submitted from `place`; return folders for PYTHONPATH. Raises like `code_store.take`."""
     config, limit = jobs[0].config, cluster_of(jobs[0]).snapshot_limit_mb
     study = code_home(place)
     store = code_store.store_of(study, Path(config.paths.output))
@@ -147,7 +147,8 @@ def undone(todo: Sequence[ArrayRequest], place: Path) -> Iterator[None]:
 
 def announce(array: ArrayRequest, name: str = "") -> None:
     runs = sum(map(len, array.tasks))
-    throttle = f", {array.cluster.max_parallel} at a time" if array.cluster.max_parallel else ""
-    what = f"array of {len(array.tasks)}{throttle}" if len(array.tasks) > 1 else "job"
+    ids = " ".join(array.ids)
+    throttle = f", at most {array.cluster.max_parallel} at a time" if array.cluster.max_parallel else ""
+    what = f"array of {len(array.tasks)} as job {ids}{throttle}" if len(array.tasks) > 1 else f"job {ids}"
     counted = f"{runs} runs" if runs > 1 else str(array.tasks[0][0].run_dir)
-    print(f"{name}submitted {what} {' '.join(array.ids)}: {counted}", flush=True)
+    print(f"{name}submitted {what}: {counted}", flush=True)

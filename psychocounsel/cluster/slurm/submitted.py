@@ -35,7 +35,7 @@ def shell(run: Path) -> list[str]:
     """
     here = queued_runs(home_of(run)).get(run)
     if here is None or here.task is None or not here.is_live or here.waits:
-        state = "is not in the queue" if here is None or here.task is None else f"is {here.task.state.lower()}"
+        state = "waits in the queue" if here is not None and here.is_live else "has no job in the queue"
         raise UserError(f"{run}: {state}: only a running run has nodes to open a shell on")
     return ["srun", f"--jobid={here.task.name}", "--overlap", "--nodes=1", "--ntasks=1", "--pty", "bash", "-i"]
 

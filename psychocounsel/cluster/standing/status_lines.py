@@ -1,6 +1,7 @@
 """Table of `jobs status`: one line per run, the reasons of waiting and ended runs, and the number of runs in each state."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -108,9 +109,10 @@ def short(folder: Path) -> str:
 
 def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:
     """Print the text of `show` repeatedly until nothing runs or waits; `show` returns the text, and True while something does."""
+    clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
     while True:
         text, is_live = show()
-        print(f"\033[2J\033[H{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
+        print(f"{clear}{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
         if not is_live:
             return
         time.sleep(seconds)

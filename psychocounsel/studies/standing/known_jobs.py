@@ -12,6 +12,7 @@ from psychocounsel.storage.files import DamagedFile
 from psychocounsel.studies.standing.study_status import is_study, listed_runs
 
 _DEEPEST = 4  # levels of folders below the listed one
+_NO_RUN = "contains no run, sweep or study; give the parent folder of runs"
 
 
 def jobs_below(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -31,21 +32,36 @@ def _kind(path: Path) -> str:
     return "study" if is_study(path) else "sweep" if is_sweep(path) else "run" if is_run(path) else ""
 
 
-def listing(folder: Path) -> str:
-    """Return a line for each study, sweep and run below `folder`: its kind, and the number of its runs in each state.
+def listing(folder: Path) -> tuple[str, bool]:
+    """Return a line for each study, sweep and run below `folder`, and True if any of their runs runs or waits.
+
+    A line has the kind, and the number of its runs in each state.
 
     Raises:
         UserError: if there is no run, or a cluster does not answer.
     """
     found = [(kind, path, _runs(kind, path)) for kind, path in jobs_below(folder)]
     if not found:
-        raise UserError(f"{folder}: contains no run, sweep or study; give the parent folder of runs")
-    stand = iter(rows_of([run for _, _, runs in found if isinstance(runs, list) for run in runs]))
+        raise UserError(f"{folder}: {_NO_RUN}")
+    rows = rows_of([run for _, _, runs in found if isinstance(runs, list) for run in runs])
+    stand = iter(rows)
     lines = [("what", "runs", "folder")]
     for kind, path, runs in found:
         said = runs if isinstance(runs, str) else counted([next(stand) for _ in runs])
         lines.append((kind, said, short(path)))
-    return "\n".join(aligned(lines))
+    return "\n".join(aligned(lines)), any(row.is_live for row in rows)
+
+
+def runs_below(folder: Path) -> list[ListedRun]:
+    """Return the runs of a run, sweep or study, or those of every run, sweep and study below another folder.
+
+    Raises:
+        UserError: if there is no run, or the files of one are damaged.
+    """
+    found = [(kind, folder)] if (kind := _kind(folder)) else [*jobs_below(folder)]
+    if not found:
+        raise UserError(f"{folder}: {_NO_RUN}")
+    return [run for kind, path in found for run in (listed_runs(path) if kind == "study" else runs_of(path))]
 
 
 def _runs(kind: str, path: Path) -> list[ListedRun] | str:

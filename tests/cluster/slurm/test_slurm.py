@@ -60,17 +60,18 @@ def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(
     fail = f"+callbacks.fail={{_target_: tests.support.killer.Fail, seed: 2, file: {file}}}"
     given = ["-m", *slurm.overrides(2, sweep_dir=sweep, **{"cluster.max_parallel": 2}), fail]
     done = slurm.train(*given, f"seed=range(1,{runs + 1})")
-    assert f"array of {runs}, 2 at a time" in done.stdout
+    assert f"array of {runs} as job " in done.stdout
     others = ["finished"] * (runs - 2)
     assert slurm.ended(sweep, 60 + 20 * runs) == ["finished", "failed", *others]
     said = slurm.jobs("status", str(sweep))
-    assert re.search(r"1: failed: crashed at step 1 \(exit code 1\): \w+: .*made to fail.*, as before: given up", said)
+    assert re.search(r"1: failed: crashed at step 1 \(exit code 1\): \w+: .*made to fail.*, like the previous attempt, so the run was given up", said)
     assert "jobs resubmit" in said
     rows = list(map(json.loads, (sweep / "sweep.jsonl").read_text().splitlines()))
     assert "made to fail" in (sweep / rows[1]["run_dir"] / "logs" / "latest" / "failure.txt").read_text()
     file.unlink()
     done = slurm.train(*given, f"seed=range(1,{runs + more + 1})")
-    assert ("submitted job" if more == 1 else f"submitted array of {more}, 2 at a time") in done.stdout
+    assert ("submitted job" if more == 1 else f"submitted array of {more} as job") in done.stdout
+    assert ", at most 2 at a time: " in done.stdout or more == 1
     assert f"not submitted: {runs - 1} finished" in done.stdout
     assert "not submitted: 1 ended unfinished" in done.stdout
     assert "submitted job" in slurm.jobs("resubmit", str(sweep), "1", "cluster.time=2h")
