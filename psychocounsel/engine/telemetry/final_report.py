@@ -12,6 +12,7 @@ from psychocounsel.engine.loop_state import OUT_OF_PATIENCE
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.summary import FINISHED, write_summary
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.code_path import config_folders
 
 _ROWS = (
     ("eval/accuracy", "held-out accuracy", 100.0, " %"),
@@ -90,7 +91,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
 
 
 def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) -> Iterator[str]:
-    """Yield a line for each figure of the best evaluation, with its interval, or a dash if its spread is unknown."""
+    """Yield a line for each figure of the best evaluation, with its interval, or a dash if it has none."""
     for name, title, factor, unit in _ROWS:
         if name not in best:
             continue
@@ -115,11 +116,13 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
 
 
 def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
-    """Return the overrides of the run's command, quoted for a shell, without those that the sweep sets itself."""
+    """Return the options and overrides of the run's command, quoted for a shell, without those that the sweep sets itself."""
     file = run.files.overrides
     given = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     own = (*swept, "run_dir", "sweep_dir", "dry_run")
-    return [shlex.quote(text) for text in given if text and text.lstrip("+").partition("=")[0] not in own]
+    folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
+    kept = (text for text in given if text and text.lstrip("+").partition("=")[0] not in own)
+    return [shlex.quote(text) for text in (*folders, *kept)]
 
 
 def _shorten(path: Path) -> str:
