@@ -33,7 +33,6 @@ _COMPOSED: dict[str, list[type]] = {
 }
 _TYPED = {"agreement": AgreementConfig, "review": ReviewConfig}
 _WITH_OPTIONS: dict[str, Any] = {"report": report, "jobs": jobs, "cache": cache, "serve": serve}
-_IN_WORDS = ("launch", "export", "prepare")
 # Groups without a `_target_`; the others name their dataclass in their files.
 _GROUP_SCHEMAS: dict[str, type] = {
     "model": schema.ModelConfig,

@@ -91,7 +91,7 @@ def _can_make(speeches: Planned) -> bool:
 def _warn_of_shipped_writers(config: DictConfig) -> None:
     """Print a warning if a shipped model replies to speeches other than the shipped ones."""
     foreign = [each.title for each in build(config, "speeches").all_sources() if each.path != "builtin:sample"]
-    shipped = [model.name for model in build(config, "writers").models() if model.model.startswith("builtin:")]
+    shipped = [model.name for model in build(config, "writers").models() if (model.model or "").startswith("builtin:")]
     if foreign and shipped:
         print(
             f"warning: the writer {shipped[0]} is a shipped model of 3 million parameters, and its replies to {foreign[0]} "

@@ -1,16 +1,18 @@
 """`dry_run=true`: estimates the calls and prices of each step and lists their hosts. Reads speeches and asks no model."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from psychocounsel.annotation.annotation_steps import ASKED, due_steps
 from psychocounsel.annotation.replies import step as replies
-from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id
+from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id, row_of
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
-from psychocounsel.asking.language_model import TEXT
+from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.language_model import FAILED, TEXT
 from psychocounsel.data.privacy import protect
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.paths import AnnotationDir
@@ -55,20 +57,15 @@ def _steps(context: StepContext[AnnotationDir], due: dict[str, Planned]) -> Iter
 
 
 def _stand_in(context: StepContext[AnnotationDir]) -> None:
-    """Write a placeholder of a usual length for every reply, because the estimate for `scores` needs the table."""
+    """Write the bought replies, and a placeholder of a usual length for each other one: the estimate for `scores` needs both."""
     drawing = replies.drawing_of(context)
     text = "word " * (context.config.replies.length_limit or _WORDS)
-    with written(context.files.replies, SCHEMA) as add:
+    with closing(Answers(context.files.answers)) as answers, written(context.files.replies, SCHEMA) as add:
         for draw in replies.draws(context, drawing):
-            row = dict.fromkeys(SCHEMA.names) | {"speech": draw.speech, "number": draw.number}
-            row |= {
-                "writer": draw.writer.name if draw.writer else "",
-                "prompt_version": drawing.prompt_version(draw.writer),
-            }
-            row |= {"outcome": draw.outcome or TEXT}
-            if draw.writer:
+            row = row_of(draw, replies.bought(draw, answers), drawing.prompt_version(draw.writer))
+            if row["outcome"] == FAILED:
                 own = f"{draw.number} {text}"
-                row |= {"text": own, "reply": reply_id(draw.speech, own)}
+                row |= {"outcome": TEXT, "text": own, "reply": reply_id(draw.speech, own)}
             add(row)
 
 
@@ -80,6 +77,7 @@ def _receivers(config: DictConfig, due: dict[str, Planned]) -> Iterator[str]:
         hosts = sorted({host_of(address) for _, address in settings.receivers(group)})
         others = [model.name for model in settings.models() if model.is_third_party()]
         crisis = "crisis speeches, too" if config.crisis_to_third_parties else "no crisis speeches"
+        them = f"{', '.join(others)} {'is a third party and gets' if len(others) == 1 else 'are third parties and get'} {crisis}"
         yield f"{group}: texts go to {', '.join(hosts) or 'no host: the models run here'}" + (
-            f"; {', '.join(others)} count as third parties: {crisis}" if others else ""
+            f"; {them}" if others else ""
         )

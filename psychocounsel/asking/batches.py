@@ -22,6 +22,7 @@ class BatchAnswerer(Answerer):
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size, self.slots = batch_size, 2 * batch_size
+        self._closing = False
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
         self._thread.start()
@@ -36,7 +37,8 @@ class BatchAnswerer(Answerer):
         return future
 
     def close(self) -> None:
-        """Stop after the current batch and any full batch behind it; the Asks of an incomplete batch are cancelled."""
+        """Stop after the current batch; the Asks that wait for the next one are cancelled."""
+        self._closing = True
         self._jobs.put(None)
         self._thread.join()
 
@@ -54,7 +56,7 @@ class BatchAnswerer(Answerer):
     def _next(self) -> list[_Job] | None:
         """Wait for Asks and return the next batch, or None after `close`."""
         batch: list[_Job] = []
-        while len(batch) < self.batch_size:
+        while self._closing or len(batch) < self.batch_size:  # when closing, until the mark None, which is the last
             try:
                 job = self._jobs.get(block=not batch, timeout=_FILLING if batch else None)
             except queue.Empty:

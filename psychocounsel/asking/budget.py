@@ -114,7 +114,8 @@ class Budget:
         """Return the error that ends the run."""
         limits = [f"budget.cost={self.cost:g} ({self.spent:.4g} spent)"] if self.cost is not None else []
         limits += [f"budget.calls={self.calls} ({self.made} made)"] if self.calls is not None else []
-        return BudgetSpent(f"{' and '.join(limits)}{self.whose}: the next call would exceed it; every answer is kept")
+        reached = f"{' and '.join(limits)}{self.whose}"
+        return BudgetSpent(f"{reached}: the next call would exceed this limit; bought answers are kept")
 
 
 def level(limit: float, bought: Sequence[float]) -> float:
@@ -178,7 +179,8 @@ class Estimate:
         priced = [cost for name, cost in self.costs.items() if name not in self.unpriced]
         costs = [_at_most(sum(priced))] if priced else []
         costs += [f"{len(self.unpriced)} models of unknown price"] if self.unpriced else []
-        return [*said, f"{total}; {' and '.join(costs)} (an estimate: tokens by characters, no attempt repeated)"]
+        basis = "an estimate: tokens are counted from characters, and no call is repeated"
+        return [*said, f"{total}; {' and '.join(costs)} ({basis})"]
 
 
 def _at_most(cost: float) -> str:

@@ -69,7 +69,7 @@ def refuse_internet_of(config: DictConfig, senders: Mapping[str, GroupSettings])
         there = f"{group}=vllm" if group in config and group != "contestants" else "use: vllm"
         raise UserError(
             f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
-            f"there, as {there}"
+            f"inside the cluster, for example {there}"
         )
 
 

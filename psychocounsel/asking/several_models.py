@@ -44,9 +44,9 @@ class SeveralModels(GroupSettings):
         """Refuse too few members, duplicate names, and members that cannot work."""
         models = self.models()
         if len(models) < self.fewest:
-            count = "one name" if self.fewest == 1 else f"{self.fewest} names"
+            count = "one file" if self.fewest == 1 else f"{self.fewest} files"
             raise UserError(
-                f"{key}.members: give {count} or more of files in conf/{self.config_group}, as {self.example}"
+                f"{key}.members: name at least {count} of conf/{self.config_group}, for example {self.example}"
             )
         check_names(models, key)
         for number, model in enumerate(models):

@@ -40,7 +40,7 @@ class Speaker:
                 answer = self.answerer.stream(ask, ask.seed, show)
                 if answer.outcome == FAILED or (answer.outcome == TOO_LONG and self.left_out == turns):
                     raise UserError(
-                        f"{self.name}: gave no reply to this message; the message may be too long for the model"
+                        f"{self.name}: gave no reply: the request failed, or the message is too long for the model"
                     )
                 if answer.outcome != TOO_LONG:
                     return answer

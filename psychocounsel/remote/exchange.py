@@ -136,7 +136,7 @@ class Exchange:
         with self._lock:
             if self.budget is not None and self.sent >= self.budget:
                 raise UserError(
-                    f"{self.key}.budget={self.budget}: this many requests have been sent; raise it to continue"
+                    f"{self.key}.budget={self.budget}: this many requests have been sent; raise {self.key}.budget to continue"
                 )
             self.sent += 1
 

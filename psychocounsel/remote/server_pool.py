@@ -84,7 +84,7 @@ class Addresses:
         """Return the error that ends a run, with the reason of each address."""
         said = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
         return NoServerLeft(
-            f"{self.key}: no server answers ({said}): start them, or give addresses that this machine can reach"
+            f"{self.key}: no server answers ({said}): start the servers, or give addresses that this machine can reach"
         )
 
     def answered(self, address: str) -> None:

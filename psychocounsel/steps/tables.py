@@ -84,11 +84,11 @@ def rows_of(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as table:
             if lacking := [name for name in columns if name not in table.schema_arrow.names]:
-                raise UserError(f"{path}: has no column {lacking[0]}; run the step that makes it again")
+                raise UserError(f"{path}: has no column {lacking[0]}; run the step that writes this table again")
             for batch in table.iter_batches(_ROWS, columns=list(columns)):
                 yield from batch.to_pylist()
     except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing; first run the step that makes it ({path.stem})") from error
+        raise UserError(f"{path}: is missing; first run the step that writes it ({path.stem})") from error
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
 
@@ -103,7 +103,7 @@ def by_speech(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[Ro
     for row in rows_of(path, ["speech", *(name for name in columns if name != "speech")]):
         if row["speech"] != current:
             if row["speech"] < current:
-                raise UserError(f"{path}: is not ordered by speech; run the step that makes it again")
+                raise UserError(f"{path}: is not ordered by speech; run the step that writes this table again")
             if rows:
                 yield current, rows
             current, rows = row["speech"], []

@@ -1,14 +1,19 @@
 """Tests which steps are due after an interrupted repetition, and after changed settings."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.annotation.annotation_steps import directory, do_steps, due_steps
+from psychocounsel.annotation.checking import prepare_annotation
+from psychocounsel.annotation.forecast import forecast
+from psychocounsel.asking.language_model import Answerer, LanguageModel
+from psychocounsel.remote.hub import cache_directories
 from psychocounsel.settings.config import check, compose
 from psychocounsel.steps.context import StepContext
 from tests.support.annotating import model_server, speeches
@@ -109,3 +114,29 @@ def test_empty_replies_are_not_due_for_ever(configured: Callable[..., DictConfig
     replies = pq.read_table(directory(configured()).replies)
     assert replies["outcome"].to_pylist() == ["unparsable"] * 2 and replies["text"].null_count == 2
     assert not due(configured("steps=[replies]")), "no call of this step has failed"
+
+
+@dataclass(kw_only=True)
+class OwnWriter(LanguageModel):
+    """A user's own writer, which has no `model`."""
+
+    def open(self, key: str) -> Answerer:
+        raise NotImplementedError
+
+
+def test_a_writer_of_ones_own_needs_no_model(configured: Callable[..., DictConfig], tmp_path: Path) -> None:
+    config = configured("cluster=local")
+    config.writers = OmegaConf.create({"_target_": f"{__name__}.OwnWriter", "name": "own", "terms": "apache-2.0"})
+    prepare_annotation(config, tmp_path / "out")
+
+
+def test_a_dry_run_counts_ratings_of_bought_replies_as_bought(
+    configured: Callable[..., DictConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, folder in cache_directories(f"{tmp_path}/c").items():
+        monkeypatch.setenv(name, folder)
+    run(configured())
+    lines = forecast(configured("replies.per_speech=3"))
+    assert any(line.startswith(f"replies: {COUNT} calls, {2 * COUNT} bought before") for line in lines)
+    rated = f"scores: {COUNT} calls, {COUNT} bought before"  # both replies of the writer to a speech are equal, so one is rated
+    assert any(line.startswith(rated) for line in lines)

@@ -177,7 +177,7 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None
         for limits, bought in (({"calls": 25}, 25), ({"cost": 0.0124}, None)):
             answers = Answers(tmp_path)
             budget = Budget.of(limits.get("cost"), limits.get("calls"), answers, [model])
-            with pytest.raises(BudgetSpent, match="every answer is kept"):
+            with pytest.raises(BudgetSpent, match="bought answers are kept"):
                 list(ask_all(((model, ask) for ask in asks), answers, budget, read=str, models=[model], key="writers"))
             assert answers.journal.total.calls == budget.made == len(contents(server))
             assert answers.journal.total.cost == pytest.approx(0.0003 * answers.journal.total.calls)

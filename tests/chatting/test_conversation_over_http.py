@@ -167,7 +167,7 @@ def test_the_oldest_turns_are_left_out_when_the_server_says_that_they_are_too_lo
     heard = [[text for role, text in messages if role == "user"] for messages in answered]
     assert heard == [["a"], ["a", "b"], ["b", "c"], ["c", "d"]]
     assert capsys.readouterr().out.count("it does not see the oldest turns") == 1
-    with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="gave no reply to this message"):
+    with streaming(lambda payload: refusal) as server, pytest.raises(UserError, match="or the message is too long for"):
         converse(monkeypatch, "a\n", served(server.address))
 
 

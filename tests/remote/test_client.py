@@ -76,7 +76,7 @@ def test_a_broken_connection_and_a_time_out_are_asked_again(fault: Reply) -> Non
         line = refusal(server.address)
         assert time.monotonic() - started < 3
         assert ("no answer within 0.5 s" in line) == bool(fault.hang)
-        assert line.startswith("reward.addresses: no server answers") and "start them" in line
+        assert line.startswith("reward.addresses: no server answers") and "start the servers" in line
 
 
 def test_retry_after_is_waited_for_and_too_long_a_wait_is_a_failure() -> None:

@@ -146,15 +146,15 @@ OPENRLHF = [
     (lambda rewards: {"rewards": [None]}, "a reward is not a number but NoneType"),
     (lambda rewards: {"rewards": ["0.5"]}, "a reward is not a number but str"),
     (lambda rewards: {"rewards": [True]}, "a reward is not a number but bool"),
-    (lambda rewards: {"rewards": 0.5}, "it has no list of rewards"),
-    (lambda rewards: [0.5], "it has no list of rewards"),
+    (lambda rewards: {"rewards": 0.5}, "the answer has no list of rewards"),
+    (lambda rewards: [0.5], "the answer has no list of rewards"),
     (lambda rewards: Reply(body=b"not json"), "something other than JSON"),
 ]
 VLLM = [
     (lambda rewards: {"data": [{"index": 0, "probs": [0.1, 0.9]}]}, "the model has 2 labels"),
     (lambda rewards: {"data": [{"index": 0, "probs": [float("nan")]}]}, "a reward is nan"),
     (lambda rewards: {"data": []}, "0 rewards for 1 conversations"),
-    (lambda rewards: {"data": [{"index": 0, "embedding": [0.1]}]}, "it holds no classifier scores"),
+    (lambda rewards: {"data": [{"index": 0, "embedding": [0.1]}]}, "the answer holds no classifier scores"),
     (lambda rewards: Reply(404), "404 Not Found; is it the right kind of server"),
 ]
 
@@ -174,7 +174,7 @@ def test_no_server_is_one_line_before_work_starts(dead_address: str, tmp_path: P
     result = cli("train", *settings, cwd=tmp_path, check_code=USER_ERROR)
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert line.startswith(
-        f"error: reward.addresses: no server answers ({dead_address}: connection refused): start them"
+        f"error: reward.addresses: no server answers ({dead_address}: connection refused): start the servers"
     )
     assert not (tmp_path / "run" / "rounds").exists()
 
@@ -183,7 +183,7 @@ def test_a_conversation_too_long_for_the_server_is_refused_here(model: Model) ->
     with serving(model.openrlhf) as server:
         scorer = open_scorer(*served("openrlhf", server), "reward.max_length=30")
         long = [{"role": "user", "content": "I feel alone. " * 20}, {"role": "assistant", "content": "Since when?"}]
-        with pytest.raises(UserError, match=r"conversation 1: has \d+ tokens, more than reward.max_length=30"):
+        with pytest.raises(UserError, match=r"conversation 1: has \d+ tokens, more than the limit of 30"):
             scorer.score([CONVERSATIONS[1], long])
         with pytest.raises(UserError, match="conversation 0: does not end with a reply"):
             scorer.score([long[:1]])

@@ -188,8 +188,8 @@ def _retest(found: dict[str, Any] | None) -> Iterator[str]:
         yield from ("Not measured: no reply was rated twice (`scores.repeat`).", "")
         return
     for annotator, each in found.items():
-        once = each["changed_outcome"]
-        yield f"- {escaped(annotator)}: {each['rated_twice']:,} replies rated twice, {once:,} rated only once."
+        twice, changed = each["rated_twice"], each["changed_outcome"]
+        yield f"- {escaped(annotator)}: {twice:,} replies rated twice, {changed:,} with another outcome the second time."
         yield ""
         rows = [(name, *(at.get(key) for key in _RETEST)) for name, at in each["principles"].items()]
         yield from table(("principle", "replies", "equal", "mean difference", "weighted kappa"), rows)

@@ -54,7 +54,8 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     write_atomically(files.card, text)
     lacking = [name for name in _FIELDS if not context.config.card.get(name)]
     if lacking:
-        context.say(f"the card lacks {', '.join(f'card.{name}' for name in lacking)}: it says so until you set them")
+        keys = ", ".join(f"card.{name}" for name in lacking)
+        context.say(f"the card lacks {keys}; it lists them as missing until you set them")
     return {"missing": lacking, "pairs": {split: found.rows for split, found in parts.items()}}
 
 

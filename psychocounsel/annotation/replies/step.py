@@ -104,7 +104,7 @@ def _write(context: StepContext[AnnotationDir], drawing: Drawing, answers: Answe
     over, limit = 0, context.config.replies.length_limit
     with written(context.files.replies, SCHEMA) as add:
         for draw in draws(context, drawing):
-            row = row_of(draw, _outcome(draw, answers), drawing.prompt_version(draw.writer))
+            row = row_of(draw, bought(draw, answers), drawing.prompt_version(draw.writer))
             add(row)
             outcomes[row["outcome"]] += 1
             versions.add(row["prompt_version"])
@@ -116,7 +116,8 @@ def _write(context: StepContext[AnnotationDir], drawing: Drawing, answers: Answe
     return figures | ({"over_length_limit": over} if limit else {})
 
 
-def _outcome(draw: Draw, answers: Answers) -> Outcome[str] | None:
+def bought(draw: Draw, answers: Answers) -> Outcome[str] | None:
+    """Return the outcome of a reply from the journal, or None if its answer is not in the journal."""
     if draw.writer is None or draw.ask is None:
         return None
     found = answers.settled(draw.writer, draw.ask, read_reply, _EMPTY_AGAIN)

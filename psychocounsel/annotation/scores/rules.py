@@ -102,7 +102,9 @@ def _autonomy(client: str, reply: str) -> Finding:
 def _staging(client: str, reply: str) -> Finding:
     step = _STEP.search(reply)
     if _READY.search(client):
-        return (5, "a step for a client who wants to act is a 5", step) if step else (3, "no step for one is a 3", None)
+        if step:
+            return 5, "a step for a client who wants to act is a 5", step
+        return 3, "no step for a client who wants to act is a 3", None
     return (2, "a step for a client who does not ask for one is a 2", step) if step else (4, "no step is a 4", None)
 
 

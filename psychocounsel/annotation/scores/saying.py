@@ -39,7 +39,7 @@ def said(figures: dict[str, Any]) -> Iterator[str]:
 def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{name}, asked twice about the same replies: {figures['rated_twice']:,} rated both times, "
-        f"{figures['changed_outcome']:,} only once"
+        f"{figures['changed_outcome']:,} with another outcome the second time"
     )
     for principle, each in figures["principles"].items():
         if each["replies"]:

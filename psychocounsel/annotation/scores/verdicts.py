@@ -9,7 +9,7 @@ from typing import Any
 from psychocounsel.annotation.scores.rating_answers import Judgements, read_answer
 from psychocounsel.annotation.scores.rating_asks import RatingAsk
 from psychocounsel.annotation.scores.vote_table import RATED
-from psychocounsel.asking.language_model import REFUSED, TEXT
+from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, TOO_LONG
 from psychocounsel.asking.refusals import is_refusal
 from psychocounsel.asking.strict_json import Unreadable
 from psychocounsel.counsel.quotations import ABSENT, stands_in
@@ -74,6 +74,8 @@ class Findings:
 
 def outcome_of_vote(outcome: str, verdict: Verdict) -> str:
     """Return the outcome for votes.parquet: `rated`, or the reason why there is no rating."""
+    if outcome == TOO_LONG:  # only an annotator of the user's own gives it
+        return FAILED
     if outcome != TEXT:
         return outcome
     return REFUSED if verdict is None else RATED

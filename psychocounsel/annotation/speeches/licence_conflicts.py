@@ -67,7 +67,7 @@ def refuse_conflicts(found: list[Conflict], accepted: list[str]) -> None:
         names = ",".join(sorted({*accepted, *(conflict.name for conflict in left)}))
         sentences = " ".join(f"[{conflict.name}] {conflict.sentence}" for conflict in left)
         raise UserError(
-            f"licences and terms: {sentences} If you have settled it, add accept_terms=[{names}]. {NOT_ADVICE}"
+            f"licences and terms: {sentences} If you have settled these conflicts, add accept_terms=[{names}]. {NOT_ADVICE}"
         )
 
 

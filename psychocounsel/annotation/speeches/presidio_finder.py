@@ -46,7 +46,8 @@ def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[Ide
     if use == "never" or (use == "installed" and model is None and not is_installed()):
         return None
     if not is_installed():
-        raise UserError("speeches.presidio=always needs Presidio: pip install 'psychocounsel[presidio]'")
+        wish = f"speeches.presidio_model={model}" if use == "installed" else f"speeches.presidio={use}"
+        raise UserError(f"{wish} needs Presidio: pip install 'psychocounsel[presidio]'")
     engine = _engine(model)
     wanted = sorted(set(_KINDS) & set(engine.get_supported_entities(language="en")))
     if model is None:

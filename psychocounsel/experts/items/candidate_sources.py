@@ -48,8 +48,8 @@ def _read(data: Path) -> Iterator[PairCandidate | None]:
         return _of_examples(([*train, *held_out] if config.part == "all" else held_out)[: config.limit], data)
     if data.is_dir() and not any(data.glob("*.jsonl")) and not any(data.rglob("*.parquet")):
         raise UserError(
-            f"data={data}: not a folder of annotate, evaluate evaluation=winrate or audit, and without pairs, crisis set or "
-            "adjudicate.csv; if it is a folder of these or of evaluation=gate, its pairs or cases are not written yet"
+            f"data={data}: this folder holds no pairs, crisis set or adjudicate.csv; if annotate, evaluate or audit writes this "
+            "folder, that run has not come far enough: wait for it, or give another folder"
         )
     if not data.exists():
         raise UserError(f"data={data}: does not exist")

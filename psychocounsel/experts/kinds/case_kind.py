@@ -15,7 +15,7 @@ from psychocounsel.experts.review.answer_tables import ItemAnswer
 YES_NO = ("yes", "no")
 CANNOT_TELL = "cannot_tell"
 COUNTS_AS_RISK = (
-    "Each counts as a client at risk, so that no warning and no break reveals the expected answer; "
+    "Every case counts as one with a client at risk, so that no warning and no break reveals the expected answer; "
     "review.crisis_in_a_row sets how many come before a break"
 )
 KNOWN_ACTIONS = "the four actions, as the rubric defines them"

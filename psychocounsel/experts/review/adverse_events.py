@@ -4,6 +4,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class AdverseEvents:
             number = len(self.reports) + 1
             report = {"kind": REPORT, "number": number, "time": datetime.now(UTC).isoformat(), "expert": expert}
             self._log.append({**report, "item": item, "said": said})
-        self._say(f"REPORT {number} by {expert}: this may be a real person at risk; see {self._log.path}")
+        self._print(f"REPORT {number} by {expert}: this may be a real person at risk; see {self._log.path}")
         self._wake.set()
 
     def untold(self) -> list[Event]:
@@ -55,16 +56,29 @@ class AdverseEvents:
         self._log.close()
 
     def _deliver(self) -> None:
+        accepted = set[int]()  # reports that the contact has, even if a full disk keeps the log from saying so
         while not self._ended:
             self._wake.clear()
             for report in self.untold():
-                if reason := self._failure(report):
-                    self._say(f"REPORT {report['number']}: review.contact.command {reason}; it will be run again")
+                number = report["number"]
+                if number not in accepted and (reason := self._failure(report)):
+                    self._print(f"REPORT {number}: review.contact.command {reason}; it will be run again")
                     continue
-                with self._lock:
-                    time = datetime.now(UTC).isoformat()
-                    self._log.append({"kind": TOLD, "number": report["number"], "time": time})
+                accepted.add(number)
+                try:
+                    with self._lock:
+                        self._log.append({"kind": TOLD, "number": number, "time": datetime.now(UTC).isoformat()})
+                except OSError as error:
+                    self._print(
+                        f"REPORT {number}: review.contact.command has accepted it, but {self._log.path} cannot be written "
+                        f"({error.strerror}); make room, or the command will be run again after a restart"
+                    )
             self._wake.wait(_AGAIN)
+
+    def _print(self, line: str) -> None:
+        """Print a line if the terminal can still be written; if it is gone, later reports must reach the contact all the same."""
+        with suppress(OSError):
+            self._say(line)
 
     def _failure(self, report: Event) -> str | None:
         try:

@@ -119,7 +119,7 @@ def test_what_nobody_has_said_is_said_to_be_missing(made: AnnotationDir) -> None
     said: list[str] = []
     assert run(context(made, said=said))["missing"] == ["ethics_approval", "retention", "intended_use"]
     assert said == [
-        "the card lacks card.ethics_approval, card.retention, card.intended_use: it says so until you set them"
+        "the card lacks card.ethics_approval, card.retention, card.intended_use; it lists them as missing until you set them"
     ]
 
 
@@ -190,6 +190,7 @@ def test_missing_ratings_and_retest_come_from_the_record_of_scores(tmp_path: Pat
     write_json(files.step("scores"), {"figures": figures})
     run(context(files))
     page = parts_of(files)[1]
+    assert "- a: 3 replies rated twice, 1 with another outcome the second time." in page
     assert the_table(page, "risk", "ratings wanted") == [
         ["self_harm", "10", "30.0 %", "refused 2, filtered 1"],
         ["abuse", "4", "100.0 %", "not_asked 4"],

@@ -165,7 +165,7 @@ def test_damaged_tables_and_wrong_weights_are_told(tmp_path: Path, rate: Callabl
     with pytest.raises(UserError, match="votes.parquet: is not a complete parquet file"):
         run(context(files))
     files.votes.unlink()
-    with pytest.raises(UserError, match="votes.parquet: is missing; first run the step that makes it"):
+    with pytest.raises(UserError, match="votes.parquet: is missing; first run the step that writes it"):
         run(context(files))
     assert (files.dataset / "train.parquet").read_bytes() == before
     assert sorted(path.name for path in files.dataset.iterdir()) == ["train.parquet"], (

@@ -49,7 +49,7 @@ def test_a_panel_names_its_members() -> None:
         "annotator.members[0].addresses",
         "annotator.members[1].addresses",
     ]
-    with pytest.raises(UserError, match=r"annotator\.members: give 2 names or more of files in conf/annotator"):
+    with pytest.raises(UserError, match=r"annotator\.members: name at least 2 files of conf/annotator"):
         Panel(members=members[:1]).check("annotator")
     with pytest.raises(UserError, match="two models have the name x"):
         Panel(members=[members[0], members[0]]).check("annotator")

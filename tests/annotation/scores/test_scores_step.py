@@ -108,6 +108,13 @@ def test_the_same_again_asks_only_what_failed(tmp_path: Path) -> None:
     assert again["outcomes"]["rated"] == figures["outcomes"]["rated"] + 1
 
 
+def test_a_prompt_that_is_too_long_for_an_annotator_of_ones_own_is_a_failed_vote(tmp_path: Path) -> None:
+    write("a", "long", Answer("too_long"))
+    files = annotation_dir(tmp_path, [speech("s")], [reply("s", 0, "long")], [])
+    run(context(files, annotator=annotator("a"), budget=BUDGET))
+    assert [row["outcome"] for row in rows_of(files)] == ["failed"]
+
+
 def test_missing_ratings_are_counted_by_risk_and_topic(tmp_path: Path) -> None:
     """2 of 3 votes about abuse are missing and 1 of 5 others, both in the figures and in the printed table."""
     outcomes = {"a1": "rated", "a2": "refused", "a3": "filtered", "b1": "rated", "b2": "rated", "b3": "rated"}

@@ -96,3 +96,5 @@ def test_presidio_is_asked_for_where_it_is_not_installed() -> None:
         UserError, match=r"speeches.presidio=always needs Presidio: pip install 'psychocounsel\[presidio\]'"
     ):
         presidio_finder("always", None)
+    with pytest.raises(UserError, match=r"speeches.presidio_model=en_core_web_lg needs Presidio: pip install"):
+        presidio_finder("installed", "en_core_web_lg")

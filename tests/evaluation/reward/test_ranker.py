@@ -183,7 +183,7 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
         (["compare=[{use: llm}]"], r"compare\[0\].judge is not set"),
         (["compare=[{use: llm, judge: nobody}]"], r"compare\[0\].judge: no judge config named nobody"),
         (["compare=[{use: llm, judge: several}]"], r"compare\[0\].judge: several has several members"),
-        (["compare=[{use: llm, judge: {use: reward, name: x}}]"], "is not a language model"),
+        (["compare=[{use: llm, judge: {use: reward, name: x}}]"], "judge names no language model"),
     ],
 )
 def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None:
@@ -205,7 +205,7 @@ def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Pat
         ]
         given += [compared(server), "cluster.threads=1"]
         stopped = cli(*given, "budget.calls=3", cwd=tmp_path, check_code=GATE_NO)
-        assert "budget.calls=3 (3 made): the next call would exceed it" in stopped.stderr
+        assert "budget.calls=3 (3 made): the next call would exceed this limit" in stopped.stderr
         assert read_json(tmp_path / "out" / "summary.json")["status"] == "budget spent"
         dry = cli(*given, "dry_run=true", cwd=tmp_path).stdout
         assert "m: 5 calls, about " in dry and "compare: 5 calls, 3 bought before; at no cost" in dry

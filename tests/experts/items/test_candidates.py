@@ -104,7 +104,7 @@ def test_what_holds_no_pairs_is_refused(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(
         UserError,
-        match="not a folder of annotate, evaluate evaluation=winrate or audit, and without pairs, crisis set or adjudicate.csv",
+        match="this folder holds no pairs, crisis set or adjudicate.csv; if annotate, evaluate or audit writes this folder",
     ):
         candidates_of(empty)
     with pytest.raises(UserError, match="does not exist"):

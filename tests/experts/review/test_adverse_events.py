@@ -1,6 +1,7 @@
 """Tests of reports of a person at risk: written to disk first, then passed to the contact's command until accepted."""
 
 import json
+import resource
 import stat
 import sys
 import time
@@ -61,3 +62,39 @@ def test_a_command_that_is_not_there_is_named(tmp_path: Path) -> None:
     until(lambda: len(said) > 1)
     events.close()
     assert said[1] == "REPORT 1: review.contact.command cannot be run (FileNotFoundError); it will be run again"
+
+
+def test_a_full_disk_does_not_keep_later_reports_from_the_contact(tmp_path: Path) -> None:
+    """While the log cannot grow, the contact is told of a report once, and the log catches up when there is room again."""
+    said, go = list[str](), tmp_path / "go"
+    waiting = f"import time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)"
+    log = tmp_path / "adverse.jsonl"
+    events = AdverseEvents(log, contact(tmp_path, waiting), said.append)
+    events.report("e01", None, "one")
+    until((tmp_path / "told.jsonl").exists)
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.stat().st_size, most))
+    try:
+        go.touch()
+        until(lambda: len(said) > 1, 5)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    events.report("e02", None, "two")
+    until(lambda: not events.untold(), 5)
+    events.close()
+    told = [json.loads(line)["said"] for line in (tmp_path / "told.jsonl").read_text().splitlines()]
+    assert told == ["one", "two"]
+    assert "has accepted it, but" in said[1] and "File too large" in said[1]
+    logged = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [event["number"] for event in logged if event["kind"] == "told"] == [1, 2]
+
+
+def test_a_closed_terminal_does_not_keep_reports_from_the_contact(tmp_path: Path) -> None:
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    events = AdverseEvents(tmp_path / "adverse.jsonl", contact(tmp_path, ""), gone)
+    events.report("e01", None, "one")
+    until(lambda: not events.untold(), 5)
+    assert not events.untold()
+    events.close()
