@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.annotate`: from client speeches to a preference dataset."""
+"""`python -m psychocounsel.annotate`: makes a preference dataset from client speeches."""
 
 from typing import TYPE_CHECKING
 

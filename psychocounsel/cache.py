@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.cache list|prune`: list or remove cached results of runs. Runs recompute removed entries."""
+"""`python -m psychocounsel.cache list|prune`: lists or removes cached results of runs. Runs recompute removed entries."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.chat`: a conversation in a terminal with trained models."""
+"""`python -m psychocounsel.chat`: holds a conversation with trained models in a terminal."""
 
 from typing import TYPE_CHECKING
 

@@ -52,7 +52,8 @@ def _help() -> str:
     """Return each command with the first line of its module's docstring, without importing it."""
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {_about(name)}" for name in COMMANDS]
-    return "\n".join(["psychocounsel COMMAND ...        COMMAND --help shows more", "", *lines, "", "  --version"])
+    usage = "psychocounsel COMMAND ...        psychocounsel COMMAND --help shows more; psychocounsel --version"
+    return "\n".join([usage, "", *lines])
 
 
 def _about(name: str) -> str:
@@ -60,7 +61,8 @@ def _about(name: str) -> str:
     assert found is not None and found.origin is not None
     text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
     usage, _, about = text.partition("`: ")
-    return (about if "\n" not in usage else text.split("\n\n")[1]).splitlines()[0]
+    first = (about if "\n" not in usage else text.split("\n\n")[1]).splitlines()[0]
+    return first[0].lower() + first[1:].rstrip(".")
 
 
 if __name__ == "__main__":

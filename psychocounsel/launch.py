@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.launch study=NAME`: all stages of an experiment, from data to its tables, by one command.
+"""`python -m psychocounsel.launch study=NAME`: runs all stages of an experiment, from data to its tables, by one command.
 
   python -m psychocounsel.launch study=quickstart                     locally, in studies/quickstart
   python -m psychocounsel.launch study=mine.yaml study_dir=DIR VALUE=X STAGE.KEY=VALUE cluster=slurm

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.prepare`: on a login node, fetch the models and data of jobs and check the data.
+"""`python -m psychocounsel.prepare`: fetches the models and data of jobs on a login node, and checks the data.
 
 Use `--config-name evaluate` for the jobs of an evaluation, `--config-name annotate` for those of an annotation; the default is
 training.

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.serve --port 8000 model=llama3_1_8b`: a rollout server for runs with rollout.addresses."""
+"""`python -m psychocounsel.serve --port 8000 model=llama3_1_8b`: serves rollouts to runs with rollout.addresses."""
 
 import argparse
 import os

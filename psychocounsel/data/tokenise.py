@@ -15,7 +15,7 @@ from psychocounsel.data.rows import Example, Message
 from psychocounsel.errors import UserError, words
 
 _FIXED_DATE = datetime(2024, 7, 26)
-_SHIELDED = "rows contain text of control tokens; it is read as plain text"
+_SHIELDED = "rows spell control tokens, which are read as plain text"
 _BLOCK = 512  # rows encoded per call, so that the tokenizer uses all cores
 
 
@@ -158,16 +158,14 @@ def tokenise(
 ) -> list[Group]:
     """Make Groups of one `kind` from examples.
 
-    "pairs": two completions, chosen first. "completions": the first reply only, without replies labelled bad and
-    duplicates. "labelled": pairs (the chosen reply is good, the rejected one bad) and labelled single replies.
-    "prompts": each prompt once, with its messages only.
+    "pairs": two completions, chosen first. "completions": the first reply, unless it is a duplicate or labelled bad.
+    "labelled": pairs (chosen is good, rejected is bad) and labelled single replies. "prompts": each prompt once.
 
     Rows longer than `max_length` tokens are dropped; too_long="shorten" cuts their replies, which lose the end token.
     Rows with a prompt longer than `max_prompt_length` tokens, or without room for a reply, are always dropped.
 
     Raises:
-        UserError: for an unusable template; for a row that lacks a second reply or a label, or that the template
-            rejects (with `drop_bad` only if no row is left).
+        UserError: for an unusable template; for a row without a needed reply or label (`drop_bad`: if none is left).
     """
     counts = Counter[str]()
     if kind == "completions":

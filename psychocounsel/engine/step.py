@@ -53,8 +53,7 @@ class Tallied:
 class _Part:
     """Result of one micro-batch: name, unit and weight of each term, and their sums float64[terms].
 
-    In an evaluation, `scores` and `by_group` are keyed by group number. `by_group` holds the sum of each term that
-    gives its summands (`Term.each`).
+    In an evaluation, `scores` and `by_group` (the sums of terms with `Term.each`) are keyed by group number.
     """
 
     groups: list[Group]
@@ -83,10 +82,7 @@ def metrics_of(tally: Tally) -> dict[str, float]:
 
 
 class Stepper:
-    """Runs global batches of groups through the engines and an algorithm's loss.
-
-    Lanes are threads of one process that each compute a micro-batch at the same time (`model/cpu/lanes.py`).
-    """
+    """Runs global batches through the engines and an algorithm's loss, in lanes (threads) with a micro-batch each."""
 
     def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world

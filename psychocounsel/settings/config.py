@@ -50,6 +50,7 @@ from psychocounsel.settings.typed.chat_keys import ChatConfig, check_chat, is_ch
 from psychocounsel.settings.typed.evaluate_keys import leave_out_sections, make_files_absolute
 from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
 from psychocounsel.settings.typed.resolvers import register_resolvers
+from psychocounsel.settings.typed.value_forms import wrong_value
 from psychocounsel.storage.files import shipped
 
 _SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConfig, "chat": ChatConfig}
@@ -238,13 +239,6 @@ def _check_sections(schema: DictConfig, plain: DictConfig, prefix: str = "") -> 
             _check_sections(section, given, f"{prefix}{key}.")
 
 
-_FORMS = {
-    "is not a ListConfig, list or tuple": "is a list, written [VALUE,VALUE]",
-    "to Dict[str,": "is a dictionary, written {NAME: VALUE}",
-    "Incompatible value 'None'": "cannot be null; give a value, or leave it out",
-}
-
-
 def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     try:
         config = merged(schema, plain, lambda: _check_sections(schema, plain))
@@ -254,10 +248,7 @@ def _merge(schema: DictConfig, plain: DictConfig) -> DictConfig:
     except (ValidationError, OmegaConfBaseException) as error:
         if missing := missing_key(error):
             raise UserError(f"{missing} is not set: add {missing}=VALUE") from error
-        said = str(error).splitlines()[0]
-        for form, words in _FORMS.items():
-            said = words if form in said else said
-        raise UserError(f"{error.full_key}: {said}") from error
+        raise UserError(wrong_value(error)) from error
     return config
 
 

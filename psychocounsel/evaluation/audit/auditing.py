@@ -85,8 +85,7 @@ def measure(
     `rated()` returns the rows whose ratings are measured. Keys read: `audit`, `data.rating_range`, `data.system_prompt`.
 
     Raises:
-        UserError: if there are fewer than `LEAST_COMPONENTS` components, or if every pair is too long for
-            the reward model.
+        UserError: for fewer than `LEAST_COMPONENTS` components, or if every pair is too long for the reward model.
     """
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
