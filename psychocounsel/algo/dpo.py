@@ -53,7 +53,7 @@ class DPO(Algorithm):
             return
         if self.loss_type not in ("sigmoid", "ipo"):
             raise UserError(
-                f"data.soft_labels=true and algo.loss_type={self.loss_type}: sigmoid and ipo alone read soft labels; use one of "
+                f"data.soft_labels=true and algo.loss_type={self.loss_type}: only sigmoid and ipo use soft labels; use one of "
                 "them, or leave data.soft_labels out"
             )
         if self.label_smoothing:

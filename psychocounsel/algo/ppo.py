@@ -95,7 +95,10 @@ class PPO(PolicyGradient):
                 "is a model of its own: use algo.critic_lr, or algo.critic=shared"
             )
         if self.kl_target is None and self.kl_gain != type(self).kl_gain:
-            raise UserError(f"algo.kl_gain={self.kl_gain} has no effect without algo.kl_target: set that as well")
+            raise UserError(
+                f"algo.kl_gain={self.kl_gain} has no effect without algo.kl_target: set algo.kl_target as well, or remove "
+                "algo.kl_gain"
+            )
         if self.kl_target is not None and not self.kl_weight:
             raise UserError(
                 f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: set a positive initial weight"
@@ -115,7 +118,7 @@ class PPO(PolicyGradient):
         if self.critic_warmup >= rounds:
             raise UserError(
                 f"algo.critic_warmup={self.critic_warmup} (rounds in this run: at most {rounds}): the policy would never learn; "
-                "use a smaller one, or more max_steps or epochs"
+                "lower algo.critic_warmup, or raise max_steps or epochs"
             )
 
     def lr_factor(self, engine: str) -> float:

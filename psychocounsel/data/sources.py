@@ -172,10 +172,10 @@ def _parse_json(text: str, where: str) -> Any:
     except json.JSONDecodeError as error:
         return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})")
     except RecursionError:
-        return UserError(f"{where}: is not valid JSON for us (nested too deep)")
+        return UserError(f"{where}: cannot be parsed: its JSON is nested too deeply")
     except ValueError:  # Python limits the digits of an integer
         return UserError(
-            f"{where}: is not valid JSON for us (a number of more than {sys.get_int_max_str_digits()} digits)"
+            f"{where}: cannot be parsed: it has a number of more than {sys.get_int_max_str_digits()} digits"
         )
 
 

@@ -46,7 +46,7 @@ class Callbacks:
     """The callbacks of a run.
 
     Raises:
-        UserError: if a callback cannot be created.
+        UserError: if a callback cannot be created, or does not derive from Callback.
     """
 
     def __init__(self, run: Run) -> None:
@@ -64,18 +64,20 @@ class Callbacks:
         """
         if not self.each:
             return ""
-        reasons = [
-            callback.eval_end(metrics, step, self.run) for callback in self.each if hasattr(callback, "eval_end")
-        ]
+        reasons = [callback.eval_end(metrics, step, self.run) for callback in self.each]
         return next(filter(None, gather(next(filter(None, reasons), ""))), "")
 
 
-def _instantiate(name: str, callback: Any) -> Any:
+def _instantiate(name: str, callback: Any) -> Callback:
     try:
-        return instantiate(callback)
+        made = instantiate(callback)
     except InstantiationException as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise UserError(f"callbacks.{name}: cannot be created ({reason})") from error
+    if not isinstance(made, Callback):
+        base = f"{Callback.__module__}.{Callback.__qualname__}"
+        raise UserError(f"callbacks.{name}._target_={callback['_target_']}: must be a class that derives from {base}")
+    return made
 
 
 @dataclass

@@ -89,7 +89,10 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
             torch.nn.init.zeros_(parameter)
     model = Critic(lm, name, None, config.model.attention, world.device.type)
     if lanes > 1 and model.drops:
-        raise UserError(f"the critic, {name}, has dropout: use engine.two_lanes=false")
+        raise UserError(
+            f"{name}: the critic has dropout, which is not reproducible with two micro-batches at once; "
+            "use engine.two_lanes=false"
+        )
     engine = Engine(model, config, algorithm, dtype, lanes)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, name)

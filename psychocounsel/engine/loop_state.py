@@ -68,7 +68,8 @@ class LoopState:
         if self.step == 0:
             self.before = evaluation
             return False
-        self.unimproved += 1
+        # A run killed between export and checkpoint repeats the steps up to the exported one, which ended a wait anew.
+        self.unimproved = self.unimproved + 1 if self.step > self.best.get("step", 0) else 0
         if not eligible:
             return False
         smaller = smaller_is_better(metric, mode)

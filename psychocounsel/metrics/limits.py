@@ -35,8 +35,8 @@ def _length_ratio(now: Figures, before: Figures) -> float:
 _MEASURES = {
     "repetition": _Measure("held-out repetition", lambda now, before: now["eval/repetition"]),
     "unfinished": _Measure("the share of unfinished replies", lambda now, before: now["eval/unfinished"]),
-    "kl": _Measure("the divergence in nats", lambda now, before: now["eval/kl"]),
-    "length_ratio": _Measure("the change of the length", _length_ratio),
+    "kl": _Measure("the divergence from the reference [nats]", lambda now, before: now["eval/kl"]),
+    "length_ratio": _Measure("the ratio of the mean reply lengths before and now", _length_ratio),
     "reward_drop": _Measure("the drop of the reward", lambda now, before: before["eval/reward"] - now["eval/reward"]),
 }
 LIMITS = tuple(_MEASURES)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import PRODUCT_ROWS, Linear, outer_product, product
 from psychocounsel.model.gradients import gradient_of
 
@@ -29,12 +30,15 @@ class OutputLayer(Linear):
         """Convert a linear layer to an OutputLayer, in place, and return it.
 
         Raises:
-            TypeError: for a layer of another class.
+            UserError: for a layer of another class.
         """
         if type(layer) in (nn.Linear, Linear):
             layer.__class__ = cls
         if not isinstance(layer, cls):
-            raise TypeError(f"the output layer is a {type(layer).__name__}, not a plain linear layer")
+            raise UserError(
+                f"model.path: the model's output layer is a {type(layer).__name__}, but log-probabilities can be computed only "
+                "from a plain linear layer (torch.nn.Linear); use another model"
+            )
         return layer
 
     def forward(

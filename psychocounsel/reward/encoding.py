@@ -53,8 +53,8 @@ def encode_conversations(
     for number, each in enumerate(encoded, first):
         if max_length and len(each.ids) > max_length:
             raise TooManyTokens(
-                f"conversation {number}: has {len(each.ids)} tokens, more than reward.max_length={max_length}: "
-                "shorten it"
+                f"conversation {number}: has {len(each.ids)} tokens, more than the limit of {max_length} "
+                "(reward.max_length, or the model's own): shorten it"
             )
     return encoded
 

@@ -52,5 +52,5 @@ class OpenRLHFScorer(ServerScorer):
     def values(self, answer: Any, payload: dict[str, Any]) -> tuple[list[Any], int]:
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
         if not isinstance(rewards, list):
-            raise ValueError("it has no list of rewards")
+            raise ValueError("the answer has no list of rewards")
         return rewards, len(payload["query"])

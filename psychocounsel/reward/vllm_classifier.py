@@ -37,7 +37,7 @@ class VLLMScorer(ServerScorer):
             labels = {len(row["probs"]) for row in rows}
             values = [row["probs"][0] for row in rows]
         except (TypeError, KeyError, IndexError) as error:
-            raise ValueError("it holds no classifier scores") from error
+            raise ValueError("the answer holds no classifier scores") from error
         if labels - {1}:
             raise ValueError(f"the model has {max(labels)} labels; a reward model has one")
         return values, len(payload["input"])

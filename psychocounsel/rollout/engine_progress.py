@@ -11,7 +11,8 @@ class EngineProgress:
     def __init__(self) -> None:
         self.steps = 0
 
-    def logger(self, config: Any, engine: int = 0) -> EngineProgress:
+    def logger(self, config: Any, engine: int = 0) -> Any:
+        """Return this object: vLLM accepts any object with the methods of a logger, but its types ask for a subclass."""
         return self
 
     def record(self, scheduler_stats: Any, iteration_stats: Any, *more: Any, **named: Any) -> None:

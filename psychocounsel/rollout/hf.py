@@ -39,7 +39,8 @@ class HF(RolloutSettings):
         length = min(config.max_length, (config.max_prompt_length or config.max_length) + self.max_tokens)
         # Stage 0 trains float32 weights, whose keys and values are float32, too.
         width = 4 if config.zero.stage == 0 and not config.model.lora.rank else bytes_of_weight(config.model.dtype)
-        logits = 3 * 4 * rows * shape.vocabulary  # raw, divided by the temperature, and as weights of the draw
+        # Raw, divided by the temperature, as weights of the draw, padded weights, and their sum. A sort needs more.
+        logits = (5 if self.top_p == 1 else 8) * 4 * rows * shape.vocabulary
         return {"keys and values": rows * length * shape.cached() * width, "next logits": logits}
 
     def smaller(self) -> dict[str, Any]:

@@ -53,10 +53,7 @@ class VLLMEngine(RolloutSettings):
         runs_here = not (config.get("dry_run") or OmegaConf.select(config, "cluster.container.image"))
         if runs_here and (lacking := self.lacking()):
             raise UserError(lacking)
-        if config.model.quantise:
-            raise UserError(f"model.quantise={config.model.quantise}: vLLM cannot take these weights; use rollout=hf")
-        if config.model.lora.rank:
-            engine_rank(config.model.lora.rank)
+        check_weights(config)
 
     def arguments(self, config: DictConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
         """Return vLLM's engine arguments.
@@ -94,6 +91,18 @@ class VLLMEngine(RolloutSettings):
                 "worker_extension_cls": NAME,
             }
         )
+
+
+def check_weights(config: DictConfig) -> None:
+    """Reject a policy that no vLLM engine can serve.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if config.model.quantise:
+        raise UserError(f"model.quantise={config.model.quantise}: vLLM cannot load quantised weights; use rollout=hf")
+    if config.model.lora.rank:
+        engine_rank(config.model.lora.rank)
 
 
 def prepare_cpu(arguments: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from psychocounsel.errors import UserError, words
 from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.server_gpus import gpus_of_servers, too_few_gpus, visible_gpus
-from psychocounsel.rollout.vllm_engine import VLLMEngine, request
+from psychocounsel.rollout.vllm_engine import VLLMEngine, check_weights, request
 from psychocounsel.rollout.weight_sync.adapters import AdapterFolder
 from psychocounsel.rundir import job_servers
 from psychocounsel.settings import config as configs
@@ -52,6 +52,7 @@ class VLLMServer(VLLMEngine):
             super().check(config, processes)
         else:
             check_addresses(self.addresses, "rollout.addresses")
+            check_weights(config)
         if self.addresses and not os.environ.get(KEY_VARIABLE):
             raise UserError(
                 f"rollout.addresses: the servers' key is unknown; set {KEY_VARIABLE} to the key that they were started with"
@@ -60,8 +61,8 @@ class VLLMServer(VLLMEngine):
             raise UserError("rollout.addresses and cluster.server_nodes both name servers: keep one")
         if self.max_staleness and not configs.build(config, "algo").tolerates_stale_rollouts:
             raise UserError(
-                f"rollout.max_staleness={self.max_staleness} trains on replies of older weights, which this algorithm "
-                "treats as its own: set algo.importance_cap as well, 2.0 for instance"
+                f"rollout.max_staleness={self.max_staleness} trains on replies of older weights, but this algorithm "
+                "assumes that the present policy wrote them: set algo.importance_cap as well, 2.0 for instance"
             )
 
     def _check_gpus(self, config: DictConfig, processes: int) -> None:

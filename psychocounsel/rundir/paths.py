@@ -1,7 +1,6 @@
-"""Names of all files in runs and sweeps. No other module except `run_parts.py` spells these names.
+"""Names of all files in runs and sweeps, which only this module and `run_parts.py` spell. Its objects do not touch the disk.
 
-Creating these objects does not touch the disk. Paths inside the files are relative, so that a folder may be moved.
-"""
+Paths inside the files are relative, so that a folder may be moved."""
 
 import re
 from pathlib import Path
@@ -190,6 +189,7 @@ class ModelDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.about = path / "psychocounsel.json"  # the step, and the figures of the evaluation
+        self.confidential = path / "confidential.json"  # of an export of confidential data: the hosts it may be sent to
 
 
 class SweepDir:

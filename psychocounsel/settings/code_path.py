@@ -11,4 +11,4 @@ def add_code_path(folders: Iterable[str]) -> None:
 
 def config_folders(code_path: Sequence[str]) -> list[str]:
     """Return the folders of `--config-dir`: `code_path` holds each with its parent, and then the working directory."""
-    return list(code_path[:-1:2])
+    return list(code_path)[:-1:2]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from omegaconf import OmegaConf
 
 from psychocounsel.cluster.archive import archive
 from psychocounsel.engine.checkpoints.export_run import Export, export_run
@@ -78,7 +79,7 @@ def test_exports_archives_and_the_cache_are_too(home: Any) -> None:
 
 def test_texts_stand_where_they_must_and_nowhere_else(home: Any) -> None:
     folder, said = home
-    assert "contain text of control tokens" in said and SECRET not in said
+    assert "spell control tokens" in said and SECRET not in said
     holders = {path.relative_to(folder).parts[:2] for path in folder.rglob("*") if holds(path)}
     assert holders == {
         ("clients.jsonl",),
@@ -110,3 +111,21 @@ def test_weights_of_confidential_data_go_to_no_hub_that_is_not_allowed(
     (later / "config.yaml").write_text(config.replace(model, f"  path: {folder / 'run' / 'model'}"))
     with pytest.raises(UserError, match=rf"push=me/mine: {folder}/run was trained on confidential data"):
         export_run(later, Export(to=str(folder / "out"), push="me/mine"))
+
+
+def test_an_export_remembers_that_its_data_were_confidential(home: Any, tmp_path: Path) -> None:
+    """`second` starts from an export in a folder of its own, `third` from an export of `second`; the first run is gone."""
+    folder, _ = home
+    exported = folder / "run"
+    for name in ("second", "third"):
+        shutil.copytree(folder / "other", later := tmp_path / name)
+        export_run(exported, Export(to=str(tmp_path / f"before-{name}")))
+        config = OmegaConf.load(later / "config.yaml")
+        config.data.confidential, config.model.path = False, str(tmp_path / f"before-{name}")
+        OmegaConf.save(config, later / "config.yaml")
+        if exported != folder / "run":
+            shutil.rmtree(exported)
+        exported = later
+    with pytest.raises(UserError, match=r"before-third was trained on confidential data, and huggingface.co is not in"):
+        export_run(exported, Export(to=str(tmp_path / "out"), push="me/mine"))
+    assert not (tmp_path / "out").exists()

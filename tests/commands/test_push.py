@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from psychocounsel.engine.checkpoints.publish import push
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.export import main as export
 from tests.support.export_runs import best_step, content
@@ -93,6 +94,17 @@ def test_second_push_leaves_no_weights_of_the_first(
     online.repos["models/me/mine"].private = True
     export([str(policy_run), f"to={tmp_path / 'out'}", "push=me/mine"])
     assert online.repos["models/me/mine"].files("main") == content(tmp_path / "out") | mine
+
+
+def test_the_hosts_allowed_for_confidential_data_are_not_uploaded(
+    policy_run: Path, tmp_path: Path, online: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    shutil.copytree(policy_run / "model", out := tmp_path / "out")
+    (out / "confidential.json").write_text('{"allowed_hosts": ["hub.clinic.example"]}')
+    push(out, "me/mine", public=False)
+    assert {"README.md", "model.safetensors"} <= (names := set(online.repos["models/me/mine"].files("main")))
+    assert "confidential.json" not in names
 
 
 def test_adapter_on_a_base_that_nobody_else_has_is_not_pushed(

@@ -135,7 +135,8 @@ def test_a_component_larger_than_the_held_out_part_is_held_out_whole() -> None:
     ]
     said: list[str] = []
     _, held_out = split_by_prompt(data, 0.1, 0, said.append)
-    assert len(held_out) == 2 and held_out[0].replies[0] == held_out[1].replies[0] and not said
+    assert len(held_out) == 2 and held_out[0].replies[0] == held_out[1].replies[0]
+    assert said == ["2 prompts are held out, not 1: prompts that share a reply stay together"]
 
 
 def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
@@ -144,7 +145,7 @@ def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
     train, held_out = split_by_prompt(data, 0.1, 0, said.append)
     assert (len(prompts(train)), len(prompts(held_out))) == (18, 2)
     assert said == [
-        "warning: held-out prompts share replies with training rows, because nearly all prompts share replies"
+        "warning: held-out prompts share replies with training rows, because shared replies connect all prompts"
     ]
 
 
@@ -320,7 +321,7 @@ def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
 def test_the_safety_veto_drops_pairs_whose_rejected_reply_is_safer() -> None:
     found, said = select([WIDE, UNSAFE, NARROW], safety_veto=True)
     assert found == scored(WIDE, NARROW)
-    assert said == ["f: 1 pairs dropped (the better one is rated less safe)"]
+    assert said == ["f: 1 pairs dropped (the reply with the higher score is rated less safe)"]
 
 
 @pytest.mark.parametrize("values", [{"min_gap": 0.0}, {"principle_weights": {"safety": 2}}, {"safety_veto": True}])
@@ -364,7 +365,7 @@ def test_a_reply_that_is_marked_harmful_is_never_chosen() -> None:
     replies = Example("q", "row 0", prompt, ["a", "harm", "b"], ratings, rated=True, harmful=harmful)
     found = pairs_of([replies], config(), "f", said.append)
     assert [each.replies for each in found] == [["a", "b"]]
-    assert said == ["f: 2 pairs dropped (the better one is marked harmful)"]
+    assert said == ["f: 2 pairs dropped (the reply with the higher score is marked harmful)"]
     worse = replace(replies, harmful=[False, False, True])
     assert len(pairs_of([worse], config(), "f", said.append)) == 3
 

@@ -114,7 +114,7 @@ def test_limits_are_reported_and_the_best_model_kept_them(unbroken: tuple[Path, 
     over = [line["step"] for line in lines[1:] if line["guard/kl"]]
     assert over, "this large learning rate exceeds a limit"
     assert said.count("guard: after step") == len(over)
-    assert all(f"guard: after step {step} the divergence in nats is" in said for step in over)
+    assert all(f"guard: after step {step} the divergence from the reference [nats] is" in said for step in over)
     best = read_json(run / "summary.json")["metrics"]["best"]
     healthy = [line for line in lines[1:] if line["step"] not in over]
     assert best.get("step") == (max(healthy, key=lambda line: line["eval/reward"])["step"] if healthy else None)

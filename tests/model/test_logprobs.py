@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from psychocounsel.errors import UserError
 from psychocounsel.model import logprobs
 from psychocounsel.model.logprobs import OutputLayer
+from psychocounsel.model.policy import Policy
+from tests.support.harness import small_lm
 
 VOCABULARY, HIDDEN, TOKENS = 50, 12, 33
 
@@ -117,3 +120,10 @@ def test_autocast_computes_in_bfloat16_and_sums_in_float32() -> None:
     assert rounded.dtype == got.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.05
     assert 0 < (got - wanted).norm() < 0.02 * wanted.norm()
+
+
+def test_a_model_with_another_output_layer_is_refused() -> None:
+    lm = small_lm()
+    lm.set_output_embeddings(nn.Sequential(lm.get_output_embeddings()))
+    with pytest.raises(UserError, match=r"^model.path: the model's output layer is a Sequential, but "):
+        Policy(lm, "test")

@@ -1,5 +1,6 @@
 """`rollout=hf` writes the same replies as transformers, with the same log-probabilities as training."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from transformers import AutoTokenizer, GenerationConfig
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.model.policy import Policy
+from psychocounsel.model.shape import Shape
 from psychocounsel.rollout.base import Sampling
-from psychocounsel.rollout.hf import HFRollout, _filtered, _pick
+from psychocounsel.rollout.hf import HF, HFRollout, _draw, _filtered, _pick
+from psychocounsel.settings.config import compose
 from tests.support.harness import ARCHITECTURES, TINY, small_lm
 
 STOP = 7
@@ -121,3 +125,19 @@ def test_a_policy_in_training_goes_on_training(tmp_path: Path) -> None:
     before = rollout.policy.lm.config._attn_implementation
     rollout.generate(prompts(4), Sampling(1, 1.0, 3, 512, seed=0))
     assert rollout.policy.training and rollout.policy.lm.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.9])
+@pytest.mark.parametrize("top_k", [0, 50])
+def test_the_estimate_of_the_next_logits_is_what_drawing_a_token_allocates(top_p: float, top_k: int) -> None:
+    rows, vocabulary = 8, 20_000
+    logits, sampling = torch.randn(rows, vocabulary), Sampling(1, 0.7, 4, 16, 0, top_p, top_k)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        _draw(logits, sampling, torch.Generator())
+    events = watched.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((each.start_ns(), each.nbytes()) for each in events if each.name() == "[memory]")
+    most = max(itertools.accumulate(change for _, change in changes))
+    shape = Shape(8, 1, 8, 1, 1, 8, vocabulary, True)
+    settings = HF(batch_size=rows, top_p=top_p, top_k=top_k)
+    told = settings.memory(shape, compose(["algo=rloo", "reward=tiny"]), 1)
+    assert told["next logits"] == pytest.approx(logits.nbytes + most, rel=0.02)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from psychocounsel.data.group import Group
-from psychocounsel.errors import hide_words
+from psychocounsel.errors import UserError, hide_words
 from psychocounsel.remote.client import Client
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE, VLLMServer, VLLMServerRollout
+from psychocounsel.settings.config import check, compose
 from tests.support.answering import Reply, serving
 from tests.support.harness import world
 
@@ -65,3 +66,20 @@ def test_of_confidential_data_a_servers_version_is_not_shown() -> None:
     with pytest.raises(ValueError, match="version not shown") as refusal:
         rollout()._read(1, {"version": "I told nobody", "replies": []}, {})
     assert "I told" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refusal"),
+    [
+        (["model.quantise=nf4", "model.lora.rank=4"], r"^model.quantise=nf4: vLLM cannot load quantised weights"),
+        (["model.lora.rank=513"], r"^model.lora.rank=513: vLLM supports adapters up to rank 512"),
+    ],
+)
+def test_weights_that_no_server_can_hold_are_refused_before_the_start(
+    overrides: list[str], refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    given = ["algo=rloo", "reward=tiny", "rollout=vllm_server", "rollout.addresses=['http://gpu7:8000']"]
+    check(compose(given))
+    with pytest.raises(UserError, match=refusal):
+        check(compose([*given, *overrides]))

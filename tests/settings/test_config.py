@@ -63,7 +63,7 @@ def test_yaml_lists_every_key_of_the_schema(command: str, item: dataclasses.Fiel
 
 
 WRONG = [
-    (["algo.beta=hello"], "algo.beta: Value 'hello'"),
+    (["algo.beta=hello"], "algo.beta=hello: must be a number"),
     (["algo.beta=-1"], "algo.beta=-1.0: must be greater than 0"),
     (["algo.loss_type=foo"], "algo.loss_type=foo: must be one of sigmoid, robust, hinge, ipo"),
     (["algo.label_smoothing=0.5"], "must be less than 0.5"),

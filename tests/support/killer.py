@@ -15,7 +15,7 @@ from psychocounsel.rundir.run import Run
 
 @dataclass
 class Kill(Callback):
-    """Kills its own process with SIGKILL at an event of a step of one attempt."""
+    """Kills its own process with SIGKILL at an event of a step of one attempt; `eval_end` falls after the export."""
 
     event: str
     step: int
@@ -25,6 +25,9 @@ class Kill(Callback):
     def on(self, event: str, step: int, run: Run) -> None:
         if (event, step, run.rank, run.attempt) == (self.event, self.step, self.rank, self.attempt):
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> None:
+        self.on("eval_end", step, run)
 
 
 @dataclass

@@ -74,5 +74,6 @@ def _impossible(cues: Sequence[str], signs: np.ndarray) -> str:
     what = f"{', '.join(alone)} alone" if alone else "all of these cues together"
     return (
         f"data.balance=[{','.join(cues)}]: no weights of at most {LARGEST:g} times the mean balance {what} in these "
-        f"{len(signs)} pairs: leave out {alone[0] if alone else 'one of them'}, or add pairs in which the other reply has more"
+        f"{len(signs)} pairs: leave out {alone[0] if alone else 'one of them'}, or add pairs in which the cue favours the other "
+        "reply"
     )

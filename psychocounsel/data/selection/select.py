@@ -111,9 +111,9 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         dropped["their prompt has one reply only"] += len(example.replies) < 2
         dropped["their scores are equal"] += made.ties
         dropped["gap below data.min_gap"] += made.too_close
-        dropped["the better one is rated less safe"] += made.unsafe
+        dropped["the reply with the higher score is rated less safe"] += made.unsafe
         usable = [pair for pair in made.pairs if not (example.harmful and example.harmful[pair[0]])]
-        dropped["the better one is marked harmful"] += len(made.pairs) - len(usable)
+        dropped["the reply with the higher score is marked harmful"] += len(made.pairs) - len(usable)
         relabelled += sum(not example.rated and pair == (1, 0) for pair in usable)
         kept += [_pair(example, *pair) for pair in usable]
     for reason, count in dropped.items():
@@ -162,8 +162,8 @@ def split_by_prompt(
     held = _held_out(prompts, component, count) if count else set()
     if count and not held:
         held = set(prompts[:count])
-        report("warning: held-out prompts share replies with training rows, because nearly all prompts share replies")
-    elif len(held) < count:
+        report("warning: held-out prompts share replies with training rows, because shared replies connect all prompts")
+    elif len(held) != count:
         report(f"{len(held)} prompts are held out, not {count}: prompts that share a reply stay together")
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example, key in zip(examples, keys, strict=True):

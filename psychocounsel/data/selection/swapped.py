@@ -34,7 +34,7 @@ def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Call
             f"{len(made)}: lower it, or add rows"
         )
     report(
-        f"data.swapped: {len(made)} training pairs added, each of a chosen reply and one that was chosen for another client"
+        f"data.swapped: {len(made)} training pairs added, each of a chosen reply and a reply that was chosen for another client"
     )
     return [*pairs, *made]
 

@@ -16,6 +16,7 @@ from psychocounsel.rundir.run_config import is_run, read_config, read_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.sections.server_access import host_of
+from psychocounsel.storage.files import read_json, write_json
 from psychocounsel.storage.modes import mask_of, restricted
 
 
@@ -65,6 +66,8 @@ def _export(run: Path, config: DictConfig, asked: Export) -> None:
 
     with restricted(_mask(run, config, place.parent)):
         about = assemble(run, config, asked.step, asked.merge, place)
+        if hosts := [each for _, each in _confidential_sources(run)]:
+            write_json(ModelDir(place).confidential, {"allowed_hosts": sorted(set.intersection(*hosts))})
     print(f"{folder}: the weights of step {about['step']}, with README.md as their card")
     if asked.push is not None:
         address = push(place, asked.push, asked.public)
@@ -85,13 +88,24 @@ def _check_push(run: Path, repository: str) -> None:
     """
     from huggingface_hub import constants
 
-    for each in _lineage(run):
-        data = read_config(each).data
-        if data.confidential and host_of(constants.ENDPOINT) not in {host.lower() for host in data.allowed_hosts}:
+    hub = host_of(constants.ENDPOINT)
+    for source, hosts in _confidential_sources(run):
+        if hub not in hosts:
             raise UserError(
-                f"push={repository}: {each} was trained on confidential data, and {host_of(constants.ENDPOINT)} is not in its "
+                f"push={repository}: {source} was trained on confidential data, and {hub} is not in its "
                 "data.allowed_hosts; leave push out, or train with that host allowed"
             )
+
+
+def _confidential_sources(run: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Yield the runs and exports in the run's lineage whose weights saw confidential data, with the hosts allowed for each."""
+    for each in _lineage(run):
+        config = read_config(each)
+        if config.data.confidential:
+            yield each, {host.lower() for host in config.data.allowed_hosts}
+        model = Path(config.model.path)
+        if record := read_json(ModelDir(model).confidential):
+            yield model, set(record["allowed_hosts"])
 
 
 def _lineage(run: Path) -> Iterator[Path]:

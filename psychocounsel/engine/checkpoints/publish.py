@@ -176,7 +176,14 @@ def push(folder: Path, repository: str, public: bool) -> str:
         url = api.create_repo(repository, private=not public, exist_ok=True)
         _check_visibility(repository, public, bool(api.repo_info(repository).private))
         message = "Upload by psychocounsel"
-        api.upload_folder(repo_id=repository, folder_path=folder, commit_message=message, delete_patterns=[*_WEIGHTS])
+        kept = [ModelDir(folder).confidential.name]  # other hosts are nobody's business
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            commit_message=message,
+            delete_patterns=[*_WEIGHTS],
+            ignore_patterns=kept,
+        )
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"push={repository}: {_reason(error)}") from error
     return str(url)

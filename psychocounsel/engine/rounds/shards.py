@@ -87,7 +87,9 @@ class Shards:
     def wait_for_ahead(self) -> None:
         """Wait until the rollout has written the next round, because it will now get new weights or other prompts."""
         if self.ahead is not None:
-            self.ahead.join()
+            written, self.ahead = self.ahead.join(), None
+            for _ in range(written):  # only now, because callbacks run in the thread of training
+                self.announce("shard_done")
 
     # -- small parts
 
@@ -105,7 +107,10 @@ class Shards:
         versions = [reply.policy_version or 0 for group in replies for reply in group.completions]
         if min(versions, default=oldest) < oldest:
             folder = self.run.files.round(number).path
-            raise UserError(f"{folder}: has replies by weights of step {min(versions)}, older than {oldest}; delete it")
+            raise UserError(
+                f"{folder}: holds replies by the weights of step {min(versions)}, but this round needs step {oldest} or newer; "
+                "delete this folder"
+            )
         self.staleness = step - sum(versions) / max(1, len(versions))
 
     def _plan(self, number: int) -> None:

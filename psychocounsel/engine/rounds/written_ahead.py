@@ -18,6 +18,7 @@ class WrittenAhead:
 
     def __init__(self, rounds: Sequence[Sequence[Batch]], rollout: Rollout) -> None:
         self.failure: BaseException | None = None
+        self._written = 0  # shards
         self._ends, self._next_is_there = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=(rounds, rollout), daemon=True)
         self._thread.start()
@@ -33,14 +34,15 @@ class WrittenAhead:
                     if groups is None:
                         return
                     write_batch(batch, groups)
+                    self._written += len(batch)
                 self._next_is_there.set()
         except BaseException as error:
             self.failure = error
         finally:
             self._next_is_there.set()
 
-    def join(self) -> None:
-        """Wait until the next round is written, and until the batch in progress is done.
+    def join(self) -> int:
+        """Return the number of shards written, once the next round is written and the batch in progress is done.
 
         Raises:
             BaseException: the error that ended the thread, unless it was a lost server.
@@ -50,6 +52,7 @@ class WrittenAhead:
         self._thread.join()
         if self.failure is not None:
             raise self.failure
+        return self._written
 
 
 def write_batch(batch: Batch, groups: Sequence[Group]) -> None:

@@ -33,7 +33,7 @@ class NoTracker:
     def check(self) -> None:
         """Raise UserError if this tracker cannot work here; called before any job starts."""
         if self.texts and type(self) is NoTracker:
-            raise UserError("tracker.texts=true: tracker=none shows nothing; use tracker=wandb or tensorboard")
+            raise UserError("tracker.texts=true: tracker=none sends nothing anywhere; use tracker=wandb or tensorboard")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Return the servers that texts are sent to, as (key, address).

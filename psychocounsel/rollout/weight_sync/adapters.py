@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from psychocounsel.rollout.base import TrainedPolicy
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
+_NO_ADAPTER = f"is not an adapter archive (it must hold exactly {' and '.join(_FILES)})"
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # ranks with vLLM kernels; other ranks are padded to the next one
 
 
@@ -79,8 +80,8 @@ class AdapterFolder:
         try:
             with zipfile.ZipFile(io.BytesIO(body)) as archive:
                 if sorted(archive.namelist()) != sorted(_FILES):
-                    raise ValueError("is no adapter")
+                    raise ValueError(_NO_ADAPTER)
                 for name in _FILES:
                     (self.path / name).write_bytes(archive.read(name))
         except zipfile.BadZipFile as error:
-            raise ValueError("is no adapter") from error
+            raise ValueError(_NO_ADAPTER) from error

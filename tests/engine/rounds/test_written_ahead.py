@@ -23,6 +23,16 @@ _AHEAD = """
         return self.generate(groups, sampling)
 
     def reply("""
+_COUNTING = """
+
+from psychocounsel.engine.callbacks import Callback
+
+class Counting(Callback):
+    def on(self, event, step, run):
+        if event == "shard_done":
+            with open(run.dir / "announced", "a") as file:
+                file.write(f"{step} ")
+"""
 
 
 def sampling(seed: int, n: int = 1) -> Sampling:
@@ -67,7 +77,7 @@ def test_when_weights_change_what_is_under_way_is_ended_and_nothing_more_begun(t
     rollout = Slow()
     ahead = WrittenAhead(rounds(tmp_path), rollout)
     threading.Timer(0.3, rollout.go.set).start()
-    ahead.join()
+    assert ahead.join() == 4
     assert rollout.asked == [["p0", "p1"], ["p2", "p3"]]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["0-0", "0-1", "1-0", "1-1"]
     assert [group.id for group in read_groups(tmp_path / "1-1")] == ["p3"]
@@ -93,10 +103,9 @@ def test_shards_that_are_written_together_keep_their_seeds() -> None:
 def test_no_reply_is_older_than_rounds_are_written_ahead(
     ahead: int, versions: list[int], small_model: Path, tmp_path: Path
 ) -> None:
-    """Replies are written at once here, so rounds are written as early as possible."""
-    write_own(
-        tmp_path / "my", "rollout", "phrases", _CODE.replace("\n    def reply(", _AHEAD.format(ahead=ahead)), _SETTINGS
-    )
+    """Replies are written at once here, so rounds are written as early as possible. Each shard is announced once."""
+    code = _CODE.replace("\n    def reply(", _AHEAD.format(ahead=ahead)) + _COUNTING
+    write_own(tmp_path / "my", "rollout", "phrases", code, _SETTINGS)
     given = [
         "algo=rloo",
         "reward=tiny",
@@ -107,7 +116,9 @@ def test_no_reply_is_older_than_rounds_are_written_ahead(
         "eval.every=0",
     ]
     given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
+    given += ["+callbacks.counting={_target_: phrases.Counting}"]
     cli("train", "--config-dir", "my", *given, cwd=tmp_path)
+    assert len((tmp_path / "run" / "announced").read_text().split()) == 4
     files = sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
     written: list[Any] = [
         {reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files

@@ -57,7 +57,8 @@ def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
     """The run has evaluations, a callback that prints and logs at each step, and an end by patience."""
     (tmp_path / "talkative.py").write_text(
         "import logging, sys\n"
-        "class Talkative:\n"
+        "from psychocounsel.engine.callbacks import Callback\n"
+        "class Talkative(Callback):\n"
         "    def on(self, event, step, run):\n"
         "        print('note: printed at', event, flush=True)\n"
         "        sys.stderr.write('note: half a line, ')\n"

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+from omegaconf import OmegaConf
+
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.engine.telemetry.final_report import _typed
 from psychocounsel.engine.telemetry.opening import opening_lines
@@ -26,5 +29,14 @@ def test_the_next_command_keeps_overrides_but_those_that_it_gives_itself(tmp_pat
     (tmp_path / "overrides.txt").write_text(
         "model.path=my model\nalgo.beta=0.5\n+seed=4\nrun_dir=runs/a\nmax_steps=9\n"
     )
-    run = Run(tmp_path, None, 0, 1, 1, None)  # type: ignore[arg-type]
+    run = Run(tmp_path, OmegaConf.create({"code_path": []}), 0, 1, 1, None)  # type: ignore[arg-type]
     assert _typed(run, ("algo.beta", "seed")) == ["'model.path=my model'", "max_steps=9"]
+
+
+def test_the_next_command_keeps_the_folders_of_config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my conf").mkdir()
+    (tmp_path / "overrides.txt").write_text("algo=slic\n")
+    given = [str(tmp_path / "my conf"), str(tmp_path), str(tmp_path)]  # as `code_path` holds it
+    run = Run(tmp_path, OmegaConf.create({"code_path": given}), 0, 1, 1, None)  # type: ignore[arg-type]
+    assert _typed(run, ()) == ["'--config-dir=my conf'", "algo=slic"]

@@ -57,7 +57,7 @@ def test_what_is_no_adapter_is_refused_and_nothing_is_written_elsewhere(tmp_path
         archive.writestr("adapter_config.json", b"{}")
     for body in (made.getvalue(), b"", b"PK\x03\x04 nothing"):
         folder = AdapterFolder()
-        with pytest.raises(ValueError, match="is no adapter"):
+        with pytest.raises(ValueError, match=r"is not an adapter archive \(it must hold exactly adapter_config"):
             folder.unpack(body)
         assert not list(folder.path.iterdir()) and not (folder.path.parent / "outside").exists()
 
