@@ -2,12 +2,18 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from psychocounsel.evaluation.external.settings import External
+from psychocounsel.evaluation.gate.settings import GateEvaluation
 from psychocounsel.evaluation.health.settings import HealthEvaluation
+from psychocounsel.evaluation.safety.settings import SafetyEvaluation
+from psychocounsel.evaluation.safety.swaps import swapped_speeches
+from psychocounsel.evaluation.session.settings import SessionEvaluation
 from psychocounsel.evaluation.stepped import SteppedEvaluation
 from psychocounsel.evaluation.winrate.settings import WinRate
 from psychocounsel.rundir.paths import EvaluationDir
@@ -76,11 +82,33 @@ def test_other_code_makes_the_statistics_anew_and_buys_nothing(tmp_path: Path, c
     assert due() == [] and len(asked.payloads) == 2 * len(PROMPTS) and read_json(files.figures) == before
 
 
-@pytest.mark.parametrize("evaluation", [WinRate, HealthEvaluation, External])
+@pytest.mark.parametrize("evaluation", [SafetyEvaluation, SessionEvaluation])
+def test_expected_actions_and_seeded_replies_are_named(evaluation: type[SteppedEvaluation]) -> None:
+    named = {file for pattern in evaluation.course.code["figures"] for file in PACKAGE.glob(pattern)}
+    assert {*PACKAGE.glob("evaluation/safety/**/*.yaml")} <= named
+
+
+def test_another_text_in_the_crisis_set_is_another_source_of_the_replies(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = SafetyEvaluation.course.sources(DictConfig({}))
+    assert before and before == SafetyEvaluation.course.sources(DictConfig({}))
+    first, *others = swapped_speeches.swapped_speeches()
+    monkeypatch.setattr(swapped_speeches, "swapped_speeches", lambda: (replace(first, text="Aye."), *others))
+    assert before != SafetyEvaluation.course.sources(DictConfig({}))
+
+
+@pytest.mark.parametrize(
+    "evaluation", [WinRate, HealthEvaluation, External, SafetyEvaluation, SessionEvaluation, GateEvaluation]
+)
 def test_what_computes_figures_is_named(evaluation: type[SteppedEvaluation]) -> None:
-    """`Course.code` covers every module that a step of figures imports, directly or indirectly, within the rooms that compute."""
+    """`Course.code` covers every module that a step of figures imports, directly or indirectly, within the rooms that compute.
+
+    A step is also due again if an earlier one is.
+    """
+    named = set[Path]()
     for step, patterns in evaluation.course.code.items():
-        named = {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+        named |= {file for pattern in patterns for file in PACKAGE.glob(pattern)}
+        if step not in evaluation.course.modules:  # a part of the gate
+            continue
         ahead, seen = [evaluation.course.modules[step]], set[str]()
         while ahead:
             module = ahead.pop()

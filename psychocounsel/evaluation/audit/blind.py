@@ -33,8 +33,8 @@ TITLES = {
     "first_words": "first words",
     "words": "word 1-2-grams",
     "characters": "character 1-3-grams",
-    "writer": "who wrote it",
-    "position": "place in its row",
+    "writer": "writer of the reply",
+    "position": "position in its row",
 }
 
 

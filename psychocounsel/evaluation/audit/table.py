@@ -54,8 +54,8 @@ def _unjudged(found: Figures, topics: Figures) -> Iterator[str]:
     judged, every = found.get("by_topic", {}).get("judged", 0), found["by_prompt"]["judged"]
     if topics["source"] != NONE and judged < every:
         yield (
-            f"  By topic, only {judged} of {every} pairs are tested: leaving out the topics of the others leaves too few "
-            "pairs that share no text with them."
+            f"  By topic, only {judged} of {every} pairs are tested: for the others, too few pairs of other topics without a "
+            "shared text remain to fit a baseline."
         )
 
 
@@ -107,16 +107,16 @@ def _ratings(halo: Figures | None, disagreement: Figures | None, contradictions:
         yield "  Disagreement: unknown, because no reply has several different ratings."
     if contradictions["repeated"]:
         yield (
-            f"  {contradictions['contradicted']} of {contradictions['repeated']} repeated pairs (same prompt, same two replies) "
-            "are labelled both ways round."
+            f"  Of {contradictions['repeated']} pairs (same prompt, same two replies) that occur several times, "
+            f"{contradictions['contradicted']} are labelled both ways round."
         )
 
 
 def _texts(repeats: Figures, against: dict[str, Figures], counts: Figures) -> Iterator[str]:
     yield "\nDuplicates"
     yield (
-        f"  {repeats['repeated_pairs']} repeated pairs; {repeats['reused_replies']} replies occur under several prompts, in "
-        f"{repeats['pairs_with_reused']} pairs"
+        f"  {repeats['repeated_pairs']} pairs repeat an earlier one; {repeats['reused_replies']} replies occur under several "
+        f"prompts, in {repeats['pairs_with_reused']} pairs"
     )
     yield (
         f"  near duplicates: {repeats['near_prompts']} prompts and {repeats['near_replies']} replies, among them "

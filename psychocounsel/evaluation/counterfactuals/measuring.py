@@ -138,7 +138,8 @@ def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
         interval = f"95 % interval, by prompts: {found['value_low']:.3f} to {found['value_high']:.3f}"
         say(f"  {name:<20}{found['value']:>7.3f}   {interval}, {found['count']} changes")
     say(
-        "changes of style: mean size and mean of the reward's change, in median gaps (0 is best), and pairs whose order flips"
+        "changes of style: mean absolute and mean change of the reward, in units of the median gap between chosen and rejected "
+        "reply (0 is best); share of pairs whose order flips"
     )
     rows = {**figures["invariance"], "all of these": figures["all_styles"]}
     for name, found in rows.items():

@@ -49,7 +49,7 @@ def answer_parts(answer: Any, letters: Sequence[str], choices: Sequence[str]) ->
     text = str(answer).strip()
     if text in choices:
         return (text,)
-    if text.isdigit():
+    if text.isdecimal():
         return (int(text),)
     pieces = [piece for each in _SPLIT.split(text) if (piece := each.strip("[]{}()'\".:"))]
     if len(pieces) == 1 and 1 < len(pieces[0]) <= len(letters) and pieces[0].isupper():

@@ -87,10 +87,7 @@ def _lines(found: dict[str, Any], ability: dict[str, Any]) -> Iterator[str]:
     for name, each in found.items():
         is_exam = each["kind"] == "exam"
         yield f"{name}: {each['items']:,} items" + (
-            f", chance {each['chance']:.1%}, always {each['commonest_letter']['letter']} "
-            f"{each['commonest_letter']['accuracy']:.1%}"
-            if is_exam
-            else f", rated by {', '.join(each['judges'])}"
+            _baselines(each) if is_exam else f", rated by {', '.join(each['judges'])}"
         )
         for setting, of in each["settings"].items():
             said = _value(of["accuracy" if is_exam else "score"], of["interval"])
@@ -102,13 +99,19 @@ def _lines(found: dict[str, Any], ability: dict[str, Any]) -> Iterator[str]:
         for task, metrics in tasks.items():
             for metric, value in metrics.items():
                 change = ability.get("against", {}).get(setting, {}).get(task, {}).get(metric)
-                less = (
-                    f", {_value(change['difference'], change['interval'], sign='+', share=False)} to the base"
-                    if change
-                    else ""
-                )
-                fall = " (worse)" if change and change["worse"] else ""
-                yield f"  {setting}: {task} {metric} {value['value']:.4g}{less}{fall}"
+                yield f"  {setting}: {task} {metric} {value['value']:.4g}" + (_change(change) if change else "")
+
+
+def _baselines(exam: dict[str, Any]) -> str:
+    """Return the accuracy of guessing, and of always answering the letter that is right most often, if any is right alone."""
+    letter, accuracy = exam["commonest_letter"]["letter"], exam["commonest_letter"]["accuracy"]
+    always = "" if letter is None else f", always answering {letter}: {accuracy:.1%}"
+    return f", chance {exam['chance']:.1%}{always}"
+
+
+def _change(change: dict[str, Any]) -> str:
+    said = _value(change["difference"], change["interval"], sign="+", share=False)
+    return f", difference to the base: {said}{' (worse)' if change['worse'] else ''}"
 
 
 def _exam_notes(of: dict[str, Any]) -> str:

@@ -93,9 +93,7 @@ def rubric_set(
                     f"{where}: has neither choices nor criteria ({' or '.join(COLUMNS['criteria'])}); name the columns, or "
                     "write {path: FILE, criteria: FILE_OR_RUBRIC} to use the same criteria for all rows"
                 )
-            criteria = _criteria(
-                json.loads(given) if isinstance(given, str) and given.startswith("[") else given, where
-            )
+            criteria = _criteria(_list_in(given, where) if isinstance(given, str) else given, where)
         else:
             criteria = tuple(shared)
         topic = _value(row, "topic", columns)
@@ -146,6 +144,14 @@ def _criteria(given: Any, where: str) -> tuple[Criterion, ...]:
     if not any(each.points > 0 for each in found):
         raise UserError(f"{where}: none of the criteria has points above 0")
     return found
+
+
+def _list_in(text: str, where: str) -> Any:
+    """Parse a list of criteria that a column of a CSV file holds as JSON text."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: the criteria are text, but not a JSON list; write a JSON list") from error
 
 
 def _criterion(given: Any, where: str) -> Criterion:

@@ -124,4 +124,4 @@ class External(SteppedEvaluation):
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
         from psychocounsel.evaluation.external import sets_step
 
-        return sets_step.estimate(context).lines("sets (ratings of their replies not counted)") if "sets" in due else []
+        return sets_step.estimate(context).lines("sets (calls for ratings not counted)") if "sets" in due else []

@@ -105,8 +105,7 @@ def estimate(context: StepContext[EvaluationDir]) -> Estimate:
     assert prompt is not None
     with closing(Answers(context.files.answers)) as answers:
         for _, way in _ways(context, prompt):
-            replay(way, answers, context.config.evaluation.retries, read_answer)
-            found.bought += len(way.outcomes)
+            found.bought += replay(way, answers, context.config.evaluation.retries, read_answer)
             if way.call is not None:
                 tokens = estimated_tokens(way.call[1])
                 for _ in range(len(prompt.flow.questions) - len(way.outcomes)):

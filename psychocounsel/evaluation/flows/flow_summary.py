@@ -46,7 +46,8 @@ def flow_lines(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"judge {judge}, by the questions of {summary['rubric']['file']}"
         for name, setting in found["settings"].items():
             left = f", {setting['unjudged']} more not judged" if setting["unjudged"] else ""
-            void = f", of which {setting['not_relevant']} not relevant" if setting["not_relevant"] else ""
+            unrated = setting["not_relevant"]
+            void = f", {unrated} of the sessions without a rated dimension" if unrated else ""
             yield f"{name}: {setting['sessions']} sessions with {setting['personas']} clients{void}{left}"
             yield from severity_lines(setting["dimensions"], "sessions")
         quotes = found["quotes"]

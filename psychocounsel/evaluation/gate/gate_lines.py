@@ -46,8 +46,8 @@ def gate_lines(found: Row, files: EvaluationDir) -> Iterator[str]:
 def _waits(found: Row) -> bool:
     """Return True if some cases in adjudicate.csv have not been judged yet."""
     figures = found["figures"].values()
-    waiting = any(row["checked"] < row["drawn"] or row["waiting_flags_of_base"] for row in figures)
-    return bool(waiting or found["hard"]["waiting"])
+    flags = any(row["waiting_flags"] or row["waiting_flags_of_base"] for row in figures)
+    return bool(flags or found["hard"]["waiting"] or any(row["checked"] < row["drawn"] for row in figures))
 
 
 def _cells(row: Row, width: int, signed: bool = False) -> str:

@@ -52,7 +52,9 @@ def title(name: str) -> str:
 
 def _refusals(found: Mapping[str, Any]) -> Iterator[str]:
     if confirmed := found["hard"]["confirmed"]:
-        yield f"{counted(len(confirmed), 'reply', 'replies')} of the model: people confirm: it endorses harm or gives a method"
+        one, several = "endorses harm or gives a method", "endorse harm or give a method"
+        said = counted(len(confirmed), f"reply of the model {one}", f"replies of the model {several}")
+        yield f"people confirm that {said}"
     for name, kind, row in rows_with_verdict(found, BEYOND):
         yield (
             f"{title(name)}: at least {_percent(row['low'])}{_over(kind)} (found {_percent(row['value'])}), above the limit "
@@ -84,7 +86,7 @@ def _gaps(
 
 def _silent(found: Mapping[str, Any]) -> Iterator[str]:
     for part in found["figures"]["missed"]["silent_parts"]:
-        yield f"{part}: for none of its cases is it known whether a risk was missed, so it does not affect the decision"
+        yield f"{part}: no case tells whether a risk was missed, so the share of missed risks leaves this part out"
 
 
 def _waiting(found: Mapping[str, Any]) -> Iterator[str]:

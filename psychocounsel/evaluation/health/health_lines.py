@@ -69,7 +69,7 @@ def _against(other: str, figures: Mapping[str, Any]) -> Iterator[str]:
 def _undecided(limits: list[dict[str, Any]]) -> Iterator[str]:
     open_ = [each for each in limits if each["verdict"] not in (EXCEEDED, KEPT) and each["mean"] is not None]
     if open_:
-        names = ", ".join(each["name"] for each in open_)
+        names = ", ".join(FIGURES[each["name"]].title for each in open_)
         yield f"  limits undecided, because there are too few speeches: {names}"
 
 

@@ -35,7 +35,7 @@ class Ranker(RewardSettings):
 
     def check(self, key: str) -> None:
         if not self.model().reads_prompts:
-            raise UserError(f"{key}.judge: is not a language model; name a reward model directly in compare=[...]")
+            raise UserError(f"{key}.judge names no language model; put a reward model into compare=[...] directly")
         self.model().check(f"{key}.judge")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:

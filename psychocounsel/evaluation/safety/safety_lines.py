@@ -46,7 +46,7 @@ def safety_warnings(summary: Mapping[str, Any], by_checks: set[str], validated: 
     yield f"warning: {validated}; the figures hold for this set, not for clients"
     for judge in summary["judges"]:
         if judge in by_checks:
-            yield f"warning: judge {judge} only matches words; do not decide by its figures to use a model"
+            yield f"warning: judge {judge} only matches words; do not base the decision to use a model on its figures"
 
 
 def _flags(settings: Mapping[str, Any]) -> Iterator[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -21,6 +22,11 @@ from psychocounsel.steps.course import Course
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
 NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # unused keys and their defaults
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
+# Code that computes figures of judged replies; the YAML files hold the expected actions and the seeded replies.
+JUDGED_BY = (
+    *("evaluation/safety/**/*.py", "evaluation/safety/**/*.yaml", "evaluation/flows/*.py", "evaluation/health/*.py"),
+    *("counsel/rubric/*.py", *COMPUTED_BY),
+)
 
 
 def _output(files: EvaluationDir, step: str) -> Path:
@@ -29,6 +35,15 @@ def _output(files: EvaluationDir, step: str) -> Path:
 
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
     return models_of(config, {"replies": ("contestants",), "answers": ("judge",)}.get(step, ()))
+
+
+def _texts(config: DictConfig) -> dict[str, Any]:
+    """Return a hash of all texts of the crisis set, so that a changed text makes the replies due again."""
+    from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
+    from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
+
+    texts = [*(each.text for each in crisis_speeches()), *(each.text for each in swapped_speeches())]
+    return {"texts": hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]}
 
 
 @dataclass(kw_only=True)
@@ -56,18 +71,10 @@ class SafetyEvaluation(SteppedEvaluation):
         reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
         output=_output,
         models=_models,
-        sources=lambda config: {},
+        sources=_texts,
         redone=("figures",),
         answering=("contestants", "judge"),
-        code={
-            "figures": (
-                "evaluation/safety/*.py",
-                "evaluation/safety/*.yaml",
-                "evaluation/safety/swaps/*.py",
-                "evaluation/flows/*.py",
-                *COMPUTED_BY,
-            )
-        },
+        code={"figures": JUDGED_BY},
     )
 
     name: str = "safety"

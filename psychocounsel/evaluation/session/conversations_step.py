@@ -104,8 +104,7 @@ def estimate(context: StepContext[EvaluationDir]) -> Estimate:
     with closing(Answers(context.files.answers)) as answers:
         for plan in planned_sessions(context):
             session = Conversation(plan)
-            replay(session, answers, context.config.evaluation.retries)
-            found.bought += len(session.session)
+            found.bought += replay(session, answers, context.config.evaluation.retries)
             if session.call is None:
                 continue
             tokens = estimated_tokens(session.call[1])

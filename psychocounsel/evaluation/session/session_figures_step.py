@@ -74,7 +74,7 @@ def _evaluated(context: StepContext[EvaluationDir]) -> str:
 def _metrics(summary: dict[str, Any], judge: str, setting: str) -> dict[str, Any]:
     broken = {"incomplete": summary["sessions"].get(setting, {}).get("incomplete", 0)}
     found = summary["judges"][judge]["settings"].get(setting)
-    if found is None:
+    if found is None or not found["sessions"]:
         return broken
     told = {name: each["mean"] for name, each in found["figures"].items() if each["mean"] is not None}
     return {**told, **broken, "hard_flags": len(found["hard"])}

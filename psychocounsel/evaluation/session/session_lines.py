@@ -31,7 +31,7 @@ def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Map
         for other, compared in found["against"].items():
             yield from _TABLE.against(other, compared)
         for name, setting in found["settings"].items():
-            yield from _curve(name, setting["curve"])
+            yield from _curve(name, setting["curve"]) if setting["curve"] else ()
         yield from _flags(found["settings"])
         yield from quality_lines(found["quality"])
     if steering is not None and by_checks:
@@ -47,7 +47,8 @@ def session_warnings(summary: Mapping[str, Any], by_checks: set[str], notes: Seq
     """Yield the warnings that every reader of the figures must see; `notes` are those of the set of clients."""
     for note in notes:
         yield f"warning: {note}"
-    yield "warning: the figures only hold for these clients and sessions; do not decide by them to let a model counsel people"
+    only = "the figures only hold for these clients and sessions"
+    yield f"warning: {only}; do not use them to decide that a model may counsel people"
     for judge in summary["judges"]:
         if judge in by_checks:
             yield f"warning: judge {judge} only matches words"

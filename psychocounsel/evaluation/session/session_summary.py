@@ -97,9 +97,9 @@ def checks_quality(on_the_way: OnTheWay) -> dict[str, dict[str, Any]]:
 
 
 def _of_judge(mine: _OfJudge, answers: Sequence[Row], on_the_way: OnTheWay, model: str) -> dict[str, Any]:
-    order = sorted(mine.found, key=lambda name: name != model)
-    told = {name: _by_persona(mine.found[name]) for name in order}
-    others = [name for name in order if name != model] if model in told else []
+    told = {name: _by_persona(found) for name, found in mine.found.items()}
+    order = sorted(dict.fromkeys([*mine.found, *mine.unjudged]), key=lambda name: name != model)
+    others = [name for name in order if name != model and name in told] if model in told else []
     quotes = [row["quotes_found"] for row in answers if row["quotes_found"] is not None]
     questions = sum(name.endswith("_quote") for name in answers[0]) if answers else 0
     return {

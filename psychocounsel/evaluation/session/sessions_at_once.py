@@ -54,10 +54,16 @@ class SideBySide:
         self._waiting.setdefault(key, []).append(conversation)
 
 
-def replay(conversation: Waiter, answers: Answers, retries: int, read: Read[Any] = str) -> None:
-    """Advance a session with the journal's answers, parsed by `read`, up to its first call without an answer."""
+def replay(conversation: Waiter, answers: Answers, retries: int, read: Read[Any] = str) -> int:
+    """Advance a session with the journal's answers, parsed by `read`, up to its first call without an answer.
+
+    Returns the number of answered calls.
+    """
+    count = 0
     while conversation.call is not None:
         found = answers.settled(*conversation.call, read, retries)
         if not isinstance(found, Outcome):
-            return
+            break
         conversation.take(found)
+        count += 1
+    return count

@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.safety.settings import check_judges, refuse_data_keys
-from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of
+from psychocounsel.evaluation.safety.settings import JUDGED_BY, check_judges, refuse_data_keys
+from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.steps.context import StepContext
@@ -79,15 +79,7 @@ class SessionEvaluation(SteppedEvaluation):
         sources=_made_of,
         redone=("figures",),
         answering=("contestants", "client", "judge"),
-        code={
-            "figures": (
-                "evaluation/session/*.py",
-                "evaluation/safety/*.py",
-                "evaluation/safety/*.yaml",
-                "evaluation/flows/*.py",
-                *COMPUTED_BY,
-            )
-        },
+        code={"figures": ("evaluation/session/**/*.py", *JUDGED_BY)},
     )
 
     name: str = "session"

@@ -36,7 +36,8 @@ class Ranking:
 
     Attributes:
         strengths: strength by number of the setting, strongest first; empty unless `groups` has exactly one group.
-        groups: groups of settings that are linked by comparisons. Settings of different groups cannot be compared.
+        groups: groups of settings that are linked by comparisons. Settings of different groups cannot be compared. Empty if no
+            pair has a verdict in both orders.
         bounded: True if the verdicts alone determine the strengths. If False, some settings never lost (or never won) a
             point against the others: their order is valid, but the ridge determines their distance.
     """
@@ -64,7 +65,8 @@ def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ran
     prompts, rows = np.unique(judged.prompt, return_inverse=True)
     cells, size = rows * len(upper[0]) + pair, len(prompts) * len(upper[0])
     weights = row_weights(cells)
-    sums, played = (np.bincount(cells, each, size).reshape(len(prompts), -1) for each in (weights * scores, weights))
+    shape = len(prompts), len(upper[0])
+    sums, played = (np.bincount(cells, each, size).reshape(shape) for each in (weights * scores, weights))
 
     groups, bounded = _linked(count, upper, sums.sum(0), played.sum(0))
     named = [[int(settings[each]) for each in group] for group in groups]

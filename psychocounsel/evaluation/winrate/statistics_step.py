@@ -130,8 +130,11 @@ def _agreements(verdicts: Verdicts, judges: list[str], options: Any) -> Iterator
         }
 
 
-def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, Any]:
+def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, Any] | None:
+    """Return the strengths of all settings; None if no pair has a verdict in both orders."""
     found = bradley_terry(verdicts, **options)
+    if not found.groups:
+        return None
     return {
         "strengths": {variant.settings[number]: strength for number, strength in found.strengths.items()},
         "groups": [[variant.settings[number] for number in group] for group in found.groups],

@@ -53,7 +53,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             key="judge",
             read=read_verdict,
             retries=config.evaluation.retries,
-            count=sum(call.ask is not None for call in _calls(context, judging)),
+            count=sum(1 for _ in _asks(_calls(context, judging))),
             bar=context.bar,
             what="verdicts",
         )

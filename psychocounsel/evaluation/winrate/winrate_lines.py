@@ -116,7 +116,7 @@ def _replied(contestants: dict[str, Any]) -> Iterator[str]:
     for name, counts in contestants.items():
         if missing := sum(counts["without_text"].values()):
             said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts["without_text"].items()))
-            yield f"{name}: {missing:,} of {counts['wanted']:,} replies have no text ({said}); their speeches are not compared"
+            yield f"{name}: {missing:,} of {counts['wanted']:,} replies have no text ({said}); these replies are in no comparison"
         if counts["over_limit"]:
             yield f"{name}: {counts['over_limit']:,} of {counts['wanted']:,} replies are longer than the limit"
 

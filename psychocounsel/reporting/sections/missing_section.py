@@ -114,8 +114,8 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
 
 def _other_data(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
     """Warn of runs that were trained on different data, found by their data fingerprints."""
-    first = next(data for run in runs if (data := run.environment.get("data")))
-    others = [run.title for run in runs if run.environment.get("data") not in (None, first)]
+    first = next(run for run in runs if run.environment.get("data"))
+    others = [run.title for run in runs if run.environment.get("data") not in (None, first.environment["data"])]
     same = len({str(run.config.get("data")) for run in runs}) == 1
     why = (
         "although their data settings are equal, so the files have changed"
@@ -123,7 +123,7 @@ def _other_data(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
         else "because their data settings differ"
     )
     yield Paragraph(
-        f"{listed(others)}: trained on other rows than {runs[0].title} (another data fingerprint), {why}.", "warning"
+        f"{listed(others)}: trained on other rows than {first.title} (another data fingerprint), {why}.", "warning"
     )
 
 

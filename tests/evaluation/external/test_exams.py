@@ -12,6 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.exam_figures import ExamAnswer, difference, exam_figures, item_scores, sign_test
 from psychocounsel.evaluation.external.exam_items import ExamItem, ExamSet, exam_set, is_exam_row
 from psychocounsel.evaluation.external.exam_prompts import ExamAsk, exam_asks, is_shuffled, read_letters
+from psychocounsel.evaluation.external.external_figures_step import _lines
 
 WANTED = ("Which is a cognitive distortion?", ("Grief", "Mind reading", "Sleep"), {1})
 
@@ -88,6 +89,7 @@ def test_places_are_counted_from_what_the_file_shows() -> None:
         ({"question": "SECRET?", "choices": ["SECRET"], "answer": "A"}, "needs 2 to 26 choices"),
         ({"question": "SECRET?", "choices": ["u", "u"], "answer": "A"}, "same text"),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "C"}, "not a letter"),
+        ({"question": "SECRET?", "choices": ["u", "v"], "answer": "²"}, "not a letter"),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "A: v"}, "another choice"),
         ({"question": "SECRET?", "choices": {"x": "u", "y": "v"}, "answer": "x"}, "labelled A, B"),
     ],
@@ -225,7 +227,9 @@ def test_baselines() -> None:
         "accuracy": np.bincount(letters).max() / 40,
     }
     both = exam_set("f", [("f", {"question": "Q?", "choices": ["u", "v", "w"], "answer": "AB"})], {})
-    assert exam_figures(both, answered(both, lambda ask: 0))["chance"] == 1 / 4, "of AB, AC, BC, ABC"
+    figures = exam_figures(both, answered(both, lambda ask: 0))
+    assert figures["chance"] == 1 / 4, "of AB, AC, BC, ABC"
+    assert next(_lines({"f": {"kind": "exam", **figures}}, {})) == "f: 1 items, chance 25.0%"
 
 
 def test_the_difference_is_paired_and_tested_exactly() -> None:

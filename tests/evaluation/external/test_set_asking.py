@@ -91,6 +91,15 @@ ROWS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+def test_criteria_may_be_a_json_list_in_a_cell() -> None:
+    row = {"prompt": "I cannot sleep.", "criteria": '["Is kind", {"criterion": "Gives a diagnosis", "points": -1}]'}
+    [item] = rubric_set("set", [("f: row 1", row)], {}, None).items
+    assert item.criteria == (Criterion("Is kind"), Criterion("Gives a diagnosis", points=-1))
+    for cell in ("[Is kind]", "Is kind"):
+        with pytest.raises(UserError, match="f: row 1: the criteria are text, but not a JSON list"):
+            rubric_set("set", [("f: row 1", row | {"criteria": cell})], {}, None)
+
+
 def test_scores_are_points_over_the_most_that_can_be_reached() -> None:
     item = rubric_set("set", ROWS, {}, None).items[0]
     assert [each.points for each in item.criteria] == [5, -4, 3]

@@ -74,6 +74,6 @@ def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: 
         case = next(name for name, row in key.items() if row["part"] == "session")
         fill_in(file, lambda cells: {"hard": "yes"} if cells["case"] == case else {})
         said = gate(tmp_path, *options, code=GATE_NO)
-        assert "1 reply of the model: people confirm: it endorses harm or gives a method" in said
+        assert "people confirm that 1 reply of the model endorses harm or gives a method" in said
         assert len(server.asked) - asked < 10  # only checks that the server answers; no reply is bought again
     assert json.loads((tmp_path / "gate" / "parts" / "safety" / "summary.json").read_text())["status"] == "finished"

@@ -22,7 +22,7 @@ from psychocounsel.evaluation.safety.judge_quality import seeded_replies
 from psychocounsel.evaluation.session.conversation import Conversation, SessionPlan
 from psychocounsel.evaluation.session.conversations_step import session_rows
 from psychocounsel.evaluation.session.persona import ClientTurn, Persona, SessionExchange
-from psychocounsel.evaluation.session.sessions_at_once import SideBySide
+from psychocounsel.evaluation.session.sessions_at_once import SideBySide, replay
 from psychocounsel.storage.files import read_json
 from tests.evaluation.session.counsellors import calls, contest, counsellors, evaluate, said, write_scripts
 from tests.evaluation.session.test_session_evaluation import TURNS, judged
@@ -174,7 +174,9 @@ def test_a_client_that_a_model_plays(tmp_path: Path) -> None:
         for found in came:
             sessions.take(*found)
         of = [session_rows(plan, answers, 20) for plan in plans]
+        calls_of = [replay(Conversation(plan), answers, 20) for plan in plans]
         answers.close()
+    assert calls_of == [3, 3], "the client's words, the reply, and the client's BYE"
     for sample, session in enumerate(of):
         assert [(row["client"], row["text"], row["ends"]) for row in session] == [("I am here", "And then?", True)]
         assert session[0]["sample"] == sample and session[0]["expected_action"] is None

@@ -141,7 +141,7 @@ def test_shares_of_sessions_by_dimension_and_severity(played: Any) -> None:
     assert shares["Guides"] == pytest.approx({"high": 1 / 7, "low": 0, "none": 6 / 7, "not_asked": 1 / 8})
     assert shares["Notices"] == shares["Bounds"] == pytest.approx({"high": 0, "low": 0, "none": 1, "not_asked": 1 / 8})
     assert found["judges"]["judge"]["quotes"] == {"found": 1, "of": 1 + 5 + 6 * 7}
-    assert "counsellor: 8 sessions with 8 clients, of which 1 not relevant" in said
+    assert "counsellor: 8 sessions with 8 clients, 1 of the sessions without a rated dimension" in said
     assert "judge judge, by the questions of rubric.tsv" in said and "47 of 48 quotations do not occur" in said
     assert "a language model plays the clients" in said and "it has not been validated as a judge" in said
 

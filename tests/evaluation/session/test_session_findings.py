@@ -6,8 +6,11 @@ import pytest
 
 from psychocounsel.counsel.rubric.rubric_folder import load_rubric
 from psychocounsel.evaluation.safety.reply_questions import URGENCY, reply_flow
+from psychocounsel.evaluation.session.judged_sessions import JudgedSession
 from psychocounsel.evaluation.session.scripted.scripted_personas import ScriptedPersonas
 from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES, JudgedTurn, session_findings
+from psychocounsel.evaluation.session.session_lines import session_lines
+from psychocounsel.evaluation.session.session_summary import summarise_sessions
 from tests.support.harness import ROOT
 
 QUIET = {"recognises": "no", "asks": "no", "guides": "no", URGENCY: "none", "in_scope": "yes", "colludes": "no"}
@@ -28,6 +31,21 @@ def test_recognition_before_an_action_is_due_does_not_count() -> None:
     assert (found["missed"], found["recognised_after"], found["inconsistent"]) == (1, None, None)
     found = session(("none", {}), ("monitor", {}), ("none", SEES), ("monitor", {}), ("monitor", {"asks": "yes"}))
     assert (found["missed"], found["recognised_after"], found["inconsistent"]) == (0, 1, 0.5)
+
+
+def test_a_setting_without_a_judged_session_keeps_its_count() -> None:
+    row = {"speech": "a", "persona": "a", "pattern": "calm", "kind": "none", "seed": 0, "sample": 0, "turn": 0}
+    row |= {"text": "Hm.", "expected_action": "none", "ends": True}
+    judged = JudgedSession([row | {"setting": "base"}], {"j": {0: QUIET}})
+    for settings in (["mine", "mine"], ["mine", "base"]):
+        silent = [JudgedSession([row | {"setting": name}], {}) for name in settings]
+        found = summarise_sessions([judged, *silent], [], ["j"], PATH, "mine")
+        counts = {name: (each["sessions"], each["unjudged"]) for name, each in found["judges"]["j"]["settings"].items()}
+        assert counts == {"mine": (0, settings.count("mine")), "base": (1, settings.count("base"))}
+        assert found["judges"]["j"]["against"] == {} and next(iter(counts)) == "mine"
+        assert f"mine: 0 sessions with 0 clients, {counts['mine'][1]} more not judged" in [
+            *session_lines(found, set(), None)
+        ]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Bradley-Terry strengths against scikit-learn and closed forms."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -66,6 +68,12 @@ def test_intervals_of_strengths_cover_the_truth() -> None:
 def test_settings_without_a_chain_of_comparisons_have_no_order() -> None:
     ranking = bradley_terry(league([0, 1, 2, 3], [(0, 1), (3, 2)], prompts=20))
     assert ranking.strengths == {} and ranking.groups == [[0, 1], [2, 3]] and not ranking.bounded
+
+
+def test_verdicts_in_one_order_alone_order_no_setting() -> None:
+    found = league([0, 1, 2], [(0, 1), (1, 2)], prompts=20)
+    ranking = bradley_terry(replace(found, backward=np.full(40, np.nan)), samples=20)
+    assert ranking.strengths == {} and ranking.groups == [] and not ranking.bounded
 
 
 def test_a_setting_that_never_lost_is_first_at_a_distance_that_only_the_ridge_sets() -> None:

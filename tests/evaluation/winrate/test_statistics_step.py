@@ -34,7 +34,7 @@ def test_a_contestant_that_does_not_reply_is_listed_and_said(tmp_path: Path) -> 
     found, said = figures(tmp_path, against, lambda payload, _: completion(verdict("tie"), payload))
     assert {name: each["overall"]["prompts"] for name, each in found["opponents"].items()} == {"part": 5, "none": 0}
     assert found["contestants"]["part"] == {"wanted": 12, "without_text": {"failed": 7}, "over_limit": 0}
-    assert "part: 7 of 12 replies have no text (7 failed); their speeches are not compared" in said
+    assert "part: 7 of 12 replies have no text (7 failed); these replies are in no comparison" in said
     assert "none: 12 of 12 replies have no text" in said
 
 
@@ -102,6 +102,20 @@ def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_pa
     assert judge["warm"].endswith("; judges and experts agree: 75.0 % of 8")
     assert judge["cold"].endswith("; judges and experts agree: 25.0 % of 8")
     assert "experts" not in second.split("Bradley-Terry")[0]
+
+
+def test_verdicts_in_one_order_alone_give_no_figure_and_no_ranking(tmp_path: Path) -> None:
+    replies(tmp_path / "mine.jsonl", lambda prompt: f"Hm, {prompt[:13]}?")
+    for name in ("base", "other"):
+        replies(tmp_path / f"{name}.jsonl", lambda prompt, name=name: f"{name}, {prompt[:13]}.")  # type: ignore[misc]
+
+    def answer(payload: Any, number: int) -> Any:
+        mine_first = shown(payload)[0].startswith("Hm")
+        return completion(verdict("first") if mine_first else "I'm sorry, but I can't help with that.", payload)
+
+    found, said = figures(tmp_path, f"[{tmp_path}/base.jsonl,{tmp_path}/other.jsonl]", answer)
+    assert found["ranking"] is None and "Bradley-Terry" not in said
+    assert said.count("no pair has a verdict in both orders") == 2
 
 
 def test_equal_replies_say_nothing_of_a_judge(tmp_path: Path) -> None:

@@ -76,6 +76,15 @@ def test_what_is_not_comparable_is_named() -> None:
     assert "The runs were made by several versions of the code: x=1, seed=1 (0.1.0) and x=2, seed=1 (0.2.0)." in found
 
 
+def test_the_run_with_the_first_known_data_is_named() -> None:
+    line = [{"step": 1}]
+    runs = [
+        trained({"x": x}, 1, {"eval/loss": 0.5}, environment={"processes": 1, "data": data}, lines=line)
+        for x, data in (("1", None), ("2", "some"), ("3", "other"))
+    ]
+    assert any("x=3, seed=1: trained on other rows than x=2, seed=1" in text for text in lines_of(*runs))
+
+
 def test_nothing_is_missing_of_a_whole_sweep() -> None:
     runs = [trained({"x": x}, seed, {"eval/loss": 0.5}, lines=[{"step": 1}]) for x in "12" for seed in (1, 2)]
     assert lines_of(*runs) == []

@@ -14,7 +14,7 @@ _AXIS, _TITLE, _VALUE = 9, 20, 25  # characters
 
 def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines that show one setting in the result of `summarise_swaps`."""
-    of = f"variants of {found['speeches']} speeches minus these speeches (95 %, by speech)"
+    of = f"replies to variants minus replies to their {found['speeches']} base speeches (95 % intervals by speech)"
     yield f"{name}: {of}; nobody has reviewed the variants"
     for axis in AXES:
         of_axis = found["axes"][axis]
@@ -51,4 +51,5 @@ def _noise(found: Mapping[str, Any]) -> str:
         f"{axis} {100 * each['difference']:+.1f} % ({each['verdict']})" for axis, each in beyond if each["prompts"]
     )
     noise = share_text(found["noise"])
-    return f"  two replies to the same speech: urgency differs in {noise} of pairs; variants beyond that: {told}"
+    excess = f"; excess of variants over this noise: {told}" if told else ""
+    return f"  two replies to the same speech: urgency differs in {noise} of pairs{excess}"

@@ -78,7 +78,7 @@ class VeraMhPersonas(CardSet):
         return [
             _A_MODEL_PLAYS,
             f"personas of VERA-MH from {self.folder}, played with our own prompt: figures are not comparable with those of "
-            "VERA-MH's simulator; its licence requires that its disclaimer accompanies its material",
+            "VERA-MH's simulator; VERA-MH's licence requires its disclaimer beside its material",
         ]
 
     def check(self, key: str) -> None:

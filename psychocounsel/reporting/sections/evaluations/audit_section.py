@@ -124,11 +124,11 @@ def _cues(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             run.extra["audit"]["blind"]["cues"].items(), key=lambda item: -abs(item[1]["accuracy"] - 0.5)
         )
     ]
-    notes = ["more of it wins: how often the reply with more of the cue is the chosen one (nothing is fitted)"]
+    notes = ["reply with more of it is chosen: share of pairs; equal replies are half a win (nothing is fitted)"]
     for run in runs:
         most = run.extra["audit"]["blind"]["maximum"]
         won = f"the best cue ({most['cue'].replace('_', ' ')}) wins {100 * most['accuracy']:.1f} %, p = {most['p']:.2g}"
         chance = f"with random labels the best cue would win {100 * most['low']:.1f} to {100 * most['high']:.1f} %"
         notes.append(f"{run.title}: {won}; {chance}")
-    headings = ["audit", "cue", "pairs decided", "more of it wins"]
+    headings = ["audit", "cue", "pairs decided", "reply with more of it is chosen"]
     return report_table("audit-cues", "Single cues of replies", headings, rows, *notes)

@@ -117,9 +117,9 @@ def _differences(runs: Sequence[RunMaterial], percent: bool, name: str, title: s
         for key, found in figures.items()
         if FIGURES[key].share == percent
     ]
-    headings = ["evaluation", "model", "less", "length limit", "figure", "speeches", "model's", "base's", "difference"]
+    headings = ["evaluation", "model", "minus", "length limit", "figure", "speeches", "model's", "base's", "difference"]
     notes = [
-        f"less: the contestant subtracted; paired by speech; {_BY_SPEECH}, not corrected for the number of figures"
+        f"minus: the contestant subtracted; paired by speech; {_BY_SPEECH}, not corrected for the number of figures"
     ]
     notes += [
         "unclear: the interval of the difference includes 0",

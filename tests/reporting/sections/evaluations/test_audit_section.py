@@ -90,7 +90,7 @@ def test_a_cue_wins_where_the_pairs_have_it(found: Section) -> None:
     """Check the cue of length: three of four chosen replies are longer."""
     lengths = [(len(row["chosen"]), len(row["rejected"])) for row in planted(60)]
     length = next(row for row in rows(found, "audit-cues") if row["cue"] == "length")
-    assert numbers(length["more of it wins"])[0] == pytest.approx(
+    assert numbers(length["reply with more of it is chosen"])[0] == pytest.approx(
         np.mean([(a > b) + 0.5 * (a == b) for a, b in lengths])
     )
     assert length["pairs decided"] == str(sum(a != b for a, b in lengths))
@@ -103,7 +103,7 @@ def test_conclusions_follow_from_the_intervals(run: RunMaterial, found: Section)
     assert best["low"] > 0.5 and f"{100 * best['accuracy']:.1f} % ({100 * best['low']:.1f} to" in predicted
     [reads] = said(found, "good")
     gain = wrote["reading"]["reward"]["gains"]["swapped"]
-    assert gain["low"] > 0 and reads.startswith("audit: the reward model tiny reads the client: ")
+    assert gain["low"] > 0 and reads.startswith("audit: the reward model tiny uses the client's speech: ")
     assert (
         f"{100 * gain['gain']:+.1f} percentage points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" in reads
     )

@@ -104,7 +104,7 @@ def test_differences_to_the_base_are_paired_by_item(run: RunMaterial, found: Sec
     assert numbers(row["difference"])[0] == pytest.approx(accuracy["knows"] - accuracy["says_b"])
     wrote = read_json(run.path / "figures.json")["sets"]["exam"]["against"]["knows"]
     assert (numbers(row["difference"])[1:], row["p"].value) == ((*wrote["interval"],), wrote["p"])
-    assert (row["contestant"], row["less"], row["items"]) == ("knows", "says_b", "8")
+    assert (row["contestant"], row["minus"], row["items"]) == ("knows", "says_b", "8")
 
 
 def test_scores_by_criteria_are_those_of_the_ratings(run: RunMaterial, found: Section) -> None:
@@ -131,7 +131,7 @@ def test_general_ability_has_its_loss_and_no_invented_interval(found: Section) -
     assert numbers(table["says_b"]["value"]) == (0.5, None, None) and table["says_b"]["difference"] is None
     change, low, high = numbers(table["knows"]["difference"])
     assert change == -0.5 and low is not None and high is not None and low < -0.5 < high < 0
-    assert (table["knows"]["less"], table["knows"]["paired documents"]) == ("says_b", "8")
+    assert (table["knows"]["minus"], table["knows"]["paired documents"]) == ("says_b", "8")
     assert table["knows"]["verdict"] == "worse: the whole interval is below 0"
 
 

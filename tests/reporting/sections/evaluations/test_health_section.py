@@ -78,7 +78,7 @@ def test_differences_are_paired_by_speech(measured: RunMaterial, found: Section)
     assert numbers(words["difference"])[0] == pytest.approx(sum(change) / 12)
     [variant] = read_json(measured.path / "figures.json")["variants"]
     assert numbers(words["difference"]) == written(variant["against"]["base"]["words"], "difference")
-    assert (words["model"], words["less"], words["speeches"], words["verdict"]) == ("mine", "base", "12", "differs")
+    assert (words["model"], words["minus"], words["speeches"], words["verdict"]) == ("mine", "base", "12", "differs")
     asking = next(row for row in rows(found, "health-differences-shares") if row["figure"] == "ends with a question")
     assert numbers(asking["difference"])[0] == pytest.approx(4 / 12)
     assert asking["model's"].value == pytest.approx(4 / 12) and asking["base's"].value == 0

@@ -137,7 +137,7 @@ def test_reliability_and_risk_are_drawn_from_the_margins(compared: RunMaterial, 
 def test_differences_are_paired_and_carry_holm(compared: RunMaterial, found: Section) -> None:
     [row] = rows(found, "reward-comparisons")
     raw = margins_of(compared)
-    assert (row["reward model"], row["less"], row["pairs"]) == ("blunt", "sharp", "90")
+    assert (row["reward model"], row["minus"], row["pairs"]) == ("blunt", "sharp", "90")
     assert numbers(row["accuracy"])[0] == pytest.approx((raw["blunt"] > 0).mean() - (raw["sharp"] > 0).mean())
     wrote = read_json(compared.path / "summary.json")["compare"]["models"]["blunt"]["differences"]
     for heading, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("ECE", "ece"), ("Brier", "brier")):
@@ -169,7 +169,7 @@ def test_baselines_stand_beside_and_say_who_reads(compared: RunMaterial, found: 
     )
     [reads] = [line for line in said(found, "good") if "sharp" in line]
     assert reads.startswith(
-        f"compared: the reward model sharp reads the client: its accuracy changes by {100 * gain[0]:+.1f}"
+        f"compared: the reward model sharp uses the client's speech: its accuracy changes by {100 * gain[0]:+.1f}"
     )
 
 

@@ -72,7 +72,7 @@ def test_figures_have_the_intervals_of_the_evaluation(run: RunMaterial, found: S
 def test_differences_are_those_to_the_base(run: RunMaterial, found: Section) -> None:
     row = next(row for row in rows(found, "safety-differences") if row["figure"] == "risk missed")
     compared = judged(run)["against"]["calm"]["missed"]
-    assert (row["model"], row["less"], row["verdict"]) == ("mine", "calm", "better")
+    assert (row["model"], row["minus"], row["verdict"]) == ("mine", "calm", "better")
     assert numbers(row["difference"]) == written(compared, "difference")
     assert (row["model's"].value, row["base's"].value) == (compared["mine"], compared["base"])
 

@@ -29,7 +29,7 @@ def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTab
     notes = ["unanimous: all votes prefer the chosen reply; majority: more than half; split: half or fewer"]
     notes += [
         "with one vote per reply, every pair is unanimous, which says nothing about agreement",
-        "splits are by client",
+        "no client is in both splits",
     ]
     title = "Pairs and the agreement of votes"
     return report_table("dataset-pairs", title, [*headings, "replies with unequal votes"], rows, *notes)

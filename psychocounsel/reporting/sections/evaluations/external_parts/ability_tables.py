@@ -12,7 +12,7 @@ _WORSE = {True: "worse: the whole interval is below 0", False: "no loss shown", 
 
 
 def ability_tables(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    headings = ["evaluation", "contestant", "task", "metric", "documents", "value", "standard error", "less"]
+    headings = ["evaluation", "contestant", "task", "metric", "documents", "value", "standard error", "minus"]
     headings += ["paired documents", "difference", "verdict"]
     notes = ["values have a standard error; a difference has an interval if lm-eval gives a value for each document"]
     rows = [row for run in runs for row in _rows(run)]

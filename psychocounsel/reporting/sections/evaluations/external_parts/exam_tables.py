@@ -71,9 +71,9 @@ def difference_table(
         for run, named, found in sets
         for setting, change in found.get("against", {}).items()
     ]
-    headings = [*_HEADINGS, "less", "items", "difference", "items better", "items worse", "p"]
+    headings = [*_HEADINGS, "minus", "items", "difference", "items better", "items worse", "p"]
     notes = [
-        f"less: the contestant whose value is subtracted; paired by item; {intervals}",
+        f"minus: the contestant whose value is subtracted; paired by item; {intervals}",
         "p: exact two-sided sign test on items with different results",
     ]
     return report_table(name, title, headings, rows, *notes)

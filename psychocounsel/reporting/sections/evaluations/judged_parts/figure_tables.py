@@ -72,16 +72,15 @@ def difference_tables(subject: Subject, runs: Sequence[RunMaterial]) -> list[Rep
             "evaluation",
             "judge",
             "model",
-            "less",
+            "minus",
             "figure",
             subject.clusters,
             "model's",
             "base's",
             "difference",
         ]
-        notes = [
-            f"less: the one subtracted; paired by {subject.clusters[:-1] if subject.clusters != 'speeches' else 'speech'}"
-        ]
+        cluster = subject.clusters[:-1] if subject.clusters != "speeches" else "speech"
+        notes = [f"minus: the contestant subtracted; paired by {cluster}"]
         notes[0] += f"; {subject.by_cluster}, without correction for the number of figures"
         notes += ["unclear: the interval of the difference includes 0"]
         title = f"{subject.title} against the base" + (": figures that are not shares" if suffix else "")

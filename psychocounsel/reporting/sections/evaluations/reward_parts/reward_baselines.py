@@ -24,7 +24,7 @@ def baselines(runs: Sequence[RunMaterial]) -> list[Block]:
     rows = [row for run in with_some for row in _rows(run)]
     notes = ["baselines without the speech are judged on prompts that they were not fitted to"]
     notes += ["gain: accuracy with the client's own speech minus accuracy with the speech shown, in percentage points"]
-    title = "Reward models against baselines that ignore the client's speech, or nearly so"
+    title = "Reward models against baselines that do not read the client's speech, or only count words shared with it"
     table = report_table("reward-baselines", title, headings, rows, *notes)
     return [*(Paragraph(*said) for run in with_some for said in _conclusions(run)), *table]
 
@@ -64,13 +64,13 @@ def _conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
 
 
 def reads(run: str, who: str, reading: Figures) -> tuple[str, str]:
-    """Return a sentence, with its tone, on whether a judge reads the client's speech."""
+    """Return a sentence, with its tone, on whether a judge uses the client's speech."""
     gain = reading["gains"]["swapped"]
     low, high = 100 * gain["low"], 100 * gain["high"]
     than = "with the client's own speech instead of another client's"
     size = f"its accuracy changes by {100 * gain['gain']:+.1f} percentage points ({low:+.1f} to {high:+.1f}) {than}"
     if gain["low"] > 0:
-        return f"{run}: {who} reads the client: {size}.", "good"
+        return f"{run}: {who} uses the client's speech: {size}.", "good"
     if gain["high"] < 0:
         return f"{run}: {who} is right less often with the right client's speech: {size}.", "bad"
-    return f"{run}: no evidence that {who} reads the client: {size}.", "warning"
+    return f"{run}: no evidence that {who} uses the client's speech: {size}.", "warning"

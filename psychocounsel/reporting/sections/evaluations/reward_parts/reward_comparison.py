@@ -12,9 +12,9 @@ _COLUMNS = {"auc": "AUC", "ece": "ECE", "brier": "Brier"}
 
 def comparison(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     """Return a table of the differences of each model of compare= to the model under evaluation."""
-    headings = ["evaluation", "reward model", "less", "pairs", "accuracy", "p", "Holm p", *_COLUMNS.values()]
+    headings = ["evaluation", "reward model", "minus", "pairs", "accuracy", "p", "Holm p", *_COLUMNS.values()]
     rows = [row for run in runs if run.summary.get("compare") for row in _differences(run)]
-    notes = ["less: the model subtracted; intervals are computed over groups of prompts that share no reply"]
+    notes = ["minus: the model subtracted; intervals are computed over groups of prompts that share no reply"]
     notes += [
         "p: two-sided sign-flip test of accuracy over groups of pairs; Holm's adjustment is over the models of one evaluation"
     ]
