@@ -58,7 +58,9 @@ def archive(folder: Path, destination: Path) -> None:
     places = [RunDir(run.run_dir).checkpoints for run in runs_of(folder)]
     checkpoints = [path for place in places for path in complete_checkpoints(place.parent)]
     files = [path for path in sorted(folder.rglob("*")) if _is_copied(path, places)]
-    size = sum(path.lstat().st_size for path in files)
+    copies = {copy for run in runs_of(folder) for copy in copies_used(home_of(run.run_dir))}
+    code = [path for copy in copies for path in copy.rglob("*") if not path.is_dir()]
+    size = sum(path.lstat().st_size for path in (*files, *code))
     weights = sum(mark["bytes"] for path in checkpoints for mark in weights_marks(path).values())
     room = next(path for path in destination.parents if path.exists())
     if size + weights > (free := shutil.disk_usage(room).free):
@@ -73,7 +75,7 @@ def archive(folder: Path, destination: Path) -> None:
                 shutil.copy2(path, target, follow_symlinks=False)
             for path in checkpoints:
                 _keep_weights(path, draft / path.relative_to(folder))
-            for copy in {copy for run in runs_of(folder) for copy in copies_used(home_of(run.run_dir))}:
+            for copy in copies:
                 shutil.copytree(copy, SubmissionHome(draft).code / copy.name, symlinks=True)
         written = sum(path.lstat().st_size for path in draft.rglob("*") if not path.is_dir())
         os.replace(draft, destination)

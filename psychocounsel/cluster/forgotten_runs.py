@@ -7,6 +7,7 @@ from pathlib import Path
 from psychocounsel.cluster.ending.unbegun import made_nothing
 from psychocounsel.cluster.slurm.copied_code.code_store import remove_unused, store_of
 from psychocounsel.cluster.standing.status import Row, rows
+from psychocounsel.cluster.standing.status_lines import refuse_unknown_index
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, SubmissionHome, cell_record
 from psychocounsel.rundir.run_config import is_run, read_section
@@ -38,8 +39,7 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
     found = rows(folder)
     if not indices and is_sweep(folder):
         raise UserError(f"jobs forget {folder}: contains {len(found)} runs; name the runs to forget by their indices")
-    if unknown := set(indices) - {row.index for row in found}:
-        raise UserError(f"no index {min(unknown)}: `python -m psychocounsel.jobs status {folder}` shows them")
+    refuse_unknown_index(indices, [row.index for row in found])
     chosen = [row for row in found if not indices or row.index in indices]
     for row in chosen:
         _refuse(row, folder)

@@ -23,11 +23,11 @@ from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, 
 from psychocounsel.rundir.attempts import next_number, start_times
 from psychocounsel.rundir.manifest import latest_checkpoint
 from psychocounsel.rundir.paths import AnnotationDir, CheckpointDir, EvaluationDir, RunDir
-from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_state
+from psychocounsel.rundir.summary import UNDECIDED, is_finished, limit_reached, objective_interval, read_state
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
 
-_WORDS = {None: "not run", DONE: "done", GATE_NO: "guarded", CONTINUE_LATER: "stopped"}
+_WORDS = {None: "not run", DONE: "done", GATE_UNDECIDED: UNDECIDED, CONTINUE_LATER: "stopped"}
 
 
 @dataclass
@@ -98,7 +98,8 @@ class Local(Cluster):
         there = self.gpus()
         lines = [memory_line(job.config, there or 8, None) for job in trained]
         if not there:
-            lines = [cpu_memory_line(job.config, job.processes) for job in trained] + [f"elsewhere, {x}" for x in lines]
+            elsewhere = [f"on a machine with 8 GPUs, {line}" for line in lines]
+            lines = [*(cpu_memory_line(job.config, job.processes) for job in trained), *elsewhere]
         return "\n".join([super().describe(jobs), *dict.fromkeys(lines)])
 
     def place(self, job: Job) -> str:
@@ -216,9 +217,8 @@ def _remove_unbegun(job: Job) -> None:
 
 
 def _word(job: Job, code: int | None) -> str:
-    """Return the word for a run's end in a sweep's table; for an audit or gate that did not pass, its verdict."""
-    verdict = gate_verdict(job.run_dir) if code in (GATE_NO, GATE_UNDECIDED) else ""
-    return verdict or _WORDS.get(code, f"failed {code}")
+    """Return the word for a run's end in a sweep's table; for exit code 3, the limit that ended it."""
+    return limit_reached(job.run_dir) if code == GATE_NO else _WORDS.get(code, f"failed {code}")
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
@@ -226,11 +226,11 @@ def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | Non
     several = len(set(metrics)) > 1  # for instance evaluation=winrate,health
     width = max(map(len, metrics)) + 2 if several else 0
     title, names = ("figure", f"{'of':<{width}}") if several else (metrics[0], "")
-    print(f"\n{'result':<10}{title:>14}  {names}{'95 % interval':<24}overrides")
+    print(f"\n{'result':<14}{title:>14}  {names}{'95 % interval':<24}overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
         word = _word(job, code)
         shown = "" if value is None else format(value, "14.4f")
         name = f"{job.metric:<{width}}" if several else ""
         interval = objective_interval(job.run_dir, job.metric).strip(" ()") if shown else ""
-        print(f"{word:<10}{shown:>14}  {name}{interval:<24}{' '.join(job.overrides)}")
+        print(f"{word:<14}{shown:>14}  {name}{interval:<24}{' '.join(job.overrides)}")

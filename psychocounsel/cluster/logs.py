@@ -1,66 +1,107 @@
 """`jobs logs`: prints the output of a rank, live with `follow`."""
 
+import codecs
 import sys
 import time
 from pathlib import Path
 
 from psychocounsel.cluster.standing.status import rows
+from psychocounsel.cluster.standing.status_lines import ranges, refuse_unknown_index
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.attempts import next_number
+from psychocounsel.rundir.attempts import attempts, next_number
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.sweep_table import runs_of
 
 _SECONDS = 0.5
 _ASK_SECONDS = 30.0  # interval in which the cluster is asked if the run is live
+_LATE_SECONDS = 30.0  # time that a rank's output may appear after those of other ranks, on a slow file system
 
 
 def show(folder: Path, index: int | None, rank: int, number: int | None, follow: bool) -> None:
-    """Print a rank's output; with `follow` also new output, across attempts, until the run ends.
+    """Print a rank's output; with `follow` also new output, across attempts unless `number` is given, until it ends.
 
     Raises:
-        UserError: if the run does not exist; without `follow`, also if the attempt or the rank's output does not.
+        UserError: if the run or the rank's output does not exist; without `follow`, also if the attempt does not.
     """
     run = run_of(folder, index)
     if not follow:
         print(_file(run, number or next_number(run) - 1, rank).read_text(errors="replace"), end="")
         return
-    current, position, asked = number or max(1, next_number(run) - 1), 0, 0.0
+    current = number or max(1, next_number(run) - 1)
+    while not _follow(folder, run, current, rank, number is None):
+        current += 1
+
+
+def _follow(folder: Path, run: Path, number: int, rank: int, goes_on: bool) -> bool:
+    """Print the output of an attempt until it ends; return True if nothing follows it.
+
+    What ended is determined before the output is read, so that the last lines are printed, too.
+    """
+    output, asked, came = _Output(RunDir(run).attempt(number), rank), 0.0, time.monotonic()
     while True:
-        file = _printed(RunDir(run).attempt(current), rank)
-        if file.exists():
-            with open(file, "rb") as handle:
-                handle.seek(position)
-                text = handle.read()
-            position += len(text)
-            sys.stdout.write(text.decode(errors="replace"))
-            sys.stdout.flush()
-            if text:
-                continue
-        if number is None and next_number(run) - 1 > current:
-            current, position = current + 1, 0
-            continue
-        if time.monotonic() - asked > _ASK_SECONDS:
+        is_over, end = next_number(run) - 1 > number, ""
+        if not goes_on and not is_over:
+            is_over = any(each["number"] == number and "ended" in each for each in attempts(run))
+        if not is_over and time.monotonic() - asked > _ASK_SECONDS:
             asked = time.monotonic()
-            row = next(row for row in rows(folder) if row.run_dir == run)
-            if not row.is_live:
-                print(f"[{row.state}] {row.reason}".rstrip(), file=sys.stderr)
-                return
+            end = _end_of(folder, run)
+        output.print_new()
+        if is_over or end:
+            output.print_rest()
+            print(end, end="\n" if end else "", file=sys.stderr)
+            return bool(end) or not goes_on
+        if output.exists or not output.attempt.output_names():
+            came = time.monotonic()
+        elif time.monotonic() - came > _LATE_SECONDS:
+            _file(run, number, rank)  # refuses the missing rank
         time.sleep(_SECONDS)
+
+
+def _end_of(folder: Path, run: Path) -> str:
+    """Return the state and reason of a run that has ended; "" for a live run."""
+    row = next(row for row in rows(folder) if row.run_dir == run)
+    return "" if row.is_live else f"[{row.state}] {row.reason}".rstrip()
+
+
+class _Output:
+    """Output of a rank in an attempt, printed piece by piece. A letter whose bytes arrive in two pieces is kept whole."""
+
+    def __init__(self, attempt: AttemptDir, rank: int) -> None:
+        self.attempt, self.rank, self.exists = attempt, rank, False
+        self._position = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def print_new(self) -> None:
+        file = _printed(self.attempt, self.rank)
+        self.exists = file.exists()
+        if not self.exists:
+            return
+        with open(file, "rb") as handle:
+            handle.seek(self._position)
+            text = handle.read()
+        self._position += len(text)
+        print(self._decoder.decode(text), end="", flush=True)
+
+    def print_rest(self) -> None:
+        """Print what an unfinished letter at the end of the file leaves."""
+        print(self._decoder.decode(b"", final=True), end="", flush=True)
 
 
 def run_of(folder: Path, index: int | None) -> Path:
     """Return the run of this index, or the only run.
 
     Raises:
-        UserError: if the index does not exist, or several runs exist and no index is given.
+        UserError: if the index does not exist, no run exists, or several exist and no index is given.
     """
-    listed = runs_of(folder)
-    if index is None and len(listed) > 1:
-        raise UserError(f"{folder} contains {len(listed)} runs: give an index from 0 to {len(listed) - 1}")
-    found = {run.index: run.run_dir for run in listed}
-    if index is not None and index not in found:
-        raise UserError(f"no index {index}: indices go from 0 to {len(listed) - 1}")
-    return found[index if index is not None else listed[0].index]
+    found = {run.index: run.run_dir for run in runs_of(folder)}
+    if index is not None:
+        refuse_unknown_index([index], found)
+        return found[index]
+    if not found:
+        raise UserError(f"{folder}: contains no run; all were forgotten")
+    if len(found) > 1:
+        raise UserError(f"{folder} contains {len(found)} runs: give one of the indices {ranges([*map(str, found)])}")
+    return next(iter(found.values()))
 
 
 def _file(run: Path, number: int, rank: int) -> Path:

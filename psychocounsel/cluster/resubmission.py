@@ -14,6 +14,7 @@ from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.cluster.standing.status import Row, rows
+from psychocounsel.cluster.standing.status_lines import refuse_unknown_index
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.run_config import read_run, write_config
@@ -55,7 +56,7 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
         raise UserError(f"index {wrong[0].index} is {wrong[0].state}: it cannot be resubmitted")
     todo = [row for row in chosen if not row.is_live and row.state != "finished"]
     if not todo:
-        print("every run is finished, waits or runs")
+        print("nothing to resubmit: every run is finished, waiting or running")
         return
     overrides = dict(text.split("=", 1) for text in given)
     code = overrides.pop("code", "same")
@@ -81,15 +82,14 @@ def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
             write_config(job.run_dir, job.config)
             remove_summary(job.run_dir)
         yield
-    except (UserError, OSError):
+    except BaseException:
         for file, text in before.items():
             write_atomically(file, text)
         raise
 
 
 def _chosen(found: list[Row], indices: Sequence[int]) -> list[Row]:
-    if unknown := set(indices) - {row.index for row in found if row.index is not None}:
-        raise UserError(f"no index {min(unknown)}: indices go from 0 to {len(found) - 1}")
+    refuse_unknown_index(indices, [row.index for row in found])
     return [row for row in found if not indices or row.index in indices]
 
 

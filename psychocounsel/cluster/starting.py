@@ -14,11 +14,12 @@ from psychocounsel.cluster.checking.unfetched import unfetched
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
 from psychocounsel.cluster.kinds import by_cluster
 from psychocounsel.errors import UserError
+from psychocounsel.rundir import submissions
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.run_config import has_config
-from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.rundir.sweep_table import add_to_table, remove_from_table
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.parallel import in_parallel
 from psychocounsel.settings.reward_sections import local_models
@@ -89,7 +90,8 @@ def _announce_corrections(jobs: list[Job]) -> None:
                     state = "pending" if standing.phase == "waiting" else "running"
                     raise UserError(
                         f"{job.run_dir} belongs to a run with other settings ({job.corrected}), which is {state}: "
-                        f"`python -m psychocounsel.jobs cancel {job.run_dir}` ends it, and then it can be corrected"
+                        f"`python -m psychocounsel.jobs cancel {job.run_dir}` cancels its job; then repeat this command to "
+                        "correct the settings"
                     )
     for job in corrected:
         print(f"{job.run_dir}: has made no step yet and is corrected: {job.corrected}", flush=True)
@@ -120,7 +122,7 @@ def _to_start(jobs: list[Job]) -> list[Job]:
 
 @contextmanager
 def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
-    """Remove new run directories in which nothing has run if the block fails."""
+    """Remove new run directories in which nothing has run, and which no queue has, if the block fails or Ctrl-C ends it."""
     new = [job for job in jobs if not job.skip and not has_config(job.run_dir)]
     sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
     table = SweepDir(sweep).table if sweep else None
@@ -128,14 +130,17 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
     parents = sorted({path for job in new for path in job.run_dir.parents if not path.exists()}, reverse=True)
     try:
         yield
-    except (UserError, OSError):
-        for job in new:
-            if not job.files.logs.exists():
-                shutil.rmtree(job.run_dir, ignore_errors=True)
+    except BaseException:
+        submitted = submissions.submitted_runs({submissions.home_of(job.run_dir) for job in new})
+        gone = [job.run_dir for job in new if not job.files.logs.exists() and job.run_dir not in submitted]
+        for run_dir in gone:
+            shutil.rmtree(run_dir, ignore_errors=True)
         with contextlib.suppress(OSError):
-            if table and before is not None:
+            if sweep and len(gone) < len(new):
+                remove_from_table(sweep, gone)
+            elif table and before is not None:
                 write_atomically(table, before)
-            elif sweep and not any(job.run_dir.exists() for job in new):
+            elif sweep:
                 shutil.rmtree(sweep)
         for path in parents:
             with contextlib.suppress(OSError):

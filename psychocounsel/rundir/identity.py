@@ -22,7 +22,6 @@ _MAY_DIFFER = (
     "engine",
     "guard",
     "callbacks",
-    "budget",
     "run_dir",
     "sweep_dir",
     "out",

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ class Record:
     @property
     def is_array(self) -> bool:
         return len(self.tasks) > 1
+
+    @property
+    def owner(self) -> int:
+        """Id of the user who submitted it."""
+        return self.files.path.stat().st_uid
 
     def task_name(self, index: int) -> str:
         return f"{self.jobs[-1]}_{index}" if self.is_array else self.jobs[-1]
@@ -85,6 +90,11 @@ def read(home: Path) -> list[Record]:
     return found
 
 
+def submitted_runs(homes: Iterable[Path]) -> set[Path]:
+    """Return the runs of all submissions below these folders. Raises like `read`."""
+    return {run for home in homes for record in read(home) for runs in record.tasks for run in runs}
+
+
 def unsubmitted(home: Path) -> list[SubmissionDir]:
     """Return this user's submissions without a job: in progress, or left by a killed command.
 
@@ -115,7 +125,7 @@ def submitting(home: Path) -> Iterator[None]:
     while not lock.take():
         if not told and (other := holder(path)):
             words = f"waiting: process {other['pid']} on {other['host']} is submitting from {path.parent}"
-            print(f"{words} (Ctrl-C changes nothing)", file=sys.stderr, flush=True)
+            print(f"{words} (Ctrl-C is safe: nothing has been submitted yet)", file=sys.stderr, flush=True)
             told = True
         time.sleep(_POLL_SECONDS)
     _held.add(path)

@@ -11,6 +11,7 @@ from psychocounsel.storage.files import read_mapping, write_json
 FINISHED = "finished"
 REFUSED, UNDECIDED = "refused", "undecided"  # verdicts that end an audit or a gate, with exit code 3 or 4
 OF_GATES = (REFUSED, UNDECIDED)
+BUDGET_SPENT = "budget spent"  # status of a run that ended with exit code 3 because its `budget` is spent
 
 _SMALLER = re.compile(
     r"(ece|brier|kl|perplexity|repetition|unfinished|limits_exceeded|reward_drop|missed|under_triage|over_escalation|hard_flags)"
@@ -33,6 +34,12 @@ def gate_verdict(run_dir: Path) -> str:
     """
     status = read_summary(run_dir).get("status")
     return str(status) if status in OF_GATES else ""
+
+
+def limit_reached(run_dir: Path) -> str:
+    """Return which limit ended a run with exit code 3: `refused` (a gate), `budget spent`, or `guarded` (a `guard` limit)."""
+    status = read_summary(run_dir).get("status")
+    return str(status) if status in (REFUSED, BUDGET_SPENT) else "guarded"
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

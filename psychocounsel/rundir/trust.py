@@ -52,12 +52,12 @@ def _refuse(folder: Path, paths: list[Path]) -> None:
         except (FileNotFoundError, NotADirectoryError):  # its reader reports it
             continue
         why = f"code and weights would be loaded from {folder}"
-        say = f"{TRUST_VARIABLE}={folder} before the command, if you trust them"
+        say = f"if you trust this folder, put {TRUST_VARIABLE}={folder} before the command"
         if found.st_uid not in (os.geteuid(), 0):  # root could write anything anyway
-            raise UserError(f"{path}: belongs to another user ({_name(found.st_uid)}), and {why}: write {say}")
+            raise UserError(f"{path}: belongs to another user ({_name(found.st_uid)}), and {why}: {say}")
         if found.st_mode & _OTHERS_MAY_WRITE:
             who = "everyone" if found.st_mode & stat.S_IWOTH else "its group"
-            raise UserError(f"{path}: can be written by {who}, and {why}: `chmod -R go-w {folder}`, or write {say}")
+            raise UserError(f"{path}: can be written by {who}, and {why}: `chmod -R go-w {folder}`, or {say}")
 
 
 def _is_trusted(folder: Path) -> bool:

@@ -35,7 +35,7 @@ def _said(error: Exception, arguments: Sequence[str], config_name: str) -> str:
             found = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.M)
             return _unknown_choice(match.group(1), found)
         if match := re.search(r"primary config '([^']+)'", text):
-            return f"--config-name {match.group(1)}: no such configuration; choose train, evaluate, audit or annotate"
+            return f"--config-name {match.group(1)}: no such configuration; choose train, evaluate, audit, annotate or chat"
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
     return _of_hydra(error, arguments, config_name)

@@ -7,7 +7,7 @@ from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
 from psychocounsel.rundir.paths import StepsDir
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.rundir.summary import BUDGET_SPENT, FINISHED, write_summary
 from psychocounsel.steps.stopping import grace_of, stoppable
 
 
@@ -44,5 +44,5 @@ def end_without_budget(run: Run, spent: BudgetSpent) -> int:
     """Print that the budget is spent and write it to the summary; returns the exit code."""
     run.say(f"{spent}. The same command with a larger budget continues")
     if run.is_main:
-        write_summary(run.dir, "budget spent", metrics={})
+        write_summary(run.dir, BUDGET_SPENT, metrics={})
     return GATE_NO

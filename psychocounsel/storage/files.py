@@ -56,11 +56,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(
-    path: Path,
-    content: str | Iterable[bytes | memoryview],
-    durable: bool = True,
-    mode: int | None = None,
-    owned: bool = False,
+    path: Path, content: str | Iterable[bytes | memoryview], durable: bool = True, mode: int | None = None
 ) -> None:
     """Write text or pieces of bytes under a temporary name and rename the file to `path`, so readers never see half a file.
 
@@ -126,7 +122,9 @@ def read_json(path: Path) -> Any:
         reason = "is empty" if path.stat().st_size == 0 else "is not valid JSON"
         raise DamagedFile(f"{path}: {reason}; restore it, or remove it if it can be made again") from error
     if not isinstance(content, dict | list):
-        raise DamagedFile(f"{path}: holds no mapping; restore it, or remove it if it can be made again")
+        raise DamagedFile(
+            f"{path}: holds neither a mapping nor a list; restore it, or remove it if it can be made again"
+        )
     return content
 
 

@@ -33,7 +33,7 @@ class Lock:
     def take(self) -> bool:
         """Take the lock. A lock of a dead or silent process is taken over; if a live process holds it, the result is False.
 
-        Call this at most once per object.
+        After False it may be called again; after True the lock is taken, and the object cannot take it a second time.
 
         Raises:
             OSError: if no file can be created in the folder.

@@ -13,6 +13,7 @@ from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import (
     CONTINUE_LATER,
     DONE,
+    GATE_NO,
     USER_ERROR,
     GoOnLater,
     UserError,
@@ -22,7 +23,7 @@ from psychocounsel.errors import (
 )
 from psychocounsel.rundir.owner import PATIENCE_SECONDS, live_owner
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import gate_verdict, is_finished
+from psychocounsel.rundir.summary import gate_verdict, is_finished, limit_reached
 from psychocounsel.studies.folders import write_record
 from psychocounsel.studies.own_jobs import MODULE
 from psychocounsel.studies.own_work import work
@@ -139,14 +140,20 @@ def _side_by_side(progress: StudyProgress, cluster: Local, parallel: int, check:
                 break
             for place, code, said in slots.ended():
                 progress.end(place, code)
-                verdict = gate_verdict(progress.jobs[place].run_dir)
-                word = verdict or {DONE: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed ({code})")
+                word = _word(progress.jobs[place].run_dir, code)
                 print(f"{progress.title(progress.jobs[place])}: {word}{said if code != DONE else ''}", flush=True)
                 stopped |= code == CONTINUE_LATER
             if slots.asked_to_stop():
                 stopped = True
         if stopped:
             raise KeyboardInterrupt
+
+
+def _word(run_dir: Path, code: int) -> str:
+    """Return the word for the end of a run with this exit code; for code 3, the limit that ended it."""
+    if code == GATE_NO:
+        return limit_reached(run_dir)
+    return gate_verdict(run_dir) or {DONE: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed ({code})")
 
 
 def run_job(plan: StudyPlan, job: Job) -> int:

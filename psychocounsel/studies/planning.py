@@ -61,6 +61,9 @@ class _Mistake:
     command: str
 
 
+_LEFT_OUT = "only or start_at leaves this stage out; add it to only, or choose an earlier start_at"
+
+
 def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
     """Compose and check every stage of a study with the folder `folder`.
 
@@ -74,7 +77,7 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
     try:
         chosen = asked_stages(graph, asked.only, asked.start_at)
         refuse_unknown("force", asked.force, graph)
-        lines += [f"force={name}: only or start_at leaves it out; name it there" for name in {*asked.force} - {*chosen}]
+        lines += [f"force={name}: {_LEFT_OUT}" for name in dict.fromkeys(asked.force) if name not in chosen]
     except UserError as error:
         lines.append(str(error))
     planning = _Planning(study, StudyDir(folder), asked, chosen)

@@ -25,9 +25,12 @@ def test_what_follows_each_exit_code() -> None:
     assert verdict(2, 0, words="error: data.path: no such file") == AttemptVerdict(
         "failed", False, "wrong input (exit code 2): error: data.path: no such file"
     )
-    assert verdict(3, 4) == AttemptVerdict(
-        "failed", False, "a `guard` limit or gate stopped the run at step 4 (exit code 3)"
-    )
+    for limit, reason in (
+        ("guarded", "a `guard` limit stopped the run at step 4"),
+        ("refused", "the gate refused"),
+        ("budget spent", "the budget is spent"),
+    ):
+        assert verdict(3, 4, words=limit) == AttemptVerdict("failed", False, f"{reason} (exit code 3)")
     assert verdict(4, 0) == AttemptVerdict("failed", False, "a gate could not decide (exit code 4)")
     assert verdict(75, 4, asked="USR1") == AttemptVerdict("stopped", True, "stopped at step 4 (USR1)")
     assert verdict(137, 4) == AttemptVerdict("crashed", True, "crashed at step 4 (exit code 137)")
@@ -39,10 +42,16 @@ def test_a_crash_is_tried_again_once_unless_it_came_further_and_both_reasons_are
     said = "crashed at step 4 (exit code 1): ValueError: a"
     assert verdict(1, 5, crashed(4)).word == "crashed"
     assert verdict(1, 4, {"verdict": "stopped", "step": 4}).word == "crashed"
-    assert verdict(1, 4, crashed(4, said), words="ValueError: a").reason == f"{said}, as before: given up"
+    assert (
+        verdict(1, 4, crashed(4, said), words="ValueError: a").reason
+        == f"{said}, like the previous attempt, so the run was given up"
+    )
     other = verdict(1, 4, crashed(4, said), words="KeyError: b")
     assert other.word == "failed"
-    assert other.reason == f"crashed at step 4 (exit code 1): KeyError: b; the previous attempt {said}: given up"
+    assert (
+        other.reason
+        == f"crashed at step 4 (exit code 1): KeyError: b; the previous attempt {said}, so the run was given up"
+    )
 
 
 @pytest.mark.parametrize("code", [2, 3, 4, 1])

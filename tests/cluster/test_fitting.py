@@ -149,6 +149,13 @@ def test_auto_keeps_what_is_typed_beside_it() -> None:
         choose(trained_shape(config), config, 8, 80.0)
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+def test_parameters_that_cannot_be_offloaded_are_refused_before_a_stage_is_chosen() -> None:
+    given = ["model.quantise=nf4", "model.lora.rank=4", "zero=auto", "zero.offload_parameters=true", "cluster=slurm"]
+    with pytest.raises(UserError, match="offload_parameters=true, which needs zero=3: quantised weights are not"):
+        check(compose(given))
+
+
 def test_gradient_checkpointing_is_left_out_where_the_run_fits_without() -> None:
     """Without it, a run may fill 0.9 of a GPU. All stages without host memory are tried before gradient checkpointing."""
     config = _config("model=llama3_1_8b", "zero='1'", "micro_batch_tokens=8192")
@@ -169,8 +176,8 @@ def test_gradient_checkpointing_is_left_out_where_the_run_fits_without() -> None
         (1, True),
         (3, True),
     ]
-    assert memory_line(config, 8, 200.0).endswith(f", with {key}=false for auto")
-    assert f", with {key}=true, which auto omits if memory allows" in memory_line(config, 8, None)
+    assert memory_line(config, 8, 200.0).endswith(f"; auto chooses {key}=false")
+    assert f"; {key}=auto is counted as true; it becomes false if memory allows" in memory_line(config, 8, None)
 
 
 def test_what_was_chosen_is_kept_and_refused_where_it_cannot_fit() -> None:

@@ -1,23 +1,33 @@
 """`jobs list` and `jobs forget` of local runs, grouping of reasons, and shell variables that sbatch would read."""
 
 import json
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
+from psychocounsel.cluster import logs
+from psychocounsel.cluster.forgotten_runs import forget
+from psychocounsel.cluster.resubmission import resubmit
 from psychocounsel.cluster.slurm.queue.shell_variables import for_sbatch
-from psychocounsel.cluster.standing.status import Row
+from psychocounsel.cluster.standing.status import Row, rows
 from psychocounsel.cluster.standing.status_lines import ranges, reasons
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.sweep_table import add_to_table, runs_of
+from psychocounsel.rundir.owner import ownership
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run_config import write_config, write_job
+from psychocounsel.rundir.summary import write_summary
+from psychocounsel.rundir.sweep_table import add_to_table, remove_from_table, runs_of
+from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli
 
 
 def test_runs_with_the_same_reason_stand_in_one_line() -> None:
-    rows = [Row(number, Path("r"), "", "pending", reason="Priority") for number in range(200)]
-    rows[7] = Row(7, Path("r"), "", "failed", reason="wrong input")
-    rows[9].reason = ""
-    assert reasons(rows, [str(row.index) for row in rows]) == [
+    found = [Row(number, Path("r"), "", "pending", reason="Priority") for number in range(200)]
+    found[7] = Row(7, Path("r"), "", "failed", reason="wrong input")
+    found[9].reason = ""
+    assert reasons(found, [str(row.index) for row in found]) == [
         "0-6, 8, 10-199: pending: Priority",
         "7: failed: wrong input",
     ]
@@ -51,10 +61,6 @@ def test_runs_are_listed_and_those_that_made_nothing_can_be_forgotten(tmp_path: 
 
 
 def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_index(tmp_path: Path) -> None:
-    from psychocounsel.cluster.forgotten_runs import forget
-    from psychocounsel.rundir.run_config import write_config, write_job
-    from psychocounsel.settings.config import check, compose
-
     runs = [tmp_path / name for name in ("a", "b", "c")]
     for number, run in enumerate(runs):
         run.mkdir()
@@ -73,8 +79,63 @@ def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_in
     (runs[1] / "notes.txt").unlink()
     forget(tmp_path, [1])
     assert [(run.index, run.run_dir.name) for run in runs_of(tmp_path)] == [(0, "a"), (2, "c")] and not runs[1].exists()
+    with pytest.raises(UserError, match=r"no index 1: the runs have the indices 0, 2$"):
+        logs.run_of(tmp_path, 1)
+    with pytest.raises(UserError, match=r"no index 1: the runs have the indices 0, 2$"):
+        resubmit(tmp_path, [1], [])
     add_to_table(tmp_path, [(runs[1], ["seed=9"])])
     assert [run.index for run in runs_of(tmp_path)] == [0, 2, 3]
+    with pytest.raises(UserError, match="contains 3 runs: give one of the indices 0, 2-3"):
+        logs.run_of(tmp_path, None)
+    remove_from_table(tmp_path, runs)
+    with pytest.raises(UserError, match="contains no run; all were forgotten"):
+        logs.run_of(tmp_path, None)
+
+
+def test_followed_logs_end_with_their_attempt_and_keep_every_letter(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A live run writes half of a letter, then the rest with its last line, and begins its next attempt."""
+    write_job(tmp_path, "psychocounsel.train", 0, [])
+    write_config(tmp_path, check(compose([f"run_dir={tmp_path}"])))
+    output, letter = RunDir(tmp_path).attempt(1).output(0), "ü".encode()
+    output.parent.mkdir(parents=True)
+    output.write_bytes(b"f" + letter[:1])
+
+    def write() -> None:
+        time.sleep(0.7)
+        with open(output, "ab") as file:
+            file.write(letter[1:] + b"nf\nlast\n")
+        RunDir(tmp_path).attempt(2).path.mkdir()
+
+    with ownership(tmp_path):
+        writer = Thread(target=write)
+        writer.start()
+        logs.show(tmp_path, None, 0, 1, follow=True)
+        writer.join()
+        assert capfd.readouterr().out == "fünf\nlast\n"
+        RunDir(tmp_path).attempt(2).output(0).touch()
+        monkeypatch.setattr(logs, "_LATE_SECONDS", 0.1)
+        with pytest.raises(UserError, match=r"rank-7.out: no such file; available: rank-0.out"):
+            logs.show(tmp_path, None, 7, None, follow=True)
+
+
+def test_followed_logs_show_what_is_written_until_the_run_is_known_to_have_ended(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_job(tmp_path, "psychocounsel.train", 0, [])
+    write_config(tmp_path, check(compose([f"run_dir={tmp_path}"])))
+    output = RunDir(tmp_path).attempt(1).output(0)
+    output.parent.mkdir(parents=True)
+
+    def rows_after_a_last_line(folder: Path) -> list[Row]:
+        output.write_text("last\n")
+        write_summary(tmp_path, "finished")
+        return rows(folder)
+
+    monkeypatch.setattr(logs, "rows", rows_after_a_last_line)
+    logs.show(tmp_path, None, 0, None, follow=True)
+    assert capfd.readouterr() == ("last\n", "[finished]\n")
 
 
 def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them(tmp_path: Path) -> None:

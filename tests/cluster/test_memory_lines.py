@@ -66,6 +66,8 @@ def test_dry_run_and_run_print_the_same_line(small_model: Path, tmp_path: Path) 
     given = ["debug=fast", "model=local", "model.path=mine", "run_dir=run", "cluster.device=cpu"]
     dry = cli("train", *given, "dry_run=true", cwd=tmp_path).stdout
     (line,) = re.findall(r"^mine: memory per process on CPU: about .*$", dry, re.MULTILINE)
-    assert re.search(r"^elsewhere, mine: memory on each of 8 GPUs: about \d+ GB \(weights ", dry, re.MULTILINE)
+    assert re.search(
+        r"^on a machine with 8 GPUs, mine: memory on each of 8 GPUs: about \d+ GB \(weights ", dry, re.MULTILINE
+    )
     assert cli("train", *given, cwd=tmp_path).stderr.count(line) == 1
     assert line in (tmp_path / "run" / "logs" / "01" / "rank-0.log").read_text()

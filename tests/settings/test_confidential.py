@@ -143,5 +143,5 @@ def test_allowed_hosts_without_confidential_data_are_refused() -> None:
 
 
 def test_texts_for_no_tracker_are_refused() -> None:
-    with pytest.raises(UserError, match=r"^tracker.texts=true: tracker=none shows nothing"):
+    with pytest.raises(UserError, match=r"^tracker.texts=true: tracker=none sends nothing anywhere"):
         checked("tracker.texts=true")

@@ -135,5 +135,9 @@ def test_a_finished_study_forces_anew_and_goes_on_after_a_kill(tmp_path: Path, m
 
 
 def test_a_stage_that_is_left_out_cannot_be_forced(tmp_path: Path) -> None:
-    with pytest.raises(StudyErrors, match="force=health: only or start_at leaves it out"):
+    with pytest.raises(StudyErrors, match="force=health: only or start_at leaves this stage out; add it to only"):
         planned(tmp_path, "only=[sft]", "force=[health]")
+    with pytest.raises(StudyErrors) as refused:
+        planned(tmp_path, "only=[health]", "force=[sft,dpo,each_health]")
+    named = [line.partition(":")[0] for line in refused.value.lines]
+    assert named == ["force=sft", "force=dpo", "force=each_health"], "in the order in which they were typed"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
+from psychocounsel.rundir.summary import BUDGET_SPENT, REFUSED
 
 NOT_ASKED = "no"  # value of `asked` if no signal asked the run to stop
 _MOST_IDLE_STOPS = 3
@@ -18,7 +19,7 @@ class AttemptEnding:
         code: exit code of the attempt.
         step: last optimizer step.
         asked: signal that asked it to stop, or NOT_ASKED.
-        words: line of its logs about the end, or "".
+        words: line of its logs about the end, or ""; for exit code 3, the limit that ended it (`limit_reached`).
         by_srun: True if srun itself failed, so that the code does not come from our processes.
         mark: see `progress_mark`.
     """
@@ -46,8 +47,8 @@ def judge(
     """Return the decision about an attempt.
 
     A crash is retried, unless the previous attempt crashed too and no step was made in between. Wrong input, a `guard`
-    limit and a gate's refusal end the run. So do three stops in a row without progress, because the next attempt would
-    not get further. After `max_requeues` requeues, no attempt follows.
+    limit, a gate's refusal and a spent budget end the run. So do three stops in a row without progress, because the next
+    attempt would not get further. After `max_requeues` requeues, no attempt follows.
 
     Args:
         before: the records of earlier attempts, oldest first.
@@ -58,7 +59,7 @@ def judge(
     said = f": {ended.words}" if ended.words else ""
     at_once = {
         USER_ERROR: f"wrong input (exit code 2){said}",
-        GATE_NO: f"a `guard` limit or gate stopped the run at step {ended.step} (exit code 3)",
+        GATE_NO: f"{_of_limit(ended)} (exit code 3)",
         GATE_UNDECIDED: "a gate could not decide (exit code 4)",
     }
     if ended.code in at_once and not ended.by_srun:
@@ -71,6 +72,11 @@ def judge(
         word = "stopped" if stopped else "failed"
         return AttemptVerdict(word, False, f"{why}; not requeued: cluster.max_requeues={max_requeues}")
     return AttemptVerdict("stopped" if stopped else "crashed", True, why)
+
+
+def _of_limit(ended: AttemptEnding) -> str:
+    others = {REFUSED: "the gate refused", BUDGET_SPENT: "the budget is spent"}
+    return others.get(ended.words, f"a `guard` limit stopped the run at step {ended.step}")
 
 
 def _stop(ended: AttemptEnding, said: str) -> str:
@@ -89,9 +95,10 @@ def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: st
         if last.get("verdict") != "crashed" or ended.step > last.get("step", 0):
             return ""
         first = str(last.get("reason", ""))
-        return f"{why}, as before: given up" if first == why else f"{why}; the previous attempt {first}: given up"
+        both = f"{why}, like the previous attempt" if first == why else f"{why}; the previous attempt {first}"
+        return f"{both}, so the run was given up"
     idle = [each for each in before[1 - _MOST_IDLE_STOPS :] if each.get("verdict") == "stopped"]
     if len(idle) < _MOST_IDLE_STOPS - 1 or any(each.get("mark") != ended.mark for each in idle) or not ended.mark:
         return ""
     more = "more time (cluster.time) or fewer rows may help" if ended.asked != NOT_ASKED else "see the log"
-    return f"{why}: the third stop in a row without progress, so it was given up; {more}"
+    return f"{why}: the third stop in a row without progress, so the run was given up; {more}"

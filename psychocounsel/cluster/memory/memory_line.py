@@ -17,11 +17,11 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     said, keys = "", is_open(config)
     if keys and limit_gb:
         config = with_values(config, choose(shape, config, gpus, limit_gb))
-        said = f", with {chosen_words(config, keys)} for auto"
+        said = f"; auto chooses {chosen_words(config, keys)}"
     elif "zero.stage" in keys:
         return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
     elif keys:
-        said = f", with {keys[0]}=true, which auto omits if memory allows (cluster.gpu_memory_gb=80 shows it)"
+        said = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
     found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
     states = {name: bytes_ for name, bytes_ in parts_of_states(shape, config, gpus).items() if bytes_}
     held = states | {name: bytes_ for name, bytes_ in found.held.items() if name != "states"} | {"runtime": RUNTIME}
@@ -31,7 +31,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
         ("to generate replies: ", found.writing),
         ("to use frozen models: ", found.asked),
     ]
-    parts.append(("less while replies are generated: ", found.resting))
+    parts.append(("freed while replies are generated: ", found.resting))
     listed = "; ".join(
         f"{when}{', '.join(f'{part} {bytes_ / 1e9:.1f}' for part, bytes_ in members.items())}"
         for when, members in parts
@@ -39,9 +39,10 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     )
     of = f" of {limit_gb:g} GB" if limit_gb else ""
     count = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
-    line = f"{name}: memory on each of {count}: about {found.total / 1e9:.0f} GB{of} ({listed}){said}"
+    line = f"{name}: memory on each of {count}: about {found.total / 1e9:.0f} GB{of} ({listed})"
     if found.unknown:
         line += f", without {' and '.join(found.unknown)}, whose size is unknown"
+    line += said
     if limit_gb and not fits(shape, config, gpus, limit_gb):
         line += f"; MORE THAN cluster.gpu_memory_gb={limit_gb:g}. {what_fits(config, gpus, limit_gb)}"
     return line

@@ -99,9 +99,14 @@ def around() -> Allocation | None:
     names = tuple(call("scontrol", "show", "hostnames", os.environ.get("SLURM_JOB_NODELIST", "")).split())
     if names == (os.environ.get("SLURMD_NODENAME"),):
         return None
-    cpus = min(int(number) for number in re.findall(r"(\d+)(?:\(|,|$)", os.environ["SLURM_JOB_CPUS_PER_NODE"]))
+    cpus = [int(number) for number in re.findall(r"(\d+)(?:\(|,|$)", os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))]
+    if not cpus:
+        raise UserError(
+            f"allocation {job}: SLURM_JOB_CPUS_PER_NODE is not set; type the command in the shell that salloc opened, or "
+            "unset SLURM_JOB_ID to use this machine alone"
+        )
     shown = call("scontrol", "show", "job", job)
-    return Allocation(job, names, cpus, _gpus(shown, len(names)))
+    return Allocation(job, names, min(cpus), _gpus(shown, len(names)))
 
 
 def _gpus(shown: str, nodes: int) -> int:

@@ -18,12 +18,12 @@ from psychocounsel.cluster.ending.attempt_verdict import NOT_ASKED, AttemptEndin
 from psychocounsel.cluster.ending.last_words import last_error
 from psychocounsel.cluster.ending.progress_mark import progress_mark
 from psychocounsel.cluster.slurm.ports import free_port
-from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.rundir.attempts import attempts, next_number, note_attempt
 from psychocounsel.rundir.owner import forget_owner
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.run_config import read_config, read_section
-from psychocounsel.rundir.summary import is_finished, read_state
+from psychocounsel.rundir.summary import is_finished, limit_reached, read_state
 from psychocounsel.storage.modes import let_nobody_else_write
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
@@ -80,6 +80,7 @@ def end(run_dir: Path, number: int, code: int, asked: str) -> str:
 def _ending(run_dir: Path, attempt: AttemptDir, rank: int, code: int, asked: str, by_srun: bool) -> AttemptEnding:
     logs = [attempt.output(rank), attempt.srun_errors]
     words = last_error(*(logs[::-1] if by_srun else logs)) if code != DONE and asked == NOT_ASKED else ""
+    words = limit_reached(run_dir) if code == GATE_NO and not by_srun else words
     step, cache = read_state(run_dir).get("step", 0), (read_section(run_dir, "paths") or {}).get("cache")
     return AttemptEnding(code, step, asked, words, by_srun, progress_mark(run_dir, step, cache))
 

@@ -107,6 +107,15 @@ class SlurmRequest:
         return self.process_count() // self.nodes
 
     @property
+    def tasks_per_node(self) -> int:
+        """Number of processes of a job on each node, over all its runs side by side."""
+        return self.processes_per_node * self.runs_side_by_side
+
+    @property
+    def cpus_per_node(self) -> int:
+        return self.tasks_per_node * self.cpus_per_process
+
+    @property
     def server_count(self) -> int:
         return self.server_nodes * self.servers.per_node
 
@@ -154,7 +163,7 @@ class SlurmRequest:
         if self.server_nodes and not self.servers.command:
             raise UserError("cluster.server_nodes needs a command: add cluster.servers.command=[PROGRAM,...]")
         if self.server_nodes and self.group > 1:
-            raise UserError("cluster.server_nodes serve one run: use cluster.runs_per_job=1")
+            raise UserError("the servers of cluster.server_nodes serve a single run: use cluster.runs_per_job=1")
         each = self.servers.per_node
         if self.server_nodes and each > 1 and self.device != "cpu" and self.gpus_per_node < each:
             raise UserError(

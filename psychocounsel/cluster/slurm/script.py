@@ -59,6 +59,7 @@ def render(
         servers_per_node=cluster.servers.per_node,
         cpus_per_server=cluster.cpus_per_server,
         requeue=cluster.requeue,
+        max_requeues=cluster.max_requeues,
         segments=cluster.segments,
         continue_later=CONTINUE_LATER,
     )
@@ -87,11 +88,10 @@ def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, depen
         lines.append(f"--array=0-{tasks - 1}{throttle}")
     named = ("account", "partition", "qos", "constraint", "exclude", "reservation")
     lines += [f"--{key}={_quoted(value)}" for key in named if (value := getattr(cluster, key))]
-    tasks_per_node = cluster.processes_per_node * cluster.runs_side_by_side
     lines += [
         f"--time={slurm_time(cluster.seconds)}",
         f"--nodes={cluster.nodes + cluster.server_nodes}",
-        f"--ntasks-per-node={tasks_per_node}",
+        f"--ntasks-per-node={cluster.tasks_per_node}",
         f"--cpus-per-task={cluster.cpus_per_process}",
         *_gpus(cluster),
     ]

@@ -59,11 +59,20 @@ def run(run_dir: Path) -> int:
             note_ready(run_dir, number, f"http://{_host()}:{port}")
             print(f"server {number} is ready at {_host()}:{port}", flush=True)
             server.wait()
-        print(f"server {number} has ended" + ("" if asked else f" (exit code {server.poll()})"), flush=True)
+        print(f"server {number} {_end_words(server, asked, settings.start_minutes)}", flush=True)
         return 0 if asked else server.poll() or 1
     finally:
         file.unlink(missing_ok=True)
         _end(server)
+
+
+def _end_words(server: "subprocess.Popen[bytes]", asked: bool, minutes: float) -> str:
+    """Return how a server ended: on request, by itself, or because it was not ready in time and is now stopped."""
+    if asked:
+        return "has ended"
+    if server.poll() is None:
+        return f"was not ready within cluster.servers.start_minutes={minutes:g} and is stopped"
+    return f"has ended (exit code {server.poll()})"
 
 
 def _own_gpus(per_node: int) -> dict[str, str]:

@@ -95,7 +95,7 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     """Return the arrays of `jobs` with their dependencies, checked against the site's limits; nothing is written.
 
     Raises:
-        UserError: if SLURM is not available, a partition has too little time, nodes or GPUs, or a run in `after` was
+        UserError: if SLURM is not available, a partition has too little time, nodes, GPUs or CPUs, or a run in `after` was
             never submitted or has ended unfinished.
     """
     many = len(jobs) > cluster_of(jobs[0]).group

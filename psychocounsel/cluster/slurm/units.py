@@ -1,4 +1,4 @@
-"""Times and sizes in the forms that people and SLURM write."""
+"""Times, sizes and numbers in the forms that people and SLURM write."""
 
 import re
 from typing import Any
@@ -51,6 +51,11 @@ def parse_slurm_time(text: str) -> float:
     for part in clock.split(":"):
         total = total * 60 + int(part)
     return int(days or 0) * 86400 + total
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as 1 node, 3 nodes or 2 processes."""
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def megabytes_of(value: Any, key: str) -> int:

@@ -3,11 +3,12 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from psychocounsel.cluster.base import Usage
 from psychocounsel.cluster.standing.status import Row
+from psychocounsel.errors import UserError
 from psychocounsel.storage.files import readable_time
 
 _USED = ("cpu", "memory", "GPU-hours")  # columns that are omitted if no cluster keeps accounts
@@ -66,6 +67,18 @@ def ranges(names: Sequence[str]) -> str:
         else:
             parts.append([name])
     return ", ".join("-".join(part) for part in parts)
+
+
+def refuse_unknown_index(given: Iterable[int], known: Iterable[int | None]) -> None:
+    """Refuse an index that no run has. Forgotten runs leave gaps, so all `known` indices are named.
+
+    Raises:
+        UserError: with the indices of the folder's runs.
+    """
+    numbers = sorted(index for index in known if index is not None)
+    if unknown := set(given) - set(numbers):
+        said = f"the runs have the indices {ranges([*map(str, numbers)])}" if numbers else "the folder contains no run"
+        raise UserError(f"no index {min(unknown)}: {said}")
 
 
 def counted(found: Sequence[Row]) -> str:

@@ -91,7 +91,7 @@ def _unused(config: DictConfig) -> Iterator[tuple[str, str]]:
     if "contestants" not in config and not [*ranker_models(config)]:
         yield (
             "cluster.internet",
-            "only annotate, evaluations with contestants, and rankers in compare use servers outside",
+            "only annotate, evaluations with contestants, and rankers in compare send requests to servers outside the cluster",
         )
     if "evaluation" in config:
         yield from _of_evaluation(config)
@@ -223,7 +223,7 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.swapped", "only training adds pairs"
         yield "data.soft_labels", "only training uses soft labels"
     if "part" in config:
-        yield "data.too_long", "an evaluation cuts no rows"
+        yield "data.too_long", "an evaluation shortens no replies"
         if config.part == "held_out":
             for name in ("limit", "fraction"):
                 yield f"data.{name}", "it selects training rows, and part=held_out evaluates the others; use limit"

@@ -3,21 +3,24 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm import attempt, ports
+from psychocounsel.cluster.slurm import allocation, attempt, ports, server_node
 from psychocounsel.cluster.slurm.array_request import arrays
 from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.cluster.slurm.units import megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.attempts import attempts
 from psychocounsel.settings.config import check, compose
 
 # -- times and sizes
@@ -225,6 +228,32 @@ def test_servers_share_the_cpus_of_a_node() -> None:
     assert 'server_node wait "${runs[0]}" 4' in text
 
 
+def test_a_server_that_is_not_ready_in_time_is_stopped_and_the_limit_is_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    idle = [sys.executable, "-c", "import time; time.sleep(60)"]
+    servers = {"command": idle, "health": "/", "start_minutes": 0.005, "per_node": 1}
+    (tmp_path / "config.yaml").write_text(json.dumps({"cluster": {"servers": servers}}))
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert server_node.run(tmp_path) == 1
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    said = capfd.readouterr().out
+    assert said == "server 0 was not ready within cluster.servers.start_minutes=0.005 and is stopped\n"
+
+
+def test_an_allocation_of_unknown_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scontrol").write_text("#!/bin/sh\necho n1\necho n2\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    for name in ("SLURM_STEP_ID", "SLURM_JOB_CPUS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match="allocation 12: SLURM_JOB_CPUS_PER_NODE is not set"):
+        allocation.around.__wrapped__()
+
+
 def test_what_a_request_says() -> None:
     asked = directives(
         SlurmRequest(
@@ -354,6 +383,18 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     assert attempt.begin(tmp_path) == ("04", 0), "submitted again"
     (tmp_path / "summary.json").write_text('{"status": "finished"}')
     assert attempt.begin(tmp_path) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [("budget spent", "the budget is spent"), ("refused", "the gate refused"), ("stopped", "a `guard` limit stopped")],
+)
+def test_the_record_of_an_attempt_names_the_limit_that_ended_it(status: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("cluster: {max_requeues: 5}\n")
+    assert attempt.begin(tmp_path) == ("01", 0)
+    (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
+    assert attempt.end(tmp_path, 1, 3, "no") == "3"
+    assert attempts(tmp_path)[-1]["reason"].startswith(reason)
 
 
 def test_the_ranks_of_an_attempt_meet_at_a_random_port_that_is_free(

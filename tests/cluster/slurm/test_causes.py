@@ -32,9 +32,10 @@ def test_the_cause_is_told_where_the_run_itself_could_not(slurm: Cluster, tmp_pa
     said = [slurm.jobs("status", str(run)) for run in runs]
     assert "never started" in said[0] and "no_such_command: command not found" in said[0]
     assert "srun itself failed" in said[1] and "unrecognized option" in said[1] and "wrong input" not in said[1]
-    assert "RuntimeError: " in said[2] and "as before: given up" in said[2]
-    listed = slurm.jobs("list", str(tmp_path)).splitlines()
-    assert [line.split() for line in listed[1:]] == [["run", "1", "failed", str(run)] for run in sorted(runs)]
+    assert "RuntimeError: " in said[2] and "like the previous attempt, so the run was given up" in said[2]
+    listed = [line.split() for line in slurm.jobs("list", str(tmp_path)).splitlines()[1:]]
+    assert [line[:3] for line in listed] == [["run", "1", "failed"]] * 3
+    assert [Path(line[3]).resolve() for line in listed] == sorted(runs), "paths are relative to the working directory"
     slurm.jobs("forget", str(runs[0]))
     assert not runs[0].exists()
 
@@ -81,10 +82,14 @@ def test_a_shell_opens_beside_a_running_run(slurm: Cluster, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_what_a_partition_lacks_is_refused_and_a_dry_run_begins_with_the_cost(slurm: Cluster, tmp_path: Path) -> None:
     for option, message in (
-        ("cluster.nodes=9", "cluster.nodes=9: the default partition has 4 nodes that fit. It has 4 nodes with"),
+        ("cluster.nodes=9", "cluster.nodes=9: the default partition has only 4 nodes. It has 4 nodes with"),
         (
             "cluster.gpus_per_node=64",
             "cluster.gpus_per_node=64: the default partition has no such node. It has 4 nodes",
+        ),
+        (
+            "cluster.cpus_per_process=17",
+            "requests 17 CPUs per node: the default partition has no such node. It has 4 nodes",
         ),
         ("cluster.gpu_type=h900", "of type h900: the default partition has no such node"),
     ):
@@ -93,10 +98,8 @@ def test_what_a_partition_lacks_is_refused_and_a_dry_run_begins_with_the_cost(sl
     assert not (tmp_path / "no").exists()
     sweep = ["-m", "seed=1,2,3", "cluster.time=2h", "cluster.max_requeues=4", f"sweep_dir={tmp_path / 'sweep'}"]
     planned = slurm.train(*slurm.overrides(), *sweep, "dry_run=true").stdout.splitlines()
-    assert (
-        planned[0]
-        == "at most 6 node-hours an attempt; 30 if all 5 attempts are used: requeues (cluster.max_requeues=4)"
-    )
+    assert planned[0] == "at most 6 node-hours an attempt; 30 with 4 requeues (cluster.max_requeues)"
+    assert planned[1].startswith("3 jobs of 1 node, 0 GPUs and 1 process per node, up to ")
     shared = next(line for line in planned if line.startswith("all 3 have "))
     assert "max_steps=4" in shared and "seed" not in shared
     assert [line.split() for line in planned if " new " in line] == [[str(n), "new", f"seed={n + 1}"] for n in range(3)]

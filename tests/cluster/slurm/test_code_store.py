@@ -2,14 +2,20 @@
 
 import json
 import multiprocessing
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from psychocounsel.cluster.archive import archive
 from psychocounsel.cluster.slurm.copied_code import snapshot
 from psychocounsel.cluster.slurm.copied_code.code_store import copies_used, remove_unused, store_of, take
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
+from psychocounsel.rundir.run_config import write_config, write_job
+from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.settings.config import check, compose
 
 
 @pytest.fixture
@@ -93,3 +99,19 @@ def test_copies_lie_in_the_output_folder_or_beside_the_outermost_run(tmp_path: P
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "job.json").touch()  # a run whose shards are submitted from a folder in it
     assert store_of(tmp_path / "data" / "shards", runs) == tmp_path / name
+
+
+def test_an_archive_counts_the_code_before_it_copies(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (package / "large.py").write_text("x = 1\n" * 20_000)
+    home, to = tmp_path / "runs" / "home", tmp_path / "kept"
+    (home / "run").mkdir(parents=True)
+    write_job(home / "run", "psychocounsel.train", 0, [])
+    write_config(home / "run", check(compose([f"run_dir={home / 'run'}"])))
+    add_to_table(home, [(home / "run", ["seed=1"])])
+    submit(home)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))  # less than the code
+    with pytest.raises(UserError, match=r"1\d\d\.\d kB do not fit into .*, where 100.0 kB are free"):
+        archive(home, to)
+    assert not to.exists()

@@ -29,7 +29,9 @@ def test_trials_are_jobs_and_more_of_them_join_the_search(slurm: Cluster, tmp_pa
     line = ["-m", "hydra/sweeper=optuna", "hydra.sweeper.pruner=none", "algo.beta=tag(log,interval(0.01,1))"]
     line += ["checkpoint.metric=eval/accuracy", *slurm.overrides(2, sweep_dir=search)]
     first = slurm.train(*line, "hydra.sweeper.trials=2")
-    assert re.search(r"submitted array of 2 as job \d+: 2 runs", first.stdout) and "no trial has started" in first.stdout
+    assert (
+        re.search(r"submitted array of 2 as job \d+: 2 runs", first.stdout) and "no trial has started" in first.stdout
+    )
     assert slurm.ended(search) == ["finished"] * 2
     drawn = betas(search)
     assert len({*drawn.values()}) == 2 and all(0.01 <= value <= 1 for value in drawn.values())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import shutil
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from psychocounsel.cluster.slurm.queue.standings import queued_runs
+from psychocounsel.rundir import submissions
 from tests.support.harness import metrics_of
 from tests.support.read_only import run_read_only
 from tests.support.slurm_cluster import Cluster, start
@@ -64,7 +67,9 @@ def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(
     others = ["finished"] * (runs - 2)
     assert slurm.ended(sweep, 60 + 20 * runs) == ["finished", "failed", *others]
     said = slurm.jobs("status", str(sweep))
-    assert re.search(r"1: failed: crashed at step 1 \(exit code 1\): \w+: .*made to fail.*, like the previous attempt, so the run was given up", said)
+    assert re.search(
+        r"1: failed: crashed at step 1 \(exit code 1\): \w+: .*made to fail.*, like the previous attempt, so", said
+    )
     assert "jobs resubmit" in said
     rows = list(map(json.loads, (sweep / "sweep.jsonl").read_text().splitlines()))
     assert "made to fail" in (sweep / rows[1]["run_dir"] / "logs" / "latest" / "failure.txt").read_text()
@@ -92,6 +97,53 @@ def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
         assert message in done.stderr
         assert errors_of(done) == done.stderr.splitlines()[-1:]
         assert list(tmp_path.iterdir()) == []
+
+
+_INTERRUPTED = """#!/bin/sh
+sleep 0.5 # Python ignores exceptions at the end of its fork
+kill -INT $PPID
+sleep 5
+"""
+_THEN_SILENT = """#!/bin/sh
+{sbatch} "$@" && touch {flag}
+"""
+_SILENT = """#!/bin/sh
+test ! -e {flag} || exit 1
+exec {squeue} "$@"
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_submitting_leaves_nothing_and_a_failing_wait_leaves_the_submitted_runs(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    place, tools, flag = tmp_path / "runs", tmp_path / "tools", tmp_path / "flag"
+    tools.mkdir()
+    place.mkdir()
+    here = {"PATH": f"{tools}:{os.environ['PATH']}"}
+
+    def tool(name: str, text: str) -> None:
+        found = {each: shutil.which(each) for each in ("sbatch", "squeue")}
+        (tools / name).write_text(text.format(flag=flag, **found))
+        (tools / name).chmod(0o755)
+
+    held = "+cluster.sbatch.hold=true"
+    tool("sbatch", _INTERRUPTED)
+    slurm.train(*slurm.overrides(run_dir=place / "one"), held, check_code=75, **here)
+    slurm.train("-m", *slurm.overrides(sweep_dir=place / "two"), held, "seed=1,2", check_code=75, **here)
+    assert list(place.iterdir()) == []
+    tool("sbatch", _THEN_SILENT)
+    tool("squeue", _SILENT)
+    run = place / "one"
+    done = slurm.train(*slurm.overrides(run_dir=run), held, "cluster.wait=true", check_code=2, **here)
+    assert "squeue refused" in done.stderr and (run / "config.yaml").exists()
+    flag.unlink()
+    (tools / "squeue").unlink()
+    slurm.jobs("cancel", str(run))
+    config = (run / "config.yaml").read_text()
+    tool("sbatch", _INTERRUPTED)
+    slurm.jobs("resubmit", str(run), "cluster.time=3h", check_code=130, **here)
+    assert (run / "config.yaml").read_text() == config
 
 
 def errors_of(done: Any) -> list[str]:
@@ -169,6 +221,21 @@ def test_waiting_returns_objectives_and_takes_up_again(slurm: Cluster, tmp_path:
     assert slurm.states(sweep) == ["finished"] * 2
     assert len(json.loads((sweep / "submissions" / "0001" / "submission.json").read_text())["jobs"]) == 1
     assert not (sweep / "submissions" / "0002").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root submits for another user")
+def test_jobs_of_the_user_who_submitted_a_run_are_found(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SLURM_CONF", "PYTHONPATH"):
+        monkeypatch.setenv(name, slurm.environment[name])
+    job = slurm.call("sbatch", "--parsable", "--hold", "--uid=nobody", "--chdir=/", "--wrap=true").strip()
+    submission = submissions.new_submission(tmp_path)
+    submissions.write(submission, tmp_path, [job], [[tmp_path / "run"]], [])
+    os.chown(submission.path, pwd.getpwnam("nobody").pw_uid, -1)
+    queued = queued_runs(tmp_path)[tmp_path / "run"]
+    slurm.call("scancel", job)
+    assert queued.is_live and queued.waits and queued.names() == [job]
 
 
 @pytest.mark.slow

@@ -179,6 +179,29 @@ def test_runs_share_jobs(slurm: Cluster, tmp_path: Path) -> None:
     assert slurm.ended(sweep) == ["finished"] * 4
 
 
+_FAILS_ONCE = """#!/bin/bash
+case "$*" in *"attempt end"*) if rm {flag} 2>/dev/null; then echo "No space left on device" >&2; exit 1; fi ;; esac
+exec {python} "$@"
+"""
+
+
+@pytest.mark.slow
+def test_an_end_that_cannot_be_recorded_ends_neither_the_other_runs_of_a_job_nor_its_requeue(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    sweep, python, flag = tmp_path / "sweep", tmp_path / "python", tmp_path / "flag"
+    python.write_text(_FAILS_ONCE.format(flag=flag, python=sys.executable))
+    python.chmod(0o755)
+    flag.touch()
+    kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 1, rank: 0}"
+    more = {"cluster.runs_per_job": 2, "cluster.python": python}
+    slurm.train("-m", *slurm.overrides(2, sweep_dir=sweep, **more), "seed=1,2", kill)
+    assert slurm.ended(sweep) == ["finished"] * 2
+    assert not flag.exists() and len(list(sweep.glob("*/logs/02"))) == 2
+    (log,) = sweep.glob("submissions/0001/slurm-*.out")
+    assert "error: the end of attempt 01 of " in log.read_text()
+
+
 @pytest.mark.slow
 def test_segments_go_on_where_nothing_is_requeued(slurm: Cluster, tmp_path: Path) -> None:
     run = tmp_path / "run"

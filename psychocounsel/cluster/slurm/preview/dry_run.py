@@ -11,6 +11,7 @@ from psychocounsel.cluster.slurm.copied_code.code_store import store_of
 from psychocounsel.cluster.slurm.preview.shortages import disk_line, warnings_of
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
+from psychocounsel.cluster.slurm.units import counted
 from psychocounsel.cluster.standing.status_lines import aligned
 from psychocounsel.rundir.paths import SubmissionHome
 from psychocounsel.storage.files import readable_time
@@ -64,18 +65,20 @@ def _demand(array: ArrayRequest) -> str:
     hours = cluster.seconds / 3600 * len(array.tasks) * nodes * (cluster.gpus_per_node or 1)
     unit = "GPU-hours" if cluster.gpus_per_node else "node-hours"
     times = 1 + cluster.max_requeues if cluster.requeue else cluster.segments
-    more = f"requeues (cluster.max_requeues={cluster.max_requeues})" if cluster.requeue else "segments"
-    repeated = f"; {hours * times:,.0f} if all {times} attempts are used: {more}" if times > 1 else ""
+    requeues, segments = counted(cluster.max_requeues, "requeue"), counted(cluster.segments, "segment")
+    more = f"{requeues} (cluster.max_requeues)" if cluster.requeue else f"{segments} (cluster.segments)"
+    repeated = f"; {hours * times:,.0f} with {more}" if times > 1 else ""
     return (
         f"at most {hours:,.0f} {unit} an attempt{repeated}\n"
-        f"{len(array.tasks)} jobs of {nodes} nodes, {_each(cluster)}, up to {readable_time(cluster.seconds)} each, "
+        f"{counted(len(array.tasks), 'job')} of {counted(nodes, 'node')}, {_each(cluster)}, "
+        f"up to {readable_time(cluster.seconds)} each, "
         f"{width} at a time"
     )
 
 
 def _each(cluster: SlurmRequest) -> str:
-    gpus = f"{cluster.gpus_per_node} {cluster.gpu_type or ''} GPUs".replace("  ", " ")
-    return f"{gpus} and {cluster.processes_per_node * cluster.runs_side_by_side} processes per node"
+    gpus = counted(cluster.gpus_per_node, f"{cluster.gpu_type or ''} GPU".strip())
+    return f"{gpus} and {counted(cluster.tasks_per_node, 'process')} per node"
 
 
 def _memory(todo: Sequence[ArrayRequest]) -> list[str]:

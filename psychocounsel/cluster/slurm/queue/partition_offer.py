@@ -1,10 +1,11 @@
-"""Nodes of a partition, and the refusal of jobs that request more nodes or GPUs than the partition has."""
+"""Nodes of a partition, and the refusal of jobs that request more nodes, GPUs or CPUs than the partition has."""
 
 import re
 from dataclasses import dataclass
 
 from psychocounsel.cluster.slurm.queue import scheduler
 from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.units import counted
 from psychocounsel.errors import UserError
 
 
@@ -18,8 +19,8 @@ class NodeKind:
     gpus: dict[str, int]
 
     def words(self) -> str:
-        gpus = ", ".join(f"{count} {kind} GPUs".replace("  ", " ") for kind, count in self.gpus.items()) or "no GPU"
-        return f"{self.nodes} nodes with {gpus}, {self.cpus} CPUs and {self.memory // 1024} GB"
+        gpus = ", ".join(counted(count, f"{kind} GPU".strip()) for kind, count in self.gpus.items()) or "no GPU"
+        return f"{counted(self.nodes, 'node')} with {gpus}, {self.cpus} CPUs and {self.memory // 1024} GB"
 
 
 def node_kinds(partition: str | None) -> list[NodeKind]:
@@ -28,7 +29,7 @@ def node_kinds(partition: str | None) -> list[NodeKind]:
         partition = found[0]
     if partition is None:
         return []
-    printed = scheduler.call("sinfo", "-h", "-p", partition, "-o", "%D|%c|%m|%G")
+    printed = scheduler.call("sinfo", "-h", "--exact", "-p", partition, "-o", "%D|%c|%m|%G")
     return [kind for line in printed.splitlines() if (kind := _read(line))]
 
 
@@ -44,7 +45,7 @@ def _read(line: str) -> NodeKind | None:
 
 
 def refuse_too_much(cluster: SlurmRequest) -> None:
-    """Refuse more nodes or GPUs per node than a partition has. CPUs and memory are not compared.
+    """Refuse more nodes, or more GPUs or CPUs per node, than a partition has. Memory is not compared.
 
     Raises:
         UserError: with the partition's nodes; or if SLURM is not available.
@@ -52,18 +53,21 @@ def refuse_too_much(cluster: SlurmRequest) -> None:
     kinds = node_kinds(cluster.partition)
     if not kinds:
         return
-    nodes = cluster.nodes + cluster.server_nodes
-    fitting = [kind for kind in kinds if _has_gpus(kind, cluster)]
+    nodes, gpus, cpus = cluster.nodes + cluster.server_nodes, cluster.gpus_per_node, cluster.cpus_per_node
+    with_gpus = [kind for kind in kinds if _has_gpus(kind, cluster)]
+    fitting = [kind for kind in with_gpus if kind.cpus >= cpus]
     offer = "; ".join(kind.words() for kind in kinds)
     where = f"partition {cluster.partition}" if cluster.partition else "the default partition"
-    if cluster.gpus_per_node and not fitting:
+    if not with_gpus:
         kind = f" of type {cluster.gpu_type}" if cluster.gpu_type else ""
-        raise UserError(
-            f"cluster.gpus_per_node={cluster.gpus_per_node}{kind}: {where} has no such node. It has {offer}"
-        )
+        raise UserError(f"cluster.gpus_per_node={gpus}{kind}: {where} has no such node. It has {offer}")
+    if not fitting:
+        asked = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {counted(cpus, 'CPU')} per node"
+        raise UserError(f"{asked}: {where} has no such node. It has {offer}")
     if nodes > (there := sum(kind.nodes for kind in fitting)):
         key = "cluster.nodes" if not cluster.server_nodes else "cluster.nodes with cluster.server_nodes"
-        raise UserError(f"{key}={nodes}: {where} has {there} nodes that fit. It has {offer}")
+        enough = "" if fitting == kinds else " with enough GPUs and CPUs"
+        raise UserError(f"{key}={nodes}: {where} has only {counted(there, 'node')}{enough}. It has {offer}")
 
 
 def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:

@@ -1,13 +1,15 @@
 """Calls of SLURM's commands, with refusals in one line. sacct is not needed, because many sites have no accounting."""
 
+import contextlib
 import ctypes
 import os
+import pwd
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,13 +98,18 @@ def _advice(message: str) -> str:
     return ""
 
 
-def tasks(jobs: Iterable[str]) -> list[Task]:
-    """Return every job or array index of `jobs` that SLURM still knows; one call of squeue."""
+def tasks(jobs: Iterable[str], owners: Iterable[int] = ()) -> list[Task]:
+    """Return every job or array index of `jobs` that SLURM still knows; one call of squeue.
+
+    Args:
+        owners: user ids of those who submitted the jobs, in addition to this process's user.
+    """
     wanted = set(jobs)
     if not wanted:
         return []
     form = "%F|%K|%T|%r|%N"
-    printed = call("squeue", "-h", "-r", "-t", "all", "-u", _user(), "-o", form)
+    users = ",".join(sorted({_user(), *_names(owners)}))  # all users' jobs may be too many
+    printed = call("squeue", "-h", "-r", "-t", "all", "-u", users, "-o", form)
     found = []
     for line in printed.splitlines():
         job, index, state, reason, nodes = line.split("|")
@@ -125,6 +132,13 @@ def _user() -> str:
     import getpass
 
     return getpass.getuser()
+
+
+def _names(owners: Iterable[int]) -> Iterator[str]:
+    """Yield the names of users; one whose account is gone has no jobs, and squeue would refuse the id."""
+    for owner in set(owners):
+        with contextlib.suppress(KeyError):
+            yield pwd.getpwuid(owner).pw_name
 
 
 def cancel(names: Sequence[str]) -> None:

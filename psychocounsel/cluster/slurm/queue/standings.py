@@ -1,6 +1,6 @@
 """State of each submitted run in SLURM's queue."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
     if ask:
         find_lost(homes)
     records = [record for home in homes for record in read(home)]
-    known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if ask and records else {}
+    known = _known(records) if ask else {}
     result = {}
     for record in records:
         for index, runs in enumerate(record.tasks):
@@ -82,7 +82,7 @@ def live_names(*homes: Path) -> dict[Path, list[str]]:
     """
     find_lost(homes)
     records = [record for home in homes for record in read(home)]
-    known = _by_name(scheduler.tasks(job for record in records for job in record.jobs)) if records else {}
+    known = _known(records)
     found: dict[Path, list[str]] = {}
     for record in records:
         for index, runs in enumerate(record.tasks):
@@ -101,5 +101,7 @@ def _telling(known: dict[tuple[str, int | None], scheduler.Task], record: Record
     return next((task for task in running if task.state != "PENDING"), None) or next(iter(running or found[::-1]), None)
 
 
-def _by_name(tasks: Iterable[scheduler.Task]) -> dict[tuple[str, int | None], scheduler.Task]:
-    return {(task.job, task.index): task for task in tasks}
+def _known(records: Sequence[Record]) -> dict[tuple[str, int | None], scheduler.Task]:
+    """Return the tasks of all records that SLURM still knows, by job and index."""
+    jobs = [job for record in records for job in record.jobs]
+    return {(task.job, task.index): task for task in scheduler.tasks(jobs, {record.owner for record in records})}
