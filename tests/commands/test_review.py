@@ -160,7 +160,7 @@ def test_confidential_data_go_to_no_host_that_their_settings_do_not_name(tmp_pat
     with pytest.raises(UserError, match=r"is confidential and its allowed_hosts do not include study\.example"):
         hold_review([*given, "review.address=https://study.example/review"])
     # This host is allowed, so the next check fails: reading the folder.
-    with pytest.raises(UserError, match="not a folder of annotate"):
+    with pytest.raises(UserError, match="this folder holds no pairs, crisis set or adjudicate.csv"):
         hold_review([*given, "review.address=https://review.clinic.example/x"])
 
 
