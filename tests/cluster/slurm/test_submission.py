@@ -49,7 +49,7 @@ def test_a_waiting_run_blocks_a_correction_and_a_cancelled_one_takes_it(slurm: C
     slurm.train(*slurm.overrides(run_dir=run), _HELD)
     refused = slurm.train(*slurm.overrides(run_dir=run, max_length=600), check_code=2).stderr
     assert "belongs to a run with other settings (max_length was " in refused and "which is pending" in refused
-    assert f"jobs cancel {run}` ends it" in refused
+    assert f"jobs cancel {run}` cancels its job; then repeat this command" in refused
     slurm.jobs("cancel", str(run))
     done = slurm.train(*slurm.overrides(run_dir=run, max_length=600))
     assert f"{run}: has made no step yet and is corrected: max_length was " in done.stdout
