@@ -228,6 +228,9 @@ def test_after_a_kill_no_verdict_is_bought_twice(tmp_path: Path) -> None:
             assert not files.verdicts.exists() and bought(files)
         judge_pairs(files, settings)
         calls = [payload for payload in server.answered if len(payload["messages"]) > 1]
-        assert len(calls) <= 60 + 2 * 2, "beside those on their way at the two kills"
+        slots = (
+            2 + 4
+        )  # of `ChatServer`: a killed process loses calls under way, and answers on their way to a slow disk
+        assert len(calls) <= 60 + 2 * slots, "beside those that the two kills may lose"
         judge_pairs(whole, settings)
     assert len(bought(files)) == len(set(bought(files))) == 60 and rows_of(files) == rows_of(whole)

@@ -78,7 +78,7 @@ def submit(script: Path, *arguments: str) -> str:
     """Submit a script; return the job's id.
 
     Raises:
-        UserError: with the site's own message.
+        UserError: with the site's own message, or if sbatch names no job.
     """
     environment, said = for_sbatch(os.environ, script.read_text() if script.exists() else "")
     for line in said:
@@ -89,7 +89,11 @@ def submit(script: Path, *arguments: str) -> str:
         printed = call("sbatch", "--parsable", *arguments, str(script), environment=environment)
     except UserError as error:
         raise UserError(f"{error}{_advice(str(error))}") from error
-    return printed.strip().splitlines()[-1].split(";")[0]
+    if not (lines := printed.strip().splitlines()):
+        raise UserError(
+            f"sbatch printed no job id for {script}: is it a wrapper of your site that prints something else?"
+        )
+    return lines[-1].split(";")[0]
 
 
 def _advice(message: str) -> str:
