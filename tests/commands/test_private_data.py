@@ -129,3 +129,7 @@ def test_an_export_remembers_that_its_data_were_confidential(home: Any, tmp_path
     with pytest.raises(UserError, match=r"before-third was trained on confidential data, and huggingface.co is not in"):
         export_run(exported, Export(to=str(tmp_path / "out"), push="me/mine"))
     assert not (tmp_path / "out").exists()
+    for altered in ("{}", "[]", '{"allowed_hosts": 7}'):
+        (tmp_path / "before-third" / "confidential.json").write_text(altered)
+        with pytest.raises(UserError, match=r"confidential.json: has no list `allowed_hosts`"):
+            export_run(exported, Export(to=str(tmp_path / "out"), push="me/mine"))

@@ -104,8 +104,23 @@ def _confidential_sources(run: Path) -> Iterator[tuple[Path, set[str]]]:
         if config.data.confidential:
             yield each, {host.lower() for host in config.data.allowed_hosts}
         model = Path(config.model.path)
-        if record := read_json(ModelDir(model).confidential):
-            yield model, set(record["allowed_hosts"])
+        if (hosts := _recorded_hosts(ModelDir(model).confidential)) is not None:
+            yield model, hosts
+
+
+def _recorded_hosts(file: Path) -> set[str] | None:
+    """Return the hosts that an export's record of confidential data allows; None without such a record.
+
+    Raises:
+        UserError: if the record does not list hosts, because it may have been altered.
+    """
+    record = read_json(file)
+    if record is None:
+        return None
+    hosts = record.get("allowed_hosts") if isinstance(record, dict) else None
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise UserError(f"{file}: has no list `allowed_hosts`, so it may have been altered; export these weights again")
+    return {host.lower() for host in hosts}
 
 
 def _lineage(run: Path) -> Iterator[Path]:
