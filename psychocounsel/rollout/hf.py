@@ -228,7 +228,7 @@ def _draw(logits: torch.Tensor, sampling: Sampling, generator: _Random) -> tuple
     if not sampling.temperature:
         tokens = logits.argmax(-1, keepdim=True)
     else:
-        logits = _filtered(logits / sampling.temperature, sampling)
+        logits = _filtered(logits, sampling)
         weights = (logits - logits.amax(-1, keepdim=True)).exp_()
         parts = torch.nn.functional.pad(weights, (0, -weights.shape[1] % _PART)).view(len(weights), -1, _PART)
         part = _pick(parts.sum(-1), generator)
@@ -258,9 +258,14 @@ def _uniform(rows: int, generator: _Random, device: torch.device) -> torch.Tenso
 
 
 def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
-    """Return the logits with -inf outside the `top_k` most likely tokens and the fewest of these that reach `top_p`."""
+    """Return `logits / temperature`, -inf outside the `top_k` likeliest tokens and the fewest of these that reach `top_p`.
+
+    float32[rows, vocabulary], like `logits`.
+    """
     import torch
 
+    # Divided here: while torch.compile hooks calls, a quotient passed as an argument would stay allocated until the return.
+    logits = logits / sampling.temperature
     if sampling.top_k:
         least = logits.topk(min(sampling.top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
