@@ -20,14 +20,11 @@ class Paragraph:
 class ReportTable:
     """A named table: `tables/NAME.tex` and the rows `NAME` of `report.csv` hold the same figures.
 
-    Attributes:
-        name: letters, digits and hyphens, unique in the report.
-        sorted_by: index of the column by which the rows are sorted at first; None keeps the given order.
+    `name`: letters, digits and hyphens, unique in the report.
     """
 
     name: str
     table: Table
-    sorted_by: int | None = None
 
 
 @dataclass(frozen=True)

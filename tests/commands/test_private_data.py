@@ -1,5 +1,6 @@
 """Tests of a run on private, confidential data: its files are equally private, and no text leaves its folders."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from psychocounsel.cluster.archive import archive
 from psychocounsel.engine.checkpoints.export_run import Export, export_run
 from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.storage import files
 from tests.support.harness import cli, write_jsonl
 from tests.support.in_process import run_here
 
@@ -133,3 +135,23 @@ def test_an_export_remembers_that_its_data_were_confidential(home: Any, tmp_path
         (tmp_path / "before-third" / "confidential.json").write_text(altered)
         with pytest.raises(UserError, match=r"confidential.json: has no list `allowed_hosts`"):
             export_run(exported, Export(to=str(tmp_path / "out"), push="me/mine"))
+
+
+@pytest.mark.parametrize("step", [None, 2])
+def test_an_export_that_ends_as_soon_as_it_is_in_place_has_the_record_of_its_hosts(
+    home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int | None
+) -> None:
+    folder, _ = home
+    shutil.copytree(folder / "run", run := tmp_path / "run")
+    settings = OmegaConf.load(run / "config.yaml")
+    settings.data.confidential, settings.data.allowed_hosts = True, ["Hub.clinic.example"]
+    OmegaConf.save(settings, run / "config.yaml")
+
+    def end(parent: Path) -> None:
+        if (parent / "out").exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "fsync_directory", end)  # the first call after the rename
+    with pytest.raises(KeyboardInterrupt):
+        export_run(run, Export(step=step, to=str(tmp_path / "out")))
+    assert json.loads((tmp_path / "out" / "confidential.json").read_text()) == {"allowed_hosts": ["hub.clinic.example"]}

@@ -16,7 +16,7 @@ from psychocounsel.rundir.run_config import is_run, read_config, read_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.sections.server_access import host_of
-from psychocounsel.storage.files import read_json, write_json
+from psychocounsel.storage.files import read_json
 from psychocounsel.storage.modes import mask_of, restricted
 
 
@@ -64,10 +64,10 @@ def _export(run: Path, config: DictConfig, asked: Export) -> None:
     quiet_libraries()
     from psychocounsel.engine.checkpoints.publish import assemble, push
 
+    hosts = [each for _, each in _confidential_sources(run)]
+    allowed_hosts = sorted(set.intersection(*hosts)) if hosts else None
     with restricted(_mask(run, config, place.parent)):
-        about = assemble(run, config, asked.step, asked.merge, place)
-        if hosts := [each for _, each in _confidential_sources(run)]:
-            write_json(ModelDir(place).confidential, {"allowed_hosts": sorted(set.intersection(*hosts))})
+        about = assemble(run, config, asked.step, asked.merge, place, allowed_hosts)
     print(f"{folder}: the weights of step {about['step']}, with README.md as their card")
     if asked.push is not None:
         address = push(place, asked.push, asked.public)

@@ -29,13 +29,17 @@ CARD = "README.md"  # the hub expects this name
 
 @dataclass(frozen=True)
 class Companions:
-    """The other files of a model folder: tokenizer, card (README.md), and step and metrics of the weights."""
+    """The other files of a model folder: tokenizer, card (README.md), and step and metrics of the weights.
+
+    `allowed_hosts`: the hosts that may receive weights trained on confidential data; None for other data.
+    """
 
     tokenizer: Any
     chat: ChatFormat
     model: DictConfig  # the group `model` of the run
     card: str
     about: dict[str, Any]
+    allowed_hosts: list[str] | None = None
 
 
 def export_model(folder: Path, engine: Engine, world: World, companions: Companions) -> None:
@@ -83,10 +87,20 @@ def write_model(
     companions.tokenizer.save_pretrained(draft)
     write_atomically(draft / CARD, companions.card)
     write_json(ModelDir(draft).about, companions.about)
+    record_hosts(draft, companions.allowed_hosts)
     # safetensors makes its files readable for their owner only, unlike the other files.
     for file in draft.glob("*.safetensors"):
         file.chmod((draft / CARD).stat().st_mode)
     replace_directory(draft, folder)
+
+
+def record_hosts(draft: Path, allowed_hosts: list[str] | None) -> None:
+    """Write confidential.json into the draft of a model folder, so that the folder never exists without it.
+
+    Nothing is written for weights of other data (`allowed_hosts` is None).
+    """
+    if allowed_hosts is not None:
+        write_json(ModelDir(draft).confidential, {"allowed_hosts": allowed_hosts})
 
 
 def kept_model(folder: Path) -> dict[str, Any]:

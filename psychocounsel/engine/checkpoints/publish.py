@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.engine.checkpoints.card import model_card
 from psychocounsel.engine.checkpoints.engine_files import read_weights
-from psychocounsel.engine.checkpoints.model_folder import CARD, Companions, saves_adapter, write_model
+from psychocounsel.engine.checkpoints.model_folder import CARD, Companions, record_hosts, saves_adapter, write_model
 from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import model_dtype, weights_id
@@ -27,10 +27,13 @@ from psychocounsel.storage.files import read_json, recover_directory, replace_di
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 
 
-def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path) -> dict[str, Any]:
+def assemble(
+    run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path, allowed_hosts: list[str] | None = None
+) -> dict[str, Any]:
     """Write the run's best model, or that of the checkpoint of `step`, to `folder`; return its step and figures.
 
-    `merge`: merge a LoRA adapter into its base, so that the result is one model.
+    `merge`: merge a LoRA adapter into its base, so that the result is one model. `allowed_hosts`: the hosts that may
+    receive the weights, recorded in the folder; None unless they were trained on confidential data.
 
     Raises:
         UserError: if these weights do not exist or do not fit the model, or `merge` is set but there is no adapter.
@@ -41,7 +44,7 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     if merge and not config.model.lora.rank:
         raise UserError(f"{run}: has no adapter to merge, because all weights were trained; leave out merge=true")
     if step is None and not (merge and has_adapter):
-        return _copy_best(run, config, folder)
+        return _copy_best(run, config, folder, allowed_hosts)
     config.model.lora.merge = config.model.lora.merge or merge
     config.model.quantise = None  # an adapter is merged into full weights
     if step is None:
@@ -49,14 +52,15 @@ def assemble(run: Path, config: DictConfig, step: int | None, merge: bool, folde
     else:
         engine = configs.target_class(config, "algo").needs.main
         about, weights = _about_step(run, step), _checkpoint_weights(run, step, engine)
-    _rebuild(run, config, weights, about, folder)
+    _rebuild(run, config, weights, about, folder, allowed_hosts)
     return about
 
 
-def _copy_best(run: Path, config: DictConfig, folder: Path) -> dict[str, Any]:
+def _copy_best(run: Path, config: DictConfig, folder: Path, allowed_hosts: list[str] | None) -> dict[str, Any]:
     draft = folder.with_name(f".{folder.name}.tmp")
     about = _copy_whole(run, draft)
     write_atomically(draft / CARD, model_card(config, about))
+    record_hosts(draft, allowed_hosts)
     replace_directory(draft, folder)
     return about
 
@@ -118,7 +122,12 @@ def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _rebuild(
-    run: Path, config: DictConfig, weights: dict[str, torch.Tensor], about: dict[str, Any], folder: Path
+    run: Path,
+    config: DictConfig,
+    weights: dict[str, torch.Tensor],
+    about: dict[str, Any],
+    folder: Path,
+    allowed_hosts: list[str] | None,
 ) -> None:
     algorithm = configs.build(config, "algo")
     tokenizer, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")
@@ -144,7 +153,7 @@ def _rebuild(
         )
     chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
-    companions = Companions(tokenizer, chat, config.model, model_card(config, about), about)
+    companions = Companions(tokenizer, chat, config.model, model_card(config, about), about, allowed_hosts)
     write_model(folder, wrapper, plain, dtype, companions)
 
 

@@ -54,7 +54,7 @@ class _Views:
         return kinds[type(block)]
 
     def table(self, block: ReportTable) -> TableView:
-        return TableView(block.table, block.sorted_by)
+        return TableView(block.table)
 
     def chart(self, block: Chart) -> ChartView:
         return ChartView(block, self._points, self._looks)

@@ -1,4 +1,4 @@
-"""A table prepared for the page: rounded texts for readers, full values for sorting."""
+"""A table prepared for the page: rounded texts for readers, full values for sorting by a heading."""
 
 import math
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _LONG = 12  # rows: a longer table gets a filter
 
 @dataclass(frozen=True)
 class CellView:
-    """A cell. Rows are sorted by `value`: a number, a text or None if missing. `whole` holds all digits."""
+    """A cell. A heading sorts rows by `value`: a number, a text or None if missing. `whole` holds all digits."""
 
     text: str
     value: float | str | None
@@ -20,11 +20,10 @@ class CellView:
 
 
 class TableView:
-    """A table prepared for the template. Rows are sorted by column `sorted_by`: figures from the largest, texts from A."""
+    """A table prepared for the template, with its rows in their given order."""
 
-    def __init__(self, table: Table, sorted_by: int | None = None) -> None:
+    def __init__(self, table: Table) -> None:
         self.table = table
-        self.sorted_by = sorted_by
         self.headings = shown_headings(table)
         self.notes = [_sentence(note) for note in shown_notes(table) if note.strip()]
         self.is_long = len(table.rows) > _LONG
@@ -37,19 +36,7 @@ class TableView:
 
     @cached_property
     def rows(self) -> list[list[CellView]]:
-        rows = [[self._view(cell, n) for n, cell in enumerate(row)] for row in self.table.rows]
-        by = self.sorted_by
-        if by is None:
-            return rows
-        there = [row for row in rows if row[by].value is not None]
-        missing = [row for row in rows if row[by].value is None]
-        return sorted(there, key=lambda row: row[by].value or 0, reverse=self.numeric[by]) + missing
-
-    def order(self, column: int) -> str:
-        """Return the column's initial `aria-sort` value."""
-        if column != self.sorted_by:
-            return "none"
-        return "descending" if self.numeric[column] else "ascending"
+        return [[self._view(cell, n) for n, cell in enumerate(row)] for row in self.table.rows]
 
     def _view(self, cell: Cell, column: int) -> CellView:
         number = _number(cell) if self.numeric[column] else None

@@ -67,7 +67,7 @@ def table() -> ReportTable:
         for n, rate in enumerate(RATES, 1)
     ]
     headings = ["setting", "win rate", "held-out loss", "GPU-minutes", "status"]
-    return ReportTable("final", Table("Final table", headings, rows), sorted_by=1)
+    return ReportTable("final", Table("Final table", headings, rows))
 
 
 def speeches() -> SpeechBrowser:

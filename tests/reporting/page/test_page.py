@@ -46,6 +46,8 @@ def test_a_heading_sorts_by_the_whole_value_with_missing_ones_last(opened: Any) 
     there = sorted((rate for rate in RATES if rate is not None), reverse=True)
     percent = [round(100 * rate, 1) for rate in there]
     heading = opened.locator("#table-final th", has_text="win rate")
+    assert heading.get_attribute("aria-sort") == "none" and column(opened, 4) == [str(10 * n) for n in range(1, 15)]
+    heading.get_by_role("button").click()
     assert heading.get_attribute("aria-sort") == "descending" and shares(column(opened, 2)) == [*percent, None]
     heading.get_by_role("button").press("Enter")
     assert heading.get_attribute("aria-sort") == "ascending" and shares(column(opened, 2)) == [*percent[::-1], None]
