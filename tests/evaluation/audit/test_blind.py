@@ -134,3 +134,15 @@ def test_columns_of_shares_do_not_run_into_each_other() -> None:
     """The longest share is one of 100.0 %."""
     longest = _share({"accuracy": 1.0, "low": 0.692, "high": 1.0})
     assert longest == "100.0 %  (69.2 % to 100.0 %)" and len(longest) < _SHARE
+
+
+@pytest.mark.parametrize(("words", "clusters"), [(["sad"], 1), (["sad", "alone", "tired"], 3)])
+@pytest.mark.filterwarnings("error")
+def test_speeches_of_few_words_make_few_clusters(words: list[str], clusters: int) -> None:
+    rng = np.random.default_rng(3)
+    speeches = [" ".join([words[n % len(words)]] * (n + 1)) for n in range(21)]  # enough for four clusters
+    pairs = pairs_from([example(n, speech, text(rng), text(rng)) for n, speech in enumerate(speeches)])
+    topics = topics_of(pairs, 0)
+    assert topics.source == (CLUSTERS if clusters > 1 else NONE) and len(topics.names) == clusters
+    assert all(len(set(topics.of_pair[place :: len(words)])) == 1 for place in range(len(words)))
+    blind_baselines(pairs, topics, folds=5, permutations=20, seed=0, workers=1)
