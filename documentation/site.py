@@ -34,7 +34,7 @@ def build(target: Path, root: Path = ROOT) -> None:
         stage = Path(folder)
         shutil.copy(root / _CONFIG, stage)
         for file in (root / "docs").rglob("*"):
-            if file.is_file() and str(file.relative_to(root)) not in places:  # pictures
+            if file.is_file() and str(file.relative_to(root)) not in places:  # pictures, the style sheet
                 _write(stage / "docs" / file.relative_to(root / "docs"), file.read_bytes())
         for path, place in places.items():
             _write(stage / "docs" / place, site_text(path, places, root).encode())
