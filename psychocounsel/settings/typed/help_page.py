@@ -7,6 +7,7 @@ from string import Template
 from omegaconf import OmegaConf
 
 _ASKS = ("--help", "-h")
+_SWEPT = "train"  # the shipped sweeps vary its keys
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -15,7 +16,10 @@ def asks_for_help(arguments: Sequence[str]) -> bool:
 
 
 def help_page(command: str, folders: Sequence[Path]) -> str:
-    """Return the help page of `command`, with the groups and choices of all `folders`; the last folder is the shipped `conf`."""
+    """Return the help page of `command`, with its groups and their choices in all `folders`; the last one is the shipped `conf`.
+
+    A group that only a user's folder has is listed, too.
+    """
     pages = folders[-1] / "hydra" / "help"
     file = next(each for each in (pages / f"{command}.yaml", pages / "psychocounsel.yaml") if each.is_file())
     composed = OmegaConf.create({"hydra": {"help": OmegaConf.load(file)}})
@@ -23,5 +27,16 @@ def help_page(command: str, folders: Sequence[Path]) -> str:
     for folder in folders:
         for path in folder.glob("*/*.yaml"):
             choices.setdefault(path.parent.name, set()).add(path.stem)
-    groups = "".join(f"{group}: {', '.join(sorted(choices[group]))}\n" for group in sorted(choices))
-    return Template(composed.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS=groups)
+    shipped = {path.name for path in folders[-1].iterdir()}
+    names = [*_groups(command, folders), *sorted(choices.keys() - shipped)]
+    lines = [f"{group}: {', '.join(sorted(choices[group]))}" for group in names if group in choices]
+    return Template(composed.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS="\n  ".join(lines) + "\n")
+
+
+def _groups(command: str, folders: Sequence[Path]) -> list[str]:
+    """Return the groups of a command, in the order of the defaults in its file; none if no folder has the file."""
+    file = next((path for folder in folders if (path := folder / f"{command}.yaml").is_file()), None)
+    entries = OmegaConf.load(file).defaults if file else []
+    named = [str(name) for entry in entries if not isinstance(entry, str) for name in entry]
+    groups = [name for name in named if not name.startswith("override ")]
+    return [*groups, "sweep"] if command == _SWEPT else groups
