@@ -34,8 +34,8 @@ def main(arguments: list[str]) -> int:
     import sys
 
     from psychocounsel.errors import DONE, USER_ERROR
+    from psychocounsel.settings.help.help_page import asks_for_help
     from psychocounsel.settings.typed.early_stop import imported
-    from psychocounsel.settings.typed.help_page import asks_for_help
     from psychocounsel.studies.launching import launch
     from psychocounsel.studies.study_file import summaries
     from psychocounsel.studies.study_plan import StudyErrors

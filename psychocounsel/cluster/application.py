@@ -26,6 +26,7 @@ from psychocounsel.search.search_sweeper import SearchSweeper
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.compositions import compose_alone
+from psychocounsel.settings.help.help_page import asks_for_help, help_page
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.launcher import register, remove_unused, take_mode_from
 from psychocounsel.settings.messages import one_line
@@ -38,7 +39,6 @@ from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, 
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.settings.typed.chat_keys import MAY_BE_NULL, chat_arguments, resolve_chat_reward
 from psychocounsel.settings.typed.early_stop import imported
-from psychocounsel.settings.typed.help_page import asks_for_help, help_page
 from psychocounsel.settings.typed.overrides import check_overrides, parted
 from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
 from psychocounsel.storage.files import shipped

@@ -9,7 +9,7 @@ import pytest
 
 from psychocounsel import __version__
 from psychocounsel.console import COMMANDS
-from psychocounsel.settings.typed.completion import complete, shell_script
+from psychocounsel.settings.help.completion import complete, shell_script
 from tests.support.harness import ROOT
 
 CONSOLE = [sys.executable, "-m", "psychocounsel.console"]
@@ -49,7 +49,9 @@ def test_words_that_may_follow() -> None:
     assert {"algo=dpo", "algo=ppo"} <= set(complete(["train", "algo="], COMMANDS))
     words = complete(["train", ""], COMMANDS)
     assert {"algo=", "max_length=", "checkpoint.metric=", "data.min_gap=", "algo.beta="} <= set(words)
-    assert "hydra=" not in words and "paths=" not in words
+    assert not {"hydra=", "paths=", "annotator=", "judge=", "shared="} & set(words)
+    assert complete(["prepare", ""], COMMANDS) == words and complete(["jobs", ""], COMMANDS) == []
+    assert {"speeches=", "annotator=", "pairs.min_gap="} <= set(complete(["annotate", ""], COMMANDS))
 
 
 def test_bash_completes_a_choice(tmp_path: Path) -> None:

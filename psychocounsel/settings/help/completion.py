@@ -4,10 +4,8 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from psychocounsel.settings.help.command_groups import command_groups, default_choices, flat_keys, read_yaml
 from psychocounsel.storage.files import shipped
 
 _PLAIN = re.compile(r"[\w.@/=-]+")  # the shell may execute completed text, and someone else may own the folder `conf`
@@ -25,6 +23,8 @@ _psychocounsel() {
 }
 complete -o default -F _psychocounsel psychocounsel
 """
+_CONFIGURATIONS = {"prepare": "train"}
+_HIDDEN = {"paths"}  # its single choice is the default
 _SHELLS = {"bash": _SCRIPT, "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_SCRIPT}"}
 
 
@@ -46,19 +46,15 @@ def complete(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
         return [*commands]
     folders = [shipped("conf"), *([Path("conf")] if Path("conf").is_dir() else [])]
     group, is_choice, _ = word.partition("=")
-    found = (
-        [f"{group}={name}" for name in _choices(folders, group)]
-        if is_choice
-        else sorted({*(f"{name}=" for name in _groups(folders)), *(f"{key}=" for key in _keys(folders, command))})
-    )
+    found = [f"{group}={name}" for name in _choices(folders, group)] if is_choice else _names(folders, command)
     return [each for each in found if _PLAIN.fullmatch(each)]
 
 
-def _groups(folders: Sequence[Path]) -> Iterator[str]:
-    hidden = ("hydra", "paths", "shared")
-    yield from (
-        each.name for folder in folders for each in folder.iterdir() if each.is_dir() and each.name not in hidden
-    )
+def _names(folders: Sequence[Path], command: str) -> list[str]:
+    """Return the groups and keys of a command, each with `=`."""
+    configuration = _CONFIGURATIONS.get(command, command)
+    found = {*command_groups(configuration, folders), *_keys(folders, configuration)}
+    return sorted(f"{name}=" for name in found - _HIDDEN)
 
 
 def _choices(folders: Sequence[Path], group: str) -> list[str]:
@@ -68,28 +64,8 @@ def _choices(folders: Sequence[Path], group: str) -> list[str]:
 def _keys(folders: Sequence[Path], command: str) -> Iterator[str]:
     """Yield the dotted keys of a command: those of its YAML file, and of the default choice of each group."""
     for folder in folders:
-        content = _read(folder / f"{command}.yaml")
-        yield from _flat({name: value for name, value in content.items() if name not in ("defaults", "hydra")})
-        for entry in content.get("defaults") or []:
-            if isinstance(entry, dict):
-                for group, choice in entry.items():
-                    if not str(group).startswith("override") and isinstance(choice, str):
-                        yield from _flat({group: _read(folder / group / f"{choice}.yaml")})
-
-
-def _flat(content: Any, prefix: str = "") -> Iterator[str]:
-    for name, value in content.items():
-        if name in ("defaults", "_target_"):
-            continue
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content = read_yaml(folder / f"{command}.yaml")
+        yield from flat_keys({name: value for name, value in content.items() if name != "hydra"})
+        for group, choice in default_choices(content).items():
+            if choice is not None:
+                yield from flat_keys({group: read_yaml(folder / group / f"{choice}.yaml")})

@@ -6,8 +6,9 @@ from string import Template
 
 from omegaconf import OmegaConf
 
+from psychocounsel.settings.help.command_groups import command_groups
+
 _ASKS = ("--help", "-h")
-_SWEPT = "train"  # the shipped sweeps vary its keys
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -28,15 +29,6 @@ def help_page(command: str, folders: Sequence[Path]) -> str:
         for path in folder.glob("*/*.yaml"):
             choices.setdefault(path.parent.name, set()).add(path.stem)
     shipped = {path.name for path in folders[-1].iterdir()}
-    names = [*_groups(command, folders), *sorted(choices.keys() - shipped)]
+    names = [*command_groups(command, folders), *sorted(choices.keys() - shipped)]
     lines = [f"{group}: {', '.join(sorted(choices[group]))}" for group in names if group in choices]
     return Template(composed.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS="\n  ".join(lines) + "\n")
-
-
-def _groups(command: str, folders: Sequence[Path]) -> list[str]:
-    """Return the groups of a command, in the order of the defaults in its file; none if no folder has the file."""
-    file = next((path for folder in folders if (path := folder / f"{command}.yaml").is_file()), None)
-    entries = OmegaConf.load(file).defaults if file else []
-    named = [str(name) for entry in entries if not isinstance(entry, str) for name in entry]
-    groups = [name for name in named if not name.startswith("override ")]
-    return [*groups, "sweep"] if command == _SWEPT else groups

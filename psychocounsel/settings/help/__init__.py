@@ -1,0 +1,1 @@
+"""Help while typing a command: the page of `--help`, and the words of TAB completion."""
