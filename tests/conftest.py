@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 pytest.register_assert_rewrite("tests.support.parity")
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Commands inherit an ignored Ctrl-C, and a shell without a terminal ignores it in what it starts in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A fresh cache, so that no test reads entries of an earlier or a concurrent test session.
 CACHE = os.environ["PSYCHOCOUNSEL_CACHE"] = tempfile.mkdtemp(prefix="psychocounsel-test-cache-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
