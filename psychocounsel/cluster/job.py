@@ -16,7 +16,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import RunDir, cell_record
 from psychocounsel.rundir.run_config import has_config, read_config, write_config, write_job
-from psychocounsel.rundir.summary import is_finished, objective, remove_summary
+from psychocounsel.rundir.summary import is_finished, keep_earlier, objective, remove_summary
 from psychocounsel.rundir.sweep_folder import Place
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.search.settling import keep_settled
@@ -196,6 +196,7 @@ def is_done(job: Job) -> bool:
 def write_run_directory(job: Job) -> None:
     """Write the files that the worker reads, and those for people who read the run."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
+    keep_earlier(job.run_dir)
     remove_summary(job.run_dir)  # written by a shorter run that is now extended
     if job.corrected:
         remove_step_zero(job.run_dir)

@@ -42,6 +42,8 @@ def main(run_dir: Path) -> None:
         code = CONTINUE_LATER if isinstance(error, GoOnLater) else USER_ERROR
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
+            if code == USER_ERROR:
+                _put_back(run_dir)
     except BaseException as error:
         if is_disk_full(error):
             code = CONTINUE_LATER
@@ -72,6 +74,12 @@ def _work(run_dir: Path) -> int:
         run.begin_environment()
         work = importlib.import_module(job["module"]).work
         return int(settled_work(run, lambda settled: fitted_work(settled, work)))
+
+
+def _put_back(run_dir: Path) -> None:
+    from psychocounsel.rundir.summary import put_back
+
+    put_back(run_dir)
 
 
 def _check_code() -> None:

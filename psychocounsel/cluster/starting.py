@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.run_config import has_config
+from psychocounsel.rundir.summary import put_back
 from psychocounsel.rundir.sweep_table import add_to_table, remove_from_table
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.parallel import in_parallel
@@ -120,10 +122,22 @@ def _to_start(jobs: list[Job]) -> list[Job]:
     return [job for job in jobs if not (job.skip or job.finished)]
 
 
+def _times_submitted(runs: list[Path]) -> Counter[Path]:
+    """Return how often each run was submitted to a queue."""
+    homes = {submissions.home_of(run) for run in runs}
+    records = [record for home in homes for record in submissions.read(home)]
+    return Counter(run for record in records for task in record.tasks for run in task)
+
+
 @contextmanager
 def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
-    """Remove new run directories in which nothing has run, and which no queue has, if the block fails or Ctrl-C ends it."""
+    """Remove new run directories in which nothing has run, and which no queue has, if the block fails or Ctrl-C ends it.
+
+    Runs that should have been resumed, and that no queue has, get their earlier settings and summary back.
+    """
     new = [job for job in jobs if not job.skip and not has_config(job.run_dir)]
+    resumed = [job.run_dir for job in jobs if not job.skip and has_config(job.run_dir)]
+    times = _times_submitted(resumed)
     sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
     table = SweepDir(sweep).table if sweep else None
     before = table.read_text() if table and table.exists() else None
@@ -133,6 +147,10 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
     except BaseException:
         submitted = submissions.submitted_runs({submissions.home_of(job.run_dir) for job in new})
         gone = [job.run_dir for job in new if not job.files.logs.exists() and job.run_dir not in submitted]
+        now = _times_submitted(resumed)
+        for run_dir in resumed:
+            if now[run_dir] == times[run_dir]:
+                put_back(run_dir)
         for run_dir in gone:
             shutil.rmtree(run_dir, ignore_errors=True)
         with contextlib.suppress(OSError):

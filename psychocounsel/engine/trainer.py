@@ -38,6 +38,7 @@ from psychocounsel.errors import Guarded, Stopped, Unwritable, UserError
 from psychocounsel.model.load import weights_id
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.summary import accept
 from psychocounsel.settings import config as configs
 
 
@@ -136,6 +137,7 @@ class Trainer:
             )
         self.stepper.untrained = self.collector.reference is not None and not self.state.step
         if self.run.is_main:
+            accept(self.run.dir)
             self.run.write_environment(nodes, gpu_names(self.world.device), torch.get_num_threads(), **fingerprints)
         self.records.open(self.state.written)
 

@@ -20,7 +20,8 @@ from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.reading.known_folders import read_material
 from psychocounsel.reporting.reading.run_status import RUNNING
 from psychocounsel.reporting.sections import SECTIONS
-from psychocounsel.rundir.paths import ReportDir, RunDir, telling_name
+from psychocounsel.rundir.paths import ReportDir, RunDir
+from psychocounsel.rundir.run_names import telling_name
 from psychocounsel.rundir.summary import OF_GATES
 from psychocounsel.storage.files import recover_directory, replace_directory, temporary_name
 from psychocounsel.storage.modes import mask_of, restricted

@@ -43,6 +43,7 @@ class RunDir:
         self.wandb = path / "wandb"
         # Files that control the run.
         self.owner = path / "owner.json"  # the lock of the process that works here
+        self.earlier = path / "earlier.json"  # copies, until the resumed run accepts its settings
         self.stop = path / "stop"  # creating this file asks the run to stop
         # Results of the run.
         self.checkpoints = path / "checkpoints"
@@ -262,17 +263,6 @@ def cell_record(run_dir: Path) -> Path:
 def outputs_of(parent: Path) -> list[Path]:
     """Return the outputs of a run by name: its folder, and the link `best-...` if the run chooses a stage's best cell."""
     return [parent, SelectionDir(parent).best] if is_selection(parent) else [parent]
-
-
-def telling_name(path: Path) -> str:
-    """Return the part of a path that names a run or model: `beta` for runs/beta/model, `sft` for STUDY/sft/run/model.
-
-    A folder that names only a seed, as in a sweep over seeds, gets its parent's name as a prefix: `dpo_seed-1`.
-    """
-    parts = [*path.parts]
-    while len(parts) > 2 and (parts[-1] in ("model", "best", ONLY_CELL) or re.fullmatch("best-[0-9a-f]{8}", parts[-1])):
-        parts.pop()
-    return "_".join(parts[-2:] if len(parts) > 2 and re.fullmatch(r"seed-\d+", parts[-1]) else parts[-1:])
 
 
 class SubmissionHome:

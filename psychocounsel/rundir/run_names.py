@@ -108,3 +108,15 @@ def _telling_part(value: str) -> str:
 
 def _mark(swept: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(swept).encode()).hexdigest()[:8]
+
+
+def telling_name(path: Path, parent: bool = False) -> str:
+    """Return the part of a path that names a run or model: `beta` for runs/beta/model, `sft` for STUDY/sft/run/model.
+
+    With `parent`, and for a folder that names only a seed, the parent's name is a prefix: `dpo_seed-1`.
+    """
+    parts = [*path.parts]
+    while len(parts) > 2 and (parts[-1] in ("model", "best", ONLY_CELL) or re.fullmatch("best-[0-9a-f]{8}", parts[-1])):
+        parts.pop()
+    has_prefix = parent or re.fullmatch(r"seed-\d+", parts[-1]) is not None
+    return "_".join(parts[-2:] if has_prefix and len(parts) > 2 else parts[-1:])

@@ -1,4 +1,4 @@
-"""`summary.json` and `state.json`: the end of a run, or its progress."""
+"""`summary.json` and `state.json`: the end of a run, or its progress; and their copies while a command resumes the run."""
 
 import re
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.storage.files import read_mapping, write_json
+from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
 FINISHED = "finished"
 REFUSED, UNDECIDED = "refused", "undecided"  # verdicts that end an audit or a gate, with exit code 3 or 4
@@ -55,6 +55,32 @@ def write_summary(run_dir: Path, status: str, **content: Any) -> None:
 def remove_summary(run_dir: Path) -> None:
     """Remove the summary of a run that resumes, because it is no longer true."""
     RunDir(run_dir).summary.unlink(missing_ok=True)
+
+
+def keep_earlier(run_dir: Path) -> None:
+    """Copy configuration, overrides, summary and state of a run with a checkpoint to earlier.json.
+
+    An existing copy stays: it was made by a command that was killed before the run accepted its settings.
+    """
+    files = RunDir(run_dir)
+    if files.latest_checkpoint.exists() and not files.earlier.exists():
+        kept = [file for file in (files.config, files.overrides, files.summary, files.state) if file.exists()]
+        write_json(files.earlier, {file.name: file.read_text(encoding="utf-8") for file in kept})
+
+
+def accept(run_dir: Path) -> None:
+    """Delete the copies, because the run resumes with its new settings."""
+    RunDir(run_dir).earlier.unlink(missing_ok=True)
+
+
+def put_back(run_dir: Path) -> None:
+    """Restore the copied files of a run whose new settings were refused; does nothing without copies."""
+    files = RunDir(run_dir)
+    names = {file.name for file in (files.config, files.overrides, files.summary, files.state)}
+    for name, text in read_mapping(files.earlier).items():
+        if name in names:
+            write_atomically(run_dir / name, text)
+    files.earlier.unlink(missing_ok=True)
 
 
 def objective(run_dir: Path, metric: str) -> float | None:

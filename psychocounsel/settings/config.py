@@ -14,7 +14,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationE
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
-from psychocounsel.rundir.paths import run_of_model, telling_name
+from psychocounsel.rundir.paths import run_of_model
+from psychocounsel.rundir.run_names import telling_name
 from psychocounsel.settings.checks import (
     check_combinations,
     check_data,

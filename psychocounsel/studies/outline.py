@@ -9,8 +9,9 @@ from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.standing.status_lines import short
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import SelectionDir, telling_name
+from psychocounsel.rundir.paths import SelectionDir
 from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.run_names import telling_name
 from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_mapping

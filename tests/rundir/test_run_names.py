@@ -8,9 +8,9 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.rundir.identity import defining, differing, identity, is_same
-from psychocounsel.rundir.paths import RunDir, telling_name
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import read_plain, write_config
-from psychocounsel.rundir.run_names import cell_name, namings
+from psychocounsel.rundir.run_names import cell_name, namings, telling_name
 from psychocounsel.rundir.sweep_folder import SweepFolder
 from psychocounsel.settings.config import check, compose
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from psychocounsel.reporting.material import EVALUATION, TRAINING, RunMaterial
 from psychocounsel.rundir.identity import defining
-from psychocounsel.rundir.paths import telling_name
-from psychocounsel.rundir.run_names import key_of
+from psychocounsel.rundir.run_names import key_of, telling_name
 
 _SEED = "seed"
 _LONGEST = 60  # characters of a value

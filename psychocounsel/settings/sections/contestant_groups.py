@@ -10,8 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import RunDir, telling_name
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.run_names import telling_name
 from psychocounsel.settings.checks import check_shipped, is_of_earlier_run
 from psychocounsel.settings.sections.annotation_groups import Preset
 from psychocounsel.settings.targets import target_class
@@ -35,21 +36,23 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
     if "contestants" in composed or not _has_models(composed):
         return
     sampling = {key: composed.replies[key] for key in _SAMPLING}
-    members, settings, names = list[DictConfig](), list[str](), list[str]()
+    entries = list[tuple[DictConfig, list[DictConfig]]]()
     for key, entry in _entries(composed):
         paths = entry.get("path")
         several = list(paths) if OmegaConf.is_list(paths) else [paths]
         if not several:
             raise UserError(f"{key}.path=[]: give one path or more")
         found = [_member(f"{key}.path", entry, path, sampling, preset, composed) for path in several]
-        name = str(entry.get("name") or found[0].name)
-        names.append(name)
-        for number, member in enumerate(found):
-            member.name = name if len(found) == 1 else f"{name}-{number + 1}"
-            members.append(member)
-            settings.append(name)
+        entries.append((entry, found))
+    names = _names(entries)
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"against: two contestants are called {twice}; give one a name, as {{path: PATH, name: NAME}}")
+    members, settings = list[DictConfig](), list[str]()
+    for name, (_, found) in zip(names, entries, strict=True):
+        for number, member in enumerate(found, 1):
+            member.name = name if len(found) == 1 else f"{name}-{number}"
+            members.append(member)
+            settings.append(name)
     with open_dict(composed):
         composed.contestants = {"_target_": TARGET, "name": "contestants", "members": members, "settings": settings}
         del composed["model"], composed["against"]
@@ -129,6 +132,17 @@ def _member(
     return merged
 
 
+def _names(entries: list[tuple[DictConfig, list[DictConfig]]]) -> list[str]:
+    """Return the name of each contestant, as typed or by its path; equal names of folders get their parent's as a prefix."""
+    names = [str(entry.get("name") or found[0].name) for entry, found in entries]
+    longer = list[str]()
+    for name, (entry, _) in zip(names, entries, strict=True):
+        path = entry.get("path")
+        is_free = isinstance(path, str) and not entry.get("name") and name == _name(path)
+        longer.append(_name(path, parent=True) if is_free and names.count(name) > 1 else name)
+    return longer
+
+
 def _usual(path: Any) -> str:
     """Return the file of conf/writers that fits a path."""
     return "local_vllm" if str(path).startswith(("http://", "https://")) else "transformers"
@@ -167,8 +181,8 @@ def _reply_file(key: str, path: str) -> DictConfig:
     return OmegaConf.create(about)
 
 
-def _name(path: str) -> str:
+def _name(path: str, parent: bool = False) -> str:
     """Return a path's name: `beta` for runs/beta and runs/beta/model, `tiny` for builtin:tiny, `Qwen3-8B` for Qwen/Qwen3-8B."""
     if path.startswith("builtin:"):
         return path.removeprefix("builtin:")
-    return telling_name(Path(os.path.abspath(os.path.expanduser(path))))
+    return telling_name(Path(os.path.abspath(os.path.expanduser(path))), parent)

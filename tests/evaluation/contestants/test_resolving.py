@@ -51,6 +51,16 @@ def test_a_file_of_replies_is_a_contestant(tmp_path: Path) -> None:
     assert contestants("model.path=builtin:tiny", f"against={file}")[1] == ("people", 0, "people", str(file))
 
 
+def test_models_in_folders_of_one_name_are_told_apart_by_their_parents(tmp_path: Path) -> None:
+    paths = [tmp_path / stage / "run_2" / "model" for stage in ("dpo", "sft")]
+    for path in paths:
+        path.mkdir(parents=True)
+    given = [f"model.path={paths[0]}", f"against=[{paths[1]},builtin:tiny]"]
+    assert list(contest("evaluation=health", *given).contestants.settings) == ["dpo_run_2", "sft_run_2", "tiny"]
+    with pytest.raises(UserError, match="two contestants are called dpo_run_2"):
+        contest("evaluation=health", f"model.path={paths[0]}", f"against={paths[0]}")
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
