@@ -64,9 +64,13 @@ class Collector:
         are then returned for the policy, too.
 
         Raises:
-            UserError: if the algorithm asks for a reference but its `needs` does not name one, or asks after `collect`
-                although the policy itself was the reference.
+            UserError: for another model; if the algorithm asks for a reference but its `needs` does not name one, or asks
+                after `collect` although the policy itself was the reference.
         """
+        if model not in ("policy", "reference"):
+            raise UserError(
+                f'{type(self.algorithm).__name__}: ctx.logprobs({model!r}, ...): give "policy" or "reference"'
+            )
         if model == "reference":
             if self.reference is None:
                 kind = type(self.algorithm).__name__

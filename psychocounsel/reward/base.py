@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import MISSING
 
 from psychocounsel.data.rows import Message
+from psychocounsel.errors import UserError
 from psychocounsel.settings.contract import Contract, GroupSettings, refuse_another_kind
 
 if TYPE_CHECKING:
@@ -101,3 +102,33 @@ def open_scorer(settings: RewardSettings, device: torch.device) -> Scorer:
     scorer = settings.open(device)
     refuse_another_kind(scorer, Scorer, f"reward={settings.name}: open")
     return scorer
+
+
+def scored(
+    scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
+) -> np.ndarray:
+    """Return `scorer.score(conversations, progress)`, float[n], after checking it and the scorer's parts.
+
+    Raises:
+        UserError: naming the scorer's class, unless there is one finite number for each conversation; or as `score` does.
+    """
+    rewards = _numbers(scorer, "score", scorer.score(conversations, progress), len(conversations))
+    for name, values in scorer.parts.items():
+        _numbers(scorer, f"parts[{name!r}]", values, len(conversations))
+    return rewards
+
+
+def _numbers(scorer: Scorer, name: str, values: Any, count: int) -> np.ndarray:
+    import numpy as np
+
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # lists of unequal length, a tensor on a GPU
+        found = np.asarray(None)
+    where = f"{type(scorer).__name__}.{name}"
+    if found.shape != (count,) or found.dtype.kind not in "fiu":
+        got = f"{found.dtype}{[*found.shape]}" if found.dtype.kind != "O" else type(values).__name__
+        raise UserError(f"{where}: must be {count} numbers, one for each conversation, float32[{count}]; it is {got}")
+    if not np.isfinite(found).all():
+        raise UserError(f"{where}: some rewards are not finite (NaN or infinite); a model may need reward.dtype=fp32")
+    return found

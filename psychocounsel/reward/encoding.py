@@ -8,7 +8,7 @@ import numpy as np
 from psychocounsel.data.group import Array
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
-from psychocounsel.reward.base import Conversation, Scorer
+from psychocounsel.reward.base import Conversation, Scorer, scored
 
 
 class TooManyTokens(UserError):
@@ -67,23 +67,17 @@ def score_what_fits(
     Without conversations the scorer is not called.
 
     Raises:
-        UserError: for a reward that is not finite, or as in `Scorer.score` for any other reason than length.
+        UserError: as `scored` does, except for a conversation that is too long.
     """
     if not conversations:
         return np.zeros(0, np.float32)
     try:
-        return _finite(scorer.score(conversations, progress))
+        return scored(scorer, conversations, progress)
     except TooManyTokens:
         rewards = np.full(len(conversations), np.nan, np.float32)
         for number, conversation in enumerate(conversations):
             try:
-                rewards[number] = _finite(scorer.score([conversation]))[0]
+                rewards[number] = scored(scorer, [conversation])[0]
             except TooManyTokens:
                 continue
         return rewards
-
-
-def _finite(rewards: Array) -> Array:
-    if not np.isfinite(rewards).all():
-        raise UserError("the reward model gives rewards that are not finite: try reward.dtype=fp32, or another model")
-    return rewards

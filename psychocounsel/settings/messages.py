@@ -13,6 +13,9 @@ from psychocounsel.settings.keys import renamed, unknown_key
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
 
+_WITH_PATH = ("model", "data", "reward")  # groups with the key `path`
+_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".gz")
+
 
 def one_line(error: Exception, arguments: Sequence[str], config_name: str = "train") -> str:
     """Return one line that explains `error`, which the command-line `arguments` caused."""
@@ -90,6 +93,9 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
 
 def _unknown_choice(path: str, options: Sequence[str]) -> str:
     group, _, name = path.rpartition("/")
+    first, _, place = path.partition("/")
+    if first in _WITH_PATH and ("/" in place or place.endswith(_FILES)):
+        return f"{first}={place}: is no choice of the group {first}; for a file or folder give {first}.path={place}"
     if not options:
         return f"no such config: {path}"
     return f"{group}={name}: no such choice; {suggestion(name, list(options))} ({group} is one of {', '.join(options)})"

@@ -14,6 +14,7 @@ from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.loop_state import LoopState
 from psychocounsel.engine.optimizer_step import OptimizerStep
 from psychocounsel.engine.telemetry.speed import Speed
+from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import make_stepper, random_groups, small_lm, world
 
@@ -70,3 +71,11 @@ def test_a_step(gradients: bool, moves: bool) -> None:
     assert bool(averages and max(averages) > 0) == gradients, (
         "a gradient enters Adam's averages even at a learning rate of 0"
     )
+
+
+@pytest.mark.usefixtures("in_process_training")
+def test_logprobs_of_a_model_that_does_not_exist_are_refused() -> None:
+    stepper = make_stepper(small_lm(), DPO(lr=1e-3))
+    run: Any = SimpleNamespace(config=check(compose([])), is_main=True)
+    with pytest.raises(UserError, match='DPO: ctx.logprobs\\(\'refrence\', ...\\): give "policy" or "reference"'):
+        Collector(run, stepper, None).logprobs("refrence", GROUPS)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer
+from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer, scored
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
@@ -113,3 +114,32 @@ def test_its_keys_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         checked(words=0)
     with pytest.raises(UserError, match=r"unknown key reward.wrods: did you mean reward.words\?"):
         checked(wrods=3)
+
+
+class _Returns(Scorer):
+    def __init__(self, rewards: object, **parts: object) -> None:
+        self.rewards, self.parts = rewards, parts
+
+    def score(self, conversations: object, progress: object = iter) -> Any:
+        return self.rewards
+
+
+@pytest.mark.parametrize(
+    ("rewards", "parts", "said"),
+    [
+        ([1.0, 2.0, 3.0], {}, r"_Returns.score: must be 2 numbers, .*it is float64\[3\]"),
+        (None, {}, "it is NoneType"),
+        (["a", "b"], {}, "it is <U1"),
+        (np.ones((2, 1)), {}, r"float64\[2, 1\]"),
+        (np.array([1.0, np.nan]), {}, "score: some rewards are not finite"),
+        ([1.0, 2.0], {"brief": [1.0]}, r"parts\['brief'\]: must be 2 numbers"),
+        ([1.0, 2.0], {"brief": [1.0, np.inf]}, r"parts\['brief'\]: some rewards are not finite"),
+    ],
+)
+def test_rewards_of_another_form_are_refused_by_the_name_of_their_class(
+    rewards: object, parts: dict[str, object], said: str
+) -> None:
+    said_by_user = [[{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Yes?"}]] * 2
+    with pytest.raises(UserError, match=said):
+        scored(_Returns(rewards, **parts), said_by_user)
+    assert scored(_Returns([1, 2], brief=[0.5, 1.5]), said_by_user).tolist() == [1, 2]

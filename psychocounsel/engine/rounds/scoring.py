@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from psychocounsel.data.group import Group
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.rounds.resident import resident
-from psychocounsel.reward.base import Scorer, open_scorer
+from psychocounsel.reward.base import Scorer, open_scorer, scored
 from psychocounsel.settings import config as configs
 
 
@@ -25,7 +25,7 @@ class Scoring:
             for group, completion in replies
         ]
         with self.resident:
-            rewards = self.scorer.score(conversations).tolist() if conversations else []
+            rewards = scored(self.scorer, conversations).tolist() if conversations else []
         for index, (_, completion) in enumerate(replies):
             completion.reward = rewards[index]
             completion.reward_parts = {name: float(values[index]) for name, values in self.scorer.parts.items()} or None

@@ -9,7 +9,7 @@ import numpy as np
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.distributed.world import World
-from psychocounsel.reward.base import Scorer
+from psychocounsel.reward.base import Scorer, scored
 from psychocounsel.reward.encoding import score_what_fits
 
 Bar = Callable[[range, str], Iterable[int]]
@@ -73,7 +73,7 @@ def score_shared(
     def progress(steps: range) -> Iterable[int]:
         return bar(steps, title)
 
-    share = scorer.score(own, progress) if must_fit else score_what_fits(scorer, own, progress)
+    share = scored(scorer, own, progress) if must_fit else score_what_fits(scorer, own, progress)
     scores = np.empty(len(conversations), np.float32)
     for rank, part in enumerate(world.gather(share)):
         scores[rows == rank] = part

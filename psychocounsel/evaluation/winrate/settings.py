@@ -90,6 +90,7 @@ class WinRate(SteppedEvaluation):
                 "against=null: a win rate needs an opponent; give against=PATH, or choose evaluation=health"
             )
         super().prepare(config, run_dir)
+        _refuse_word_checks(config)
         for file in self.experts:
             if not Path(file).is_file():
                 raise UserError(f"evaluation.experts={file}: the file does not exist")
@@ -118,3 +119,13 @@ class WinRate(SteppedEvaluation):
 
         lines = replies_to_ask(context) if "replies" in due else []
         return lines + (verdicts_step.to_ask(context, "replies" in due) if "verdicts" in due else [])
+
+
+def _refuse_word_checks(config: DictConfig) -> None:
+    from psychocounsel.evaluation.safety.word_checks import Checks
+
+    if any(isinstance(judge, Checks) for judge in build(config, "judge").models()):
+        raise UserError(
+            "judge=checks: answers questions about single replies and compares none; give judge=local_vllm judge.model=NAME, "
+            "or judge=reward"
+        )
