@@ -42,8 +42,6 @@ def main(run_dir: Path) -> None:
         code = CONTINUE_LATER if isinstance(error, GoOnLater) else USER_ERROR
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
-            if code == USER_ERROR:
-                _put_back(run_dir)
     except BaseException as error:
         if is_disk_full(error):
             code = CONTINUE_LATER
@@ -63,6 +61,7 @@ def _work(run_dir: Path) -> int:
     from psychocounsel.data.privacy import protect
     from psychocounsel.rundir.run import Run
     from psychocounsel.rundir.run_config import read_run
+    from psychocounsel.rundir.summary import put_back
     from psychocounsel.rundir.trust import refuse_untrusted_run
     from psychocounsel.search.settling import settled_work
 
@@ -73,13 +72,12 @@ def _work(run_dir: Path) -> int:
     with Run.open(run_dir, config) as run:
         run.begin_environment()
         work = importlib.import_module(job["module"]).work
-        return int(settled_work(run, lambda settled: fitted_work(settled, work)))
-
-
-def _put_back(run_dir: Path) -> None:
-    from psychocounsel.rundir.summary import put_back
-
-    put_back(run_dir)
+        try:
+            return int(settled_work(run, lambda settled: fitted_work(settled, work)))
+        except UserError:
+            if run.is_main:
+                put_back(run_dir)  # while this process still owns the directory
+            raise
 
 
 def _check_code() -> None:

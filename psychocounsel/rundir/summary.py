@@ -78,7 +78,7 @@ def put_back(run_dir: Path) -> None:
     files = RunDir(run_dir)
     names = {file.name for file in (files.config, files.overrides, files.summary, files.state)}
     for name, text in read_mapping(files.earlier).items():
-        if name in names:
+        if name in names and isinstance(text, str):
             write_atomically(run_dir / name, text)
     files.earlier.unlink(missing_ok=True)
 

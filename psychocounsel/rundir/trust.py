@@ -20,17 +20,16 @@ _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def refuse_untrusted_run(run_dir: Path, whole: bool = True) -> None:
     """Refuse a run directory whose configuration, checkpoints or model another user could have written.
 
-    If not `whole`, only the folder and the files that define the run are checked: `config.yaml`, `job.json` and
-    `overrides.txt`.
+    If not `whole`, only the folder and the files that define the run are checked: `config.yaml`, `job.json`,
+    `overrides.txt` and their copies in `earlier.json`.
 
     Raises:
         UserError: naming the first such file and the remedy.
     """
     files = RunDir(run_dir)
     trees = (files.checkpoints, files.model) if whole else ()
-    _refuse(
-        run_dir, [run_dir, files.config, files.job, files.overrides, *(path for tree in trees for path in _below(tree))]
-    )
+    defining = [run_dir, files.config, files.job, files.overrides, files.earlier]
+    _refuse(run_dir, [*defining, *(path for tree in trees for path in _below(tree))])
 
 
 def refuse_untrusted_model(run_dir: Path) -> None:

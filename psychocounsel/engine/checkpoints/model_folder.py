@@ -97,7 +97,7 @@ def write_model(
 def record_hosts(draft: Path, allowed_hosts: list[str] | None) -> None:
     """Write confidential.json into the draft of a model folder, so that the folder never exists without it.
 
-    Nothing is written for weights of other data (`allowed_hosts` is None).
+    Weights that were not trained on confidential data get no such file (`allowed_hosts` is None).
     """
     if allowed_hosts is not None:
         write_json(ModelDir(draft).confidential, {"allowed_hosts": allowed_hosts})

@@ -45,7 +45,7 @@ def topics_of(pairs: Pairs, seed: int) -> Topics:
 def _clusters(speeches: list[str], count: int, seed: int) -> np.ndarray:
     """Return the cluster of each speech, int64[speeches], by k-means on the latent semantic components of its words.
 
-    Clusters are numbered from 0. There are at most `count`, and fewer if fewer speeches differ in their words.
+    Clusters are numbered from 0. There are at most `count` of them; speeches with the same words share one.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import TruncatedSVD

@@ -10,7 +10,10 @@ _SWEPT = "train"  # the shipped sweeps vary its keys
 
 
 def command_groups(command: str, folders: Sequence[Path]) -> list[str]:
-    """Return the groups of a command, in the order of the defaults in the first file of its name; none without a file."""
+    """Return a command's config groups, in the order of its defaults.
+
+    The first folder with a file of the command's name decides. Without such a file the list is empty.
+    """
     groups = [*default_choices(read_yaml(_file_of(command, folders)))]
     return [*groups, "sweep"] if command == _SWEPT else groups
 
@@ -23,7 +26,7 @@ def default_choices(content: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def read_yaml(file: Path | None) -> dict[str, Any]:
-    """Return the mapping in a YAML file; {} for another content and for a file that is missing or malformed."""
+    """Return the mapping that a YAML file holds, or {} if the file is missing, malformed or holds something else."""
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
     except (OSError, yaml.YAMLError):
