@@ -98,11 +98,8 @@ def vllm() -> None:
 def in_process_training(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Set the variable that DeepSpeed needs, and use one thread, because more threads slow such small models down."""
     import torch
-    from deepspeed.runtime import torch_autocast
 
     monkeypatch.setenv("LOCAL_RANK", "0")
-    # DeepSpeed stores in a global variable that an engine uses autocast. In a run all engines agree; in tests they do not.
-    monkeypatch.setattr(torch_autocast, "TORCH_AUTOCAST_INITIALIZED", False)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -115,7 +115,8 @@ class OnlinePairs(Online):
     A fraction `offline_fraction` of each global batch, rounded to whole groups, is pairs of the dataset instead of
     prompts of the round. The reference of these pairs is the policy before training.
 
-    For the first pairs of each round, the difference between the log-probabilities of trainer and rollout is logged.
+    For the first pairs of each round, the trainer's log-probabilities are computed, and their difference from the rollout's
+    and the divergence from the reference are logged.
     """
 
     samples: int = option(4, at_least=2)  # a pair needs two replies
@@ -173,15 +174,22 @@ class OnlinePairs(Online):
         return collected
 
     def _compare(self, groups: list[Group], ctx: Context) -> None:
-        """Note the differences between the log-probabilities of trainer and rollout; do nothing without groups."""
+        """Note the differences between the log-probabilities of trainer and rollout, and log(pi / ref) summed over a reply.
+
+        Without groups, nothing is noted.
+        """
         if not groups:
             return
-        gaps = []
+        gaps, divergences = [], []
         for group, logprobs in zip(groups, ctx.logprobs("policy", groups), strict=True):
             for completion, now in zip(group.completions, logprobs, strict=True):
                 assert completion.logprobs is not None
                 gaps.append(now - completion.logprobs)
+                if completion.ref_logprobs is not None:
+                    divergences.append(float((now - completion.ref_logprobs).sum()))
         note_differences(gaps, ctx)
+        if divergences:
+            ctx.note("kl", sum(divergences) / len(divergences))
 
 
 def note_differences(gaps: Sequence[np.ndarray], ctx: Context) -> None:

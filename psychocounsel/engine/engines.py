@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.zero import Engine, deepspeed_config, weights_dtype
+from psychocounsel.engine.zero import Engine, deepspeed_config
 from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import lane_count, prepare_process
 from psychocounsel.model.critic import Critic
@@ -51,10 +51,10 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     if on_cpu:
         prepare_process(dtype)
     zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
-    model = load_model(config, algorithm, weights_dtype(config, dtype), zero3, tokenizer, world.device.type)
+    model = load_model(config, algorithm, dtype, zero3, tokenizer, world.device.type)
     if algorithm.critic_kind == "shared":
         assert isinstance(model, Policy)
-        model.add_value_head(torch.float32 if config.zero.stage == 0 else dtype)
+        model.add_value_head(dtype)
     lanes = lane_count(config, model, model.drops, world.size, world.device)
     engine = Engine(model, config, algorithm, dtype, lanes)
     engine.train(False)
@@ -73,7 +73,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
             draws differs between runs with several lanes.
     """
     dtype = model_dtype(config.model, world.device)
-    wide, where = torch.float32 if config.zero.stage == 0 else dtype, world.device.type
+    where = world.device.type
     if algorithm.critic_start == "reward":
         theirs, _ = load_chat_format(config.reward, "reward", scores=False)
         if theirs.get_vocab() != tokenizer.get_vocab():
@@ -81,9 +81,9 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
                 f"algo.critic=reward: {config.reward.path} has another tokenizer than {config.model.path}; "
                 "use algo.critic=policy"
             )
-        lm, name = ready_to_train(load_trained_reward_lm(config.reward, wide, where), config.model), config.reward.path
+        lm, name = ready_to_train(load_trained_reward_lm(config.reward, dtype, where), config.model), config.reward.path
     else:
-        lm, name = load_reward_lm(config.model, wide, None, tokenizer.pad_token_id, where), config.model.path
+        lm, name = load_reward_lm(config.model, dtype, None, tokenizer.pad_token_id, where), config.model.path
         for parameter in getattr(lm, HEAD).parameters():
             # Random values would change the policy before the critic has learned anything.
             torch.nn.init.zeros_(parameter)
@@ -134,8 +134,7 @@ def load_model(
     if model.lora.rank:
         torch.manual_seed(config.seed)  # the same initial adapters, however many random numbers loading drew
         lm, adapter = add_adapter(lm, model.lora, HEAD if scores else None)
-        if config.zero.stage == 0:  # stage 0 keeps no master weights, so trained weights are float32
-            for parameter in lm.parameters():
-                parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
+        for parameter in lm.parameters():  # peft makes float32 adapters for four-bit weights
+            parameter.data = parameter.data.to(dtype) if parameter.requires_grad else parameter.data
     common = (lm, model.path, adapter, model.attention, device)
     return RewardModel(*common) if scores else Policy(*common, training_temperature(config))

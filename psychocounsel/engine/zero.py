@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from psychocounsel.algo.base import Algorithm
+from psychocounsel.engine.master_weights import MasterAdamW
 from psychocounsel.model.cpu import replica
 from psychocounsel.model.gradients import add_in_place
 from psychocounsel.model.packed import PackedModel
@@ -33,16 +34,14 @@ def deepspeed_config(
         optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if zero.offload_parameters:
         optimization["offload_param"] = {"device": "cpu", "pin_memory": True}
-    # Stage 0 keeps no fp32 master weights for a bf16 model, so there the model is fp32 and computes in bf16.
-    autocast = dtype == torch.bfloat16 and zero.stage == 0
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         # Infinity disables clipping, but DeepSpeed still computes the norm.
         "gradient_clipping": algorithm.max_grad_norm or float("inf"),
-        "bf16": {"enabled": dtype == torch.bfloat16 and not autocast},
-        "torch_autocast": {"enabled": autocast, "dtype": "bfloat16"},
+        # At stage 0 `MasterAdamW` holds the float32 master weights, because DeepSpeed has none there.
+        "bf16": {"enabled": dtype == torch.bfloat16 and zero.stage > 0},
         "data_types": {"grad_accum_dtype": "fp32"},
         "communication_data_type": zero.reduce_dtype,
         "zero_optimization": optimization,
@@ -50,12 +49,6 @@ def deepspeed_config(
         "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own optimizer would be compiled at first use
         "steps_per_print": None,
     }
-
-
-def weights_dtype(config: DictConfig, dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which to load the weights of a model that computes in `dtype`."""
-    trains_all = not config.model.lora.rank  # frozen weights need no precision for updates
-    return torch.float32 if config.zero.stage == 0 and trains_all else dtype
 
 
 class Engine:
@@ -69,8 +62,7 @@ class Engine:
     ) -> None:
         import deepspeed
 
-        self._replicas = [replica(module) for _ in range(1, lanes)]
-        optimizer = torch.optim.AdamW(
+        optimizer = (torch.optim.AdamW if config.zero.stage else MasterAdamW)(
             _parameter_groups(module, algorithm),
             lr=algorithm.lr,
             betas=(algorithm.adam_beta1, algorithm.adam_beta2),
@@ -78,6 +70,7 @@ class Engine:
             fused=True,
         )
         self.module, self.dtype = module, dtype
+        self._replicas = [replica(module) for _ in range(1, lanes)]
         frozen = any(not parameter.requires_grad for parameter in module.parameters())
         on_gpu = deepspeed.accelerator.get_accelerator().device_name() == "cuda"
         settings = deepspeed_config(config, algorithm, dtype, on_gpu)
@@ -87,13 +80,7 @@ class Engine:
                 add_in_place(each)
         self.norm: float | None = None
         self._max_norm = settings["gradient_clipping"]
-        self._autocasts = settings["torch_autocast"]["enabled"]
         self.deepspeed.clip_fp32_gradients = self._clip  # ZeRO-0 in fp32 clips without reporting the norm
-
-    @property
-    def autocast(self) -> torch.dtype | None:
-        """The dtype of forward passes if it differs from that of the weights; otherwise None."""
-        return self.dtype if self._autocasts else None
 
     @property
     def lanes(self) -> int:
@@ -103,8 +90,7 @@ class Engine:
         """Return the module's output for a batch; `asked` are keyword arguments of its `forward`."""
         if lane == 0:
             return self.deepspeed(batch, **asked)
-        with torch.autocast("cpu", self.dtype, enabled=self._autocasts):
-            return self._replicas[lane - 1](batch, **asked)
+        return self._replicas[lane - 1](batch, **asked)
 
     def train(self, mode: bool) -> None:
         self.deepspeed.train(mode)

@@ -24,4 +24,4 @@ class Critic(PackedModel):
         return self._values(hidden[0, len(prompt) - 1 : -1])
 
     def _values(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.lm.score(hidden).squeeze(-1).float()
+        return self.lm.score(hidden).squeeze(-1)

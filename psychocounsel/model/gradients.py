@@ -19,7 +19,7 @@ def add_in_place(module: nn.Module) -> None:
 
 
 def gradient_of(weight: torch.Tensor) -> torch.Tensor:
-    """Return the `.grad` of a leaf, to add to; if it has none yet, zeros of the weight's shape."""
+    """Return the `.grad` of a leaf, to add to; if it has none yet, zeros of the weight's shape, in its `grad_dtype`."""
     if weight.grad is None:
-        weight.grad = torch.zeros_like(weight)
+        weight.grad = torch.zeros_like(weight, dtype=weight.grad_dtype)
     return weight.grad

@@ -76,6 +76,8 @@ def load_weights(
                 use_safetensors=True,  # reading a pickle can run code
                 **more,
             )
+        if zero3 is not None:
+            _restore_buffers(lm, kind, dtype)
     return lm, set(info["missing_keys"]), set(info["unexpected_keys"])
 
 
@@ -128,6 +130,23 @@ def _partitioned_loading(zero3: dict[str, Any] | None) -> Iterator[None]:
     finally:
         unset_hf_deepspeed_config()
         del setting
+
+
+def _restore_buffers(lm: Any, kind: Any, dtype: torch.dtype) -> None:
+    """Compute again the buffers that no checkpoint holds, such as rotary frequencies.
+
+    `zero.Init` rounds every new tensor to the dtype of the weights. In bfloat16 a frequency is then wrong by up to 0.4 %,
+    which is radians after a thousand tokens.
+    """
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        fresh = kind.from_config(lm.config, dtype=dtype)
+    stored = lm.state_dict().keys()
+    for name, value in fresh.named_buffers():
+        if name not in stored:
+            owner, _, own_name = name.rpartition(".")
+            setattr(lm.get_submodule(owner), own_name, value.to(lm.get_buffer(name).device))
 
 
 def weights_id(model: DictConfig, cache: str) -> str:

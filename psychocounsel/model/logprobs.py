@@ -9,6 +9,7 @@ from torch import nn
 from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import PRODUCT_ROWS, Linear, outer_product, product
 from psychocounsel.model.gradients import gradient_of
+from psychocounsel.model.head import Head, wide_product
 
 _PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU as many as fit into its cache
 _KEPT_BYTES = {"cpu": 1 << 26, "cuda": 0}  # logits kept for backward; the rest is recomputed
@@ -16,7 +17,7 @@ _KEPT_BYTES = {"cpu": 1 << 26, "cuda": 0}  # logits kept for backward; the rest 
 _Kept = tuple[torch.Tensor, torch.Tensor]  # exp(logits - highest) [N, block], and each token's highest logit [N, 1]
 
 
-class OutputLayer(Linear):
+class OutputLayer(Head):
     """A language model's output layer that, given targets, returns their log-probabilities instead of logits.
 
     `OutputLayer.of` converts a model's own layer, which stays the same module with the same parameters. Engines that
@@ -32,7 +33,7 @@ class OutputLayer(Linear):
         Raises:
             UserError: for a layer of another class.
         """
-        if type(layer) in (nn.Linear, Linear):
+        if type(layer) in (nn.Linear, Linear, Head):
             layer.__class__ = cls
         if not isinstance(layer, cls):
             raise UserError(
@@ -49,7 +50,7 @@ class OutputLayer(Linear):
         softcap: float | None = None,
         entropy: bool = False,
     ) -> Any:
-        """Return log p(targets | hidden), float32[N], from [N, H] and int64[N]; without targets the logits [..., vocabulary].
+        """Return log p(targets | hidden), float32[N], from [N, H] and int64[N]; without targets the logits, float32[..., V].
 
         Logits are capped as `softcap * tanh(logits / softcap)` and divided by `temperature`. With `entropy`, a pair of
         float32[N] is returned: the log-probabilities, and the entropy of p(. | hidden) [nats].
@@ -57,9 +58,8 @@ class OutputLayer(Linear):
         if targets is None:
             return super().forward(hidden)
         kind = hidden.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.weight.dtype
         room = _KEPT_BYTES[kind] if torch.is_grad_enabled() else 0
-        how = _How(temperature, softcap, dtype, room, self.adds_in_place, entropy)
+        how = _How(temperature, softcap, room, self.adds_in_place, entropy)
         count = len(targets)
         if kind == "cpu" and (missing := -count % PRODUCT_ROWS):
             hidden, targets = nn.functional.pad(hidden, (0, 0, 0, missing)), nn.functional.pad(targets, (0, missing))
@@ -69,14 +69,13 @@ class OutputLayer(Linear):
 
 @dataclass(frozen=True)
 class _How:
-    """Settings of the logits: temperature and cap, the dtype of computing, and how many bytes are kept for backward (`room`).
+    """Settings of the logits: temperature and cap, and how many bytes are kept for backward (`room`).
 
     `adds_in_place`: backward itself adds the weight's gradient to `.grad`. `entropy`: the entropy is wanted, too.
     """
 
     temperature: float
     softcap: float | None
-    dtype: torch.dtype
     room: int
     adds_in_place: bool
     entropy: bool
@@ -100,13 +99,13 @@ class _TokenLogprobs(torch.autograd.Function):
         targets: torch.Tensor,
         how: _How,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        cast, room = _Cast(hidden, weight, bias, targets, how), how.room
+        layer, room = _Logits(hidden, weight, bias, targets, how), how.room
         softmax = _Softmax(hidden.new_full(targets.shape, -torch.inf, dtype=torch.float32), how.entropy)
         chosen = torch.zeros_like(softmax.normaliser)
         kept: list[_Kept] = []
-        for block in cast.blocks():
-            logits = cast.logits(block)
-            inside, column = cast.target(block)
+        for block in layer.blocks():
+            logits = layer.logits(block)
+            inside, column = layer.target(block)
             chosen += torch.where(inside, logits.gather(1, column).squeeze(1), 0.0)
             highest = logits.amax(1, keepdim=True)
             softmax.add(logits, highest)
@@ -123,7 +122,7 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx: Any, grad: torch.Tensor | None, entropy_grad: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         hidden, weight, bias, targets, normaliser, entropy = ctx.saved_tensors
-        cast = _Cast(hidden, weight, bias, targets, ctx.how)
+        layer = _Logits(hidden, weight, bias, targets, ctx.how)
         grad = torch.zeros_like(normaliser) if grad is None else grad
         both = None
         if entropy_grad is not None:  # `excess` then already contains both gradients
@@ -133,13 +132,13 @@ class _TokenLogprobs(torch.autograd.Function):
         own = wants_weight and ctx.leaf is None
         to_weight = torch.empty_like(weight) if own else gradient_of(ctx.leaf) if wants_weight else None
         to_bias = torch.empty_like(bias) if wants_bias else None
-        scaled = (hidden * -grad[:, None]).to(cast.weight.dtype)
+        scaled = (hidden * -grad[:, None]).to(weight.dtype)
         kept = ctx.kept[::-1]
         ctx.kept = None
-        for block in cast.blocks():
-            excess = cast.excess(block, normaliser, kept.pop() if kept else None, both)
+        for block in layer.blocks():
+            excess = layer.excess(block, normaliser, kept.pop() if kept else None, both)
             if to_hidden is not None:  # in float32, because sums of the blocks' bfloat16 products would lose precision
-                to_hidden += product(excess, cast.weight[block].t())
+                to_hidden += product(excess, weight[block].t())
             if to_weight is not None:
                 part = outer_product(excess, scaled)
                 to_weight[block].copy_(part) if own else to_weight[block].add_(part)
@@ -181,8 +180,8 @@ class _Both:
     entropy: torch.Tensor
 
 
-class _Cast:
-    """The output layer and its inputs in the dtype of computing, one block of the vocabulary at a time."""
+class _Logits:
+    """Logits of the output layer in float32, and their gradients in the dtype of its weight, for a block of the vocabulary."""
 
     def __init__(
         self,
@@ -192,8 +191,7 @@ class _Cast:
         targets: torch.Tensor,
         how: _How,
     ) -> None:
-        self.hidden, self.targets = hidden.to(how.dtype), targets
-        self.weight, self.bias = weight.to(how.dtype), None if bias is None else bias.to(how.dtype)
+        self.hidden, self.weight, self.bias, self.targets = hidden, weight, bias, targets
         self.temperature, self.softcap = how.temperature, how.softcap
 
     def blocks(self) -> list[slice]:
@@ -210,7 +208,7 @@ class _Cast:
     def logits(self, block: slice) -> torch.Tensor:
         """Return the logits of a block, float32[N, block]."""
         bias = None if self.bias is None else self.bias[block]
-        logits = product(self.hidden, self.weight[block], bias).float()
+        logits = wide_product(self.hidden, self.weight[block], bias)
         if self.softcap:
             logits = logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits.div_(self.temperature) if self.temperature != 1.0 else logits
@@ -218,7 +216,7 @@ class _Cast:
     def excess(
         self, block: slice, normaliser: torch.Tensor, kept: _Kept | None, both: _Both | None = None
     ) -> torch.Tensor:
-        """Return -d log p_target / d(output of the layer), [N, block] in the dtype of computing: p, minus 1 at the target.
+        """Return -d log p_target / d(output of the layer), [N, block] in the weight's dtype: p, minus 1 at the target.
 
         With `both` gradients: -d(grad log p_target + entropy_grad H) / d(output). `kept` is overwritten.
         """

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from psychocounsel.data.batch import Batch
+from psychocounsel.model.head import Head
 from psychocounsel.model.logprobs import OutputLayer
 from psychocounsel.model.lora import Adapter
 from psychocounsel.model.packed import PackedModel
@@ -31,14 +32,14 @@ class Policy(PackedModel):
         self.temperature = temperature
         # In a list, because nn.Module would register the layer twice: it is already a part of `lm`.
         self.output_layer = [OutputLayer.of(lm.get_output_embeddings())]
-        self.value_head: nn.Linear | None = None
+        self.value_head: Head | None = None
 
     def add_value_head(self, dtype: torch.dtype = torch.float32) -> None:
         """Make `forward` also give values, from a linear head on the trunk that gives 0 until it is trained.
 
         The head is used only in training. It is not a part of `lm`, which is exported and writes replies.
         """
-        self.value_head = nn.Linear(self.text_config.hidden_size, 1, bias=False, dtype=dtype)
+        self.value_head = Head(self.text_config.hidden_size, 1, bias=False, dtype=dtype)
         # Random values would change the policy before the head has learned anything.
         nn.init.zeros_(self.value_head.weight)
 
@@ -56,7 +57,7 @@ class Policy(PackedModel):
             found += output if entropy else [output]
         if values:
             assert self.value_head is not None
-            found.append(self.value_head(hidden).squeeze(-1).float())
+            found.append(self.value_head(hidden).squeeze(-1))
         return found[0] if len(found) == 1 else tuple(found)
 
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:

@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.model.head import Head
 from psychocounsel.model.load import load_weights, loading, ready_to_train
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.rundir.paths import ModelDir
@@ -111,6 +112,7 @@ def _load(
         raise UserError(f"{key}.path={model.path}: has no reward head named {names}, and a new head would be random")
     if not hasattr(lm, HEAD):
         raise UserError(f"{key}.path={model.path}: this architecture has no linear head called {HEAD}")
+    Head.adopt(getattr(lm, HEAD))
     return lm, not missing_head
 
 

@@ -19,7 +19,7 @@ class RewardModel(PackedModel):
         return self._score(self.hidden(batch)[batch.last_rows, batch.last_columns])
 
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
-        scores = iter(output.float().cpu().numpy())
+        scores = iter(output.cpu().numpy())
         return [[np.array([next(scores)]) for _ in group.completions] for group in batch.groups]
 
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
@@ -35,4 +35,4 @@ class RewardModel(PackedModel):
         return {"mean": about.get("eval/reward_mean"), "std": about.get("eval/reward_std")}
 
     def _score(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.lm.score(hidden).squeeze(-1).float()
+        return self.lm.score(hidden).squeeze(-1)

@@ -36,12 +36,8 @@ def varlen_attention(
     """
     layout = layout or Layout([query.shape[2]], [0])
     if query.is_cuda:
-        query, key = query.to(value.dtype), key.to(value.dtype)  # autocast leaves rotated queries and keys in fp32
         on_gpu = _by_one_kernel if _suits_flash(query) else by_sequence
         return on_gpu(query, key, value, layout, scaling, sliding_window), None
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     attend = blockwise_attention if suits_blocks(query) else _Sequences.apply
     output: torch.Tensor = attend(query, key, value, layout, scaling, sliding_window)
     return output.transpose(1, 2), None

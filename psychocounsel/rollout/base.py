@@ -75,10 +75,6 @@ class TrainedPolicy(Protocol):
     module: PackedModel
     dtype: torch.dtype
 
-    @property
-    def autocast(self) -> torch.dtype | None:
-        """Return the dtype of forward passes if it differs from that of the weights, otherwise None."""
-
 
 class Rollout(Contract):
     """Base of rollouts, which write replies. A subclass must define `sync` and `generate`.

@@ -30,15 +30,14 @@ class HF(RolloutSettings):
         self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> HFRollout:
         together = world if config.zero.stage == 3 else None
-        return HFRollout(engine.module, tokenizer, stop, self.batch_size, engine.autocast, together)
+        return HFRollout(engine.module, tokenizer, stop, self.batch_size, together)
 
     def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
         from psychocounsel.model.shape import bytes_of_weight
 
         rows = max(1, self.batch_size // samples) * samples
         length = min(config.max_length, (config.max_prompt_length or config.max_length) + self.max_tokens)
-        # Stage 0 trains float32 weights, whose keys and values are float32, too.
-        width = 4 if config.zero.stage == 0 and not config.model.lora.rank else bytes_of_weight(config.model.dtype)
+        width = bytes_of_weight(config.model.dtype)
         # Raw, divided by the temperature, as weights of the draw, padded weights, and their sum. A sort needs more.
         logits = (5 if self.top_p == 1 else 8) * 4 * rows * shape.vocabulary
         return {"keys and values": rows * length * shape.cached() * width, "next logits": logits}
@@ -51,8 +50,7 @@ class HFRollout(Rollout):
     """Writes replies with the present weights of `policy`.
 
     The replies to a prompt share its first pass; finished replies leave the batch. `stop` holds the ids of tokens that
-    end a reply. `autocast` is the dtype of computation if the weights are float32. `together` is set if ZeRO-3 shards
-    the weights over its ranks; these ranks then make all passes together.
+    end a reply. `together` is set if ZeRO-3 shards the weights over its ranks; these ranks then make all passes together.
     """
 
     def __init__(
@@ -61,12 +59,10 @@ class HFRollout(Rollout):
         tokenizer: Any,
         stop: Sequence[int],
         batch_size: int,
-        autocast: torch.dtype | None = None,
         together: World | None = None,
     ) -> None:
         self.policy, self.tokenizer, self.stop, self.batch_size = policy, tokenizer, sorted(stop), batch_size
-        self.autocast, self.together = autocast, together
-        self.version = 0
+        self.together, self.version = together, 0
 
     def sync(self, version: int) -> None:
         self.version = version
@@ -95,8 +91,7 @@ class HFRollout(Rollout):
         found: dict[int, list[Completion]] = {}
         training = self.policy.training
         self.policy.eval()
-        computes = torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
-        with computes, decoding(self.policy, partitioned=self.together is not None):
+        with decoding(self.policy, partitioned=self.together is not None):
             while self._anyone(bool(batches)):
                 members = batches.pop(0) if batches else []
                 own = [torch.Generator(device).manual_seed(seeds[index]) for index in members] if seeds else generator

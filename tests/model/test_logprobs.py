@@ -108,18 +108,23 @@ def test_without_targets_it_is_the_layer_it_was() -> None:
     torch.testing.assert_close(OutputLayer.of(layer)(hidden), expected)
 
 
-def test_autocast_computes_in_bfloat16_and_sums_in_float32() -> None:
+def test_bfloat16_is_multiplied_and_summed_in_float32() -> None:
     torch.manual_seed(0)
-    layer = OutputLayer.of(nn.Linear(HIDDEN, VOCABULARY, bias=False))
-    hidden, targets = torch.randn(TOKENS, HIDDEN, requires_grad=True), torch.randint(0, VOCABULARY, (TOKENS,))
-    exact = layer(hidden, targets)
-    (wanted,) = torch.autograd.grad(exact.sum(), layer.weight)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = layer(hidden, targets)
-    (got,) = torch.autograd.grad(rounded.sum(), layer.weight)
-    assert rounded.dtype == got.dtype == torch.float32
-    assert 0 < (rounded - exact).abs().max() < 0.05
-    assert 0 < (got - wanted).norm() < 0.02 * wanted.norm()
+    layer = OutputLayer.of(nn.Linear(HIDDEN, VOCABULARY, dtype=torch.bfloat16))
+    hidden, targets = torch.randn(TOKENS, HIDDEN).bfloat16().requires_grad_(), torch.randint(0, VOCABULARY, (TOKENS,))
+    wide = nn.Linear(HIDDEN, VOCABULARY)
+    wide.load_state_dict(layer.state_dict())
+    logits = wide(hidden.float())
+    exact = logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+    rounded = nn.functional.linear(hidden, layer.weight, layer.bias).float().log_softmax(-1)
+    got = layer(hidden, targets)
+    assert layer(hidden).dtype == got.dtype == torch.float32
+    torch.testing.assert_close(got, exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer(hidden), logits, rtol=0, atol=1e-5)
+    assert (rounded.gather(1, targets[:, None]).squeeze(1) - exact).abs().max() > 1e-3, "a head in bfloat16 is worse"
+    (wanted,) = torch.autograd.grad(exact.sum(), wide.weight)
+    (slope,) = torch.autograd.grad(got.sum(), layer.weight)
+    assert (slope.float() - wanted).norm() < 0.02 * wanted.norm()
 
 
 def test_a_model_with_another_output_layer_is_refused() -> None:

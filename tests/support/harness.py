@@ -125,9 +125,9 @@ def make_stepper(
     config = deepcopy(_checked(*overrides))
     main = algorithm.needs.main
     make = Policy if main == "policy" else RewardModel
-    model = make(lm, "test", attention=config.model.attention)
+    model = make(lm.to(dtype), "test", attention=config.model.attention)
     if algorithm.critic_kind == "shared":
-        model.add_value_head()
+        model.add_value_head(dtype)
     engine = Engine(model, config, algorithm, dtype, lanes)
     return Stepper(algorithm, {main: engine}, here, budget)
 

@@ -34,9 +34,9 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
     learning, stage, adapters = learned_weights(shape, config), config.zero.stage, config.model.lora.rank
     width = 2.0 if config.model.dtype == "bf16" else 4.0
     found = estimate(shape, config, processes)
-    master = 4.0 if stage and width == 2 else 0.0  # float32 copies of bfloat16 weights, which stage 0 does not keep
+    master = 4.0 if width == 2 else 0.0  # float32 copies of bfloat16 weights
     frozen = width * shape.parameters if adapters else 0.0
-    trained = (4.0 if stage == 0 else width) * learning / (processes if stage == 3 else 1)
+    trained = width * learning / (processes if stage == 3 else 1)
     parts = {
         "weights": frozen + trained,
         "gradients": 4.0 * learning * _lanes(shape, config, processes) / (processes if stage >= 2 else 1),
@@ -44,7 +44,7 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
         "activations": activation_bytes(shape, config) * width / 2 + _LOGITS,
     }
     if critic := found.held.get("critic"):
-        parts["critic"] = critic * 16 / 18  # a critic has no bfloat16 copy
+        parts["critic"] = critic * (14 + master) / 18  # the estimate for a GPU is that of bfloat16
         parts["activations"] *= 2
     others = {name: bytes_ for name, bytes_ in {**found.held, **found.asked}.items() if name not in _COUNTED_HERE}
     return {**parts, **{name: bytes_ * width / 2 for name, bytes_ in others.items()}, "libraries": _LIBRARIES}

@@ -15,8 +15,8 @@ def model_states(
     """Return bytes per GPU of weights, gradients and Adam's state in mixed precision; gradients are accumulated in float32.
 
     Stages 2 and 3 follow DeepSpeed's own estimators (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
-    Stage 0 keeps weights, gradients and both moments in float32, and casts weights to bfloat16. At stage 1,
-    DeepSpeed's bfloat16 optimizer keeps whole weights and whole float32 gradients.
+    Stage 0 keeps everything whole, like stage 1 on one GPU. At stage 1, DeepSpeed's bfloat16 optimizer keeps whole weights
+    and whole float32 gradients.
     """
     return sum(state_parts(parameters, largest, stage, gpus, offload_optimizer, offload_parameters).values())
 
@@ -32,7 +32,7 @@ def state_parts(
     """Return `model_states` by part. Weights are the copies used in forward passes; master weights count as optimizer state."""
     adam = 0.0 if offload_optimizer else 12.0 * parameters / gpus
     if stage == 0:
-        return {"weights": 6.0 * parameters, "gradients": 4.0 * parameters, "optimizer": 8.0 * parameters}
+        return {"weights": 2.0 * parameters, "gradients": 4.0 * parameters, "optimizer": 12.0 * parameters}
     if stage == 1:
         return {"weights": 2.0 * parameters, "gradients": 4.0 * parameters, "optimizer": adam}
     gradients = 0.0 if offload_optimizer else 4.0 * parameters / gpus
@@ -51,7 +51,7 @@ def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: 
     weights of forward passes.
     """
     if stage == 0:
-        return parameters * (12.0 if weights else 8.0)
+        return parameters * (14.0 if weights else 12.0)
     read = 2.0 * parameters / (gpus if stage == 3 else 1) if weights else 0.0
     kept_whole = 4.0 * parameters if stage == 1 else 0.0
     return read + kept_whole + (0.0 if offload_optimizer else 12.0 * parameters / gpus)

@@ -52,7 +52,7 @@ class Partition:
 
     def _whole(self) -> Iterator[Held]:
         for name, parameter in self.parameters.items():
-            yield Held(name, 0, parameter.numel(), parameter, 0)
+            yield Held(name, 0, parameter.numel(), self.wrapper.master(parameter), 0)
 
     def _of_groups(self) -> Iterator[Held]:
         zero = self.wrapper
@@ -134,7 +134,9 @@ class Partition:
     def weights_changed(self) -> None:
         """Update the model's weights from the float32 weights in the optimizer. All ranks call it together."""
         zero = self.wrapper
-        if self.stage in (1, 2):
+        if self.stage == 0:
+            zero.round()
+        elif self.stage in (1, 2):
             zero.update_lp_params()
         elif self.stage == 3:  # the same steps as after DeepSpeed loads its own checkpoint
             zero.checkpoint_event_prologue()

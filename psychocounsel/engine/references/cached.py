@@ -16,7 +16,6 @@ from psychocounsel.engine.references.filling import Filling, Order, Unit, make_u
 from psychocounsel.engine.references.store import ReferenceStore, row_key
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.telemetry.progress import Progress
-from psychocounsel.engine.zero import deepspeed_config, weights_dtype
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import model_dtype
 from psychocounsel.rollout.base import training_temperature
@@ -37,8 +36,7 @@ _DECIDING = (
 def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, device: torch.device) -> dict[str, Any]:
     """Return everything that reference log-probabilities depend on, except the tokens.
 
-    The adapter is excluded because it is off. `weights_dtype` is included because at ZeRO-0 weights below an adapter
-    are loaded in another dtype than fully trained ones.
+    The adapter is excluded because it is off. The ZeRO stage is excluded because every stage computes in the same dtype.
     """
     dtype, quantise = model_dtype(config.model, device), config.model.quantise
     libraries = ["torch", "transformers", *(["bitsandbytes"] if quantise else [])]
@@ -46,8 +44,6 @@ def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, d
     return {
         "weights": weights,
         "dtype": str(dtype),
-        "weights_dtype": str(weights_dtype(config, dtype)),
-        "autocast": deepspeed_config(config, algorithm, dtype)["torch_autocast"]["enabled"],
         "quantise": quantise,
         "kernels": config.model.kernels,
         "temperature": training_temperature(config),

@@ -9,6 +9,7 @@ from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.references.base import Reference
 from psychocounsel.engine.references.choosing import before_training
+from psychocounsel.engine.references.live import RoundStart
 from psychocounsel.engine.rounds.resting import Resting
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
 from psychocounsel.engine.step import Stepper
@@ -25,7 +26,8 @@ _ROUND = 1 << 20  # in place of a round's number in seeds; no run has as many ro
 class HeldOutReplies:
     """Writes and scores a reply to each of `prompts` at an evaluation, and compares it with `reference`, if there is one.
 
-    The reference is the policy before training. `alive` is called often, on all ranks together; it may raise Stopped.
+    The reference is the policy before training; `policy` gives log-probabilities of the trained policy as it is at the
+    evaluation. `alive` is called often, on all ranks together; it may raise Stopped.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class HeldOutReplies:
         prompts: Sequence[Group],
         rollout: Rollout,
         scoring: Scoring,
+        policy: Reference,
         reference: Reference | None,
         world: World,
         alive: Callable[[], None],
@@ -41,7 +44,7 @@ class HeldOutReplies:
     ) -> None:
         self.run, self.prompts, self.rollout, self.scoring = run, prompts, rollout, scoring
         self.resting = resting
-        self.reference, self.world, self.alive = reference, world, alive
+        self.policy, self.reference, self.world, self.alive = policy, reference, world, alive
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return the `eval/...` metrics of the replies after `step` steps. All ranks call it together.
@@ -51,6 +54,12 @@ class HeldOutReplies:
         """
         replies = self.write(step)
         reference = self.reference.logprobs(replies) if self.reference else None
+        if (
+            reference is not None
+        ):  # the rollout rounds otherwise, so its log-probabilities would show a divergence of their own
+            for group, logprobs in zip(replies, self.policy.logprobs(replies), strict=True):
+                for completion, values in zip(group.completions, logprobs, strict=True):
+                    completion.logprobs = values
         return held_out_metrics(self.run, self.world, step, replies, reference)
 
     def write(self, step: int) -> list[Group]:
@@ -100,7 +109,8 @@ def open_held_out(
         rollout = open_rollout(settings, config, stepper.main, tokenizer, [chat.end_token()], world)
         scoring = open_scoring(config, world)
     reference = before_training(run, stepper, tokenizer)
-    return HeldOutReplies(run, prompts, rollout, scoring, reference, world, alive, resting)
+    policy = RoundStart(stepper, config.global_batch_size)
+    return HeldOutReplies(run, prompts, rollout, scoring, policy, reference, world, alive, resting)
 
 
 def held_out_metrics(

@@ -13,6 +13,7 @@ from psychocounsel.data.group import Group, read_groups, reference_of, write_gro
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.collector import Collector
+from psychocounsel.engine.references.live import RoundStart
 from psychocounsel.engine.rounds.held_out import HeldOutReplies
 from psychocounsel.engine.rounds.resting import Resting
 from psychocounsel.engine.rounds.scoring import open_scoring
@@ -89,10 +90,10 @@ class RoundFeed:
         collected = read_groups(file)
         noted = {f"rollout/{name}": value for name, value in known.items()}
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
-        metrics = reply_metrics(replies, None, "rollout") | noted
+        metrics = reply_metrics(replies, None, "rollout") | ({} if kl is None else {"rollout/kl": kl}) | noted
         metrics |= {f"rollout/{name}_seconds": value for name, value in self.shards.seconds.items()}
         metrics["rollout/staleness"] = self.shards.staleness
-        return collected, metrics | ({} if kl is None else {"rollout/kl": kl})
+        return collected, metrics
 
 
 def open_rounds(
@@ -121,5 +122,6 @@ def open_rounds(
         scoring = open_scoring(config, world)
     shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive, resting)
     initial = collector.reference if algorithm.reference_kind == "initial" else None
-    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, initial, world, alive, resting)
+    policy = RoundStart(collector.stepper, config.global_batch_size)
+    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, policy, initial, world, alive, resting)
     return RoundFeed(run, shards, held_out, collector, announce)

@@ -37,8 +37,9 @@ class _Lookup(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[None, None, None]:
         (indices,) = ctx.saved_tensors
-        rows = grad.reshape(-1, grad.shape[-1]).to(ctx.weight.dtype)
+        total = gradient_of(ctx.weight)
+        rows = grad.reshape(-1, grad.shape[-1]).to(total.dtype)
         if ctx.padding is not None:  # the padding vector is not trained
             rows = rows.masked_fill((indices.reshape(-1, 1) == ctx.padding), 0.0)
-        gradient_of(ctx.weight).index_add_(0, indices.reshape(-1), rows)
+        total.index_add_(0, indices.reshape(-1), rows)
         return None, None, None

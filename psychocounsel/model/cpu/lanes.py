@@ -35,10 +35,10 @@ def lane_count(config: DictConfig, model: nn.Module, drops: bool, processes: int
 
 def replica(model: Model) -> Model:
     """Return a copy of `model` that shares its weights in memory and has gradients of its own."""
-    shared: dict[int, nn.Parameter] = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-        for parameter in model.parameters()
-    }
+    shared: dict[int, nn.Parameter] = {}
+    for parameter in model.parameters():
+        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        shared[id(parameter)].grad_dtype = parameter.grad_dtype
     return copy.deepcopy(model, shared)
 
 
@@ -51,7 +51,11 @@ class Lanes:
         self._pool = ThreadPoolExecutor(count - 1, "lane", self._enter) if count > 1 else None
 
     def _enter(self) -> None:
-        torch.set_num_threads(self._threads)  # applies to operations started by the calling thread
+        """Give the calling thread the threads of a lane."""
+        # A new thread takes the number that any thread set last, but only at its first operation, and so would undo its
+        # own setting at a time that differs between runs. Reading the number counts as that first operation.
+        torch.get_num_threads()
+        torch.set_num_threads(self._threads)
 
     def run(self, work: Callable[[int], T]) -> list[T]:
         """Return the result of `work` for each lane's number; an exception is raised after all lanes have ended."""

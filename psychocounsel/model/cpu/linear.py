@@ -18,6 +18,7 @@ class Linear(nn.Linear):
     """A linear layer with oneDNN products on CPU; `Linear.adopt` converts a module's plain linear layers, in place."""
 
     reordered: torch.Tensor | None = None  # the weight in oneDNN's order, within the context `reordered`
+    in_float32 = False  # True for a layer that computes in float32 whatever its weight's dtype
 
     @classmethod
     def adopt(cls, module: nn.Module) -> None:
@@ -26,17 +27,17 @@ class Linear(nn.Linear):
                 layer.__class__ = cls
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.reordered is not None:
+            return _onednn(input, self.reordered, None if self.bias is None else self.bias.to(input.dtype))
         if not suits(input, self.weight):
             return super().forward(input)
-        if self.reordered is not None:
-            return _onednn(input, self.reordered, self.bias)
         result: torch.Tensor = _Linear.apply(input, self.weight, self.bias)
         return result
 
 
 def product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Return left @ right.T + bias, [..., N], from [..., K] and [N, K] of any strides; it has no gradient of its own."""
-    if not _are_float32(left, right):
+    if not suits(left, right):
         return nn.functional.linear(left, right, bias)
     if not (right.is_contiguous() or right.t().is_contiguous()):
         right = right.contiguous()  # with gaps between rows, oneDNN takes a hundred times as long
@@ -50,10 +51,12 @@ def reordered(module: nn.Module) -> Iterator[None]:
     Products of a few rows are then up to twice as fast. They have no gradient, and the weights must not change. On
     devices other than the CPU nothing is copied.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, Linear) and suits(layer.weight, layer.weight)]
+    layers = [layer for layer in module.modules() if isinstance(layer, Linear) and layer.weight.device.type == "cpu"]
     try:
         for layer in layers:
-            layer.reordered = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), PRODUCT_ROWS)
+            weight = layer.weight.detach().float() if layer.in_float32 else layer.weight.detach()
+            if suits(weight, weight):
+                layer.reordered = torch.ops.mkldnn._reorder_linear_weight(weight, PRODUCT_ROWS)
         yield
     finally:
         for layer in layers:
@@ -67,19 +70,15 @@ def _onednn(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) 
 
 def outer_product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return left.T @ right, [M, K], from [N, M] and [N, K]; it has no gradient of its own."""
-    if not _are_float32(left, right):
+    if not suits(left, right):
         return left.t() @ right
     return product(left.t(), right.t())
 
 
 def suits(input: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Return True if this package's CPU modules should compute a layer of this weight for this input."""
-    return _are_float32(input, weight) and not torch.is_autocast_enabled("cpu")
-
-
-def _are_float32(left: torch.Tensor, right: torch.Tensor) -> bool:
-    is_float = left.dtype == right.dtype == torch.float32
-    return is_float and left.device.type == "cpu" and left.numel() > 0 and torch.backends.mkldnn.is_available()
+    """Return True if this package's CPU code should compute a product of these tensors."""
+    is_float = input.dtype == weight.dtype == torch.float32
+    return is_float and input.device.type == "cpu" and input.numel() > 0 and torch.backends.mkldnn.is_available()
 
 
 class _Linear(torch.autograd.Function):

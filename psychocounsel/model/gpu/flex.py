@@ -39,11 +39,10 @@ def flex_attention(
     def capped(score: torch.Tensor, *place: torch.Tensor) -> torch.Tensor:
         return score if softcap is None else softcap * torch.tanh(score / softcap)
 
-    parts = [part.to(value.dtype) for part in (query, key, value)]  # autocast leaves rotated queries and keys in fp32
     shared = query.shape[1] != key.shape[1]
     try:
         output = _compiled(BACKEND)(
-            *parts, score_mod=capped, block_mask=attention_mask, scale=scaling, enable_gqa=shared
+            query, key, value, score_mod=capped, block_mask=attention_mask, scale=scaling, enable_gqa=shared
         )
     except FailOnRecompileLimitHit as error:
         raise UserError(

@@ -21,8 +21,7 @@ STAGES = [(0, torch.float32), (0, torch.bfloat16), (1, torch.bfloat16), (2, torc
 
 
 def stepper_of(stage: int, dtype: torch.dtype) -> Stepper:
-    weights = torch.float32 if stage == 0 else dtype
-    return make_stepper(small_lm("llama", dtype=weights), DPO(lr=1e-3), 4096, dtype, f"zero='{stage}'")
+    return make_stepper(small_lm("llama", dtype=dtype), DPO(lr=1e-3), 4096, dtype, f"zero='{stage}'")
 
 
 def train(stepper: Stepper, step: int) -> None:
@@ -50,7 +49,7 @@ def test_training_goes_on_as_if_nothing_had_left(stage: int, dtype: torch.dtype,
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize(("stage", "dtype"), STAGES)
+@pytest.mark.parametrize(("stage", "dtype"), STAGES[1:])  # the estimate is of bfloat16
 def test_optimizer_state_and_master_weights_leave(stage: int, dtype: torch.dtype) -> None:
     stepper = stepper_of(stage, dtype)
     train(stepper, 0)
@@ -67,7 +66,7 @@ def test_optimizer_state_and_master_weights_leave(stage: int, dtype: torch.dtype
     assert not resting._waiting
 
 
-@pytest.mark.parametrize(("stage", "dtype"), STAGES)
+@pytest.mark.parametrize(("stage", "dtype"), STAGES[1:])
 def test_weights_leave_once_an_engine_has_copied_them(stage: int, dtype: torch.dtype) -> None:
     stepper = stepper_of(stage, dtype)
     train(stepper, 0)

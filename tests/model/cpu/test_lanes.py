@@ -1,6 +1,7 @@
 """Two micro-batches at once in one process: reproducible, on the same weights, and only where this is possible."""
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -92,6 +93,18 @@ def test_a_lane_computes_with_half_of_the_threads_and_the_callers_gradient_mode(
     with torch.no_grad():
         assert lanes.run(lambda lane: (torch.get_num_threads(), torch.is_grad_enabled())) == [(1, False)] * 2
     assert lanes.run(lambda lane: torch.is_grad_enabled()) == [True, True]
+
+
+def test_a_lane_that_computes_late_keeps_its_number_of_threads(two_threads: None) -> None:
+    """The caller has set its own number again by the first operation of the other lane."""
+    lanes, caller = Lanes(2), threading.current_thread().ident
+
+    def late(lane: int) -> int:
+        if threading.current_thread().ident != caller:
+            time.sleep(0.3)
+        return torch.get_num_threads()
+
+    assert lanes.run(late) == [1, 1]
 
 
 @pytest.mark.parametrize(

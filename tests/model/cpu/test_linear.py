@@ -47,13 +47,6 @@ def test_frozen_weights_and_constant_inputs_get_no_gradient() -> None:
     assert not layer(input.detach()).requires_grad
 
 
-def test_autocast_still_computes_in_bfloat16() -> None:
-    layer = nn.Sequential(nn.Linear(4, 3))
-    Linear.adopt(layer)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert layer(torch.randn(2, 4)).dtype == torch.bfloat16
-
-
 def test_subclasses_of_linear_layers_stay_what_they_are() -> None:
     class Other(nn.Linear):
         pass

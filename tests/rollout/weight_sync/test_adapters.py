@@ -28,7 +28,7 @@ class Policy:
         torch.manual_seed(1)
         lm, adapter = add_adapter(small_lm(), LORA, None)
         self.module: Any = Model(lm, "small", adapter)
-        self.dtype, self.autocast = torch.float32, None
+        self.dtype = torch.float32
         with torch.no_grad():
             for value in lm.parameters():
                 if value.requires_grad:
