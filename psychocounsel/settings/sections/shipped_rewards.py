@@ -77,7 +77,7 @@ def _models(config: DictConfig) -> Iterator[tuple[str, Any]]:
         yield "model.path", OmegaConf.select(config, "model.path")
     for index, section in enumerate(config.get("compare") or []):
         for each in section.get("members") or [section]:
-            yield f"compare[{index}]", each.get("path") or each.get("name")
+            yield f"compare[{index}]", each.get("path")  # a language model that ranks has none
 
 
 def _data(config: DictConfig) -> Iterator[tuple[str, Any]]:
