@@ -22,6 +22,7 @@ from psychocounsel.asking.local_weights import content_of
 from psychocounsel.asking.thoughts import shown_so_far, without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.sections.trained_runs import trained_dtype
 
 if TYPE_CHECKING:
     from psychocounsel.data.group import Group
@@ -74,6 +75,18 @@ class _Local(LanguageModel):
                 "gradient_checkpointing": False,
             }
         )
+
+
+def settle_dtypes(models: Sequence[LanguageModel]) -> None:
+    """Set each `dtype: auto` to the format in which the model's run trained it, or else to that of the first model.
+
+    The first model is the one that is evaluated. The others share its format, so that differences to them measure the
+    models. `auto` remains if the format is unknown.
+    """
+    local = [model for model in models if isinstance(model, _Local)]
+    for model in local:
+        if model.dtype == "auto":
+            model.dtype = trained_dtype(model.model) or (local[0].dtype if models[0] is local[0] else "auto")
 
 
 @dataclass(kw_only=True)

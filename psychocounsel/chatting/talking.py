@@ -16,9 +16,12 @@ from psychocounsel.chatting.speakers import Speaker
 from psychocounsel.chatting.typed_messages import next_message, read_piped, terminal_reader
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
+from psychocounsel.reward.base import RewardSettings
+from psychocounsel.reward.local_model import format_lines
 from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.reward_sections import reward_sections
 from psychocounsel.settings.sections.annotation_groups import require_keys
-from psychocounsel.settings.targets import build
+from psychocounsel.settings.targets import build, build_section
 
 _INTERRUPTED = 130
 
@@ -38,9 +41,13 @@ def talk(config: DictConfig) -> int:
         is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         talk = Talk(config, _speakers(contestants, opened, is_terminal), ReplyRaters(config))
         opened.callback(talk.raters.close)
-        for line in notices(config):
+        for line in [*notices(config), *contestants.format_lines(), *format_lines(_rewards(config))]:
             print(line, file=sys.stdout if is_terminal else sys.stderr, flush=True)
         return _at_terminal(talk) if is_terminal else _in_pipe(talk)
+
+
+def _rewards(config: DictConfig) -> list[RewardSettings]:
+    return [build_section(section, "reward") for _, section in reward_sections(config)]
 
 
 def _at_terminal(talk: Talk) -> int:

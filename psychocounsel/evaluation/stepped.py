@@ -20,6 +20,8 @@ from psychocounsel.data.sources import source_of
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.contestants.settings import in_the_users_words
+from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+from psychocounsel.reward.local_model import format_lines
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.rundir.summary import FINISHED
@@ -65,6 +67,9 @@ class SteppedEvaluation(Evaluation):
         share = (0, 1) if run.config.share is None else (run.config.share, run.config.shards)
         context = StepContext(run.config, directory(run.config), run.say, showing.bar, share)
 
+        for line in self.opening(run.config):
+            run.say(line)
+
         def do() -> dict[str, Any]:
             with in_the_users_words(build(run.config, "contestants").settings):
                 figures = run_steps(self.course, context, showing.begin)
@@ -75,6 +80,14 @@ class SteppedEvaluation(Evaluation):
             return metrics
 
         return work_in_steps(run, context.files, do, lambda: self.ending(context))
+
+    def opening(self, config: DictConfig) -> list[str]:
+        """Return the lines that a run prints first. Default: the base, and number formats settled by runs."""
+        unused = self.unused_sections(config)
+        judges = build(config, "judge").models() if "judge" in config and "judge" not in unused else []
+        rewards = [judge.reward_settings() for judge in judges if isinstance(judge, RewardJudge)]
+        models = [] if "model" in unused else build(config, "contestants").opening()
+        return [*models, *format_lines(rewards)]
 
     def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:
         """Return the exit code of a run whose steps are done, and its status for summary.json.
@@ -128,7 +141,10 @@ class SteppedEvaluation(Evaluation):
         if not due:
             return ["all steps are done: there is nothing to do"]
         with draft_of(EvaluationDir(Path(config.run_dir))) as draft:
-            return self.to_ask(StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due)
+            opening = self.opening(config)
+            return opening + self.to_ask(
+                StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due
+            )
 
 
 def directory(config: DictConfig) -> EvaluationDir:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,6 +11,7 @@ from omegaconf import MISSING, OmegaConf
 
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.sections.trained_runs import trained_dtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,12 +41,23 @@ class LocalReward(RewardSettings):
     def open(self, device: torch.device) -> Scorer:
         return LocalScorer(self, device)
 
+    def number_format(self) -> str:
+        """Return `dtype`; for `auto`, the format in which the model's run trained it, if its `model.dtype` names one."""
+        return self.dtype if self.dtype != "auto" else trained_dtype(self.path) or "auto"
+
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
         """Return the size of the model's weights, complete on every GPU."""
         from psychocounsel.model.shape import bytes_of_weight, shape_of
 
         shape = shape_of(config, key, self.path) if self.path else None
-        return {f"reward {self.name}": bytes_of_weight(self.dtype) * shape.scorer if shape else None}
+        return {f"reward {self.name}": bytes_of_weight(self.number_format()) * shape.scorer if shape else None}
+
+
+def format_lines(rewards: Iterable[RewardSettings]) -> Iterator[str]:
+    """Yield a line for each reward model that is loaded in the number format of its training."""
+    for each in rewards:
+        if isinstance(each, LocalReward) and (dtype := each.number_format()) != each.dtype:
+            yield f"number format of {each.name}: {dtype}, because its training had model.dtype={dtype}"
 
 
 class LocalScorer(Scorer):
@@ -67,7 +79,7 @@ class LocalScorer(Scorer):
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.reward.scale import Scale
 
-        reward: Any = OmegaConf.create(asdict(settings))
+        reward: Any = OmegaConf.create(asdict(settings) | {"dtype": settings.number_format()})
         self.settings, self.device = settings, device
         self.dtype = model_dtype(reward, device)
         lm = load_trained_reward_lm(reward, self.dtype, device.type)

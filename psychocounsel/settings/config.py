@@ -39,6 +39,7 @@ from psychocounsel.settings.reward_sections import check_entries, check_rewards,
 from psychocounsel.settings.schema import MixEntry, NoKeys, TrainConfig, check_limits, flat_keys
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, check_models
 from psychocounsel.settings.sections.counterfactual_checks import check_counterfactuals
+from psychocounsel.settings.sections.evaluated_part import settle_part
 from psychocounsel.settings.sections.figure_names import check_checkpoint_metric
 from psychocounsel.settings.sections.reply_checks import check_guard, check_held_out_replies, check_rollouts
 from psychocounsel.settings.sections.shipped_rewards import refuse_shipped_rewards
@@ -122,6 +123,7 @@ def check(composed: DictConfig) -> DictConfig:
         make_files_absolute(config)
     if "data" in config or is_chat(config):
         _name_by_path(config)
+    settle_part(config)
     refuse_shipped_rewards(plain)  # last, because the messages on other mistakes are more specific
     return config
 

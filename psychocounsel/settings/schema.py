@@ -193,7 +193,7 @@ class CounterfactualConfig:
 class PairsConfig:
     """The keys of commands that read pairs and train nothing; `reward` and `cluster` are added from their `_target_`."""
 
-    part: str = option("held_out", choices=("held_out", "all"))
+    part: str = option("auto", choices=("auto", "held_out", "all"))
     limit: int | None = option(None, at_least=1)
     run_dir: str | None = None
     sweep_dir: str | None = None

@@ -154,7 +154,7 @@ def test_all_pairs_or_the_first_ones(run: Path, tmp_path: Path) -> None:
     _, few, _ = evaluate(run / "model", tmp_path / "few", f"data.path={rows}", "part=all", "limit=7")
     assert [line["id"] for line in few] == [line["id"] for line in scores[:7]]
     by_id = {line["id"]: line for line in scores}
-    _, held, _ = evaluate(run / "model", tmp_path / "held", f"data.path={rows}", "limit=100")
+    _, held, _ = evaluate(run / "model", tmp_path / "held", f"data.path={rows}", "part=held_out", "limit=100")
     assert [line["id"] for line in held] == [example.id for example in held_out]
     for line in [*few, *held]:
         assert line["chosen"] == pytest.approx(by_id[line["id"]]["chosen"], abs=2e-5)
@@ -230,7 +230,7 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
     assert result.stdout.startswith(f"would run psychocounsel.evaluate with 1 process on CPU in {tmp_path}/out: ")
     several = cli("evaluate", "-m", *command[:2], "limit=1,2", cwd=tmp_path).stdout.splitlines()
     assert len(several) == 3 and several[0].endswith(" limit=1")
-    assert several[2].startswith("data=sample: ") and " held-out groups of " in several[2], (
+    assert several[2].startswith("data=sample: ") and ", the held-out part; part=all takes all" in several[2], (
         "one count for all evaluations"
     )
     assert not list(tmp_path.iterdir())
@@ -251,7 +251,7 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
         (["reward.path=nowhere/at/all"], "reward.path=nowhere/at/all: no such file or folder"),
         (["cluster.device=cuda"], "this machine has no GPU; use cluster.device=cpu"),
         (["device=cpu"], "unknown key device: did you mean cluster.device?"),
-        (["part=train"], "part=train: must be one of held_out, all"),
+        (["part=train"], "part=train: must be one of auto, held_out, all"),
         (["limit=0"], "limit=0: must be at least 1"),
         (["data.limit=3", "data.fraction=0.5"], "exclude each other"),
         (["data.path=missing.jsonl"], "data.path=missing.jsonl: no such file or folder"),
@@ -282,7 +282,7 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
     refusals = [
         (TINY, [f"data.path={rows}"], "is a language model, not a reward model"),
         (run / "model", [f"data.path={single}"], "no pairs to evaluate"),
-        (run / "model", [f"data.path={rows}", "data.dev_fraction=0"], "no pairs to evaluate"),
+        (run / "model", [f"data.path={rows}", "data.dev_fraction=0", "part=held_out"], "no pairs to evaluate"),
         (run / "model", [f"data.path={rows}", "data.min_gap=1"], "lacks ratings"),
         (run / "model", [f"data.path={rows}", "reward.max_length=8"], "conversation 0: has .* tokens"),
     ]

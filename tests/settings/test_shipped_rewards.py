@@ -50,6 +50,15 @@ def test_shipped_models_and_data_need_nothing(rows: str) -> None:
         check(compose([f"data.path={rows}"], name="evaluate"))
 
 
+def test_a_reward_model_of_ones_own_is_compared_with_the_default_only_if_it_is_typed() -> None:
+    own = "compare=[tiny_2,org/own]"
+    with pytest.raises(UserError, match=r"compare\[1\]=org/own: .*reward=tiny"):
+        contest(own)
+    assert [contest(own, "reward=tiny").reward.path, contest("compare=[tiny_2]").reward.path] == [
+        "builtin:tiny_reward"
+    ] * 2
+
+
 def test_an_experiment_that_names_the_reward_counts_as_typed() -> None:
     assert check(compose(["experiment=grpo_8b", "rollout=hf"])).reward.name == "psychocounsel_8b"
 

@@ -12,6 +12,7 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.errors import UserError
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import add_code_path
+from psychocounsel.settings.sections.evaluated_part import evaluated_part
 
 Say = Callable[[str], None]
 
@@ -34,7 +35,17 @@ class Counted:
         return f"{said}, {fewest} step{'s' * (fewest != 1)}" if fewest == most else f"{said}, {fewest} to {most} steps"
 
 
-def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
+@dataclass(frozen=True)
+class CountedPart:
+    """Part of the data that evaluations or audits use, as a line."""
+
+    said: str
+
+    def line(self) -> str:
+        return self.said
+
+
+def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted | CountedPart]:
     """Check the rows of `jobs`, tokenised for trainings, and yield their counts; jobs with equal rows share one pass.
 
     Annotations are skipped, because they read their sources in a step. Imports torch.
@@ -60,7 +71,7 @@ def rows_key(job: Job) -> str:
     """Return a key of everything that the rows depend on."""
     config: Any = OmegaConf.to_container(job.config)
     if "algo" not in config:
-        return json.dumps([config["data"], config["part"]], sort_keys=True)
+        return json.dumps([config["data"], str(evaluated_part(job.config))], sort_keys=True)
     model = {key: config["model"][key] for key in ("path", "revision", "chat_template", "template_args")}
     lengths = [config[key] for key in ("max_length", "max_prompt_length")]
     algorithm = configs.build(job.config, "algo")
@@ -93,16 +104,18 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
     return Counted(names, len(data.train), len(data.held_out), prompts, (min(steps), max(steps)))
 
 
-def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[Counted]:
+def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:
+    from psychocounsel.data.selection.evaluated_rows import load_evaluated
     from psychocounsel.data.selection.no_pairs import no_pairs
-    from psychocounsel.data.selection.select import load_split
     from psychocounsel.data.selection.shared_text import normalised
 
     for config in {rows_key(job): job.config for job in jobs}.values():
-        train, held_out = load_split(config.data, say)
-        used = [*train, *held_out] if config.part == "all" else held_out
+        rows = load_evaluated(config, say)
         needs_pairs = "contestants" not in config  # contestants reply to prompts and need no pairs
-        if not used or (needs_pairs and any(len(example.replies) < 2 for example in used)):
+        if not rows.used or (needs_pairs and any(len(example.replies) < 2 for example in rows.used)):
             raise no_pairs(configs.command_of(config))
-        prompts = len({normalised(example.prompt) for example in held_out})
-        yield Counted(f"data={config.data.name}", len(train), len(held_out), prompts)
+        used, whole = (
+            len(examples) if needs_pairs else len({normalised(example.prompt) for example in examples})
+            for examples in (rows.used, rows.whole)
+        )
+        yield CountedPart(rows.part.line(config, used, whole, "pairs" if needs_pairs else "speeches"))

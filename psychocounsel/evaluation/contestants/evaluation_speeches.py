@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pyarrow as pa
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from psychocounsel.counsel.language import sure_language_of
 from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.counsel.topic_rules import read_topics
 from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.selection.evaluated_rows import load_evaluated
 from psychocounsel.data.selection.near import near_matches, sketches
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.run_config import is_run, read_config
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.settings.sections.trained_runs import runs_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.tables import Row
 
@@ -49,8 +50,10 @@ def evaluation_speeches(config: DictConfig, say: Callable[[str], None]) -> list[
     Raises:
         UserError: if no prompt is selected.
     """
-    train, held_out = load_split(config.data, say)
-    prompts = _distinct([*train, *held_out] if config.part == "all" else held_out)[: config.limit]
+    rows = load_evaluated(config, say)
+    prompts = _distinct(rows.used)
+    say(rows.part.line(config, len(prompts), len(_distinct(rows.whole)), "speeches"))
+    prompts = prompts[: config.limit]
     if not prompts:
         raise UserError(
             "there are no speeches to reply to: part=held_out needs a held-out split; part=all takes all prompts"
@@ -125,27 +128,3 @@ def _of_shipped_models(config: DictConfig) -> list[Example]:
     if config.data.path == "builtin:sample":
         return load_split(config.data, lambda line: None)[0]
     return load_examples("builtin:sample", "train", None)
-
-
-def runs_of(path: str | None) -> list[Path]:
-    """Return all runs that trained these weights, the last one first: for instance a DPO run, then the SFT run before it."""
-    found = list[Path]()
-    while (run := run_of(path)) is not None and run not in found:
-        found.append(run)
-        path = OmegaConf.select(read_config(run), "model.path")
-    return found
-
-
-def run_of(path: str | None) -> Path | None:
-    """Return the training run whose directory holds a contestant's weights; None if no run holds them.
-
-    A served model may share its name with a folder that trained nothing, such as an evaluation; the result is then None.
-    """
-    if path is None or path.startswith("builtin:"):
-        return None
-    folder = Path(path)
-    return next((each for each in (folder, folder.parent) if each.is_dir() and _has_trained(each)), None)
-
-
-def _has_trained(folder: Path) -> bool:
-    return is_run(folder) and OmegaConf.select(read_config(folder), "model.path") is not None

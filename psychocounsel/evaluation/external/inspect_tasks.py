@@ -50,7 +50,7 @@ def winrate(
     part: str = "held_out",
     limit: int | None = None,
     prompt: str | None = BUILTIN,
-    reward: str = "builtin:tiny_reward",
+    reward: str | None = None,
     judge: str | list[str] | None = None,
     rubric: str = "builtin:en",
 ) -> Task:
@@ -61,11 +61,13 @@ def winrate(
         data, part, limit, prompt: see `health`.
         judge: one or several language models by their Inspect names, such as `openai/NAME`; each judges both orders. None:
             the reward model judges.
-        reward: reward model: a run, a folder or a hub id.
+        reward: reward model: a folder (RUN/model), a hub id, or builtin:tiny_reward.
         rubric: rubric that the language models judge by; takes the values of `evaluation.rubric`.
     """
     judges = [judge] if isinstance(judge, str) else judge
-    by = judged_in_both_orders(against, judges, rubric) if judges else preferred(against, reward)
+    if not judges and not reward:
+        raise UserError("winrate: nothing judges the replies; give -T judge=openai/NAME, or -T reward=RUN/model")
+    by = judged_in_both_orders(against, judges, rubric) if judges else preferred(against, str(reward))
     return Task(dataset=_speeches(data, part, limit, prompt), solver=generate(), scorer=by)
 
 

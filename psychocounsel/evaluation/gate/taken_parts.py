@@ -49,9 +49,8 @@ def check_sides(config: DictConfig, where: str) -> None:
     """
     sides = [*dict.fromkeys(config.contestants.settings)]
     if len(sides) != 2:
-        raise UserError(
-            f"{where}: a gate compares with one base, but against={'null' if len(sides) < 2 else '[...]'}; name one base"
-        )
+        named = "none is known" if len(sides) < 2 else "several are named"
+        raise UserError(f"{where}: a gate compares with one base, and {named}; give against=BASE")
     if len(config.replies.length_limits) > 1:
         raise UserError(f"{where}: a gate decides at one length limit; set replies.length_limits to one value")
 

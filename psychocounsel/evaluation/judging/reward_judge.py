@@ -18,6 +18,7 @@ from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pair_prompt import FIRST, SECOND, PairAsk
 from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer
+from psychocounsel.reward.local_model import LocalReward
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
 
@@ -52,6 +53,8 @@ class RewardJudge(LanguageModel):
     def identity(self) -> dict[str, Any]:
         """Return the settings and a hash of the weights, because other weights under the same path give other scores."""
         settings = {name: value for name, value in self.reward.items() if name not in ("name", "normalise")}
+        if isinstance(reward := self.reward_settings(), LocalReward):
+            settings["dtype"] = reward.number_format()
         return {"kind": "RewardJudge", "reward": settings, "weights": self.content()}
 
     def content(self) -> str | None:

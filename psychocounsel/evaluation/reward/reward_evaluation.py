@@ -41,9 +41,10 @@ from psychocounsel.evaluation.reward.risk_coverage import risk_coverage_curve
 from psychocounsel.evaluation.reward.side_by_side import say_side_by_side, side_by_side
 from psychocounsel.metrics.reward_metrics import accuracy, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
+from psychocounsel.reward.local_model import format_lines
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
-from psychocounsel.settings.reward_sections import scorer_sections
+from psychocounsel.settings.reward_sections import reward_sections, scorer_sections
 from psychocounsel.settings.targets import build_section
 from psychocounsel.steps.context import Bar
 from psychocounsel.storage.files import write_atomically, write_json
@@ -63,6 +64,8 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         UserError: if there are no pairs, or a model cannot score them.
     """
     examples = evaluated_pairs(config, say)
+    for line in format_lines(build_section(section, "reward") for _, section in reward_sections(config)):
+        say(line)
     ground = ground_of(examples, config.evaluation.baselines, say)
     scores = []
     made: list[Counterfactual] = []

@@ -87,7 +87,7 @@ class WinRate(SteppedEvaluation):
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if len(set(config.contestants.settings)) < 2:
             raise UserError(
-                "against=null: a win rate needs an opponent; give against=PATH, or choose evaluation=health"
+                "against: a win rate needs an opponent, and none is known; give against=PATH, or choose evaluation=health"
             )
         super().prepare(config, run_dir)
         _refuse_word_checks(config)

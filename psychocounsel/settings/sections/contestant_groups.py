@@ -11,16 +11,18 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.run_config import is_run, read_section
 from psychocounsel.rundir.run_names import telling_name
 from psychocounsel.settings.checks import check_shipped, is_of_earlier_run
 from psychocounsel.settings.sections.annotation_groups import Preset
+from psychocounsel.settings.sections.trained_runs import run_of
 from psychocounsel.settings.targets import target_class
 from psychocounsel.settings.typed.chat_keys import chat_model, is_chat
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
 _TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+_FIRST_SHIPPED = "builtin:tiny"  # all other shipped models were trained from it
 _SAMPLING = ("temperature", "top_p", "max_tokens")
 _FORMS = "a run, a folder, a hub id, a file of replies or an address; or a mapping, as {use: openai, model: NAME}"
 
@@ -37,6 +39,7 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
         return
     sampling = {key: composed.replies[key] for key in _SAMPLING}
     entries = list[tuple[DictConfig, list[DictConfig]]]()
+    _choose_base(composed)
     for key, entry in _entries(composed):
         paths = entry.get("path")
         several = list(paths) if OmegaConf.is_list(paths) else [paths]
@@ -84,6 +87,51 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
                 section.name if isinstance(section.name, str) else given.get("name", base.get("name", given.use))
             )
             section.reward = OmegaConf.merge(base, OmegaConf.create(own))
+
+
+def start_of(path: Any) -> dict[str, Any] | None:
+    """Return the model that training started from, as an entry of `against`; None if it is unknown.
+
+    It is known for the model of a run, and for shipped models.
+    """
+    if not isinstance(path, str) or path == _FIRST_SHIPPED:
+        return None
+    if path.startswith("builtin:"):
+        return {"path": _FIRST_SHIPPED}
+    if (run := run_of(path)) is None:
+        return None
+    model = read_section(run, "model")
+    return {key: model[key] for key in ("path", "revision", "chat_template", "template_args") if model.get(key)}
+
+
+def _choose_base(composed: DictConfig) -> None:
+    """Replace `against=auto` by the model that the evaluated one was trained from, or by null if it is unknown.
+
+    Raises:
+        UserError: if several evaluated models started from different ones, or a start does not exist (any more, or yet).
+    """
+    if composed.against != "auto":
+        return
+    paths = composed.model.get("path")
+    paths = list(paths) if OmegaConf.is_list(paths) else [paths]
+    starts = [start_of(path) for path in paths]
+    if later := next((each for each in paths if isinstance(each, str) and _is_unborn(composed, each)), None):
+        raise UserError(f"against=auto: {later} does not exist yet, so its base is unknown; give against=BASE, or null")
+    if any(start != starts[0] for start in starts):
+        raise UserError(
+            "against=auto: the models of model.path did not start from one model; give against=BASE, or null"
+        )
+    start = starts[0] if starts else None
+    if start and start["path"].startswith("/") and not Path(start["path"]).exists():
+        raise UserError(
+            f"against=auto: {paths[0]} was trained from {start['path']}, which no longer exists; give against=BASE, or null"
+        )
+    use = composed.model.get("use")
+    composed.against = start and start | ({"use": use} if use else {})
+
+
+def _is_unborn(composed: DictConfig, path: str) -> bool:
+    return is_of_earlier_run(composed, path) and run_of(os.path.abspath(os.path.expanduser(path))) is None
 
 
 def _has_models(composed: DictConfig) -> bool:

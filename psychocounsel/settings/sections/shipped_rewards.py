@@ -68,13 +68,16 @@ def _is_default(section: Any) -> bool:
 
 
 def _models(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    """Yield the models whose replies are scored, each with its key."""
+    """Yield the models whose replies are scored, and reward models of `compare`, each with its key."""
     if "contestants" in config:
         count = sum(name == config.contestants.settings[0] for name in config.contestants.settings)
         for index, member in enumerate(config.contestants.members):
             yield ("model.path" if index < count else "against"), member.get("model") or member.get("name")
     elif "algo" in config:
         yield "model.path", OmegaConf.select(config, "model.path")
+    for index, section in enumerate(config.get("compare") or []):
+        for each in section.get("members") or [section]:
+            yield f"compare[{index}]", each.get("path")  # a language model that ranks has none
 
 
 def _data(config: DictConfig) -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from psychocounsel.settings.compositions import parsed
 from psychocounsel.settings.reward_sections import ranker_models, reward_sections
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
 from psychocounsel.settings.sections.counterfactual_checks import idle_counterfactuals
+from psychocounsel.settings.sections.evaluated_part import evaluated_part
 from psychocounsel.settings.targets import build
 from psychocounsel.settings.typed.chat_keys import is_chat
 from psychocounsel.settings.typed.evaluate_keys import idle_sections
@@ -224,9 +225,9 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.soft_labels", "only training uses soft labels"
     if "part" in config:
         yield "data.too_long", "an evaluation shortens no replies"
-        if config.part == "held_out":
+        if evaluated_part(config).name == "held_out":
             for name in ("limit", "fraction"):
-                yield f"data.{name}", "it selects training rows, and part=held_out evaluates the others; use limit"
+                yield f"data.{name}", "it selects training rows, and the held-out part is evaluated; use limit"
 
 
 def _is_on_hub(path: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import step as replies_step
 from psychocounsel.evaluation.health.reply_health import FIGURES, health_of
 from psychocounsel.evaluation.safety import answers_step as safety_answers_step
@@ -87,7 +88,10 @@ def test_winrate_is_that_of_the_rewards(tmp_path: Path) -> None:
 
     rows = [{"prompt": text, "reply": "I am here with you. What would help tonight?"} for text in CLIENTS[:2]]
     (tmp_path / "base.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    log = run(winrate(against=str(tmp_path / "base.jsonl"), data=str(pairs(tmp_path)), part="all"), tmp_path)
+    given: Any = {"against": str(tmp_path / "base.jsonl"), "data": str(pairs(tmp_path)), "part": "all"}
+    with pytest.raises(UserError, match="nothing judges the replies; give -T judge=openai/NAME, or -T reward="):
+        winrate(**given)
+    log = run(winrate(**given, reward="builtin:tiny_reward"), tmp_path)
     scorer, scores = LocalScorer.load("builtin:tiny_reward"), []
     for sample in log.samples:
         value, client = sample.scores["preferred"].value, sample.input[-1].content

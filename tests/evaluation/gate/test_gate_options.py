@@ -31,7 +31,7 @@ REFUSED = {
     "gate.missed.ceiling=0": "gate.missed.ceiling=0.0: must be greater than 0",
     "gate.missed.ceiling=1": "gate.missed.ceiling=1.0: must be less than 1",
     "gate.passes=0": "gate.passes=0: must be at least 1",
-    "against=null": "against: a gate compares with one base, but against=null; name one base",
+    "against=null": "against: a gate compares with one base, and none is known; give against=BASE",
     "judge=tiny": "scores replies and answers no questions; give judge=checks",
     "gate.parts=[session]": "is a file of replies, and a session needs a model that answers",
 }

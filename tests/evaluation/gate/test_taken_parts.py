@@ -93,7 +93,7 @@ def test_parts_that_differ_are_refused(
 
 def test_one_base_at_one_length_is_compared(tmp_path: Path) -> None:
     alone = part(tmp_path, "safety", "against=null")
-    assert "a gate compares with one base, but against=null; name one base" in refusal(tmp_path, alone)
+    assert "a gate compares with one base, and none is known; give against=BASE" in refusal(tmp_path, alone)
     long = part(tmp_path, "safety", "replies.length_limits=[null,50]", directory="long")
     assert "set replies.length_limits to one value" in refusal(tmp_path, long)
 

@@ -1,0 +1,59 @@
+"""Training runs behind a model's folder, and the facts that their `config.yaml` holds: number format, training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from psychocounsel.rundir.run_config import is_run, read_config, read_section
+
+
+def run_of(path: str | None) -> Path | None:
+    """Return the training run whose directory holds a model's weights; None if no run holds them.
+
+    A served model may share its name with a folder that trained nothing, such as an evaluation; the result is then None.
+    """
+    if path is None or path.startswith("builtin:"):
+        return None
+    folder = Path(path).expanduser()
+    return next((each for each in (folder, folder.parent) if each.is_dir() and _has_trained(each)), None)
+
+
+def runs_of(path: str | None) -> list[Path]:
+    """Return all runs that trained these weights, the last one first: for instance a DPO run, then the SFT run before it."""
+    found = list[Path]()
+    while (run := run_of(path)) is not None and run not in found:
+        found.append(run)
+        path = OmegaConf.select(read_config(run), "model.path")
+    return found
+
+
+def trained_dtype(path: str | None) -> str | None:
+    """Return the number format that a run's `model.dtype` names for this model; None without a run, and for `auto`."""
+    run = run_of(path)
+    named = None if run is None else (read_section(run, "model") or {}).get("dtype")
+    return named if named in ("fp32", "bf16") else None
+
+
+def run_trained_on(path: str | None, data: Path) -> Path | None:
+    """Return the last run behind a model that trained on the file `data`, or on a folder with it; None if none did."""
+    data = data.expanduser().resolve()
+    return next((run for run in runs_of(path) if any(_holds(each, data) for each in _training_paths(run))), None)
+
+
+def _has_trained(folder: Path) -> bool:
+    return is_run(folder) and (read_section(folder, "model") or {}).get("path") is not None
+
+
+def _training_paths(run: Path) -> Iterator[Path]:
+    """Yield the files and folders whose rows a run trained on."""
+    data = read_config(run).data
+    for path in [entry.get("path") for entry in data.get("mix") or []] or [data.get("path")]:
+        if path and not path.startswith("builtin:"):
+            yield Path(path).expanduser().resolve()
+
+
+def _holds(place: Path, file: Path) -> bool:
+    return place == file or place in file.parents
