@@ -63,6 +63,26 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a small model whose heads are 64 wide, as in real models, and whose logits spread as far as theirs.
+
+    In float32 its attention is computed by blocks, and in bfloat16 its rounding is as coarse as that of a real model.
+    """
+    from transformers import AutoTokenizer
+
+    from tests.support.harness import TINY, small_lm
+
+    folder = tmp_path_factory.mktemp("wide-model")
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    sizes = {"hidden_size": 128, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 2}
+    lm = small_lm(vocab_size=len(tokenizer), max_position_embeddings=2048, head_dim=64, **sizes)
+    lm.lm_head.weight.data *= 5
+    lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the process that forks commands (tests/support/warm.py) before collection, if several workers run tests."""
     threads, several = os.environ.get("OMP_NUM_THREADS"), config.getoption("dist", "no") != "no"

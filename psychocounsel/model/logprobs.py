@@ -11,6 +11,8 @@ from psychocounsel.model.cpu import PRODUCT_ROWS, Linear, outer_product, product
 from psychocounsel.model.gradients import gradient_of
 from psychocounsel.model.head import Head, wide_product
 
+# Columns of a block. A fixed number keeps a reply's log-probability the same bits in every micro-batch.
+_COLUMNS = {"cpu": 1024, "cuda": 4096}
 _PIECE_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}  # logits computed at once; on CPU as many as fit into its cache
 _KEPT_BYTES = {"cpu": 1 << 26, "cuda": 0}  # logits kept for backward; the rest is recomputed
 
@@ -195,8 +197,9 @@ class _Logits:
         self.temperature, self.softcap = how.temperature, how.softcap
 
     def blocks(self) -> list[slice]:
-        """Return blocks of the vocabulary, each with as many logits as `_PIECE_BYTES` allows."""
-        size = max(1, _PIECE_BYTES[self.hidden.device.type] // (4 * len(self.hidden)))
+        """Return blocks of `_COLUMNS` columns of the vocabulary, or of fewer if their logits would exceed `_PIECE_BYTES`."""
+        kind = self.hidden.device.type
+        size = max(1, min(_COLUMNS[kind], _PIECE_BYTES[kind] // (4 * len(self.hidden))))
         return [slice(start, min(start + size, len(self.weight))) for start in range(0, len(self.weight), size)]
 
     def target(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
+from tests.support.harness import ROOT, cli, metrics_of
 
 PAIRS = ("data.limit=24", "eval.limit=6")
 WRITES = ("rollout.max_tokens=12", "reward=tiny", "algo.samples=2", *PAIRS)
@@ -26,33 +26,24 @@ USUAL = [("online_dpo", "bf16", (0,)), ("ppo", "bf16", (0,))]
 FULL = [(algo, dtype, (0, 1, 2, 3)) for algo in NOTHING for dtype in ("fp32", "bf16")]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a model with heads of 64 and logits that spread as far as those of a trained model."""
-    from transformers import AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("model")
-    tokenizer = AutoTokenizer.from_pretrained(TINY)
-    wide = {"hidden_size": 128, "head_dim": 64, "num_attention_heads": 2, "num_key_value_heads": 1}
-    lm = small_lm(vocab_size=len(tokenizer), max_position_embeddings=2048, num_hidden_layers=2, **wide)
-    lm.lm_head.weight.data *= 5
-    lm.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("algo", "dtype", "stages"), [*USUAL, *(pytest.param(*case, marks=pytest.mark.slow) for case in FULL)]
 )
 def test_an_untrained_policy_equals_its_reference(
-    algo: str, dtype: str, stages: tuple[int, ...], model: Path, tmp_path: Path
+    algo: str, dtype: str, stages: tuple[int, ...], wide_model: Path, tmp_path: Path
 ) -> None:
     """The first step's figures are computed before its update. Its loss is the same at every stage."""
     losses = []
     for stage in stages:
         run = tmp_path / f"{stage}"
         more = WRITES if algo in ONLINE else PAIRS
-        setting = [f"algo={algo}", f"zero='{stage}'", f"model.dtype={dtype}", f"model.path={model}", f"run_dir={run}"]
+        setting = [
+            f"algo={algo}",
+            f"zero='{stage}'",
+            f"model.dtype={dtype}",
+            f"model.path={wide_model}",
+            f"run_dir={run}",
+        ]
         cli(
             "train",
             *setting,

@@ -1,5 +1,7 @@
 """A run that is killed or stopped, and resumed by the same command, equals the uninterrupted run, bit for bit."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,48 @@ def test_kill_and_resume_of_other_models(name: str, event: str, step: int, small
     cli(*command(tmp_path / "unbroken", small_model, OTHERS[name]), cwd=ROOT)
     kill_and_resume(tmp_path / "run", small_model, OTHERS[name], event, step)
     assert_bitwise_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
+WRITES = ("reward=tiny", "algo.samples=2", "rollout.max_tokens=12")
+WIDE = {
+    "bf16": (*SMALL, "cluster.threads=2", "model.dtype=bf16"),
+    "fp32": (*SMALL, "cluster.threads=2"),
+    "bf16 lora": (*LORA, "model.dtype=bf16"),
+    "bf16 reward": (*REWARD, "cluster.threads=2", "model.dtype=bf16"),
+    "bf16 stage 1": ("zero=1", "cluster.processes=2", "model.dtype=bf16"),
+    "bf16 stage 2": ("zero=2", "cluster.processes=2", "model.dtype=bf16"),
+    "bf16 stage 3": (*SHARDED, "model.dtype=bf16"),
+    "bf16 online": (*SMALL, "cluster.threads=2", "model.dtype=bf16", "algo=online_dpo", *WRITES),
+    "bf16 ppo": (*SMALL, "cluster.threads=2", "model.dtype=bf16", "algo=ppo", *WRITES),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "event", "step"),
+    [
+        pytest.param("bf16", *DEATHS[1], marks=pytest.mark.slow),
+        *(pytest.param(name, *death, marks=pytest.mark.proof) for name in WIDE for death in DEATHS),
+    ],
+)
+def test_kill_and_resume_with_heads_of_64(name: str, event: str, step: int, wide_model: Path, tmp_path: Path) -> None:
+    cli(*command(tmp_path / "unbroken", wide_model, WIDE[name]), cwd=ROOT)
+    kill_and_resume(tmp_path / "run", wide_model, WIDE[name], event, step)
+    assert_bitwise_equal(tmp_path / "run", tmp_path / "unbroken")
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
+def test_fifty_equal_commands_give_equal_bits(name: str, loaded: bool, wide_model: Path, tmp_path: Path) -> None:
+    """Two lanes train in two threads; with `loaded`, other processes keep all cores busy."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3 if loaded else 0)]
+    try:
+        for number in range(50):
+            cli(*command(tmp_path / f"{number}", wide_model, WIDE[name], "max_steps=2"), cwd=ROOT)
+            assert metrics_of(tmp_path / f"{number}") == metrics_of(tmp_path / "0"), number
+    finally:
+        for process in busy:
+            process.kill()
 
 
 @pytest.mark.parametrize(("event", "step"), [("step_end", 3), pytest.param("eval_batch", 4, marks=pytest.mark.proof)])

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.engine.loop_state import OUT_OF_PATIENCE
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.rundir.summary import FINISHED, smaller_is_better, write_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.code_path import config_folders
 
@@ -80,6 +80,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     if best:
         heading = f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']},"
         lines += [f"{heading} with its 95 % interval by prompts)", *_rows(before, best, last)]
+        lines += _unimproved(before, best, config.checkpoint)
     shown, model = _shorten(run.dir), _shorten(run.files.model)
     lines += [f"run directory       {shown}", f"report              python -m psychocounsel.report {shown}"]
     if outcome.status == FINISHED:
@@ -88,6 +89,22 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     elif outcome.status == "stopped":
         lines.append(f"to resume           the same command with run_dir={shown}")
     return lines
+
+
+def _unimproved(before: dict[str, Any], best: dict[str, Any], checkpoint: DictConfig) -> list[str]:
+    """Return a warning if the model before training was better than every evaluated step by `checkpoint.metric`."""
+    metric = checkpoint.metric
+    if metric not in before:
+        return []
+    worse = (
+        before[metric] < best[metric] if smaller_is_better(metric, checkpoint.mode) else before[metric] > best[metric]
+    )
+    if not worse:
+        return []
+    return [
+        f"WORSE THAN BEFORE   {metric} was {before[metric]:.4g} before training and {best[metric]:.4g} at the best step, whose "
+        "weights model/ holds"
+    ]
 
 
 def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) -> Iterator[str]:
