@@ -17,6 +17,7 @@ from psychocounsel.settings.checks import check_shipped, is_of_earlier_run
 from psychocounsel.settings.sections.annotation_groups import Preset
 from psychocounsel.settings.targets import target_class
 from psychocounsel.settings.typed.chat_keys import chat_model, is_chat
+from psychocounsel.storage.weight_files import refuse_gguf
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
@@ -166,6 +167,7 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
         if path.startswith((".", "/", "~")):
             raise UserError(f"{key}={path}: no such file or folder")
         return {"model": path}
+    refuse_gguf(path, key)
     if is_run(folder):
         folder = RunDir(folder).model
         if not folder.is_dir():
