@@ -83,7 +83,8 @@ class Engine:
         frozen = any(not parameter.requires_grad for parameter in module.parameters())
         on_gpu = deepspeed.accelerator.get_accelerator().device_name() == "cuda"
         settings = deepspeed_config(config, algorithm, dtype, on_gpu)
-        with redirect_stdout(io.StringIO()):  # its bf16 optimizer prints memory at stage 1, and no setting prevents that
+        # Its bf16 optimizer prints memory at stage 1, and no setting prevents that.
+        with redirect_stdout(io.StringIO()):
             self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         if config.zero.stage == 0 and not frozen and self.deepspeed.device.type == "cpu":
             for each in (module, *self._replicas):
