@@ -62,12 +62,15 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
 def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
     """Resolve the reward models of judges: a name of `conf/reward/`, or a mapping with the key `use`.
 
+    A judge without a name gets that of its path, otherwise that of the file.
+
     Raises:
         UserError: for a reward of another form.
     """
     judge = composed.get("judge")
     if not OmegaConf.is_dict(judge):
         return
+    unnamed = list[tuple[DictConfig, str]]()
     for section in judge.members if "members" in judge else [judge]:
         if "reward" not in section or "_target_" in section.reward:
             continue
@@ -81,10 +84,19 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
         if unknown := sorted(set(own) - {*map(str, base)}):
             raise UserError(f"judge.reward: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
         with open_dict(section):
-            section.name = (
-                section.name if isinstance(section.name, str) else given.get("name", base.get("name", given.use))
-            )
+            if not isinstance(section.name, str):
+                section.name = given.get("name", base.get("name", given.use))
+                if "name" not in given and isinstance(given.get("path"), str):
+                    unnamed.append((section, given.path))
             section.reward = OmegaConf.merge(base, OmegaConf.create(own))
+    _name_by_paths(unnamed)
+
+
+def _name_by_paths(judges: list[tuple[DictConfig, str]]) -> None:
+    """Name reward models as judges by their paths; equal names get their parent folder's as a prefix."""
+    names = [_name(path) for _, path in judges]
+    for name, (section, path) in zip(names, judges, strict=True):
+        section.name = section.reward.name = _name(path, parent=True) if names.count(name) > 1 else name
 
 
 def _has_models(composed: DictConfig) -> bool:
