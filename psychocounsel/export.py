@@ -13,6 +13,7 @@ from pathlib import Path
 
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.settings.command_line import run
+from psychocounsel.storage.weight_files import refuse_gguf
 
 _KEYS = ("step", "merge", "to", "push", "public")
 
@@ -36,6 +37,7 @@ def main(arguments: list[str]) -> int:
         raise UserError("public=true has no effect without push: add push=ORG/NAME")
     if repository is not None and repository.count("/") != 1:
         raise UserError(f"push={repository}: give ORG/NAME")
+    refuse_gguf(runs[0], "")
     from psychocounsel.engine.checkpoints.export_run import Export, export_run
 
     try:

@@ -23,6 +23,7 @@ from psychocounsel.asking.thoughts import shown_so_far, without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.sections.trained_runs import trained_dtype
+from psychocounsel.storage.weight_files import refuse_gguf
 
 if TYPE_CHECKING:
     from psychocounsel.data.group import Group
@@ -59,9 +60,10 @@ class _Local(LanguageModel):
         return content_of(self.model)
 
     def check(self, key: str) -> None:
-        """Refuse a missing model."""
+        """Refuse a missing model, and a GGUF file."""
         if not self.model:
             raise UserError(f"{key}.model is not set: give a folder, a model of the hub, or builtin:tiny")
+        refuse_gguf(self.model, f"{key}.model")
 
     def section(self) -> DictConfig:
         """Return the settings in the form of the section `model` of a training configuration."""
@@ -117,7 +119,7 @@ class InProcess(_Local):
         return super().identity() | {"sends_schema": self.sends_schema}
 
     def check(self, key: str) -> None:
-        """Refuse a missing model, and an environment without vLLM."""
+        """Refuse a missing model, a GGUF file, and an environment without vLLM."""
         super().check(key)
         if importlib.util.find_spec("vllm") is None:
             raise UserError(f"{key}: vLLM is not installed; see docs/online.md#vllm, or use an endpoint")

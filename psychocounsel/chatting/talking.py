@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import open_model
+from psychocounsel.asking.system_messages import refuse_system_prompts
 from psychocounsel.chatting.chat_commands import obey
 from psychocounsel.chatting.notices import notices, refuse_outsiders
 from psychocounsel.chatting.reply_raters import ReplyRaters
@@ -38,6 +39,7 @@ def talk(config: DictConfig) -> int:
     with in_the_users_words(contestants.settings), ExitStack() as opened:
         refuse_outsiders(config)
         require_keys(config, {"contestants", "annotator"})
+        refuse_system_prompts(config)
         is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         talk = Talk(config, _speakers(contestants, opened, is_terminal), ReplyRaters(config))
         opened.callback(talk.raters.close)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from psychocounsel.asking.system_messages import refuse_system_prompts
 from psychocounsel.cluster.checking.job_rows import count_rows
 from psychocounsel.cluster.job import Job, Submission, pin
 from psychocounsel.data.privacy import is_confidential
@@ -87,6 +88,7 @@ def _check(jobs: list[Job]) -> None:
     hide_words(any(is_confidential(job.config) for job in jobs))
     for job in jobs:
         pin(job)
+        refuse_system_prompts(job.config)
     for counted in count_rows(jobs, _say):
         _say(counted.line())
 

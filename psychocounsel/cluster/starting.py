@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from psychocounsel.asking.system_messages import refuse_system_prompts
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.checking.unfetched import unfetched
@@ -72,6 +73,9 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
             check_can_go_on(job.run_dir)
     for key, folder, weights in sorted({each for job in jobs if not job.finished for each in local_models(job.config)}):
         check_model_folder(Path(folder), key, weights)
+    for job in jobs:
+        if not job.finished:
+            refuse_system_prompts(job.config)
     _announce_corrections(jobs)
     cluster: Cluster = configs.build(config, "cluster")
     return cluster

@@ -85,8 +85,20 @@ class ChatFormat:
                 )
             )
         except Exception as error:
-            reason = str(error).split("\n")[0]
-            raise UserError(f"{self.name}: its chat template refuses the conversation ({words(reason)})") from error
+            reason = words(str(error).split("\n")[0])
+            if conversation[0]["role"] == "system" and self._renders(conversation[1:], prompts):
+                raise UserError(
+                    f"{self.name}: its chat template refuses system messages ({reason}): leave them out (of the rows, "
+                    "data.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
+                    "(chat_template=FILE beside the model's path)"
+                ) from error
+            raise UserError(f"{self.name}: its chat template refuses the conversation ({reason})") from error
+
+    def _renders(self, conversation: Sequence[Message], prompts: bool) -> bool:
+        try:
+            return bool(self._apply(conversation, prompts))
+        except UserError:
+            return False
 
     def encode_prompts(self, texts: Sequence[Rendered]) -> list[Array]:
         """Return the ids of rendered prompts, int32, each with the single BOS that the model expects."""

@@ -1,6 +1,8 @@
 """DeepSpeed engines, one per trained model, for ZeRO stages 0 to 3."""
 
+import io
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 import torch
@@ -74,7 +76,9 @@ class Engine:
         frozen = any(not parameter.requires_grad for parameter in module.parameters())
         on_gpu = deepspeed.accelerator.get_accelerator().device_name() == "cuda"
         settings = deepspeed_config(config, algorithm, dtype, on_gpu)
-        self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
+        # Its bf16 optimizer prints memory at stage 1, and no setting prevents that.
+        with redirect_stdout(io.StringIO()):
+            self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         if config.zero.stage == 0 and not frozen and self.deepspeed.device.type == "cpu":
             for each in (module, *self._replicas):
                 add_in_place(each)

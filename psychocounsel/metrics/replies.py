@@ -1,13 +1,14 @@
 """Metrics of replies that a policy wrote."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from psychocounsel.data.group import Array, Group
 from psychocounsel.metrics.stats import FEWEST, mean_intervals
 
+MOSTLY_CUT = 0.5  # share of replies cut at the limit of tokens from which on a warning is printed
 _GRAM = 4
 _SHARES = ("unfinished",)  # figures that are 0 or 1 for each reply
 
@@ -68,6 +69,13 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
             for reply, values in zip(replies, flat, strict=True)
         ]
     return figures
+
+
+def cut_warning(share: float, writer: str, key: str, limit: int) -> Iterator[str]:
+    """Yield a warning if at least half of the replies of `writer` were cut at `limit` tokens, the value of `key`."""
+    if share >= MOSTLY_CUT:
+        cut = f"{100 * share:.0f} % of the replies were cut at {key}={limit}"
+        yield f"warning: {writer}: {cut}, so the figures are those of cut texts; raise {key}"
 
 
 def repetition(ids: Sequence[int]) -> float:

@@ -69,11 +69,16 @@ def folders(config: DictConfig) -> Iterator[tuple[HubSource, Path | None]]:
     """Yield each source of a checked configuration with its folder in the cache, or None if it is not cached."""
     for source, _ in named(config):
         set_cache_directories(config.paths.cache)
-        folder, revision = cache_folder() / folder_name(source), source.revision or "main"
-        reference = folder / "refs" / revision
-        commit = reference.read_text().strip() if reference.is_file() else revision
-        found = folder / "snapshots" / commit
-        yield source, found if found.is_dir() else None
+        yield source, cached(source)
+
+
+def cached(source: HubSource) -> Path | None:
+    """Return the source's folder in the cache (see `set_cache_directories`), or None if it is not cached."""
+    folder, revision = cache_folder() / folder_name(source), source.revision or "main"
+    reference = folder / "refs" / revision
+    commit = reference.read_text().strip() if reference.is_file() else revision
+    found = folder / "snapshots" / commit
+    return found if found.is_dir() else None
 
 
 # -- queries and downloads

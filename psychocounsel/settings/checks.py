@@ -17,6 +17,7 @@ from psychocounsel.settings.reward_sections import path_is, reward_sections
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import PACKAGE
+from psychocounsel.storage.weight_files import refuse_gguf
 
 
 def require_paths(config: DictConfig) -> None:
@@ -254,6 +255,8 @@ def check_local_path(value: str | None, key: str, folder: bool = False, must_exi
     path = Path(value).expanduser()
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
         raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
+    if folder:
+        refuse_gguf(value, key)
     if folder and path.is_file():
         raise UserError(f"{key}={value}: is a file; give the folder that contains config.json")
     if folder and path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):

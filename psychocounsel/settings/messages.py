@@ -11,6 +11,7 @@ from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import renamed, unknown_key
 from psychocounsel.settings.schema import flat_keys, suggestion
+from psychocounsel.settings.typed.overrides import shell_word
 from psychocounsel.storage.files import shipped
 
 _WITH_PATH = ("model", "data", "reward")  # groups with the key `path`
@@ -30,7 +31,10 @@ def _said(error: Exception, arguments: Sequence[str], config_name: str) -> str:
         key, equals, _ = error.override.partition("=")
         if not equals:
             return f"{key}: is not of the form KEY=VALUE"
-        return f"{error.override}: cannot be read; put quotes around the value as well: \"{key}='VALUE'\""
+        valid = _keys_for(arguments, config_name)
+        if valid and key not in valid and not key.startswith(("+", "~", "hydra.")):
+            return _unknown_override(key, arguments, config_name)
+        return f"{key}: cannot be read; put quotes around the value as well: {shell_word(error.override)}"
     if isinstance(error, yaml.YAMLError):
         return _bad_yaml(error)
     if isinstance(error, MissingConfigException):
@@ -50,7 +54,8 @@ def _of_hydra(error: Exception, arguments: Sequence[str], config_name: str) -> s
         inner = re.search(r"full_key: (\S+)", text)
         return _unknown_override(inner.group(1) if inner else match.group(1), arguments, config_name)
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        return f"{match.group(1)}: add -m for a sweep over several values, or write one list as [value1,value2]"
+        sweep = f"{match.group(1)}: add -m for a sweep over several values, or write one list as [value1,value2]"
+        return f"{sweep}; for a text with commas type {shell_word(match.group(1))}" if " " in match.group(1) else sweep
     if match := re.search(r"An item is already at '([^']+)'", text):
         return f"+{match.group(1)}: exists already; write {match.group(1)}=VALUE"
     if isinstance(error, InterpolationResolutionError) and (given := [text for text in arguments if "${" in text]):
@@ -76,19 +81,26 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
     given = dict(argument.partition("=")[::2] for argument in arguments)
     if message := renamed(key, given.get(key)):
         return message
-    groups = {path.name for path in shipped("conf").iterdir() if path.is_dir()}
-    choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
-    try:
-        valid = flat_keys(configs.compose(choices, name=config_name))
-    except Exception:  # the choices are swept, or the user's own
-        valid = flat_keys(configs.compose([], name=config_name))
+    valid = _keys_for(arguments, config_name) or flat_keys(configs.compose([], name=config_name))
     inner = [name for name in valid if name.startswith(f"{key}.")]
     if inner:
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
     message = unknown_key(key, valid)
-    return message if " has it" in message else f"{message} (to add a key that the YAML omits, write +{key}=VALUE)"
+    tail = key.rpartition(".")[2]
+    elsewhere = " has it" in message or any(name.rpartition(".")[2] == tail for name in valid)
+    return message if elsewhere else f"{message} (to add a key that the YAML omits, write +{key}=VALUE)"
+
+
+def _keys_for(arguments: Sequence[str], config_name: str) -> list[str]:
+    """Return the keys that the chosen groups have, or [] if the choices are swept or the user's own."""
+    groups = {path.name for path in shipped("conf").iterdir() if path.is_dir()}
+    choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
+    try:
+        return flat_keys(configs.compose(choices, name=config_name))
+    except Exception:
+        return []
 
 
 def _unknown_choice(path: str, options: Sequence[str]) -> str:

@@ -217,16 +217,21 @@ def flat_keys(node: Any, prefix: str = "") -> list[str]:
 def suggestion(
     wrong: str, valid: list[str], otherwise: str = "`--help` lists the groups, `--cfg job` every key"
 ) -> str:
-    """Return 'did you mean X?' for the nearest valid name, or `otherwise`; the last part of a dotted key counts most."""
+    """Return 'did you mean X?' for the nearest valid name, or `otherwise`; the last part of a dotted key counts most.
+
+    Up to three keys that end in the wrong key's last part are all named, because only its group is wrong.
+    """
     tails: dict[str, str] = {key.rsplit(".", 1)[-1]: key for key in reversed(valid)}
-    close = difflib.get_close_matches(wrong, valid, 1, 0.75)
+    last = wrong.rsplit(".", 1)[-1]
+    elsewhere = [key for key in valid if key.rsplit(".", 1)[-1] == last]
+    close = elsewhere if len(elsewhere) <= 3 else []
+    close = close or difflib.get_close_matches(wrong, valid, 1, 0.75)
     if not close:
-        last = wrong.rsplit(".", 1)[-1]
         matches = difflib.get_close_matches(last, list(tails), 1, 0.65) or [
             tail for tail in tails if tail.startswith(last)
         ]
-        close = [tails[tail] for tail in matches]
-    return f"did you mean {close[0]}?" if close else otherwise
+        close = [tails[tail] for tail in matches[:1]]
+    return f"did you mean {' or '.join(close)}?" if close else otherwise
 
 
 def check_limits(section: Any, values: Any, prefix: str = "") -> None:

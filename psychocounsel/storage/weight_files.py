@@ -35,6 +35,25 @@ def check_model_folder(folder: Path, key: str, weights: bool = True) -> None:
         check_safetensors(file)
 
 
+def refuse_gguf(path: str, key: str) -> None:
+    """Refuse a GGUF file, or a folder whose only model is one, as a model; `key` is the configuration key ("" for none).
+
+    Raises:
+        UserError: says how to convert it.
+    """
+    place = Path(path).expanduser()
+    files = sorted(place.glob("*.gguf")) if place.is_dir() and not _has_config(place) else [place]
+    if files and files[0].suffix.lower() == ".gguf" and files[0].is_file():
+        raise UserError(
+            f"{f'{key}=' if key else ''}{path}: {'is' if files[0] == place else 'holds only'} a GGUF file, which cannot be "
+            "used here: give the Hugging Face model that it was made from, or convert it by the five lines of docs/models.md#gguf"
+        )
+
+
+def _has_config(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
+
+
 def _weight_files(folder: Path) -> list[Path]:
     """Return the files that the folder's index lists, or all safetensors files if there is no index."""
     for index in sorted(folder.glob("*.safetensors.index.json")):

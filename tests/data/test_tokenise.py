@@ -196,7 +196,9 @@ def test_a_conversation_that_the_template_refuses_names_model_and_row() -> None:
     with pytest.raises(UserError) as caught:
         pair(chat_of(MISTRAL), system_prompt="Be kind.")
     assert str(caught.value) == (
-        "rows.jsonl row 1: org/model: its chat template refuses the conversation (System role not supported)"
+        "rows.jsonl row 1: org/model: its chat template refuses system messages (System role not supported): leave them out (of "
+        "the rows, data.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
+        "(chat_template=FILE beside the model's path)"
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from psychocounsel.metrics.replies import cut_warning
 from psychocounsel.rundir.metrics import MetricsLog
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
@@ -18,6 +19,7 @@ class StepLog:
         self.run, self.sample = run, sample
         self.tracker: Any = configs.build(run.config, "tracker")
         self.log: MetricsLog | None = None
+        self._has_warned = False  # of cut replies
 
     def open(self, written: int) -> None:
         """Continue after step `written`; all earlier steps are sent to the tracker again."""
@@ -32,6 +34,7 @@ class StepLog:
         if self.log is not None:
             self.log.write(line)
             self._track(line)
+            self._warn_of_cut_replies(line)
 
     def sync(self) -> None:
         """Sync the written lines to disk, so that they survive a crash of the machine."""
@@ -42,6 +45,15 @@ class StepLog:
         if self.log is not None:
             self.log.sync()
             self.tracker.finish()
+
+    def _warn_of_cut_replies(self, line: dict[str, Any]) -> None:
+        """Print a warning for the first round or evaluation in which most replies were cut."""
+        for name, writer in (("rollout/unfinished", "round"), ("eval/unfinished", "evaluation")):
+            if name in line and not self._has_warned:
+                limit = self.run.config.rollout.max_tokens
+                for warning in cut_warning(line[name], f"{writer} at step {line['step']}", "rollout.max_tokens", limit):
+                    self.run.say(warning)
+                    self._has_warned = True
 
     def _track(self, line: dict[str, Any]) -> None:
         numbers = {name: value for name, value in line.items() if name not in ("step", "attempt")}

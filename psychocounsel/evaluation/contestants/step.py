@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,7 @@ from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.evaluation.contestants.evaluation_speeches import SCHEMA as SPEECHES
 from psychocounsel.evaluation.contestants.evaluation_speeches import evaluation_speeches
 from psychocounsel.evaluation.contestants.settings import Contestant
+from psychocounsel.metrics.replies import cut_warning
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -95,7 +96,8 @@ def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_spe
             what="replies",
         )
         figures = _write(context, answers)
-    for line in _said(figures):
+    limits = {model.name: model.max_tokens for model in models}
+    for line in (*_said(figures), *cut_warnings(figures["outcomes"], figures["cut"], limits)):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
 
@@ -150,11 +152,15 @@ def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:
 def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, Any]:
     """Write replies.parquet from the journal's answers; return the counts of speeches, replies and outcomes."""
     outcomes: dict[str, Counter[str]] = {}
+    cut = Counter[str]()
     with written(context.files.replies, SCHEMA) as add:
         for reply in wanted_replies(context):
             row = _row(reply, answers)
             add(row)
-            outcomes.setdefault(reply.contestant.model.name, Counter())[row["outcome"]] += 1
+            model = reply.contestant.model
+            outcomes.setdefault(model.name, Counter())[row["outcome"]] += 1
+            # A reply whose thoughts alone reach the limit is empty.
+            cut[model.name] += row["outcome"] == CUT or (row["completion_tokens"] or 0) >= model.max_tokens
     speeches = list(rows_of(context.files.speeches, ["crisis", "near_training"]))
     return {
         "speeches": len(speeches),
@@ -162,6 +168,7 @@ def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, A
         "near_training": sum(row["near_training"] for row in speeches),
         "replies": sum(count.total() for count in outcomes.values()),
         "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
+        "cut": dict(cut),
         "failed": sum(counts[FAILED] for counts in outcomes.values()),
     }
 
@@ -198,6 +205,19 @@ def reply_columns(found: Outcome[str]) -> Row:
     if text and found.outcome in (TEXT, CUT):  # the text of an API's refusal or content filter is not a reply
         row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
     return row
+
+
+def cut_warnings(
+    outcomes: Mapping[str, Mapping[str, int]], cut: Mapping[str, int], limits: Mapping[str, int]
+) -> Iterator[str]:
+    """Yield a warning for each contestant of whose replies at least half reached `max_tokens`.
+
+    `outcomes`: number of replies by contestant and outcome. `cut`: number of replies that reached the limit.
+    """
+    for name, counts in outcomes.items():
+        written = sum(counts.get(outcome, 0) for outcome in (TEXT, CUT, EMPTY, REFUSED))
+        if written:
+            yield from cut_warning(cut[name] / written, name, "replies.max_tokens", limits[name])
 
 
 def _said(figures: dict[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer
 from psychocounsel.reward.local_model import LocalReward
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.weight_files import refuse_gguf
 
 
 @dataclass(kw_only=True)
@@ -44,6 +45,7 @@ class RewardJudge(LanguageModel):
         if settings.several:
             raise UserError(f"{key}.reward: an ensemble cannot be one judge; use judge=several with its reward models")
         settings.check(f"{key}.reward")
+        refuse_gguf(str(self.reward.get("path") or ""), f"{key}.reward.path")
 
     def unused(self) -> dict[str, str]:
         """Return the keys that only concern prompts and written answers, each with the reason."""

@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate, estimated_tokens
 from psychocounsel.asking.counsellor_prompt import prompt_text
-from psychocounsel.asking.language_model import FAILED, TEXT, LanguageModel, keys_of
+from psychocounsel.asking.language_model import CUT, FAILED, TEXT, LanguageModel, keys_of
+from psychocounsel.evaluation.contestants.step import cut_warnings
 from psychocounsel.evaluation.session.conversation import SCHEMA, Conversation, SessionPlan
 from psychocounsel.evaluation.session.persona import Persona
 from psychocounsel.evaluation.session.persona_set import PersonaSet
@@ -57,7 +58,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             take=sessions.take,
         )
         figures = _write(context, plans, answers)
-    for line in _said(figures):
+    limits = {model.name: model.max_tokens for model in groups["contestants"]}
+    cut = {name: counts.get(CUT, 0) for name, counts in figures["outcomes"].items()}
+    for line in (*_said(figures), *cut_warnings(figures["outcomes"], cut, limits)):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
 

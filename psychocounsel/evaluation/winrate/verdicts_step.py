@@ -153,7 +153,10 @@ def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answer
         if call.ask is not None:
             found = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
             outcome = found if isinstance(found, Outcome) else None
-        yield verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
+        row = verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
+        if row["model"] and not call.judge.reads_prompts:
+            row["model"] = call.judge.name  # the journal may hold an earlier name of this reward model
+        yield row
 
 
 def _said(figures: dict[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from psychocounsel.settings.sections.annotation_groups import Preset
 from psychocounsel.settings.sections.trained_runs import run_of
 from psychocounsel.settings.targets import target_class
 from psychocounsel.settings.typed.chat_keys import chat_model, is_chat
+from psychocounsel.storage.weight_files import refuse_gguf
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
@@ -64,12 +65,15 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
 def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
     """Resolve the reward models of judges: a name of `conf/reward/`, or a mapping with the key `use`.
 
+    A judge without a name gets that of its path, otherwise that of the file.
+
     Raises:
         UserError: for a reward of another form.
     """
     judge = composed.get("judge")
     if not OmegaConf.is_dict(judge):
         return
+    unnamed = list[tuple[DictConfig, str]]()
     for section in judge.members if "members" in judge else [judge]:
         if "reward" not in section or "_target_" in section.reward:
             continue
@@ -83,10 +87,19 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
         if unknown := sorted(set(own) - {*map(str, base)}):
             raise UserError(f"judge.reward: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
         with open_dict(section):
-            section.name = (
-                section.name if isinstance(section.name, str) else given.get("name", base.get("name", given.use))
-            )
+            if not isinstance(section.name, str):
+                section.name = given.get("name", base.get("name", given.use))
+                if "name" not in given and isinstance(given.get("path"), str):
+                    unnamed.append((section, given.path))
             section.reward = OmegaConf.merge(base, OmegaConf.create(own))
+    _name_by_paths(unnamed)
+
+
+def _name_by_paths(judges: list[tuple[DictConfig, str]]) -> None:
+    """Name reward models as judges by their paths; equal names get their parent folder's as a prefix."""
+    names = [_name(path) for _, path in judges]
+    for name, (section, path) in zip(names, judges, strict=True):
+        section.name = section.reward.name = _name(path, parent=True) if names.count(name) > 1 else name
 
 
 def start_of(path: Any) -> dict[str, Any] | None:
@@ -214,6 +227,7 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
         if path.startswith((".", "/", "~")):
             raise UserError(f"{key}={path}: no such file or folder")
         return {"model": path}
+    refuse_gguf(path, key)
     if is_run(folder):
         folder = RunDir(folder).model
         if not folder.is_dir():

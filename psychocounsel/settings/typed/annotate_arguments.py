@@ -12,6 +12,7 @@ from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.typed.overrides import quoted
 from psychocounsel.storage.files import read_mapping
 
 MODULE = "psychocounsel.annotate"
@@ -123,7 +124,7 @@ def _with_files(text: str, choices: Sequence[str]) -> list[str]:
         if not Path(name).expanduser().exists():
             near = f" ({suggestion(name, list(choices))})" if "/" not in name else ""
             raise UserError(f"speeches={name}: no such file{near}")
-    paths = [_quoted(str(Path(name).expanduser().resolve())) for name in names]
+    paths = [quoted(str(Path(name).expanduser().resolve())) for name in names]
     if len(paths) == 1:
         return ["speeches=local", f"speeches.path={paths[0]}"]
     return ["speeches=local", f"speeches.sources=[{','.join(f'{{path:{path}}}' for path in paths)}]"]
@@ -143,12 +144,12 @@ def _absolute(text: str) -> str:
     path = Path(value).expanduser()
     with contextlib.suppress(OSError):  # the text is too long for a path
         if value and not path.is_absolute() and path.exists():
-            return f"{key}={_quoted(str(path.resolve()))}"
+            return f"{key}={quoted(str(path.resolve()))}"
     return text
 
 
 def _parsed(text: str) -> Override:
-    return OverridesParser.create().parse_override(text)
+    return OverridesParser.create().parse_overrides([text])[0]
 
 
 def _text(override: Override) -> str:
@@ -157,11 +158,6 @@ def _text(override: Override) -> str:
 
 def _plain(value: object) -> str:
     return value.text if isinstance(value, QuotedString) else str(value)
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _key(text: str) -> str:

@@ -1,6 +1,7 @@
 """Checks of the command line before Hydra reads it: the order of options, and overrides that Hydra would misread."""
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -106,3 +107,18 @@ def quote_choice(override: str) -> str:
     if value.startswith("{") and key[:1] not in "+~" and key != "data.principle_weights":
         return f"++{override}"
     return override
+
+
+def quoted(text: str) -> str:
+    """Return a text in the quotes of Hydra's grammar, which reads a backslash as itself except before a quote."""
+    return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + "\\'" * bool(match[2]), text) + "'"
+
+
+def shell_word(override: str) -> str:
+    """Return what to type in a shell so that Hydra reads the value of KEY=VALUE as this very text.
+
+    Double quotes surround it where they can, because apostrophes are more legible in them.
+    """
+    key, _, value = override.partition("=")
+    word = f"{key}={quoted(value)}"
+    return shlex.quote(word) if set('$`"!') & set(value) or "\\\\" in word else f'"{word}"'

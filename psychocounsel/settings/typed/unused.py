@@ -223,6 +223,8 @@ def _of_data(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.balance", "only training weights pairs"
         yield "data.swapped", "only training adds pairs"
         yield "data.soft_labels", "only training uses soft labels"
+    if "contestants" in config:
+        yield "data.system_prompt", "contestants get replies.system_prompt"
     if "part" in config:
         yield "data.too_long", "an evaluation shortens no replies"
         if evaluated_part(config).name == "held_out":

@@ -7,6 +7,7 @@ from omegaconf.errors import OmegaConfBaseException
 _FORMS = {
     "is not a ListConfig, list or tuple": ": is a list, written [VALUE,VALUE]",
     "to Dict[str,": ": is a dictionary, written {NAME: VALUE}",
+    "' to string": ": is a text; a text in brackets or braces needs quotes of its own, as \"KEY='[VALUE]'\"",
     "Incompatible value 'None'": ": cannot be null; give a value, or leave it out",
 }
 _TYPED = re.compile(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from psychocounsel.api import compose
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.reward_judge import RewardJudge
 from psychocounsel.reward.local_model import LocalScorer
@@ -135,3 +136,42 @@ def test_the_key_of_a_judges_reward_server_is_asked_for_at_once(
         answer.code == 2
         and "judge.reward.key_variable=MY_RM_KEY: this environment variable is not set" in answer.stderr
     ), answer
+
+
+def named(*rewards: str) -> list[str]:
+    """Return the names of judges with these rewards."""
+    members = ",".join(f"{{use: reward, reward: {reward}}}" for reward in rewards)
+    given = ["evaluation=winrate", "judge=several", f"judge.members=[{members}]", "model.path=builtin:tiny_dpo"]
+    return [str(judge.name) for judge in compose(given, name="evaluate").judge.members]
+
+
+def test_a_judge_has_the_name_of_its_model(tmp_path: Path) -> None:
+    """The file of conf/reward names it only if no path is given; models of one name get their parent folder's as a prefix."""
+    for run in ("one/rm", "two/rm", "three/other"):
+        shutil.copytree(PACKAGE / "model" / "shipped" / "tiny_reward", tmp_path / run / "model")
+    assert named(f"{{use: local, path: {tmp_path}/three/other/model}}", "tiny") == ["other", "tiny"]
+    assert named("{use: local, path: builtin:tiny_reward}", "{use: local, path: ORG/NAME, name: mine}") == [
+        "tiny_reward",
+        "mine",
+    ]
+    paths = [f"{{use: local, path: {tmp_path}/{run}/model}}" for run in ("one/rm", "two/rm", "three/other")]
+    assert named(*paths) == ["one_rm", "two_rm", "other"]
+
+
+def test_answers_bought_under_an_earlier_name_are_kept_and_scored(tmp_path: Path) -> None:
+    """An evaluation that was cut off when its judge was called `local` goes on, and all its verdicts are scored."""
+    speeches = [speech(str(number)) for number in range(2)]
+    replies = [
+        reply(str(number), setting, f"{setting} says {number}") for number in range(2) for setting in ("beta", "base")
+    ]
+    files = evaluation_dir(tmp_path, speeches, replies)
+    earlier, _ = judge_pairs(files, [settings("builtin:tiny_reward", "local")])
+    assert earlier["bought"] == 2
+    more = [speech("2")], [reply("2", setting, f"{setting} says 2") for setting in ("beta", "base")]
+    files = evaluation_dir(tmp_path, [*speeches, *more[0]], [*replies, *more[1]])
+    said: list[str] = []
+    figures, rows = judge_pairs(files, [settings("builtin:tiny_reward", "mine")], said)
+    assert figures["bought"] == 3, "two of them under the earlier name"
+    assert figures["models"] == {"mine": {"mine": 3}}
+    assert [(row["judge"], row["outcome"]) for row in rows] == [("mine", "text")] * 3
+    assert not [line for line in said if "several models" in line]
