@@ -48,28 +48,31 @@ def resident():
     return_freed_memory()
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS"))
 
-prepare_process(torch.float32 if sys.argv[1] == "few" else None)
-rows, weight = torch.randn(4096, 64), torch.randn(64, 64)
+dtype = getattr(torch, sys.argv[2])
+prepare_process(dtype if sys.argv[1] == "few" else None)
+rows, weight = torch.randn(4096, 64, dtype=dtype), torch.randn(64, 64, dtype=dtype)
 product(rows[:8], weight)
 before = resident()
 for count in range(32, 4096, 32):
-    product(rows[:count], weight)
+    for width in (32, 48, 64):
+        product(rows[:count], weight[:width])
 print(resident() - before)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch without oneDNN")
-def test_few_compiled_products_are_kept() -> None:
-    # An earlier test that trains in this process sets the variable for all child processes.
-    plain = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_few_compiled_products_are_kept(dtype: str) -> None:
+    # An earlier test that trains in this process sets the variables for all child processes.
+    plain = {name: value for name, value in os.environ.items() if not name.endswith("_CACHE_CAPACITY")}
     every, few = (
         int(
             subprocess.run(
-                [sys.executable, "-c", _PRODUCTS, how], env=plain, capture_output=True, text=True, check=True
+                [sys.executable, "-c", _PRODUCTS, how, dtype], env=plain, capture_output=True, text=True, check=True
             ).stdout
         )
         for how in ("every", "few")
     )
-    assert every > 20_000, "kilobytes, of 127 shapes"
+    assert every > 20_000, "kilobytes, of 381 shapes"
     assert few < 0.7 * every
