@@ -13,7 +13,8 @@ from psychocounsel.storage.files import write_json
 TOLERANCE = 0.15
 ALGORITHMS = ("sft", "reward", "dpo", "simpo", "orpo", "kto", "online_dpo", "online_simpo", "ppo", "rloo", "grpo")
 _WRITES = ("reward=tiny", "rollout.max_tokens=128", "data.limit=200")
-_CHANGES = {"online_dpo": _WRITES, "online_simpo": _WRITES, "ppo": _WRITES, "rloo": _WRITES, "grpo": _WRITES}
+_CHANGES = {"online_dpo": _WRITES, "online_simpo": _WRITES, "rloo": _WRITES, "grpo": _WRITES}
+_CHANGES["ppo"] = (*_WRITES, "algo.critic=policy")
 _SAID = re.compile(r"memory per process on CPU: about (\d+\.\d) GB \((.*?)\)")
 
 

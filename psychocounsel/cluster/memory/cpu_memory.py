@@ -11,6 +11,7 @@ from psychocounsel.cluster.memory.gpu_memory import activation_bytes, estimate, 
 from psychocounsel.model.shape import Shape
 
 _LIBRARIES = 0.5e9  # memory of PyTorch, transformers and DeepSpeed
+_PRODUCTS = 0.2e9  # products that oneDNN compiles in bfloat16, and keeps (model/cpu/process.py)
 _LOGITS = 0.13e9  # 64 MB of stored logits (model/logprobs.py), and the same amount to recompute others
 _LANES_UP_TO = 250_000_000  # most weights for two lanes, as in model/cpu/lanes.py
 _COUNTED_HERE = ("states", "critic", "gathered weights and buckets")  # parts of the GPU estimate that differ on CPU
@@ -47,7 +48,8 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
         parts["critic"] = critic * (14 + master) / 18  # the estimate for a GPU is that of bfloat16
         parts["activations"] *= 2
     others = {name: bytes_ for name, bytes_ in {**found.held, **found.asked}.items() if name not in _COUNTED_HERE}
-    return {**parts, **{name: bytes_ * width / 2 for name, bytes_ in others.items()}, "libraries": _LIBRARIES}
+    libraries = {"libraries": _LIBRARIES + (_PRODUCTS if width == 2 else 0.0)}
+    return parts | {name: bytes_ * width / 2 for name, bytes_ in others.items()} | libraries
 
 
 def _lanes(shape: Shape, config: DictConfig, processes: int) -> int:
