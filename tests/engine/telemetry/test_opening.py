@@ -1,4 +1,4 @@
-"""The first lines of a run have counts and a warning; its last line has a next command that keeps the typed overrides."""
+"""First lines of a run: counts and a warning. Last lines: whether it got worse, and a next command with the typed overrides."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.data.dataset import Dataset
-from psychocounsel.engine.telemetry.final_report import _typed
+from psychocounsel.engine.telemetry.final_report import _typed, _unimproved
 from psychocounsel.engine.telemetry.opening import opening_lines
 from psychocounsel.rundir.run import Run
 from tests.support.harness import random_groups
@@ -40,3 +40,25 @@ def test_the_next_command_keeps_the_folders_of_config_dir(tmp_path: Path, monkey
     given = [str(tmp_path / "my conf"), str(tmp_path), str(tmp_path)]  # as `code_path` holds it
     run = Run(tmp_path, OmegaConf.create({"code_path": given}), 0, 1, 1, None)  # type: ignore[arg-type]
     assert _typed(run, ()) == ["'--config-dir=my conf'", "algo=slic"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "best", "worse"),
+    [
+        ("eval/accuracy", 0.5, 0.25, True),
+        ("eval/accuracy", 0.5, 0.5, False),
+        ("eval/accuracy", 0.5, 0.75, False),
+        ("eval/loss", 0.693, 0.719, True),
+        ("eval/loss", 0.693, 0.65, False),
+    ],
+)
+def test_a_run_that_got_worse_says_so(metric: str, before: float, best: float, worse: bool) -> None:
+    lines = _unimproved(
+        {metric: before}, {metric: best, "step": 3}, OmegaConf.create({"metric": metric, "mode": "auto"})
+    )
+    assert len(lines) == worse
+    if lines:
+        assert lines[0].startswith(
+            f"WORSE THAN BEFORE   {metric} was {before:.4g} before training and {best:.4g} at the"
+        )
+    assert _unimproved({}, {metric: best}, OmegaConf.create({"metric": metric, "mode": "auto"})) == []
