@@ -102,8 +102,8 @@ def _unimproved(before: dict[str, Any], best: dict[str, Any], checkpoint: DictCo
     if not worse:
         return []
     return [
-        f"WORSE THAN BEFORE   {metric} was {before[metric]:.4g} before training and {best[metric]:.4g} at the best step, whose "
-        "weights model/ holds"
+        f"worse than before   {metric} is {best[metric]:.3g} at the best step, whose weights model/ holds, and was "
+        f"{before[metric]:.3g} before training"
     ]
 
 

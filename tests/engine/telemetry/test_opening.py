@@ -58,7 +58,5 @@ def test_a_run_that_got_worse_says_so(metric: str, before: float, best: float, w
     )
     assert len(lines) == worse
     if lines:
-        assert lines[0].startswith(
-            f"WORSE THAN BEFORE   {metric} was {before:.4g} before training and {best:.4g} at the"
-        )
+        assert lines[0].startswith(f"worse than before   {metric} is {best:.3g} at the best step, ")
     assert _unimproved({}, {metric: best}, OmegaConf.create({"metric": metric, "mode": "auto"})) == []
