@@ -34,7 +34,9 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
     """Return the bytes of a process by purpose; in `config`, only micro_batch_tokens may be "auto"."""
     learning, stage, adapters = learned_weights(shape, config), config.zero.stage, config.model.lora.rank
     width = 2.0 if config.model.dtype == "bf16" else 4.0
-    found = estimate(shape, config, processes)
+    # The estimate is for a GPU, where "auto" means bfloat16.
+    on_cpu = [f"{key}.dtype" for key in ("model", "reward") if key in config and config[key].get("dtype") == "auto"]
+    found = estimate(shape, with_values(config, dict.fromkeys(on_cpu, "fp32")), processes)
     master = 4.0 if width == 2 else 0.0  # float32 copies of bfloat16 weights
     frozen = width * shape.parameters if adapters else 0.0
     trained = width * learning / (processes if stage == 3 else 1)
@@ -48,8 +50,7 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
         parts["critic"] = critic * (14 + master) / 18  # the estimate for a GPU is that of bfloat16
         parts["activations"] *= 2
     others = {name: bytes_ for name, bytes_ in {**found.held, **found.asked}.items() if name not in _COUNTED_HERE}
-    libraries = {"libraries": _LIBRARIES + (_PRODUCTS if width == 2 else 0.0)}
-    return parts | {name: bytes_ * width / 2 for name, bytes_ in others.items()} | libraries
+    return parts | others | {"libraries": _LIBRARIES + (_PRODUCTS if width == 2 else 0.0)}
 
 
 def _lanes(shape: Shape, config: DictConfig, processes: int) -> int:
