@@ -1,4 +1,4 @@
-"""Tests of the rooms (docs/architecture.md): direction of imports, sizes of files and functions, no torch on submission.
+"""Tests of the rooms (docs/architecture.md): direction of imports, no circles, no torch on submission.
 
 The import graph comes from the source. Imports inside functions and under TYPE_CHECKING count like all others.
 """

@@ -14,6 +14,9 @@ _LIBRARIES = 0.5e9  # memory of PyTorch, transformers and DeepSpeed
 _PRODUCTS = 0.2e9  # products that oneDNN compiles in bfloat16, and keeps (model/cpu/process.py)
 _LOGITS = 0.13e9  # 64 MB of stored logits (model/logprobs.py), and the same amount to recompute others
 _LANES_UP_TO = 250_000_000  # most weights for two lanes, as in model/cpu/lanes.py
+# Activations relative to a GPU's in the same dtype, measured by benchmarks/cpu_memory.py: float32 layers keep less for backward,
+# and bfloat16 norms keep float32 copies.
+_KEPT = {4.0: 0.9, 2.0: 1.25}
 _COUNTED_HERE = ("states", "critic", "gathered weights and buckets")  # parts of the GPU estimate that differ on CPU
 
 
@@ -44,7 +47,7 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
         "weights": frozen + trained,
         "gradients": 4.0 * learning * _lanes(shape, config, processes) / (processes if stage >= 2 else 1),
         "optimizer": (8.0 + master) * learning / (processes if stage else 1),
-        "activations": activation_bytes(shape, config) * width / 2 + _LOGITS,
+        "activations": activation_bytes(shape, config) * width / 2 * _KEPT[width] + _LOGITS,
     }
     if critic := found.held.get("critic"):
         parts["critic"] = critic * (14 + master) / 18  # the estimate for a GPU is that of bfloat16
