@@ -181,7 +181,7 @@ def test_what_changes_a_reference_or_a_row_is_computed_anew(small_model: Path, t
     assert counts("lora", LORA) == (rows, 0)
     assert counts("longer", "max_length=2048", "micro_batch_tokens=4096") == (rows, 0), "the same tokens"
     assert counts("bf16", BF16) == (0, rows)
-    assert counts("bf16 weights", BF16, "zero=1") == (0, rows)
+    assert counts("bf16 sharded", BF16, "zero=1") == (rows, 0), "every stage computes in the same dtype"
     assert counts("tiny", LORA, model=TINY) == (0, rows), "other weights"
     assert counts("nf4", LORA, "model.quantise=nf4", model=TINY) == (0, rows)
     assert counts("nf4 again", LORA, "model.quantise=nf4", "zero=1", model=TINY) == (rows, 0)
