@@ -65,9 +65,9 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a small model whose heads are 64 wide, as in real models, and whose logits spread as far as theirs.
+    """Return the folder of a small model with attention heads of size 64 and large logits, as real models have.
 
-    In float32 its attention is computed by blocks, and in bfloat16 its rounding is as coarse as that of a real model.
+    In float32 this size selects blockwise attention. In bfloat16 large logits make rounding errors visible.
     """
     from transformers import AutoTokenizer
 

@@ -40,8 +40,7 @@ class _Reader:
 def refuse_system_prompts(config: DictConfig) -> None:
     """Refuse a model that gets system messages and whose chat template rejects them.
 
-    Templates are read from local folders and the hub's cache. A template that is elsewhere, or that cannot be rendered here, is
-    checked when the model's tokenizer is loaded.
+    Templates are read from local folders and the hub's cache. Other templates are checked when the tokenizer is loaded.
 
     Raises:
         UserError: names the model, and what to type instead.
@@ -120,7 +119,7 @@ class _Refused(Exception):
 
 @cache
 def _refusal(template: str, args: str) -> str | None:
-    """Return the reason that a template gives for refusing a system message; None if it accepts one, or cannot be rendered here.
+    """Return the template's own error for a system message; None if it accepts one, or if it cannot be rendered here.
 
     `args`: its variables, as JSON.
     """

@@ -1,7 +1,7 @@
 """DeepSpeed engines, one per trained model, for ZeRO stages 0 to 3."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from typing import Any
 
@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 from torch import nn
 
 from psychocounsel.algo.base import Algorithm
-from psychocounsel.engine.master_weights import MasterAdamW
 from psychocounsel.model.cpu import replica
 from psychocounsel.model.gradients import add_in_place
 from psychocounsel.model.packed import PackedModel
@@ -166,3 +165,46 @@ def _parameter_groups(module: nn.Module, algorithm: Algorithm) -> list[dict[str,
         {"params": members, "weight_decay": decay, **({"lr_factor": algorithm.lr_factor("critic")} if is_head else {})}
         for (decay, is_head), members in groups.items()
     ]
+
+
+class MasterAdamW(torch.optim.AdamW):
+    """AdamW for a model that computes in bfloat16: gradients add up in float32, and updates change float32 masters.
+
+    Updates smaller than 1/256 of a bfloat16 weight would be lost to rounding; the masters keep them. After each step the
+    weights equal their masters, rounded. A float32 weight is its own master. `groups` are AdamW's groups of weights;
+    `state` and `param_groups` hold the masters instead.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
+        groups = list(groups)
+        self._masters = {weight: _master(weight) for group in groups for weight in group["params"]}
+        masters = [group | {"params": [self._masters[weight] for weight in group["params"]]} for group in groups]
+        super().__init__(masters, **settings)
+
+    def master(self, weight: nn.Parameter) -> torch.Tensor:
+        return self._masters[weight]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Update the masters by the gradients of the weights, and round them into the weights."""
+        for weight, master in self._masters.items():
+            master.grad = weight.grad
+        super().step(closure)
+        self.round()
+        for weight, master in self._masters.items():
+            if master is not weight:
+                master.grad = None
+
+    @torch.no_grad()
+    def round(self) -> None:
+        """Set the weights to their masters, rounded."""
+        for weight, master in self._masters.items():
+            if master is not weight:
+                weight.copy_(master)
+
+
+def _master(weight: nn.Parameter) -> torch.Tensor:
+    if weight.dtype == torch.float32:
+        return weight
+    weight.grad_dtype = torch.float32
+    return weight.detach().float()

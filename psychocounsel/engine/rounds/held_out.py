@@ -54,9 +54,8 @@ class HeldOutReplies:
         """
         replies = self.write(step)
         reference = self.reference.logprobs(replies) if self.reference else None
-        if (
-            reference is not None
-        ):  # the rollout rounds otherwise, so its log-probabilities would show a divergence of their own
+        if reference is not None:
+            # The rollout's own log-probabilities are rounded differently, which would count as divergence.
             for group, logprobs in zip(replies, self.policy.logprobs(replies), strict=True):
                 for completion, values in zip(group.completions, logprobs, strict=True):
                     completion.logprobs = values
