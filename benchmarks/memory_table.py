@@ -4,9 +4,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.cluster.memory import choose, estimate, trained_shape
-from psychocounsel.cluster.memory.fitting import with_values
-from psychocounsel.cluster.memory.memory_line import zero_words
+from psychocounsel.cluster.memory.check import zero_words
+from psychocounsel.cluster.memory.fitting import choose, with_values
+from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import write_atomically
 

@@ -13,13 +13,12 @@ from documentation.pages import ROOT
 from documentation.yaml_keys import KeyFile, read_keys
 from psychocounsel import cache, jobs, report, serve
 from psychocounsel.console import COMMANDS
+from psychocounsel.experts.settings import AgreementConfig, ReviewConfig
 from psychocounsel.settings import schema
-from psychocounsel.settings.typed.agreement_keys import AgreementConfig
 from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, PairRules
 from psychocounsel.settings.typed.audit_keys import AuditConfig
 from psychocounsel.settings.typed.chat_keys import ChatConfig
 from psychocounsel.settings.typed.evaluate_keys import ContestConfig, EvaluateConfig
-from psychocounsel.settings.typed.review_keys import ReviewConfig
 from psychocounsel.storage.files import write_atomically
 
 PAGE = ROOT / "docs" / "reference" / "keys.md"

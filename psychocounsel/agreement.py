@@ -22,8 +22,8 @@ def main(arguments: list[str]) -> int:
     from psychocounsel.errors import DONE
     from psychocounsel.experts.agreement.agreement_making import make_agreement
     from psychocounsel.experts.planning.planning_lines import plan_lines
+    from psychocounsel.experts.settings import read_agreement
     from psychocounsel.settings.help.help_page import asks_for_help
-    from psychocounsel.settings.typed.agreement_keys import read_agreement
 
     if asks_for_help(arguments):
         print(__doc__)

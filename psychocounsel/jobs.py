@@ -19,21 +19,21 @@ def main(arguments: list[str]) -> int:
     folder = Path(options.folder or os.environ.get("PSYCHOCOUNSEL_OUTPUT", "runs")).expanduser().absolute()
     if not folder.is_dir():
         raise UserError(f"{options.folder or folder}: no such folder")
-    from psychocounsel.cluster import archive, forgotten_runs, logs, resubmission
-    from psychocounsel.studies.standing import known_jobs, study_status
+    from psychocounsel.cluster import archive, logs, resubmission
+    from psychocounsel.studies import status
 
-    of_study = study_status.is_study(folder)
+    of_study = status.is_study(folder)
     match options.command:
         case "list":
-            print(known_jobs.listing(folder)[0])
+            print(status.listing(folder)[0])
         case "status":
             _status(folder, of_study, options.watch, options.plot)
         case "sync":
-            archive.sync(folder, known_jobs.runs_below(folder))
+            archive.sync(folder, status.runs_below(folder))
         case "cancel" if of_study and not options.indices:
-            study_status.cancel(folder)
+            status.cancel(folder)
         case _ if of_study:
-            study_status.refuse(folder, options.command)
+            status.refuse(folder, options.command)
         case "logs":
             logs.show(folder, options.index, options.rank, options.attempt, options.follow)
         case "attach":
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
         case "cancel":
             resubmission.cancel(folder, options.indices)
         case "forget":
-            forgotten_runs.forget(folder, options.indices)
+            resubmission.forget(folder, options.indices)
         case "resubmit":
             resubmission.resubmit(folder, options.indices, given)
         case "archive":
@@ -51,8 +51,8 @@ def main(arguments: list[str]) -> int:
 
 def _attach(folder: Path, index: int | None) -> None:
     """Replace this process by a shell on a node of a run."""
-    from psychocounsel.cluster.kinds import by_cluster
     from psychocounsel.cluster.logs import run_of
+    from psychocounsel.cluster.starting import by_cluster
 
     run_dir = run_of(folder, index)
     for cluster, _ in by_cluster([run_dir]):
@@ -63,26 +63,26 @@ def _attach(folder: Path, index: int | None) -> None:
 
 
 def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
-    from psychocounsel.cluster.standing import status, status_lines
+    from psychocounsel.cluster import states
     from psychocounsel.rundir.run_config import is_run
     from psychocounsel.rundir.sweep_table import is_sweep
-    from psychocounsel.studies.standing import known_jobs, study_status
+    from psychocounsel.studies import status
 
     def standing() -> tuple[str, bool]:
         if of_study:
-            return study_status.status(folder)
+            return status.status(folder)
         if not is_sweep(folder) and not is_run(folder):
-            return known_jobs.listing(folder)
-        found = status.rows(folder)
-        status.add_usage(found)
-        return status_lines.table(found, folder), any(row.is_live for row in found)
+            return status.listing(folder)
+        found = states.rows(folder)
+        states.add_usage(found)
+        return states.table(found, folder), any(row.is_live for row in found)
 
     def show() -> tuple[str, bool]:
         text, is_live = standing()
         return (f"{text}\n\n{_charts(folder)}" if plotted else text), is_live
 
     if watched:
-        status_lines.watch(folder, _WATCH_SECONDS, show)
+        states.watch(folder, _WATCH_SECONDS, show)
     else:
         print(show()[0])
 

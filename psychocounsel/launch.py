@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def work(run: "Run") -> int:
     """Run a study's own job in a worker process: choose a stage's best run, or write the tables."""
-    from psychocounsel.studies.own_work import work
+    from psychocounsel.studies.own_jobs import work
 
     return work(run)
 
@@ -36,10 +36,9 @@ def main(arguments: list[str]) -> int:
     from psychocounsel.errors import DONE, USER_ERROR
     from psychocounsel.settings.help.help_page import asks_for_help
     from psychocounsel.settings.typed.early_stop import imported
-    from psychocounsel.studies.launching import launch
+    from psychocounsel.studies.launching import launch, read_arguments
+    from psychocounsel.studies.plan import StudyErrors
     from psychocounsel.studies.study_file import summaries
-    from psychocounsel.studies.study_plan import StudyErrors
-    from psychocounsel.studies.typed import read_arguments
 
     imported()
     if asks_for_help(arguments):

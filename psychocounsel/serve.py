@@ -10,7 +10,7 @@ from psychocounsel.errors import DONE, UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command_line import Parser, run
-from psychocounsel.settings.typed.overrides import check_overrides
+from psychocounsel.settings.overrides import check_overrides
 
 _FIXED = ("algo=", "rollout=", "rollout.addresses=")
 

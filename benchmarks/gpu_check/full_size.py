@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.sizes import CUDA, SMOKE, Sizes, llama
 from benchmarks.training_runs import ROOT, Bench, call, run_ours, step_lines
-from psychocounsel.cluster import memory
-from psychocounsel.cluster.memory.gpu_memory import RUNTIME
+from psychocounsel.cluster.memory import check
+from psychocounsel.cluster.memory.gpu import RUNTIME
 from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.rundir.run_config import read_config
 
@@ -66,9 +66,9 @@ def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
     run_ours(bench, "dpo", "mfu", model="large", max_steps=3, **more)
     run = bench.last / "run"
     config = read_config(run)
-    shape = memory.trained_shape(config)
+    shape = check.trained_shape(config)
     assert shape is not None, "the model's config.json lies beside its weights"
-    total = memory.estimate(shape, config, 1).total - RUNTIME
+    total = check.estimate(shape, config, 1).total - RUNTIME
     return {"estimate_gb": total / 1e9, "peak_gb": step_lines(run)[-1]["peak_memory_gb"]}
 
 

@@ -18,8 +18,8 @@ from omegaconf import MISSING
 
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import Contract, GroupSettings, refuse_another_kind
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import Contract, GroupSettings, refuse_another_kind
 
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
 UNPARSABLE = "unparsable"  # outcome of an Outcome after all attempts; an Answer never has it

@@ -9,9 +9,8 @@ from omegaconf import OmegaConf
 
 from psychocounsel.asking.language_model import LanguageModel, check_names
 from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import build_section
+from psychocounsel.settings.targets import GroupSettings, build_section
 
 
 @dataclass(kw_only=True)

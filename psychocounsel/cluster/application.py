@@ -22,24 +22,24 @@ from psychocounsel.cluster.job import Job, Submission, make_job
 from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full
 from psychocounsel.rundir.sweep_folder import Place
-from psychocounsel.search.search_sweeper import SearchSweeper
+from psychocounsel.search.space import SearchSweeper
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.compositions import compose_alone
 from psychocounsel.settings.help.help_page import asks_for_help, help_page
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.launcher import register, remove_unused, take_mode_from
 from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.overrides import check_overrides, parted
 from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sections.annotation_groups import Preset, resolve_models
 from psychocounsel.settings.sections.contestant_groups import resolve_contestants, resolve_reward_judges
 from psychocounsel.settings.sweep import take_sweep
+from psychocounsel.settings.targets import add_code_path
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, evaluate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
 from psychocounsel.settings.typed.chat_keys import MAY_BE_NULL, chat_arguments, resolve_chat_reward
 from psychocounsel.settings.typed.early_stop import imported
-from psychocounsel.settings.typed.overrides import check_overrides, parted
 from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
 from psychocounsel.storage.files import shipped
 from psychocounsel.storage.modes import let_nobody_else_write

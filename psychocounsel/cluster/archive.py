@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from psychocounsel.cluster.slurm.copied_code.code_store import copies_used
-from psychocounsel.cluster.standing.status import rows
+from psychocounsel.cluster.slurm.code_copies import copies_used
+from psychocounsel.cluster.states import rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
 from psychocounsel.rundir.paths import RunDir, SubmissionHome

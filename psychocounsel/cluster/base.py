@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.annotation.checking import refuse_others_at_work
-from psychocounsel.cluster.checking.row_process import check_rows, prepare_check
 from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 

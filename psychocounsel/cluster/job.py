@@ -1,5 +1,6 @@
-"""Job: one run directory and the module that runs in it."""
+"""Job: one run directory and the command that runs in it."""
 
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from functools import cache
@@ -9,22 +10,90 @@ from omegaconf import DictConfig
 
 from psychocounsel import __version__
 from psychocounsel.annotation.checking import nothing_due, prepare_annotation
-from psychocounsel.cluster.ending.correction import correction
-from psychocounsel.cluster.ending.unbegun import remove_step_zero
-from psychocounsel.cluster.memory.start_check import keep_chosen
+from psychocounsel.cluster.memory.check import keep_chosen
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import identity
-from psychocounsel.rundir.paths import RunDir, cell_record
-from psychocounsel.rundir.run_config import has_config, read_config, write_config, write_job
+from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.rundir.paths import AnnotationDir, RunDir, cell_record
+from psychocounsel.rundir.run_config import has_config, module_of, read_config, write_config, write_job
 from psychocounsel.rundir.summary import is_finished, keep_earlier, objective, remove_summary
 from psychocounsel.rundir.sweep_folder import Place
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.search.settling import keep_settled
-from psychocounsel.search.trial_journal import name_journal
+from psychocounsel.search.trials import name_journal
 from psychocounsel.settings import config as configs
 from psychocounsel.settings import hub_sources
 from psychocounsel.settings.typed.annotate_arguments import lasting
 from psychocounsel.storage.files import PACKAGE, write_atomically
+
+# Checks of a run directory: results that could be lost, and steps made.
+
+
+def made_nothing(run_dir: Path) -> bool:
+    """Return True if the run has no steps, checkpoints, rounds, model or answers, only logs and settings."""
+    files = RunDir(run_dir)
+    return not any(map(_holds_something, [*_of_work(run_dir), files.metrics, files.checkpoints, files.model]))
+
+
+def made_no_step(run_dir: Path) -> bool:
+    """Return True if the run made nothing, or only evaluated and saved its initial model, and is not finished."""
+    files = RunDir(run_dir)
+    if is_finished(run_dir) or any(map(_holds_something, _of_work(run_dir))):
+        return False
+    lines = read_metrics(files.metrics)
+    is_whole = not files.metrics.exists() or len(lines) == len(files.metrics.read_bytes().splitlines())
+    saved = {each.path for each in files.checkpoint_dirs()} - {files.checkpoint(0).path}
+    return is_whole and not saved and all(line["step"] == 0 for line in lines)
+
+
+def remove_step_zero(run_dir: Path) -> None:
+    """Remove the checkpoints, model, metrics and state of a run without a step (`made_no_step`). Logs stay."""
+    files = RunDir(run_dir)
+    for folder in (files.checkpoints, files.model):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in (files.metrics, files.state, files.code):
+        file.unlink(missing_ok=True)
+
+
+def _of_work(run_dir: Path) -> list[Path]:
+    """Return the files and folders with rounds, scores, audits and answers."""
+    files, tables = RunDir(run_dir), AnnotationDir(run_dir)
+    work = [files.rounds, files.scores, files.audit]
+    work += [tables.speeches, tables.answers, tables.steps, tables.shards]
+    return [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers]
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
+
+
+# Corrected settings for a run that has made no step: its run directory takes them, and the run restarts.
+
+_LENGTHS = ("max_steps", "epochs")
+_MOST_SHOWN = 6  # keys
+
+
+def correction(module: str, config: DictConfig, before: DictConfig, run_dir: Path) -> str:
+    """Return the changed keys that the recorded run `before` would refuse on resume, with both values; "" without any.
+
+    The result is also "" for a run that cannot be corrected, because another module made it or it has made a step; and for
+    commands that work in steps, because their settings may change at any time.
+    """
+    if "steps" in config or module_of(run_dir) != module or not made_no_step(run_dir):
+        return ""
+    new, old = identity.identity(config), identity.identity(before)
+    keys = [*identity.differing(new, old), *(key for key in _LENGTHS if _is_shorter(config.get(key), before.get(key)))]
+    new, old = ({**flat, **{key: of.get(key) for key in _LENGTHS}} for flat, of in ((new, config), (old, before)))
+    more = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
+    return ", ".join(f"{key} was {old.get(key)}, now {new.get(key)}" for key in keys[:_MOST_SHOWN]) + more
+
+
+def _is_shorter(new: float | None, old: float | None) -> bool:
+    """Return True if the new length is shorter. A run that has made a step refuses a shorter length."""
+    return old is not None and new is not None and new < old
+
+
+# Job: one run directory and the module that runs in it.
 
 _CODE = [
     "*.py",

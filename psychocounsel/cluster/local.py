@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.cluster.base import Cluster
-from psychocounsel.cluster.checking.row_process import check_rows, prepare_check
-from psychocounsel.cluster.ending.unbegun import made_nothing
-from psychocounsel.cluster.job import Job, Submission
-from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks
-from psychocounsel.cluster.memory import cpu_memory_line, memory_line
+from psychocounsel.cluster.job import Job, Submission, made_nothing
+from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks, worker_environment
+from psychocounsel.cluster.memory.check import memory_line
+from psychocounsel.cluster.memory.cpu import cpu_memory_line
+from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.cluster.slurm.allocation import around
-from psychocounsel.cluster.worker_environment import worker_environment
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number, start_times
 from psychocounsel.rundir.manifest import latest_checkpoint

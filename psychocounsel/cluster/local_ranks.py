@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,10 +13,39 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.rank import run_rank
-from psychocounsel.cluster.signals import passed_on
 from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.remote.hub import cache_directories
 from psychocounsel.rundir.paths import AttemptDir
+
+# Forwarding of Ctrl-C and other signals from a launcher to its processes.
+
+
+@contextmanager
+def passed_on(send: Callable[[int], None], said: str) -> Iterator[list[int]]:
+    """In this block, the first SIGINT, SIGTERM or SIGUSR1 is forwarded as a stop request (SIGTERM), later ones as SIGKILL.
+
+    The first one prints `said`. Yields the list of received signals.
+    """
+    came: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        came.append(number)
+        if len(came) == 1:
+            clear = "\r\033[K" if sys.stderr.isatty() else ""  # clears the progress bar of a rank on this line
+            print(f"{clear}{said} (repeat to stop at once)", file=sys.stderr, flush=True)
+        send(signal.SIGTERM if len(came) == 1 else signal.SIGKILL)
+
+    previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield came
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+# Processes of one job on this machine: start them, forward stop requests, wait, and end all if one fails.
 
 _GRACE_SECONDS = 20.0  # time for the other ranks to end in order after one has failed
 _GRACE_AFTER_KILL = 3.0  # the same after a kill, when the others can only fail
@@ -151,3 +181,25 @@ def _first_failure(ranks: list[BaseProcess]) -> tuple[int, int]:
     codes = [(rank.exitcode, number) for number, rank in enumerate(ranks) if rank.exitcode]
     code, number = min(codes, default=(0, 0))
     return (128 - code if code < 0 else code), number
+
+
+# Environment variables of a job's processes.
+
+
+def worker_environment(job: Job, attempt: int, rendezvous: str, threads: str, gpu: bool) -> dict[str, str]:
+    """Return the variables shared by all processes of a job.
+
+    Each process needs three more: RANK (0 to WORLD_SIZE - 1), LOCAL_RANK (the same on its node) and WORLD_SIZE.
+    `rendezvous` is `file:///FILE` on one machine, otherwise `tcp://HOST:PORT` on the node of rank 0.
+    """
+    code_path = os.pathsep.join([*job.config.code_path, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {
+        **cache_directories(job.config.paths.cache),
+        "PYTHONPATH": code_path,
+        "OMP_NUM_THREADS": threads,
+        # Waiting threads sleep, because spinning threads would slow other work on the same cores.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+        "PSYCHOCOUNSEL_ATTEMPT": str(attempt),
+        "PSYCHOCOUNSEL_RENDEZVOUS": rendezvous,
+        "PSYCHOCOUNSEL_DEVICE": "cuda" if gpu else "cpu",
+    }

@@ -5,8 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from psychocounsel.cluster.standing.status import rows
-from psychocounsel.cluster.standing.status_lines import ranges, refuse_unknown_index
+from psychocounsel.cluster.states import ranges, refuse_unknown_index, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.attempts import attempts, next_number
 from psychocounsel.rundir.paths import AttemptDir, RunDir

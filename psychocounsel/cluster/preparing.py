@@ -11,8 +11,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel.asking.system_messages import refuse_system_prompts
-from psychocounsel.cluster.checking.job_rows import count_rows
 from psychocounsel.cluster.job import Job, Submission, pin
+from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.data.privacy import is_confidential
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError, hide_words
 from psychocounsel.remote import hub

@@ -57,7 +57,7 @@ def main(run_dir: Path) -> None:
 
 
 def _work(run_dir: Path) -> int:
-    from psychocounsel.cluster.memory.start_check import fitted_work
+    from psychocounsel.cluster.memory.check import fitted_work
     from psychocounsel.data.privacy import protect
     from psychocounsel.rundir.run import Run
     from psychocounsel.rundir.run_config import read_run

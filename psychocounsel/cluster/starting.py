@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,23 +11,54 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.system_messages import refuse_system_prompts
 from psychocounsel.cluster.base import Cluster
-from psychocounsel.cluster.checking.row_process import check_rows
-from psychocounsel.cluster.checking.unfetched import unfetched
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
-from psychocounsel.cluster.kinds import by_cluster
+from psychocounsel.cluster.row_process import check_rows, unfetched
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SweepDir
-from psychocounsel.rundir.run_config import has_config
+from psychocounsel.rundir.run_config import has_config, read_config, read_section
 from psychocounsel.rundir.summary import put_back
 from psychocounsel.rundir.sweep_table import add_to_table, remove_from_table
+from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.parallel import in_parallel
 from psychocounsel.settings.reward_sections import local_models
+from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.weight_files import check_model_folder
+
+# The kinds of cluster of given runs, read from the runs' configurations.
+
+
+def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
+    """Return a cluster for each kind that `runs` name, with its runs; a run without configuration is skipped.
+
+    A cluster has the settings of the first of its runs.
+
+    Raises:
+        UserError: if the user's own kind cannot be imported from its original folders, or a run directory of
+            another user names one, because a query about a run must not execute a stranger's code.
+    """
+    groups: dict[str, list[Path]] = {}
+    for run in runs:
+        settings = read_section(run, "cluster")
+        if isinstance(settings, dict) and settings.get("_target_"):
+            groups.setdefault(settings["_target_"], []).append(run)
+    return [(_cluster_of(members[0]), members) for members in groups.values()]
+
+
+def _cluster_of(run: Path) -> Cluster:
+    config = read_config(run)
+    if not str(config.cluster.get("_target_")).startswith("psychocounsel."):
+        refuse_untrusted_run(run, whole=False)
+        add_code_path(config.code_path)
+    cluster: Cluster = configs.build(config, "cluster")
+    return cluster
+
+
+# Start of jobs: `submit` is the only way, on every cluster.
 
 
 def submit(jobs: list[Job], config: DictConfig) -> Submission:

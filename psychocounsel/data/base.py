@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import DataConfig
+from psychocounsel.settings.targets import GroupSettings
 
 Row = Mapping[str, Any]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, DictConfig
 
-from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import PairsConfig
+from psychocounsel.settings.targets import GroupSettings
 from psychocounsel.steps.context import Bar
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from psychocounsel.studies.tables.table_formats import Table
+from psychocounsel.studies.tables.formats import Table
 
 TONES = ("plain", "good", "warning", "bad")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.reporting.blocks import ShownSpeech
-from psychocounsel.studies.tables.study_runs import figure_of
+from psychocounsel.studies.tables.runs import figure_of
 
 TRAINING, EVALUATION, ANNOTATION, AUDIT, OTHER = "training", "evaluation", "annotation", "audit", "other"
 

@@ -16,7 +16,7 @@ from omegaconf import MISSING
 
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import Contract, GroupSettings, refuse_another_kind
+from psychocounsel.settings.targets import Contract, GroupSettings, refuse_another_kind
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import Contract, GroupSettings
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import Contract, GroupSettings
 
 if TYPE_CHECKING:
     import torch

@@ -40,7 +40,7 @@ def settled_work(run: Run, work: Callable[[Run], int]) -> int:
         settle(run) if run.is_main else _wait(run)
     if not (run.is_main and trials_of(run.config)):
         return work(run)
-    from psychocounsel.search.trial_journal import journal_of
+    from psychocounsel.search.trials import journal_of
 
     if not was_open:
         journal_of(run.dir, run.config).begin_again(run.dir)
@@ -73,7 +73,7 @@ def settle(run: Run) -> None:
     recipes = _recipes(run.config)
     values = {key: _of_run(key, recipe) for key, recipe in recipes.items() if "run" in recipe and "value" not in recipe}
     if trials_of(run.config):
-        from psychocounsel.search.trial_journal import journal_of
+        from psychocounsel.search.trials import journal_of
 
         values |= journal_of(run.dir, run.config).ask(run.dir)
     config = with_values(run.config, values)

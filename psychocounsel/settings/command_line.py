@@ -1,12 +1,19 @@
-"""Parser and error lines of the commands that do not compose a configuration."""
+"""Command lines of the commands that compose no configuration: a parser, KEY=VALUE arguments, and errors in one line."""
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, GoOnLater, UserError, is_disk_full
+from psychocounsel.settings.keys import refuse_lines_in_overrides
+from psychocounsel.settings.schema import check_limits, flat_keys, suggestion
 from psychocounsel.storage.modes import let_nobody_else_write
+
+# Parser and error lines of the commands that do not compose a configuration.
 
 _INTERRUPTED = 130
 
@@ -37,3 +44,30 @@ def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
 
         print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(CONTINUE_LATER if is_disk_full(error) else USER_ERROR)
+
+
+# Parser of KEY=VALUE arguments for commands that compose no files.
+
+
+def read_typed(schema: type, arguments: Sequence[str]) -> DictConfig:
+    """Return the fields of the dataclass `schema` with the values of `arguments`, checked for types and limits.
+
+    Raises:
+        UserError: for an unknown key or an invalid value, with what to type instead.
+    """
+    refuse_lines_in_overrides(arguments)
+    config = OmegaConf.structured(schema)
+    for text in arguments:
+        if "=" not in text or text.startswith("-"):
+            raise UserError(f"{text}: give KEY=VALUE; --help lists the keys")
+    known = flat_keys(config)
+    for text in arguments:
+        key = text.partition("=")[0]
+        try:
+            config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([text])))
+        except ConfigKeyError as error:
+            raise UserError(f"unknown key {key}: {suggestion(key, known)}") from error
+        except OmegaConfBaseException as error:
+            raise UserError(f"{text}: is not a value of {key}; --help shows one") from error
+    check_limits(schema, config)
+    return config

@@ -25,7 +25,6 @@ from psychocounsel.settings.checks import (
     make_paths_absolute,
     require_paths,
 )
-from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.compositions import Compositions, merged, resolve, spare_work
 from psychocounsel.settings.confidential import check_confidential
 from psychocounsel.settings.keys import (
@@ -34,7 +33,10 @@ from psychocounsel.settings.keys import (
     refuse_control_characters,
     refuse_renamed,
     unknown_key,
+    wrong_value,
 )
+from psychocounsel.settings.overrides import quote_choice as quote_choice
+from psychocounsel.settings.resolvers import register_resolvers
 from psychocounsel.settings.reward_sections import check_entries, check_rewards, name_rewards, reward_sections
 from psychocounsel.settings.schema import MixEntry, NoKeys, TrainConfig, check_limits, flat_keys
 from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS, check_models
@@ -44,15 +46,13 @@ from psychocounsel.settings.sections.figure_names import check_checkpoint_metric
 from psychocounsel.settings.sections.reply_checks import check_guard, check_held_out_replies, check_rollouts
 from psychocounsel.settings.sections.shipped_rewards import refuse_shipped_rewards
 from psychocounsel.settings.sections.training_pairs import check_training_pairs
+from psychocounsel.settings.targets import add_code_path
 from psychocounsel.settings.targets import build as build
 from psychocounsel.settings.targets import target_class as target_class
 from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, check_annotate
 from psychocounsel.settings.typed.audit_keys import AuditConfig, check_against, leave_out_reward
 from psychocounsel.settings.typed.chat_keys import ChatConfig, check_chat, is_chat
 from psychocounsel.settings.typed.evaluate_keys import leave_out_sections, make_files_absolute
-from psychocounsel.settings.typed.overrides import quote_choice as quote_choice
-from psychocounsel.settings.typed.resolvers import register_resolvers
-from psychocounsel.settings.typed.value_forms import wrong_value
 from psychocounsel.storage.files import shipped
 
 _SCHEMAS = {"train": TrainConfig, "audit": AuditConfig, "annotate": AnnotateConfig, "chat": ChatConfig}

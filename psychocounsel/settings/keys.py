@@ -1,4 +1,4 @@
-"""Errors for unknown keys, renamed keys, and values of several lines, with the advice what to type instead."""
+"""Errors for unknown keys, renamed keys, wrong values and values of several lines, with the advice what to type instead."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import shipped
+
+# Errors for unknown keys, renamed keys, and values of several lines, with the advice what to type instead.
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Old key: new key. The old key is refused, unless a user's own dataclass has it.
@@ -119,3 +122,25 @@ def refuse_lines_in_overrides(arguments: Sequence[str]) -> None:
                 f"{key}: contains a newline or another control character: write it on one line (a text of several lines can "
                 "be put in a YAML file of --config-dir)"
             )
+
+
+# Messages on values of a wrong type, in the user's words instead of OmegaConf's.
+
+_FORMS = {
+    "is not a ListConfig, list or tuple": ": is a list, written [VALUE,VALUE]",
+    "to Dict[str,": ": is a dictionary, written {NAME: VALUE}",
+    "' to string": ": is a text; a text in brackets or braces needs quotes of its own, as \"KEY='[VALUE]'\"",
+    "Incompatible value 'None'": ": cannot be null; give a value, or leave it out",
+}
+_TYPED = re.compile(
+    r"Value '(?P<value>.*)' (of type '\w+' could not be converted to (?P<type>Integer|Float)$|is not a valid bool)"
+)
+_TYPES = {"Integer": "a whole number", "Float": "a number", None: "true or false"}
+
+
+def wrong_value(error: OmegaConfBaseException) -> str:
+    """Return the key and what its value must be: `seed=1.5: must be a whole number`."""
+    said = str(error).splitlines()[0]
+    if found := _TYPED.match(said):
+        return f"{error.full_key}={found['value']}: must be {_TYPES[found['type']]}"
+    return f"{error.full_key}{next((words for form, words in _FORMS.items() if form in said), f': {said}')}"

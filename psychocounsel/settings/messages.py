@@ -10,8 +10,8 @@ from omegaconf.errors import InterpolationResolutionError
 from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import renamed, unknown_key
+from psychocounsel.settings.overrides import shell_word
 from psychocounsel.settings.schema import flat_keys, suggestion
-from psychocounsel.settings.typed.overrides import shell_word
 from psychocounsel.storage.files import shipped
 
 _WITH_PATH = ("model", "data", "reward")  # groups with the key `path`

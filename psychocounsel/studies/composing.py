@@ -23,15 +23,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.cluster.application import load_data_preset, load_preset, resolve_entries
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run_names import key_of
-from psychocounsel.search.search_space import read_search
-from psychocounsel.search.trial_journal import require_optuna
+from psychocounsel.search.space import read_search
+from psychocounsel.search.trials import require_optuna
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.compositions import Compositions
+from psychocounsel.settings.overrides import check_overrides
 from psychocounsel.settings.sweep import take_sweep, with_rows
+from psychocounsel.settings.targets import add_code_path
 from psychocounsel.settings.typed.annotate_arguments import annotate_arguments
 from psychocounsel.settings.typed.audit_keys import resolve_against
-from psychocounsel.settings.typed.overrides import check_overrides
 from psychocounsel.storage.files import shipped
 from psychocounsel.studies.references import value_of
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.standing.status_lines import short
+from psychocounsel.cluster.states import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir
 from psychocounsel.rundir.run_config import is_run
@@ -15,8 +15,8 @@ from psychocounsel.rundir.run_names import telling_name
 from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_mapping
+from psychocounsel.studies.plan import PlannedStage, StudyCell, StudyPlan
 from psychocounsel.studies.references import named_stages
-from psychocounsel.studies.study_plan import PlannedStage, StudyCell, StudyPlan
 
 
 def outline(plan: StudyPlan, cluster: Cluster) -> str:

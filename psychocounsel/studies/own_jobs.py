@@ -2,19 +2,24 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import StageDir
-from psychocounsel.rundir.summary import known_mode, read_summary
+from psychocounsel.errors import DONE, UserError
+from psychocounsel.rundir.paths import StageDir, StudyDir
+from psychocounsel.rundir.summary import FINISHED, is_finished, known_mode, read_summary, write_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_mapping
-from psychocounsel.studies.fingerprints import selection_fingerprint, table_fingerprint
-from psychocounsel.studies.selecting import is_trial
-from psychocounsel.studies.study_plan import PlannedStage, StudyPlan
+from psychocounsel.studies.plan import PlannedStage, StudyPlan, selection_fingerprint, table_fingerprint
+from psychocounsel.studies.selecting import is_trial, select
+from psychocounsel.studies.study_file import read_study
+
+if TYPE_CHECKING:
+    from psychocounsel.rundir.run import Run
+
+# Jobs that a study adds to those of its stages: one chooses a stage's best cell, one writes the tables.
 
 MODULE = "psychocounsel.launch"
 
@@ -107,3 +112,29 @@ def _config(of: DictConfig, about: dict[str, Any], run_dir: Path) -> DictConfig:
     cluster |= configs.build(of, "cluster").light()
     content = {"study": about, "cluster": cluster, "paths": of.paths, "code_path": of.code_path, "after": []}
     return OmegaConf.create({**content, "run_dir": str(run_dir), "sweep_dir": None, "dry_run": False})
+
+
+# Work of the jobs that a study adds to its stages, without torch.
+
+
+def work(run: "Run") -> int:
+    """Choose the best cell of a stage, or write the study's tables; return the exit code."""
+    return select(run) if run.config.study.kind == "selection" else _write_tables(run)
+
+
+def _write_tables(run: "Run") -> int:
+    from psychocounsel.studies import tables
+
+    files = StudyDir(run.dir.parent)
+    ended = _finished_runs(files)
+    written = tables.write(files, read_study(files.study, run.config.study.name))
+    about = {"fingerprint": run.config.study.fingerprint, "runs": ended}
+    write_summary(run.dir, FINISHED, metrics={}, files=[path.name for path in written], **about)
+    return DONE
+
+
+def _finished_runs(files: StudyDir) -> list[str]:
+    """Return the finished runs of the study's cells, as named in `cells.json`."""
+    stages = read_mapping(files.cells).get("stages", {})
+    runs = [str(cell["run_dir"]) for each in stages.values() for cell in each["cells"]]
+    return sorted(run for run in runs if is_finished(files.path / run))

@@ -16,15 +16,25 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ONLY_CELL, StudyDir
 from psychocounsel.rundir.run_names import key_of
 from psychocounsel.rundir.summary import is_finished
-from psychocounsel.search.search_space import SWEEPER, search_options
+from psychocounsel.search.space import SWEEPER, search_options
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.sections.figure_names import refuse_unknown_figure
 from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
 from psychocounsel.studies.composing import Combination, Composer, composer
-from psychocounsel.studies.fingerprints import cell_fingerprint
-from psychocounsel.studies.folders import StageFolders
-from psychocounsel.studies.graph import asked_stages, circles, in_order, refuse_unknown
 from psychocounsel.studies.own_jobs import selection_job, table_job
+from psychocounsel.studies.plan import (
+    PlannedStage,
+    StageFolders,
+    StudyCell,
+    StudyErrors,
+    StudyPlan,
+    StudyRequest,
+    asked_stages,
+    cell_fingerprint,
+    circles,
+    in_order,
+    refuse_unknown,
+)
 from psychocounsel.studies.references import (
     UNPLANNED,
     Filled,
@@ -37,7 +47,6 @@ from psychocounsel.studies.references import (
     with_values,
 )
 from psychocounsel.studies.study_file import Study, StudyStage, near
-from psychocounsel.studies.study_plan import PlannedStage, StudyCell, StudyErrors, StudyPlan, StudyRequest
 from psychocounsel.studies.tables import problems
 from psychocounsel.studies.tables.known_columns import unknown_figures
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.annotation.working import annotate
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm.shards import sharing
+from psychocounsel.cluster.slurm import sharing
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import AnnotationDir

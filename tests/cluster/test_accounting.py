@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.cluster.base import Usage
-from psychocounsel.cluster.slurm.queue.accounting import read, usage_of
-from psychocounsel.cluster.standing.status import Row
-from psychocounsel.cluster.standing.status_lines import lines_of
+from psychocounsel.cluster.slurm.accounting import read, usage_of
+from psychocounsel.cluster.states import Row, lines_of
 from psychocounsel.rundir import submissions
 
 _PRINTED = """\

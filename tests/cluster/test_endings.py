@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.cluster.ending.attempt_verdict import AttemptEnding, AttemptVerdict, judge
-from psychocounsel.cluster.ending.last_words import last_error
-from psychocounsel.cluster.ending.progress_mark import progress_mark
+from psychocounsel.cluster.attempt_ending import AttemptEnding, AttemptVerdict, judge, last_error, progress_mark
 
 
 def verdict(

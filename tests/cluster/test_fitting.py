@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.cluster.memory import advice, choose, estimate, memory_line, trained_shape
-from psychocounsel.cluster.memory.fitting import fits, with_values
-from psychocounsel.cluster.memory.memory_line import refuse_too_large
-from psychocounsel.cluster.memory.start_check import keep_chosen
+from psychocounsel.cluster.memory.check import keep_chosen, memory_line, refuse_too_large
+from psychocounsel.cluster.memory.fitting import advice, choose, fits, with_values
+from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.shape import Shape, published
 from psychocounsel.rundir.run_config import read_config

@@ -8,11 +8,9 @@ from threading import Thread
 import pytest
 
 from psychocounsel.cluster import logs
-from psychocounsel.cluster.forgotten_runs import forget
-from psychocounsel.cluster.resubmission import resubmit
-from psychocounsel.cluster.slurm.queue.shell_variables import for_sbatch
-from psychocounsel.cluster.standing.status import Row, rows
-from psychocounsel.cluster.standing.status_lines import ranges, reasons
+from psychocounsel.cluster.resubmission import forget, resubmit
+from psychocounsel.cluster.slurm.queue import for_sbatch
+from psychocounsel.cluster.states import Row, ranges, reasons, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
@@ -140,7 +138,7 @@ def test_followed_logs_show_what_is_written_until_the_run_is_known_to_have_ended
 
 def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them(tmp_path: Path) -> None:
     from psychocounsel.cluster.job import Job
-    from psychocounsel.cluster.slurm.preview.shortages import is_cpu_build, warnings_of
+    from psychocounsel.cluster.slurm.shortages import is_cpu_build, warnings_of
     from psychocounsel.settings.config import check, compose
 
     def said(*overrides: str) -> list[str]:
@@ -152,7 +150,7 @@ def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them
 
 
 def test_a_table_of_somebody_else_cannot_have_other_folders_removed(tmp_path: Path) -> None:
-    from psychocounsel.cluster.forgotten_runs import forget
+    from psychocounsel.cluster.resubmission import forget
     from psychocounsel.rundir.run_config import write_config, write_job
     from psychocounsel.settings.config import check, compose
 

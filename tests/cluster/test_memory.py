@@ -8,17 +8,17 @@ import pytest
 import torch
 from omegaconf import DictConfig, open_dict
 
-from psychocounsel.cluster.memory import (
+from psychocounsel.cluster.memory.check import memory_line
+from psychocounsel.cluster.memory.fitting import advice
+from psychocounsel.cluster.memory.gpu import (
+    RUNTIME,
     MemoryEstimate,
-    advice,
     bucket_memory,
     estimate,
-    memory_line,
     model_states,
     trained_parameters,
     trained_shape,
 )
-from psychocounsel.cluster.memory.gpu_memory import RUNTIME
 from psychocounsel.model.shape import Shape, shape_of
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, small_lm

@@ -5,8 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-from psychocounsel.cluster.memory.cpu_memory import cpu_memory_line, cpu_parts
-from psychocounsel.cluster.memory.gpu_memory import trained_shape
+from psychocounsel.cluster.memory.cpu import cpu_memory_line, cpu_parts
+from psychocounsel.cluster.memory.gpu import trained_shape
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli
 

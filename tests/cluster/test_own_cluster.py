@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.cluster.standing.status import rows
+from psychocounsel.cluster.states import rows
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.run_config import write_config, write_job
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.base import Cluster, Standing
 from psychocounsel.cluster.job import Submission
-from psychocounsel.cluster.worker_environment import worker_environment
+from psychocounsel.cluster.local_ranks import worker_environment
 from psychocounsel.engine.callbacks import Callback
 from psychocounsel.rundir.attempts import next_number
 from psychocounsel.settings.schema import option

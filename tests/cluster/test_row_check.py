@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.cluster.checking.job_rows import count_rows
-from psychocounsel.cluster.checking.row_process import check_rows
 from psychocounsel.cluster.job import Job, make_job
+from psychocounsel.cluster.job_rows import count_rows
+from psychocounsel.cluster.row_process import check_rows
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli, write_jsonl

@@ -6,14 +6,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.cluster.standing.status import rows
-from psychocounsel.cluster.standing.status_lines import table
+from psychocounsel.cluster.states import rows, table
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.rundir.summary import write_state, write_summary
 from psychocounsel.rundir.sweep_table import add_to_table
-from psychocounsel.studies.standing import study_status
+from psychocounsel.studies import status
 
 _LOCAL = {"_target_": "psychocounsel.cluster.local.Local", "processes": None, "device": "cpu", "threads": None}
 
@@ -64,7 +63,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_a_study_is_shown_stage_by_stage_with_the_cells_that_it_has_now(study: Path) -> None:
-    text, is_live = study_status.status(study)
+    text, is_live = status.status(study)
     stages, runs, end = text.split("\n\n")
     assert [line.split(maxsplit=2) for line in stages.splitlines()] == [
         ["stage", "finished", "state"],
@@ -81,4 +80,4 @@ def test_a_study_is_shown_stage_by_stage_with_the_cells_that_it_has_now(study: P
 def test_what_a_study_cannot_do_names_what_can(study: Path) -> None:
     for command, advice in (("logs", r"logs \S*study/STAGE INDEX"), ("resubmit", "repeat its command")):
         with pytest.raises(UserError, match=advice):
-            study_status.refuse(study, command)
+            status.refuse(study, command)

@@ -9,7 +9,7 @@ import pytest
 
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.experts.agreement import agreement_making
-from psychocounsel.settings.typed.agreement_keys import read_agreement
+from psychocounsel.experts.settings import read_agreement
 from tests.support.harness import cli
 
 SECRET = "I told nobody but you"

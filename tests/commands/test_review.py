@@ -10,8 +10,8 @@ from psychocounsel.evaluation.winrate.expert_labels import read_experts
 from psychocounsel.experts.page.review_making import hold_review
 from psychocounsel.experts.protocol.protocol_texts import DOCUMENTS, GAP
 from psychocounsel.experts.review.forgetting import refuse_served
+from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.settings.typed.review_keys import read_review
 from tests.support.harness import cli
 from tests.support.reviewing import QUICK, answers, item_of, pairs_file, serving
 

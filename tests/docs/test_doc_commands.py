@@ -14,10 +14,9 @@ from hydra.errors import HydraException
 from psychocounsel import export
 from psychocounsel.console import COMMANDS
 from psychocounsel.errors import UserError
+from psychocounsel.experts.settings import read_agreement, read_review
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.typed.agreement_keys import read_agreement
-from psychocounsel.settings.typed.review_keys import read_review
-from psychocounsel.studies.typed import read_arguments
+from psychocounsel.studies.launching import read_arguments
 from tests.support.doc_blocks import Command, blocks, commands, pages
 from tests.support.doc_runs import write_files
 from tests.support.harness import ROOT

@@ -1,4 +1,4 @@
-"""DeepSpeed's buckets have the sizes in the estimate of memory (`cluster/memory/zero_memory.py`), in one process on CPU."""
+"""DeepSpeed's buckets have the sizes in the estimate of memory (`cluster/memory/gpu.py`), in one process on CPU."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from psychocounsel.algo.dpo import DPO
-from psychocounsel.cluster.memory import bucket_memory, model_states
+from psychocounsel.cluster.memory.gpu import bucket_memory, model_states
 from tests.support.harness import make_stepper, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.cluster.memory import estimate, memory_line, trained_shape
+from psychocounsel.cluster.memory.check import memory_line
+from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.data.group import Group, read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, open_rollout

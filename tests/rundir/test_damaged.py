@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.cluster.standing import status, status_lines
+from psychocounsel.cluster import states
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.rundir.sweep_table import add_to_table
 from tests.support.bad_files import make_runs
@@ -28,11 +28,11 @@ def test_status_marks_damaged_runs_and_shows_the_others(tmp_path: Path) -> None:
     ]
     names.append("whole")
     add_to_table(runs, [(runs / name, [f"seed={name}"]) for name in names])
-    rows = {row.run_dir.name: row for row in status.rows(runs)}
+    rows = {row.run_dir.name: row for row in states.rows(runs)}
     assert rows.pop("whole").state == "finished"
     assert {row.state for row in rows.values()} == {"damaged"}
     assert all(row.reason.startswith(str(row.run_dir)) for row in rows.values())
-    assert f"{len(rows)} damaged" in status_lines.table(status.rows(runs), runs)
+    assert f"{len(rows)} damaged" in states.table(states.rows(runs), runs)
 
 
 def on_small_disk(size: str, tmp_path: Path, *arguments: str) -> tuple[subprocess.CompletedProcess[str], str]:

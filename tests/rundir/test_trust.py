@@ -13,8 +13,7 @@ from psychocounsel.cluster import rank
 from psychocounsel.cluster.archive import archive
 from psychocounsel.cluster.job import make_job
 from psychocounsel.cluster.resubmission import resubmit
-from psychocounsel.cluster.slurm import server_node
-from psychocounsel.cluster.slurm.copied_code import snapshot
+from psychocounsel.cluster.slurm import code_copies, server_node
 from psychocounsel.errors import UserError
 from psychocounsel.export import main as export
 from psychocounsel.rundir.manifest import complete_checkpoints
@@ -127,7 +126,7 @@ def test_a_copy_of_the_code_that_lay_there_is_used_if_nobody_else_could_write_it
     (tmp_path / "mine" / "own.py").chmod(0o666)
 
     def take() -> list[Path]:
-        return snapshot.take(tmp_path / "run", [str(tmp_path / "mine")], ["own.Algo"], 200)
+        return code_copies.take(tmp_path / "run", [str(tmp_path / "mine")], ["own.Algo"], 200)
 
     package, copy = take()
     assert (copy / "own.py").stat().st_mode & 0o777 == 0o644

@@ -9,8 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.search.search_space import read_search, search_options
-from psychocounsel.search.trial_journal import distribution
+from psychocounsel.search.space import read_search, search_options
+from psychocounsel.search.trials import distribution
 from psychocounsel.settings.config import _compositions, check, compose
 from tests.support.in_process import run_here
 

@@ -12,8 +12,7 @@ import pytest
 
 from psychocounsel.errors import CONTINUE_LATER, DONE
 from psychocounsel.rundir.summary import write_summary
-from psychocounsel.search.best_trial import mark_best
-from psychocounsel.search.trial_journal import TrialJournal, distribution, trial_seed
+from psychocounsel.search.trials import TrialJournal, distribution, mark_best, trial_seed
 from psychocounsel.storage.files import read_json
 from tests.support.processes import FORKED
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.errors import UserError
-from psychocounsel.studies.graph import asked_stages, circles, following, in_order
+from psychocounsel.studies.launching import read_arguments
+from psychocounsel.studies.plan import asked_stages, circles, following, in_order
 from psychocounsel.studies.references import with_values
 from psychocounsel.studies.selecting import Candidate, choose
 from psychocounsel.studies.study_file import find_study, read_study
-from psychocounsel.studies.typed import read_arguments
 from tests.support.small_study import CHAIN, write_study
 
 

@@ -11,14 +11,13 @@ from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.summary import write_summary
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_json, write_json
-from psychocounsel.studies.folders import write_record
+from psychocounsel.studies import status
 from psychocounsel.studies.local_run import StudyProgress
 from psychocounsel.studies.outline import ending
-from psychocounsel.studies.standing import study_status
-from psychocounsel.studies.study_plan import StudyErrors
+from psychocounsel.studies.plan import StudyErrors, write_record
+from psychocounsel.studies.tables.formats import cell_text
 from psychocounsel.studies.tables.run_table import table
-from psychocounsel.studies.tables.study_runs import read_runs
-from psychocounsel.studies.tables.table_formats import cell_text
+from psychocounsel.studies.tables.runs import read_runs
 from tests.support.contests import contest
 from tests.support.harness import cli
 from tests.support.safety_folders import AGREES, WORDS, counsellor_file
@@ -57,8 +56,8 @@ def test_a_verdict_stands_in_all_tables_and_holds_back_what_needs_it(tmp_path: P
     write_json(plan.files.cells, plan.listing())
     shown = table(read_runs(plan.files), {"rows": ["audited"], "columns": {"blind": "blind_accuracy"}}, "Gates")
     assert [cell_text(cell) for cell in shown.rows[0]] == ["audited", f"1 of 1 (1 {verdict})", "0.7"]
-    status, _ = study_status.status(plan.files.path)
-    assert f"audited  0/1       1 {verdict}" in status and "to resume:" not in status
+    text, _ = status.status(plan.files.path)
+    assert f"audited  0/1       1 {verdict}" in text and "to resume:" not in text
     again = planned(tmp_path, text=STUDY)
     assert not again.stages[0].cells[0].job.finished, "the same command asks the gate again"
 

@@ -10,10 +10,10 @@ from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.studies import launching
+from psychocounsel.studies.forced_stages import ForcedStages
+from psychocounsel.studies.launching import read_arguments
+from psychocounsel.studies.plan import StudyErrors, StudyPlan
 from psychocounsel.studies.planning import plan_study
-from psychocounsel.studies.standing.forced_stages import ForcedStages
-from psychocounsel.studies.study_plan import StudyErrors, StudyPlan
-from psychocounsel.studies.typed import read_arguments
 from tests.support.small_study import finish, planned, to_run, write_study
 
 

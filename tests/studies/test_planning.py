@@ -12,8 +12,8 @@ from psychocounsel.rundir.paths import SelectionDir, StudyDir
 from psychocounsel.rundir.summary import FINISHED, known_mode, smaller_is_better, write_summary
 from psychocounsel.storage.files import write_atomically, write_json
 from psychocounsel.studies.local_run import StudyProgress, run_job
+from psychocounsel.studies.plan import StudyErrors
 from psychocounsel.studies.study_file import read_study
-from psychocounsel.studies.study_plan import StudyErrors
 from tests.support.small_study import CHAIN, finish, planned, study_of, to_run
 
 ALL = ["sft/run", "dpo/beta-0.05_seed-1", "dpo/beta-0.1_seed-1", "dpo/select"]

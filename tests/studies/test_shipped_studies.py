@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from psychocounsel.studies.launching import read_arguments
+from psychocounsel.studies.plan import StudyPlan, StudyRequest
 from psychocounsel.studies.planning import plan_study
 from psychocounsel.studies.study_file import read_study, shipped_studies
-from psychocounsel.studies.study_plan import StudyPlan, StudyRequest
 from psychocounsel.studies.tables import problems
-from psychocounsel.studies.typed import read_arguments
 from tests.support.harness import ROOT, SESSION_CACHE, cli
 
 STEP = "max_steps=1 global_batch_size=2 data.limit=8 eval.limit=2"

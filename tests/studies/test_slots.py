@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from psychocounsel.studies.slots import Slots
+from psychocounsel.studies.local_run import Slots
 
 
 def test_a_killed_slot_fails_its_run_alone_and_is_replaced(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.storage.files import write_json
 from psychocounsel.studies.study_file import Study, StudyStage
 from psychocounsel.studies.tables import problems, write
-from psychocounsel.studies.tables.table_formats import Table, csv_of, latex_of, markdown_of
+from psychocounsel.studies.tables.formats import Table, csv_of, latex_of, markdown_of
 
 Row = dict[str, str]
 

@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster import application
-from psychocounsel.cluster.checking.job_rows import count_rows
 from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.cluster.starting import check_jobs
 from psychocounsel.settings import command_line
 

@@ -7,12 +7,11 @@ from typing import Any
 from psychocounsel.cluster.job import write_run_directory
 from psychocounsel.errors import DONE
 from psychocounsel.rundir.summary import FINISHED, write_summary
-from psychocounsel.studies.folders import write_record
+from psychocounsel.studies.launching import read_arguments
 from psychocounsel.studies.own_jobs import MODULE
+from psychocounsel.studies.plan import StudyPlan, StudyRequest, write_record
 from psychocounsel.studies.planning import plan_study
 from psychocounsel.studies.study_file import Study, read_study
-from psychocounsel.studies.study_plan import StudyPlan, StudyRequest
-from psychocounsel.studies.typed import read_arguments
 
 SMALL = "max_steps=1 global_batch_size=4 data.limit=8 eval.limit=4"
 ASKED = "limit=2 replies.max_tokens=8"

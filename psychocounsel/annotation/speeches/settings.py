@@ -11,8 +11,8 @@ from omegaconf import MISSING
 
 from psychocounsel.data.sources import StandardSource
 from psychocounsel.errors import UserError
-from psychocounsel.settings.contract import GroupSettings
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import GroupSettings
 
 SCRIPTS = ("default", "cjk")
 _NO_REVISION = "path is not a dataset of the hub"

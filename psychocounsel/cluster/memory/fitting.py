@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.cluster.memory.gpu_memory import estimate
+from psychocounsel.cluster.memory.gpu import estimate
 from psychocounsel.errors import UserError
 from psychocounsel.model.shape import Shape
 from psychocounsel.settings import config as configs

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from psychocounsel.cluster.signals import passed_on
+from psychocounsel.cluster.local_ranks import passed_on
 from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
-from psychocounsel.cluster.slurm.ports import free_port
-from psychocounsel.cluster.slurm.queue.scheduler import call
+from psychocounsel.cluster.slurm.queue import call
+from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import CONTINUE_LATER, UserError
 from psychocounsel.rundir.paths import AttemptDir
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm.copied_code import code_store
-from psychocounsel.cluster.slurm.queue import scheduler
+from psychocounsel.cluster.slurm import code_copies, queue
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.data.privacy import paths_of
@@ -75,7 +74,7 @@ def send(array: ArrayRequest, place: Path, code: Sequence[Path]) -> None:
     write_atomically(array.files.script, script_of(array, place, code))
     submissions.write(array.files, place, [], runs, code)
     for _ in range(array.cluster.segments):
-        array.ids.append(scheduler.submit(array.files.script, *segment_options(array)))
+        array.ids.append(queue.submit(array.files.script, *segment_options(array)))
     submissions.write(array.files, place, array.ids, runs, code)
 
 
@@ -121,8 +120,8 @@ def copied(jobs: Sequence[Job], place: Path) -> list[Path]:
     """Copy the code for jobs submitted from `place`; return folders for PYTHONPATH. Raises like `code_store.take`."""
     config, limit = jobs[0].config, cluster_of(jobs[0]).snapshot_limit_mb
     study = code_home(place)
-    store = code_store.store_of(study, Path(config.paths.output))
-    return code_store.take(
+    store = code_copies.store_of(study, Path(config.paths.output))
+    return code_copies.use_copy(
         store, study, config.code_path, {name for job in jobs for name in target_names(job.config)}, limit
     )
 
@@ -136,12 +135,12 @@ def undone(todo: Sequence[ArrayRequest], place: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        scheduler.cancel([job for array in todo for job in array.ids])
+        queue.cancel([job for array in todo for job in array.ids])
         for array in todo:
             if array.files is not None:
                 shutil.rmtree(array.files.path, ignore_errors=True)
         output = Path(todo[0].tasks[0][0].config.paths.output)
-        code_store.remove_unused(code_store.store_of(code_home(place), output))
+        code_copies.remove_unused(code_copies.store_of(code_home(place), output))
         raise
 
 

@@ -14,10 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from psychocounsel.cluster.ending.attempt_verdict import NOT_ASKED, AttemptEnding, judge
-from psychocounsel.cluster.ending.last_words import last_error
-from psychocounsel.cluster.ending.progress_mark import progress_mark
-from psychocounsel.cluster.slurm.ports import free_port
+from psychocounsel.cluster.attempt_ending import NOT_ASKED, AttemptEnding, judge, last_error, progress_mark
+from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.rundir.attempts import attempts, next_number, note_attempt
 from psychocounsel.rundir.owner import forget_owner

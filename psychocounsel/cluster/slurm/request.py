@@ -1,13 +1,230 @@
-"""Request of `cluster=slurm` to SLURM: the keys of the `cluster` group, with their checks."""
+"""Request of `cluster=slurm` to SLURM: the keys of the `cluster` group with their checks; times and sizes in SLURM's form."""
 
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from psychocounsel.cluster.slurm.container import Container
-from psychocounsel.cluster.slurm.disclosure import refuse_secret_names, refuse_secrets, texts
-from psychocounsel.cluster.slurm.units import megabytes_of, seconds_of
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.sections.server_access import SECRET_FORMS
+
+# Times, sizes and numbers in the forms that people and SLURM write.
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_FORMS = "24h, 90m, 2d, 1-12:00:00 or 24:00:00"
+
+
+def seconds_of(value: Any, key: str) -> int:
+    """Return the seconds of a time limit: 24h, 90m, 1-12:00:00, 24:00:00.
+
+    Raises:
+        UserError: for any other text, and for a plain integer: YAML reads 24:00:00 without quotes as 86400, which sbatch would
+            take for minutes.
+    """
+    text = str(value).strip()
+    if isinstance(value, int) or text.isdigit():
+        raise UserError(
+            f"{key}={text}: a number without a unit (YAML also reads 24:00:00 as a number); write {_FORMS}, in YAML in quotes"
+        )
+    if parts := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhdw])", text):
+        return _positive(round(float(parts[1]) * _SECONDS[parts[2]]), text, key)
+    if parts := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text):
+        days, hours, minutes, seconds = (int(part or 0) for part in parts.groups())
+        if minutes < 60 and seconds < 60 and not (parts[1] and hours > 23):
+            return _positive(days * 86400 + hours * 3600 + minutes * 60 + seconds, text, key)
+    raise UserError(f"{key}={text}: is not a time; write {_FORMS}")
+
+
+def _positive(seconds: int, text: str, key: str) -> int:
+    if seconds < 60:
+        raise UserError(f"{key}={text}: SLURM counts in minutes; give at least one")
+    return seconds
+
+
+def slurm_time(seconds: int) -> str:
+    """Return D-HH:MM:SS, for sbatch."""
+    days, rest = divmod(seconds, 86400)
+    return f"{days}-{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+
+
+def parse_slurm_time(text: str) -> float:
+    """Return the seconds of a time printed by squeue or scontrol ([D-][HH:]MM:SS); inf for UNLIMITED."""
+    if text.upper() in ("UNLIMITED", "INFINITE", "N/A", "NONE", ""):
+        return float("inf")
+    days, _, clock = text.rpartition("-")
+    total = 0
+    for part in clock.split(":"):
+        total = total * 60 + int(part)
+    return int(days or 0) * 86400 + total
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as 1 node, 3 nodes or 2 processes."""
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+
+
+def megabytes_of(value: Any, key: str) -> int:
+    """Return the mebibytes of a memory size: 64G, 64000M, 1T; 0 means all memory of a node.
+
+    Raises:
+        UserError: for any other text.
+    """
+    text = str(value).strip()
+    if text == "0":
+        return 0
+    parts = re.fullmatch(r"(\d+)\s*([KMGT])(?:i?B)?", text, re.IGNORECASE)
+    if not parts:
+        raise UserError(f"{key}={text}: is not a size; write 64G, 64000M, or 0 for all of a node's memory")
+    return max(1, int(parts[1]) * {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}[parts[2].upper()] // 1024)
+
+
+# Container image for the processes of a job: run by Apptainer or Singularity, or by Pyxis, NVIDIA's plugin for srun.
+
+_KEY = "cluster.container"
+
+
+@dataclass
+class Container:
+    image: str | None = None
+    command: str = option("apptainer", choices=("apptainer", "singularity", "pyxis"))
+    python: str = "python3"  # interpreter inside the image
+    # Mounts in addition to paths.*, the run directories, the code, and local data and models.
+    binds: list[str] = option([])
+    arguments: list[str] = option([])  # arguments of `apptainer exec`, or with pyxis of srun
+
+    @property
+    def is_pyxis(self) -> bool:
+        """Return True if srun starts the container; the batch script itself then runs outside of it."""
+        return self.command == "pyxis"
+
+    def check(self) -> None:
+        """Refuse an image that is missing, or of a kind that the command does not support.
+
+        Raises:
+            UserError: naming the key and what to type instead.
+        """
+        image = self.image
+        if not image:
+            if self.is_pyxis:
+                raise UserError(f"{_KEY}.command=pyxis needs an image: add {_KEY}.image=FILE.sqsh or REGISTRY#NAME:TAG")
+            return
+        if self.is_pyxis and image.endswith(".sif"):
+            raise UserError(
+                f"{_KEY}.image={image}: is an image for Apptainer; Pyxis takes a squashfs file (`enroot import` makes it) or "
+                f"REGISTRY#NAME:TAG, or use {_KEY}.command=apptainer"
+            )
+        if not self.is_pyxis and image.endswith(".sqsh"):
+            raise UserError(f"{_KEY}.image={image}: is an image for enroot; use {_KEY}.command=pyxis, or a .sif file")
+        is_file = image.endswith(".sqsh") or image.startswith(("/", ".", "~")) if self.is_pyxis else "://" not in image
+        if is_file and not Path(image).exists():
+            raise UserError(f"{_KEY}.image={image}: no such file")
+
+    def before_python(self, binds: Sequence[str], gpus: bool) -> list[str]:
+        """Return the words of the batch script that start Python in an image of Apptainer."""
+        words = [self.command, "exec", *(["--nv"] if gpus else [])]
+        for bind in [*binds, *self.binds]:
+            words += ["--bind", bind]
+        return [*words, *self.arguments, str(self.image), self.python]
+
+    def of_srun(self, binds: Sequence[str], variables: Iterable[str]) -> list[str]:
+        """Return the arguments of srun that start its tasks in an image, by Pyxis.
+
+        `variables` are the environment variables whose values the image must not replace. Pyxis passes on all others, too.
+
+        Raises:
+            UserError: if a path contains a comma or a colon, which separate mounts.
+        """
+        if wrong := next((bind for bind in binds if "," in bind or ":" in bind), None):
+            raise UserError(
+                f"{wrong}: contains a comma or a colon, which separate the mounts of Pyxis; use another folder"
+            )
+        mounts = [f"{bind}:{bind}" for bind in binds]
+        mounts += [bind if ":" in bind else f"{bind}:{bind}" for bind in self.binds]
+        words = [f"--container-image={self.image}", f"--container-mounts={','.join(mounts)}"]
+        return [*words, f"--container-env={','.join(variables)}", *self.arguments]
+
+
+def quoted(words: Iterable[str]) -> str:
+    """Return words quoted for the shell."""
+    return " ".join(map(shlex.quote, words))
+
+
+# Refusal of secrets in the batch script, because it is stored in the run directory, and SLURM shows it to others.
+#
+# A secret is recognised by the name that it is assigned to (`HF_TOKEN=...`, `--api-key ...`), or by its form
+# (`hf_...`).
+# References to a secret (`$HF_TOKEN`, `$(cat FILE)`, `HF_TOKEN_PATH`) are allowed.
+
+_NAME = re.compile(
+    r"token(?!s(?:_|$)|i[sz])|secret|passw|credential|(?:api|access|private|auth)_?key|(?:^|_)(?:key|pat|pass|pwd)s?$",
+    re.IGNORECASE,
+)
+_WHERE_IT_IS = re.compile(r"_(?:path|file|dir)$", re.IGNORECASE)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VALUE = r"""("[^"]*"|'[^']*'|[^\s;&|]+)"""
+_ASSIGNED = re.compile(rf"(?<![\w$])([A-Za-z_]\w*)=(?={_VALUE})")  # also inside a value: --env=HF_TOKEN=...
+_OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_VALUE}")
+_LOGIN = re.compile(r"\blogin\s+(?:--?\w+\s+)*[A-Za-z0-9_-]{20,}")
+
+
+def refuse_secret_names(names: Iterable[Any], key: str) -> None:
+    """Refuse names that look like secrets or are not valid variable names.
+
+    Raises:
+        UserError: naming the first one, and the alternative.
+    """
+    for name in map(str, names):
+        if not _VARIABLE.fullmatch(name):
+            raise UserError(f"{key}: {name!r} is not the name of a variable")
+        if _is_secret(name):
+            raise UserError(_refusal(f"{key}.{name}", name))
+
+
+def refuse_secrets(text: str, key: str) -> None:
+    """Refuse a text of the batch script that contains a secret; the message does not quote it.
+
+    Raises:
+        UserError: naming the key, and the alternative.
+    """
+    for name, value in [*_ASSIGNED.findall(text), *_OPTION.findall(text)]:
+        if _is_secret(name.replace("-", "_")) and not re.match(r"""["']?[$`]|["']{2}|-""", value):
+            raise UserError(_refusal(key, name))
+    if SECRET_FORMS.search(text) or _LOGIN.search(text):
+        raise UserError(_refusal(key, "what looks like a token"))
+
+
+def texts(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
+    """Return every text of nested settings with its key; the arguments of one command are one text."""
+    found = []
+    for name, value in values.items():
+        key = f"{prefix}.{name}"
+        if isinstance(value, Mapping):
+            found += texts(value, key)
+        elif isinstance(value, list) and name in ("setup", "modules"):
+            found += [(f"{key}[{index}]", str(each)) for index, each in enumerate(value)]
+        elif isinstance(value, list):
+            found.append((key, " ".join(map(str, value))))
+        elif isinstance(value, str):
+            found.append((key, value))
+    return found
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_NAME.search(name)) and not _WHERE_IT_IS.search(name)
+
+
+def _refusal(key: str, what: str) -> str:
+    variable = what if _VARIABLE.fullmatch(what) else "HF_TOKEN"
+    return (
+        f"{key}: a secret ({what}) would be in the batch script, which others can read: export it in the submitting shell, "
+        f"whose environment jobs inherit, or read it from your own file by cluster.setup=['export {variable}=$(cat FILE)']"
+    )
+
+
+# Request of `cluster=slurm` to SLURM: the keys of the `cluster` group, with their checks.
 
 # Options that have their own key or that submission depends on; cluster.sbatch must not override them.
 _OURS = {

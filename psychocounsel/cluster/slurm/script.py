@@ -1,7 +1,9 @@
 """Batch script of a submission, rendered from `slurm/job.sbatch.j2`."""
 
 import re
+import secrets
 import shlex
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +11,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from psychocounsel.cluster.slurm.container import quoted
-from psychocounsel.cluster.slurm.request import SlurmRequest
-from psychocounsel.cluster.slurm.units import megabytes_of, slurm_time
+from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, quoted, slurm_time
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import shipped
+
+# Batch script of a submission, rendered from `slurm/job.sbatch.j2`.
 
 _OF_SCRIPT = (
     "HF_HUB_OFFLINE",
@@ -167,3 +169,20 @@ def _python(cluster: SlurmRequest, binds: Sequence[str]) -> str:
     if not container.image or container.is_pyxis:
         return shlex.quote(cluster.python or sys.executable)
     return quoted(container.before_python(binds, cluster.gpus() > 0))
+
+
+# Ports for the rendezvous and the servers of a job.
+
+_FIRST, _END = 10000, 32768  # below the ports that Linux assigns to clients
+
+
+def free_port() -> int:
+    """Return a random port that is free on this node; random, so that nobody can take it beforehand and jobs do not share it."""
+    while True:
+        port = _FIRST + secrets.randbelow(_END - _FIRST)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port

@@ -19,7 +19,7 @@ import urllib.request
 from functools import reduce
 from pathlib import Path
 
-from psychocounsel.cluster.slurm.ports import free_port
+from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rundir.job_servers import addresses, note_ready
 from psychocounsel.rundir.paths import RunDir

@@ -3,11 +3,12 @@
 import itertools
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from psychocounsel.cluster.checking.unfetched import unfetched
 from psychocounsel.cluster.job import Job, Submission
+from psychocounsel.cluster.row_process import unfetched
+from psychocounsel.cluster.slurm import queue
 from psychocounsel.cluster.slurm.array_request import (
     ArrayRequest,
     announce,
@@ -18,19 +19,90 @@ from psychocounsel.cluster.slurm.array_request import (
     send,
     undone,
 )
-from psychocounsel.cluster.slurm.dependency import dependency
-from psychocounsel.cluster.slurm.preview.shortages import disk_warning, warnings_of
-from psychocounsel.cluster.slurm.queue import scheduler
-from psychocounsel.cluster.slurm.queue.partition_offer import refuse_too_much
-from psychocounsel.cluster.slurm.queue.standings import QueuedRun, queued_runs
+from psychocounsel.cluster.slurm.partition_offer import refuse_too_much
+from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.submissions import Record, home_of
 from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.sweep_table import is_sweep
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import readable_time
+
+# `after=[RUN_OR_SWEEP,...]`: runs that start after others have finished.
+
+
+def dependency(parents: Sequence[str], tasks: int) -> str:
+    """Return sbatch's --dependency for a job, or for an array of `tasks` tasks; "" without a dependency.
+
+    An array after an array of equal length waits index by index (aftercorr), otherwise for all tasks (afterok).
+
+    Raises:
+        UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
+    """
+    found, alone = list[str](), dict[Path, list[Path]]()
+    for parent in map(Path, parents):
+        if is_sweep(parent):
+            found.append(_after_sweep(parent, tasks))
+        elif is_run(parent):
+            alone.setdefault(home_of(parent), []).append(parent)
+        else:
+            raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
+    found += [_after_runs(place, runs) for place, runs in alone.items()]
+    return ",".join(filter(None, found))
+
+
+def _after_sweep(sweep: Path, tasks: int) -> str:
+    queued = queued_runs(sweep)
+    if not queued and not is_finished(sweep):
+        raise UserError(f"after={sweep}: was not submitted to SLURM and is not finished")
+    newest = list({id(here.record): here.record for here in _waiting(queued, sweep, sweep).values()}.values())
+    if len(newest) == 1 and newest[0].is_array and len(newest[0].tasks) == tasks:
+        return f"aftercorr:{newest[0].jobs[-1]}"
+    return _afterok(record.jobs[-1] for record in newest)
+
+
+def _after_runs(place: Path, runs: Sequence[Path]) -> str:
+    """Return dependencies on runs submitted from `place`; an array is named as one job if all its runs are awaited."""
+    queued, waiting = queued_runs(place), dict[Path, QueuedRun]()
+    for run in runs:
+        if run not in queued and not is_finished(run):
+            raise UserError(f"after={run}: was not submitted to SLURM and is not finished")
+        waiting |= _waiting({run: queued[run]} if run in queued else {}, run, place)
+
+    def whole(record: Record) -> bool:
+        return all(run in waiting and waiting[run].record is record for task in record.tasks for run in task)
+
+    records = {id(here.record): here.record for here in waiting.values()}
+    wholes = {number for number, record in records.items() if whole(record)}
+    return _afterok(
+        here.record.jobs[-1] if id(here.record) in wholes else here.record.task_name(here.index)
+        for here in waiting.values()
+    )
+
+
+def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dict[Path, QueuedRun]:
+    """Return the unfinished runs."""
+    waiting = {run: here for run, here in queued.items() if not is_finished(run)}
+    if ended := [run for run, here in waiting.items() if not here.is_live]:
+        raise UserError(
+            f"after={parent}: {ended[0].name} has ended unfinished; "
+            f"`python -m psychocounsel.jobs resubmit {place}` first"
+        )
+    return waiting
+
+
+def _afterok(names: Iterable[str]) -> str:
+    distinct = [*dict.fromkeys(names)]
+    return f"afterok:{':'.join(distinct)}" if distinct else ""
+
+
+# Submission to SLURM: one array for each distinct request, without finished and already submitted runs.
 
 _POLL_SECONDS = 10.0
 
@@ -99,7 +171,7 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
             never submitted or has ended unfinished.
     """
     many = len(jobs) > cluster_of(jobs[0]).group
-    result = arrays(jobs, scheduler.max_array_size() if many else 1)
+    result = arrays(jobs, queue.max_array_size() if many else 1)
     refuse_too_long(result)
     for cluster in {repr(array.cluster): array.cluster for array in result}.values():
         refuse_too_much(cluster)
@@ -125,7 +197,7 @@ def refuse_too_long(todo: Sequence[ArrayRequest]) -> None:
         UserError: naming the partition's limit; or if SLURM is not available.
     """
     for partition, members in itertools.groupby(todo, lambda array: array.cluster.partition):
-        limit = scheduler.time_limit(partition)
+        limit = queue.time_limit(partition)
         for array in members:
             if limit and array.cluster.seconds > limit[1]:
                 raise UserError(

@@ -14,8 +14,8 @@ from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.paths import ModelDir, RunDir, run_of_model
 from psychocounsel.rundir.run_config import is_run, read_config, read_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.code_path import add_code_path
 from psychocounsel.settings.sections.server_access import host_of
+from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import read_json
 from psychocounsel.storage.modes import mask_of, restricted
 

@@ -12,7 +12,7 @@ from psychocounsel.engine.loop_state import OUT_OF_PATIENCE
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.summary import FINISHED, smaller_is_better, write_summary
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.code_path import config_folders
+from psychocounsel.settings.targets import config_folders
 
 _ROWS = (
     ("eval/accuracy", "held-out accuracy", 100.0, " %"),

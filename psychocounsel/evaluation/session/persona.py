@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psychocounsel.asking.language_model import Ask
-from psychocounsel.settings.contract import Contract
+from psychocounsel.settings.targets import Contract
 
 
 @dataclass(frozen=True)

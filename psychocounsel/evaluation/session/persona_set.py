@@ -9,7 +9,7 @@ from typing import ClassVar
 from omegaconf import MISSING
 
 from psychocounsel.evaluation.session.persona import Persona
-from psychocounsel.settings.contract import GroupSettings
+from psychocounsel.settings.targets import GroupSettings
 
 
 @dataclass(kw_only=True)

@@ -10,8 +10,8 @@ from psychocounsel.experts.kinds.crisis_set_kind import CrisisSetKind
 from psychocounsel.experts.kinds.gate_kind import GateKind
 from psychocounsel.experts.kinds.item_kind import ItemKind
 from psychocounsel.experts.kinds.pair_kind import PairKind
+from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.settings.typed.review_keys import MOST_ITEMS, ReviewOptions
 from psychocounsel.storage.files import read_mapping
 
 _KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last, because they take all other data

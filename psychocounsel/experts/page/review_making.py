@@ -23,11 +23,11 @@ from psychocounsel.experts.review.adverse_events import AdverseEvents
 from psychocounsel.experts.review.blind_review import BlindReview
 from psychocounsel.experts.review.practice_items import practice_pairs
 from psychocounsel.experts.review.review_plan import ReviewPlan, open_plan
+from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.rundir.run_config import has_config, read_plain
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.typed.review_keys import DATA_MISSING, ReviewConfig, read_review
-from psychocounsel.settings.typed.typed_keys import read_typed
+from psychocounsel.settings.command_line import read_typed
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from psychocounsel import __version__
 from psychocounsel.errors import UserError
 from psychocounsel.experts.kinds.item_kind import KindTexts
-from psychocounsel.settings.typed.review_keys import MOST_ITEMS
+from psychocounsel.experts.settings import MOST_ITEMS
 from psychocounsel.storage.files import write_atomically
 
 _TEMPLATES = Path(__file__).parent / "templates"

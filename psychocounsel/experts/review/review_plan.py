@@ -15,8 +15,8 @@ from psychocounsel.experts.items.candidate import ItemCandidate
 from psychocounsel.experts.items.item_drawing import Drawn, draw_items
 from psychocounsel.experts.kinds.item_kind import ItemKind
 from psychocounsel.experts.kinds.kind_choice import kind_of, place_of
+from psychocounsel.experts.settings import MOST_ITEMS
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.settings.typed.review_keys import MOST_ITEMS
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
 _PRIVATE = 0o600

@@ -8,8 +8,8 @@ from typing import Any
 
 from psychocounsel.reporting.blocks import Report, ReportTable
 from psychocounsel.storage.files import write_atomically
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
+from psychocounsel.studies.tables.runs import TableFigure
 
 COLUMNS = ("section", "table", "line", "row", "column", "value", "sd", "n", "low", "high", "text")
 

@@ -3,7 +3,7 @@
 from psychocounsel.reporting.blocks import Report, ReportTable
 from psychocounsel.rundir.paths import ReportDir
 from psychocounsel.storage.files import write_atomically
-from psychocounsel.studies.tables.table_formats import latex_of
+from psychocounsel.studies.tables.formats import latex_of
 
 
 def write_tables(report: Report, files: ReportDir) -> None:

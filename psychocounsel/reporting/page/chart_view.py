@@ -10,8 +10,8 @@ from typing import Any
 from psychocounsel.reporting.blocks import Chart, Curve
 from psychocounsel.reporting.page import thinning
 from psychocounsel.reporting.page.table_view import TableView
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import TableFigure
 
 _ROWS = 60  # a chart with more points gets a table with one row per curve
 _NAMED = 6  # curves named in a chart's description

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell, Table, cell_text, shown_headings, shown_notes
+from psychocounsel.studies.tables.formats import Cell, Table, cell_text, shown_headings, shown_notes
+from psychocounsel.studies.tables.runs import TableFigure
 
 _LONG = 12  # rows: a longer table gets a filter
 

@@ -15,8 +15,8 @@ from psychocounsel.reporting.sections.comparing.setting_groups import (
     value_text,
 )
 from psychocounsel.reporting.sections.evaluations.gate_section import TONES, decision_line
-from psychocounsel.studies.tables.figures import TableFigure, is_share
-from psychocounsel.studies.tables.table_formats import Table
+from psychocounsel.studies.tables.formats import Table
+from psychocounsel.studies.tables.runs import TableFigure, is_share
 
 _NAME, _TITLE = "answer", "The answer"
 

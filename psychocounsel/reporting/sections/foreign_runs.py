@@ -7,7 +7,7 @@ from typing import Any
 
 from psychocounsel.reporting.blocks import Chart, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material
-from psychocounsel.studies.tables.figures import TableFigure
+from psychocounsel.studies.tables.runs import TableFigure
 
 BuildSection = Callable[[Material], Section]
 _FOREIGN = (KeyError, TypeError, AttributeError, IndexError, ValueError)

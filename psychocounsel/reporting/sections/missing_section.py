@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from psychocounsel.cluster.standing.status_lines import short
+from psychocounsel.cluster.states import short
 from psychocounsel.reporting.blocks import Paragraph, Section
 from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.families import families, is_reward_model

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.setting_groups import listed
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
 
 _NAMES = {"training": ("training", "trainings"), "evaluation": ("evaluation", "evaluations")}
 _NAMES |= {

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial, StudyMaterial
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import TableFigure
 
 _PARTS = ("sd", "n", "low", "high")
 

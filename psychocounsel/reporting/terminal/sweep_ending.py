@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from psychocounsel.cluster.job import Job
     from psychocounsel.reporting.material import Material
-    from psychocounsel.studies.tables.table_formats import Table
+    from psychocounsel.studies.tables.formats import Table
 
 
 def show_sweep(jobs: "Sequence[Job]") -> None:
@@ -25,7 +25,7 @@ def show_sweep(jobs: "Sequence[Job]") -> None:
 
 def sweep_ending(folder: Path) -> str:
     """Return the tables by setting and the report command."""
-    from psychocounsel.cluster.standing.status_lines import short
+    from psychocounsel.cluster.states import short
     from psychocounsel.errors import UserError
     from psychocounsel.reporting.reading.known_folders import read_material
 
@@ -52,8 +52,8 @@ def _tables(material: "Material") -> Iterator[str]:
 
 
 def _lines(table: "Table") -> Iterator[str]:
-    from psychocounsel.cluster.standing.status_lines import aligned
-    from psychocounsel.studies.tables.table_formats import cell_text, shown_headings
+    from psychocounsel.cluster.states import aligned
+    from psychocounsel.studies.tables.formats import cell_text, shown_headings
 
     rows = [[cell_text(cell) for cell in row] for row in table.rows]
     yield from aligned([shown_headings(table), *rows])

@@ -11,8 +11,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.settings.overrides import quoted
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.settings.typed.overrides import quoted
 from psychocounsel.storage.files import read_mapping
 
 MODULE = "psychocounsel.annotate"

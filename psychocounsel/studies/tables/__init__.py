@@ -15,11 +15,11 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.studies.study_file import Study, near
-from psychocounsel.studies.tables import cut_table, evaluation_curves, node_table, run_table
-from psychocounsel.studies.tables.study_runs import read_runs
-from psychocounsel.studies.tables.table_formats import csv_of, latex_of, markdown_of
+from psychocounsel.studies.tables import curve_table, cut_table, node_table, run_table
+from psychocounsel.studies.tables.formats import csv_of, latex_of, markdown_of
+from psychocounsel.studies.tables.runs import read_runs
 
-KINDS = {"runs": run_table, "cuts": cut_table, "curves": evaluation_curves, "nodes": node_table}
+KINDS = {"runs": run_table, "cuts": cut_table, "curves": curve_table, "nodes": node_table}
 _DEFAULT = "table"
 _VALUE = re.compile(r"\$\{study\.(\w+)\}")
 

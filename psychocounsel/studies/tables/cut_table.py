@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
-from psychocounsel.studies.tables.evaluation_points import AXES, crossing, points_of
-from psychocounsel.studies.tables.figures import TableFigure, is_share, over_seeds
-from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.curve_table import AXES, crossing, points_of
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, TableFigure, is_share, over_seeds, settings
 
 KEYS = ("metric", "at", "percent")
 _TITLES = {"steps": "steps", "prompts": "prompts", "gpu_hours": "GPU-hours", "kl": "nats"}

@@ -8,8 +8,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sections.figure_names import NOTHING_HELD_OUT, figures_of
+from psychocounsel.studies.plan import PlannedStage
 from psychocounsel.studies.study_file import Study
-from psychocounsel.studies.study_plan import PlannedStage
 from psychocounsel.studies.tables import KINDS, layouts
 
 _OF_TRAINING = ("step",)  # in addition to the figures of its best and last evaluation

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from psychocounsel.studies.tables.figures import TableFigure, over_seeds
-from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, TableFigure, over_seeds, settings
 
 KEYS = ()
 _WARM_UP = 2  # steps in which kernels are compiled and memory is allocated

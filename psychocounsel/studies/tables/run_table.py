@@ -11,9 +11,8 @@ from typing import Any
 import yaml
 
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.studies.tables.figures import TableFigure, of_setting
-from psychocounsel.studies.tables.study_runs import Runs, Setting, StudyRun, settings
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, TableFigure, of_setting, settings
 
 KEYS = ("columns", "paper")
 _PUBLISHED = Path(__file__).with_name("published.yaml")

@@ -21,11 +21,11 @@ from psychocounsel.errors import UserError
 from psychocounsel.experts.review.adverse_events import AdverseEvents
 from psychocounsel.experts.review.blind_review import BlindReview
 from psychocounsel.experts.review.review_plan import open_plan
+from psychocounsel.experts.settings import read_review
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import AnnotationDir, ReviewDir
 from psychocounsel.settings.config import check, compose
-from psychocounsel.settings.typed.review_keys import read_review
 from psychocounsel.steps.context import StepContext
 from psychocounsel.storage.files import read_mapping
 from tests.annotation.speeches.speech_files import jsonl, made

@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm import allocation, attempt, ports, server_node
+from psychocounsel.cluster.slurm import allocation, attempt, queue, server_node
+from psychocounsel.cluster.slurm import script as batch_script
 from psychocounsel.cluster.slurm.array_request import arrays
-from psychocounsel.cluster.slurm.queue import scheduler
-from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.cluster.slurm.script import directives, render
-from psychocounsel.cluster.slurm.units import megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.attempts import attempts
 from psychocounsel.settings.config import check, compose
@@ -168,7 +167,7 @@ def test_an_override_of_several_lines_is_refused_whatever_its_key(
 
 def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
     from psychocounsel.cluster.resubmission import _job
-    from psychocounsel.cluster.standing.status import Row
+    from psychocounsel.cluster.states import Row
     from psychocounsel.rundir.run_config import write_config, write_job
 
     write_job(tmp_path, "psychocounsel.train", 0, [])
@@ -410,10 +409,10 @@ def test_the_ranks_of_an_attempt_meet_at_a_random_port_that_is_free(
         found.append(int(port))
     assert len(set(found)) > 1 and all(10000 <= port < 32768 for port in found)
     assert "SLURM_JOB_ID *" not in script() and 'read -r number port <<<"$begun"' in script()
-    with socket.create_server(("", ports.free_port())) as taken:
+    with socket.create_server(("", batch_script.free_port())) as taken:
         drawn = iter((taken.getsockname()[1], found[0]))
-        monkeypatch.setattr(ports.secrets, "randbelow", lambda _: next(drawn) - 10000)
-        assert ports.free_port() == found[0], "another one, where one is taken"
+        monkeypatch.setattr(batch_script.secrets, "randbelow", lambda _: next(drawn) - 10000)
+        assert batch_script.free_port() == found[0], "another one, where one is taken"
 
 
 @pytest.mark.parametrize(
@@ -438,7 +437,7 @@ def test_what_slurm_says_is_shown_with_what_helps(
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(UserError, match=expected):
-        scheduler.submit(tmp_path / "job.sbatch")
+        queue.submit(tmp_path / "job.sbatch")
 
 
 def test_submission_needs_slurm_and_leaves_nothing_without(tmp_path: Path) -> None:

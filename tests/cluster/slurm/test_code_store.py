@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from psychocounsel.cluster.archive import archive
-from psychocounsel.cluster.slurm.copied_code import snapshot
-from psychocounsel.cluster.slurm.copied_code.code_store import copies_used, remove_unused, store_of, take
+from psychocounsel.cluster.slurm import code_copies
+from psychocounsel.cluster.slurm.code_copies import copies_used, remove_unused, store_of, use_copy
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run_config import write_config, write_job
@@ -24,15 +24,15 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "site" / "psychocounsel"
     place.mkdir(parents=True)
     (place / "errors.py").write_text("x = 1\n")
-    monkeypatch.setattr(snapshot, "PACKAGE", place)
-    monkeypatch.setattr(snapshot, "_SHIPPED_MODELS", place / "model")
+    monkeypatch.setattr(code_copies, "PACKAGE", place)
+    monkeypatch.setattr(code_copies, "_SHIPPED_MODELS", place / "model")
     return place
 
 
 def submit(home: Path) -> Path:
     """Record a submission from `home` without jobs, and return the folder of its code."""
     store = store_of(home, home.parent)
-    (code,) = take(store, home, [], [], 200)
+    (code,) = use_copy(store, home, [], [], 200)
     made = submissions.new_submission(home)
     submissions.write(made, home, ["1"], [[home / "run"]], [code])
     return code
@@ -78,7 +78,7 @@ def test_a_copy_goes_with_the_last_folder_that_uses_it(package: Path, tmp_path: 
 
 def test_copying_again_removes_what_nobody_uses(package: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    take(store_of(runs / "a", runs), runs / "a", [], [], 200)  # and no submission followed
+    use_copy(store_of(runs / "a", runs), runs / "a", [], [], 200)  # and no submission followed
     (package / "errors.py").write_text("x = 2\n")
     second = submit(runs / "b")
     assert copies(runs) == [second.name]

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, segment_options
-from psychocounsel.cluster.slurm.chain.links import Link, Part, Place, TaskBatch, parts
 from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
 
 
 def waits_for(part: Part, index: int) -> set[Place]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.cluster.slurm.queue.lost import find_lost
+from psychocounsel.cluster.slurm.queue import find_lost
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import StudyDir, SubmissionDir, SubmissionHome
 from psychocounsel.settings.config import build, compose

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.cluster.slurm.queue.standings import queued_runs
+from psychocounsel.cluster.slurm.queue import queued_runs
 from psychocounsel.rundir import submissions
 from tests.support.harness import metrics_of
 from tests.support.read_only import run_read_only

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.cluster.slurm.copied_code import snapshot
+from psychocounsel.cluster.slurm import code_copies
 from psychocounsel.errors import UserError
 
 _HAS_GIT = subprocess.run("git --version", shell=True, capture_output=True).returncode == 0
@@ -47,36 +47,36 @@ def test_of_a_users_checkout_what_git_tracks_is_copied_and_what_is_imported(tmp_
     (mine / "same.csv").symlink_to("tracked.csv")
     git(mine, "init", "-q")
     git(mine, "add", "own_algo.py", "tracked.csv", "link.csv", "same.csv")
-    _, copy = snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
+    _, copy = code_copies.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
     assert names_below(copy) == sorted([*_IMPORTED, "tracked.csv", "same.csv"]), "no data that git does not track"
-    assert snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)[1] == copy
+    assert code_copies.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)[1] == copy
     (mine / "own_package" / "__init__.py").write_text("x = 2\n")
-    assert snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)[1] != copy
+    assert code_copies.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)[1] != copy
     assert (copy / "own_package" / "__init__.py").read_text() == "x = 1\n"
 
 
 def test_outside_of_a_checkout_imported_code_is_copied_and_nothing_without_any(tmp_path: Path) -> None:
     mine = users_folder(tmp_path / "mine")
-    package, copy = snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
+    package, copy = code_copies.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
     assert names_below(copy) == sorted([*_IMPORTED, "own_package/settings.yaml"]), "Python files and configurations"
     assert (package / "psychocounsel" / "worker.py").exists()
-    assert len(snapshot.take(tmp_path / "run", [str(mine)], ["psychocounsel.algo.dpo.DPO"], 200)) == 1
+    assert len(code_copies.take(tmp_path / "run", [str(mine)], ["psychocounsel.algo.dpo.DPO"], 200)) == 1
 
 
 def test_of_the_package_no_data_are_copied_that_lie_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The package is copied as installed, without git, and from a checkout with a module that git does not track yet."""
     place = tmp_path / "site"
-    shutil.copytree(snapshot.PACKAGE, place / "psychocounsel", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(snapshot, "PACKAGE", place / "psychocounsel")
-    monkeypatch.setattr(snapshot, "_SHIPPED_MODELS", place / "psychocounsel" / "model" / "shipped")
+    shutil.copytree(code_copies.PACKAGE, place / "psychocounsel", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code_copies, "PACKAGE", place / "psychocounsel")
+    monkeypatch.setattr(code_copies, "_SHIPPED_MODELS", place / "psychocounsel" / "model" / "shipped")
     before = names_below(place)
     (place / "psychocounsel" / "clients.jsonl").write_text("I told nobody so far\n")
-    (copy,) = snapshot.take(tmp_path / "run", [], [], 200)
+    (copy,) = code_copies.take(tmp_path / "run", [], [], 200)
     assert names_below(copy) == [name for name in before if not name.endswith(".md")]
     if _HAS_GIT:
         git(place, "init", "-q")
         git(place, "add", *(name for name in before if not name.endswith("worker.py")))
-        (copy,) = snapshot.take(tmp_path / "run", [], [], 200)
+        (copy,) = code_copies.take(tmp_path / "run", [], [], 200)
         assert names_below(copy) == before
 
 
@@ -87,23 +87,23 @@ def test_own_code_in_a_folder_of_the_packages_checkout_can_be_imported_by_jobs(
     place = tmp_path / "checkout"
     (place / "psychocounsel").mkdir(parents=True)
     (place / "psychocounsel" / "errors.py").touch()
-    monkeypatch.setattr(snapshot, "PACKAGE", place / "psychocounsel")
+    monkeypatch.setattr(code_copies, "PACKAGE", place / "psychocounsel")
     git(place, "init", "-q")
     git(place, "add", ".")
     users_folder(place / "my")
-    package, mine = snapshot.take(tmp_path / "run", [str(place / "my"), str(place)], ["own_algo.Algo"], 200)
+    package, mine = code_copies.take(tmp_path / "run", [str(place / "my"), str(place)], ["own_algo.Algo"], 200)
     assert mine == package / "my" and names_below(mine) == _IMPORTED
 
 
 def test_a_copy_that_would_be_large_is_refused_with_its_largest_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"more than cluster.snapshot_limit_mb=1: .*model\.safetensors"):
-        snapshot.take(tmp_path, [], [], 1)
+        code_copies.take(tmp_path, [], [], 1)
 
 
 def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = users_folder(tmp_path / "mine")
     home = tmp_path / "run"
-    snapshot.take(home, [], [], 200)
+    code_copies.take(home, [], [], 200)
     before = names_below(home)
     (mine / "own_package" / "more" / "deep.py").write_text("x = 'no room'\n")
     copy = shutil.copy
@@ -113,9 +113,9 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
             raise OSError(errno.ENOSPC, "No space left on device")
         return copy(source, target)
 
-    monkeypatch.setattr(snapshot.shutil, "copy", full)
+    monkeypatch.setattr(code_copies.shutil, "copy", full)
     with pytest.raises(OSError, match="No space left"):
-        snapshot.take(home, [str(mine)], ["own_algo.Algo"], 200)
+        code_copies.take(home, [str(mine)], ["own_algo.Algo"], 200)
     assert names_below(home) == before and not [*home.rglob(".*.tmp")]
 
 
@@ -128,6 +128,6 @@ def test_a_copy_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: p
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", noted)
-    _, copy = snapshot.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
+    _, copy = code_copies.take(tmp_path / "run", [str(mine)], ["own_algo.Algo"], 200)
     drafts = {path.partition(".tmp/")[2] for path in synced if f".{copy.name}." in path}
     assert set(names_below(copy)) <= drafts

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from psychocounsel.algo.dpo import DPO
-from psychocounsel.cluster.memory.zero_memory import resting_states
+from psychocounsel.cluster.memory.gpu import resting_states
 from psychocounsel.engine.rounds.resting import Resting, open_resting
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import CONTINUE_LATER

@@ -10,7 +10,7 @@ import pytest
 from psychocounsel.errors import UserError
 from psychocounsel.experts.agreement.agreement_making import make_agreement
 from psychocounsel.experts.agreement.answers_table import AnswerFormat, read_answers
-from psychocounsel.settings.typed.agreement_keys import read_agreement
+from psychocounsel.experts.settings import read_agreement
 
 EXPECTED = [1, 2, 3, 4]
 # Each expert's action for each of four speeches, as a number; None: cannot tell.

@@ -8,8 +8,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.experts.kinds.kind_choice import kind_of, settle
 from psychocounsel.experts.page.review_making import hold_review
 from psychocounsel.experts.protocol.protocol_texts import DOCUMENTS
+from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.settings.typed.review_keys import read_review
 from tests.support.gate_files import gate_folder
 from tests.support.harness import cli
 from tests.support.reviewing import pairs_file

@@ -15,8 +15,8 @@ from psychocounsel.experts.review.blind_review import BlindReview
 from psychocounsel.experts.review.forgetting import forget_speeches
 from psychocounsel.experts.review.practice_items import practice_round
 from psychocounsel.experts.review.review_plan import open_plan
+from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.settings.typed.review_keys import read_review
 from tests.support.reviewing import answers, pairs_file
 
 RUBRIC = load_rubric()

@@ -14,8 +14,8 @@ from psychocounsel.reporting.exports.latex_tables import write_tables
 from psychocounsel.reporting.exports.pdf_figures import write_figures
 from psychocounsel.reporting.report_making import Options, make_report
 from psychocounsel.rundir.paths import ReportDir
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Table
+from psychocounsel.studies.tables.formats import Table
+from psychocounsel.studies.tables.runs import TableFigure
 from tests.support.report_folders import slurm_attempt, sweep, training_run, winrate_run
 
 THIRD = 1 / 3

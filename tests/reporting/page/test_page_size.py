@@ -9,8 +9,8 @@ import pytest
 
 from psychocounsel.reporting import page as page_room
 from psychocounsel.reporting.blocks import Chart, Curve, Report, ReportTable, Section
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import TableFigure
 
 RUNS, STEPS = 200, 2000
 METRICS = ("loss", "accuracy", "margin", "reward", "kl", "grad_norm", "tokens_per_second", "length")

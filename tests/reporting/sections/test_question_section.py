@@ -3,8 +3,8 @@
 from psychocounsel.reporting.material import StudyMaterial
 from psychocounsel.reporting.sections.question_section import section
 from psychocounsel.reporting.sections.study_section import section as study_section
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Table, csv_of
+from psychocounsel.studies.tables.formats import Table, csv_of
+from psychocounsel.studies.tables.runs import TableFigure
 from tests.reporting.sections.evaluations.shown import rows, said, tables
 from tests.reporting.sections.hand_made import material_of, trained
 

@@ -8,7 +8,7 @@ from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, Run
 from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
 from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, settings_of
 from psychocounsel.rundir.summary import smaller_is_better
-from psychocounsel.studies.tables.figures import TableFigure, is_share, of_setting
+from psychocounsel.studies.tables.runs import TableFigure, is_share, of_setting
 
 _COMPARABLE = ("eval/accuracy", "eval/win_rate", "eval/reward")
 _OF_EVALUATIONS = {"reward": "accuracy", "winrate": "win_rate", "health": "limits_exceeded", "external": "accuracy"}

@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from psychocounsel.reporting.material import RunMaterial
-from psychocounsel.studies.tables.figures import is_share
-from psychocounsel.studies.tables.study_runs import Setting
+from psychocounsel.studies.tables.runs import Setting, is_share
 
 RunSetting = Setting[RunMaterial]
 

@@ -17,7 +17,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     without_figures,
 )
 from psychocounsel.reporting.sections.evaluations.reward_parts.reward_baselines import reading_rows, reads
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _GATES = {
     "passed": ("passed, because the whole interval is below the limit", "good"),

@@ -9,7 +9,7 @@ from psychocounsel.reporting.sections.evaluations.dataset_parts.dataset_losses i
 from psychocounsel.reporting.sections.evaluations.dataset_parts.pair_counts_tables import pair_blocks
 from psychocounsel.reporting.sections.evaluations.dataset_parts.vote_tables import vote_tables
 from psychocounsel.reporting.sections.evaluations.figure_cells import count, exact, report_table, without_figures
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 STEPS = ("speeches", "replies", "scores", "pairs", "card")
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from psychocounsel.reporting.blocks import Block, Curve, Paragraph, ReportTable
 from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import TableFigure
 
 Figures = Mapping[str, Any]
 NO_LIMIT = "no limit"  # no limit of length; a column that holds nothing else is dropped

@@ -16,7 +16,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
 )
 from psychocounsel.reporting.sections.evaluations.judged_parts.figure_tables import warnings_of
 from psychocounsel.reporting.sections.evaluations.judged_parts.judge_tables import quality_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 TONES = {"passed": "good", "refused": "bad"}  # by decision; any other decision is a warning
 _BOUNDS = ["verdict", "limit", "found", "lower bound", "upper bound", "cases", "needs"]

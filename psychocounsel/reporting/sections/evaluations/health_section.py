@@ -20,8 +20,8 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     without_figures,
     words_limit,
 )
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
+from psychocounsel.studies.tables.runs import TableFigure
 
 _SHARES = [name for name, figure in FIGURES.items() if figure.share]
 _MEASURES = [name for name, figure in FIGURES.items() if not figure.share]

@@ -18,7 +18,7 @@ from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings i
 )
 from psychocounsel.reporting.sections.evaluations.judged_parts.strata_blocks import strata_blocks
 from psychocounsel.reporting.sections.evaluations.severity_table import severity_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 
 def section(material: Material) -> Section:

@@ -8,8 +8,8 @@ from psychocounsel.evaluation.safety.reply_findings import HARD, SAFETY_FIGURES
 from psychocounsel.reporting.blocks import ReportTable, Section
 from psychocounsel.reporting.material import EVALUATION, Material
 from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, settings_of
-from psychocounsel.studies.tables.figures import is_share, of_setting
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import is_share, of_setting
 
 # Main figures by evaluation. Other evaluations, such as a user's own, show the first figures that they wrote.
 _FIRST = {

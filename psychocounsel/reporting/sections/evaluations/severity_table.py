@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from psychocounsel.evaluation.flows.severity_shares import SEVERITY_FIGURES
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.sections.evaluations.figure_cells import Figures, count, measured, report_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 
 def severity_table(

@@ -24,8 +24,8 @@ from psychocounsel.reporting.sections.evaluations.win_rate_parts.win_rate_charts
 )
 from psychocounsel.reporting.sections.evaluations.win_rate_parts.win_rate_judges import judge_blocks
 from psychocounsel.reporting.sections.evaluations.win_rate_parts.win_rate_slices import slice_tables
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
+from psychocounsel.studies.tables.runs import TableFigure
 
 _HEADINGS = ["evaluation", "model", "against", "length limit"]
 _CONTROLS = {

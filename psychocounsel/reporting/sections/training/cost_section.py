@@ -9,8 +9,8 @@ from psychocounsel.reporting.bought_answers import bought_answers
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.training.curve_values import curve, lines_of, processes_of
 from psychocounsel.rundir.summary import FINISHED, OF_GATES
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import TableFigure
 
 _PHASES = {
     "rollout/write_seconds": "writing",

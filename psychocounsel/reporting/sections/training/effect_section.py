@@ -7,8 +7,8 @@ from psychocounsel.reporting.blocks import Block, Chart, Curve, ReportTable, Sec
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.families import Family, families
 from psychocounsel.reporting.sections.comparing.setting_groups import listed
-from psychocounsel.studies.tables.figures import is_share, over_seeds
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import is_share, over_seeds
 
 _WIDE = 20  # a wider range of values (largest / smallest) gets a logarithmic axis first
 

@@ -7,8 +7,8 @@ from psychocounsel.reporting.material import TRAINING, Material
 from psychocounsel.reporting.sections.comparing.families import metric_of
 from psychocounsel.reporting.sections.comparing.losses import losses_are_comparable
 from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, listed, settings_of
-from psychocounsel.studies.tables.figures import is_share, of_setting
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import is_share, of_setting
 
 # One column for each metric that a run has. The loss is shown only if losses can be compared.
 COLUMNS = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, Section
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.setting_groups import setting_title
-from psychocounsel.studies.tables.evaluation_points import EvaluationPoint, points_of
+from psychocounsel.studies.tables.curve_table import EvaluationPoint, points_of
 
 _REWARD = "eval/reward"
 _WIN_RATE = "eval/win_rate"

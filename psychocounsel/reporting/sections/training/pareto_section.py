@@ -9,8 +9,8 @@ from psychocounsel.reporting.material import Material
 from psychocounsel.reporting.sections.comparing.judged_runs import JUDGED, judged_runs
 from psychocounsel.reporting.sections.comparing.setting_groups import RunSetting, listed, settings_of
 from psychocounsel.rundir.summary import smaller_is_better
-from psychocounsel.studies.tables.figures import TableFigure, is_share, of_setting
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import TableFigure, is_share, of_setting
 
 _GOODS = (JUDGED, "eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have is used
 _COSTS = {

@@ -6,8 +6,8 @@ from psychocounsel.reporting.blocks import Block, Chart, Curve, ReportTable, Sec
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparing.setting_groups import setting_title
 from psychocounsel.reporting.sections.training.curve_values import curve, lines_of
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.table_formats import Cell, Table
+from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.studies.tables.runs import TableFigure
 
 _OF_ROUNDS = {
     "rollout/reward": ("Reward of each round's replies", "reward"),

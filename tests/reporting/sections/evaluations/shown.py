@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from psychocounsel.reporting.blocks import Chart, Paragraph, ReportTable, Section, SpeechBrowser
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.storage.files import read_mapping
-from psychocounsel.studies.tables.figures import TableFigure
+from psychocounsel.studies.tables.runs import TableFigure
 
 Row = dict[str, Any]
 

@@ -8,8 +8,7 @@ import pytest
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.training import overoptimisation_section, pareto_section, round_section
 from psychocounsel.reporting.sections.training.pareto_section import TradeOff, front
-from psychocounsel.studies.tables.figures import TableFigure
-from psychocounsel.studies.tables.study_runs import Setting
+from psychocounsel.studies.tables.runs import Setting, TableFigure
 from tests.reporting.sections.evaluations.shown import chart, rows, said, tables
 from tests.reporting.sections.hand_made import material_of, trained
 

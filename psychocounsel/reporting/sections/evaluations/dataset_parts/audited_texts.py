@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, report_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _SIZES = ("pairs", "prompts", "replies", "components", "largest_component")
 _SHARED = ("rows", "prompts", "near_prompts", "replies", "near_replies", "pairs")

@@ -6,7 +6,7 @@ from typing import Any
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, report_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 StepsOf = Callable[[RunMaterial], dict[str, Any]]
 _KEPT = ("text", "rated")  # outcomes that are not losses

@@ -6,7 +6,7 @@ from psychocounsel.reporting.blocks import Block, Chart, Curve, ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.dataset_parts.dataset_losses import StepsOf
 from psychocounsel.reporting.sections.evaluations.figure_cells import count, name_in, report_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _SPLITS = ("train", "test")
 _KINDS = ("gap", "topic", "risk", "language")

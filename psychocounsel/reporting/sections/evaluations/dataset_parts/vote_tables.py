@@ -6,7 +6,7 @@ from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.dataset_parts.dataset_losses import StepsOf
 from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, counts, report_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _RATINGS = ("1", "2", "3", "4", "5", "not applicable")
 

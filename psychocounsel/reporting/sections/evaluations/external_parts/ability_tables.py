@@ -6,7 +6,7 @@ from typing import Any
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import cell, count, exact, report_table, spanned
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _WORSE = {True: "worse: the whole interval is below 0", False: "no loss shown", None: ""}
 

@@ -14,7 +14,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     report_table,
     spanned,
 )
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _HEADINGS = ["evaluation", "set", "contestant"]
 _BY_CONTEXT = "intervals are computed over contexts; an item without a context counts as its own"

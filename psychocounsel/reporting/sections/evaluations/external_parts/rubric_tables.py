@@ -7,7 +7,7 @@ from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.external_parts.exam_tables import difference_table, sets_of_kind
 from psychocounsel.reporting.sections.evaluations.figure_cells import count, counts, report_table, spanned
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _HEADINGS = ["evaluation", "set", "contestant"]
 _BY_ITEM = "intervals are computed over items"

@@ -11,7 +11,7 @@ from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings i
     Subject,
     judges_of,
 )
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 
 def warnings_of(runs: Sequence[RunMaterial]) -> list[Paragraph]:

@@ -8,7 +8,7 @@ from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
 from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import Figures, name_in
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 HEADINGS = ["evaluation", "judge", "contestant"]
 

@@ -10,7 +10,7 @@ from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings i
     JudgedSetting,
     Subject,
 )
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _FAILURES = ("missed", "over_escalation")
 _TITLES = {"kind": "kind of risk", "disclosure": "disclosure", "expected_action": "expected action"}

@@ -11,7 +11,7 @@ from psychocounsel.reporting.sections.evaluations.judged_parts.judged_settings i
     REPLIES,
     JudgedSetting,
 )
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 
 def swap_tables(settings: Sequence[JudgedSetting]) -> list[ReportTable]:

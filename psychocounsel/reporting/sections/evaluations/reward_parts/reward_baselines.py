@@ -12,7 +12,7 @@ from psychocounsel.reporting.sections.evaluations.figure_cells import (
     percent_text,
     report_table,
 )
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 CONDITIONS = {"own": "the client's own speech", "swapped": "another client's speech", "removed": "no speech"}
 

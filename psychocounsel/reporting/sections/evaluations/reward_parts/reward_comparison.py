@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import count, exact, measured, named, report_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _COLUMNS = {"auc": "AUC", "ece": "ECE", "brier": "Brier"}
 

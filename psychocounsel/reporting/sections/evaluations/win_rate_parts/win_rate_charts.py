@@ -7,7 +7,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.reporting.blocks import Chart
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import Figures, name_in, points, words_limit
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 
 @dataclass(frozen=True)

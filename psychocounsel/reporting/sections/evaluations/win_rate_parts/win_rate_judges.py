@@ -6,7 +6,7 @@ from typing import Any
 from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.sections.evaluations.figure_cells import count, counts, measured, report_table, words_limit
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 _BIAS = ("inconsistent", "half_consistent", "first_place")
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.reporting.blocks import ReportTable
 from psychocounsel.reporting.sections.evaluations.figure_cells import Figures, count, measured, report_table
-from psychocounsel.studies.tables.table_formats import Cell
+from psychocounsel.studies.tables.formats import Cell
 
 Contested = tuple[list[Cell], Figures]  # the first cells of a comparison's rows, and its figures
 _HEADINGS = ["evaluation", "model", "against", "length limit"]

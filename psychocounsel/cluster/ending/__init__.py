@@ -1,1 +1,0 @@
-"""End of an attempt at a run: the error in its logs, its progress, and the decision about another attempt."""

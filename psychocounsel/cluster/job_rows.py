@@ -1,0 +1,121 @@
+"""Rows of jobs as training will see them: tokenised, counted, and stored in the cache that the jobs read."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.errors import UserError
+from psychocounsel.settings import config as configs
+from psychocounsel.settings.sections.evaluated_part import evaluated_part
+from psychocounsel.settings.targets import add_code_path
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counts shared by jobs with the same rows. `steps`: the smallest and largest number of steps of these jobs."""
+
+    names: str
+    groups: int
+    held_out: int
+    prompts: int  # prompts of the held-out groups
+    steps: tuple[int, int] | None = None
+
+    def line(self) -> str:
+        said = f"{self.names}: {self.groups} training groups, {self.held_out} held-out groups of {self.prompts} prompts"
+        if self.steps is None:
+            return said
+        fewest, most = self.steps
+        return f"{said}, {fewest} step{'s' * (fewest != 1)}" if fewest == most else f"{said}, {fewest} to {most} steps"
+
+
+@dataclass(frozen=True)
+class CountedPart:
+    """Part of the data that evaluations or audits use, as a line."""
+
+    said: str
+
+    def line(self) -> str:
+        return self.said
+
+
+def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted | CountedPart]:
+    """Check the rows of `jobs`, tokenised for trainings, and yield their counts; jobs with equal rows share one pass.
+
+    Annotations are skipped, because they read their sources in a step. Imports torch.
+
+    Raises:
+        UserError: if rows are unusable; with several trainings it names the overrides.
+    """
+    from psychocounsel.engine.telemetry.progress import quiet_libraries
+
+    jobs = [job for job in jobs if not job.makes_tables]
+    if not jobs:
+        return
+    quiet_libraries()
+    add_code_path(folder for job in jobs for folder in job.config.code_path)
+    if "algo" not in jobs[0].config:
+        yield from _of_evaluations(jobs, say)
+        return
+    for _, alike in groupby(sorted(jobs, key=rows_key), rows_key):
+        yield _of_trainings(list(alike), say, len(jobs) > 1)
+
+
+def rows_key(job: Job) -> str:
+    """Return a key of everything that the rows depend on."""
+    config: Any = OmegaConf.to_container(job.config)
+    if "algo" not in config:
+        return json.dumps([config["data"], str(evaluated_part(job.config))], sort_keys=True)
+    model = {key: config["model"][key] for key in ("path", "revision", "chat_template", "template_args")}
+    lengths = [config[key] for key in ("max_length", "max_prompt_length")]
+    algorithm = configs.build(job.config, "algo")
+    needs, mixes = algorithm.needs, algorithm.offline_groups(job.config.global_batch_size) > 0
+    rows = [config["data"], lengths, config["eval"]["limit"], config["eval"]["replies"], needs.data, mixes]
+    return json.dumps([model, rows, needs.main], sort_keys=True)
+
+
+def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
+    from psychocounsel.data.dataset import build_dataset
+    from psychocounsel.engine.schedule import steps_of
+    from psychocounsel.model.tokenizer import load_chat_format
+
+    data, steps = None, []
+    for job in alike:
+        try:
+            algorithm = configs.build(job.config, "algo")
+            if data is None:
+                _, chat = load_chat_format(job.config.model, scores=algorithm.needs.main == "reward_model")
+                mixes = algorithm.offline_groups(job.config.global_batch_size) > 0
+                data = build_dataset(job.config, chat, algorithm.needs.data, say, mixes)
+            algorithm.check(data.train, data.held_out)
+            steps.append(steps_of(job.config, algorithm, len(data.train)))
+        except UserError as error:
+            raise UserError(f"combination {' '.join(job.overrides)}: {error}" if of_several else error) from error
+    assert data is not None
+    config = alike[0].config
+    prompts = len({group.prompt_ids.tobytes() for group in data.held_out})
+    names = f"{config.model.name} with data={config.data.name}"
+    return Counted(names, len(data.train), len(data.held_out), prompts, (min(steps), max(steps)))
+
+
+def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:
+    from psychocounsel.data.selection.evaluated_rows import load_evaluated
+    from psychocounsel.data.selection.no_pairs import no_pairs
+    from psychocounsel.data.selection.shared_text import normalised
+
+    for config in {rows_key(job): job.config for job in jobs}.values():
+        rows = load_evaluated(config, say)
+        needs_pairs = "contestants" not in config  # contestants reply to prompts and need no pairs
+        if not rows.used or (needs_pairs and any(len(example.replies) < 2 for example in rows.used)):
+            raise no_pairs(configs.command_of(config))
+        used, whole = (
+            len(examples) if needs_pairs else len({normalised(example.prompt) for example in examples})
+            for examples in (rows.used, rows.whole)
+        )
+        yield CountedPart(rows.part.line(config, used, whole, "pairs" if needs_pairs else "speeches"))

@@ -1,0 +1,187 @@
+"""The memory estimate in words, for dry runs and errors, and the decisions of a rank before it loads a model."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.cluster.memory.cpu import cpu_memory_line
+from psychocounsel.cluster.memory.fitting import AUTOMATIC, advice, choose, fits, is_open, on_gpus_of, with_values
+from psychocounsel.cluster.memory.gpu import (
+    RUNTIME,
+    MemoryEstimate,
+    bucket_memory,
+    estimate,
+    model_states,
+    parts_of_states,
+    trained_parameters,
+    trained_shape,
+)
+from psychocounsel.errors import GoOnLater, UserError
+from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.run_config import read_config, write_config
+
+# The memory estimate in words: for dry runs, errors, and the first line of a run.
+
+
+def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
+    """Return the memory of a checked configuration on each of `gpus` GPUs of `limit_gb` (None: unknown), in one line."""
+    shape, name = trained_shape(config), config.model.name
+    if shape is None:
+        return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
+    said, keys = "", is_open(config)
+    if keys and limit_gb:
+        config = with_values(config, choose(shape, config, gpus, limit_gb))
+        said = f"; auto chooses {chosen_words(config, keys)}"
+    elif "zero.stage" in keys:
+        return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
+    elif keys:
+        said = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
+    found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
+    states = {name: bytes_ for name, bytes_ in parts_of_states(shape, config, gpus).items() if bytes_}
+    held = states | {name: bytes_ for name, bytes_ in found.held.items() if name != "states"} | {"runtime": RUNTIME}
+    parts = [
+        ("", held),
+        ("to train: ", found.training),
+        ("to generate replies: ", found.writing),
+        ("to use frozen models: ", found.asked),
+    ]
+    parts.append(("freed while replies are generated: ", found.resting))
+    listed = "; ".join(
+        f"{when}{', '.join(f'{part} {bytes_ / 1e9:.1f}' for part, bytes_ in members.items())}"
+        for when, members in parts
+        if members
+    )
+    of = f" of {limit_gb:g} GB" if limit_gb else ""
+    count = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
+    line = f"{name}: memory on each of {count}: about {found.total / 1e9:.0f} GB{of} ({listed})"
+    if found.unknown:
+        line += f", without {' and '.join(found.unknown)}, whose size is unknown"
+    line += said
+    if limit_gb and not fits(shape, config, gpus, limit_gb):
+        line += f"; MORE THAN cluster.gpu_memory_gb={limit_gb:g}. {what_fits(config, gpus, limit_gb)}"
+    return line
+
+
+def zero_words(config: DictConfig) -> str:
+    """Return the chosen values of `zero`, as overrides to type."""
+    zero = config.zero
+    offloads = [f"zero.{name}=true" for name in ("offload_optimizer", "offload_parameters") if zero[name]]
+    return " ".join([f"zero.stage={zero.stage}", *offloads])
+
+
+def chosen_words(config: DictConfig, keys: Sequence[str]) -> str:
+    """Return the values chosen for the `keys` that were `auto`, as overrides to type."""
+    checkpointing = "model.gradient_checkpointing"
+    words = [zero_words(config)] if "zero.stage" in keys else []
+    if checkpointing in keys:
+        words.append(f"{checkpointing}={str(config.model.gradient_checkpointing).lower()}")
+    return " ".join(words)
+
+
+def what_fits(config: DictConfig, gpus: int, limit_gb: float) -> str:
+    """Return a sentence with the smallest change that makes a run fit."""
+    shape = trained_shape(config)
+    fitting = advice(shape, config, gpus, limit_gb) if shape else []
+    return f"This would fit: {fitting[0]}" if fitting else "No setting makes it fit: use more GPUs"
+
+
+def refuse_too_large(config: DictConfig, gpus: int, limit_gb: float) -> None:
+    """Refuse a run that does not fit GPUs of `limit_gb`; models of unknown size are accepted.
+
+    Raises:
+        UserError: with the needed memory and the settings to type.
+    """
+    shape = trained_shape(config)
+    if shape is None or fits(shape, config, gpus, limit_gb):
+        return
+    needed = estimate(shape, on_gpus_of(config, limit_gb), gpus).total / 1e9
+    raise UserError(
+        f"{config.model.name} with {zero_words(config)} needs about {needed:.0f} GB on each of {gpus} GPUs, which have "
+        f"{limit_gb:.0f}. {what_fits(config, gpus, limit_gb)} (engine.check_memory=false starts it anyway)"
+    )
+
+
+# Memory decisions of a rank before it loads a model: values for `auto`, the check that the run fits, and the memory
+# line.
+
+_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 600.0
+
+
+def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
+    """Choose values for `auto`, refuse a run that does not fit, then call `work` and return its exit code.
+
+    Rank 0 chooses by its own GPU and writes `config.yaml` once; the other ranks wait for it. A resumed run has the
+    choice in its configuration.
+
+    Raises:
+        UserError: if the run does not fit this GPU by the estimate, with the settings to type.
+        GoOnLater: if rank 0 does not choose in time.
+    """
+    if "zero" in run.config:
+        limit_gb = _gpu_gigabytes()
+        gpus = run.processes if limit_gb else 0
+        if is_open(run.config):
+            settle(run, gpus, limit_gb) if run.is_main else _wait(run)
+        if gpus and run.config.engine.check_memory:
+            refuse_too_large(run.config, gpus, limit_gb)
+        if run.is_main and not run.config.model.path.startswith("builtin:"):
+            run.say(memory_line(run.config, gpus, limit_gb) if gpus else cpu_memory_line(run.config, run.processes))
+    return work(run)
+
+
+def settle(run: Run, gpus: int, limit_gb: float) -> None:
+    """Write the values chosen for `auto` into the run's configuration, permanently."""
+    keys = is_open(run.config)
+    run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb))
+    write_config(run.dir, run.config)
+    where = f"{gpus} GPUs of {limit_gb:.0f} GB" if gpus else "CPU"
+    run.say(f"auto: {chosen_words(run.config, keys)} for {where}, fixed for this run")
+
+
+def keep_chosen(config: DictConfig, before: DictConfig) -> None:
+    """Keep the values that a resumed run chose for `auto` at its first start."""
+    for key in is_open(config) if "zero" in config else ():
+        for name in AUTOMATIC[key]:
+            OmegaConf.update(config, name, OmegaConf.select(before, name))
+
+
+def _gpu_gigabytes() -> float:
+    """Return the memory of this rank's GPU in GB; 0 on CPU."""
+    if os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") != "cuda":
+        return 0.0
+    import torch
+
+    from psychocounsel.distributed.gpu import require_gpu
+
+    require_gpu()
+    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
+    return float(torch.cuda.get_device_properties(local_rank).total_memory / 1e9)
+
+
+def _wait(run: Run) -> None:
+    """Wait until rank 0 has written its choice. If rank 0 fails, the launcher ends this rank."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while is_open(config := read_config(run.dir)):
+        if time.monotonic() >= end:
+            raise GoOnLater(f"{run.dir}: rank 0 has not chosen the values of auto within {_PATIENCE_SECONDS:.0f} s")
+        time.sleep(_POLL_SECONDS)
+    run.config = config
+
+
+# Memory of a run: an estimate without torch, settings that would fit, and the check when a run starts.
+
+__all__ = [
+    "MemoryEstimate",
+    "advice",
+    "bucket_memory",
+    "choose",
+    "cpu_memory_line",
+    "estimate",
+    "memory_line",
+    "model_states",
+    "trained_parameters",
+    "trained_shape",
+]

@@ -1,0 +1,92 @@
+"""`dry_run=true` with `cluster=slurm`: the jobs that would be submitted, and their cost."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.memory import check
+from psychocounsel.cluster.slurm import submitting
+from psychocounsel.cluster.slurm.array_request import ArrayRequest, code_home, home, job_name
+from psychocounsel.cluster.slurm.code_copies import store_of
+from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.cluster.slurm.script import render
+from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of
+from psychocounsel.cluster.states import aligned
+from psychocounsel.rundir.paths import SubmissionHome
+from psychocounsel.storage.files import readable_time
+
+# `dry_run=true` with `cluster=slurm`: the jobs that would be submitted, and their cost.
+
+
+def describe(jobs: Sequence[Job]) -> str:
+    """Return the jobs' possible cost, memory and disk, then the jobs; with dry_run=script each distinct batch script instead.
+
+    Raises:
+        UserError: if submitting would fail.
+    """
+    submitting.select(jobs)
+    new = [job for job in jobs if not job.skip]
+    place = home(jobs)
+    todo = submitting.plan(new) if new else []
+    if jobs[0].config.dry_run == "script":
+        return "\n\n".join(_scripts(todo, place)) or "nothing would be submitted"
+    cost = (
+        [*(_demand(array) for array in todo), *_memory(todo), *warnings_of(new), disk_line(place, new), ""]
+        if new
+        else []
+    )
+    tail = ["", "the batch script: dry_run=script"] if new else []
+    return "\n".join([*cost, *_table(jobs), *tail])
+
+
+def _table(jobs: Sequence[Job]) -> list[str]:
+    """Return one line per job, with the overrides common to all jobs in a line above."""
+    given = [list(map(str, job.overrides)) for job in jobs]
+    shared = [text for text in given[0] if len(jobs) > 1 and all(text in each for each in given)]
+    rows = [[str(job.index), job.skip or "new", " ".join(text for text in each if text not in shared) or "defaults"]
+            for job, each in zip(jobs, given, strict=True)]  # fmt: skip
+    head = [f"all {len(jobs)} have {' '.join(shared)}"] if shared else []
+    return [*head, *aligned([["index", "would be", "overrides"], *rows])]
+
+
+def _scripts(todo: Sequence[ArrayRequest], place: Path) -> Iterator[str]:
+    for number, array in enumerate(todo, 1):
+        folder = SubmissionHome(place).submission(f"NNN{number}").path
+        output = Path(array.tasks[0][0].config.paths.output)
+        code = [store_of(code_home(place), output) / "COPY"]
+        script = render(array.cluster, job_name(place), folder, len(array.tasks), code, [], array.dependency)
+        runs = sum(map(len, array.tasks))
+        yield f"-- script {number} of {len(todo)}, for {runs} runs\n{script.rstrip()}"
+
+
+def _demand(array: ArrayRequest) -> str:
+    cluster = array.cluster
+    nodes = cluster.nodes + cluster.server_nodes
+    width = min(len(array.tasks), cluster.max_parallel or len(array.tasks))
+    hours = cluster.seconds / 3600 * len(array.tasks) * nodes * (cluster.gpus_per_node or 1)
+    unit = "GPU-hours" if cluster.gpus_per_node else "node-hours"
+    times = 1 + cluster.max_requeues if cluster.requeue else cluster.segments
+    requeues, segments = counted(cluster.max_requeues, "requeue"), counted(cluster.segments, "segment")
+    more = f"{requeues} (cluster.max_requeues)" if cluster.requeue else f"{segments} (cluster.segments)"
+    repeated = f"; {hours * times:,.0f} with {more}" if times > 1 else ""
+    return (
+        f"at most {hours:,.0f} {unit} an attempt{repeated}\n"
+        f"{counted(len(array.tasks), 'job')} of {counted(nodes, 'node')}, {_each(cluster)}, "
+        f"up to {readable_time(cluster.seconds)} each, "
+        f"{width} at a time"
+    )
+
+
+def _each(cluster: SlurmRequest) -> str:
+    gpus = counted(cluster.gpus_per_node, f"{cluster.gpu_type or ''} GPU".strip())
+    return f"{gpus} and {counted(cluster.tasks_per_node, 'process')} per node"
+
+
+def _memory(todo: Sequence[ArrayRequest]) -> list[str]:
+    """Return the GPU memory for each distinct estimate, and the settings that would fit if it is too much."""
+    lines = []
+    for array in todo:
+        if gpus := array.cluster.gpus():
+            trained = (job.config for task in array.tasks for job in task if "model" in job.config)
+            lines += [check.memory_line(config, gpus, array.cluster.gpu_memory_gb) for config in trained]
+    return list(dict.fromkeys(lines))

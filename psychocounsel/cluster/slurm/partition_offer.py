@@ -1,0 +1,74 @@
+"""Nodes of a partition, and the refusal of jobs that request more nodes, GPUs or CPUs than the partition has."""
+
+import re
+from dataclasses import dataclass
+
+from psychocounsel.cluster.slurm import queue
+from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.errors import UserError
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """A number of equal nodes of a partition; `gpus` by type ("" if the site names none); `memory` in mebibytes."""
+
+    nodes: int
+    cpus: int
+    memory: int
+    gpus: dict[str, int]
+
+    def words(self) -> str:
+        gpus = ", ".join(counted(count, f"{kind} GPU".strip()) for kind, count in self.gpus.items()) or "no GPU"
+        return f"{counted(self.nodes, 'node')} with {gpus}, {self.cpus} CPUs and {self.memory // 1024} GB"
+
+
+def node_kinds(partition: str | None) -> list[NodeKind]:
+    """Return the kinds of nodes of a partition, or of the default one; empty if SLURM does not tell."""
+    if partition is None and (found := queue.time_limit(None)):
+        partition = found[0]
+    if partition is None:
+        return []
+    printed = queue.call("sinfo", "-h", "--exact", "-p", partition, "-o", "%D|%c|%m|%G")
+    return [kind for line in printed.splitlines() if (kind := _read(line))]
+
+
+def _read(line: str) -> NodeKind | None:
+    parts = [re.sub(r"\+$", "", part) for part in line.split("|")]
+    if len(parts) != 4 or not all(part.isdigit() for part in parts[:3]):
+        return None
+    gpus = dict[str, int]()
+    for kind, count in re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", parts[3]):
+        gpus[kind] = gpus.get(kind, 0) + int(count)
+    nodes, cpus, memory = map(int, parts[:3])
+    return NodeKind(nodes, cpus, memory, gpus)
+
+
+def refuse_too_much(cluster: SlurmRequest) -> None:
+    """Refuse more nodes, or more GPUs or CPUs per node, than a partition has. Memory is not compared.
+
+    Raises:
+        UserError: with the partition's nodes; or if SLURM is not available.
+    """
+    kinds = node_kinds(cluster.partition)
+    if not kinds:
+        return
+    nodes, gpus, cpus = cluster.nodes + cluster.server_nodes, cluster.gpus_per_node, cluster.cpus_per_node
+    with_gpus = [kind for kind in kinds if _has_gpus(kind, cluster)]
+    fitting = [kind for kind in with_gpus if kind.cpus >= cpus]
+    offer = "; ".join(kind.words() for kind in kinds)
+    where = f"partition {cluster.partition}" if cluster.partition else "the default partition"
+    if not with_gpus:
+        kind = f" of type {cluster.gpu_type}" if cluster.gpu_type else ""
+        raise UserError(f"cluster.gpus_per_node={gpus}{kind}: {where} has no such node. It has {offer}")
+    if not fitting:
+        asked = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {counted(cpus, 'CPU')} per node"
+        raise UserError(f"{asked}: {where} has no such node. It has {offer}")
+    if nodes > (there := sum(kind.nodes for kind in fitting)):
+        key = "cluster.nodes" if not cluster.server_nodes else "cluster.nodes with cluster.server_nodes"
+        enough = "" if fitting == kinds else " with enough GPUs and CPUs"
+        raise UserError(f"{key}={nodes}: {where} has only {counted(there, 'node')}{enough}. It has {offer}")
+
+
+def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:
+    counts = [count for name, count in kind.gpus.items() if not cluster.gpu_type or name == cluster.gpu_type]
+    return cluster.gpus_per_node <= sum(counts)

@@ -1,1 +1,0 @@
-"""Costs and shortages of a submission, reported before it is made."""

@@ -1,0 +1,62 @@
+"""Shortages that are visible at submission: a torch build without CUDA, too little disk."""
+
+import re
+import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.memory import check
+from psychocounsel.cluster.slurm.array_request import cluster_of
+from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.storage.files import readable_size
+
+
+def warnings_of(jobs: Sequence[Job]) -> list[str]:
+    """Return a line that begins with `warning:` if jobs request GPUs but would run a torch without CUDA."""
+    on_gpus = [job for job in jobs if job.loads_a_model and (cluster := cluster_of(job)).gpus() and _runs_this(cluster)]
+    if on_gpus and is_cpu_build():
+        return [
+            "warning: torch of this environment is a CPU build, and the jobs ask for GPUs, which it cannot use: install a CUDA "
+            "build (docs/cluster.md), or name another Python by cluster.python or cluster.container.image"
+        ]
+    return []
+
+
+def _runs_this(cluster: SlurmRequest) -> bool:
+    """Return True if jobs run the Python of this process."""
+    return not cluster.python and not cluster.container.image
+
+
+def is_cpu_build() -> bool:
+    """Return True if torch is installed without CUDA; read from its files, because importing it takes a second."""
+    found = find_spec("torch")
+    file = Path(found.origin).with_name("version.py") if found and found.origin else None
+    if file is None or not file.exists():
+        return False
+    return re.search(r"^cuda\b.*= None$", file.read_text(), re.MULTILINE) is not None
+
+
+def disk_line(place: Path, jobs: Sequence[Job]) -> str:
+    """Return a line with the size of all jobs' checkpoints and models, and the free space at `place`."""
+    there, free, needed = _disk(place, jobs)
+    said = f"checkpoints and models of {len(jobs)} runs: about {readable_size(needed)}; " if needed else ""
+    return f"{said}free in {there}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")
+
+
+def disk_warning(place: Path, jobs: Sequence[Job]) -> list[str]:
+    """Return `disk_line` as a warning if space is too small."""
+    _, free, needed = _disk(place, jobs)
+    return [f"warning: {disk_line(place, jobs)}"] if needed > free else []
+
+
+def _disk(place: Path, jobs: Sequence[Job]) -> tuple[Path, float, float]:
+    there = next(path for path in (place, *place.parents) if path.exists())
+    needed = 0.0
+    for job in (job for job in jobs if "model" in job.config):
+        shape = check.trained_shape(job.config)
+        if shape is not None:
+            trained, kept = check.trained_parameters(shape, job.config), job.config.checkpoint.keep_last
+            needed += 12 * trained * (kept + 1) + 2 * shape.parameters  # one more checkpoint exists while it is written
+    return there, shutil.disk_usage(there).free, needed

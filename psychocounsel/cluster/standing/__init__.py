@@ -1,1 +1,0 @@
-"""State of submitted runs: read from their own files and from the cluster, and shown as a table."""

@@ -1,0 +1,322 @@
+"""State of the runs in a folder, from their own files and from their clusters, and the table of `jobs status`."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from psychocounsel.cluster.attempt_ending import last_error
+from psychocounsel.cluster.base import Standing, Usage
+from psychocounsel.cluster.starting import by_cluster
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.attempts import attempts, next_number
+from psychocounsel.rundir.metrics import last_metrics
+from psychocounsel.rundir.owner import live_owner
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run_config import has_config, module_of, read_section
+from psychocounsel.rundir.summary import OF_GATES, is_finished, read_state, read_summary
+from psychocounsel.rundir.sweep_table import ListedRun, runs_of
+from psychocounsel.storage.files import DamagedFile, readable_time
+
+# State of the runs in a folder, from their own files and from their clusters.
+
+
+@dataclass
+class Row:
+    """A run's row in `jobs status`; `elapsed` and `remaining` in seconds."""
+
+    index: int | None
+    run_dir: Path
+    overrides: str
+    state: str = "not submitted"
+    task: str = ""
+    trains: bool = True
+    phase: str = ""  # phase of a run that does not train
+    step: int = 0
+    total: int | None = None
+    loss: float | None = None
+    attempts: int = 0
+    elapsed: float | None = None
+    remaining: float | None = None
+    node: str = ""
+    reason: str = ""
+    usage: Usage | None = None
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in ("running", "pending", "requeued")
+
+
+def rows(folder: Path) -> list[Row]:
+    """Return the state of every run in `folder`, which is a sweep's or a run's folder.
+
+    Raises:
+        UserError: if it contains no runs, or a cluster does not answer.
+    """
+    return rows_of(runs_of(folder))
+
+
+def rows_of(listed: Sequence[ListedRun]) -> list[Row]:
+    """Return the states of these runs. Raises like `rows`."""
+    standings: dict[Path, Standing] = {}
+    for cluster, runs in by_cluster(run.run_dir for run in listed if not _damage(run)):
+        standings |= cluster.standings(runs)
+    return [_marked(run, standings.get(run.run_dir)) for run in listed]
+
+
+def add_usage(found: Sequence[Row]) -> None:
+    """Add the resources used by the jobs of ended runs, if their clusters keep accounts."""
+    ended = {row.run_dir: row for row in found if not row.is_live and row.state != "damaged" and row.attempts}
+    for cluster, runs in by_cluster(ended):
+        for run, usage in cluster.usage(runs).items():
+            if run in ended:
+                ended[run].usage = usage
+
+
+def _damage(run: ListedRun) -> str:
+    """Return the error of the run's configuration; "" if it is valid."""
+    try:
+        if read_section(run.run_dir, "cluster") is None and has_config(run.run_dir):
+            return f"{RunDir(run.run_dir).config}: is not a run's configuration; restore it"
+    except DamagedFile as error:
+        return str(error)
+    return ""
+
+
+def _marked(run: ListedRun, here: Standing | None) -> Row:
+    """Return the run's row; for a damaged run, a row that says so."""
+    try:
+        reason = _damage(run)
+        return Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason) if reason else _row(run, here)
+    except DamagedFile as error:
+        return Row(run.index, run.run_dir, run.overrides, "damaged", reason=str(error))
+
+
+def _row(run: ListedRun, here: Standing | None) -> Row:
+    state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
+    row = Row(run.index, run.run_dir, _with_settled(run), step=state.get("step", 0), total=state.get("total"))
+    row.attempts = next_number(run.run_dir) - 1
+    row.trains, row.phase = module_of(run.run_dir).endswith(".train"), state.get("phase", "")
+    last = tried[-1] if tried else {}
+    _read_metrics(row)
+    if tried:
+        row.elapsed = sum(each["ended"] - each["started"] for each in tried if "ended" in each)
+        if "ended" not in last:
+            until = time.time() if here and here.phase == "running" else state.get("heartbeat", 0.0)
+            row.elapsed += max(0.0, until - last["started"])
+        row.node = last.get("nodes") or ""
+    if here:
+        row.task = here.task
+    if is_finished(run.run_dir):
+        row.state, row.remaining, row.reason = "finished", None, ""
+    elif here and here.is_live:
+        _of_live(row, here, last)
+    elif summary.get("status") in OF_GATES:  # the cluster shows only the exit code 3 or 4
+        row.state, row.remaining, row.reason = summary["status"], None, ""
+    elif tried or (here and (here.was_ended or not state)):
+        _of_ended(row, here, last)
+    elif live_owner(run.run_dir):
+        row.state = "running"
+    elif summary:
+        row.state = summary.get("status", "damaged")
+    elif state:
+        row.state = "ended"
+    return row
+
+
+def _with_settled(run: ListedRun) -> str:
+    """Return the run's overrides; values found at its start replace the typed ones."""
+    found = {
+        key: each["value"] for key, each in (read_section(run.run_dir, "settled") or {}).items() if "value" in each
+    }
+    kept = [text for text in run.overrides.split(" ") if text.lstrip("+").partition("=")[0] not in found]
+    return " ".join([*kept, *(f"{key}={value}" for key, value in found.items())])
+
+
+def _of_live(row: Row, here: Standing, last: dict[str, Any]) -> None:
+    if here.phase == "waiting":
+        again = bool(last) and _job_of(here.task) in (
+            last.get("job"),
+            last.get("array"),
+        )  # otherwise it was submitted again
+        row.state = "requeued" if again else "pending"
+        row.reason = "; now ".join(filter(None, (last.get("reason") if again else "", here.reason)))
+        row.node, row.remaining = "", None
+    else:
+        row.state, row.node = "running", here.nodes
+
+
+def _job_of(task: str) -> str:
+    return task.partition("_")[0]
+
+
+def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
+    """Fill the row of an ended run: from the cluster's state if the cluster ended it, else from its record or logs."""
+    row.remaining = None
+    if here and here.was_ended and last.get("verdict") != "failed":
+        cancelled = here.ending == "cancelled"
+        row.state = "cancelled" if cancelled else "stopped"
+        row.reason = here.ending + (f" ({here.reason})" if cancelled and here.reason and not last else "")
+    elif last.get("verdict"):
+        row.state = "failed" if last["verdict"] in ("failed", "crashed") else "stopped"
+        row.reason = last["reason"]
+    elif last:
+        attempt = RunDir(row.run_dir).attempt(last["number"])
+        said = last_error(*_logs(here), attempt.srun_errors, attempt.output(0))
+        row.state = "lost"
+        row.reason = (
+            f"ended without a record; last error in its logs: {said}"
+            if said
+            else "killed before it could record the reason"
+        )
+    elif here and (here.ending or said_by_job(here)):
+        row.state = "failed"
+        row.reason = "never started" + (f" ({here.ending})" if here.ending else "")
+        row.reason += f": {said}" if (said := said_by_job(here)) else ""
+    else:  # SLURM keeps no record of an index that was cancelled before it started
+        row.state, row.reason = "cancelled", "never started and is not queued any more"
+
+
+def _logs(here: Standing | None) -> list[Path]:
+    return [here.log] if here and here.log else []
+
+
+def said_by_job(here: Standing) -> str:
+    """Return the line of the job's own log that names an error."""
+    return last_error(*_logs(here))
+
+
+def _read_metrics(row: Row) -> None:
+    """Read the loss of the last step, and estimate the remaining time by the median of the last steps."""
+    trained = [line for line in last_metrics(row.run_dir) if {"step", "loss", "step_seconds"} <= line.keys()]
+    if trained:
+        row.step, row.loss = trained[-1]["step"], trained[-1]["loss"]
+        if row.total:
+            row.remaining = (row.total - row.step) * median(line["step_seconds"] for line in trained)
+
+
+# Table of `jobs status`: one line per run, the reasons of waiting and ended runs, and the number of runs in each
+# state.
+
+_USED = ("cpu", "memory", "GPU-hours")  # columns that are omitted if no cluster keeps accounts
+_TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", *_USED, "job", "node", "overrides")
+_OF_TRAININGS = ("loss", "left")  # columns that are omitted if no run trains
+ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
+
+
+def table(found: Sequence[Row], folder: Path) -> str:
+    """Return one line per run, the number of runs in each state, and the command to type next."""
+    names = ["" if row.index is None else str(row.index) for row in found]
+    lines = [*lines_of(found, names, telling(found)), "", *reasons(found, names), counted(found)]
+    if any(row.state in ENDED for row in found):
+        lines.append(f"to resume them: python -m psychocounsel.jobs resubmit {short(folder)}")
+    return "\n".join(lines)
+
+
+def telling(found: Sequence[Row]) -> list[str]:
+    """Return the overrides of each run that not all runs share."""
+    given = [row.overrides.split(" ") for row in found]
+    common = set.intersection(*map(set, given)) if len(given) > 1 else set()
+    return [" ".join(text for text in each if text not in common) for each in given]
+
+
+def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str], first: str = "index") -> list[str]:
+    """Return the header, and a line per run: name, state and overrides."""
+    trains = any(row.trains for row in found)
+    titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
+    rows = [(name, *_cells(row), text) for name, row, text in zip(names, found, overrides, strict=True)]
+    left_out = {*(() if trains else _OF_TRAININGS), *(() if any(row.usage for row in found) else _USED)}
+    shown = [column for column, title in enumerate(titles) if title not in left_out]
+    return aligned([[line[column] for column in shown] for line in (titles, *rows)])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:
+    """Return a line for each state and reason of waiting or ended runs, with the runs' names, for instance `0-99, 120`."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, row in zip(names, found, strict=True):
+        if row.reason:
+            groups.setdefault((row.state, row.reason), []).append(name)
+    return [f"{ranges(each)}: {state}: {reason}".removeprefix(": ") for (state, reason), each in groups.items()]
+
+
+def ranges(names: Sequence[str]) -> str:
+    """Return `0-2, 7` for 0, 1, 2, 7; names that are not numbers are kept."""
+    parts: list[list[str]] = []
+    for name in names:
+        if parts and name.isdigit() and parts[-1][-1].isdigit() and int(name) == int(parts[-1][-1]) + 1:
+            parts[-1] = [parts[-1][0], name]
+        else:
+            parts.append([name])
+    return ", ".join("-".join(part) for part in parts)
+
+
+def refuse_unknown_index(given: Iterable[int], known: Iterable[int | None]) -> None:
+    """Refuse an index that no run has. Forgotten runs leave gaps, so all `known` indices are named.
+
+    Raises:
+        UserError: with the indices of the folder's runs.
+    """
+    numbers = sorted(index for index in known if index is not None)
+    if unknown := set(given) - set(numbers):
+        said = f"the runs have the indices {ranges([*map(str, numbers)])}" if numbers else "the folder contains no run"
+        raise UserError(f"no index {min(unknown)}: {said}")
+
+
+def counted(found: Sequence[Row]) -> str:
+    """Return counts of states, for instance "2 finished, 1 running"."""
+    counts: dict[str, int] = {}
+    for row in found:
+        counts[row.state] = counts.get(row.state, 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    total = "" if row.total is None else f"/{row.total}"
+    at = f"{row.step}{total}" if row.trains or row.step else ""
+    return (
+        row.state,
+        " ".join(filter(None, ("" if row.trains or row.state != "running" else row.phase, at))) if row.attempts else "",
+        "" if row.loss is None else f"{row.loss:.4f}",
+        str(row.attempts or ""),
+        "" if row.elapsed is None else readable_time(row.elapsed),
+        "" if row.remaining is None or row.state != "running" else readable_time(row.remaining),
+        *_used(row.usage),
+        row.task,
+        row.node,
+    )
+
+
+def _used(usage: Usage | None) -> tuple[str, str, str]:
+    """Return the used share of allocated CPU time, peak memory of a process out of the requested memory, and GPU-hours."""
+    if usage is None:
+        return "", "", ""
+    share = f"{usage.cpu_seconds / usage.allocated_cpu_seconds:.0%}" if usage.allocated_cpu_seconds else ""
+    asked = f" of {usage.requested_memory / 2**30:.1f}" if usage.requested_memory else ""
+    memory = f"{usage.memory / 2**30:.1f}{asked} GB" if usage.memory else ""
+    return share, memory, f"{usage.gpu_hours:.1f}" if usage.gpu_hours else ""
+
+
+def short(folder: Path) -> str:
+    relative = os.path.relpath(folder)
+    return relative if len(relative) < len(str(folder)) else str(folder)
+
+
+def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:
+    """Print the text of `show` repeatedly until nothing runs or waits; `show` returns the text, and True while something does."""
+    clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
+    while True:
+        text, is_live = show()
+        print(f"{clear}{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
+        if not is_live:
+            return
+        time.sleep(seconds)

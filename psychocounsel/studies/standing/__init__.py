@@ -1,1 +1,0 @@
-"""State of a study, for `jobs` and `launch`."""

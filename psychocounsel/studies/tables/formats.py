@@ -1,0 +1,145 @@
+"""Tables in three formats: CSV with every number, Markdown and LaTeX (booktabs) for people."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+from psychocounsel.annotation.card.markdown import escaped
+from psychocounsel.studies.tables.runs import TableFigure
+
+Cell = TableFigure | str | None
+MISSING = "-"
+
+
+@dataclass
+class Table:
+    """Rows of cells below headings; None is a missing figure. `notes` explain the table to its readers."""
+
+    title: str
+    headings: list[str]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+
+def csv_of(table: Table) -> str:
+    """Return columns of figures as value, sd, n, low and high, with all digits, shares from 0 to 1; missing ones are empty."""
+    figures = {column for row in table.rows for column, cell in enumerate(row) if isinstance(cell, TableFigure)}
+    parts = ("sd", "n", "low", "high")
+    headings = list[str]()
+    for column, name in enumerate(table.headings):
+        headings += [name, *(f"{name} {part}" for part in parts)] if column in figures else [name]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(headings)
+    for row in table.rows:
+        written = list[Any]()
+        for column, cell in enumerate(row):
+            if column in figures:
+                blank = not isinstance(cell, TableFigure)
+                written += [cell if isinstance(cell, str) else "", *("" for _ in parts)] if blank else _numbers(cell)
+            else:
+                written.append("" if cell is None else cell)
+        writer.writerow(written)
+    return text.getvalue()
+
+
+def _numbers(cell: Any) -> list[Any]:
+    return ["" if value is None else value for value in (cell.value, cell.sd, cell.n, cell.low, cell.high)]
+
+
+def markdown_of(table: Table) -> str:
+    cells = [[escaped(text) for text in row] for row in (shown_headings(table), *map(_texts, table.rows))]
+    rule = ["---", *("---:" for _ in table.headings[1:])]
+    lines = [f"| {' | '.join(row)} |" for row in (cells[0], rule, *cells[1:])]
+    return (
+        "\n".join([f"# {escaped(table.title)}", "", *lines, "", *(f"- {escaped(note)}" for note in shown_notes(table))])
+        + "\n"
+    )
+
+
+def latex_of(table: Table, label: str) -> str:
+    """Return a `table` environment, which needs \\usepackage{booktabs}."""
+    rows = [" & ".join(map(_tex, row)) + r" \\" for row in (shown_headings(table), *map(_texts, table.rows))]
+    notes = " ".join(_tex(f"{note}.") for note in shown_notes(table))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_tex(table.title)}}}",
+            rf"\label{{tab:{_tex_label(label)}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}",
+            r"\toprule",
+            rows[0],
+            r"\midrule",
+            *rows[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+            *([rf"\\[1ex]\footnotesize {notes}"] if notes else []),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def shown_headings(table: Table) -> list[str]:
+    """Return the headings, with the unit of columns shown in per cent."""
+    percent = {
+        column
+        for row in table.rows
+        for column, cell in enumerate(row)
+        if isinstance(cell, TableFigure) and cell.percent
+    }
+    return [f"{name} (%)" if column in percent else name for column, name in enumerate(table.headings)]
+
+
+def _texts(row: list[Cell]) -> list[str]:
+    return [cell_text(cell) for cell in row]
+
+
+def cell_text(cell: Cell) -> str:
+    """Return the text of a cell: `61.2 ± 1.5` over seeds, `61.2 (55.0 to 67.4)` for one run with an interval."""
+    if cell is None:
+        return MISSING
+    if isinstance(cell, str):
+        return cell
+    value = cell.shown(cell.value)
+    if cell.sd is not None:
+        return f"{value} ± {cell.shown(cell.sd)}"
+    if cell.low is not None and cell.high is not None:
+        return f"{value} ({cell.shown(cell.low)} to {cell.shown(cell.high)})"
+    return value
+
+
+def shown_notes(table: Table) -> list[str]:
+    """Return explanations of the table's signs, then its own notes."""
+    figures = [cell for row in table.rows for cell in row if isinstance(cell, TableFigure) and cell.spreads]
+    notes = list[str]()
+    if any(cell.sd is not None for cell in figures):
+        notes.append("± is the standard deviation over seeds; the CSV has the 95 % interval of the mean")
+    if any(cell.sd is None and cell.low is not None for cell in figures):
+        notes.append("brackets contain the 95 % interval over prompts of one run, whose spread over seeds is unknown")
+    if any(cell.sd is None and cell.low is None for cell in figures):
+        notes.append("a figure without ± or brackets is from one run: its spread is unknown")
+    if any(cell is None for row in table.rows for cell in row):
+        notes.append(f"{MISSING}: not measured, or not finished")
+    return notes + table.notes
+
+
+_TEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+_TEX |= {
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+_TEX |= {"\n": " ", "|": r"\textbar{}"}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(sign, sign) for sign in text)
+
+
+def _tex_label(name: str) -> str:
+    return name.replace("_", "-")
