@@ -12,13 +12,13 @@ from documentation.key_tables import Row, choices, command_rows, group_rows, own
 from documentation.pages import ROOT
 from documentation.yaml_keys import KeyFile, read_keys
 from psychocounsel import cache, jobs, report, serve
+from psychocounsel.annotation.settings import AnnotateConfig, PairRules
+from psychocounsel.chatting.settings import ChatConfig
 from psychocounsel.console import COMMANDS
+from psychocounsel.evaluation.audit.settings import AuditConfig
+from psychocounsel.evaluation.settings import ContestConfig, EvaluateConfig
 from psychocounsel.experts.settings import AgreementConfig, ReviewConfig
 from psychocounsel.settings import schema
-from psychocounsel.settings.typed.annotate_keys import AnnotateConfig, PairRules
-from psychocounsel.settings.typed.audit_keys import AuditConfig
-from psychocounsel.settings.typed.chat_keys import ChatConfig
-from psychocounsel.settings.typed.evaluate_keys import ContestConfig, EvaluateConfig
 from psychocounsel.storage.files import write_atomically
 
 PAGE = ROOT / "docs" / "reference" / "keys.md"

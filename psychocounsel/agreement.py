@@ -19,11 +19,11 @@ from psychocounsel.settings.command_line import run
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
+    from psychocounsel.commands.help import asks_for_help
     from psychocounsel.errors import DONE
     from psychocounsel.experts.agreement.agreement_making import make_agreement
     from psychocounsel.experts.planning.planning_lines import plan_lines
     from psychocounsel.experts.settings import read_agreement
-    from psychocounsel.settings.help.help_page import asks_for_help
 
     if asks_for_help(arguments):
         print(__doc__)

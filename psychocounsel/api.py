@@ -22,16 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.application import load_data_preset, resolve_entries
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.cluster.starting import submit
+from psychocounsel.commands.composing import composer
 from psychocounsel.errors import (
     CONTINUE_LATER,
     DONE,
@@ -42,14 +39,14 @@ from psychocounsel.errors import (
     UserError,
     hide_words,
 )
+from psychocounsel.remote import hub_sources
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, gate_verdict, read_summary
 from psychocounsel.settings import config as configs
-from psychocounsel.settings import hub_sources
+from psychocounsel.settings.command import Command, command_named, command_of
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.typed.audit_keys import resolve_against
-from psychocounsel.storage.files import PACKAGE, shipped
+from psychocounsel.storage.files import PACKAGE
 from psychocounsel.storage.modes import let_nobody_else_write
 
 if TYPE_CHECKING:
@@ -99,18 +96,10 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
         UserError: for an unknown key, a wrong value, or a combination that cannot work; says what to type instead.
     """
     folder = _config_folder(config_dir)
-    typed = [configs.quote_choice(text) for text in overrides]
-    search = [f"hydra.searchpath=[file://{folder}]"] if folder else []
     try:
-        GlobalHydra.instance().clear()
-        with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-            composed = hydra_compose(name, [*typed, *search])
-            with open_dict(composed):
-                composed.code_path = [*([str(folder), str(folder.parent)] if folder else []), os.getcwd()]
-                configs.resolve_mix(composed, load_data_preset)
-                resolve_against(composed, load_data_preset)
-            resolve_entries(composed)
-        return configs.check(composed)
+        with composer([folder] if folder else []) as made:
+            command = _command(name)
+            return made.checked(command, made.composed(command, made.overrides(command, overrides)))
     except (HydraException, OmegaConfBaseException, OSError, ValueError) as error:
         raise UserError(one_line(error, list(overrides), name)) from error
 
@@ -128,7 +117,7 @@ def load_groups(config: DictConfig | Overrides, say: Say = print) -> tuple[list[
         UserError: for unusable data (names file and row), or data that the algorithm cannot train on.
     """
     config = deepcopy(_checked(config, "train"))
-    hub_sources.pin(config)
+    hub_sources.pin(config, _command("train").repositories(config))
 
     from psychocounsel.remote.hub import set_cache_directories
 
@@ -159,7 +148,7 @@ def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
         UserError: for bad input, with what to change; nothing is left behind.
         KeyboardInterrupt: after an interrupted run has ended.
     """
-    job = _job("psychocounsel.train", _checked(config, "train"), config)
+    job = _job("train", config)
     code, lines = _run(job, say)
     summary = read_summary(job.run_dir)
     status = _STATUS.get(code, "failed")
@@ -186,7 +175,7 @@ def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str,
         RuntimeError: if the evaluation ended without figures; names the reason and the logs.
         KeyboardInterrupt: after an interrupted evaluation has ended.
     """
-    job = _job("psychocounsel.evaluate", _checked(config, "evaluate"), config)
+    job = _job("evaluate", config)
     code, lines = _run(job, say)
     if code != DONE and not (code in (GATE_NO, GATE_UNDECIDED) and gate_verdict(job.run_dir)):
         status = "stopped" if code == CONTINUE_LATER else "failed"
@@ -213,16 +202,23 @@ def _checked(config: DictConfig | Overrides, name: str) -> DictConfig:
         raise UserError(f"overrides are a list of strings: [{config!r}]")
     if not isinstance(config, DictConfig):
         return compose(config, name=name)
-    if configs.command_of(config) != name:
+    if config.get((command := _command(name)).section) is None:
         raise UserError(f'this configuration belongs to another command: use compose(..., name="{name}")')
-    return configs.check(config)
+    return configs.check(command, config)
 
 
-def _job(module: str, checked: DictConfig, given: DictConfig | Overrides) -> Job:
-    """Return the job of a checked configuration; its run directory is chosen, but not made yet."""
+def _command(name: str) -> Command:
+    if (command := command_named(name)) is None:
+        raise UserError(f"{name}: is not a command; name is train, evaluate, audit or annotate")
+    return command
+
+
+def _job(name: str, given: DictConfig | Overrides) -> Job:
+    """Return the job of a command; its run directory is chosen, but not made yet."""
+    checked = _checked(given, name)
     if checked.dry_run:
         raise UserError("dry_run=true starts nothing: leave it out, or use compose() to check a configuration")
-    return make_job(module, checked, [] if isinstance(given, DictConfig) else list(given))
+    return make_job(_command(name), checked, [] if isinstance(given, DictConfig) else list(given))
 
 
 def _run(job: Job, say: Say) -> tuple[int, list[str]]:
@@ -243,7 +239,7 @@ def _run(job: Job, say: Say) -> tuple[int, list[str]]:
     )
     assert process.stdin is not None
     with process.stdin as pipe:
-        pipe.write(json.dumps({"module": job.module, "config": config, "overrides": job.overrides}))
+        pipe.write(json.dumps({"module": job.command.module, "config": config, "overrides": job.overrides}))
     lines, interrupted = _relay(process, say)
     code = process.wait()
     if interrupted:
@@ -286,8 +282,9 @@ def _submit_from_pipe() -> int:
     let_nobody_else_write()
     given = json.load(sys.stdin)
     try:
-        config = configs.check(OmegaConf.create(given["config"]))
-        return submit([make_job(given["module"], config, given["overrides"])], config).exit_code
+        command = command_of(given["module"])
+        config = configs.check(command, OmegaConf.create(given["config"]))
+        return submit([make_job(command, config, given["overrides"])], config).exit_code
     except GoOnLater as error:
         print(f"error: {error}", file=sys.stderr)
         return CONTINUE_LATER

@@ -31,11 +31,11 @@ def main() -> None:
     elif name in ("--help", "-h"):
         print(_help())
     elif name == "completion":
-        from psychocounsel.settings.help.completion import shell_script
+        from psychocounsel.commands.help import shell_script
 
         print(shell_script(rest))
     elif name == "complete":  # called by the shell
-        from psychocounsel.settings.help.completion import complete
+        from psychocounsel.commands.help import complete
 
         print("\n".join(complete(rest, COMMANDS)))
     elif name in COMMANDS:

@@ -16,31 +16,19 @@ parallel=N               N runs at a time, on this machine   dry_run=true      t
 Shipped studies:
 """
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from psychocounsel.rundir.run import Run
-
-
-def work(run: "Run") -> int:
-    """Run a study's own job in a worker process: choose a stage's best run, or write the tables."""
-    from psychocounsel.studies.own_jobs import work
-
-    return work(run)
+from psychocounsel.studies.own_jobs import COMMAND as COMMAND  # workers of a study's own jobs import it from here
 
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code. All mistakes in a study are printed, one per line."""
     import sys
 
+    from psychocounsel.commands.help import asks_for_help
     from psychocounsel.errors import DONE, USER_ERROR
-    from psychocounsel.settings.help.help_page import asks_for_help
-    from psychocounsel.settings.typed.early_stop import imported
     from psychocounsel.studies.launching import launch, read_arguments
     from psychocounsel.studies.plan import StudyErrors
     from psychocounsel.studies.study_file import summaries
 
-    imported()
     if asks_for_help(arguments):
         print(f"{__doc__}{summaries()}")
         return DONE
@@ -53,9 +41,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from psychocounsel.settings.typed.early_stop import until_imported
-
-    until_imported()
     from hydra.errors import HydraException
 
     from psychocounsel.settings.command_line import run

@@ -5,10 +5,7 @@ training.
 """
 
 if __name__ == "__main__":
-    from psychocounsel.settings.typed.early_stop import until_imported
-
-    until_imported()
-    from psychocounsel.cluster.application import main
     from psychocounsel.cluster.preparing import prepare
+    from psychocounsel.commands.application import main
 
-    main("psychocounsel.train", "train", prepare)
+    main("psychocounsel.train", prepare)

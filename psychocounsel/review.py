@@ -31,9 +31,9 @@ from psychocounsel.settings.command_line import run
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
+    from psychocounsel.commands.help import asks_for_help
     from psychocounsel.errors import DONE
     from psychocounsel.experts.page.review_making import hold_review
-    from psychocounsel.settings.help.help_page import asks_for_help
 
     if asks_for_help(arguments):
         print(__doc__)

@@ -6,11 +6,12 @@ import os
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from psychocounsel.commands.composing import composer
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
-from psychocounsel.settings import config as configs
 from psychocounsel.settings.command_line import Parser, run
 from psychocounsel.settings.overrides import check_overrides
+from psychocounsel.train import COMMAND as TRAIN
 
 _FIXED = ("algo=", "rollout=", "rollout.addresses=")
 
@@ -36,7 +37,9 @@ def main(arguments: list[str]) -> int:
     check_overrides(given.overrides, ["algo", "model", "rollout", "reward"])
     if fixed := [text for text in given.overrides if text.lstrip("+").startswith(_FIXED)]:
         raise UserError(f"{fixed[0]}: a server writes replies for any run; leave it out")
-    config = configs.check(configs.compose(["algo=online_dpo", "rollout=vllm_server", *given.overrides]))
+    with composer([]) as made:
+        typed = made.overrides(TRAIN, ["algo=online_dpo", "rollout=vllm_server", *given.overrides])
+        config = made.checked(TRAIN, made.composed(TRAIN, typed))
     key = os.environ.get(KEY_VARIABLE)
     if not key:
         raise UserError(f"{KEY_VARIABLE} is not set: set it to a secret of your own, here and where you train")

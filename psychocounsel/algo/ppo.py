@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
 from psychocounsel.errors import UserError
-from psychocounsel.settings.reward_sections import path_is
+from psychocounsel.reward.sections import path_is
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.annotation.settings import STEPS
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.settings.typed.annotate_keys import STEPS
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import Planned, planned

@@ -6,11 +6,11 @@ from omegaconf import DictConfig
 
 from psychocounsel.annotation.annotation_steps import ASKED, due_steps
 from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
+from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.sections.annotation_groups import require_keys
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.plan import Planned
@@ -24,7 +24,6 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
         UserError: for settings that cannot work; says what to type instead.
     """
     config.out = str(run_dir)
-    _one_process(config)
     files = AnnotationDir(run_dir)
     if config.remove:
         if not files.speeches.exists():
@@ -120,13 +119,3 @@ def _refuse_conflicts(config: DictConfig) -> None:
     terms = {model.name: model.terms for model in build(config, "annotator").models() if model.terms}
     terms |= {model.name: model.terms for model in build(config, "writers").models()}
     refuse_conflicts(conflicts(licences, terms, config.card.license), list(config.accept_terms))
-
-
-def _one_process(config: DictConfig) -> None:
-    """Refuse several processes per job, because a model in this process uses all GPUs of the job."""
-    cluster = config.cluster
-    if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
-        raise UserError(
-            "cluster.processes, cluster.nodes: annotate runs one process per job; with cluster=slurm, shards=N splits the work"
-        )
-    cluster.processes = 1

@@ -13,10 +13,9 @@ from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.language_model import FAILED, TEXT
-from psychocounsel.data.privacy import protect
 from psychocounsel.remote.hub import set_cache_directories
+from psychocounsel.remote.server_access import host_of
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.context import StepContext
 from psychocounsel.steps.drafts import draft_of
@@ -34,7 +33,6 @@ def forecast(config: DictConfig) -> list[str]:
     """
     files = AnnotationDir(Path(config.out))
     set_cache_directories(config.paths.cache)
-    protect(config, files.path)  # this process reads speeches, as a worker does
     due = {each.step: each for each in due_steps(config) if each.due}
     with draft_of(files) as draft:
         draft.speeches, draft.replies = files.speeches, files.replies

@@ -27,9 +27,9 @@ from psychocounsel.asking.thoughts import without_thoughts
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client, Unanswered
 from psychocounsel.remote.exchange import Refused
+from psychocounsel.remote.server_access import check_key_variable
 from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.sections.server_access import check_key_variable
 
 _ROUTE = "/chat/completions"
 _FILTER_WORDS = re.compile(r"content.?filter|content.?management.?polic|content.?policy|moderation|flagged", re.I)

@@ -21,8 +21,8 @@ from psychocounsel.asking.language_model import CUT, FAILED, TEXT, TOO_LONG, Ans
 from psychocounsel.asking.local_weights import content_of
 from psychocounsel.asking.thoughts import shown_so_far, without_thoughts
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.sections.trained_runs import trained_dtype
 from psychocounsel.storage.weight_files import refuse_gguf
 
 if TYPE_CHECKING:

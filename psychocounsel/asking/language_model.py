@@ -130,6 +130,12 @@ class LanguageModel(GroupSettings):
     """
 
     config_group: ClassVar[str] = "writers"
+    also_in: ClassVar[tuple[str, ...]] = (
+        "annotator",
+        "contestants",
+        "judge",
+        "client",
+    )  # any of them may generate text
     reads_prompts: ClassVar[bool] = True
 
     name: str = MISSING

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
-from psychocounsel.settings.sections.server_access import host_of, proxy_of
+from psychocounsel.remote.server_access import host_of, proxy_of
 from psychocounsel.settings.targets import GroupSettings, build
 
 _OWN_NAMES = (".local", ".internal", ".localhost")

@@ -10,12 +10,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.asking.model_groups import model_sections
 from psychocounsel.errors import UserError, words
 from psychocounsel.model.shape import builtin_folder
 from psychocounsel.remote import hub
-from psychocounsel.settings.hub_sources import HubSource
-from psychocounsel.settings.reward_sections import path_is, ranker_models, reward_sections
-from psychocounsel.settings.sections.annotation_groups import model_sections
+from psychocounsel.remote.hub_sources import HubSource
+from psychocounsel.reward.sections import path_is, ranker_models, reward_sections
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import read_mapping
 
@@ -55,9 +55,9 @@ def refuse_system_prompts(config: DictConfig) -> None:
 
 
 def _readers(config: DictConfig) -> Iterator[_Reader]:
-    if "speeches" not in config and OmegaConf.select(config, "data.system_prompt") and "contestants" not in config:
+    if config.get("contestants") is None and OmegaConf.select(config, "data.system_prompt"):
         scorers = [(key, section) for key, section in reward_sections(config) if path_is(section) != "nothing"]
-        for key, section in [*([("model", config.model)] if "algo" in config else []), *scorers]:
+        for key, section in [*([("model", config.model)] if config.get("model") is not None else []), *scorers]:
             remedies = f"data.system_prompt=null, or {_template_key(key)} with a template that accepts them"
             yield _Reader(f"{key}.path", str(section.path), section, remedies)
     asked = [*model_sections(config), *((key, "judge", section) for key, section in ranker_models(config))]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.chatting.replying import Talk
+from psychocounsel.chatting.settings import transcript_path
 from psychocounsel.chatting.transcript import save
 from psychocounsel.chatting.typed_messages import clean
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.settings.typed.chat_keys import transcript_path
 
 HELP = '''\
 /again               get another reply to your last message, with another seed

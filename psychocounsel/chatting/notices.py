@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import LanguageModel, keys_of
 from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError
-from psychocounsel.settings.sections.server_access import host_of
+from psychocounsel.remote.server_access import host_of
 from psychocounsel.settings.targets import build
 
 NOTICE = """\

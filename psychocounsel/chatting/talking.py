@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import open_model
+from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.system_messages import refuse_system_prompts
 from psychocounsel.chatting.chat_commands import obey
 from psychocounsel.chatting.notices import notices, refuse_outsiders
@@ -19,9 +20,8 @@ from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
 from psychocounsel.reward.base import RewardSettings
 from psychocounsel.reward.local_model import format_lines
+from psychocounsel.reward.sections import reward_sections
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.reward_sections import reward_sections
-from psychocounsel.settings.sections.annotation_groups import require_keys
 from psychocounsel.settings.targets import build, build_section
 
 _INTERRUPTED = 130

@@ -11,13 +11,14 @@ from pathlib import Path
 from psychocounsel.cluster.slurm.code_copies import copies_used
 from psychocounsel.cluster.states import rows
 from psychocounsel.errors import UserError
+from psychocounsel.remote.confidential import check_confidential
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
-from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.run_config import module_of, read_config
 from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.sweep_table import ListedRun, runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.confidential import check_confidential
+from psychocounsel.settings.command import command_of
 from psychocounsel.storage.files import readable_size
 from psychocounsel.storage.modes import mask_of, restricted
 
@@ -31,7 +32,9 @@ def sync(folder: Path, listed: Sequence[ListedRun]) -> None:
     runs = [run.run_dir for run in listed if RunDir(run.run_dir).offline_wandb_runs()]
     kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
     for run in runs:
-        check_confidential(read_config(run))  # the server may have changed since the run started
+        check_confidential(
+            command_of(module_of(run)), read_config(run)
+        )  # the server may have changed since the run started
     if not kept:
         raise UserError(f"{folder}: contains no offline runs of wandb (made by tracker=wandb with WANDB_MODE=offline)")
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, kept)])

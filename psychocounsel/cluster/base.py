@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.checking import refuse_others_at_work
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.errors import UserError
@@ -87,7 +86,8 @@ class Cluster(ABC):
         """
         self.select(jobs)
         return "\n".join(
-            f"would run {job.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}" for job in jobs
+            f"would run {job.command.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
+            for job in jobs
         )
 
     def place(self, job: Job) -> str:
@@ -104,8 +104,8 @@ class Cluster(ABC):
         """
         for job in jobs:
             refuse_if_owned(job.run_dir)
-            if job.makes_tables and not job.finished:
-                refuse_others_at_work(job.config, job.run_dir)
+            if not job.finished:
+                job.command.refuse_others_at_work(job.config, job.run_dir)
             job.skip = "finished" if job.finished else ""
 
     def check_rows(self, jobs: list[Job]) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel import __version__
-from psychocounsel.annotation.checking import nothing_due, prepare_annotation
 from psychocounsel.cluster.memory.check import keep_chosen
 from psychocounsel.errors import UserError
+from psychocounsel.remote import hub_sources
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, cell_record
@@ -22,8 +22,8 @@ from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.search.settling import keep_settled
 from psychocounsel.search.trials import name_journal
 from psychocounsel.settings import config as configs
-from psychocounsel.settings import hub_sources
-from psychocounsel.settings.typed.annotate_arguments import lasting
+from psychocounsel.settings.command import Command
+from psychocounsel.steps.stored_overrides import lasting
 from psychocounsel.storage.files import PACKAGE, write_atomically
 
 # Checks of a run directory: results that could be lost, and steps made.
@@ -73,13 +73,14 @@ _LENGTHS = ("max_steps", "epochs")
 _MOST_SHOWN = 6  # keys
 
 
-def correction(module: str, config: DictConfig, before: DictConfig, run_dir: Path) -> str:
+def correction(job: "Job", before: DictConfig) -> str:
     """Return the changed keys that the recorded run `before` would refuse on resume, with both values; "" without any.
 
     The result is also "" for a run that cannot be corrected, because another module made it or it has made a step; and for
     commands that work in steps, because their settings may change at any time.
     """
-    if "steps" in config or module_of(run_dir) != module or not made_no_step(run_dir):
+    config, run_dir = job.config, job.run_dir
+    if job.works_in_steps or module_of(run_dir) != job.command.module or not made_no_step(run_dir):
         return ""
     new, old = identity.identity(config), identity.identity(before)
     keys = [*identity.differing(new, old), *(key for key in _LENGTHS if _is_shorter(config.get(key), before.get(key)))]
@@ -93,8 +94,6 @@ def _is_shorter(new: float | None, old: float | None) -> bool:
     return old is not None and new is not None and new < old
 
 
-# Job: one run directory and the module that runs in it.
-
 _CODE = [
     "*.py",
     "../conf/*.yaml",
@@ -106,9 +105,9 @@ _CODE = [
 
 @dataclass
 class Job:
-    """Everything a cluster needs to run `module` on `config` in `run_dir`."""
+    """Everything a cluster needs to run `command` on `config` in `run_dir`."""
 
-    module: str
+    command: Command
     config: DictConfig
     run_dir: Path
     index: int = 0
@@ -129,37 +128,12 @@ class Job:
     @property
     def metric(self) -> str:
         """Name of the run's main figure."""
-        if "speeches" in self.config:
-            return "pairs"
-        if "audit" in self.config:
-            return "blind_accuracy"
-        if "evaluation" in self.config:
-            return str(configs.build(self.config, "evaluation").metric)
-        if "study" in self.config:  # the study's own metric, which chooses the best cell of a stage, or "" for tables
-            return str(self.config.study.metric or "")
-        return str(self.config.checkpoint.metric)
-
-    @property
-    def loads_a_model(self) -> bool:
-        """True if its processes need torch."""
-        return not {"algo", "reward", "contestants"}.isdisjoint(self.config)
-
-    @property
-    def makes_tables(self) -> bool:
-        """True for an annotation."""
-        return "speeches" in self.config
+        return self.command.metric(self.config)
 
     @property
     def works_in_steps(self) -> bool:
         """True if its steps record their own inputs, so that its directory may get other settings."""
-        return "steps" in self.config
-
-    @property
-    def when_stopped(self) -> str:
-        """Message for the terminal about the effect of a stop request."""
-        if self.works_in_steps:
-            return "stopping: every answer so far is kept"
-        return "stopping at the next step" if "algo" in self.config else "stopping"
+        return self.command.works_in_steps(self.config)
 
     @property
     def objective(self) -> float | None:
@@ -175,7 +149,9 @@ class Submission:
     objectives: list[float | None]
 
 
-def make_job(module: str, config: DictConfig, overrides: list[str], index: int = 0, place: Place | None = None) -> Job:
+def make_job(
+    command: Command, config: DictConfig, overrides: list[str], index: int = 0, place: Place | None = None
+) -> Job:
     """Choose the run directory and compare the configuration with the run in it; nothing is written yet.
 
     `place` is the place in a sweep or study; without it, the directory is `run_dir`, or a new one.
@@ -183,83 +159,51 @@ def make_job(module: str, config: DictConfig, overrides: list[str], index: int =
     Raises:
         UserError: if the directory belongs to another configuration or user, or is not usable.
     """
-    run_dir = place.choose(config) if place else _directory(module, config)
+    given = Path(config.run_dir) if config.run_dir else None
+    run_dir = place.choose(config) if place else given or command.new_directory(config)
     config.run_dir, config.sweep_dir = str(run_dir), str(place.folder.path) if place else None
     refuse_untrusted_run(run_dir)
-    corrected = ""
+    job = Job(command, config, run_dir, index, overrides, after=list(config.after))
     if has_config(run_dir):
         before = read_config(run_dir)
-        if not (corrected := correction(module, config, before, run_dir)):
-            _keep(config, before)
-            if "steps" not in config:
+        if not (corrected := correction(job, before)):
+            _keep(job, before)
+            if not job.works_in_steps:
                 identity.check_same_run(config, before, run_dir)
+        job.corrected = corrected
     elif run_dir.exists() and not run_dir.is_dir():
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and set(run_dir.iterdir()) - {cell_record(run_dir)}:
-        key = "out" if "speeches" in config else "run_dir"
-        raise UserError(f"{key}={run_dir}: contains files but no run; give a new or empty folder")
+        raise UserError(f"{command.place}={run_dir}: contains files but no run; give a new or empty folder")
     name_journal(config)
-    after = list(config.after)
-    job = Job(module, config, run_dir, index, overrides, after=after, corrected=corrected)
-    if job.makes_tables:
-        prepare_annotation(job.config, run_dir)
+    job.processes = command.process_count(config) or configs.build(config, "cluster").process_count()
+    command.prepare(config, run_dir)
+    if job.works_in_steps:
         job.overrides = lasting(overrides)
-    elif "evaluation" in config:
-        evaluation = configs.build(config, "evaluation")
-        job.processes = evaluation.process_count(config) or configs.build(config, "cluster").process_count()
-        evaluation.prepare(config, run_dir)
-        job.overrides = lasting(overrides) if job.works_in_steps else job.overrides
-    else:
-        job.processes = configs.build(config, "cluster").process_count()
     return job
 
 
-def _keep(config: DictConfig, before: DictConfig) -> None:
+def _keep(job: Job, before: DictConfig) -> None:
     """Keep the values of the run's first start: commits, micro-batch size, choices for `auto`, and `settled` values."""
-    hub_sources.keep_revisions(config, before)
+    config = job.config
+    hub_sources.keep_revisions(config, before, job.command.repositories(config))
     if config.get("micro_batch_tokens") == "auto":
         config.micro_batch_tokens = before.micro_batch_tokens
     keep_chosen(config, before)
     keep_settled(config, before)
 
 
-def _directory(module: str, config: DictConfig) -> Path:
-    """Return the directory of a run outside of sweeps."""
-    if config.run_dir:
-        return Path(config.run_dir)
-    if "algo" in config:
-        algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
-        return identity.new_directory(config.paths.output, algorithm, config.model.name)
-    return identity.new_directory(config.paths.output, module.rpartition(".")[2], _subject(config))
-
-
-def _subject(config: DictConfig) -> str:
-    """Return the name of the model or data that a command works on, for the name of its directory."""
-    if "contestants" in config:
-        return f"{config.evaluation.name}-{config.contestants.settings[0]}"
-    if "reward" in config and "audit" not in config:
-        return str(config.reward.name)
-    return str((config.speeches if "speeches" in config else config.data).name)
-
-
 def pin(job: Job) -> None:
     """Pin a new run to the commits that `prepare` fetched and record them; existing runs keep their own."""
     if not has_config(job.run_dir):
-        hub_sources.pin(job.config)
+        hub_sources.pin(job.config, job.command.repositories(job.config))
 
 
 def is_done(job: Job) -> bool:
     """Return True if the run directory contains a finished run of this length."""
     if not is_finished(job.run_dir):
         return False
-    if job.makes_tables:
-        return nothing_due(job.config)
-    if "evaluation" in job.config and not configs.build(job.config, "evaluation").nothing_due(job.config):
-        return False
-    if job.works_in_steps:
-        return True
-    before = read_config(job.run_dir)
-    return all(before.get(key) == job.config.get(key) for key in ("max_steps", "epochs"))
+    return job.command.nothing_due(job.config, read_config(job.run_dir))
 
 
 def write_run_directory(job: Job) -> None:
@@ -280,7 +224,7 @@ def write_run_directory(job: Job) -> None:
     ):  # not durable: jobs do not need these after a crash, and a sweep would wait for every fsync
         write_atomically(file, content, durable=False)
     write_config(job.run_dir, job.config)
-    write_job(job.run_dir, job.module, job.index, job.after)
+    write_job(job.run_dir, job.command.module, job.index, job.after)
 
 
 @cache

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.part import evaluated_part
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.sections.evaluated_part import evaluated_part
 from psychocounsel.settings.targets import add_code_path
 
 Say = Callable[[str], None]
@@ -55,12 +55,12 @@ def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted | CountedPart]
     """
     from psychocounsel.engine.telemetry.progress import quiet_libraries
 
-    jobs = [job for job in jobs if not job.makes_tables]
+    jobs = [job for job in jobs if job.command.reads_rows]
     if not jobs:
         return
     quiet_libraries()
     add_code_path(folder for job in jobs for folder in job.config.code_path)
-    if "algo" not in jobs[0].config:
+    if not jobs[0].command.trains:
         yield from _of_evaluations(jobs, say)
         return
     for _, alike in groupby(sorted(jobs, key=rows_key), rows_key):
@@ -70,7 +70,7 @@ def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted | CountedPart]
 def rows_key(job: Job) -> str:
     """Return a key of everything that the rows depend on."""
     config: Any = OmegaConf.to_container(job.config)
-    if "algo" not in config:
+    if not job.command.trains:
         return json.dumps([config["data"], str(evaluated_part(job.config))], sort_keys=True)
     model = {key: config["model"][key] for key in ("path", "revision", "chat_template", "template_args")}
     lengths = [config[key] for key in ("max_length", "max_prompt_length")]
@@ -105,15 +105,16 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
 
 
 def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:
-    from psychocounsel.data.selection.evaluated_rows import load_evaluated
     from psychocounsel.data.selection.no_pairs import no_pairs
     from psychocounsel.data.selection.shared_text import normalised
+    from psychocounsel.evaluation.part import load_evaluated
 
-    for config in {rows_key(job): job.config for job in jobs}.values():
+    for job in {rows_key(job): job for job in jobs}.values():
+        config = job.config
         rows = load_evaluated(config, say)
-        needs_pairs = "contestants" not in config  # contestants reply to prompts and need no pairs
+        needs_pairs = config.get("contestants") is None  # contestants reply to prompts and need no pairs
         if not rows.used or (needs_pairs and any(len(example.replies) < 2 for example in rows.used)):
-            raise no_pairs(configs.command_of(config))
+            raise no_pairs(job.command.name)
         used, whole = (
             len(examples) if needs_pairs else len({normalised(example.prompt) for example in examples})
             for examples in (rows.used, rows.whole)

@@ -13,7 +13,7 @@ from typing import Any
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, Submission, made_nothing
-from psychocounsel.cluster.local_ranks import ANNOTATION, PRELOAD, WITHOUT_TORCH, run_ranks, worker_environment
+from psychocounsel.cluster.local_ranks import PRELOAD, run_ranks, worker_environment
 from psychocounsel.cluster.memory.check import memory_line
 from psychocounsel.cluster.memory.cpu import cpu_memory_line
 from psychocounsel.cluster.row_process import check_rows, prepare_check
@@ -21,7 +21,7 @@ from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
 from psychocounsel.rundir.attempts import next_number, start_times
 from psychocounsel.rundir.manifest import latest_checkpoint
-from psychocounsel.rundir.paths import AnnotationDir, CheckpointDir, EvaluationDir, RunDir
+from psychocounsel.rundir.paths import CheckpointDir, RunDir
 from psychocounsel.rundir.summary import UNDECIDED, is_finished, limit_reached, objective_interval, read_state
 from psychocounsel.rundir.sweep_table import runs_of
 from psychocounsel.settings.schema import option
@@ -93,7 +93,7 @@ class Local(Cluster):
         """
         if jobs[0].config.dry_run == "script":
             raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
-        trained = [job for job in jobs if "zero" in job.config and not job.config.model.path.startswith("builtin:")]
+        trained = [job for job in jobs if job.command.trains and not job.config.model.path.startswith("builtin:")]
         there = self.gpus()
         lines = [memory_line(job.config, there or 8, None) for job in trained]
         if not there:
@@ -146,7 +146,8 @@ class Local(Cluster):
 
     def _run(self, job: Job) -> int:
         if job.finished:
-            print(f"{job.run_dir} is already finished: see {job.files.summary.name} and {_made(job)} in it")
+            made = job.command.product(job.config, job.files)
+            print(f"{job.run_dir} is already finished: see {job.files.summary.name} and {made} in it")
             return DONE
         number = next_number(job.run_dir)
         attempt = job.files.attempt(number)
@@ -157,10 +158,12 @@ class Local(Cluster):
             environment = worker_environment(job, number, rendezvous, self._threads(job), gpu) | start_times()
             if allocation := around():
                 environment |= allocation.rendezvous()
-                code, rank = allocation.run(job.run_dir, job.processes, environment, attempt, job.when_stopped)
+                code, rank = allocation.run(job.run_dir, job.processes, environment, attempt, job.command.stopping)
             else:
-                preload = PRELOAD if job.loads_a_model else ANNOTATION if job.makes_tables else WITHOUT_TORCH
-                code, rank = run_ranks(job.run_dir, job.processes, environment, attempt, gpu, job.when_stopped, preload)
+                preload = job.command.preloads if job.command.loads_a_model(job.config) else job.command.light_preloads
+                code, rank = run_ranks(
+                    job.run_dir, job.processes, environment, attempt, gpu, job.command.stopping, preload
+                )
         if code == CONTINUE_LATER:
             _say_how_to_resume(job)
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
@@ -194,16 +197,7 @@ def _say_how_to_resume(job: Job) -> None:
         said = "stopped before its first checkpoint; to start again"
     else:
         said = "stopped before its first step; to resume"
-    print(f"{said}: the same command with {'out' if job.makes_tables else 'run_dir'}={job.run_dir}", file=sys.stderr)
-
-
-def _made(job: Job) -> str:
-    """Return the name of a finished run's main file."""
-    if job.makes_tables:
-        return f"{AnnotationDir(job.run_dir).dataset.name}/"
-    if "evaluation" in job.config:
-        return (EvaluationDir(job.run_dir).figures if job.works_in_steps else job.files.scores).name
-    return job.files.audit.name if "audit" in job.config else f"{job.files.model.name}/"
+    print(f"{said}: the same command with {job.command.place}={job.run_dir}", file=sys.stderr)
 
 
 def _remove_unbegun(job: Job) -> None:

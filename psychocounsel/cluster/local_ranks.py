@@ -49,15 +49,7 @@ def passed_on(send: Callable[[int], None], said: str) -> Iterator[list[int]]:
 
 _GRACE_SECONDS = 20.0  # time for the other ranks to end in order after one has failed
 _GRACE_AFTER_KILL = 3.0  # the same after a kill, when the others can only fail
-PRELOAD = ("psychocounsel.engine.preload", "psychocounsel.cluster.application")  # modules that ranks import
-WITHOUT_TORCH = (
-    "psychocounsel.evaluation.audit.auditing",
-    "psychocounsel.cluster.application",
-)  # modules of ranks that load no model
-ANNOTATION = (
-    *(f"psychocounsel.annotation.{step}.step" for step in ("speeches", "replies", "scores", "pairs")),
-    *("psychocounsel.annotation.working", "psychocounsel.cluster.application"),
-)  # modules of an annotation
+PRELOAD = ("psychocounsel.engine.preload", "psychocounsel.commands.application")  # modules that ranks import
 _forked_with: list[dict[str, str]] = []  # environment of the process that ranks are forked from, if it exists
 
 

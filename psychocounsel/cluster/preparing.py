@@ -15,9 +15,8 @@ from psychocounsel.cluster.job import Job, Submission, pin
 from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.data.privacy import is_confidential
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError, hide_words
-from psychocounsel.remote import hub
-from psychocounsel.settings import hub_sources
-from psychocounsel.settings.hub_sources import HubSource
+from psychocounsel.remote import hub, hub_sources
+from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.storage.files import readable_size
 
 
@@ -32,7 +31,7 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
     hub.set_cache_directories(config.paths.cache)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    sources = hub_sources.sources(job.config for job in jobs)
+    sources = list(dict.fromkeys(source for job in jobs for source, _ in job.command.repositories(job.config)))
     if sources:
         _fetch(sources, jobs, config)
     else:
@@ -62,9 +61,10 @@ def _fetch(sources: list[HubSource], jobs: list[Job], config: DictConfig) -> Non
         return
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    kept = {source for job in jobs for source, revision in job.command.repositories(job.config) if revision}
     for found in repositories:
         hub.fetch(found)
-        if found.source.revision is None and not any(job.makes_tables for job in jobs):
+        if found.source in kept and found.source.revision is None:
             hub_sources.record(config.paths.cache, found.source, found.commit)
             _say(f"new runs use commit {found.commit[:12]} of {found.source.id}; existing runs keep their own")
 
@@ -85,7 +85,7 @@ def _stop(*_: object) -> None:
 
 def _check(jobs: list[Job]) -> None:
     """Check the jobs as a worker does before it loads a model; `datasets` keeps its converted files."""
-    hide_words(any(is_confidential(job.config) for job in jobs))
+    hide_words(any(is_confidential(job.command, job.config) for job in jobs))
     for job in jobs:
         pin(job)
         refuse_system_prompts(job.config)

@@ -1,7 +1,6 @@
 """One rank of a job: it reads the run's configuration and does not compose one."""
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
@@ -64,16 +63,17 @@ def _work(run_dir: Path) -> int:
     from psychocounsel.rundir.summary import put_back
     from psychocounsel.rundir.trust import refuse_untrusted_run
     from psychocounsel.search.settling import settled_work
+    from psychocounsel.settings.command import command_of
 
     _check_code()
     refuse_untrusted_run(run_dir, whole=os.environ.get("RANK", "0") == "0")  # only rank 0 checks all checkpoints
     job, config = read_run(run_dir)
-    protect(config, run_dir)
+    command = command_of(job["module"])
+    protect(command, config, run_dir)
     with Run.open(run_dir, config) as run:
         run.begin_environment()
-        work = importlib.import_module(job["module"]).work
         try:
-            return int(settled_work(run, lambda settled: fitted_work(settled, work)))
+            return int(settled_work(run, command, lambda settled: fitted_work(settled, command)))
         except UserError:
             if run.is_main:
                 put_back(run_dir)  # while this process still owns the directory

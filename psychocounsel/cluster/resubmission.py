@@ -25,6 +25,7 @@ from psychocounsel.rundir.summary import remove_summary
 from psychocounsel.rundir.sweep_table import is_sweep, remove_from_table
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.schema import check_limits, flat_keys
 from psychocounsel.settings.targets import add_code_path
@@ -113,7 +114,7 @@ def _job(row: Row, overrides: Sequence[str]) -> Job:
         config.sweep_dir = str(row.run_dir.parent)
     processes = cluster.process_count()
     after = about.get("after", [])
-    job = Job(about["module"], config, row.run_dir, row.index or 0, processes=processes, after=after)
+    job = Job(command_of(about["module"]), config, row.run_dir, row.index or 0, processes=processes, after=after)
     check_can_go_on(row.run_dir)
     return job
 

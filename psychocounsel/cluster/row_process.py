@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from psychocounsel.cluster.local_ranks import forked, prepare_forks, worker_envi
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.errors import UserError, hide_words, words
 from psychocounsel.remote import hub
-from psychocounsel.settings import config as configs
+from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.settings.targets import target_names
 
 # Check of rows in a separate process before jobs start, so that the submitting process loads no tokenizer and no
@@ -40,7 +40,7 @@ def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: s
         UserError: for rows that a job cannot use.
     """
     lines, ready = list[str](), list[Job]()
-    jobs = [job for job in jobs if not job.makes_tables]  # annotations read their sources in a step
+    jobs = [job for job in jobs if job.command.reads_rows]  # annotations read their sources in a step
     for job in jobs:
         if missing := _not_here(job):
             lines.append(f"rows unchecked: {missing}")
@@ -68,8 +68,8 @@ def _not_here(job: Job) -> str:
     for path in paths_of(job.config.data):
         if path and Path(path).is_absolute() and not Path(path).exists():
             return f"{path} does not exist yet"
-    for source, folder in hub.folders(job.config):
-        if folder is None and source.key.startswith(_TOKENISED):
+    for source in _missing(job):
+        if source.key.startswith(_TOKENISED):
             return (
                 f"{source.key}={source.id} is not in {job.config.paths.cache}; first run `python -m psychocounsel.prepare` with "
                 "these overrides"
@@ -130,7 +130,7 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
         hub.set_cache_directories(jobs[0].config.paths.cache)
         hub.go_offline()
         for job in jobs:
-            protect(job.config, job.run_dir)
+            protect(job.command, job.config, job.run_dir)
         hide_words(any(job.config.data.confidential for job in jobs))
         _spare_torch(jobs)
         found = count_rows(jobs, lines.append)
@@ -156,10 +156,18 @@ def unfetched(jobs: Sequence[Job], why: str = "") -> str:
     `why` is appended to the name of the cache.
     """
     for job in jobs:
-        if missing := next((source for source, folder in hub.folders(job.config) if folder is None), None):
+        if missing := next(_missing(job), None):
             given = shlex.join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
-            command = configs.command_of(job.config)
-            given = given if command == "train" else f"--config-name {command} {given}"
+            given = given if job.command.trains else f"--config-name {job.command.name} {given}"
             where = f"{missing.key}={missing.id} is not in {job.config.paths.cache}"
             return f"{where}{why}: first run `python -m psychocounsel.prepare {given}`"
     return ""
+
+
+def _missing(job: Job) -> Iterator[HubSource]:
+    """Yield the hub repositories of a job that are not in its cache, except those of models that are only asked."""
+    for source, revision in job.command.repositories(job.config):
+        if revision:
+            hub.set_cache_directories(job.config.paths.cache)
+            if hub.cached(source) is None:
+                yield source

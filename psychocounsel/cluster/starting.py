@@ -14,6 +14,7 @@ from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
 from psychocounsel.cluster.row_process import check_rows, unfetched
 from psychocounsel.errors import UserError
+from psychocounsel.reward.sections import local_models
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
@@ -24,7 +25,6 @@ from psychocounsel.rundir.sweep_table import add_to_table, remove_from_table
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.parallel import in_parallel
-from psychocounsel.settings.reward_sections import local_models
 from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.weight_files import check_model_folder
@@ -136,21 +136,15 @@ def _announce_corrections(jobs: list[Job]) -> None:
 
 def _not_installed(jobs: list[Job]) -> list[str]:
     """Return lines about packages for rollouts that are not installed here."""
-    rollouts = [configs.build(job.config, "rollout") for job in _to_start(jobs) if "rollout" in job.config]
+    rollouts = [
+        configs.build(job.config, "rollout") for job in _to_start(jobs) if job.config.get("rollout") is not None
+    ]
     return sorted({f"not installed here: {lacking}" for rollout in rollouts if (lacking := rollout.lacking())})
 
 
 def _to_ask(jobs: list[Job]) -> list[str]:
-    """Return lines about the requests of annotations and evaluations to language models."""
-    lines = list[str]()
-    for job in _to_start(jobs):
-        if job.makes_tables:
-            from psychocounsel.annotation.forecast import forecast
-
-            lines += forecast(job.config)
-        elif "evaluation" in job.config:
-            lines += configs.build(job.config, "evaluation").forecast(job.config)
-    return lines
+    """Return lines about requests to language models."""
+    return [line for job in _to_start(jobs) for line in job.command.forecast(job.config)]
 
 
 def _to_start(jobs: list[Job]) -> list[Job]:

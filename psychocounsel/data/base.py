@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from psychocounsel.data.settings import DataConfig
 from psychocounsel.errors import UserError
-from psychocounsel.settings.schema import DataConfig
 from psychocounsel.settings.targets import GroupSettings
 
 Row = Mapping[str, Any]

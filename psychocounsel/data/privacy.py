@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from psychocounsel.data.sources import StandardSource, source_of
 from psychocounsel.errors import hide_words
-from psychocounsel.rundir.paths import AnnotationDir, ModelDir
-from psychocounsel.settings.confidential import check_confidential
-from psychocounsel.settings.targets import build
+from psychocounsel.remote.confidential import check_confidential
+from psychocounsel.rundir.paths import ModelDir
+from psychocounsel.settings.command import Command
 from psychocounsel.storage.modes import make_shared, mask_of, own_umask, restrict
 
 # Cache folders that libraries share between users; a private run's files in them get private permissions.
@@ -24,17 +24,12 @@ def paths_of(data: DictConfig) -> list[str | None]:
     return [*own, data.eval_path] if data.eval_path else own
 
 
-def private_mask(config: DictConfig, place: Path) -> int:
-    """Return the umask for files that a run makes in `place`.
-
-    The umask follows the permissions of the run's data, and of the model if psychocounsel trained it on other data.
-    """
-    # The speeches written earlier count too, because the files that they were read from may have been deleted.
-    made = [AnnotationDir(Path(config.out)).speeches] if "speeches" in config else []
-    return mask_of([*_sources(config), *made], place)
+def private_mask(command: Command, config: DictConfig, place: Path) -> int:
+    """Return the umask for files that a run makes in `place`: it follows the permissions of the files that the run reads."""
+    return mask_of(command.sources(config), place)
 
 
-def protect(config: DictConfig, place: Path) -> None:
+def protect(command: Command, config: DictConfig, place: Path) -> None:
     """Restrict this process, so that no file it makes is more readable than its sources; `place` is the run directory.
 
     With `data.confidential` it also hides messages of libraries and servers, because they might quote a text.
@@ -42,11 +37,11 @@ def protect(config: DictConfig, place: Path) -> None:
     Raises:
         UserError: if texts would be sent to a host that is not allowed, according to this process's environment.
     """
-    if "study" in config:  # a study's own jobs read only figures
+    if not command.texts:  # a study's own jobs read only figures
         return
-    check_confidential(config)
-    hide_words(is_confidential(config))
-    mask = private_mask(config, place)
+    check_confidential(command, config)
+    hide_words(is_confidential(command, config))
+    mask = private_mask(command, config, place)
     restrict(mask)
     shared = [os.environ.get(name) for name in _SHARED] if mask & ~own_umask() else []
     for folder in shared:
@@ -55,23 +50,17 @@ def protect(config: DictConfig, place: Path) -> None:
                 make_shared(Path(folder))
 
 
-def is_confidential(config: DictConfig) -> bool:
+def is_confidential(command: Command, config: DictConfig) -> bool:
     """Return True if the texts that a command reads are confidential."""
-    return bool((config.speeches if "speeches" in config else config.data).confidential)
+    return bool(config[command.texts].confidential)
 
 
-def _sources(config: DictConfig) -> Iterator[Path]:
-    """Yield the files of the data, as far as they are known, and a file of the model if psychocounsel trained it."""
-    if "speeches" in config:
-        with contextlib.suppress(OSError):  # deleted files were read by an earlier step
-            yield from build(config, "speeches").files()
-        return
-    if transcripts := OmegaConf.select(config, "evaluation.transcripts"):
-        yield from (Path(transcripts), *Path(transcripts).rglob("*"))
+def data_files(config: DictConfig) -> Iterator[Path]:
+    """Yield the files of `data`, as far as they are known, and a file of the trained model if psychocounsel made the model."""
     source = source_of(config.data)
     for path in paths_of(config.data):
         with contextlib.suppress(OSError):  # loading reports it more clearly
             files = source.files(path)
             yield from StandardSource().files(path) if files is None and path else files or ()
-    if "model" in config:
+    if config.get("model") is not None:
         yield ModelDir(Path(config.model.path)).about

@@ -19,17 +19,18 @@ from psychocounsel import counsel, data
 from psychocounsel.data.base import Source
 from psychocounsel.data.flat import flatten, unflatten
 from psychocounsel.data.group import Group
-from psychocounsel.data.privacy import paths_of, private_mask
+from psychocounsel.data.privacy import data_files, paths_of
+from psychocounsel.data.settings import data_repositories
 from psychocounsel.data.sources import source_of
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub
-from psychocounsel.settings.hub_sources import COMMIT, HubSource, named
+from psychocounsel.remote.hub_sources import COMMIT, HubSource
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
 from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.hashes import code_id, content_id
 from psychocounsel.storage.locks import Lock, holder
-from psychocounsel.storage.modes import file_mode, make_shared
+from psychocounsel.storage.modes import file_mode, make_shared, mask_of
 
 Report = Callable[[str], None]
 Parts = tuple[list[Group], list[Group]]  # training and held-out groups
@@ -144,7 +145,7 @@ def _make_and_keep(
     named = zip(("train.", "held_out."), map(flatten, parts), strict=True)
     arrays = {part + name: array for part, flat in named for name, array in flat.items()}
     try:
-        write_blob(entry, about, arrays, file_mode(private_mask(config, entry.parent)))  # because it holds texts
+        write_blob(entry, about, arrays, file_mode(mask_of(data_files(config), entry.parent)))  # because it holds texts
     except OSError as error:
         report(f"{entry}: cannot be written ({error.strerror}), so the tokenised data are not cached")
     return parts
@@ -200,8 +201,8 @@ def _code(settings: DictConfig) -> set[Path]:
 
 
 def _unpinned(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
-    for source, key in named(config):
-        if source.kind == "dataset" and not COMMIT.fullmatch(source.revision or ""):
+    for source, key in data_repositories(config):
+        if not COMMIT.fullmatch(source.revision or ""):
             yield source, key
 
 

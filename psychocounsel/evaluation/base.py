@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, DictConfig
 
-from psychocounsel.settings.schema import PairsConfig
+from psychocounsel.data.settings import PairsConfig
 from psychocounsel.settings.targets import GroupSettings
 from psychocounsel.steps.context import Bar
 

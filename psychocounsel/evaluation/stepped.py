@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.annotation.settings import check_steps
 from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.sources import source_of
@@ -21,14 +23,12 @@ from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.contestants.settings import in_the_users_words
 from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+from psychocounsel.evaluation.settings import ContestConfig
 from psychocounsel.reward.local_model import format_lines
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.rundir.summary import FINISHED
-from psychocounsel.settings.sections.annotation_groups import require_keys
 from psychocounsel.settings.targets import build
-from psychocounsel.settings.typed.annotate_keys import check_steps
-from psychocounsel.settings.typed.evaluate_keys import ContestConfig
 from psychocounsel.steps.at_work import work_in_steps
 from psychocounsel.steps.context import Bar, StepContext
 from psychocounsel.steps.course import Course

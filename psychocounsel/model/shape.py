@@ -5,9 +5,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.remote import hub
+from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.storage.files import read_json
 
 _NAMES = (
@@ -158,4 +159,7 @@ def _folder(config: DictConfig, key: str, path: str) -> Path | None:
         return builtin_folder(path)
     if Path(path).is_absolute():
         return Path(path)
-    return next((folder for source, folder in hub.folders(config) if source.key == f"{key}.path"), None)
+    if Path(path).exists():
+        return None
+    hub.set_cache_directories(config.paths.cache)
+    return hub.cached(HubSource("model", path, OmegaConf.select(config, f"{key}.revision"), f"{key}.path"))

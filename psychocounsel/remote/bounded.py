@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.sections.server_access import proxy_of
+from psychocounsel.remote.server_access import proxy_of
 
 LONGEST_ANSWER = 64 << 20  # bytes; the longest answers hold the tokens of several hundred replies
 _SLOWEST_BYTES = 1e6  # per second, at which a server must at least receive a request

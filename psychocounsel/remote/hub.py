@@ -13,10 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from psychocounsel.errors import UserError
-from psychocounsel.settings.hub_sources import COMMIT, HubSource, folder_name, named
+from psychocounsel.remote.hub_sources import COMMIT, HubSource, folder_name
 from psychocounsel.storage.files import write_atomically
 
 _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
@@ -63,13 +61,6 @@ def cache_directories(cache: str) -> dict[str, str]:
 def _is_writable(path: Path) -> bool:
     """Return True if `path` can be written to, or created."""
     return os.access(next(place for place in (path, *path.parents) if place.exists()), os.W_OK)
-
-
-def folders(config: DictConfig) -> Iterator[tuple[HubSource, Path | None]]:
-    """Yield each source of a checked configuration with its folder in the cache, or None if it is not cached."""
-    for source, _ in named(config):
-        set_cache_directories(config.paths.cache)
-        yield source, cached(source)
 
 
 def cached(source: HubSource) -> Path | None:

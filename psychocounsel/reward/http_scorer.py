@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
+from psychocounsel.remote.server_access import check_key_variable
 from psychocounsel.remote.server_pool import check_addresses
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.sections.server_access import check_key_variable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import MISSING, OmegaConf
 
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
+from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.sections.trained_runs import trained_dtype
 
 if TYPE_CHECKING:
     import numpy as np

@@ -236,7 +236,7 @@ def open_rollout(
 
 def training_temperature(config: DictConfig) -> float:
     """Return the temperature of the policy's log-probabilities: `rollout.temperature`, or 1 without rollouts."""
-    return float(config.rollout.temperature) if "rollout" in config else 1.0
+    return float(config.rollout.temperature) if config.get("rollout") is not None else 1.0
 
 
 def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:

@@ -19,6 +19,7 @@ from psychocounsel.errors import GoOnLater, UserError, is_disk_full
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
 from psychocounsel.rundir.summary import is_finished
+from psychocounsel.settings.command import Command
 from psychocounsel.settings.config import with_values
 
 _POLL_SECONDS = 0.5
@@ -26,7 +27,7 @@ _PATIENCE_SECONDS = 600.0
 _MISSING: Any = object()
 
 
-def settled_work(run: Run, work: Callable[[Run], int]) -> int:
+def settled_work(run: Run, command: Command, work: Callable[[Run], int]) -> int:
     """Settle the values of `run.config`, then return the exit code of `work`; report the result to the search of a trial.
 
     Rank 0 settles the values and writes `config.yaml` once; the other ranks wait for it.
@@ -37,7 +38,7 @@ def settled_work(run: Run, work: Callable[[Run], int]) -> int:
     """
     was_open = is_open(run.config)
     if was_open:
-        settle(run) if run.is_main else _wait(run)
+        settle(run, command) if run.is_main else _wait(run)
     if not (run.is_main and trials_of(run.config)):
         return work(run)
     from psychocounsel.search.trials import journal_of
@@ -64,7 +65,7 @@ def trials_of(config: DictConfig) -> dict[str, dict[str, Any]]:
     return {key: recipe for key, recipe in _recipes(config).items() if "trial" in recipe}
 
 
-def settle(run: Run) -> None:
+def settle(run: Run, command: Command) -> None:
     """Find the values that are not settled yet, put them into `run.config`, and write `config.yaml`.
 
     Raises:
@@ -76,7 +77,7 @@ def settle(run: Run) -> None:
         from psychocounsel.search.trials import journal_of
 
         values |= journal_of(run.dir, run.config).ask(run.dir)
-    config = with_values(run.config, values)
+    config = with_values(command, run.config, values)
     with open_dict(config):
         for key in values:
             config.settled[key]["value"] = OmegaConf.select(config, key)

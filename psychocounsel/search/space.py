@@ -232,7 +232,7 @@ class SearchSweeper(Sweeper):
         search = read_search(arguments, self.options, self.loader)
         folder = SweepFolder(self.launcher.sweep)
         corners = self.checked(search, folder)
-        if "algo" not in corners[0].config:
+        if not corners[0].command.trains:
             raise UserError(f"{SWEEPER}: only training can be searched; use python -m psychocounsel.train")
         jobs = self.trials(search.typed_as(corners[0].config), folder)
         for job in jobs:

@@ -4,13 +4,11 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
-from hydra._internal.hydra import Hydra
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
@@ -23,7 +21,6 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.run_names import namings
 from psychocounsel.rundir.sweep_folder import Place, SweepFolder
 from psychocounsel.rundir.sweep_table import is_unused
-from psychocounsel.settings.compositions import Compositions
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.parallel import MANY, in_parallel
 from psychocounsel.settings.sweep import Row, with_rows
@@ -74,24 +71,6 @@ def register(
         plugins.register(plugin)
 
 
-_mode_of_configs = Hydra.get_mode
-
-
-def take_mode_from(arguments: Sequence[str]) -> None:
-    """Let only `-m` decide between a run and a sweep, unless a user's own configuration may set `hydra.mode`.
-
-    Otherwise Hydra composes everything once more only to read the mode, which no shipped file sets. This halves the time in which
-    an error on the command line is reported.
-    """
-    options = {text for text in arguments if text.startswith("-")} - {"-m", "--multirun"}
-    own = options or any("hydra" in text for text in arguments)
-    setattr(Hydra, "get_mode", _mode_of_configs if own else _undecided)  # noqa: B010
-
-
-def _undecided(hydra: Hydra, config_name: str | None, overrides: list[str]) -> None:
-    """Return None, as `Hydra.get_mode` does if no configuration sets `hydra.mode`."""
-
-
 def _sweeper() -> type:
     """Return Hydra's sweeper without its check of every combination, which would compose each of them once more."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # the search for plugins imports this again
@@ -119,7 +98,7 @@ class JobLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.master = config
         loader: Any = hydra_context.config_loader
-        self.compositions = Compositions(loader, partial(loader.load_sweep_config, config))
+        self.loader = loader
         self.sweep = Path(config.hydra.sweep.dir).expanduser().resolve()
         self.sweeps.append((self.sweep, [path for path in self.sweep.parents if not path.exists()]))
 
@@ -172,7 +151,7 @@ class JobLauncher(Launcher):
             raise UserError(f"combination {' '.join(overrides)}: {message}{advice}") from error
 
     def _compose(self, overrides: list[str]) -> DictConfig:
-        config = self.compositions.compose(overrides)
+        config: DictConfig = self.loader.load_sweep_config(self.master, overrides)
         OmegaConf.set_struct(config, False)
         return config
 

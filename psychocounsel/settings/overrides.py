@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -122,3 +123,14 @@ def shell_word(override: str) -> str:
     key, _, value = override.partition("=")
     word = f"{key}={quoted(value)}"
     return shlex.quote(word) if set('$`"!') & set(value) or "\\\\" in word else f'"{word}"'
+
+
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> Override:
+    """Return a parsed override; cached because the runs of a sweep share most of theirs.
+
+    Raises:
+        HydraException: if the text is not an override.
+    """
+    (override,) = OverridesParser.create().parse_overrides([text])
+    return override

@@ -39,7 +39,7 @@ def _rollout_servers_per_node(gpus: Any, *, _root_: DictConfig) -> int:
 
 
 def _shipped_reward(name: str) -> str:
-    """The path of a shipped reward model as a default, which settings/sections/shipped_rewards.py tells from a typed one."""
+    """The path of a shipped reward model as a default, which reward/shipped.py tells from a typed one."""
     return f"builtin:{name}"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from abc import ABC
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.errors import UserError
 from psychocounsel.settings.keys import refuse_unknown
 
-# Contracts of a user's own classes: required methods are checked by name before a run, without torch.
+_BASES: dict[str, type] = {}  # base class of each group's dataclasses, once it is imported
 
 
 class Contract(ABC):  # noqa: B024
@@ -27,9 +29,18 @@ class Contract(ABC):  # noqa: B024
 
 
 class GroupSettings(Contract):
-    """Base of the dataclasses that `<group>._target_` may name. The base class of a group sets `config_group`."""
+    """Base of the dataclasses that `<group>._target_` may name. The base class of a group sets `config_group`.
+
+    `also_in` lists further groups whose `_target_` may name the class.
+    """
 
     config_group: ClassVar[str] = ""
+    also_in: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        if "config_group" in vars(cls):
+            for group in (cls.config_group, *vars(cls).get("also_in", ())):
+                _BASES.setdefault(group, cls)
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Return the servers that receive texts of the data, as (key, address) pairs; `key` is the key of these settings.
@@ -42,26 +53,36 @@ class GroupSettings(Contract):
 def missing_methods(cls: type) -> str:
     """Return the names of missing methods with their contract, or "" if none is missing: "open (see ...Scorer)"."""
     names = sorted(getattr(cls, "__abstractmethods__", ()))
-    owners = {f"{each.__module__}.{each.__qualname__}" for each in cls.__mro__ if set(names) & set(vars(each))}
+    owners = {_full_name(each) for each in cls.__mro__ if set(names) & set(vars(each))}
     return f"{', '.join(names)} (see {' and '.join(sorted(owners))})" if names else ""
 
 
-def check_target(group: str, name: str, target: Any, base: str, also: str) -> None:
+def _check_target(group: str, name: str, target: Any, base: type) -> None:
     """Check that the class `name`, given by `<group>._target_`, meets the contract of its group with the base class `base`.
 
-    A class of the group `also` is accepted too.
-
     Raises:
-        UserError: if it has another base, lacks a method, or has a field with a method's name.
+        UserError: if it belongs to another group, lacks a method, or has a field with a method's name.
     """
     said = f"{group}._target_={name}"
-    if not (isinstance(target, type) and issubclass(target, GroupSettings) and target.config_group in (group, also)):
-        raise UserError(f"{said}: must be a dataclass that derives from {base}")
+    if not (isinstance(target, type) and issubclass(target, GroupSettings) and group in _groups_of(target)):
+        raise UserError(f"{said}: must be a dataclass that derives from {_full_name(base)}")
     if lacking := missing_methods(target):
         raise UserError(f"{said}: lacks {lacking}")
     for item in dataclasses.fields(target):  # type: ignore[arg-type]
         if any(callable(vars(each).get(item.name)) for each in target.__mro__[1:]):
-            raise UserError(f"{said}: its field {item.name} has the name of a method of {base}; rename the field")
+            raise UserError(
+                f"{said}: its field {item.name} has the name of a method of {_full_name(base)}; rename the field"
+            )
+
+
+def _groups_of(target: type) -> tuple[str, ...]:
+    """Return the groups of a class: those of the nearest class among it and its bases that sets `config_group`."""
+    owner = next(cls for cls in target.__mro__ if "config_group" in vars(cls))
+    return (vars(owner)["config_group"], *vars(owner).get("also_in", ()))
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def refuse_another_kind(found: Any, base: type, said: str) -> None:
@@ -71,28 +92,7 @@ def refuse_another_kind(found: Any, base: type, said: str) -> None:
         UserError: if the object's class does not derive from `base`.
     """
     if not isinstance(found, base):
-        raise UserError(
-            f"{said} returned {type(found).__name__}, which must derive from {base.__module__}.{base.__qualname__}"
-        )
-
-
-# Import and instantiation of the dataclass that a group's `_target_` names, without torch.
-
-_BASES = {
-    "reward": "psychocounsel.reward.base.RewardSettings",
-    "rollout": "psychocounsel.rollout.base.RolloutSettings",
-    "data": "psychocounsel.data.base.Source",
-    "writers": "psychocounsel.asking.language_model.LanguageModel",
-    "annotator": "psychocounsel.asking.language_model.LanguageModel",
-    "contestants": "psychocounsel.asking.language_model.LanguageModel",
-    "judge": "psychocounsel.asking.language_model.LanguageModel",
-    "client": "psychocounsel.asking.language_model.LanguageModel",
-    "evaluation": "psychocounsel.evaluation.base.Evaluation",
-    "personas": "psychocounsel.evaluation.session.persona_set.PersonaSet",
-    "speeches": "psychocounsel.annotation.speeches.settings.Speeches",
-}
-# Any model that generates text may rate, judge and play a client.
-_ALSO = dict.fromkeys(("annotator", "contestants", "judge", "client"), "writers")
+        raise UserError(f"{said} returned {type(found).__name__}, which must derive from {_full_name(base)}")
 
 
 def target_class(config: DictConfig, group: str) -> Any:
@@ -124,7 +124,7 @@ def class_of(section: Any, group: str) -> Any:
     if not dataclasses.is_dataclass(target) or fields - set(target.__dataclass_fields__):
         raise UserError(f"{group}._target_={name}: is not a dataclass; write @dataclass above the class")
     if group in _BASES:
-        check_target(group, name, target, _BASES[group], _ALSO.get(group, group))
+        _check_target(group, name, target, _BASES[group])
     return target
 
 
@@ -158,14 +158,19 @@ def build_section(section: DictConfig, group: str) -> Any:
     return target(**plain)
 
 
-# Import path of the user's own code: algorithms, rewards, clusters and callbacks outside the package.
-
-
 def add_code_path(folders: Iterable[str]) -> None:
     """Add `folders` (`code_path` of a configuration) to the import path, after all installed packages."""
     sys.path.extend(folder for folder in folders if folder not in sys.path)
 
 
 def config_folders(code_path: Sequence[str]) -> list[str]:
-    """Return the folders of `--config-dir`: `code_path` holds each with its parent, and then the working directory."""
-    return list(code_path)[:-1:2]
+    """Return the folders of `--config-dir`. In `code_path` each of them is followed by its parent folder."""
+    folders, rest = list[str](), list(code_path)
+    while len(rest) > 1 and os.path.dirname(rest[0]) == rest[1]:
+        folders, rest = [*folders, rest[0]], rest[2:]
+    return folders
+
+
+def is_on_hub(path: Any) -> bool:
+    """Return True if a path names a repository of the Hugging Face hub: it neither ships with the package nor exists here."""
+    return bool(path) and not str(path).startswith("builtin:") and not Path(str(path)).expanduser().exists()

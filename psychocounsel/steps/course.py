@@ -1,6 +1,6 @@
 """`Course` lists the steps of a command in order, and the configuration keys and files that each step depends on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -9,7 +9,9 @@ from typing import Any, Generic, TypeVar
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StepsDir
+from psychocounsel.settings.schema import suggestion
 from psychocounsel.steps.context import StepContext
 
 F = TypeVar("F", bound=StepsDir)
@@ -52,3 +54,21 @@ class Course(Generic[F]):
         """Run a step; returns its figures."""
         figures: dict[str, Any] = import_module(self.modules[step]).run(context)
         return figures
+
+
+def check_steps(steps: Sequence[str], all_steps: Sequence[str]) -> None:
+    """Refuse unknown steps, and steps in another order than in `all_steps`.
+
+    Raises:
+        UserError: with what to type instead.
+    """
+    for step in steps:
+        if step not in all_steps:
+            raise UserError(
+                f"steps: there is no step {step}; {suggestion(step, list(all_steps))} (they are {', '.join(all_steps)})"
+            )
+    ordered = [step for step in all_steps if step in steps]
+    if not steps:
+        raise UserError(f"steps=[]: no step is given; give some of [{','.join(all_steps)}]")
+    if list(steps) != ordered:
+        raise UserError(f"steps=[{','.join(steps)}]: steps need this order: steps=[{','.join(ordered)}]")

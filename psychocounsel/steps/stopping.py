@@ -9,9 +9,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from psychocounsel.asking.model_groups import model_sections
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.settings.sections.annotation_groups import model_sections
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 20.0  # for closing connections and files

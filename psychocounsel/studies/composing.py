@@ -1,38 +1,24 @@
-"""Configuration of one cell: composed and checked in this process as its command would, without torch."""
+"""Configurations of a study's cells: the combinations of a stage's sweep or search, each composed and checked."""
 
-import os
-import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra import version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
-from psychocounsel.cluster.application import load_data_preset, load_preset, resolve_entries
+from psychocounsel.commands.composing import Composer
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run_names import key_of
 from psychocounsel.search.space import read_search
 from psychocounsel.search.trials import require_optuna
-from psychocounsel.settings import config as configs
-from psychocounsel.settings.compositions import Compositions
-from psychocounsel.settings.overrides import check_overrides
+from psychocounsel.settings.command import Command, command_of
 from psychocounsel.settings.sweep import take_sweep, with_rows
-from psychocounsel.settings.targets import add_code_path
-from psychocounsel.settings.typed.annotate_arguments import annotate_arguments
-from psychocounsel.settings.typed.audit_keys import resolve_against
-from psychocounsel.storage.files import shipped
 from psychocounsel.studies.references import value_of
 
 _OURS = {
@@ -60,19 +46,12 @@ class Combination:
     open_trial: Callable[[DictConfig], None] | None = None
 
 
-class Composer:
-    """Composes and checks configurations of all commands; each set of files is read once.
+class CellComposer:
+    """Composes the cells of a study's stages with the composer of all commands."""
 
-    `folders` are those of --config-dir, with the user's own configurations and code.
-    """
-
-    def __init__(self, loader: Any, folders: Sequence[Path]) -> None:
-        self.loader, self.folders = loader, [*folders, shipped("conf")]
-        self.groups = sorted({path.name for folder in self.folders for path in folder.iterdir() if path.is_dir()})
-        self.code_path = [str(path) for folder in folders for path in (folder, folder.parent)]
-        add_code_path(self.code_path)
-        self.by_command: dict[str, Compositions] = {}
-        self.presets: dict[tuple[str, str], bytes] = {}
+    def __init__(self, composer: Composer) -> None:
+        self.composer = composer
+        self.loader: Any = GlobalHydra.instance().config_loader()
 
     def combinations(self, overrides: Sequence[str], listed: Collection[str] = ()) -> list[Combination]:
         """Return the combinations of a sweep, as `-m` makes them; a single one for overrides without a sweep.
@@ -83,7 +62,7 @@ class Composer:
             UserError: for overrides that Hydra would misread, and for a sweep that is not a list of values.
             OverrideParseException: for a text that is not an override.
         """
-        arguments, rows = take_sweep(overrides, self.folders)
+        arguments, rows = take_sweep(overrides, self.composer.folders)
         texts = [text for text in arguments if text != "-m"]
         parsed = [OverridesParser.create(self.loader).parse_override(text) for text in texts]
         lists: dict[str, list[str]] = {}
@@ -108,7 +87,7 @@ class Composer:
         """
         require_optuna()
         search = read_search(overrides, options, self.loader)
-        checked = [self.checked("train", corner, after)[0] for corner in search.corners()]
+        checked = [self.checked(command_of("psychocounsel.train"), corner, after)[0] for corner in search.corners()]
         search = search.typed_as(checked[0])
         values = {key_of(text): text.partition("=")[2] for text in search.placeholders}
         typed = [*search.fixed, *search.placeholders]
@@ -120,8 +99,8 @@ class Composer:
 
     def checked(
         self,
-        command: str,
-        overrides: Sequence[str],
+        command: Command,
+        typed: Sequence[str],
         after: Sequence[Path],
         open_trial: Callable[[DictConfig], None] | None = None,
     ) -> tuple[DictConfig, list[str]]:
@@ -130,39 +109,16 @@ class Composer:
         Raises:
             UserError, HydraException, OmegaConfBaseException: for settings that cannot work.
         """
-        typed = list(overrides)
         for text in typed:
             if key_of(text) in _OURS:
                 raise UserError(f"{text}: {_OURS[key_of(text)]}")
-        if command == "annotate":
-            own = sorted(file.stem for folder in self.folders for file in (folder / "speeches").glob("*.yaml"))
-            typed = annotate_arguments([], typed, own)
-        check_overrides(typed, self.groups)
-        composed = self._compositions(command).compose([configs.quote_choice(text) for text in typed])
-        OmegaConf.set_struct(composed, False)
+        overrides = command.arguments([], typed, self.composer.groups)
+        composed = self.composer.composed(command, self.composer.in_hydras_form(command, overrides))
         with open_dict(composed):
-            composed.code_path, composed.after = [*self.code_path, os.getcwd()], [str(path) for path in after]
-            configs.resolve_mix(composed, load_data_preset)
-            resolve_against(composed, load_data_preset)
-        resolve_entries(composed, self._preset)
+            composed.after = [str(path) for path in after]
         if open_trial is not None:
             open_trial(composed)
-        return configs.check(composed), typed
-
-    def _preset(self, group: str, name: str) -> DictConfig:
-        """Return a choice of a group, composed once for all cells."""
-        if (group, name) not in self.presets:
-            self.presets[group, name] = pickle.dumps(load_preset(group, name))
-        preset: DictConfig = pickle.loads(self.presets[group, name])
-        return preset
-
-    def _compositions(self, command: str) -> Compositions:
-        if command not in self.by_command:
-            load: Callable[[list[str]], DictConfig] = lambda choices: self.loader.load_configuration(  # noqa: E731
-                command, choices, RunMode.RUN
-            )
-            self.by_command[command] = Compositions(self.loader, load)
-        return self.by_command[command]
+        return self.composer.checked(command, composed), list(overrides)
 
 
 def _values(text: str, override: Override) -> Iterator[str]:
@@ -177,34 +133,3 @@ def _refuse_twice(key: str, texts: Sequence[str]) -> None:
     for place, value in enumerate(values):
         if value in values[:place]:
             raise UserError(f"{key}: the sweep contains the value {value} twice; give each value once")
-
-
-@contextmanager
-def composer(folders: Sequence[Path]) -> Iterator[Composer]:
-    """Yield a Composer while Hydra is set up for it.
-
-    Raises:
-        UserError: for a folder that does not exist.
-    """
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"--config-dir {folder}: no such folder")
-    hydra, made = _set_up(tuple(folders))
-    GlobalHydra.instance().clear()
-    GlobalHydra.instance().initialize(hydra)
-    try:
-        yield made
-    finally:
-        GlobalHydra.instance().clear()
-
-
-@cache
-def _set_up(folders: tuple[Path, ...]) -> tuple[Hydra, Composer]:
-    """Return Hydra with the given configuration folders, and its Composer, cached because a process reads each file once."""
-    version.setbase("1.3")
-    search = create_config_search_path(search_path_dir=str(shipped("conf").resolve()))
-    for folder in folders:
-        search.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    GlobalHydra.instance().clear()
-    hydra = Hydra.create_main_hydra2(task_name="launch", config_search_path=search)
-    return hydra, Composer(hydra.config_loader, folders)

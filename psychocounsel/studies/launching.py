@@ -18,6 +18,7 @@ from psychocounsel.rundir.sweep_table import add_to_table
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.overrides import parted
+from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import write_atomically, write_json
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.studies.forced_stages import ForcedStages
@@ -58,6 +59,7 @@ def read_arguments(arguments: Sequence[str]) -> Launch:
     options, overrides = parted(arguments)
     refuse_lines_in_overrides(overrides)
     folders = _config_folders(options)
+    add_code_path(str(path) for folder in folders for path in (folder, folder.parent))  # commands of the user's own
     typed = {key_of(text): text for text in overrides if key_of(text) in _KEYS and "=" in text}
     if "study" not in typed:
         raise UserError(
@@ -216,7 +218,7 @@ def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
     for job in jobs:
         pin(job)
     for trains in (True, False):
-        alike = [job for job in jobs if ("algo" in job.config) is trains and not job.makes_tables]
+        alike = [job for job in jobs if job.command.trains is trains and job.command.reads_rows]
         lines = (
             cluster.check_rows(alike) if alike and isinstance(cluster, Local) else check_rows(alike) if alike else []
         )

@@ -31,7 +31,7 @@ from psychocounsel.errors import (
 from psychocounsel.rundir.owner import PATIENCE_SECONDS, live_owner
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.summary import gate_verdict, is_finished, limit_reached
-from psychocounsel.studies.own_jobs import MODULE, work
+from psychocounsel.studies.own_jobs import COMMAND
 from psychocounsel.studies.plan import StudyPlan, write_record
 
 # Processes that run jobs in parallel. Each is forked once, so that the ranks' modules are imported once.
@@ -291,7 +291,7 @@ def _side_by_side(progress: StudyProgress, cluster: Local, parallel: int, check:
         while True:
             while not stopped and slots.is_free() and (place := progress.next()) is not None:
                 progress.begin(place)
-                if progress.jobs[place].module == MODULE:
+                if progress.jobs[place].command is COMMAND:
                     progress.end(place, run_job(progress.plan, progress.jobs[place]))
                 else:
                     slots.start(place)
@@ -318,10 +318,10 @@ def _word(run_dir: Path, code: int) -> str:
 def run_job(plan: StudyPlan, job: Job) -> int:
     """Run a job to its end and return its exit code; errors are printed on the terminal."""
     try:
-        if job is not plan.table and job.module != MODULE and is_finished(job.run_dir):
+        if job is not plan.table and job.command is not COMMAND and is_finished(job.run_dir):
             return DONE
         _wait_for_owner(job.run_dir)
-        if job.module == MODULE:
+        if job.command is COMMAND:
             return _work_here(job)
         cell = next(cell for each in plan.stages for cell in each.cells if cell.job is job)
         write_record(job.run_dir, cell.stage, cell.fingerprint)
@@ -342,7 +342,7 @@ def _work_here(job: Job) -> int:
     """Run a job of the study itself in this process, because it is short and only reads figures."""
     write_run_directory(job)
     with Run.open(job.run_dir, job.config) as run:
-        return work(run)
+        return COMMAND.work(run)
 
 
 def _wait_for_owner(run_dir: Path) -> None:

@@ -101,23 +101,13 @@ def _asking(plan: StudyPlan) -> list[str]:
 def _said(cell: StudyCell) -> tuple[str, ...]:
     """Return the lines of a cell without the name of the evaluated run, because a stage's cells mostly have equal requests."""
     try:
-        lines = _forecast(cell.job)
+        lines = cell.job.command.forecast(cell.job.config)
     except (UserError, OSError) as error:
         return (f"its requests are known after earlier stages have run ({error})",)
     if cell.parent is None:
         return tuple(lines)
     own = f"{telling_name(cell.parent.run_dir)}: "
     return tuple("its model: " + line.removeprefix(own) if line.startswith(own) else line for line in lines)
-
-
-def _forecast(job: Job) -> list[str]:
-    if job.makes_tables:
-        from psychocounsel.annotation.forecast import forecast
-
-        return forecast(job.config)
-    if "evaluation" in job.config:
-        return list(configs.build(job.config, "evaluation").forecast(job.config))
-    return []
 
 
 def ending(plan: StudyPlan, failed: Collection[Path]) -> str:

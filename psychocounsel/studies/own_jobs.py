@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -11,6 +11,7 @@ from psychocounsel.errors import DONE, UserError
 from psychocounsel.rundir.paths import StageDir, StudyDir
 from psychocounsel.rundir.summary import FINISHED, is_finished, known_mode, read_summary, write_summary
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.command import Command
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.plan import PlannedStage, StudyPlan, selection_fingerprint, table_fingerprint
 from psychocounsel.studies.selecting import is_trial, select
@@ -19,9 +20,34 @@ from psychocounsel.studies.study_file import read_study
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
-# Jobs that a study adds to those of its stages: one chooses a stage's best cell, one writes the tables.
 
-MODULE = "psychocounsel.launch"
+class StudyWork(Command):
+    """Work of a study between and after its stages: it chooses a stage's best cell, or writes the tables. No torch."""
+
+    name: ClassVar[str] = "launch"
+    module: ClassVar[str] = "psychocounsel.launch"
+    section: ClassVar[str] = "study"
+    texts: ClassVar[str] = ""
+    reads_rows: ClassVar[bool] = False
+
+    def schema(self, plain: DictConfig) -> type:
+        raise NotImplementedError("a study's own jobs are never composed")
+
+    def check(self, config: DictConfig, plain: DictConfig) -> None:
+        raise NotImplementedError("a study's own jobs are never composed")
+
+    def metric(self, config: DictConfig) -> str:
+        """Return the metric by which a stage's best cell is chosen; "" for tables."""
+        return str(config.study.metric or "")
+
+    def loads_a_model(self, config: DictConfig) -> bool:
+        return False
+
+    def work(self, run: "Run") -> int:
+        return select(run) if run.config.study.kind == "selection" else _write_tables(run)
+
+
+COMMAND = StudyWork()
 
 
 def selection_job(planned: PlannedStage, stage: StageDir) -> tuple[Job, str]:
@@ -36,7 +62,7 @@ def selection_job(planned: PlannedStage, stage: StageDir) -> tuple[Job, str]:
     cells = [{"folder": cell.run_dir.name, "swept": cell.swept} for cell in planned.cells]
     about = {"kind": "selection", "metric": metric, "mode": mode, "fingerprint": fingerprint, "cells": cells}
     place = stage.selection(fingerprint)
-    job = Job(MODULE, _config(planned.cells[0].job.config, about, place.path), place.path)
+    job = Job(COMMAND, _config(planned.cells[0].job.config, about, place.path), place.path)
     job.overrides = [f"best of {planned.name} by {metric}"]
     job.after = [str(cell.run_dir) for cell in planned.cells]
     job.after_any = all(is_trial(cell.swept) for cell in planned.cells)  # a search continues without failed trials
@@ -57,7 +83,7 @@ def table_job(plan: StudyPlan) -> Job | None:
     fingerprint = table_fingerprint([plan.study.table, plan.study.values], [cell.fingerprint for cell in cells])
     about = {"kind": "table", "metric": None, "name": plan.study.name, "fingerprint": fingerprint}
     table = plan.files.table
-    job = Job(MODULE, _config(jobs[0].config, about, table), table, overrides=["tables"], after_any=True)
+    job = Job(COMMAND, _config(jobs[0].config, about, table), table, overrides=["tables"], after_any=True)
     job.after = [str(each.run_dir) for each in jobs]
     written = read_summary(table)
     ended = sorted(plan.relative(cell.run_dir) for cell in cells if cell.job.finished)
@@ -112,14 +138,6 @@ def _config(of: DictConfig, about: dict[str, Any], run_dir: Path) -> DictConfig:
     cluster |= configs.build(of, "cluster").light()
     content = {"study": about, "cluster": cluster, "paths": of.paths, "code_path": of.code_path, "after": []}
     return OmegaConf.create({**content, "run_dir": str(run_dir), "sweep_dir": None, "dry_run": False})
-
-
-# Work of the jobs that a study adds to its stages, without torch.
-
-
-def work(run: "Run") -> int:
-    """Choose the best cell of a stage, or write the study's tables; return the exit code."""
-    return select(run) if run.config.study.kind == "selection" else _write_tables(run)
 
 
 def _write_tables(run: "Run") -> int:

@@ -10,17 +10,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster.application import load_choice
 from psychocounsel.cluster.job import Job, make_job
+from psychocounsel.commands.composing import choice, composer
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ONLY_CELL, StudyDir
 from psychocounsel.rundir.run_names import key_of
 from psychocounsel.rundir.summary import is_finished
 from psychocounsel.search.space import SWEEPER, search_options
+from psychocounsel.settings.command import Command, command_named, refuse_unknown_figure
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.sections.figure_names import refuse_unknown_figure
-from psychocounsel.settings.typed.unused import refuse_unused, typed_unused
-from psychocounsel.studies.composing import Combination, Composer, composer
+from psychocounsel.settings.unused import refuse_unused, typed_unused
+from psychocounsel.studies.composing import CellComposer, Combination
 from psychocounsel.studies.own_jobs import selection_job, table_job
 from psychocounsel.studies.plan import (
     PlannedStage,
@@ -51,6 +51,13 @@ from psychocounsel.studies.tables import problems
 from psychocounsel.studies.tables.known_columns import unknown_figures
 
 _EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
+
+
+def _command(stage: StudyStage) -> Command:
+    """Return the command of a stage; study_file.py has refused unknown names."""
+    command = command_named(stage.command)
+    assert command is not None
+    return command
 
 
 @dataclass
@@ -90,7 +97,8 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
     except UserError as error:
         lines.append(str(error))
     planning = _Planning(study, StudyDir(folder), asked, chosen)
-    with composer(asked.folders) as planning.composer:
+    with composer(asked.folders) as made:
+        planning.composer = CellComposer(made)
         for name in in_order(graph):
             planning.add(study.stages[name])
     lines += [*planning.lines(), *([*problems(study)] or unknown_figures(study, planning.planned))]
@@ -102,7 +110,7 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
 
 
 class _Planning:
-    composer: Composer
+    composer: CellComposer
 
     def __init__(self, study: Study, files: StudyDir, asked: StudyRequest, chosen: Collection[str]) -> None:
         self.study, self.files, self.asked, self.chosen = study, files, asked, chosen
@@ -198,15 +206,15 @@ class _Planning:
         filled: Filled,
         combination: Combination,
     ) -> StudyCell:
-        stage, module = planned.stage, f"psychocounsel.{planned.stage.command}"
-        config, overrides = self.composer.checked(
-            stage.command, combination.overrides, filled.after, combination.open_trial
-        )
+        stage, command = planned.stage, _command(planned.stage)
+        config, overrides = self.composer.checked(command, combination.overrides, filled.after, combination.open_trial)
         if filled.settled:
             with open_dict(config):
                 config.settled = {**(config.get("settled") or {}), **filled.settled}
         needed = [self.fingerprints.get(path, "") for path in filled.after]
-        fingerprint = cell_fingerprint(module, config, self.files.path, needed, self.asked.times.get(stage.name, 0))
+        fingerprint = cell_fingerprint(
+            command.module, config, self.files.path, needed, self.asked.times.get(stage.name, 0)
+        )
         own = [text for text in overrides if text not in self.asked.overrides]
         base = _base_name(stage, each)
         run_dir = folders.choose(fingerprint, base, combination.named or combination.swept, own)
@@ -223,15 +231,15 @@ class _Planning:
 
     def _job(self, planned: PlannedStage, config: DictConfig, overrides: list[str], run_dir: Path) -> Job:
         """Return the job of a cell; the configuration of a finished run is not compared."""
-        module, index = f"psychocounsel.{planned.stage.command}", len(planned.cells)
+        command, index = _command(planned.stage), len(planned.cells)
         config.run_dir, config.sweep_dir = str(run_dir), str(run_dir.parent)
         if is_finished(run_dir) or not planned.is_asked:
             done = is_finished(run_dir)
-            return Job(module, config, run_dir, index, overrides, finished=done, skip="finished" if done else "")
-        job = make_job(module, config, overrides, index, None)
+            return Job(command, config, run_dir, index, overrides, finished=done, skip="finished" if done else "")
+        job = make_job(command, config, overrides, index, None)
         job.config.sweep_dir = str(run_dir.parent)
         own = [text for text in overrides if text not in self.asked.overrides]
-        job.unused = typed_unused(job.config, own, load_choice)
+        job.unused = typed_unused(command, job.config, own, choice)
         return job
 
     @contextmanager
@@ -277,7 +285,8 @@ def _refuse_unknown_best(planned: PlannedStage) -> None:
     """Refuse a `best` figure that some cell will not report, because the choice would fail at the end."""
     metric = planned.stage.best
     for cell in planned.cells if metric is not None else []:
-        refuse_unknown_figure(f"best: {metric}", str(metric), cell.job.config)
+        figures = cell.job.command.figure_names(cell.job.config)
+        refuse_unknown_figure(f"best: {metric}", str(metric), figures)
 
 
 def merged(overrides: Sequence[str], typed: Sequence[str]) -> list[str]:

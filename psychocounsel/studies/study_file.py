@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.command import command_named
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sweep import read_yaml
 from psychocounsel.storage.files import shipped
@@ -134,7 +135,7 @@ def _stage(place: str, name: str, given: Any) -> StudyStage:
     fields = given if isinstance(given, Mapping) else {"run": given}
     _refuse_unknown(place, fields, _STAGE_KEYS)
     words = _words(place, fields.get("run"))
-    if words[0] not in COMMANDS:
+    if words[0] not in COMMANDS and command_named(words[0]) is None:
         raise UserError(
             f"{place}: {words[0]} is not a command of a study; {near(words[0], COMMANDS)}(one of {', '.join(COMMANDS)})"
         )

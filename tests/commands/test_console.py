@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from psychocounsel import __version__
+from psychocounsel.commands.help import complete, shell_script
 from psychocounsel.console import COMMANDS
-from psychocounsel.settings.help.completion import complete, shell_script
 from tests.support.harness import ROOT
 
 CONSOLE = [sys.executable, "-m", "psychocounsel.console"]

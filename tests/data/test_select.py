@@ -14,8 +14,8 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection.select import load_split, pairs_of, split_by_prompt, subset
 from psychocounsel.data.selection.shared_text import normalised
+from psychocounsel.data.settings import DataConfig
 from psychocounsel.errors import UserError
-from psychocounsel.settings.schema import DataConfig
 from tests.support.harness import write_jsonl
 
 

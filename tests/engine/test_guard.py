@@ -9,12 +9,12 @@ from omegaconf import OmegaConf
 
 from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.engine.loop_state import LoopState
+from psychocounsel.engine.settings import GuardConfig
 from psychocounsel.errors import GATE_NO, USER_ERROR, UserError
 from psychocounsel.metrics.limits import exceeded
 from psychocounsel.metrics.samples import sample_page
 from psychocounsel.metrics.winrate import win_rate
 from psychocounsel.settings.config import check, compose
-from psychocounsel.settings.schema import GuardConfig
 from psychocounsel.storage.files import read_json
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.support.harness import ROOT, cli, metrics_of

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub as hubs
-from psychocounsel.settings import hub_sources
+from psychocounsel.remote import hub_sources
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import TINY
 from tests.support.hub_server import Hub, pairs

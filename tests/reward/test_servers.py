@@ -19,13 +19,13 @@ from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from psychocounsel.cluster.application import load_preset
+from psychocounsel.commands.application import load_preset
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.reward.local_model import LocalScorer
+from psychocounsel.reward.sections import resolve_rewards
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.storage.files import shipped
 from tests.reward.test_local_model import CONVERSATIONS
 from tests.support.answering import Reply, Server, dead_address, no_proxy, serving

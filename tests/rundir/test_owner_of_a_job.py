@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.cluster import rank
-from psychocounsel.cluster.application import main
+from psychocounsel.commands.application import main
 from psychocounsel.errors import CONTINUE_LATER, GoOnLater, UserError
 from psychocounsel.rundir import owner
 from psychocounsel.rundir.owner import ownership, refuse_if_owned

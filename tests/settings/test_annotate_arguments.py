@@ -6,7 +6,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.config import compose
-from psychocounsel.settings.typed.annotate_arguments import annotate_arguments, lasting, merged_overrides
+from psychocounsel.steps.stored_overrides import annotate_arguments, lasting, merged_overrides
 from psychocounsel.storage.files import write_json
 
 CHOICES = ["local", "sample"]

@@ -7,11 +7,11 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from psychocounsel.cluster.application import load_preset
+from psychocounsel.commands.application import load_preset
 from psychocounsel.errors import UserError
+from psychocounsel.reward.sections import resolve_rewards
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from psychocounsel.settings.config import check
-from psychocounsel.settings.reward_sections import resolve_rewards
 from psychocounsel.storage.files import shipped
 
 SECRET = ["data.confidential=true"]

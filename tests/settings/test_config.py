@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from psychocounsel.engine.settings import TrainConfig
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.settings import AuditConfig
+from psychocounsel.evaluation.settings import EvaluateConfig
 from psychocounsel.rundir.identity import check_same_run, fingerprint, identity, slug
 from psychocounsel.settings.config import check, compose, target_class
-from psychocounsel.settings.schema import TrainConfig
-from psychocounsel.settings.typed.audit_keys import AuditConfig
-from psychocounsel.settings.typed.evaluate_keys import EvaluateConfig
 from psychocounsel.storage.files import shipped
 from tests.support.harness import ROOT
 

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from psychocounsel.settings.help.help_page import help_page
+from psychocounsel.commands.help import help_page
 from tests.support.harness import ROOT
 
 CONF = ROOT / "conf"

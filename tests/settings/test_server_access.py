@@ -10,9 +10,9 @@ import pytest
 from psychocounsel.cluster.slurm.server_node import _is_ready
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client
-from psychocounsel.settings.confidential import refuse_host
+from psychocounsel.remote.confidential import refuse_host
+from psychocounsel.remote.server_access import proxy_of
 from psychocounsel.settings.config import check, compose
-from psychocounsel.settings.sections.server_access import proxy_of
 from tests.support.answering import serving
 
 PROXY, OTHER = "http://proxy.example:3128", "http://other.example:1"

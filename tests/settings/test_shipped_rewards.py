@@ -6,9 +6,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.reward.shipped import foreign_source
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.config import check, compose
-from psychocounsel.settings.sections.shipped_rewards import foreign_source
 from tests.support.contests import contest
 from tests.support.harness import write_jsonl
 

@@ -6,7 +6,7 @@ import pytest
 
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import write_config
-from psychocounsel.settings.sections.trained_runs import run_trained_on, runs_of, trained_dtype
+from psychocounsel.rundir.trained_runs import run_trained_on, runs_of, trained_dtype
 from psychocounsel.storage.files import write_json
 from tests.support.contests import contest
 from tests.support.harness import write_jsonl

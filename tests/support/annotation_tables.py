@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from psychocounsel.annotation.scores.vote_table import VOTES
+from psychocounsel.annotation.settings import PairRules, ScoresConfig
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.typed.annotate_keys import PairRules, ScoresConfig
 from psychocounsel.steps.context import StepContext
 
 Row = dict[str, Any]

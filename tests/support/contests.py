@@ -8,7 +8,7 @@ from typing import Any
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from psychocounsel.cluster.application import resolve_entries
+from psychocounsel.commands.application import resolve_entries
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.config import check, compose

@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from psychocounsel.cluster import application
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.cluster.starting import check_jobs
+from psychocounsel.commands import application
 from psychocounsel.settings import command_line
 
 _parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, inode, size and modification time

@@ -20,7 +20,7 @@ def in_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> Any:
     and find each other through a file.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
+    context.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.commands.application"])
     with tempfile.TemporaryDirectory(prefix="psychocounsel-ranks-") as place:
         ours, theirs = context.Pipe(duplex=False)
         ranks = [

@@ -99,9 +99,9 @@ def begin(threads: str, session: Path) -> str:
 
 def serve(address: str, session: int) -> None:
     """Import the libraries, then answer requests until the process with the number `session` has ended."""
-    import psychocounsel.cluster.application  # noqa: F401
+    import psychocounsel.commands.application  # noqa: F401
 
-    multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.cluster.application"])
+    multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.commands.application"])
     forkserver.ensure_running()
     gc.freeze()  # the garbage collector of commands skips the imported modules
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children are reaped without a wait

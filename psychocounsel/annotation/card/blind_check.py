@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.rows import parse_row
 from psychocounsel.errors import UserError
-from psychocounsel.settings.typed.audit_keys import AuditOptions
+from psychocounsel.evaluation.audit.settings import AuditOptions
 from psychocounsel.steps.context import Bar
 
 _MOST = 10_000  # pairs; rows are sorted by a hash of the speech, so the first ones are a random sample of clients

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,17 +10,14 @@ from psychocounsel.cluster.memory.cpu import cpu_memory_line
 from psychocounsel.cluster.memory.fitting import AUTOMATIC, advice, choose, fits, is_open, on_gpus_of, with_values
 from psychocounsel.cluster.memory.gpu import (
     RUNTIME,
-    MemoryEstimate,
-    bucket_memory,
     estimate,
-    model_states,
     parts_of_states,
-    trained_parameters,
     trained_shape,
 )
 from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
+from psychocounsel.settings.command import Command
 
 # The memory estimate in words: for dry runs, errors, and the first line of a run.
 
@@ -110,8 +107,8 @@ _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 600.0
 
 
-def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
-    """Choose values for `auto`, refuse a run that does not fit, then call `work` and return its exit code.
+def fitted_work(run: Run, command: Command) -> int:
+    """Choose values for `auto`, refuse a training that does not fit, then do the command's work and return its exit code.
 
     Rank 0 chooses by its own GPU and writes `config.yaml` once; the other ranks wait for it. A resumed run has the
     choice in its configuration.
@@ -120,7 +117,7 @@ def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
         UserError: if the run does not fit this GPU by the estimate, with the settings to type.
         GoOnLater: if rank 0 does not choose in time.
     """
-    if "zero" in run.config:
+    if command.trains:
         limit_gb = _gpu_gigabytes()
         gpus = run.processes if limit_gb else 0
         if is_open(run.config):
@@ -129,7 +126,7 @@ def fitted_work(run: Run, work: Callable[[Run], int]) -> int:
             refuse_too_large(run.config, gpus, limit_gb)
         if run.is_main and not run.config.model.path.startswith("builtin:"):
             run.say(memory_line(run.config, gpus, limit_gb) if gpus else cpu_memory_line(run.config, run.processes))
-    return work(run)
+    return command.work(run)
 
 
 def settle(run: Run, gpus: int, limit_gb: float) -> None:
@@ -143,7 +140,7 @@ def settle(run: Run, gpus: int, limit_gb: float) -> None:
 
 def keep_chosen(config: DictConfig, before: DictConfig) -> None:
     """Keep the values that a resumed run chose for `auto` at its first start."""
-    for key in is_open(config) if "zero" in config else ():
+    for key in is_open(config):
         for name in AUTOMATIC[key]:
             OmegaConf.update(config, name, OmegaConf.select(before, name))
 
@@ -169,19 +166,3 @@ def _wait(run: Run) -> None:
             raise GoOnLater(f"{run.dir}: rank 0 has not chosen the values of auto within {_PATIENCE_SECONDS:.0f} s")
         time.sleep(_POLL_SECONDS)
     run.config = config
-
-
-# Memory of a run: an estimate without torch, settings that would fit, and the check when a run starts.
-
-__all__ = [
-    "MemoryEstimate",
-    "advice",
-    "bucket_memory",
-    "choose",
-    "cpu_memory_line",
-    "estimate",
-    "memory_line",
-    "model_states",
-    "trained_parameters",
-    "trained_shape",
-]

@@ -134,7 +134,7 @@ def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list
 
 def _less_for_replies(config: DictConfig) -> list[dict[str, Any]]:
     """Return changes to the generation and scoring of replies that save memory."""
-    if "rollout" not in config:
+    if config.get("rollout") is None:
         return [{}]
     idle: dict[str, Any] = {"rollout.offload_idle": True}
     smaller = {f"rollout.{key}": value for key, value in configs.build(config, "rollout").smaller().items()}

@@ -145,12 +145,12 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
             # Added, because both forward passes precede the backward passes.
             training["activations"] += activation_bytes(critic, config)
     _add_buffers(held, training, trained, config, gpus)
-    if "rollout" in config:
+    if config.get("rollout") is not None:
         held |= configs.build(config, "rollout").always(shape)
     frozen = _known(rewards)
     if _has_reference(config, algorithm):  # whole on every GPU, even at stage 3
         frozen = {"reference": bytes_of_weight(config.model.dtype) * shape.parameters, **frozen}
-    if "rollout" in config and config.rollout.offload_idle:
+    if config.get("rollout") is not None and config.rollout.offload_idle:
         more = (_resting(trained, config, gpus), _copied(shape, config))
         return MemoryEstimate(held, training, _known(writing), unknown, frozen, *more)
     return MemoryEstimate(held | frozen, training, _known(writing), unknown)
@@ -270,14 +270,14 @@ def _has_reference(config: DictConfig, algorithm: Algorithm) -> bool:
 def _rewards(config: DictConfig) -> dict[str, float | None]:
     """Return the bytes of reward models in the training processes, as the reward reports them."""
     found: dict[str, float | None] = (
-        configs.build(config, "reward").memory(config, "reward") if "reward" in config else {}
+        configs.build(config, "reward").memory(config, "reward") if config.get("reward") is not None else {}
     )
     return found
 
 
 def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
     """Return the additional bytes for generation, as the rollout reports them."""
-    if "rollout" not in config:
+    if config.get("rollout") is None:
         return {}
     plan = configs.build(config, "algo").round
     samples = plan.samples if plan else 1  # one reply to each held-out prompt

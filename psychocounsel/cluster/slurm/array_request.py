@@ -13,10 +13,10 @@ from psychocounsel.cluster.slurm import code_copies, queue
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.data.privacy import paths_of
+from psychocounsel.reward.sections import local_models
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import StudyDir, SubmissionDir
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.reward_sections import local_models
 from psychocounsel.settings.targets import target_names
 from psychocounsel.storage.files import write_atomically
 
@@ -102,7 +102,7 @@ def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
 def _inputs(array: ArrayRequest) -> list[str]:
     """Return local files and folders that the runs read: data, models and reward models."""
     configs_of = [job.config for task in array.tasks for job in task]
-    found = [path for config in configs_of if "data" in config for path in paths_of(config.data) if path]
+    found = [path for config in configs_of if config.get("data") is not None for path in paths_of(config.data) if path]
     found += [folder for config in configs_of for _, folder, _ in local_models(config)]
     return [path for path in dict.fromkeys(map(str, found)) if Path(path).is_absolute()]
 

@@ -87,6 +87,6 @@ def _memory(todo: Sequence[ArrayRequest]) -> list[str]:
     lines = []
     for array in todo:
         if gpus := array.cluster.gpus():
-            trained = (job.config for task in array.tasks for job in task if "model" in job.config)
+            trained = (job.config for task in array.tasks for job in task if job.command.trains)
             lines += [check.memory_line(config, gpus, array.cluster.gpu_memory_gb) for config in trained]
     return list(dict.fromkeys(lines))

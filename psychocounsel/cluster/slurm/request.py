@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
+from psychocounsel.remote.server_access import SECRET_FORMS
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.sections.server_access import SECRET_FORMS
 
 # Times, sizes and numbers in the forms that people and SLURM write.
 

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
-from psychocounsel.annotation.annotation_steps import due_steps
-from psychocounsel.annotation.checking import refuse_unfinished_removal
 from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, queue, submitting
 from psychocounsel.cluster.slurm.array_request import home
@@ -14,9 +12,6 @@ from psychocounsel.errors import DONE
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.sweep_table import add_to_table
-from psychocounsel.settings.targets import build
-
-_SHARED = ("replies", "scores")  # steps of `annotate` that the array runs
 
 
 def is_shared(job: Job) -> bool:
@@ -34,8 +29,6 @@ def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
     for job in jobs:
         if job.finished or not is_shared(job):
             continue
-        if job.makes_tables:
-            refuse_unfinished_removal(AnnotationDir(job.run_dir))
         cleaning, speeches, shards, _ = stages(job)
         if parts := [*cleaning, *speeches, *shards]:
             _list_parts(job, parts)
@@ -46,16 +39,12 @@ def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
 
 def stages(job: Job) -> list[list[Job]]:
     """Return the unfinished jobs: an array cleans speeches, a job compares them, an array queries models, then `job` itself."""
-    files = AnnotationDir(job.run_dir)
-    if job.makes_tables:
-        steps, asked = due_steps(job.config), [step for step in job.config.steps if step in _SHARED]
-    else:
-        evaluation = build(job.config, "evaluation")
-        steps, asked = evaluation.planned(job.config), evaluation.shared_steps(job.config)
-    due = {each.step for each in steps if each.due}
-    makes_speeches = job.makes_tables and "speeches" in due
-    cleaning = _cleaning(job, files) if makes_speeches and _is_large(job) else []
-    first = [_part(job, job.config.shards, "speeches", ["speeches"])] if makes_speeches and asked else []
+    files, shared = AnnotationDir(job.run_dir), job.command.shared_steps(job.config)
+    cleaning = _cleaning(job, files, shared.first) if shared.first and shared.first_in_shards else []
+    first = (
+        [_part(job, job.config.shards, "-".join(shared.first), shared.first)] if shared.first and shared.asked else []
+    )
+    due, asked = shared.due, shared.asked
     shards = []
     if due & {*asked}:
         shards = [_part(job, index, files.shard(index).path.name, asked, index) for index in range(job.config.shards)]
@@ -69,19 +58,11 @@ def stages(job: Job) -> list[list[Job]]:
     return [cleaning, first, shards, [job]]
 
 
-def _is_large(job: Job) -> bool:
-    """Return True if the local sources of speeches are large enough for an array to clean them."""
-    files = build(job.config, "speeches").files()
-    return sum(file.stat().st_size for file in files if file.exists()) > 1e6 * job.config.clean_in_shards_above_mb
-
-
-def _cleaning(job: Job, files: AnnotationDir) -> list[Job]:
-    """Return the jobs whose shares of the speeches are not cleaned yet; their numbers follow those of the other jobs."""
+def _cleaning(job: Job, files: AnnotationDir, steps: list[str]) -> list[Job]:
+    """Return the unfinished jobs that prepare a share of the first steps; their numbers follow those of the other jobs."""
     count = job.config.shards
-    parts = [
-        _part(job, count + 1 + index, files.cleaning(index).path.name, ["speeches"], index) for index in range(count)
-    ]
-    return [each for each in parts if not is_done(each)]
+    parts = [_part(job, count + 1 + index, files.cleaning(index).path.name, steps, index) for index in range(count)]
+    return [part for part in parts if not is_done(part)]
 
 
 def _part(job: Job, index: int, name: str, steps: list[str], share: int | None = None) -> Job:
@@ -90,7 +71,7 @@ def _part(job: Job, index: int, name: str, steps: list[str], share: int | None =
     folder = AnnotationDir(job.run_dir).shards
     config.steps, config.share = steps, share
     config.run_dir, config.sweep_dir = str(folder / name), str(folder)
-    return Job(job.module, config, folder / name, index, job.overrides)
+    return Job(job.command, config, folder / name, index, job.overrides)
 
 
 def submit(job: Job) -> Submission:
@@ -100,8 +81,6 @@ def submit(job: Job) -> Submission:
         UserError: with SLURM's message if it refuses; then nothing is queued. Also if a removal is unfinished.
     """
     files = AnnotationDir(job.run_dir)
-    if job.makes_tables:
-        refuse_unfinished_removal(files)
     *before, last = stages(job)
     parts = [each for group in before for each in group]
     _list_parts(job, parts)
@@ -130,9 +109,9 @@ def describe(job: Job) -> str:
         UserError: if submitting would fail.
     """
     said = []
-    answers, results = ("ratings", "pairs and card") if job.makes_tables else ("verdicts", "figures")
-    shared = f"in {job.config.shards} shards"
-    names = (f"cleaning of speeches, {shared}", "speeches", f"replies and {answers}, {shared}", f"tables, {results}")
+    shared, shards = job.command.shared_steps(job.config), f"in {job.config.shards} shards"
+    first = " and ".join(shared.first)
+    names = (f"cleaning of {first}, {shards}", first, f"{shared.answers}, {shards}", f"tables, {shared.results}")
     for name, jobs in zip(names, stages(job), strict=True):
         for each in jobs:
             each.after = []  # a dry run submits none of the jobs to wait for

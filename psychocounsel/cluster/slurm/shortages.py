@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.memory import check
+from psychocounsel.cluster.memory import gpu
 from psychocounsel.cluster.slurm.array_request import cluster_of
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.storage.files import readable_size
@@ -15,7 +15,11 @@ from psychocounsel.storage.files import readable_size
 
 def warnings_of(jobs: Sequence[Job]) -> list[str]:
     """Return a line that begins with `warning:` if jobs request GPUs but would run a torch without CUDA."""
-    on_gpus = [job for job in jobs if job.loads_a_model and (cluster := cluster_of(job)).gpus() and _runs_this(cluster)]
+    on_gpus = [
+        job
+        for job in jobs
+        if job.command.loads_a_model(job.config) and (cluster := cluster_of(job)).gpus() and _runs_this(cluster)
+    ]
     if on_gpus and is_cpu_build():
         return [
             "warning: torch of this environment is a CPU build, and the jobs ask for GPUs, which it cannot use: install a CUDA "
@@ -54,9 +58,9 @@ def disk_warning(place: Path, jobs: Sequence[Job]) -> list[str]:
 def _disk(place: Path, jobs: Sequence[Job]) -> tuple[Path, float, float]:
     there = next(path for path in (place, *place.parents) if path.exists())
     needed = 0.0
-    for job in (job for job in jobs if "model" in job.config):
-        shape = check.trained_shape(job.config)
+    for job in (job for job in jobs if job.command.trains):
+        shape = gpu.trained_shape(job.config)
         if shape is not None:
-            trained, kept = check.trained_parameters(shape, job.config), job.config.checkpoint.keep_last
+            trained, kept = gpu.trained_parameters(shape, job.config), job.config.checkpoint.keep_last
             needed += 12 * trained * (kept + 1) + 2 * shape.parameters  # one more checkpoint exists while it is written
     return there, shutil.disk_usage(there).free, needed

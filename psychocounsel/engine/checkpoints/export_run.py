@@ -7,14 +7,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError
 
-from psychocounsel.data.privacy import private_mask
+from psychocounsel.data.privacy import data_files
 from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub import set_cache_directories
+from psychocounsel.remote.server_access import host_of
 from psychocounsel.rundir.paths import ModelDir, RunDir, run_of_model
 from psychocounsel.rundir.run_config import is_run, read_config, read_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.sections.server_access import host_of
 from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import read_json
 from psychocounsel.storage.modes import mask_of, restricted
@@ -77,7 +77,7 @@ def _export(run: Path, config: DictConfig, asked: Export) -> None:
 def _mask(run: Path, config: DictConfig, place: Path) -> int:
     """Return a umask that makes the export as private as the data, if they still exist, and as the copied files."""
     files = RunDir(run)
-    return private_mask(config, place) | mask_of([files.model, ModelDir(files.model).about, files.checkpoints], place)
+    return mask_of([*data_files(config), files.model, ModelDir(files.model).about, files.checkpoints], place)
 
 
 def _check_push(run: Path, repository: str) -> None:

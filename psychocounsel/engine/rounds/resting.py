@@ -129,7 +129,7 @@ def _synchronise(device: torch.device) -> None:
 
 def open_resting(stepper: Stepper, config: DictConfig) -> Resting:
     """Return the context for writing and scoring replies; on CPU it moves nothing, because host memory is all there is."""
-    if "rollout" not in config:
+    if config.get("rollout") is None:
         return Resting(stepper, False)
     kind = configs.target_class(config, "rollout")
     moves = kind.shares_gpus and config.rollout.offload_idle and stepper.world.device.type == "cuda"

@@ -13,14 +13,14 @@ from psychocounsel.counsel.language import sure_language_of
 from psychocounsel.counsel.risk_rules import read_risk_rules
 from psychocounsel.counsel.topic_rules import read_topics
 from psychocounsel.data.rows import Example, Message
-from psychocounsel.data.selection.evaluated_rows import load_evaluated
 from psychocounsel.data.selection.near import near_matches, sketches
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.rundir.run_config import read_config
-from psychocounsel.settings.sections.trained_runs import runs_of
+from psychocounsel.rundir.trained_runs import runs_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.tables import Row
 

@@ -13,9 +13,9 @@ from psychocounsel.asking.in_process import settle_dtypes
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.asking.several_models import SeveralModels
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants.entries import start_of
+from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.sections.contestant_groups import start_of
-from psychocounsel.settings.sections.trained_runs import trained_dtype
 
 # Key of the only contestant, or of one of several members.
 _KEYS = re.compile(r"\bcontestants(?:\.members\[(\d+)\](?:\.model)?|\.model(?==)|(?=[.:]))")
@@ -40,7 +40,7 @@ class Contestant:
 class Contestants(SeveralModels):
     """All contestants of an evaluation.
 
-    `settings` holds the name of each member's setting; submission fills it in (settings/sections/contestant_groups.py).
+    `settings` holds the name of each member's setting; submission fills it in (evaluation/contestants/entries.py).
     """
 
     config_group: ClassVar[str] = "contestants"

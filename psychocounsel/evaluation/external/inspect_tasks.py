@@ -18,6 +18,7 @@ from psychocounsel.asking.counsellor_prompt import BUILTIN, prompt_text
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.selection.select import load_split
 from psychocounsel.data.selection.shared_text import normalised
+from psychocounsel.data.settings import DataConfig
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.inspect_scorers.asked_judges import chat
@@ -25,7 +26,6 @@ from psychocounsel.evaluation.external.inspect_scorers.comparison_scorers import
 from psychocounsel.evaluation.external.inspect_scorers.reply_scorers import health_figures, safety_figures
 from psychocounsel.evaluation.safety.crisis_speeches import NOT_VALIDATED, crisis_speeches
 from psychocounsel.evaluation.safety.safety_cases import STRATA, stratum
-from psychocounsel.settings.schema import DataConfig
 
 
 @task

@@ -4,8 +4,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from psychocounsel.evaluation.health.thresholds import LIMITS
+from psychocounsel.evaluation.settings import ContestConfig
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.typed.evaluate_keys import ContestConfig
 
 PARTS = ("safety", "session", "health")
 DECIDING = ("missed", "over_escalation", "under_triage")  # figures that have limits

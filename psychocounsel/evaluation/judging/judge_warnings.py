@@ -17,7 +17,7 @@ from psychocounsel.data.privacy import paths_of
 from psychocounsel.evaluation.judging.reward_judge import RewardJudge
 from psychocounsel.rundir.paths import AnnotationDir, RunDir
 from psychocounsel.rundir.run_config import read_config
-from psychocounsel.settings.sections.trained_runs import runs_of
+from psychocounsel.rundir.trained_runs import runs_of
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_mapping
 

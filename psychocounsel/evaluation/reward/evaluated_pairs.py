@@ -5,8 +5,8 @@ from collections.abc import Callable
 from omegaconf import DictConfig
 
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.evaluated_rows import load_evaluated
 from psychocounsel.data.selection.no_pairs import no_pairs
+from psychocounsel.evaluation.part import load_evaluated
 
 
 def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.reward.base import RewardSettings, Scorer
-from psychocounsel.settings.reward_sections import scorer_sections
+from psychocounsel.reward.sections import scorer_sections
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
 

@@ -11,9 +11,9 @@ from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.rows import Example
 from psychocounsel.evaluation.judging.judge_warnings import family_in, family_of, labellers_of
 from psychocounsel.evaluation.reward.ranker import rankers_of
+from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.run_config import read_config
-from psychocounsel.settings.reward_sections import reward_sections
-from psychocounsel.settings.sections.trained_runs import runs_of
+from psychocounsel.rundir.trained_runs import runs_of
 
 
 def ranker_warnings(config: DictConfig, examples: Sequence[Example]) -> Iterator[str]:

@@ -42,9 +42,9 @@ from psychocounsel.evaluation.reward.side_by_side import say_side_by_side, side_
 from psychocounsel.metrics.reward_metrics import accuracy, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
 from psychocounsel.reward.local_model import format_lines
+from psychocounsel.reward.sections import reward_sections, scorer_sections
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.summary import FINISHED, write_summary
-from psychocounsel.settings.reward_sections import reward_sections, scorer_sections
 from psychocounsel.settings.targets import build_section
 from psychocounsel.steps.context import Bar
 from psychocounsel.storage.files import write_atomically, write_json

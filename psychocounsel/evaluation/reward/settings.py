@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import DictConfig
 
+from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.errors import DONE
 from psychocounsel.evaluation.base import Evaluation
+from psychocounsel.evaluation.settings import EvaluateConfig
+from psychocounsel.reward.sections import ranker_models
 from psychocounsel.rundir.summary import is_finished
-from psychocounsel.settings.reward_sections import ranker_models
-from psychocounsel.settings.sections.annotation_groups import require_keys
-from psychocounsel.settings.typed.evaluate_keys import EvaluateConfig
 from psychocounsel.steps.context import Bar
 
 if TYPE_CHECKING:

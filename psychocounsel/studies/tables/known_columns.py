@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from omegaconf import DictConfig
-
+from psychocounsel.cluster.job import Job
+from psychocounsel.settings.command import NOTHING_HELD_OUT
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.settings.sections.figure_names import NOTHING_HELD_OUT, figures_of
 from psychocounsel.studies.plan import PlannedStage
 from psychocounsel.studies.study_file import Study
 from psychocounsel.studies.tables import KINDS, layouts
@@ -21,11 +20,11 @@ def unknown_figures(study: Study, planned: Sequence[PlannedStage]) -> Iterator[s
 
     Figures are not checked if they are known only after a run, or if a mistake hides runs.
     """
-    cells = {each.name: [cell.job.config for cell in each.cells] for each in planned}
+    cells = {stage.name: [cell.job for cell in stage.cells] for stage in planned}
     for name, layout in layouts(study).items():
         rows = layout["rows"]
         stages = [*(rows if isinstance(rows, list) else rows.values())]
-        known = _known([config for stage in stages for config in cells.get(stage, [])])
+        known = _known([job for stage in stages for job in cells.get(stage, [])])
         if known is None or not all(cells.get(stage) for stage in stages):
             continue
         for place, metric in KINDS[layout.get("kind", "runs")].metrics(layout):
@@ -33,14 +32,14 @@ def unknown_figures(study: Study, planned: Sequence[PlannedStage]) -> Iterator[s
                 yield f"table.{name}.{place}: {metric}: {_said(metric, known)}"
 
 
-def _known(configs: Sequence[DictConfig]) -> list[str] | None:
+def _known(jobs: Sequence[Job]) -> list[str] | None:
     """Return the figures that any of these runs will report; None if they are unknown for one run."""
     found: dict[str, Any] = {}
-    for config in configs:
-        names = figures_of(config)
+    for job in jobs:
+        names = job.command.figure_names(job.config)
         if names is None:
             return None
-        found |= dict.fromkeys([*names, *(_OF_TRAINING if names and "algo" in config else ())])
+        found |= dict.fromkeys([*names, *(_OF_TRAINING if names and job.command.trains else ())])
     return [*found]
 
 

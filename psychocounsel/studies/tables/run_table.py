@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from psychocounsel.rundir.run_config import module_of
+from psychocounsel.settings.command import command_of
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.studies.tables.formats import Cell, Table
 from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, TableFigure, of_setting, settings
@@ -69,14 +71,12 @@ def _row(setting: Setting[StudyRun], columns: Mapping[str, tuple[str, bool]]) ->
 
 def _own_row(setting: Setting[StudyRun]) -> list[Cell]:
     """Return the row of a setting with the main metric of its own command."""
-    metric = next((metric for run in setting.finished if (metric := _metric_of(run.config))), None)
+    metric = next((metric for run in setting.finished if (metric := _metric_of(run))), None)
     return [setting.title, setting.count, metric, of_setting(setting, metric) if metric else None]
 
 
-def _metric_of(config: Any) -> str:
-    from psychocounsel.cluster.job import Job
-
-    return Job("", config, Path()).metric if config is not None else ""
+def _metric_of(run: StudyRun) -> str:
+    return command_of(module_of(run.run_dir)).metric(run.config) if run.config is not None else ""
 
 
 def _paper_rows(name: str, headings: list[str]) -> list[list[Cell]]:

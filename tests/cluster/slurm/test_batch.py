@@ -156,7 +156,7 @@ def test_what_is_no_secret_or_only_says_where_one_is_may_stand_there(overrides: 
 def test_an_override_of_several_lines_is_refused_whatever_its_key(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], own_environment: None
 ) -> None:
-    from psychocounsel.cluster.application import main
+    from psychocounsel.commands.application import main
 
     monkeypatch.setattr("sys.argv", ["train", "algo.beta=0.1", "data.name='a\n#SBATCH --wrap=b'", "dry_run=true"])
     with pytest.raises(SystemExit) as ended:

@@ -9,7 +9,7 @@ import pytest
 from hydra import initialize_config_dir
 
 from psychocounsel.annotation.annotation_steps import directory, do_steps
-from psychocounsel.cluster.application import resolve_entries
+from psychocounsel.commands.application import resolve_entries
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import ANNOTATION, RunMaterial

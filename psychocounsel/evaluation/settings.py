@@ -1,15 +1,22 @@
 """The keys of `psychocounsel.evaluate`: the sections that each evaluation reads, and the keys of evaluations with replies."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.settings.reward_sections import scorer_sections
-from psychocounsel.settings.schema import CounterfactualConfig, PairsConfig, option
-from psychocounsel.settings.typed.annotate_keys import BudgetConfig
+from psychocounsel.asking.budget import BudgetConfig
+from psychocounsel.asking.model_groups import NO_PRICE, idle_models
+from psychocounsel.data.settings import PairsConfig, idle_data, idle_without_training
+from psychocounsel.evaluation.counterfactuals.settings import CounterfactualConfig, idle_counterfactuals
+from psychocounsel.evaluation.part import idle_in_part
+from psychocounsel.reward.sections import idle_rewards, ranker_models, scorer_sections
+from psychocounsel.settings.command import NO_INTERNET, idle_keys
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build
 
 
 @dataclass
@@ -53,6 +60,7 @@ class ContestConfig(PairsConfig):
     share: int | None = None  # shard number of an array job, set at submission
 
 
+_OF_PRIVACY = ("confidential", "allowed_hosts")  # they limit the hosts that any text is sent to
 # Sections of conf/evaluate.yaml that only some evaluations read.
 OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge", "personas", "client")
 _OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on", "shards")
@@ -87,7 +95,7 @@ def make_files_absolute(config: DictConfig) -> None:
         if (value := OmegaConf.select(config, key)) is not None:
             OmegaConf.update(config, key, _absolute(value))
     for _, section in scorer_sections(config):
-        if "rubric" in section:  # a language model that ranks
+        if section.get("rubric") is not None:  # a language model that ranks
             section.rubric = _absolute(section.rubric)
 
 
@@ -99,3 +107,42 @@ def _absolute(value: Any) -> Any:
         if isinstance(value, str) and value and Path(value).expanduser().exists():
             return str(Path(value).expanduser().resolve())
     return value
+
+
+def compared_paths(plain: DictConfig) -> Iterator[tuple[str, Any]]:
+    """Yield key and path of each reward model in `compare`; None for a language model that ranks."""
+    for index, section in enumerate(plain.get("compare") or []):
+        for member in section.get("members") or [section]:
+            yield f"compare[{index}]", member.get("path")
+
+
+def idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys and sections of an evaluation that have no effect, each with the reason."""
+    evaluation = build(config, "evaluation")
+    rankers = [section for _, section in ranker_models(config)]
+    contest = config.get("contestants") is not None
+    if not contest and not rankers:
+        yield "cluster.internet", NO_INTERNET
+    for name in idle_sections(evaluation):
+        yield name, f"evaluation={evaluation.name} does not read it"
+    yield from idle_keys("evaluation", evaluation.unused(config))
+    yield from evaluation.unused_sections(config).items()
+    if contest:
+        yield from idle_models(config)
+    elif "budget" in evaluation.sections:
+        if not rankers:
+            yield "budget", "compare contains no language model that ranks ({use: llm, judge: ...})"
+        elif not any(section.get("input_price") or section.get("output_price") for section in rankers):
+            yield "budget.cost", NO_PRICE
+    yield from idle_rewards(config)
+    if config.get("counterfactuals") is not None:
+        yield from idle_keys("counterfactuals", idle_counterfactuals(config))
+    if evaluation.instead_of_data:
+        reason = f"evaluation={evaluation.name} reads {evaluation.instead_of_data} and no data"
+        yield from ((f"data.{name}", reason) for name in config.data if name not in _OF_PRIVACY)
+        return
+    yield from idle_data(config.data)
+    yield from idle_without_training()
+    if contest:
+        yield "data.system_prompt", "contestants get replies.system_prompt"
+    yield from idle_in_part(config)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection.select import load_split
+from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.run_config import read_section
-from psychocounsel.settings.reward_sections import reward_sections
-from psychocounsel.settings.sections.trained_runs import run_trained_on
+from psychocounsel.rundir.trained_runs import run_trained_on
 
 _OF_SPLIT = (
     "mix",
@@ -86,6 +88,34 @@ def _other_split(run: Path | None, config: DictConfig) -> str | None:
 
 def _evaluated(config: DictConfig) -> Iterator[str | None]:
     """Yield the paths of the models that an evaluation measures."""
-    if "contestants" in config:
+    if config.get("contestants") is not None:
         yield from (member.get("model") for member in config.contestants.members)
     yield from (section.get("path") for _, section in reward_sections(config))
+
+
+@dataclass(frozen=True)
+class EvaluatedRows:
+    """Rows of the part that is evaluated (`used`), and all rows of the data (`whole`), the training rows first."""
+
+    part: EvaluatedPart
+    used: list[Example]
+    whole: list[Example]
+
+
+def load_evaluated(config: DictConfig, report: Callable[[str], None]) -> EvaluatedRows:
+    """Load `data` and select the part that the checked configuration of an evaluation names.
+
+    Raises:
+        UserError: as `load_split` does.
+    """
+    train, held_out = load_split(config.data, report)
+    part, whole = evaluated_part(config), [*train, *held_out]
+    return EvaluatedRows(part, whole if part.name == "all" else held_out, whole)
+
+
+def idle_in_part(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of `data` that have no effect on the rows that are evaluated, each with the reason."""
+    yield "data.too_long", "an evaluation shortens no replies"
+    if evaluated_part(config).name == "held_out":
+        for name in ("limit", "fraction"):
+            yield f"data.{name}", "it selects training rows, and the held-out part is evaluated; use limit"

@@ -1,18 +1,21 @@
 """The keys of `psychocounsel.chat`: models, scores shown with each reply, and the transcript."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 
+from psychocounsel.asking.model_groups import idle_groups, models_of
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.settings import names_no_reward
+from psychocounsel.evaluation.contestants.entries import resolve_contestants
+from psychocounsel.evaluation.settings import ReplyDrawing
+from psychocounsel.reward.sections import idle_rewards
 from psychocounsel.settings.schema import PathsConfig, option
-from psychocounsel.settings.typed.audit_keys import names_no_reward
-from psychocounsel.settings.typed.evaluate_keys import ReplyDrawing
+from psychocounsel.settings.targets import build
 
-MAY_BE_NULL = ("reward", "annotator")
 _SHIPPED = "builtin:tiny_dpo"
 TRANSCRIPTS = (".jsonl", ".md")
 
@@ -29,31 +32,34 @@ class ChatConfig:
     code_path: list[str] = option([])
 
 
-def is_chat(config: DictConfig) -> bool:
-    """Return True if the configuration is that of a conversation."""
-    return "transcript" in config
+def resolve_chat(composed: DictConfig, preset: Any) -> None:
+    """Resolve the models of a conversation; `preset` loads a file of a group.
 
+    Without a model, the shipped one replies. Without a reward, the shipped one scores, if all models are shipped.
 
-def chat_model(composed: DictConfig) -> DictConfig:
-    """Return the section of the replying model: the shipped model if none is named."""
-    model: DictConfig = composed.model
-    return (
-        model if model.get("path") or model.get("use") else cast(DictConfig, OmegaConf.merge(model, {"path": _SHIPPED}))
-    )
-
-
-def chat_arguments(overrides: Sequence[str]) -> list[str]:
-    """Return overrides in Hydra's form: ~reward for reward=null; annotator=null is dropped, because it is the default."""
-    return ["~reward" if text == "reward=null" else text for text in overrides if text != "annotator=null"]
-
-
-def resolve_chat_reward(composed: DictConfig, preset: Any) -> None:
-    """Use the shipped reward model in conversations with only shipped models, if no reward is chosen."""
-    if not is_chat(composed) or not names_no_reward(composed):
-        return
-    if all(str(member.get("model")).startswith("builtin:") for member in composed.contestants.members):
-        with open_dict(composed):
+    Raises:
+        UserError: for an entry of another form.
+    """
+    with open_dict(composed):
+        if not (composed.model.get("path") or composed.model.get("use")):
+            composed.model.path = _SHIPPED
+        resolve_contestants(composed, preset, files=False)
+        shipped = all(str(member.get("model")).startswith("builtin:") for member in composed.contestants.members)
+        if shipped and names_no_reward(composed):
             composed.reward = preset("reward", "tiny")
+
+
+def idle_chat(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of a conversation that have no effect, each with the reason."""
+    scored_elsewhere = config.get("reward") is not None and bool(build(config, "reward").receivers("reward"))
+    if not scored_elsewhere and not any(model.is_third_party() for model in models_of(config)):
+        yield "crisis_to_third_parties", "no model belongs to a third party"
+    yield from idle_groups(config)
+    if config.get("annotator") is None:
+        yield "rubric", "only an annotator uses it: add annotator=NAME"
+    elif not any(model.reads_prompts for model in build(config, "annotator").models()):
+        yield "rubric", "annotator=rules reads no prompt"
+    yield from idle_rewards(config)
 
 
 def check_chat(config: DictConfig) -> None:

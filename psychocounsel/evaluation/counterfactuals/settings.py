@@ -1,11 +1,25 @@
 """Checks of `counterfactuals`: the addresses of its server require the name of a model."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.sections.server_access import check_key_variable
+from psychocounsel.remote.server_access import check_key_variable
+from psychocounsel.settings.schema import option
+
+
+@dataclass
+class CounterfactualConfig:
+    limit: int = option(25, at_least=0)
+    addresses: list[str] = option([])
+    model: str | None = None
+    key_variable: str | None = None
+    concurrency: int = option(4, at_least=1)
+    timeout_seconds: float = option(120.0, above=0)
+    retries: int = option(8, at_least=0)
 
 
 def check_counterfactuals(config: DictConfig) -> None:
@@ -14,7 +28,7 @@ def check_counterfactuals(config: DictConfig) -> None:
     Raises:
         UserError: naming the missing key or the invalid address.
     """
-    if "counterfactuals" not in config:
+    if config.get("counterfactuals") is None:
         return
     settings = config.counterfactuals
     check_key_variable(settings.key_variable, "counterfactuals.key_variable")
@@ -49,3 +63,9 @@ def _is_address(address: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number
         return False
+
+
+def counterfactual_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the servers that write counterfactuals, as (key, address)."""
+    for address in config.counterfactuals.addresses if config.get("counterfactuals") is not None else ():
+        yield "counterfactuals.addresses", address

@@ -9,15 +9,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from psychocounsel.asking.model_groups import Preset
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import is_run, read_section
 from psychocounsel.rundir.run_names import telling_name
-from psychocounsel.settings.checks import check_shipped, is_of_earlier_run
-from psychocounsel.settings.sections.annotation_groups import Preset
-from psychocounsel.settings.sections.trained_runs import run_of
-from psychocounsel.settings.targets import target_class
-from psychocounsel.settings.typed.chat_keys import chat_model, is_chat
+from psychocounsel.rundir.trained_runs import run_of
+from psychocounsel.settings.paths import check_shipped, is_of_earlier_run
 from psychocounsel.storage.weight_files import refuse_gguf
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
@@ -28,16 +26,15 @@ _SAMPLING = ("temperature", "top_p", "max_tokens")
 _FORMS = "a run, a folder, a hub id, a file of replies or an address; or a mapping, as {use: openai, model: NAME}"
 
 
-def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
+def resolve_contestants(composed: DictConfig, preset: Preset, files: bool = True) -> None:
     """Replace `model` and `against` by `contestants`, resolved to settings because the worker does not compose.
 
     Several paths of one entry are models trained with equal settings and different seeds. `preset` loads a file of conf/writers.
+    `files`: a contestant may be a file of replies.
 
     Raises:
         UserError: for an entry of another form, or two entries with one name.
     """
-    if "contestants" in composed or not _has_models(composed):
-        return
     sampling = {key: composed.replies[key] for key in _SAMPLING}
     entries = list[tuple[DictConfig, list[DictConfig]]]()
     _choose_base(composed)
@@ -46,7 +43,7 @@ def resolve_contestants(composed: DictConfig, preset: Preset) -> None:
         several = list(paths) if OmegaConf.is_list(paths) else [paths]
         if not several:
             raise UserError(f"{key}.path=[]: give one path or more")
-        found = [_member(f"{key}.path", entry, path, sampling, preset, composed) for path in several]
+        found = [_member(f"{key}.path", entry, path, sampling, preset, composed, files) for path in several]
         entries.append((entry, found))
     names = _names(entries)
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -74,7 +71,7 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
     if not OmegaConf.is_dict(judge):
         return
     unnamed = list[tuple[DictConfig, str]]()
-    for section in judge.members if "members" in judge else [judge]:
+    for section in judge.members if judge.get("members") is not None else [judge]:
         if "reward" not in section or "_target_" in section.reward:
             continue
         given = OmegaConf.create({"use": section.reward}) if isinstance(section.reward, str) else section.reward
@@ -100,6 +97,18 @@ def _name_by_paths(judges: list[tuple[DictConfig, str]]) -> None:
     names = [_name(path) for _, path in judges]
     for name, (section, path) in zip(names, judges, strict=True):
         section.name = section.reward.name = _name(path, parent=True) if names.count(name) > 1 else name
+
+
+def contestant_paths(plain: DictConfig) -> list[tuple[str, Any]]:
+    """Return key and model of each contestant, in the user's words; a file of replies counts by its name."""
+    if plain.get("contestants") is None:
+        return []
+    members, settings = plain.contestants.members, plain.contestants.settings
+    count = sum(name == settings[0] for name in settings)
+    return [
+        ("model.path" if index < count else "against", member.get("model") or member.get("name"))
+        for index, member in enumerate(members)
+    ]
 
 
 def start_of(path: Any) -> dict[str, Any] | None:
@@ -147,16 +156,9 @@ def _is_unborn(composed: DictConfig, path: str) -> bool:
     return is_of_earlier_run(composed, path) and run_of(os.path.abspath(os.path.expanduser(path))) is None
 
 
-def _has_models(composed: DictConfig) -> bool:
-    """Return True if models reply: in a conversation, and in some evaluations."""
-    if "evaluation" in composed:
-        return "contestants" in target_class(composed, "evaluation").sections
-    return is_chat(composed)
-
-
 def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """Yield each contestant with its key: the model, then its opponents."""
-    yield "model", chat_model(composed) if is_chat(composed) else composed.model
+    yield "model", composed.model
     against = composed.against
     listed = list(against) if OmegaConf.is_list(against) else [] if against is None else [against]
     for number, each in enumerate(listed):
@@ -167,7 +169,13 @@ def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 
 
 def _member(
-    key: str, entry: DictConfig, path: Any, sampling: dict[str, Any], preset: Preset, composed: DictConfig
+    key: str,
+    entry: DictConfig,
+    path: Any,
+    sampling: dict[str, Any],
+    preset: Preset,
+    composed: DictConfig,
+    files: bool,
 ) -> DictConfig:
     own = {str(name): entry[name] for name in entry if name not in ("path", "use", "name") and entry[name] is not None}
     use = entry.get("use")
@@ -176,7 +184,7 @@ def _member(
     if path is not None and not isinstance(path, str):
         raise UserError(f"{key}={path}: is not a path; give {_FORMS}")
     if path is not None and path.lower().endswith(_TABLES):
-        if is_chat(composed):
+        if not files:
             raise UserError(f"{key}={path}: a file of replies cannot answer; give a model")
         return _reply_file(key, path)
     base = preset("writers", str(use) if use else _usual(path))

@@ -12,7 +12,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.targets import build_section, class_of
+from psychocounsel.model.settings import check_model_paths
+from psychocounsel.remote.hub_sources import HubSource, is_here
+from psychocounsel.settings.paths import make_absolute, name_by_path
+from psychocounsel.settings.targets import build_section, class_of, is_on_hub
 
 Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
@@ -37,7 +40,7 @@ def reward_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
 
 def scorer_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     """Yield each scorer with its key: `reward`, then `compare[0]` and so on; an ensemble is one scorer."""
-    if "reward" in config:
+    if config.get("reward") is not None:
         yield "reward", config.reward
     for index, section in enumerate(config.get("compare") or []):
         yield f"compare[{index}]", section
@@ -57,7 +60,7 @@ def path_is(section: DictConfig) -> str:
 
 def local_models(config: DictConfig) -> Iterator[tuple[str, str, bool]]:
     """Yield key, folder, and True if the weights are loaded, for each local model of a checked configuration."""
-    sections = [("model", config.model, True)] if "model" in config else []
+    sections = [("model", config.model, True)] if config.get("model") is not None else []
     sections += [(key, section, path_is(section) == "loaded") for key, section in reward_sections(config)]
     for key, section, weights in sections:
         path = section.get("path") if path_is_model(key, section) else None
@@ -221,11 +224,52 @@ def _part_names(sections: Any) -> None:
             section.name = f"{section.name}-{seen[section.name]}"
 
 
-def check_rewards(config: DictConfig) -> None:
-    """Let each reward model check its own settings.
+def check_rewards(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:
+    """Check all reward models: their entries against their dataclasses (by `typed`), then each one's own settings.
 
     Raises:
         UserError: naming the key.
     """
+    check_entries(config, typed)
     for key, section in scorer_sections(config):
         build_section(section, "reward").check(key)
+
+
+def check_reward_paths(config: DictConfig) -> None:
+    """Refuse reward models whose folder, or chat template, does not exist.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, section in reward_sections(config):
+        if path_is(section) != "nothing":
+            check_model_paths(config, key, section)
+
+
+def settle_rewards(config: DictConfig) -> None:
+    """Make the paths of reward models absolute, and name the user's own models after their paths."""
+    for _, section in reward_sections(config):
+        make_absolute(config, section, ("path", "chat_template"))
+        name_by_path(section, ("local", "tiny", "tiny_2"))
+    name_rewards(config)
+
+
+def idle_rewards(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of reward models that their other keys disable, each with the reason."""
+    for key, section in reward_sections(config):
+        if "revision" in section and not is_on_hub(section.path):
+            yield f"{key}.revision", f"{key}.path is not a repository of the hub"
+
+
+def reward_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
+    """Yield the hub repositories of reward models, each with the key of its revision; shipped and local models are skipped."""
+    for key, section in reward_sections(config):
+        if section.get("path") and not is_here(section.path):
+            weights = path_is(section) != "served"
+            yield HubSource("model", section.path, section.get("revision"), f"{key}.path", weights), f"{key}.revision"
+
+
+def reward_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the servers that receive texts to score, as (key, address)."""
+    for key, section in scorer_sections(config):
+        yield from build_section(section, "reward").receivers(key)

@@ -1,15 +1,17 @@
 """The keys of `psychocounsel.audit`, and the allowed forms of `audit.against`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from psychocounsel.data.settings import PairsConfig
 from psychocounsel.errors import UserError
-from psychocounsel.settings.checks import check_local_path, is_made_before
-from psychocounsel.settings.schema import PairsConfig, option
+from psychocounsel.remote.hub_sources import HubSource, is_here
+from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute
+from psychocounsel.settings.schema import option
 
 
 @dataclass
@@ -51,15 +53,24 @@ def names_no_reward(plain: DictConfig) -> bool:
     return isinstance(reward, DictConfig) and reward.get("name") == "local" and OmegaConf.is_missing(reward, "path")
 
 
+def against_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
+    """Yield the hub datasets of `audit.against`, each with the key of its revision."""
+    for index, entry in enumerate(config.audit.against):
+        if entry.path and not is_here(entry.path):
+            key = f"audit.against[{index}]"
+            yield HubSource("dataset", entry.path, entry.revision, f"{key}.path"), f"{key}.revision"
+
+
 def check_against(config: DictConfig) -> None:
-    """Refuse paths of other data sets that do not exist.
+    """Refuse paths of other data sets that do not exist, and make the others absolute.
 
     Raises:
         UserError: naming the first missing path.
     """
     for entry in config.audit.against:
         if not is_made_before(config, entry.path):
-            check_local_path(entry.path, "audit.against")
+            check_local_path(entry.path, "audit.against", of_data=True)
+        make_absolute(config, entry, ("path",))
 
 
 def resolve_against(composed: DictConfig, load_group: Callable[[str, str], DictConfig]) -> None:

@@ -5,13 +5,11 @@ from collections.abc import Iterator, Sequence
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.reward_sections import scorer_sections
-from psychocounsel.settings.sections.annotation_groups import MODEL_GROUPS
-from psychocounsel.settings.sections.server_access import host_of, proxy_of
-from psychocounsel.settings.targets import build, build_section
+from psychocounsel.remote.server_access import host_of, proxy_of
+from psychocounsel.settings.command import Command
 
 
-def check_confidential(config: DictConfig) -> None:
+def check_confidential(command: Command, config: DictConfig) -> None:
     """Refuse settings that would send confidential texts to hosts outside `data.allowed_hosts`.
 
     For `annotate` the keys are `speeches.confidential` and `speeches.allowed_hosts`.
@@ -19,7 +17,7 @@ def check_confidential(config: DictConfig) -> None:
     Raises:
         UserError: naming the key and the host, which may be a proxy.
     """
-    group = "speeches" if "speeches" in config else "data"
+    group = command.texts
     texts = config[group]
     for host in texts.allowed_hosts:
         if host.lower() != host_of(host) or not host:
@@ -32,15 +30,8 @@ def check_confidential(config: DictConfig) -> None:
         )
     if not texts.confidential:
         return
-    for sender in ("tracker", "rollout", *MODEL_GROUPS):
-        if sender in config:
-            for key, address in build(config, sender).receivers(sender):
-                refuse_host(key, address, texts.allowed_hosts, group)
-    for sender, section in scorer_sections(config):
-        for key, address in build_section(section, "reward").receivers(sender):
-            refuse_host(key, address, texts.allowed_hosts, group)
-    for address in config.counterfactuals.addresses if "counterfactuals" in config else ():
-        refuse_host("counterfactuals.addresses", address, texts.allowed_hosts)
+    for key, address in command.receivers(config):
+        refuse_host(key, address, texts.allowed_hosts, group)
 
 
 def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "data") -> None:

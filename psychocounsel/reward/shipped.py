@@ -6,42 +6,44 @@ types `reward=tiny` or `judge=tiny` gets the same models by their plain paths, f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import run_of_model
-from psychocounsel.rundir.run_config import is_run, read_config
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.trained_runs import run_of
 
+Models = Sequence[tuple[str, Any]]  # key and path of each model
 _RESOLVER = "${shipped_reward:"
 _REWARD = "reward.path=YOUR_REWARD_MODEL, or reward=tiny to use the shipped 3M model anyway"
 _JUDGE = "judge=NAME, or judge=tiny to use the shipped 3M reward models anyway"
 _JUDGE_REWARD = "judge.reward=YOUR_REWARD_MODEL, or judge.reward=tiny to use the shipped 3M model anyway"
 
 
-def refuse_shipped_rewards(plain: DictConfig) -> None:
+def refuse_shipped_rewards(plain: DictConfig, models: Models) -> None:
     """Refuse a shipped reward model that the user did not ask for, if it would score foreign replies.
+
+    `models` are the keys and paths of the models whose replies are scored, and of the compared reward models.
 
     Raises:
         UserError: naming the foreign model or data, and what to type.
     """
     for section, group, advice in _defaults(plain):
-        if _is_default(section) and (foreign := foreign_source(plain)):
+        if _is_default(section) and (foreign := foreign_source(plain, models)):
             raise UserError(
                 f"{foreign}: the default {group} was trained on the shipped sample, so its scores mean nothing here; "
                 f"give {advice}"
             )
 
 
-def foreign_source(config: DictConfig) -> str | None:
+def foreign_source(config: DictConfig, models: Models) -> str | None:
     """Return the first model or data of a composed configuration that is not shipped, as KEY=VALUE; None if all are shipped.
 
     A run counts as shipped if it was trained from a shipped model on shipped data.
     """
-    for key, path in _models(config):
+    for key, path in models:
         if path is not None and not _is_shipped_model(path):
             return f"{key}={path}"
     if target := OmegaConf.select(config, "data._target_"):
@@ -55,7 +57,7 @@ def _defaults(plain: DictConfig) -> Iterator[tuple[Any, str, str]]:
     judge = plain.get("judge")
     if not isinstance(judge, DictConfig):
         return
-    if "members" in judge:
+    if judge.get("members") is not None:
         yield from ((each.get("reward"), "judge", _JUDGE) for each in judge.members)
     else:
         yield judge.get("reward"), "reward model of the judge", _JUDGE_REWARD
@@ -63,21 +65,8 @@ def _defaults(plain: DictConfig) -> Iterator[tuple[Any, str, str]]:
 
 def _is_default(section: Any) -> bool:
     """Return True if the path of a reward model comes from the default choice."""
-    node = section._get_node("path") if isinstance(section, DictConfig) and "path" in section else None
+    node = section._get_node("path") if isinstance(section, DictConfig) and section.get("path") is not None else None
     return node is not None and str(node._value()).startswith(_RESOLVER)
-
-
-def _models(config: DictConfig) -> Iterator[tuple[str, Any]]:
-    """Yield the models whose replies are scored, and reward models of `compare`, each with its key."""
-    if "contestants" in config:
-        count = sum(name == config.contestants.settings[0] for name in config.contestants.settings)
-        for index, member in enumerate(config.contestants.members):
-            yield ("model.path" if index < count else "against"), member.get("model") or member.get("name")
-    elif "algo" in config:
-        yield "model.path", OmegaConf.select(config, "model.path")
-    for index, section in enumerate(config.get("compare") or []):
-        for each in section.get("members") or [section]:
-            yield f"compare[{index}]", each.get("path")  # a language model that ranks has none
 
 
 def _data(config: DictConfig) -> Iterator[tuple[str, Any]]:
@@ -94,8 +83,8 @@ def _is_shipped_model(path: Any) -> bool:
     """Return True for a shipped model, and for a run that was trained from one on the shipped sample."""
     if str(path).startswith("builtin:"):
         return True
-    run = run_of_model(Path(str(path)).expanduser())
-    if run is None or not is_run(run):
+    run = run_of(str(path))
+    if run is None:
         return False
     config = read_config(run)
-    return "algo" in config and foreign_source(config) is None
+    return foreign_source(config, [("model.path", config.model.path)]) is None

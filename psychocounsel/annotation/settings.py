@@ -1,15 +1,16 @@
 """The keys of `psychocounsel.annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.asking.budget import BudgetConfig
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
+from psychocounsel.steps.course import check_steps
 
 STEPS = ("speeches", "replies", "scores", "pairs", "card")
 
@@ -42,12 +43,6 @@ class PairRules:
     safety_veto: bool = True
     test_fraction: float = option(0.06, at_least=0, below=1)
     split_seed: int = option(0, at_least=0, at_most=2**32 - 1)
-
-
-@dataclass
-class BudgetConfig:
-    cost: float | None = option(None, above=0)
-    calls: int | None = option(None, at_least=1)
 
 
 @dataclass
@@ -111,21 +106,3 @@ def check_annotate(config: DictConfig) -> None:
             raise UserError("remove: name the dataset by out=DIR")
         if not Path(config.remove).expanduser().is_file():
             raise UserError(f"remove={config.remove}: no such file; give a file with one speech id per line")
-
-
-def check_steps(steps: Sequence[str], all_steps: Sequence[str]) -> None:
-    """Refuse unknown steps, and steps in another order than in `all_steps`.
-
-    Raises:
-        UserError: with what to type instead.
-    """
-    for step in steps:
-        if step not in all_steps:
-            raise UserError(
-                f"steps: there is no step {step}; {suggestion(step, list(all_steps))} (they are {', '.join(all_steps)})"
-            )
-    ordered = [step for step in all_steps if step in steps]
-    if not steps:
-        raise UserError(f"steps=[]: no step is given; give some of [{','.join(all_steps)}]")
-    if list(steps) != ordered:
-        raise UserError(f"steps=[{','.join(steps)}]: steps need this order: steps=[{','.join(ordered)}]")

@@ -9,8 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.reward_sections import ranker_models
-from psychocounsel.settings.targets import build_section
+from psychocounsel.remote.hub_sources import HubSource, is_here
+from psychocounsel.reward.sections import path_is, ranker_models
+from psychocounsel.settings.command import idle_keys
+from psychocounsel.settings.targets import build
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
 _ASKED_BY = {  # Groups whose models have no prompt of their own, with the reason.
@@ -19,19 +21,30 @@ _ASKED_BY = {  # Groups whose models have no prompt of their own, with the reaso
     "client": "the prompt of a client is its persona's card",
     "contestants": "all contestants get replies.system_prompt",
 }
+NO_PRICE = "no model has an input_price or output_price; budget.calls limits calls"
 Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
 
 def model_sections(config: DictConfig) -> Iterator[tuple[str, str, DictConfig]]:
     """Yield key, group and settings of each single language model: `writers`, or `writers.members[0]` and so on."""
     for group in MODEL_GROUPS:
-        if group not in config:
+        if config.get(group) is None:
             continue
-        if "members" not in config[group]:
+        if config[group].get("members") is None:
             yield group, group, config[group]
             continue
         for index, member in enumerate(config[group].members):
             yield f"{group}.members[{index}]", group, member
+
+
+def groups_of(config: DictConfig) -> list[str]:
+    """Return the groups of language models that a configuration has."""
+    return [group for group in MODEL_GROUPS if config.get(group) is not None]
+
+
+def models_of(config: DictConfig) -> list[Any]:
+    """Return all language models of a configuration."""
+    return [model for group in groups_of(config) for model in build(config, group).models()]
 
 
 def resolve_models(composed: DictConfig, preset: Preset) -> None:
@@ -74,7 +87,7 @@ def _resolve(group: str, index: int, member: Any, preset: Preset) -> DictConfig:
     return merged
 
 
-def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConfig]) -> None:
+def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:
     """Check members against their dataclasses, by `typed`, and let every model check its settings.
 
     Raises:
@@ -90,15 +103,14 @@ def check_models(config: DictConfig, typed: Callable[[str, DictConfig], DictConf
             raise UserError(f"{key}={section}: is not resolved to settings")
         try:
             index = int(key.rpartition("[")[2].rstrip("]"))
-            config[group].members[index] = typed(group, section)
+            config[group].members[index] = typed(OmegaConf.create({group: section}))[group]
         except UserError as error:
             said = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
             raise UserError(f"{key}: {said}") from error
     for _, section in ranker_models(config):
         _make_absolute(section)
-    for group in MODEL_GROUPS:
-        if group in config:
-            build_section(config[group], group).check(group)
+    for group in groups_of(config):
+        build(config, group).check(group)
 
 
 def _make_absolute(section: DictConfig) -> None:
@@ -129,3 +141,39 @@ def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
         for place, each in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
             if OmegaConf.is_dict(each) and each.get("key_variable"):
                 yield f"{place}.key_variable", str(each.key_variable)
+
+
+def model_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the servers that language models run on, as (key, address)."""
+    for group in groups_of(config):
+        yield from build(config, group).receivers(group)
+
+
+def asked_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
+    """Yield the hub repositories of models that run in the process, and of judges' reward models; runs keep no commit of them."""
+    asked = [(key, section) for key, _, section in model_sections(config)]
+    for key, section in (*asked, *ranker_models(config)):
+        if "revision" in section and section.get("model") and not is_here(section.model):
+            yield HubSource("model", section.model, section.revision, f"{key}.model"), ""
+        reward = section.get("reward")  # a judge's reward model
+        if OmegaConf.is_dict(reward) and reward.get("path") and not is_here(reward.path):
+            loaded = path_is(reward) == "loaded"
+            yield HubSource("model", reward.path, reward.get("revision"), f"{key}.reward.path", weights=loaded), ""
+
+
+def idle_groups(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of language models that their other keys disable, each with the reason."""
+    for group in groups_of(config):
+        yield from idle_keys(group, build(config, group).unused())
+
+
+def idle_models(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys without effect of a command that asks language models within a budget, each with the reason."""
+    yield from idle_groups(config)
+    models = models_of(config)
+    if config.crisis_to_third_parties and not any(model.is_third_party() for model in models):
+        yield "crisis_to_third_parties", "no model belongs to a third party"
+    if config.budget.cost is not None and not any(model.input_price or model.output_price for model in models):
+        yield "budget.cost", NO_PRICE
+    if config.shards > 1 and not hasattr(build(config, "cluster"), "internet"):
+        yield "shards", "only cluster=slurm shares the work"

@@ -1,0 +1,163 @@
+"""The composer of all commands: it turns overrides into a checked configuration, for the command line, studies and `api`."""
+
+import os
+import pickle
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.commands.help import command_choices
+from psychocounsel.errors import UserError
+from psychocounsel.settings import config as configs
+from psychocounsel.settings.command import Command
+from psychocounsel.settings.overrides import check_overrides, quote_choice
+from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.targets import add_code_path
+from psychocounsel.storage.files import shipped
+
+
+class Composer:
+    """Composes and checks configurations while Hydra is set up. `folders` are those of --config-dir."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = [*folders, shipped("conf")]
+        self.code_path = [str(path) for folder in folders for path in (folder, folder.parent)] + [os.getcwd()]
+        self.groups = config_groups(self.folders)
+        self.sections: dict[tuple[str, str], bytes] = {}
+        add_code_path(self.code_path)
+
+    def overrides(self, command: Command, typed: Sequence[str]) -> list[str]:
+        """Return typed overrides in the form that Hydra reads.
+
+        Raises:
+            UserError: for overrides that the command does not support, or that Hydra would misread.
+        """
+        return self.in_hydras_form(command, command.arguments([], typed, self.groups))
+
+    def in_hydras_form(self, command: Command, overrides: Sequence[str]) -> list[str]:
+        """Return overrides that the command has read already in the form that Hydra reads.
+
+        Raises:
+            UserError: for overrides that Hydra would misread.
+        """
+        check_overrides(overrides, sorted(self.groups), command.nullable)
+        chosen = command_choices(command.name, self.folders)
+        nulls = {f"{group}=null": [f"~{group}"] if chosen.get(group) else [] for group in command.nullable}
+        return [quote_choice(text) for override in overrides for text in nulls.get(override, [override])]
+
+    def composed(self, command: Command, overrides: Sequence[str]) -> DictConfig:
+        """Return `conf/<command>.yaml` composed with `overrides`, as on the command line.
+
+        Raises:
+            HydraException: for an override that cannot be parsed, or that names a missing file or key.
+        """
+        loader = GlobalHydra.instance().config_loader()
+        composed = loader.load_configuration(command.name, list(overrides), RunMode.RUN)
+        return configs.without_hydra(composed)
+
+    def checked(self, command: Command, composed: DictConfig) -> DictConfig:
+        """Return a composed configuration with names resolved and everything checked.
+
+        Raises:
+            UserError: if the configuration cannot work.
+        """
+        OmegaConf.set_struct(composed, False)
+        with open_dict(composed):
+            composed.code_path = self.code_path
+        command.resolve(composed, self)
+        return configs.check(command, composed)
+
+    def names(self, group: str) -> list[str]:
+        """Return the names of a group's files, including the user's."""
+        return list(GlobalHydra.instance().config_loader().get_group_options(group))
+
+    def section(self, group: str, name: str) -> DictConfig:
+        """Return the settings that `<group>=<name>` would compose; composed once for all configurations.
+
+        Raises:
+            UserError: if the group has no such name.
+        """
+        if (group, name) not in self.sections:
+            if name not in (available := self.names(group)):
+                raise UserError(f"{group}.members: no {group} config named {name}; {suggestion(name, available)}")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Hydra warns that a file composed alone has no _self_ in its defaults
+                self.sections[group, name] = pickle.dumps(hydra_compose(f"{group}/{name}")[group])
+        section: DictConfig = pickle.loads(self.sections[group, name])
+        return section
+
+    def data(self, name: str, key: str = "data.mix") -> DictConfig:
+        """Return `conf/data/<name>.yaml`, without its defaults.
+
+        Raises:
+            UserError: if no such file exists; `key` is named in the error.
+        """
+        node = _content("data", name)
+        if node is None:
+            raise UserError(f"{key}: no data config named {name}; {suggestion(name, self.names('data'))}")
+        data: DictConfig = OmegaConf.create(
+            {"data": node.get("data", node)}
+        ).data  # so that values can refer to data.path
+        return data
+
+
+def choice(group: str, name: str) -> DictConfig:
+    """Return the content of a choice's file, such as `experiment/NAME.yaml`, without its defaults; empty if missing."""
+    return _content(group, name) or OmegaConf.create()
+
+
+def _content(group: str, name: str) -> Any:
+    result = GlobalHydra.instance().config_loader().repository.load_config(f"{group}/{name}")  # type: ignore[attr-defined]
+    return result.config if result is not None else None
+
+
+def config_groups(folders: Iterable[Path]) -> dict[str, list[str]]:
+    """Return the names of each config group's files in `folders`."""
+    groups = dict[str, list[str]]()
+    for folder in folders:
+        for group in (path for path in folder.iterdir() if path.is_dir()):
+            names = {*groups.get(group.name, []), *(file.stem for file in group.glob("*.yaml"))}
+            groups[group.name] = sorted(names)
+    return groups
+
+
+@contextmanager
+def composer(folders: Sequence[Path]) -> Iterator[Composer]:
+    """Yield a Composer while Hydra is set up for it.
+
+    Raises:
+        UserError: for a folder that does not exist.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"--config-dir {folder}: no such folder")
+    hydra, made = _set_up(tuple(folders))
+    GlobalHydra.instance().clear()
+    GlobalHydra.instance().initialize(hydra)
+    try:
+        yield made
+    finally:
+        GlobalHydra.instance().clear()
+
+
+@cache
+def _set_up(folders: tuple[Path, ...]) -> tuple[Hydra, Composer]:
+    """Return Hydra with the given configuration folders, and its Composer, cached because a process reads each file once."""
+    version.setbase("1.3")
+    search = create_config_search_path(search_path_dir=str(shipped("conf").resolve()))
+    for folder in folders:
+        search.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    return Hydra.create_main_hydra2(task_name="launch", config_search_path=search), Composer(folders)

@@ -1,0 +1,156 @@
+"""Help while typing a command: the page of `--help`, and the words of TAB completion. YAML files are read, not composed."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from psychocounsel.storage.files import shipped
+
+# Config groups of a command, read from its YAML file: `--help` and TAB completion list them without composing.
+
+_SWEPT = "train"  # the shipped sweeps vary its keys
+
+
+def command_groups(command: str, folders: Sequence[Path]) -> list[str]:
+    """Return a command's config groups, in the order of its defaults.
+
+    The first folder with a file of the command's name decides. Without such a file the list is empty.
+    """
+    groups = [*command_choices(command, folders)]
+    return [*groups, "sweep"] if command == _SWEPT else groups
+
+
+def command_choices(command: str, folders: Sequence[Path]) -> dict[str, str | None]:
+    """Return a command's config groups, each with the choice that is made without the user's."""
+    return default_choices(read_yaml(_file_of(command, folders)))
+
+
+def default_choices(content: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the groups in the defaults of a configuration, each with the choice that is made without the user's."""
+    entries = [entry for entry in content.get("defaults") or [] if isinstance(entry, dict)]
+    named = [(str(group), choice) for entry in entries for group, choice in entry.items()]
+    return {group: choice for group, choice in named if not group.startswith("override ")}
+
+
+def read_yaml(file: Path | None) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds, or {} if the file is missing, malformed or holds something else."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def flat_keys(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys of a mapping from a YAML file."""
+    for name, value in content.items():
+        if name in ("defaults", "_target_"):
+            continue
+        if isinstance(value, dict) and value:
+            yield from flat_keys(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _file_of(command: str, folders: Sequence[Path]) -> Path | None:
+    return next((path for folder in folders if (path := folder / f"{command}.yaml").is_file()), None)
+
+
+# The page of `--help` from `conf/hydra/help/`. Hydra is slow: it copies its file index for every config group.
+
+_ASKS = ("--help", "-h")
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Return True if a command line asks only for the help page."""
+    return any(text in _ASKS for text in arguments)
+
+
+def help_page(command: str, folders: Sequence[Path]) -> str:
+    """Return the help page of `command`, with its groups and their choices in all `folders`; the last one is the shipped `conf`.
+
+    A group that only a user's folder has is listed, too.
+    """
+    pages = folders[-1] / "hydra" / "help"
+    file = next(each for each in (pages / f"{command}.yaml", pages / "psychocounsel.yaml") if each.is_file())
+    composed = OmegaConf.create({"hydra": {"help": OmegaConf.load(file)}})
+    choices: dict[str, set[str]] = {}
+    for folder in folders:
+        for path in folder.glob("*/*.yaml"):
+            choices.setdefault(path.parent.name, set()).add(path.stem)
+    shipped = {path.name for path in folders[-1].iterdir()}
+    names = [*command_groups(command, folders), *sorted(choices.keys() - shipped)]
+    lines = [f"{group}: {', '.join(sorted(choices[group]))}" for group in names if group in choices]
+    return Template(composed.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS="\n  ".join(lines) + "\n")
+
+
+# Words for the shell's TAB completion: commands, config groups, choices and keys. Reads YAML files and composes
+# nothing.
+
+_PLAIN = re.compile(r"[\w.@/=-]+")  # the shell may execute completed text, and someone else may own the folder `conf`
+_SCRIPT = """\
+_psychocounsel() {
+    local IFS=$'\\n' word="${COMP_LINE:0:COMP_POINT}"
+    COMP_WORDBREAKS="${COMP_WORDBREAKS//=/}"
+    word="${word##* }"
+    local each
+    COMPREPLY=()
+    while read -r each; do
+        [[ $each == "$word"* ]] && COMPREPLY+=("$each")
+    done < <(psychocounsel complete "${COMP_WORDS[1]:-}" "$word" 2>/dev/null)
+    [[ ${COMPREPLY[0]:-} == *= ]] && compopt -o nospace
+}
+complete -o default -F _psychocounsel psychocounsel
+"""
+_CONFIGURATIONS = {"prepare": "train"}
+_HIDDEN = {"paths"}  # its single choice is the default
+_SHELLS = {"bash": _SCRIPT, "zsh": f"autoload -U +X bashcompinit && bashcompinit\n{_SCRIPT}"}
+
+
+def shell_script(arguments: Sequence[str]) -> str:
+    """Return the script that `eval "$(psychocounsel completion bash)"` evaluates.
+
+    Raises:
+        SystemExit: for another shell, with a line that lists the supported shells.
+    """
+    if len(arguments) != 1 or arguments[0] not in _SHELLS:
+        raise SystemExit(f"error: psychocounsel completion {' or '.join(_SHELLS)}")
+    return _SHELLS[arguments[0]]
+
+
+def complete(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
+    """Return the completions of the last of `arguments` (the command so far, then the unfinished word)."""
+    command, word = (*arguments, "", "")[:2]
+    if command not in commands:
+        return [*commands]
+    folders = [shipped("conf"), *([Path("conf")] if Path("conf").is_dir() else [])]
+    group, is_choice, _ = word.partition("=")
+    found = [f"{group}={name}" for name in _choices(folders, group)] if is_choice else _names(folders, command)
+    return [each for each in found if _PLAIN.fullmatch(each)]
+
+
+def _names(folders: Sequence[Path], command: str) -> list[str]:
+    """Return the groups and keys of a command, each with `=`."""
+    configuration = _CONFIGURATIONS.get(command, command)
+    found = {*command_groups(configuration, folders), *_keys(folders, configuration)}
+    return sorted(f"{name}=" for name in found - _HIDDEN)
+
+
+def _choices(folders: Sequence[Path], group: str) -> list[str]:
+    return sorted({file.stem for folder in folders for file in (folder / os.path.basename(group)).glob("*.yaml")})
+
+
+def _keys(folders: Sequence[Path], command: str) -> Iterator[str]:
+    """Yield the dotted keys of a command: those of its YAML file, and of the default choice of each group."""
+    for folder in folders:
+        content = read_yaml(folder / f"{command}.yaml")
+        yield from flat_keys({name: value for name, value in content.items() if name != "hydra"})
+        for group, choice in default_choices(content).items():
+            if choice is not None:
+                yield from flat_keys({group: read_yaml(folder / group / f"{choice}.yaml")})

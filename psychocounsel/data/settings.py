@@ -1,0 +1,195 @@
+"""The group `data`: its keys, their checks, and what a mixture names. Imports no torch."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.errors import UserError
+from psychocounsel.remote.hub_sources import HubSource, is_here
+from psychocounsel.settings.keys import unknown_key
+from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
+from psychocounsel.settings.schema import PathsConfig, option, suggestion
+from psychocounsel.settings.targets import build, is_on_hub
+
+
+@dataclass
+class MixEntry:
+    name: str | None = None
+    path: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    license: str | None = None
+    rows: int | None = option(None, at_least=1)
+    weight: float | None = option(None, above=0)
+
+
+@dataclass
+class DataConfig:
+    name: str = MISSING
+    path: str | None = None  # builtin:sample, a local file or folder, or a hub dataset
+    revision: str | None = None
+    license: str | None = None
+    split: str = "train"
+    eval_path: str | None = None
+    eval_revision: str | None = None
+    eval_split: str | None = None
+    dev_fraction: float = option(0.1, at_least=0, below=1)
+    split_seed: int = 0
+    limit: int | None = option(None, at_least=1)
+    fraction: float | None = option(None, above=0, at_most=1)
+    pairs: str = option("all", choices=("all", "extremes"))
+    min_gap: float | None = option(None, at_least=0)
+    gap: str = option("mean", choices=("mean", "sum"))
+    principle_weights: dict[str, float] = option({})
+    safety_veto: bool = False
+    system_prompt: str | None = None
+    too_long: str = option("drop", choices=("drop", "shorten"))
+    bad_rows: str = option("refuse", choices=("refuse", "drop"))
+    rating_range: list[float] = option([1.0, 5.0])
+    mix: list[MixEntry] = option([])
+    swapped: float = option(0.0, at_least=0, at_most=5)
+    soft_labels: bool = False
+    balance: list[str] | None = None
+    confidential: bool = False
+    allowed_hosts: list[str] = option([])
+
+
+@dataclass
+class PairsConfig:
+    """The keys of commands that read pairs and train nothing; `reward` and `cluster` are added from their `_target_`."""
+
+    part: str = option("auto", choices=("auto", "held_out", "all"))
+    limit: int | None = option(None, at_least=1)
+    run_dir: str | None = None
+    sweep_dir: str | None = None
+    after: list[str] = option([])
+    dry_run: bool | str = option(False, choices=(False, True, "script"))
+    data: DataConfig = field(default_factory=DataConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    code_path: list[str] = option([])
+    settled: dict[str, Any] = option({})
+
+
+def check_data(config: DictConfig) -> None:
+    """Raise UserError for settings of the group `data` that cannot work, naming the key and what to type instead."""
+    data = config.data
+    for name, weight in data.principle_weights.items():
+        if name not in PRINCIPLES:
+            raise UserError(f"data.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
+        if weight < 0:
+            raise UserError(f"data.principle_weights.{name}={weight}: must be at least 0")
+    if data.principle_weights and not any(data.principle_weights.values()):
+        raise UserError("data.principle_weights are all 0: give at least one principle a weight")
+    if len(data.rating_range) != 2 or data.rating_range[0] >= data.rating_range[1]:
+        raise UserError(f"data.rating_range={data.rating_range}: give the lowest and the highest rating, as [1,5]")
+    if data.limit and data.fraction:
+        raise UserError("data.limit and data.fraction exclude each other: keep one")
+    own_source = bool(data.get("_target_"))
+    if own_source and data.mix:
+        raise UserError(
+            f"data.mix: cannot be mixed with rows that {data._target_} reads; use data=local for the mixture"
+        )
+    if own_source:
+        build(config, "data").check()
+    elif not data.mix and not data.path:
+        raise UserError("data.path is not set: add data.path=FILE_OR_FOLDER, or choose data=sample")
+    for index, entry in enumerate(data.mix):
+        if bool(entry.rows) == bool(entry.weight):
+            raise UserError(f"data.mix[{index}]: give either rows or weight, for instance {{name: sample, rows: 100}}")
+        if not entry.path:
+            raise UserError(f"data.mix[{index}]: {entry.name} has no path of its own; give path=FILE_OR_FOLDER as well")
+        if not is_made_before(config, entry.path):
+            check_local_path(entry.path, f"data.mix[{index}].path", of_data=True)
+    if len({bool(entry.weight) for entry in data.mix}) > 1:
+        raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
+    source = data.eval_path or ("data.mix" if data.mix else data.path)
+    if data.eval_split and not own_source and (source == "data.mix" or _is_one_part(source)):
+        raise UserError(f"data.eval_split={data.eval_split}: {source} has no splits; give data.eval_path=FILE instead")
+    if data.split != "train" and not own_source and not data.mix and _is_one_part(data.path):
+        raise UserError(f"data.split={data.split}: {data.path} has no splits; leave it out")
+    for key in ("path", "eval_path"):
+        if not (data[key] and is_made_before(config, data[key])):
+            check_local_path(data[key], f"data.{key}", of_data=True)
+
+
+def _is_one_part(path: str) -> bool:
+    """Return True if the data source at `path` has no splits."""
+    return path == "builtin:sample" or Path(path).expanduser().is_file()
+
+
+def settle_data(config: DictConfig) -> None:
+    """Make the paths of `data` absolute, and name a file or folder of the user after its path."""
+    make_absolute(config, config.data, ("path", "eval_path"))
+    for entry in config.data.mix:
+        make_absolute(config, entry, ("path",))
+    name_by_path(config.data, ("local", "sample"))
+
+
+def resolve_mix(composed: DictConfig, load_group: Callable[[str], DictConfig]) -> None:
+    """Fill each `data.mix` entry given by `name` from `conf/data/<name>.yaml`, through `load_group(name)`.
+
+    Names become paths here, because the worker does not compose.
+
+    Raises:
+        UserError: for an entry of another form, or for a preset that is not a file, folder or hub dataset.
+    """
+    mix = OmegaConf.select(composed, "data.mix") or []
+    if (not OmegaConf.is_list(mix) and mix) or not all(OmegaConf.is_dict(entry) for entry in mix):
+        raise UserError("data.mix: is a list of entries, for instance [{name: sample, rows: 100}]")
+    for entry in mix:
+        unknown = set(entry) - set(MixEntry.__dataclass_fields__)
+        if unknown:
+            word = sorted(unknown)[0]
+            raise UserError(f"data.mix: {unknown_key(word, list(MixEntry.__dataclass_fields__))}")
+        if not entry.get("path"):
+            if not entry.get("name"):
+                raise UserError("data.mix: each entry needs a name (a config of the data group) or a path")
+            preset = load_group(entry["name"])
+            if preset.get("_target_"):
+                raise UserError(
+                    f"data.mix: {entry['name']} reads its rows by {preset['_target_']}, and only files, folders and hub "
+                    "datasets can be mixed; give the entry a path"
+                )
+            for key in ("path", "split", "revision", "license"):
+                if preset.get(key) is not None:
+                    entry[key] = preset[key]
+
+
+def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of `data` that its other keys disable, each with the reason."""
+    if data.mix:
+        same = [entry for entry in data.mix if entry.path == data.path]  # given by `path: ${data.path}`
+        for name, unset in (("path", None), ("split", "train"), ("revision", None)):
+            if data[name] == unset or all(entry[name] != data[name] for entry in same):
+                yield f"data.{name}", "data.mix gives the training rows"
+    elif not is_on_hub(data.path):
+        yield "data.revision", "data.path is not a dataset of the hub"
+    if not is_on_hub(data.eval_path):
+        yield "data.eval_revision", "data.eval_path is not a dataset of the hub"
+    own_held_out = data.eval_path or data.eval_split
+    if own_held_out:
+        yield "data.dev_fraction", "data.eval_path or data.eval_split gives the held-out rows"
+    if not (data.limit or data.fraction or data.mix) and (own_held_out or not data.dev_fraction):
+        yield "data.split_seed", "nothing is drawn at random: all rows are used, and no prompt is held out"
+    if data.min_gap is None:
+        yield "data.gap", "it is the scale of data.min_gap, which is not set"
+
+
+def idle_without_training() -> Iterator[tuple[str, str]]:
+    """Yield the keys of `data` that only training uses, each with the reason."""
+    yield "data.balance", "only training weights pairs"
+    yield "data.swapped", "only training adds pairs"
+    yield "data.soft_labels", "only training uses soft labels"
+
+
+def data_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
+    """Yield the hub datasets of `data`, each with the key of its revision; shipped and local files are skipped."""
+    parts = [f"data.mix[{index}]." for index in range(len(config.data.mix))] or ["data."]
+    for prefix in (*parts, "data.eval_"):
+        path, key = OmegaConf.select(config, f"{prefix}path"), f"{prefix}revision"
+        if path and not is_here(path):
+            yield HubSource("dataset", path, OmegaConf.select(config, key), f"{prefix}path"), key

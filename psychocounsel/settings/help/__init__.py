@@ -1,1 +1,0 @@
-"""Help while typing a command: the page of `--help`, and the words of TAB completion."""

@@ -1,0 +1,100 @@
+"""Paths in a configuration: whether they exist, whether an earlier run will make them, their absolute form and their names."""
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.identity import slug
+from psychocounsel.rundir.paths import outputs_of, run_of_model
+from psychocounsel.rundir.run_names import telling_name
+from psychocounsel.storage.files import PACKAGE
+from psychocounsel.storage.weight_files import refuse_gguf
+
+_LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
+
+
+def require_paths(config: DictConfig) -> None:
+    for key in ("output", "cache"):
+        if not str(OmegaConf.select(config, f"paths.{key}") or ""):
+            raise UserError(f"paths.{key} is empty: give a folder, or unset PSYCHOCOUNSEL_{key.upper()}")
+
+
+def is_made_before(config: DictConfig, path: str) -> bool:
+    """Return True if `path` does not exist yet and lies in the output of a run named in `after`, which will make it."""
+    return not Path(path).expanduser().exists() and is_of_earlier_run(config, path)
+
+
+def is_of_earlier_run(config: DictConfig, path: str) -> bool:
+    """Return True if `path` lies in the output of a run named in `after`."""
+    named = config.get("after") if OmegaConf.is_list(config.get("after")) else []  # `after` is not checked yet
+    place, *parents = (Path(os.path.abspath(os.path.expanduser(str(each)))) for each in (path, *named))
+    return any(place.is_relative_to(made) for parent in parents for made in outputs_of(parent))
+
+
+def check_shipped(value: str, key: str, of_data: bool = False) -> None:
+    """Raise UserError if `value` is a `builtin:` name that the package does not contain."""
+    models = [f"builtin:{folder.name}" for folder in sorted(PACKAGE.joinpath("model", "shipped").iterdir())]
+    names = ["builtin:sample"] if of_data else models
+    if value not in names:
+        raise UserError(f"{key}={value}: does not ship with the package; these do: {', '.join(names)}")
+
+
+def check_local_path(
+    value: str | None, key: str, folder: bool = False, must_exist: bool = False, of_data: bool = False
+) -> None:
+    """Check that a local path exists; a missing path of the form `org/name` is taken for a hub id.
+
+    Raises:
+        UserError: if the path does not exist, or if `folder` is set and the path is not a model's folder.
+    """
+    if not value:
+        return
+    if value.startswith("builtin:"):
+        check_shipped(value, key, of_data)
+        return
+    path = Path(value).expanduser()
+    if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
+        raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
+    if folder:
+        refuse_gguf(value, key)
+    if folder and path.is_file():
+        raise UserError(f"{key}={value}: is a file; give the folder that contains config.json")
+    if folder and path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise UserError(f"{key}={value}: the folder contains no config.json, so it is not a model")
+
+
+def make_absolute(config: DictConfig, section: DictConfig, keys: Iterable[str]) -> None:
+    """Make the paths at `keys` of a section absolute if they exist, because jobs may start in another directory."""
+    for key in keys:
+        value = section.get(key)
+        if value and is_of_earlier_run(config, value):  # not resolved, because the best run of a stage is a link
+            section[key] = absolute(value)
+        elif value and not value.startswith("builtin:") and Path(value).expanduser().exists():
+            section[key] = str(Path(value).expanduser().resolve())
+
+
+def make_folders_absolute(config: DictConfig) -> None:
+    """Make the folders of a run, and of the runs that it starts after, absolute."""
+    for key in ("output", "cache"):
+        config.paths[key] = absolute(config.paths[key])
+    for key in filter(config.get, ("run_dir", "sweep_dir")):
+        config[key] = absolute(config[key])
+    if config.get("after") is not None:
+        config.after = [absolute(parent) for parent in config.after]
+
+
+def absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def name_by_path(section: DictConfig, generic: Collection[str]) -> None:
+    """Name a section after the path that the user gave, if its preset (one of `generic`) fits any path or shipped files."""
+    path: Any = section.get("path")
+    if section.get("name") in generic and path and not path.startswith("builtin:"):
+        place = Path(path)
+        section.name = slug(place.stem if place.is_file() else telling_name(run_of_model(place) or place))
