@@ -46,7 +46,13 @@ def _source_marks(config: DictConfig) -> dict[str, Any]:
 
 COURSE = Course(
     steps=STEPS,
-    modules={step: f"psychocounsel.annotation.{step}.step" for step in STEPS},
+    modules={
+        "speeches": "psychocounsel.annotation.speeches.step",
+        "replies": "psychocounsel.annotation.replies.step",
+        "scores": "psychocounsel.annotation.scores.step",
+        "pairs": "psychocounsel.annotation.pairs.step",
+        "card": "psychocounsel.annotation.card.step",
+    },
     reads={
         "speeches": ("speeches", "pairs.test_fraction", "pairs.split_seed"),
         "replies": ("writers", "replies", "crisis_to_third_parties"),

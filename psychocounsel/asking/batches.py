@@ -10,7 +10,7 @@ from psychocounsel.asking.language_model import Answer, Answerer, Ask
 
 _FILLING = 0.2  # seconds to wait for the next Ask before an incomplete batch starts
 
-_Job = tuple[Ask, int, "Future[Answer]"]
+_Job = tuple[Ask, int, Future[Answer]]
 
 
 class BatchAnswerer(Answerer):
@@ -31,7 +31,7 @@ class BatchAnswerer(Answerer):
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
         """Return the answers to `asks`, in order. Each answer depends on its own seed, not on the other Asks in the batch."""
 
-    def submit(self, ask: Ask, seed: int) -> "Future[Answer]":
+    def submit(self, ask: Ask, seed: int) -> Future[Answer]:
         future: Future[Answer] = Future()
         self._jobs.put((ask, seed, future))
         return future

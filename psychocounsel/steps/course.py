@@ -4,17 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import StepsDir
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.steps.context import StepContext
-
-F = TypeVar("F", bound=StepsDir)
+from psychocounsel.steps.context import F, StepContext
 
 
 def _no_sources(config: DictConfig) -> dict[str, Any]:

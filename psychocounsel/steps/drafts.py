@@ -6,11 +6,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-from psychocounsel.rundir.paths import StepsDir
-
-F = TypeVar("F", bound=StepsDir)
+from psychocounsel.steps.context import F
 
 
 @contextmanager

@@ -2,17 +2,15 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from psychocounsel import __version__
-from psychocounsel.rundir.paths import StepsDir
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.context import F, StepContext
 from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import Planned, planned
 from psychocounsel.storage.files import read_mapping, write_json
 
 Figures = dict[str, Any]
-F = TypeVar("F", bound=StepsDir)
 
 
 def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str], None]) -> dict[str, Figures]:

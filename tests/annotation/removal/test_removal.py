@@ -31,6 +31,7 @@ from psychocounsel.storage.files import read_mapping
 from tests.annotation.speeches.speech_files import jsonl, made
 from tests.support.annotated_dir import annotated, double_of, id_of, rows_of, text_of, words_of
 from tests.support.annotation_tables import context as context_of
+from tests.support.harness import ROOT
 from tests.support.preferences import text
 
 CLIENTS, GONE = range(4), (1, 2)  # too few for an audit, which is not tested here
@@ -273,7 +274,7 @@ def test_a_removal_killed_anywhere_is_finished_by_the_same_command_or_by_any_oth
         annotated(tmp_path / str(place) / "out", CLIENTS)
     whole = AnnotationDir(tmp_path / "whole" / "out")
     remove(context(whole, ids))
-    root = str(Path(__file__).parents[3])
+    root = str(ROOT)
     script = KILLED.format(root=root, places=places, folder=str(tmp_path), ids=str(ids))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}

@@ -62,10 +62,10 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, A
 @pytest.mark.parametrize("count", [0, 1, 3, 7, 8, 9, 24, 25])
 def test_every_row_is_of_one_share_and_in_order(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cleaning_shares, "BLOCK", 4)
-    shares = [list(share_of_rows(range(count), (index, SHARDS))) for index in range(SHARDS)]
-    assert sorted(row for share in shares for row in share) == list(range(count))
-    assert all(share == sorted(share) for share in shares)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 4
+    found = [list(share_of_rows(range(count), (index, SHARDS))) for index in range(SHARDS)]
+    assert sorted(row for share in found for row in share) == list(range(count))
+    assert all(share == sorted(share) for share in found)
+    assert max(map(len, found)) - min(map(len, found)) <= 4
 
 
 def test_shares_make_the_tables_of_one_process(
