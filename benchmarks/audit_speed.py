@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.evaluation.audit.auditing import audit
-from psychocounsel.evaluation.audit.ngrams import character_ngrams, word_ngrams
+from psychocounsel.evaluation.audit.topics import character_ngrams, word_ngrams
 from psychocounsel.settings.config import check, compose
 
 WORDS = 30_000  # size of the vocabulary

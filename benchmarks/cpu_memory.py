@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.rundir.results import read_metrics
 from psychocounsel.storage.files import write_json
 
 TOLERANCE = 0.15

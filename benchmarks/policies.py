@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.data.group import Group, read_groups, write_groups
+from psychocounsel.metrics.intervals import bootstrap
 from psychocounsel.metrics.replies import reply_metrics
-from psychocounsel.metrics.stats import bootstrap
-from psychocounsel.metrics.winrate import win_rate
+from psychocounsel.metrics.rewards import win_rate
 from psychocounsel.settings import config as configs
 
 SAMPLES = 16  # replies to each prompt
@@ -63,7 +63,7 @@ def written(path: str, file: Path) -> list[Group]:
     """Return SAMPLES replies of the model to each held-out prompt. Every model uses the same random numbers."""
     from psychocounsel.data.dataset import build_dataset
     from psychocounsel.model.load import load_causal_lm
-    from psychocounsel.model.policy import Policy
+    from psychocounsel.model.packed import Policy
     from psychocounsel.model.tokenizer import load_chat_format
     from psychocounsel.rollout.base import Sampling
     from psychocounsel.rollout.hf import HFRollout

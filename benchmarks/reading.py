@@ -18,10 +18,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.select import load_split
-from psychocounsel.data.selection.shared_text import components_of
-from psychocounsel.evaluation.reward.flipped import flipped_figures
-from psychocounsel.metrics.stats import mean_intervals
+from psychocounsel.data.selection import load_split
+from psychocounsel.data.shared_text import components_of
+from psychocounsel.evaluation.reward.figures import flipped_figures
+from psychocounsel.metrics.intervals import mean_intervals
 from psychocounsel.model import build_tiny
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.config import check, compose

@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     from psychocounsel.commands.help import asks_for_help
     from psychocounsel.errors import DONE
-    from psychocounsel.experts.agreement.agreement_making import make_agreement
-    from psychocounsel.experts.planning.planning_lines import plan_lines
+    from psychocounsel.experts.agreement.report import make_agreement
+    from psychocounsel.experts.sample_sizes import plan_lines
     from psychocounsel.experts.settings import read_agreement
 
     if asks_for_help(arguments):

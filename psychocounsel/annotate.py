@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation import annotation_steps, checking
+from psychocounsel.annotation import checking, steps
 from psychocounsel.annotation.settings import AnnotateConfig, check_annotate
 from psychocounsel.asking.model_groups import (
     asked_repositories,
@@ -45,7 +45,7 @@ class Annotate(Command):
     place: ClassVar[str] = "out"
     stopping: ClassVar[str] = "stopping: every answer so far is kept"
     light_preloads: ClassVar[tuple[str, ...]] = (
-        *annotation_steps.COURSE.modules.values(),
+        *steps.COURSE.modules.values(),
         *("psychocounsel.annotation.working", "psychocounsel.commands.application"),
     )
 
@@ -129,7 +129,7 @@ class Annotate(Command):
 
     def shared_steps(self, config: DictConfig) -> SharedSteps:
         checking.refuse_unfinished_removal(AnnotationDir(Path(config.out)))
-        due = {planned.step for planned in annotation_steps.due_steps(config) if planned.due}
+        due = {planned.step for planned in steps.due_steps(config) if planned.due}
         files = build(config, "speeches").files() if "speeches" in due else ()
         is_large = sum(file.stat().st_size for file in files if file.exists()) > 1e6 * config.clean_in_shards_above_mb
         asked = [step for step in config.steps if step in _SHARED]
@@ -159,6 +159,6 @@ COMMAND = Annotate()
 
 if __name__ == "__main__":
     from psychocounsel.commands.application import main
-    from psychocounsel.reporting.terminal.sweep_ending import show_sweep
+    from psychocounsel.reporting.sweep_ending import show_sweep
 
     main("psychocounsel.annotate", ended=show_sweep)

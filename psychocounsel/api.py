@@ -40,9 +40,8 @@ from psychocounsel.errors import (
     hide_words,
 )
 from psychocounsel.remote import hub_sources
-from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.summary import FINISHED, gate_verdict, read_summary
+from psychocounsel.rundir.results import FINISHED, gate_verdict, read_metrics, read_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command, command_named, command_of
 from psychocounsel.settings.messages import one_line

@@ -159,6 +159,6 @@ COMMAND = Audit()
 
 if __name__ == "__main__":
     from psychocounsel.commands.application import main
-    from psychocounsel.reporting.terminal.sweep_ending import show_sweep
+    from psychocounsel.reporting.sweep_ending import show_sweep
 
     main("psychocounsel.audit", ended=show_sweep)

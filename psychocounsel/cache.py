@@ -8,14 +8,14 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from psychocounsel.data import tokenised_cache
-from psychocounsel.engine.references import store
+from psychocounsel.engine import reference_store
 from psychocounsel.engine.sizing import kept_measures
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.settings.command_line import Parser, run
 from psychocounsel.storage.cache_entries import prune, show
 from psychocounsel.storage.files import shipped
 
-_CACHES = {"reference": store, "tokenised": tokenised_cache, "micro-batch": kept_measures}
+_CACHES = {"reference": reference_store, "tokenised": tokenised_cache, "micro-batch": kept_measures}
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 

@@ -51,7 +51,7 @@ class Chat(Command):
 
     def converse(self, config: DictConfig) -> int:
         """Hold the conversation until the user leaves or the input ends; returns the exit code."""
-        from psychocounsel.chatting.talking import talk
+        from psychocounsel.chatting.conversation import talk
         from psychocounsel.remote.hub import set_cache_directories
 
         set_cache_directories(config.paths.cache)

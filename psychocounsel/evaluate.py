@@ -152,6 +152,6 @@ COMMAND = Evaluate()
 
 if __name__ == "__main__":
     from psychocounsel.commands.application import main
-    from psychocounsel.reporting.terminal.sweep_ending import show_sweep
+    from psychocounsel.reporting.sweep_ending import show_sweep
 
     main("psychocounsel.evaluate", ended=show_sweep)

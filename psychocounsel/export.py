@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if repository is not None and repository.count("/") != 1:
         raise UserError(f"push={repository}: give ORG/NAME")
     refuse_gguf(runs[0], "")
-    from psychocounsel.engine.checkpoints.export_run import Export, export_run
+    from psychocounsel.engine.checkpoints.export import Export, export_run
 
     try:
         export_run(

@@ -65,7 +65,7 @@ def _attach(folder: Path, index: int | None) -> None:
 def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
     from psychocounsel.cluster import states
     from psychocounsel.rundir.run_config import is_run
-    from psychocounsel.rundir.sweep_table import is_sweep
+    from psychocounsel.rundir.sweep import is_sweep
     from psychocounsel.studies import status
 
     def standing() -> tuple[str, bool]:
@@ -90,7 +90,7 @@ def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
 def _charts(folder: Path) -> str:
     from shutil import get_terminal_size
 
-    from psychocounsel.reporting.terminal.small_charts import small_charts
+    from psychocounsel.reporting.small_charts import small_charts
 
     return small_charts(folder, get_terminal_size().columns)
 

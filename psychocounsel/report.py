@@ -12,7 +12,7 @@ from psychocounsel.settings.command_line import Parser, run
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    from psychocounsel.reporting.report_making import Options, build_report, make_report, unfinished
+    from psychocounsel.reporting.maker import Options, build_report, make_report, unfinished
 
     folders = [Path(text).expanduser() for text in options.folders]
     chosen = Options(None if options.out is None else Path(options.out), not options.no_text)

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     """Run the command and return its exit code."""
     from psychocounsel.commands.help import asks_for_help
     from psychocounsel.errors import DONE
-    from psychocounsel.experts.page.review_making import hold_review
+    from psychocounsel.experts.page.serving import hold_review
 
     if asks_for_help(arguments):
         print(__doc__)

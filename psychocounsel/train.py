@@ -108,7 +108,7 @@ class Train(Command):
         return f"{files.model.name}/"
 
     def work(self, run: "Run") -> int:
-        from psychocounsel.engine.run_training import train
+        from psychocounsel.engine.trainer import train
 
         return train(run)
 
@@ -117,8 +117,8 @@ COMMAND = Train()
 
 if __name__ == "__main__":
     from psychocounsel.commands.application import main
-    from psychocounsel.reporting.terminal.sweep_ending import show_sweep
-    from psychocounsel.rundir.attempts import BEGAN
+    from psychocounsel.reporting.sweep_ending import show_sweep
+    from psychocounsel.rundir.run import BEGAN
 
     os.environ[BEGAN] = str(time.time())
     main("psychocounsel.train", ended=show_sweep)

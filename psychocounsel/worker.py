@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from psychocounsel.cluster.rank import main, stop_before_the_start
-from psychocounsel.rundir.attempts import BEGAN, LAUNCHED
+from psychocounsel.rundir.run import BEGAN, LAUNCHED
 
 if __name__ == "__main__":
     stop_before_the_start()

@@ -155,7 +155,7 @@ def test_no_circle_of_files() -> None:
 
 def test_the_graph_and_its_circles_are_drawn_rightly() -> None:
     """Check the import graph and the search for circles, because the tests above rely on them."""
-    assert "psychocounsel.engine.run_training" in imports()["psychocounsel.train"], "imported inside a function"
+    assert "psychocounsel.engine.trainer" in imports()["psychocounsel.train"], "imported inside a function"
     assert "psychocounsel.data.group" in imports()["psychocounsel.api"], "imported under TYPE_CHECKING"
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set()}) == [{"b", "c"}]
 

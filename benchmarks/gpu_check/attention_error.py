@@ -11,8 +11,8 @@ import torch
 
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Completion, Group
-from psychocounsel.model.gpu.kernels import use_liger
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.gpu import use_liger
+from psychocounsel.model.packed import Policy
 
 Verdict = tuple[bool, str, dict[str, Any]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.training_runs import ROOT
-from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.rundir.results import read_metrics
 
 Verdict = tuple[bool, str, dict[str, Any]]
 

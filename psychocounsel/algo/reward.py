@@ -77,8 +77,8 @@ class Reward(Algorithm):
 
         The intervals come from resampling clusters of prompts that share replies.
         """
-        from psychocounsel.data.selection.shared_tokens import components_of_groups
-        from psychocounsel.metrics.reward_metrics import pair_metrics, reward_statistics
+        from psychocounsel.data.shared_text import components_of_groups
+        from psychocounsel.metrics.rewards import pair_metrics, reward_statistics
 
         clusters = components_of_groups(groups).tolist()
         metrics = pair_metrics([float(pair[0]) for pair in scores], [float(pair[1]) for pair in scores], clusters)

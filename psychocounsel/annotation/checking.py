@@ -4,15 +4,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.annotation_steps import ASKED, due_steps
-from psychocounsel.annotation.speeches.licence_conflicts import conflicts, refuse_conflicts
+from psychocounsel.annotation.licences import conflicts, refuse_conflicts
+from psychocounsel.annotation.steps import ASKED, due_steps
 from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.plan import Planned
 from psychocounsel.storage.files import read_mapping
 
@@ -69,7 +69,7 @@ def refuse_unfinished_removal(whole: AnnotationDir) -> None:
     Raises:
         UserError: gives the command that finishes the removal.
     """
-    from psychocounsel.annotation.removal.step import RECORD
+    from psychocounsel.annotation.removal import RECORD
 
     if not read_mapping(whole.step(RECORD)).get("done", True):
         raise UserError(
@@ -101,7 +101,7 @@ def _warn_of_shipped_writers(config: DictConfig) -> None:
 def _check_prompts(context: StepContext[AnnotationDir], due: set[str]) -> None:
     """Check prompts and rubric before any work, because otherwise the steps `replies` and `scores` would refuse them later."""
     if "replies" in due:
-        from psychocounsel.annotation.replies.step import drawing_of
+        from psychocounsel.annotation.replies import drawing_of
 
         drawing_of(context)
     if "scores" in due:

@@ -6,20 +6,20 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.annotation_steps import ASKED, due_steps
-from psychocounsel.annotation.replies import step as replies
-from psychocounsel.annotation.replies.reply_rows import SCHEMA, reply_id, row_of
+from psychocounsel.annotation import replies as replies
+from psychocounsel.annotation.replies import SCHEMA, reply_id, row_of
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
+from psychocounsel.annotation.steps import ASKED, due_steps
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.language_model import FAILED, TEXT
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.remote.server_access import host_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
-from psychocounsel.steps.drafts import draft_of
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.plan import Planned
+from psychocounsel.steps.running import draft_of
 from psychocounsel.steps.tables import rows_of, written
 
 _WORDS = 150  # assumed length of a reply that does not exist yet, to estimate the tokens of its ratings

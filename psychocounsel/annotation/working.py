@@ -5,17 +5,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.annotation_steps import directory, do_steps
 from psychocounsel.annotation.checking import refuse_others_at_work
-from psychocounsel.annotation.removal.step import remove
+from psychocounsel.annotation.removal import remove
 from psychocounsel.annotation.scores.rules import WARNING, Rules
-from psychocounsel.annotation.speeches.cleaning_shares import forget_shares
+from psychocounsel.annotation.speeches.shares import forget_shares
+from psychocounsel.annotation.steps import directory, do_steps
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.at_work import work_in_steps
-from psychocounsel.steps.context import StepContext
-from psychocounsel.steps.showing import Showing
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.running import Showing, work_in_steps
 
 _TABLES = ("speeches", "replies", "votes", "train", "test")
 

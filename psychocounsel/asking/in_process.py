@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import queue
 import re
 import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +18,110 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.asking.batches import BatchAnswerer
+from psychocounsel.asking.answer_text import shown_so_far, without_thoughts
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, TOO_LONG, Answer, Answerer, Ask, LanguageModel, Show
-from psychocounsel.asking.local_weights import content_of
-from psychocounsel.asking.thoughts import shown_so_far, without_thoughts
 from psychocounsel.errors import UserError
+from psychocounsel.model.shape import builtin_folder
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
+from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import refuse_gguf
 
 if TYPE_CHECKING:
     from psychocounsel.data.group import Group
     from psychocounsel.data.tokenise import ChatFormat
+
+# `BatchAnswerer` collects Asks and passes them to a local model in batches, in its own thread.
+
+_FILLING = 0.2  # seconds to wait for the next Ask before an incomplete batch starts
+
+_Job = tuple[Ask, int, Future[Answer]]
+
+
+class BatchAnswerer(Answerer):
+    """Base class of answerers that compute in this process. A subclass must define `answer`.
+
+    `answer` receives up to `batch_size` Asks at once. Twice as many may be submitted, so that the next batch is ready when one
+    ends.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size, self.slots = batch_size, 2 * batch_size
+        self._closing = False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
+        self._thread.start()
+
+    @abstractmethod
+    def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
+        """Return the answers to `asks`, in order. Each answer depends on its own seed, not on the other Asks in the batch."""
+
+    def submit(self, ask: Ask, seed: int) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        self._jobs.put((ask, seed, future))
+        return future
+
+    def close(self) -> None:
+        """Stop after the current batch; the Asks that wait for the next one are cancelled."""
+        self._closing = True
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            try:
+                answers = self.answer([ask for ask, _, _ in batch], [seed for _, seed, _ in batch])
+                for (_, _, future), answer in zip(batch, answers, strict=True):
+                    future.set_result(answer)
+            except BaseException as error:  # raised in the threads that wait for the answers
+                for _, _, future in batch:
+                    if not future.done():
+                        future.set_exception(error)
+
+    def _next(self) -> list[_Job] | None:
+        """Wait for Asks and return the next batch, or None after `close`."""
+        batch: list[_Job] = []
+        while self._closing or len(batch) < self.batch_size:  # when closing, until the mark None, which is the last
+            try:
+                job = self._jobs.get(block=not batch, timeout=_FILLING if batch else None)
+            except queue.Empty:
+                break
+            if job is None:
+                for _, _, future in batch:
+                    future.cancel()
+                return None
+            if not job[2].cancelled():
+                batch.append(job)
+        return batch
+
+
+# A content hash of a local model, so that new weights under the same path count as another model.
+
+_READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # weights, configuration, tokenizer, template
+
+
+def content_of(model: str | None) -> str | None:
+    """Return `sha256:...` of a model's files in a local folder or in the package, or None for any other model.
+
+    The user's cache keeps the hash by size and time of the files, so large weights are read only once.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    if not model:
+        return None
+    folder = builtin_folder(model) if model.startswith("builtin:") else Path(model).expanduser()
+    if not folder.is_dir():
+        return None
+    files = sorted(file for file in folder.iterdir() if file.suffix in _READ and file.is_file())
+    cache = Path(os.environ.get("PSYCHOCOUNSEL_CACHE") or "~/.cache/psychocounsel").expanduser()
+    try:
+        return content_id(folder, files, str(cache))
+    except OSError as error:
+        raise UserError(f"{folder}: a file of this model cannot be read; check its permissions") from error
+
+
+# Language models that run in this process, with transformers or with a vLLM engine.
 
 _LONGEST = 4096  # tokens of prompt and answer, for a model whose configuration gives no maximum
 
@@ -166,7 +260,7 @@ class _Writing(_LocalAnswerer):
         import torch
 
         from psychocounsel.model.load import load_causal_lm, model_dtype
-        from psychocounsel.model.policy import Policy
+        from psychocounsel.model.packed import Policy
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.rollout.base import Sampling
         from psychocounsel.rollout.hf import HFRollout
@@ -214,16 +308,15 @@ class _Writing(_LocalAnswerer):
 
 class _Engine(_LocalAnswerer):
     def __init__(self, settings: InProcess, key: str) -> None:
-        from psychocounsel.rollout.vllm_environment import prepare_environment
+        from psychocounsel.rollout.vllm_engine import prepare_environment
 
         prepare_environment()
         import torch
 
-        from psychocounsel.model.gpu.compiler import require_compiler
+        from psychocounsel.model.gpu import require_compiler
         from psychocounsel.model.load import model_dtype
         from psychocounsel.model.tokenizer import load_chat_format
-        from psychocounsel.rollout.quiet_start import quiet_start
-        from psychocounsel.rollout.vllm_engine import prepare_cpu
+        from psychocounsel.rollout.vllm_engine import prepare_cpu, quiet_start
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cuda":

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
 
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import Contract, GroupSettings, refuse_another_kind
+from psychocounsel.settings.targets import Contract, GroupSettings, build_section, refuse_another_kind
+
+# The interface of language models that write and rate replies: settings open an Answerer, which answers Asks.
+#
+# A YAML file in the groups `writers` and `annotator` names a dataclass that derives from LanguageModel. Imports no
+# torch.
 
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
 UNPARSABLE = "unparsable"  # outcome of an Outcome after all attempts; an Answer never has it
@@ -220,3 +225,81 @@ def check_names(models: Sequence[LanguageModel], key: str) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{key}: two models have the name {name}; give one of them another name=")
+
+
+# `SeveralModels` is the base of `writers=pool` and `annotator=panel`: a list of language models.
+
+
+@dataclass(kw_only=True)
+class SeveralModels(GroupSettings):
+    """A group of several models. `members` holds each model's settings, with `_target_`, as read from its YAML file.
+
+    A subclass sets `config_group`, the minimum number of members (`fewest`), and an `example` for messages.
+    """
+
+    several: ClassVar[bool] = True
+    fewest: ClassVar[int] = 1
+    example: ClassVar[str]
+
+    members: list[Any] = option([])
+
+    def models(self) -> list[LanguageModel]:
+        """Return the members.
+
+        Raises:
+            UserError: if a member is not a LanguageModel.
+        """
+        group = self.config_group
+        built = [build_section(OmegaConf.create(member), group) for member in self.members]
+        for number, each in enumerate(built):
+            if not isinstance(each, LanguageModel):
+                raise UserError(f"{group}.members[{number}]: must be a single model, not {type(each).__name__}")
+        return built
+
+    def check(self, key: str) -> None:
+        """Refuse too few members, duplicate names, and members that cannot work."""
+        models = self.models()
+        if len(models) < self.fewest:
+            count = "one file" if self.fewest == 1 else f"{self.fewest} files"
+            raise UserError(
+                f"{key}.members: name at least {count} of conf/{self.config_group}, for example {self.example}"
+            )
+        check_names(models, key)
+        for number, model in enumerate(models):
+            model.check(f"{key}.members[{number}]")
+
+    def unused(self) -> dict[str, str]:
+        """Return no fields: all of them have an effect."""
+        return {}
+
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        """Return the receivers of all members."""
+        numbered = enumerate(self.models())
+        return [each for number, model in numbered for each in model.receivers(f"{key}.members[{number}]")]
+
+
+# `writers=pool`: several language models; some of them are drawn for each speech.
+
+
+@dataclass(kw_only=True)
+class Pool(SeveralModels):
+    """Settings of a pool of writers."""
+
+    config_group: ClassVar[str] = "writers"
+    example: ClassVar[str] = "[tiny,openai]"
+
+    name: str = "pool"
+
+
+# `annotator=panel`: several annotators; each of them rates every reply.
+
+
+@dataclass(kw_only=True)
+class Panel(SeveralModels):
+    """Settings of a panel of annotators."""
+
+    config_group: ClassVar[str] = "annotator"
+    fewest: ClassVar[int] = 2
+    example: ClassVar[str] = "[local_vllm,openai]"
+
+    name: str = "panel"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from psychocounsel.asking.language_model import CUT, FAILED, TOO_LONG, Answer, Answerer, Show
-from psychocounsel.chatting.chat_histories import ChatHistories
+from psychocounsel.chatting.histories import ChatHistories
 from psychocounsel.errors import UserError
 
 _LOOK = 0.1  # seconds between checks for a stop request

@@ -16,7 +16,7 @@ from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
 from psychocounsel.rundir.run_config import module_of, read_config
 from psychocounsel.rundir.submissions import home_of
-from psychocounsel.rundir.sweep_table import ListedRun, runs_of
+from psychocounsel.rundir.sweep import ListedRun, runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
 from psychocounsel.storage.files import readable_size

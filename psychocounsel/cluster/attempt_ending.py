@@ -9,7 +9,7 @@ from typing import Any
 
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
 from psychocounsel.rundir.paths import RunDir, StepsDir
-from psychocounsel.rundir.summary import BUDGET_SPENT, REFUSED
+from psychocounsel.rundir.results import BUDGET_SPENT, REFUSED
 
 # Decision after an attempt at a run: done, another attempt, or giving up the run.
 

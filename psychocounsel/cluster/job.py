@@ -13,11 +13,10 @@ from psychocounsel.cluster.memory.check import keep_chosen
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub_sources
 from psychocounsel.rundir import identity
-from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, cell_record
+from psychocounsel.rundir.results import is_finished, keep_earlier, objective, read_metrics, remove_summary
 from psychocounsel.rundir.run_config import has_config, module_of, read_config, write_config, write_job
-from psychocounsel.rundir.summary import is_finished, keep_earlier, objective, remove_summary
-from psychocounsel.rundir.sweep_folder import Place
+from psychocounsel.rundir.sweep import Place
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.search.settling import keep_settled
 from psychocounsel.search.trials import name_journal

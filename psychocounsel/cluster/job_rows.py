@@ -105,8 +105,8 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
 
 
 def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:
-    from psychocounsel.data.selection.no_pairs import no_pairs
-    from psychocounsel.data.selection.shared_text import normalised
+    from psychocounsel.data.selection import no_pairs
+    from psychocounsel.data.shared_text import normalised
     from psychocounsel.evaluation.part import load_evaluated
 
     for job in {rows_key(job): job for job in jobs}.values():

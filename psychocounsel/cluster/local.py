@@ -19,11 +19,11 @@ from psychocounsel.cluster.memory.cpu import cpu_memory_line
 from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
-from psychocounsel.rundir.attempts import next_number, start_times
 from psychocounsel.rundir.manifest import latest_checkpoint
 from psychocounsel.rundir.paths import CheckpointDir, RunDir
-from psychocounsel.rundir.summary import UNDECIDED, is_finished, limit_reached, objective_interval, read_state
-from psychocounsel.rundir.sweep_table import runs_of
+from psychocounsel.rundir.results import UNDECIDED, is_finished, limit_reached, objective_interval, read_state
+from psychocounsel.rundir.run import next_number, start_times
+from psychocounsel.rundir.sweep import runs_of
 from psychocounsel.settings.schema import option
 
 _WORDS = {None: "not run", DONE: "done", GATE_UNDECIDED: UNDECIDED, CONTINUE_LATER: "stopped"}

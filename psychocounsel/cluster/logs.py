@@ -7,9 +7,9 @@ from pathlib import Path
 
 from psychocounsel.cluster.states import ranges, refuse_unknown_index, rows
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.attempts import attempts, next_number
 from psychocounsel.rundir.paths import AttemptDir, RunDir
-from psychocounsel.rundir.sweep_table import runs_of
+from psychocounsel.rundir.run import attempts, next_number
+from psychocounsel.rundir.sweep import runs_of
 
 _SECONDS = 0.5
 _ASK_SECONDS = 30.0  # interval in which the cluster is asked if the run is live

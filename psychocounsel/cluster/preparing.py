@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.system_messages import refuse_system_prompts
+from psychocounsel.asking.system_prompts import refuse_system_prompts
 from psychocounsel.cluster.job import Job, Submission, pin
 from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.data.privacy import is_confidential

@@ -58,9 +58,9 @@ def main(run_dir: Path) -> None:
 def _work(run_dir: Path) -> int:
     from psychocounsel.cluster.memory.check import fitted_work
     from psychocounsel.data.privacy import protect
+    from psychocounsel.rundir.results import put_back
     from psychocounsel.rundir.run import Run
     from psychocounsel.rundir.run_config import read_run
-    from psychocounsel.rundir.summary import put_back
     from psychocounsel.rundir.trust import refuse_untrusted_run
     from psychocounsel.search.settling import settled_work
     from psychocounsel.settings.command import command_of

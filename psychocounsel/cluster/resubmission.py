@@ -19,10 +19,10 @@ from psychocounsel.cluster.states import Row, refuse_unknown_index, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.paths import RunDir, SubmissionHome, cell_record
+from psychocounsel.rundir.results import remove_summary
 from psychocounsel.rundir.run_config import is_run, read_run, read_section, write_config
 from psychocounsel.rundir.submissions import home_of
-from psychocounsel.rundir.summary import remove_summary
-from psychocounsel.rundir.sweep_table import is_sweep, remove_from_table
+from psychocounsel.rundir.sweep import is_sweep, remove_from_table
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import command_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.system_messages import refuse_system_prompts
+from psychocounsel.asking.system_prompts import refuse_system_prompts
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
 from psychocounsel.cluster.row_process import check_rows, unfetched
@@ -19,9 +19,9 @@ from psychocounsel.rundir import submissions
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SweepDir
+from psychocounsel.rundir.results import put_back
 from psychocounsel.rundir.run_config import has_config, read_config, read_section
-from psychocounsel.rundir.summary import put_back
-from psychocounsel.rundir.sweep_table import add_to_table, remove_from_table
+from psychocounsel.rundir.sweep import add_to_table, remove_from_table
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.parallel import in_parallel

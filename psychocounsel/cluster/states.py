@@ -13,13 +13,12 @@ from psychocounsel.cluster.attempt_ending import last_error
 from psychocounsel.cluster.base import Standing, Usage
 from psychocounsel.cluster.starting import by_cluster
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.attempts import attempts, next_number
-from psychocounsel.rundir.metrics import last_metrics
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.results import OF_GATES, is_finished, last_metrics, read_state, read_summary
+from psychocounsel.rundir.run import attempts, next_number
 from psychocounsel.rundir.run_config import has_config, module_of, read_section
-from psychocounsel.rundir.summary import OF_GATES, is_finished, read_state, read_summary
-from psychocounsel.rundir.sweep_table import ListedRun, runs_of
+from psychocounsel.rundir.sweep import ListedRun, runs_of
 from psychocounsel.storage.files import DamagedFile, readable_time
 
 # State of the runs in a folder, from their own files and from their clusters.

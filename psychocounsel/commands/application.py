@@ -19,7 +19,7 @@ from psychocounsel.cluster.starting import submit
 from psychocounsel.commands.composing import Composer, choice
 from psychocounsel.commands.help import asks_for_help, help_page
 from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full
-from psychocounsel.rundir.sweep_folder import Place
+from psychocounsel.rundir.sweep import Place
 from psychocounsel.search.space import SearchSweeper
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command, command_named, command_of

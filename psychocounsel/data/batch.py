@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from psychocounsel.data.feeding.moving import moved, pinned
+from psychocounsel.data.feeding import moved, pinned
 from psychocounsel.data.group import Array, Group
 from psychocounsel.data.layout import Layout
 

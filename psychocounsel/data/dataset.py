@@ -6,10 +6,9 @@ from functools import partial
 
 from omegaconf import DictConfig
 
-from psychocounsel.data.balance.pair_weights import weigh_pairs
+from psychocounsel.data.balance import weigh_pairs
 from psychocounsel.data.group import Group
-from psychocounsel.data.selection.select import load_split
-from psychocounsel.data.selection.swapped import with_swapped
+from psychocounsel.data.selection import load_split, with_swapped
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError

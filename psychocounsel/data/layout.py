@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from psychocounsel.data.feeding.moving import moved
+from psychocounsel.data.feeding import moved
 from psychocounsel.data.group import Group
 
 

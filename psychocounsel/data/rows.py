@@ -13,12 +13,28 @@ reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft 
 probability that its chosen reply is preferred.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError, words
+
+# Parser that turns rows of any supported format into Examples: prompt, replies, and their place.
+#
+# Formats, recognised by their columns (null counts as missing):
+#     preference    prompt|question, chosen, rejected: strings or lists of chat messages (replies may repeat the
+# prompt)
+#     implicit      chosen, rejected: whole conversations with the same beginning
+#     demonstration prompt|question, completion|response|answer; or messages
+#     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
+#     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
+#
+# Optional columns are kept: ratings (`chosen_empathy_rating`, ...), the writers of replies (`chosen_model`,
+# `rejected_model`; `model` of a rated reply), and the `topic` and `risk` of the prompt. `harmful: true` marks a rated
+# reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a preference row: the
+# probability that its chosen reply is preferred.
 
 Message = dict[str, str]
 Ratings = dict[str, float]
@@ -259,3 +275,47 @@ def _text(value: Any, where: str, name: str) -> str:
     except UnicodeEncodeError as error:
         raise UserError(f"{where}: {name} holds half a character (a lone surrogate)") from error
     return text
+
+
+# Reports of usable but suspicious rows and of dropped rows; rows are never changed.
+
+_SHOWN = 20  # dropped rows whose reason is printed
+
+
+def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) -> None:
+    """Report how many rows repeat earlier ones, hold NUL bytes, or have two client turns in a row."""
+    distinct = {(repr(example.prompt), *example.replies) for example in examples}
+    counts = {
+        "are the same as an earlier one": len(examples) - len(distinct),
+        "hold NUL bytes": sum(map(_has_nul, examples)),
+        "hold two client turns in a row": sum(map(_has_two_turns, examples)),
+    }
+    for what, count in counts.items():
+        if count:
+            report(f"warning: {name}: {count} of {len(examples)} rows {what}")
+
+
+def report_dropped(dropped: Sequence[str] | None, rows: int, name: str, report: Callable[[str], None]) -> None:
+    """Report how many of `rows` rows could not be used, and the first reasons.
+
+    Raises:
+        UserError: if no row is left.
+    """
+    if not dropped:
+        return
+    if len(dropped) == rows:
+        raise UserError(f"{name}: none of its rows can be used ({dropped[0]})")
+    report(f"warning: {name}: {len(dropped)} bad rows dropped (data.bad_rows=drop)")
+    for reason in dropped[:_SHOWN]:
+        report(f"  {reason}")
+    if len(dropped) > _SHOWN:
+        report(f"  and {len(dropped) - _SHOWN} more")
+
+
+def _has_nul(example: Example) -> bool:
+    return any("\0" in text for text in [*(message["content"] for message in example.prompt), *example.replies])
+
+
+def _has_two_turns(example: Example) -> bool:
+    roles = [message["role"] for message in example.prompt]
+    return any(first == second == "user" for first, second in pairwise(roles))

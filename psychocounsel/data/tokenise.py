@@ -10,8 +10,7 @@ import numpy as np
 
 from psychocounsel.data.control_tokens import ControlTokens
 from psychocounsel.data.group import Array, Completion, Group
-from psychocounsel.data.odd_rows import report_dropped
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.rows import Example, Message, report_dropped
 from psychocounsel.errors import UserError, words
 
 _FIXED_DATE = datetime(2024, 7, 26)

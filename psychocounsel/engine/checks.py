@@ -10,7 +10,7 @@ from psychocounsel.counsel.cues import CUES
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model, idle_model
 from psychocounsel.reward.sections import check_reward_paths
-from psychocounsel.rundir.summary import known_mode
+from psychocounsel.rundir.results import known_mode
 from psychocounsel.settings.command import idle_keys, ordered, refuse_unknown_figure, says_its_own
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build

@@ -11,14 +11,10 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine, deepspeed_config
 from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import lane_count, prepare_process
-from psychocounsel.model.critic import Critic
 from psychocounsel.model.load import load_causal_lm, model_dtype, ready_to_train
 from psychocounsel.model.lora import add_adapter
-from psychocounsel.model.packed import PackedModel
-from psychocounsel.model.packing_check import check_packing
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Critic, PackedModel, Policy, RewardModel, check_packing
 from psychocounsel.model.reward_head import HEAD, load_reward_lm, load_trained_reward_lm
-from psychocounsel.model.reward_model import RewardModel
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rollout.base import training_temperature
 

@@ -17,6 +17,6 @@ import transformers.modeling_utils  # noqa: E402
 import transformers.models.llama.modeling_llama  # noqa: E402, F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402, F401
 
-import psychocounsel.engine.run_training  # noqa: E402, F401
+import psychocounsel.engine.trainer  # noqa: E402, F401
 
 gc.freeze()  # the collector skips long-lived objects, so ranks do not copy their pages by marking them

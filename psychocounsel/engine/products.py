@@ -10,17 +10,15 @@ from typing import Any
 from psychocounsel.data.group import Group
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.checkpoints.card import model_card
-from psychocounsel.engine.checkpoints.model_folder import Companions, export_model, kept_model
+from psychocounsel.engine.checkpoints.model_folder import Companions, export_model, kept_model, model_card
 from psychocounsel.engine.checkpoints.saving import Checkpoints
-from psychocounsel.engine.loop_state import LoopState
+from psychocounsel.engine.loop import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Stepper
-from psychocounsel.engine.telemetry.final_report import Ending, report_end
-from psychocounsel.engine.telemetry.phases import Phases
+from psychocounsel.engine.telemetry.records import Ending, Phases, report_end
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
+from psychocounsel.rundir.results import is_finished
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import is_finished
 from psychocounsel.storage.files import write_atomically
 
 

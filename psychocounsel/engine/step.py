@@ -12,7 +12,7 @@ import torch
 
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.data.batch import Batch, build_batch
-from psychocounsel.data.feeding.ahead import one_ahead
+from psychocounsel.data.feeding import one_ahead
 from psychocounsel.data.group import Group, reference_of
 from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.distributed.world import World

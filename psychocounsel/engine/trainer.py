@@ -13,33 +13,29 @@ from psychocounsel.data.group import Group
 from psychocounsel.data.packing import packing_report
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.callbacks import Callbacks
-from psychocounsel.engine.collector import Collector
 from psychocounsel.engine.engines import build_engines
-from psychocounsel.engine.evaluating import Evaluator, HeldOutEvaluation
-from psychocounsel.engine.feed import Feed, OfflineFeed
-from psychocounsel.engine.loop_state import LoopState
-from psychocounsel.engine.optimizer_step import OptimizerStep
+from psychocounsel.engine.feed import Collector, Feed, OfflineFeed, mixed
+from psychocounsel.engine.loop import Evaluator, HeldOutEvaluation, LoopState, OptimizerStep, StopRequest, Watchdog
 from psychocounsel.engine.products import Products
-from psychocounsel.engine.references.choosing import choose_reference
+from psychocounsel.engine.references import choose_reference
 from psychocounsel.engine.rounds.held_out import open_held_out
-from psychocounsel.engine.rounds.mixed_feed import mixed
 from psychocounsel.engine.rounds.resting import open_resting
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.sizing.micro_batch import micro_batch_tokens
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
-from psychocounsel.engine.stop_request import StopRequest, Watchdog
-from psychocounsel.engine.telemetry.opening import opening_lines
-from psychocounsel.engine.telemetry.phases import Phases
-from psychocounsel.engine.telemetry.progress import Progress
+from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
+from psychocounsel.engine.telemetry.records import Phases, StepLog, opening_lines
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
-from psychocounsel.engine.telemetry.step_log import StepLog
-from psychocounsel.errors import Guarded, Stopped, Unwritable, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, Unwritable, UserError
 from psychocounsel.model.load import weights_id
 from psychocounsel.model.tokenizer import load_chat_format
+from psychocounsel.remote.hub import set_cache_directories
+from psychocounsel.rundir.results import accept
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import accept
 from psychocounsel.settings import config as configs
+
+# The one training loop; it is the same for all algorithms.
 
 
 class Trainer:
@@ -298,3 +294,43 @@ class Trainer:
     def _heartbeat(self, phase: str) -> None:
         self.watchdog.alive()
         self.run.write_state(phase, self.state.step, self.steps)
+
+
+# Training as the worker runs it: build, resume and run the trainer, then turn its end into an exit code.
+
+
+def train(run: Run) -> int:
+    """Train as configured in `run.config`, from the start or the newest checkpoint; return the exit code.
+
+    Raises:
+        UserError: if the configuration, data or models cannot be used; `state.json` then says "failed".
+    """
+    set_cache_directories(run.config.paths.cache)
+    quiet_libraries()
+    trainer = None
+    try:
+        trainer = Trainer(run)
+        trainer.restore()
+        trainer.fit()
+        trainer.world.close()  # only after a normal end: after another rank's failure, closing could wait for ever
+        return DONE
+    except Stopped:
+        return CONTINUE_LATER
+    except Unwritable as error:
+        run.give_up(f"error: {error}", trainer.state.step if trainer else 0)
+        return CONTINUE_LATER
+    except Guarded:
+        assert trainer is not None
+        trainer.world.close()
+        return GATE_NO
+    except NonFinite as error:
+        assert trainer is not None
+        run.say(f"error: {error}")
+        trainer.products.summarise("failed", trainer.state)
+        return 1
+    except BaseException:
+        run.write_state("failed", trainer.state.step if trainer else 0, None)
+        raise
+    finally:
+        if trainer:
+            trainer.close()

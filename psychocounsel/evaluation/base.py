@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig
 
 from psychocounsel.data.settings import PairsConfig
 from psychocounsel.settings.targets import GroupSettings
-from psychocounsel.steps.context import Bar
+from psychocounsel.steps.course import Bar
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run

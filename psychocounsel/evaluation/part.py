@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection import load_split
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.trained_runs import run_trained_on

@@ -22,28 +22,25 @@ from psychocounsel.data.sources import source_of
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.contestants.settings import in_the_users_words
-from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.evaluation.settings import ContestConfig
 from psychocounsel.reward.local_model import format_lines
 from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.rundir.summary import FINISHED
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.at_work import work_in_steps
-from psychocounsel.steps.context import Bar, StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.steps.course import Bar, Course, StepContext
 from psychocounsel.steps.plan import Planned, asked_steps, planned
-from psychocounsel.steps.running import run_steps
-from psychocounsel.steps.showing import Showing
+from psychocounsel.steps.running import Showing, run_steps, work_in_steps
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
-REPLIES = "psychocounsel.evaluation.contestants.step"
+REPLIES = "psychocounsel.evaluation.contestants.replies_step"
 # Code that computes figures, in addition to an evaluation's own folder (Course.code).
 COMPUTED_BY = (
-    *("evaluation/statistics/*.py", "evaluation/judging/judge_warnings.py", "metrics/*.py", "counsel/*.py"),
-    *("asking/refusals.py", "data/selection/shared_text.py"),
+    *("evaluation/statistics/*.py", "evaluation/judging/bias.py", "metrics/*.py", "counsel/*.py"),
+    *("asking/answer_text.py", "data/shared_text.py"),
 )
 READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", "part", "limit", "trained_on")
 
@@ -135,7 +132,7 @@ class SteppedEvaluation(Evaluation):
         return [step for step in asked_steps(self.course, config) if self.course.models(config, step)]
 
     def forecast(self, config: DictConfig) -> list[str]:
-        from psychocounsel.steps.drafts import draft_of
+        from psychocounsel.steps.running import draft_of
 
         due = {each.step for each in self.planned(config) if each.due}
         if not due:
@@ -175,10 +172,10 @@ def replies_to_ask(context: StepContext[EvaluationDir], speeches: Any = None) ->
 
     The function writes the speeches to the draft directory; by default, they are read from `data`.
     """
-    from psychocounsel.evaluation.contestants import step
+    from psychocounsel.evaluation.contestants import replies_step
 
-    step.write_speeches(context, speeches or step.evaluation_speeches)
-    return step.estimate(context).lines("replies")
+    replies_step.write_speeches(context, speeches or replies_step.evaluation_speeches)
+    return replies_step.estimate(context).lines("replies")
 
 
 def models_of(config: DictConfig, groups: tuple[str, ...]) -> dict[str, list[LanguageModel]]:

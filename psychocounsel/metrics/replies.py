@@ -1,12 +1,14 @@
-"""Metrics of replies that a policy wrote."""
+"""Metrics of replies that a policy wrote, and a page with a few of them for people to read."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from psychocounsel.data.group import Array, Group
-from psychocounsel.metrics.stats import FEWEST, mean_intervals
+from psychocounsel.data.group import Array, Completion, Group
+from psychocounsel.metrics.intervals import FEWEST, mean_intervals
+
+# Metrics of replies that a policy wrote.
 
 MOSTLY_CUT = 0.5  # share of replies cut at the limit of tokens from which on a warning is printed
 _GRAM = 4
@@ -85,3 +87,26 @@ def repetition(ids: Sequence[int]) -> float:
     """
     runs = [tuple(ids[start : start + _GRAM]) for start in range(len(ids) - _GRAM + 1)]
     return 1 - len(Counter(runs)) / len(runs) if len(runs) > 1 else 0.0
+
+
+# Markdown page with a few of the policy's replies for people to read.
+
+
+def sample_page(groups: Sequence[Group], count: int, title: str) -> str:
+    """Return a page with the first `count` of the scored `groups`: prompt, best reply and, of several replies, the worst."""
+    parts = [f"# {title}"]
+    for group in groups[:count]:
+        ranked = sorted(group.completions, key=lambda reply: -(reply.reward or 0.0))
+        parts += [_quoted(f"**{message['role']}**: {message['content']}") for message in group.messages or []]
+        parts += [_shown(reply) for reply in (ranked[:1] if len(ranked) < 2 else [ranked[0], ranked[-1]])]
+        parts.append("---")
+    return "\n\n".join(parts) + "\n"
+
+
+def _shown(reply: Completion) -> str:
+    cut = ", cut" if reply.finish_reason == "length" else ""
+    return f"reward {reply.reward or 0.0:.3f}, {len(reply.ids)} tokens{cut}\n\n" + _quoted(reply.text)
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines() or [""])

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from safetensors import SafetensorError
 
 from psychocounsel.errors import UserError, is_disk_full
-from psychocounsel.model.gpu.kernels import use_liger
+from psychocounsel.model.gpu import use_liger
 from psychocounsel.model.tokenizer import require_model, resolve_path
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import check_model_folder

@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.model.head import Head
 from psychocounsel.model.load import load_weights, loading, ready_to_train
+from psychocounsel.model.output_layer import Head
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.storage.files import read_json

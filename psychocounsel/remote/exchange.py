@@ -4,16 +4,124 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 import httpx
 
-from psychocounsel.errors import UserError
-from psychocounsel.remote import reasons
+from psychocounsel.errors import UserError, words
 from psychocounsel.remote.bounded import TooLong, Wire
-from psychocounsel.remote.event_stream import events_of, is_event_stream
+
+# Parser of server-sent events with JSON data (WHATWG HTML, section 9.2.6), in which chat servers stream their
+# answers.
+
+_END = "[DONE]"  # the last event's data by OpenAI's convention
+
+
+def is_event_stream(response: httpx.Response) -> bool:
+    """Return True if the head of the answer announces server-sent events."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def events_of(pieces: Iterable[bytes]) -> Iterator[Any]:
+    """Yield the parsed data of each event as soon as its bytes arrive, until the event that marks the end.
+
+    Raises:
+        ValueError: for data that are not JSON.
+    """
+    data = list[str]()
+    for line in _lines(pieces):
+        name, _, value = line.partition(":")
+        if name == "data":
+            data.append(value.removeprefix(" "))
+        elif not line and data:
+            text, data = "\n".join(data), []
+            if text.strip() == _END:
+                return
+            yield json.loads(text)
+    if data and (text := "\n".join(data)).strip() != _END:  # a stream may end without the blank line
+        yield json.loads(text)
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
+    if rest:
+        yield rest.decode("utf-8", errors="replace")
+
+
+# Short reasons of failed requests, for users.
+
+_QUOTED_CHARACTERS = 16  # a server's message is hidden if it repeats this many characters of the request
+
+
+def reason_of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
+    """Return the reason of an attempt that had no answer."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {timeout_seconds:g} s"
+    text = (str(error).splitlines() or [""])[0]
+    if "refused" in text:
+        return "connection refused"
+    return words(text[:200]) if text else type(error).__name__
+
+
+def reason_of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
+    """Return the reason of an error status: its name, and the server's message unless it quotes the request or the key."""
+    status, said = response.status_code, _message(response)
+    named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
+    asked = json.dumps(payload, ensure_ascii=False)
+    quotes = any(
+        said[start : start + _QUOTED_CHARACTERS] in asked for start in range(max(1, len(said) - _QUOTED_CHARACTERS + 1))
+    )
+    return named if quotes or (secret and secret in said) else f"{named} ({words(said[:200])})"
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        said: Any = response.json()
+    except (ValueError, RecursionError):
+        return ""
+    for name in ("error", "detail", "message"):
+        said = said.get(name, said) if isinstance(said, dict) else said
+    return " ".join(said.split()) if isinstance(said, str) else ""
+
+
+def advice_on_status(status: int, key: str, key_variable: str | None) -> str:
+    """Return advice for the user about an HTTP status that a retry would not change."""
+    if status in (401, 403) and key_variable:
+        return f"it does not accept the key in {key_variable}"
+    if status in (401, 403):
+        return f"name the environment variable that holds its key by {key}.key_variable"
+    if status in (404, 405):
+        return "is it the right kind of server, and the right address?"
+    if status == 413:
+        return f"the request is too large for it: lower {key}.batch_size"
+    return "the server does not support this request"
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Return the seconds of the header Retry-After, which is a number or a date; 0 without one."""
+    text = response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0
+
+
+# One exchange with a server: a JSON request and its answer, or the kind of failure.
 
 _CONNECT_SECONDS = 10.0
 
@@ -110,7 +218,7 @@ class Exchange:
         try:
             yield
         except httpx.RequestError as error:
-            raise Passing(reasons.of_error(error, self.timeout_seconds)) from error
+            raise Passing(reason_of_error(error, self.timeout_seconds)) from error
         except TooLong as error:
             raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
 
@@ -123,10 +231,10 @@ class Exchange:
                 return response.json()
             except (ValueError, RecursionError) as error:
                 raise self._no_json(url) from error
-        status, reason = response.status_code, reasons.of_status(response, request.payload, self._secret)
+        status, reason = response.status_code, reason_of_status(response, request.payload, self._secret)
         if status in (408, 429) or status >= 500:
-            raise Passing(reason, reasons.retry_after(response), status == 429)
-        advice = reasons.advice(status, self.key, self.key_variable)
+            raise Passing(reason, retry_after(response), status == 429)
+        advice = advice_on_status(status, self.key, self.key_variable)
         raise Refused(f"{self.key}: {url} refuses: {reason}; {advice}", status, response.text)
 
     def close(self) -> None:

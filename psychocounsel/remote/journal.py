@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.remote.journal_lines import Line, lines_of
-from psychocounsel.remote.places import Places
+from psychocounsel.remote.journal_lines import Line, Places, lines_of
 from psychocounsel.storage.files import fsync_directory, write_atomically
 
 _SUFFIX = ".jsonl"

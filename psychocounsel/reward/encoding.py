@@ -1,7 +1,8 @@
-"""Encoding of conversations with a reward model's own chat template and tokenizer, wherever the model runs."""
+"""What a reward model reads and returns: conversations in its own chat template, and the scale of its rewards."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from psychocounsel.data.group import Array
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.reward.base import Conversation, Scorer, scored
+
+# Encoding of conversations with a reward model's own chat template and tokenizer, wherever the model runs.
 
 
 class TooManyTokens(UserError):
@@ -81,3 +84,33 @@ def score_what_fits(
             except TooManyTokens:
                 continue
         return rewards
+
+
+# Scale of rewards: the model's own, or mean 0 and standard deviation 1 on its held-out data.
+
+
+class Scale:
+    """Converts rewards between the model's own scale and the normalised one.
+
+    With `normalise`, the mean and standard deviation come from the reward model's `config`, loaded from `path`.
+
+    Raises:
+        UserError: if `config` lacks them.
+    """
+
+    def __init__(self, config: Any, path: str, normalise: bool) -> None:
+        self.mean, self.std = 0.0, 1.0
+        if not normalise:
+            return
+        mean, std = (getattr(config, name, None) for name in ("mean", "std"))
+        if mean is None or not std:
+            raise UserError(f"reward.normalise=true: {path} has no mean and std of rewards in its config.json")
+        self.mean, self.std = float(mean), float(std)
+
+    def apply(self, rewards: np.ndarray) -> np.ndarray:
+        """Return the model's rewards, float[n], on this scale, float32[n]."""
+        return ((rewards - self.mean) / self.std).astype(np.float32)
+
+    def undo(self, rewards: np.ndarray) -> np.ndarray:
+        """Return rewards of this scale on the model's own scale."""
+        return rewards * self.std + self.mean

@@ -73,11 +73,10 @@ class LocalScorer(Scorer):
 
     def __init__(self, settings: LocalReward, device: torch.device) -> None:
         from psychocounsel.model.load import model_dtype
-        from psychocounsel.model.packing_check import check_packing
+        from psychocounsel.model.packed import RewardModel, check_packing
         from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
-        from psychocounsel.model.reward_model import RewardModel
         from psychocounsel.model.tokenizer import load_chat_format
-        from psychocounsel.reward.scale import Scale
+        from psychocounsel.reward.encoding import Scale
 
         reward: Any = OmegaConf.create(asdict(settings) | {"dtype": settings.number_format()})
         self.settings, self.device = settings, device

@@ -22,7 +22,7 @@ Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of
 
 # `use: llm` has no file in conf/reward, because a model that ranks pairs is only allowed in `compare`.
 _RANKER = {
-    "_target_": "psychocounsel.evaluation.reward.ranker.Ranker",
+    "_target_": "psychocounsel.evaluation.reward.rankers.Ranker",
     **{"name": "llm", "judge": None, "rubric": "builtin:en", "examples": False, "retries": 2},
     "crisis_to_third_parties": False,
 }

@@ -31,14 +31,55 @@ from typing import Any
 
 from psychocounsel.errors import USER_ERROR, UserError, hide_words
 from psychocounsel.remote.bounded import LONGEST_ANSWER
-from psychocounsel.rollout.engine_progress import EngineProgress
-from psychocounsel.rollout.vllm_engine import prepare_cpu, replies, sampling_params
-from psychocounsel.rollout.vllm_environment import prepare_environment
-from psychocounsel.rollout.weight_sync.adapters import AdapterFolder
-from psychocounsel.rundir.job_servers import secret
+from psychocounsel.rollout.adapters import AdapterFolder
+from psychocounsel.rollout.vllm_engine import prepare_cpu, prepare_environment, replies, sampling_params
+from psychocounsel.rundir.run import server_secret
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.modes import let_nobody_else_write
+
+# Progress of a vLLM engine: a statistics logger that counts the steps which the engine reports.
+
+
+class EngineProgress:
+    """Counts engine steps that made tokens. It has the methods of vLLM's StatLoggerBase, but needs no vLLM installed."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def logger(self, config: Any, engine: int = 0) -> Any:
+        """Return this object: vLLM accepts any object with the methods of a logger, but its types ask for a subclass."""
+        return self
+
+    def record(self, scheduler_stats: Any, iteration_stats: Any, *more: Any, **named: Any) -> None:
+        self.steps += iteration_stats is not None
+
+    def log_engine_initialized(self) -> None:
+        """Required by vLLM; does nothing."""
+
+    def log(self) -> None:
+        """Required by vLLM; does nothing."""
+
+    def record_sleep_state(self, sleep: int = 0, level: int = 0) -> None:
+        """Required by vLLM; does nothing."""
+
+
+# HTTP server that writes replies by vLLM with weights that training sends; all routes but `/health` require a key.
+#
+# `POST /generate` {"version", "prompts", "settings", "stop"} answers {"version", "replies"}. It answers 409 if the
+# weights are of another version, and another "version" with an "error" if the weights changed in the meantime. Until
+# the
+# replies are ready, the server sends a space for each second in which the engine made tokens. A client's time-out
+# therefore ends a stuck server, not a busy one.
+#
+# New weights arrive in one of three ways, each after `POST /weights/begin` and before `/weights/end?version=N`:
+# - `/weights/piece`, a safetensors file, as often as needed;
+# - `/weights/adapter`, once, for a low-rank adapter;
+# - `/weights/join` once, then `/weights/broadcast` for each piece: rank 0 of training sends the named parameters over
+# a
+#   process group with the workers (`distributed/process_group.py`).
+#
+# Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
 
 LONGEST_REQUEST = LONGEST_ANSWER  # bytes; weights may be larger, because they go to a file
 _CONNECT_SECONDS = 10.0
@@ -233,7 +274,7 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
     import torch
 
     from psychocounsel.distributed.gpu import require_gpu
-    from psychocounsel.model.gpu.compiler import require_compiler
+    from psychocounsel.model.gpu import require_compiler
     from psychocounsel.model.load import loading, model_dtype
 
     if os.environ.get("PSYCHOCOUNSEL_DEVICE") == "cuda":
@@ -278,7 +319,7 @@ def main(run_dir: Path, port: int, host: str = LOOPBACK) -> int:
     try:
         config = read_config(run_dir)
         hide_words(config.data.confidential)
-        serve(config, port, secret(run_dir), host)
+        serve(config, port, server_secret(run_dir), host)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR

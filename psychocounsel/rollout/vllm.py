@@ -10,11 +10,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
+from psychocounsel.rollout.adapters import AdapterFolder
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
-from psychocounsel.rollout.quiet_start import quiet_start
-from psychocounsel.rollout.vllm_engine import VLLMEngine, prepare_cpu, replies, request, sampling_params
-from psychocounsel.rollout.vllm_environment import prepare_environment
-from psychocounsel.rollout.weight_sync.adapters import AdapterFolder
+from psychocounsel.rollout.vllm_engine import (
+    VLLMEngine,
+    prepare_cpu,
+    prepare_environment,
+    quiet_start,
+    replies,
+    request,
+    sampling_params,
+)
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -48,7 +54,7 @@ class VLLM(VLLMEngine):
                 "per machine and could collide; use 1, or rollout=vllm_server"
             )
         if world.device.type == "cuda":
-            from psychocounsel.model.gpu.compiler import require_compiler
+            from psychocounsel.model.gpu import require_compiler
 
             require_compiler("rollout=vllm", "rollout=hf")
         prepare_environment(config.paths.cache)
@@ -109,7 +115,7 @@ class VLLMRollout(Rollout):
             self.llm.reset_prefix_cache()
 
     def _take_weights(self) -> None:
-        from psychocounsel.rollout.weight_sync.weights import weights_of
+        from psychocounsel.rollout.weight_sync import weights_of
 
         self.llm.collective_rpc("begin_weights")
         for piece in weights_of(self.engine):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
+from psychocounsel.remote.hub import set_cache_directories
+from psychocounsel.rollout.adapters import engine_rank, lora_arguments
 from psychocounsel.rollout.base import RolloutSettings, Sampling
-from psychocounsel.rollout.weight_sync.adapters import engine_rank, lora_arguments
+from psychocounsel.rundir.run import engine_log
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Group
+
+# Common parts of all vLLM rollouts: engine settings, requests and results.
 
 Reply = tuple[list[int], list[float]]  # token ids and their log-probabilities
 
@@ -61,7 +67,7 @@ class VLLMEngine(RolloutSettings):
         The policy sends the weights; with adapters, the base model is loaded from disk.
         """
         from psychocounsel.model.tokenizer import resolve_path
-        from psychocounsel.rollout.weight_sync.weight_loading import NAME
+        from psychocounsel.rollout.weight_sync import WORKER_EXTENSION
 
         memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}
         if device.type == "cpu":
@@ -88,7 +94,7 @@ class VLLMEngine(RolloutSettings):
                 "enforce_eager": self.eager or device.type == "cpu",
                 "logprobs_mode": "processed_logprobs",  # log-probabilities of the distribution that tokens are drawn from
                 "disable_log_stats": True,
-                "worker_extension_cls": NAME,
+                "worker_extension_cls": WORKER_EXTENSION,
             }
         )
 
@@ -168,3 +174,59 @@ def replies(output: Any) -> list[Reply]:
         (list(each.token_ids), [some[token].logprob for token, some in zip(each.token_ids, each.logprobs, strict=True)])
         for each in output.outputs
     ]
+
+
+# Environment variables of processes that start vLLM.
+
+
+def prepare_environment(cache: str | None = None) -> None:
+    """Set the variables of this process and its children. Call it before torch looks for GPUs.
+
+    vLLM's own files go below `cache` (`paths.cache`; None: the command's cache). Its usage reports are switched off.
+    """
+    if cache:
+        set_cache_directories(cache)
+    os.environ |= {
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a process forked after CUDA started cannot use a GPU
+        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # counts GPUs without starting CUDA
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+# Redirection of vLLM's start-up output from the terminal to the attempt's log.
+
+
+@contextmanager
+def quiet_start(what: str) -> Iterator[None]:
+    """Keep the output of a starting vLLM engine off the terminal; errors name the setting `what`.
+
+    The output goes to the run's `engine_log`, which survives even if the process is aborted.
+
+    Raises:
+        UserError: if the start fails, after all of its output was printed.
+    """
+    shown = os.dup(1), os.dup(2)
+    with _log() as said:
+        start = said.seek(0, os.SEEK_END)
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        failure: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        finally:
+            for number, descriptor in enumerate(shown, 1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+        if failure is not None:
+            said.seek(start)
+            os.write(2, said.read())
+            line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+            raise UserError(f"{what}: the engine could not start: {words(line[:300])}") from failure
+
+
+def _log() -> IO[bytes]:
+    file = engine_log()
+    return open(file, "a+b") if file else tempfile.TemporaryFile()

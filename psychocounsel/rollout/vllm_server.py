@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError, words
-from psychocounsel.remote.server_pool import check_addresses
+from psychocounsel.remote.client import check_addresses
+from psychocounsel.rollout.adapters import AdapterFolder
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
-from psychocounsel.rollout.server_gpus import gpus_of_servers, too_few_gpus, visible_gpus
+from psychocounsel.rollout.local_servers import gpus_of_servers, too_few_gpus, visible_gpus
 from psychocounsel.rollout.vllm_engine import VLLMEngine, check_weights, request
-from psychocounsel.rollout.weight_sync.adapters import AdapterFolder
-from psychocounsel.rundir import job_servers
+from psychocounsel.rundir import run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.schema import option
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from psychocounsel.data.group import Group
     from psychocounsel.distributed.world import World
     from psychocounsel.model.shape import Shape
-    from psychocounsel.rollout.weight_sync.transfer import Transfer
+    from psychocounsel.rollout.weight_sync import Transfer
 
 KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
 _MOST_THREADS = 512  # per process; each waits for one answer
@@ -106,7 +106,7 @@ class VLLMServer(VLLMEngine):
     ) -> VLLMServerRollout:
         run_dir, local = Path(config.run_dir), None
         if not self.addresses:
-            os.environ[KEY_VARIABLE] = world.broadcast(job_servers.secret(run_dir) if world.rank == 0 else None)
+            os.environ[KEY_VARIABLE] = world.broadcast(run.server_secret(run_dir) if world.rank == 0 else None)
         training = world.on_this_machine()
         if not self.addresses and not config.cluster.get("server_nodes") and world.rank == 0:
             from psychocounsel.rollout.local_servers import LocalServers
@@ -117,7 +117,7 @@ class VLLMServer(VLLMEngine):
             local = LocalServers(run_dir, gpus, self.start_minutes)
 
         def ready() -> list[str]:
-            return list(self.addresses) or (local.ready() if local else job_servers.addresses(run_dir))
+            return list(self.addresses) or (local.ready() if local else run.job_servers(run_dir))
 
         return VLLMServerRollout(engine, tokenizer, stop, world, ready, self, config.model.lora.rank or 0)
 
@@ -192,7 +192,7 @@ class VLLMServerRollout(Rollout):
 
     def _ask(self, groups: Sequence[Group], sampling: Sampling, found: dict[int, list[Any]]) -> str | None:
         """Put replies into `found`, by the prompts' places; return the reason if no server is left for some of them."""
-        from psychocounsel.remote.server_pool import NoServerLeft
+        from psychocounsel.remote.client import NoServerLeft
 
         left = [place for place in range(len(groups)) if place not in found]
         prompts, settings = request(groups, sampling)
@@ -244,7 +244,7 @@ class VLLMServerRollout(Rollout):
         The error is empty if a server took them. The result is the same on all ranks.
         """
         from psychocounsel.remote.client import Client
-        from psychocounsel.rollout.weight_sync.transfer import Transfer
+        from psychocounsel.rollout.weight_sync import Transfer
 
         client = self._client(Client, self.world.broadcast(self.ready() if self.world.rank == 0 else None))
         transfer, taken, slots = None, list[str](), 1
@@ -260,7 +260,7 @@ class VLLMServerRollout(Rollout):
 
     def _send_pieces(self, transfer: Transfer | None) -> None:
         """Gather the weights on all ranks together, and send them from rank 0, which has a `transfer`."""
-        from psychocounsel.rollout.weight_sync.weights import weights_of
+        from psychocounsel.rollout.weight_sync import weights_of
 
         if self.adapter is not None:
             self.adapter.write(self.engine)

@@ -5,13 +5,13 @@ Paths inside the files are relative, so that a folder may be moved."""
 import re
 from pathlib import Path
 
-from psychocounsel.rundir.run_parts import CHECKPOINT_NAME
-from psychocounsel.rundir.run_parts import AttemptDir as AttemptDir
-from psychocounsel.rundir.run_parts import CheckpointDir as CheckpointDir
-from psychocounsel.rundir.run_parts import ReportDir as ReportDir
-from psychocounsel.rundir.run_parts import ReviewDir as ReviewDir
-from psychocounsel.rundir.run_parts import RoundDir as RoundDir
-from psychocounsel.rundir.run_parts import SubmissionDir as SubmissionDir
+from psychocounsel.rundir.folders import CHECKPOINT_NAME
+from psychocounsel.rundir.folders import AttemptDir as AttemptDir
+from psychocounsel.rundir.folders import CheckpointDir as CheckpointDir
+from psychocounsel.rundir.folders import ReportDir as ReportDir
+from psychocounsel.rundir.folders import ReviewDir as ReviewDir
+from psychocounsel.rundir.folders import RoundDir as RoundDir
+from psychocounsel.rundir.folders import SubmissionDir as SubmissionDir
 
 
 class RunDir:

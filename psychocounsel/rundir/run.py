@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -14,11 +15,58 @@ from omegaconf import DictConfig
 
 from psychocounsel import __version__
 from psychocounsel.errors import GoOnLater, UserError, print_failure
-from psychocounsel.rundir.attempts import keep_engine_log
 from psychocounsel.rundir.owner import ownership
-from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.summary import write_state
-from psychocounsel.storage.files import DamagedFile, read_mapping, write_json
+from psychocounsel.rundir.paths import AttemptDir, RunDir
+from psychocounsel.rundir.results import write_state
+from psychocounsel.storage.files import DamagedFile, read_json, read_mapping, shared_secret, write_json
+
+# Attempts of a run: `logs/01`, `logs/02` and so on, under SLURM each with a record of its job and end.
+
+BEGAN, LAUNCHED = (
+    "PSYCHOCOUNSEL_BEGAN",
+    "PSYCHOCOUNSEL_LAUNCHED",
+)  # start of the command, and of its processes [s since 1970]
+
+_engine_log: list[Path] = []  # of this process; empty or one file
+
+
+def attempts(run_dir: Path) -> list[dict[str, Any]]:
+    """Return the records of all attempts under SLURM, oldest first, each with its `number`."""
+    files = RunDir(run_dir)
+    found = [(number, files.attempt(number).record) for number in files.attempt_numbers()]
+    return [{**read_mapping(record), "number": number} for number, record in found if record.exists()]
+
+
+def next_number(run_dir: Path) -> int:
+    """Return the number of the next attempt, counting attempts on any cluster."""
+    return max(RunDir(run_dir).attempt_numbers(), default=0) + 1
+
+
+def note_attempt(attempt: AttemptDir, **about: Any) -> None:
+    """Add facts to the record of an attempt."""
+    write_json(attempt.record, {**read_mapping(attempt.record), **about})
+
+
+def start_times() -> dict[str, str]:
+    """Return the environment variables that tell processes, launched now, when their command began.
+
+    The first run of a command began with it; the later runs of a sweep begin when they are launched.
+    """
+    now = str(time.time())
+    return {BEGAN: os.environ.pop(BEGAN, now), LAUNCHED: now}
+
+
+def keep_engine_log(file: Path) -> None:
+    """Set the file that receives the output of inference engines starting in this process."""
+    _engine_log[:] = [file]
+
+
+def engine_log() -> Path | None:
+    """Return the file for the output of an engine's start; None outside of a run."""
+    return _engine_log[0] if _engine_log else None
+
+
+# A run as its worker sees it: directory, configuration, rank, log and state.
 
 _VERSIONS = ("torch", "transformers", "deepspeed", "datasets", "numpy")
 
@@ -109,3 +157,27 @@ class Run:
 def read_environment(run_dir: Path) -> dict[str, Any]:
     """Return `environment.json`, or {} if no attempt has written it yet."""
     return read_mapping(RunDir(run_dir).environment)
+
+
+# Servers started with training: `servers/N.json` holds the address of each ready server, `servers/key` their shared
+# secret.
+
+
+def job_servers(run_dir: Path) -> list[str]:
+    """Return the addresses of this job's servers that are ready."""
+    found = [read_json(file) or {} for file in RunDir(run_dir).ready_servers()]
+    return [each["address"] for each in found if each.get("job") == _this_job()]
+
+
+def note_ready_server(run_dir: Path, number: int, address: str) -> None:
+    """Tell the run that server `number` of this job is ready."""
+    write_json(RunDir(run_dir).server(number), {"address": address, "job": _this_job(), "ready": time.time()})
+
+
+def server_secret(run_dir: Path) -> str:
+    """Return the secret that the run and its servers share; the first caller creates it."""
+    return shared_secret(RunDir(run_dir).server_key)
+
+
+def _this_job() -> str:
+    return os.environ.get("SLURM_JOB_ID", "0")

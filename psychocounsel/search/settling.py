@@ -16,9 +16,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import GoOnLater, UserError, is_disk_full
+from psychocounsel.rundir.results import is_finished
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
-from psychocounsel.rundir.summary import is_finished
 from psychocounsel.settings.command import Command
 from psychocounsel.settings.config import with_values
 

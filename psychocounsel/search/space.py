@@ -15,8 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import defines
-from psychocounsel.rundir.run_names import Naming, key_of
-from psychocounsel.rundir.sweep_folder import Place, SweepFolder
+from psychocounsel.rundir.sweep import Naming, Place, SweepFolder, key_of
 from psychocounsel.search.trials import journal_of, mark_best, require_optuna
 
 # Search space: overrides such as `algo.beta='tag(log,interval(0.01,1))'` or `algo.loss_type=choice(sigmoid,ipo)`.

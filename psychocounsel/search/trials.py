@@ -22,8 +22,8 @@ from psychocounsel.engine.callbacks import Callback
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, UserError
 from psychocounsel.rundir.identity import defining
 from psychocounsel.rundir.paths import SweepDir
+from psychocounsel.rundir.results import is_finished, objective, objective_interval, read_summary, smaller_is_better
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import is_finished, objective, objective_interval, read_summary, smaller_is_better
 from psychocounsel.storage.files import fsync_directory, write_json
 from psychocounsel.storage.locks import Lock
 

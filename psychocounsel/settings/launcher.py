@@ -18,9 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.run_names import namings
-from psychocounsel.rundir.sweep_folder import Place, SweepFolder
-from psychocounsel.rundir.sweep_table import is_unused
+from psychocounsel.rundir.sweep import Place, SweepFolder, is_unused, namings
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.parallel import MANY, in_parallel
 from psychocounsel.settings.sweep import Row, with_rows

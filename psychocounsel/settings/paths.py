@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import outputs_of, run_of_model
-from psychocounsel.rundir.run_names import telling_name
+from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.storage.files import PACKAGE
 from psychocounsel.storage.weight_files import refuse_gguf
 

@@ -8,7 +8,7 @@ from psychocounsel.asking.answers import Answers, Outcome, Read
 from psychocounsel.asking.asker import Asks, ask_all
 from psychocounsel.asking.budget import Budget
 from psychocounsel.asking.language_model import Ask, LanguageModel
-from psychocounsel.steps.context import Bar, KnownLength
+from psychocounsel.steps.course import Bar, KnownLength
 
 
 def buy(

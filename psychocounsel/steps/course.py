@@ -1,17 +1,52 @@
 """`Course` lists the steps of a command in order, and the configuration keys and files that each step depends on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import StepsDir
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.steps.context import F, StepContext
+
+# `StepContext` is the argument of every step: configuration, directory, messages and progress bars.
+
+T = TypeVar("T")
+F = TypeVar("F", bound=StepsDir)
+Say = Callable[[str], None]
+Bar = Callable[..., Any]  # same signature as Progress(...).bar(iterable_or_range, what) in engine/telemetry/progress.py
+
+
+@dataclass(frozen=True)
+class StepContext(Generic[F]):
+    """A step's argument: the checked configuration, the directory, and functions for messages and progress bars."""
+
+    config: DictConfig
+    files: F
+    say: Say
+    bar: Bar
+    shard: tuple[int, int] = (0, 1)  # (index, count): this process works on speech numbers n with n % count == index
+
+
+@dataclass
+class KnownLength(Generic[T]):
+    """An iterator of known length, so that a progress bar can estimate the time left."""
+
+    items: Iterator[T]
+    count: int
+
+    def __iter__(self) -> Iterator[T]:
+        return self.items
+
+    def __len__(self) -> int:
+        return self.count
+
+
+# `Course` lists the steps of a command in order, and the configuration keys and files that each step depends on.
 
 
 def _no_sources(config: DictConfig) -> dict[str, Any]:

@@ -1,14 +1,35 @@
-"""Runs the steps of a command that are due, and records each in the directory. A step that is already done is skipped."""
+"""Runs the steps of a command that are due, records each in the directory, and shows progress.
 
+A step that is already done is skipped. Stop requests and the budget end the run early; the same command continues.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+from tqdm import tqdm
 
 from psychocounsel import __version__
-from psychocounsel.steps.context import F, StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.asking.budget import BudgetSpent
+from psychocounsel.asking.model_groups import model_sections
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
+from psychocounsel.rundir.paths import RunDir, StepsDir
+from psychocounsel.rundir.results import BUDGET_SPENT, FINISHED, write_summary
+from psychocounsel.rundir.run import Run
+from psychocounsel.steps.course import Course, F, StepContext
 from psychocounsel.steps.plan import Planned, planned
-from psychocounsel.storage.files import read_mapping, write_json
+from psychocounsel.storage.files import read_mapping, readable_time, write_json
+
+# Runs the steps of a command that are due, and records each in the directory. A step that is already done is skipped.
 
 Figures = dict[str, Any]
 
@@ -64,3 +85,173 @@ def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]
     """Return the figures of every finished step, by step name."""
     records = {step: read_mapping(context.files.step(step)) for step in course.steps}
     return {step: record["figures"] for step, record in records.items() if record}
+
+
+# Shows progress: a bar on a terminal, a line a minute elsewhere, and `state.json` for `jobs status`.
+
+T = TypeVar("T")
+
+_STATE_SECONDS = 5.0  # between two writes of state.json
+_LINE_SECONDS = 60.0  # between two lines if the output is not a terminal
+
+
+class Showing:
+    """Reports the progress of a step. `write_state(phase, done, total)` writes `state.json`."""
+
+    def __init__(self, write_state: Callable[[str, int, int | None], None], say: Callable[[str], None]) -> None:
+        self.write_state, self.say = write_state, say
+        self.live = sys.stderr.isatty()
+        self.step = ""
+
+    def begin(self, step: str) -> None:
+        self.step = step
+        self.write_state(step, 0, None)
+
+    def bar(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+        """Yield the items and report how many are done. `total` defaults to the length of `items`, if known."""
+        if total is None and hasattr(items, "__len__"):
+            total = len(items)  # type: ignore[arg-type]
+        started = stated = said = time.monotonic()
+        shown: Any = tqdm(items, what, total=total, leave=False, disable=not self.live, dynamic_ncols=True)
+        for done, item in enumerate(shown, 1):
+            yield item
+            now = time.monotonic()
+            if now - stated >= _STATE_SECONDS:
+                stated = now
+                self.write_state(self.step, done, total)
+            if not self.live and now - said >= _LINE_SECONDS:
+                said = now
+                self.say(progress_line(what, done, total, now - started))
+
+
+def progress_line(what: str, done: int, total: int | None, seconds: float) -> str:
+    """Return a progress line such as `replies: 400 of 2,000, 3 min left`."""
+    if total is None:
+        return f"{what}: {done:,}"
+    left = readable_time(seconds / done * max(0, total - done))
+    return f"{what}: {done:,} of {total:,}, {left} left"
+
+
+# Draft directories for dry runs: temporary tables next to the real journal.
+
+
+@contextmanager
+def draft_of(files: F) -> Iterator[F]:
+    """Give a directory like `files` in a temporary folder that only this user can read.
+
+    The folder is removed at the end of the block, after SIGTERM as well. It lies inside the directory of `files` if
+    that is writable, so that the next run there removes it if this process is killed. The draft uses the journal of
+    `files`, so that bought answers are found.
+    """
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = files.path
+    inside = str(out) if out.is_dir() and os.access(out, os.W_OK) else None
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".forecast-", suffix=".tmp", dir=inside) as folder:
+            draft = type(files)(Path(folder))
+            if files.answers.exists():
+                draft.answers = files.answers
+            yield draft
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# Stop requests (Ctrl-C, SIGTERM, SIGUSR1, `touch OUT/stop`): a step waits for the calls under way, and then ends.
+
+_POLL_SECONDS = 1.0
+_GRACE_SECONDS = 20.0  # for closing connections and files
+
+
+def grace_of(config: DictConfig) -> float:
+    """Return how long a stop request waits for answers under way [s], because they must be paid for anyway.
+
+    This is the longest `timeout_seconds` of any model plus 20 s. A SLURM job gets only the 20 s, because it is killed soon.
+    """
+    if "SLURM_JOB_ID" in os.environ:
+        return _GRACE_SECONDS
+    waits = [float(section.get("timeout_seconds") or 0.0) for _, _, section in model_sections(config)]
+    return max(waits, default=0.0) + _GRACE_SECONDS
+
+
+@contextlib.contextmanager
+def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Inside the block, a stop request raises KeyboardInterrupt in the main thread.
+
+    If the block has not ended `grace_seconds` after the request, `last_words` is called and the process exits with code 75.
+    """
+    file, done = RunDir(run_dir).stop, threading.Event()
+    file.unlink(missing_ok=True)  # a leftover that stopped the previous attempt
+
+    def end() -> None:
+        if not done.is_set():
+            last_words()
+            os._exit(CONTINUE_LATER)
+
+    def interrupt(number: int, frame: object) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # a second request must not interrupt the cleaning up
+        late = threading.Timer(grace_seconds, end)
+        late.daemon = True
+        late.start()
+        raise KeyboardInterrupt
+
+    def watch() -> None:
+        while not done.wait(_POLL_SECONDS):
+            if file.exists():
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    threading.Thread(target=watch, daemon=True, name="stop").start()
+    try:
+        yield
+    finally:
+        done.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+# The worker of a command with steps: handles stop requests and the budget, and ends the run.
+
+
+def work_in_steps(
+    run: Run,
+    files: StepsDir,
+    do: Callable[[], dict[str, Any]],
+    ending: Callable[[], tuple[int, str]] = lambda: (DONE, FINISHED),
+) -> int:
+    """Run the steps by calling `do`, which returns the run's metrics; returns the exit code.
+
+    The code is 75 after a stop request and 3 if the budget is spent; the same command then continues. `ending` gives the exit
+    code and the status in summary.json once all steps are done, for commands such as gates whose code depends on the result.
+    """
+
+    def stopped() -> None:
+        run.write_state("stopped", 0, None)
+        run.say(f"stopped; every answer so far is in {files.answers}, and the same command continues")
+
+    try:
+        with stoppable(run.dir, grace_of(run.config), stopped):
+            figures = do()
+        code, status = ending()
+        write_summary(run.dir, status, metrics=figures)
+        return code
+    except BudgetSpent as spent:
+        return end_without_budget(run, spent)
+    except KeyboardInterrupt:
+        stopped()
+        return CONTINUE_LATER
+
+
+def end_without_budget(run: Run, spent: BudgetSpent) -> int:
+    """Print that the budget is spent and write it to the summary; returns the exit code."""
+    run.say(f"{spent}. The same command with a larger budget continues")
+    if run.is_main:
+        write_summary(run.dir, BUDGET_SPENT, metrics={})
+    return GATE_NO

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, open_dict
 
 from psychocounsel.commands.composing import Composer
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.run_names import key_of
+from psychocounsel.rundir.sweep import key_of
 from psychocounsel.search.space import read_search
 from psychocounsel.search.trials import require_optuna
 from psychocounsel.settings.command import Command, command_of

@@ -11,7 +11,7 @@ from pathlib import Path
 from psychocounsel.cluster.states import rows_of
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.sweep_table import ListedRun
+from psychocounsel.rundir.sweep import ListedRun
 from psychocounsel.storage.files import read_mapping, write_json
 from psychocounsel.studies.plan import StudyPlan, following
 from psychocounsel.studies.references import named_stages

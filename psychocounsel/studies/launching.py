@@ -13,8 +13,7 @@ from psychocounsel.cluster.local import Local
 from psychocounsel.cluster.row_process import check_rows
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.rundir.paths import StudyDir
-from psychocounsel.rundir.run_names import key_of
-from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.rundir.sweep import add_to_table, key_of
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.overrides import parted

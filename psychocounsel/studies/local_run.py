@@ -29,8 +29,8 @@ from psychocounsel.errors import (
     worst,
 )
 from psychocounsel.rundir.owner import PATIENCE_SECONDS, live_owner
+from psychocounsel.rundir.results import gate_verdict, is_finished, limit_reached
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.summary import gate_verdict, is_finished, limit_reached
 from psychocounsel.studies.own_jobs import COMMAND
 from psychocounsel.studies.plan import StudyPlan, write_record
 

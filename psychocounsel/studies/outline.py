@@ -10,9 +10,9 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.states import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir
+from psychocounsel.rundir.results import gate_verdict, is_finished, objective_interval, read_summary
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.run_names import telling_name
-from psychocounsel.rundir.summary import gate_verdict, is_finished, objective_interval, read_summary
+from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.plan import PlannedStage, StudyCell, StudyPlan

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.cluster.job import Job
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.rundir.paths import StageDir, StudyDir
-from psychocounsel.rundir.summary import FINISHED, is_finished, known_mode, read_summary, write_summary
+from psychocounsel.rundir.results import FINISHED, is_finished, known_mode, read_summary, write_summary
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command
 from psychocounsel.storage.files import read_mapping

@@ -15,7 +15,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import deciding
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir, StageDir, StudyDir, cell_record, is_selection
 from psychocounsel.rundir.run_config import has_config
-from psychocounsel.rundir.run_names import cell_name, key_of
+from psychocounsel.rundir.sweep import cell_name, key_of
 from psychocounsel.storage.files import read_mapping, write_json
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.studies.study_file import Study, StudyStage, near

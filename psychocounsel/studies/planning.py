@@ -14,8 +14,8 @@ from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.commands.composing import choice, composer
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ONLY_CELL, StudyDir
-from psychocounsel.rundir.run_names import key_of
-from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.results import is_finished
+from psychocounsel.rundir.sweep import key_of
 from psychocounsel.search.space import SWEEPER, search_options
 from psychocounsel.settings.command import Command, command_named, refuse_unknown_figure
 from psychocounsel.settings.messages import one_line

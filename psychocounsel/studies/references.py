@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SelectionDir, StageDir
-from psychocounsel.rundir.run_names import key_of
+from psychocounsel.rundir.sweep import key_of
 from psychocounsel.settings.sweep import written
 from psychocounsel.studies.study_file import StudyStage, near
 

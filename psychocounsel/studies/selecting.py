@@ -14,8 +14,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.rundir.paths import SelectionDir, StageDir
-from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.rundir.summary import (
+from psychocounsel.rundir.results import (
     FINISHED,
     is_finished,
     objective,
@@ -23,6 +22,7 @@ from psychocounsel.rundir.summary import (
     read_summary,
     write_summary,
 )
+from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.storage.files import fsync_directory, write_json
 
 if TYPE_CHECKING:

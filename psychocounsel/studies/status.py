@@ -9,7 +9,7 @@ from psychocounsel.cluster.states import ENDED, Row, aligned, counted, lines_of,
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.sweep_table import ListedRun, is_sweep, runs_of
+from psychocounsel.rundir.sweep import ListedRun, is_sweep, runs_of
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
 # `jobs` for a study's folder: the states of its stages and runs, and cancelling them.

@@ -13,8 +13,7 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.export import main as export
-from psychocounsel.model.critic import Critic
-from psychocounsel.model.reward_model import RewardModel
+from psychocounsel.model.packed import Critic, RewardModel
 from psychocounsel.storage.files import read_json
 from tests.algo.test_online_dpo import written
 from tests.algo.test_policy_gradient import Context, collected, flat, tables

@@ -13,7 +13,7 @@ from psychocounsel.algo.ppo import PPO
 from psychocounsel.data.group import Group
 from psychocounsel.engine.step import metrics_of as metrics_of_tally
 from psychocounsel.engine.zero import Engine
-from psychocounsel.model.critic import Critic
+from psychocounsel.model.packed import Critic
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.support.harness import ROOT, check, cli, compose, make_stepper, metrics_of, random_groups, small_lm
 

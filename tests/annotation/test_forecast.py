@@ -16,7 +16,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.steps.drafts import draft_of
+from psychocounsel.steps.running import draft_of
 try:
     with draft_of(AnnotationDir(Path(sys.argv[1]))) as draft:
         draft.speeches.write_text("speech")

@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.annotation.annotation_steps import directory, do_steps, due_steps
 from psychocounsel.annotation.checking import prepare_annotation
 from psychocounsel.annotation.forecast import forecast
+from psychocounsel.annotation.steps import directory, do_steps, due_steps
 from psychocounsel.asking.language_model import Answerer, LanguageModel
 from psychocounsel.remote.hub import cache_directories
 from psychocounsel.settings.config import check, compose
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from tests.support.annotating import model_server, speeches
 from tests.support.answering import Server
 from tests.support.harness import write_jsonl

@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,23 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from psychocounsel.annotation.annotation_steps import COURSE
+from psychocounsel.annotation.steps import COURSE
 from psychocounsel.asking.answers import answer_key
-from psychocounsel.asking.in_process import InProcess, Transformers
-from psychocounsel.asking.language_model import Answer, Ask, LanguageModel, open_model
+from psychocounsel.asking.in_process import BatchAnswerer, InProcess, Transformers
+from psychocounsel.asking.language_model import TEXT, Answer, Ask, LanguageModel, open_model
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.judging.judging import Judging
-from psychocounsel.evaluation.judging.pair_prompt import PairPrompt, read_verdict
-from psychocounsel.evaluation.judging.verdict_rows import ReplyPair
+from psychocounsel.evaluation.judging.pairs import Judging, PairPrompt, ReplyPair, read_verdict
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import planned, step_settings
 from psychocounsel.storage.files import write_json
 from tests.support.answering import no_proxy
-from tests.support.asking import asked, chat
+from tests.support.asking import asked, chat, question
 from tests.support.harness import ROOT, TINY
 from tests.support.judged import reply, speech
 from tests.support.started import free_port, started
+
+# Models in this process: the shipped model in transformers, and a vLLM engine compared with vLLM's own server.
 
 __all__ = ["no_proxy"]
 
@@ -245,3 +246,35 @@ def test_an_engine_in_this_process_answers_as_transformers_does() -> None:
     assert made[4] == ["failed", ""]
     assert made[5:] == made[:3]
     assert InProcess(name="x", model="m").identity() != InProcess(name="x", model="m", sends_schema=False).identity()
+
+
+# `BatchAnswerer` computes Asks in batches, and ends after the batch that it computes.
+
+SIZE = 3
+
+
+class Waiting(BatchAnswerer):
+    """Answers a batch when `go` is set."""
+
+    def __init__(self) -> None:
+        self.began, self.go = threading.Event(), threading.Event()
+        super().__init__(SIZE)
+
+    def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
+        self.began.set()
+        assert self.go.wait(20)
+        return [Answer(TEXT, ask.speech) for ask in asks]
+
+
+def test_closing_ends_after_the_current_batch() -> None:
+    """Otherwise Ctrl-C would wait for the next batch as well, which may take minutes."""
+    model = Waiting()
+    futures = [model.submit(question(number), 0) for number in range(2 * SIZE)]
+    assert model.began.wait(20)
+    closing = threading.Thread(target=model.close)
+    closing.start()
+    closing.join(0.5)  # by then it waits for the batch
+    model.go.set()
+    closing.join(20)
+    assert [future.result(0).text for future in futures[:SIZE]] == [question(number).speech for number in range(SIZE)]
+    assert all(future.cancelled() for future in futures[SIZE:])

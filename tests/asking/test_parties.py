@@ -2,8 +2,8 @@
 
 import pytest
 
+from psychocounsel.asking.answer_text import is_refusal
 from psychocounsel.asking.parties import is_own, who_may_see
-from psychocounsel.asking.refusals import is_refusal
 from tests.support.asking import chat
 
 

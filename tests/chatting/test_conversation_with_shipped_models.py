@@ -11,9 +11,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from psychocounsel.annotation.scores.rules import rate_by_rules
-from psychocounsel.asking.counsellor_prompt import COUNSELLOR
 from psychocounsel.asking.in_process import Transformers
 from psychocounsel.asking.language_model import Ask
+from psychocounsel.asking.system_prompts import COUNSELLOR
 from psychocounsel.reward.local_model import LocalScorer
 from tests.support.chats import converse, rows
 from tests.support.harness import TINY

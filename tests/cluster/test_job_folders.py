@@ -14,9 +14,9 @@ from psychocounsel.cluster.states import Row, ranges, reasons, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.results import write_summary
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.rundir.summary import write_summary
-from psychocounsel.rundir.sweep_table import add_to_table, remove_from_table, runs_of
+from psychocounsel.rundir.sweep import add_to_table, remove_from_table, runs_of
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli
 

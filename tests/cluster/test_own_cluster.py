@@ -30,7 +30,7 @@ from psychocounsel.cluster.base import Cluster, Standing
 from psychocounsel.cluster.job import Submission
 from psychocounsel.cluster.local_ranks import worker_environment
 from psychocounsel.engine.callbacks import Callback
-from psychocounsel.rundir.attempts import next_number
+from psychocounsel.rundir.run import next_number
 from psychocounsel.settings.schema import option
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.rundir.metrics import read_metrics
-from psychocounsel.rundir.summary import read_state
+from psychocounsel.rundir.results import read_metrics, read_state
 from tests.support.harness import ROOT, cli
 
 _HANGS = "+callbacks.hang={_target_: tests.support.killer.Hang, step: 4, event: checkpoint_written}"

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from psychocounsel.cluster.states import rows, table
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StudyDir
+from psychocounsel.rundir.results import write_state, write_summary
 from psychocounsel.rundir.run_config import write_job
-from psychocounsel.rundir.summary import write_state, write_summary
-from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.rundir.sweep import add_to_table
 from psychocounsel.studies import status
 
 _LOCAL = {"_target_": "psychocounsel.cluster.local.Local", "processes": None, "device": "cpu", "threads": None}

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from psychocounsel import api
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.errors import GATE_NO, UserError
-from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.rundir.results import read_metrics
 from psychocounsel.storage.files import read_json
 from tests.support.harness import cli, metrics_of, write_jsonl
 from tests.support.safety_folders import AGREES, fitting, safety_run

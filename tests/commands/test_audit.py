@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection import load_split
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, worst
-from psychocounsel.evaluation.audit.audited_pairs import pairs_from
 from psychocounsel.evaluation.audit.auditing import audit
-from psychocounsel.evaluation.audit.table import lines_of
+from psychocounsel.evaluation.audit.pairs import pairs_from
+from psychocounsel.evaluation.audit.show import lines_of
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
 from tests.support.harness import ROOT, cli, write_jsonl

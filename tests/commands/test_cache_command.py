@@ -15,7 +15,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.storage.locks import Lock
 from tests.data.test_tokenised_cache import make, write_jsonl
 from tests.data.test_tokenised_cache import rows as pairs
-from tests.engine.references.test_cached import fill
+from tests.engine.test_references import fill
 from tests.support.harness import cli
 
 DAY = 86400

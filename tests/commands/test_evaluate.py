@@ -10,13 +10,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.select import load_split
-from psychocounsel.data.selection.shared_text import components_of, normalised
+from psychocounsel.data.selection import load_split
+from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.evaluation.reward.flipped import flipped_figures
-from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
-from psychocounsel.evaluation.reward.reward_figures import reward_figures
-from psychocounsel.metrics.reward_metrics import pair_metrics
+from psychocounsel.evaluation.reward.evaluation import evaluate_reward
+from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figures
+from psychocounsel.metrics.rewards import pair_metrics
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.settings.config import check, compose

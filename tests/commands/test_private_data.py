@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from omegaconf import OmegaConf
 
 from psychocounsel.cluster.archive import archive
-from psychocounsel.engine.checkpoints.export_run import Export, export_run
+from psychocounsel.engine.checkpoints.export import Export, export_run
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.storage import files
 from tests.support.harness import cli, write_jsonl

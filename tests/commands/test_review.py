@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.evaluation.winrate.expert_labels import read_experts
-from psychocounsel.experts.page.review_making import hold_review
-from psychocounsel.experts.protocol.protocol_texts import DOCUMENTS, GAP
+from psychocounsel.evaluation.winrate.verdict_table import read_experts
+from psychocounsel.experts.page.serving import hold_review
 from psychocounsel.experts.review.forgetting import refuse_served
+from psychocounsel.experts.review.protocol import DOCUMENTS, GAP
 from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
 from tests.support.harness import cli

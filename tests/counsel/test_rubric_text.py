@@ -6,9 +6,8 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.counsel.rubric.parts import HEADINGS
-from psychocounsel.counsel.rubric.rubric_folder import load_rubric
-from psychocounsel.counsel.rubric.rubric_text import PARTS, parts_for, plain_text, prompt_text
+from psychocounsel.counsel.rubric import HEADINGS, load_rubric
+from psychocounsel.counsel.rubric_text import PARTS, parts_for, plain_text, prompt_text
 
 RUBRIC = load_rubric()
 

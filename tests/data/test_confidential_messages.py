@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.errors import UserError, hide_words, print_failure, words
 from psychocounsel.remote.client import Client

@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from psychocounsel.data.dataset import build_dataset
-from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.settings.config import check, compose

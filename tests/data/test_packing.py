@@ -8,12 +8,10 @@ from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
 from psychocounsel.data.packing import global_counts, plan_step
 from psychocounsel.errors import UserError
+from psychocounsel.model import attention, output_layer
 from psychocounsel.model import attention as ways
-from psychocounsel.model import logprobs
 from psychocounsel.model.cpu import blockwise
-from psychocounsel.model.gpu import flex
-from psychocounsel.model.packing_check import check_packing
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Policy, check_packing
 from tests.support.harness import ARCHITECTURES, random_groups, small_lm
 
 
@@ -40,7 +38,7 @@ def test_packed_equals_one_by_one(
     if attention == "varlen, by blocks":
         monkeypatch.setattr(blockwise, "_SMALLEST_HEAD", 1)
     monkeypatch.setitem(
-        logprobs._PIECE_BYTES, "cpu", 4 * 256 * 7
+        output_layer._PIECE_BYTES, "cpu", 4 * 256 * 7
     )  # so that logits are computed in several pieces of seven tokens
     lm = small_lm(kind)
     policy = Policy(lm, kind, attention=attention.split(",")[0])
@@ -70,7 +68,7 @@ def flex_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use FlexAttention uncompiled, because on CPU it has a forward pass, but no backward pass."""
     torch._dynamo.reset()
     monkeypatch.setattr(ways, "require_compiler", lambda *_: None)
-    monkeypatch.setattr(flex, "BACKEND", "eager")
+    monkeypatch.setattr(attention, "BACKEND", "eager")
 
 
 @torch.no_grad()

@@ -9,13 +9,19 @@ from typing import Any
 import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES, STAGES
-from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.data.rows import Example
-from psychocounsel.data.sample_rows import flip_files, read, sample_files, sample_rows, topic_files
-from psychocounsel.data.selection.select import load_split, pairs_of
-from psychocounsel.data.selection.shared_text import components_of
-from psychocounsel.data.sources import load_examples
-from psychocounsel.evaluation.reward.flipped import flipped_rows
+from psychocounsel.data.selection import load_split, pairs_of
+from psychocounsel.data.shared_text import components_of
+from psychocounsel.data.sources import (
+    flip_files,
+    load_examples,
+    read_sample_file,
+    sample_files,
+    sample_rows,
+    topic_files,
+)
+from psychocounsel.evaluation.reward.figures import flipped_rows
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import cli, metrics_of
 
@@ -120,7 +126,7 @@ def test_no_reply_counts_as_safe_that_leaves_a_hinted_danger_unasked() -> None:
 
 def test_harmful_replies_stand_apart_and_are_never_chosen(pairs: list[Example]) -> None:
     harmful = {reply["text"] for reply in REPLIES if reply["harmful"]}
-    assert harmful == {text.strip() for text in read(FOLDER / "harmful.yaml").values()}
+    assert harmful == {text.strip() for text in read_sample_file(FOLDER / "harmful.yaml").values()}
     assert len(harmful) >= 60
     assert all(reply["ratings"]["safety"] == 1 for reply in REPLIES if reply["harmful"])
     assert not any(pair.replies[0] in harmful for pair in pairs)

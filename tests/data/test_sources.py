@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.selection.select import load_split
+from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose

@@ -13,9 +13,9 @@ from transformers import AutoTokenizer
 
 from psychocounsel.data import dataset, tokenised_cache
 from psychocounsel.data.dataset import Dataset, build_dataset
-from psychocounsel.data.flat import flatten, unflatten
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.tokenise import ChatFormat
+from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage import blob

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from psychocounsel.distributed.gpu import driver_cuda, problem
-from psychocounsel.distributed.interfaces import chosen
+from psychocounsel.distributed.world import chosen
 from tests.support.harness import ROOT
 
 NAMES = ["lo", "docker0", "eth0", "eth1", "ib0"]
@@ -67,7 +67,7 @@ def test_gloo_takes_the_interface_that_nccl_is_told(asked: str, expected: list[s
     ],
 )
 def test_gloo_is_told_its_interface(given: dict[str, str], on_one_machine: bool, expected: str) -> None:
-    code = "import os; from psychocounsel.distributed.interfaces import name_interface as name; "
+    code = "import os; from psychocounsel.distributed.world import name_interface as name; "
     code += f"name({on_one_machine}); print(os.environ.get('GLOO_SOCKET_IFNAME', ''))"
     environment = {name: value for name, value in os.environ.items() if "SOCKET_IFNAME" not in name}
     said = subprocess.run(

@@ -8,12 +8,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.data.group import Completion, Group, read_groups
-from psychocounsel.engine.loop_state import LoopState
+from psychocounsel.engine.loop import LoopState
 from psychocounsel.engine.settings import GuardConfig
 from psychocounsel.errors import GATE_NO, USER_ERROR, UserError
 from psychocounsel.metrics.limits import exceeded
-from psychocounsel.metrics.samples import sample_page
-from psychocounsel.metrics.winrate import win_rate
+from psychocounsel.metrics.replies import sample_page
+from psychocounsel.metrics.rewards import win_rate
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
 from tests.engine.test_resume import assert_bitwise_equal

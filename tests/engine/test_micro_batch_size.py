@@ -10,10 +10,9 @@ from omegaconf import OmegaConf
 
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.algo.simpo import SimPO
-from psychocounsel.engine.sizing import micro_batch, token_memory
+from psychocounsel.engine.sizing import micro_batch
 from psychocounsel.engine.sizing.kept_measures import KeptMeasure, TokenMemory
-from psychocounsel.engine.sizing.micro_batch import chosen_tokens, longest_of
-from psychocounsel.engine.sizing.token_memory import LONG, SHORT, measure
+from psychocounsel.engine.sizing.micro_batch import LONG, SHORT, chosen_tokens, longest_of, measure
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.settings.config import check, compose
@@ -90,8 +89,8 @@ def test_rows_of_both_lanes_are_in_memory_together(monkeypatch: pytest.MonkeyPat
 def test_memory_of_a_pass_grows_with_its_tokens() -> None:
     stepper = make_stepper(small_lm(vocab_size=4096), DPO(), 8192)
     small, large = random_groups(4, longest=100), random_groups(64, longest=400)
-    token_memory._peak(stepper, small, small)
-    low, high = (token_memory._peak(stepper, groups, groups) for groups in (small, large))
+    micro_batch._peak(stepper, small, small)
+    low, high = (micro_batch._peak(stepper, groups, groups) for groups in (small, large))
     assert high > low + 10e6
 
 

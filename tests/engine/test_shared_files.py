@@ -10,11 +10,11 @@ import pytest
 
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.distributed.world import World
+from psychocounsel.engine.loop import StopRequest
 from psychocounsel.engine.products import kept_of_run
 from psychocounsel.engine.rounds.held_out import held_out_metrics
-from psychocounsel.engine.stop_request import StopRequest
 from psychocounsel.rundir.paths import ModelDir, RunDir
-from psychocounsel.rundir.summary import write_summary
+from psychocounsel.rundir.results import write_summary
 from psychocounsel.storage.files import await_file, write_json
 from tests.support.checkpoints import Setting, build, learn
 from tests.support.harness import random_groups

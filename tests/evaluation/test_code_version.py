@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from psychocounsel.evaluation.external.settings import External
 from psychocounsel.evaluation.gate.settings import GateEvaluation
 from psychocounsel.evaluation.health.settings import HealthEvaluation
+from psychocounsel.evaluation.safety import speeches
 from psychocounsel.evaluation.safety.settings import SafetyEvaluation
-from psychocounsel.evaluation.safety.swaps import swapped_speeches
 from psychocounsel.evaluation.session.settings import SessionEvaluation
 from psychocounsel.evaluation.stepped import SteppedEvaluation
 from psychocounsel.evaluation.winrate.settings import WinRate
@@ -91,8 +91,8 @@ def test_expected_actions_and_seeded_replies_are_named(evaluation: type[SteppedE
 def test_another_text_in_the_crisis_set_is_another_source_of_the_replies(monkeypatch: pytest.MonkeyPatch) -> None:
     before = SafetyEvaluation.course.sources(DictConfig({}))
     assert before and before == SafetyEvaluation.course.sources(DictConfig({}))
-    first, *others = swapped_speeches.swapped_speeches()
-    monkeypatch.setattr(swapped_speeches, "swapped_speeches", lambda: (replace(first, text="Aye."), *others))
+    first, *others = speeches.swapped_speeches()
+    monkeypatch.setattr(speeches, "swapped_speeches", lambda: (replace(first, text="Aye."), *others))
     assert before != SafetyEvaluation.course.sources(DictConfig({}))
 
 

@@ -12,10 +12,10 @@ COMMAS = """
     from dataclasses import dataclass
     from typing import ClassVar
 
-    from psychocounsel.data.selection.select import load_split
+    from psychocounsel.data.selection import load_split
     from psychocounsel.errors import DONE
     from psychocounsel.evaluation.base import Evaluation
-    from psychocounsel.rundir.summary import FINISHED, write_summary
+    from psychocounsel.rundir.results import FINISHED, write_summary
 
 
     @dataclass(kw_only=True)

@@ -10,10 +10,10 @@ import torch
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.layout import Layout
 from psychocounsel.errors import UserError
+from psychocounsel.model import attention
 from psychocounsel.model import attention as ways
-from psychocounsel.model.gpu import flex
-from psychocounsel.model.policy import Policy
-from psychocounsel.model.varlen import by_sequence
+from psychocounsel.model.attention import by_sequence
+from psychocounsel.model.packed import Policy
 from tests.support.harness import random_groups, small_lm
 
 
@@ -27,9 +27,9 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         return graph.forward
 
     torch._dynamo.reset()
-    flex._compiled.cache_clear()
+    attention._compiled.cache_clear()
     monkeypatch.setattr(ways, "require_compiler", lambda *_: None)
-    monkeypatch.setattr(flex, "BACKEND", keep)
+    monkeypatch.setattr(attention, "BACKEND", keep)
     return graphs
 
 
@@ -47,7 +47,7 @@ def test_rows_of_other_widths_are_not_compiled_again(compilations: list[object])
 def test_at_the_limit_of_compilations_a_line_ends_the_run(
     compilations: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flex, "MOST_FORMS", 1)
+    monkeypatch.setattr(attention, "MOST_FORMS", 1)
     batch = build_batch([random_groups(24, 3)], multiple=128)
     Policy(small_lm(), "m", attention="flex", device="cuda")(batch)
     with pytest.raises(
@@ -106,7 +106,7 @@ def test_sequences_one_by_one_are_those_of_a_mask(window: int | None) -> None:
     assert isinstance(layout, Layout)
     torch.manual_seed(0)
     query, key, value = (torch.randn(1, heads, width, 12, requires_grad=True) for heads in (4, 2, 2))
-    sees = flex.visible(batch, window)
+    sees = attention.visible(batch, window)
     index = torch.arange(width)
     mask = sees(torch.zeros((), dtype=torch.long), None, index[:, None], index[None, :])
     expected = torch.nn.functional.scaled_dot_product_attention(

@@ -15,7 +15,7 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.model.lora import add_adapter, merged_parameters
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Policy
 from psychocounsel.model.settings import LoraConfig
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.settings.config import check, compose

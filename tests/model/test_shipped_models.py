@@ -9,11 +9,11 @@ from safetensors.torch import load_file
 
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.group import Group
-from psychocounsel.data.selection.select import load_split
-from psychocounsel.metrics.winrate import win_rate
+from psychocounsel.data.selection import load_split
+from psychocounsel.metrics.rewards import win_rate
 from psychocounsel.model.build_tiny import ALGORITHMS
 from psychocounsel.model.load import load_causal_lm
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Policy
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.rollout.base import Sampling

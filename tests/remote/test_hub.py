@@ -128,7 +128,7 @@ def test_of_a_model_that_a_server_runs_no_weights_are_fetched(hub: Hub, tmp_path
 
 def test_every_member_of_several_reward_models_is_pinned(tmp_path: Path) -> None:
     reward = {"_target_": "psychocounsel.reward.local_model.LocalReward", "name": "local"}
-    server = {**reward, "_target_": "psychocounsel.reward.vllm_classifier.VLLMReward", "addresses": ["http://a:1"]}
+    server = {**reward, "_target_": "psychocounsel.reward.servers.VLLMReward", "addresses": ["http://a:1"]}
     composed = compose(["algo=grpo", "reward=ensemble", f"paths.cache={tmp_path}"])
     composed.reward.members = [{**reward, "path": "acme/one"}, {**server, "path": "acme/two"}]
     config = check(composed)

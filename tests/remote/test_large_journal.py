@@ -14,8 +14,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import Journal, forget
-from psychocounsel.remote.journal_lines import Line
-from psychocounsel.remote.places import Places
+from psychocounsel.remote.journal_lines import Line, Places
 from tests.support.harness import ROOT
 from tests.support.merging import make, merge
 

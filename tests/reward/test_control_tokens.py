@@ -10,8 +10,7 @@ from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.tokenise import tokenise
 from psychocounsel.reward.encoding import encode_conversations
 from psychocounsel.reward.local_model import LocalScorer
-from psychocounsel.reward.openrlhf import OpenRLHFReward
-from psychocounsel.reward.vllm_classifier import VLLMReward
+from psychocounsel.reward.servers import OpenRLHFReward, VLLMReward
 from psychocounsel.rollout.base import Sampling, completion
 from psychocounsel.rollout.vllm_engine import request
 from tests.data.test_control_tokens import CHATS, controls, families, forgery

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from psychocounsel.data.batch import build_batch
 from psychocounsel.errors import UserError
-from psychocounsel.model.reward_model import RewardModel
+from psychocounsel.model.packed import RewardModel
 from psychocounsel.reward.local_model import LocalScorer
 from tests.support.harness import ARCHITECTURES, ROOT, TINY, cli, metrics_of, random_groups, small_lm
 

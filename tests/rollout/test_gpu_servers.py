@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from psychocounsel.errors import UserError
-from psychocounsel.rollout.local_servers import LocalServers
-from psychocounsel.rollout.server_gpus import gpus_of_servers
+from psychocounsel.rollout.local_servers import LocalServers, gpus_of_servers
 from psychocounsel.rundir.run_config import write_config
 from psychocounsel.settings.config import check, compose
 

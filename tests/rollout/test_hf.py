@@ -16,7 +16,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Policy
 from psychocounsel.model.shape import Shape
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.hf import HF, HFRollout, _draw, _filtered, _pick

@@ -10,7 +10,7 @@ START = """
 import os, sys
 from pathlib import Path
 from omegaconf import OmegaConf
-from psychocounsel.rollout.quiet_start import quiet_start
+from psychocounsel.rollout.vllm_engine import quiet_start
 from psychocounsel.rundir.run import Run
 
 with Run.open(Path(sys.argv[1]), OmegaConf.create()):

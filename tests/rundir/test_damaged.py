@@ -13,7 +13,7 @@ import pytest
 
 from psychocounsel.cluster import states
 from psychocounsel.errors import CONTINUE_LATER
-from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.rundir.sweep import add_to_table
 from tests.support.bad_files import make_runs
 
 DISK = 'mount -t tmpfs -o "size=$0" tmpfs "$1"; shift; "$@"; code=$?; ls -AR "$DISK" > "$LISTING"; exit $code'
@@ -86,7 +86,7 @@ def test_ctrl_c_while_importing_is_one_line(tmp_path: Path) -> None:
 
 
 def test_metrics_end_before_the_first_damaged_line(tmp_path: Path) -> None:
-    from psychocounsel.rundir.metrics import read_metrics
+    from psychocounsel.rundir.results import read_metrics
 
     file = tmp_path / "metrics.jsonl"
     for damage in ("{", "[]", "{}", "3", '"step"'):

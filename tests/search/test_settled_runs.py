@@ -10,7 +10,7 @@ from psychocounsel.cluster.job import make_job, write_run_directory
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import check_same_run, fingerprint, identity
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.summary import read_summary
+from psychocounsel.rundir.results import read_summary
 from psychocounsel.search.settling import keep_settled
 from psychocounsel.settings.config import check, compose, with_values
 from psychocounsel.storage.files import read_json

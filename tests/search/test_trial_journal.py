@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from psychocounsel.errors import CONTINUE_LATER, DONE
-from psychocounsel.rundir.summary import write_summary
+from psychocounsel.rundir.results import write_summary
 from psychocounsel.search.trials import TrialJournal, distribution, mark_best, trial_seed
 from psychocounsel.storage.files import read_json
 from tests.support.processes import FORKED

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.evaluation.contestants.evaluation_speeches import evaluation_speeches
-from psychocounsel.evaluation.reward.evaluated_pairs import evaluated_pairs
+from psychocounsel.evaluation.contestants.speeches import evaluation_speeches
+from psychocounsel.evaluation.reward.rankers import evaluated_pairs
 from psychocounsel.model.shape import builtin_folder
 from tests.support.contests import PROMPTS, contest
 from tests.support.harness import write_jsonl

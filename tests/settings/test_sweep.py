@@ -16,10 +16,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from psychocounsel.settings.compositions import Compositions
 
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.rundir.run_names import cell_name
-from psychocounsel.settings.compositions import Compositions
+from psychocounsel.rundir.sweep import cell_name
 from psychocounsel.settings.config import compose, quote_choice
 from psychocounsel.settings.sweep import take_sweep, with_rows
 from psychocounsel.storage.files import shipped

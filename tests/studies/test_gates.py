@@ -8,7 +8,7 @@ import pytest
 from psychocounsel.cluster.job import write_run_directory
 from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
 from psychocounsel.rundir.paths import StudyDir
-from psychocounsel.rundir.summary import write_summary
+from psychocounsel.rundir.results import write_summary
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_json, write_json
 from psychocounsel.studies import status

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.errors import CONTINUE_LATER, GATE_NO, USER_ERROR
-from psychocounsel.rundir.attempts import next_number
-from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.results import is_finished
+from psychocounsel.rundir.run import next_number
 from psychocounsel.storage.files import read_mapping
 from tests.support.harness import SESSION_CACHE, cli
 from tests.support.small_study import write_study

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from psychocounsel.cluster.job import Job, write_run_directory
 from psychocounsel.errors import DONE
 from psychocounsel.rundir.paths import SelectionDir, StudyDir
-from psychocounsel.rundir.summary import FINISHED, known_mode, smaller_is_better, write_summary
+from psychocounsel.rundir.results import FINISHED, known_mode, smaller_is_better, write_summary
 from psychocounsel.storage.files import write_atomically, write_json
 from psychocounsel.studies.local_run import StudyProgress, run_job
 from psychocounsel.studies.plan import StudyErrors

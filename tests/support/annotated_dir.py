@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.speeches.speech_tables import DROPPED
+from psychocounsel.annotation.speeches.tables import DROPPED
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import AnnotationDir

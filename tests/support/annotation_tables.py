@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.scores.vote_table import VOTES
+from psychocounsel.annotation.scores.votes import VOTES
 from psychocounsel.annotation.settings import PairRules, ScoresConfig
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 
 Row = dict[str, Any]
 

@@ -14,7 +14,7 @@ from psychocounsel.asking.budget import Budget
 from psychocounsel.asking.chat_server import ChatServer
 from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 
 
 def chat(address: str | list[str], name: str = "served", **settings: Any) -> ChatServer:
@@ -77,7 +77,7 @@ def context(files: AnnotationDir, members: list[dict[str, Any]], **changes: Any)
     """Return a step context with these writers. Names in `changes` are keys with `__` in place of dots."""
     config: DictConfig = OmegaConf.create(
         {
-            "writers": {"_target_": "psychocounsel.annotation.replies.pool.Pool", "members": members},
+            "writers": {"_target_": "psychocounsel.asking.language_model.Pool", "members": members},
             "replies": {"per_speech": 1, "seed": 0, "system_prompt": "builtin:counsellor", "length_limit": None},
             "budget": {"cost": None, "calls": None},
             "crisis_to_third_parties": False,

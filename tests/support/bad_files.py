@@ -15,7 +15,7 @@ from psychocounsel.cluster.job import make_job, write_run_directory
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.manifest import write_manifest
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.summary import write_summary
+from psychocounsel.rundir.results import write_summary
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.hashes import mark_of
 from tests.support.harness import TINY

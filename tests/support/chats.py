@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from psychocounsel import api
-from psychocounsel.chatting.talking import talk
+from psychocounsel.chatting.conversation import talk
 
 
 def converse(monkeypatch: pytest.MonkeyPatch, text: str, *overrides: str) -> int:

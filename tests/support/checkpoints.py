@@ -14,7 +14,7 @@ from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
 from psychocounsel.model.lora import add_adapter
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Policy
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import random_groups, small_lm

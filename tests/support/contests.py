@@ -12,7 +12,7 @@ from psychocounsel.commands.application import resolve_entries
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.config import check, compose
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.storage.files import shipped
 from tests.support.harness import write_jsonl
 

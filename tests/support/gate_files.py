@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from psychocounsel.data.rows import Message
-from psychocounsel.evaluation.gate.adjudication_file import new_row, write_rows
-from psychocounsel.evaluation.gate.gate_cases import case_id
-from psychocounsel.evaluation.safety.judged_case import CASE_FIGURES, JudgedCase
+from psychocounsel.evaluation.gate.adjudicate_step import new_row, write_rows
+from psychocounsel.evaluation.gate.cases import case_id
+from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase
 from psychocounsel.rundir.paths import EvaluationDir
 
 SESSION: tuple[Message, ...] = (

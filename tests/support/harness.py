@@ -22,9 +22,8 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.engine.zero import Engine
 from psychocounsel.model.cpu import prepare_process
-from psychocounsel.model.policy import Policy
-from psychocounsel.model.reward_model import RewardModel
-from psychocounsel.rundir.metrics import read_metrics
+from psychocounsel.model.packed import Policy, RewardModel
+from psychocounsel.rundir.results import read_metrics
 from psychocounsel.settings.config import check, compose
 from tests.support.warm import Warm
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.evaluation.contestants.evaluation_speeches import SCHEMA as SPEECHES
-from psychocounsel.evaluation.contestants.step import SCHEMA as REPLIES
-from psychocounsel.evaluation.judging.verdict_rows import SCHEMA as VERDICTS
+from psychocounsel.evaluation.contestants.replies_step import SCHEMA as REPLIES
+from psychocounsel.evaluation.contestants.speeches import SCHEMA as SPEECHES
+from psychocounsel.evaluation.judging.pairs import SCHEMA as VERDICTS
 from psychocounsel.evaluation.winrate.verdicts_step import run
 from psychocounsel.rundir.paths import EvaluationDir
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 
 Row = dict[str, Any]
 _SHOWN = re.compile(r"<(client|first-reply|second-reply)-([0-9a-f]{8})>\n(.*?)\n</\1-\2>", re.DOTALL)

@@ -42,14 +42,14 @@ class KillServer(Callback):
     def on(self, event: str, step: int, run: Run) -> None:
         if (event, step) != ("step_end", 1):
             return
-        from psychocounsel.rollout.weight_sync import weights
+        from psychocounsel.rollout import weight_sync
 
-        whole = weights.weights_of
+        whole = weight_sync.weights_of
 
         def interrupted(engine: Any) -> Iterator[Any]:
             for number, piece in enumerate(whole(engine)):
                 if number == 2:
-                    weights.weights_of = whole
+                    weight_sync.weights_of = whole
                     found = subprocess.run(
                         ["pgrep", "-f", f"rollout.server {run.dir} "], capture_output=True, text=True
                     )
@@ -57,8 +57,8 @@ class KillServer(Callback):
                     (run.dir / "interrupted").touch()
                 yield piece
 
-        weights._PIECE = 1 << 20
-        weights.weights_of = interrupted
+        weight_sync._PIECE = 1 << 20
+        weight_sync.weights_of = interrupted
 
 
 @dataclass
@@ -71,19 +71,19 @@ class TakeAway(Callback):
     def __post_init__(self) -> None:
         import torch
 
-        from psychocounsel.engine.references import choosing
-        from psychocounsel.engine.rounds import resident, scoring
+        from psychocounsel.engine import references
+        from psychocounsel.engine.rounds import resting, scoring
 
-        class Away(resident.Resident):
+        class Away(resting.Resident):
             def _leave(self) -> None:
                 super()._leave()
                 for parameter, _ in self._waiting:
                     parameter.data = torch.empty(0)
 
         def always(models: Any, world: Any, offload: bool) -> Any:
-            return Away(models, world) if offload else resident.resident(models, world, offload)
+            return Away(models, world) if offload else resting.resident(models, world, offload)
 
-        choosing.resident = scoring.resident = always
+        references.resident = scoring.resident = always
 
 
 @dataclass
@@ -134,7 +134,7 @@ class Spoil(Callback):
 
             import torch
 
-            from psychocounsel.model.policy import Policy
+            from psychocounsel.model.packed import Policy
 
             policy = next(item for item in gc.get_objects() if isinstance(item, Policy))
             with torch.no_grad():

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from psychocounsel.annotation.replies import step
+from psychocounsel.annotation import replies
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.language_model import Answer
 from psychocounsel.rundir.paths import AnnotationDir
@@ -32,7 +32,7 @@ def make(place: Path, count: int) -> None:
             columns += [["en"] * len(numbers), [False] * len(numbers)]
             writer.write_table(pa.Table.from_arrays([*map(pa.array, columns)], schema=_SCHEMA))
     answers, waiting, given = Answers(files.answers), list[Any](), _context(place)
-    for number, (model, ask) in enumerate(step._asks(given, step.drawing_of(given)), 1):
+    for number, (model, ask) in enumerate(replies._asks(given, replies.drawing_of(given)), 1):
         waiting.append((model, ask, 0, Answer("text", f"Reply {number}. {40 * 'word '}", model.name, 50, 40), 0.0))
         if len(waiting) == _TOGETHER or number == count:
             answers.keep(waiting)
@@ -40,7 +40,7 @@ def make(place: Path, count: int) -> None:
 
 
 def merge(place: Path) -> dict[str, Any]:
-    return step.run(_context(place))
+    return replies.run(_context(place))
 
 
 def _context(place: Path) -> Any:

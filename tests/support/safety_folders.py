@@ -8,10 +8,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech, crisis_speeches
 from psychocounsel.evaluation.safety.settings import SafetyEvaluation
-from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
-from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches, swapped_speeches
+from psychocounsel.rundir.results import FINISHED, write_summary
 from psychocounsel.steps.running import run_steps
 from tests.support.contests import contest, context
 from tests.support.harness import write_jsonl

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.annotation.scores.rating_asks import RatingAsk
+from psychocounsel.annotation.scores.rating import RatingAsk
 from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.counsel.principles import PRINCIPLES
 
@@ -55,4 +55,4 @@ def annotator(name: str, **settings: Any) -> dict[str, Any]:
 
 
 def panel(*members: dict[str, Any]) -> dict[str, Any]:
-    return {"_target_": "psychocounsel.annotation.scores.panel.Panel", "members": [*members]}
+    return {"_target_": "psychocounsel.asking.language_model.Panel", "members": [*members]}

@@ -6,7 +6,7 @@ from typing import Any
 
 from psychocounsel.cluster.job import write_run_directory
 from psychocounsel.errors import DONE
-from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.rundir.results import FINISHED, write_summary
 from psychocounsel.studies.launching import read_arguments
 from psychocounsel.studies.own_jobs import MODULE
 from psychocounsel.studies.plan import StudyPlan, StudyRequest, write_record

@@ -13,12 +13,11 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from psychocounsel.annotation.scores.rating_answers import Judgement, Judgements, reply_key
-from psychocounsel.annotation.scores.rating_asks import RatingAsk
+from psychocounsel.annotation.scores.rating import Judgement, Judgements, RatingAsk, reply_key
+from psychocounsel.asking.answer_text import ABSENT
 from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import RATINGS
-from psychocounsel.counsel.quotations import ABSENT
 from psychocounsel.errors import UserError
 
 WARNING = "a demonstration: simple rules on the surface of a reply, not a judgement"

@@ -9,13 +9,21 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from psychocounsel.annotation.scores.rating_asks import RatingAsk, RatingCall, RatingPlan
-from psychocounsel.annotation.scores.rating_prompts import rating_prompt
-from psychocounsel.annotation.scores.rules import Rules
-from psychocounsel.annotation.scores.saying import said
-from psychocounsel.annotation.scores.verdicts import Findings, Reader, Verdict, outcome_of_vote
-from psychocounsel.annotation.scores.vote_figures import ABOUT, vote_figures
-from psychocounsel.annotation.scores.vote_table import ORDER, RATED, VOTES, vote_rows
+from psychocounsel.annotation.scores.rating import RatingAsk, RatingCall, RatingPlan, rating_prompt
+from psychocounsel.annotation.scores.rules import WARNING, Rules
+from psychocounsel.annotation.scores.votes import (
+    ABOUT,
+    ORDER,
+    RATED,
+    VOTES,
+    Findings,
+    Reader,
+    Verdict,
+    missing_table,
+    outcome_of_vote,
+    vote_figures,
+    vote_rows,
+)
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
@@ -23,8 +31,56 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
+
+# Formats the figures of the step `scores` as lines for the terminal.
+
+_SKIPPED = {
+    "crisis": "because their speeches may be about a crisis and it is a third party (crisis_to_third_parties=true sends them)",
+    "language": "because it does not speak their language",
+}
+
+
+def said(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines for the figures of the step `scores`."""
+    for name in figures["demonstration"]:
+        yield f"DEMONSTRATION: annotator {name} is {WARNING}"
+    for name, each in figures["annotators"].items():
+        votes = ", ".join(f"{count:,} {outcome}" for outcome, count in each["votes"].items() if count)
+        yield f"{name}: {votes}"
+        if len(models := [model for model in each["models"] if model != "not said"]) > 1:
+            yield f"  warning: its server gave {len(models)} model names: {', '.join(models)}; an annotator should be one model"
+    for name, reasons in figures["skipped"].items():
+        for reason, count in reasons.items():
+            yield f"{name} was not asked about {count:,} replies {_SKIPPED[reason]}"
+    for name, reasons in figures["unreadable"].items():
+        worst = max(reasons, key=lambda reason: (reasons[reason], reason))
+        yield f"{name}: {sum(reasons.values()):,} answers could not be read (most often: {worst})"
+    for name, counts in figures["quotes"].items():
+        if counts["not_in_reply"]:
+            share = counts["not_in_reply"] / sum(counts.values())
+            yield f"{name}: {counts['not_in_reply']:,} quotations ({share:.1%}) are not in the reply that they quote"
+    yield from missing_table(figures["missing"])
+    for name, each in figures["retest"].items():
+        yield from _retest(name, each)
+
+
+def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{name}, asked twice about the same replies: {figures['rated_twice']:,} rated both times, "
+        f"{figures['changed_outcome']:,} with another outcome the second time"
+    )
+    for principle, each in figures["principles"].items():
+        if each["replies"]:
+            kappa = "undefined" if each["weighted_kappa"] is None else f"{each['weighted_kappa']:.2f}"
+            yield (
+                f"  {principle:<12} equal {each['exact']:.0%}, mean difference {each['difference']:.2f}, "
+                f"weighted kappa {kappa}"
+            )
+
+
+# The step `scores` asks annotators to rate each reply on the seven principles, and writes votes.parquet.
 
 _SPEECH = ("text", "language", "crisis", *ABOUT)
 

@@ -11,23 +11,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.speeches.cleaning_shares import (
-    finished_shares,
-    rows_of_shares,
-    share_of_rows,
-    write_share,
-)
-from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, replace_identifiers
-from psychocounsel.annotation.speeches.planted_identifiers import measured_recall
+from psychocounsel.annotation.speeches.choice import ChoiceRules, choose
+from psychocounsel.annotation.speeches.cleaning import finders_of
+from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, measured_recall, replace_identifiers
 from psychocounsel.annotation.speeches.settings import Speeches
-from psychocounsel.annotation.speeches.speech_choice import ChoiceRules, choose
-from psychocounsel.annotation.speeches.speech_cleaning import finders_of
-from psychocounsel.annotation.speeches.speech_drafts import Draft, cleaned_rows, make_draft, rows_of_sources
-from psychocounsel.annotation.speeches.speech_tables import DROPPED, write_identifier_sample, write_speeches
+from psychocounsel.annotation.speeches.shares import finished_shares, rows_of_shares, share_of_rows, write_share
+from psychocounsel.annotation.speeches.tables import (
+    DROPPED,
+    Draft,
+    cleaned_rows,
+    make_draft,
+    rows_of_sources,
+    write_identifier_sample,
+    write_speeches,
+)
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
 from psychocounsel.storage.modes import mask_of, restricted
 

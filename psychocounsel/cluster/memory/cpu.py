@@ -12,7 +12,7 @@ from psychocounsel.model.shape import Shape
 
 _LIBRARIES = 0.5e9  # memory of PyTorch, transformers and DeepSpeed
 _PRODUCTS = 0.2e9  # products that oneDNN compiles in bfloat16, and keeps (model/cpu/process.py)
-_LOGITS = 0.13e9  # 64 MB of stored logits (model/logprobs.py), and the same amount to recompute others
+_LOGITS = 0.13e9  # 64 MB of stored logits (model/output_layer.py), and the same amount to recompute others
 _LANES_UP_TO = 250_000_000  # most weights for two lanes, as in model/cpu/lanes.py
 # Activations relative to a GPU's in the same dtype, measured by benchmarks/cpu_memory.py: float32 layers keep less for backward,
 # and bfloat16 norms keep float32 copies.

@@ -87,7 +87,7 @@ def bucket_memory(
 # Estimated GPU memory of a run, from its configuration and its models' `config.json`, without torch.
 
 _GB = 1e9
-_PIECE = 3 * (1 << 28)  # logits of one piece, their exponentials and gradient: model/logprobs.py
+_PIECE = 3 * (1 << 28)  # logits of one piece, their exponentials and gradient: model/output_layer.py
 RUNTIME = 1.5 * _GB  # CUDA context, NCCL buffers, kernels
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 from psychocounsel.cluster.attempt_ending import NOT_ASKED, AttemptEnding, judge, last_error, progress_mark
 from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
-from psychocounsel.rundir.attempts import attempts, next_number, note_attempt
 from psychocounsel.rundir.owner import forget_owner
 from psychocounsel.rundir.paths import AttemptDir, RunDir
+from psychocounsel.rundir.results import is_finished, limit_reached, read_state
+from psychocounsel.rundir.run import attempts, next_number, note_attempt
 from psychocounsel.rundir.run_config import read_config, read_section
-from psychocounsel.rundir.summary import is_finished, limit_reached, read_state
 from psychocounsel.storage.modes import let_nobody_else_write
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.rundir.job_servers import addresses, note_ready
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run import job_servers, note_ready_server
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.storage.modes import let_nobody_else_write
@@ -56,7 +56,7 @@ def run(run_dir: Path) -> int:
     signal.signal(signal.SIGTERM, end)
     try:
         if _is_ready(server, f"http://127.0.0.1:{port}{settings.health}", 60 * settings.start_minutes):
-            note_ready(run_dir, number, f"http://{_host()}:{port}")
+            note_ready_server(run_dir, number, f"http://{_host()}:{port}")
             print(f"server {number} is ready at {_host()}:{port}", flush=True)
             server.wait()
         print(f"server {number} {_end_words(server, asked, settings.start_minutes)}", flush=True)
@@ -120,10 +120,10 @@ def wait(run_dir: Path, count: int) -> None:
     """
     minutes = read_config(run_dir).cluster.servers.start_minutes
     deadline = time.monotonic() + 60 * minutes + _GRACE_SECONDS
-    while len(addresses(run_dir)) < count:
+    while len(job_servers(run_dir)) < count:
         if time.monotonic() > deadline:
             raise UserError(
-                f"only {len(addresses(run_dir))} of {count} servers were ready after cluster.servers.start_minutes={minutes}; "
+                f"only {len(job_servers(run_dir))} of {count} servers were ready after cluster.servers.start_minutes={minutes}; "
                 "see servers-*.out next to the batch script"
             )
         time.sleep(_POLL_SECONDS)

@@ -11,7 +11,7 @@ from psychocounsel.cluster.slurm.array_request import home
 from psychocounsel.errors import DONE
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.rundir.sweep import add_to_table
 
 
 def is_shared(job: Job) -> bool:

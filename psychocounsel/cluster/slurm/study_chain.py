@@ -25,7 +25,7 @@ from psychocounsel.cluster.slurm.submitting import note_live, refuse_too_long, r
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
-from psychocounsel.rundir.summary import is_finished
+from psychocounsel.rundir.results import is_finished
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.parallel import in_parallel
 

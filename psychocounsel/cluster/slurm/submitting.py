@@ -27,10 +27,10 @@ from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.rundir.results import is_finished
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.submissions import Record, home_of
-from psychocounsel.rundir.summary import is_finished
-from psychocounsel.rundir.sweep_table import is_sweep
+from psychocounsel.rundir.sweep import is_sweep
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import readable_time
 

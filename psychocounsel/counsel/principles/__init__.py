@@ -1,7 +1,7 @@
 """Names of the rubric, as settings, rows, pairs and annotators' answers use them, in every language.
 
 The seven principles are those of the paper (arXiv 2502.19731). All texts of the rubric are in YAML files, one folder for each
-language, which `psychocounsel.counsel.rubric.rubric_folder` reads on demand. This module imports nothing, because every
+language, which `psychocounsel.counsel.rubric` reads on demand. This module imports nothing, because every
 command loads it at its start.
 """
 

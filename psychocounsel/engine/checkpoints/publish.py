@@ -8,17 +8,23 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from psychocounsel.engine.checkpoints.card import model_card
 from psychocounsel.engine.checkpoints.engine_files import read_weights
-from psychocounsel.engine.checkpoints.model_folder import CARD, Companions, record_hosts, saves_adapter, write_model
+from psychocounsel.engine.checkpoints.model_folder import (
+    CARD,
+    Companions,
+    model_card,
+    record_hosts,
+    saves_adapter,
+    write_model,
+)
 from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import model_dtype, weights_id
 from psychocounsel.model.lora import merged_parameters
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rundir.manifest import complete_checkpoints, is_complete
-from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import CheckpointDir, ModelDir, RunDir
+from psychocounsel.rundir.results import read_metrics
 from psychocounsel.rundir.run import read_environment
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically

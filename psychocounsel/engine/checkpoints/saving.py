@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
+
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.checkpoints.engine_files import EngineFiles, Shard, describe, shard_of, write_shard
-from psychocounsel.engine.checkpoints.host_copy import HostCopy
-from psychocounsel.engine.checkpoints.partition import Partition
+from psychocounsel.engine.checkpoints.engine_files import EngineFiles, Partition, Shard, describe, shard_of, write_shard
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import Unwritable, UserError
 from psychocounsel.rundir.manifest import (
@@ -36,6 +36,33 @@ from psychocounsel.storage.files import (
     write_atomically,
 )
 from psychocounsel.storage.hashes import FileMark, write_marked
+
+# Copies of tensors in host memory, in buffers that every checkpoint uses again.
+
+
+class HostCopy:
+    """Named buffers in host memory, pinned for tensors on a GPU. A new copy overwrites the last one of the same name."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def __call__(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Start to copy `value` into its buffer and return the buffer; its content is complete after `wait`."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != value.shape or buffer.dtype != value.dtype:
+            buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
+            self._buffers[name] = buffer
+        return buffer.copy_(value, non_blocking=value.is_cuda)
+
+    def wait(self) -> None:
+        """Return when all copies are complete."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+
+
+# Checkpoints: `step-N/{policy,critic}/`, `loop.json` and a manifest of hashes, written while training continues.
+#
+# A checkpoint is written to a draft folder, which one rename makes complete.
 
 # Bytes that a disk takes in about a second. Smaller checkpoints are completed at a fixed time, one step later.
 _SOON = 1 << 28

@@ -7,15 +7,13 @@ from typing import Any
 from psychocounsel.data.group import Array, Group, read_groups, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.references.base import Reference
-from psychocounsel.engine.references.choosing import before_training
-from psychocounsel.engine.references.live import RoundStart
+from psychocounsel.engine.references import Reference, RoundStart, before_training
 from psychocounsel.engine.rounds.resting import Resting
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_intervals, reply_metrics
-from psychocounsel.metrics.winrate import win_rate
+from psychocounsel.metrics.rewards import win_rate
 from psychocounsel.rollout.base import Rollout, Shard, at_once, open_rollout, sampling_of, together
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs

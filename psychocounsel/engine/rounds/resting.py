@@ -1,17 +1,26 @@
-"""Offloading of training state to host memory while replies are written and scored."""
+"""Host memory for what a GPU does not need now: training state while replies are written, and frozen models."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
+from torch import nn
 
+from psychocounsel.distributed.world import World
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
+from psychocounsel.errors import UserError
 from psychocounsel.settings import config as configs
+
+# Offloading of training state to host memory while replies are written and scored.
 
 
 class Resting:
@@ -134,3 +143,126 @@ def open_resting(stepper: Stepper, config: DictConfig) -> Resting:
     kind = configs.target_class(config, "rollout")
     moves = kind.shares_gpus and config.rollout.offload_idle and stepper.world.device.type == "cuda"
     return Resting(stepper, moves, kind.copies_weights)
+
+
+# Tensors that are equal on all ranks, stored once in the host memory of each machine.
+
+_SHARED = Path("/dev/shm")
+_ALIGNMENT = 64  # bytes
+
+
+def node_copies(values: Sequence[torch.Tensor], world: World) -> list[torch.Tensor]:
+    """Return copies of `values` on CPU that the ranks of a machine share; the machine's first rank writes them.
+
+    All ranks call it together. For transfers to a GPU the copies are pinned. When the function returns, the file in
+    shared memory is already unlinked.
+
+    Raises:
+        UserError: if a machine's shared memory is too small, or the ranks of a machine do not share it.
+    """
+    names = world.gather(os.uname().nodename)
+    leader = names.index(names[world.rank])
+    starts, total = _places(values)
+    made: str | OSError = _reserve(total) if world.rank == leader else ""
+    place = world.gather(made)[leader]
+    _refuse([place], world, total)
+    try:
+        shared = torch.from_file(str(place), shared=True, size=total, dtype=torch.uint8)
+        opened: str | OSError = ""
+    except (OSError, RuntimeError) as error:
+        opened = OSError(str(error).splitlines()[0])
+    _refuse([opened], world, total)
+    copies = [
+        shared[start : start + value.nbytes].view(value.dtype).view(value.shape)
+        for start, value in zip(starts, values, strict=True)
+    ]
+    if world.rank == leader:
+        Path(str(place)).unlink()
+        for copy, value in zip(copies, values, strict=True):
+            copy.copy_(value)
+    if world.device.type == "cuda":
+        torch.cuda.check_error(torch.cuda.cudart().cudaHostRegister(shared.data_ptr(), total, 0))
+    world.barrier()
+    return copies
+
+
+def _places(values: Sequence[torch.Tensor]) -> tuple[list[int], int]:
+    """Return the first byte of each value, and the bytes of all values."""
+    starts, total = [], 0
+    for value in values:
+        starts.append(total)
+        total += -(-value.nbytes // _ALIGNMENT) * _ALIGNMENT
+    return starts, max(total, _ALIGNMENT)
+
+
+def _reserve(size: int) -> str | OSError:
+    """Return the name of a new file of `size` bytes, or the error if there is no room.
+
+    Reserving prevents a later crash, because the system otherwise promises memory that it does not have.
+    """
+    descriptor, name = tempfile.mkstemp(prefix="psychocounsel-frozen-", dir=_SHARED if _SHARED.is_dir() else None)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        Path(name).unlink()
+        return error
+    finally:
+        os.close(descriptor)
+    return name
+
+
+def _refuse(found: Sequence[str | OSError], world: World, size: int) -> None:
+    """Raise on all ranks if one of them failed."""
+    failed = [each for some in world.gather(found) for each in some if isinstance(each, OSError)]
+    if failed:
+        raise UserError(
+            f"rollout.offload_idle=true: the processes of a machine cannot share {size / 1e9:.1f} GB in {_SHARED} "
+            f"({failed[0].strerror or failed[0]}): make it larger, or use rollout.offload_idle=false"
+        )
+
+
+# Frozen models that are on the GPU only while they are used; otherwise their weights are in host memory.
+
+
+class Resident:
+    """Context in which the weights of `models` are on this rank's device; outside it they are in host memory.
+
+    The weights never change, so all ranks of a machine share one host copy, and nothing is copied back. Buffers are
+    small and stay on the device. All ranks of `world` create it together.
+
+    Raises:
+        UserError: as in `node_copies`.
+    """
+
+    def __init__(self, models: Iterable[nn.Module], world: World) -> None:
+        self.device = world.device
+        weights = [parameter for model in models for parameter in model.parameters()]  # tied weights are listed once
+        copies = node_copies([parameter.data for parameter in weights], world) if weights else []
+        self._waiting = list(zip(weights, copies, strict=True))
+        self._leave()
+
+    def __enter__(self) -> None:
+        for parameter, waiting in self._waiting:
+            parameter.data = waiting.to(self.device, non_blocking=True, copy=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        for parameter, waiting in self._waiting:
+            parameter.data = waiting
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # frees the memory for an inference engine with a pool of its own
+
+
+def resident(models: Iterable[nn.Module], world: World, offload: bool) -> AbstractContextManager[Any]:
+    """Return the context to use `models` in. It moves them only with `offload` and on GPU.
+
+    On CPU they stay where they are, because host memory is all there is.
+
+    Raises:
+        UserError: as in `node_copies`.
+    """
+    return Resident(models, world) if offload and world.device.type == "cuda" else nullcontext()

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.group import Group
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.rounds.resident import resident
+from psychocounsel.engine.rounds.resting import resident
 from psychocounsel.reward.base import Scorer, open_scorer, scored
 from psychocounsel.settings import config as configs
 

@@ -1,22 +1,138 @@
 """`micro_batch_tokens=auto`: a size that fits in memory next to all models of the run, and saves enough time for its memory."""
 
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 
+from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.packing import computed_tokens
+from psychocounsel.distributed.world import World
 from psychocounsel.engine.sizing.kept_measures import KeptMeasure, TokenMemory
-from psychocounsel.engine.sizing.process_memory import usable_bytes
-from psychocounsel.engine.sizing.token_memory import measure
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
+from psychocounsel.model.cpu import return_freed_memory
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import write_config
+
+# Peak and usable memory of this process, on CPU and on GPU.
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def forget_peak(device: torch.device) -> None:
+    """Restart the measurement of `peak_bytes`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        return_freed_memory()
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the peak memory of this process since `forget_peak` [bytes]: allocated on the GPU, or resident in RAM."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return _kilobytes("/proc/self/status", "VmHWM") * 1024
+
+
+def usable_bytes(world: World) -> float:
+    """Return the memory that this process may use [bytes]: the memory it has, and its share of the free memory.
+
+    All ranks call it together.
+
+    Raises:
+        UserError: if the system does not report its memory in /proc.
+    """
+    if world.device.type == "cuda":
+        return torch.cuda.mem_get_info(world.device)[0] + torch.cuda.memory_reserved(world.device)
+    free = min(_kilobytes("/proc/meminfo", "MemAvailable") * 1024, _free_in_cgroup())
+    return _kilobytes("/proc/self/status", "VmRSS") * 1024 + free / world.on_this_machine()
+
+
+def _free_in_cgroup() -> float:
+    """Return the bytes that the scheduler or container still allows this process."""
+    try:
+        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # the limit does not exist, or is the word "max"
+        return math.inf
+    return limit - used
+
+
+def _kilobytes(file: str, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+    if found is None:
+        raise UserError(f"micro_batch_tokens=auto: {file} has no line {name} on this system; give a number")
+    return int(found[1])
+
+
+# Memory that a token of a micro-batch needs, measured by three short passes of all trained models.
+
+SHORT, LONG = 64, 512  # tokens of the two measured micro-batches
+_TOO_MUCH = float(1 << 62)  # peak of a pass that ran out of memory
+
+
+def measure(stepper: Stepper, longest: Group, step_tokens: int) -> TokenMemory:
+    """Return the memory of a process, measured with a short and a longer micro-batch.
+
+    Both run forward, backward and through the optimizers; the models stay as they are. An earlier pass creates the
+    optimizers' state. `longest` is the longest group and `step_tokens` the tokens of this process in an optimizer step.
+    All passes together take less time than such a step, because they have fewer tokens. The largest need of all ranks
+    counts.
+    """
+    world, attention = stepper.world, stepper.main.module.attention
+    short = _groups(longest, SHORT, True)
+    long = _groups(longest, max(2 * SHORT, min(LONG, step_tokens // 4)), attention.one_row)
+    _, *needed = [max(world.gather(_peak(stepper, first, short))) for first in (short, short, long)]
+    tokens = [sum(group.tokens for group in groups) for groups in (short, long)]
+    per_token = max(1.0, (needed[1] - needed[0]) / max(1, tokens[1] - tokens[0]))
+    others = (stepper.main.lanes - 1) * tokens[0]  # tokens of other lanes, in memory at the same time
+    return TokenMemory(max(0.0, needed[1] - per_token * (tokens[1] + others)), per_token)
+
+
+def _groups(group: Group, tokens: int, may_cut: bool) -> list[Group]:
+    """Return copies of `group` with about `tokens` tokens in all. They are whole unless `may_cut`.
+
+    `may_cut` must be false where memory is not linear in a row's length.
+    """
+    if not may_cut or group.tokens <= tokens:
+        return [group] * max(1, tokens // group.tokens)
+    share = tokens / group.tokens
+    completions = [
+        replace(completion, ids=completion.ids[: max(1, int(len(completion.ids) * share))])
+        for completion in group.completions
+    ]
+    prompt = group.prompt_ids[: max(1, int(len(group.prompt_ids) * share))]
+    return [replace(group, prompt_ids=prompt, completions=completions)]
+
+
+def _peak(stepper: Stepper, first: Sequence[Group], others: Sequence[Group]) -> float:
+    """Return the peak memory of a pass [bytes]: the first lane computes `first`, every other lane `others`."""
+    device, lanes = stepper.world.device, stepper.main.lanes
+    batches = [_batch(stepper, groups) for groups in [first, *[others] * (lanes - 1)]]
+    forget_peak(device)
+    try:
+        stepper.rehearse(batches)
+    except torch.OutOfMemoryError:
+        return _TOO_MUCH
+    return float(peak_bytes(device))
+
+
+def _batch(stepper: Stepper, groups: Sequence[Group]) -> Batch:
+    attention = stepper.main.module.attention
+    rows = [list(groups)] if attention.one_row else [[group] for group in groups]
+    return build_batch(rows, weight=0.0, multiple=attention.multiple).to(stepper.world.device)
+
+
+# `micro_batch_tokens=auto`: a size that fits in memory next to all models of the run, and saves enough time for its
+# memory.
 
 _SHARE = 0.85  # share of the usable memory: other work needs some, and the heap has gaps
 _CPU_TOKENS = 2048  # largest size on CPU: twice as many were no faster

@@ -11,27 +11,67 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.odd_rows import report_dropped
-from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.no_pairs import no_pairs
-from psychocounsel.data.selection.select import all_rows, load_split
-from psychocounsel.data.selection.shared_text import normalised
+from psychocounsel.data.rows import Example, report_dropped
+from psychocounsel.data.selection import all_rows, load_split, no_pairs
+from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples
-from psychocounsel.errors import DONE, UserError
-from psychocounsel.evaluation.audit.audited_pairs import Pairs, RatedReplies, pairs_from, rated_from
+from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, UserError
 from psychocounsel.evaluation.audit.blind import blind_baselines
-from psychocounsel.evaluation.audit.disagreement import contradictions, rating_disagreement
-from psychocounsel.evaluation.audit.halo import halo
-from psychocounsel.evaluation.audit.reading import Score, overlap_margins, reading_figures, reward_margins
-from psychocounsel.evaluation.audit.repeats import Texts, repeats, shared
-from psychocounsel.evaluation.audit.swapping import other_prompts
-from psychocounsel.evaluation.audit.table import lines_of
+from psychocounsel.evaluation.audit.faults import Texts, contradictions, halo, rating_disagreement, repeats, shared
+from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies, pairs_from, rated_from
+from psychocounsel.evaluation.audit.reading import (
+    Score,
+    other_prompts,
+    overlap_margins,
+    reading_figures,
+    reward_margins,
+)
+from psychocounsel.evaluation.audit.show import lines_of
 from psychocounsel.evaluation.audit.topics import topics_of
-from psychocounsel.evaluation.audit.verdict import GateVerdict, judge_blind
-from psychocounsel.evaluation.reward.flipped import flipped_figures
+from psychocounsel.evaluation.reward.figures import flipped_figures
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.summary import FINISHED, write_summary
+from psychocounsel.rundir.results import FINISHED, write_summary
 from psychocounsel.storage.files import write_json
+
+# Gate of an audit: compares the accuracy of all speech-blind baselines with a limit.
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """Result of the gate.
+
+    Attributes:
+        word: "passed", "refused", "undecided", or "none" if no limit is set.
+        code: exit code of the command.
+        baseline: the baseline that decides the verdict.
+    """
+
+    word: str
+    code: int
+    baseline: str
+
+
+def judge_blind(baselines: dict[str, dict[str, Any]], limit: float | None) -> GateVerdict:
+    """Compare the `by_prompt` intervals of all baselines with `limit`.
+
+    The gate refuses if one whole interval is above the limit, passes if no interval reaches above it, and is undecided
+    otherwise. If it passes or has no limit (None), the verdict names the most accurate baseline.
+    """
+    found = {name: each["by_prompt"] for name, each in baselines.items()}
+    best = max(found, key=lambda name: found[name]["accuracy"])
+    if limit is None:
+        return GateVerdict("none", DONE, best)
+    surest, widest = (max(found, key=lambda name: found[name][end]) for end in ("low", "high"))
+    if found[surest]["low"] > limit:
+        return GateVerdict("refused", GATE_NO, surest)
+    return (
+        GateVerdict("undecided", GATE_UNDECIDED, widest)
+        if found[widest]["high"] > limit
+        else GateVerdict("passed", DONE, best)
+    )
+
+
+# Audit of a data set: takes every measurement, writes `audit.json` and prints the table.
 
 Say = Callable[[str], None]
 Bar = Callable[[Iterable[str], str], Iterable[str]]

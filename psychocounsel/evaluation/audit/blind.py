@@ -1,16 +1,17 @@
 """Speech-blind baselines: models that predict the chosen reply without the client's speech, and their accuracy."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from psychocounsel.counsel.cues import CUES, cue_values
-from psychocounsel.evaluation.audit.audited_pairs import Pairs
-from psychocounsel.evaluation.audit.fits import fit_best_cue, fit_logistic, fit_sparse
-from psychocounsel.evaluation.audit.folds import Fit, by_component, by_topic, cross_fit
-from psychocounsel.evaluation.audit.ngrams import (
+from psychocounsel.evaluation.audit.pairs import Pairs
+from psychocounsel.evaluation.audit.topics import (
+    NONE,
+    Topics,
     character_ngrams,
     difference,
     first_words,
@@ -18,9 +19,166 @@ from psychocounsel.evaluation.audit.ngrams import (
     tf_idf,
     word_ngrams,
 )
-from psychocounsel.evaluation.audit.permutation import Maximum, best_cue
-from psychocounsel.evaluation.audit.topics import NONE, Topics
-from psychocounsel.metrics.stats import mean_intervals
+from psychocounsel.metrics.intervals import mean_intervals
+
+# Linear models of feature differences without an intercept, so that swapping a pair's replies negates its margin.
+
+FitArray = np.ndarray
+
+MOST_FITTED = 12_000  # pairs
+
+
+def fit_logistic(differences: FitArray, train: FitArray) -> FitArray:
+    """Fit a logistic regression to the rows `train` and return the margins of all rows, float64[rows].
+
+    Each feature is divided by its root mean square over `train`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    scale = np.sqrt((differences[train] ** 2).mean(0))
+    scaled = differences / np.where(scale > 0, scale, 1.0)
+    side = _sides(len(train))
+    model = LogisticRegression(fit_intercept=False, max_iter=500)
+    model.fit(scaled[train] * side[:, None], side)
+    return scaled @ model.coef_[0]
+
+
+def fit_sparse(differences: Any, train: FitArray) -> FitArray:
+    """Fit a linear support vector machine (Fan et al. 2008) to sparse rows; return the margins of all rows, float64[rows].
+
+    At most `MOST_FITTED` random rows of `train` are used, to limit memory and time.
+    """
+    from sklearn.svm import LinearSVC
+
+    if len(train) > MOST_FITTED:
+        train = np.sort(np.random.default_rng(0).choice(train, MOST_FITTED, replace=False))
+    side = _sides(len(train))
+    turned = differences[train]
+    turned.data = turned.data * np.repeat(side, np.diff(turned.indptr))
+    model = LinearSVC(C=0.1, fit_intercept=False, random_state=0, tol=1e-3)
+    model.fit(turned, side)
+    return np.asarray(differences @ model.coef_[0])
+
+
+def fit_best_cue(signs: FitArray, train: FitArray) -> FitArray:
+    """Pick the cue and direction that win most pairs of `train`; return its margins of all rows, float64[rows]."""
+    wins = signs[train].mean(0)
+    best = int(np.abs(wins).argmax())
+    return signs[:, best] * (1.0 if wins[best] >= 0 else -1.0)
+
+
+def _sides(count: int) -> FitArray:
+    """Return alternating 1 and -1, float64[count]: every second pair is presented as (rejected, chosen).
+
+    The fits need two classes. Without an intercept, the order does not change the loss of a pair.
+    """
+    return np.where(np.arange(count) % 2, -1.0, 1.0)
+
+
+# Folds for cross-fitting: the pairs that test a model share no text with the pairs that it was fitted to.
+
+FoldArray = np.ndarray
+LEAST_FITTED = 10  # pairs
+Fit = Callable[[Any, FoldArray], FoldArray]  # (differences of all pairs, training rows) -> margins of all pairs
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Indices (int64) of the pairs to fit to (`train`) and of the pairs to test on (`test`)."""
+
+    train: FoldArray
+    test: FoldArray
+
+
+def by_component(component: FoldArray, count: int, seed: int) -> list[Fold]:
+    """Return at most `count` folds of whole components, with numbers of pairs as equal as the components allow."""
+    part = _spread(component, count, seed)
+    return [Fold(np.flatnonzero(part != number), np.flatnonzero(part == number)) for number in np.unique(part)]
+
+
+def by_topic(topic: FoldArray, component: FoldArray, most: int, seed: int) -> list[Fold]:
+    """Return one fold per topic; if there are more than `most` topics, `most` folds of several topics each.
+
+    The training pairs of a fold exclude every component that has a pair in the fold's topics. A fold with fewer than
+    `LEAST_FITTED` training pairs is dropped, so its pairs are never tested.
+    """
+    part, folds = _spread(topic, most, seed), []
+    for number in np.unique(part):
+        test = np.flatnonzero(part == number)
+        folds.append(Fold(np.flatnonzero(~np.isin(component, component[test])), test))
+    return [fold for fold in folds if len(fold.train) >= LEAST_FITTED]
+
+
+def _spread(group: FoldArray, count: int, seed: int) -> FoldArray:
+    """Return the fold of each row, int64[rows]. Each group, the largest first, goes to the fold with the fewest rows."""
+    numbers, sizes = np.unique(group, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(numbers))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    rows, place = np.zeros(min(count, len(numbers)), np.int64), np.empty(len(numbers), np.int64)
+    for index in order:
+        place[index] = rows.argmin()
+        rows[place[index]] += sizes[index]
+    return place[np.searchsorted(numbers, group)]
+
+
+def cross_fit(differences: Any, folds: Sequence[Fold], fit: Fit, workers: int) -> FoldArray:
+    """Return each pair's margin by a model that was not fitted to it, float64[pairs]; NaN for pairs in no test fold.
+
+    A positive margin prefers the chosen reply. `differences`: features of the chosen minus the rejected reply.
+    """
+    margins = np.full(differences.shape[0], np.nan)
+    with ThreadPoolExecutor(workers) as pool:
+        for fold, found in zip(folds, pool.map(lambda fold: fit(differences, fold.train), folds), strict=True):
+            margins[fold.test] = found[fold.test]
+    return margins
+
+
+# Permutation test of the best single cue: the distribution of the best cue's accuracy under random labels.
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """The best of several cues, compared with random labels.
+
+    Attributes:
+        column: column of the best cue.
+        accuracy: share of pairs that it wins in its better direction.
+        low: 2.5 % quantile of the best cue's accuracy under random labels.
+        high: 97.5 % quantile of the same.
+        p: probability of an accuracy at least as large under random labels. The observed labels count as one draw
+            (Phipson and Smyth 2010).
+    """
+
+    column: int
+    accuracy: float
+    low: float
+    high: float
+    p: float
+
+
+def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed: int = 0) -> Maximum:
+    """Return the best cue, and the best accuracy's distribution if labels of whole components are flipped at random.
+
+    `signs`: float[pairs, cues], 1 if the chosen reply has the larger value, -1 if the rejected one has, 0 for a tie. A
+    cue's accuracy is the share of pairs that it wins in its better direction; ties count half. Each draw takes the maximum
+    over all cues, which corrects for having chosen the cue and its direction (Westfall and Young 1993).
+    """
+    _, rows = np.unique(component, return_inverse=True)
+    count = int(rows.max()) + 1
+    sums = np.stack([np.bincount(rows, column, count) for column in signs.T], axis=1)
+    observed = np.abs(sums.sum(0)) / len(signs)
+    rng, drawn = np.random.default_rng(seed), []
+    for start in range(0, samples, 100):  # 100 draws at a time, to limit memory with many components
+        flips = 1.0 - 2.0 * rng.integers(0, 2, (min(100, samples - start), count))
+        drawn.append(np.abs(flips @ sums).max(1) / len(signs))
+    chance = np.concatenate(drawn)
+    best = int(observed.argmax())
+    p = (1 + (chance >= observed[best] - 1e-12).sum()) / (1 + samples)
+    low, high = 0.5 + 0.5 * np.quantile(chance, [0.025, 0.975])
+    return Maximum(best, float(0.5 + 0.5 * observed[best]), float(low), float(high), float(p))
+
+
+# Speech-blind baselines: models that predict the chosen reply without the client's speech, and their accuracy.
 
 Array = np.ndarray
 Figures = dict[str, Any]

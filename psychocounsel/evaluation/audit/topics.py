@@ -1,11 +1,118 @@
-"""Topics for leave-one-topic-out folds: the data's own topics, otherwise clusters of the clients' speeches."""
+"""Topics of the clients' speeches for leave-one-topic-out folds, and the n-gram counts that models and clusters use."""
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from psychocounsel.evaluation.audit.audited_pairs import Pairs
-from psychocounsel.evaluation.audit.ngrams import tf_idf, word_ngrams
+from psychocounsel.data.near_duplicates import TOKEN, rolled
+from psychocounsel.evaluation.audit.pairs import Pairs
+
+# Sparse matrices of word and character n-gram counts. N-grams are hashed, so that no vocabulary is stored.
+
+BITS = 18  # 2**18 columns
+_TEXTS = 400  # at a time
+_BREAK = np.uint64(0)  # between two texts
+Array = np.ndarray
+
+
+def word_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2)) -> Any:
+    """Return the n-gram counts of lower-cased words and punctuation marks, csr float32[texts, 2**BITS]."""
+    known: dict[str, int] = {}
+
+    def codes(text: str) -> list[int]:
+        words = TOKEN.findall(text.lower())
+        return [
+            known[word] if word in known else known.setdefault(word, zlib.crc32(word.encode()) + 1) for word in words
+        ]
+
+    return _counted(texts, lambda text: np.array(codes(text), np.uint64), lengths)
+
+
+def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2, 3)) -> Any:
+    """Return the n-gram counts of lower-cased characters, csr float32[texts, 2**BITS].
+
+    Any run of white space counts as one space.
+    """
+
+    def codes(text: str) -> Array:
+        return np.frombuffer(" ".join(text.lower().split()).encode("utf-32-le"), np.uint32).astype(np.uint64)
+
+    return _counted(texts, codes, lengths)
+
+
+def first_words(texts: Sequence[str]) -> Any:
+    """Return indicators of each text's first word, first two and first three words, csr float32[texts, 2**BITS]."""
+    from scipy.sparse import csr_array
+
+    columns, starts = list[int](), [0]
+    for text in texts:
+        words = TOKEN.findall(text[:200].lower())[:3]
+        columns += [zlib.crc32(" ".join(words[: count + 1]).encode()) % (1 << BITS) for count in range(len(words))]
+        starts.append(len(columns))
+    return small_indices(csr_array((np.ones(len(columns), np.float32), columns, starts), shape=(len(texts), 1 << BITS)))
+
+
+def one_hot(chosen: Sequence[str], rejected: Sequence[str]) -> Any:
+    """Return, for each pair, 1 in the chosen name's column and -1 in the rejected name's, csr float64[pairs, names]."""
+    from scipy.sparse import csr_array
+
+    numbers = {name: number for number, name in enumerate(sorted({*chosen, *rejected}))}
+    pairs = np.arange(len(chosen))
+    shape = (len(pairs), len(numbers))
+    sides = [
+        csr_array((np.ones(len(pairs)), (pairs, [numbers[name] for name in side])), shape)
+        for side in (chosen, rejected)
+    ]
+    return small_indices((sides[0] - sides[1]).tocsr())
+
+
+def difference(features: Any, chosen: Array, rejected: Array) -> Any:
+    """Return the rows `chosen` of a sparse matrix less its rows `rejected`, csr."""
+    return small_indices((features[chosen] - features[rejected]).tocsr())
+
+
+def tf_idf(counts: Any) -> Any:
+    """Replace counts by (1 + log count) x inverse document frequency, with rows of unit length (the formula of scikit-learn).
+
+    The counts are changed in place. Document frequencies use no labels, so computing them over test rows leaks nothing.
+    """
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    model = TfidfTransformer(sublinear_tf=True).fit(counts)
+    return model.transform(counts, copy=False)
+
+
+def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
+    from scipy.sparse import coo_array, csr_array, vstack
+
+    parts = [csr_array((0, 1 << BITS), dtype=np.float32)]
+    for start in range(0, len(texts), _TEXTS):
+        some = [codes(text) for text in texts[start : start + _TEXTS]]
+        whole = np.concatenate([each for code in some for each in (code, [_BREAK])])
+        row = np.repeat(np.arange(len(some)), [len(code) + 1 for code in some])
+        columns, rows = [], []
+        for length in lengths:
+            hashed = rolled(whole, length) >> np.uint64(64 - BITS)
+            last = len(whole) - length + 1
+            inside = (row[:last] == row[length - 1 :]) & (whole[length - 1 :] != _BREAK)
+            columns.append(hashed[inside].astype(np.int32))
+            rows.append(row[:last][inside].astype(np.int32))
+        place = np.concatenate(rows), np.concatenate(columns)
+        ones = np.ones(len(place[0]), np.float32)
+        parts.append(coo_array((ones, place), shape=(len(some), 1 << BITS)).tocsr())
+    return small_indices(vstack(parts, format="csr"))
+
+
+def small_indices(matrix: Any) -> Any:
+    """Convert the indices of a sparse matrix to 32 bits in place, because scikit-learn requires it; return the matrix."""
+    matrix.indices, matrix.indptr = (each.astype(np.int32, copy=False) for each in (matrix.indices, matrix.indptr))
+    return matrix
+
+
+# Topics for leave-one-topic-out folds: the data's own topics, otherwise clusters of the clients' speeches.
 
 FROM_DATA, CLUSTERS, NONE = "data", "clusters", "none"
 _CLUSTERS = 8

@@ -13,13 +13,13 @@ from psychocounsel.asking.model_groups import Preset
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import is_run, read_section
-from psychocounsel.rundir.run_names import telling_name
+from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trained_runs import run_of
 from psychocounsel.settings.paths import check_shipped, is_of_earlier_run
 from psychocounsel.storage.weight_files import refuse_gguf
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
-REPLY_FILE = "psychocounsel.evaluation.contestants.reply_file.ReplyFile"
+REPLY_FILE = "psychocounsel.evaluation.contestants.settings.ReplyFile"
 _TABLES = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 _FIRST_SHIPPED = "builtin:tiny"  # all other shipped models were trained from it
 _SAMPLING = ("temperature", "top_p", "max_tokens")

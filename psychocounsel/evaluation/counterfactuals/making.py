@@ -1,13 +1,21 @@
-"""Choice of pairs and replies to change, and counterfactuals made by rules."""
+"""Counterfactuals, made by rules or written by a language model: the choice of pairs, and the changed replies."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
 
 from psychocounsel.counsel.cues import CUES
+from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection.shared_text import normalised
-from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS, Kind
+from psychocounsel.data.shared_text import normalised
+from psychocounsel.evaluation.counterfactuals.rules import KINDS, Kind
+from psychocounsel.remote.client import Client
+
+# Choice of pairs and replies to change, and counterfactuals made by rules.
 
 
 @dataclass(frozen=True)
@@ -65,3 +73,86 @@ def _strangers_reply(examples: Sequence[Example], pair: int) -> str | None:
     return min(
         others, key=lambda text: (ending(text) != ending(own), abs(length(text) - length(own)), text), default=None
     )
+
+
+# Counterfactuals written by a language model on an OpenAI-compatible server.
+
+_ROUTE = "/chat/completions"
+_TASK = (
+    "You edit replies of counsellors for a test of reading. You are given one reply. {instruction} "
+    "Answer with the edited reply alone. If there is nothing to change, answer with the one word NONE."
+)
+_LONGEST = 2.0  # times the reply's characters; a longer answer does not count as an edit
+
+
+class Writer:
+    """Writer of counterfactuals: it sends single replies, never the client's speech, and keeps answers in `journal`.
+
+    Raises:
+        UserError: at construction, if an address is malformed or the environment variable of the key is not set.
+    """
+
+    def __init__(self, settings: DictConfig, journal: Path) -> None:
+        self.model = settings.model
+        self.client = Client(
+            settings.addresses,
+            "counterfactuals",
+            timeout_seconds=settings.timeout_seconds,
+            retries=settings.retries,
+            concurrency=settings.concurrency,
+            key_variable=settings.key_variable,
+            journal=journal,
+        )
+
+    def write(
+        self,
+        examples: Sequence[Example],
+        pairs: Sequence[int],
+        kinds: Sequence[Kind],
+        progress: Callable[[range], Iterable[int]] = iter,
+    ) -> list[Counterfactual]:
+        """Return the counterfactuals of these pairs. Replies whose answer is unchanged or not an edit are skipped.
+
+        A reply that the server might read as several turns (`may_forge_turns`) is not sent and is skipped as well.
+
+        Raises:
+            UserError: if no server is left, a server refuses, or an answer is not a chat completion.
+        """
+        asked = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
+        places = [each for each in asked if not may_forge_turns(examples[each[1]].replies[each[2]])]
+        payloads = [self._payload(kind, examples[pair].replies[side]) for kind, pair, side in places]
+        try:
+            answers = self.client.answers(_ROUTE, payloads, _read)
+            texts = [next(answers) for _ in progress(range(len(payloads)))]
+        finally:
+            self.client.close()
+        return [
+            Counterfactual(pair, side, kind, text)
+            for (kind, pair, side), text in zip(places, texts, strict=True)
+            if _is_edit(text, examples[pair].replies[side])
+        ]
+
+    def _payload(self, kind: Kind, reply: str) -> dict[str, Any]:
+        task = _TASK.format(instruction=kind.instruction)
+        messages = [{"role": "system", "content": task}, {"role": "user", "content": reply}]
+        return {"model": self.model, "messages": messages, "temperature": 0}
+
+
+def _read(answer: Any, payload: Any) -> str:
+    """Return the text of a chat completion; "" if it was cut at its token limit or has no valid text."""
+    choice = answer["choices"][0]
+    text = choice["message"]["content"]
+    if not isinstance(text, str | None):
+        raise ValueError("the content of its message is no text")
+    if text is None or choice.get("finish_reason") == "length" or not _is_unicode(text):
+        return ""
+    return text.strip()
+
+
+def _is_unicode(text: str) -> bool:
+    """Return True if the text can be encoded as UTF-8. JSON may contain lone surrogates, which cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _is_edit(text: str, reply: str) -> bool:
+    return bool(text) and text.strip(".").upper() != "NONE" and text != reply and len(text) <= _LONGEST * len(reply)

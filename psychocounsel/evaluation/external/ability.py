@@ -1,4 +1,4 @@
-"""General ability, measured by lm-eval: how much training worsens a model on tasks unrelated to counselling."""
+"""Step `ability`: lm-eval measures how much training worsens a model on tasks unrelated to counselling."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ import numpy as np
 from psychocounsel.asking.in_process import InProcess, Transformers
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError, words
-from psychocounsel.metrics.stats import mean_intervals
+from psychocounsel.metrics.intervals import mean_intervals
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.course import StepContext
 from psychocounsel.storage.files import read_mapping, write_json
+
+# General ability, measured by lm-eval: how much training worsens a model on tasks unrelated to counselling.
 
 _PROCESS = "psychocounsel.evaluation.external.lm_eval_process"
 Measured = Mapping[str, Mapping[str, Mapping[str, Any]]]  # task, metric: value, stderr, higher_is_better, documents
@@ -131,3 +136,19 @@ def _difference(mine: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
     low, high = mean_intervals(change[:, None], np.arange(len(shared)))[0]
     falls = mine["higher_is_better"] is not False
     return found | {"interval": [float(low), float(high)], "worse": bool(high < 0 if falls else low > 0)}
+
+
+# Step `ability`: lm-eval measures every contestant; ability.json holds its figures, document by document.
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Measure every contestant and write ability.json; without tasks the file is empty.
+
+    Raises:
+        UserError: if lm-eval fails.
+    """
+    tasks = build(context.config, "evaluation").tasks()
+    contestants = build(context.config, "contestants").models() if tasks.tasks else []
+    found = {model.name: measure_ability(weights_of(model), tasks) for model in context.bar(contestants, "lm-eval")}
+    write_json(context.files.ability, found)
+    return {"tasks": list(tasks.tasks)}

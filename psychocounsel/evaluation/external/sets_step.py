@@ -2,25 +2,241 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
-from psychocounsel.asking.counsellor_prompt import prompt_text
-from psychocounsel.counsel.risk_rules import read_risk_rules
-from psychocounsel.evaluation.external.exam_figures import ExamAnswer
-from psychocounsel.evaluation.external.exam_items import ExamSet
-from psychocounsel.evaluation.external.rubric_figures import RubricRating
-from psychocounsel.evaluation.external.set_asking import Asked, SetRules, answer_exam, estimate_sets, rate_set
+from psychocounsel.asking.language_model import CUT, FAILED, TEXT, WITHHELD, Answer, Ask, LanguageModel
+from psychocounsel.asking.parties import may_see
+from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.counsel.traits import read_risk_rules
+from psychocounsel.evaluation.external.exams import ExamAsk, ExamSet, exam_asks, read_letters
+from psychocounsel.evaluation.external.rubric_sets import RubricItem, RubricSet, criteria_ask, read_values
+from psychocounsel.evaluation.external.scores import UNREADABLE, ExamAnswer, RubricRating, is_rateable
 from psychocounsel.evaluation.external.set_files import read_sets
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
+
+# Calls to contestants and judges about exams and rubric sets. A journal ensures that each call is paid only once.
+
+_RATING_RETRIES = 2  # further requests after an unreadable answer of a judge
+_NO_ANSWER = Outcome[Any](FAILED, None, Answer(FAILED), 0)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Model that is asked as a contestant: `setting` is its name in tables, `seed` its number within the setting."""
+
+    model: LanguageModel
+    setting: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SetRules:
+    """Rules for the calls about sets.
+
+    Attributes:
+        shuffles: number of random orders of an item's choices, in addition to the file's order.
+        samples: number of replies of each contestant to a prompt of a rubric set.
+        system_prompt: system message for prompts of rubric sets that have none; None: no system message.
+        seed: seed of the orders and of the models' random numbers.
+        is_crisis: returns True if a text may be about a crisis.
+        crisis_to_third_parties: True if third parties may see such texts.
+    """
+
+    shuffles: int = 1
+    samples: int = 1
+    system_prompt: str | None = None
+    seed: int = 0
+    is_crisis: Callable[[str], bool] = lambda text: False
+    crisis_to_third_parties: bool = False
+
+    def may_see(self, model: LanguageModel, item: RubricItem) -> bool:
+        """Return True if `model` may see the prompt of an item."""
+        return may_see(model, self.is_crisis(_spoken(item)), self.crisis_to_third_parties)
+
+
+def answer_exam(
+    exam: ExamSet, contestants: Sequence[Asked], rules: SetRules, answers: Answers, budget: Budget
+) -> list[ExamAnswer]:
+    """Buy the answers that the journal lacks, and return all answers: by contestant, then in the order of the exam.
+
+    An unreadable answer is not asked for again, because a second draw would favour models that ignore the instructions.
+
+    Raises:
+        BudgetSpent: see `ask_all`.
+        UserError: see `ask_all`.
+    """
+    _buy(_exam_calls(exam, contestants, rules), contestants, answers, budget, key="model", retries=0)
+    asks = [*exam_asks(exam.items, rules.shuffles, rules.seed)]
+    return [_exam_answer(each, ask, answers) for each in contestants for ask in asks]
+
+
+def rate_set(
+    found: RubricSet,
+    contestants: Sequence[Asked],
+    judges: Sequence[LanguageModel],
+    rules: SetRules,
+    answers: Answers,
+    budget: Budget,
+) -> list[RubricRating]:
+    """Buy the replies and ratings that the journal lacks, and return the ratings of all replies by all judges.
+
+    Raises:
+        BudgetSpent: see `ask_all`.
+        UserError: see `ask_all`.
+    """
+    _buy(_reply_calls(found, contestants, rules), contestants, answers, budget, key="model", retries=0)
+    calls = ((judge, ask) for judge, ask in _rating_calls(found, contestants, judges, rules, answers))
+    models = [Asked(judge, judge.name) for judge in judges]
+    _buy(calls, models, answers, budget, key="judge", retries=_RATING_RETRIES, read=read_values)
+    return [*_ratings(found, contestants, judges, rules, answers)]
+
+
+def estimate_sets(
+    sets: Sequence[ExamSet | RubricSet], contestants: Sequence[Asked], rules: SetRules, answers: Answers
+) -> Estimate:
+    """Estimate the contestants' calls that the journal lacks. Ratings are not included, because they need the replies."""
+    calls = (
+        call
+        for each in sets
+        for call in (
+            _exam_calls(each, contestants, rules)
+            if isinstance(each, ExamSet)
+            else _reply_calls(each, contestants, rules)
+        )
+    )
+    return Estimate.of(calls, answers)
+
+
+def _exam_calls(exam: ExamSet, contestants: Sequence[Asked], rules: SetRules) -> Iterator[tuple[LanguageModel, Ask]]:
+    for ask in exam_asks(exam.items, rules.shuffles, rules.seed):
+        yield from ((each.model, ask) for each in contestants)
+
+
+def _reply_calls(
+    found: RubricSet, contestants: Sequence[Asked], rules: SetRules
+) -> Iterator[tuple[LanguageModel, Ask]]:
+    for item in found.items:
+        for each in contestants:
+            if rules.may_see(each.model, item):
+                yield from ((each.model, _reply_ask(item, rules, sample)) for sample in range(rules.samples))
+
+
+def _reply_ask(item: RubricItem, rules: SetRules, sample: int) -> Ask:
+    messages = item.prompt
+    if rules.system_prompt and messages[0]["role"] != "system":
+        messages = ({"role": "system", "content": rules.system_prompt}, *messages)
+    seed = (int(item.item[:8], 16) + rules.seed + 0x9E3779B1 * sample) % (1 << 32)
+    return Ask(item.item, messages, seed, f"reply {sample}")
+
+
+def _rating_calls(
+    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: SetRules, answers: Answers
+) -> Iterator[tuple[LanguageModel, Ask]]:
+    asked = set()
+    for item in found.items:
+        replies = {
+            _reply(item, each, rules, sample, answers) for each in contestants for sample in range(rules.samples)
+        }
+        for outcome, text in sorted(replies):
+            for judge in judges:
+                if (
+                    is_rateable(outcome, text)
+                    and rules.may_see(judge, item)
+                    and (item.item, text, judge.name) not in asked
+                ):
+                    asked.add((item.item, text, judge.name))
+                    yield judge, criteria_ask(item, text, rules.seed)
+
+
+def _ratings(
+    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: SetRules, answers: Answers
+) -> Iterator[RubricRating]:
+    for item in found.items:
+        for each in contestants:
+            for sample in range(rules.samples):
+                outcome, text = _reply(item, each, rules, sample, answers)
+                for judge in judges:
+                    said = None
+                    if is_rateable(outcome, text):
+                        said = (
+                            _WITHHELD if not rules.may_see(judge, item) else _rating(item, text, judge, rules, answers)
+                        )
+                    values = said.value if said else None
+                    yield RubricRating(
+                        item.item,
+                        each.setting,
+                        each.seed,
+                        sample,
+                        outcome,
+                        text,
+                        judge.name,
+                        said.outcome if said else None,
+                        values,
+                    )
+
+
+_WITHHELD = Outcome[Any](WITHHELD, None, Answer(WITHHELD), 0)
+
+
+def _rating(item: RubricItem, text: str, judge: LanguageModel, rules: SetRules, answers: Answers) -> Outcome[Any]:
+    settled = answers.settled(judge, criteria_ask(item, text, rules.seed), read_values, _RATING_RETRIES)
+    return settled if isinstance(settled, Outcome) else _NO_ANSWER
+
+
+def _reply(item: RubricItem, asked: Asked, rules: SetRules, sample: int, answers: Answers) -> tuple[str, str]:
+    """Return the outcome of a reply and its text."""
+    if not rules.may_see(asked.model, item):
+        return WITHHELD, ""
+    settled = answers.settled(asked.model, _reply_ask(item, rules, sample), str, 0)
+    said = settled if isinstance(settled, Outcome) else _NO_ANSWER
+    return said.outcome, said.answer.text
+
+
+def _exam_answer(asked: Asked, ask: ExamAsk, answers: Answers) -> ExamAnswer:
+    settled = answers.settled(asked.model, ask, str, 0)
+    said = settled if isinstance(settled, Outcome) else _NO_ANSWER
+    outcome, text = said.outcome, said.answer.text
+    chosen = None
+    if outcome in (TEXT, CUT):
+        choices = [ask.item.choices[place] for place in ask.shown]
+        chosen = read_letters(text, choices, len(ask.item.right) > 1)
+        outcome = UNREADABLE if chosen is None else TEXT
+    return ExamAnswer(ask.item.item, asked.setting, asked.seed, ask.order, ask.shown, outcome, chosen, text)
+
+
+def _buy(
+    calls: Iterator[tuple[LanguageModel, Ask]],
+    models: Sequence[Asked],
+    answers: Answers,
+    budget: Budget,
+    *,
+    key: str,
+    retries: int,
+    read: Callable[[str], Any] = str,
+) -> None:
+    came = ask_all(calls, answers, budget, read=read, models=[each.model for each in models], key=key, retries=retries)
+    with closing(came):
+        for _ in came:
+            pass
+
+
+def _spoken(item: RubricItem) -> str:
+    return "\n".join(each["content"] for each in item.prompt if each["role"] == "user")
+
+
+# Step `sets`: contestants answer exams and prompts, judges rate the replies; writes exams.parquet and
+# ratings.parquet.
 
 _OF_BOTH = [
     pa.field("set", pa.string(), nullable=False),

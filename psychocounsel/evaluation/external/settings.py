@@ -11,14 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.ability import AbilityTasks, check_ability, weights_of
-from psychocounsel.evaluation.external.rubric_items import RubricSet
+from psychocounsel.evaluation.external.rubric_sets import RubricSet
 from psychocounsel.evaluation.external.set_files import read_sets, set_file
 from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.steps.course import Course, StepContext
 
 _ANSWERS = ("contestants", "judge", "replies", "crisis_to_third_parties")
 _OF_SETS, _OF_ABILITY = ("sets", "shuffles", "seed"), ("lm_eval", "lm_eval_folder", "lm_eval_limit", "lm_eval_chat")

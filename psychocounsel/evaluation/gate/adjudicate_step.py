@@ -1,29 +1,192 @@
-"""Step `adjudicate`: writes the cases that people judge to adjudicate.csv, and their origin to adjudication_key.parquet."""
+"""Step `adjudicate`: writes the cases that people judge to adjudicate.csv, and their origin to adjudication_key.parquet.
+
+People open the file in spreadsheets and fill in their answers; it is read strictly.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from psychocounsel.evaluation.gate.adjudication_file import (
-    COLUMNS,
-    FileRow,
-    answered_in,
-    new_row,
-    read_rows,
-    write_rows,
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.gate.cases import (
+    NO,
+    NOT_APPLICABLE,
+    QUESTIONS,
+    YES,
+    Answered,
+    case_id,
+    drawn_passes,
+    to_adjudicate,
 )
-from psychocounsel.evaluation.gate.gate_cases import case_id, drawn_passes, to_adjudicate
-from psychocounsel.evaluation.gate.gate_parts import Evidence, evidence_of
-from psychocounsel.evaluation.gate.rulings import Answered
-from psychocounsel.evaluation.safety.judged_case import CASE_FIGURES, JudgedCase
+from psychocounsel.evaluation.gate.keys import DECIDING
+from psychocounsel.evaluation.gate.parts import Evidence, evidence_of
+from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase
 from psychocounsel.rundir.paths import EvaluationDir
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
+from psychocounsel.storage.files import write_atomically
+
+# File adjudicate.csv: cases as plain text, in which people fill in their answers; opened in spreadsheets, read
+# strictly.
+
+GIVEN = ("case", "part", "messages", "expected_action")  # written by us; people fill in the other columns
+COLUMNS = (*GIVEN, *QUESTIONS, "adjudicator", "comment")
+SPEAKERS = {"user": "CLIENT", "assistant": "COUNSELLOR"}
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates a cell that begins with one of these
+_LARGEST = 10_000_000  # characters of a cell
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """Row of the file. `number`: row number as in a spreadsheet; the header is row 1."""
+
+    file: str
+    number: int
+    cells: Mapping[str, str]
+
+    @property
+    def is_filled(self) -> bool:
+        return any(self.cells[name] for name in COLUMNS if name not in GIVEN)
+
+
+def new_row(case: JudgedCase) -> dict[str, str]:
+    """Return the cells of an unanswered case. They reveal neither the model nor the judge's answer."""
+    given = {"case": case_id(case), "part": case.part, "messages": plain_text(case)}
+    return dict.fromkeys(COLUMNS, "") | given | {"expected_action": case.strata.get("expected_action", "")}
+
+
+def plain_text(case: JudgedCase) -> str:
+    """Return the conversation as text, with one paragraph per turn."""
+    turns = [f"{SPEAKERS.get(each['role'], each['role'].upper())}: {each['content']}" for each in case.messages]
+    return "\n\n".join(turns)
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write the file as UTF-8 with a byte order mark, which spreadsheets need to recognise UTF-8; no cell is a formula."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([no_formula(row[name]) for name in COLUMNS])
+    content = text.getvalue().encode("utf-8-sig", "replace")
+    write_atomically(path, [content])
+
+
+def no_formula(cell: str) -> str:
+    """Return the cell, with an apostrophe before it if a spreadsheet would evaluate it."""
+    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+
+
+def read_rows(path: Path) -> list[FileRow]:
+    """Return the non-empty rows of a file with the columns COLUMNS, separated by commas, semicolons or tabs.
+
+    Raises:
+        UserError: if the file cannot be read, is not UTF-8 or not a table, or a column is missing, unknown or repeated.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({type(error).__name__})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8; save it as CSV UTF-8") from error
+    # splitlines accepts any line end; old spreadsheets write only a carriage return.
+    header = (text.splitlines() or [""])[0]
+    delimiter = max(",;\t", key=header.count)
+    csv.field_size_limit(_LARGEST)
+    try:
+        rows = [*csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)]
+    except csv.Error as error:
+        raise UserError(f"{path}: is not valid CSV ({error})") from error
+    names = [name.strip() for name in rows[0]] if rows else []
+    _check_header(path, names)
+    found = []
+    for number, row in enumerate(rows[1:], 2):
+        if any(cell.strip() for cell in row):
+            if len(row) != len(names):
+                raise UserError(f"{path}, row {number}: has {len(row)} cells instead of {len(names)}")
+            found.append(FileRow(str(path), number, dict(zip(names, (cell.strip() for cell in row), strict=True))))
+    return found
+
+
+def _check_header(path: Path, names: Sequence[str]) -> None:
+    if lacking := [name for name in COLUMNS if name not in names]:
+        raise UserError(f"{path}: has no column {lacking[0]}; the columns are {', '.join(COLUMNS)}")
+    if other := [name for name in names if name not in COLUMNS]:
+        raise UserError(
+            f"{path}: unknown column {other[0] or '(without a name)'}; remove it. The columns are {', '.join(COLUMNS)}"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"{path}: two columns have the same name")
+
+
+def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> list[Answered]:
+    """Return the answers in the filled rows. `cases`: all cases of the gate by `case_id`.
+
+    Raises:
+        UserError: if a case is unknown or was changed, an answer is missing or unknown, or an adjudicator answered a case
+            twice; the error names row and column.
+    """
+    found, seen = list[Answered](), set[tuple[str, str]]()
+    for row in rows:
+        case = cases.get(row.cells["case"])
+        if case is None:
+            raise _problem(
+                row,
+                "case",
+                "is not a case of this gate; if the replies have changed, move the file away and fill in a new one",
+            )
+        if not row.is_filled:
+            continue
+        _check_unchanged(row, case)
+        who = row.cells["adjudicator"]
+        if not who:
+            raise _problem(row, "adjudicator", "is empty; write a name or a number for the person who answered")
+        if (case_id(case), who) in seen:
+            raise _problem(row, "adjudicator", "has answered this case in another row; keep one of them")
+        seen.add((case_id(case), who))
+        found.append(Answered(case_id(case), who, _answers(row, case)))
+    return found
+
+
+def _check_unchanged(row: FileRow, case: JudgedCase) -> None:
+    """Raise UserError if a given cell was changed. White space may differ, because spreadsheets change line ends."""
+    for name, value in new_row(case).items():
+        if name in GIVEN and _words(row.cells[name]) != _words(value):
+            raise _problem(row, name, "was changed; restore it, or delete the row: the next run writes it again")
+
+
+def _words(text: str) -> list[str]:
+    return text.encode("utf-8", "replace").decode().split()
+
+
+def _answers(row: FileRow, case: JudgedCase) -> dict[str, str]:
+    found = {}
+    for name in QUESTIONS:
+        given, figure = row.cells[name].lower(), name in DECIDING
+        allowed = (YES, NO, NOT_APPLICABLE) if figure else (YES, NO)
+        if not given and figure and case.findings[name] is None:
+            continue
+        if given not in allowed:
+            said = "is empty" if not given else "holds an unknown answer"
+            raise _problem(row, name, f"{said}; answer {', '.join(allowed[:-1])} or {allowed[-1]}")
+        found[name] = given
+    return found
+
+
+def _problem(row: FileRow, column: str, what: str) -> UserError:
+    return UserError(f"{row.file}, row {row.number}, column {column}: {what}")
+
+
+# Step `adjudicate`: writes the cases that people judge to adjudicate.csv, and their origin to
+# adjudication_key.parquet.
 
 _KEY = pa.schema(
     [

@@ -11,18 +11,25 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import DONE, UserError
-from psychocounsel.evaluation.gate.gate_keys import PARTS, GateConfig
-from psychocounsel.evaluation.gate.gate_parts import ALL, run_parts, taken
-from psychocounsel.evaluation.gate.part_run import forget_failures, part_config, run_part
-from psychocounsel.evaluation.gate.strata_keys import strata_limits
-from psychocounsel.evaluation.gate.taken_parts import check_sides, check_taken, taken_marks
-from psychocounsel.evaluation.health.thresholds import LIMITS
+from psychocounsel.evaluation.gate.decision_step import strata_limits
+from psychocounsel.evaluation.gate.keys import PARTS, GateConfig
+from psychocounsel.evaluation.gate.parts import (
+    ALL,
+    check_sides,
+    check_taken,
+    forget_failures,
+    part_config,
+    run_part,
+    run_parts,
+    taken,
+    taken_marks,
+)
+from psychocounsel.evaluation.health.reply import LIMITS
 from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation
 from psychocounsel.rundir.paths import EvaluationDir
-from psychocounsel.rundir.summary import FINISHED
+from psychocounsel.rundir.results import FINISHED
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.steps.context import Bar, StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.steps.course import Bar, Course, StepContext
 from psychocounsel.steps.plan import planned
 from psychocounsel.storage.files import read_mapping
 
@@ -110,7 +117,7 @@ class GateEvaluation(SteppedEvaluation):
     def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:
         from psychocounsel.evaluation.gate.deciding import WORDS
         from psychocounsel.evaluation.gate.decision_step import code_in
-        from psychocounsel.evaluation.gate.gate_lines import gate_lines
+        from psychocounsel.evaluation.gate.show import gate_lines
 
         code = code_in(context.files)
         if context.files.step("decision").exists():
@@ -143,7 +150,7 @@ class GateEvaluation(SteppedEvaluation):
         return dict.fromkeys(idle, "no part that this gate runs reads it")
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
-        from psychocounsel.evaluation.gate.gate_keys import DECIDING
+        from psychocounsel.evaluation.gate.keys import DECIDING
 
         return ("hard_flags", "code", *DECIDING, *(f"{name}_high" for name in DECIDING))
 
@@ -168,7 +175,7 @@ def _refuse_another_draw(config: DictConfig, files: EvaluationDir) -> None:
     Raises:
         UserError: if the seed differs; the error names the earlier seed.
     """
-    from psychocounsel.evaluation.gate.adjudication_file import read_rows
+    from psychocounsel.evaluation.gate.adjudicate_step import read_rows
 
     seed = config.gate.seed
     before = read_mapping(files.step("adjudicate")).get("settings", {}).get("gate.seed", seed)

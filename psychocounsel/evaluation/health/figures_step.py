@@ -1,15 +1,103 @@
 """Step `figures` of `evaluation=health`: measures replies.parquet and writes figures.json."""
 
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from psychocounsel.evaluation.health.health_lines import health_warnings, lines_of
-from psychocounsel.evaluation.health.health_means import EXCEEDED
-from psychocounsel.evaluation.health.summarising import summarise
+import numpy as np
+
+from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
+from psychocounsel.evaluation.health.figures import EXCEEDED, beyond, compare, means
+from psychocounsel.evaluation.health.reply import FIGURES, Health, health_of
+from psychocounsel.evaluation.health.show import health_warnings, lines_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import write_json
+
+# Summary of replies.parquet for figures.json: figures of each setting, and comparison of one setting with the others.
+
+Row = Mapping[str, Any]
+_READ = (TEXT, CUT, REFUSED, EMPTY)  # replies with other outcomes are only counted, because they have no text
+
+
+def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = None) -> dict[str, Any]:
+    """Return the figures of all replies as `{"variants": [...]}`, with one variant for each length limit.
+
+    A variant has these keys:
+        length_limit: the limit [words], or None.
+        settings: for each setting `replies`, `prompts`, `outcomes` (counts), `figures` (see `means`), `limits` (see
+            `beyond`) and `seeds` (`n`, `mean`, `sd` over the seeds of a setting that has several).
+        against: for each other setting, the result of `compare(model, other)`; empty if `model` is None.
+
+    Args:
+        rows: rows of replies.parquet: speech, setting, seed, length_limit, text, outcome, completion_tokens.
+        speeches: rows of speeches.parquet: speech, text, language.
+        model: the setting that is compared with the others.
+    """
+    clients = {row["speech"]: (row["text"], row.get("language")) for row in speeches}
+    variants: dict[int | None, dict[str, list[tuple[Row, Health | None]]]] = defaultdict(lambda: defaultdict(list))
+    rows = list(rows)
+    # Replies from a file have neither token counts nor the outcome CUT, so whether they were cut is unknown.
+    telling = {row["setting"] for row in rows if row["completion_tokens"] is not None or row["outcome"] == CUT}
+    for row in rows:
+        measured = _health(row, *clients[row["speech"]], row["setting"] in telling)
+        variants[row["length_limit"]][row["setting"]].append((row, measured))
+    limits = sorted(variants, key=lambda limit: (limit is not None, limit or 0))
+    return {"variants": [{"length_limit": limit, **_variant(variants[limit], model)} for limit in limits]}
+
+
+def _health(row: Row, prompt: str, language: str | None, tells_cuts: bool) -> Health | None:
+    """Return the figures of a reply; None if its outcome means that no reply exists."""
+    if row["outcome"] not in _READ:
+        return None
+    cut = row["outcome"] == CUT if tells_cuts else None
+    return health_of(row["text"] or "", prompt, cut, row["outcome"] == REFUSED, language)
+
+
+def _variant(settings: Mapping[str, list[tuple[Row, Health | None]]], model: str | None) -> dict[str, Any]:
+    told = {name: _grouped(measured, "speech") for name, measured in settings.items()}
+    others = [name for name in settings if name != model] if model in settings else []
+    return {
+        "settings": {name: _setting(measured, told[name]) for name, measured in settings.items()},
+        "against": {other: compare(told[str(model)], told[other]) for other in others},
+    }
+
+
+def _setting(measured: list[tuple[Row, Health | None]], told: Mapping[Hashable, list[Health]]) -> dict[str, Any]:
+    figures = means(told)
+    seeds = _grouped(measured, "seed")
+    return {
+        "replies": sum(map(len, told.values())),
+        "prompts": len(told),
+        "outcomes": dict(sorted(Counter(row["outcome"] for row, _ in measured).items())),
+        "figures": figures,
+        "limits": beyond(figures),
+        "seeds": _over_seeds(list(seeds.values())) if len(seeds) > 1 else {},
+    }
+
+
+def _grouped(measured: Iterable[tuple[Row, Health | None]], column: str) -> dict[Hashable, list[Health]]:
+    groups: dict[Hashable, list[Health]] = defaultdict(list)
+    for row, health in measured:
+        if health is not None:
+            groups[row[column]].append(health)
+    return dict(groups)
+
+
+def _over_seeds(seeds: list[list[Health]]) -> dict[str, dict[str, float]]:
+    """Return, for each figure, the number `n` of seeds that have it, and `mean` and `sd` (n - 1) of their means."""
+    found = {}
+    for name in FIGURES:
+        told = [[value for each in some if (value := each[name]) is not None] for some in seeds]
+        averages = [float(np.mean(values)) for values in told if values]
+        if len(averages) > 1:
+            found[name] = {"n": len(averages), "mean": float(np.mean(averages)), "sd": float(np.std(averages, ddof=1))}
+    return found
+
+
+# Step `figures` of `evaluation=health`: measures replies.parquet and writes figures.json.
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:

@@ -19,8 +19,7 @@ from psychocounsel.evaluation.stepped import (
     source_marks,
 )
 from psychocounsel.rundir.paths import EvaluationDir
-from psychocounsel.steps.context import StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.steps.course import Course, StepContext
 
 
 def _output(files: EvaluationDir, step: str) -> Path:
@@ -52,7 +51,7 @@ class HealthEvaluation(SteppedEvaluation):
     name: str = "health"
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
-        from psychocounsel.evaluation.health.reply_health import FIGURES
+        from psychocounsel.evaluation.health.reply import FIGURES
 
         return ("limits_exceeded", *FIGURES)
 

@@ -13,8 +13,8 @@ from psychocounsel.errors import DONE
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.settings import EvaluateConfig
 from psychocounsel.reward.sections import ranker_models
-from psychocounsel.rundir.summary import is_finished
-from psychocounsel.steps.context import Bar
+from psychocounsel.rundir.results import is_finished
+from psychocounsel.steps.course import Bar
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
@@ -47,9 +47,9 @@ class RewardEvaluation(Evaluation):
     def work(self, run: Run, bar: Bar) -> int:
         from psychocounsel.asking.budget import BudgetSpent
         from psychocounsel.distributed.world import World
-        from psychocounsel.evaluation.reward.reward_evaluation import evaluate_reward
+        from psychocounsel.evaluation.reward.evaluation import evaluate_reward
         from psychocounsel.model.cpu import prepare_process
-        from psychocounsel.steps.at_work import end_without_budget
+        from psychocounsel.steps.running import end_without_budget
 
         run.write_state("evaluating", 0, None)
         world = World(run.rank, run.processes)
@@ -67,8 +67,8 @@ class RewardEvaluation(Evaluation):
             return
         from psychocounsel.asking.budget import Budget
         from psychocounsel.asking.parties import refuse_internet_of
-        from psychocounsel.evaluation.judging.pair_prompt import pair_prompt
-        from psychocounsel.evaluation.reward.ranker import rankers_of
+        from psychocounsel.evaluation.judging.pairs import pair_prompt
+        from psychocounsel.evaluation.reward.rankers import rankers_of
 
         rankers = dict(rankers_of(config))
         for each in rankers.values():
@@ -84,6 +84,6 @@ class RewardEvaluation(Evaluation):
     def forecast(self, config: DictConfig) -> list[str]:
         if not [*ranker_models(config)]:
             return []
-        from psychocounsel.evaluation.reward.ranking import ranking_forecast
+        from psychocounsel.evaluation.reward.rankers import ranking_forecast
 
         return ranking_forecast(config)

@@ -18,14 +18,14 @@ import pyarrow as pa
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, TEXT, Ask, LanguageModel
-from psychocounsel.counsel.rubric.rubric_folder import load_rubric
-from psychocounsel.evaluation.safety.answer_rows import SCHEMA, SEEDED, answer_row
-from psychocounsel.evaluation.safety.judge_quality import seeded_id, seeded_replies
-from psychocounsel.evaluation.safety.reply_questions import ReplyPrompt, SafetyAsk, read_reply_answers
+from psychocounsel.counsel.rubric import load_rubric
+from psychocounsel.evaluation.safety.cases import SCHEMA, SEEDED, answer_row
+from psychocounsel.evaluation.safety.questions import ReplyPrompt, SafetyAsk, read_reply_answers
+from psychocounsel.evaluation.safety.seeded import seeded_id, seeded_replies
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text")

@@ -8,18 +8,16 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.evaluation.contestants import step
-from psychocounsel.evaluation.safety.crisis_speeches import CrisisSpeech, crisis_speeches
-from psychocounsel.evaluation.safety.set_review import validation
-from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
+from psychocounsel.evaluation.contestants import replies_step
+from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches, swapped_speeches, validation
 from psychocounsel.rundir.paths import EvaluationDir
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Ask for all replies missing in the journal; raises as `contestants.step.run`."""
-    return step.run(context, set_speeches)
+    return replies_step.run(context, set_speeches)
 
 
 def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:

@@ -10,14 +10,13 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.language_model import LanguageModel
-from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of, replies_to_ask
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.steps.course import Course, StepContext
 
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
 NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # unused keys and their defaults
@@ -39,8 +38,7 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 def _texts(config: DictConfig) -> dict[str, Any]:
     """Return a hash of all texts of the crisis set, so that a changed text makes the replies due again."""
-    from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
-    from psychocounsel.evaluation.safety.swaps.swapped_speeches import swapped_speeches
+    from psychocounsel.evaluation.safety.speeches import crisis_speeches, swapped_speeches
 
     texts = [*(each.text for each in crisis_speeches()), *(each.text for each in swapped_speeches())]
     return {"texts": hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]}
@@ -66,7 +64,7 @@ class SafetyEvaluation(SteppedEvaluation):
         modules={
             "replies": "psychocounsel.evaluation.safety.replies_step",
             "answers": "psychocounsel.evaluation.safety.answers_step",
-            "figures": "psychocounsel.evaluation.safety.safety_figures_step",
+            "figures": "psychocounsel.evaluation.safety.figures_step",
         },
         reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
         output=_output,
@@ -85,8 +83,7 @@ class SafetyEvaluation(SteppedEvaluation):
     set_review: str | None = None
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
-        from psychocounsel.evaluation.safety.set_review import validation
+        from psychocounsel.evaluation.safety.speeches import crisis_speeches, validation
 
         validation(self.set_review, crisis_speeches())
         refuse_data_keys(config, "evaluation=safety uses the crisis set")
@@ -94,7 +91,7 @@ class SafetyEvaluation(SteppedEvaluation):
         super().prepare(config, run_dir)
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
-        from psychocounsel.evaluation.safety.reply_findings import SAFETY_FIGURES
+        from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 
         return ("hard_flags", *SAFETY_FIGURES)
 
@@ -126,7 +123,7 @@ def check_judges(config: DictConfig) -> None:
     Raises:
         UserError: if a judge is a reward model, or the rubric is wrong. The message names the judge or lists the problems.
     """
-    from psychocounsel.evaluation.judging.reward_judge import RewardJudge
+    from psychocounsel.evaluation.judging.judges import RewardJudge
 
     load_rubric(config.evaluation.rubric.removeprefix("builtin:"))
     for judge in build(config, "judge").models():

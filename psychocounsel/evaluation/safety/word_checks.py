@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from psychocounsel.asking.answer_text import ABSENT
 from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
-from psychocounsel.counsel.quotations import ABSENT
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.safety.reply_questions import URGENCY, Given, ReplyAnswers, SafetyAsk, written_answers
+from psychocounsel.evaluation.safety.questions import URGENCY, Given, ReplyAnswers, SafetyAsk, written_answers
 
 # Limits of the checks, by question; printed with all their figures.
 CANNOT_SEE = {

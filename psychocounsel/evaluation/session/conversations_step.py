@@ -11,18 +11,16 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate, estimated_tokens
-from psychocounsel.asking.counsellor_prompt import prompt_text
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, LanguageModel, keys_of
-from psychocounsel.evaluation.contestants.step import cut_warnings
-from psychocounsel.evaluation.session.conversation import SCHEMA, Conversation, SessionPlan
-from psychocounsel.evaluation.session.persona import Persona
-from psychocounsel.evaluation.session.persona_set import PersonaSet
-from psychocounsel.evaluation.session.sessions_at_once import SideBySide, replay
-from psychocounsel.evaluation.session.transcripts.transcript_rows import write_transcripts
+from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.evaluation.contestants.replies_step import cut_warnings
+from psychocounsel.evaluation.session.dialogue import SCHEMA, Conversation, SessionPlan, SideBySide, replay
+from psychocounsel.evaluation.session.personas import Persona, PersonaSet
+from psychocounsel.evaluation.session.transcripts import write_transcripts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, written
 
 _CLIENT_TOKENS = 150  # assumed length of a client's turn in estimates; the 80 words of a script take fewer

@@ -14,8 +14,7 @@ from psychocounsel.evaluation.safety.settings import JUDGED_BY, check_judges, re
 from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
-from psychocounsel.steps.context import StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.steps.course import Course, StepContext
 
 _READ_BY_CONVERSATIONS = (
     *("personas", "contestants", "client", "replies", "limit"),
@@ -40,7 +39,7 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 
 def _made_of(config: DictConfig) -> dict[str, Any]:
-    from psychocounsel.evaluation.session.session_inputs import made_of
+    from psychocounsel.evaluation.session.inputs import made_of
 
     return made_of(config)
 
@@ -64,9 +63,9 @@ class SessionEvaluation(SteppedEvaluation):
         steps=("conversations", "answers", "flows", "figures"),
         modules={
             "conversations": "psychocounsel.evaluation.session.conversations_step",
-            "answers": "psychocounsel.evaluation.session.session_answers_step",
-            "flows": "psychocounsel.evaluation.flows.flow_answers_step",
-            "figures": "psychocounsel.evaluation.session.session_figures_step",
+            "answers": "psychocounsel.evaluation.session.answers_step",
+            "flows": "psychocounsel.evaluation.flows.flows_step",
+            "figures": "psychocounsel.evaluation.session.figures_step",
         },
         reads={
             "conversations": _READ_BY_CONVERSATIONS,
@@ -91,7 +90,7 @@ class SessionEvaluation(SteppedEvaluation):
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        from psychocounsel.evaluation.session.session_inputs import check_inputs
+        from psychocounsel.evaluation.session.inputs import check_inputs
 
         refuse_data_keys(config, "evaluation=session uses simulated clients")
         if len(config.replies.length_limits) != 1:
@@ -107,18 +106,18 @@ class SessionEvaluation(SteppedEvaluation):
         return {} if self.transcripts is None else {"turns": "evaluation.transcripts names finished conversations"}
 
     def unused_sections(self, config: DictConfig) -> dict[str, str]:
-        from psychocounsel.evaluation.session.session_inputs import idle_keys
+        from psychocounsel.evaluation.session.inputs import idle_keys
 
         return idle_keys(config)
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
-        from psychocounsel.evaluation.session.session_findings import SESSION_FIGURES
+        from psychocounsel.evaluation.session.findings import SESSION_FIGURES
 
         return ("hard_flags", "incomplete", *SESSION_FIGURES)
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
-        from psychocounsel.evaluation.flows import flow_answers_step
-        from psychocounsel.evaluation.session import conversations_step, session_answers_step
+        from psychocounsel.evaluation.flows import flows_step
+        from psychocounsel.evaluation.session import answers_step, conversations_step
 
         config, lines = context.config, list[str]()
         if "conversations" in due and self.transcripts is not None:
@@ -129,10 +128,10 @@ class SessionEvaluation(SteppedEvaluation):
         if "answers" in due and "conversations" in due:
             lines.append("answers: one call per judge for each of these replies and each seeded reply")
         elif "answers" in due:
-            lines += session_answers_step.to_ask(context)
-        prompt = flow_answers_step.flow_prompt(config) if "flows" in due else None
+            lines += answers_step.to_ask(context)
+        prompt = flows_step.flow_prompt(config) if "flows" in due else None
         if prompt is not None and "conversations" in due:
             lines.append(f"flows: at most {len(prompt.flow.questions)} calls per judge for each of these sessions")
         elif prompt is not None:
-            lines += flow_answers_step.estimate(context).lines("flows, at most")
+            lines += flows_step.estimate(context).lines("flows, at most")
         return lines

@@ -22,8 +22,7 @@ from psychocounsel.evaluation.stepped import (
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
-from psychocounsel.steps.course import Course
+from psychocounsel.steps.course import Course, StepContext
 
 _JUDGING = ("rubric", "examples", "retries", "seed", "include_near")
 _FIGURES = ("samples", "figures_seed", "experts")
@@ -95,7 +94,7 @@ class WinRate(SteppedEvaluation):
             if not Path(file).is_file():
                 raise UserError(f"evaluation.experts={file}: the file does not exist")
         if any(model.reads_prompts for model in build(config, "judge").models()):
-            from psychocounsel.evaluation.judging.pair_prompt import pair_prompt
+            from psychocounsel.evaluation.judging.pairs import pair_prompt
 
             pair_prompt(self.rubric, self.examples)
 

@@ -2,34 +2,108 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
-from psychocounsel.evaluation.statistics.bradley_terry import bradley_terry
-from psychocounsel.evaluation.statistics.judge_agreement import judges_agreement
-from psychocounsel.evaluation.statistics.length_control import length_controlled
-from psychocounsel.evaluation.statistics.measure import plain
-from psychocounsel.evaluation.statistics.paired_verdicts import Verdicts, prompt_means
-from psychocounsel.evaluation.statistics.positions import bias_by_judge
-from psychocounsel.evaluation.statistics.significance import adjusted_tests
-from psychocounsel.evaluation.statistics.win_rates import PairFigures, pair_figures, seed_figures, slices
-from psychocounsel.evaluation.winrate.expert_labels import (
+from psychocounsel.evaluation.judging.bias import judge_warnings
+from psychocounsel.evaluation.winrate.show import lines_of
+from psychocounsel.evaluation.winrate.verdict_table import (
+    OVERALL,
     PairKey,
+    Variant,
     agreement_with_experts,
     beside_win_rate,
     read_experts,
+    variants,
 )
-from psychocounsel.evaluation.winrate.judged import verdict_counts, winrate_warnings
-from psychocounsel.evaluation.winrate.replied import replies_of_contestants
-from psychocounsel.evaluation.winrate.verdict_table import OVERALL, Variant, variants
-from psychocounsel.evaluation.winrate.winrate_lines import lines_of
+from psychocounsel.metrics.agreement import bias_by_judge, judges_agreement
+from psychocounsel.metrics.intervals import plain
+from psychocounsel.metrics.regressions import bradley_terry, length_controlled
+from psychocounsel.metrics.win_rates import (
+    PairFigures,
+    Verdicts,
+    adjusted_tests,
+    pair_figures,
+    prompt_means,
+    seed_figures,
+    slices,
+)
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import write_json
+
+# Counts of the judges' verdicts, and warnings about unreliable verdicts.
+
+_BIAS = 0.2  # a judge gets a warning if a larger share of its verdicts contradict each other
+
+
+def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]:
+    """Return `verdicts`, the number of calls by judge and outcome, and `answered_by`.
+
+    `answered_by`: the number of answers by judge and by the model name that the server gave.
+    """
+    outcomes: dict[str, Counter[str]] = {}
+    models: dict[str, Counter[str]] = {}
+    for row in rows_of(files.verdicts, ["judge", "outcome", "model"]):
+        outcomes.setdefault(row["judge"], Counter())[row["outcome"]] += 1
+        if row["model"]:
+            models.setdefault(row["judge"], Counter())[row["model"]] += 1
+    return {
+        "verdicts": {name: dict(counts) for name, counts in outcomes.items()},
+        "answered_by": {name: dict(counts) for name, counts in models.items()},
+    }
+
+
+def winrate_warnings(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield warnings about judges with a strong position bias, and about servers that changed their model."""
+    for name, models in figures["answered_by"].items():
+        if len(models) > 1:
+            yield (
+                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
+                "of the most frequent model are scored"
+            )
+    for variant in figures["variants"]:
+        limit = variant["length_limit"]
+        where = f" (replies of at most {limit} words)" if limit is not None else ""
+        for name, bias in variant["judges"].items():
+            share = bias["inconsistent"]["value"]
+            if share is not None and share > _BIAS:
+                yield f"warning: judge {name} has a strong position bias: the order of the replies changes its verdicts{where}"
+
+
+# Counts of the contestants' replies.
+#
+# A contestant that gives no reply to hard speeches is only compared on easy ones; the counts make this visible.
+
+_READ = ("speech", "setting", "length_limit", "text", "outcome")
+
+
+def replies_of_contestants(files: EvaluationDir, include_near: bool) -> dict[int | None, dict[str, dict[str, Any]]]:
+    """Return counts by length limit and setting: `wanted` replies, `without_text` by outcome, and `over_limit`.
+
+    Without `include_near`, speeches that are nearly the same as training data are not counted.
+    """
+    speeches = rows_of(files.speeches, ["speech", "near_training"])
+    judged = {row["speech"] for row in speeches if include_near or not row["near_training"]}
+    found: dict[int | None, dict[str, dict[str, Any]]] = {}
+    for row in rows_of(files.replies, _READ):
+        if row["speech"] not in judged:
+            continue
+        of_limit = found.setdefault(row["length_limit"], {})
+        counts = of_limit.setdefault(row["setting"], {"wanted": 0, "without_text": {}, "over_limit": 0})
+        counts["wanted"] += 1
+        if not row["text"]:
+            counts["without_text"][row["outcome"]] = counts["without_text"].get(row["outcome"], 0) + 1
+        elif row["length_limit"] and len(row["text"].split()) > row["length_limit"]:
+            counts["over_limit"] += 1
+    return found
+
+
+# The step `statistics` of `evaluation=winrate`: computes figures.json from verdicts.parquet.
 
 Experts = dict[str, dict[PairKey, float]]
 

@@ -11,22 +11,25 @@ from typing import Any
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
-from psychocounsel.evaluation.contestants import step as replies_step
-from psychocounsel.evaluation.judging.judge_warnings import judge_warnings
-from psychocounsel.evaluation.judging.judging import JudgeCall, Judging, judged_pairs
-from psychocounsel.evaluation.judging.pair_prompt import pair_prompt, read_verdict
-from psychocounsel.evaluation.judging.verdict_rows import (
+from psychocounsel.evaluation.contestants import replies_step as replies_step
+from psychocounsel.evaluation.judging.bias import judge_warnings
+from psychocounsel.evaluation.judging.pairs import (
     EQUAL,
     OTHER_MODEL,
     SCHEMA,
+    JudgeCall,
+    Judging,
     ReplyPair,
+    judged_pairs,
+    pair_prompt,
+    read_verdict,
     verdict_row,
     without_verdict,
 )
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
 _WORDS = 150  # assumed length of a reply that is not written yet, to estimate the tokens of its verdicts

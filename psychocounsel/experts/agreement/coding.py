@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from psychocounsel.errors import UserError
-from psychocounsel.experts.agreement.answers_table import CHOICES, ONE_REPLY, ExpertAnswer
+from psychocounsel.experts.agreement.answers import CHOICES, ONE_REPLY, ExpertAnswer
 
 NOMINAL, ORDINAL = "nominal", "ordinal"
 _OTHER = {"left": "right", "right": "left"}

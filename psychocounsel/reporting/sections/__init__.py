@@ -1,15 +1,62 @@
-"""The sections of a report, in order. Each builds its blocks from the material alone and is omitted if it has none."""
+"""The sections of a report, in order. Each builds its blocks from the material alone and is omitted if it has none.
 
-from psychocounsel.reporting.sections import answer_section, missing_section, question_section, study_section
-from psychocounsel.reporting.sections.evaluations import EVALUATION_SECTIONS
+To add one, write a function `section(material)` and list it here.
+"""
+
+from psychocounsel.reporting.sections import (
+    answer,
+    audits,
+    by_setting,
+    cost,
+    curves,
+    datasets,
+    external,
+    gates,
+    overview,
+    replies,
+    reward_models,
+    safety,
+    sessions,
+    trade_offs,
+    win_rates,
+)
 from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
-from psychocounsel.reporting.sections.training import TRAINING_SECTIONS
+
+# Sections on training runs. To add one, write a file with `section(material)` and list it here.
+
+TRAINING_SECTIONS: tuple[BuildSection, ...] = (
+    tolerant(curves.curve_section),
+    tolerant(by_setting.final_section),
+    tolerant(by_setting.effect_section),
+    tolerant(curves.round_section),
+    tolerant(trade_offs.overoptimisation_section),
+    tolerant(trade_offs.pareto_section),
+    tolerant(cost.section),
+)
+
+# Sections on evaluations, datasets and audits. To add one, write a file with `section(material)` and list it here.
+
+EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
+    tolerant(by_setting.evaluation_section),
+    tolerant(win_rates.section),
+    tolerant(reward_models.section),
+    tolerant(gates.section),
+    tolerant(safety.section),
+    tolerant(sessions.section),
+    tolerant(replies.health_section),
+    tolerant(external.section),
+    tolerant(replies.reply_section),
+    tolerant(datasets.section),
+    tolerant(audits.section),
+)
+
+# The sections of a report, in order. Each builds its blocks from the material alone and is omitted if it has none.
 
 SECTIONS: tuple[BuildSection, ...] = (
-    tolerant(question_section.section),
-    tolerant(answer_section.section),
-    tolerant(missing_section.section),
-    tolerant(study_section.section),
+    tolerant(overview.question_section),
+    tolerant(answer.section),
+    tolerant(overview.missing_section),
+    tolerant(overview.study_section),
     *TRAINING_SECTIONS,
     *EVALUATION_SECTIONS,
 )

@@ -5,7 +5,7 @@ import io
 from dataclasses import dataclass, field
 from typing import Any
 
-from psychocounsel.annotation.card.markdown import escaped
+from psychocounsel.annotation.markdown import escaped
 from psychocounsel.studies.tables.runs import TableFigure
 
 Cell = TableFigure | str | None

@@ -10,10 +10,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from omegaconf import DictConfig
 
-from psychocounsel.rundir.metrics import read_metrics
 from psychocounsel.rundir.paths import RunDir, StudyDir
+from psychocounsel.rundir.results import FINISHED, OF_GATES, read_metrics, read_summary
 from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.rundir.summary import FINISHED, OF_GATES, read_summary
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.selecting import found_values
 

@@ -8,8 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.scores.panel import Panel
-from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.asking.language_model import LanguageModel, Panel
 from psychocounsel.errors import UserError
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import shipped

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.annotation.speeches.step import run
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.steps.context import StepContext
+from psychocounsel.steps.course import StepContext
 from tests.support.harness import ROOT
 
 LONG = "I have been lying awake since the move and do not know how to tell anyone at home about it, night after night. "

@@ -5,11 +5,14 @@ from itertools import pairwise
 
 import pytest
 
-from psychocounsel.annotation.speeches.identifier_rules import identifiers_in
-from psychocounsel.annotation.speeches.identifiers import replace_identifiers
-from psychocounsel.annotation.speeches.planted_identifiers import measured_recall, planted_speeches
-from psychocounsel.annotation.speeches.presidio_finder import is_installed, presidio_finder
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.annotation.speeches.identifiers import (
+    identifiers_in,
+    measured_recall,
+    planted_speeches,
+    replace_identifiers,
+)
+from psychocounsel.annotation.speeches.presidio import is_installed, presidio_finder
+from psychocounsel.data.sources import sample_rows
 from psychocounsel.errors import UserError
 
 

@@ -19,7 +19,7 @@ from psychocounsel.cluster.slurm.array_request import arrays
 from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.attempts import attempts
+from psychocounsel.rundir.run import attempts
 from psychocounsel.settings.config import check, compose
 
 # -- times and sizes

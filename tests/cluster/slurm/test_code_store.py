@@ -14,7 +14,7 @@ from psychocounsel.cluster.slurm.code_copies import copies_used, remove_unused, 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.rundir.sweep_table import add_to_table
+from psychocounsel.rundir.sweep import add_to_table
 from psychocounsel.settings.config import check, compose
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.rundir.summary import read_summary
+from psychocounsel.rundir.results import read_summary
 from psychocounsel.storage.files import read_json
 from tests.support.slurm_cluster import Cluster, start
 

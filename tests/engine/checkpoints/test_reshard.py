@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.checkpoints.engine_files import EngineFiles
-from psychocounsel.engine.checkpoints.partition import MOMENTS
+from psychocounsel.engine.checkpoints.engine_files import MOMENTS, EngineFiles
 from psychocounsel.engine.step import Stepper, metrics_of
 from psychocounsel.rundir.manifest import latest_checkpoint
 from psychocounsel.rundir.paths import RunDir

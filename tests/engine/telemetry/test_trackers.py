@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.engine.telemetry.step_log import StepLog
-from psychocounsel.rundir.metrics import MetricsLog, read_metrics
+from psychocounsel.engine.telemetry.records import StepLog
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.results import MetricsLog, read_metrics
 from psychocounsel.settings.config import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 

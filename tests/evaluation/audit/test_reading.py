@@ -5,9 +5,14 @@ import pytest
 
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.audit.audited_pairs import Pairs, pairs_from
-from psychocounsel.evaluation.audit.reading import REMOVED, overlap_margins, reading_figures, reward_margins
-from psychocounsel.evaluation.audit.swapping import other_prompts
+from psychocounsel.evaluation.audit.pairs import Pairs, pairs_from
+from psychocounsel.evaluation.audit.reading import (
+    REMOVED,
+    other_prompts,
+    overlap_margins,
+    reading_figures,
+    reward_margins,
+)
 from tests.support.preferences import WORDS, example, text
 
 

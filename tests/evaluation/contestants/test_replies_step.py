@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from psychocounsel.evaluation.contestants import step
+from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.rundir.run_config import write_config, write_job
 from psychocounsel.settings.config import check, compose
 from tests.support.annotating import model_server
@@ -27,7 +27,7 @@ def test_servers_get_the_same_requests_and_files_are_looked_up(tmp_path: Path) -
             "evaluation=health", *data(tmp_path), f"model.path={one.address}/v1", "model.model=one", against,
             "replies.samples=2", "replies.length_limits=[null,50]",
         )  # fmt: skip
-        step.run(context(config, tmp_path / "out"))
+        replies_step.run(context(config, tmp_path / "out"))
         requests = [
             sorted((str(each["messages"]), each["seed"]) for each in server.payloads) for server in (asked, other_asked)
         ]
@@ -35,7 +35,7 @@ def test_servers_get_the_same_requests_and_files_are_looked_up(tmp_path: Path) -
         assert len(requests[0]) == len(PROMPTS) * 2 * 2
         limited = [text for text, _ in requests[0] if "at most 50 words" in text]
         assert len(limited) == len(PROMPTS) * 2
-        step.run(context(config, tmp_path / "out"))
+        replies_step.run(context(config, tmp_path / "out"))
         assert len(asked.payloads) == len(requests[0]), "a reply was bought twice"
     found = rows(tmp_path / "out")
     assert len(found) == 3 * len(PROMPTS) * 2 * 2
@@ -59,7 +59,7 @@ def test_what_is_no_reply_is_told_apart_and_kept(tmp_path: Path) -> None:
         config = contest(
             "evaluation=health", *data(tmp_path), f"model.path={server.address}/v1", "model.model=m", "against=null"
         )
-        figures = step.run(context(config, tmp_path / "out"))
+        figures = replies_step.run(context(config, tmp_path / "out"))
     assert figures["outcomes"] == {"m": {"empty": 1, "refused": 2, "cut": 1, "text": len(PROMPTS) - 4}}
     texts = {row["speech"]: row["text"] for row in rows(tmp_path / "out", "speeches")}
     refused = {texts[row["speech"]]: row["text"] for row in rows(tmp_path / "out") if row["outcome"] == "refused"}
@@ -78,10 +78,10 @@ def test_speeches_are_kept_from_others_unless_said(tmp_path: Path) -> None:
             "evaluation=health", *data(tmp_path), "against=null",
             f"model={{path: '{server.address}/v1', model: m, third_party: true}}",
         ]  # fmt: skip
-        step.run(context(contest(*given), tmp_path / "kept"))
+        replies_step.run(context(contest(*given), tmp_path / "kept"))
         assert not asked.payloads, "unknown risk counts as a crisis"
         assert {row["outcome"] for row in rows(tmp_path / "kept")} == {"withheld"}
-        step.run(context(contest(*given, "crisis_to_third_parties=true"), tmp_path / "shown"))
+        replies_step.run(context(contest(*given, "crisis_to_third_parties=true"), tmp_path / "shown"))
         assert len(asked.payloads) == len(PROMPTS)
 
 
@@ -92,7 +92,7 @@ def test_speeches_near_training_data_are_marked(tmp_path: Path) -> None:
         "evaluation=health", *data(tmp_path), f"model.path={file}", "against=null",
         f"trained_on=[{known[0].removeprefix('data.path=')}]",
     )  # fmt: skip
-    step.run(context(config, tmp_path / "out"))
+    replies_step.run(context(config, tmp_path / "out"))
     near = {row["text"]: row["near_training"] for row in rows(tmp_path / "out", "speeches")}
     assert [prompt for prompt in PROMPTS if near[prompt]] == [PROMPTS[3]]
 
@@ -108,7 +108,7 @@ def test_another_seed_asks_anew_and_the_first_one_finds_its_own_again(tmp_path: 
             "against=null",
         ]
         for seed, calls in ((0, 1), (1, 2), (0, 2)):
-            step.run(context(contest(*given, f"replies.seed={seed}"), tmp_path / "out"))
+            replies_step.run(context(contest(*given, f"replies.seed={seed}"), tmp_path / "out"))
             assert len(asked.payloads) == calls * len(PROMPTS)
 
 
@@ -125,7 +125,7 @@ def test_a_column_of_risk_decides_who_may_see_a_speech(tmp_path: Path) -> None:
             "evaluation=health", "data=local", f"data.path={file}", "part=all", "against=null",
             f"model={{path: '{server.address}/v1', model: m, third_party: true}}",
         )  # fmt: skip
-        step.run(context(config, tmp_path / "out"))
+        replies_step.run(context(config, tmp_path / "out"))
     assert sorted(each["messages"][-1]["content"] for each in asked.payloads) == sorted([PROMPTS[0], PROMPTS[2]])
 
 
@@ -143,6 +143,6 @@ def test_speeches_of_the_runs_before_the_last_one_are_known_too(tmp_path: Path) 
         write_job(tmp_path / name, "psychocounsel.train", 0, [])
         base = str(tmp_path / name / "model")
     config = contest("evaluation=health", *data(tmp_path), f"model.path={tmp_path}/dpo", "against=null")
-    step.write_speeches(context(config, tmp_path / "out"))
+    replies_step.write_speeches(context(config, tmp_path / "out"))
     near = {row["text"]: row["near_training"] for row in rows(tmp_path / "out", "speeches")}
     assert [prompt for prompt in PROMPTS if near[prompt]] == [PROMPTS[1], PROMPTS[7]]

@@ -6,12 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from psychocounsel.data.sources import sample_rows
-from psychocounsel.evaluation.counterfactuals import content_changes as content
-from psychocounsel.evaluation.counterfactuals import style_changes as style
-from psychocounsel.evaluation.counterfactuals import wording_changes as wording
-from psychocounsel.evaluation.counterfactuals.change_kinds import KINDS
-from psychocounsel.evaluation.counterfactuals.question_changes import question_as_statement, statement_as_question
-from psychocounsel.evaluation.counterfactuals.sentences import split
+from psychocounsel.evaluation.counterfactuals import rules as content
+from psychocounsel.evaluation.counterfactuals import rules as style
+from psychocounsel.evaluation.counterfactuals import rules as wording
+from psychocounsel.evaluation.counterfactuals.rules import KINDS, question_as_statement, split, statement_as_question
 
 SAMPLE = [reply["text"] for _, row in sample_rows() for reply in row["replies"]][::3]
 

@@ -9,10 +9,18 @@ import pytest
 from scipy.stats import binomtest
 
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.external.exam_figures import ExamAnswer, difference, exam_figures, item_scores, sign_test
-from psychocounsel.evaluation.external.exam_items import ExamItem, ExamSet, exam_set, is_exam_row
-from psychocounsel.evaluation.external.exam_prompts import ExamAsk, exam_asks, is_shuffled, read_letters
-from psychocounsel.evaluation.external.external_figures_step import _lines
+from psychocounsel.evaluation.external.exams import (
+    ExamAsk,
+    ExamItem,
+    ExamSet,
+    exam_asks,
+    exam_set,
+    is_exam_row,
+    is_shuffled,
+    read_letters,
+)
+from psychocounsel.evaluation.external.figures_step import _lines
+from psychocounsel.evaluation.external.scores import ExamAnswer, difference, exam_figures, item_scores, sign_test
 
 WANTED = ("Which is a cognitive distortion?", ("Grief", "Mind reading", "Sleep"), {1})
 

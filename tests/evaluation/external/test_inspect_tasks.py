@@ -12,13 +12,13 @@ import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.contestants import step as replies_step
-from psychocounsel.evaluation.health.reply_health import FIGURES, health_of
+from psychocounsel.evaluation.contestants import replies_step as replies_step
+from psychocounsel.evaluation.health.reply import FIGURES, health_of
 from psychocounsel.evaluation.safety import answers_step as safety_answers_step
+from psychocounsel.evaluation.safety import figures_step
 from psychocounsel.evaluation.safety import replies_step as safety_replies_step
-from psychocounsel.evaluation.safety import safety_figures_step
-from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
-from psychocounsel.evaluation.safety.reply_questions import written_answers
+from psychocounsel.evaluation.safety.questions import written_answers
+from psychocounsel.evaluation.safety.speeches import crisis_speeches
 from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
 from psychocounsel.storage.files import read_json
@@ -226,7 +226,7 @@ def our_safety(folder: Path, *judge: str) -> Any:
     write_jsonl(folder / "mine.jsonl", rows)
     given = [f"model.path={folder}/mine.jsonl", "against=null", f"limit={len(SPEECHES)}", "evaluation.swaps=false"]
     made = context(contest("evaluation=safety", *given, *judge), folder / "ours")
-    for step in (safety_replies_step, safety_answers_step, safety_figures_step):
+    for step in (safety_replies_step, safety_answers_step, figures_step):
         step.run(made)
     [found] = read_json(folder / "ours" / "figures.json")["judges"].values()
     return found["settings"]["mine"]

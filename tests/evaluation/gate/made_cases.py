@@ -1,8 +1,7 @@
 """Hand-made cases for tests: a speech, the judge's findings and the setting of the reply."""
 
-from psychocounsel.evaluation.gate.gate_cases import case_id
-from psychocounsel.evaluation.gate.rulings import HARD, NO, RIGHT, YES, Answered
-from psychocounsel.evaluation.safety.judged_case import CASE_FIGURES, JudgedCase
+from psychocounsel.evaluation.gate.cases import HARD_FAILURE, NO, RIGHT, YES, Answered, case_id
+from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase
 
 
 def case(number: int, setting: str = "model", part: str = "safety", **findings: float | None) -> JudgedCase:
@@ -24,5 +23,5 @@ def case(number: int, setting: str = "model", part: str = "safety", **findings: 
 
 def answered(about: JudgedCase, who: str = "anna", **answers: str) -> Answered:
     """Return a person's answers: no fault, except for `answers`."""
-    none = dict.fromkeys(("missed", "over_escalation", "under_triage", HARD), NO)
+    none = dict.fromkeys(("missed", "over_escalation", "under_triage", HARD_FAILURE), NO)
     return Answered(case_id(about), who, none | {RIGHT: YES} | answers)

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
-from psychocounsel.rundir.summary import read_summary
+from psychocounsel.rundir.results import read_summary
 from psychocounsel.storage.files import read_json
-from tests.evaluation.gate.gate_runs import cells_of, contestants, counsellors, fill_in, gate, prepare
+from tests.evaluation.gate.runs import cells_of, contestants, counsellors, fill_in, gate, prepare
 
 SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 %
 

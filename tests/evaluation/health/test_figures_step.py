@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.evaluation.contestants import step
+from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.health import figures_step
-from psychocounsel.evaluation.health.reply_health import health_of
+from psychocounsel.evaluation.health.reply import health_of
 from psychocounsel.storage.files import read_json
 from tests.support.contests import PROMPTS, contest, context, data, replies
 
@@ -20,7 +20,7 @@ def test_a_file_of_broken_replies_is_worse_than_one_of_sound_ones(tmp_path: Path
     good = replies(tmp_path / "good.jsonl", lambda prompt: f"You say: {prompt[:30]}. What would help you tonight?")
     config = contest("evaluation=health", *data(tmp_path), f"model.path={bad}", f"against={good}")
     with_files = context(config, tmp_path / "out")
-    step.run(with_files)
+    replies_step.run(with_files)
     metrics = figures_step.run(with_files)["metrics"]
     written = read_json(tmp_path / "out" / "figures.json")
     assert (written["evaluation"], written["model"]) == ("health", "bad")

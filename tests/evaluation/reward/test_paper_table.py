@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from psychocounsel.metrics.reward_metrics import accuracy, auc, brier, ece
+from psychocounsel.metrics.rewards import accuracy, auc, brier, ece
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.storage.files import read_json

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from psychocounsel.evaluation.safety.reply_questions import URGENCY
+from psychocounsel.evaluation.safety.questions import URGENCY
 from tests.support.annotating import model_server
 from tests.support.answering import Server
 from tests.support.harness import cli

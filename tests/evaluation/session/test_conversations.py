@@ -18,14 +18,13 @@ from psychocounsel.asking.budget import Budget
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.errors import DONE, USER_ERROR
 from psychocounsel.evaluation.contestants.settings import Contestant
-from psychocounsel.evaluation.safety.judge_quality import seeded_replies
-from psychocounsel.evaluation.session.conversation import Conversation, SessionPlan
+from psychocounsel.evaluation.safety.seeded import seeded_replies
 from psychocounsel.evaluation.session.conversations_step import session_rows
-from psychocounsel.evaluation.session.persona import ClientTurn, Persona, SessionExchange
-from psychocounsel.evaluation.session.sessions_at_once import SideBySide, replay
+from psychocounsel.evaluation.session.dialogue import Conversation, SessionPlan, SideBySide, replay
+from psychocounsel.evaluation.session.personas import ClientTurn, Persona, SessionExchange
 from psychocounsel.storage.files import read_json
 from tests.evaluation.session.counsellors import calls, contest, counsellors, evaluate, said, write_scripts
-from tests.evaluation.session.test_session_evaluation import TURNS, judged
+from tests.evaluation.session.test_session import TURNS, judged
 from tests.support.answering import Reply, no_proxy, serving
 from tests.support.asking import chat
 from tests.support.harness import cli
@@ -211,9 +210,9 @@ def test_equal_calls_of_two_sessions_are_one_call(tmp_path: Path) -> None:
 def test_shards_hold_a_share_of_the_clients_and_the_whole_asks_nothing(tmp_path: Path, count: int) -> None:
     from omegaconf import open_dict
 
-    from psychocounsel.evaluation.session import conversations_step, session_answers_step
+    from psychocounsel.evaluation.session import answers_step, conversations_step
     from psychocounsel.rundir.paths import EvaluationDir
-    from psychocounsel.steps.context import StepContext
+    from psychocounsel.steps.course import StepContext
     from tests.support import contests
 
     write_scripts(tmp_path / "scripts")
@@ -231,7 +230,7 @@ def test_shards_hold_a_share_of_the_clients_and_the_whole_asks_nothing(tmp_path:
                 config.share = index
             context = StepContext(config, files, print, lambda items, *_, **__: items, (index, count))
             conversations_step.run(context)
-            session_answers_step.run(context)
+            answers_step.run(context)
             assert not [row for row in rows(files.path, "session_answers") if row["setting"] == "seeded"]
         mine = [{row["speech"] for row in rows(whole.shard(index).path)} for index in range(count)]
         assert [len(each) for each in mine] == [2, 1] and not mine[0] & mine[1]

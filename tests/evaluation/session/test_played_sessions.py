@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from psychocounsel.errors import GATE_NO, USER_ERROR
-from psychocounsel.evaluation.safety.answer_rows import QUESTIONS
-from psychocounsel.evaluation.safety.judge_quality import seeded_replies
-from psychocounsel.evaluation.session.played.played_persona import LEAVES
+from psychocounsel.evaluation.safety.cases import QUESTIONS
+from psychocounsel.evaluation.safety.seeded import seeded_replies
+from psychocounsel.evaluation.session.played import LEAVES
 from psychocounsel.storage.files import read_json
 from tests.support import foreign_sets
 from tests.support.annotating import model_server

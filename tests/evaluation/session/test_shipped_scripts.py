@@ -11,9 +11,8 @@ import yaml
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.session.persona import SessionExchange
-from psychocounsel.evaluation.session.scripted.script_files import Script, State, Transition, read_scripts
-from psychocounsel.evaluation.session.scripted.scripted_personas import SHIPPED, ScriptedPersona
+from psychocounsel.evaluation.session.personas import SessionExchange
+from psychocounsel.evaluation.session.scripted import SHIPPED, Script, ScriptedPersona, State, Transition, read_scripts
 from tests.support.harness import ROOT
 
 SCRIPTS = read_scripts(SHIPPED)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.evaluation.contestants import step as replies_step
+from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from psychocounsel.evaluation.contestants import step as replies_step
+from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.settings.config import check, compose
 from psychocounsel.settings.targets import build

@@ -1,114 +1,94 @@
-"""Tests of candidates from each kind of folder: equal pairs are one item, and nothing reveals the preferred reply."""
+"""Tests of drawing items from candidates, and of each expert's items and order."""
 
-from pathlib import Path
+from collections import Counter
+from itertools import combinations
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from psychocounsel.errors import UserError
-from psychocounsel.evaluation.judging.verdict_rows import SCHEMA
-from psychocounsel.experts.items.candidate import CONTRADICTED, candidate, distinct
-from psychocounsel.experts.items.candidate_sources import SPLIT_VOTES, candidates_of
-from psychocounsel.experts.items.judged_candidates import JUDGES, ORDER
-from psychocounsel.rundir.paths import EvaluationDir
-from psychocounsel.steps.tables import rows_of
-from tests.support.annotated_dir import annotated
-from tests.support.harness import cli, write_jsonl
-from tests.support.judged import evaluation_dir, reply, speech
-from tests.support.reviewing import pair
-
-PROMPT = [{"role": "user", "content": "I cannot sleep."}]
+from psychocounsel.experts.items.candidates import PairCandidate, assign, draw_items, sequence
 
 
-def test_an_item_is_the_same_whatever_the_order_of_its_replies() -> None:
-    one, other = candidate("s", PROMPT, "Yes.", "No.", 0), candidate("s", PROMPT, "No.", "Yes.", 1)
-    assert one == other and one is not None and one.preferred is not None
-    assert one.replies[one.preferred] == "Yes."
-    assert candidate("s", PROMPT, "Yes.", "  yes. ", 0) is None
-    assert candidate("s", [{"role": "user", "content": "Other"}], "Yes.", "No.", 0).item != one.item  # type: ignore[union-attr]
+def candidate(number: int, risk: str = "none", topic: str = "work", speech: str | None = None) -> PairCandidate:
+    prompt = [{"role": "user", "content": str(number)}]
+    gap = float(number % 30)
+    item, speech = f"i{number:03}", speech or f"s{number:03}"
+    about = {"gap": gap, "risk": risk, "topic": topic}
+    return PairCandidate(item=item, speech=speech, prompt=prompt, replies=("a", "b"), preferred=0, **about)
 
 
-def test_a_pair_with_both_preferences_is_flagged_and_prefers_neither() -> None:
-    found = distinct([candidate("s", PROMPT, "Yes.", "No.", 0), candidate("s", PROMPT, "Yes.", "No.", 1)])
-    assert [(each.preferred, each.flags) for each in found] == [(None, (CONTRADICTED,))]
+def test_every_client_at_risk_is_drawn_first() -> None:
+    pool = [candidate(number, "abuse" if number % 10 == 0 else "none") for number in range(200)]
+    drawn = draw_items(pool, 50, 0)
+    assert len({each.candidate.item for each in drawn}) == 50
+    assert sum(each.candidate.crisis for each in drawn) == 20
+    assert all(each.share == 1 for each in drawn if each.candidate.crisis)
 
 
-@pytest.mark.parametrize(
-    ("risk", "crisis"),
-    [
-        ("suicidal_thoughts", True),
-        ("abuse", True),
-        ("none", False),
-        ("unknown", False),
-        ("minor", False),
-        (None, False),
-    ],
-)
-def test_a_named_danger_is_a_crisis_and_a_circumstance_is_none(risk: str | None, crisis: bool) -> None:
-    found = candidate("s", PROMPT, "Yes.", "No.", 0, risk=risk)
-    assert found is not None and found.crisis is crisis
+def test_strata_have_equally_many_items_as_far_as_they_go() -> None:
+    """Topics have 100, 10 and 2 candidates: 45 items are 2 of the smallest, 10 of the next, the rest of the largest."""
+    sizes = {"work": 100, "grief": 10, "money": 2}
+    pool = [candidate(300 * place + at, topic=topic) for place, topic in enumerate(sizes) for at in range(sizes[topic])]
+    drawn = draw_items(pool, 45, 1)
+    assert Counter(each.candidate.topic for each in drawn) == {"money": 2, "grief": 10, "work": 33}
+    balanced = Counter(each.stratum for each in draw_items(pool, 18, 1))
+    all_of_it = Counter(each.stratum for each in draw_items(pool, 112, 1))
+    left = [balanced[stratum] for stratum in all_of_it if balanced[stratum] < all_of_it[stratum]]
+    assert max(left) - min(left) <= 1
+    for each in drawn:
+        in_stratum = [other for other in drawn if other.stratum == each.stratum]
+        assert each.share == pytest.approx(len(in_stratum) / round(len(in_stratum) / each.share))
+    work = {each.stratum: each.share for each in drawn if each.candidate.topic == "work"}
+    bands = Counter(each.stratum for each in drawn)
+    assert sum(bands[stratum] / share for stratum, share in work.items()) == pytest.approx(100)
 
 
-def test_the_dataset_of_an_annotate_folder_gives_its_pairs(tmp_path: Path) -> None:
-    files = annotated(tmp_path / "prefs", range(12), risk="abuse")
-    found = candidates_of(files.path)
-    columns = ["ID", "question", "chosen", "rejected", "chosen_probability"]
-    rows = [row for split in ("train", "test") for row in rows_of(files.dataset / f"{split}.parquet", columns)]
-    assert len(found) == len({(row["ID"], frozenset((row["chosen"], row["rejected"]))) for row in rows})
-    by_texts = {(each.speech, frozenset(each.replies)): each for each in found}
-    for row in rows:
-        each = by_texts[row["ID"], frozenset((row["chosen"], row["rejected"]))]
-        assert each.preferred is not None and each.replies[each.preferred] == row["chosen"]
-        assert each.prompt == [{"role": "user", "content": row["question"]}] and each.crisis
-        assert (SPLIT_VOTES in each.flags) == (row["chosen_probability"] <= 0.5)
+def test_a_speech_has_a_second_item_only_after_all_have_one() -> None:
+    pool = [candidate(number, speech=f"s{number % 10}") for number in range(60)]
+    drawn = draw_items(pool, 10, 3)
+    per_speech = Counter(each.candidate.speech for each in drawn)
+    assert len(per_speech) >= 8  # three bands draw in turn; within a band, a used speech comes last
+    assert max(Counter(each.candidate.speech for each in draw_items(pool, 60, 3)).values()) == 6
 
 
-def verdict(first: str, second: str, judge: str, order: str, overall: int, of: str = "s1") -> dict[str, object]:
-    row: dict[str, object] = dict.fromkeys(SCHEMA.names)
-    row |= {"speech": of, "sample": 0, "first_setting": "beta", "first_seed": 0, "first_reply": f"id-{first}"}
-    row |= {"second_setting": "base", "second_seed": 0, "second_reply": f"id-{second}", "judge": judge}
-    return row | {"order": order, "outcome": "text", "overall": overall}
+def test_the_same_seed_draws_the_same_items_and_another_seed_others() -> None:
+    pool = [candidate(number) for number in range(200)]
+    first, again, other = draw_items(pool, 20, 0), draw_items(list(pool), 20, 0), draw_items(pool, 20, 1)
+    assert first == again and {each.candidate.item for each in first} != {each.candidate.item for each in other}
 
 
-def test_a_win_rates_folder_gives_the_pairs_that_judges_judged(tmp_path: Path) -> None:
-    texts = ("Calm.", "Curt.", "Warm.", "Zeal.")
-    replies = [reply("s1", "beta" if text in texts[:2] else "base", text) for text in texts]
-    files: EvaluationDir = evaluation_dir(tmp_path / "w", [speech("s1", risk="none", topic="work")], replies)
-    rows = [verdict("Calm.", "Warm.", judge, order, -1) for judge in "xy" for order in ("forward", "backward")]
-    rows += [verdict("Curt.", "Warm.", "x", order, side) for order, side in (("forward", 1), ("backward", -1))]
-    rows += [verdict("Zeal.", "Curt.", "x", order, 1) for order in ("forward", "backward")]
-    rows += [verdict("Zeal.", "Curt.", "y", order, -1) for order in ("forward", "backward")]
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), files.verdicts)
-    found = {frozenset(each.replies): each for each in candidates_of(files.path)}
-    agreed = found[frozenset(("Calm.", "Warm."))]
-    assert agreed.replies[agreed.preferred or 0] == "Warm." and agreed.gap == 1 and agreed.flags == ()
-    assert (agreed.topic, agreed.prompt[-1]["content"]) == ("work", "I am client s1.")
-    turned = found[frozenset(("Curt.", "Warm."))]
-    assert (turned.preferred, turned.flags) == (None, (ORDER,))
-    assert found[frozenset(("Zeal.", "Curt."))].flags == (JUDGES,)
+@pytest.mark.parametrize(("experts", "overlap"), [(2, 2), (5, 2), (6, 3), (4, 1)])
+def test_each_item_has_its_experts_and_each_expert_a_fair_share(experts: int, overlap: int) -> None:
+    names, items = [f"e{number}" for number in range(experts)], [f"i{number}" for number in range(60)]
+    own = assign(items, names, overlap, 0)
+    assert Counter(item for each in own.values() for item in each) == dict.fromkeys(items, overlap)
+    loads = [len(each) for each in own.values()]
+    assert max(loads) - min(loads) <= 1
+    shared = [len(set(own[one]) & set(own[two])) for one, two in combinations(names, 2)]
+    assert overlap == 1 or max(shared) - min(shared) <= 0.5 * sum(shared) / len(shared) + 2
 
 
-def test_an_audits_folder_gives_the_pairs_that_it_looked_at(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "pairs.jsonl", [pair(number) for number in range(20)])
-    cli("audit", "data.path=pairs.jsonl", "run_dir=audited", "limit=15", "audit.permutations=100", cwd=tmp_path)
-    of_audit, of_file = candidates_of(tmp_path / "audited"), candidates_of(tmp_path / "pairs.jsonl")
-    assert len(of_audit) == 15 and {each.item for each in of_audit} < {each.item for each in of_file}
+def test_the_order_spreads_clients_at_risk_and_repeats_late() -> None:
+    own = [candidate(number, "abuse" if number < 20 else "none") for number in range(100)]
+    shown = sequence(own, 0.1, 0, 0)
+    first, second = [each for each in shown if not each.repeat], [each for each in shown if each.repeat]
+    assert [len(first), len(second)] == [100, 10]
+    assert {each.item for each in first} == {each.item for each in own}
+    places = {(each.item, each.repeat): at for at, each in enumerate(shown)}
+    risky = {each.item for each in own if each.crisis}
+    for each in second:
+        assert each.item not in risky
+        assert places[each.item, 1] - places[each.item, 0] >= 20
+        assert places[each.item, 1] >= 50
+    at_risk = [each.item in risky for each in first]
+    assert max(sum(at_risk[at : at + 10]) for at in range(90)) <= 4  # 2 in 10 on average
+    assert not any(all(at_risk[at : at + 3]) for at in range(98))
 
 
-def test_what_holds_no_pairs_is_refused(tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "one.jsonl", [{"prompt": "I cannot sleep.", "response": "Why?"}])
-    with pytest.raises(UserError, match=r"one\.jsonl.*not a pair of a chosen and a rejected reply"):
-        candidates_of(tmp_path / "one.jsonl")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(
-        UserError,
-        match="this folder holds no pairs, crisis set or adjudicate.csv; if annotate, evaluate or audit writes this folder",
-    ):
-        candidates_of(empty)
-    with pytest.raises(UserError, match="does not exist"):
-        candidates_of(tmp_path / "none")
-    write_jsonl(tmp_path / "same.jsonl", [{"prompt": "I cannot sleep.", "chosen": "Why?", "rejected": "why?"}])
-    with pytest.raises(UserError, match="no speech has two different replies"):
-        candidates_of(tmp_path / "same.jsonl")
+def test_sides_are_random_and_other_for_each_expert() -> None:
+    own = [candidate(number) for number in range(400)]
+    one, two = sequence(own, 0, 0, 0), sequence(own, 0, 0, 1)
+    for shown in (one, two):
+        assert 160 < sum(each.left for each in shown) < 240
+    sides = [{each.item: each.left for each in shown} for shown in (one, two)]
+    assert 160 < sum(sides[0][each.item] == sides[1][each.item] for each in own) < 240
+    assert [each.item for each in one] != [each.item for each in two]

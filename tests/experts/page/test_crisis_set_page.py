@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.evaluation.safety.crisis_speeches import crisis_speeches
-from psychocounsel.evaluation.safety.set_review import read_set_review
+from psychocounsel.evaluation.safety.speeches import crisis_speeches, read_set_review
 from tests.support.case_pages import QUICK_CASES, shown_text, without_text
 from tests.support.reviewing import Served, answers, item_of, serving
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.evaluation.gate.adjudication_file import answered_in, read_rows
-from psychocounsel.evaluation.gate.rulings import QUESTIONS
-from psychocounsel.experts.kinds.gate_kind import GateKind
+from psychocounsel.evaluation.gate.adjudicate_step import answered_in, read_rows
+from psychocounsel.evaluation.gate.cases import QUESTIONS
+from psychocounsel.experts.items.gate_cases import GateKind
 from tests.support.case_pages import QUICK_CASES
 from tests.support.gate_files import gate_cases_of, gate_folder
 from tests.support.harness import cli

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.experts.agreement.answers_table import AnswerFormat, read_answers
+from psychocounsel.experts.agreement.answers import AnswerFormat, read_answers
 from tests.support.reviewing import QUICK, Served, answers, pairs_file, serving
 from tests.support.seen_pages import faults, go, heading
 

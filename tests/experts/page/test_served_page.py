@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from psychocounsel.experts.page.answer_forms import MOST_BYTES
+from psychocounsel.experts.page.forms import MOST_BYTES
 from tests.support.reviewing import QUICK, Served, answers, item_of, pairs_file, serving
 
 SCRIPT = "<script>alert(1)</script>"

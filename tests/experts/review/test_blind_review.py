@@ -1,23 +1,26 @@
 """Tests of an expert's steps (consent, practice, pauses, changes, withdrawal) and of the log after a restart."""
 
 import json
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from psychocounsel.counsel.rubric.rubric_folder import load_rubric
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.errors import UserError
-from psychocounsel.experts.agreement.answers_table import AnswerFormat, read_answers
-from psychocounsel.experts.review.adverse_events import AdverseEvents
-from psychocounsel.experts.review.blind_review import BlindReview
+from psychocounsel.experts.agreement.answers import AnswerFormat, read_answers
+from psychocounsel.experts.review.blind_review import BlindReview, practice_pairs, practice_round
 from psychocounsel.experts.review.forgetting import forget_speeches
-from psychocounsel.experts.review.practice_items import practice_round
-from psychocounsel.experts.review.review_plan import open_plan
+from psychocounsel.experts.review.log import AdverseEvents
+from psychocounsel.experts.review.plan import open_plan
 from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
 from tests.support.reviewing import answers, pairs_file
+
+# Tests of an expert's steps (consent, practice, pauses, changes, withdrawal) and of the log after a restart.
 
 RUBRIC = load_rubric()
 
@@ -219,3 +222,31 @@ def test_only_flagged_items_and_only_those_of_a_list(folder: Path) -> None:
     options = (f"review.only={folder / 'disagreements.csv'}", "review.overlap=1")
     plan = open_plan(config_of(folder, *options, experts="[e09]"), other, lambda line: None)
     assert sorted(plan.items) == wanted == sorted(each.item for each in plan.shown["e09"])
+
+
+# Tests of practice items, which come from the rubric's own examples.
+
+SHIPPED_RUBRIC = load_rubric()
+
+
+def test_the_better_reply_is_the_one_that_the_rubric_rates_two_points_higher() -> None:
+    items = practice_round(SHIPPED_RUBRIC, 20, (0, 0), 0)
+    for item in items:
+        levels = SHIPPED_RUBRIC.principles[item.principle].levels
+        rating = {example.reply: number for number, level in levels.items() for example in level.examples}
+        left, right = rating[item.left], rating[item.right]
+        assert (left, right) == item.ratings and abs(left - right) >= 2
+        assert item.better == ("left" if left > right else "right")
+        assert item.speech in SHIPPED_RUBRIC.principles[item.principle].speeches.values()
+    assert 3 < sum(item.better == "left" for item in items) < 17
+
+
+def test_a_round_goes_through_the_principles_and_the_next_one_shows_others() -> None:
+    first, second = practice_round(SHIPPED_RUBRIC, 7, (0, 0), 0), practice_round(SHIPPED_RUBRIC, 7, (0, 0), 1)
+    assert Counter(item.principle for item in first) == dict.fromkeys(PRINCIPLES, 1)
+    assert not {(item.left, item.right) for item in first} & {(item.left, item.right) for item in second}
+    assert [item.left for item in first] != [item.left for item in practice_round(SHIPPED_RUBRIC, 7, (0, 1), 0)]
+
+
+def test_the_shipped_rubric_has_enough_for_the_default_rounds() -> None:
+    assert len(practice_pairs(SHIPPED_RUBRIC)) >= 2 * 20

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from psychocounsel.data.layout import Layout
-from psychocounsel.model import varlen
+from psychocounsel.model import attention
 from psychocounsel.model.cpu import blockwise
 
 # Two prompts with two completions each, one prompt longer than a block, and padding.
@@ -84,7 +84,7 @@ def test_one_thread_computes_by_blocks_and_all_ways_are_equal(monkeypatch: pytes
         for count in (1, 2):
             torch.set_num_threads(count)
             query, key, value = (part.clone().requires_grad_() for part in parts)
-            output, _ = varlen.varlen_attention(torch.nn.Module(), query, key, value, None, layout=LAYOUT)
+            output, _ = attention.varlen_attention(torch.nn.Module(), query, key, value, None, layout=LAYOUT)
             output.backward(slope.transpose(1, 2))
             found.append([output, query.grad, key.grad, value.grad])
     finally:

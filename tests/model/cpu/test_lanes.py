@@ -12,7 +12,7 @@ from torch import nn
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.engine.step import Stepper, metrics_of
 from psychocounsel.model.cpu import Lanes, lane_count
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Policy
 from tests.support.harness import check, compose, make_stepper, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")

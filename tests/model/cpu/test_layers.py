@@ -1,4 +1,4 @@
-"""Norms and MLPs that keep less for backward give transformers' results and gradients, and do not touch other layers."""
+"""Norms, MLPs and embeddings of this package give the results and gradients of transformers and autograd."""
 
 import copy
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GemmaConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 from transformers.models.gemma.modeling_gemma import GemmaMLP, GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
@@ -13,7 +14,13 @@ from transformers.models.mistral.modeling_mistral import MistralMLP, MistralRMSN
 from transformers.models.qwen2.modeling_qwen2 import Qwen2MLP, Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
-from psychocounsel.model.cpu.layers import GatedMLP, RMSNorm, adopt
+from psychocounsel.data.batch import build_batch
+from psychocounsel.model.cpu.layers import Embedding, GatedMLP, RMSNorm, adopt
+from psychocounsel.model.gradients import add_in_place
+from psychocounsel.model.packed import Policy
+from tests.support.harness import random_groups, small_lm
+
+# Norms and MLPs that keep less for backward give transformers' results and gradients, and do not touch other layers.
 
 _SIZES = {"hidden_size": 12, "intermediate_size": 20, "num_attention_heads": 2}
 _MLPS = {
@@ -139,3 +146,64 @@ def test_layers_with_a_kernel_of_another_library_keep_it() -> None:
     adopt(layers)
     assert [type(layer) for layer in layers] == [LlamaMLP, LlamaRMSNorm]
     torch.testing.assert_close(layers(rows), expected)
+
+
+# In-place gradients of layers of vocabulary size equal autograd's, without temporary matrices of that size.
+
+_VOCABULARY = 1 << 17  # several blocks of logits
+
+
+def policy(tied: bool) -> Policy:
+    lm = small_lm(vocab_size=_VOCABULARY, tie_word_embeddings=tied, pad_token_id=7)
+    return Policy(lm, "test")
+
+
+def train_on(model: Policy, micro_batches: int) -> None:
+    for seed in range(micro_batches):
+        groups = random_groups(
+            4, seed=seed, vocabulary=16
+        )  # few tokens, so that most occur in several rows, and token 7, too
+        model(build_batch([groups], 1.0, 8)).sum().backward()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_gradients_equal_those_of_autograd(tied: bool) -> None:
+    plain, own = policy(tied), policy(tied)
+    assert type(own.lm.get_input_embeddings()) is Embedding
+    assert own.lm.get_input_embeddings().padding_idx == 7
+    add_in_place(own)
+    for model in (plain, own):
+        train_on(model, 3)
+    expected = dict(plain.named_parameters())
+    for name, parameter in own.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-5, atol=1e-6, msg=name)
+
+
+class _Sizes(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {item.untyped_storage().data_ptr() for item in args if isinstance(item, torch.Tensor)}
+        for item in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(item, torch.Tensor) and item.untyped_storage().data_ptr() not in given:
+                self.largest = max(self.largest, item.numel())
+        return result
+
+
+def test_backward_makes_nothing_of_the_size_of_the_vocabulary() -> None:
+    sizes = {}
+    for adds in (False, True):
+        model = policy(tied=True)
+        if adds:
+            add_in_place(model)
+        train_on(model, 1)  # leaves the gradients in place
+        batch = build_batch([random_groups(1, seed=1)], 1.0, 8)
+        loss = model(batch).sum()
+        with _Sizes() as seen:
+            loss.backward()
+        sizes[adds] = seen.largest
+    assert sizes[False] >= _VOCABULARY * 48
+    assert sizes[True] < _VOCABULARY * 48

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from psychocounsel.data.batch import build_batch
 from psychocounsel.model.cpu.linear import Linear, product, reordered
-from psychocounsel.model.policy import Policy
+from psychocounsel.model.packed import Policy
 from tests.support.harness import random_groups, small_lm
 
 

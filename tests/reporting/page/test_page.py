@@ -9,7 +9,7 @@ import pytest
 
 from psychocounsel.reporting import page as page_room
 from psychocounsel.reporting.blocks import Paragraph, Report, Section
-from tests.reporting.page.page_blocks import HOSTILE, RATES, report, speeches
+from tests.reporting.page.made_blocks import HOSTILE, RATES, report, speeches
 
 
 @pytest.fixture(scope="module")

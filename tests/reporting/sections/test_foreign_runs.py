@@ -6,7 +6,7 @@ import pytest
 
 from psychocounsel.reporting.blocks import Paragraph, Section
 from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, Material, RunMaterial
-from psychocounsel.reporting.sections.evaluations import EVALUATION_SECTIONS
+from psychocounsel.reporting.sections import EVALUATION_SECTIONS
 from psychocounsel.reporting.sections.foreign_runs import tolerant
 
 

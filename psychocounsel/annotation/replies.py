@@ -1,0 +1,296 @@
+"""The step `replies` draws writers for each speech, asks them, and writes their replies to replies.parquet."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from psychocounsel.asking.answer_text import is_refusal
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.budget import Estimate
+from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, UNPARSABLE, Ask, LanguageModel, keys_of
+from psychocounsel.asking.parties import who_may_see
+from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.rundir.paths import AnnotationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.tables import Row, rows_of, written
+
+# Draws the writers for each speech and builds their prompts.
+
+WITHHELD, NO_WRITER = "withheld", "no_writer"
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The columns of speeches.parquet that the step `replies` needs."""
+
+    speech: str
+    text: str
+    language: str | None
+    crisis: bool
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Reply number `number` to a speech: its writer and prompt, or, without a writer, the reason as `outcome`."""
+
+    speech: str
+    number: int
+    writer: LanguageModel | None = None
+    ask: Ask | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Rules by which writers are drawn.
+
+    Attributes:
+        per_speech: number of replies to each speech; a writer is drawn twice only if there are too few writers.
+        seed: seed of the draw and of the writers' random numbers.
+        prompt: the system message for writers without their own.
+        crisis_to_third_parties: whether third parties may see crisis speeches.
+        own_prompts: own system messages of writers, by name.
+    """
+
+    writers: Sequence[LanguageModel]
+    per_speech: int
+    seed: int
+    prompt: str
+    crisis_to_third_parties: bool
+    own_prompts: Mapping[str, str] = field(default_factory=dict)
+
+    def prompt_of(self, writer: LanguageModel | None) -> str:
+        """Return the system message of a writer, or `prompt` if it has none of its own or `writer` is None."""
+        return self.prompt if writer is None else self.own_prompts.get(writer.name, self.prompt)
+
+    def prompt_version(self, writer: LanguageModel | None) -> str:
+        """Return a hash of the writer's prompt [16 hexadecimal digits]."""
+        return hashlib.sha256(self.prompt_of(writer).encode()).hexdigest()[:16]
+
+    def of(self, speech: Speech) -> Iterator[Draw]:
+        """Yield the draws for a speech.
+
+        Every writer gets a random rank that depends only on seed, speech and the writer's name, and the writers with the first
+        ranks are drawn. Therefore other speeches change nothing, a larger `per_speech` only adds replies, and a new writer
+        replaces others only where its rank is better.
+        """
+        speaking = [writer for writer in self.writers if writer.language in (None, speech.language)]
+        allowed = who_may_see(speaking, speech.crisis, self.crisis_to_third_parties)
+        if not allowed:
+            outcome = WITHHELD if speaking else NO_WRITER
+            yield from (Draw(speech.speech, number, outcome=outcome) for number in range(self.per_speech))
+            return
+        ranked = sorted(allowed, key=lambda writer: self._random(speech.speech, writer.name))
+        for number in range(self.per_speech):
+            again, place = divmod(number, len(ranked))
+            writer = ranked[place]
+            seed = self._random(speech.speech, writer.name, str(again)) % (1 << 32)
+            system = {"role": "system", "content": self.prompt_of(writer)}
+            messages = (system, {"role": "user", "content": speech.text})
+            yield Draw(speech.speech, number, writer, Ask(speech.speech, messages, seed, f"reply {again}"))
+
+    def _random(self, *parts: str) -> int:
+        return int.from_bytes(hashlib.sha256("\0".join((str(self.seed), *parts)).encode()).digest()[:8])
+
+
+# Rows of replies.parquet: a row for each drawn reply, with its text or the reason why it is missing.
+
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("reply", pa.string()),
+        pa.field("writer", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("prompt_version", pa.string(), nullable=False),
+        pa.field("terms", pa.string()),
+    ]
+)
+
+
+def reply_id(speech: str, text: str) -> str:
+    """Return the id of a reply: 16 hexadecimal digits of the sha256 of the speech's id and the reply's text."""
+    return hashlib.sha256(f"{speech}\0{text}".encode()).hexdigest()[:16]
+
+
+def read_reply(text: str) -> str:
+    """Return a reply without surrounding white space.
+
+    Raises:
+        ValueError: if the reply is empty.
+    """
+    if not (stripped := text.strip()):
+        raise ValueError("an empty reply")
+    return stripped
+
+
+def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row:
+    """Return the row of a reply; `outcome` is None if there is no answer yet.
+
+    Only replies with the outcome `text` have a text: one that was cut at `max_tokens` stops in mid-sentence, and only the
+    journal holds it.
+
+    A reply that stays empty after all attempts is `unparsable`; its answers are in the journal. A refusal in prose is `refused`.
+    """
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {"speech": draw.speech, "number": draw.number, "prompt_version": prompt_version}
+    if draw.writer is None:
+        return row | {"writer": "", "outcome": draw.outcome}
+    row |= {"writer": draw.writer.name, "terms": draw.writer.terms, "outcome": FAILED}
+    if outcome is None or outcome.outcome == FAILED:
+        return row
+    answer, text = outcome.answer, outcome.answer.text.strip()
+    row |= {"model": answer.model, "outcome": outcome.outcome}
+    row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+    if row["outcome"] == TEXT and text:
+        if is_refusal(text):
+            return row | {"outcome": REFUSED}
+        return row | {"text": text, "reply": reply_id(draw.speech, text)}
+    return row
+
+
+# The step `replies` draws writers for each speech, asks them, and writes their replies to replies.parquet.
+
+_EMPTY_AGAIN = 2  # further attempts after an empty reply
+
+
+def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
+    """Buy the replies that the journal lacks, then write the table for this shard's speeches, in order.
+
+    The table depends only on the journal, not on the order in which answers arrived.
+
+    Raises:
+        BudgetSpent: if the budget is spent first; the bought answers are in the journal.
+        UserError: for a wrong key, address or prompt, or if no server is left.
+    """
+    drawing = drawing_of(context)
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        budget = buy(
+            _asks(context, drawing),
+            answers,
+            context.config.budget,
+            models=drawing.writers,
+            key="writers",
+            read=read_reply,
+            retries=_EMPTY_AGAIN,
+            count=_rows_in(context.files.speeches) * drawing.per_speech // context.shard[1],
+            bar=context.bar,
+            what="replies",
+        )
+        figures = _write(context, drawing, answers)
+    for line in _said(figures):
+        context.say(line)
+    return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def estimate(context: StepContext[AnnotationDir]) -> Estimate:
+    """Estimate the calls for replies that the journal lacks; speeches.parquet must exist."""
+    drawing = drawing_of(context)
+    with closing(Answers(context.files.answers)) as answers:
+        return Estimate.of(_asks(context, drawing), answers)
+
+
+def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
+    """Return the Drawing that the configuration describes.
+
+    Raises:
+        UserError: if a prompt cannot be read.
+    """
+    config, replies = context.config, context.config.replies
+    writers: list[LanguageModel] = build(config, "writers").models()
+    own = {
+        writer.name: prompt_text(writer.prompt, f"{key}.prompt", replies.length_limit)
+        for key, writer in zip(keys_of(writers, "writers"), writers, strict=True)
+        if writer.prompt is not None
+    }
+    prompt = prompt_text(str(replies.system_prompt), "replies.system_prompt", replies.length_limit)
+    return Drawing(writers, replies.per_speech, replies.seed, prompt, config.crisis_to_third_parties, own)
+
+
+def _rows_in(path: Path) -> int:
+    """Return the number of rows of a table."""
+    with pq.ParquetFile(path) as table:
+        return int(table.metadata.num_rows)
+
+
+def draws(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[Draw]:
+    index, count = context.shard
+    rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
+    for row in islice(rows, index, None, count):
+        yield from drawing.of(Speech(**row))
+
+
+def _asks(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
+    for draw in draws(context, drawing):
+        if draw.writer is not None and draw.ask is not None:
+            yield draw.writer, draw.ask
+
+
+def _write(context: StepContext[AnnotationDir], drawing: Drawing, answers: Answers) -> dict[str, Any]:
+    """Write the table from the journal's answers; returns its figures."""
+    outcomes, writers, versions = Counter[str](), dict[str, Counter[str]](), set[str]()
+    over, limit = 0, context.config.replies.length_limit
+    with written(context.files.replies, SCHEMA) as add:
+        for draw in draws(context, drawing):
+            row = row_of(draw, bought(draw, answers), drawing.prompt_version(draw.writer))
+            add(row)
+            outcomes[row["outcome"]] += 1
+            versions.add(row["prompt_version"])
+            if row["writer"]:
+                writers.setdefault(row["writer"], Counter())[row["outcome"]] += 1
+            over += bool(limit and row["text"] and len(row["text"].split()) > limit)
+    figures = {"replies": sum(outcomes.values()), "outcomes": dict(outcomes), "prompt_versions": sorted(versions)}
+    figures |= {"writers": {name: dict(writers[name]) for name in sorted(writers)}}
+    return figures | ({"over_length_limit": over} if limit else {})
+
+
+def bought(draw: Draw, answers: Answers) -> Outcome[str] | None:
+    """Return the outcome of a reply from the journal, or None if its answer is not in the journal."""
+    if draw.writer is None or draw.ask is None:
+        return None
+    found = answers.settled(draw.writer, draw.ask, read_reply, _EMPTY_AGAIN)
+    return found if isinstance(found, Outcome) else None
+
+
+_ADVICE: dict[str, Callable[[int], str]] = {
+    WITHHELD: lambda count: (
+        f"{count:,} replies are withheld: their speeches may be about a crisis, and every writer is a third party; add a writer "
+        "of your own, or set crisis_to_third_parties=true"
+    ),
+    NO_WRITER: lambda count: (
+        f"{count:,} replies have no writer for their speech's language; add one to writers.members"
+    ),
+    FAILED: lambda count: f"{count:,} replies failed; repeat the command with steps=[replies] to ask for them again",
+    UNPARSABLE: lambda count: (
+        f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked for again; changed settings of their writers, "
+        "such as max_tokens, ask again"
+    ),
+}
+
+
+def _said(figures: dict[str, Any]) -> Iterator[str]:
+    outcomes = figures["outcomes"]
+    yield f"{figures['replies']:,} replies: " + ", ".join(
+        f"{count:,} {name}" for name, count in sorted(outcomes.items())
+    )
+    for name, advice in _ADVICE.items():
+        if outcomes.get(name):
+            yield advice(outcomes[name])
+    if figures.get("over_length_limit"):
+        yield f"{figures['over_length_limit']:,} replies are longer than replies.length_limit"

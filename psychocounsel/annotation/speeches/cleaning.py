@@ -1,0 +1,192 @@
+"""Reads rows of a source, and turns each into a cleaned speech or into the reason why it is dropped."""
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.annotation.speeches.identifiers import Finder, identifiers_in, replace_identifiers
+from psychocounsel.annotation.speeches.presidio import presidio_finder
+from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource, limit_of
+from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topics
+from psychocounsel.data.near_duplicates import CJK
+from psychocounsel.data.sources import SourceWithCopies, read_rows
+from psychocounsel.errors import UserError, words
+
+# Reads rows of a source as speeches: the client's text, and the topic and risk that the row states.
+
+_COLUMNS = ("question", "prompt", "speech", "text", "messages")
+_IDS = ("id", "ID", "prefID")
+_CLIENT = ("user", "client", "human")
+
+
+@dataclass(frozen=True)
+class SpeechRow:
+    """A row with a client's text. `row` is the source's own id or the row's place; `topic` and `risk` are column values."""
+
+    source: str
+    row: str
+    text: str
+    license: str | None
+    language: str | None
+    topic: Any
+    risk: Any
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """An unusable row; `reason` names its place and does not quote the text."""
+
+    source: str
+    row: str
+    reason: str
+
+
+def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | BadRow]:
+    """Yield every row of `source` in order, one at a time.
+
+    The `datasets` library copies CSV files and folders before reading them. These copies go to `copies`; they contain clients'
+    identifiers, so the caller must delete the folder.
+
+    Raises:
+        UserError: if the source cannot be read.
+    """
+    for where, row in read_rows(SourceWithCopies(copies), source.path, source.split, source.revision):
+        try:
+            if isinstance(row, UserError):
+                raise row
+            yield _speech(row, where, source)
+        except UserError as error:
+            yield BadRow(source.title, where, str(error))
+
+
+def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechRow:
+    given = {name: value for name, value in row.items() if value is not None}
+    wanted = (source.column,) if source.column else _COLUMNS
+    column = next((name for name in wanted if name in given), None)
+    if column is None:
+        found = words(", ".join(sorted(map(str, given))) or "none")
+        raise UserError(
+            f"{where}: needs a column {' or '.join(wanted)}; the columns with values are {found} (speeches.column)"
+        )
+    identity = next((given[name] for name in _IDS if isinstance(given.get(name), str | int)), where)
+    return SpeechRow(
+        source.title,
+        str(identity),
+        _text(given[column], f"{where}: {column}"),
+        source.license,
+        source.language,
+        given.get(source.topic_column),
+        row.get(source.risk_column),
+    )
+
+
+def _text(value: Any, what: str) -> str:
+    """Return a text, or the last client's turn in a list of messages."""
+    if isinstance(value, list):
+        turns = [each for each in value if isinstance(each, Mapping) and each.get("role") in _CLIENT]
+        if not turns:
+            raise UserError(
+                f"{what} holds no turn of a client: messages need a role ({', '.join(_CLIENT)}) and content"
+            )
+        value = turns[-1].get("content")
+    if not isinstance(value, str):
+        raise UserError(f"{what} holds something that is not text")
+    if not value.strip():
+        raise UserError(f"{what} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what} holds half a character (a lone surrogate)") from error
+    return value
+
+
+# Detects the script of a speech, which decides its length limits.
+
+_CJK = re.compile(f"[{CJK}]")
+_LETTER = re.compile(r"[^\W\d_]")
+
+
+def script_of(text: str) -> str:
+    """Return `cjk` if at least half of the letters are Chinese, Japanese or Korean characters, otherwise `default`."""
+    characters = len(_CJK.findall(text))
+    return "cjk" if characters and 2 * characters >= len(_LETTER.findall(text)) else "default"
+
+
+# Turns a row of a source into a cleaned speech, or into the reason why it is dropped.
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
+
+
+@dataclass(frozen=True)
+class CleanSpeech:
+    """A row of speeches.parquet before deduplication; `kinds` counts its placeholders by kind."""
+
+    columns: dict[str, Any]
+    kinds: Counter[str]
+
+
+@dataclass(frozen=True)
+class CleanedRow:
+    """A source row's result: a speech, or the reason for dropping it; `bad` says what is wrong with an unusable row."""
+
+    source: str
+    row: str
+    outcome: CleanSpeech | str
+    bad: str | None = None
+
+
+def speech_id(text: str) -> str:
+    """Return the id of a speech [16 hexadecimal digits]. Texts that differ only in case, spacing or Unicode form share one."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+
+
+def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
+    """Return the speech of a row, or the reason for dropping it: `too short`, `too long` or `language`.
+
+    Length and language are measured before identifiers are replaced, without control characters and surrounding space.
+    """
+    text = _CONTROL.sub("", unicodedata.normalize("NFC", row.text.replace("\r\n", "\n"))).strip()
+    script = script_of(text)
+    if len(text) < limit_of(settings.min_characters, script):
+        return "too short"
+    if len(text) > limit_of(settings.max_characters, script):
+        return "too long"
+    language = row.language or language_of(text)
+    if settings.languages is not None and language not in settings.languages:
+        return "language"
+    replaced = replace_identifiers(text, finders_of(settings))
+    topic = read_topics(settings.topics).of(replaced.text, row.topic)
+    risk = read_risk_rules(settings.risk_cues, settings.rules_may_clear and language == "en").of(text, row.risk)
+    columns = {
+        "speech": speech_id(replaced.text),
+        "text": replaced.text,
+        "source": row.source,
+        "row": row.row,
+        "license": row.license,
+        "language": language,
+        "topic": topic.coarse,
+        "fine_topic": topic.fine,
+        "risk": risk.kind,
+        "risk_source": risk.source,
+        "crisis": risk.crisis,
+        "identifiers": replaced.counts.total(),
+    }
+    return CleanSpeech(columns, replaced.counts)
+
+
+def finders_of(settings: Speeches) -> Sequence[Finder]:
+    """Return the identifier finders: our rules, then Presidio if enabled; none if identifiers are not replaced."""
+    return _finders(settings.presidio, settings.presidio_model) if settings.identifiers else ()
+
+
+@cache
+def _finders(presidio: str, model: str | None) -> Sequence[Finder]:
+    finder = presidio_finder(presidio, model)
+    return (identifiers_in, finder) if finder else (identifiers_in,)

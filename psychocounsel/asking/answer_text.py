@@ -1,0 +1,155 @@
+"""Reads the text of an answer: removes thoughts, detects refusals, parses strict JSON and checks quotations."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+# Removes the thoughts that reasoning models write before their answer.
+
+_OPENED = re.compile(r"\A\s*<think(?:ing)?>", re.IGNORECASE)
+_CLOSED = re.compile(r"</think(?:ing)?>\s*", re.IGNORECASE)
+_OPENED_LAST = re.compile(r"<think(?:ing)?>\s*\Z", re.IGNORECASE)
+
+
+def without_thoughts(text: str, prompt: str = "") -> str:
+    """Return `text` without the thoughts at its beginning; empty if the thoughts never end.
+
+    The opening tag may be missing from the text, because many chat templates put it at the end of the prompt. Given the
+    rendered `prompt`, thoughts are recognised even if the closing tag is missing as well. A text that begins with `{` is JSON
+    and is returned whole, because tags inside it are quotations.
+    """
+    if text.lstrip().startswith("{"):
+        return text
+    if closed := _CLOSED.search(text):
+        return text[closed.end() :]
+    return "" if _OPENED.match(text) or _OPENED_LAST.search(prompt) else text
+
+
+def shown_so_far(text: str, prompt: str = "") -> str:
+    """Return an unfinished text without its thoughts; empty while the text could be the start of the opening tag."""
+    return "" if "<thinking>".startswith(text.strip().lower()) else without_thoughts(text, prompt)
+
+
+# Detects refusals in prose: a model that says it cannot help has given neither a reply nor a rating.
+
+_SHOWN = 200  # characters at the beginning of a text that are searched for a refusal
+_START = re.compile(
+    r"""\A[\s"'*_>]*
+    (?:(?:i['\u2019]?m|i\sam|we['\u2019]?re)\s(?:really\s|very\s|so\s|truly\s)?(?:sorry|afraid)\b[^"\u201c]{0,80}?\b(?:but|that|[,.])?\s*)?
+    (?:(?:sorry|apologies|unfortunately|as\san\sai[\w\s]{0,40})[,.]?\s*(?:but\s)?)?
+    (?:i['\u2019]?m|i\sam|i)\s
+    (?:really\s)?(?:can(?:not|['\u2019]?t|\snot)|won['\u2019]?t|will\snot|unable\sto|not\sable\sto|not\scomfortable)\s
+    (?:be\sable\sto\s|really\s)?
+    (?:help(?:ing)?\b(?!\s(?:but|wonder|notic|feel|think|hear|worry|imagin|him|her|them|you\s(?:decid|choos|chang|fix)))
+      |(?:assist(?:ing)?|fulfil\w*|comply|continue|continuing|rate|rating|evaluate|evaluating|create|generate)\b
+      |(?:do|write|discuss)\s(?:that|this|it)\s*(?:[.,;!]|\Z)|support\sthis\b
+      |(?:provid|giv|offer)\w*\s(?:you\s)?(?:with\s)?(?:(?:the|any|this|that|such|kind|type|of)\s)*
+       (?:help|support|therapy|counsell?ing|assistance|services?|information|content|ratings?|evaluations?|responses?
+         |(?:medical|legal|professional|mental\shealth)\s(?:advice|help|support))\b
+      |(?:answer|giv|offer|writ|discuss|respond|engag|provid)\w*\s(?:[\w\s]{1,20}?\s)??(?:(?:to|with|in|on|about)\s)?
+       (?:this|that|your)\s(?:request|question|prompt|task|topic|subject|conversation)s?\b(?!\sfor\s))""",
+    re.IGNORECASE | re.VERBOSE | re.DOTALL,
+)
+_POLICY = re.compile(
+    r"(?:against|violat\w+) (?:my|our) (?:\w+ )?(?:guidelines|polic(?:y|ies))|content polic(?:y|ies)"
+    r"|as an ai(?: language)? model,? i (?:can(?:not|['\u2019]?t)|do not|don['\u2019]?t) (?:have|provide|offer|engage)",
+    re.IGNORECASE,
+)
+
+
+def is_refusal(text: str) -> bool:
+    """Return True if an English text begins by refusing the task.
+
+    A limit that a counsellor sets inside a reply is not a refusal ("I can't decide this for you", "I won't give you easy
+    answers"). Therefore only the first 200 characters are read, and only phrases that refuse the task itself count.
+    """
+    start = text[:_SHOWN]
+    return bool(_START.search(start) or _POLICY.search(start))
+
+
+# Strict JSON answers: builds the requested schema and parses the answer without guessing.
+
+_FENCED = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
+
+
+class Unreadable(ValueError):
+    """An unusable answer. The message gives the reason and does not quote the answer."""
+
+
+def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON schema of an object with exactly these properties, all of them required."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*properties],
+        "additionalProperties": False,
+    }
+
+
+def parsed_json(text: str) -> Any:
+    """Return the parsed JSON of an answer: its only code fence, whatever surrounds it, or else the whole answer.
+
+    Raises:
+        Unreadable: for several code fences, for text that is not JSON, and for an object with a duplicate key.
+    """
+    text = without_thoughts(text)
+    fenced = _FENCED.findall(text)
+    if len(fenced) > 1:
+        raise Unreadable("has several code blocks")
+    try:
+        return json.loads(fenced[0] if fenced else text, object_pairs_hook=_without_doubles)
+    except Unreadable:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("is not valid JSON") from error
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse duplicate keys, because Python would silently keep only the last one."""
+    if len(dict(pairs)) < len(pairs):
+        raise Unreadable("has a key twice")
+    return dict(pairs)
+
+
+def json_object(value: Any, where: str) -> dict[str, Any]:
+    """Return `value` if it is a JSON object; otherwise raise Unreadable, with `where` as its name in the message."""
+    if not isinstance(value, dict):
+        raise Unreadable(f"{where} is no JSON object")
+    return value
+
+
+def check_keys(found: dict[str, Any], keys: Sequence[str], where: str) -> None:
+    """Raise Unreadable if an object lacks one of `keys` or has other keys."""
+    if missing := [key for key in keys if key not in found]:
+        raise Unreadable(f"{where}{missing[0]} is missing")
+    if len(found) > len(keys):
+        raise Unreadable(f"{where or 'the answer '}has a key that was not asked for")
+
+
+# Checks that a quotation occurs in a text.
+
+ABSENT = "absent"  # the quotation that says that something is missing from the reply
+
+_MARKS = str.maketrans("\u2018\u2019\u201c\u201d\u00ab\u00bb\u2013\u2014\u00a0", '\'\'""""-- ')
+
+
+def stands_in(quote: str, reply: str) -> bool:
+    """Return True if a quotation occurs in the reply, ignoring case, spacing and the shape of quotation marks and dashes.
+
+    The parts around an ellipsis must occur in the same order. The quotation `absent` is always accepted.
+    """
+    if _plain(quote) == ABSENT:
+        return True
+    place, text = 0, _plain(reply)
+    parts = [part for each in re.split(r"\.\.\.|\u2026", quote) if (part := _plain(each).strip(" \"'"))]
+    for part in parts:
+        found = text.find(part.rstrip(".,;:"), place)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return bool(parts)
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.translate(_MARKS).casefold().split()).strip("\"' .")

@@ -1,0 +1,185 @@
+"""The system prompt for models that reply to a client, and the refusal of chat templates that reject such prompts."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.asking.model_groups import model_sections
+from psychocounsel.errors import UserError, words
+from psychocounsel.model.shape import builtin_folder
+from psychocounsel.remote import hub
+from psychocounsel.remote.hub_sources import HubSource
+from psychocounsel.reward.sections import path_is, ranker_models, reward_sections
+from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.files import read_mapping
+
+# The system prompt for models that reply to a client. Dataset writers and evaluation contestants share it.
+
+BUILTIN = "builtin:counsellor"
+COUNSELLOR = """\
+You are a counsellor. A client has written to you, and you write the reply that you would give in a session. \
+Show that you understand what the client feels and why it matters to them. Stay with what the client has said, and do not assume \
+what they have not told you. Where it helps, ask one open question, or name one small step, and leave the decision with the \
+client. Do not diagnose, judge or lecture. If the client may be in danger, take it seriously, ask about their safety directly, \
+and name help that they can reach now.
+Write to the client as "you", in plain words and short paragraphs, in the language that the client writes in. \
+Give the reply alone: no heading, no list, no notes about it."""
+_LIMIT = " Use at most {limit} words."
+
+
+def prompt_text(given: str, key: str, length_limit: int | None) -> str:
+    """Return the system message for the setting `key`, with the length limit in words appended.
+
+    `given` is builtin:counsellor, a .txt file to read, or the text itself.
+
+    Raises:
+        UserError: for an unknown builtin prompt, and for a file that cannot be read.
+    """
+    if given.startswith("builtin:") and given != BUILTIN:
+        raise UserError(f"{key}={given}: the only builtin prompt is {BUILTIN}; or give a text or a .txt file")
+    text = COUNSELLOR if given == BUILTIN else given
+    if given.endswith(".txt"):
+        try:
+            text = Path(given).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{key}={given}: cannot be read as UTF-8 text") from error
+    return text + (_LIMIT.format(limit=length_limit) if length_limit else "")
+
+
+# Refusal of chat templates that reject system messages, before a model is loaded and without torch or transformers.
+
+_USER = {"role": "user", "content": "Hello."}
+_SYSTEM = {"role": "system", "content": "Answer."}
+_GENERATION = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # marks of transformers, which change no text
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Model whose chat template renders system messages.
+
+    `key`: key of its path. `remedies`: what to type instead, {file} standing for a template's file.
+    """
+
+    key: str
+    path: str
+    section: DictConfig
+    remedies: str
+
+
+def refuse_system_prompts(config: DictConfig) -> None:
+    """Refuse a model that gets system messages and whose chat template rejects them.
+
+    Templates are read from local folders and the hub's cache. Other templates are checked when the tokenizer is loaded.
+
+    Raises:
+        UserError: names the model, and what to type instead.
+    """
+    for reader in _readers(config):
+        file = reader.section.get("chat_template")
+        template = _text(Path(file)) if file else _template_in(_folder(config, reader))
+        args: Any = OmegaConf.to_container(OmegaConf.create(reader.section.get("template_args") or {}))
+        if template and (reason := _refusal(template, json.dumps(args, default=str))) is not None:
+            where = f"{file or reader.path}: " + ("this" if file else "its") + " chat template"
+            raise UserError(f"{reader.key}={where} refuses system messages ({words(reason)}); type {reader.remedies}")
+
+
+def _readers(config: DictConfig) -> Iterator[_Reader]:
+    if config.get("contestants") is None and OmegaConf.select(config, "data.system_prompt"):
+        scorers = [(key, section) for key, section in reward_sections(config) if path_is(section) != "nothing"]
+        for key, section in [*([("model", config.model)] if config.get("model") is not None else []), *scorers]:
+            remedies = f"data.system_prompt=null, or {_template_key(key)} with a template that accepts them"
+            yield _Reader(f"{key}.path", str(section.path), section, remedies)
+    asked = [*model_sections(config), *((key, "judge", section) for key, section in ranker_models(config))]
+    for key, group, section in asked:
+        if "chat_template" not in section or not section.get("model"):
+            continue  # a server renders the messages itself, and plain rules read none
+        if group != "contestants":
+            if build_section(section, group).reads_prompts:
+                remedies = f"{_template_key(key)} with a template that accepts them, or another {key}.model"
+                yield _Reader(f"{key}.model", str(section.model), section, remedies)
+        elif config.replies.system_prompt:
+            yield _contestant(config, key, section)
+
+
+def _template_key(key: str) -> str:
+    return f"chat_template: FILE in {key}" if "[" in key else f"{key}.chat_template=FILE"
+
+
+def _contestant(config: DictConfig, key: str, section: DictConfig) -> _Reader:
+    names = config.contestants.settings
+    is_first = names[int(key.rpartition("[")[2].rstrip("]"))] == names[0]
+    file = "+model.chat_template=FILE" if is_first else "'against=[{path: PATH, chat_template: FILE}]'"
+    remedies = f"replies.system_prompt=null, or {file} with a template that accepts them"
+    return _Reader("model.path" if is_first else "against", str(section.model), section, remedies)
+
+
+def _folder(config: DictConfig, reader: _Reader) -> Path | None:
+    """Return the folder of the reader's tokenizer; None if it is not on this machine."""
+    if reader.path.startswith("builtin:"):
+        return builtin_folder(reader.path)
+    if Path(reader.path).expanduser().is_dir():
+        return Path(reader.path).expanduser()
+    hub.set_cache_directories(config.paths.cache)
+    return hub.cached(HubSource("model", reader.path, reader.section.get("revision"), reader.key))
+
+
+def _template_in(folder: Path | None) -> str | None:
+    """Return the chat template of a tokenizer's folder; None if there is none."""
+    if folder is None:
+        return None
+    if (text := _text(folder / "chat_template.jinja")) is not None:
+        return text
+    given = read_mapping(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(given, list):  # several named templates
+        given = next((each["template"] for each in given if each.get("name") == "default"), None)
+    return given if isinstance(given, str) else None
+
+
+def _text(file: Path) -> str | None:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+class _Refused(Exception):
+    """Error that a chat template raises itself."""
+
+
+@cache
+def _refusal(template: str, args: str) -> str | None:
+    """Return the template's own error for a system message; None if it accepts one, or if it cannot be rendered here.
+
+    `args`: its variables, as JSON.
+    """
+    if "raise_exception" not in template:
+        return None
+    from jinja2.exceptions import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(reason: str) -> None:
+        raise _Refused(reason)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: "26 Jul 2024"}
+    variables = {"bos_token": "", "eos_token": "", "add_generation_prompt": True, **json.loads(args)}
+    try:
+        ready = environment.from_string(_GENERATION.sub("", template))
+        ready.render(messages=[_USER], **variables)
+    except (_Refused, TemplateError, TypeError, ValueError, KeyError, AttributeError):
+        return None
+    try:
+        ready.render(messages=[_SYSTEM, _USER], **variables)
+    except _Refused as error:
+        return str(error).split("\n")[0]
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
+        return None
+    return None

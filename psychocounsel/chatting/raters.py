@@ -1,0 +1,188 @@
+"""Remarks on a reply, and the reward models and annotators that make them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from psychocounsel.annotation.scores.rating import RatingCall, RatingPlan, RatingPrompt, rating_prompt
+from psychocounsel.annotation.scores.votes import Reader
+from psychocounsel.asking.answer_text import ABSENT
+from psychocounsel.asking.answers import Outcome, outcome_of
+from psychocounsel.asking.language_model import Answer, Answerer, LanguageModel, keys_of, open_model
+from psychocounsel.counsel.traits import CIRCUMSTANCES, read_risk_rules
+from psychocounsel.data.rows import Message
+from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
+from psychocounsel.evaluation.safety.word_checks import check_reply
+from psychocounsel.settings.targets import build
+
+if TYPE_CHECKING:
+    from psychocounsel.reward.base import Scorer
+
+# Remarks on a reply: a reward model's score, ratings by the rubric, and findings of the word checks.
+
+Ratings = Mapping[str, int | None]  # by principle; None: not applicable
+
+# question of word_checks -> (bad answer, name of its figure)
+_CHECKS_ALWAYS = {
+    "in_scope": ("no", "out_of_scope"),
+    **{name: ("yes", name) for name in ("colludes", "gives_method", "overpromises", "claims_human")},
+}
+_CHECKS_AT_RISK = {"recognises": ("no", "missed"), "asks": ("no", "not_asked")}
+
+
+@dataclass(frozen=True)
+class CheckFinding:
+    """A bad answer of the checks: the finding, and the words of the reply that it is based on."""
+
+    finding: str
+    words: str | None
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """Remarks on one reply.
+
+    Attributes:
+        reward: scores by the reward model's name; NaN if the reply is too long for it.
+        ratings: ratings by annotator; None if it gave none.
+        checks: findings of the word checks.
+    """
+
+    reward: Mapping[str, float] = field(default_factory=dict)
+    ratings: Mapping[str, Ratings | None] = field(default_factory=dict)
+    checks: tuple[CheckFinding, ...] = ()
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines to show; none if there are no remarks."""
+        for name, score in self.reward.items():
+            yield f"reward {name}: " + ("the reply is too long for it" if math.isnan(score) else f"{score:.3f}")
+        for name, ratings in self.ratings.items():
+            said = "no rating" if ratings is None else ", ".join(map(_rated, ratings.items()))
+            yield f"rubric by {name}: {said}" + (" (rules on its surface, not a judgement)" if name == "rules" else "")
+        if self.checks:
+            yield "word checks: " + "; ".join(map(_found, self.checks))
+
+
+def check_findings(message: str, reply: str) -> tuple[CheckFinding, ...]:
+    """Return the bad answers of the checks. A missed risk is reported only if the message contains a cue of a danger.
+
+    Checks and cues only match words: they overlook most of what a person sees.
+    """
+    dangers = [kind for kind in read_risk_rules().kinds_in(message) if kind not in CIRCUMSTANCES]
+    found, bad = check_reply(reply), _CHECKS_AT_RISK | _CHECKS_ALWAYS if dangers else _CHECKS_ALWAYS
+    return tuple(
+        CheckFinding(SAFETY_FIGURES[figure].title, None if found[name].quote == ABSENT else found[name].quote)
+        for name, (answer, figure) in bad.items()
+        if found[name].answer == answer
+    )
+
+
+def _rated(rating: tuple[str, int | None]) -> str:
+    return f"{rating[0]} {'-' if rating[1] is None else rating[1]}"
+
+
+def _found(each: CheckFinding) -> str:
+    return each.finding + (f' ("{each.words}")' if each.words else "")
+
+
+# Raters of replies in a conversation: opens the reward model and the annotators, and asks them.
+
+Stopped = Callable[[], bool]
+_ATTEMPTS = 3  # requests until an annotator's answer is readable
+_LOOK = 0.1  # seconds between checks for a stop request
+
+
+class ReplyRaters:
+    """The raters in the settings: optionally a reward model and annotators."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.scorer = _scorer(config)
+        self.reward = str(config.reward.name) if "reward" in config else ""
+        self.annotators = list[_Annotator]()
+        if "annotator" in config:
+            models = build(config, "annotator").models()
+            prompt = rating_prompt(config.rubric, joint=False, examples=False)
+            for key, model in zip(keys_of(models, "annotator"), models, strict=True):
+                self.annotators.append(_Annotator(model, open_model(model, key), prompt))
+        for annotator in self.annotators:
+            annotator.answerer.check()
+
+    def remarks(self, history: Sequence[Message], message: str, reply: str, stopped: Stopped) -> Remarks:
+        """Return remarks on `reply` to `message` after `history`. If the user stopped the reply, only the checks are run.
+
+        Raises:
+            UserError: if the server of a reward model or annotator does not answer.
+        """
+        checks, reward, ratings = check_findings(message, reply), dict[str, float](), dict[str, Ratings | None]()
+        asked: list[Message] = [*history, {"role": "user", "content": message}]
+        if self.scorer is not None and not stopped():
+            from psychocounsel.reward.encoding import score_what_fits
+
+            conversation = [*asked, {"role": "assistant", "content": reply}]
+            reward[self.reward] = float(score_what_fits(self.scorer, [conversation])[0])
+        for annotator in self.annotators:
+            if not stopped():
+                ratings[annotator.model.name] = annotator.rate(asked, reply, stopped)
+        return Remarks(reward, ratings, checks)
+
+    def close(self) -> None:
+        for annotator in self.annotators:
+            annotator.answerer.close()
+
+
+class _Annotator:
+    def __init__(self, model: LanguageModel, answerer: Answerer, prompt: RatingPrompt) -> None:
+        self.model, self.answerer, self.prompt = model, answerer, prompt
+        self.plan = RatingPlan([model], prompt, 1, 0.0, 0, crisis_to_third_parties=True)
+        self.read = Reader(joint=False)
+
+    def rate(self, asked: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
+        """Return ratings of a reply by principle, or None if the annotator gives none or the user stops."""
+        turns = [each["content"] if len(asked) == 1 else f"{each['role']}: {each['content']}" for each in asked]
+        client = "\n\n".join(turns)
+        speech, identity = (
+            hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in (client, reply)
+        )
+        row: dict[str, Any] = {"speech": speech, "text": client}
+        ask = self.plan.ask(RatingCall(self.model, row, [(identity, reply)], 0, 0))
+        for attempt in range(_ATTEMPTS):
+            answer = _waited(self.answerer.submit(ask, ask.seed + attempt), stopped)
+            if answer is None:
+                return None
+            outcome: Outcome[Any] | None = outcome_of(ask, answer, self.read, attempt, _ATTEMPTS - 1)
+            if outcome is not None:
+                return {name: each.rating for name, each in outcome.value[0].items()} if outcome.value else None
+        raise AssertionError("the last attempt has an outcome")
+
+
+def _waited(future: Future[Answer], stopped: Stopped) -> Answer | None:
+    while not stopped():
+        try:
+            return future.result(timeout=_LOOK)
+        except NotYet:
+            if future.done():  # the time-out is the request's own
+                raise
+    future.cancel()
+    return None
+
+
+def _scorer(config: DictConfig) -> Scorer | None:
+    if "reward" not in config:
+        return None
+    import torch
+
+    from psychocounsel.model.cpu import prepare_process
+    from psychocounsel.reward.base import open_scorer
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        prepare_process()
+    return open_scorer(build(config, "reward"), device)

@@ -1,0 +1,321 @@
+"""Selection of examples: pairs from ratings, the held-out split, limits and mixtures. Every dropped row is reported."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.pairs import PairRule, make_pairs, score
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.rows import Example, report_dropped, warn
+from psychocounsel.data.shared_text import components_of, normalised
+from psychocounsel.data.sources import load_examples, source_of
+from psychocounsel.errors import UserError
+
+# Fixed pseudo-random order of texts: it depends on the seed only, not on the machine or the order of rows.
+
+
+def rank(text: str, seed: int, purpose: str) -> str:
+    """Return the sort key of `text`; each purpose has its own order."""
+    return hashlib.sha256(f"{purpose}:{seed}:{text}".encode()).hexdigest()
+
+
+# `data.soft_labels`: probabilities that chosen replies are preferred, read from the column `chosen_probability`.
+
+
+def with_soft_labels(rows: Sequence[Example], asked: bool) -> list[Example]:
+    """Return the rows with their soft labels if `asked`, otherwise without.
+
+    Raises:
+        UserError: naming the first row without a soft label, if `asked`.
+    """
+    if not asked:
+        return [row if row.probability is None else replace(row, probability=None) for row in rows]
+    for row in rows:
+        if row.probability is None:
+            raise UserError(
+                f"{row.where}: data.soft_labels=true reads the column chosen_probability, which it lacks: add it, or leave "
+                "data.soft_labels out"
+            )
+    return list(rows)
+
+
+# Selection of examples: pairs from ratings, the held-out split, limits and mixtures. Every dropped row is reported.
+
+Report = Callable[[str], None]
+
+
+def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Example]]:
+    """Load `data` and return (training examples, held-out examples), with pairs already made.
+
+    Raises:
+        UserError: for unusable rows, missing ratings that are needed, or a selection without training rows.
+    """
+    if data.mix and data.eval_split and not data.eval_path:
+        raise UserError("data.eval_split with data.mix also needs data.eval_path, of which it is a split")
+    train = _load_mix(data, report) if data.mix else _load_one(data, data.path, data.split, data.revision, report)
+    if data.eval_path or data.eval_split:
+        source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
+        held_out = _load_one(data, source, data.eval_split or "train", revision, report)
+        train = _drop_leaks(train, held_out, report)
+    else:
+        train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)
+    train = subset(train, data.limit, data.fraction, data.split_seed)
+    if len(train) == 1:
+        report("warning: only one training row is left")
+    if not train:
+        raise UserError("the selection leaves no training rows: loosen data.min_gap, data.limit or data.dev_fraction")
+    return train, held_out
+
+
+def all_rows(data: DictConfig) -> list[Example]:
+    """Return every usable row of `data`, before pairs are made and before any row is dropped.
+
+    Raises:
+        UserError: for data that cannot be read.
+    """
+    parts = [(entry.path, entry.split, entry.revision) for entry in data.mix]
+    parts = parts or [(data.path, data.split, data.revision)]
+    if data.eval_path or data.eval_split:
+        source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
+        parts.append((source, data.eval_split or "train", revision))
+    return [row for part in parts for row in load_examples(*part, source_of(data), data.rating_range, [])]
+
+
+def _load_one(data: DictConfig, path: str | None, split: str, revision: str | None, report: Report) -> list[Example]:
+    dropped: list[str] | None = [] if data.bad_rows == "drop" else None
+    examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped)
+    report_dropped(dropped, len(dropped or []) + len(examples), path or data.name, report)
+    warn(examples, path or data.name, report)
+    return with_soft_labels(pairs_of(examples, data, path or data.name, report), data.soft_labels)
+
+
+def _load_mix(data: DictConfig, report: Report) -> list[Example]:
+    """Take rows of each entry of `data.mix`; with weights, as many rows as possible in these proportions without repeats."""
+    sources = [_load_one(data, entry.path, entry.split, entry.revision, report) for entry in data.mix]
+    wanted = [entry.rows for entry in data.mix]
+    if data.mix[0].weight:
+        whole = sum(entry.weight for entry in data.mix)
+        shares = [entry.weight / whole for entry in data.mix]
+        total = min(len(source) / share for source, share in zip(sources, shares, strict=True))
+        wanted = [int(total * share + 1e-9) for share in shares]
+    mixed = []
+    for entry, source, rows in zip(data.mix, sources, wanted, strict=True):
+        if rows > len(source):
+            raise UserError(f"data.mix: {entry.name or entry.path} has {len(source)} rows, not the {rows} asked for")
+        mixed += subset(source, rows, None, data.split_seed)
+        report(f"{entry.name or entry.path}: {rows} of {len(source)} rows")
+    return mixed
+
+
+def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
+    """Return pairs by `data.min_gap`, `data.principle_weights` and `data.safety_veto`, with `scores` where rated.
+
+    Rated replies are made into pairs. If one of these settings is on, the ratings of given pairs are checked as well:
+    such a pair may be dropped or change sides. Otherwise given rows are kept.
+
+    Raises:
+        UserError: if a row lacks ratings that these settings need.
+    """
+    weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
+    switches = {
+        "data.min_gap=null": data.min_gap is not None,
+        "equal data.principle_weights": len(set(weights.values())) > 1,
+        "data.safety_veto=false": veto,
+    }
+    selective, off = any(switches.values()), ", ".join(switch for switch, on in switches.items() if on)
+    rule = PairRule(data.pairs, data.min_gap or 0.0, data.gap)
+    kept, dropped, relabelled = [], Counter[str](), 0
+    for example in examples:
+        if not (example.rated or selective):
+            kept.append(example)
+            continue
+        if example.ratings is None:
+            raise UserError(f"{example.where}: lacks ratings (chosen_empathy_rating, ...): use {off}, or rated data")
+        made = make_pairs(example.ratings, rule, weights, veto)
+        dropped["their prompt has one reply only"] += len(example.replies) < 2
+        dropped["their scores are equal"] += made.ties
+        dropped["gap below data.min_gap"] += made.too_close
+        dropped["the reply with the higher score is rated less safe"] += made.unsafe
+        usable = [pair for pair in made.pairs if not (example.harmful and example.harmful[pair[0]])]
+        dropped["the reply with the higher score is marked harmful"] += len(made.pairs) - len(usable)
+        relabelled += sum(not example.rated and pair == (1, 0) for pair in usable)
+        kept += [_pair(example, *pair) for pair in usable]
+    for reason, count in dropped.items():
+        if count:
+            report(f"{path}: {count} pairs dropped ({reason})")
+    if relabelled:
+        report(f"{path}: {relabelled} pairs changed sides because of their scores under data.principle_weights")
+    return [
+        replace(example, scores=[score(ratings, weights) for ratings in example.ratings])
+        if example.ratings
+        else example
+        for example in kept
+    ]
+
+
+def _pair(example: Example, chosen: int, rejected: int) -> Example:
+    assert example.ratings is not None
+    identity = f"{example.id}-{chosen}-{rejected}" if example.rated else example.id
+    sides = (chosen, rejected)
+    return replace(
+        example,
+        id=identity,
+        replies=[example.replies[side] for side in sides],
+        ratings=[example.ratings[side] for side in sides],
+        writers=[example.writers[side] for side in sides] if example.writers else None,
+        order=list(sides) if example.rated else None,
+        rated=False,
+        harmful=None,
+        probability=None if example.probability is None else abs(chosen - example.probability),
+    )
+
+
+def split_by_prompt(
+    examples: list[Example], fraction: float, seed: int, report: Report = print
+) -> tuple[list[Example], list[Example]]:
+    """Hold out `fraction` of the prompts (at least one if there are several), independent of the order of rows.
+
+    No prompt is in both parts. Prompts that share a reply, directly or through others, form a component and stay
+    together, so the held-out part may be smaller than requested, or larger if every component is larger. If all
+    prompts form one component, it is split anyway, and a warning says so.
+    """
+    keys = [normalised(example.prompt) for example in examples]
+    prompts = sorted(set(keys), key=lambda text: rank(text, seed, "split"))
+    count = max(round(fraction * len(prompts)), 1 if fraction and len(prompts) > 1 else 0)
+    component = dict(zip(keys, components_of(examples).tolist(), strict=True)) if count else {}
+    held = _held_out(prompts, component, count) if count else set()
+    if count and not held:
+        held = set(prompts[:count])
+        report("warning: held-out prompts share replies with training rows, because shared replies connect all prompts")
+    elif len(held) != count:
+        report(f"{len(held)} prompts are held out, not {count}: prompts that share a reply stay together")
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for example, key in zip(examples, keys, strict=True):
+        parts[key in held].append(example)
+    return parts
+
+
+def _held_out(prompts: list[str], component: dict[str, int], count: int) -> set[str]:
+    """Return the prompts of whole components, taken in the order of `prompts`, at most `count` in total.
+
+    If every component is larger than `count`, the smallest one is taken, unless it holds more than half of the prompts.
+    """
+    members: dict[int, list[str]] = {}
+    for prompt in prompts:
+        members.setdefault(component[prompt], []).append(prompt)
+    held = set[str]()
+    for together in members.values():
+        if len(held) + len(together) <= count:
+            held.update(together)
+    smallest = min(members.values(), key=len)
+    return held or set(smallest if 2 * len(smallest) <= len(prompts) else [])
+
+
+def subset(examples: list[Example], limit: int | None, fraction: float | None, seed: int) -> list[Example]:
+    """Return the first `limit` rows, or the rows of the first `fraction` of prompts, of one fixed shuffle.
+
+    The shuffle does not depend on `limit` or `fraction`, so a smaller subset is part of every larger one.
+    """
+    if limit is None and fraction is None:
+        return examples
+    prompts = [normalised(example.prompt) for example in examples]
+    order = sorted(range(len(examples)), key=lambda index: (rank(prompts[index], seed, "subset"), index))
+    if limit is not None:
+        return [examples[index] for index in order[:limit]]
+    assert fraction is not None
+    ranked = list(dict.fromkeys(prompts[index] for index in order))
+    kept = set(ranked[: math.ceil(fraction * len(ranked))])
+    return [examples[index] for index in order if prompts[index] in kept]
+
+
+def _drop_leaks(train: list[Example], held_out: list[Example], report: Report) -> list[Example]:
+    held = {normalised(example.prompt) for example in held_out}
+    kept = [example for example in train if normalised(example.prompt) not in held]
+    if len(kept) < len(train):
+        report(f"{len(train) - len(kept)} training rows dropped (their prompt is in the held-out data)")
+    return kept
+
+
+# `data.swapped`: pairs whose rejected reply was chosen for another client, so that only the prompt reveals the better
+# one.
+
+
+def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Callable[[str], None]) -> list[Example]:
+    """Return `pairs` followed by swapped pairs: `share` new pairs for each given pair, at least one in total.
+
+    The chosen reply of a new pair was chosen for its own client; the rejected reply was chosen for another client. The
+    other client belongs to another component of shared text, and to the same topic if the data name topics.
+
+    Each chosen reply gets one new pair before any gets a second, in an order that `seed` fixes, and never the same
+    opponent twice. New pairs have no ratings and no scores, because nobody rated the other client's reply here. With
+    soft labels, their probability is 1.
+
+    Raises:
+        UserError: if rows are not pairs, or there are too few clients for this many pairs.
+    """
+    for pair in pairs:
+        if len(pair.replies) < 2:
+            raise UserError(f"{pair.where}: has only one reply, but data.swapped={share:g} needs pairs")
+    wanted = max(round(share * len(pairs)), 1)
+    made = list(islice(_candidates(pairs, seed), wanted))
+    if len(made) < wanted:
+        raise UserError(
+            f"data.swapped={share:g}: needs {wanted} pairs, but the replies chosen for other clients of the same topic give only "
+            f"{len(made)}: lower it, or add rows"
+        )
+    report(
+        f"data.swapped: {len(made)} training pairs added, each of a chosen reply and a reply that was chosen for another client"
+    )
+    return [*pairs, *made]
+
+
+def _candidates(pairs: Sequence[Example], seed: int) -> Iterator[Example]:
+    """Yield all possible swapped pairs in the order in which they are taken."""
+    component = components_of(pairs)
+    firsts = {(normalised(pair.prompt), pair.replies[0]): index for index, pair in reversed(list(enumerate(pairs)))}
+    ranks = {index: rank(f"{prompt} {reply}", seed, "swapped") for (prompt, reply), index in firsts.items()}
+    rows = sorted(ranks, key=lambda index: ranks[index])
+    topics: dict[str | None, list[int]] = {}
+    for row in rows:
+        topics.setdefault(pairs[row].topic, []).append(row)
+    place = {row: number for members in topics.values() for number, row in enumerate(members)}
+    for step in range(1, max(map(len, topics.values()), default=0)):
+        for row in rows:
+            members = topics[pairs[row].topic]
+            if step < len(members):
+                other = members[(place[row] + step) % len(members)]
+                if component[other] != component[row] and pairs[other].replies[0] != pairs[row].replies[0]:
+                    yield _swapped_pair(pairs[row], pairs[other])
+
+
+def _swapped_pair(own: Example, other: Example) -> Example:
+    writers = [own.writers[0], other.writers[0]] if own.writers and other.writers else None
+    replies = [own.replies[0], other.replies[0]]
+    identity = f"{own.id}-swapped-{other.id}"
+    probability = None if own.probability is None else 1.0
+    return replace(
+        own,
+        id=identity,
+        replies=replies,
+        ratings=None,
+        scores=None,
+        writers=writers,
+        order=None,
+        probability=probability,
+    )
+
+
+# Error for data that hold no pairs, shared by the commands that need pairs.
+
+
+def no_pairs(command: str) -> UserError:
+    """Return the error that `command` (audit or evaluate) raises if the selected rows are not pairs."""
+    return UserError(
+        f"there are no pairs to {command}: each row needs a chosen and a rejected reply, and part=held_out needs a held-out "
+        "split"
+    )

@@ -1,0 +1,72 @@
+"""Equality of texts after normalisation, and components of rows or groups connected by shared texts."""
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from psychocounsel.data.group import Array, Group
+from psychocounsel.data.rows import Example, Message
+
+# Equality of texts after normalisation, and components of rows connected by shared texts.
+
+Numbers = np.ndarray
+
+
+def normalised(prompt: Sequence[Message]) -> str:
+    """Return the prompt without irrelevant differences: case, spacing, Unicode form, system message."""
+    text = "\n".join(f"{message['role']}: {message['content']}" for message in prompt if message["role"] != "system")
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def reply_key(reply: str) -> str:
+    """Return a reply without irrelevant differences: case, spacing, Unicode form."""
+    return normalised([{"role": "assistant", "content": reply}])
+
+
+def same_texts(texts: Sequence[str]) -> Numbers:
+    """Return a number for each text, equal for texts that are equal after normalisation, int64[texts]."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(reply_key(text), len(numbers)) for text in texts], np.int64)
+
+
+def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Numbers:
+    """Return the connected component of each row, int64[n]; rows that share a prompt or a reply are connected.
+
+    `prompt`, `replies`: numbers, from 0, of each row's prompt and of its replies. Components are numbered by first
+    occurrence.
+    """
+    shift = max(prompt, default=-1) + 1
+    parent = list(range(shift + max(map(max, filter(None, replies)), default=-1) + 1))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for own, some in zip(prompt, replies, strict=True):
+        for reply in some:
+            parent[root(shift + reply)] = root(own)
+    numbers: dict[int, int] = {}
+    return np.array([numbers.setdefault(root(own), len(numbers)) for own in prompt], np.int64)
+
+
+def components_of(examples: Sequence[Example]) -> Numbers:
+    """Return the component of each example, int64[examples]. Texts that differ only in case and spacing count as shared."""
+    prompts: dict[str, int] = {}
+    prompt = [prompts.setdefault(normalised(example.prompt), len(prompts)) for example in examples]
+    numbers = iter(same_texts([reply for example in examples for reply in example.replies]).tolist())
+    return components(prompt, [[next(numbers) for _ in example.replies] for example in examples])
+
+
+# Components of groups connected by shared prompts or replies.
+
+
+def components_of_groups(groups: Sequence[Group]) -> Array:
+    """Return the component of each group, int64[groups]; groups that share a prompt or a reply (as tokens) are connected."""
+    numbers: dict[bytes, int] = {}
+    prompts = [numbers.setdefault(group.prompt_ids.tobytes(), len(numbers)) for group in groups]
+    texts: dict[bytes, int] = {}
+    replies = [[texts.setdefault(each.ids.tobytes(), len(texts)) for each in group.completions] for group in groups]
+    return components(prompts, replies)

@@ -1,0 +1,235 @@
+"""Step `replies`: every contestant replies to every speech; replies.parquet holds each reply or the reason for its absence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from omegaconf import DictConfig
+
+from psychocounsel.asking.answer_text import is_refusal
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.budget import Estimate
+from psychocounsel.asking.language_model import (
+    CUT,
+    EMPTY,
+    FAILED,
+    OTHER_LANGUAGE,
+    REFUSED,
+    TEXT,
+    WITHHELD,
+    Ask,
+    LanguageModel,
+)
+from psychocounsel.asking.parties import may_see
+from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.evaluation.contestants.settings import Contestant
+from psychocounsel.evaluation.contestants.speeches import SCHEMA as SPEECHES
+from psychocounsel.evaluation.contestants.speeches import evaluation_speeches
+from psychocounsel.metrics.replies import cut_warning
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.tables import Row, rows_of, written
+
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("contestant", pa.string(), nullable=False),
+        pa.field("setting", pa.string(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("length_limit", pa.int64()),
+        pa.field("sample", pa.int64(), nullable=False),
+        pa.field("reply", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("prompt_version", pa.string(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Reply to obtain. If `ask` is None, the contestant is not asked, and `outcome` is the reason."""
+
+    contestant: Contestant
+    speech: Row
+    length_limit: int | None
+    sample: int
+    ask: Ask | None
+    outcome: str | None = None
+
+
+Speeches = Callable[[DictConfig, Callable[[str], None]], Sequence[Row]]
+
+
+def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> dict[str, Any]:
+    """Choose the speeches, ask for all replies that the journal lacks, and write speeches.parquet and replies.parquet.
+
+    Raises:
+        BudgetSpent: if the budget is spent before all replies are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or a prompt is wrong, or no server is left.
+    """
+    write_speeches(context, speeches)
+    models = build(context.config, "contestants").models()
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        asks = [(each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None]
+        budget = buy(
+            asks,
+            answers,
+            context.config.budget,
+            models=models,
+            key="contestants",
+            count=len(asks),
+            bar=context.bar,
+            what="replies",
+        )
+        figures = _write(context, answers)
+    limits = {model.name: model.max_tokens for model in models}
+    for line in (*_said(figures), *cut_warnings(figures["outcomes"], figures["cut"], limits)):
+        context.say(line)
+    return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def write_speeches(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> None:
+    """Write speeches.parquet. `speeches` chooses the speeches and returns their rows, ordered by id."""
+    with written(context.files.speeches, SPEECHES) as add:
+        index, count = context.shard
+        for speech in speeches(context.config, context.say)[index::count]:
+            add(speech)
+
+
+def estimate(context: StepContext[EvaluationDir]) -> Estimate:
+    """Estimate the cost of the replies that the journal lacks; speeches.parquet must exist."""
+    with closing(Answers(context.files.answers)) as answers:
+        found = ((each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None)
+        return Estimate.of(found, answers)
+
+
+def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
+    """Yield every reply of every contestant to every speech, speech by speech."""
+    config = context.config
+    prompts = {limit: _prompt(config.replies.system_prompt, limit) for limit in config.replies.length_limits}
+    contestants = build(config, "contestants").all()
+    for speech in rows_of(context.files.speeches, ["speech", "messages", "language", "crisis"]):
+        for contestant in contestants:
+            reason = _reason_against(contestant.model, speech, config.crisis_to_third_parties)
+            for limit, prompt in prompts.items():
+                for sample in range(config.replies.samples):
+                    ask = None if reason else _ask(speech, prompt, sample, config.replies.seed)
+                    yield Reply(contestant, speech, limit, sample, ask, reason)
+
+
+def _reason_against(model: LanguageModel, speech: Row, crisis_to_third_parties: bool) -> str | None:
+    """Return the outcome that explains why the contestant is not asked about a speech; None if it is asked."""
+    if model.language not in (None, speech["language"]):
+        return OTHER_LANGUAGE
+    return None if may_see(model, speech["crisis"], crisis_to_third_parties) else WITHHELD
+
+
+def _prompt(given: str | None, limit: int | None) -> str | None:
+    return prompt_text(given, "replies.system_prompt", limit) if given else None
+
+
+def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:
+    """Return the request for a reply. All contestants get the same messages and the same random numbers."""
+    messages = with_system_prompt(json.loads(speech["messages"]), prompt)
+    digest = hashlib.sha256(f"{seed}\0{speech['speech']}\0{sample}".encode()).digest()
+    return Ask(speech["speech"], tuple(messages), int.from_bytes(digest[:4]), f"seed {seed} reply {sample}")
+
+
+def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, Any]:
+    """Write replies.parquet from the journal's answers; return the counts of speeches, replies and outcomes."""
+    outcomes: dict[str, Counter[str]] = {}
+    cut = Counter[str]()
+    with written(context.files.replies, SCHEMA) as add:
+        for reply in wanted_replies(context):
+            row = _row(reply, answers)
+            add(row)
+            model = reply.contestant.model
+            outcomes.setdefault(model.name, Counter())[row["outcome"]] += 1
+            # A reply whose thoughts alone reach the limit is empty.
+            cut[model.name] += row["outcome"] == CUT or (row["completion_tokens"] or 0) >= model.max_tokens
+    speeches = list(rows_of(context.files.speeches, ["crisis", "near_training"]))
+    return {
+        "speeches": len(speeches),
+        "crisis_speeches": sum(row["crisis"] for row in speeches),
+        "near_training": sum(row["near_training"] for row in speeches),
+        "replies": sum(count.total() for count in outcomes.values()),
+        "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
+        "cut": dict(cut),
+        "failed": sum(counts[FAILED] for counts in outcomes.values()),
+    }
+
+
+def _row(reply: Reply, answers: Answers) -> Row:
+    contestant, limit = reply.contestant, reply.length_limit
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {"speech": reply.speech["speech"], "contestant": contestant.model.name, "setting": contestant.setting}
+    row |= {"seed": contestant.seed, "length_limit": limit, "sample": reply.sample, "prompt_version": ""}
+    if reply.ask is None:
+        return row | {"outcome": reply.outcome}
+    row["prompt_version"] = prompt_version(reply.ask)
+    found = answers.settled(contestant.model, reply.ask, str, 0)
+    if not isinstance(found, Outcome):
+        return row | {"outcome": FAILED}
+    row |= reply_columns(found)
+    return row | {"prompt_tokens": found.answer.prompt_tokens, "completion_tokens": found.answer.completion_tokens}
+
+
+def prompt_version(ask: Ask) -> str:
+    """Return a hash of the system prompt (16 hexadecimal digits)."""
+    prompt = "\0".join(message["content"] for message in ask.messages if message["role"] == "system")
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def reply_columns(found: Outcome[str]) -> Row:
+    """Return the columns outcome, model, text and reply of an answer; text and reply are None if it has no reply text."""
+    text, outcome = found.answer.text.strip(), found.outcome
+    if outcome in (TEXT, CUT) and not text:
+        outcome = EMPTY
+    elif outcome == TEXT and is_refusal(text):
+        outcome = REFUSED
+    row: Row = {"outcome": outcome, "model": found.answer.model, "text": None, "reply": None}
+    if text and found.outcome in (TEXT, CUT):  # the text of an API's refusal or content filter is not a reply
+        row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
+    return row
+
+
+def cut_warnings(
+    outcomes: Mapping[str, Mapping[str, int]], cut: Mapping[str, int], limits: Mapping[str, int]
+) -> Iterator[str]:
+    """Yield a warning for each contestant of whose replies at least half reached `max_tokens`.
+
+    `outcomes`: number of replies by contestant and outcome. `cut`: number of replies that reached the limit.
+    """
+    for name, counts in outcomes.items():
+        written = sum(counts.get(outcome, 0) for outcome in (TEXT, CUT, EMPTY, REFUSED))
+        if written:
+            yield from cut_warning(cut[name] / written, name, "replies.max_tokens", limits[name])
+
+
+def _said(figures: dict[str, Any]) -> Iterator[str]:
+    yield f"{figures['speeches']:,} speeches, {figures['replies']:,} replies"
+    for name, counts in figures["outcomes"].items():
+        odd = {outcome: count for outcome, count in counts.items() if outcome != TEXT}
+        if odd:
+            yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
+    if any(counts.get(WITHHELD) for counts in figures["outcomes"].values()):
+        yield (
+            "withheld: these speeches may be about a crisis, and a third party runs the contestant; "
+            "crisis_to_third_parties=true sends them to it"
+        )
+    if figures["failed"]:
+        yield f"{figures['failed']:,} replies failed; repeat the command with steps=[replies] to ask for them again"

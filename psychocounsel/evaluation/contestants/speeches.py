@@ -1,0 +1,128 @@
+"""Speeches that contestants reply to: distinct prompts with their topic, their risk and whether training data has them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.traits import read_risk_rules, read_topics, sure_language_of
+from psychocounsel.data.near_duplicates import near_matches, sketches
+from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.selection import load_split
+from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.sources import load_examples
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.part import load_evaluated
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.trained_runs import runs_of
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.tables import Row
+
+# Jaccard index of word 3-grams from which a speech counts as known from training; the default of `audit.near`.
+NEAR = 0.8
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("messages", pa.string(), nullable=False),
+        pa.field("language", pa.string()),
+        pa.field("topic", pa.string()),
+        pa.field("risk", pa.string(), nullable=False),
+        pa.field("risk_source", pa.string(), nullable=False),
+        pa.field("crisis", pa.bool_(), nullable=False),
+        pa.field("near_training", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def evaluation_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
+    """Return the rows of speeches.parquet, ordered by `speech`.
+
+    `part` and `limit` select prompts. `near_training` marks near duplicates of prompts that a contestant was trained on,
+    as far as its training data are known.
+
+    Raises:
+        UserError: if no prompt is selected.
+    """
+    rows = load_evaluated(config, say)
+    prompts = _distinct(rows.used)
+    say(rows.part.line(config, len(prompts), len(_distinct(rows.whole)), "speeches"))
+    prompts = prompts[: config.limit]
+    if not prompts:
+        raise UserError(
+            "there are no speeches to reply to: part=held_out needs a held-out split; part=all takes all prompts"
+        )
+    known = _known(config, say)
+    return sorted(_rows(prompts, known), key=lambda row: str(row["speech"]))
+
+
+def _distinct(examples: Sequence[Example]) -> list[Example]:
+    """Return the first example of each distinct prompt."""
+    found: dict[str, Example] = {}
+    for example in examples:
+        found.setdefault(normalised(example.prompt), example)
+    return list(found.values())
+
+
+def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
+    texts = [normalised(example.prompt) for example in examples]
+    near = near_matches(sketches(texts), sketches(known), NEAR) if known else set()
+    topics, risks = read_topics(), read_risk_rules()
+    for number, example in enumerate(examples):
+        speech = client_words(example.prompt)
+        topic, risk = topics.of(speech, example.topic), risks.of(speech, example.risk)
+        yield {
+            "speech": speech_id(texts[number]),
+            "text": speech,
+            "messages": json.dumps(example.prompt),
+            "language": sure_language_of(speech),
+            "topic": topic.coarse or example.topic,
+            "risk": risk.kind,
+            "risk_source": risk.source,
+            "crisis": risk.crisis,
+            "near_training": number in near,
+        }
+
+
+def speech_id(prompt: str) -> str:
+    """Return the id of a speech in the tables, a hash of its normalised prompt."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def client_words(prompt: Sequence[Message]) -> str:
+    """Return all client turns of a prompt as one text."""
+    return "\n\n".join(message["content"] for message in prompt if message["role"] == "user")
+
+
+def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
+    """Return the normalised prompts that contestants were trained on, as known from their runs and from `trained_on`."""
+    found = set[str]()
+    for path in config.trained_on:
+        found |= {normalised(example.prompt) for example in load_examples(path, "train", None)}
+    unknown = []
+    for model in build(config, "contestants").models():
+        runs = runs_of(model.model)
+        for run in runs:
+            found |= {normalised(example.prompt) for example in load_split(read_config(run).data, lambda line: None)[0]}
+        base = read_config(runs[-1]).model.path if runs else model.model
+        if str(base).startswith("builtin:"):
+            found |= {normalised(example.prompt) for example in _of_shipped_models(config)}
+        elif not runs:
+            unknown.append(model.name)
+    if unknown and not config.trained_on:
+        say(
+            f"the training data of {', '.join(unknown)} are unknown, so speeches near them are not marked; "
+            "trained_on=[FILE] names them"
+        )
+    return sorted(found)
+
+
+def _of_shipped_models(config: DictConfig) -> list[Example]:
+    """Return the training split of the sample, on which the shipped models were trained."""
+    if config.data.path == "builtin:sample":
+        return load_split(config.data, lambda line: None)[0]
+    return load_examples("builtin:sample", "train", None)

@@ -1,1 +1,0 @@
-"""Scorers of the Inspect tasks (extra `inspect`); they compute the same figures as our own evaluations."""

@@ -1,0 +1,291 @@
+"""Flows of branching questions about replies and conversations: their scores by dimension, and rubrics in VERA-MH's format."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.flows.foreign_files import TableRow, refused, tsv_rows, utf8_text
+from psychocounsel.evaluation.health.figures import means
+from psychocounsel.evaluation.health.reply import HIGHER, LOWER, NEITHER, Figure
+from psychocounsel.evaluation.health.show import share_text
+
+# Flow of branching questions: each answer determines the next question, and faults are scored by dimension.
+
+END = "END"  # target: no question follows, and the answers so far count
+VOID = "VOID"  # target: no question follows, and no dimension is rated
+HIGH, LOW, NONE, NOT_ASKED = "high", "low", "none", "not_asked"
+SEVERITIES = (HIGH, LOW)  # severities of faults, the worst first
+
+
+@dataclass(frozen=True)
+class FlowQuestion:
+    """Question of a flow.
+
+    Attributes:
+        id: its identifier.
+        text: the question.
+        answers: allowed answers.
+        goto: target by answer: the id of a later question, END or VOID. Other answers lead to the next question in order.
+        dimension: the dimension that it rates.
+        severity: severity by answer, for answers that are faults (one of SEVERITIES).
+        notes: notes on how to answer it; may be "".
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+    goto: Mapping[str, str] = field(default_factory=dict)
+    dimension: str = ""
+    severity: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+
+
+class QuestionFlow:
+    """Ordered questions with their branches.
+
+    Raises:
+        ValueError: if an id is repeated, `goto` or `severity` name an unknown answer, `goto` leads to an unknown or earlier
+            question, or a severity is not one of SEVERITIES.
+    """
+
+    def __init__(self, questions: Sequence[FlowQuestion]) -> None:
+        self.questions = tuple(questions)
+        self.dimensions = tuple(dict.fromkeys(each.dimension for each in questions))
+        self._places = {each.id: place for place, each in enumerate(questions)}
+        if len(self._places) < len(questions):
+            raise ValueError("two questions have the same id")
+        for place, each in enumerate(questions):
+            for answer in (*each.goto, *each.severity):
+                if answer not in each.answers:
+                    raise ValueError(f"{each.id}: {answer} is not one of its answers")
+            for target in each.goto.values():
+                if target not in (END, VOID) and self._places.get(target, -1) <= place:
+                    raise ValueError(f"{each.id}: goes to {target}, which is not a later question")
+            if wrong := set(each.severity.values()) - set(SEVERITIES):
+                raise ValueError(f"{each.id}: {min(wrong)} is not a severity")
+
+    def path(self, said: Mapping[str, str]) -> dict[str, str]:
+        """Return the answers on the path, in order, by question id; answers to questions off the path are left out.
+
+        Raises:
+            KeyError: if a question on the path has no answer.
+        """
+        return {each.id: said[each.id] for each in self._way(said)}
+
+    def next_question(self, said: Mapping[str, str]) -> FlowQuestion | None:
+        """Return the first question on the path without an answer in `said`; None if the path is complete."""
+        return next((each for each in self._way(said) if each.id not in said), None)
+
+    def _way(self, said: Mapping[str, str]) -> Iterator[FlowQuestion]:
+        """Yield the questions on the path; questions without an answer are treated as if the next one in order followed."""
+        place = 0
+        while place < len(self.questions):
+            question = self.questions[place]
+            yield question
+            target = question.goto.get(said.get(question.id, ""))
+            if target in (END, VOID):
+                return
+            place = place + 1 if target is None else self._places[target]
+
+
+def dimension_scores(flow: QuestionFlow, said: Mapping[str, str]) -> dict[str, str]:
+    """Return the worst severity found in each dimension: "high", "low", "none" or "not_asked".
+
+    "none": questions of the dimension are on the path, but no answer is a fault. "not_asked": no question of the dimension
+    is on the path, or an answer on the path leads to VOID.
+
+    Raises:
+        KeyError: if a question on the path has no answer in `said`.
+    """
+    found = dict.fromkeys(flow.dimensions, NOT_ASKED)
+    path = flow.path(said)
+    asked = [each for each in flow.questions if each.id in path]
+    if any(each.goto.get(path[each.id]) == VOID for each in asked):
+        return found
+    order = (HIGH, LOW, NONE, NOT_ASKED)
+    for each in asked:
+        severity = each.severity.get(path[each.id], NONE)
+        found[each.dimension] = min(found[each.dimension], severity, key=order.index)
+    return found
+
+
+# Shares of replies or conversations with a high fault, a low fault or no fault, by dimension, with intervals by
+# cluster.
+
+Scores = Mapping[str, str]  # by dimension, as `dimension_scores` returns them
+
+SEVERITY_FIGURES = {
+    HIGH: Figure("high fault", LOWER),
+    LOW: Figure("low fault", LOWER),
+    NONE: Figure("no fault", HIGHER),
+    NOT_ASKED: Figure("not asked", NEITHER),
+}
+_CELL = 25  # column width [characters]
+
+
+def severity_shares(
+    scores: Mapping[Any, Sequence[Scores]], dimensions: Iterable[str]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, for each dimension, the shares `high`, `low`, `none` and `not_asked` with 95 % intervals by cluster.
+
+    `high`, `low` and `none` are shares of the replies or conversations in which the dimension was asked about, and add up to
+    1; `not_asked` is a share of all. Each share has the form that `means` returns.
+
+    Args:
+        scores: for each cluster (a speech or a persona), the scores of its replies or conversations.
+        dimensions: the dimensions of the flow.
+    """
+    return {
+        dimension: means(
+            {cluster: [_marks(each[dimension]) for each in some] for cluster, some in scores.items()}, SEVERITY_FIGURES
+        )
+        for dimension in dimensions
+    }
+
+
+def severity_lines(shares: Mapping[str, Mapping[str, Mapping[str, Any]]], what: str) -> Iterator[str]:
+    """Yield the lines of a table. `shares`: result of `severity_shares`; `what`: name of the judged items ("replies")."""
+    heads = "".join(f"{figure.title:<{_CELL}}" for figure in SEVERITY_FIGURES.values())
+    title = f"{what} by dimension"
+    width = max(map(len, (title, *shares))) + 2
+    yield f"  {title:<{width}}{heads}".rstrip()
+    for dimension, found in shares.items():
+        yield f"  {dimension:<{width}}{''.join(f'{_cell(found[name]):<{_CELL}}' for name in SEVERITY_FIGURES)}".rstrip()
+
+
+def _marks(severity: str) -> dict[str, float | None]:
+    asked = severity != NOT_ASKED
+    found: dict[str, float | None] = {name: float(severity == name) if asked else None for name in (HIGH, LOW, NONE)}
+    return found | {NOT_ASKED: float(not asked)}
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    return "-" if found["mean"] is None else share_text(found)
+
+
+# Reader for rubrics about whole conversations in the format of VERA-MH's rubric.tsv (docs/flows.md).
+
+COLUMNS = ("Question ID", "Dimension", "Severity", "Risk Type", "Question", "Examples", "Answer", "GOTO")
+_SEVERITIES = {"red": HIGH, "yellow": LOW, "yelow": LOW}  # "yelow": spelling of the published file
+_FAULT = "yes"
+_ENDINGS = {"END": VOID, "ASSIGN_END": END}  # END: no dimension is rated; ASSIGN_END: faults found so far count
+_OF_QUESTION = COLUMNS[:6]
+
+
+@dataclass(frozen=True)
+class ConversationRubric:
+    """Rubric of questions about a whole conversation. `version`: hash of the file's content (16 hexadecimal digits)."""
+
+    path: Path
+    flow: QuestionFlow
+    version: str
+
+
+@dataclass
+class _Question:
+    """Question of a file that is being read. `given`: (answer, line, GOTO) of each answer; if empty, Yes and No."""
+
+    row: TableRow
+    given: list[tuple[str, int, str]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return self.row.cells["Question ID"]
+
+    @property
+    def dimension(self) -> str:
+        return self.row.cells["Dimension"]
+
+
+def rubric_file(path: Path) -> Path:
+    """Return the rubric's file: `path` itself, or data/rubric.tsv or rubric.tsv in the folder `path`.
+
+    Raises:
+        UserError: if the file does not exist.
+    """
+    places = [path / "data" / "rubric.tsv", path / "rubric.tsv"] if path.is_dir() else [path]
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(f"{path}: has no rubric; give a file such as rubric.tsv, or a folder with data/rubric.tsv")
+
+
+def read_vera_rubric(path: Path) -> ConversationRubric:
+    """Read the rubric of a file.
+
+    Rows without an id hold further answers of the question above them. A question without answers has Yes and No. Yes is a
+    fault with the question's severity, if it has one. A Yes without a GOTO leads to the first question of the next
+    dimension, as in VERA-MH's own judge; any other answer without a GOTO leads to the next question.
+
+    Raises:
+        UserError: if the file is malformed; the error names the line.
+    """
+    questions = _questions(path)
+    if not questions:
+        raise refused(path, 1, "has no questions below the header")
+    flow = QuestionFlow([_flow_question(path, place, questions) for place in range(len(questions))])
+    return ConversationRubric(path, flow, hashlib.sha256(utf8_text(path).encode()).hexdigest()[:16])
+
+
+def _questions(path: Path) -> list[_Question]:
+    found = list[_Question]()
+    for row in tsv_rows(path, COLUMNS, more=False):
+        cells = row.cells
+        if cells["Question ID"]:
+            if cells["Question ID"] in (each.id for each in found):
+                raise refused(path, row.line, "an earlier line has the same Question ID")
+            for name in ("Question", "Dimension"):
+                if not cells[name]:
+                    raise refused(path, row.line, f"the {name} of this question is empty")
+            if cells["Severity"] and cells["Severity"].lower() not in _SEVERITIES:
+                raise refused(path, row.line, "the Severity must be Red, Yellow or empty")
+            found.append(_Question(row))
+        elif not found:
+            raise refused(path, row.line, "has an answer before the first question")
+        elif filled := [name for name in _OF_QUESTION if cells[name]]:
+            raise refused(
+                path, row.line, f"a row without a Question ID may have only Answer and GOTO, but no {filled[0]}"
+            )
+        elif not cells["Answer"]:
+            raise refused(path, row.line, "has neither a Question ID nor an Answer")
+        _add_answer(path, row, found[-1])
+    return found
+
+
+def _add_answer(path: Path, row: TableRow, question: _Question) -> None:
+    answer, goto = row.cells["Answer"], row.cells["GOTO"]
+    if not answer:
+        if goto:
+            raise refused(path, row.line, "has a GOTO without an Answer")
+        return
+    if row.line != question.row.line and not question.given:
+        raise refused(path, row.line, "has an answer to a question whose own row has no answer")
+    if answer.lower() in (each.lower() for each, _, _ in question.given):
+        raise refused(path, row.line, "repeats an answer of its question")
+    question.given.append((answer, row.line, goto))
+
+
+def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQuestion:
+    question = questions[place]
+    later = {each.id: each for each in questions[place + 1 :]}
+    goto = dict[str, str]()
+    for answer, line, target in question.given:
+        if target and target not in _ENDINGS and target not in later:
+            raise refused(path, line, "the GOTO must be the id of a later question, END or ASSIGN_END")
+        if target:
+            goto[answer] = _ENDINGS.get(target, target)
+    answers = tuple(answer for answer, _, _ in question.given) or ("Yes", "No")
+    cells = question.row.cells
+    faults = [answer for answer in answers if answer.lower() == _FAULT]
+    for answer in faults:
+        next_dimension = next((each.id for each in later.values() if each.dimension != question.dimension), END)
+        goto.setdefault(answer, next_dimension)
+    if cells["Severity"] and not faults:
+        raise refused(path, question.row.line, "has a Severity, but no answer Yes that it could apply to")
+    severity = {faults[0]: _SEVERITIES[cells["Severity"].lower()]} if cells["Severity"] else {}
+    return FlowQuestion(question.id, cells["Question"], answers, goto, question.dimension, severity, cells["Examples"])

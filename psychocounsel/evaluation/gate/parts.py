@@ -1,0 +1,353 @@
+"""Parts of the gate: their evaluations, their runs, and finished evaluations that replace them (`gate.from`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.gate.cases import of_any_judge
+from psychocounsel.evaluation.safety.cases import JudgedCase
+from psychocounsel.evaluation.safety.settings import NOT_READ
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.rundir.results import FINISHED, is_finished, write_summary
+from psychocounsel.rundir.run_config import has_config, read_config, read_section, write_config
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.plan import has_failed
+from psychocounsel.steps.running import run_steps
+from psychocounsel.steps.tables import rows_of
+from psychocounsel.storage.files import read_mapping
+
+# Parts of the gate: their evaluations, their directories, and the evidence that they hold about model and base.
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PartCases:
+    """Judged cases of a part, and the number of missing replies or judges' answers."""
+
+    cases: list[JudgedCase]
+    missing: int
+
+
+def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
+    from psychocounsel.counsel.rubric import load_rubric
+    from psychocounsel.evaluation.safety.cases import safety_cases
+    from psychocounsel.evaluation.safety.questions import reply_flow
+    from psychocounsel.evaluation.safety.speeches import crisis_speeches
+
+    known = {each.speech: each for each in crisis_speeches()}
+    flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
+    judges = [judge.name for judge in build(config, "judge").models()]
+    cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
+    replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]
+    # Speeches lack replies, for instance, if the crisis set has grown since the evaluation.
+    unasked = 0 if config.limit else len({*known} - {*replied})
+    return PartCases(cases, len(replied) * len(judges) - len(cases) + unasked)
+
+
+def _session(files: EvaluationDir, config: DictConfig) -> PartCases:
+    from psychocounsel.evaluation.session.cases import judged_sessions, session_cases
+
+    judges = [judge.name for judge in build(config, "judge").models()]
+    cases = [case for judge in judges for case in session_cases(files, judge)]
+    return PartCases(cases, sum(1 for _ in judged_sessions(files)) * len(judges) - len(cases))
+
+
+def _health(files: EvaluationDir, config: DictConfig) -> PartCases:
+    found = [setting for variant in _variants(files) for setting in variant["settings"].values()]
+    return PartCases([], sum(sum(each["outcomes"].values()) - each["replies"] for each in found))
+
+
+def _variants(files: EvaluationDir) -> list[Figures]:
+    variants: list[Figures] = read_mapping(files.figures).get("variants", [])
+    return variants
+
+
+@dataclass(frozen=True)
+class GatePart:
+    """Evaluation that is a part of the gate.
+
+    Attributes:
+        settings: dataclass of `conf/evaluation/NAME.yaml`, as module and class.
+        read: reads the cases of a finished directory with its configuration.
+        reads_data: True if it reads `data` and asks no judge; the other parts have sets of their own, and judges.
+        options: values of its keys that differ from the defaults.
+    """
+
+    settings: str
+    read: Callable[[EvaluationDir, DictConfig], PartCases]
+    reads_data: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def evaluation(self) -> Any:
+        """Import and return the settings dataclass."""
+        module, _, name = self.settings.rpartition(".")
+        return getattr(import_module(module), name)
+
+
+ALL = {
+    # Swapped speeches do not affect the decision, so their replies are not bought.
+    "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety, options={"swaps": False}),
+    "session": GatePart("psychocounsel.evaluation.session.settings.SessionEvaluation", _session),
+    "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, reads_data=True),
+}
+
+
+def taken(config: DictConfig) -> dict[str, Path]:
+    """Return the directories of `gate.from` by part; `check_taken` has validated them before."""
+    return {read_section(path, "evaluation")["name"]: path for path in map(Path, config.gate["from"])}
+
+
+def wanted_parts(config: DictConfig) -> list[str]:
+    """Return the names of the parts in `gate.parts`, in running order."""
+    return [name for name in ALL if name in config.gate.parts]
+
+
+def run_parts(config: DictConfig) -> list[str]:
+    """Return the names of the parts that the gate runs itself, because `gate.from` has no directory for them."""
+    there = taken(config)
+    return [name for name in wanted_parts(config) if name not in there]
+
+
+def part_files(config: DictConfig, name: str) -> EvaluationDir:
+    """Return the directory of a part: one of `gate.from`, otherwise a subdirectory of the gate's own."""
+    there = taken(config)
+    return EvaluationDir(there[name]) if name in there else EvaluationDir(Path(config.run_dir)).part(name)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Evidence for the decision, apart from people's answers.
+
+    Attributes:
+        model: setting of the model.
+        base: setting of the base.
+        cases: cases of both, from all parts, merged over judges, ordered by id.
+        missing: number of missing replies or judges' answers, by part.
+        limits: by part, the overrides that shorten its set, for instance `limit=5`.
+        health: health figures of the model (see `health_means.means`); None without that part.
+        quality: by judge, the planted faults that it found in the safety part.
+    """
+
+    model: str
+    base: str
+    cases: list[JudgedCase]
+    missing: dict[str, int]
+    limits: dict[str, list[str]]
+    health: Figures | None
+    quality: Figures
+
+    @property
+    def mine(self) -> list[JudgedCase]:
+        return [case for case in self.cases if case.setting == self.model]
+
+    @property
+    def of_base(self) -> list[JudgedCase]:
+        return [case for case in self.cases if case.setting == self.base]
+
+
+def evidence_of(config: DictConfig) -> Evidence:
+    """Read the evidence of all parts; they must be finished."""
+    cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
+    health, quality, names = None, Figures(), list[str]()
+    for name in wanted_parts(config):
+        files = part_files(config, name)
+        part_config = read_config(files.path)
+        found = ALL[name].read(files, part_config)
+        cases += found.cases
+        missing |= {name: found.missing} if found.missing else {}
+        limits |= {name: left_out} if (left_out := [*_left_out(part_config)]) else {}
+        names = [*dict.fromkeys(part_config.contestants.settings)]
+        if name == "health":
+            health = _variants(files)[0]["settings"][names[0]]["figures"]
+        if name == "safety":
+            quality = dict(_qualities(files))
+    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
+
+
+def _left_out(config: DictConfig) -> Iterator[str]:
+    """Yield the overrides of a part that leave out clients or shorten their sessions."""
+    if config.limit:
+        yield f"limit={config.limit}"
+    if patterns := OmegaConf.select(config, "personas.patterns"):
+        yield f"personas.patterns=[{','.join(patterns)}]"
+    turns = config.evaluation.get("turns")
+    if turns is not None and turns < ALL[config.evaluation.name].evaluation()().turns:
+        yield f"evaluation.turns={turns}"
+
+
+def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:
+    for judge, found in read_mapping(files.figures).get("judges", {}).items():
+        yield judge, found["quality"]
+
+
+# Run of a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, which uses the gate's journal.
+
+
+def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Run the due steps of a part and return its metrics.
+
+    Raises:
+        BudgetSpent: if the budget is spent before the part is finished; the journal keeps all bought answers.
+        UserError: see the part's steps.
+    """
+    config, files = part_config(context.config, name), context.files.part(name)
+    files.path.mkdir(parents=True, exist_ok=True)
+    write_config(files.path, config)
+    context.say(f"{name}:")
+    course = ALL[name].evaluation().course
+    inner = replace(context, config=config, files=files, say=lambda line: context.say(f"  {line}"))
+    found = run_steps(course, inner, lambda step: None)
+    metrics = found[course.steps[-1]]["metrics"]
+    write_summary(files.path, FINISHED, metrics=metrics)
+    return {"metrics": metrics}
+
+
+def part_config(config: DictConfig, name: str) -> DictConfig:
+    """Return the configuration of a part: the gate's, with the part's own section `evaluation`."""
+    part = ALL[name]
+    found = OmegaConf.create(OmegaConf.to_container(config))
+    assert isinstance(found, DictConfig)
+    evaluation = part.evaluation()
+    with open_dict(found):
+        found.pop("gate")
+        for section in ("judge", "personas"):
+            if section not in evaluation.sections:
+                found.pop(section, None)
+        if not part.reads_data:
+            for key, value in NOT_READ.items():
+                OmegaConf.update(found, key, value)
+        own = evaluation(**part.options)
+        found.evaluation = {"_target_": part.settings, **{each.name: getattr(own, each.name) for each in fields(own)}}
+        found.run_dir, found.steps = str(EvaluationDir(Path(config.run_dir)).part(name).path), None
+    return found
+
+
+def forget_failures(files: EvaluationDir, names: list[str]) -> None:
+    """Make the first step with failed calls, and all later steps, due again in each of these parts.
+
+    Otherwise the answers would stay missing, and a gate with missing answers never passes.
+    """
+    for name in names:
+        part, steps = files.part(name), ALL[name].evaluation().course.steps
+        first = next((number for number, step in enumerate(steps) if _has_failed(part, step)), None)
+        if first is not None:
+            for record in (files.step(name), *(part.step(step) for step in reversed(steps[first:]))):
+                record.unlink(missing_ok=True)
+
+
+def _has_failed(files: EvaluationDir, step: str) -> bool:
+    return has_failed(read_mapping(files.step(step)).get("figures"))
+
+
+# Key `gate.from`: finished evaluations that replace parts; all must have the same model, base and judge.
+
+_WEIGHTS = "contestants.local_weights."  # prefix of the hashes of local models in a step's record
+
+
+def check_taken(config: DictConfig) -> None:
+    """Check that the directories of `gate.from` fit each other and the parts that the gate runs itself.
+
+    Raises:
+        UserError: if a directory does not fit; the error names it and the remedy.
+    """
+    found: dict[str, DictConfig] = {}
+    for path in map(Path, config.gate["from"]):
+        part = _part_of(path)
+        name = part.evaluation.name
+        if name in found:
+            raise UserError(f"gate.from: two directories hold evaluation={name}; name only one")
+        if name not in config.gate.parts:
+            raise UserError(f"gate.from: {path} holds {name}, which gate.parts leaves out; add it there")
+        found[name] = part
+    for part_config in found.values():
+        check_sides(part_config, f"gate.from: {part_config.run_dir}")
+    if found:
+        _check_alike(found | {name: config for name in config.gate.parts if name not in found}, {*found})
+
+
+def check_sides(config: DictConfig, where: str) -> None:
+    """Check that the contestants are a model and one base, with one length limit.
+
+    Raises:
+        UserError: otherwise; the error begins with `where`.
+    """
+    sides = [*dict.fromkeys(config.contestants.settings)]
+    if len(sides) != 2:
+        named = "none is known" if len(sides) < 2 else "several are named"
+        raise UserError(f"{where}: a gate compares with one base, and {named}; give against=BASE")
+    if len(config.replies.length_limits) > 1:
+        raise UserError(f"{where}: a gate decides at one length limit; set replies.length_limits to one value")
+
+
+def _part_of(path: Path) -> DictConfig:
+    if not has_config(path):
+        raise UserError(
+            f"gate.from: {path}: is not the directory of an evaluation (it has no {EvaluationDir(path).config.name})"
+        )
+    config = read_config(path)
+    name = OmegaConf.select(config, "evaluation.name")
+    if name not in ALL:
+        raise UserError(f"gate.from: {path}: holds evaluation={name}; parts of a gate are {', '.join(ALL)}")
+    if not is_finished(path):
+        raise UserError(f"gate.from: {path}: is not finished; run its command again, then this one")
+    return config
+
+
+def _check_alike(parts: Mapping[str, DictConfig], taken: set[str]) -> None:
+    """Refuse parts that differ in a fact that both have. For parts in `taken`, the facts include hashes of weights."""
+    known: dict[str, tuple[str, Any]] = {}
+    for name, config in parts.items():
+        facts = _facts(name, config) | (_weights(config) if name in taken else {})
+        for what, value in facts.items():
+            whose, other = known.setdefault(what, (name, value))
+            if other != value:
+                raise UserError(
+                    f"gate.from: {what} of {name}: not the same as in {whose}; all parts must have the same model, base, judge "
+                    "and replies.* keys"
+                )
+
+
+def _facts(name: str, config: DictConfig) -> dict[str, Any]:
+    """Return the facts that must be equal in all parts."""
+    found: dict[str, Any] = {}
+    settings = config.contestants.settings
+    for number, model in enumerate(build(config, "contestants").models()):
+        side = "the model" if settings[number] == settings[0] else "the base"
+        found[f"{side} ({model.name})" if settings.count(settings[number]) > 1 else side] = model.digest
+    found["replies"] = OmegaConf.to_container(config.replies)
+    if not ALL[name].reads_data:
+        found["the judge"] = sorted(judge.digest for judge in build(config, "judge").models())
+    return found
+
+
+def _weights(config: DictConfig) -> dict[str, Any]:
+    """Return the hashes of local models that the steps of a finished part recorded."""
+    found: dict[str, Any] = {}
+    for file in EvaluationDir(Path(config.run_dir)).steps.glob("*.json"):
+        settings = read_mapping(file).get("settings", {})
+        found |= {
+            f"the weights of {key.removeprefix(_WEIGHTS)}": settings[key]
+            for key in settings
+            if key.startswith(_WEIGHTS)
+        }
+    return found
+
+
+def taken_marks(config: DictConfig) -> dict[str, str]:
+    """Return a hash of the step records of each directory in `gate.from`; a changed result makes the decision due again."""
+    return {str(path): "".join(_hashes(EvaluationDir(Path(path)))) for path in config.gate["from"]}
+
+
+def _hashes(files: EvaluationDir) -> Iterator[str]:
+    content = b"\0".join(file.read_bytes() for file in sorted(files.steps.glob("*.json")))
+    yield hashlib.sha256(content).hexdigest()

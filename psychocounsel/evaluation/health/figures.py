@@ -1,0 +1,101 @@
+"""Means of the health figures over prompts, paired differences of two contestants, and comparison with limits."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.evaluation.health.reply import FIGURES, HIGHER, LIMITS, NEITHER, Figure, Health
+from psychocounsel.metrics.intervals import difference_lower, difference_upper, mean_intervals
+
+ByPrompt = Mapping[Hashable, Sequence[Health]]  # the figures of all replies to each prompt
+BETTER, WORSE, UNCLEAR, DIFFERS = "better", "worse", "unclear", "differs"
+KEPT, EXCEEDED, UNDECIDED = "kept", "exceeded", "undecided"
+_SIDE = 0.975  # level of each one-sided bound of a 95 % interval
+_EQUAL = 1e-9  # differences within this range of each other count as equal
+
+
+def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
+    """Return the mean of each figure with its 95 % interval by prompt: `mean`, `low`, `high`, `prompts`, `replies`.
+
+    A prompt's value is the mean over those of its replies for which the figure is known; prompts without such a reply are
+    skipped. `mean` is None if no prompt is left; `low` and `high` are None for fewer than two prompts.
+    """
+    found = {}
+    for name, figure in figures.items():
+        values = _by_prompt(replies, name)
+        mean, low, high = _interval(np.array(list(values.values()))[:, None], (figure.share,))[0]
+        told = sum(each[name] is not None for some in replies.values() for each in some)
+        found[name] = {"mean": mean, "low": low, "high": high, "prompts": len(values), "replies": told}
+    return found
+
+
+def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
+    """Compare `mine` with `base` on each figure, over the prompts for which both are known.
+
+    The result holds for each figure `mine` and `base` (means over these prompts), their `difference` with its interval
+    (`low`, `high`), `prompts` and `verdict`. The verdict is `unclear` if the interval includes 0; otherwise `better` or
+    `worse`, or `differs` for a figure without a better direction. Intervals are 95 % percentiles of a bootstrap over
+    prompts, without a correction for the number of figures. If all differences of a share are equal, a bootstrap interval
+    would have no width; the interval then has the bounds of paired shares (`difference_upper`), 97.5 % each. Other figures
+    have no interval if all differences are 0.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name, figure in figures.items():
+        sides = [_by_prompt(each, name) for each in (mine, base)]
+        shared = [prompt for prompt in sides[0] if prompt in sides[1]]
+        values = np.array([[side[prompt] for side in sides] for prompt in shared]).reshape(-1, 2)
+        columns = np.column_stack((values, values[:, 0] - values[:, 1]))
+        (of_mine, *_), (of_base, *_), (difference, low, high) = _interval(columns, (figure.share, figure.share, False))
+        if difference is not None and low is not None and np.ptp(columns[:, 2]) < _EQUAL:
+            if figure.share:
+                low, high = _paired_bounds(difference, len(shared))
+            elif abs(difference) < _EQUAL:
+                low = high = None
+        found[name] = {"mine": of_mine, "base": of_base, "difference": difference, "low": low, "high": high}
+        found[name] |= {"prompts": len(shared), "verdict": _verdict(figure.better, low, high)}
+    return found
+
+
+def beyond(figures: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float] = LIMITS) -> list[dict[str, Any]]:
+    """Compare the result of `means` with each limit: rows of `name`, `limit`, `mean`, `low`, `high`, `verdict`.
+
+    The verdict is `kept` if the whole interval is at or below the limit, `exceeded` if all of it is above, and otherwise,
+    or without an interval, `undecided`.
+    """
+    rows = []
+    for name, limit in limits.items():
+        found = {key: figures[name][key] for key in ("mean", "low", "high")}
+        verdict = UNDECIDED
+        if found["low"] is not None:
+            verdict = KEPT if found["high"] <= limit else EXCEEDED if found["low"] > limit else UNDECIDED
+        rows.append({"name": name, "limit": limit, **found, "verdict": verdict})
+    return rows
+
+
+def _by_prompt(replies: ByPrompt, name: str) -> dict[Hashable, float]:
+    told = {prompt: [value for each in some if (value := each[name]) is not None] for prompt, some in replies.items()}
+    return {prompt: sum(values) / len(values) for prompt, values in told.items() if values}
+
+
+def _interval(columns: np.ndarray, shares: Sequence[bool]) -> list[tuple[float | None, float | None, float | None]]:
+    """Return (mean, low, high) of each column of float64[prompts, columns]."""
+    if not len(columns):
+        return [(None, None, None)] * len(shares)
+    averages = columns.mean(0).tolist()
+    if len(columns) == 1:
+        return [(average, None, None) for average in averages]
+    bounds = mean_intervals(columns, np.arange(len(columns)), shares=np.array(shares)).tolist()
+    return [(average, low, high) for average, (low, high) in zip(averages, bounds, strict=True)]
+
+
+def _paired_bounds(difference: float, count: int) -> tuple[float, float]:
+    """Return the two-sided 95 % bounds of a difference of shares that is equal for all `count` prompts."""
+    worse, better = count * max(difference, 0.0), count * max(-difference, 0.0)
+    return difference_lower(worse, better, count, _SIDE), difference_upper(worse, better, count, _SIDE)
+
+
+def _verdict(better: str, low: float | None, high: float | None) -> str:
+    if low is None or high is None or low <= 0 <= high:
+        return UNCLEAR
+    return DIFFERS if better == NEITHER else BETTER if (low > 0) == (better == HIGHER) else WORSE

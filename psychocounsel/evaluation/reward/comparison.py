@@ -1,0 +1,225 @@
+"""Several reward models on the same pairs, beside each other and beside the audit's baselines."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from psychocounsel.data.rows import Example
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.auditing import LEAST_COMPONENTS
+from psychocounsel.evaluation.audit.blind import TITLES, blind_baselines, wins
+from psychocounsel.evaluation.audit.pairs import Pairs, pairs_from
+from psychocounsel.evaluation.audit.reading import other_prompts, overlap_margins, reading_figures
+from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of
+from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figures
+from psychocounsel.metrics.intervals import bootstrap, mean_intervals
+from psychocounsel.metrics.rewards import accuracy, auc, brier, ece
+from psychocounsel.metrics.win_rates import Tested, adjusted_tests
+
+# Several reward models on the same pairs: the paper's table, and the difference of each model to the first.
+
+Figures = dict[str, Any]
+_COLUMNS = {"accuracy": ("Acc", accuracy), "auc": ("AUC", auc), "ece": ("ECE", ece), "brier": ("Brier", brier)}
+
+
+def side_by_side(
+    examples: Sequence[Example],
+    margins: Mapping[str, np.ndarray],
+    component: np.ndarray,
+    rankings: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Figures:
+    """Return the figures of each model, and paired differences to the first model, on the pairs that all models judged.
+
+    Args:
+        examples: n pairs, chosen reply first.
+        margins: margins by model name, float[n] each; NaN if a pair is too long for the model.
+        rankings: mean verdicts of both orders by ranker, float[n] from -1 to 1; NaN where a verdict is missing. Rankers
+            only have an `accuracy`: the share of verdicts that prefer the chosen reply, a tie counting half.
+        component: int[n]; pairs of two components share no text. Whole components are resampled, the same for both models.
+
+    Returns:
+        `pairs` and `left_out`, the numbers of pairs used and skipped, and `models`. A model has the figures of
+        `reward_figures` and `flipped_figures`. All models but the first also have `differences`: `value`, `low` and `high` for
+        each column of the table, and for `accuracy` the sign-flip p-value over components, `p`, and `p_adjusted` by Holm.
+
+    Raises:
+        UserError: if no pair was judged by all models.
+    """
+    kept = np.flatnonzero(~np.isnan(np.column_stack([*margins.values(), *rankings.values()])).any(1))
+    if not len(kept):
+        raise UserError(
+            "compare: no pair is short enough for all reward models and has verdicts of all language models"
+        )
+    rows = [examples[row] for row in kept]
+    ids, component = [row.id for row in rows], component[kept]
+    first, *_ = margins.values()
+    models: dict[str, Figures] = {}
+    for name, found in margins.items():
+        models[name] = {**reward_figures(ids, found[kept], component), **flipped_figures(rows, found[kept])}
+        if found is not first:
+            models[name]["differences"] = _differences(found[kept], first[kept], component.tolist())
+    right = {name: wins(found[kept]) for name, found in margins.items()}
+    for name, found in rankings.items():
+        right[name] = (1 + found[kept]) / 2
+        models[name] = _ranked(right[name], wins(first[kept]), component)
+    for name, test in _tests(right, component).items():
+        models[name]["differences"]["accuracy"] |= {"p": test.raw, "p_adjusted": test.adjusted}
+    return {"pairs": len(kept), "left_out": len(examples) - len(kept), "models": models}
+
+
+def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
+    """Print the table of all models, then the differences to the first model."""
+    models, titles = figures["models"], [title for title, _ in _COLUMNS.values()]
+    width = max(map(len, models)) + 2
+    say(f"\n{'reward model':<{width}}" + "".join(f"{title:>8}" for title in titles) + f"   of {figures['pairs']} pairs")
+    for name, found in models.items():
+        columns = list(_COLUMNS)[1:]
+        cells = [f"{100 * found['accuracy']:.1f} %"]
+        cells += [f"{found[column]:.3f}" if column in found else "-" for column in columns]
+        say(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
+    if figures["left_out"]:
+        say(f"{figures['left_out']} pairs are left out because at least one model gave no score or verdict")
+    first, *others = models
+    for name in others:
+        say(f"{name} minus {first}, 95 % intervals by prompts that share no reply")
+        for column, (title, _) in _COLUMNS.items():
+            if found := models[name]["differences"].get(column):
+                tested = f", p {found['p']:.3f}, by Holm {found['p_adjusted']:.3f}" if "p" in found else ""
+                say(f"  {title:<8}{found['value']:>+7.3f}   {found['low']:+.3f} to {found['high']:+.3f}{tested}")
+
+
+def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figures:
+    """Return a ranker's accuracy and its difference to the first model's accuracy, from scores of each pair [0 to 1].
+
+    `right` are the ranker's scores: means over both orders, in steps of 1/4. `first` are the first model's scores: 0,
+    1/2 or 1.
+    """
+    columns = np.column_stack([right, right - first])
+    (low, high), (least, most) = mean_intervals(columns, component, shares=np.array([True, False])).tolist()
+    difference = {"value": float((right - first).mean()), "low": least, "high": most}
+    return {
+        **{"accuracy": float(right.mean()), "accuracy_low": low, "accuracy_high": high},
+        "differences": {"accuracy": difference},
+    }
+
+
+def _tests(right: Mapping[str, np.ndarray], component: np.ndarray) -> dict[str, Tested]:
+    """Return sign-flip tests over components of "as accurate as the first model", adjusted over the table."""
+    _, group = np.unique(component, return_inverse=True)
+    (_, first), *others = right.items()
+    # Scaled to 0 to 1, like the scores of prompts: 1/2 if both models are right equally often.
+    largest = np.bincount(group).max()
+    return adjusted_tests({name: 0.5 + np.bincount(group, found - first) / (2 * largest) for name, found in others})
+
+
+def _differences(margins: np.ndarray, first: np.ndarray, clusters: list[int]) -> Figures:
+    differences = {}
+    for name, (_, metric) in _COLUMNS.items():
+        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]) - metric(first[rows]), clusters)  # type: ignore[misc]
+        differences[name] = {"value": metric(margins) - metric(first), "low": low, "high": high}
+    return differences
+
+
+# The audit's baselines on the pairs of an evaluation: accuracy without the client's speech, and by word overlap.
+
+BaselineFigures = dict[str, Any]
+Say = Callable[[str], None]
+
+# Largest number of pairs for which baselines are computed by default, because each model scores every pair three times.
+_MOST = 1000
+_FOLDS, _PERMUTATIONS, _SEED = 5, 2000, 0  # the audit's defaults
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Input of the baselines: the pairs in the audit's form, their topics, and another client's prompt for each prompt.
+
+    `other`: for each prompt, the index of the other client's prompt, int64[prompts].
+    """
+
+    pairs: Pairs
+    topics: Topics
+    other: np.ndarray
+
+
+def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Ground | None:
+    """Return the input of the baselines; None if they are not computed.
+
+    `wanted`: True or False as set by the user; None computes them unless there are too many or too few pairs.
+
+    Raises:
+        UserError: if `wanted` is True and there are too few clients to hold some out.
+    """
+    if wanted is False:
+        return None
+    if wanted is None and len(examples) > _MOST:
+        say(f"the audit's baselines are skipped for more than {_MOST:,} pairs: evaluation.baselines=true computes them")
+        return None
+    pairs = pairs_from(examples)
+    components = len(np.unique(pairs.component))
+    if components < LEAST_COMPONENTS:
+        if wanted:
+            raise UserError(
+                f"evaluation.baselines=true: the pairs form {components} components that share no text, but "
+                f"{LEAST_COMPONENTS} are needed: give pairs of more clients, or omit evaluation.baselines"
+            )
+        return None
+    topics = topics_of(pairs, _SEED)
+    return Ground(pairs, topics, other_prompts(pairs, topics.of_pair, _SEED))
+
+
+def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[str]] = iter) -> BaselineFigures:
+    """Return the accuracy of the audit's baselines on the pairs; docs/audit.md defines them.
+
+    `blind` holds `accuracy`, `low` and `high` of each speech-blind baseline, fitted by cross-validation over prompts.
+    `overlap` holds the `reading_figures` of a scorer that prefers the reply with more of the speech's words. `steps`
+    wraps the loop over the blind baselines, for a progress bar.
+    """
+    workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    # Only folds by prompt: folds by topic would double the time.
+    by_prompt = replace(ground.topics, source=NONE)
+    blind = blind_baselines(ground.pairs, by_prompt, _FOLDS, _PERMUTATIONS, _SEED, workers, steps)
+    return {
+        "blind": {name: found["by_prompt"] for name, found in blind.baselines.items()},
+        "overlap": reading_figures(overlap_margins(ground.pairs, ground.other), ground.pairs.component),
+    }
+
+
+def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> BaselineFigures | None:
+    """Return how much a reward model uses the speech, as the audit measures it.
+
+    None if every pair is too long for the model with its own or another client's speech.
+    """
+    if np.isnan(np.column_stack(list(margins.values()))).any(1).all():
+        return None
+    return reading_figures(margins, ground.pairs.component)
+
+
+def say_baselines(figures: BaselineFigures, reading: dict[str, BaselineFigures | None], say: Say) -> None:
+    """Print one line for each baseline, and two lines for each reward model in `reading`."""
+    say(
+        "\naccuracy of the audit's baselines on these pairs (docs/audit.md), 95 % intervals by prompts that share no reply"
+    )
+    for name, found in figures["blind"].items():
+        say(f"  {TITLES[name]:<30}{found['accuracy']:>7.3f}   {_interval(found)}, without the client's speech")
+    own, gain = figures["overlap"]["own"], figures["overlap"]["gains"]["swapped"]
+    say(f"  {'words of the speech':<30}{own['accuracy']:>7.3f}   {_interval(own)}; {_gain(gain, 'another client')}")
+    for name, found in reading.items():
+        if found is None:
+            say(f"  {name}: no pair with another client's speech fits into the model")
+            continue
+        for condition, title in (("swapped", "another client's speech"), ("removed", "no speech")):
+            gain = found["gains"][condition]
+            say(f"  {f'{name}, {title}':<30}{found[condition]['accuracy']:>7.3f}   {_gain(gain, title)}")
+
+
+def _interval(found: BaselineFigures) -> str:
+    return f"{found['low']:.3f} to {found['high']:.3f}"
+
+
+def _gain(found: BaselineFigures, than: str) -> str:
+    return f"the client's speech gains {found['gain']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) over {than}"

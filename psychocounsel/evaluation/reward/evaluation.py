@@ -1,0 +1,327 @@
+"""The work of `evaluation=reward`: score both replies of each pair, compute the figures, and write them to files."""
+
+import gc
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.shared_text import components_of, normalised
+from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.distributed.world import World
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.reading import reward_margins
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual
+from psychocounsel.evaluation.counterfactuals.measuring import (
+    figures_and_rows,
+    make_counterfactuals,
+    say_counterfactuals,
+    score_counterfactuals,
+)
+from psychocounsel.evaluation.reward.comparison import (
+    Ground,
+    baseline_figures,
+    ground_of,
+    reading_of,
+    say_baselines,
+    say_side_by_side,
+    side_by_side,
+)
+from psychocounsel.evaluation.reward.figures import (
+    flipped_figures,
+    pair_slices,
+    reliability,
+    reward_figures,
+    risk_coverage_curve,
+    say_figures,
+    say_flipped,
+    say_slices,
+)
+from psychocounsel.evaluation.reward.rankers import (
+    JudgedPairs,
+    Ranker,
+    evaluated_pairs,
+    mixed_models,
+    rank_pairs,
+    ranker_warnings,
+    rankers_of,
+    say_ranking,
+)
+from psychocounsel.metrics.rewards import accuracy, reward_statistics
+from psychocounsel.reward.base import Scorer, open_scorer, scored
+from psychocounsel.reward.encoding import score_what_fits
+from psychocounsel.reward.local_model import format_lines
+from psychocounsel.reward.sections import reward_sections, scorer_sections
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.results import FINISHED, write_summary
+from psychocounsel.settings.targets import build_section
+from psychocounsel.steps.course import Bar
+from psychocounsel.storage.files import write_atomically, write_json
+
+# Rewards of the pairs of an evaluation. One model is loaded at a time, and every rank scores its share of the pairs.
+
+RangeBar = Callable[[range, str], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Rewards of n pairs by one model; NaN for a reply that is too long for the model.
+
+    Attributes:
+        name: the model's name.
+        given: rewards as the scorer returns them (possibly normalised), chosen reply first, float32[n, 2].
+        raw: the same without normalisation, float32[n, 2].
+        reading: margins with the client's own speech, another client's and none, float[n] each, as
+            `audit.reading.reward_margins` returns them; None if they are not computed.
+    """
+
+    name: str
+    given: np.ndarray
+    raw: np.ndarray
+    reading: dict[str, np.ndarray] | None = None
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Unnormalised margins r_chosen - r_rejected, float64[n]."""
+        return self.raw[:, 0].astype(np.float64) - self.raw[:, 1]
+
+
+def free_memory(world: World) -> None:
+    """Free the memory of a deleted scorer, so that the next scorer has room."""
+    gc.collect()
+    if world.device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+
+
+def pair_conversations(examples: Sequence[Example], system_prompt: str | None) -> list[list[Message]]:
+    """Return two conversations for each pair: with the chosen reply, then with the rejected one."""
+    return [
+        [*with_system_prompt(example.prompt, system_prompt), {"role": "assistant", "content": reply}]
+        for example in examples
+        for reply in example.replies[:2]
+    ]
+
+
+def score_shared(
+    scorer: Scorer,
+    conversations: Sequence[list[Message]],
+    world: World,
+    bar: RangeBar,
+    title: str,
+    must_fit: bool = False,
+) -> np.ndarray:
+    """Return the rewards of all conversations, float32[n], on every rank. Each rank scores its share; `bar` shows progress.
+
+    Conversations 2k and 2k + 1 are scored on one rank because those of `pair_conversations` share their prompt. A
+    conversation that is too long for the model gets NaN.
+
+    Raises:
+        UserError: if `must_fit` is True and a conversation is too long for the model.
+    """
+    rows = np.arange(len(conversations)) // 2 % world.size
+    own = [conversations[row] for row in np.flatnonzero(rows == world.rank)]
+
+    def progress(steps: range) -> Iterable[int]:
+        return bar(steps, title)
+
+    share = scored(scorer, own, progress) if must_fit else score_what_fits(scorer, own, progress)
+    scores = np.empty(len(conversations), np.float32)
+    for rank, part in enumerate(world.gather(share)):
+        scores[rows == rank] = part
+    return scores
+
+
+# The work of `evaluation=reward`: score both replies of each pair, compute the figures, and write them to files.
+
+Say = Callable[[str], None]
+
+
+def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, bar: Bar) -> None:
+    """Write figures and scores to `folder` and print the tables. Every rank scores its share; `bar` shows progress.
+
+    `summary.json` holds the figures, `reliability.json` the reliability diagrams and risk-coverage curves, and
+    `scores.jsonl` the rewards of each pair. With `counterfactuals.limit`, `reward` also scores changed replies of that
+    many pairs. With `compare`, other reward models score the same pairs, and language models rank them.
+
+    Raises:
+        BudgetSpent: if `budget` ends before language models have ranked all pairs; their answers are kept.
+        UserError: if there are no pairs, or a model cannot score them.
+    """
+    examples = evaluated_pairs(config, say)
+    for line in format_lines(build_section(section, "reward") for _, section in reward_sections(config)):
+        say(line)
+    ground = ground_of(examples, config.evaluation.baselines, say)
+    scores = []
+    made: list[Counterfactual] = []
+    changed = np.zeros(0, np.float32)
+    for key, section in scorer_sections(config):
+        settings = build_section(section, "reward")
+        if isinstance(settings, Ranker):
+            continue
+        scorer = open_scorer(settings, world.device)
+        scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
+        if key == "reward" and config.counterfactuals.limit:
+            made = make_counterfactuals(config, examples, folder, world, bar)
+            changed = score_counterfactuals(made, examples, config.data.system_prompt, scorer, world, bar)
+            changed = scorer.unnormalised(changed)
+        del scorer  # one model is in memory at a time
+        free_memory(world)
+    # Paid models are asked last, after everything else has worked.
+    rankings = {each.name: _rank(config, each, key, examples, folder, world, bar) for key, each in rankers_of(config)}
+    if world.rank:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = _figures(config, examples, ground, scores, rankings)
+    if made:
+        figures["counterfactuals"] = figures_and_rows(
+            config.counterfactuals, made, changed, scores[0].raw, examples, folder
+        )
+    _write(folder, examples, scores, rankings, figures)
+    _say(config, figures, rankings, say)
+    say(f"written to {folder}")
+
+
+def _score(
+    config: DictConfig,
+    name: str,
+    scorer: Scorer,
+    examples: Sequence[Example],
+    ground: Ground | None,
+    world: World,
+    bar: Bar,
+    must_fit: bool,
+) -> PairScores:
+    """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches."""
+    conversations = pair_conversations(examples, config.data.system_prompt)
+    scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
+    reading = None
+    if ground is not None:
+        score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
+        reading = reward_margins(ground.pairs, ground.other, score, config.data.system_prompt)
+    given = scores.reshape(-1, 2)
+    # All figures use unnormalised rewards, even if scores.jsonl holds normalised ones.
+    return PairScores(name, given, scorer.unnormalised(given), reading)
+
+
+def _rank(
+    config: DictConfig,
+    settings: Ranker,
+    key: str,
+    examples: Sequence[Example],
+    folder: Path,
+    world: World,
+    bar: Bar,
+) -> JudgedPairs:
+    """Return a language model's verdicts on the pairs; rank 0 asks the model and sends the verdicts to all ranks.
+
+    Raises:
+        BudgetSpent, UserError: on every rank, if `rank_pairs` raises them on rank 0.
+    """
+
+    def work() -> JudgedPairs | UserError:
+        try:
+            return rank_pairs(settings, key, examples, RunDir(folder).ranker_answers, config.budget, bar)
+        except UserError as error:
+            return error
+
+    found: JudgedPairs | UserError = world.from_main(work, lambda: None)
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def _figures(
+    config: DictConfig,
+    examples: Sequence[Example],
+    ground: Ground | None,
+    scores: Sequence[PairScores],
+    rankings: Mapping[str, JudgedPairs],
+) -> dict[str, Any]:
+    """Return the content of `summary.json`; `metrics` and `slices` describe `reward`, the first model in `scores`."""
+    first, component = scores[0], components_of(examples)
+    longer = accuracy(np.array([len(example.replies[0]) - len(example.replies[1]) for example in examples]))
+    metrics = {
+        **{"pairs": len(examples), "prompts": len({normalised(example.prompt) for example in examples})},
+        **reward_figures([example.id for example in examples], first.margins, component),
+        **reward_statistics(list(first.raw)),
+        **flipped_figures(examples, first.margins),
+        "longer_reply_accuracy": longer,
+    }
+    found: dict[str, Any] = {"metrics": metrics}
+    found["slices"] = pair_slices(examples, first.margins, component, config.data.rating_range)
+    if ground is not None:
+        found["baselines"] = baseline_figures(ground)
+        found["reading"] = {each.name: reading_of(ground, each.reading) for each in scores if each.reading}
+    if len(scores) > 1 or rankings:
+        margins = {each.name: each.margins for each in scores}
+        verdicts = {name: ranking.verdicts for name, ranking in rankings.items()}
+        found["compare"] = side_by_side(examples, margins, component, verdicts)
+        for name, ranking in rankings.items():
+            found["compare"]["models"][name] |= {"outcomes": ranking.outcomes, "answered_by": ranking.models}
+        mixed = [line for name, ranking in rankings.items() for line in mixed_models(name, ranking)]
+        found["compare"]["warnings"] = [*ranker_warnings(config, examples), *mixed]
+    return found
+
+
+def _say(config: DictConfig, figures: dict[str, Any], rankings: Mapping[str, JudgedPairs], say: Say) -> None:
+    metrics = figures["metrics"]
+    say(
+        f"\nreward={config.reward.name} on {metrics['pairs']} pairs of {metrics['prompts']} prompts, data={config.data.name}"
+    )
+    say_figures(metrics, metrics["longer_reply_accuracy"], say)
+    say_flipped(metrics, say)
+    say_slices(figures["slices"], say)
+    if "baselines" in figures:
+        say_baselines(figures["baselines"], figures["reading"], say)
+    if "counterfactuals" in figures:
+        say_counterfactuals(figures["counterfactuals"], say)
+    if "compare" in figures:
+        say_side_by_side(figures["compare"], say)
+        for name, ranking in rankings.items():
+            say_ranking(name, ranking, say)
+        for line in figures["compare"]["warnings"]:
+            say(line)
+
+
+def _write(
+    folder: Path,
+    examples: Sequence[Example],
+    scores: Sequence[PairScores],
+    rankings: Mapping[str, JudgedPairs],
+    figures: dict[str, Any],
+) -> None:
+    """Write scores.jsonl, reliability.json and summary.json.
+
+    In scores.jsonl, `chosen` and `rejected` are rewards; with several models, they are mappings from model name to reward.
+    `verdicts` holds two verdicts by ranker: with the chosen reply shown first, then with it shown second.
+    """
+    rows: list[dict[str, Any]] = []
+    for index, example in enumerate(examples):
+        sides = [{each.name: _number(each.given[index, side]) for each in scores} for side in (0, 1)]
+        chosen, rejected = sides if len(scores) > 1 else [next(iter(side.values())) for side in sides]
+        rows.append({"id": example.id, "chosen": chosen, "rejected": rejected})
+        if rankings:
+            orders = {name: [_number(each) for each in ranking.orders[index]] for name, ranking in rankings.items()}
+            rows[-1]["verdicts"] = orders
+    files = RunDir(folder)
+    write_atomically(files.scores, "".join(json.dumps(row) + "\n" for row in rows))
+    curves = {}
+    for each in scores:
+        margins = each.margins[~np.isnan(each.margins)]
+        if len(margins):
+            curves[each.name] = {**reliability(margins), "risk_coverage": risk_coverage_curve(margins)}
+    write_json(files.reliability, curves)
+    write_summary(folder, FINISHED, **figures)
+
+
+def _number(value: float) -> float | None:
+    """Return the value as a float; None for NaN (a reply too long to score, or a missing verdict)."""
+    return None if np.isnan(value) else float(value)

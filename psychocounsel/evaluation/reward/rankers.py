@@ -1,0 +1,280 @@
+"""Rankers: language models that name the better reply of each pair. Each pair is shown in both orders."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.budget import Estimate
+from psychocounsel.asking.language_model import REFUSED, TEXT, Ask, LanguageModel
+from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
+from psychocounsel.data.privacy import paths_of
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection import no_pairs
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.judging.bias import family_in, family_of, labellers_of
+from psychocounsel.evaluation.judging.pairs import (
+    EQUAL,
+    FORWARD,
+    OTHER_MODEL,
+    JudgeCall,
+    Judging,
+    ReplyPair,
+    Verdict,
+    pair_prompt,
+    read_verdict,
+)
+from psychocounsel.evaluation.part import load_evaluated
+from psychocounsel.reward.base import RewardSettings, Scorer
+from psychocounsel.reward.sections import reward_sections, scorer_sections
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.trained_runs import runs_of
+from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import build_section
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.course import Bar
+from psychocounsel.steps.running import draft_of
+
+if TYPE_CHECKING:
+    import torch
+
+# `{use: llm, judge: ...}` in `compare`: settings of a ranker, a language model that names the better reply of a pair.
+
+
+@dataclass
+class Ranker(RewardSettings):
+    """Settings of a ranker; `judge` holds the settings of a language model, with the keys of a file in conf/judge."""
+
+    judge: dict[str, Any] = option({})
+    rubric: str = "builtin:en"
+    examples: bool = False
+    retries: int = option(2, at_least=0)
+    crisis_to_third_parties: bool = False
+
+    def open(self, device: torch.device) -> Scorer:
+        """Always raise UserError, because a ranker gives no scores."""
+        raise UserError(f"reward={self.name}: a language model only ranks pairs; use it in compare=[...] instead")
+
+    def check(self, key: str) -> None:
+        if not self.model().reads_prompts:
+            raise UserError(f"{key}.judge names no language model; put a reward model into compare=[...] directly")
+        self.model().check(f"{key}.judge")
+
+    def receivers(self, key: str) -> list[tuple[str, str]]:
+        return self.model().receivers(f"{key}.judge")
+
+    def model(self) -> LanguageModel:
+        """Return the language model that ranks."""
+        found: LanguageModel = build_section(OmegaConf.create(self.judge), "judge")
+        return found
+
+
+def rankers_of(config: DictConfig) -> Iterator[tuple[str, Ranker]]:
+    """Yield each ranker of a checked configuration with its key, such as `compare[0]`."""
+    for key, section in scorer_sections(config):
+        settings = build_section(section, "reward")
+        if isinstance(settings, Ranker):
+            yield key, settings
+
+
+# Warnings about rankers whose accuracy may be biased, because they helped to make the pairs or a reward model.
+
+
+def ranker_warnings(config: DictConfig, examples: Sequence[Example]) -> Iterator[str]:
+    """Yield the warnings about each ranker of a configuration; `examples` are the pairs that it ranks."""
+    labellers = {name for path in paths_of(config.data) if path for name in labellers_of(Path(path))}
+    writers = [writer for example in examples for writer in example.writers or ()]
+    for _, settings in rankers_of(config):
+        model, name = settings.model(), f"warning: {settings.name}"
+        own, family = {model.name, model.model}, family_of(model)
+        kin = sorted(each for each in labellers if family and family_in(each) == family)
+        if labellers & own:
+            yield f"{name} labelled these pairs: its accuracy only measures agreement with itself"
+        elif kin:
+            yield f"{name} and {kin[0]}, which labelled these pairs, belong to one model family ({family}): they may share errors"
+        for reward, known in _labellers_of_training(config).items():
+            if known & own:
+                yield f"{name} labelled the training data of {reward}, which learned to agree with it"
+        share = sum(family_in(writer) == family for writer in writers) / len(writers) if writers and family else 0
+        if share:
+            yield (
+                f"{name} belongs to the model family ({family}) that wrote {share:.0%} of these replies: models tend to prefer "
+                "their own family"
+            )
+
+
+def _labellers_of_training(config: DictConfig) -> dict[str, set[str]]:
+    """Return the annotators of the training data of each reward model that lies in a run, by the model's name."""
+    found: dict[str, set[str]] = {}
+    for _, section in reward_sections(config):
+        for run in runs_of(section.get("path")):
+            for path in paths_of(read_config(run).data):
+                found.setdefault(section.name, set()).update(labellers_of(Path(path)) if path else ())
+    return found
+
+
+# The pairs on which `evaluation=reward` measures reward models.
+
+
+def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Example]:
+    """Return the pairs that the keys `part` and `limit` select.
+
+    Raises:
+        UserError: if the selection is empty or contains rows without two replies.
+    """
+    rows = load_evaluated(config, say)
+    say(rows.part.line(config, len(rows.used), len(rows.whole), "pairs"))
+    examples = rows.used[: config.limit]
+    if not examples or any(len(example.replies) < 2 for example in examples):
+        raise no_pairs("evaluate")
+    return examples
+
+
+# Ranking of pairs by language models. Each pair is shown in both orders, and no answer is bought twice.
+
+
+@dataclass(frozen=True)
+class JudgedPairs:
+    """Verdicts of a ranker on n pairs.
+
+    Attributes:
+        orders: verdicts with the chosen reply shown first, and shown second, float64[n, 2]: 1 if the chosen reply is better,
+            0 for a tie, -1 if the rejected reply is better, NaN without a verdict.
+        outcomes: number of calls by outcome. `other_model` counts answers of a model other than the most frequent one.
+        models: number of answers by the model name that the server gave. Only verdicts of the most frequent model count.
+    """
+
+    orders: np.ndarray
+    outcomes: dict[str, int]
+    models: dict[str, int]
+
+    @property
+    def verdicts(self) -> np.ndarray:
+        """Mean verdict of both orders, float64[n]; NaN if either verdict is missing."""
+        return np.asarray(self.orders.mean(1))
+
+
+def rank_pairs(
+    settings: Ranker, key: str, examples: Sequence[Example], folder: Path, limits: Any, bar: Bar
+) -> JudgedPairs:
+    """Ask a ranker about every pair in both orders and return its verdicts.
+
+    The journal in `folder` keeps the answers; `limits` is the section `budget`.
+
+    Raises:
+        BudgetSpent: if the budget ends before all answers are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or the rubric is wrong, or no server answers any more.
+    """
+    calls = _calls(settings, examples)
+    asks = _asks(calls)
+    with closing(Answers(folder)) as answers:
+        buy(
+            asks,
+            answers,
+            limits,
+            models=[settings.model()],
+            key=f"{key}.judge",
+            read=read_verdict,
+            retries=settings.retries,
+            count=len(asks),
+            bar=bar,
+            what=f"ranking by {settings.name}",
+        )
+        settled = [_settled(call, answers, settings.retries) for call in calls]
+    models = Counter(
+        found.answer.model for found in settled if isinstance(found, Outcome) and found.answer.model is not None
+    )
+    mostly = models.most_common(1)[0][0] if models else None
+    counted = [OTHER_MODEL if _is_of_another(found, mostly) else found for found in settled]
+    sides = [_side(call, found) for call, found in zip(calls, counted, strict=True)]
+    return JudgedPairs(
+        np.array(sides, np.float64).reshape(-1, 2), dict(Counter(map(_word, counted))), dict(models.most_common())
+    )
+
+
+def ranking_forecast(config: DictConfig) -> list[str]:
+    """Return the lines of a dry run: an estimate of the questions to rankers that are not answered yet."""
+    files = EvaluationDir(Path(config.run_dir))
+    files.answers = files.ranker_answers
+    examples = evaluated_pairs(config, lambda line: None)
+    asks = [ask for _, settings in rankers_of(config) for ask in _asks(_calls(settings, examples))]
+    with draft_of(files) as draft, closing(Answers(draft.answers)) as answers:
+        return Estimate.of(asks, answers).lines("compare")
+
+
+def say_ranking(name: str, ranking: JudgedPairs, say: Callable[[str], None]) -> None:
+    """Print how consistent a ranker is, and how many of its calls gave no verdict."""
+    both = ranking.orders[~np.isnan(ranking.verdicts)]
+    if len(both):
+        same = float((both[:, 0] == both[:, 1]).mean())
+        say(f"{name}: the same verdict in both orders on {same:.1%} of {len(both)} pairs; it has no probabilities")
+    odd = {outcome: count for outcome, count in ranking.outcomes.items() if outcome not in (TEXT, EQUAL)}
+    if odd:
+        said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
+        say(f"{name}: calls without a verdict: {said}; these pairs are excluded for all models")
+
+
+def mixed_models(name: str, ranking: JudgedPairs) -> list[str]:
+    """Return a warning if the server of a ranker answered as several models, the most frequent model first; else []."""
+    if len(ranking.models) < 2:
+        return []
+    shares = ", ".join(f"{count:,} as {model}" for model, count in ranking.models.items())
+    return [f"warning: the server of {name} gave answers of several models ({shares}): only answers of the first count"]
+
+
+def _calls(settings: Ranker, examples: Sequence[Example]) -> list[JudgeCall]:
+    prompt = pair_prompt(settings.rubric, settings.examples)
+    judging = Judging([settings.model()], prompt, 0, settings.crisis_to_third_parties)
+    return list(judging.calls(map(_pair, examples)))
+
+
+def _asks(calls: Sequence[JudgeCall]) -> list[tuple[LanguageModel, Ask]]:
+    return [(call.judge, call.ask) for call in calls if call.ask is not None]
+
+
+def _pair(example: Example) -> ReplyPair:
+    """Return a pair with the chosen reply as `first`; nothing in the judge's prompt reveals the chosen reply."""
+    speech = "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
+    crisis = read_risk_rules().of(speech, example.risk).crisis
+    chosen, rejected = ({"text": reply} for reply in example.replies[:2])
+    return ReplyPair(
+        {"speech": example.id, "messages": example.prompt, "language": sure_language_of(speech), "crisis": crisis},
+        chosen,
+        rejected,
+    )
+
+
+def _settled(call: JudgeCall, answers: Answers, retries: int) -> Outcome[Verdict | None] | str:
+    if call.ask is None:
+        return str(call.outcome)
+    found: Outcome[Verdict | None] | int = answers.settled(call.judge, call.ask, read_verdict, retries)
+    return found if isinstance(found, Outcome) else "failed"
+
+
+def _is_of_another(found: Outcome[Verdict | None] | str, model: str | None) -> bool:
+    return isinstance(found, Outcome) and found.answer.model not in (None, model)
+
+
+def _word(found: Outcome[Verdict | None] | str) -> str:
+    """Return the outcome of a call in one word; a text without a verdict counts as a refusal."""
+    if isinstance(found, str):
+        return found
+    return REFUSED if found.outcome == TEXT and found.value is None else found.outcome
+
+
+def _side(call: JudgeCall, found: Outcome[Verdict | None] | str) -> float:
+    """Return 1 if the chosen reply is better, -1 if the rejected one is, 0 for a tie, NaN without a verdict."""
+    if isinstance(found, str):
+        return 0.0 if found == EQUAL else float("nan")
+    if found.outcome != TEXT or found.value is None:
+        return float("nan")
+    return float(found.value.overall if call.order == FORWARD else -found.value.overall)

@@ -1,0 +1,192 @@
+"""Judged replies: the rows of safety_answers.parquet, and each reply as a `JudgedCase` with its findings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from psychocounsel.asking.answer_text import stands_in
+from psychocounsel.asking.answers import Outcome
+from psychocounsel.asking.language_model import EMPTY, FAILED, FILTERED, REFUSED
+from psychocounsel.counsel.principles import SAFETY_QUESTIONS
+from psychocounsel.data.rows import Message
+from psychocounsel.evaluation.flows.questions import QuestionFlow
+from psychocounsel.evaluation.safety.questions import (
+    URGENCY,
+    Findings,
+    ReplyAnswers,
+    findings_of,
+    findings_without_text,
+)
+from psychocounsel.evaluation.safety.speeches import CrisisSpeech
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps.tables import Row, rows_of
+
+# Rows of safety_answers.parquet: one for each judge and reply, with the answers or the reason for none.
+#
+# The table also holds the seeded replies, whose faults are known.
+
+SEEDED = "seeded"  # the setting of replies with planted faults
+QUESTIONS = (*SAFETY_QUESTIONS, "gives_method", "claims_human", URGENCY)
+
+
+def answer_schema(*more: pa.Field) -> pa.Schema:
+    """Return the columns of a table of answers.
+
+    A reply is identified by speech, setting, seed and sample, and by the additional columns `more`.
+    """
+    return pa.schema(
+        [
+            pa.field("speech", pa.string(), nullable=False),
+            pa.field("setting", pa.string(), nullable=False),
+            pa.field("seed", pa.int64(), nullable=False),
+            pa.field("sample", pa.int64(), nullable=False),
+            *more,
+            pa.field("reply", pa.string()),
+            pa.field("judge", pa.string(), nullable=False),
+            pa.field("model", pa.string()),
+            pa.field("outcome", pa.string(), nullable=False),
+            *(pa.field(f"{name}_{kind}", pa.string()) for name in QUESTIONS for kind in ("answer", "quote")),
+            pa.field("quotes_found", pa.int64()),
+            pa.field("attempts", pa.int64()),
+            pa.field("prompt_version", pa.string()),
+        ]
+    )
+
+
+SCHEMA = answer_schema(pa.field("length_limit", pa.int64()))  # of safety_answers.parquet
+
+
+def answer_row(
+    schema: pa.Schema,
+    reply: Mapping[str, Any],
+    judge: str,
+    outcome: Outcome[ReplyAnswers] | str | None,
+    version: str,
+) -> Row:
+    """Return the row of one judge and one reply. Its `quotes_found` counts the quotations that `stands_in` accepts.
+
+    Args:
+        schema: the columns of the table.
+        reply: the columns of `schema` before `judge`, and the reply's `text`.
+        judge: the judge's name.
+        outcome: the judge's answers; a word if the judge was not asked; None if no answer has arrived yet.
+        version: the prompt's version.
+    """
+    row: Row = dict.fromkeys(schema.names)
+    row |= {name: reply[name] for name in schema.names[: schema.names.index("judge")]}
+    row |= {"judge": judge, "prompt_version": version}
+    if outcome is None:
+        return row | {"outcome": FAILED}
+    if isinstance(outcome, str):
+        return row | {"outcome": outcome}
+    row |= {"outcome": outcome.outcome, "model": outcome.answer.model, "attempts": outcome.attempts}
+    if outcome.value is None:
+        return row | ({"outcome": REFUSED} if outcome.outcome == "text" else {})
+    for name, given in outcome.value.items():
+        row |= {f"{name}_answer": given.answer, f"{name}_quote": given.quote}
+    return row | {"quotes_found": sum(stands_in(given.quote, reply["text"]) for given in outcome.value.values())}
+
+
+def answers_in(row: Row) -> dict[str, str] | None:
+    """Return the judge's answers by question; None if one is missing."""
+    given = {name: row[f"{name}_answer"] for name in QUESTIONS}
+    return None if any(value is None for value in given.values()) else given
+
+
+# `JudgedCase`: a judge's findings about one reply to a crisis speech, or about one whole session.
+
+CASE_FIGURES = ("missed", "under_triage", "over_escalation", "colludes", "gives_method")
+
+
+@dataclass(frozen=True)
+class JudgedCase:
+    """A case that the gate counts and that experts adjudicate.
+
+    Attributes:
+        part: the evaluation of the case, `safety` or `session`.
+        cluster: id of the speech or of the persona. Cases of one cluster are not independent.
+        case: an id, unique within a part, that does not reveal the model.
+        setting: name of the setting that replied, from `replies.parquet`.
+        judge: name of the judge.
+        findings: 0 or 1 by CASE_FIGURES; None if the figure is not defined for this speech or persona.
+        strata: values of kind, disclosure and expected_action, by these names; for a session also pattern.
+        messages: the speech and the reply, or the whole session.
+    """
+
+    part: str
+    cluster: str
+    case: str
+    setting: str
+    judge: str
+    findings: Mapping[str, float | None]
+    strata: Mapping[str, str]
+    messages: tuple[Message, ...]
+
+
+# Replies to the crisis set as `JudgedCase`: each with its speech and a judge's findings.
+
+SILENT = (EMPTY, FILTERED, REFUSED)  # outcomes by which the client received no text
+STRATA = ("kind", "disclosure", "expected_action")
+LOOK_ALIKE = "look-alike"
+_REPLY = ("speech", "setting", "seed", "length_limit", "sample")
+
+
+def safety_cases(
+    files: EvaluationDir, judge: str, known: Mapping[str, CrisisSpeech], flow: QuestionFlow
+) -> Iterator[JudgedCase]:
+    """Yield a case for each reply without a text and each fully judged reply, in the order of replies.parquet.
+
+    Replies that failed, were withheld, or lack the judge's answers are skipped, and so are replies to speeches outside
+    the crisis set.
+
+    Args:
+        files: the run directory.
+        judge: the judge's name.
+        known: the crisis set, by id of the speech.
+        flow: the judge's questions (`reply_flow`).
+    """
+    columns = [*_REPLY, "text", "outcome"]
+    told = {_identity(row): row for row in rows_of(files.safety_answers, SCHEMA.names) if row["judge"] == judge}
+    for row in rows_of(files.replies, columns):
+        speech = known.get(row["speech"])
+        if speech is None:
+            continue
+        if row["text"]:
+            given = answers_in(told[_identity(row)]) if _identity(row) in told else None
+            found = None if given is None else findings_of(flow.path(given), speech.expected_action)
+        else:
+            found = findings_without_text(speech.expected_action) if row["outcome"] in SILENT else None
+        if found is not None:
+            yield _case(row, speech, judge, found)
+
+
+def stratum(speech: CrisisSpeech, name: str) -> str:
+    """Return a speech's value of the stratum `name`, one of STRATA."""
+    if name == "disclosure":
+        return speech.risks[0].disclosure if speech.risks else LOOK_ALIKE
+    return str(getattr(speech, name))
+
+
+def _case(row: Row, speech: CrisisSpeech, judge: str, found: Findings) -> JudgedCase:
+    return JudgedCase(
+        part="safety",
+        cluster=speech.speech,
+        case=hashlib.sha256(repr(("safety", *_identity(row))).encode()).hexdigest()[:16],
+        setting=row["setting"],
+        judge=judge,
+        findings={name: found[name] for name in CASE_FIGURES},
+        strata={name: stratum(speech, name) for name in STRATA},
+        messages=(
+            {"role": "user", "content": speech.text},
+            {"role": "assistant", "content": row["text"] or ""},
+        ),
+    )
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    return tuple(row[name] for name in _REPLY)

@@ -1,0 +1,282 @@
+"""Summary of safety_answers.parquet for figures.json: each setting by judge, comparisons, and swaps of speeches."""
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Any
+
+from psychocounsel.asking.language_model import TEXT
+from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.evaluation.flows.questions import QuestionFlow, Scores, severity_shares
+from psychocounsel.evaluation.health.figures import ByPrompt, compare, means
+from psychocounsel.evaluation.health.reply import LOWER, NEITHER, Figure, Health
+from psychocounsel.evaluation.safety.cases import SEEDED, SILENT, STRATA, answers_in, stratum
+from psychocounsel.evaluation.safety.questions import (
+    HARD,
+    SAFETY_FIGURES,
+    URGENCY,
+    Findings,
+    findings_of,
+    findings_without_text,
+    reply_scores,
+    scores_without_text,
+)
+from psychocounsel.evaluation.safety.seeded import seeded_quality
+from psychocounsel.evaluation.safety.speeches import AXES, DIALECT, CrisisSpeech, SwappedSpeech, is_swap
+from psychocounsel.steps.tables import Row
+
+# Summary of safety_answers.parquet for figures.json: by judge, the figures of each setting and the model's
+# comparisons.
+
+
+def summarise_safety(
+    replies: Iterable[Row], answers: Iterable[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
+) -> dict[str, Any]:
+    """Return `{"judges": {NAME: ...}}`. A judge has the keys `quality`, `settings`, `against`, `outcomes` and `quotes`.
+
+    - `quality`: see `judge_quality`.
+    - `settings`: by setting `replies` and `speeches` (counts), `figures` (see `means`), `dimensions` (see `severity_shares`),
+      `hard` (flagged replies by figure: speech, reply), and `strata` (figures by kind, disclosure and expected action).
+    - `against`: by other setting, the differences of `model` to it (see `compare`).
+    - `outcomes`: number of calls without answers, by outcome.
+    - `quotes`: number of quotations, and number of those that occur in the reply.
+
+    Args:
+        replies: rows of replies.parquet with speech, setting, outcome and text.
+        answers: rows of safety_answers.parquet.
+        known: the crisis set, by id of the speech.
+        flow: the judge's questions.
+        model: the setting under evaluation.
+    """
+    silent = without_text(replies)
+    judged: dict[str, list[Row]] = defaultdict(list)
+    for row in answers:
+        judged[row["judge"]].append(row)
+    return {"judges": {name: _of_judge(rows, silent, known, flow, model) for name, rows in judged.items()}}
+
+
+def without_text(replies: Iterable[Row]) -> list[Row]:
+    """Return the rows of replies.parquet whose contestant was asked and gave no text."""
+    return [row for row in replies if not row["text"] and row["outcome"] in SILENT]
+
+
+def _of_judge(
+    rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
+) -> dict[str, Any]:
+    found = defaultdict[str, list[tuple[Row, Findings]]](list)
+    scores: dict[str, dict[Any, list[Scores]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        given = answers_in(row)
+        if row["setting"] != SEEDED and given is not None:
+            expected = known[row["speech"]].expected_action
+            found[row["setting"]].append((row, findings_of(flow.path(given), expected)))
+            scores[row["setting"]][row["speech"]].append(reply_scores(flow, given, expected))
+    for row in silent:
+        expected = known[row["speech"]].expected_action
+        found[row["setting"]].append((row | {"reply": None}, findings_without_text(expected)))
+        scores[row["setting"]][row["speech"]].append(scores_without_text(expected))
+    order = sorted(found, key=lambda name: name != model)
+    told = {name: _by_speech(found[name]) for name in order}
+    others = [name for name in order if name != model] if model in told else []
+    quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
+    return {
+        "quality": seeded_quality(rows, flow.path),
+        "settings": {
+            name: _setting(found[name], known) | {"dimensions": severity_shares(scores[name], flow.dimensions)}
+            for name in order
+        },
+        "against": {other: compare(told[model], told[other], SAFETY_FIGURES) for other in others},
+        "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
+        "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},
+    }
+
+
+def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech]) -> dict[str, Any]:
+    strata: dict[str, dict[str, Any]] = {}
+    for name in STRATA:
+        groups: dict[str, list[tuple[Row, Findings]]] = defaultdict(list)
+        for row, each in found:
+            groups[stratum(known[row["speech"]], name)].append((row, each))
+        strata[name] = {value: means(_by_speech(rows), SAFETY_FIGURES) for value, rows in sorted(groups.items())}
+    return {
+        "replies": len(found),
+        "speeches": len({row["speech"] for row, _ in found}),
+        "figures": means(_by_speech(found), SAFETY_FIGURES),
+        "hard": {
+            name: [{"speech": row["speech"], "reply": row["reply"]} for row, each in found if each[name]]
+            for name in HARD
+        },
+        "strata": strata,
+    }
+
+
+def _by_speech(found: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Findings]]:
+    groups: dict[Any, list[Findings]] = defaultdict(list)
+    for row, each in found:
+        groups[row["speech"]].append(each)
+    return dict(groups)
+
+
+# Difference in urgency between replies to variants and replies to their base speeches, by judge and setting.
+#
+# The module reads and writes no files.
+
+SWAP_FIGURES = {
+    URGENCY: Figure("urgency, in levels", NEITHER, share=False),
+    **{name: SAFETY_FIGURES[name] for name in ("missed", "over_escalation")},
+}
+PAIR_FIGURES = {
+    "less_urgent": Figure("less urgent", LOWER),
+    "more_urgent": Figure("more urgent", LOWER),
+    "changed": Figure("another urgency", LOWER),
+}
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A judged reply.
+
+    Attributes:
+        row: its row of a table.
+        figures: by the names of SWAP_FIGURES.
+        flags: its hard flags.
+    """
+
+    row: Row
+    figures: Health
+    flags: tuple[str, ...]
+
+    @property
+    def run(self) -> Hashable:
+        return self.row["seed"], self.row["length_limit"]
+
+
+_Replies = Mapping[str, list[_Judged]]  # by speech
+
+
+def summarise_swaps(
+    replies: Iterable[Row], answers: Iterable[Row], swaps: Sequence[SwappedSpeech], flow: QuestionFlow
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return figures by judge and setting; a judge's mapping is empty if no variant has replies.
+
+    - `speeches`: number of base speeches with replies to both the base and a variant.
+    - `axes`: by axis, the differences of variants to bases in SWAP_FIGURES (see `compare`); the `means` of PAIR_FIGURES over
+      pairs of a reply to the base and a reply to the variant; and `beyond_noise`, the difference of `changed` to its noise
+      (None if the noise is unknown).
+    - `varieties`: by variety of dialect, the numbers of speeches answered `less`, `as` and `more` urgently.
+    - `noise`: the `means` of `changed` over pairs of replies to the same base; None if no base has two replies.
+    - `hard`: hard flags of the replies to variants, in the form of `summarise_safety`.
+
+    Args:
+        replies: rows of replies.parquet with speech, setting, seed, length_limit, outcome and text.
+        answers: rows of safety_answers.parquet.
+        swaps: all variants.
+        flow: the judge's questions.
+    """
+    variants = {each.speech: each for each in swaps}
+    expected = {each.base.speech: each.base.expected_action for each in swaps}
+    expected |= {name: each.base.expected_action for name, each in variants.items()}
+    answers = [row for row in answers if row["speech"] in expected and row["setting"] != SEEDED]
+    silent = [row for row in without_text(replies) if row["speech"] in expected]
+    found: dict[str, dict[str, dict[str, list[_Judged]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list[_Judged]))
+    )
+    for row in answers:
+        if (judged := _judged(row, expected[row["speech"]], flow)) is not None:
+            found[row["judge"]][row["setting"]][row["speech"]].append(judged)
+    for judge, row in product({row["judge"] for row in answers}, silent):
+        found[judge][row["setting"]][row["speech"]].append(_unheard(row, expected[row["speech"]]))
+    return {
+        judge: {
+            setting: _of_setting(judged, variants) for setting, judged in settings.items() if any(map(is_swap, judged))
+        }
+        for judge, settings in found.items()
+    }
+
+
+def _judged(row: Row, expected: str, flow: QuestionFlow) -> _Judged | None:
+    if (given := answers_in(row)) is None:
+        return None
+    counted = flow.path(given)
+    findings = findings_of(counted, expected)
+    figures: Health = {URGENCY: float(ACTIONS.index(counted[URGENCY]))}
+    figures |= {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
+    return _Judged(row, figures, tuple(name for name in HARD if findings[name]))
+
+
+def _unheard(row: Row, expected: str) -> _Judged:
+    """Return a reply without a text as judged: urgency 0 for a client at risk; no urgency for a harmless speech."""
+    findings = findings_without_text(expected)
+    figures = {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
+    return _Judged(row, {URGENCY: None if expected == "none" else 0.0, **figures}, ())
+
+
+def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> dict[str, Any]:
+    by_axis: dict[str, dict[str, list[_Judged]]] = {axis: {} for axis in AXES}
+    for speech, some in judged.items():
+        if (variant := variants.get(speech)) is not None:
+            by_axis[variant.axis][variant.base.speech] = some
+    bases = {speech: some for speech, some in judged.items() if speech not in variants}
+    noise = dict[Hashable, list[Health]]()
+    for speech, some in bases.items():
+        if pairs := [*_pairs(combinations(some, 2))]:
+            noise[speech] = pairs
+    flagged = [each for speech, some in judged.items() if speech in variants for each in some]
+    return {
+        "speeches": len({*bases} & {speech for some in by_axis.values() for speech in some}),
+        "axes": {axis: _of_axis(some, bases, noise) for axis, some in by_axis.items()},
+        "varieties": _by_variety(by_axis[DIALECT], bases, variants),
+        "noise": means(noise, {"changed": PAIR_FIGURES["changed"]})["changed"] if noise else None,
+        "hard": {
+            name: [
+                {"speech": each.row["speech"], "reply": each.row.get("reply")} for each in flagged if name in each.flags
+            ]
+            for name in HARD
+        },
+    }
+
+
+def _of_axis(swapped: _Replies, bases: _Replies, noise: ByPrompt) -> dict[str, Any]:
+    pairs = dict[Hashable, list[Health]]()
+    for speech, some in swapped.items():
+        pairs[speech] = [*_pairs(product(bases.get(speech, []), some))]
+    changed = {"changed": PAIR_FIGURES["changed"]}
+    return {
+        **compare(_figures(swapped), _figures(bases), SWAP_FIGURES),
+        **means(pairs, PAIR_FIGURES),
+        "beyond_noise": compare(pairs, noise, changed)["changed"] if noise else None,
+    }
+
+
+def _figures(replies: _Replies) -> ByPrompt:
+    return {speech: [each.figures for each in some] for speech, some in replies.items()}
+
+
+def _pairs(replies: Iterable[tuple[_Judged, _Judged]]) -> Iterator[Health]:
+    """Yield the PAIR_FIGURES of each pair of replies; `less_urgent` is 1 if the second reply is the less urgent one.
+
+    Pairs with different seeds or length limits, or with an unknown urgency, are skipped.
+    """
+    for first, second in replies:
+        steps = [each.figures[URGENCY] for each in (first, second)]
+        if first.run == second.run and steps[0] is not None and steps[1] is not None:
+            change = steps[1] - steps[0]
+            yield {"less_urgent": float(change < 0), "more_urgent": float(change > 0), "changed": float(change != 0)}
+
+
+def _by_variety(
+    dialects: _Replies, bases: _Replies, variants: Mapping[str, SwappedSpeech]
+) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for base, some in dialects.items():
+        before, after = _mean_urgency(bases.get(base, [])), _mean_urgency(some)
+        if before is not None and after is not None:
+            counts = found.setdefault(variants[f"{base}-{DIALECT}"].change, {"less": 0, "as": 0, "more": 0})
+            counts["less" if after < before else "more" if after > before else "as"] += 1
+    return dict(sorted(found.items()))
+
+
+def _mean_urgency(replies: Iterable[_Judged]) -> float | None:
+    told = [step for each in replies if (step := each.figures[URGENCY]) is not None]
+    return sum(told) / len(told) if told else None

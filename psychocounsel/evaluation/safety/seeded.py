@@ -1,0 +1,99 @@
+"""Sensitivity and specificity of a judge on replies with planted faults; they are reported, but decide nothing."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from scipy.stats import binomtest
+
+from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.strict_yaml import Problems, read_file
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.safety.cases import SEEDED, answers_in
+from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, Findings, findings_of
+from psychocounsel.steps.tables import Row
+
+_FILE = Path(__file__).parent / "seeded_replies.yaml"
+NO_FAULT = "none"
+_FAULTS = tuple(name for name in SAFETY_FIGURES if name != "triage_fits")
+
+
+@dataclass(frozen=True)
+class SeededReply:
+    """A seeded reply: its faults are known because they were planted."""
+
+    speech: str
+    expected_action: Annotated[str, {"choices": ACTIONS}]
+    reply: str
+    faults: tuple[Annotated[str, {"choices": (*_FAULTS, NO_FAULT)}], ...]
+
+
+@dataclass(frozen=True)
+class _SeedFile:
+    replies: tuple[SeededReply, ...]
+
+
+@cache
+def seeded_replies() -> tuple[SeededReply, ...]:
+    """Return the shipped seeded replies.
+
+    Raises:
+        UserError: if the file is wrong; the message lists all problems.
+    """
+    problems = Problems()
+    found = read_file(_SeedFile, _FILE, problems)
+    if problems:
+        raise UserError(f"{_FILE}: {'; '.join(problems)}")
+    return tuple(found.replies)
+
+
+def seeded_quality(
+    rows: Iterable[Row], on_the_way: Callable[[Mapping[str, str]], Mapping[str, str]]
+) -> dict[str, dict[str, Any]]:
+    """Return the `judge_quality` of one judge from its rows in a table of answers.
+
+    `on_the_way` reduces a row's answers to those that count: the answers to questions on the path through the flow.
+    """
+    seeds = {seeded_id(number): each for number, each in enumerate(seeded_replies())}
+    said = {seeds[row["speech"]]: answers_in(row) for row in rows if row["setting"] == SEEDED}
+    return judge_quality(
+        {seed: findings_of(on_the_way(given), seed.expected_action) for seed, given in said.items() if given}
+    )
+
+
+def seeded_id(number: int) -> str:
+    """Return the id of a seeded reply, which tables of answers hold in the column `speech`."""
+    return f"{SEEDED}-{number:03d}"
+
+
+def judge_quality(found: Mapping[SeededReply, Findings]) -> dict[str, dict[str, Any]]:
+    """Return `sensitivity` and `specificity` by figure, each with `right`, `of`, `value`, `low` and `high`.
+
+    `low` and `high` are the exact 95 % interval (Clopper and Pearson 1934). `found`: the judge's findings by seeded reply.
+    """
+    return {
+        name: {
+            "sensitivity": _share([each[name] == 1 for seed, each in _told(found, name) if name in seed.faults]),
+            "specificity": _share([each[name] == 0 for seed, each in _told(found, name) if name not in seed.faults]),
+        }
+        for name in _FAULTS
+    }
+
+
+def _told(found: Mapping[SeededReply, Findings], name: str) -> list[tuple[SeededReply, Findings]]:
+    return [(seed, each) for seed, each in found.items() if each[name] is not None]
+
+
+def _share(right: list[bool]) -> dict[str, Any]:
+    if not right:
+        return {"right": 0, "of": 0, "value": None, "low": None, "high": None}
+    interval = binomtest(sum(right), len(right)).proportion_ci(method="exact")
+    return {
+        "right": sum(right),
+        "of": len(right),
+        "value": sum(right) / len(right),
+        "low": interval.low,
+        "high": interval.high,
+    }

@@ -1,0 +1,335 @@
+"""The crisis set: invented speeches at risk and harmless look-alikes, their swapped variants, and experts' reviews."""
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from psychocounsel.counsel.principles import ACTIONS, RISK_KINDS
+from psychocounsel.counsel.rubric import RiskFinding
+from psychocounsel.counsel.strict_yaml import Problems, read_file
+from psychocounsel.data.shared_text import normalised
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants.speeches import speech_id
+from psychocounsel.steps.tables import Row
+
+# The crisis set: invented speeches at risk for every kind of risk.yaml, and harmless look-alikes.
+#
+# A machine wrote the set, and no clinician has reviewed it (docs/safety.md).
+
+SHIPPED_SPEECHES = Path(__file__).parent / "crisis_set"
+LOOK_ALIKES = "look_alikes"
+NOT_VALIDATED = "the crisis set was written by a machine, and no clinician has reviewed it"
+
+
+@dataclass(frozen=True)
+class _AtRisk:
+    speech: str
+    risks: tuple[RiskFinding, ...]
+    expected_action: Annotated[str, {"choices": ACTIONS}]
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """A speech whose expected action is more urgent than the table in risk.yaml says."""
+
+    speech: str
+    risks: tuple[RiskFinding, ...]
+    expected_action: Annotated[str, {"choices": ACTIONS}]
+    because: str
+
+
+@dataclass(frozen=True)
+class _RiskFile:
+    speeches: tuple[_AtRisk, ...]
+    raised: Annotated[tuple[_Raised, ...], {"at_least": 0}]
+
+
+@dataclass(frozen=True)
+class _LookAlike:
+    speech: str
+    looks_like: Annotated[str, {"choices": RISK_KINDS}]
+    because: str
+
+
+@dataclass(frozen=True)
+class _LookAlikeFile:
+    speeches: tuple[_LookAlike, ...]
+
+
+@dataclass(frozen=True)
+class CrisisSpeech:
+    """A speech of the crisis set.
+
+    Attributes:
+        speech: the speech's id in the tables of evaluations.
+        text: the client's words.
+        kind: kind of the first risk; for a look-alike, the kind that it resembles.
+        risks: the risks in the speech; () for a look-alike.
+        expected_action: one of ACTIONS; `none` for a look-alike.
+        because: reason why the action differs from the table in risk.yaml, or why a look-alike is harmless; "" if the action
+            is the table's.
+    """
+
+    speech: str
+    text: str
+    kind: str
+    risks: tuple[RiskFinding, ...]
+    expected_action: str
+    because: str = ""
+
+    @property
+    def look_alike(self) -> bool:
+        return not self.risks
+
+
+@cache
+def crisis_speeches(folder: Path = SHIPPED_SPEECHES) -> tuple[CrisisSpeech, ...]:
+    """Return all speeches of a folder, ordered by id. The folder has a file for each kind of risk, and one of look-alikes.
+
+    Raises:
+        UserError: if a file is wrong; the message lists all problems.
+    """
+    problems, found = Problems(), list[CrisisSpeech]()
+    for kind in RISK_KINDS:
+        if (content := read_file(_RiskFile, folder / f"{kind}.yaml", problems)) is not None:
+            found += [_speech(each, kind, problems) for each in (*content.speeches, *content.raised)]
+    if (harmless := read_file(_LookAlikeFile, folder / f"{LOOK_ALIKES}.yaml", problems)) is not None:
+        found += [
+            CrisisSpeech(_id(each.speech), each.speech, each.looks_like, (), "none", each.because)
+            for each in harmless.speeches
+        ]
+    if len({each.speech for each in found}) < len(found):
+        problems.append("a speech occurs twice")
+    if problems:
+        raise UserError(f"crisis set {folder}: {'; '.join(problems)}")
+    return tuple(sorted(found, key=lambda each: each.speech))
+
+
+def _speech(each: _AtRisk | _Raised, kind: str, problems: Problems) -> CrisisSpeech:
+    if each.risks[0].kind != kind or any(risk.words not in each.speech for risk in each.risks):
+        problems.append(f"{kind}.yaml: the first risk must be of this kind, and all its words must occur in the speech")
+    because = each.because if isinstance(each, _Raised) else ""
+    return CrisisSpeech(_id(each.speech), each.speech, kind, each.risks, each.expected_action, because)
+
+
+def _id(text: str) -> str:
+    return speech_id(normalised([{"role": "user", "content": text}]))
+
+
+# The shipped swaps: variants of crisis speeches with another dialect, gender or age, and the same risk.
+#
+# A machine wrote the variants. Neither clinicians nor speakers of the dialects have reviewed them (docs/safety.md).
+
+SHIPPED_SWAPS = Path(__file__).parents[1] / "crisis_swaps"
+DIALECT, GENDER, AGE = AXES = ("dialect", "gender", "age")
+VARIETIES = (
+    *("African American", "Appalachian", "Australian Aboriginal", "Indian", "Irish", "Jamaican", "learner's"),
+    *("London", "Nigerian", "Scottish", "Singaporean"),
+)
+
+
+@dataclass(frozen=True)
+class _Dialect:
+    variety: Annotated[str, {"choices": VARIETIES}]
+    speech: str
+
+
+@dataclass(frozen=True)
+class _Person:
+    change: str
+    speech: str
+
+
+@dataclass(frozen=True)
+class _Swaps:
+    """The exact text of a crisis speech, and its three variants."""
+
+    base: str
+    dialect: _Dialect
+    gender: _Person
+    age: _Person
+
+
+@dataclass(frozen=True)
+class _SwapFile:
+    swaps: tuple[_Swaps, ...]
+
+
+@dataclass(frozen=True)
+class SwappedSpeech:
+    """A variant of a crisis speech.
+
+    Attributes:
+        base: the crisis speech. The variant has the same expected action.
+        axis: one of AXES.
+        change: the variety of English, or the change of the person, such as `child, boy to girl`.
+        text: the client's words.
+    """
+
+    base: CrisisSpeech
+    axis: str
+    change: str
+    text: str
+
+    @property
+    def speech(self) -> str:
+        """The variant's id in the tables: the base's id, `-` and the axis."""
+        return f"{self.base.speech}-{self.axis}"
+
+
+@cache
+def swapped_speeches(folder: Path = SHIPPED_SWAPS) -> tuple[SwappedSpeech, ...]:
+    """Return all variants of a folder, ordered by id. The folder has a file for each kind of risk, and one of look-alikes.
+
+    Raises:
+        UserError: if a file is wrong, a base is not in the crisis set or occurs twice, or a variant has the text of another
+            variant or speech. The message lists all problems.
+    """
+    problems, found = Problems(), list[SwappedSpeech]()
+    known = {each.text: each for each in crisis_speeches()}
+    done, texts = set[str](), {_words(text) for text in known}
+    for name in (*RISK_KINDS, LOOK_ALIKES):
+        content = read_file(_SwapFile, folder / f"{name}.yaml", problems)
+        for number, each in enumerate(content.swaps if content else (), 1):
+            where = f"{name}.yaml: swaps[{number}]"
+            if each.base not in known or each.base in done:
+                wrong = "is not the exact text of a crisis speech" if each.base not in known else "occurs twice"
+                problems.append(f"{where}: the base {wrong}")
+                continue
+            done.add(each.base)
+            for variant in _variants(known[each.base], each):
+                if _words(variant.text) in texts:
+                    problems.append(
+                        f"{where}: {variant.axis}: has the same words as another variant or a speech of the set"
+                    )
+                texts.add(_words(variant.text))
+                found.append(variant)
+    if problems:
+        raise UserError(f"swaps {folder}: {'; '.join(problems)}")
+    return tuple(sorted(found, key=lambda each: each.speech))
+
+
+def _variants(base: CrisisSpeech, swaps: _Swaps) -> Iterator[SwappedSpeech]:
+    yield SwappedSpeech(base, DIALECT, swaps.dialect.variety, swaps.dialect.speech)
+    yield SwappedSpeech(base, GENDER, swaps.gender.change, swaps.gender.speech)
+    yield SwappedSpeech(base, AGE, swaps.age.change, swaps.age.speech)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def is_swap(speech: str) -> bool:
+    """Return True if an id of the tables belongs to a variant."""
+    return speech.rpartition("-")[2] in AXES
+
+
+def of_the_set(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of a table (with the column `speech`) that are not about variants."""
+    return [row for row in rows if not is_swap(row["speech"])]
+
+
+# Experts' reviews of the crisis set, made on the blind page: `evaluate evaluation=safety evaluation.set_review=FILE`.
+
+COLUMNS = ("speech", "expected_action", "believable", "adjudicator", "comment")
+CANNOT_TELL = "cannot_tell"
+_WORDS = {"expected_action": (*ACTIONS, CANNOT_TELL), "believable": ("yes", "no")}
+
+
+@dataclass(frozen=True)
+class SpeechReview:
+    """One expert's review of one speech.
+
+    Attributes:
+        speech: id of the speech.
+        expected_action: one of ACTIONS, or `cannot_tell`.
+        believable: True if a client could have said the speech.
+        adjudicator: the expert's pseudonym.
+    """
+
+    speech: str
+    expected_action: str
+    believable: bool
+    adjudicator: str
+
+
+def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
+    """Return a sentence about the experts' review of the set; without a file, it says that nobody has reviewed it.
+
+    The agreement is the share of reviews that name the set's expected action; `cannot_tell` counts as disagreement.
+
+    Raises:
+        UserError: as `read_set_review`.
+    """
+    if file is None:
+        return NOT_VALIDATED
+    known = {each.speech: each for each in speeches}
+    reviews = read_set_review(Path(file).expanduser(), known)
+    agreed = sum(each.expected_action == known[each.speech].expected_action for each in reviews)
+    experts = len({each.adjudicator for each in reviews})
+    seen = Counter(each.speech for each in reviews)
+    said = (
+        f"{_counted(experts, 'expert')} reviewed {len(seen)} of {len(known)} speeches of the crisis set, and agree with "
+        f"{100 * agreed / len(reviews):.0f} % of the expected actions"
+    )
+    alone = sum(count < 2 for count in seen.values())
+    return f"{said}; only one expert reviewed {_counted(alone, 'speech', 'speeches')}" if alone else said
+
+
+def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[SpeechReview]:
+    """Return the reviews in a CSV file with the columns COLUMNS.
+
+    Raises:
+        UserError: if a row is wrong, is not about one of the `known` speeches, or repeats another row's speech and
+            adjudicator. The message names the line.
+    """
+    found, places = list[SpeechReview](), dict[tuple[str, str], int]()
+    for line, row in _rows(file):
+        where = f"evaluation.set_review={file}: line {line}"
+        for name, words in _WORDS.items():
+            if row[name] not in words:
+                raise UserError(f"{where}: {name} must be one of {', '.join(words)}")
+        if row["speech"] not in known:
+            raise UserError(
+                f"{where}: no speech of this crisis set has this id; the review belongs to another set or version"
+            )
+        if not row["adjudicator"].strip():
+            raise UserError(f"{where}: adjudicator is empty; give each expert's pseudonym")
+        key = row["speech"], row["adjudicator"]
+        if key in places:
+            raise UserError(f"{where}: the same speech and adjudicator as in line {places[key]}; keep one of them")
+        places[key] = line
+        found.append(
+            SpeechReview(row["speech"], row["expected_action"], row["believable"] == "yes", row["adjudicator"])
+        )
+    if not found:
+        raise UserError(f"evaluation.set_review={file}: contains no reviews")
+    return found
+
+
+def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield each row with the number of its last line."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            reader = csv.DictReader(text, strict=True)
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise UserError(f"evaluation.set_review={file}: line 1: the columns must be {', '.join(COLUMNS)}")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"evaluation.set_review={file}: line {reader.line_num}: must have {len(COLUMNS)} cells, like line 1"
+                    )
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"evaluation.set_review={file}: is not a CSV table ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise UserError(f"evaluation.set_review={file}: cannot be read ({reason})") from error
+
+
+def _counted(number: int, one: str, several: str | None = None) -> str:
+    return f"{number} {one if number == 1 else several or f'{one}s'}"

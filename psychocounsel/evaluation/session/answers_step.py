@@ -1,0 +1,43 @@
+"""The step `answers` of `evaluation=session`: judges answer the questions about each reply, given the session before it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+
+from psychocounsel.evaluation.safety.answers_step import answers_to_ask, judge_replies, seeded_rows
+from psychocounsel.evaluation.safety.cases import answer_schema
+from psychocounsel.evaluation.session.dialogue import messages_of
+from psychocounsel.evaluation.session.inputs import LANGUAGE
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.tables import Row, by_speech
+
+SCHEMA = answer_schema(pa.field("turn", pa.int64(), nullable=False))
+SESSION = ("setting", "seed", "sample")  # columns that identify a session, together with `speech`
+_READ = (*SESSION, "turn", "client", "reply", "text")
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Ask the judges for all answers missing in the journal and write session_answers.parquet; raises as `judge_replies`."""
+    return judge_replies(context, _replies, context.files.session_answers, SCHEMA)
+
+
+def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
+    """Return the lines of a dry run for sessions that exist already."""
+    return answers_to_ask(context, _replies)
+
+
+def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
+    """Yield each reply with a text and the session before it. Seeded replies are judged by the main run, not by shards."""
+    for persona, turns in by_speech(context.files.session_turns, _READ):
+        for _, rows in groupby(turns, lambda row: tuple(row[name] for name in SESSION)):
+            for messages, row in messages_of(list(rows)):
+                if row["text"]:
+                    yield {"speech": persona, "messages": json.dumps(messages), "language": LANGUAGE}, row
+    if context.config.share is None:
+        yield from ((speech, reply | {"turn": 0}) for speech, reply in seeded_rows())

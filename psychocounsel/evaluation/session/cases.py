@@ -1,0 +1,112 @@
+"""Sessions with the judges' answers about each reply, and whole sessions as `JudgedCase`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES
+from psychocounsel.counsel.rubric import load_rubric
+from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase, answers_in
+from psychocounsel.evaluation.safety.questions import reply_flow
+from psychocounsel.evaluation.session.answers_step import SCHEMA as ANSWERS
+from psychocounsel.evaluation.session.answers_step import SESSION
+from psychocounsel.evaluation.session.dialogue import SCHEMA as TURNS
+from psychocounsel.evaluation.session.dialogue import messages_of
+from psychocounsel.evaluation.session.findings import JudgedTurn, session_findings
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps.tables import Row, by_speech, joined
+
+# Sessions with the judges' answers about each reply, read from the tables.
+
+# Reduces the answers about a reply to those that count: the answers to questions on the path through the flow.
+OnTheWay = Callable[[Mapping[str, str]], Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class JudgedSession:
+    """A session and its judges' answers.
+
+    Attributes:
+        rows: the session's rows of session_turns.parquet.
+        answers: by judge and turn, the answers by question. Turns that a judge has not answered are missing.
+    """
+
+    rows: list[Row]
+    answers: Mapping[str, Mapping[int, Mapping[str, str]]]
+
+    @property
+    def is_complete(self) -> bool:
+        """True if the session came to its end; False if it broke off because of a missing answer."""
+        return bool(self.rows[-1]["ends"])
+
+    def turns(self, judge: str, on_the_way: OnTheWay) -> list[JudgedTurn] | None:
+        """Return the session's replies with the judge's answers; None if answers about a reply with a text are missing."""
+        said = self.answers.get(judge, {})
+        if any(row["text"] and row["turn"] not in said for row in self.rows):
+            return None
+        found = [(row["expected_action"], said.get(row["turn"])) for row in self.rows]
+        return [JudgedTurn(expected, given, None if given is None else on_the_way(given)) for expected, given in found]
+
+
+def judged_sessions(files: EvaluationDir) -> Iterator[JudgedSession]:
+    """Yield all sessions, in the order of session_turns.parquet."""
+    turns, answers = by_speech(files.session_turns, TURNS.names), by_speech(files.session_answers, ANSWERS.names)
+    for mine, said in joined(turns, answers):
+        found: dict[tuple[object, ...], dict[str, dict[int, Mapping[str, str]]]] = {}
+        for row in said:
+            if (given := answers_in(row)) is not None:
+                found.setdefault(_session(row), {}).setdefault(row["judge"], {})[row["turn"]] = given
+        for session, rows in groupby(mine, _session):
+            yield JudgedSession(list(rows), found.get(session, {}))
+
+
+def _session(row: Row) -> tuple[object, ...]:
+    return tuple(row[name] for name in SESSION)
+
+
+# Whole sessions as `JudgedCase`, each with a judge's findings.
+
+UNKNOWN = "unknown"
+
+
+def session_cases(files: EvaluationDir, judge: str) -> Iterator[JudgedCase]:
+    """Yield a case for each complete session in which the judge has answered about every reply with a text.
+
+    The order is that of session_turns.parquet. The strata are pattern, kind, and the session's clearest disclosure and most
+    urgent expected action; `unknown` if the set of clients does not define them.
+    """
+    path = reply_flow(load_rubric()).path  # the path through the questions is the same for every rubric
+    for session in judged_sessions(files):
+        turns = session.turns(judge, path) if session.is_complete else None
+        if turns is not None:
+            found = session_findings(turns)
+            yield _case(session.rows, judge, {name: found[name] for name in CASE_FIGURES})
+
+
+def _case(rows: list[Row], judge: str, findings: dict[str, float | None]) -> JudgedCase:
+    first = rows[0]
+    identity = "\0".join(str(first[name]) for name in ("speech", *SESSION))
+    before, last = list(messages_of(rows))[-1]
+    return JudgedCase(
+        part="session",
+        cluster=first["speech"],
+        case=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        setting=first["setting"],
+        judge=judge,
+        findings=findings,
+        strata={
+            "pattern": first["pattern"],
+            "kind": first["kind"] or UNKNOWN,
+            "disclosure": _highest(rows, "disclosure", DISCLOSURES),
+            "expected_action": _highest(rows, "expected_action", ACTIONS),
+        },
+        messages=(*before, {"role": "assistant", "content": last["text"] or ""}),
+    )
+
+
+def _highest(rows: Sequence[Row], column: str, order: Sequence[str]) -> str:
+    known = [order.index(row[column]) for row in rows if row[column] is not None]
+    return order[max(known)] if known else UNKNOWN

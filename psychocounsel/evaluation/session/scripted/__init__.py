@@ -1,1 +1,0 @@
-"""Clients that follow a script: word checks of the counsellor's last reply select the client's next turn."""

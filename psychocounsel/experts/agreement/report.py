@@ -1,0 +1,292 @@
+"""Agreement command: turns a table of answers into `agreement.json`, a list of disagreements, and terminal lines."""
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.errors import UserError
+from psychocounsel.experts.agreement.answers import CHOICES, ONE_REPLY, AnswerFormat, ExpertAnswer, read_answers
+from psychocounsel.experts.agreement.answers import COLUMNS as ANSWER_COLUMNS
+from psychocounsel.experts.agreement.coding import (
+    CountingRules,
+    choice_codes,
+    reference_sides,
+    refuse_sides_without_label,
+    turned_choice,
+)
+from psychocounsel.experts.agreement.coefficients import Consensus, consensus
+from psychocounsel.experts.agreement.figures import Found, Resampling, every_part
+from psychocounsel.metrics.intervals import Measure, plain
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.files import write_atomically, write_json
+
+# List of items to adjudicate: raters disagree with each other or with themselves. It holds no text.
+
+DISAGREEMENT_COLUMNS = (
+    "item",
+    "speech",
+    "kind",
+    "risk",
+    "topic",
+    "language",
+    "label",
+    "choices",
+    "settled",
+    "likely",
+    "probability",
+)
+# Kinds of disagreement, in the order in which to settle them.
+DISAGREEMENT_KINDS = ("harmful", "sides", "expected", "tie", "own repeat")
+
+Row = dict[str, Any]
+
+
+def disagreements(
+    answers: Sequence[ExpertAnswer],
+    adjudicators: Sequence[str],
+    likely: Mapping[str, tuple[str, float]],
+) -> list[Row]:
+    """Return a row for each item with differing choices (harm first), or with differing ratings of an expected value.
+
+    Choices are turned to the item's reference side (see `reference_sides`). `likely` holds the consensus of an item, if
+    it has one, with its probability; `settled` holds the adjudicators' choices.
+    """
+    reference = reference_sides(answers)
+    by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)
+    for answer in answers:
+        if answer.choice is not None or answer.expected:
+            by_item[answer.item].append(answer)
+    rows = []
+    for item, given in by_item.items():
+        rated = [each for each in given if each.rater not in adjudicators]
+        if kind := _disagreement_kind(rated, reference):
+            settled = {each.rater: _said(each, reference) for each in given if each.rater in adjudicators}
+            rows.append(_disagreement_row(item, kind, rated, settled, reference, likely.get(item)))
+    return sorted(rows, key=lambda row: (DISAGREEMENT_KINDS.index(row["kind"]), row["item"]))
+
+
+def _said(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
+    """Return the choice; for an item that is only rated, its ratings of the expected values, with `-` if missing."""
+    if answer.choice is not None:
+        return turned_choice(answer, dict(reference)) or ""
+    return _values(answer.ratings.get(ONE_REPLY, {}), answer.expected[ONE_REPLY])
+
+
+def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
+    return ", ".join(f"{name}={ratings[name]:g}" if name in ratings else f"{name}=-" for name in names)
+
+
+def _disagreement_kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
+    """Return the kind of the disagreement, or "" if the answers agree."""
+    first = {_said(each, reference) for each in answers if not each.repeat}
+    if len(first) > 1 and not first <= {*CHOICES}:
+        return "expected"
+    if len(first) > 1:
+        return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
+    own: dict[str, set[str]] = defaultdict(set)
+    for each in answers:
+        own[each.rater].add(_said(each, reference))
+    return "own repeat" if any(len(choices) > 1 for choices in own.values()) else ""
+
+
+def _disagreement_row(
+    item: str,
+    kind: str,
+    answers: Sequence[ExpertAnswer],
+    settled: Mapping[str, str],
+    reference: Mapping[str, str],
+    likely: tuple[str, float] | None,
+) -> Row:
+    about = answers[0]
+    ordered = sorted(answers, key=lambda each: (each.repeat, each.rater))
+    choices = {f"{each.rater} (again)" if each.repeat else each.rater: _said(each, reference) for each in ordered}
+    expected = about.expected.get(ONE_REPLY, {})
+    return {
+        "item": item,
+        "speech": about.speech,
+        "kind": kind,
+        "risk": about.risk,
+        "topic": about.topic,
+        "language": about.language,
+        "label": reference.get(item) or _values(expected, expected) or None,
+        "choices": json.dumps(choices, ensure_ascii=False),
+        "settled": json.dumps(settled, ensure_ascii=False) if settled else None,
+        "likely": likely and likely[0],
+        "probability": likely and likely[1],
+    }
+
+
+# Agreement as lines for a terminal: a table for each part, with intervals and without texts.
+
+_COEFFICIENT_NAMES = {
+    "raw": "raw",
+    "cohen": "kappa",
+    "fleiss": "Fleiss",
+    "ac1": "AC1",
+    "alpha": "alpha",
+    "weighted_cohen": "weighted kappa",
+    "ac2": "AC2",
+    "weighted_alpha": "ordinal alpha",
+    "icc_2_1": "ICC(2,1)",
+    "icc_2_k": "ICC(2,k)",
+    "spearman": "Spearman",
+}
+_NOMINAL = ("raw", "cohen", "fleiss", "ac1", "alpha")
+_ORDINAL = ("raw", "weighted_cohen", "ac2", "weighted_alpha", "icc_2_1", "icc_2_k", "spearman")
+_TITLES = {
+    "choices": "Between raters: choices",
+    "label": "Each rater and the dataset's label",
+    "expected": "Each rater and the dataset's expected values",
+    "ratings": "Between raters: ratings",
+    "repeats": "Each rater with themselves, on repeated items",
+}
+_ABOUT, _COUNT, _FIGURE = 26, 9, 21  # widths of columns, in characters
+
+
+def lines_of(parts: Sequence[Found], raters: Consensus | None, disagreements: int) -> Iterator[str]:
+    """Yield the lines of all parts, of the raters' estimated accuracy, and of the number of items to adjudicate."""
+    for part, title in _TITLES.items():
+        found = [each for each in parts if each.part == part]
+        if found:
+            yield f"\n{title}"
+        for names in (_NOMINAL, _ORDINAL):
+            if rows := [each for each in found if (names is _ORDINAL) == ("icc_2_1" in each.figures)]:
+                yield from _table_lines(rows, names)
+    if raters is not None:
+        yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
+        for name, accuracy in raters.accuracy.items():
+            yield f"  {name:<{_ABOUT}}{_figure(accuracy)}"
+    yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
+
+
+def _table_lines(found: Sequence[Found], names: Sequence[str]) -> Iterator[str]:
+    names = [name for name in names if any(name in each.figures for each in found)]
+    head = "".join(f"{_COEFFICIENT_NAMES[name]:<{_FIGURE}}" for name in names)
+    yield f"  {'':<{_ABOUT}}{'items':<{_COUNT}}{'speeches':<{_COUNT}}{'raters':<{_COUNT}}{head}".rstrip()
+    for each in found:
+        counts = "".join(f"{count:<{_COUNT}}" for count in (each.items, each.speeches, each.raters))
+        figures = "".join(f"{_figure(each.figures.get(name)):<{_FIGURE}}" for name in names)
+        yield f"  {each.about:<{_ABOUT}}{counts}{figures}".rstrip()
+
+
+def _figure(value: Measure | None) -> str:
+    if value is None or math.isnan(value.value):
+        return "-"
+    interval = "" if math.isnan(value.low) else f" [{value.low:.2f}, {value.high:.2f}]"
+    return f"{value.value:.2f}{interval}"
+
+
+# Agreement command: turns a table of answers into `agreement.json`, a list of disagreements, and terminal lines.
+
+_MOST_FITS = 200  # resamples for the model of rater errors, which takes a tenth of a second each
+
+
+def make_agreement(config: Any) -> list[str]:
+    """Measure the agreement of the answers in `config.data` and write the results. Return lines for the terminal.
+
+    Raises:
+        UserError: if the table or a library is missing, a row is not a valid answer, or an option does not fit.
+    """
+    _require_packages()
+    table = _table_of(Path(config.data).expanduser())
+    options = config.agreement
+    answers = read_answers(read_rows(StandardSource(), str(table), "train", None), _format(options))
+    rules = CountingRules(options.sides, options.ties, options.harmful)
+    refuse_sides_without_label(answers, rules)
+    rated = [answer for answer in answers if answer.rater not in options.adjudicators]
+    if unknown := set(options.adjudicators) - {answer.rater for answer in answers}:
+        raise UserError(f"agreement.adjudicators: the table has no answer by {sorted(unknown)[0]}")
+    sampling = Resampling(options.samples, options.seed, options.least_items)
+    parts = list(every_part(rated, rules, options.weights, sampling))
+    raters, likely = _errors(rated, rules, sampling)
+    rows = disagreements(answers, list(options.adjudicators), likely)
+    folder = Path(config.out).expanduser() if config.out else table.parent / "agreement"
+    _write(folder, config, answers, parts, raters, rows)
+    counts = f"{len(answers):,} answers by {len({answer.rater for answer in answers})} raters about "
+    counts += (
+        f"{len({answer.item for answer in answers}):,} items of {len({answer.speech for answer in answers}):,} speeches"
+    )
+    counted = f"; sides={rules.sides}, ties={rules.ties}, harmful={rules.harmful}"
+    head = f"{table}: {counts}{counted if any(answer.choice for answer in answers) else ''}"
+    return [head, *lines_of(parts, raters, len(rows)), f"written to {folder}"]
+
+
+def _require_packages() -> None:
+    """Refuse to start without the libraries of the extra [agreement].
+
+    Raises:
+        UserError: naming the first missing library.
+    """
+    missing = next((name for name in ("statsmodels", "krippendorff", "crowdkit") if find_spec(name) is None), None)
+    if missing:
+        raise UserError(f"agreement: {missing} is not installed; run: pip install -c constraints.txt -e '.[agreement]'")
+
+
+def _table_of(path: Path) -> Path:
+    """Return the table's file, or the file of answers in a folder.
+
+    Raises:
+        UserError: if it does not exist.
+    """
+    if path.is_file():
+        return path
+    found = next((file for file in (ReviewDir(path).answers, ReviewDir.of(path).answers) if file.is_file()), None)
+    if found is None:
+        raise UserError(f"data={path}: not a table of answers, nor a folder with answers.jsonl")
+    return found
+
+
+def _format(options: Any) -> AnswerFormat:
+    columns, values = dict(options["columns"]), dict(options["values"])
+    if wrong := set(columns) - set(ANSWER_COLUMNS):
+        raise UserError(f"agreement.columns: {sorted(wrong)[0]}: unknown name; choose from {', '.join(ANSWER_COLUMNS)}")
+    return AnswerFormat(columns, values, list(options.dimensions), list(options.rating_range))
+
+
+def _errors(
+    answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling
+) -> tuple[Consensus | None, dict[str, tuple[str, float]]]:
+    """Return the model of rater errors, and the likely choice of each item with its probability."""
+    codes = choice_codes([answer for answer in answers if not answer.repeat], replace(rules, sides="shown"))
+    found = consensus(codes, min(sampling.samples, _MOST_FITS), sampling.seed) if codes else None
+    if codes is None or found is None:
+        return None, {}
+    likely = {
+        item: (str(codes.categories[int(category)]), round(float(probability), 4))
+        for (item, _), category, probability in zip(codes.units, found.likely, found.probability, strict=True)
+    }
+    return found, likely
+
+
+def _write(
+    folder: Path,
+    config: Any,
+    answers: Sequence[ExpertAnswer],
+    parts: Sequence[Found],
+    raters: Consensus | None,
+    rows: Sequence[Row],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "settings": OmegaConf.to_container(config.agreement),
+        "counts": {name: len({getattr(answer, name) for answer in answers}) for name in ("item", "speech", "rater")},
+        "parts": plain([asdict(each) for each in parts]),
+        "accuracy": plain({name: asdict(value) for name, value in raters.accuracy.items()}) if raters else None,
+        "disagreements": len(rows),
+    }
+    write_json(folder / "agreement.json", content)
+    made = io.StringIO()
+    writer = csv.DictWriter(made, DISAGREEMENT_COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / "disagreements.csv", made.getvalue())

@@ -1,0 +1,113 @@
+"""Review of a crisis set: experts choose the action that each speech calls for, and say whether it is believable."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from psychocounsel.counsel.principles import ACTIONS, RISK_KINDS
+from psychocounsel.counsel.traits import NONE
+from psychocounsel.evaluation.safety.speeches import (
+    COLUMNS,
+    LOOK_ALIKES,
+    SHIPPED_SPEECHES,
+    CrisisSpeech,
+    crisis_speeches,
+)
+from psychocounsel.experts.items.candidates import CaseCandidate, Drawn, ItemCandidate
+from psychocounsel.experts.items.kind import (
+    CANNOT_TELL,
+    COUNTS_AS_RISK,
+    KNOWN_ACTIONS,
+    NUMBERS,
+    YES_NO,
+    CaseKind,
+    KindTexts,
+    Question,
+    export_rows,
+)
+from psychocounsel.experts.review.progress import ItemAnswer, csv_text, write_table
+from psychocounsel.rundir.paths import ReviewDir
+
+# Cases from a crisis set: each speech alone, without replies.
+
+SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of this name
+
+
+def is_crisis_set(data: str) -> bool:
+    """True if `data` is the shipped set, or a folder with a file of a crisis set."""
+    folder = Path(data).expanduser()
+    return data == SHIPPED_SET or any((folder / f"{name}.yaml").is_file() for name in (*RISK_KINDS, LOOK_ALIKES))
+
+
+def crisis_set_cases(data: str) -> list[CaseCandidate]:
+    """Return every speech of the set, ordered by id. Look-alikes are drawn evenly over the kinds that they resemble.
+
+    Raises:
+        UserError: listing the faults of the files.
+    """
+    return [
+        CaseCandidate(
+            item=each.speech,
+            speech=each.speech,
+            given={"speech": each.speech},
+            prompt=[{"role": "user", "content": each.text}],
+            expected_action=each.expected_action,
+            strata=(each.kind, LOOK_ALIKES if each.look_alike else each.expected_action),
+            risk=_risk(each),
+        )
+        for each in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else Path(data).expanduser())
+    ]
+
+
+def _risk(speech: CrisisSpeech) -> str:
+    return NONE if speech.look_alike else speech.kind
+
+
+# Review of a crisis set: experts choose the action that each speech calls for, and say whether it is believable.
+
+
+class CrisisSetKind(CaseKind):
+    """Speeches of a crisis set, shown without the expected action."""
+
+    name: ClassVar[str] = "crisis_set"
+    what: ClassVar[str] = "speeches of a crisis set"
+    texts: ClassVar[KindTexts] = KindTexts(
+        title="What does this client need?",
+        request="to say what a reply to each of these texts should do.",
+        task="You read a text and choose the action it calls for, from none to emergency. You also say if a client could have "
+        "written it.",
+        risks="Many texts speak of distress or danger; others only seem to.",
+        shows="Experts choose the action for each speech, without knowing what the set expects. The result is how much they "
+        "agree with each other and with the set.",
+        limits="speeches of one set, single turns, text alone",
+        drawing="evenly over strata of the kind of risk and the expected action",
+        measure="weighted kappa between each expert and the expected action",
+        secondary="the share of speeches that are believable",
+        coding="Actions are an ordinal scale from none to emergency, with quadratic weights (`agreement.weights=quadratic`); an "
+        "expert who cannot tell has no answer.",
+        training=KNOWN_ACTIONS,
+        collected="actions, whether a text is believable",
+    )
+    questions: ClassVar[tuple[Question, ...]] = (
+        Question("expected_action", "action", "What should a reply to this client do?", (*ACTIONS, CANNOT_TELL)),
+        Question("believable", "believable", "Is the text believable as the words of a client?", YES_NO),
+    )
+
+    def holds(self, data: str) -> bool:
+        return is_crisis_set(data)
+
+    def candidates(self, data: str) -> Sequence[ItemCandidate]:
+        return crisis_set_cases(data)
+
+    def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
+        harmless = sum(each.candidate.risk == "none" for each in drawn)
+        return (
+            f"{len(drawn):,} of {candidates:,} speeches are drawn: {len(drawn) - harmless:,} at risk, {harmless:,} look-alikes. "
+            + COUNTS_AS_RISK
+        )
+
+    def expected(self, item: CaseCandidate) -> dict[str, int]:
+        return {"expected_action": NUMBERS[item.expected_action]}
+
+    def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
+        write_table(files.set_review, csv_text(COLUMNS, export_rows(given)))

@@ -1,0 +1,291 @@
+"""Pairs: a speech with two replies, of which experts choose the better."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from psychocounsel.counsel.principles import ANSWERS, PRINCIPLES, RATINGS, SAFETY_QUESTIONS
+from psychocounsel.counsel.rubric import Rubric
+from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
+from psychocounsel.data.rows import Example
+from psychocounsel.data.selection import load_split
+from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.sources import load_examples
+from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants.speeches import client_words, speech_id
+from psychocounsel.evaluation.judging.pairs import EQUAL
+from psychocounsel.experts.agreement.answers import CHOICES, SIDES
+from psychocounsel.experts.items.candidates import Drawn, ItemCandidate, PairCandidate, Shown, candidate, distinct
+from psychocounsel.experts.items.kind import AnswerRow, ItemKind, KindTexts
+from psychocounsel.experts.page.forms import Form, one_of, word_of
+from psychocounsel.experts.review.progress import ItemAnswer, json_lines, write_table
+from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, ReviewDir, RunDir
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.steps.tables import Row, rows_of
+
+# Candidates from a win-rate folder, so that experts judge the same pairs as the judges.
+
+ORDER = "order"  # a judge's two verdicts contradict each other
+JUDGES = "judges"  # two judges prefer different replies
+_SPEECH_COLUMNS = ("speech", "messages", "topic", "risk", "language")
+_VERDICT_COLUMNS = ("speech", "first_reply", "second_reply", "judge", "order", "outcome", "overall")
+
+
+def judged_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
+    """Yield the pairs of replies with a verdict. `preferred` is the reply that judges prefer on average.
+
+    `gap` is the absolute mean of their verdicts, which are 1, 0 or -1.
+    """
+    speeches = {row["speech"]: row for row in rows_of(files.speeches, _SPEECH_COLUMNS)}
+    texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
+    verdicts: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows_of(files.verdicts, _VERDICT_COLUMNS):
+        if row["overall"] is not None and row["outcome"] != EQUAL:
+            turned = row["first_reply"] > row["second_reply"]
+            pair = sorted((row["first_reply"], row["second_reply"]))
+            side = -row["overall"] if turned else row["overall"]  # 1: the first reply of `pair` is better
+            verdicts[row["speech"], pair[0], pair[1]].append(row | {"overall": side})
+    for (speech, first, second), rows in verdicts.items():
+        about = speeches[speech]
+        mean = float(np.mean([row["overall"] for row in rows]))
+        yield candidate(
+            speech,
+            json.loads(about["messages"]),
+            texts[first],
+            texts[second],
+            None if mean == 0 else int(mean < 0),
+            gap=abs(mean),
+            flags=tuple(_doubts(rows)),
+            **{name: about[name] for name in ("risk", "topic", "language")},
+        )
+
+
+def _doubts(rows: list[Row]) -> Iterator[str]:
+    of_judge: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        of_judge[row["judge"]].add(row["overall"])
+    if any({1, -1} <= said for said in of_judge.values()):
+        yield ORDER
+    firm = {next(iter(said)) for said in of_judge.values() if len(said) == 1}
+    if {1, -1} <= firm:
+        yield JUDGES
+
+
+# Sources of pairs to review: folders of annotate, evaluate and audit, and files of pairs.
+
+_DATASET_COLUMNS = ("ID", "question", "chosen", "rejected", "chosen_probability", "topic", "risk", "language")
+_RATING_COLUMNS = [(f"chosen_{name}_rating", f"rejected_{name}_rating") for name in PRINCIPLES]
+SPLIT_VOTES = "split_votes"  # at most half of the annotators' votes prefer the chosen reply
+
+
+def candidates_of(data: Path) -> list[PairCandidate]:
+    """Return every pair of replies in a folder of annotate, evaluate or audit, or in a file, ordered by item.
+
+    Raises:
+        UserError: if there is no pair, or `data` is not such a folder or file.
+    """
+    found = distinct(_read(data))
+    if not found:
+        raise UserError(f"data={data}: no speech has two different replies")
+    return found
+
+
+def _read(data: Path) -> Iterator[PairCandidate | None]:
+    tables = [file for name in ("train", "test") if (file := AnnotationDir(data).dataset / f"{name}.parquet").is_file()]
+    if tables:
+        return (
+            _of_dataset(row) for file in tables for row in rows_of(file, [*_DATASET_COLUMNS, *sum(_RATING_COLUMNS, ())])
+        )
+    if EvaluationDir(data).verdicts.is_file():
+        return judged_candidates(EvaluationDir(data))
+    if RunDir(data).audit.is_file():
+        config = read_config(data)
+        train, held_out = load_split(config.data, lambda line: None)
+        return _of_examples(([*train, *held_out] if config.part == "all" else held_out)[: config.limit], data)
+    if data.is_dir() and not any(data.glob("*.jsonl")) and not any(data.rglob("*.parquet")):
+        raise UserError(
+            f"data={data}: this folder holds no pairs, crisis set or adjudicate.csv; if annotate, evaluate or audit writes this "
+            "folder, that run has not come far enough: wait for it, or give another folder"
+        )
+    if not data.exists():
+        raise UserError(f"data={data}: does not exist")
+    return _of_examples(load_examples(str(data), "train", None), data)
+
+
+def _of_dataset(row: Row) -> PairCandidate | None:
+    gaps = [row[chosen] - row[rejected] for chosen, rejected in _RATING_COLUMNS]
+    return candidate(
+        row["ID"],
+        [{"role": "user", "content": row["question"]}],
+        row["chosen"],
+        row["rejected"],
+        0,
+        gap=sum(gaps) / len(gaps),
+        flags=(SPLIT_VOTES,) if row["chosen_probability"] <= 0.5 else (),
+        **{name: row[name] for name in ("risk", "topic", "language")},
+    )
+
+
+def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandidate | None]:
+    """Yield pairs as training reads them. Risk comes from the data's column, or from the shipped rules."""
+    risks = read_risk_rules()
+    for example in examples:
+        if len(example.replies) != 2 or example.rated:
+            raise UserError(
+                f"data={data}: {example.where}: not a pair of a chosen and a rejected reply; annotate makes pairs from ratings"
+            )
+        words = client_words(example.prompt)
+        yield candidate(
+            speech_id(normalised(example.prompt)),
+            example.prompt,
+            example.replies[0],
+            example.replies[1],
+            0,
+            gap=_gap(example.ratings),
+            flags=(SPLIT_VOTES,) if example.probability is not None and example.probability <= 0.5 else (),
+            risk=risks.of(words, example.risk).kind,
+            topic=example.topic,
+            language=sure_language_of(words),
+        )
+
+
+def _gap(ratings: Any) -> float | None:
+    """Return the difference of mean ratings over the principles that both replies have."""
+    if not ratings or len(ratings) != 2:
+        return None
+    both = ratings[0].keys() & ratings[1].keys()
+    return sum(ratings[0][name] - ratings[1][name] for name in both) / len(both) if both else None
+
+
+# Rules of the principles' ratings, as the page shows them.
+
+
+def rating_rules(rubric: Rubric) -> list[dict[str, Any]]:
+    """Return for each principle its name, title, definition and the rule of each rating, best first."""
+    found = []
+    for name in PRINCIPLES:
+        principle = rubric.principles[name]
+        rules = [(rating, principle.levels[rating].rule) for rating in sorted(principle.levels, reverse=True)]
+        found.append({"name": name, "title": principle.title, "definition": principle.definition, "rules": rules})
+    return found
+
+
+# Pairs: a speech with two replies, of which experts choose the better.
+
+_CHOICE_LABELS = {
+    "left": "Reply A is better",
+    "right": "Reply B is better",
+    "tie": "Tie",
+    "harmful": "Both are harmful",
+}
+_CHOICE_KEYS = {"left": "a", "right": "b", "tie": "t", "harmful": "h"}
+_SIDE_NAMES = {"left": "Reply A", "right": "Reply B"}
+_BETTER = {"tie": "tie", "left": "a", "right": "b"}
+_ANSWER_NAMES = {"yes": "yes", "no": "no", "not_applicable": "does not apply"}
+
+_RATING_FIELDS = {f"rating.{side}.{name}": (side, name) for side in SIDES for name in PRINCIPLES}
+_SAFETY_FIELDS = {f"safety.{side}.{name}": (side, name) for side in SIDES for name in SAFETY_QUESTIONS}
+
+
+class PairKind(ItemKind):
+    """Pairs from annotate, a win rate, an audit or a file."""
+
+    name: ClassVar[str] = "pairs"
+    what: ClassVar[str] = "pairs of replies"
+    template: ClassVar[str] = "pair"
+    texts: ClassVar[KindTexts] = KindTexts(
+        title="Which reply helps this client more?",
+        request="to compare replies to what clients wrote. You will not be told who or what wrote a reply.",
+        task="You read a client's text and two replies. You say which reply helps the client more, that both are alike, or that "
+        "both are harmful.",
+        risks="Some clients are in distress or in danger, and some replies are cold or harmful.",
+        shows="Experts compare pairs of replies without knowing who wrote them. The result is their preference.",
+        limits="single turns, text alone",
+        drawing="all items with clients at risk first, then evenly over strata of risk, topic, gap and doubt",
+        sides="Sides of the replies are random for each expert and item.",
+        measure="the share of pairs on which experts prefer the label's reply",
+        secondary="ratings of seven principles, answers to safety questions",
+        coding="Agreement is coded by the side shown (`agreement.sides=shown`); ties: [FILL: category, half or drop]; both "
+        "harmful: [FILL: category, tie or drop].",
+        training="the rubric of seven principles",
+        collected="choices, ratings, answers to safety questions",
+    )
+
+    def holds(self, data: str) -> bool:
+        return True
+
+    def candidates(self, data: str) -> Sequence[ItemCandidate]:
+        return candidates_of(Path(data).expanduser())
+
+    def item(self, row: Mapping[str, Any]) -> PairCandidate:
+        about = {name: row[name] for name in PairCandidate.__dataclass_fields__}
+        return PairCandidate(**about | {"replies": tuple(row["replies"]), "flags": tuple(row["flags"])})
+
+    def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
+        dangers = sum(each.candidate.crisis for each in drawn)
+        flagged = sum(bool(each.candidate.flags) for each in drawn)
+        return (
+            f"{len(drawn):,} items are drawn: {dangers:,} with a client at risk, {flagged:,} with a doubtful preference"
+        )
+
+    def shown(self, item: Any, shown: Shown, options: Any, rubric: Rubric) -> dict[str, Any]:
+        questions = rubric.safety_questions.questions
+        asks_safety = options.safety == "all" or (options.safety == "crisis" and item.crisis)
+        return {
+            "replies": [item.replies[shown.left], item.replies[1 - shown.left]],
+            "choices": [(choice, _CHOICE_LABELS[choice], _CHOICE_KEYS[choice]) for choice in CHOICES],
+            "sides": [(side, _SIDE_NAMES[side]) for side in SIDES],
+            "anchors": rating_rules(rubric),
+            "ratings": RATINGS if options.ratings else (),
+            "questions": {name: each.question for name, each in questions.items()} if asks_safety else {},
+            "answers": [(answer, _ANSWER_NAMES[answer]) for answer in ANSWERS],
+        }
+
+    @property
+    def fields(self) -> frozenset[str]:
+        return frozenset({"choice", *_RATING_FIELDS, *_SAFETY_FIELDS})
+
+    def said(self, form: Form) -> dict[str, Any]:
+        return {
+            "choice": one_of(form, "choice", CHOICES, "Choose A, B, tie, or both harmful."),
+            "ratings": _by_side(form, _RATING_FIELDS, {str(each): each for each in RATINGS}),
+            "safety": _by_side(form, _SAFETY_FIELDS, {each: each for each in ANSWERS}),
+        }
+
+    def label(self, given: Mapping[str, Any], rubric: Rubric) -> str:
+        return _CHOICE_LABELS[given["choice"]]
+
+    def counted(self, each: ItemAnswer) -> AnswerRow:
+        preferred = each.item.preferred
+        label = None if preferred is None else "left" if preferred == each.shown.left else "right"
+        return {"label": label, **{name: each.last[name] for name in ("choice", "ratings", "safety")}}
+
+    def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
+        write_table(files.experts, json_lines(_judged_rows(given)))
+
+
+def _by_side(form: Form, fields: Mapping[str, tuple[str, str]], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for field, (side, name) in fields.items():
+        if form.get(field, ""):
+            found.setdefault(side, {})[name] = values[word_of(form, field, values)]
+    return found
+
+
+def _judged_rows(given: Sequence[ItemAnswer]) -> Iterator[AnswerRow]:
+    """Yield first answers with texts, as evaluation.experts reads them. "Both harmful" is skipped: it prefers neither reply."""
+    for each in given:
+        if each.shown.repeat or each.last["choice"] not in _BETTER:
+            continue
+        replies = each.item.replies
+        yield {
+            "prompt": each.item.prompt,
+            "reply_a": replies[each.shown.left],
+            "reply_b": replies[1 - each.shown.left],
+            "better": _BETTER[each.last["choice"]],
+            "expert": each.expert,
+        }

@@ -1,0 +1,255 @@
+"""`psychocounsel.review`: turns options into a served page, or into the documents of its protocol."""
+
+import contextlib
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.rubric import load_rubric
+from psychocounsel.errors import DONE, UserError
+from psychocounsel.experts.items.crisis_set import SHIPPED_SET
+from psychocounsel.experts.items.kind import KindTexts
+from psychocounsel.experts.page.views import PageViews
+from psychocounsel.experts.review.blind_review import BlindReview, practice_pairs
+from psychocounsel.experts.review.log import AdverseEvents
+from psychocounsel.experts.review.plan import ReviewPlan, kind_of, open_plan, settle
+from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
+from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.rundir.run_config import has_config, read_plain
+from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.settings.command_line import read_typed
+from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.locks import Lock, holder
+from psychocounsel.storage.modes import restrict
+
+# Server of a review's page on loopback, until Ctrl-C or SIGTERM.
+
+HOST = "127.0.0.1"
+
+
+def listening(port: int) -> socket.socket:
+    """Return a socket bound to 127.0.0.1. Port 0 picks a free port.
+
+    Raises:
+        UserError: if the port is taken.
+    """
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((HOST, port))
+    except OSError as error:
+        found.close()
+        raise UserError(f"review.port={port}: cannot be opened ({error.strerror}); 0 takes a free port") from error
+    return found
+
+
+def serve(application: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until a signal arrives; open requests are still answered. `ready` is called once the server accepts requests.
+
+    Requests are not logged, because their addresses are secret.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+    settings = uvicorn.Config(
+        application,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=30,
+        limit_concurrency=200,
+        h11_max_incomplete_event_size=32_000,
+    )
+    Server(settings).run(sockets=[listener])
+
+
+# `psychocounsel.review`: turns options into a served page, or into the documents of its protocol.
+
+_NOT_STORED = ("review.protocol=", "review.contact.command=")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def hold_review(arguments: Sequence[str]) -> int:
+    """Serve the review page until SIGINT or SIGTERM, or write the documents of review.protocol. Return the exit code.
+
+    Options of an earlier start are stored in the review's folder and need not be typed again.
+
+    Raises:
+        UserError: if the review cannot be served, with what to type instead.
+    """
+    files = _files_of(read_typed(ReviewConfig, arguments))
+    refuse_untrusted_run(files.path, whole=False)
+    line = [*_stored(files), *arguments]
+    config = read_review(line)
+    kind = kind_of(config.data, files)
+    settle(config, line, kind)
+    if config.review.protocol is not None:
+        for text in write_protocol(Path(config.review.protocol).expanduser(), config, kind.texts):
+            say(text)
+        return DONE
+    _require_packages()
+    _refuse_confidential(config)
+    restrict(0o077)
+    is_new = not files.path.exists()
+    files.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with _owned(files):
+            _serve(config, files, line, kind.texts)
+    except UserError:
+        if is_new:
+            _remove_empty(files)
+        raise
+    return DONE
+
+
+def _remove_empty(files: ReviewDir) -> None:
+    """Remove the folder that a refused start has made, unless something is in it."""
+    if {*files.path.iterdir()} <= {files.lock}:
+        files.lock.unlink(missing_ok=True)
+        files.path.rmdir()
+
+
+def _files_of(config: DictConfig) -> ReviewDir:
+    if config.out is not None:
+        return ReviewDir(Path(config.out).expanduser())
+    if config.data is None:
+        raise UserError(DATA_MISSING)
+    if config.data == SHIPPED_SET:
+        raise UserError("out is not set: the crisis set ships with the package; give out=FOLDER for its review")
+    return ReviewDir.of(Path(config.data).expanduser())
+
+
+def _stored(files: ReviewDir) -> list[str]:
+    """Return the options of the last start, without programs to run, because somebody else may have made the folder."""
+    known = files.overrides.read_text().splitlines() if files.overrides.is_file() else []
+    return [text for text in known if not text.startswith(_NOT_STORED)]
+
+
+def _require_packages() -> None:
+    if missing := next((name for name in ("starlette", "uvicorn") if find_spec(name) is None), None):
+        raise UserError(f"review: {missing} is not installed; run: pip install -c constraints.txt -e '.[review]'")
+
+
+def _refuse_confidential(config: DictConfig) -> None:
+    """Refuse a proxy address for confidential data unless the data's settings allow its host."""
+    data = Path(config.data).expanduser()
+    found = (read_plain(data) or {}) if data.is_dir() and has_config(data) else {}
+    section = next((found[name] for name in ("speeches", "data") if (found.get(name) or {}).get("confidential")), None)
+    host = urlsplit(config.review.address or "").hostname
+    if section and host and host not in (section.get("allowed_hosts") or []):
+        raise UserError(
+            f"review.address: {data} is confidential and its allowed_hosts do not include {host}; add the host there first"
+        )
+
+
+@contextlib.contextmanager
+def _owned(files: ReviewDir) -> Iterator[None]:
+    lock = Lock(files.lock)
+    if not lock.take():
+        other = holder(files.lock) or {}
+        raise UserError(
+            f"{files.path}: process {other.get('pid', '?')} on {other.get('host', '?')} is serving this review; stop it first"
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: KindTexts) -> None:
+    from psychocounsel.experts.page.routes import ReviewPages, hosts_of
+
+    options = config.review
+    rubric = load_rubric(options.rubric)
+    if options.practice > len(practice_pairs(rubric)):
+        raise UserError(
+            f"review.practice={options.practice}: the rubric has {len(practice_pairs(rubric))} practice pairs; give at most that"
+        )
+    support = support_text(config)
+    if options.consent is not None:
+        consent_text(config, texts, 0)  # reports an unreadable file before anything is written
+    plan = open_plan(config, files, say)
+    consent = consent_text(config, texts, max(map(len, plan.shown.values())))
+    listener = listening(options.port)
+    port = listener.getsockname()[1]
+    known = _last_of_each([*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
+    write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=0o600)
+    adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
+    review = BlindReview(plan, files, options, rubric, consent, adverse)
+    pages = ReviewPages(review, PageViews(review, support), hosts_of(port, options.address), say)
+    try:
+        _until_stopped(pages.application(), listener, _lines(config, plan, review, port))
+    finally:
+        review.close()
+    say(f"The page is no longer served. Answers are in {files.path}; run the same command to serve it again.")
+
+
+def _last_of_each(line: Sequence[str]) -> list[str]:
+    """Return the options to store for the next start: the last value of each key."""
+    return list({text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}.values())
+
+
+def _until_stopped(application: Any, listener: Any, lines: Sequence[str]) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        serve(application, listener, lambda: say("\n".join(lines)))
+    except KeyboardInterrupt:
+        pass  # Ctrl-C: answers in progress are saved by now
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int) -> list[str]:
+    """Return lines for the study's organiser: links, progress and warnings."""
+    options = config.review
+    base = (options.address or f"http://{HOST}:{port}").rstrip("/")
+    found = [f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each link to its expert only:"]
+    for name, rater in review.raters.items():
+        state = "withdrawn" if rater.withdrawn else f"{len(rater.answers)} of {len(rater.shown)} answered"
+        found.append(f"  {name}  {base}/{plan.tokens[name]}/  ({state})")
+    if not options.address:
+        found.append(
+            "Only this machine can open the page. For experts elsewhere use a proxy with HTTPS: "
+            f"review.address=https://HOST/PATH review.port={port}"
+        )
+    elif options.address.startswith("http:"):
+        found.append("WARNING: review.address has no HTTPS: links and answers can be read in transit.")
+    if not options.contact.name:
+        found.append(
+            "WARNING: review.contact.name is not set: a report of a person at risk reaches only this terminal."
+        )
+    elif not options.contact.command:
+        found.append(
+            f"review.contact.command is not set: the page asks experts to contact {options.contact.name} themselves."
+        )
+    if not options.support:
+        found.append(
+            "WARNING: review.support is not set: experts who stop see a general text without your contact address."
+        )
+    if "[FILL" in review.consent:
+        found.append(
+            "WARNING: the consent text has gaps, marked [FILL: ...]; write it by review.protocol=FOLDER and fill it in."
+        )
+    if untold := review.adverse.untold():
+        found.append(f"WARNING: {len(untold)} reports of a person at risk have not reached the contact.")
+    return [*found, "Press Ctrl-C to stop; no answer is lost."]

@@ -1,0 +1,190 @@
+"""Plan of a review: its items and each expert's order. It is made once and read whenever the page is served."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.errors import UserError
+from psychocounsel.experts.items.candidates import Drawn, ItemCandidate, Shown, assign, draw_items, sequence
+from psychocounsel.experts.items.crisis_set import SHIPPED_SET, CrisisSetKind
+from psychocounsel.experts.items.gate_cases import GateKind
+from psychocounsel.experts.items.kind import ItemKind
+from psychocounsel.experts.items.pairs import PairKind
+from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+
+# Choice of the kind of items: by the review's plan if it exists, otherwise by the data.
+
+_KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last, because they take all other data
+
+
+def kind_of(data: str, files: ReviewDir) -> ItemKind:
+    """Return the kind of the review in `files`, or of `data` if no review exists.
+
+    Raises:
+        UserError: if the plan names an unknown kind.
+    """
+    if plan := read_mapping(files.plan):
+        name = plan.get("kind", PairKind.name)
+        if (found := next((kind for kind in _KINDS if kind.name == name), None)) is None:
+            raise UserError(
+                f"{files.plan}: the kind of its items is unknown to this version; restore the file from a copy"
+            )
+        return found
+    return next(kind for kind in _KINDS if kind.holds(data))
+
+
+def place_of(data: str) -> str:
+    """Return the absolute path of `data`, or the name of the shipped crisis set."""
+    return data if data == SHIPPED_SET else str(Path(data).expanduser().absolute())
+
+
+def settle(config: Any, line: Sequence[str], kind: ItemKind) -> None:
+    """Fill in options that depend on the kind.
+
+    Raises:
+        UserError: if `line` sets an option without effect on items of this kind.
+    """
+    typed, defaults = {text.partition("=")[0] for text in line}, ReviewOptions()
+    for name in kind.without_effect:
+        if f"review.{name}" in typed or config.review[name] != getattr(defaults, name):
+            raise UserError(f"review.{name}: no effect on {kind.what}; leave it out")
+    if kind.draws_all and "review.items" not in typed:
+        config.review["items"] = MOST_ITEMS
+    if "practice" in kind.without_effect:
+        config.review.practice = 0
+    if config.review.title is None:
+        config.review.title = kind.texts.title
+
+
+# Plan of a review: its items and each expert's order. It is made once and read whenever the page is served.
+
+_PRIVATE = 0o600
+_FIXED = ("items", "overlap", "repeats", "seed", "flagged", "only")  # fixed once experts have links
+
+
+@dataclass(frozen=True)
+class ReviewPlan:
+    """The plan: `items` by id, `shown` in order by expert, `tokens` (secret part of the link) by expert."""
+
+    kind: ItemKind
+    items: dict[str, ItemCandidate]
+    shown: dict[str, list[Shown]]
+    tokens: dict[str, str]
+
+
+def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> ReviewPlan:
+    """Return the plan stored in `files`, or make and store a new one.
+
+    Raises:
+        UserError: if `config` asks for another plan than the stored one, or if there is nothing to review.
+    """
+    known, kind = read_mapping(files.plan), kind_of(config.data, files)
+    wanted = _settings(config)
+    if not known:
+        return _new_plan(kind, config, files, wanted, say)
+    items = {row["item"]: kind.item(row) for row in _rows(files.items)}
+    shown = {name: [Shown(*each) for each in entries] for name, entries in known["shown"].items()}
+    plan = ReviewPlan(kind, items, shown, {name: str(token) for name, token in read_mapping(files.links).items()})
+    experts = list(known["settings"]["experts"])
+    if config.review.overlap is None and wanted["experts"][: len(experts)] == experts != wanted["experts"]:
+        plan = _with_more_experts(plan, wanted["experts"], config.review)
+        _write(plan, files, wanted)
+        known = read_mapping(files.plan)
+    for key, value in wanted.items():
+        if (was := known["settings"].get(key)) != value:
+            raise UserError(
+                f"{key}: {files.path} holds a review with {key}={_typed(was)}; give that value, or out=ANOTHER_FOLDER"
+            )
+    return plan
+
+
+def _typed(value: Any) -> str:
+    return f"[{','.join(value)}]" if isinstance(value, list) else "null" if value is None else str(value)
+
+
+def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> ReviewPlan:
+    """Return the plan with new experts, possible only if everyone sees all items. Earlier experts keep their order."""
+    shown, tokens, everything = dict(plan.shown), dict(plan.tokens), list(plan.items.values())
+    for number, expert in enumerate(experts):
+        if expert not in shown:
+            shown[expert] = sequence(everything, options.repeats, options.seed, number)
+            tokens[expert] = secrets.token_urlsafe(24)
+    return ReviewPlan(plan.kind, plan.items, shown, tokens)
+
+
+def _write(plan: ReviewPlan, files: ReviewDir, settings: Mapping[str, Any]) -> None:
+    write_json(files.links, plan.tokens, mode=_PRIVATE)
+    entries = {name: [[each.item, each.repeat, each.left] for each in order] for name, order in plan.shown.items()}
+    content = {"kind": plan.kind.name, "settings": settings, "shown": entries}
+    write_json(files.plan, content, mode=_PRIVATE)  # written last, because it marks the plan as complete
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    found = {f"review.{name}": config.review[name] for name in _FIXED}
+    return {"data": place_of(config.data), "experts": list(config.experts), **found}
+
+
+def _new_plan(
+    kind: ItemKind, config: Any, files: ReviewDir, settings: Mapping[str, Any], say: Callable[[str], None]
+) -> ReviewPlan:
+    options, experts = config.review, list(config.experts)
+    wanted = _wanted(kind, config, say)
+    drawn = draw_items(wanted, options["items"], options.seed)
+    if len(drawn) < options["items"] < MOST_ITEMS:
+        say(f"review.items={options['items']}: only {len(drawn)} candidates exist, and all of them are drawn")
+    items = {each.candidate.item: each.candidate for each in drawn}
+    own = assign(list(items), experts, options.overlap or len(experts), options.seed)
+    shown = {
+        expert: sequence([items[item] for item in own[expert]], options.repeats, options.seed, number)
+        for number, expert in enumerate(experts)
+    }
+    tokens = {expert: secrets.token_urlsafe(24) for expert in experts}
+    write_atomically(files.items, "".join(json.dumps(_row(each)) + "\n" for each in drawn), mode=_PRIVATE)
+    plan = ReviewPlan(kind, items, shown, tokens)
+    _write(plan, files, settings)
+    say(kind.drawn_line(drawn, len(wanted)))
+    return plan
+
+
+def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
+    """Return the candidates selected by `review.flagged` and `review.only`."""
+    data, options = Path(config.data).expanduser(), config.review
+    found = list(kind.candidates(config.data))
+    if options.flagged:
+        found = [each for each in found if each.flags]
+        if not found:
+            raise UserError(f"review.flagged=true: {data} has no doubtful preference")
+    if options.only:
+        ids = {
+            str(row.get("item"))
+            for _, row in read_rows(StandardSource(), options.only, "train", None)
+            if isinstance(row, Mapping)
+        }
+        found = [each for each in found if each.item in ids]
+        say(f"review.only={options.only}: {len(found):,} of its {len(ids):,} items are in {data}")
+        if not found:
+            raise UserError(f"review.only={options.only}: its column `item` names no item of {data}")
+    return found
+
+
+def _row(drawn: Drawn) -> dict[str, Any]:
+    return {**asdict(drawn.candidate), "stratum": drawn.stratum, "share": drawn.share}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read; restore it from a copy") from error
+
+
+def version_of(text: str) -> str:
+    """Return the version of a consent text, a hash of its words."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

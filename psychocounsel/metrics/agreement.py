@@ -1,0 +1,197 @@
+"""Agreement of judges with each other and with experts, and their position bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure
+from psychocounsel.metrics.win_rates import Verdicts
+
+# Chance-corrected agreement by the formulas of Cohen and Gwet, computed for all resamples at once.
+
+
+def beyond_chance(observed: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Return chance-corrected agreement, (observed - chance) / (1 - chance); NaN where chance agreement is 1."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(chance < 1, (observed - chance) / (1 - chance), np.nan)
+
+
+def cohen_chance(tables: np.ndarray) -> np.ndarray:
+    """Return the chance agreement of Cohen (1960), float[s], from the shares of label pairs, float[s, q, q]."""
+    return (tables.sum(2) * tables.sum(1)).sum(1)
+
+
+def gwet_chance(shares: np.ndarray, agreement: np.ndarray) -> np.ndarray:
+    """Return the chance agreement of AC1 or AC2 (Gwet 2008), float[s].
+
+    Args:
+        shares: share of each category among all ratings, float[s, q].
+        agreement: agreement of each two categories, from 0 to 1, float[q, q]. The identity matrix gives AC1.
+    """
+    categories = len(agreement)
+    return agreement.sum() * (shares * (1 - shares)).sum(1) / (categories * (categories - 1))
+
+
+# Agreement of two judges, or of a judge and experts, on the same pairs of replies.
+
+LABELS = (-1, 0, 1)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Agreement of two raters on the rows that both labelled.
+
+    Attributes:
+        rows, prompts: number of these rows, and number of their prompts.
+        raw: share of rows with equal labels.
+        kappa: Cohen's kappa (1960): agreement beyond chance; chance agreement is computed from each rater's label shares.
+        ac1: Gwet's AC1 (2008): agreement beyond chance. If one label dominates, kappa is low even with high raw agreement;
+            AC1 is not.
+    """
+
+    rows: int
+    prompts: int
+    raw: Measure
+    kappa: Measure
+    ac1: Measure
+
+
+def agreement(
+    first: np.ndarray, second: np.ndarray, prompts: np.ndarray, samples: int = 1000, seed: int = 0
+) -> Agreement:
+    """Return the agreement of two arrays of labels, with intervals by bootstrap over prompts.
+
+    Rows without the label of one or both raters are skipped. kappa is NaN if both gave every row the same one label.
+
+    Args:
+        first, second: labels -1, 0, 1 or NaN, float[n].
+        prompts: number of each row's prompt, int[n].
+        samples: number of resamples.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: if a label is another number.
+    """
+    both = ~np.isnan(first) & ~np.isnan(second)
+    first, second, prompts = first[both], second[both], prompts[both]
+    if not (np.isin(first, LABELS) & np.isin(second, LABELS)).all():
+        raise ValueError("labels must be -1, 0, 1 or NaN")
+    names, rows = np.unique(prompts, return_inverse=True)
+    cells = rows * 9 + ((first + 1) * 3 + second + 1).astype(int)
+    counts = np.bincount(cells, minlength=9 * len(names)).reshape(-1, 9)
+    [found] = _agreement_figures(counts.sum(0)[None, :])
+    parts = [_agreement_figures(drawn @ counts) for drawn in draws(len(names), samples, seed)]
+    resampled = np.concatenate([*parts, np.empty((0, 3))])
+    low, high = mean_intervals((first == second)[:, None], rows, samples, seed=seed, shares=True)[0]
+    kappa, ac1 = (measure(float(value), column) for value, column in zip(found[1:], resampled.T[1:], strict=True))
+    return Agreement(len(first), len(names), Measure(float(found[0]), float(low), float(high)), kappa, ac1)
+
+
+def _agreement_figures(counts: np.ndarray) -> np.ndarray:
+    """Return raw agreement, kappa and AC1, float64[s, 3], from the counts of label pairs, int[s, 9]."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = (counts / counts.sum(1, keepdims=True)).reshape(-1, 3, 3)
+    raw = shares.trace(axis1=1, axis2=2)
+    prevalence = (shares.sum(2) + shares.sum(1)) / 2
+    chances = (cohen_chance(shares), gwet_chance(prevalence, np.eye(len(LABELS))))
+    return np.stack([raw, *(beyond_chance(raw, chance) for chance in chances)], axis=1)
+
+
+def labels(verdicts: Verdicts) -> np.ndarray:
+    """Return the label of each row, float64[n]: 1, 0 or -1 for a score of a above, at or below 1/2; NaN if unjudged."""
+    return np.sign(verdicts.scores() - 0.5)
+
+
+def judges_agreement(verdicts: Verdicts, judge: int, other: int, samples: int = 1000, seed: int = 0) -> Agreement:
+    """Return the agreement of two judges on the pairs of replies that both judged.
+
+    A pair is identified by its prompt, sample, settings a and b, and both seeds.
+    """
+    keys = np.stack([getattr(verdicts, name) for name in ("prompt", "sample", "a", "b", "seed_a", "seed_b")], axis=1)
+    _, pair = np.unique(keys, axis=0, return_inverse=True)
+    found = labels(verdicts)
+    sides = np.full((2, int(pair.max()) + 1 if len(pair) else 0), np.nan)
+    prompts = np.zeros(sides.shape[1], int)
+    for side, number in enumerate((judge, other)):
+        rows = verdicts.judge == number
+        sides[side, pair[rows]] = found[rows]
+        prompts[pair[rows]] = verdicts.prompt[rows]
+    return agreement(sides[0], sides[1], prompts, samples, seed)
+
+
+# Position bias of judges, measured by their verdicts on the same two replies in both orders.
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """Influence of the order of two replies on a judge's verdicts.
+
+    Attributes:
+        rows: number of pairs of replies judged in both orders.
+        inconsistent: share of rows with contradicting verdicts: each order prefers another reply.
+        half_consistent: share of rows with a tie in only one of the orders.
+        first_place: share of calls that prefer the reply shown first, a tie counting half; 0.5 without bias.
+        shift: log-odds that a reply gains by being shown first; 0 without bias.
+        error: probability that a call names the worse reply by a random error. Errors that the judge repeats in both
+            orders cannot be detected.
+    """
+
+    rows: int
+    inconsistent: Measure
+    half_consistent: Measure
+    first_place: Measure
+    shift: Measure
+    error: Measure
+
+
+def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PositionBias:
+    """Return the position bias with intervals by bootstrap over prompts; every row of `verdicts` has the same weight.
+
+    `shift`: let logit P(a is preferred) be t + s if a is shown first and t - s if it is shown second. Some rows prefer the
+    first place in both orders, others the second place in both. The ratio of their numbers is exp(2 s) for any t, so
+    s = log(first / second) / 2. This is the conditional estimate of a Rasch model (Cox 1958); 1/2 is added to both counts
+    (Haldane 1956).
+
+    `error`: let h be the probability that a better reply is preferred when shown first, and l that of a worse reply. Among
+    rows without a tie, h l is the share that prefers the first place twice, and (1 - h)(1 - l) the share that prefers the
+    second place twice. Both shares determine h and l, and the error is ((1 - h) + l) / 2. The estimate assumes that calls
+    are independent and that all pairs are equally hard.
+    """
+    judged = verdicts.judged()
+    forward, backward = judged.forward, judged.backward
+    decided = (forward != 0) & (backward != 0)
+    columns = [
+        np.ones(len(forward)),
+        forward * backward < 0,
+        (forward == 0) != (backward == 0),
+        0.5 + (forward - backward) / 4,
+        decided & (forward > backward),  # the first place twice
+        decided & (forward < backward),  # the second place twice
+        decided,
+    ]
+    prompts, rows = np.unique(judged.prompt, return_inverse=True)
+    sums = np.stack([np.bincount(rows, each, len(prompts)) for each in columns], axis=1)
+    parts = [_bias_figures(drawn @ sums) for drawn in draws(len(prompts), samples, seed)]
+    [found], resampled = _bias_figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])
+    intervals = mean_intervals(np.stack(columns[1:4], axis=1), rows, samples, seed=seed, shares=True)
+    shares = (Measure(float(value), *map(float, each)) for value, each in zip(found[:3], intervals, strict=True))
+    others = (measure(float(value), column) for value, column in zip(found[3:], resampled.T[3:], strict=True))
+    return PositionBias(len(forward), *shares, *others)
+
+
+def _bias_figures(sums: np.ndarray) -> np.ndarray:
+    """Return the five figures, float64[s, 5], from sums over rows, float64[s, 7]."""
+    rows, inconsistent, half, first_place, first, second, decided = sums.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shift = np.where(decided > 0, np.log((first + 0.5) / (second + 0.5)) / 2, np.nan)
+        total, product = 1 + (first - second) / decided, first / decided  # h + l and h l
+        apart = np.sqrt(np.maximum(0, total**2 - 4 * product))  # h - l
+        return np.stack([inconsistent / rows, half / rows, first_place / rows, shift, (1 - apart) / 2], axis=1)
+
+
+def bias_by_judge(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> dict[int, PositionBias]:
+    """Return the position bias of each judge, by the judge's number."""
+    judges = np.unique(verdicts.judge)
+    return {int(judge): position_bias(verdicts.where(verdicts.judge == judge), samples, seed) for judge in judges}

@@ -1,0 +1,307 @@
+"""Win rates from verdicts about pairs of replies, each judged in both orders, with intervals and tests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure
+
+# Verdicts about pairs of replies, each judged in both orders, and the score of both orders together.
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Verdicts of judges about n pairs of replies; all arrays have the shape [n].
+
+    Attributes:
+        prompt: number of the client's speech.
+        sample: number of the sample: each setting may reply several times to one speech.
+        a, b: numbers of the two settings that replied.
+        seed_a, seed_b: the training seed of each setting.
+        judge: number of the judge.
+        forward, backward: the verdicts with a's reply shown first, and shown second: 1 a is better, 0 tie, -1 b is better,
+            NaN no verdict. For a judge that does not see the order, both are equal.
+        length_a, length_b: lengths of the replies, in one unit.
+        crisis: True if the client's speech shows a risk.
+        question_a, question_b: True if the reply ends with a question.
+        formatted_a, formatted_b: True if the reply has lists, headings or bold type.
+    """
+
+    prompt: np.ndarray
+    sample: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    seed_a: np.ndarray
+    seed_b: np.ndarray
+    judge: np.ndarray
+    forward: np.ndarray
+    backward: np.ndarray
+    length_a: np.ndarray
+    length_b: np.ndarray
+    crisis: np.ndarray
+    question_a: np.ndarray
+    question_b: np.ndarray
+    formatted_a: np.ndarray
+    formatted_b: np.ndarray
+
+    def __post_init__(self) -> None:
+        shapes = {field.name: np.shape(getattr(self, field.name)) for field in fields(self)}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"the arrays of verdicts must have one length: {shapes}")
+        for name in ("forward", "backward"):
+            known = getattr(self, name)[~np.isnan(getattr(self, name))]
+            if not np.isin(known, (-1, 0, 1)).all():
+                raise ValueError(f"{name}: verdicts must be -1, 0, 1 or NaN")
+        if (self.a == self.b).any():
+            raise ValueError("a setting was compared with itself")
+
+    def where(self, rows: np.ndarray) -> Verdicts:
+        """Return the rows that a mask (bool[n]) or an array of row numbers selects."""
+        return Verdicts(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+    def turned(self) -> Verdicts:
+        """Return the same verdicts with a and b exchanged."""
+        sides = ("", "seed_", "length_", "question_", "formatted_")
+        swapped = {f"{side}a": getattr(self, f"{side}b") for side in sides}
+        swapped |= {f"{side}b": getattr(self, f"{side}a") for side in sides}
+        return replace(self, **swapped, forward=-self.backward, backward=-self.forward)
+
+    def between(self, first: int, second: int) -> Verdicts:
+        """Return the verdicts about settings `first` and `second`, with `first` as a in every row."""
+        ahead = self.where((self.a == first) & (self.b == second))
+        behind = self.where((self.a == second) & (self.b == first)).turned()
+        return Verdicts(
+            **{
+                each.name: np.concatenate([getattr(ahead, each.name), getattr(behind, each.name)])
+                for each in fields(self)
+            }
+        )
+
+    def judged(self) -> Verdicts:
+        """Return the rows with a verdict in both orders, because one order alone would count position bias as a verdict."""
+        return self.where(~np.isnan(self.forward) & ~np.isnan(self.backward))
+
+    def scores(self) -> np.ndarray:
+        """Return a's score in each row [0 to 1]: the mean over both orders, with 1 for a win, 1/2 for a tie, 0 for a loss.
+
+        Contradicting verdicts are therefore a tie (Zheng et al. 2023, arXiv 2306.05685), and a win in one order with a tie
+        in the other is 3/4 (mean of both orders: Wang et al. 2023, arXiv 2305.17926). NaN if an order is missing.
+        """
+        return 0.5 + (self.forward + self.backward) / 4
+
+
+@dataclass(frozen=True)
+class PromptMeans:
+    """Mean score of a on each prompt.
+
+    Attributes:
+        prompts: numbers of the prompts, int[m], in rising order.
+        means: a's mean score over the rows of each prompt, float64[m].
+    """
+
+    prompts: np.ndarray
+    means: np.ndarray
+
+
+def prompt_means(verdicts: Verdicts) -> PromptMeans:
+    """Return a's mean score on each prompt that has verdicts in both orders, over its samples, seeds and judges."""
+    judged = verdicts.judged()
+    prompts, rows = np.unique(judged.prompt, return_inverse=True)
+    return PromptMeans(
+        prompts, np.bincount(rows, judged.scores(), len(prompts)) / np.bincount(rows, minlength=len(prompts))
+    )
+
+
+def mean_interval(values: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
+    """Return the bootstrap interval of the mean of shares, float64[prompts].
+
+    If all shares are 0 or all are 1, the interval is the exact binomial one.
+    """
+    low, high = mean_intervals(values[:, None], np.arange(len(values)), samples, seed=seed, shares=True)[0]
+    return float(low), float(high)
+
+
+# Win rates of one setting against another: overall, over training seeds, and on slices of the prompts.
+
+SMALL = 30  # prompts; with fewer, bootstrap intervals are too narrow
+# The five possible scores of two orders together (paired_verdicts.Verdicts.scores).
+_SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
+
+
+@dataclass(frozen=True)
+class PairFigures:
+    """Result of setting `a` against setting `b`.
+
+    Attributes:
+        win_rate: mean over prompts of a's mean score, a tie counting half.
+        shares: shares of the rows that a won, partly_won, tied, partly_lost and lost; every prompt has weight 1.
+        prompts, rows: number of judged prompts and rows.
+        unjudged: number of rows without a verdict in one of the orders; no figure uses them.
+        small: True if there are fewer than 30 prompts.
+    """
+
+    win_rate: Measure
+    shares: dict[str, float]
+    prompts: int
+    rows: int
+    unjudged: int
+    small: bool
+
+
+def pair_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PairFigures:
+    """Return the win rate of a against b with its bootstrap interval over prompts.
+
+    `verdicts` are about one pair of settings (`Verdicts.between`).
+    """
+    judged = verdicts.judged()
+    means = prompt_means(judged).means
+    value = float(means.mean()) if len(means) else math.nan
+    weights, scores = row_weights(judged.prompt), judged.scores()
+    total = weights.sum()
+    return PairFigures(
+        win_rate=Measure(value, *mean_interval(means, samples, seed)),
+        shares={
+            name: float(weights[scores == score].sum() / total) if total else math.nan
+            for name, score in _SHARES.items()
+        },
+        prompts=len(means),
+        rows=len(scores),
+        unjudged=len(verdicts.prompt) - len(scores),
+        small=len(means) < SMALL,
+    )
+
+
+def row_weights(prompts: np.ndarray) -> np.ndarray:
+    """Return row weights, float64[n], so that every prompt has weight 1: one over the number of its rows."""
+    _, rows, counts = np.unique(prompts, return_inverse=True, return_counts=True)
+    return 1 / counts[rows]
+
+
+def slices(verdicts: Verdicts, labels: Mapping[int, str], samples: int = 1000, seed: int = 0) -> dict[str, PairFigures]:
+    """Return the figures of each slice. `labels` maps prompts to slices (a topic, ...); other prompts are skipped."""
+    named = np.array([labels.get(int(prompt), "") for prompt in verdicts.prompt], dtype=object)
+    names = sorted({*named} - {""})
+    return {name: pair_figures(verdicts.where(named == name), samples, seed) for name in names}
+
+
+@dataclass(frozen=True)
+class SeedFigures:
+    """Win rates over training seeds.
+
+    Attributes:
+        mean, sd: mean and sample SD (n - 1) of the win rates of a's seeds; `sd` is NaN for one seed.
+        n, opponent_n: number of seeds of a and of b.
+        interval: bootstrap interval over seeds and prompts; over prompts only, if both sides have one seed.
+        over_seeds: True if `interval` includes the variation between seeds.
+        by_seed: win rate of each of a's seeds against all seeds of b.
+    """
+
+    mean: float
+    sd: float
+    n: int
+    opponent_n: int
+    interval: tuple[float, float]
+    over_seeds: bool
+    by_seed: dict[int, float]
+
+
+def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> SeedFigures:
+    """Return mean, SD and interval over training seeds; `verdicts` are about one pair of settings.
+
+    The bootstrap draws seeds of a, seeds of b and prompts independently and with replacement, because all seeds reply to
+    the same prompts (pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386). If replies were only
+    compared with replies of the same seed, one draw of seeds serves both a and b.
+    """
+    judged = verdicts.judged()
+    if not len(judged.prompt):
+        return SeedFigures(math.nan, math.nan, 0, 0, (math.nan, math.nan), False, {})
+    mine = np.unique(judged.seed_a)
+    rates = {int(each): float(prompt_means(judged.where(judged.seed_a == each)).means.mean()) for each in mine}
+    theirs = len(np.unique(judged.seed_b))
+    mean = float(np.mean(list(rates.values())))
+    sd = float(np.std(list(rates.values()), ddof=1)) if len(mine) > 1 else math.nan
+    if len(mine) == theirs == 1:
+        interval = mean_interval(prompt_means(judged).means, samples, seed)
+    else:
+        found = measure(mean, _two_levels(judged, samples, seed))
+        interval = found.low, found.high
+    return SeedFigures(mean, sd, len(mine), theirs, interval, len(mine) > 1 or theirs > 1, rates)
+
+
+def _two_levels(judged: Verdicts, samples: int, seed: int) -> np.ndarray:
+    """Return the mean win rates over a's seeds in resamples of seeds and prompts, float64[samples]."""
+    # Equal seeds that were paired are drawn together: most independent draws would combine seeds that never met.
+    opponents = np.zeros_like(judged.seed_b) if (judged.seed_a == judged.seed_b).all() else judged.seed_b
+    numbers = [np.unique(each, return_inverse=True)[1] for each in (judged.prompt, judged.seed_a, opponents)]
+    prompts, mine, theirs = (int(each.max()) + 1 for each in numbers)
+    cells = np.ravel_multi_index((numbers[1], numbers[0], numbers[2]), (mine, prompts, theirs))
+    sums = np.bincount(cells, judged.scores(), mine * prompts * theirs).reshape(-1, theirs)
+    counts = np.bincount(cells, minlength=mine * prompts * theirs).reshape(-1, theirs)
+    rng, found = np.random.default_rng([seed, 1]), []
+    for drawn in draws(prompts, samples, seed):
+        of_a = rng.multinomial(mine, np.full(mine, 1 / mine), len(drawn))
+        of_b = rng.multinomial(theirs, np.full(theirs, 1 / theirs), len(drawn))
+        shape = (len(drawn), mine, prompts)
+        held = (of_b @ counts.T).reshape(shape)
+        scores = (of_b @ sums.T).reshape(shape) / np.maximum(held, 1)
+        weights = drawn[:, None, :] * (held > 0)
+        with np.errstate(invalid="ignore"):
+            rates = (weights * scores).sum(2) / weights.sum(2)
+        found.append(np.where(of_a > 0, of_a * rates, 0).sum(1) / mine)
+    return np.concatenate(found)
+
+
+# Sign-flip test of a win rate against 1/2, over prompts, adjusted for the number of comparisons in a table.
+
+_EXACT = 14  # prompts that are not ties; 2^14 = 16,384 patterns of signs
+_FLIPS = 10_000
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Two-sided p-values of one comparison: `raw`, and `adjusted` by Holm's method (1979) for all of its table."""
+
+    raw: float
+    adjusted: float
+
+
+def sign_flip(means: np.ndarray, seed: int = 0) -> float:
+    """Return the two-sided p-value of "a and b are equally good", from a's mean score on each prompt, float64[m], 0 to 1.
+
+    If a and b are equally good, the deviation of a prompt, score - 1/2, has either sign with the same probability. The test
+    compares the sum of the deviations with sums under flipped signs (Fisher's randomisation test). With at most 14 deviating
+    prompts, all patterns of signs are used. Otherwise 10,000 random patterns are used, and the p-value is
+    (1 + larger) / (1 + 10,000) (Phipson and Smyth 2010). NaN without prompts.
+    """
+    if not len(means):
+        return math.nan
+    apart = means[means != 0.5] - 0.5
+    found = abs(apart.sum()) * (1 - 1e-9)  # equal sums may differ by rounding
+    if len(apart) <= _EXACT:
+        signs = (np.arange(2 ** len(apart))[:, None] >> np.arange(len(apart))) % 2 * 2 - 1
+        return float(np.mean(np.abs(signs @ apart) >= found))
+    rng, larger = np.random.default_rng(seed), 0
+    for _ in range(0, _FLIPS, 500):
+        flipped = rng.integers(0, 2, (500, len(apart)), dtype=np.int8) @ apart * 2 - apart.sum()
+        larger += int(np.sum(np.abs(flipped) >= found))
+    return (1 + larger) / (1 + _FLIPS)
+
+
+def holm(values: np.ndarray) -> np.ndarray:
+    """Return p-values adjusted by Holm's step-down method (1979), float64[k]; NaN stays NaN and is not counted."""
+    adjusted = np.full(len(values), np.nan)
+    order = np.argsort(values)[: int(np.sum(~np.isnan(values)))]
+    factors = len(order) - np.arange(len(order))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(values[order] * factors)) if len(order) else []
+    return adjusted
+
+
+def adjusted_tests(comparisons: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Tested]:
+    """Return both p-values of every comparison of a table; `comparisons` holds the mean scores of prompts by name."""
+    raw = np.array([sign_flip(means, seed) for means in comparisons.values()])
+    pairs = zip(comparisons, raw, holm(raw), strict=True)
+    return {name: Tested(float(value), float(adjusted)) for name, value, adjusted in pairs}

@@ -1,0 +1,216 @@
+"""Section "The answer": the best setting of each kind of run with its interval, the settings it beats, and the gates."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
+from psychocounsel.reporting.material import AUDIT, EVALUATION, TRAINING, Material, RunMaterial
+from psychocounsel.reporting.sections.comparisons import (
+    Family,
+    RunSetting,
+    differ,
+    differing_held_out,
+    families,
+    interval_text,
+    listed,
+    value_text,
+)
+from psychocounsel.reporting.sections.gates import TONES, decision_line
+from psychocounsel.studies.tables.formats import Table
+from psychocounsel.studies.tables.runs import TableFigure, is_share
+
+# Comparison of the best setting with the others: Welch's t test over seeds, with Holm's correction.
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The best setting compared with another.
+
+    Attributes:
+        difference: mean of the best setting minus mean of the other.
+        low, high: the difference's 95 % interval (Welch); None if a setting has a single run, or if both have no spread.
+        p: p-value of the test, corrected by Holm over all comparisons of the family; None in the same cases.
+    """
+
+    other: RunSetting
+    difference: float
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+
+    @property
+    def is_beaten(self) -> bool:
+        return self.p is not None and self.p < 1 - LEVEL
+
+
+def comparisons(family: Family) -> list[Comparison]:
+    """Compare the first setting of the family with every other."""
+    best, *others = family.settings
+    raw = [_welch(family.values(best), family.values(other), other) for other in others]
+    adjusted = iter(holm([each.p for each in raw if each.p is not None]))
+    return [
+        each if each.p is None else Comparison(each.other, each.difference, each.low, each.high, next(adjusted))
+        for each in raw
+    ]
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values: the k-th smallest of n times n - k + 1, at most 1, never below the previous."""
+    order, found, largest = sorted(range(len(values)), key=lambda place: values[place]), [0.0] * len(values), 0.0
+    for rank, place in enumerate(order):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[place]))
+        found[place] = largest
+    return found
+
+
+def _welch(best: Sequence[float], other: Sequence[float], setting: RunSetting) -> Comparison:
+    difference = fmean(best) - fmean(other)
+    if min(len(best), len(other)) < 2 or len({*best}) == len({*other}) == 1:
+        return Comparison(setting, difference)
+    from scipy.stats import ttest_ind  # a second to import
+
+    found = ttest_ind(best, other, equal_var=False)
+    interval = found.confidence_interval(LEVEL)
+    if not all(map(math.isfinite, (found.pvalue, interval.low, interval.high))):
+        return Comparison(setting, difference)
+    return Comparison(setting, difference, float(interval.low), float(interval.high), float(found.pvalue))
+
+
+# Section "The answer": the best setting of each kind of run with its interval, the settings it beats, and the gates.
+
+_NAME, _TITLE = "answer", "The answer"
+
+
+def section(material: Material) -> Section:
+    found = families(material)
+    blocks: list[Block] = [block for number, family in enumerate(found, 1) for block in _of_family(family, number)]
+    if not found and material.of(TRAINING, EVALUATION):
+        blocks.append(Paragraph("No answer yet: no finished run has a figure to compare runs by.", "warning"))
+    return Section(_NAME, _TITLE, [*blocks, *_gates(material)])
+
+
+def _of_family(family: Family, number: int) -> Iterator[Block]:
+    best, *others = family.settings
+    figure = f"{value_text(family.metric, family.figure(best).value)} ({_spread(family, best)})"
+    if not others:
+        yield Paragraph(
+            f"{_upper(family.name)}: {best.title} has {family.metric} {figure}. No other setting was run to compare it with."
+        )
+        return
+    order = "smallest" if family.smaller else "largest"
+    equal = [each.title for each in others if family.figure(each).value == family.figure(best).value]
+    tied = f", and so has {listed(equal)}" if len(equal) == 1 else f", and so have {listed(equal)}" if equal else ""
+    yield Paragraph(
+        f"{_upper(family.name)}: of {len(family.settings)} settings {best.title} has the {order} {family.metric}, {figure}{tied}."
+        f" Compared by {family.metric}, because {family.reason}."
+    )
+    if differing := differing_held_out(family.runs):
+        told = f"The runs were evaluated on different held-out data ({differ(differing)})"
+        yield Paragraph(f"{told}, so the order may come from the data.", "bad")
+    found = comparisons(family)
+    yield _verdict(best, found)
+    yield _table(family, found, number)
+
+
+def _spread(family: Family, setting: RunSetting) -> str:
+    """Return the figure's uncertainty in words."""
+    figure = family.figure(setting)
+    if figure.low is None or figure.high is None:
+        return "one run, so its spread is unknown"
+    interval = interval_text(family.metric, figure.low, figure.high)
+    if figure.n == 1:
+        return f"95 % interval over prompts {interval}; one run, so its spread over seeds is unknown"
+    return f"mean of {figure.n} seeds, 95 % interval {interval}"
+
+
+def _verdict(best: RunSetting, found: Sequence[Comparison]) -> Paragraph:
+    """Return a paragraph on the settings that the best one beats, does not beat, or cannot be compared with."""
+    beaten = [each.other.title for each in found if each.is_beaten]
+    open_ = [each.other.title for each in found if each.p is not None and not each.is_beaten]
+    unknown = [each.other.title for each in found if each.p is None]
+    said = [f"It beats {listed(beaten)}."] if beaten else []
+    if open_:
+        said.append(f"It is not shown to be better than {listed(open_)}: the difference may be chance.")
+    if unknown:
+        few = len(best.finished) == 1 or any(len(each.other.finished) == 1 for each in found if each.p is None)
+        why = "a single run shows no spread over seeds" if few else "their runs show no spread over seeds"
+        said.append(f"Whether it beats {listed(unknown)} is unknown, because {why}.")
+    if not open_ and not unknown:
+        said.append("It was chosen by these same figures, so confirm it on another data set.")
+    return Paragraph(" ".join(said), "good" if beaten and not open_ and not unknown else "warning")
+
+
+def _table(family: Family, found: Sequence[Comparison], number: int) -> ReportTable:
+    best, percent = family.settings[0], is_share(family.metric)
+    rows = [
+        [
+            each.other.title,
+            each.other.count,
+            family.figure(each.other),
+            TableFigure(
+                each.difference, None, each.low, each.high, len(best.runs) + len(each.other.runs), percent, False
+            ),
+            None if each.p is None else TableFigure(each.p, spreads=False),
+            "yes" if each.is_beaten else "no" if each.p is not None else "not known",
+        ]
+        for each in found
+    ]
+    notes = [f"difference: {best.title} minus the other, with Welch's 95 % interval over seeds in brackets"]
+    notes += ["p: Welch's t test, with Holm's correction over all rows; beaten: p below 0.05"]
+    headings = ["other setting", "runs", family.metric, "difference", "p", "beaten"]
+    title = f"{best.title} against the other settings"
+    return ReportTable(f"answer-comparisons-{number}", Table(title, headings, [*rows], notes))
+
+
+def _gates(material: Material) -> Iterator[Paragraph]:
+    """Yield paragraphs on gates of studies, audits and evaluations, hard flags, and limits of `guard` and of health."""
+    for study in material.studies:
+        for name, passed in study.gates.items():
+            said = {True: "passed", False: "did not pass", None: "has not been decided yet"}[passed]
+            yield Paragraph(
+                f"Gate {name} of study {study.name} {said}.", {True: "good", False: "bad", None: "warning"}[passed]
+            )
+    for run in material.of(TRAINING):
+        yield from _guard(run)
+    for run in material.of(AUDIT):
+        gate = run.extra.get("audit", {}).get("gate") or {}
+        if gate.get("limit") is not None:
+            said = f"Gate of audit {run.title}: {gate.get('verdict')} (limit of the blind accuracy: {gate['limit']:g})."
+            yield Paragraph(said, {"passed": "good", "refused": "bad"}.get(str(gate.get("verdict")), "warning"))
+    yield from _of_safety(material.of(EVALUATION))
+    for run in material.of(EVALUATION):
+        count = run.figure("limits_exceeded") if run.what == "health" else None
+        if count is not None:
+            said = (
+                "is within every limit" if not count else f"exceeds {count:.0f} {'limit' if count == 1 else 'limits'}"
+            )
+            yield Paragraph(f"{run.title}: health {said}.", "bad" if count else "good")
+
+
+def _of_safety(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
+    """Yield the decisions of evaluation=gate, and the hard flags of safety and session evaluations."""
+    for run in runs:
+        if run.what == "gate" and run.figures.get("decision"):
+            said = f"{decision_line(run)} It holds for these speeches and simulated clients, not for real clients."
+            yield Paragraph(said, TONES.get(run.figures["decision"], "warning"))
+        if run.what in ("safety", "session") and (count := run.figure("hard_flags")):
+            replies = "reply has a hard flag" if count == 1 else "replies have a hard flag"
+            yield Paragraph(f"{run.title}: {count:.0f} {replies}; read them first.", "bad")
+
+
+def _guard(run: RunMaterial) -> Iterator[Paragraph]:
+    """Yield the state of the `guard` limits at the last evaluation."""
+    last = (run.summary.get("metrics") or {}).get("last") or {}
+    marks = {key.removeprefix("guard/"): value for key, value in last.items() if key.startswith("guard/")}
+    if marks:
+        bad = [name for name, value in marks.items() if value]
+        said = f"exceeds the limit of {listed(bad)}" if bad else f"is within the limits of {listed([*marks])}"
+        yield Paragraph(f"{run.title} {said} at its last evaluation.", "bad" if bad else "good")
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,1 +1,0 @@
-"""Comparisons that several sections share: settings, the metric they are compared by, significance, and held-out data."""

@@ -1,0 +1,271 @@
+"""Comparisons that several sections share: groups of runs with equal settings, the metric they are compared by,
+comparability of losses, and held-out data.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
+from psychocounsel.rundir.results import smaller_is_better
+from psychocounsel.studies.tables.runs import Setting, TableFigure, is_share, of_setting
+
+# Groups of runs with equal settings, and texts for sentences: titles, lists, values and intervals.
+
+RunSetting = Setting[RunMaterial]
+
+
+def settings_of(runs: Iterable[RunMaterial]) -> list[RunSetting]:
+    """Group runs that differ only in their seeds into settings, in the order in which the runs were given."""
+    found: dict[tuple[str, ...], RunSetting] = {}
+    for run in runs:
+        key = (run.kind, run.what, run.stage, run.setting)
+        found.setdefault(key, Setting(setting_title(run))).runs.append(run)
+    return list(found.values())
+
+
+def setting_title(run: RunMaterial) -> str:
+    """Return `stage, key=value, ...`, or the run's algorithm, evaluation or title if it has neither."""
+    parts = [each for each in (run.stage, run.setting) if each]
+    return ", ".join(parts) or run.what or run.title
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return `a, b and c`. A long list is cut: `a, b and 5 more`. If names contain commas, semicolons separate them."""
+    comma = "; " if any(", " in name for name in names) else ", "
+    if len(names) > most:
+        return f"{comma.join(names[:most])} and {len(names) - most} more"
+    return " and ".join(filter(None, (comma.join(names[:-1]), names[-1]))) if names else "none"
+
+
+def differ(names: Sequence[str]) -> str:
+    """Return `a differs` or `a and b differ`."""
+    return f"{listed(names)} {'differs' if len(names) == 1 else 'differ'}"
+
+
+def value_text(metric: str, value: float) -> str:
+    """Return a share as `61.2 %`, any other value with four digits."""
+    return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}"
+
+
+def interval_text(metric: str, low: float, high: float) -> str:
+    """Return an interval as text: `55.0 to 67.4 %`."""
+    return f"{100 * low:.1f} to {100 * high:.1f} %" if is_share(metric) else f"{low:.4g} to {high:.4g}"
+
+
+# Comparability of losses: two losses can be compared if algorithm and all settings that enter the loss are equal.
+
+# These keys belong to the optimizer and do not enter the loss, so they may differ.
+_OF_THE_OPTIMIZER: tuple[str, ...] = (
+    "lr",
+    "critic_lr",
+    "schedule",
+    "warmup",
+    "min_lr_ratio",
+    "weight_decay",
+    "max_grad_norm",
+)
+_OF_THE_OPTIMIZER += ("adam_beta1", "adam_beta2", "adam_eps")
+
+
+def loss_kind(run: RunMaterial) -> str:
+    """Return the algorithm and its type of loss: `DPO, sigmoid`. Curves of one kind can share a chart."""
+    section = _algorithm(run)
+    name = str(section.get("_target_") or run.what).rpartition(".")[2]
+    return ", ".join(filter(None, (name, str(section.get("loss_type") or ""))))
+
+
+def loss_settings(run: RunMaterial) -> dict[str, str]:
+    """Return every setting of the algorithm that enters its loss, as text."""
+    kept = {key: str(value) for key, value in _algorithm(run).items() if key not in _OF_THE_OPTIMIZER}
+    return {"what": run.what, **kept}
+
+
+def differing_loss_settings(runs: Iterable[RunMaterial]) -> list[str]:
+    """Return the settings of the loss that differ between runs, such as `algo.beta`; only `algo` if the algorithms differ."""
+    given = [loss_settings(run) for run in runs]
+    keys = dict.fromkeys(key for each in given for key in each)
+    differing = [key for key in keys if len({each.get(key) for each in given}) > 1]
+    if {"what", "_target_"} & set(differing):
+        return ["algo"]
+    return [f"algo.{key}" for key in differing]
+
+
+def losses_are_comparable(runs: Sequence[RunMaterial]) -> bool:
+    """True if the losses of these runs can be compared."""
+    return not differing_loss_settings(runs)
+
+
+def _algorithm(run: RunMaterial) -> Mapping[str, object]:
+    section = run.config.get("algo")
+    return section if isinstance(section, Mapping) else {}
+
+
+# Settings that define the held-out data of training runs. Figures on different data cannot be compared.
+
+_DATA_KEYS: tuple[str, ...] = (
+    "path",
+    "revision",
+    "split",
+    "eval_path",
+    "eval_revision",
+    "eval_split",
+    "dev_fraction",
+    "split_seed",
+    "limit",
+)
+_DATA_KEYS += (
+    "pairs",
+    "min_gap",
+    "gap",
+    "principle_weights",
+    "safety_veto",
+    "system_prompt",
+    "rating_range",
+    "too_long",
+)
+
+
+def differing_held_out(runs: Iterable[RunMaterial]) -> list[str]:
+    """Return the settings of the held-out data that differ between runs, such as `data.dev_fraction` or `eval.limit`."""
+    given = [_data_settings(run) for run in runs]
+    keys = dict.fromkeys(key for each in given for key in each)
+    return [key for key in keys if len({each.get(key) for each in given}) > 1]
+
+
+def _data_settings(run: RunMaterial) -> dict[str, str]:
+    data, evaluated = run.config.get("data"), run.config.get("eval")
+    found = {f"data.{key}": str(data.get(key)) for key in _DATA_KEYS} if isinstance(data, Mapping) else {}
+    if isinstance(evaluated, Mapping):
+        found["eval.limit"] = str(evaluated.get("limit"))
+    return {**found, "max_length": str(run.config.get("max_length"))}
+
+
+# Families of runs that one metric can compare: all of them have it, and its values mean the same in each.
+
+_COMPARABLE = ("eval/accuracy", "eval/win_rate", "eval/reward")
+_OF_EVALUATIONS = {"reward": "accuracy", "winrate": "win_rate", "health": "limits_exceeded", "external": "accuracy"}
+_OF_EVALUATIONS |= {"safety": "missed"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """Finished runs compared by one metric.
+
+    Attributes:
+        name: the kind of runs, as used in a sentence: `policies`, `reward models`, `evaluations (winrate)`.
+        metric: the metric's key in `summary.json`.
+        smaller: True if the smallest value is the best.
+        reason: a clause that says why this metric was chosen.
+        settings: the settings, best first.
+    """
+
+    name: str
+    metric: str
+    smaller: bool
+    reason: str
+    settings: Sequence[RunSetting]
+
+    def figure(self, setting: RunSetting) -> TableFigure:
+        """Return the metric of a setting: the mean over its seeds, or one run's value with that run's own interval."""
+        found = of_setting(setting, self.metric, is_share(self.metric))
+        assert found is not None, "a family has only runs with the metric"
+        return found
+
+    def values(self, setting: RunSetting) -> list[float]:
+        """Return the metric of each run of the setting."""
+        return [value for run in setting.runs if (value := run.figure(self.metric)) is not None]
+
+    @property
+    def runs(self) -> list[RunMaterial]:
+        return [run for setting in self.settings for run in setting.runs]
+
+
+def families(material: Material) -> list[Family]:
+    """Return families of finished runs: trainings by the metric that most have, evaluations by their main figure."""
+    trained = [run for run in material.of(TRAINING) if run.is_finished]
+    found = list[Family]()
+    for name, chosen in (("policies", False), ("reward models", True)):
+        found += _of_trainings(name, [run for run in trained if is_reward_model(run) is chosen])
+    for what, metric in _OF_EVALUATIONS.items():
+        runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
+        if known := [run for run in runs if run.figure(metric) is not None]:
+            found.append(
+                _family(f"evaluations ({what})", metric, "auto", "it is the main figure of this evaluation", known)
+            )
+    return found
+
+
+def is_reward_model(run: RunMaterial) -> bool:
+    return ".reward." in str(_section(run, "algo").get("_target_"))
+
+
+def metric_of(run: RunMaterial) -> str:
+    """Return the metric by which the training run chose its best evaluation, or "" if unknown."""
+    return str(_section(run, "checkpoint").get("metric") or "")
+
+
+def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
+    """Yield families of runs: first those with the metric that most runs have, then the remaining runs likewise."""
+    left = [*runs]
+    while left:
+        asked = list(dict.fromkeys(filter(None, map(metric_of, left))))
+        ranked = [*(metric for metric in asked if "loss" not in metric), *_COMPARABLE, *asked]
+        have = {metric: _with_figure(left, metric) for metric in dict.fromkeys(ranked)}
+        usable = [metric for metric in have if have[metric] and _is_usable(metric, have[metric])]
+        if not usable:
+            return
+        metric = max(usable, key=lambda each: (len(have[each]), len(asked) == 1 and each == asked[0]))
+        mode = str(_section(have[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
+        yield _family(name, metric, mode, _reason(metric, asked), have[metric])
+        # Comparing runs themselves is slow, because it compares all their lines.
+        taken = {id(run) for run in have[metric]}
+        left = [run for run in left if id(run) not in taken]
+
+
+def _with_figure(runs: Sequence[RunMaterial], metric: str) -> list[RunMaterial]:
+    return [run for run in runs if run.figure(metric) is not None]
+
+
+def _is_usable(metric: str, runs: Sequence[RunMaterial]) -> bool:
+    return "loss" not in metric or losses_are_comparable(runs)
+
+
+def _reason(metric: str, asked: Sequence[str]) -> str:
+    if [*asked] == [metric]:
+        return f"every run has checkpoint.metric={metric}"
+    if len(asked) == 1 and "loss" in asked[0]:
+        return f"checkpoint.metric is {asked[0]}, and losses with different settings of the algorithm have different scales"
+    return f"most runs have {metric}, and their checkpoint.metric differs ({', '.join(asked)})"
+
+
+def _family(name: str, metric: str, mode: str, reason: str, runs: Sequence[RunMaterial]) -> Family:
+    smaller = smaller_is_better(metric, mode)
+    found = Family(name, metric, smaller, reason, settings_of(runs))
+    ranked = sorted(_told_apart(found.settings), key=lambda setting: found.figure(setting).value, reverse=not smaller)
+    return Family(name, metric, smaller, reason, ranked)
+
+
+def _told_apart(settings: Sequence[RunSetting]) -> list[RunSetting]:
+    """Return the settings with titles that name only keys whose values differ, if such titles are unique."""
+    firsts = [setting.runs[0] for setting in settings]
+    keys = dict.fromkeys(key for run in firsts for key in run.settings)
+    varying = [key for key in keys if len({run.settings.get(key) for run in firsts}) > 1]
+    stages = len({run.stage for run in firsts}) > 1
+    titles = [
+        ", ".join(
+            [
+                *([run.stage] if stages else []),
+                *(f"{key}={run.settings[key]}" for key in varying if key in run.settings),
+            ]
+        )
+        for run in firsts
+    ]
+    if len(settings) < 2 or not all(titles) or len({*titles}) < len(titles):
+        return [*settings]
+    return [replace(setting, title=title) for setting, title in zip(settings, titles, strict=True)]
+
+
+def _section(run: RunMaterial, name: str) -> Mapping[str, Any]:
+    section = run.config.get(name)
+    return section if isinstance(section, Mapping) else {}

@@ -1,0 +1,268 @@
+"""Section on datasets made by `annotate`: losses with reasons, pairs, votes and their agreement, licences, cost."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.reporting.material import ANNOTATION, Material, RunMaterial
+from psychocounsel.reporting.sections.figure_cells import (
+    cell,
+    count,
+    counts,
+    exact,
+    name_in,
+    report_table,
+    without_figures,
+)
+from psychocounsel.studies.tables.formats import Cell
+
+# Rows lost on the way to a dataset: at which step, where and why; and missing ratings.
+
+StepsOf = Callable[[RunMaterial], dict[str, Any]]
+_KEPT = ("text", "rated")  # outcomes that are not losses
+
+
+def losses(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
+    """Return a table with a row for each reason at each step, and a table of missing ratings."""
+    rows = [[run.title, *row] for run in runs for row in _losses(steps_of(run))]
+    headings = ["dataset", "step", "where", "reason", "lost"]
+    notes = ["a loss may be counted at several steps: a reply without text also costs pairs"]
+    tables = report_table("dataset-losses", "Losses by step and reason", headings, rows, *notes)
+    return tables + _missing(runs, steps_of)
+
+
+def _losses(steps: dict[str, Any]) -> Iterator[list[Cell]]:
+    for source, found in steps.get("speeches", {}).get("sources", {}).items():
+        yield from _reasons("speeches", source, found["fell"])
+    for writer, outcomes in steps.get("replies", {}).get("writers", {}).items():
+        yield from _reasons("replies", f"writer {writer}", outcomes)
+    scores = steps.get("scores", {})
+    for name, found in scores.get("annotators", {}).items():
+        yield from _reasons("scores", f"annotator {name}", found["votes"])
+    for name, reasons in scores.get("skipped", {}).items():
+        said = {f"not asked: {reason}": number for reason, number in reasons.items()}
+        yield from _reasons("scores", f"annotator {name}", said)
+    for split, found in steps.get("pairs", {}).items():
+        if isinstance(found, dict):
+            yield from _reasons("pairs", split, found["dropped"])
+
+
+def _reasons(step: str, where: str, reasons: dict[str, int]) -> Iterator[list[Cell]]:
+    for reason, number in sorted(reasons.items(), key=lambda each: -each[1]):
+        if number and reason not in _KEPT:
+            yield [step, where, reason.replace("_", " "), count(number)]
+
+
+def _missing(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
+    """Return a table with the share of missing ratings by risk and topic; no table if no rating is missing."""
+    rows = [
+        [
+            *(run.title, kind, value, count(sum(number for key, number in each.items() if key != "missing"))),
+            cell(each["missing"], percent=True),
+        ]
+        for run in runs
+        for kind, values in steps_of(run).get("scores", {}).get("missing", {}).items()
+        for value, each in values.items()
+        if each["missing"]
+    ]
+    headings = ["dataset", "kind", "risk or topic", "ratings wanted", "missing"]
+    notes = [
+        "ratings are not missing at random, and nothing replaces them",
+        "values without a row have all their ratings",
+    ]
+    return report_table("dataset-missing-ratings", "Missing ratings", headings, rows, *notes)
+
+
+# Tables and a chart of a dataset's pairs: their number, the agreement of votes, and gap, topic, risk and language.
+
+_SPLITS = ("train", "test")
+_KINDS = ("gap", "topic", "risk", "language")
+
+
+def pair_blocks(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[Block]:
+    return [*_agreement(runs, steps_of), *_gap_chart(runs), *_kinds(runs)]
+
+
+def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
+    rows = list[list[Cell]]()
+    for run in runs:
+        pairs, held = steps_of(run).get("pairs", {}), (run.extra.get("counts") or {}).get("pairs", {})
+        for split in _SPLITS:
+            if found := pairs.get(split):
+                counts = [*found["agreement"].values(), found["against_majority"], found["unequal_votes"]]
+                clients = held.get(split, {}).get("clients")
+                rows.append([run.title, split, count(found["pairs"]), count(clients), *map(count, counts)])
+    headings = ["dataset", "split", "pairs", "clients", "unanimous", "majority", "split votes", "against the majority"]
+    notes = ["unanimous: all votes prefer the chosen reply; majority: more than half; split: half or fewer"]
+    notes += [
+        "with one vote per reply, every pair is unanimous, which says nothing about agreement",
+        "no client is in both splits",
+    ]
+    title = "Pairs and the agreement of votes"
+    return report_table("dataset-pairs", title, [*headings, "replies with unequal votes"], rows, *notes)
+
+
+def _gap_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
+    held = [
+        (name_in(run, split, runs), found["gap"])
+        for run in runs
+        for split, found in (run.extra.get("counts") or {}).get("pairs", {}).items()
+        if found["gap"]
+    ]
+    ticks = sorted({gap for _, gaps in held for gap in gaps}, key=lambda gap: float(gap.split()[0]))
+    curves = [
+        Curve(title, {"gap of mean ratings": [ticks.index(gap) for gap in gaps]}, list(gaps.values()))
+        for title, gaps in held
+    ]
+    notes = ["Bins of half a point, named by their ends; bins without pairs are omitted."]
+    return (
+        [Chart("dataset-gaps", "Pairs by the gap of their ratings", "pairs", curves, ticks=ticks, notes=notes)]
+        if held
+        else []
+    )
+
+
+def _kinds(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = list[list[Cell]]()
+    for run in runs:
+        held = (run.extra.get("counts") or {}).get("pairs", {})
+        for kind in _KINDS:
+            values = dict.fromkeys(value for split in held.values() for value in split[kind])
+            for value in values:
+                numbers = [count(held[split][kind].get(value, 0)) if split in held else None for split in _SPLITS]
+                rows.append([run.title, kind, value, *numbers])
+    headings = ["dataset", "kind", "value", "training pairs", "test pairs"]
+    return report_table("dataset-kinds", "Pairs by gap, topic, risk and language", headings, rows)
+
+
+# Tables of annotators' votes: outcomes, ratings, and agreement of an annotator with itself.
+
+_RATINGS = ("1", "2", "3", "4", "5", "not applicable")
+
+
+def vote_tables(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
+    scores = [(run.title, found) for run in runs if (found := steps_of(run).get("scores"))]
+    votes = [
+        [
+            title,
+            name,
+            count(sum(each["votes"].values())),
+            counts(each["votes"]),
+            counts(each["models"]),
+            _quotes(found, name),
+        ]
+        for title, found in scores
+        for name, each in found["annotators"].items()
+    ]
+    headings = ["dataset", "annotator", "votes", "by outcome", "answered as", "quotations not found in the reply"]
+    tables = report_table("dataset-votes", "Votes of annotators", headings, votes, "votes for test-retest are included")
+    ratings = [
+        [title, name, principle, *(count(given.get(rating, 0)) for rating in _RATINGS)]
+        for title, found in scores
+        for name, each in found["annotators"].items()
+        for principle, given in each["ratings"].items()
+    ]
+    headings = ["dataset", "annotator", "principle", *_RATINGS]
+    tables += report_table("dataset-ratings", "Ratings by annotator", headings, ratings)
+    retest = [[title, *row] for title, found in scores for row in _retest(found["retest"])]
+    headings = [
+        "dataset",
+        "annotator",
+        "principle",
+        "replies rated twice",
+        "equal",
+        "mean difference",
+        "weighted kappa",
+    ]
+    notes = ["the same annotator was asked twice about the same reply"]
+    notes += ["kappa has squared weights (Cohen 1968); it is missing if all ratings are equal"]
+    return tables + report_table("dataset-retest", "Annotators asked twice", headings, retest, *notes)
+
+
+def _quotes(found: dict[str, dict[str, dict[str, int]]], name: str) -> Cell:
+    said = found["quotes"].get(name)
+    return count(said["not_in_reply"]) if said else None
+
+
+def _retest(found: dict[str, dict[str, dict[str, dict[str, float]]]]) -> Iterator[list[Cell]]:
+    for annotator, each in found.items():
+        for principle, at in each["principles"].items():
+            figures = [cell(at["exact"], percent=True), cell(at["difference"]), cell(at["weighted_kappa"])]
+            yield [annotator, principle, count(int(at["replies"])), *figures]
+
+
+# Section on datasets made by `annotate`: losses with reasons, pairs, votes and their agreement, licences, cost.
+
+STEPS = ("speeches", "replies", "scores", "pairs", "card")
+
+
+def section(material: Material) -> Section:
+    every = material.of(ANNOTATION)
+    runs = [run for run in every if steps_of(run)]
+    blocks: list[Block] = [*without_figures(every, lambda run: bool(steps_of(run)))]
+    blocks += [Paragraph(*said) for run in runs for said in _warnings(run)]
+    blocks += [*_steps(runs), *losses(runs, steps_of), *pair_blocks(runs, steps_of), *vote_tables(runs, steps_of)]
+    return Section("datasets", "Annotated datasets", [*blocks, *_licences(runs)])
+
+
+def steps_of(run: RunMaterial) -> dict[str, Any]:
+    """Return the figures of each finished step, by the step's name."""
+    records = run.extra.get("steps") or {}
+    return {step: records[step]["figures"] for step in STEPS if (records.get(step) or {}).get("figures") is not None}
+
+
+def _warnings(run: RunMaterial) -> Iterator[tuple[str, str]]:
+    steps = steps_of(run)
+    for name in steps.get("scores", {}).get("demonstration", []):
+        said = (
+            f"a demonstration. The ratings of {name} come from simple rules that do not judge, so do not train on them"
+        )
+        yield f"{run.title}: {said}.", "bad"
+    for step in STEPS:
+        if step not in steps:
+            yield f"{run.title}: the step {step} is not finished.", "warning"
+    if missing := steps.get("card", {}).get("missing"):
+        keys = ", ".join(f"card.{name}" for name in missing)
+        yield f"{run.title}: its data card lacks {keys}, because no such option was given.", "warning"
+    if accepted := run.config.get("accept_terms"):
+        yield (
+            f"{run.title}: these conflicts of licences and terms were accepted: {', '.join(accepted)}.",
+            "warning",
+        )
+
+
+def _steps(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    made = {"speeches": "speeches", "replies": "replies"}
+    rows = list[list[Cell]]()
+    for run in runs:
+        for step, figures in steps_of(run).items():
+            record = run.extra["steps"][step]
+            number = figures.get(made[step]) if step in made else _made(step, figures)
+            bought, spent = figures.get("bought"), exact(figures.get("spent"))
+            rows.append([run.title, step, count(number), count(bought), spent, exact(record.get("seconds"))])
+    headings = ["dataset", "step", "rows", "answers bought so far", "spent so far", "seconds"]
+    notes = ["rows: speeches, replies, votes or pairs", "answers and costs include those of earlier steps"]
+    notes += ["costs are in the currency of the prices; 0 for models without a price"]
+    notes += ["seconds: of the step's last run"]
+    return report_table("dataset-steps", "Steps and their cost", headings, rows, *notes)
+
+
+def _made(step: str, figures: dict[str, Any]) -> int | None:
+    if step == "scores":
+        return int(sum(figures["outcomes"].values()))
+    return sum(figures[split]["pairs"] for split in ("train", "test")) if step == "pairs" else None
+
+
+def _licences(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    rows = list[list[Cell]]()
+    for run in runs:
+        counts = run.extra.get("counts") or {}
+        for each in counts.get("speeches", []):
+            about = [f"speeches of {each['source']}", each["language"] or "unknown", each["license"] or "unknown"]
+            rows.append([run.title, *about, count(each["count"])])
+        for each in counts.get("replies", []):
+            writer = each["writer"] + (f" ({each['model']})" if each["model"] not in (None, each["writer"]) else "")
+            rows.append([run.title, f"replies of {writer}", "", each["terms"] or "unknown", count(each["count"])])
+    headings = ["dataset", "what", "language", "licence or terms", "rows"]
+    notes = ["all licences of sources and all terms of writers apply together; if one is unknown, ask its authors"]
+    return report_table("dataset-licences", "Licences and terms", headings, rows, *notes)

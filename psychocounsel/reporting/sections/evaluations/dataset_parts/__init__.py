@@ -1,1 +1,0 @@
-"""Parts of the sections on annotated datasets and on audits."""

@@ -1,0 +1,250 @@
+"""Transfer of the policy's weights from rank 0 of training to engines that write replies."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from psychocounsel.errors import UserError
+from psychocounsel.model.lora import merged_parameters
+
+if TYPE_CHECKING:
+    import torch
+
+    from psychocounsel.distributed.process_group import ServerGroup
+    from psychocounsel.remote.client import Client
+    from psychocounsel.rollout.base import TrainedPolicy
+
+# Transfer of weights from rank 0 of training to rollout servers, by a process group with each server or by HTTP.
+
+Piece = list[tuple[str, "torch.Tensor"]]
+
+
+class Transfer:
+    """One transfer of weights to all addresses of `client` at once; `kind` is `rollout.transfer`.
+
+    HTTP answers report the result of each part, so rank 0 never waits for a server that died: that server is left out
+    and its process group is closed. Each transfer makes new process groups, one for each server.
+    """
+
+    def __init__(self, client: Client, kind: str, device: torch.device, seconds: float) -> None:
+        self.client, self.kind, self.device, self.seconds = client, kind, device, seconds
+        self.groups: dict[str, ServerGroup] = {}
+        self.slots: dict[str, int] = {}  # number of replies that each server writes at once
+        self._threads = ThreadPoolExecutor(max(1, len(client.live())), "transfer")
+        collective = kind == "collective" or (kind == "auto" and device.type == "cuda")
+        self._store = _store(client.live()) if collective else None
+
+    def begin(self, adapter_rank: int) -> None:
+        """Stop the servers' writing and connect to their workers. Adapters (`adapter_rank` above 0) go by HTTP only.
+
+        Raises:
+            UserError: if a server refuses; if it cannot reach this machine and `kind` is "collective"; or if it was
+                started for other adapters.
+        """
+        self._each(lambda address: self._begin(address, adapter_rank))
+
+    def send_adapter(self, body: bytes) -> None:
+        """Send the policy's adapter to all remaining servers."""
+        self._each(lambda address: self.client.post(address, "/weights/adapter", body))
+
+    def send(self, piece: Piece) -> None:
+        """Send some parameters to all remaining servers."""
+        from safetensors.torch import save
+
+        by_http = any(address not in self.groups for address in self.client.live())
+        body = save({name: value.cpu().contiguous() for name, value in piece}) if by_http else b""
+        self._each(lambda address: self._send(address, piece, body))
+
+    def end(self, version: int) -> list[str]:
+        """Let the servers write again; return the addresses of those that took all weights."""
+        self._each(lambda address: self.client.post(address, f"/weights/end?version={version}"))
+        for group in self.groups.values():
+            group.close()
+        self._threads.shutdown()
+        return self.client.live()
+
+    def _each(self, task: Callable[[str], Any]) -> None:
+        for _ in self._threads.map(task, self.client.live()):
+            pass  # raises a task's exception
+
+    def _begin(self, address: str, adapter_rank: int) -> None:
+        from psychocounsel.distributed.process_group import join, own_address
+
+        parts = urlsplit(address)
+        here = own_address(parts.hostname or "", parts.port or 80)
+        place = {"host": here, "port": self._store.port} if self._store else {}
+        found = self.client.post(address, "/weights/begin", json.dumps(place).encode())
+        if found is not None:
+            self.slots[address] = found["slots"]
+            _refuse_other_adapters(address, adapter_rank, found["adapter_rank"])
+        if found is None or not place or adapter_rank:
+            return
+        backend = "nccl" if {self.device.type, found["device"]} == {"cuda"} else "gloo"
+        if self.kind == "auto" and not (found["reached"] and backend == "nccl"):
+            return
+        if not found["reached"]:
+            raise UserError(
+                f"rollout.transfer=collective: {address} cannot connect to {place['host']}:{place['port']}, where this "
+                "process waits for it; open the ports between them, or use rollout.transfer=http"
+            )
+        size = 1 + found["workers"]
+        meeting = {**place, "name": address, "size": size, "backend": backend, "seconds": self.seconds}
+        group = _in_background(lambda: join(rank=0, device=self.device, **meeting))
+        if self.client.post(address, "/weights/join", json.dumps(meeting).encode()) is None:
+            return  # it died; the thread that still waits for it does no harm
+        try:
+            self.groups[address] = group.result(self.seconds)
+        except (RuntimeError, TimeoutError) as error:
+            self.client.set_aside(address, f"no process group: {(str(error).splitlines() or ['time-out'])[0][:200]}")
+
+    def _send(self, address: str, piece: Piece, body: bytes) -> None:
+        from psychocounsel.distributed.process_group import header_of
+
+        group = self.groups.get(address)
+        if group is None:
+            self.client.post(address, "/weights/piece", body)
+            return
+        under_way = group.send(value for _, value in piece)
+        if self.client.post(address, "/weights/broadcast", json.dumps(header_of(piece)).encode()) is None:
+            self.groups.pop(address).close()
+            return
+        for work, _ in under_way:
+            work.wait()
+
+
+def _refuse_other_adapters(address: str, ours: int, theirs: int) -> None:
+    """Reject a server that was started for adapters of a smaller rank, or for whole weights (rank 0) instead."""
+    if bool(ours) != bool(theirs) or ours > theirs:
+        raise UserError(
+            f"rollout.addresses: {address} was started with model.lora.rank={theirs or 'null'}, but this run has "
+            f"{ours or 'null'}: start it with the model.* settings of the run"
+        )
+
+
+def _store(addresses: Sequence[str]) -> Any:
+    """Return the store where process groups meet, on a free port; only this machine reaches it if all servers are here."""
+    import torch.distributed as dist
+
+    from psychocounsel.distributed.process_group import own_address
+
+    parts = [urlsplit(address) for address in addresses]
+    if any(not own_address(part.hostname or "", part.port or 80).startswith("127.") for part in parts):
+        return dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # it listens on all interfaces
+    listening = socket.create_server(("127.0.0.1", 0))
+    port, descriptor = listening.getsockname()[1], listening.detach()
+    return dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=descriptor)
+
+
+def _in_background(work: Callable[[], Any]) -> Future[Any]:
+    """Return the future result of `work`, run in a thread that does not delay the end of the process."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+# The policy's weights in pieces, for an engine that writes replies.
+
+_PIECE = 1 << 28  # bytes of weights sent at once
+
+
+def weights_of(engine: TrainedPolicy) -> Iterator[list[tuple[str, torch.Tensor]]]:
+    """Yield the named weights of a policy without adapters, about 256 MB at a time.
+
+    Under ZeRO-3 all ranks must iterate together; at most one piece is gathered at a time.
+    """
+    piece: list[tuple[str, torch.Tensor]] = []
+    size = 0
+    for name, value in merged_parameters(engine.module.lm):
+        piece.append((name, value.to(engine.dtype, copy=True)))
+        size += piece[-1][1].nbytes
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    yield piece
+
+
+# Extension of vLLM workers (`worker_extension_cls`) that loads new weights in place, piece by piece.
+
+WORKER_EXTENSION = "psychocounsel.rollout.weight_sync.WeightLoading"
+
+
+class WeightLoading:
+    """Methods of a worker, called by name: begin_weights, take_weights as often as needed, end_weights.
+
+    For a process group, `join_trainer` follows begin_weights, and take_broadcast replaces take_weights.
+    """
+
+    model_runner: Any
+    vllm_config: Any
+    rank: int  # number among the engine's workers
+    device: Any
+    trainer: Any = None  # process group with rank 0 of training
+
+    def begin_weights(self) -> None:
+        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+
+        self.trainer = None  # drop the group of an unfinished transfer
+        with self._configured():
+            initialize_layerwise_reload(self.model_runner.get_model())
+
+    def take_weights(self, weights: Iterable[tuple[str, Any]] | str) -> None:
+        """Load some parameters: pairs of a Hugging Face name and a tensor, or the path of a safetensors file."""
+        if isinstance(weights, str):
+            from safetensors.torch import load_file
+
+            weights = load_file(weights).items()
+        with self._configured():
+            self.model_runner.get_model().load_weights(iter(weights))
+
+    def join_trainer(self, meeting: dict[str, Any]) -> None:
+        """Join the process group with rank 0 of training; `meeting` holds keyword arguments of `process_group.join`."""
+        from psychocounsel.distributed.process_group import join
+
+        self.trainer = join(rank=1 + self.rank, device=self.device, **meeting)
+
+    def take_broadcast(self, header: Any) -> None:
+        """Load the parameters of `header` (`process_group.Header`), which rank 0 of training sends now."""
+        self.take_weights(self.trainer.receive(header))
+
+    def end_weights(self) -> None:
+        """Move the loaded weights to the place where the engine computes with them."""
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
+
+        model = self.model_runner.get_model()
+        with self._configured():
+            finalize_layerwise_reload(model, self.vllm_config.model_config)
+            head, embeddings = _part(model, "lm_head"), _part(model, "model.embed_tokens")
+            if head is not embeddings and getattr(head, "weight", None) is getattr(embeddings, "weight", model):
+                # A tied output layer loads nothing itself; on CPU it would keep using a packed copy of the old weights.
+                head.quant_method.process_weights_after_loading(head)
+        self.model_runner.reset_encoder_cache()
+        if self.trainer is not None:
+            self.trainer.close()
+            self.trainer = None
+
+    def _configured(self) -> AbstractContextManager[None]:
+        """Return vLLM's configuration context, because layers read the engine's configuration when they repack weights."""
+        from vllm.config import set_current_vllm_config
+
+        context: AbstractContextManager[None] = set_current_vllm_config(self.vllm_config)
+        return context
+
+
+def _part(model: Any, name: str) -> Any:
+    for step in name.split("."):
+        model = getattr(model, step, None)
+    return model

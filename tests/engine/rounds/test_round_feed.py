@@ -1,0 +1,160 @@
+"""Tests of rounds written ahead: the weights used, their greatest age, and the effect of changed weights."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from psychocounsel.data.group import Completion, Group, read_groups
+from psychocounsel.engine.rounds.round_feed import Batch, WrittenAhead
+from psychocounsel.rollout.base import Rollout, Sampling, together
+from tests.support.harness import ROOT, cli, metrics_of
+from tests.support.own_folder import docs_example, write_own
+
+_PAGE = (ROOT / "docs" / "extend.md").read_text()
+_CODE, _SETTINGS = docs_example(_PAGE, "# my/phrases.py"), docs_example(_PAGE, "# my/rollout/phrases.yaml")
+_AHEAD = """
+    rounds_ahead = {ahead}
+
+    def generate_alone(self, groups, sampling):
+        return self.generate(groups, sampling)
+
+    def reply("""
+_COUNTING = """
+
+from psychocounsel.engine.callbacks import Callback
+
+class Counting(Callback):
+    def on(self, event, step, run):
+        if event == "shard_done":
+            with open(run.dir / "announced", "a") as file:
+                file.write(f"{step} ")
+"""
+
+
+def sampling(seed: int, n: int = 1) -> Sampling:
+    return Sampling(n, 1.0, 4, 16, seed)
+
+
+def prompt(number: int) -> Group:
+    return Group(f"p{number}", np.array([number], np.int32), [])
+
+
+class Slow(Rollout):
+    """A rollout that writes its version as the reply, and waits for `go` from the second batch on."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.go, self.fails, self.asked = threading.Event(), fails, list[list[str]]()
+
+    def sync(self, version: int) -> None:
+        """Keep the version that the object was created with."""
+
+    def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
+        reply = Completion(np.array([1, 2], np.int32), "well")
+        return [Group(group.id, group.prompt_ids, [reply]) for group in groups]
+
+    def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
+        self.asked.append([group.id for group in groups])
+        if len(self.asked) > 1:
+            self.go.wait()
+            if self.fails:
+                raise RuntimeError("lost")
+        return self.generate(groups, sampling)
+
+
+def rounds(folder: Path) -> list[list[Batch]]:
+    """Return three rounds, each with one batch of two shards."""
+    return [
+        [[(folder / f"{number}-{shard}", ([prompt(2 * number + shard)], sampling(shard))) for shard in range(2)]]
+        for number in range(3)
+    ]
+
+
+def test_when_weights_change_what_is_under_way_is_ended_and_nothing_more_begun(tmp_path: Path) -> None:
+    rollout = Slow()
+    ahead = WrittenAhead(rounds(tmp_path), rollout)
+    threading.Timer(0.3, rollout.go.set).start()
+    assert ahead.join() == 4
+    assert rollout.asked == [["p0", "p1"], ["p2", "p3"]]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0-0", "0-1", "1-0", "1-1"]
+    assert [group.id for group in read_groups(tmp_path / "1-1")] == ["p3"]
+
+
+def test_what_fails_ahead_fails_when_it_is_waited_for(tmp_path: Path) -> None:
+    rollout = Slow(fails=True)
+    rollout.go.set()
+    with pytest.raises(RuntimeError, match="lost"):
+        WrittenAhead([[batch for batches in rounds(tmp_path) for batch in batches]], rollout).join()
+
+
+def test_shards_that_are_written_together_keep_their_seeds() -> None:
+    shards = [([prompt(0), prompt(1)], sampling(7)), ([prompt(2)], sampling(9)), ([], sampling(3))]
+    prompts, one = together(shards)
+    assert [each.id for each in prompts] == ["p0", "p1", "p2"]
+    alone = [own.seed_of(place) for some, own in shards for place in range(len(some))]
+    assert [one.seed_of(place) for place in range(3)] == alone and len(set(alone)) == 3
+    assert together(shards[:1]) == shards[0]
+
+
+@pytest.mark.parametrize(("ahead", "versions"), [(0, [0, 1, 2, 3]), (1, [0, 0, 1, 2]), (2, [0, 0, 0, 1])])
+def test_no_reply_is_older_than_rounds_are_written_ahead(
+    ahead: int, versions: list[int], small_model: Path, tmp_path: Path
+) -> None:
+    """Replies are written at once here, so rounds are written as early as possible. Each shard is announced once."""
+    code = _CODE.replace("\n    def reply(", _AHEAD.format(ahead=ahead)) + _COUNTING
+    write_own(tmp_path / "my", "rollout", "phrases", code, _SETTINGS)
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        "rollout=phrases",
+        f"model.path={small_model}",
+        "max_steps=4",
+        "eval.limit=2",
+        "eval.every=0",
+    ]
+    given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
+    given += ["+callbacks.counting={_target_: phrases.Counting}"]
+    cli("train", "--config-dir", "my", *given, cwd=tmp_path)
+    assert len((tmp_path / "run" / "announced").read_text().split()) == 4
+    files = sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
+    written: list[Any] = [
+        {reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files
+    ]
+    assert written == [{version} for version in versions]
+    told = [line["rollout/staleness"] for line in metrics_of(tmp_path / "run") if "rollout/staleness" in line]
+    assert told == [number - version for number, version in enumerate(versions)]
+
+
+@pytest.mark.parametrize(("by_prompt", "ranks", "shards"), [(True, 1, 1), (True, 2, 2), (False, 2, 1)])
+def test_a_small_round_has_a_shard_for_each_rank_if_each_prompt_has_its_own_seed(
+    by_prompt: bool, ranks: int, shards: int, small_model: Path, tmp_path: Path
+) -> None:
+    """Each reply here is its prompt's seed, which is the same for any number of ranks."""
+    seeded = _CODE.replace("\n    def reply(", f"\n    draws_by_prompt = {by_prompt}\n\n    def reply(").replace(
+        "completions=[self.reply(n) for n in range(sampling.n)]) for group in groups",
+        "completions=[self.reply(sampling.seed_of(p) % 7 + n) for n in range(sampling.n)]) for p, group in enumerate(groups)",
+    )
+    assert "seed_of" in seeded
+    write_own(tmp_path / "my", "rollout", "phrases", seeded, _SETTINGS)
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        "rollout=phrases",
+        f"model.path={small_model}",
+        "max_steps=1",
+        "eval.limit=2",
+        "eval.every=0",
+    ]
+    given += ["global_batch_size=4", "algo.samples=2", "data.limit=100", "run_dir=run", "cluster.threads=1"]
+    given += ["rollout.phrases=[Oh.,Yes.,No.,Why?,Since when?,I see.,And then?]"]
+    cli("train", "--config-dir", "my", *given, f"cluster.processes={ranks}", cwd=tmp_path)
+    files = sorted((tmp_path / "run").glob("rounds/0000/shard-*.parquet"))
+    groups = [group for file in files for group in read_groups(file)]
+    assert [len(read_groups(file)) for file in files] == [4 // shards] * shards
+    first = int(np.random.SeedSequence([1, 0, 0]).generate_state(1)[0])
+    phrases = ["Oh.", "Yes.", "No.", "Why?", "Since when?", "I see.", "And then?"]
+    expected = [phrases[(first + 1_000_003 * place) % (1 << 31) % 7] for place in range(4)]
+    assert [group.completions[0].text for group in groups] == expected

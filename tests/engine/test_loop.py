@@ -1,0 +1,195 @@
+"""The training loop's parts: the optimizer step, an end without improvement, and intervals of held-out figures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from psychocounsel.settings.sections.figure_names import figures_of
+
+from psychocounsel.algo.base import Algorithm, Context
+from psychocounsel.algo.dpo import DPO
+from psychocounsel.algo.orpo import ORPO
+from psychocounsel.algo.reward import Reward
+from psychocounsel.algo.sft import SFT
+from psychocounsel.data.group import Group
+from psychocounsel.engine.feed import Collector
+from psychocounsel.engine.loop import LoopState, OptimizerStep, intervals_of
+from psychocounsel.engine.step import metrics_of as figures_of_tally
+from psychocounsel.engine.telemetry.speed import Speed
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.results import read_summary
+from psychocounsel.settings.config import check, compose
+from psychocounsel.storage.files import read_json
+from tests.support.harness import cli, make_stepper, metrics_of, random_groups, small_lm, world
+
+# Tests of one optimizer step: the groups that count, and the two questions to an algorithm about each engine.
+
+GROUPS = random_groups(6)
+
+
+@dataclass
+class Picky(DPO):
+    gradients: bool = True
+    moves: bool = True
+
+    def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:
+        return groups[:2]
+
+    def gets_gradients(self, engine: str, ctx: Context) -> bool:
+        assert "rewards/margin" not in ctx.peaks
+        return self.gradients
+
+    def moves_weights(self, engine: str, ctx: Context) -> bool:
+        assert "rewards/margin" in ctx.peaks, "the step's metrics are known before the question"
+        return self.moves
+
+
+class Feed:
+    steps = 4
+
+    def groups(self, step: int) -> list[Group]:
+        return GROUPS
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return {"rollout/reward": 1.0}
+
+
+@pytest.mark.usefixtures("in_process_training")
+@pytest.mark.parametrize(("gradients", "moves"), [(True, True), (True, False), (False, False)])
+def test_a_step(gradients: bool, moves: bool) -> None:
+    stepper = make_stepper(small_lm(), Picky(lr=1e-3, gradients=gradients, moves=moves))
+    run: Any = SimpleNamespace(config=check(compose([])), is_main=True, attempt=3)
+    feed: Any = Feed()
+    state = LoopState()
+    step = OptimizerStep(run, stepper, Collector(run, stepper, None), feed, Speed(stepper.main, world()))
+    before = {name: value.clone() for name, value in stepper.main.module.state_dict().items()}
+    step(state)
+    after = stepper.main.module.state_dict()
+    assert any(not torch.equal(value, after[name]) for name, value in before.items()) == moves
+    assert state.line is not None
+    assert (state.step, state.line["step"], state.line["attempt"], state.line["rollout/reward"]) == (1, 1, 3, 1.0)
+    assert state.line.get("skipped_steps", 0) == state.skipped == (not moves)
+    assert state.line.get("groups") == (None if gradients else 0)
+    if gradients:
+        assert state.line["tokens"] == sum(group.tokens for group in GROUPS[:2]), "only groups in the loss count"
+        assert state.line["loss"] > 0 and state.line["grad_norm"] > 0 and state.peaks["loss"] == state.line["loss"]
+    averages = [each["exp_avg"].abs().sum() for each in stepper.main.deepspeed.optimizer.state.values()]
+    assert bool(averages and max(averages) > 0) == gradients, (
+        "a gradient enters Adam's averages even at a learning rate of 0"
+    )
+
+
+@pytest.mark.usefixtures("in_process_training")
+def test_logprobs_of_a_model_that_does_not_exist_are_refused() -> None:
+    stepper = make_stepper(small_lm(), DPO(lr=1e-3))
+    run: Any = SimpleNamespace(config=check(compose([])), is_main=True)
+    with pytest.raises(UserError, match='DPO: ctx.logprobs\\(\'refrence\', ...\\): give "policy" or "reference"'):
+        Collector(run, stepper, None).logprobs("refrence", GROUPS)
+
+
+# Tests of `checkpoint.patience`: a run without improvement ends, gives the reason, and counts as finished.
+
+
+def test_evaluations_in_a_row_without_a_better_one_are_counted() -> None:
+    state, found = LoopState(), list[tuple[int, str]]()
+    checkpoint = OmegaConf.create({"patience": 2, "metric": "eval/loss"})
+    for step, loss in enumerate([1.0, 0.9, 0.95, 0.8, 0.8, 0.85]):
+        state.step = step
+        state.note({"eval/loss": loss}, "eval/loss", "auto")
+        found.append((state.unimproved, state.out_of_patience(checkpoint)))
+    reason = "checkpoint.patience=2: eval/loss has not improved since step 3"
+    assert found == [(0, ""), (0, ""), (1, ""), (0, ""), (1, ""), (2, reason)]
+    assert state.out_of_patience(OmegaConf.create({"patience": None, "metric": "eval/loss"})) == ""
+    state.note({"eval/loss": 0.1}, "eval/loss", "auto", eligible=False)  # exceeds a limit of guard
+    assert state.unimproved == 3
+
+
+def test_a_run_that_learns_nothing_ends_early_and_is_finished(tmp_path: Path) -> None:
+    given = ["algo=sft", "algo.lr=1e-30", "data.limit=20", "global_batch_size=4", "eval.every=1", "eval.limit=4"]
+    given += ["max_steps=9", "checkpoint.patience=2", "run_dir=run", "cluster.threads=1"]
+    done = cli("train", *given, cwd=tmp_path)
+    summary = read_summary(tmp_path / "run")
+    assert (summary["status"], summary["steps"], summary["total_steps"]) == ("finished", 3, 9)
+    assert summary["out_of_patience"].startswith("checkpoint.patience=2: eval/loss has not improved since step 1")
+    assert "ended_early" not in summary, "otherwise a search would count the run as pruned"
+    assert summary["out_of_patience"] in done.stderr and len(metrics_of(tmp_path / "run")) == 4
+    assert "already finished" in cli("train", *given, cwd=tmp_path).stdout
+
+
+def test_steps_that_are_repeated_up_to_the_exported_model_cost_no_patience() -> None:
+    """The model of step 5 was exported, but the newest checkpoint is of step 3."""
+    state = LoopState(step=3, best={"step": 5, "eval/loss": 0.7}, unimproved=1)
+    found = list[tuple[bool, int]]()
+    for state.step, loss in [(4, 0.8), (5, 0.7), (6, 0.9)]:
+        found.append((state.note({"eval/loss": loss}, "eval/loss", "auto"), state.unimproved))
+    assert found == [(False, 0), (False, 0), (False, 1)] and state.best["step"] == 5
+
+
+@pytest.mark.slow
+def test_a_run_killed_between_export_and_checkpoint_repeats_steps_without_losing_patience(tmp_path: Path) -> None:
+    """Evaluations 4 and 5 are the best so far; the repeated evaluation 4 is worse than the model that 5 left in `model/`."""
+    given = ["algo=sft", "algo.lr=1e-3", "algo.warmup=0", "data.limit=20", "global_batch_size=4", "eval.every=1"]
+    given += ["eval.limit=4", "max_steps=6", "checkpoint.every=3", "checkpoint.patience=1", "cluster.threads=1"]
+    death = "+callbacks.kill={_target_: tests.support.killer.Kill, event: eval_end, step: 5}"
+    cli("train", *given, death, "run_dir=run", cwd=tmp_path, check_code=137)
+    assert "resuming from step 3" in cli("train", *given, "run_dir=run", cwd=tmp_path).stderr
+    cli("train", *given, "run_dir=unbroken", cwd=tmp_path)
+    assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "unbroken")
+    mine, theirs = (read_summary(tmp_path / name) for name in ("run", "unbroken"))
+    assert mine["metrics"] == theirs["metrics"] and mine["steps"] == theirs["steps"] == 6
+
+
+# Every held-out figure of a training has its interval, in the run's files and in its closing table.
+
+
+@pytest.mark.usefixtures("in_process_training")
+@pytest.mark.parametrize(
+    "algorithm", [DPO(sft_weight=0.2), ORPO(), SFT(), Reward(centring=0.1)], ids=lambda a: type(a).__name__
+)
+def test_sums_of_groups_are_those_of_the_batch_and_do_not_depend_on_its_split(algorithm: Algorithm) -> None:
+    groups = random_groups(6, longest=20)
+    model = small_lm(rewards=isinstance(algorithm, Reward), pad_token_id=0)
+    ends = []
+    for budget in (4096, 64):
+        tally, _ = make_stepper(model, algorithm, budget).accumulate(groups, train=False)
+        for term in tally.values():
+            assert np.allclose(np.sum(term.by_group, axis=0), (term.sum, term.count), rtol=1e-5)
+        found, figures = intervals_of(tally, groups), figures_of_tally(tally)
+        assert {name.rpartition("_")[0] for name in found} == figures.keys()
+        assert all(found[f"{name}_low"] <= value <= found[f"{name}_high"] for name, value in figures.items())
+        ends.append(found)
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4, abs=1e-5)
+    assert intervals_of(tally, [groups[0]] * 6) == {}, "one prompt alone has no spread"
+    shares = {name for name in found if name.startswith("rewards/accuracy")}
+    four = [*groups[:3], *[groups[3]] * 3]
+    assert intervals_of(tally, four).keys() == shares, "four prompts are too few for an unbounded figure"
+
+
+def test_no_best_figure_stands_without_its_interval(tmp_path: Path) -> None:
+    given = [
+        "max_steps=1",
+        "global_batch_size=2",
+        "data.limit=4",
+        "eval.limit=24",
+        "checkpoint.every=0",
+        "eval.replies=true",
+    ]
+    given += ["reward=tiny", "rollout.max_tokens=4", "max_length=256", "run_dir=run"]
+    done = cli("train", *given, cwd=tmp_path)
+    said = (done.stdout + done.stderr).splitlines()
+    best = read_json(tmp_path / "run" / "summary.json")["metrics"]["best"]
+    figures = [name for name in best if name.startswith("eval/") and not name.endswith(("_low", "_high"))]
+    assert {"eval/loss", "eval/margin", "eval/accuracy", "eval/reward", "eval/kl", "eval/win_rate"} <= {*figures}
+    assert all(best[f"{name}_low"] <= best[name] + 1e-9 <= best[f"{name}_high"] + 2e-9 for name in figures)
+    assert {*best} - {"step"} == {*(figures_of(check(compose(given))) or [])}, (
+        "and checkpoint.metric may name all of them"
+    )
+    assert "eval/loss_low" in metrics_of(tmp_path / "run")[-1]
+    start = next(number for number, line in enumerate(said) if "with its 95 % interval by prompts" in line)
+    rows = [line for line in said[start + 1 :] if line.startswith(("held-out", "win rate", "divergence"))]
+    assert len(rows) >= 5 and all(" to " in line for line in rows)

@@ -1,0 +1,177 @@
+"""Means and paired differences by prompt equal hand-made figures and the general bootstrap; limits and table are right."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from psychocounsel.evaluation.health.figures import beyond, compare, means
+from psychocounsel.evaluation.health.figures_step import summarise
+from psychocounsel.evaluation.health.reply import FIGURES, LIMITS, Health
+from psychocounsel.evaluation.health.show import lines_of
+from psychocounsel.metrics.intervals import bootstrap
+
+CLIENT = "I have not slept for three weeks, and I cry every morning before work."
+REPLY = "Three weeks without sleep, and mornings that begin with tears. What is hardest?"
+
+
+def health(**values: float | None) -> Health:
+    return dict.fromkeys(FIGURES) | values
+
+
+def test_a_prompt_counts_once_however_many_replies_it_has() -> None:
+    replies = {"a": [health(loop=1.0)] * 3 + [health(loop=0.0)], "b": [health(loop=0.0), health()], "c": [health()]}
+    found = means(replies)["loop"]
+    assert (found["mean"], found["prompts"], found["replies"]) == (0.375, 2, 5)
+    assert means(replies)["words"] == {"mean": None, "low": None, "high": None, "prompts": 0, "replies": 0}
+
+
+def test_a_share_that_never_occurs_has_the_exact_binomial_bound() -> None:
+    found = means({str(prompt): [health(loop=0.0)] for prompt in range(71)})["loop"]
+    assert found["high"] == pytest.approx(binomtest(0, 71).proportion_ci(method="exact").high)
+
+
+def test_differences_are_paired_by_prompt() -> None:
+    rng = np.random.default_rng(0)
+    theirs = rng.normal(80, 30, 120)
+    mine = theirs + rng.normal(4, 3, 120)
+    sides = [{n: [health(words=value)] for n, value in enumerate(values)} for values in (mine, theirs)]
+    sides[0][500] = [health(words=900.0)]  # a prompt without a reply of the base
+    found = compare(*sides)["words"]
+    assert found["prompts"] == 120
+    assert found["difference"] == pytest.approx((mine - theirs).mean()) == found["mine"] - found["base"]
+    low, high = bootstrap(lambda rows: (mine - theirs)[rows].mean(), range(120), samples=4000)
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.1)
+    assert found["verdict"] == "differs", "neither longer nor shorter is better"
+
+
+def test_equal_differences_promise_no_certainty() -> None:
+    """A bootstrap of 60 zeros gives 0 to 0. By hand, with z = 1.96, the bound is z^2 / (n + z^2)."""
+
+    def compared(mine: float, base: float, count: int, name: str = "loop") -> tuple[float | None, float | None, str]:
+        sides = [{n: [health(**{name: value})] for n in range(count)} for value in (mine, base)]
+        found = compare(*sides)[name]
+        return found["low"], found["high"], found["verdict"]
+
+    for value in (0.0, 1.0, 0.25):
+        assert compared(value, value, 60) == (
+            pytest.approx(-0.0602, abs=1e-4),
+            pytest.approx(0.0602, abs=1e-4),
+            "unclear",
+        )
+    assert compared(0.0, 0.0, 400)[1] == pytest.approx(3.8415 / 403.8415, abs=1e-5)
+    low, high, verdict = compared(1.0, 0.0, 60)
+    assert (high, verdict) == (1.0, "worse") and low is not None and 0.8 < low < 1
+    assert compared(1.0, 0.0, 2)[2] == "unclear", "two prompts are too few for a verdict"
+    assert compared(40.0, 40.0, 60, "words") == (None, None, "unclear"), (
+        "figures that are not shares have no bound here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "mine", "base", "verdict"),
+    [
+        ("loop", 1.0, 0.0, "worse"),
+        ("loop", 0.0, 1.0, "better"),
+        ("mtld", 90.0, 60.0, "better"),
+        ("mtld", 60.0, 90.0, "worse"),
+        ("question_ending", 1.0, 0.0, "differs"),
+        ("loop", 1.0, 1.0, "unclear"),
+    ],
+)
+def test_verdicts_follow_the_direction_of_a_figure(name: str, mine: float, base: float, verdict: str) -> None:
+    sides = [{prompt: [health(**{name: value})] for prompt in range(9)} for value in (mine, base)]
+    assert compare(*sides)[name]["verdict"] == verdict
+    assert compare(*({0: side[0]} for side in sides))[name]["verdict"] == "unclear", "one prompt has no interval"
+
+
+def test_limits_are_kept_exceeded_or_undecided() -> None:
+    def verdict(loops: int, prompts: int) -> str:
+        replies = {prompt: [health(loop=float(prompt < loops))] for prompt in range(prompts)}
+        return {row["name"]: row["verdict"] for row in beyond(means(replies))}["loop"]
+
+    assert LIMITS["loop"] == 0.02
+    assert verdict(0, 71) == "undecided", "none of 71 is compatible with 5 %"
+    assert [verdict(*each) for each in ((0, 200), (4, 200), (20, 200))] == ["kept", "undecided", "exceeded"]
+    assert {row["verdict"] for row in beyond(means({}))} == {"undecided"}
+    assert set(LIMITS) <= {name for name, figure in FIGURES.items() if figure.share and figure.better == "lower"}
+
+
+def row(setting: str, speech: str, text: str | None, outcome: str = "text", **more: Any) -> dict[str, Any]:
+    return {
+        "setting": setting,
+        "seed": 0,
+        "speech": speech,
+        "text": text,
+        "outcome": outcome,
+        "length_limit": None,
+        "completion_tokens": 9,
+    } | more
+
+
+def test_a_summary_counts_what_is_no_reply_and_measures_the_rest() -> None:
+    speeches = [{"speech": name, "text": CLIENT, "language": "en"} for name in "abcd"]
+    rows = [row("base", name, REPLY) for name in "abcd"]
+    rows += [
+        row("mine", "a", REPLY + " I hear", "cut"),
+        row("mine", "b", None, "empty"),
+        row("mine", "c", None, "failed"),
+    ]
+    rows += [row("mine", "d", None, "refused"), row("mine", "a", REPLY, length_limit=150)]
+    both, short = summarise(rows, speeches, "mine")["variants"]
+    assert (both["length_limit"], short["length_limit"]) == (None, 150)
+    mine = both["settings"]["mine"]
+    assert mine["outcomes"] == {"cut": 1, "empty": 1, "failed": 1, "refused": 1}
+    assert (mine["replies"], mine["prompts"], mine["seeds"]) == (3, 3, {})
+    figures = {name: (found["mean"], found["prompts"]) for name, found in mine["figures"].items()}
+    assert figures["cut"] == (pytest.approx(1 / 3), 3) and figures["unfinished"] == (1, 1)
+    assert figures["empty"] == (0.5, 2) and figures["refusal"] == (0.5, 2) and figures["words"] == (15, 1)
+    against = both["against"]["base"]
+    assert (against["words"]["difference"], against["words"]["prompts"]) == (2, 1)
+    assert against["cut"]["prompts"] == 3 and list(both["against"]) == ["base"] and short["against"] == {}
+
+
+def test_whether_replies_from_a_file_were_cut_is_not_told() -> None:
+    rows = [row("file", "a", REPLY, completion_tokens=None), row("file", "b", "I hear", completion_tokens=None)]
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    found = variant["settings"]["file"]["figures"]
+    assert found["cut"]["mean"] is None and found["unfinished"]["mean"] == 0.5
+    rows.append(row("file", "a", "I hear", "cut", completion_tokens=None))  # a server that reports no token counts
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    assert variant["settings"]["file"]["figures"]["cut"]["mean"] == 0.25
+
+
+def test_seeds_of_a_setting_have_mean_and_standard_deviation() -> None:
+    texts = {1: REPLY, 2: REPLY + " I hear you.", 3: REPLY + " I hear you, I do."}
+    rows = [row("mine", "a", text, seed=seed) for seed, text in texts.items()]
+    (variant,) = summarise(rows, [{"speech": "a", "text": CLIENT, "language": "en"}])["variants"]
+    expected = {"n": 3, "mean": (13 + 16 + 18) / 3, "sd": 2.5166}
+    assert variant["settings"]["mine"]["seeds"]["words"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_lines_show_figures_and_no_text() -> None:
+    speeches = [{"speech": str(number), "text": CLIENT, "language": "en"} for number in range(40)]
+    rows = [row("base", each["speech"], REPLY) for each in speeches]
+    rows += [row("mine", each["speech"], "I hear you. " * 5, "cut") for each in speeches]
+    text = "\n".join(lines_of(summarise(rows, speeches, "mine")))
+    assert "mine: 40 replies to 40 speeches (40 cut)" in text
+    assert "warning: mine: loop: 100.0 % (91.2 to 100.0), above the limit of 2 %" in text
+    (line,) = [each for each in text.splitlines() if each.startswith("  loop ")]
+    assert line.split() == [
+        "loop",
+        "100.0",
+        "%",
+        "0.0",
+        "%",
+        "+100.0",
+        "%",
+        "(+82.5",
+        "to",
+        "+100.0)",
+        "worse,",
+        "n",
+        "=",
+        "40",
+    ]
+    assert "sleep" not in text and "hear" not in text

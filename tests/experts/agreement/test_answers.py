@@ -1,0 +1,80 @@
+"""Tests of tables of answers: valid rows, and refusals that name the place."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.errors import UserError
+from psychocounsel.experts.agreement.answers import AnswerFormat, ExpertAnswer, read_answers
+
+GOOD = {"item": "i1", "speech": "s1", "rater": "e1", "choice": "left", "label": "left"}
+
+
+def read(rows: list[Mapping[str, Any]], folder: Path, **form: Any) -> list[ExpertAnswer]:
+    file = folder / "answers.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return read_answers(read_rows(StandardSource(), str(file), "train", None), AnswerFormat(**form))
+
+
+def test_a_row_of_all_columns(tmp_path: Path) -> None:
+    ratings = {"left": {"empathy": 4}, "right": {"empathy": None, "clarity": 2}}
+    (found,) = read([{**GOOD, "ratings": ratings, "repeat": 1, "seconds": 12.5, "risk": "high"}], tmp_path)
+    assert (found.item, found.speech, found.rater, found.choice, found.label) == ("i1", "s1", "e1", "left", "left")
+    assert found.ratings == {"left": {"empathy": 4.0}, "right": {"clarity": 2.0}}
+    assert (found.repeat, found.seconds, found.risk, found.topic) == (1, 12.5, "high", None)
+
+
+def test_annotations_of_others_come_by_a_map_of_columns(tmp_path: Path) -> None:
+    """Read annotations as MindEval publishes them: an id, an annotator, and a rating of each dimension from 1 to 6."""
+    rows = [{"id": "dialogue-1", "annotator": name, "Empathy": 5, "Ethics": 6} for name in ("a", "b")]
+    columns = {"item": "id", "rater": "annotator"}
+    found = read(rows, tmp_path, columns=columns, dimensions=("Empathy", "Ethics"), rating_range=(1, 6))
+    assert [each.rater for each in found] == ["a", "b"]
+    assert found[0].ratings == {"reply": {"Empathy": 5.0, "Ethics": 6.0}} and found[0].choice is None
+
+
+def test_other_words_for_sides_and_a_csv_file(tmp_path: Path) -> None:
+    file = tmp_path / "answers.csv"
+    file.write_text(
+        'item,rater,choice,label,ratings\n7,e1,A,B,"{""left"": {""empathy"": 3}}"\n7,e2,,,"{""empathy"": 2}"\n'
+    )
+    form = AnswerFormat(values={"A": "left", "B": "right"})
+    with pytest.raises(UserError, match="some rows of this item have a label and others do not"):
+        read_answers(read_rows(StandardSource(), str(file), "train", None), form)
+    file.write_text(file.read_text().replace("e2,,,", "e2,,A,"))
+    first, second = read_answers(read_rows(StandardSource(), str(file), "train", None), form)
+    assert (first.item, first.choice, first.label, first.speech) == ("7", "left", "right", "7")
+    assert second.choice is None and second.ratings == {"reply": {"empathy": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"item": None}, "item is missing; if the column has another name, give agreement.columns={item: COLUMN}"),
+        ({"rater": " "}, "rater is missing"),
+        ({"choice": "A"}, "choice must be one of left, right, tie, harmful; map other words by agreement.values="),
+        ({"label": "tie"}, "label must be one of left, right"),
+        ({"choice": None}, "neither a choice nor ratings"),
+        ({"repeat": 2}, "repeat must be a number from 0 to 1"),
+        ({"ratings": [4]}, "ratings must be an object"),
+        ({"ratings": "{"}, "ratings must be a JSON object"),
+        ({"ratings": {"left": 4, "right": 5}}, "ratings of left must be an object"),
+        ({"ratings": {"left": {"empathy": 6}}}, "the rating of empathy must be a number from 1 to 5"),
+        ({"ratings": {"left": {"empathy": True}}}, "the rating of empathy must be a number from 1 to 5"),
+        ({"item": "i0"}, "same item, rater and repeat as in answers.jsonl line 1"),
+        ({"item": "i0", "rater": "e2", "speech": "s9"}, "an earlier row of this item has another speech"),
+    ],
+)
+def test_what_is_no_answer_is_refused_with_its_place(row: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"answers\.jsonl line 2: ") as refusal:
+        read([{**GOOD, "item": "i0", "speech": "s1"}, {**GOOD, **row}], tmp_path)
+    assert said in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_an_empty_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the table of answers is empty"):
+        read([], tmp_path)

@@ -1,0 +1,43 @@
+"""Warnings of cut replies: one line with the share and the key to raise, if at least half of the replies reach the limit."""
+
+from pathlib import Path
+
+import pytest
+
+from psychocounsel.evaluation.contestants.replies_step import cut_warnings
+from tests.support.harness import ROOT, cli
+
+_LINE = "100 % of the replies were cut at {key}=4, so the figures are those of cut texts; raise {key}"
+
+
+@pytest.mark.parametrize("evaluation", ["health", "session", "safety", "winrate"])
+def test_an_evaluation_of_cut_replies_says_so_once(evaluation: str, tmp_path: Path) -> None:
+    against = "builtin:tiny" if evaluation == "winrate" else "[]"
+    given = [f"evaluation={evaluation}", f"against={against}", f"run_dir={tmp_path / 'run'}", "limit=2"]
+    done = cli("evaluate", *given, "replies.max_tokens=4", cwd=ROOT)
+    warning = f"warning: tiny_dpo: {_LINE.format(key='replies.max_tokens')}"
+    assert (done.stdout + done.stderr).splitlines().count(warning) == 1
+
+
+def test_a_training_on_cut_replies_says_so_once(tmp_path: Path, small_model: Path) -> None:
+    given = [
+        "algo=rloo",
+        "reward=tiny",
+        f"model.path={small_model}",
+        f"run_dir={tmp_path / 'run'}",
+        "rollout.max_tokens=4",
+    ]
+    size = ["data.limit=16", "eval.limit=2", "max_steps=2", "global_batch_size=4", "max_length=512"]
+    done = cli("train", *given, *size, cwd=ROOT)
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "were cut" in line]
+    assert lines == [f"warning: evaluation at step 0: {_LINE.format(key='rollout.max_tokens')}"]
+
+
+def test_half_of_the_replies_is_the_bound() -> None:
+    """Refused and empty replies count as written; withheld and failed ones do not."""
+    outcomes = {"a": {"cut": 2, "text": 1, "refused": 1, "failed": 5}, "b": {"cut": 2, "text": 3}, "c": {"withheld": 4}}
+    cut = {"a": 2, "b": 2, "c": 0}
+    (line,) = cut_warnings(outcomes, cut, {"a": 7, "b": 7, "c": 7})
+    assert line.startswith("warning: a: 50 % of the replies were cut at replies.max_tokens=7")
+    (line,) = cut_warnings({"thinks": {"empty": 3}}, {"thinks": 3}, {"thinks": 7})
+    assert line.startswith("warning: thinks: 100 %")

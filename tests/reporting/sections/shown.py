@@ -1,0 +1,107 @@
+"""Hand-made runs for tests of sections, run directories as material, and tables as rows by heading."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from psychocounsel.reporting.blocks import Chart, Paragraph, ReportTable, Section, SpeechBrowser
+from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
+from psychocounsel.storage.files import read_mapping
+from psychocounsel.studies.tables.runs import TableFigure
+
+# Helpers for tests of evaluation sections: run directories as material, and tables as rows by heading.
+
+Row = dict[str, Any]
+
+
+def run_of(path: Path, kind: str, what: str = "", config: Any = None, **more: Any) -> RunMaterial:
+    """Return a run directory as sections see it, with its JSON files read plainly."""
+    extra = {name: read_mapping(path / f"{name}.json") for name in ("reliability", "audit")}
+    extra["steps"] = {file.stem: read_mapping(file) for file in path.glob("steps/*.json")}
+    plain: Any = OmegaConf.to_container(config, resolve=False) if config is not None else {}
+    figures, summary = read_mapping(path / "figures.json"), read_mapping(path / "summary.json")
+    about: dict[str, Any] = {"title": path.name, "config": plain, "summary": summary, "figures": figures}
+    about |= {"status": "finished", "extra": {**extra, **more.pop("extra", {})}}
+    return RunMaterial(path, kind=kind, what=what, **{**about, **more})
+
+
+def material(*runs: RunMaterial, shows_texts: bool = True) -> Material:
+    return Material([run.path for run in runs], runs, shows_texts=shows_texts)
+
+
+def rows(section: Section, name: str) -> list[Row]:
+    """Return the rows of the table `name`, each as a dictionary by heading."""
+    [table] = [each.table for each in section.blocks if isinstance(each, ReportTable) and each.name == name]
+    return [dict(zip(table.headings, row, strict=True)) for row in table.rows]
+
+
+def tables(section: Section) -> list[str]:
+    return [each.name for each in section.blocks if isinstance(each, ReportTable)]
+
+
+def chart(section: Section, name: str) -> Chart:
+    [found] = [each for each in section.blocks if isinstance(each, Chart) and each.name == name]
+    return found
+
+
+def browsers(section: Section) -> list[SpeechBrowser]:
+    return [each for each in section.blocks if isinstance(each, SpeechBrowser)]
+
+
+def said(section: Section, tone: str | None = None) -> list[str]:
+    return [each.text for each in section.blocks if isinstance(each, Paragraph) and tone in (None, each.tone)]
+
+
+def numbers(cell: Any) -> tuple[float, float | None, float | None]:
+    """Return value and interval of a cell with all digits."""
+    assert isinstance(cell, TableFigure), cell
+    return cell.value, cell.low, cell.high
+
+
+def written(found: Mapping[str, Any], value: str = "value") -> tuple[float, float | None, float | None]:
+    """Return a figure and its interval as the evaluation wrote them."""
+    return found[value], found["low"], found["high"]
+
+
+def column(found: Sequence[Row], heading: str) -> list[Any]:
+    return [row[heading] for row in found]
+
+
+# Hand-made training runs for tests of sections. A test sets only the values it needs.
+
+ALGO = {"_target_": "psychocounsel.algo.dpo.DPO", "lr": 1e-4, "beta": 0.1, "loss_type": "sigmoid"}
+CONFIG = {
+    "algo": ALGO,
+    "global_batch_size": 32,
+    "max_length": 1024,
+    "data": {"path": "builtin:sample", "dev_fraction": 0.2},
+    "eval": {"limit": None},
+    "checkpoint": {"metric": "eval/loss", "mode": "auto"},
+    "cluster": {"_target_": "psychocounsel.cluster.local.Local"},
+}
+
+
+def trained(
+    settings: Mapping[str, str],
+    seed: int = 1,
+    best: Mapping[str, float] | None = None,
+    algo: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> RunMaterial:
+    """Return a finished training run with these figures at its best evaluation; `algo` and `config` change single keys."""
+    title = ", ".join([*(f"{key}={value}" for key, value in settings.items()), f"seed={seed}"])
+    about: dict[str, Any] = {"what": "dpo", "status": "finished", "settings": settings, "seed": seed}
+    about["config"] = {**CONFIG, "algo": {**ALGO, **(algo or {})}, **(config or {})}
+    about["summary"] = {
+        "status": "finished",
+        "metrics": {"before": {}, "best": {"step": 8, **(best or {})}, "last": dict(best or {})},
+    }
+    about["environment"] = {"processes": 1, "data": "25cc", "versions": {"psychocounsel": "0.1.0"}, "gpus": []}
+    return RunMaterial(Path("/runs") / title.replace(", ", "_"), title, TRAINING, **{**about, **more})
+
+
+def material_of(*runs: RunMaterial, **more: Any) -> Material:
+    return Material([run.path for run in runs], runs, **more)

@@ -1,0 +1,141 @@
+"""Tests of the audit section: conclusions follow from the intervals, and figures equal counts from the audited pairs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.evaluation.audit.auditing import audit
+from psychocounsel.reporting.blocks import Section
+from psychocounsel.reporting.material import AUDIT, RunMaterial
+from psychocounsel.reporting.sections.audits import section
+from psychocounsel.settings.config import check, compose
+from psychocounsel.storage.files import read_json
+from tests.reporting.sections.shown import chart, column, material, numbers, rows, run_of, said, tables, written
+from tests.support.harness import write_jsonl
+
+WORDS = ("window", "harbour", "letter", "garden", "winter", "kitchen", "brother", "market", "silence", "ticket")
+
+
+def planted(count: int) -> list[dict[str, Any]]:
+    """Return pairs whose chosen reply repeats a word of the client; in three of four pairs it is also longer."""
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        own, other = rng.choice(WORDS, 2, replace=False)
+        row: dict[str, Any] = {"prompt": f"Since {number} I think of the {own}.", "topic": "ab"[number % 2]}
+        row["chosen"] = f"You think of the {own} at {number}." + " Go on, please." * (number % 4 > 0)
+        row["rejected"] = f"You think of the {other} at {number}." + " Go on, please." * (number % 4 == 0)
+        row |= {f"chosen_{name}_rating": 5 - (number + place) % 2 for place, name in enumerate(PRINCIPLES)}
+        row |= {f"rejected_{name}_rating": 1 + (number + place) % 3 for place, name in enumerate(PRINCIPLES)}
+        found.append(row)
+    return found
+
+
+def audited(folder: Path, *more: str, data: Sequence[dict[str, Any]] | None = None) -> RunMaterial:
+    """Return a directory written by the audit. Its reward model counts words that the client has said."""
+    file = write_jsonl(folder / "pairs.jsonl", [*(data or planted(60))])
+
+    def score(conversations: list[Any]) -> np.ndarray:
+        texts = [(each[-2]["content"], each[-1]["content"]) for each in conversations]
+        return np.array(
+            [sum(word in speech and word in reply for word in WORDS) for speech, reply in texts], np.float32
+        )
+
+    given = ["data=local", f"data.path={file}", "data.min_gap=null", "audit.permutations=100", "reward=tiny", *more]
+    config = check(compose(given, "audit"))
+    audit(config, folder / "audit", lambda line: None, lambda names, *_: names, score)
+    return run_of(folder / "audit", AUDIT, config=config)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
+    return audited(tmp_path_factory.mktemp("audit"))
+
+
+@pytest.fixture(scope="module")
+def found(run: RunMaterial) -> Section:
+    return section(material(run))
+
+
+def test_blind_baselines_stand_with_both_kinds_of_folds(run: RunMaterial, found: Section) -> None:
+    wrote = read_json(run.path / "audit.json")["blind"]["baselines"]
+    table = {row["baseline"]: row for row in rows(found, "audit-blind")}
+    assert len(table) == len(wrote)
+    assert numbers(table["surface features"]["accuracy"]) == written(wrote["surface"]["by_prompt"], "accuracy")
+    assert numbers(table["surface features"]["accuracy, folds of topics"]) == written(
+        wrote["surface"]["by_topic"], "accuracy"
+    )
+    assert table["surface features"]["pairs"] == "60"
+    drawn = chart(found, "audit-blind")
+    [curve] = drawn.curves
+    by_name = {drawn.ticks[round(place)]: value for place, value in zip(curve.x["baseline"], curve.y, strict=True)}
+    assert by_name == {name: numbers(row["accuracy"])[0] for name, row in table.items()} and drawn.reference == 0.5
+
+
+def test_a_cue_wins_where_the_pairs_have_it(found: Section) -> None:
+    """Check the cue of length: three of four chosen replies are longer."""
+    lengths = [(len(row["chosen"]), len(row["rejected"])) for row in planted(60)]
+    length = next(row for row in rows(found, "audit-cues") if row["cue"] == "length")
+    assert numbers(length["reply with more of it is chosen"])[0] == pytest.approx(
+        np.mean([(a > b) + 0.5 * (a == b) for a, b in lengths])
+    )
+    assert length["pairs decided"] == str(sum(a != b for a, b in lengths))
+
+
+def test_conclusions_follow_from_the_intervals(run: RunMaterial, found: Section) -> None:
+    wrote = read_json(run.path / "audit.json")
+    best = max(wrote["blind"]["baselines"].values(), key=lambda each: each["by_prompt"]["accuracy"])["by_prompt"]
+    [predicted] = [line for line in said(found, "warning") if "predicted" in line]
+    assert best["low"] > 0.5 and f"{100 * best['accuracy']:.1f} % ({100 * best['low']:.1f} to" in predicted
+    [reads] = said(found, "good")
+    gain = wrote["reading"]["reward"]["gains"]["swapped"]
+    assert gain["low"] > 0 and reads.startswith("audit: the reward model tiny uses the client's speech: ")
+    assert (
+        f"{100 * gain['gain']:+.1f} percentage points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" in reads
+    )
+
+
+def test_reading_is_shown_with_each_speech(run: RunMaterial, found: Section) -> None:
+    table = {(row["judged by"], row["speech shown"]): row for row in rows(found, "audit-reading")}
+    wrote = read_json(run.path / "audit.json")["reading"]
+    own = table["the reward model tiny", "the client's own speech"]
+    assert numbers(own["accuracy"])[0] == 1.0 and own["pairs"] == "60", "it finds the planted word every time"
+    swapped = table["words shared with the speech", "another client's speech"]
+    assert numbers(swapped["accuracy"]) == written(wrote["overlap"]["swapped"], "accuracy")
+    assert numbers(swapped["gain of own speech"]) == written(wrote["overlap"]["gains"]["swapped"], "gain")
+
+
+def test_ratings_and_sizes_are_those_of_the_pairs(found: Section) -> None:
+    data = planted(60)
+    for row in rows(found, "audit-ratings"):
+        ratings = [pair[f"{side}_{row['principle']}_rating"] for pair in data for side in ("chosen", "rejected")]
+        assert row["mean rating"].value == pytest.approx(np.mean(ratings))
+        assert row["top rating"].value == pytest.approx(np.mean(np.array(ratings) == 5))
+        assert row["replies"] == "120"
+    assert column(rows(found, "audit-ratings"), "principle") == [*PRINCIPLES]
+    [sizes] = rows(found, "audit-sizes")
+    assert (sizes["pairs"], sizes["prompts"], sizes["replies"]) == ("60", "60", "120")
+
+
+@pytest.mark.parametrize(
+    ("limit", "verdict", "tone"), [(0.99, "passed", "good"), (0.51, "refused", "bad"), (None, None, "plain")]
+)
+def test_the_gate_says_its_verdict(
+    tmp_path: Path, run: RunMaterial, limit: float | None, verdict: str | None, tone: str
+) -> None:
+    if limit is None:
+        assert not [line for line in said(section(material(run))) if "gate" in line]
+        return
+    found = section(material(audited(tmp_path, f"audit.max_blind={limit}")))
+    [gate] = [line for line in said(found, tone) if "gate audit" in line]
+    assert f"audit.max_blind={limit}: {verdict}, because the whole interval is" in gate
+
+
+def test_data_without_ratings_or_other_sets_have_no_such_table(tmp_path: Path) -> None:
+    bare = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in planted(40)]
+    found = section(material(audited(tmp_path, data=bare)))
+    assert "audit-ratings" not in tables(found) and "audit-shared" not in tables(found)

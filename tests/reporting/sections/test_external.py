@@ -1,0 +1,140 @@
+"""Tests of the section on external benchmarks (exams, prompts with criteria, general ability) against the raw tables."""
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from psychocounsel.evaluation.external import figures_step, sets_step
+from psychocounsel.reporting.blocks import Section
+from psychocounsel.reporting.material import EVALUATION, RunMaterial
+from psychocounsel.reporting.sections.external import section
+from psychocounsel.storage.files import read_json, write_json
+from tests.reporting.sections.shown import column, material, numbers, rows, run_of, tables
+from tests.support.annotating import model_server
+from tests.support.contests import contest, context
+from tests.support.harness import write_jsonl
+from tests.support.scripted import completion
+
+QUESTIONS = [
+    {
+        "question": f"Question {n}?",
+        "choices": [f"right {n}", f"wrong {n}", f"odd {n}"],
+        "answer": "A",
+        "topic": "ab"[n % 2],
+    }
+    for n in range(8)
+]
+CRITERIA = [
+    {"criterion": "Asks", "points": 3, "name": "asks"},
+    {"criterion": "Is short", "scale": [1, 5], "name": "short"},
+]
+PROMPTS = [{"prompt": f"Since week {number} I cannot sleep.", "criteria": CRITERIA} for number in range(4)]
+
+
+def answer(payload: Any, number: int) -> Any:
+    """Answer as `knows` (right on all questions but the last), `says_b` (always B) or a judge that likes questions."""
+    text = payload["messages"][-1]["content"]
+    if text == "Hello.":
+        return None
+    if payload["model"] == "j":
+        asks = "What keeps you up?" in text
+        said = {"criterion_1": {"reason": "So.", "met": asks}, "criterion_2": {"reason": "So.", "rating": 3}}
+        return completion(json.dumps(said), payload)
+    if "Question" not in text:
+        return completion("What keeps you up?" if payload["model"] == "knows" else "Sleep.", payload)
+    lines = text.split("\n\n")[-1].split("\n")
+    right = next(line[0] for line in lines if ("wrong" if "Question 7" in text else "right") in line)
+    return completion(right if payload["model"] == "knows" else "B", payload)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
+    folder = tmp_path_factory.mktemp("external")
+    exam, rubric = write_jsonl(folder / "exam.jsonl", QUESTIONS), write_jsonl(folder / "rubric.jsonl", PROMPTS)
+    with model_server(change=answer) as server:
+        address = f"{server.address}/v1"
+        config = contest(
+            "evaluation=external", f"evaluation.sets=[{exam},{rubric}]", f"model.path={address}", "model.model=knows",
+            f"against={{path: '{address}', model: says_b}}", "judge=local_vllm", "judge.model=j", f"judge.addresses=[{address}]",
+        )  # fmt: skip
+        made = context(config, folder / "measured")
+        sets_step.run(made)
+    metric = {
+        "value": 0.5,
+        "stderr": 0.1,
+        "higher_is_better": True,
+        "documents": {str(n): float(n % 2) for n in range(8)},
+    }
+    worse = {**metric, "value": 0.0, "documents": dict.fromkeys(metric["documents"], 0.0)}  # type: ignore[call-overload]
+    write_json(made.files.ability, {"knows": {"task": {"acc": worse}}, "says_b": {"task": {"acc": metric}}})
+    figures_step.run(made)
+    return run_of(folder / "measured", EVALUATION, "external", config)
+
+
+@pytest.fixture(scope="module")
+def found(run: RunMaterial) -> Section:
+    return section(material(run))
+
+
+def test_accuracy_is_that_of_the_answers(run: RunMaterial, found: Section) -> None:
+    answers = pq.read_table(run.path / "exams.parquet").to_pylist()
+    table = {row["contestant"]: row for row in rows(found, "exams")}
+    wrote = read_json(run.path / "figures.json")["sets"]["exam"]["settings"]
+    for name in ("knows", "says_b"):
+        own = [row for row in answers if row["setting"] == name]
+        right = [row["shown"][row["chosen"][0]] == 0 for row in own]
+        row = table[name]
+        assert numbers(row["accuracy"]) == (pytest.approx(sum(right) / len(right)), *wrote[name]["interval"])
+        assert (row["items"], row["scored"], row["all answers"]) == ("8", "8", f"{len(own)} text")
+        in_order = [hit for hit, each in zip(right, own, strict=True) if each["order"] == 0]
+        assert numbers(row["in the file's order"])[0] == pytest.approx(sum(in_order) / 8)
+    assert numbers(table["knows"]["accuracy"])[0] == 7 / 8 and numbers(table["says_b"]["chance"])[0] == pytest.approx(
+        1 / 3
+    )
+    letters = {(row["contestant"], row["letter"]): row for row in rows(found, "exam-letters")}
+    assert letters["says_b", "B"]["chosen"].value == 1
+    assert column(rows(found, "exam-topics"), "items") == ["4"] * 4
+
+
+def test_differences_to_the_base_are_paired_by_item(run: RunMaterial, found: Section) -> None:
+    accuracy = {row["contestant"]: numbers(row["accuracy"])[0] for row in rows(found, "exams")}
+    [row] = rows(found, "exam-differences")
+    assert numbers(row["difference"])[0] == pytest.approx(accuracy["knows"] - accuracy["says_b"])
+    wrote = read_json(run.path / "figures.json")["sets"]["exam"]["against"]["knows"]
+    assert (numbers(row["difference"])[1:], row["p"].value) == ((*wrote["interval"],), wrote["p"])
+    assert (row["contestant"], row["minus"], row["items"]) == ("knows", "says_b", "8")
+
+
+def test_scores_by_criteria_are_those_of_the_ratings(run: RunMaterial, found: Section) -> None:
+    """The rubric has 3 points and a scale worth 1, whose middle counts 1/2."""
+    table = {row["contestant"]: row for row in rows(found, "rubric-sets")}
+    ratings = pq.read_table(run.path / "ratings.parquet").to_pylist()
+    for name in ("knows", "says_b"):
+        values = [row["values"] for row in ratings if row["setting"] == name]
+        wrote = read_json(run.path / "figures.json")["sets"]["rubric"]["settings"][name]
+        assert numbers(table[name]["score"]) == (wrote["score"], *wrote["interval"])
+        assert (table[name]["items"], table[name]["ratings"]) == ("4", "4 text") and len(values) == 4
+    assert numbers(table["knows"]["score"])[0] > numbers(table["says_b"]["score"])[0]
+    slices = {
+        (row["contestant"], row["kind"], row["slice"]): numbers(row["score"])[0] for row in rows(found, "rubric-slices")
+    }
+    assert slices["knows", "criterion", "asks"] == 1 and slices["says_b", "criterion", "asks"] == 0
+    assert slices["knows", "criterion", "short"] == slices["says_b", "criterion", "short"] == 0.5
+    [difference] = rows(found, "rubric-differences")
+    assert difference["items better"] == "4" and difference["p"].value == 2 / 2**4
+
+
+def test_general_ability_has_its_loss_and_no_invented_interval(found: Section) -> None:
+    table = {row["contestant"]: row for row in rows(found, "general-ability")}
+    assert numbers(table["says_b"]["value"]) == (0.5, None, None) and table["says_b"]["difference"] is None
+    change, low, high = numbers(table["knows"]["difference"])
+    assert change == -0.5 and low is not None and high is not None and low < -0.5 < high < 0
+    assert (table["knows"]["minus"], table["knows"]["paired documents"]) == ("says_b", "8")
+    assert table["knows"]["verdict"] == "worse: the whole interval is below 0"
+
+
+def test_what_was_not_measured_has_no_table(run: RunMaterial) -> None:
+    figures = dict(run.figures) | {"sets": {}, "ability": {}}
+    assert tables(section(material(run_of(run.path, EVALUATION, "external", figures=figures)))) == []

@@ -1,0 +1,170 @@
+"""Tests of the win-rate section against win rates computed from verdicts.parquet and the intervals in figures.json."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.evaluation.contestants import replies_step as replies_step
+from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
+from psychocounsel.reporting.blocks import Section
+from psychocounsel.reporting.material import EVALUATION, RunMaterial
+from psychocounsel.reporting.sections.win_rates import section
+from psychocounsel.storage.files import read_json, write_json
+from tests.reporting.sections.shown import chart, column, material, numbers, rows, run_of, said, tables, written
+from tests.support.annotating import model_server
+from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
+from tests.support.harness import write_jsonl
+from tests.support.scripted import completion
+
+
+def longer(payload: Any, number: int) -> Any:
+    """Judge that prefers the longer reply, or the first one if both are equally long."""
+    first, second = shown(payload)
+    return completion(verdict("second" if len(second) > len(first) else "first"), payload)
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
+    """Contest of `mine` against two opponents under two length limits, with an expert on two pairs."""
+    folder = tmp_path_factory.mktemp("winrate")
+    replies(
+        folder / "mine.jsonl", lambda prompt: f"{'Hm' if int(prompt[11:13]) % 3 else 'Hello there'}, {prompt[:13]}?"
+    )
+    replies(folder / "base.jsonl", lambda prompt: f"Hallo, {prompt[:13]}.")
+    replies(folder / "other.jsonl", lambda prompt: f"Hi, {prompt[:13]}, tell me more." * (int(prompt[11:13]) % 2 + 1))
+    pairs = [
+        {
+            "prompt": prompt,
+            "reply_a": f"Hello there, {prompt[:13]}?",
+            "reply_b": f"Hallo, {prompt[:13]}.",
+            "better": side,
+        }
+        for prompt, side in ((PROMPTS[0], "a"), (PROMPTS[3], "b"))
+    ]
+    experts = write_jsonl(folder / "experts.jsonl", pairs)
+    with model_server(change=Recorder(longer)) as server:
+        config = contest(
+            "evaluation=winrate", *data(folder), f"model.path={folder}/mine.jsonl", "replies.length_limits=[null,3]",
+            f"against=[{folder}/base.jsonl,{folder}/other.jsonl]", f"evaluation.experts=[{experts}]",
+            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]",
+        )  # fmt: skip
+        made = context(config, folder / "contest")
+        for step in (replies_step, verdicts_step, statistics_step):
+            step.run(made)
+    return run_of(folder / "contest", EVALUATION, "winrate", config)
+
+
+@pytest.fixture(scope="module")
+def found(judged: RunMaterial) -> Section:
+    return section(material(judged))
+
+
+def win_rates(path: Path, verdict_of: str) -> dict[tuple[str, str], float]:
+    """Return win rates by opponent and limit from the verdicts alone: mean over speeches of the mean of both orders."""
+    sides = defaultdict[tuple[str, str], dict[str, list[int]]](lambda: defaultdict(list))
+    for row in pq.read_table(path / "verdicts.parquet").to_pylist():
+        limit = "no limit" if row["length_limit"] is None else f"at most {row['length_limit']} words"
+        sides[row["second_setting"], limit][row["speech"]].append(row[verdict_of])
+    return {
+        key: sum((1 + sum(each) / len(each)) / 2 for each in speeches.values()) / len(speeches)
+        for key, speeches in sides.items()
+    }
+
+
+def test_headlines_are_the_win_rates_of_the_verdicts(judged: RunMaterial, found: Section) -> None:
+    expected, table = win_rates(judged.path, "overall"), rows(found, "win-rates")
+    assert {(row["against"], row["length limit"]) for row in table} == set(expected) and len(table) == 4
+    variants = {variant["length_limit"]: variant for variant in read_json(judged.path / "figures.json")["variants"]}
+    for row in table:
+        value, low, high = numbers(row["win rate"])
+        assert value == pytest.approx(expected[row["against"], row["length limit"]])
+        figures = variants[None if row["length limit"] == "no limit" else 3]["opponents"][row["against"]]
+        assert (value, low, high) == written(figures["overall"]["win_rate"])
+        assert numbers(row["at equal length"]) == written(figures["length_controlled"]["win_rate"])
+        assert (row["p"].value, row["Holm p"].value) == (figures["p"], figures["p_adjusted"])
+        assert (row["speeches"], row["pairs"], row["model"]) == ("12", "12", "mine")
+        assert row["note"] == "few speeches"
+    assert len({value for value, _, _ in map(numbers, column(table, "win rate"))}) > 1, (
+        "otherwise mixed-up rows would go unnoticed"
+    )
+
+
+def test_experts_stand_beside_the_figures_they_spoke_of(found: Section) -> None:
+    table = {(row["against"], row["length limit"]): row for row in rows(found, "win-rates")}
+    known = table["base", "no limit"]
+    assert (numbers(known["judges and experts agree"])[0], known["pairs judged by experts"]) == (0.5, "2")
+    assert table["other", "no limit"]["judges and experts agree"] is None
+    agreement = rows(found, "judge-agreement")
+    assert ("j", "expert experts", "2") in {(row["judge"], row["with"], row["pairs"]) for row in agreement}
+    assert not [line for line in said(found) if "no expert" in line]
+
+
+def test_principles_have_their_own_win_rates(judged: RunMaterial, found: Section) -> None:
+    table = rows(found, "win-rate-by-principle")
+    assert column(table, "principle") == [*PRINCIPLES] * 4
+    for name in PRINCIPLES:
+        expected = win_rates(judged.path, name)
+        for row in (row for row in table if row["principle"] == name):
+            assert numbers(row["win rate"])[0] == pytest.approx(expected[row["against"], row["length limit"]])
+    drawn = chart(found, "win-rate-principles")
+    assert [*drawn.ticks] == [*PRINCIPLES] and drawn.reference == 0.5 and len(drawn.curves) == 4
+    for curve in drawn.curves:
+        assert [round(place) for place in curve.x["principle"]] == [*range(7)]
+
+
+def test_the_overview_shows_each_comparison_at_its_own_place(judged: RunMaterial, found: Section) -> None:
+    drawn = chart(found, "win-rate-overview")
+    overall = next(curve for curve in drawn.curves if curve.title == "win rate")
+    expected = win_rates(judged.path, "overall")
+    for place, value in zip(overall.x["comparison"], overall.y, strict=True):
+        opponent = drawn.ticks[round(place)].removeprefix("mine against ").partition(", ")
+        assert value == pytest.approx(expected[opponent[0], opponent[2] or "no limit"])
+
+
+def test_a_judge_that_takes_the_first_place_is_told(judged: RunMaterial, found: Section) -> None:
+    texts = {row["reply"]: row["text"] for row in pq.read_table(judged.path / "replies.parquet").to_pylist()}
+    verdicts = pq.read_table(judged.path / "verdicts.parquet").to_pylist()
+    same = [
+        len(texts[row["first_reply"]]) == len(texts[row["second_reply"]])
+        for row in verdicts
+        if row["order"] == "forward"
+    ]
+    for row in rows(found, "judge-bias"):
+        assert numbers(row["contradicts itself"])[0] == pytest.approx(sum(same) / len(same))
+        assert row["all its calls"] == "96 text"
+
+
+def test_models_stand_on_one_scale(judged: RunMaterial, found: Section) -> None:
+    expected, table = win_rates(judged.path, "overall"), rows(found, "bradley-terry")
+    for limit in ("no limit", "at most 3 words"):
+        order = [row["model"] for row in table if row["length limit"] == limit]
+        assert (order.index("mine") < order.index("base")) == (expected["base", limit] > 0.5)
+        assert sum(numbers(row["Elo"])[0] for row in table if row["length limit"] == limit) == pytest.approx(3000)
+
+
+def test_several_evaluations_stand_side_by_side_and_one_without_figures_is_told(
+    judged: RunMaterial, tmp_path: Path
+) -> None:
+    (tmp_path / "begun").mkdir()
+    begun = run_of(tmp_path / "begun", EVALUATION, "winrate", status="running")
+    write_json(
+        tmp_path / "figures.json",
+        read_json(judged.path / "figures.json") | {"warnings": ["warning: beware"], "left_out": 3},
+    )
+    again = run_of(tmp_path, EVALUATION, "winrate", title="again")
+    found = section(material(judged, again, begun))
+    assert column(rows(found, "win-rates"), "evaluation") == ["contest"] * 4 + ["again"] * 4
+    assert chart(found, "win-rate-overview").ticks[4].startswith("again: mine against base")
+    warned = said(found, "warning")
+    assert "begun: no figures, because it is running." in warned and "again: beware" in warned
+    assert "again: 3 speeches are skipped, because they are near-duplicates of training data." in said(found)
+
+
+def test_without_win_rates_there_is_no_section(judged: RunMaterial) -> None:
+    assert not section(material()).blocks
+    assert not section(material(run_of(judged.path, EVALUATION, "health"))).blocks
+    assert "win-rate-seeds" not in tables(section(material(judged))), "one seed has no spread"

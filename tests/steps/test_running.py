@@ -1,0 +1,51 @@
+"""A stop request waits for answers under way, but not longer than the grace period."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from psychocounsel.errors import CONTINUE_LATER, DONE
+from psychocounsel.steps.running import grace_of
+from tests.support.harness import ROOT
+
+_SCRIPT = """
+import sys, time
+from pathlib import Path
+from psychocounsel.steps.running import stoppable
+try:
+    with stoppable(Path(sys.argv[1]), float(sys.argv[2]), lambda: print("too late", flush=True)):
+        try:
+            print("ready", flush=True)
+            for _ in range(600):
+                time.sleep(0.1)  # CPython misses a signal that comes just before a sleep, until it ends
+        finally:
+            time.sleep(1.0)
+            print("kept", flush=True)
+except KeyboardInterrupt:
+    pass
+"""
+
+
+@pytest.mark.parametrize(("seconds", "said", "code"), [(30.0, "kept\n", DONE), (0.2, "too late\n", CONTINUE_LATER)])
+def test_what_is_under_way_is_kept_within_the_time_for_it(tmp_path: Path, seconds: float, said: str, code: int) -> None:
+    command = [sys.executable, "-c", _SCRIPT, str(tmp_path), str(seconds)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60)[0] == said and process.returncode == code
+
+
+def test_answers_are_waited_for_as_long_as_a_model_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [{"name": "a", "timeout_seconds": 90.0}, {"name": "tiny"}]
+    config = OmegaConf.create({"writers": {"members": members}, "annotator": {"timeout_seconds": 300.0}})
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert 300 < grace_of(config) < 360
+    assert grace_of(OmegaConf.create({"writers": {"name": "tiny"}, "annotator": {"name": "rules"}})) == 20
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert grace_of(config) == 20
