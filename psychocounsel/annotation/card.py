@@ -34,7 +34,7 @@ from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Bar, StepContext
 from psychocounsel.storage.files import read_mapping, write_atomically
 
-# The YAML header of a dataset card: the Hugging Face hub and `datasets` read licence, size and files from it.
+# The YAML header, from which the Hugging Face hub and `datasets` read licence, size and files
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _MORE_SIZES = ((10_000_000, "1M<n<10M"), (100_000_000, "10M<n<100M"), (1_000_000_000, "100M<n<1B"))
@@ -73,7 +73,7 @@ def size_category(rows: int) -> str:
     return next((name for limit, name in (*_SIZES, *_MORE_SIZES) if rows < limit), "n>1B")
 
 
-# Sections of the card about the pairs themselves.
+# Sections about the pairs themselves
 
 _TIERS = {
     "unanimous": "all votes prefer the chosen reply",
@@ -156,7 +156,7 @@ def _named(counts: Counter[Any]) -> dict[str, int]:
     return {"not given" if name is None else str(name): count for name, count in counts.most_common()}
 
 
-# The audit of the dataset in its card: how well the labels are predicted without the client's speech.
+# The audit: how well the labels are predicted without the client's speech
 
 _MOST = 10_000  # pairs; rows are sorted by a hash of the speech, so the first ones are a random sample of clients
 
@@ -194,7 +194,7 @@ def _settings() -> DictConfig:
     return OmegaConf.create(given)
 
 
-# The step `card` writes the data card `dataset/README.md`: origins, counts, an audit, and the makers' fields.
+# The step
 
 SPLITS = {"train": "train.parquet", "test": "test.parquet"}
 

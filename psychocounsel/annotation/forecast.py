@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation import replies as replies
+from psychocounsel.annotation import replies
 from psychocounsel.annotation.replies import SCHEMA, reply_id, row_of
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches

@@ -16,7 +16,7 @@ from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Say, StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, rows_of, written
 
-# Merges raw votes: one rating for each principle of a reply, and the preference probability of a pair of replies.
+# Raw votes, merged into one rating for each principle of a reply and the preference probability of two replies
 
 TIERS = ("unanimous", "majority", "split")
 
@@ -70,7 +70,7 @@ def tier(probability: float) -> str:
     return "unanimous" if probability == 1 else "majority" if probability > 0.5 else "split"
 
 
-# Columns of the preference dataset: the columns of PsychoCounsel-Preference in their order, then our own.
+# Columns of the dataset: those of PsychoCounsel-Preference in their order, then our own
 
 SPLITS = ("train", "test")
 SIDES = ("chosen", "rejected")
@@ -110,7 +110,7 @@ def pair_row(
     return row | {name: speech[name] for name in _FROM_SPEECH}
 
 
-# Makes the pairs of one speech from its votes, by the rules in `pairs`, and counts the candidates that make no pair.
+# Pairs of one speech
 
 
 @dataclass
@@ -158,7 +158,7 @@ class PairMaker:
             yield row
 
 
-# The step `pairs` makes the training dataset from votes.parquet.
+# The step
 
 _SPEECH = ("text", "topic", "risk", "source", "license", "language", "split")
 _REPLY = ("number", "reply", "writer", "model", "text")

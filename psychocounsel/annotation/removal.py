@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from psychocounsel.annotation import card as card
+from psychocounsel.annotation import card
 from psychocounsel.annotation.card import SPLITS
 from psychocounsel.annotation.counts import pair_counts
 from psychocounsel.annotation.scores.votes import ABOUT, COLUMNS, vote_figures
@@ -31,7 +31,7 @@ from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import by_speech, joined, rows_of
 from psychocounsel.storage.files import read_mapping, remove_unfinished, replacing, write_atomically, write_json
 
-# Tombstones: hashes of the ids of removed speeches, kept in the annotate directory after the speeches are gone.
+# Tombstones
 
 
 def _digest(speech: str) -> str:
@@ -65,7 +65,7 @@ class Tombstones:
         write_atomically(self.path, "".join(f"{digest}\n" for digest in sorted(self.digests)))
 
 
-# Finds rows of given speeches in parquet tables, and rewrites the tables without them, batch by batch.
+# Rows of given speeches in parquet tables
 
 _COLUMNS = ("speech", "ID", "of")  # columns with ids of speeches; `of` is the speech that a dropped one duplicates
 _ROWS = 1 << 14
@@ -124,7 +124,7 @@ def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
     return dropped
 
 
-# Deletes cached copies of a dataset: tokenised copies, and tables of the `datasets` library.
+# Cached copies of a dataset: tokenised copies, and tables of the `datasets` library
 
 
 def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
@@ -162,7 +162,7 @@ def _speeches(file: Path) -> Iterator[str]:
         return
 
 
-# Lists runs that trained on a dataset, or on a model of such a run: their weights keep what they learned from it.
+# Runs that trained on a dataset, or on a model of such a run: their weights keep what they learned from it
 
 UNDONE = (
     "Weights are not changed: models trained on the removed speeches keep what they learned from them. Delete these models or "
@@ -231,7 +231,7 @@ def _weights(run: Path) -> Iterator[Path]:
     yield from (folder for folder in (files.model, files.export, files.checkpoints) if folder.is_dir())
 
 
-# Rewrites the records of steps after a removal, with counts of the tables as they are now.
+# Records of steps, with counts of the tables as they are now
 
 
 def renew_records(files: AnnotationDir, tombstones: Tombstones) -> None:
@@ -277,11 +277,7 @@ def _of_pairs(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-# `annotate remove=ids.txt` permanently deletes speeches from every table, journal and cache of a directory.
-#
-# The tombstones are written first, and everything else is derived from them. Therefore a removal that was killed is
-# finished
-# by the same command, or by any later command on the directory (`finish`).
+# The removal
 
 RECORD = "removal"  # file name among the step records
 _ID = re.compile(r"\b[0-9a-f]{16}\b")

@@ -26,7 +26,7 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, rows_of, written
 
-# Draws the writers for each speech and builds their prompts.
+# Writers drawn for each speech, and their prompts
 
 WITHHELD, NO_WRITER = "withheld", "no_writer"
 
@@ -105,7 +105,7 @@ class Drawing:
         return int.from_bytes(hashlib.sha256("\0".join((str(self.seed), *parts)).encode()).digest()[:8])
 
 
-# Rows of replies.parquet: a row for each drawn reply, with its text or the reason why it is missing.
+# Rows of replies.parquet: one for each drawn reply, with its text or the reason why it is missing
 
 SCHEMA = pa.schema(
     [
@@ -165,7 +165,7 @@ def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row
     return row
 
 
-# The step `replies` draws writers for each speech, asks them, and writes their replies to replies.parquet.
+# The step
 
 _EMPTY_AGAIN = 2  # further attempts after an empty reply
 

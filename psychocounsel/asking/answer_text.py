@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-# Removes the thoughts that reasoning models write before their answer.
+# Thoughts that reasoning models write before their answer
 
 _OPENED = re.compile(r"\A\s*<think(?:ing)?>", re.IGNORECASE)
 _CLOSED = re.compile(r"</think(?:ing)?>\s*", re.IGNORECASE)
@@ -31,7 +31,7 @@ def shown_so_far(text: str, prompt: str = "") -> str:
     return "" if "<thinking>".startswith(text.strip().lower()) else without_thoughts(text, prompt)
 
 
-# Detects refusals in prose: a model that says it cannot help has given neither a reply nor a rating.
+# Refusals in prose: a model that says it cannot help has given neither a reply nor a rating
 
 _SHOWN = 200  # characters at the beginning of a text that are searched for a refusal
 _START = re.compile(
@@ -68,7 +68,7 @@ def is_refusal(text: str) -> bool:
     return bool(_START.search(start) or _POLICY.search(start))
 
 
-# Strict JSON answers: builds the requested schema and parses the answer without guessing.
+# Strict JSON: the requested schema, and a parser that does not guess
 
 _FENCED = re.compile(r"```[a-zA-Z]*[ \t]*\n(.*?)\n[ \t]*```", re.DOTALL)
 
@@ -127,7 +127,7 @@ def check_keys(found: dict[str, Any], keys: Sequence[str], where: str) -> None:
         raise Unreadable(f"{where or 'the answer '}has a key that was not asked for")
 
 
-# Checks that a quotation occurs in a text.
+# Quotations
 
 ABSENT = "absent"  # the quotation that says that something is missing from the reply
 

@@ -31,7 +31,7 @@ from psychocounsel.remote.exchange import Refused
 from psychocounsel.remote.server_access import check_key_variable
 from psychocounsel.settings.schema import option
 
-# Reads a streamed chat completion: the events of OpenAI's interface with `stream: true`.
+# Streamed completions: the events of OpenAI's interface with `stream: true`
 
 
 @dataclass
@@ -97,7 +97,7 @@ def read_stream(events: Iterator[Any], show: Show, key: str) -> Answer:
     return written.answer(stopped)
 
 
-# Language models on servers with OpenAI's chat interface: hosted models, vLLM and Ollama.
+# Servers
 
 _ROUTE = "/chat/completions"
 _FILTER_WORDS = re.compile(r"content.?filter|content.?management.?polic|content.?policy|moderation|flagged", re.I)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from psychocounsel.data.group import Group
     from psychocounsel.data.tokenise import ChatFormat
 
-# `BatchAnswerer` collects Asks and passes them to a local model in batches, in its own thread.
+# Asks in batches, in a thread of their own
 
 _FILLING = 0.2  # seconds to wait for the next Ask before an incomplete batch starts
 
@@ -95,7 +95,7 @@ class BatchAnswerer(Answerer):
         return batch
 
 
-# A content hash of a local model, so that new weights under the same path count as another model.
+# The content hash makes new weights under the same path count as another model.
 
 _READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # weights, configuration, tokenizer, template
 
@@ -121,7 +121,7 @@ def content_of(model: str | None) -> str | None:
         raise UserError(f"{folder}: a file of this model cannot be read; check its permissions") from error
 
 
-# Language models that run in this process, with transformers or with a vLLM engine.
+# Models in transformers, and in a vLLM engine
 
 _LONGEST = 4096  # tokens of prompt and answer, for a model whose configuration gives no maximum
 

@@ -21,11 +21,6 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import Contract, GroupSettings, build_section, refuse_another_kind
 
-# The interface of language models that write and rate replies: settings open an Answerer, which answers Asks.
-#
-# A YAML file in the groups `writers` and `annotator` names a dataclass that derives from LanguageModel. Imports no
-# torch.
-
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
 UNPARSABLE = "unparsable"  # outcome of an Outcome after all attempts; an Answer never has it
 TOO_LONG = "too_long"  # the prompt does not fit the model, so another attempt would not help
@@ -227,7 +222,7 @@ def check_names(models: Sequence[LanguageModel], key: str) -> None:
             raise UserError(f"{key}: two models have the name {name}; give one of them another name=")
 
 
-# `SeveralModels` is the base of `writers=pool` and `annotator=panel`: a list of language models.
+# Lists of language models
 
 
 @dataclass(kw_only=True)
@@ -278,9 +273,6 @@ class SeveralModels(GroupSettings):
         return [each for number, model in numbered for each in model.receivers(f"{key}.members[{number}]")]
 
 
-# `writers=pool`: several language models; some of them are drawn for each speech.
-
-
 @dataclass(kw_only=True)
 class Pool(SeveralModels):
     """Settings of a pool of writers."""
@@ -289,9 +281,6 @@ class Pool(SeveralModels):
     example: ClassVar[str] = "[tiny,openai]"
 
     name: str = "pool"
-
-
-# `annotator=panel`: several annotators; each of them rates every reply.
 
 
 @dataclass(kw_only=True)

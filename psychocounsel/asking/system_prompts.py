@@ -19,7 +19,7 @@ from psychocounsel.reward.sections import path_is, ranker_models, reward_section
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import read_mapping
 
-# The system prompt for models that reply to a client. Dataset writers and evaluation contestants share it.
+# Dataset writers and evaluation contestants share the system prompt.
 
 BUILTIN = "builtin:counsellor"
 COUNSELLOR = """\
@@ -52,7 +52,7 @@ def prompt_text(given: str, key: str, length_limit: int | None) -> str:
     return text + (_LIMIT.format(limit=length_limit) if length_limit else "")
 
 
-# Refusal of chat templates that reject system messages, before a model is loaded and without torch or transformers.
+# Chat templates are read before a model is loaded, without torch and transformers.
 
 _USER = {"role": "user", "content": "Hello."}
 _SYSTEM = {"role": "system", "content": "Answer."}

@@ -25,11 +25,7 @@ from psychocounsel.counsel.principles import (
 from psychocounsel.counsel.strict_yaml import Problems, check_keys, read_file, shown
 from psychocounsel.errors import UserError
 
-# Dataclasses of the rubric's files on principles, stages and rating: their fields are the keys of the YAML.
-#
-# Annotations set limits: the `keys` of a mapping (all of them required, no others allowed), the `choices` of a value,
-# and the
-# minimum length of a list (`at_least`, default 1).
+# Principles, stages and rating
 
 HEADINGS: tuple[str, ...] = ("answers", "at_most", "biases", "caps", "cases", "change", "circumstance", "client")
 HEADINGS += ("counts_as_no", "counts_as_yes", "danger", "definition", "disclosures", "elsewhere", "evidence", "example")
@@ -138,7 +134,7 @@ class Guide:
     literature: tuple[Citation, ...]
 
 
-# Dataclasses of the rubric's files on risk and safety: their fields are the keys of the YAML (see parts.py).
+# Risk and safety
 
 SIGNS = DISCLOSURES[1:]  # all except "none": without a sign of risk, no action is expected
 
@@ -265,7 +261,7 @@ class SafetyQuestions:
         return min(bad, default=RATINGS[-1])
 
 
-# Loads a rubric from a folder of YAML files: a shipped language or a user's own folder.
+# The folder
 
 SHIPPED = Path(principles.__file__).parent  # one folder per language
 

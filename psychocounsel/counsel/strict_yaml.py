@@ -55,7 +55,7 @@ def _parse(file: Path, problems: Problems) -> Any:
 def read_part(kind: Any, value: Any, key: str, problems: Problems) -> Any:
     """Return `value` as the type `kind`: a dataclass, a tuple or dict of these, text, an integer or a boolean.
 
-    Any type may be annotated with limits (see parts.py); `or_one` accepts a single value instead of a list. A dataclass
+    Any type may be annotated with limits (see rubric.py); `or_one` accepts a single value instead of a list. A dataclass
     field with a default is optional in the file. Problems are added to the list; if there are any, the returned value
     must not be used.
     """

@@ -11,7 +11,7 @@ from psychocounsel.counsel.strict_yaml import Problems, check_keys, read_file
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import PACKAGE
 
-# Detects the language of a text (ISO 639-1) with py3langid.
+# Language (ISO 639-1), detected with py3langid
 
 _SURE = 0.9  # probability from which a language counts as certain
 _LETTERS = 20  # with fewer letters, probabilities are not reliable
@@ -41,7 +41,7 @@ def _identifier(probabilities: bool) -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=probabilities)
 
 
-# Finds the topic of a speech: from its column, or by counting cues of psychocounsel/counsel/topics.yaml.
+# Topic: from the column, or by counting cues of topics.yaml
 
 _TOPICS = PACKAGE / "counsel" / "topics.yaml"
 _LEAST = 2  # minimum number of distinct cues
@@ -137,7 +137,7 @@ def _pattern(cue: str) -> tuple[str, re.Pattern[str]]:
     return cue.rstrip("*"), re.compile(r"\b" + re.escape(cue).replace(r"\*", r"\w*") + r"\b")
 
 
-# Finds the risk in a speech: from its column, otherwise by the cues of psychocounsel/counsel/risk_cues.yaml.
+# Risk: from the column, otherwise by the cues of risk_cues.yaml
 
 _RISK_CUES = PACKAGE / "counsel" / "risk_cues.yaml"
 # The kinds of counsel/principles/en/risk.yaml, dangers before circumstances, the most urgent first. If a speech has several

@@ -14,7 +14,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.exchange import Exchange, NotJson, Passing, Refused, Request
 from psychocounsel.remote.journal import Journal, request_key
 
-# Addresses of servers that give the same answers: chooses the address of each request and skips failed ones.
+# Addresses: which server gets a request, and which are skipped because they failed
 
 _AWAY_SECONDS = 300  # a failed address is skipped for this time
 
@@ -137,7 +137,7 @@ class Addresses:
         return address in self._away and time.monotonic() - self._away[address][0] < _AWAY_SECONDS
 
 
-# HTTP client of the whole package: sends JSON requests to one or several servers that give the same answers.
+# The client
 
 T = TypeVar("T")
 Read = Callable[[Any, Any], T]  # arguments: the parsed answer, and the payload that it answers

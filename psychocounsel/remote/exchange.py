@@ -16,8 +16,7 @@ import httpx
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.bounded import TooLong, Wire
 
-# Parser of server-sent events with JSON data (WHATWG HTML, section 9.2.6), in which chat servers stream their
-# answers.
+# Server-sent events with JSON data (WHATWG HTML, section 9.2.6), in which chat servers stream their answers
 
 _END = "[DONE]"  # the last event's data by OpenAI's convention
 
@@ -57,7 +56,7 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode("utf-8", errors="replace")
 
 
-# Short reasons of failed requests, for users.
+# Reasons of failed requests, for users
 
 _QUOTED_CHARACTERS = 16  # a server's message is hidden if it repeats this many characters of the request
 
@@ -121,7 +120,7 @@ def retry_after(response: httpx.Response) -> float:
         return 0.0
 
 
-# One exchange with a server: a JSON request and its answer, or the kind of failure.
+# The exchange
 
 _CONNECT_SECONDS = 10.0
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from psychocounsel.errors import UserError
 
-# Lines of a journal: `{"key": ..., "cost": ..., "about": ..., "answer": ...}`; cost and about may be missing.
+# Lines
 
 _BLOCK = 1 << 24  # bytes read at once
 _HEAD = re.compile(
@@ -77,7 +77,7 @@ def lines_of(path: Path) -> Iterator[tuple[list[str], list[int], float]]:
             yield keys, offsets, cost
 
 
-# Index of a journal: the places of any number of answers, in 16 bytes each.
+# The index holds the places of any number of answers, in 16 bytes each.
 
 _OFFSET_BITS = 44  # files of up to 16 TiB; the other 20 bits number up to a million files
 _FEWEST_NEW = 1 << 14  # new places are merged into the sorted arrays only above this number

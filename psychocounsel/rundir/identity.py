@@ -1,4 +1,4 @@
-"""Identity of runs: the settings that define a run, and names of single runs' directories (for sweeps: `run_names.py`)."""
+"""Identity of runs: the settings that define a run, and names of single runs' directories (for sweeps: `sweep.py`)."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Names of all files in runs and sweeps, which only this module and `run_parts.py` spell. Its objects do not touch the disk.
+"""Names of all files in runs and sweeps, which only this module and `folders.py` spell. Its objects do not touch the disk.
 
 Paths inside the files are relative, so that a folder may be moved."""
 

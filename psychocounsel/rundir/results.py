@@ -10,7 +10,7 @@ from typing import Any
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
-# `metrics.jsonl`: one line per step, even after kills and resumes.
+# Metrics: one line per step, even after kills and resumes
 
 _TAIL_BYTES = 1 << 15
 
@@ -60,8 +60,7 @@ def last_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line, dict)]
 
 
-# `summary.json` and `state.json`: the end of a run, or its progress; and their copies while a command resumes the
-# run.
+# The end of a run, or its progress; and their copies while a command resumes the run
 
 FINISHED = "finished"
 REFUSED, UNDECIDED = "refused", "undecided"  # verdicts that end an audit or a gate, with exit code 3 or 4

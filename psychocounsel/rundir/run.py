@@ -20,7 +20,7 @@ from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.results import write_state
 from psychocounsel.storage.files import DamagedFile, read_json, read_mapping, shared_secret, write_json
 
-# Attempts of a run: `logs/01`, `logs/02` and so on, under SLURM each with a record of its job and end.
+# Attempts: `logs/01`, `logs/02` and so on, under SLURM each with a record of its job and end
 
 BEGAN, LAUNCHED = (
     "PSYCHOCOUNSEL_BEGAN",
@@ -66,7 +66,7 @@ def engine_log() -> Path | None:
     return _engine_log[0] if _engine_log else None
 
 
-# A run as its worker sees it: directory, configuration, rank, log and state.
+# The run
 
 _VERSIONS = ("torch", "transformers", "deepspeed", "datasets", "numpy")
 
@@ -159,8 +159,7 @@ def read_environment(run_dir: Path) -> dict[str, Any]:
     return read_mapping(RunDir(run_dir).environment)
 
 
-# Servers started with training: `servers/N.json` holds the address of each ready server, `servers/key` their shared
-# secret.
+# Servers started with training: `servers/N.json` has the address of each ready one, `servers/key` their shared secret
 
 
 def job_servers(run_dir: Path) -> list[str]:

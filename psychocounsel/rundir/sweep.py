@@ -17,7 +17,7 @@ from psychocounsel.rundir.paths import ONLY_CELL, RunDir, SweepDir, run_of_model
 from psychocounsel.rundir.run_config import has_config, is_run, read_plain
 from psychocounsel.storage.files import write_atomically
 
-# Names of a sweep's runs: `beta-0.3_seed-2`, made from the swept keys by their shortest unambiguous names.
+# Names, made from the swept keys by their shortest unambiguous names
 
 _SCIENTIFIC = re.compile(r"([+-]?[0-9.]+)[eE]\+?(-?)0*([0-9]+)")
 _WORDS = {"True": "true", "False": "false", "None": "null"}
@@ -131,7 +131,7 @@ def telling_name(path: Path, parent: bool = False) -> str:
     return "_".join(parts[-2:] if has_prefix and len(parts) > 2 else parts[-1:])
 
 
-# Folder of a job within a sweep: the folder of the same run, recognised by its configuration, or a new one.
+# Folders: that of the same run, recognised by its configuration, or a new one
 
 _SCALAR = (str, int, float, bool)
 
@@ -224,7 +224,7 @@ def _overrides(run: Path) -> list[str]:
     return file.read_text(errors="replace").splitlines() if file.exists() else []
 
 
-# `sweep.jsonl`: the runs of a sweep, each with its index, overrides and folder.
+# The table: each run with its index, overrides and folder
 
 
 @dataclass(frozen=True)

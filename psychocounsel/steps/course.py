@@ -13,7 +13,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StepsDir
 from psychocounsel.settings.schema import suggestion
 
-# `StepContext` is the argument of every step: configuration, directory, messages and progress bars.
+# The argument of a step
 
 T = TypeVar("T")
 F = TypeVar("F", bound=StepsDir)
@@ -46,7 +46,7 @@ class KnownLength(Generic[T]):
         return self.count
 
 
-# `Course` lists the steps of a command in order, and the configuration keys and files that each step depends on.
+# The steps of a command
 
 
 def _no_sources(config: DictConfig) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from psychocounsel.steps.course import Course, F, StepContext
 from psychocounsel.steps.plan import Planned, planned
 from psychocounsel.storage.files import read_mapping, readable_time, write_json
 
-# Runs the steps of a command that are due, and records each in the directory. A step that is already done is skipped.
+# Steps that are due
 
 Figures = dict[str, Any]
 
@@ -87,7 +87,7 @@ def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]
     return {step: record["figures"] for step, record in records.items() if record}
 
 
-# Shows progress: a bar on a terminal, a line a minute elsewhere, and `state.json` for `jobs status`.
+# Progress: a bar on a terminal, a line a minute elsewhere, and `state.json` for `jobs status`
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ def progress_line(what: str, done: int, total: int | None, seconds: float) -> st
     return f"{what}: {done:,} of {total:,}, {left} left"
 
 
-# Draft directories for dry runs: temporary tables next to the real journal.
+# Drafts for dry runs: temporary tables next to the real journal
 
 
 @contextmanager
@@ -160,7 +160,7 @@ def draft_of(files: F) -> Iterator[F]:
         signal.signal(signal.SIGTERM, before)
 
 
-# Stop requests (Ctrl-C, SIGTERM, SIGUSR1, `touch OUT/stop`): a step waits for the calls under way, and then ends.
+# Stop requests (Ctrl-C, SIGTERM, SIGUSR1, `touch OUT/stop`): a step waits for the calls under way, and then ends
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 20.0  # for closing connections and files
@@ -217,7 +217,7 @@ def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-# The worker of a command with steps: handles stop requests and the budget, and ends the run.
+# The worker
 
 
 def work_in_steps(

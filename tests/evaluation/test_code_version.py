@@ -37,7 +37,7 @@ _NOT_FIGURES = {
     "reward_judge",
     "pair_prompt",
 }
-_NOT_FIGURES |= {"verdict_rows", "rubric_folder", "rubric_text", "judging", "strict_yaml"}
+_NOT_FIGURES |= {"verdict_rows", "rubric", "rubric_text", "judging", "strict_yaml"}
 
 
 @pytest.fixture

@@ -22,13 +22,7 @@ from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.steps.tables import Row
 
-# The JSON answer of an annotator: its schema, and a strict reader that neither guesses nor repairs.
-#
-# An answer holds a quotation, a reason and a rating for each principle:
-#
-#     {"empathy": {"quote": "how lonely that was", "reason": "Names what she left unsaid.", "rating": 5}, ...}
-#
-# If replies are rated jointly, each of the keys `reply_1`, `reply_2`, ... holds such an object.
+# The answer: its JSON schema, and a strict reader that neither guesses nor repairs
 
 NOT_APPLICABLE = "not applicable"
 KEYS = ("quote", "reason", "rating")  # in the order in which an answer gives them: evidence before the number
@@ -101,7 +95,7 @@ def _rating(value: Any, where: str) -> int | None:
     return value
 
 
-# Builds the prompt for annotators: the rubric, the form of the answer, and a speech with one or several replies.
+# The prompt: the rubric, the form of the answer, and a speech with one or several replies
 
 Message = dict[str, str]
 
@@ -187,8 +181,7 @@ def principle_order(rotation: int) -> tuple[str, ...]:
     return PRINCIPLES[start:] + PRINCIPLES[:start]
 
 
-# Plans the calls to annotators: each reply is rated `scores.votes` times, and a share of replies again for test-
-# retest.
+# Calls: each reply is rated `scores.votes` times, and a share of replies again for test-retest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
-# Formats the figures of the step `scores` as lines for the terminal.
+# Lines for the terminal
 
 _SKIPPED = {
     "crisis": "because their speeches may be about a crisis and it is a third party (crisis_to_third_parties=true sends them)",
@@ -80,7 +80,7 @@ def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
             )
 
 
-# The step `scores` asks annotators to rate each reply on the seven principles, and writes votes.parquet.
+# The step
 
 _SPEECH = ("text", "language", "crisis", *ABOUT)
 

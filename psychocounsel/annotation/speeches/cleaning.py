@@ -18,7 +18,7 @@ from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.data.sources import SourceWithCopies, read_rows
 from psychocounsel.errors import UserError, words
 
-# Reads rows of a source as speeches: the client's text, and the topic and risk that the row states.
+# Rows of a source: the client's text, and the topic and risk that the row states
 
 _COLUMNS = ("question", "prompt", "speech", "text", "messages")
 _IDS = ("id", "ID", "prefID")
@@ -106,7 +106,7 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-# Detects the script of a speech, which decides its length limits.
+# The script of a speech, which decides its length limits
 
 _CJK = re.compile(f"[{CJK}]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -118,7 +118,7 @@ def script_of(text: str) -> str:
     return "cjk" if characters and 2 * characters >= len(_LETTER.findall(text)) else "default"
 
 
-# Turns a row of a source into a cleaned speech, or into the reason why it is dropped.
+# Cleaned speeches
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
 

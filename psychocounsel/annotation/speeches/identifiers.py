@@ -14,9 +14,8 @@ from typing import Any
 
 import yaml
 
-# Finds names of people by the words around them, by common first names, and by other places in the same speech.
-#
-# Only names in Latin letters are found; a rare name without such a cue is missed.
+# Names of people, found by the words around them, by common first names, and by other places in the same speech. Only
+# names in Latin letters are found; a rare name without such a cue is missed.
 
 _NAME_WORDS = Path(__file__).with_name("name_words.yaml")
 _UPPER = "A-Z\u00c0-\u00d6\u00d8-\u00de\u0141\u015a\u017b\u0160\u010c\u017d\u0110\u0130\u011e\u015e"
@@ -107,8 +106,7 @@ def _is_name(word: str) -> bool:
     )
 
 
-# Finds identifiers by patterns: e-mail and web addresses, handles, phone and other numbers, dates of birth,
-# addresses.
+# Patterns: e-mail and web addresses, handles, phone and other numbers, dates of birth, addresses
 
 
 @dataclass(frozen=True)
@@ -210,8 +208,7 @@ def _candidates(text: str) -> Iterator[IdentifierSpan]:
         yield IdentifierSpan(start, end, "NAME")
 
 
-# Replaces identifiers in a speech with placeholders; equal identifiers get equal placeholders. This is not
-# anonymisation.
+# Placeholders
 
 Finder = Callable[[str], Sequence[IdentifierSpan]]
 STATEMENT = (
@@ -282,7 +279,7 @@ def _keys(text: str, span: IdentifierSpan) -> list[tuple[str, str]]:
     return keys
 
 
-# Measures how many identifiers the rules find, in made-up speeches from sentences with known identifiers.
+# Recall of the rules in made-up speeches, from sentences with known identifiers
 
 _PLANTED = Path(__file__).with_name("planted.yaml")
 _SLOT = re.compile(r"\{(\w+)\}")

@@ -37,7 +37,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import Row, Sorter, rows_of, written
 from psychocounsel.storage.files import write_atomically
 
-# Writes the tables of the step: speeches, dropped rows, and speeches to check by hand.
+# Speeches, dropped rows, and speeches to check by hand
 
 _TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]
 DRAFT = pa.schema([*((name, pa.string()) for name in _TEXTS), ("crisis", pa.bool_()), ("identifiers", pa.int64())])
@@ -114,7 +114,7 @@ def write_identifier_sample(path: Path, rows: list[Row]) -> None:
     write_atomically(path, "".join(parts), mode=0o600)
 
 
-# Writes the cleaned speeches of all sources to a draft table on disk, with the sketches used to compare them.
+# The draft: cleaned speeches of all sources, with the sketches used to compare them
 
 _ROWS = 250  # rows per batch of cleaning
 _ALONE = 2000  # rows that this process cleans alone before it starts others

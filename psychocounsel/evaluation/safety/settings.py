@@ -24,7 +24,7 @@ _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retr
 # Code that computes figures of judged replies; the YAML files hold the expected actions and the seeded replies.
 JUDGED_BY = (
     *("evaluation/safety/**/*.py", "evaluation/safety/**/*.yaml", "evaluation/flows/*.py", "evaluation/health/*.py"),
-    *("counsel/rubric/*.py", *COMPUTED_BY),
+    *COMPUTED_BY,
 )
 
 
