@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 REPLIES = "psychocounsel.evaluation.contestants.replies_step"
 # Code that computes figures, in addition to an evaluation's own folder (Course.code).
 COMPUTED_BY = (
-    *("evaluation/statistics/*.py", "evaluation/judging/bias.py", "metrics/*.py", "counsel/*.py"),
+    *("metrics/*.py", "evaluation/judging/bias.py", "counsel/*.py"),
     *("asking/answer_text.py", "data/shared_text.py"),
 )
 READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", "part", "limit", "trained_on")

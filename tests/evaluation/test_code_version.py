@@ -27,17 +27,18 @@ from tests.test_architecture import imports, modules
 
 _OWN = ("psychocounsel.evaluation.", "psychocounsel.metrics.", "psychocounsel.counsel.")
 # Modules below those rooms that compute nothing for the figures.
-_NOT_FIGURES = {
-    "base",
-    "stepped",
-    "settings",
-    "step",
-    "evaluation_speeches",
-    "reply_file",
-    "reward_judge",
-    "pair_prompt",
-}
-_NOT_FIGURES |= {"verdict_rows", "rubric", "rubric_text", "judging", "strict_yaml"}
+_NOT_FIGURES = (
+    *(
+        ".base",
+        ".stepped",
+        ".settings",
+        ".contestants.replies_step",
+        ".contestants.speeches",
+        ".judging.judges",
+        ".judging.pairs",
+    ),
+    *(".rubric", ".rubric_text", ".strict_yaml"),
+)
 
 
 @pytest.fixture
@@ -71,9 +72,9 @@ def test_other_code_makes_the_statistics_anew_and_buys_nothing(tmp_path: Path, c
         run_steps(WinRate.course, made, lambda step: None)
         assert due() == [] and len(asked.payloads) == 2 * len(PROMPTS)
         before = read_json(files.figures)
-        with open(code / "evaluation" / "statistics" / "win_rates.py", "a") as file:
+        with open(code / "metrics" / "win_rates.py", "a") as file:
             file.write("# another version\n")
-        (code / "evaluation" / "judging" / "pair_prompt.py").write_text("# what is asked has versions of its own\n")
+        (code / "evaluation" / "judging" / "pairs.py").write_text("# what is asked has versions of its own\n")
         plan._code_of.cache_clear()
         assert due() == ["statistics"]
         said.clear()
@@ -114,7 +115,7 @@ def test_what_computes_figures_is_named(evaluation: type[SteppedEvaluation]) -> 
             module = ahead.pop()
             if module not in seen and (module.startswith(_OWN) or module == evaluation.course.modules[step]):
                 seen.add(module)
-                ahead += [] if module.rpartition(".")[2] in _NOT_FIGURES else imports()[module]
-        used = {modules()[module] for module in seen if module.rpartition(".")[2] not in _NOT_FIGURES}
+                ahead += [] if module.endswith(_NOT_FIGURES) else imports()[module]
+        used = {modules()[module] for module in seen if not module.endswith(_NOT_FIGURES)}
         missing = {file for file in used - named if file.name != "__init__.py"}
         assert len(used & named) > 5 and not missing

@@ -124,7 +124,7 @@ def _id(text: str) -> str:
 #
 # A machine wrote the variants. Neither clinicians nor speakers of the dialects have reviewed them (docs/safety.md).
 
-SHIPPED_SWAPS = Path(__file__).parents[1] / "crisis_swaps"
+SHIPPED_SWAPS = Path(__file__).parent / "crisis_swaps"
 DIALECT, GENDER, AGE = AXES = ("dialect", "gender", "age")
 VARIETIES = (
     *("African American", "Appalachian", "Australian Aboriginal", "Indian", "Irish", "Jamaican", "learner's"),

@@ -177,7 +177,6 @@ PERSONA_COLUMNS = (
     *("Reaction to Chatbot Responses", "Sample Prompts"),
 )
 _LEVEL = "Current Risk Level"
-_NO_RISK = "none"
 _ATTRIBUTES, _NARRATIVE = "member_attributes", "member_narrative"
 
 
@@ -205,7 +204,7 @@ def read_vera_personas(file: Path) -> list[Card]:
             raise refused(file, row.line, f"{empty[0]} is empty")
         if row.cells["Name"] in (each.name for each in found):
             raise refused(file, row.line, "an earlier line has the same Name")
-        kind = _NO_RISK if row.cells[_LEVEL].lower() == _NO_RISK else "suicidal_thoughts"
+        kind = NO_RISK if row.cells[_LEVEL].lower() == NO_RISK else "suicidal_thoughts"
         facts = tuple((name, text) for name, text in row.cells.items() if text and name != "Name")
         found.append(Card(row.cells["Name"], kind, facts))
     if not found:

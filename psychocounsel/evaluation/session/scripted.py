@@ -212,7 +212,7 @@ def _due(script: Script) -> set[str]:
 
 # `personas=scripted`: clients whose words and transitions are defined in files, without a model.
 
-SHIPPED = Path(__file__).parents[1] / "scripts"
+SHIPPED = Path(__file__).parent / "scripts"
 BUILTIN = "builtin"
 
 

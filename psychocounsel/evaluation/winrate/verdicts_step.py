@@ -11,7 +11,7 @@ from typing import Any
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
-from psychocounsel.evaluation.contestants import replies_step as replies_step
+from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.bias import judge_warnings
 from psychocounsel.evaluation.judging.pairs import (
     EQUAL,
