@@ -23,12 +23,12 @@ from psychocounsel.metrics.intervals import mean_intervals
 
 # Linear models of feature differences without an intercept, so that swapping a pair's replies negates its margin.
 
-FitArray = np.ndarray
+Array = np.ndarray
 
 MOST_FITTED = 12_000  # pairs
 
 
-def fit_logistic(differences: FitArray, train: FitArray) -> FitArray:
+def fit_logistic(differences: Array, train: Array) -> Array:
     """Fit a logistic regression to the rows `train` and return the margins of all rows, float64[rows].
 
     Each feature is divided by its root mean square over `train`.
@@ -43,7 +43,7 @@ def fit_logistic(differences: FitArray, train: FitArray) -> FitArray:
     return scaled @ model.coef_[0]
 
 
-def fit_sparse(differences: Any, train: FitArray) -> FitArray:
+def fit_sparse(differences: Any, train: Array) -> Array:
     """Fit a linear support vector machine (Fan et al. 2008) to sparse rows; return the margins of all rows, float64[rows].
 
     At most `MOST_FITTED` random rows of `train` are used, to limit memory and time.
@@ -60,14 +60,14 @@ def fit_sparse(differences: Any, train: FitArray) -> FitArray:
     return np.asarray(differences @ model.coef_[0])
 
 
-def fit_best_cue(signs: FitArray, train: FitArray) -> FitArray:
+def fit_best_cue(signs: Array, train: Array) -> Array:
     """Pick the cue and direction that win most pairs of `train`; return its margins of all rows, float64[rows]."""
     wins = signs[train].mean(0)
     best = int(np.abs(wins).argmax())
     return signs[:, best] * (1.0 if wins[best] >= 0 else -1.0)
 
 
-def _sides(count: int) -> FitArray:
+def _sides(count: int) -> Array:
     """Return alternating 1 and -1, float64[count]: every second pair is presented as (rejected, chosen).
 
     The fits need two classes. Without an intercept, the order does not change the loss of a pair.
@@ -77,26 +77,25 @@ def _sides(count: int) -> FitArray:
 
 # Folds for cross-fitting: the pairs that test a model share no text with the pairs that it was fitted to.
 
-FoldArray = np.ndarray
 LEAST_FITTED = 10  # pairs
-Fit = Callable[[Any, FoldArray], FoldArray]  # (differences of all pairs, training rows) -> margins of all pairs
+Fit = Callable[[Any, Array], Array]  # (differences of all pairs, training rows) -> margins of all pairs
 
 
 @dataclass(frozen=True)
 class Fold:
     """Indices (int64) of the pairs to fit to (`train`) and of the pairs to test on (`test`)."""
 
-    train: FoldArray
-    test: FoldArray
+    train: Array
+    test: Array
 
 
-def by_component(component: FoldArray, count: int, seed: int) -> list[Fold]:
+def by_component(component: Array, count: int, seed: int) -> list[Fold]:
     """Return at most `count` folds of whole components, with numbers of pairs as equal as the components allow."""
     part = _spread(component, count, seed)
     return [Fold(np.flatnonzero(part != number), np.flatnonzero(part == number)) for number in np.unique(part)]
 
 
-def by_topic(topic: FoldArray, component: FoldArray, most: int, seed: int) -> list[Fold]:
+def by_topic(topic: Array, component: Array, most: int, seed: int) -> list[Fold]:
     """Return one fold per topic; if there are more than `most` topics, `most` folds of several topics each.
 
     The training pairs of a fold exclude every component that has a pair in the fold's topics. A fold with fewer than
@@ -109,7 +108,7 @@ def by_topic(topic: FoldArray, component: FoldArray, most: int, seed: int) -> li
     return [fold for fold in folds if len(fold.train) >= LEAST_FITTED]
 
 
-def _spread(group: FoldArray, count: int, seed: int) -> FoldArray:
+def _spread(group: Array, count: int, seed: int) -> Array:
     """Return the fold of each row, int64[rows]. Each group, the largest first, goes to the fold with the fewest rows."""
     numbers, sizes = np.unique(group, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(numbers))
@@ -121,7 +120,7 @@ def _spread(group: FoldArray, count: int, seed: int) -> FoldArray:
     return place[np.searchsorted(numbers, group)]
 
 
-def cross_fit(differences: Any, folds: Sequence[Fold], fit: Fit, workers: int) -> FoldArray:
+def cross_fit(differences: Any, folds: Sequence[Fold], fit: Fit, workers: int) -> Array:
     """Return each pair's margin by a model that was not fitted to it, float64[pairs]; NaN for pairs in no test fold.
 
     A positive margin prefers the chosen reply. `differences`: features of the chosen minus the rejected reply.
@@ -180,7 +179,6 @@ def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed
 
 # Speech-blind baselines: models that predict the chosen reply without the client's speech, and their accuracy.
 
-Array = np.ndarray
 Figures = dict[str, Any]
 Step = Callable[[Iterable[str]], Iterable[str]]
 

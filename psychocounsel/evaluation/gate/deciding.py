@@ -249,7 +249,6 @@ def sensitivity(cases: Sequence[JudgedCase], figure: str, rulings: Rulings, draw
 
 WITHIN, BEYOND, UNDECIDED, SHOWN = "within", "beyond", "undecided", "shown"
 WORDS = {DONE: "passed", GATE_NO: "refused", GATE_UNDECIDED: "undecided"}
-_MOST_MORE = 1_000_000
 Row = dict[str, Any]
 
 
@@ -403,7 +402,7 @@ def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) 
 
 
 def _more_clean(failures: float, count: int, limit: float) -> int | None:
-    return first_that_holds(lambda more: upper_bound(failures, count + more) <= limit, 1, _MOST_MORE)
+    return first_that_holds(lambda more: upper_bound(failures, count + more) <= limit, 1, _MOST)
 
 
 def code_of(reasons: Sequence[tuple[int, str]]) -> int:

@@ -126,7 +126,6 @@ def _differences(margins: np.ndarray, first: np.ndarray, clusters: list[int]) ->
 
 # The audit's baselines on the pairs of an evaluation: accuracy without the client's speech, and by word overlap.
 
-BaselineFigures = dict[str, Any]
 Say = Callable[[str], None]
 
 # Largest number of pairs for which baselines are computed by default, because each model scores every pair three times.
@@ -172,7 +171,7 @@ def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Gro
     return Ground(pairs, topics, other_prompts(pairs, topics.of_pair, _SEED))
 
 
-def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[str]] = iter) -> BaselineFigures:
+def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[str]] = iter) -> Figures:
     """Return the accuracy of the audit's baselines on the pairs; docs/audit.md defines them.
 
     `blind` holds `accuracy`, `low` and `high` of each speech-blind baseline, fitted by cross-validation over prompts.
@@ -189,7 +188,7 @@ def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[s
     }
 
 
-def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> BaselineFigures | None:
+def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> Figures | None:
     """Return how much a reward model uses the speech, as the audit measures it.
 
     None if every pair is too long for the model with its own or another client's speech.
@@ -199,7 +198,7 @@ def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> BaselineFigure
     return reading_figures(margins, ground.pairs.component)
 
 
-def say_baselines(figures: BaselineFigures, reading: dict[str, BaselineFigures | None], say: Say) -> None:
+def say_baselines(figures: Figures, reading: dict[str, Figures | None], say: Say) -> None:
     """Print one line for each baseline, and two lines for each reward model in `reading`."""
     say(
         "\naccuracy of the audit's baselines on these pairs (docs/audit.md), 95 % intervals by prompts that share no reply"
@@ -217,9 +216,9 @@ def say_baselines(figures: BaselineFigures, reading: dict[str, BaselineFigures |
             say(f"  {f'{name}, {title}':<30}{found[condition]['accuracy']:>7.3f}   {_gain(gain, title)}")
 
 
-def _interval(found: BaselineFigures) -> str:
+def _interval(found: Figures) -> str:
     return f"{found['low']:.3f} to {found['high']:.3f}"
 
 
-def _gain(found: BaselineFigures, than: str) -> str:
+def _gain(found: Figures, than: str) -> str:
     return f"the client's speech gains {found['gain']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) over {than}"

@@ -111,12 +111,10 @@ def _separated(x: np.ndarray, y: np.ndarray) -> bool:
 
 # Reliability diagrams: predicted against observed frequency, in bins of equal width and in bins of equal mass.
 #
-# A pair with the margin m = r_chosen - r_rejected counts in both orders, as in `reward_metrics`: p = sigmoid(m) with
-# label 1 and
-# 1 - p with label 0. The diagrams are therefore symmetric about 0.5, and a bin holds a pair once (twice at p = 0.5).
+# A pair with the margin m = r_chosen - r_rejected counts in both orders, as in `pair_metrics`: p = sigmoid(m) with
+# label 1 and 1 - p with label 0. The diagrams are therefore symmetric about 0.5, and a bin holds a pair once (twice at p = 0.5).
 
 Figures = dict[str, Any]
-_Z_OF_SHARE = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def reliability(margins: np.ndarray) -> Figures:
@@ -158,9 +156,9 @@ def mass_bins(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def wilson(right: np.ndarray, n: np.ndarray) -> np.ndarray:
     """Return the 95 % intervals of the shares `right` / `n`, float64[bins, 2] (Wilson 1927)."""
-    share, square = right / n, _Z_OF_SHARE**2
+    share, square = right / n, _Z**2
     middle = (share + square / (2 * n)) / (1 + square / n)
-    half = _Z_OF_SHARE * np.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
+    half = _Z * np.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
     return np.clip(np.column_stack([middle - half, middle + half]), 0, 1)
 
 
@@ -297,7 +295,6 @@ def _interval(figures: dict[str, float], name: str) -> str:
 
 # Accuracy of a reward model on slices of the pairs: by topic, crisis, gap of ratings, and difference in length.
 
-SliceFigures = dict[str, Any]
 
 FEW = 20  # components; with fewer, an interval is not reliable
 _EQUAL_LENGTH = 0.1  # replies count as equally long up to this difference [share of the longer reply]
@@ -306,7 +303,7 @@ _GAPS = (0.125, 0.25, 0.5)  # shares of the rating range: 0.5, 1 and 2 points on
 
 def pair_slices(
     examples: Sequence[Example], margins: np.ndarray, component: np.ndarray, rating_range: Sequence[float]
-) -> SliceFigures:
+) -> Figures:
     """Return the slices `topic`, `crisis`, `risk`, `length`, and `gap` if all pairs have ratings.
 
     Each is {"by": ..., "slices": ...}. `slices` maps the name of a slice to its figures: `accuracy` (a tie counts half)
@@ -338,7 +335,7 @@ def pair_slices(
     }
 
 
-def say_slices(figures: SliceFigures, say: Callable[[str], None]) -> None:
+def say_slices(figures: Figures, say: Callable[[str], None]) -> None:
     """Print a table of all slices except `risk`, with a note on slices named by rules or with few components."""
     say("\naccuracy by kind of pair, 95 % intervals by prompts that share no reply")
     for kind, found in figures.items():
@@ -352,7 +349,7 @@ def say_slices(figures: SliceFigures, say: Callable[[str], None]) -> None:
             say(f"  {f'{kind}: {name}':<30}{row['accuracy']:>7.3f}   {interval}, {', '.join(notes)}")
 
 
-def _slices(names: Sequence[str], won: np.ndarray, component: np.ndarray) -> SliceFigures:
+def _slices(names: Sequence[str], won: np.ndarray, component: np.ndarray) -> Figures:
     found, column = {}, np.array(names)
     for name in _ordered(names):
         rows = np.flatnonzero(column == name)

@@ -240,15 +240,14 @@ def test_a_missing_file_a_base_twice_and_words_twice_are_refused(tmp_path: Path)
 
 # Experts' reviews of the crisis set: the sentence in outputs, and rejected tables with the line of the error.
 
-REVIEWED = crisis_speeches()
-KNOWN = {each.speech: each for each in REVIEWED}
+KNOWN = {each.speech: each for each in SET}
 HEAD = ",".join(COLUMNS)
 
 
 def line(
     number: int, expert: str = "e01", action: str | None = None, believable: str = "yes", comment: str = ""
 ) -> str:
-    speech = REVIEWED[number]
+    speech = SET[number]
     return f'{speech.speech},{action or speech.expected_action},{believable},{expert},"{comment}"'
 
 
@@ -259,24 +258,24 @@ def written(folder: Path, *lines: str) -> str:
 
 
 def test_without_a_review_no_clinician_has_reviewed_it() -> None:
-    assert validation(None, REVIEWED) == NOT_VALIDATED
+    assert validation(None, SET) == NOT_VALIDATED
 
 
 def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
     """Three experts review speeches 0 to 3: 7 of 9 answers are the expected action, and speech 3 has only one expert."""
-    other = "none" if REVIEWED[1].expected_action != "none" else "emergency"
+    other = "none" if SET[1].expected_action != "none" else "emergency"
     rows = [line(number, expert) for number in (0, 2) for expert in ("e01", "e02", "e03")]
     rows += [line(1, "e01", other), line(1, "e02", "cannot_tell", "no"), line(3, "e03", comment="two\nlines, one cell")]
     file = written(tmp_path, *rows)
-    assert validation(file, REVIEWED) == (
-        f"3 experts reviewed 4 of {len(REVIEWED)} speeches of the crisis set, and agree with 78 % of the expected actions; "
+    assert validation(file, SET) == (
+        f"3 experts reviewed 4 of {len(SET)} speeches of the crisis set, and agree with 78 % of the expected actions; "
         "only one expert reviewed 1 speech"
     )
     found = read_set_review(Path(file), KNOWN)
     assert [(each.expected_action, each.believable) for each in found[6:8]] == [(other, True), ("cannot_tell", False)]
     alone = written(tmp_path, line(0), line(1))
-    assert validation(alone, REVIEWED).startswith("1 expert reviewed 2 of")
-    assert validation(alone, REVIEWED).endswith(
+    assert validation(alone, SET).startswith("1 expert reviewed 2 of")
+    assert validation(alone, SET).endswith(
         "agree with 100 % of the expected actions; only one expert reviewed 2 speeches"
     )
 
@@ -302,7 +301,7 @@ def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
 def test_what_is_no_review_is_refused_by_line(tmp_path: Path, lines: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message) as refused:
         read_set_review(Path(written(tmp_path, *lines)), KNOWN)
-    assert "evaluation.set_review=" in str(refused.value) and REVIEWED[0].text not in str(refused.value)
+    assert "evaluation.set_review=" in str(refused.value) and SET[0].text not in str(refused.value)
 
 
 def test_a_file_of_other_columns_or_none_is_refused(tmp_path: Path) -> None:
