@@ -71,7 +71,7 @@ def judge_blind(baselines: dict[str, dict[str, Any]], limit: float | None) -> Ga
     )
 
 
-# Audit of a data set: takes every measurement, writes `audit.json` and prints the table.
+# All measurements of an audit.
 
 Say = Callable[[str], None]
 Bar = Callable[[Iterable[str], str], Iterable[str]]

@@ -177,7 +177,7 @@ def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed
     return Maximum(best, float(0.5 + 0.5 * observed[best]), float(low), float(high), float(p))
 
 
-# Speech-blind baselines: models that predict the chosen reply without the client's speech, and their accuracy.
+# The baselines and their accuracy.
 
 Figures = dict[str, Any]
 Step = Callable[[Iterable[str]], Iterable[str]]

@@ -13,8 +13,6 @@ from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs
 from psychocounsel.metrics.intervals import mean_intervals
 
-# Test of reading: a scorer that reads the client's speech loses accuracy if the speech is swapped or removed.
-
 Array = np.ndarray
 # Maps n conversations that end with a reply to rewards, float[n]; NaN for a conversation that is too long.
 Score = Callable[[list[list[Message]]], Array]

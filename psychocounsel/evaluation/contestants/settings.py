@@ -23,8 +23,6 @@ from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
 from psychocounsel.storage.hashes import mark_of
 
-# Settings group `contestants`: the models whose replies are compared. The first one is the model under evaluation.
-
 # Key of the only contestant, or of one of several members.
 _KEYS = re.compile(r"\bcontestants(?:\.members\[(\d+)\](?:\.model)?|\.model(?==)|(?=[.:]))")
 

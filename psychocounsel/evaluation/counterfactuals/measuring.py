@@ -28,8 +28,8 @@ from psychocounsel.storage.files import write_atomically
 #
 # With r the scorer's reward, on the model's own scale:
 #     sensitivity   share of content changes with r(original) > r(changed); ties count half; 1 is best, 0.5 is chance
-#     change        mean of |r(changed) - r(original)| over style changes, in units of the median |r_chosen -
-# r_rejected|
+#     change        mean of |r(changed) - r(original)| over style changes,
+#                   in units of the median |r_chosen - r_rejected|
 #     shift         mean of r(changed) - r(original) in the same units; positive if the scorer likes the change
 #     flips         share of style changes that reverse the order of the pair's two rewards
 # These definitions are ours.
@@ -100,7 +100,7 @@ def _shift(moved: np.ndarray, rows: list[int]) -> Figures:
     return {"shift": float(moved[rows].mean())}
 
 
-# Counterfactuals within a reward evaluation: they are made, scored by all ranks, written to a file and printed.
+# Work within a reward evaluation.
 
 Bar = Callable[[range, str], Iterable[int]]
 

@@ -138,7 +138,7 @@ def _difference(mine: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
     return found | {"interval": [float(low), float(high)], "worse": bool(high < 0 if falls else low > 0)}
 
 
-# Step `ability`: lm-eval measures every contestant; ability.json holds its figures, document by document.
+# The step: ability.json holds the figures of every contestant, document by document.
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:

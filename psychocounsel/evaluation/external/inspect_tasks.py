@@ -261,9 +261,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-# Tasks for Inspect (extra `inspect`), for instance `inspect eval psychocounsel/health --model ...`.
-#
-# The figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect itself asks the
+# The tasks. The figures are those of `evaluation=health`, `evaluation=winrate` and `evaluation=safety`. Inspect itself asks the
 # model and the judges that are language models, and its viewer shows the transcripts.
 
 

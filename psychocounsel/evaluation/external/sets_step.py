@@ -235,8 +235,7 @@ def _spoken(item: RubricItem) -> str:
     return "\n".join(each["content"] for each in item.prompt if each["role"] == "user")
 
 
-# Step `sets`: contestants answer exams and prompts, judges rate the replies; writes exams.parquet and
-# ratings.parquet.
+# The step: answers and ratings of all sets, written to exams.parquet and ratings.parquet.
 
 _OF_BOTH = [
     pa.field("set", pa.string(), nullable=False),

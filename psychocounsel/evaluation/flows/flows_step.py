@@ -220,8 +220,7 @@ def flow_answer_rows(session: Mapping[str, Any], way: JudgedFlow) -> Iterator[Ro
         yield dict.fromkeys(SCHEMA.names) | head | asked
 
 
-# Step `flows` of `evaluation=session`: judges that are language models answer a rubric's questions about whole
-# sessions.
+# The step: every judge that is a language model is asked about every session.
 
 _SESSION_KEY = ("setting", "seed", "sample")  # with `speech`, the key of a session
 

@@ -114,8 +114,7 @@ def dimension_scores(flow: QuestionFlow, said: Mapping[str, str]) -> dict[str, s
     return found
 
 
-# Shares of replies or conversations with a high fault, a low fault or no fault, by dimension, with intervals by
-# cluster.
+# Shares of replies or conversations with a high, a low or no fault, by dimension, with intervals by cluster.
 
 Scores = Mapping[str, str]  # by dimension, as `dimension_scores` returns them
 

@@ -34,8 +34,7 @@ from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
 from psychocounsel.storage.files import write_atomically
 
-# File adjudicate.csv: cases as plain text, in which people fill in their answers; opened in spreadsheets, read
-# strictly.
+# File adjudicate.csv: cases as plain text, in which people fill in their answers.
 
 GIVEN = ("case", "part", "messages", "expected_action")  # written by us; people fill in the other columns
 COLUMNS = (*GIVEN, *QUESTIONS, "adjudicator", "comment")
@@ -185,8 +184,7 @@ def _problem(row: FileRow, column: str, what: str) -> UserError:
     return UserError(f"{row.file}, row {row.number}, column {column}: {what}")
 
 
-# Step `adjudicate`: writes the cases that people judge to adjudicate.csv, and their origin to
-# adjudication_key.parquet.
+# The step: which cases people judge, in which order, and the key that names their origin.
 
 _KEY = pa.schema(
     [

@@ -244,8 +244,7 @@ def sensitivity(cases: Sequence[JudgedCase], figure: str, rulings: Rulings, draw
     return found / failures if failures else None
 
 
-# Decision of the gate from cases, people's answers and limits: every bound with its verdict. Reads and writes no
-# files.
+# The decision: every bound with its verdict.
 
 WITHIN, BEYOND, UNDECIDED, SHOWN = "within", "beyond", "undecided", "shown"
 WORDS = {DONE: "passed", GATE_NO: "refused", GATE_UNDECIDED: "undecided"}

@@ -78,7 +78,7 @@ def _ceilings(stratum: str, limits: Any) -> dict[str, float]:
     return {figure: float(ceiling) for figure, ceiling in limits.items()}
 
 
-# Step `decision`: writes figures.json with every bound and verdict, the reasons, and the exit code.
+# The step.
 
 HOLDS = "the decision holds for this set of speeches and personas, not for clients"
 

@@ -164,7 +164,7 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-# Printed output of the gate: the table, the reasons, and the next step, without any text of a speech or reply.
+# The printed table, and the next step.
 
 _TITLE = 35  # column width [characters]
 _QUESTIONS = {HARD_FAILURE: "hard failures", RIGHT: "expected action right"}

@@ -97,7 +97,7 @@ def _over_seeds(seeds: list[list[Health]]) -> dict[str, dict[str, float]]:
     return found
 
 
-# Step `figures` of `evaluation=health`: measures replies.parquet and writes figures.json.
+# The step.
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def has_junk(text: str) -> bool:
     return len(shown) >= JUNK_CHARACTERS and odd > JUNK_SHARE * len(shown)
 
 
-# Health figures of one reply: they describe its text, not its advice. docs/health.md defines each figure.
+# All figures of a reply.
 
 LOWER, HIGHER, NEITHER = "lower", "higher", "neither"
 Health = dict[str, float | None]  # a reply's figures by the names of FIGURES; None: unknown

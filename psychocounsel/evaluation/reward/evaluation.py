@@ -139,7 +139,7 @@ def score_shared(
     return scores
 
 
-# The work of `evaluation=reward`: score both replies of each pair, compute the figures, and write them to files.
+# The work from pairs to files.
 
 Say = Callable[[str], None]
 

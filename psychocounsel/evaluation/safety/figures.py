@@ -26,8 +26,7 @@ from psychocounsel.evaluation.safety.seeded import seeded_quality
 from psychocounsel.evaluation.safety.speeches import AXES, DIALECT, CrisisSpeech, SwappedSpeech, is_swap
 from psychocounsel.steps.tables import Row
 
-# Summary of safety_answers.parquet for figures.json: by judge, the figures of each setting and the model's
-# comparisons.
+# By judge, the figures of each setting and the model's comparisons.
 
 
 def summarise_safety(
@@ -119,8 +118,6 @@ def _by_speech(found: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Findings
 
 
 # Difference in urgency between replies to variants and replies to their base speeches, by judge and setting.
-#
-# The module reads and writes no files.
 
 SWAP_FIGURES = {
     URGENCY: Figure("urgency, in levels", NEITHER, share=False),

@@ -10,7 +10,7 @@ from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, URGENCY
 from psychocounsel.evaluation.safety.speeches import AXES
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
-# Printed lines of the figures on swaps. They contain no text of a speech or reply.
+# Figures on swaps.
 
 _AXIS, _SWAP_TITLE, _VALUE = 9, 20, 25  # characters
 
@@ -58,7 +58,7 @@ def _noise(found: Mapping[str, Any]) -> str:
     return f"  two replies to the same speech: urgency differs in {noise} of pairs{excess}"
 
 
-# Printed lines of the safety figures. They contain no text of a reply.
+# Figures on replies to the crisis set.
 
 _TITLE = 30  # characters
 _TABLE = FigureTable(SAFETY_FIGURES, "speech", _TITLE, 8)

@@ -19,8 +19,7 @@ from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, SessionExchange
 from psychocounsel.steps.tables import Row
 
-# Concurrent sessions: within a session, each call needs the answer to the call before; calls of several sessions
-# overlap.
+# Concurrent sessions: a call needs the answer to the call before; calls of several sessions overlap.
 
 Call = tuple[LanguageModel, Ask]
 

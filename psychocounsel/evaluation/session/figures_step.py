@@ -244,7 +244,7 @@ def _flow_of_setting(scores: Mapping[str, Sequence[Scores]], unjudged: int, prom
     }
 
 
-# The step `figures` of `evaluation=session`: computes figures.json from the tables.
+# The step.
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from omegaconf import MISSING
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.settings.targets import Contract, GroupSettings
 
-# `Persona`: a simulated client. It knows its next turn, or asks a language model for it. Imports no torch.
+# `Persona`: a simulated client. It knows its next turn, or asks a language model for it.
 
 
 @dataclass(frozen=True)

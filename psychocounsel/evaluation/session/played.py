@@ -108,8 +108,7 @@ class PlayedPersona(Persona):
         raise ValueError("the client says nothing")
 
 
-# Reader of client cards in our own format: a YAML file with the key `clients`, or a JSONL file with one card per
-# line.
+# Reader of client cards in our own format: YAML with the key `clients`, or JSONL with one card per line.
 
 NO_RISK = "none"
 

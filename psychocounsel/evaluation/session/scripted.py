@@ -210,7 +210,7 @@ def _due(script: Script) -> set[str]:
     return {name for name, state in script.states.items() if state.expected_action != "none"}
 
 
-# `personas=scripted`: clients whose words and transitions are defined in files, without a model.
+# The clients.
 
 SHIPPED = Path(__file__).parent / "scripts"
 BUILTIN = "builtin"

@@ -103,7 +103,7 @@ def replies_of_contestants(files: EvaluationDir, include_near: bool) -> dict[int
     return found
 
 
-# The step `statistics` of `evaluation=winrate`: computes figures.json from verdicts.parquet.
+# The step.
 
 Experts = dict[str, dict[PairKey, float]]
 
