@@ -64,8 +64,8 @@ class External(SteppedEvaluation):
         steps=("sets", "ability", "figures"),
         modules={
             "sets": f"{_STEPS}.sets_step",
-            "ability": f"{_STEPS}.ability_step",
-            "figures": f"{_STEPS}.external_figures_step",
+            "ability": f"{_STEPS}.ability",
+            "figures": f"{_STEPS}.figures_step",
         },
         reads={
             "sets": (*_ANSWERS, *(f"evaluation.{name}" for name in _OF_SETS)),
