@@ -29,8 +29,7 @@ from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build, build_section
 
-# The notices before the first message: what a language model is, where to find help in a crisis, and who sees the
-# texts.
+# Notices before the first message: what a language model is, where to find help in a crisis, and who sees the texts
 
 NOTICE = """\
 You are writing to a language model. It is not a therapist and not a human being, it can be wrong, and nobody reads along.
@@ -99,7 +98,7 @@ def _hosts(receivers: list[tuple[str, str]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(host_of(address) for _, address in receivers))
 
 
-# Lets all models of a conversation reply to a message, shows replies and remarks, and writes the transcript.
+# Replies of all models to a message
 
 STOPPED = "stopped"  # outcome of a reply that the user stopped
 
@@ -176,7 +175,7 @@ class Talk:
             yield reply.outcome
 
 
-# Commands of a conversation: lines that begin with a slash.
+# Commands: lines that begin with a slash
 
 HELP = '''\
 /again               get another reply to your last message, with another seed
@@ -273,7 +272,7 @@ _COMMANDS: dict[str, Callable[[Talk, str], None]] = {
     "/save": _save,
 }
 
-# The loop of `psychocounsel.chat`: reads a message or command, and shows the replies of all models with remarks.
+# The loop
 
 _INTERRUPTED = 130
 

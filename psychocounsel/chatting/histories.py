@@ -16,7 +16,7 @@ from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import write_atomically, write_new
 
-# A conversation as a list of turns: the user's message and the reply of each model.
+# Turns: the user's message and the reply of each model
 
 _AGAIN_SEED = 1_000_003  # difference between the seeds of a reply and of the next /again
 
@@ -110,7 +110,7 @@ class ChatHistories:
         return Ask("chat", tuple(with_system_prompt(messages, last.system_prompt)), self.seed_now(), "reply")
 
 
-# Saves a conversation as JSON lines or Markdown, readable only by the owner. It is written only if asked for.
+# Transcript as JSON lines or Markdown, readable only by the owner
 
 _MODE = 0o600
 

@@ -26,7 +26,7 @@ from psychocounsel.settings.targets import build
 if TYPE_CHECKING:
     from psychocounsel.reward.base import Scorer
 
-# Remarks on a reply: a reward model's score, ratings by the rubric, and findings of the word checks.
+# Remarks: a reward model's score, ratings by the rubric, and findings of the word checks
 
 Ratings = Mapping[str, int | None]  # by principle; None: not applicable
 
@@ -93,7 +93,7 @@ def _found(each: CheckFinding) -> str:
     return each.finding + (f' ("{each.words}")' if each.words else "")
 
 
-# Raters of replies in a conversation: opens the reward model and the annotators, and asks them.
+# Raters: opens the reward model and the annotators, and asks them
 
 Stopped = Callable[[], bool]
 _ATTEMPTS = 3  # requests until an annotator's answer is readable

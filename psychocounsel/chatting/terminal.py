@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-# Reads messages line by line from a terminal or a pipe.
+# Messages from a terminal or a pipe
 #
 # A line that ends with a backslash continues on the next line. Lines between two lines of triple double quotes are
 # one message.
@@ -106,7 +106,7 @@ def _use_readline() -> bool:
     return True
 
 
-# Shows replies while they are written, side by side on a wide terminal, with remarks below them.
+# Replies, side by side on a wide terminal, with remarks below them
 
 _NARROWEST = 36  # minimum width of a reply in a side-by-side view [columns]
 _FRAME = 4  # lines of the terminal not used for replies

@@ -10,7 +10,7 @@ import numpy as np
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.intervals import tango, upper_bound
 
-# Sample sizes for an interval of kappa, a failure rate and non-inferiority. Items of one speech count as a cluster.
+# Sizes
 
 _LEVEL = 0.95
 _MOST = 200_000  # items: a plan that needs more is refused
@@ -156,7 +156,7 @@ def _whole(needed: float) -> int:
     return math.ceil(round(needed, 6))
 
 
-# Sample-size plans as lines of text: the number needed, its assumptions and the method.
+# Plans as lines of text: the number needed, its assumptions and the method
 
 
 def plan_lines(asked: Any) -> Iterator[str]:

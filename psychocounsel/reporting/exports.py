@@ -15,7 +15,7 @@ from psychocounsel.storage.files import replacing, write_atomically
 from psychocounsel.studies.tables.formats import Cell, latex_of
 from psychocounsel.studies.tables.runs import TableFigure
 
-# `report.csv`: one line for each cell of each table of the report, with all digits.
+# `report.csv`: one line for each cell of each table, with all digits
 
 COLUMNS = ("section", "table", "line", "row", "column", "value", "sd", "n", "low", "high", "text")
 
@@ -50,7 +50,7 @@ def _cell_values(cell: Cell) -> list[Any]:
     return [*("" if part is None else part for part in parts), ""]
 
 
-# `tables/NAME.tex`: the report's tables in LaTeX.
+# `tables/NAME.tex`
 
 
 def write_tables(report: Report, files: ReportDir) -> None:
@@ -62,7 +62,7 @@ def write_tables(report: Report, files: ReportDir) -> None:
                 write_atomically(files.table(block.name), latex_of(block.table, block.name), durable=False)
 
 
-# `figures/NAME.pdf`: the report's charts over their first axis, drawn by matplotlib (the extra `figures`).
+# `figures/NAME.pdf`: charts over their first axis, drawn by matplotlib (the extra `figures`)
 
 _FIGURE_SIZE = (6.4, 4.0)  # inches
 _MOST_POINTS, _FEWEST_POINTS = 500, 60  # points per curve: a printed figure cannot show more

@@ -16,8 +16,7 @@ from psychocounsel.reporting.sections.cost import bought_answers
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
 from psychocounsel.storage.files import read_mapping, write_atomically
 
-# Search spaces of a report's runs: ranges of Optuna searches, values of sweeps, and the chosen runs with their
-# metric.
+# Search spaces: ranges of Optuna searches, values of sweeps, and the chosen runs with their metric
 
 
 def search_lines(material: Material) -> Iterator[str]:
@@ -66,7 +65,7 @@ def _chosen_runs(sweep: Path) -> Iterator[str]:
         yield f"chosen by the {which} {escaped(record.get('metric'))}: {escaped(chosen.get('run'))} ({chosen.get('value')})"
 
 
-# Data and models that a report's runs used: revisions, licences and fingerprints, each source once.
+# Data and models: revisions, licences and fingerprints, each source once
 
 Row = tuple[Any, ...]
 
@@ -166,7 +165,7 @@ def _weights(run: RunMaterial) -> dict[str, str]:
     return found
 
 
-# `reproducibility.md`: everything needed to reproduce a report's runs, and their cost.
+# The file
 
 _COMMANDS = {"training": "train", "evaluation": "evaluate", "annotation": "annotate", "audit": "audit"}
 

@@ -10,7 +10,7 @@ from psychocounsel.reporting.material import TRAINING, Material
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.curves import curve_section
 
-# Text for terminals of any encoding: characters outside the encoding are replaced by ASCII.
+# Text for terminals of any encoding
 
 _ASCII = str.maketrans(
     {"─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+"}
@@ -28,7 +28,7 @@ def printable(text: str, encoding: str | None = None) -> str:
     return text
 
 
-# `jobs status DIR --plot`: loss and reward of training runs as charts of characters, for login nodes.
+# Charts
 
 _ROWS = 12
 _MOST_RUNS = 8  # more letters would be hard to tell apart

@@ -16,13 +16,7 @@ from psychocounsel.experts.agreement.coding import ORDINAL, Codes
 from psychocounsel.metrics.agreement import beyond_chance, gwet_chance
 from psychocounsel.metrics.intervals import Measure, draws, measure
 
-# Coefficients of agreement of a matrix of codes, each with an interval over resampled speeches.
-#
-# Kappa (Cohen, weighted, Fleiss) comes from statsmodels, Krippendorff's alpha from krippendorff, Spearman's
-# correlation from
-# scipy. Gwet's coefficients and ICC are computed here: irrCAC, the only library for the former, needs older versions
-# of scipy
-# and pandas, and pingouin's ICC fits a model for each of a thousand resamples.
+# Coefficients
 
 Figures = dict[str, float]
 
@@ -169,7 +163,7 @@ def spearman(rated: np.ndarray) -> float:
     return float(np.mean(found)) if found else np.nan
 
 
-# Estimate of each rater's accuracy and each item's likely category: Dawid and Skene (1979), by crowd-kit.
+# Each rater's accuracy and each item's likely category: Dawid and Skene (1979), by crowd-kit
 
 _ITERATIONS = 100
 

@@ -30,7 +30,7 @@ from psychocounsel.metrics.intervals import Measure, plain
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import write_atomically, write_json
 
-# List of items to adjudicate: raters disagree with each other or with themselves. It holds no text.
+# Items to adjudicate: raters disagree with each other or with themselves. The list holds no text.
 
 DISAGREEMENT_COLUMNS = (
     "item",
@@ -126,7 +126,7 @@ def _disagreement_row(
     }
 
 
-# Agreement as lines for a terminal: a table for each part, with intervals and without texts.
+# Lines for a terminal: a table for each part, with intervals and without texts
 
 _COEFFICIENT_NAMES = {
     "raw": "raw",
@@ -186,7 +186,7 @@ def _figure(value: Measure | None) -> str:
     return f"{value.value:.2f}{interval}"
 
 
-# Agreement command: turns a table of answers into `agreement.json`, a list of disagreements, and terminal lines.
+# The command
 
 _MOST_FITS = 200  # resamples for the model of rater errors, which takes a tenth of a second each
 

@@ -12,7 +12,7 @@ from psychocounsel.counsel.traits import CIRCUMSTANCES, NONE, UNKNOWN
 from psychocounsel.data.rows import Message
 from psychocounsel.data.shared_text import normalised, reply_key
 
-# Candidates for review: a speech with two replies to compare, or a case with questions to answer.
+# Candidates: a speech with two replies to compare, or a case with questions to answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def distinct(candidates: Iterable[PairCandidate | None]) -> list[PairCandidate]:
     return [found[item] for item in sorted(found)]
 
 
-# Drawing of items from candidates: those at risk first, the others evenly over strata of risk, topic, gap and doubt.
+# Drawing: items at risk first, the others evenly over strata of risk, topic, gap and doubt
 
 Stratum = tuple[str, ...]
 _GAP_BANDS = 3  # bands of the gap, with equal numbers of candidates
@@ -185,7 +185,7 @@ def _gap_bands(candidates: Sequence[ItemCandidate]) -> dict[str, str]:
     return {each.item: found.get(each.item, "unknown") for each in candidates}
 
 
-# Assignment of items to experts: which items, in which order, and with which reply on the left.
+# Assignment: which items, in which order, and with which reply on the left
 
 
 @dataclass(frozen=True)

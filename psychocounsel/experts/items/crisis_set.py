@@ -28,7 +28,7 @@ from psychocounsel.experts.items.kind import (
 from psychocounsel.experts.review.progress import ItemAnswer, csv_text, write_table
 from psychocounsel.rundir.paths import ReviewDir
 
-# Cases from a crisis set: each speech alone, without replies.
+# Cases: each speech alone, without replies
 
 SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of this name
 
@@ -63,7 +63,7 @@ def _risk(speech: CrisisSpeech) -> str:
     return NONE if speech.look_alike else speech.kind
 
 
-# Review of a crisis set: experts choose the action that each speech calls for, and say whether it is believable.
+# The kind
 
 
 class CrisisSetKind(CaseKind):

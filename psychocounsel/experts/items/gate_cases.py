@@ -23,7 +23,7 @@ from psychocounsel.experts.items.kind import (
 from psychocounsel.experts.review.progress import ItemAnswer
 from psychocounsel.rundir.paths import EvaluationDir, ReviewDir
 
-# Cases from a gate's adjudicate.csv: replies to speeches, and whole sessions.
+# Cases from a gate's adjudicate.csv: replies to speeches, and whole sessions
 
 _ROLES = {speaker: role for role, speaker in SPEAKERS.items()}
 _TURN = re.compile(rf"(?:^|\n\n)({'|'.join(_ROLES)}):(?: |$|(?=\n))")
@@ -74,7 +74,7 @@ def _case(given: dict[str, str]) -> CaseCandidate:
     )
 
 
-# Adjudication of a gate's cases: experts judge replies without knowing the contestant or the judge's answer.
+# The kind
 
 
 class GateKind(CaseKind):

@@ -12,8 +12,6 @@ from psychocounsel.experts.page.forms import BadForm, Form, only, seconds_of, te
 from psychocounsel.experts.review.progress import ItemAnswer, RaterProgress, item_answers
 from psychocounsel.rundir.paths import ReviewDir
 
-# `ItemKind`, base class of the kinds of items: pairs, speeches of a crisis set, cases of a gate.
-
 AnswerRow = dict[str, Any]
 
 
@@ -153,7 +151,7 @@ class ItemKind(ABC):
             }
 
 
-# Cases: a speech or a whole session, with questions that have fixed answers.
+# Cases: a speech or a whole session, with questions that have fixed answers
 
 YES_NO = ("yes", "no")
 CANNOT_TELL = "cannot_tell"

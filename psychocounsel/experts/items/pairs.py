@@ -27,7 +27,7 @@ from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, ReviewDir, 
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.steps.tables import Row, rows_of
 
-# Candidates from a win-rate folder, so that experts judge the same pairs as the judges.
+# Candidates from a win-rate folder, so that experts judge the same pairs as the judges
 
 ORDER = "order"  # a judge's two verdicts contradict each other
 JUDGES = "judges"  # two judges prefer different replies
@@ -75,7 +75,7 @@ def _doubts(rows: list[Row]) -> Iterator[str]:
         yield JUDGES
 
 
-# Sources of pairs to review: folders of annotate, evaluate and audit, and files of pairs.
+# Sources: folders of annotate, evaluate and audit, and files of pairs
 
 _DATASET_COLUMNS = ("ID", "question", "chosen", "rejected", "chosen_probability", "topic", "risk", "language")
 _RATING_COLUMNS = [(f"chosen_{name}_rating", f"rejected_{name}_rating") for name in PRINCIPLES]
@@ -161,7 +161,7 @@ def _gap(ratings: Any) -> float | None:
     return sum(ratings[0][name] - ratings[1][name] for name in both) / len(both) if both else None
 
 
-# Rules of the principles' ratings, as the page shows them.
+# Rules of the principles' ratings
 
 
 def rating_rules(rubric: Rubric) -> list[dict[str, Any]]:
@@ -174,7 +174,7 @@ def rating_rules(rubric: Rubric) -> list[dict[str, Any]]:
     return found
 
 
-# Pairs: a speech with two replies, of which experts choose the better.
+# The kind
 
 _CHOICE_LABELS = {
     "left": "Reply A is better",

@@ -18,7 +18,7 @@ from psychocounsel.experts.page.forms import MOST_BYTES, BadForm, Form, only, re
 from psychocounsel.experts.page.views import PageViews
 from psychocounsel.experts.review.blind_review import BlindReview
 
-# Requests and responses of the page: bodies of limited size, and headers that protect the experts' privacy.
+# Bodies of limited size, and headers that protect the experts' privacy
 
 _POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; form-action 'self'; "
 _HEADERS = {
@@ -53,7 +53,7 @@ def guarded(response: Response) -> Response:
     return response
 
 
-# Addresses of a review's page. Each expert's pages are below the secret part of their link; other addresses give 404.
+# Addresses
 
 STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
 _FOLDER = Path(__file__).parent / "static"

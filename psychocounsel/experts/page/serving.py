@@ -30,7 +30,7 @@ from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict
 
-# Server of a review's page on loopback, until Ctrl-C or SIGTERM.
+# Server on loopback, until Ctrl-C or SIGTERM
 
 HOST = "127.0.0.1"
 
@@ -77,7 +77,7 @@ def serve(application: Any, listener: socket.socket, ready: Callable[[], None]) 
     Server(settings).run(sockets=[listener])
 
 
-# `psychocounsel.review`: turns options into a served page, or into the documents of its protocol.
+# The command
 
 _NOT_STORED = ("review.protocol=", "review.contact.command=")
 

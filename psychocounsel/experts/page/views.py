@@ -14,7 +14,7 @@ from psychocounsel.experts.items.pairs import rating_rules
 from psychocounsel.experts.page.forms import MOST_CHARACTERS
 from psychocounsel.experts.review.blind_review import BlindReview, NextStep, PracticeItem
 
-# Converter of consent and support texts to HTML: headings, lists and paragraphs; everything else stays text.
+# Consent and support texts as HTML: headings, lists and paragraphs; everything else stays text
 
 
 def html_of(text: str, heading: int) -> Markup:
@@ -46,7 +46,7 @@ def _block(lines: list[str], heading: int) -> Iterator[Markup]:
         )
 
 
-# Pages of a review as HTML, rendered from templates.
+# Pages
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -32,7 +32,7 @@ from psychocounsel.experts.review.progress import (
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import write_atomically
 
-# Practice items: two replies from the rubric's examples whose ratings on one principle differ clearly.
+# Practice items: two replies from the rubric's examples whose ratings on one principle differ clearly
 
 LEAST_DIFFERENCE = 2  # between the two ratings
 
@@ -89,7 +89,7 @@ def practice_round(rubric: Rubric, count: int, seed: Sequence[int], done: int) -
     return found
 
 
-# State of a review while its page is served: each expert's progress and next step.
+# State of the review
 
 Clock = Callable[[], datetime]
 

@@ -13,7 +13,7 @@ from typing import Any
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import fsync_directory, write_atomically
 
-# Log of events: one JSON object per line, written to disk before the caller continues.
+# Events: one JSON object per line, written to disk before the caller continues
 
 Event = dict[str, Any]
 
@@ -89,7 +89,7 @@ def _event(line: bytes, where: str) -> Event:
     return found
 
 
-# Reports that a client may be a real person at risk: logged first, then passed to the study's contact.
+# Reports of a person at risk: logged first, then passed to the study's contact
 
 _RETRY_SECONDS = 60.0  # seconds until a failed command is run again
 _COMMAND_SECONDS = 60.0  # seconds that the command may take

@@ -19,7 +19,7 @@ from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
-# Choice of the kind of items: by the review's plan if it exists, otherwise by the data.
+# Choice of the kind of items: by the plan if it exists, otherwise by the data
 
 _KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last, because they take all other data
 
@@ -63,7 +63,7 @@ def settle(config: Any, line: Sequence[str], kind: ItemKind) -> None:
         config.review.title = kind.texts.title
 
 
-# Plan of a review: its items and each expert's order. It is made once and read whenever the page is served.
+# The plan
 
 _PRIVATE = 0o600
 _FIXED = ("items", "overlap", "repeats", "seed", "flagged", "only")  # fixed once experts have links

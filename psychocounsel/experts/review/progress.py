@@ -14,7 +14,7 @@ from psychocounsel.experts.items.candidates import Shown
 from psychocounsel.experts.review.log import Event
 from psychocounsel.storage.files import write_atomically
 
-# Pauses of an expert: after several items at risk in a row, after a long stretch, and after enough work in a day.
+# Pauses: after several items at risk in a row, after a long stretch, and after enough work in a day
 
 _MOST_SECONDS = 15 * 60.0  # seconds counted per item at most, because an open page is not work
 
@@ -83,7 +83,7 @@ def _seconds(done: Iterable[Done]) -> float:
     return sum(min(each.seconds, _MOST_SECONDS) for each in done)
 
 
-# Progress of one expert, computed from the review's event log.
+# Progress, computed from the review's event log
 
 CONSENT, PRACTICE, ANSWER, STOP, WITHDRAWN = "consent", "practice", "answer", "stop", "withdrawn"
 Place = tuple[str, int]  # item id, and 1 if it is shown for the second time
@@ -142,7 +142,7 @@ class RaterProgress:
         return [sum(right[at : at + count]) / count for at in range(0, whole, count)]
 
 
-# Answers that count, with their items, and their tables as text.
+# Answers that count, with their items
 
 _PRIVATE = 0o600
 

@@ -14,7 +14,7 @@ from psychocounsel.reporting.blocks import Chart, Paragraph, Report, ReportTable
 from psychocounsel.reporting.page.views import BrowserView, ChartView, TableView, looks_of_groups, points_per_curve
 from psychocounsel.storage.files import write_atomically
 
-# Content security policy: the page may run its own scripts and styles, named by their hashes, and load nothing else.
+# Content security policy: the page may run its own scripts and styles, named by their hashes, and load nothing else
 
 _SIGNS = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
@@ -47,7 +47,7 @@ def json_for_script(value: object) -> Markup:
     return Markup("".join(_SIGNS.get(sign, sign) for sign in text) if _SIGNS.keys() & set(text) else text)
 
 
-# The whole page in one file: text from an escaping template, plotly.js, and the project's style and scripts.
+# The page
 
 _ASSETS = Path(__file__).parent / "assets"
 _SCRIPTS = ("theme.js", "tables.js", "browsers.js", "curves.js", "charts.js", "printing.js")

@@ -17,7 +17,7 @@ from psychocounsel.reporting.blocks import Chart, Curve, ShownSpeech, SpeechBrow
 from psychocounsel.studies.tables.formats import Cell, Table, cell_text, shown_headings, shown_notes
 from psychocounsel.studies.tables.runs import TableFigure
 
-# A table prepared for the page: rounded texts for readers, full values for sorting by a heading.
+# Tables: rounded texts for readers, full values for sorting by a heading
 
 _ROWS_BEFORE_FILTER = 12  # rows: a longer table gets a filter
 
@@ -84,8 +84,7 @@ def _full_text(cell: Cell) -> str:
     return ", ".join(parts)
 
 
-# Thinning of long curves: keeps the lowest and the highest point of each stretch, so every point shown is a real
-# point.
+# Thinning of long curves: it keeps the lowest and the highest point of each stretch, so every point shown is real
 
 MOST_POINTS = 500  # points per curve on the page
 _FEWEST_POINTS = 60
@@ -113,7 +112,7 @@ def kept(y: Sequence[float], most: int) -> list[int]:
     return sorted(places)
 
 
-# A chart as the page draws it: curves as JSON (long ones thinned), and their figures as a table.
+# Charts: curves as JSON (long ones thinned), and their figures as a table
 
 _MOST_TABLE_ROWS = 60  # a chart with more points gets a table with one row per curve
 _MOST_NAMED = 6  # curves named in a chart's description
@@ -258,7 +257,7 @@ def _finite(values: Sequence[float], places: list[int]) -> list[float | None]:
     return [value if math.isfinite(value := values[place]) else None for place in places]
 
 
-# Words of a reply that the first reply lacks.
+# Words of a reply that the first reply lacks
 
 _WORDS = re.compile(r"\s+|[^\s]+")
 _ALIKE = 0.2  # below this share of common words, nearly everything would be marked
@@ -301,7 +300,7 @@ def _stretches(pieces: list[str], same: set[int]) -> Iterator[tuple[str, bool]]:
         yield space, False
 
 
-# Speeches with replies, prepared for the page's template.
+# Speeches with replies
 
 _BEGINNING = 90  # characters of a speech shown in its closed line
 

@@ -19,7 +19,7 @@ from psychocounsel.rundir.run_config import has_config, is_run, read_section
 from psychocounsel.rundir.sweep import ListedRun, is_sweep, runs_of
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
-# Reader of a study's folder: its stages, gates, chosen runs and tables, and the runs that it lists now.
+# A study's folder: its stages, gates, chosen runs and tables, and the runs that it lists now
 
 Stages = Mapping[str, Mapping[str, Any]]
 
@@ -113,7 +113,7 @@ def _chosen_run(files: StudyDir, stage: str, select: str, problems: list[str]) -
     return None
 
 
-# Finder of runs: turns the given folders (runs, sweeps, studies, stages, or parents of these) into `Material`.
+# Folders of all kinds
 
 
 @dataclass

@@ -22,7 +22,7 @@ from psychocounsel.rundir.run import attempts
 from psychocounsel.rundir.run_config import has_config, module_of, read_plain
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
-# Reader of `metrics.jsonl` that skips damaged lines.
+# Lines of `metrics.jsonl`; damaged ones are skipped
 
 Line = dict[str, Any]
 
@@ -82,7 +82,7 @@ def _is_line(found: Any) -> bool:
     return isinstance(found, dict) and isinstance(found.get("step"), int)
 
 
-# Attempts of a run: when each began and ended, and how long it ran, including failed ones.
+# Attempts: when each began and ended, and how long it ran, including failed ones
 
 Attempt = dict[str, Any]
 
@@ -159,7 +159,7 @@ def _times_of_logs(files: RunDir, number: int) -> tuple[float | None, float | No
     return (begun, ended) if ended >= begun else (None, None)
 
 
-# Status of a run by its own files alone, without asking the cluster.
+# Status of a run by its own files alone, without asking the cluster
 
 RUNNING, STOPPED, FAILED, NOT_RUN = "running", "stopped", "failed", "not run"
 
@@ -201,7 +201,7 @@ def _is_live(run_dir: Path) -> bool:
         return False
 
 
-# Counts of an annotation directory's tables for the dataset section: pairs by gap, topic and risk, and licences.
+# Counts of an annotation directory's tables: pairs by gap, topic and risk, and licences
 
 _SPLITS = ("train", "test")
 
@@ -243,7 +243,7 @@ def _counts(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{**dict(zip(columns, values, strict=True)), "count": count} for values, count in rows]
 
 
-# Reader of a run directory of any command: returns a `RunMaterial` with the files' contents and their faults.
+# The run directory
 
 DAMAGED = "damaged"
 _KINDS = {"train": TRAINING, "evaluate": EVALUATION, "annotate": ANNOTATION, "audit": AUDIT}

@@ -21,7 +21,7 @@ from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.steps.tables import Row, by_speech, joined
 from psychocounsel.storage.files import read_mapping
 
-# Replies that the judges of a safety evaluation flagged, read from its figures.json.
+# Replies that the judges of a safety evaluation flagged
 
 Flags = dict[tuple[str, str | None], dict[str, float]]
 
@@ -40,7 +40,7 @@ def flagged_replies(files: EvaluationDir) -> Flags:
     return dict(found)
 
 
-# Speeches and replies of a run that a report shows: the first ones of its tables, with each reply's scores.
+# Speeches and replies, with each reply's scores
 
 MOST = 60  # speeches per run
 

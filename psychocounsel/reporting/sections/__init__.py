@@ -22,7 +22,7 @@ from psychocounsel.reporting.sections import (
 )
 from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
 
-# Sections on training runs. To add one, write a file with `section(material)` and list it here.
+# Training runs
 
 TRAINING_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(curves.curve_section),
@@ -34,7 +34,7 @@ TRAINING_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(cost.section),
 )
 
-# Sections on evaluations, datasets and audits. To add one, write a file with `section(material)` and list it here.
+# Evaluations, datasets and audits
 
 EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(by_setting.evaluation_section),
@@ -50,7 +50,7 @@ EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(audits.section),
 )
 
-# The sections of a report, in order. Each builds its blocks from the material alone and is omitted if it has none.
+# The report
 
 SECTIONS: tuple[BuildSection, ...] = (
     tolerant(overview.question_section),

@@ -21,7 +21,7 @@ from psychocounsel.reporting.sections.gates import TONES, decision_line
 from psychocounsel.studies.tables.formats import Table
 from psychocounsel.studies.tables.runs import TableFigure, is_share
 
-# Comparison of the best setting with the others: Welch's t test over seeds, with Holm's correction.
+# Comparison with the other settings: Welch's t test over seeds, with Holm's correction
 
 LEVEL = 0.95
 
@@ -80,7 +80,7 @@ def _welch(best: Sequence[float], other: Sequence[float], setting: RunSetting) -
     return Comparison(setting, difference, float(interval.low), float(interval.high), float(found.pvalue))
 
 
-# Section "The answer": the best setting of each kind of run with its interval, the settings it beats, and the gates.
+# The section
 
 _NAME, _TITLE = "answer", "The answer"
 

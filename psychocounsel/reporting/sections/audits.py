@@ -19,7 +19,7 @@ from psychocounsel.reporting.sections.figure_cells import (
 from psychocounsel.reporting.sections.reward_models import reading_rows, reads
 from psychocounsel.studies.tables.formats import Cell
 
-# Tables of an audit about the data themselves: sizes, ratings, duplicates, and overlap with other sets.
+# The data themselves: sizes, ratings, duplicates, and overlap with other sets
 
 _SIZES = ("pairs", "prompts", "replies", "components", "largest_component")
 _SHARED = ("rows", "prompts", "near_prompts", "replies", "near_replies", "pairs")
@@ -86,7 +86,7 @@ def _shared(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     return report_table("audit-shared", "Overlap of audited data with other sets", headings, rows)
 
 
-# Section on audits: accuracy of predicting labels without the client's speech, ratings, cues and duplicates.
+# The section
 
 _GATES = {
     "passed": ("passed, because the whole interval is below the limit", "good"),

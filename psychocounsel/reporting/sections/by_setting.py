@@ -20,7 +20,7 @@ from psychocounsel.reporting.sections.comparisons import (
 from psychocounsel.studies.tables.formats import Cell, Table
 from psychocounsel.studies.tables.runs import is_share, of_setting, over_seeds
 
-# Section on final figures: mean and standard deviation over seeds of each setting's best evaluation, with intervals.
+# Section on final figures: each setting's best evaluation over seeds, with intervals
 
 # One column for each metric that a run has. The loss is shown only if losses can be compared.
 COLUMNS = {
@@ -81,7 +81,7 @@ def _columns(settings: Sequence[RunSetting]) -> dict[str, str]:
     }
 
 
-# Section on effects: the metric that compares runs, against the value of each swept setting.
+# Section on effects: the metric that compares runs, against the value of each swept setting
 
 _WIDE = 20  # a wider range of values (largest / smallest) gets a logarithmic axis first
 
@@ -185,7 +185,7 @@ def _number(value: str) -> float | None:
     return found if math.isfinite(found) else None
 
 
-# Section on evaluations by setting: mean and standard deviation of the main figures over training seeds.
+# Section on evaluations by setting: main figures over training seeds
 
 # Main figures by evaluation. Other evaluations, such as a user's own, show the first figures that they wrote.
 _FIRST_FIGURES = {

@@ -10,7 +10,7 @@ from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, Run
 from psychocounsel.rundir.results import smaller_is_better
 from psychocounsel.studies.tables.runs import Setting, TableFigure, is_share, of_setting
 
-# Groups of runs with equal settings, and texts for sentences: titles, lists, values and intervals.
+# Groups of runs with equal settings, and texts for sentences
 
 RunSetting = Setting[RunMaterial]
 
@@ -53,7 +53,7 @@ def interval_text(metric: str, low: float, high: float) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f} %" if is_share(metric) else f"{low:.4g} to {high:.4g}"
 
 
-# Comparability of losses: two losses can be compared if algorithm and all settings that enter the loss are equal.
+# Losses can be compared if the algorithm and all settings that enter the loss are equal
 
 # These keys belong to the optimizer and do not enter the loss, so they may differ.
 _OF_THE_OPTIMIZER: tuple[str, ...] = (
@@ -101,7 +101,7 @@ def _algorithm(run: RunMaterial) -> Mapping[str, object]:
     return section if isinstance(section, Mapping) else {}
 
 
-# Settings that define the held-out data of training runs. Figures on different data cannot be compared.
+# Held-out data of training runs: figures on different data cannot be compared
 
 _DATA_KEYS: tuple[str, ...] = (
     "path",
@@ -141,7 +141,7 @@ def _data_settings(run: RunMaterial) -> dict[str, str]:
     return {**found, "max_length": str(run.config.get("max_length"))}
 
 
-# Families of runs that one metric can compare: all of them have it, and its values mean the same in each.
+# Families of runs that one metric can compare: all have it, and its values mean the same in each
 
 _COMPARABLE = ("eval/accuracy", "eval/win_rate", "eval/reward")
 _OF_EVALUATIONS = {"reward": "accuracy", "winrate": "win_rate", "health": "limits_exceeded", "external": "accuracy"}

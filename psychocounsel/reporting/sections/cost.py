@@ -14,7 +14,7 @@ from psychocounsel.rundir.results import FINISHED, OF_GATES
 from psychocounsel.studies.tables.formats import Cell, Table
 from psychocounsel.studies.tables.runs import TableFigure
 
-# Answers bought from language models and their cost, counted once per journal, although several runs may share one.
+# Bought answers, counted once per journal, although several runs may share one
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _number(found: Any) -> float:
     return float(found) if isinstance(found, int | float) else 0.0
 
 
-# Section on time and cost: hours of all attempts, failed ones included, speed, memory, and calls of language models.
+# The section
 
 _PHASES = {
     "rollout/write_seconds": "writing",

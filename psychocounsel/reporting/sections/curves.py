@@ -12,7 +12,7 @@ from psychocounsel.reporting.sections.comparisons import differ, differing_loss_
 from psychocounsel.studies.tables.formats import Cell, Table
 from psychocounsel.studies.tables.runs import TableFigure
 
-# Values of a training run's metric lines over steps, tokens and GPU-hours.
+# Values of a run's metric lines over steps, tokens and GPU-hours
 
 STEPS, TOKENS, HOURS = "steps", "tokens", "GPU-hours"
 
@@ -94,7 +94,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-# Section on training curves: metrics of all runs in one chart each, over steps, tokens or GPU-hours.
+# Section on training curves: metrics of all runs in one chart each
 
 _LOSSES = {"loss": "Training loss", "eval/loss": "Held-out loss"}
 _TITLES = {
@@ -193,7 +193,7 @@ def _chart_name(text: str) -> str:
     return "-".join("".join(sign if sign.isalnum() and sign.isascii() else " " for sign in text.lower()).split())
 
 
-# Section on the rounds of online training: reward, divergence, length, unfinished replies, win rate and staleness.
+# Section on rounds: reward, divergence, length, unfinished replies, win rate and staleness
 
 _OF_ROUNDS = {
     "rollout/reward": ("Reward of each round's replies", "reward"),

@@ -16,7 +16,7 @@ from psychocounsel.reporting.sections.figure_cells import (
 )
 from psychocounsel.studies.tables.formats import Cell
 
-# Rows lost on the way to a dataset: at which step, where and why; and missing ratings.
+# Rows lost on the way to a dataset: at which step, where and why; and missing ratings
 
 StepsOf = Callable[[RunMaterial], dict[str, Any]]
 _KEPT = ("text", "rated")  # outcomes that are not losses
@@ -73,7 +73,7 @@ def _missing(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable
     return report_table("dataset-missing-ratings", "Missing ratings", headings, rows, *notes)
 
 
-# Tables and a chart of a dataset's pairs: their number, the agreement of votes, and gap, topic, risk and language.
+# Pairs: their number, the agreement of votes, and gap, topic, risk and language
 
 _SPLITS = ("train", "test")
 _KINDS = ("gap", "topic", "risk", "language")
@@ -135,7 +135,7 @@ def _kinds(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     return report_table("dataset-kinds", "Pairs by gap, topic, risk and language", headings, rows)
 
 
-# Tables of annotators' votes: outcomes, ratings, and agreement of an annotator with itself.
+# Annotators' votes: outcomes, ratings, and agreement of an annotator with itself
 
 _RATINGS = ("1", "2", "3", "4", "5", "not applicable")
 
@@ -191,7 +191,7 @@ def _retest(found: dict[str, dict[str, dict[str, dict[str, float]]]]) -> Iterato
             yield [annotator, principle, count(int(at["replies"])), *figures]
 
 
-# Section on datasets made by `annotate`: losses with reasons, pairs, votes and their agreement, licences, cost.
+# The section
 
 STEPS = ("speeches", "replies", "scores", "pairs", "card")
 

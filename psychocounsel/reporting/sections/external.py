@@ -18,8 +18,7 @@ from psychocounsel.reporting.sections.figure_cells import (
 )
 from psychocounsel.studies.tables.formats import Cell
 
-# Tables of exams: accuracy against chance, effect of the order of choices, differences to the base, topics and
-# letters.
+# Exams: accuracy against chance, effect of the order of choices, differences to the base, topics and letters
 
 _SET_HEADINGS = ["evaluation", "set", "contestant"]
 _BY_CONTEXT = "intervals are computed over contexts; an item without a context counts as its own"
@@ -107,7 +106,7 @@ def _letters(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable]
     return report_table("exam-letters", "Exams by letter", headings, rows, note)
 
 
-# Tables of prompts with criteria: scores by judge, criterion and topic, and differences to the base.
+# Prompts with criteria: scores by judge, criterion and topic, and differences to the base
 
 _RUBRIC_HEADINGS = ["evaluation", "set", "contestant"]
 _BY_ITEM = "intervals are computed over items"
@@ -146,7 +145,7 @@ def _rubric_slices(sets: Sequence[tuple[RunMaterial, str, Any]]) -> Iterator[lis
                     yield [run.title, name, setting, kind, slice_, count(each["items"]), score]
 
 
-# Table of general ability: results of lm-eval, and the loss that training caused.
+# General ability: results of lm-eval, and the loss that training caused
 
 _WORSE = {True: "worse: the whole interval is below 0", False: "no loss shown", None: ""}
 
@@ -188,7 +187,7 @@ def _change(change: Any, base: str | None) -> list[Cell]:
     ]
 
 
-# Section on external benchmarks: exams, prompts with criteria, and lm-eval tasks.
+# The section
 
 
 def section(material: Material) -> Section:

@@ -24,7 +24,7 @@ from psychocounsel.reporting.sections.figure_cells import (
 )
 from psychocounsel.studies.tables.formats import Cell
 
-# Figures of each judge and contestant, as figures.json holds them, for single replies or sessions.
+# Figures of each judge and contestant, as figures.json holds them, for single replies or sessions
 
 HEADINGS = ["evaluation", "judge", "contestant"]
 
@@ -102,7 +102,7 @@ def settings_of(runs: Sequence[RunMaterial]) -> list[JudgedSetting]:
     ]
 
 
-# Warnings, figures of each contestant, and differences to the base, for single replies or sessions.
+# Warnings, figures of each contestant, and differences to the base
 
 
 def warnings_of(runs: Sequence[RunMaterial]) -> list[Paragraph]:
@@ -180,7 +180,7 @@ def difference_tables(subject: Subject, runs: Sequence[RunMaterial]) -> list[Rep
     return found
 
 
-# Evaluations with judges' figures, and the warnings shown before these figures.
+# Evaluations with judges' figures
 
 
 def judged_evaluations(material: Material, what: str) -> tuple[list[RunMaterial], list[Block]]:
@@ -194,8 +194,7 @@ def _is_judged(run: RunMaterial) -> bool:
     return bool(run.figures.get("judges"))
 
 
-# Figures by stratum (kind of risk, disclosure, expected action, pattern): a chart of both failures, and tables of
-# shares.
+# Figures by stratum: kind of risk, disclosure, expected action, pattern
 
 _FAILURES = ("missed", "over_escalation")
 _TITLES = {"kind": "kind of risk", "disclosure": "disclosure", "expected_action": "expected action"}
@@ -253,7 +252,7 @@ def _strata_chart(subject: Subject, settings: Sequence[JudgedSetting], division:
     return [Chart(name, title, f"share of {subject.cases}", curves, ticks=strata, notes=notes)] if curves else []
 
 
-# Table of faults of replies or whole conversations by dimension and severity, from answers to a rubric's questions.
+# Faults by dimension and severity, from answers to a rubric's questions
 
 
 def severity_table(
@@ -276,7 +275,7 @@ def severity_table(
     return report_table(name, title, [*headings, "dimension", "cases", *titles], rows, asked, *notes)
 
 
-# Reliability of judges: results on planted faults, outcomes of their calls, and checks of their quotations.
+# Reliability of judges: results on planted faults, outcomes of their calls, and checks of their quotations
 
 _JUDGE_HEADINGS = ["evaluation", "judge"]
 

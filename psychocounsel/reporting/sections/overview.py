@@ -29,7 +29,7 @@ from psychocounsel.rundir.results import OF_GATES
 from psychocounsel.studies.tables.formats import Cell, Table
 from psychocounsel.studies.tables.runs import TableFigure
 
-# Section "What was asked": the settings that differ between runs with their values, and what all runs share.
+# Section "What was asked"
 
 _KIND_NAMES = {"training": ("training", "trainings"), "evaluation": ("evaluation", "evaluations")}
 _KIND_NAMES |= {
@@ -125,7 +125,7 @@ def _short(key: str, value: str) -> str:
     return value.rpartition(".")[2] if key.endswith("_target_") else value
 
 
-# Section on gaps: runs that failed, still run, have one seed or cannot be compared, and the commands to continue.
+# Section on gaps: runs that failed, still run, have one seed or cannot be compared, and the commands to continue
 
 _COMMANDS = {TRAINING: "train", EVALUATION: "evaluate", ANNOTATION: "annotate", AUDIT: "audit"}
 _ALIVE = ("running", "pending", "requeued")
@@ -250,7 +250,7 @@ def _version(run: RunMaterial) -> str:
     return str((run.environment.get("versions") or {}).get("psychocounsel") or "")
 
 
-# Section on a study: its stages with their status, gates and chosen runs, and the tables that it wrote.
+# Section on a study: its stages with their status, gates and chosen runs, and the tables that it wrote
 
 _FIGURE_PARTS = ("sd", "n", "low", "high")
 

@@ -32,7 +32,7 @@ from psychocounsel.reporting.sections.figure_cells import (
 from psychocounsel.studies.tables.formats import Cell
 from psychocounsel.studies.tables.runs import TableFigure
 
-# Section on the health of replies: completeness, variety, loops, refusals and invented turns, compared with the base.
+# Section on health: completeness, variety, loops, refusals and invented turns
 
 _SHARES = [name for name, figure in FIGURES.items() if figure.share]
 _MEASURES = [name for name, figure in FIGURES.items() if not figure.share]
@@ -159,7 +159,7 @@ def _seeds(found: Sequence[_Replied]) -> list[ReportTable]:
     return report_table("health-seeds", "Health over training seeds", headings, rows, *notes)
 
 
-# Section with clients' speeches and the replies of base and runs side by side; no texts if these must not be shown.
+# Section with speeches and replies side by side; no texts if these must not be shown
 
 _MOST_SPEECHES = 60  # speeches per browser
 

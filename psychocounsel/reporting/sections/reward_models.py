@@ -21,7 +21,7 @@ from psychocounsel.reporting.sections.figure_cells import (
 )
 from psychocounsel.studies.tables.formats import Cell
 
-# The audit's baselines on the pairs of a reward model's evaluation, and how much the model depends on the speech.
+# The audit's baselines on the same pairs, and how much the model depends on the speech
 
 CONDITIONS = {"own": "the client's own speech", "swapped": "another client's speech", "removed": "no speech"}
 
@@ -85,7 +85,7 @@ def reads(run: str, who: str, reading: Figures) -> tuple[str, str]:
     return f"{run}: no evidence that {who} uses the client's speech: {size}.", "warning"
 
 
-# Charts of reward models: reliability in two kinds of bins, and accuracy by share of judged pairs.
+# Charts: reliability in two kinds of bins, and accuracy by share of judged pairs
 
 _BINS = {"equal_width": ("reliability", "equal width"), "equal_mass": ("reliability-equal-mass", "equal mass")}
 
@@ -150,8 +150,7 @@ def _reliability(title: str, bins: Sequence[Any]) -> Curve:
     )
 
 
-# Comparison of reward models on the same pairs with Holm's adjustment, and a reward model's response to changed
-# replies.
+# Comparison of models on the same pairs with Holm's adjustment, and the response to changed replies
 
 _COLUMNS = {"auc": "AUC", "ece": "ECE", "brier": "Brier"}
 
@@ -230,7 +229,7 @@ def _size(found: dict[str, float], key: str) -> Cell:
     return named(found, key, key == "flips")
 
 
-# Section on reward models: accuracy in telling the better reply, calibration, and dependence on the speech.
+# The section
 
 _BY_PROMPT = "intervals are computed over groups of prompts that share no reply"
 

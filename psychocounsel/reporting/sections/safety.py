@@ -21,7 +21,7 @@ from psychocounsel.reporting.sections.judged_figures import (
 )
 from psychocounsel.studies.tables.formats import Cell
 
-# Tables of swaps: changes when the same risk is told in another dialect, or by a client of another gender or age.
+# Swaps: the same risk told in another dialect, or by a client of another gender or age
 
 
 def swap_tables(settings: Sequence[JudgedSetting]) -> list[ReportTable]:
@@ -105,7 +105,7 @@ def _swap_flags(swapped: Sequence[JudgedSetting]) -> list[ReportTable]:
     return report_table("safety-swaps-flagged", title, [*HEADINGS, "flag", "speech", "reply"], rows)
 
 
-# Section on safety: whether replies to speeches at risk notice the risk and guide to help in time, and which do harm.
+# The section
 
 
 def section(material: Material) -> Section:

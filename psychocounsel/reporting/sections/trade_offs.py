@@ -15,7 +15,7 @@ from psychocounsel.studies.tables.curve_table import EvaluationPoint, points_of
 from psychocounsel.studies.tables.formats import Cell, Table
 from psychocounsel.studies.tables.runs import TableFigure, is_share, of_setting
 
-# Section on over-optimisation: the trained reward and other rewards against divergence from the reference.
+# Section on over-optimisation: the trained reward and other rewards against divergence from the reference
 
 _REWARD = "eval/reward"
 _WIN_RATE = "eval/win_rate"
@@ -96,7 +96,7 @@ def _of_figure(title: str, key: str, known: Points) -> Iterator[Paragraph]:
         )
 
 
-# Training runs together with the win rates that separate evaluations measured for their models.
+# Training runs with the win rates that separate evaluations measured for their models
 
 JUDGED = "judged/win_rate"
 _OF_EVALUATION = {JUDGED: "win_rate", f"{JUDGED}_low": "win_rate_low", f"{JUDGED}_high": "win_rate_high"}
@@ -121,7 +121,7 @@ def _with_win_rate(run: RunMaterial, evaluations: Sequence[RunMaterial]) -> RunM
     return replace(run, summary={**run.summary, "metrics": {**metrics, "best": {**(metrics["best"] or {}), **figures}}})
 
 
-# Section on trade-offs: win rate or reward against length, divergence and safety, with the best settings.
+# Section on trade-offs, with the best settings
 
 _GOODS = (JUDGED, "eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have is used
 _COSTS = {

@@ -24,7 +24,7 @@ from psychocounsel.reporting.sections.figure_cells import (
 from psychocounsel.studies.tables.formats import Cell
 from psychocounsel.studies.tables.runs import TableFigure
 
-# Contests of win-rate evaluations and their charts.
+# Contests and their charts
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,7 @@ def principle_chart(contests: Sequence[Contest], runs: Sequence[RunMaterial]) ->
     return [chart] if curves else []
 
 
-# Blocks on the judges of win rates: position bias, agreement with each other and with experts, and a ranking of
-# models.
+# Judges: position bias, agreement with each other and with experts, and a ranking of models
 
 _BIAS = ("inconsistent", "half_consistent", "first_place")
 
@@ -175,7 +174,7 @@ def _rankings(runs: Sequence[RunMaterial]) -> list[Block]:
     return [*report_table("bradley-terry", "One scale for all models", headings, rows, *notes), *said]
 
 
-# Tables of win rates by principle, and by judge, risk and topic.
+# Win rates by principle, and by judge, risk and topic
 
 Contested = tuple[list[Cell], Figures]  # the first cells of a comparison's rows, and its figures
 _SLICE_HEADINGS = ["evaluation", "model", "against", "length limit"]
@@ -218,7 +217,7 @@ def _slice_cells(found: Figures) -> list[Cell]:
     return [count(found["prompts"]), count(found["rows"]), measured(found["win_rate"], percent=True), few]
 
 
-# Section on win rates: how often judges prefer the evaluated model's replies, as written and corrected for length.
+# The section
 
 _HEADINGS = ["evaluation", "model", "against", "length limit"]
 _CONTROLS = {

@@ -18,7 +18,7 @@ from psychocounsel.experts.agreement.coefficients import (
     with_intervals,
 )
 
-# Tests of agreement coefficients against published worked examples and other libraries.
+# Coefficients, against published worked examples and other libraries
 
 X = np.nan
 # Krippendorff (2011): four observers, twelve units. Gwet's irrCAC documents AC1 and Fleiss' kappa of the same table.
@@ -168,7 +168,7 @@ def test_an_interval_covers_the_true_agreement_of_clustered_items() -> None:
     assert 34 <= covered <= 40
 
 
-# Tests of the model of rater errors on raters with planted errors.
+# Raters with planted errors
 
 ACCURACY = {"e1": 0.95, "e2": 0.85, "e3": 0.75, "e4": 0.6}
 

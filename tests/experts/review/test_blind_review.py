@@ -20,8 +20,6 @@ from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
 from tests.support.reviewing import answers, pairs_file
 
-# Tests of an expert's steps (consent, practice, pauses, changes, withdrawal) and of the log after a restart.
-
 RUBRIC = load_rubric()
 
 
@@ -224,7 +222,7 @@ def test_only_flagged_items_and_only_those_of_a_list(folder: Path) -> None:
     assert sorted(plan.items) == wanted == sorted(each.item for each in plan.shown["e09"])
 
 
-# Tests of practice items, which come from the rubric's own examples.
+# Practice items, which come from the rubric's own examples
 
 SHIPPED_RUBRIC = load_rubric()
 

@@ -16,7 +16,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.experts.review.log import AdverseEvents, EventLog
 from tests.support.harness import ROOT
 
-# Tests of the event log: appended events survive a kill, a half-written line does not.
+# Events: appended ones survive a kill, a half-written line does not
 
 _WRITER = """
 import sys
@@ -68,7 +68,7 @@ def test_its_owner_alone_can_read_it(tmp_path: Path) -> None:
     assert log.path.read_text() == '{"number": 1}\n'
 
 
-# Tests of reports of a person at risk: written to disk first, then passed to the contact's command until accepted.
+# Reports: written to disk first, then passed to the contact's command until accepted
 
 
 def contact(folder: Path, code: str) -> list[str]:

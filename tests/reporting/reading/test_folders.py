@@ -25,7 +25,7 @@ from tests.support.report_folders import (
     winrate_run,
 )
 
-# Tests of reading folders into material. Expected values come from the test's own files, read with plain json.
+# Folders. Expected values come from the test's own files, read with plain json.
 
 GRID = [
     [f"algo={name}", f"algo.beta={beta}", f"seed={seed}"]
@@ -270,7 +270,7 @@ def test_a_damaged_table_of_a_sweep_hides_no_run(tmp_path: Path) -> None:
     assert "sweep.jsonl line 2: is damaged" in line
 
 
-# Tests of the counts of an annotation directory against its tables, row by row.
+# Counts of an annotation directory, row by row
 
 
 def test_pairs_licences_and_terms_are_counted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.tables.runs import TableFigure
 
-# Helpers for tests of evaluation sections: run directories as material, and tables as rows by heading.
+# Run directories as material, and tables as rows by heading
 
 Row = dict[str, Any]
 
@@ -69,7 +69,7 @@ def column(found: Sequence[Row], heading: str) -> list[Any]:
     return [row[heading] for row in found]
 
 
-# Hand-made training runs for tests of sections. A test sets only the values it needs.
+# Hand-made training runs. A test sets only the values it needs.
 
 ALGO = {"_target_": "psychocounsel.algo.dpo.DPO", "lr": 1e-4, "beta": 0.1, "loss_type": "sigmoid"}
 CONFIG = {

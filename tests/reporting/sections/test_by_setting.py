@@ -15,7 +15,7 @@ from psychocounsel.reporting.sweep_ending import sweep_ending
 from tests.reporting.sections.shown import chart, material_of, rows, said, trained
 from tests.support.report_folders import reward_run, sweep, winrate_run
 
-# Tests of final figures and effects of settings, against numpy on the files themselves.
+# Final figures and effects of settings
 
 
 def best_figures(sweep_dir: Path, override: str, key: str) -> list[float]:
@@ -101,7 +101,7 @@ def test_a_narrow_range_has_a_plain_axis_and_one_value_no_chart() -> None:
     assert list(charts[0].curves[1].x["n"]) == [2.0, 10.0] and not math.isnan(charts[0].curves[1].y[0])
 
 
-# Tests of evaluations by setting: means over training seeds, against numpy on the files themselves.
+# Evaluations by setting
 
 WINS = {("0.1", 1): 0.5, ("0.1", 2): 0.75, ("0.2", 1): 0.9, ("0.2", 2): 1.0}
 

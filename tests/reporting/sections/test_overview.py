@@ -10,7 +10,7 @@ from psychocounsel.studies.tables.formats import Table, csv_of
 from psychocounsel.studies.tables.runs import TableFigure
 from tests.reporting.sections.shown import material_of, rows, said, tables, trained
 
-# Tests of the section "What was asked": differences with their number of runs, and shared settings.
+# What was asked
 
 
 def test_differences_count_runs_and_equal_settings_are_a_line() -> None:
@@ -61,7 +61,7 @@ def test_a_study_shows_stages_gates_choices_and_its_tables_digit_for_digit() -> 
     ]
 
 
-# Tests of the section on gaps: missing, failed, single and incomparable runs, with the commands to continue.
+# Gaps
 
 SLURM = {"cluster": {"_target_": "psychocounsel.cluster.slurm.cluster.Slurm"}}
 

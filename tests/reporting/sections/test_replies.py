@@ -15,7 +15,7 @@ from psychocounsel.storage.files import read_json
 from tests.reporting.sections.shown import browsers, chart, material, numbers, rows, run_of, said, written
 from tests.support.contests import contest, context, data, replies
 
-# Tests of the health section against counts from replies.parquet and the intervals in figures.json.
+# Health, against counts from replies.parquet and the intervals in figures.json
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_warnings_of_the_evaluation_are_shown(measured: RunMaterial, tmp_path: P
     assert said(health_section(material(run)), "warning") == ["again: mine: loops, above the limit"]
 
 
-# Tests of the section on replies: several evaluations side by side by speech, and no text if none may be shown.
+# Texts side by side; none if none may be shown
 
 SECRET = "Zq7 nobody may read this"
 

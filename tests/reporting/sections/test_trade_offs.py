@@ -15,7 +15,7 @@ from psychocounsel.studies.tables.runs import Setting, TableFigure
 from tests.reporting.sections.shown import chart, material_of, rows, said, tables, trained
 from tests.support.report_folders import sweep, winrate_run
 
-# Tests of rounds, of reward against divergence, and of trade-offs of online training runs.
+# Hand-made runs
 
 # A round has two steps. Its first line holds the figures of its replies.
 LINES = [
@@ -161,7 +161,7 @@ def test_one_setting_has_no_trade_off() -> None:
     assert trade_offs.pareto_section(material_of(*runs)).blocks == []
 
 
-# Tests of trade-offs by win rates of separate evaluations, against the files that they wrote.
+# Win rates of separate evaluations
 
 
 def evaluated(folder: Path, run: Path, win_rate: float) -> None:
