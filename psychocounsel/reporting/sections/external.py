@@ -20,7 +20,7 @@ from psychocounsel.studies.tables.formats import Cell
 
 # Exams: accuracy against chance, effect of the order of choices, differences to the base, topics and letters
 
-_SET_HEADINGS = ["evaluation", "set", "contestant"]
+_HEADINGS = ["evaluation", "set", "contestant"]
 _BY_CONTEXT = "intervals are computed over contexts; an item without a context counts as its own"
 
 
@@ -44,7 +44,7 @@ def _of_settings(sets: Sequence[tuple[RunMaterial, str, Any]]) -> Iterator[tuple
 
 
 def _accuracy(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable]:
-    headings = [*_SET_HEADINGS, "items", "scored", "accuracy", "in the file's order", "chance", "always one letter"]
+    headings = [*_HEADINGS, "items", "scored", "accuracy", "in the file's order", "chance", "always one letter"]
     headings += ["same choice in all orders", "unreadable", "seeds", "SD over seeds", "all answers"]
     rows = [
         [
@@ -75,7 +75,7 @@ def difference_table(
         for run, named, found in sets
         for setting, change in found.get("against", {}).items()
     ]
-    headings = [*_SET_HEADINGS, "minus", "items", "difference", "items better", "items worse", "p"]
+    headings = [*_HEADINGS, "minus", "items", "difference", "items better", "items worse", "p"]
     notes = [
         f"minus: the contestant whose value is subtracted; paired by item; {intervals}",
         "p: exact two-sided sign test on items with different results",
@@ -89,9 +89,7 @@ def _topics(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable]:
         for head, of, _ in _of_settings(exams)
         for topic, each in of["topics"].items()
     ]
-    return report_table(
-        "exam-topics", "Exams by topic", [*_SET_HEADINGS, "topic", "items", "accuracy"], rows, _BY_CONTEXT
-    )
+    return report_table("exam-topics", "Exams by topic", [*_HEADINGS, "topic", "items", "accuracy"], rows, _BY_CONTEXT)
 
 
 def _letters(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable]:
@@ -101,14 +99,13 @@ def _letters(exams: Sequence[tuple[RunMaterial, str, Any]]) -> list[ReportTable]
     rows = [
         [*head, letter, *shares(each)] for head, of, _ in _of_settings(exams) for letter, each in of["letters"].items()
     ]
-    headings = [*_SET_HEADINGS, "letter", "chosen", "right", "chosen if right"]
+    headings = [*_HEADINGS, "letter", "chosen", "right", "chosen if right"]
     note = "without position bias, a letter is chosen about as often as it is right"
     return report_table("exam-letters", "Exams by letter", headings, rows, note)
 
 
 # Prompts with criteria: scores by judge, criterion and topic, and differences to the base
 
-_RUBRIC_HEADINGS = ["evaluation", "set", "contestant"]
 _BY_ITEM = "intervals are computed over items"
 
 
@@ -127,10 +124,10 @@ def rubric_tables(runs: Sequence[RunMaterial]) -> list[ReportTable]:
         f"{_BY_ITEM}; an unrated criterion earns no points",
         "language models as judges rate counselling too high",
     ]
-    headings = [*_RUBRIC_HEADINGS, "items", "score", "judges", "replies", "ratings"]
+    headings = [*_HEADINGS, "items", "score", "judges", "replies", "ratings"]
     tables = report_table("rubric-sets", "Prompts with criteria", headings, rows, *notes)
     tables += difference_table(sets, "rubric-differences", "Prompts with criteria: differences to the base", _BY_ITEM)
-    headings = [*_RUBRIC_HEADINGS, "kind", "slice", "items", "score"]
+    headings = [*_HEADINGS, "kind", "slice", "items", "score"]
     notes = [f"score of a named criterion: mean share of its points; of a fault: share of replies with it; {_BY_ITEM}"]
     title = "Prompts with criteria by judge, criterion and topic"
     return tables + report_table("rubric-slices", title, headings, [*_rubric_slices(sets)], *notes)

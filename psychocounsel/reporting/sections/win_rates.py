@@ -177,13 +177,13 @@ def _rankings(runs: Sequence[RunMaterial]) -> list[Block]:
 # Win rates by principle, and by judge, risk and topic
 
 Contested = tuple[list[Cell], Figures]  # the first cells of a comparison's rows, and its figures
-_SLICE_HEADINGS = ["evaluation", "model", "against", "length limit"]
+_HEADINGS = ["evaluation", "model", "against", "length limit"]
 _KINDS = {"by_judge": "judge", "risk": "risk", "topics": "topic"}
 
 
 def slice_tables(contests: Sequence[Contested]) -> list[ReportTable]:
     """Return a table by principle, and a table by judge, risk and topic."""
-    headings = [*_SLICE_HEADINGS, "principle", "speeches", "judged pairs", "win rate", "note"]
+    headings = [*_HEADINGS, "principle", "speeches", "judged pairs", "win rate", "note"]
     rows = [
         [*head, name, *_slice_cells(figures["principles"][name])]
         for head, figures in contests
@@ -198,7 +198,7 @@ def slice_tables(contests: Sequence[Contested]) -> list[ReportTable]:
     ]
     tables = report_table("win-rate-by-principle", "Win rates on each principle", headings, rows, *notes)
     rows = [row for head, figures in contests for row in _slices(head, figures)]
-    headings = [*_SLICE_HEADINGS, "kind", "slice", "speeches", "judged pairs", "win rate", "note"]
+    headings = [*_HEADINGS, "kind", "slice", "speeches", "judged pairs", "win rate", "note"]
     headings += ["judge and experts agree", "pairs judged by experts"]
     notes = ["intervals are computed over speeches, without correction for the number of slices", few]
     return tables + report_table("win-rate-slices", "Win rates by judge, risk and topic", headings, rows, *notes)
@@ -219,7 +219,6 @@ def _slice_cells(found: Figures) -> list[Cell]:
 
 # The section
 
-_HEADINGS = ["evaluation", "model", "against", "length limit"]
 _CONTROLS = {
     "length_controlled": "at equal length",
     "length_and_ending_controlled": "and equal ending",
