@@ -12,11 +12,10 @@ from psychocounsel.errors import UserError
 # Calibration of pair weights: weights as equal as possible under which cues do not predict the chosen reply.
 #
 # A cue's sign for a pair is 1 if the chosen reply has the larger value, -1 if the rejected reply has, and 0 for a
-# tie.
-# Consider all weights w with mean 1 and 0 <= w <= `largest` under which the weighted signs of each cue sum to 0.
-# Among
-# these we take the weights with the least sum of (w - 1)^2, which have the largest effective sample size. This is
-# calibration by the truncated linear method (Deville and Sarndal 1992, "Calibration estimators in survey sampling").
+# tie. Consider all weights w with mean 1 and 0 <= w <= `largest` under which the weighted signs of each cue sum to 0.
+# Among these we take the weights with the least sum of (w - 1)^2, which have the largest effective sample size. This
+# is calibration by the truncated linear method (Deville and Sarndal 1992, "Calibration estimators in survey
+# sampling").
 
 _TOLERANCE = 1e-9  # largest error of the weighted mean of a cue's signs
 _STEPS = 200
@@ -72,7 +71,7 @@ def _dual(theta: np.ndarray, z: np.ndarray, share: np.ndarray, largest: float) -
     return float((share * (inside**2 / 2 + largest * np.maximum(u - largest, 0.0))).sum() - theta[0])
 
 
-# `data.balance`: weights of training pairs under which the named cues do not separate chosen from rejected replies.
+# Weights under which the named cues do not separate chosen from rejected replies.
 
 LARGEST = 20.0  # times the mean weight; a cue that favours one side in more than 39 of 40 pairs cannot be balanced
 

@@ -6,8 +6,6 @@ from typing import TypeVar
 
 import torch
 
-# Prefetching: a thread builds the next batch while the present one is in use.
-
 T = TypeVar("T")
 
 
@@ -22,9 +20,6 @@ def one_ahead(items: Iterator[T], begin: Callable[[], None]) -> Iterator[T]:
         while (item := coming.result()) is not end:
             coming = thread.submit(next, items, end)
             yield item  # type: ignore[misc]
-
-
-# Copies of tensors from the host to a device.
 
 
 def pinned(tensor: torch.Tensor) -> torch.Tensor:

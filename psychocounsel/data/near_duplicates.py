@@ -14,9 +14,11 @@ from typing import BinaryIO
 
 import numpy as np
 
-# Hashed word 3-grams of texts, by which near duplicates are found.
+Array = np.ndarray
 
-Hashes = np.ndarray
+
+# Hashed word 3-grams
+
 
 TOKEN = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
 # Chinese, Japanese and Korean: each character counts as a word, because spaces separate no words (in Korean, few).
@@ -26,7 +28,7 @@ _ANY_CJK = re.compile(f"[{CJK}]")
 _MIX, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 
 
-def shingles(texts: Sequence[str], length: int = 3) -> Iterator[Hashes]:
+def shingles(texts: Sequence[str], length: int = 3) -> Iterator[Array]:
     """Yield the set of hashed sequences of `length` words of each text, sorted uint64; a shorter text is one sequence."""
     for text in texts:
         token = _TOKEN_OR_CHARACTER if _ANY_CJK.search(text) else TOKEN
@@ -34,7 +36,7 @@ def shingles(texts: Sequence[str], length: int = 3) -> Iterator[Hashes]:
         yield np.unique(rolled(codes, min(length, max(len(codes), 1))))
 
 
-def rolled(codes: Hashes, length: int) -> Hashes:
+def rolled(codes: Array, length: int) -> Array:
     """Return a hash of each sequence of `length` codes, uint64; it also depends on the length."""
     count = max(len(codes) - length + 1, 0)
     mixed = np.full(count, length, np.uint64)
@@ -44,18 +46,11 @@ def rolled(codes: Hashes, length: int) -> Hashes:
     return mixed * _SPREAD
 
 
-# Near-duplicate texts: MinHash with banding finds candidates, and the exact overlap decides (Broder 1997).
-#
-# A sketch is a text's set of hashed word 3-grams and its MinHash signature, which consists of bands. `sketches` keeps
-# the
-# sketches of texts in memory; `SketchFolder` keeps them on disk, for millions of texts. `near_pairs` and
-# `near_matches`
-# search either kind and hold one band of all texts in memory at a time (16 bytes per text).
+# Sketches of texts, and the search for near duplicates
 
 _BANDS, _ROWS, _SEED = 20, 4, 1997  # pairs missed: 1 in 38,000 at overlap 0.8, 1 in 240 at 0.7, 1 in 16 at 0.6
 _COMPARED = 8  # in each band, texts of equal value that a text is compared with
 _TEXTS = 2000  # texts sketched at a time
-Array = np.ndarray
 
 
 @dataclass(frozen=True)

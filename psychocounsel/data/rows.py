@@ -21,21 +21,6 @@ from typing import Any
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError, words
 
-# Parser that turns rows of any supported format into Examples: prompt, replies, and their place.
-#
-# Formats, recognised by their columns (null counts as missing):
-#     preference    prompt|question, chosen, rejected: strings or lists of chat messages (replies may repeat the
-# prompt)
-#     implicit      chosen, rejected: whole conversations with the same beginning
-#     demonstration prompt|question, completion|response|answer; or messages
-#     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
-#     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
-#
-# Optional columns are kept: ratings (`chosen_empathy_rating`, ...), the writers of replies (`chosen_model`,
-# `rejected_model`; `model` of a rated reply), and the `topic` and `risk` of the prompt. `harmful: true` marks a rated
-# reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a preference row: the
-# probability that its chosen reply is preferred.
-
 Message = dict[str, str]
 Ratings = dict[str, float]
 
@@ -277,7 +262,7 @@ def _text(value: Any, where: str, name: str) -> str:
     return text
 
 
-# Reports of usable but suspicious rows and of dropped rows; rows are never changed.
+# Odd rows and dropped rows: they are reported, never changed.
 
 _SHOWN = 20  # dropped rows whose reason is printed
 

@@ -16,36 +16,6 @@ from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
 
-# Fixed pseudo-random order of texts: it depends on the seed only, not on the machine or the order of rows.
-
-
-def rank(text: str, seed: int, purpose: str) -> str:
-    """Return the sort key of `text`; each purpose has its own order."""
-    return hashlib.sha256(f"{purpose}:{seed}:{text}".encode()).hexdigest()
-
-
-# `data.soft_labels`: probabilities that chosen replies are preferred, read from the column `chosen_probability`.
-
-
-def with_soft_labels(rows: Sequence[Example], asked: bool) -> list[Example]:
-    """Return the rows with their soft labels if `asked`, otherwise without.
-
-    Raises:
-        UserError: naming the first row without a soft label, if `asked`.
-    """
-    if not asked:
-        return [row if row.probability is None else replace(row, probability=None) for row in rows]
-    for row in rows:
-        if row.probability is None:
-            raise UserError(
-                f"{row.where}: data.soft_labels=true reads the column chosen_probability, which it lacks: add it, or leave "
-                "data.soft_labels out"
-            )
-    return list(rows)
-
-
-# Selection of examples: pairs from ratings, the held-out split, limits and mixtures. Every dropped row is reported.
-
 Report = Callable[[str], None]
 
 
@@ -241,6 +211,34 @@ def _drop_leaks(train: list[Example], held_out: list[Example], report: Report) -
     return kept
 
 
+# A fixed pseudo-random order: it depends on the seed only, not on the machine or the order of rows.
+
+
+def rank(text: str, seed: int, purpose: str) -> str:
+    """Return the sort key of `text`; each purpose has its own order."""
+    return hashlib.sha256(f"{purpose}:{seed}:{text}".encode()).hexdigest()
+
+
+# `data.soft_labels`: probabilities that chosen replies are preferred, from the column `chosen_probability`.
+
+
+def with_soft_labels(rows: Sequence[Example], asked: bool) -> list[Example]:
+    """Return the rows with their soft labels if `asked`, otherwise without.
+
+    Raises:
+        UserError: naming the first row without a soft label, if `asked`.
+    """
+    if not asked:
+        return [row if row.probability is None else replace(row, probability=None) for row in rows]
+    for row in rows:
+        if row.probability is None:
+            raise UserError(
+                f"{row.where}: data.soft_labels=true reads the column chosen_probability, which it lacks: add it, or leave "
+                "data.soft_labels out"
+            )
+    return list(rows)
+
+
 # `data.swapped`: pairs whose rejected reply was chosen for another client, so that only the prompt reveals the better
 # one.
 
@@ -308,9 +306,6 @@ def _swapped_pair(own: Example, other: Example) -> Example:
         order=None,
         probability=probability,
     )
-
-
-# Error for data that hold no pairs, shared by the commands that need pairs.
 
 
 def no_pairs(command: str) -> UserError:

@@ -8,10 +8,6 @@ import numpy as np
 from psychocounsel.data.group import Array, Group
 from psychocounsel.data.rows import Example, Message
 
-# Equality of texts after normalisation, and components of rows connected by shared texts.
-
-Numbers = np.ndarray
-
 
 def normalised(prompt: Sequence[Message]) -> str:
     """Return the prompt without irrelevant differences: case, spacing, Unicode form, system message."""
@@ -24,13 +20,13 @@ def reply_key(reply: str) -> str:
     return normalised([{"role": "assistant", "content": reply}])
 
 
-def same_texts(texts: Sequence[str]) -> Numbers:
+def same_texts(texts: Sequence[str]) -> Array:
     """Return a number for each text, equal for texts that are equal after normalisation, int64[texts]."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(reply_key(text), len(numbers)) for text in texts], np.int64)
 
 
-def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Numbers:
+def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array:
     """Return the connected component of each row, int64[n]; rows that share a prompt or a reply are connected.
 
     `prompt`, `replies`: numbers, from 0, of each row's prompt and of its replies. Components are numbered by first
@@ -52,15 +48,12 @@ def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Numbe
     return np.array([numbers.setdefault(root(own), len(numbers)) for own in prompt], np.int64)
 
 
-def components_of(examples: Sequence[Example]) -> Numbers:
+def components_of(examples: Sequence[Example]) -> Array:
     """Return the component of each example, int64[examples]. Texts that differ only in case and spacing count as shared."""
     prompts: dict[str, int] = {}
     prompt = [prompts.setdefault(normalised(example.prompt), len(prompts)) for example in examples]
     numbers = iter(same_texts([reply for example in examples for reply in example.replies]).tolist())
     return components(prompt, [[next(numbers) for _ in example.replies] for example in examples])
-
-
-# Components of groups connected by shared prompts or replies.
 
 
 def components_of_groups(groups: Sequence[Group]) -> Array:

@@ -17,9 +17,8 @@ import torch.distributed as dist
 
 from psychocounsel.distributed.gpu import require_gpu
 
-# Choice of gloo's network interface: NCCL's, or loopback on one machine.
-#
-# By default gloo looks up the machine's own name, which may not resolve.
+# Choice of gloo's network interface: NCCL's, or loopback on one machine. By default gloo looks up the machine's own
+# name, which may not resolve.
 
 _GLOO, _NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 _ASK_ADDRESS = 0x8915  # SIOCGIFADDR
@@ -58,8 +57,6 @@ def _has_address(interface: str) -> bool:
             return False
     return True
 
-
-# The processes of a run, connected by gloo on CPU and NCCL on GPU.
 
 _PIECE = 1 << 24
 

@@ -104,7 +104,7 @@ class Collector:
             self.reference.close()
 
 
-# Feeds of training groups: the rows of a dataset, or groups collected round by round from the policy's own replies.
+# Feeds
 
 
 class Feed(Protocol):

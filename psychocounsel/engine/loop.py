@@ -29,7 +29,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import smaller_is_better
 from psychocounsel.rundir.run import Run
 
-# State of the training loop: everything that `loop.json` keeps in addition to the models.
+# State of the loop: everything that `loop.json` keeps in addition to the models
 
 OUT_OF_PATIENCE = "checkpoint.patience"  # start of the reason in `ended_early`
 
@@ -111,7 +111,7 @@ class LoopState:
         return f"{OUT_OF_PATIENCE}={checkpoint.patience}: {checkpoint.metric} has not improved since step {best}"
 
 
-# One optimizer step: takes the groups of a global batch, updates the weights and records the step's metrics.
+# The optimizer step
 
 
 class OptimizerStep:
@@ -171,7 +171,7 @@ class OptimizerStep:
         return metrics | ({"grad_norm": norms[self.main]} if self.main in norms else {}), rested
 
 
-# Evaluation on held-out data: its metrics, and the limits of `guard` that it exceeds.
+# Evaluation on held-out data, and the limits of `guard`
 
 
 @dataclass
@@ -261,7 +261,7 @@ def intervals_of(tally: Tally, groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
-# Early ends: stop requests, and a watchdog for hangs.
+# Early ends: stop requests, and a watchdog for hangs
 
 
 class StopRequest:

@@ -27,15 +27,6 @@ from psychocounsel.storage.files import DamagedFile, read_json, write_json
 from psychocounsel.storage.locks import Lock
 from psychocounsel.storage.modes import file_mode, make_shared
 
-# Reference log-probabilities on disk, shared by all processes and jobs with the same reference.
-#
-# Each reference has one folder, named by the hash of everything that the values depend on except the tokens. Each
-# completion has one row, keyed by the tokens of the completion and of its prompt. Rows are divided into BUCKETS
-# buckets
-# by prompt, and the process that computes rows of a bucket holds its lock. Files are added whole and never changed.
-# Locks
-# are files in the same folder, because creating one makes NFS list the folder afresh.
-
 BUCKETS = 64
 _ABOUT = "about.json"
 _SUFFIX = ".logprobs"
@@ -205,7 +196,7 @@ def _entry(folder: Path) -> Entry:
     return entry
 
 
-# Order of computing missing reference log-probabilities; processes that need the same values share the work.
+# Order of computing missing values; processes that need the same values share the work.
 
 FLUSH_SECONDS = 10.0  # the most work that a killed process loses
 # Wait before a lock that a live process held is checked again, because on NFS each check writes a file.

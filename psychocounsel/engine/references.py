@@ -26,8 +26,6 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import PACKAGE
 from psychocounsel.storage.hashes import code_id
 
-# Base class of references; the reference is the model that an algorithm compares the policy with.
-
 
 class Reference(ABC):
     """Gives log-probabilities under the reference. All ranks call each method together, with the same groups."""
@@ -43,7 +41,7 @@ class Reference(ABC):
         """End the collection of a dataset; after this, the policy may change."""
 
 
-# References that compute log-probabilities on request.
+# References that compute log-probabilities on request
 
 
 class RoundStart(Reference):
@@ -83,7 +81,7 @@ class FrozenCopy(Reference):
             return self.stepper.per_token(groups, self.model, self.batch)
 
 
-# Reference log-probabilities of offline data, taken from the cache or computed into it by all ranks together.
+# References of offline data: from the cache, or computed into it by all ranks together
 
 _POLL_SECONDS = 0.5
 _DECIDING = (
@@ -198,7 +196,7 @@ class CachedReference(Reference):
         return dict(zip(names, rows, strict=False))
 
 
-# Choice of a run's reference.
+# Choice of a run's reference
 
 
 def choose_reference(

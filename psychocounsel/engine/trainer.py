@@ -35,8 +35,6 @@ from psychocounsel.rundir.results import accept
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
-# The one training loop; it is the same for all algorithms.
-
 
 class Trainer:
     """Holds all parts of a run's training: data, engines, feed, evaluation, checkpoints and records."""
@@ -296,7 +294,7 @@ class Trainer:
         self.run.write_state(phase, self.state.step, self.steps)
 
 
-# Training as the worker runs it: build, resume and run the trainer, then turn its end into an exit code.
+# Training as the worker runs it: its end becomes an exit code.
 
 
 def train(run: Run) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from psychocounsel.errors import UserError
 
-# Requirements of Triton, which compiles a small C module for each GPU kernel.
+# Triton compiles a small C module for each GPU kernel.
 
 
 def lacking() -> str:
@@ -33,7 +33,7 @@ def require_compiler(setting: str, instead: str) -> None:
         )
 
 
-# `model.kernels=liger`: fused GPU kernels of Liger for norms, rotary embeddings and gated MLPs (arXiv 2410.10989).
+# `model.kernels=liger`: fused kernels for norms, rotary embeddings and gated MLPs (arXiv 2410.10989)
 
 _PARTS = {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True}
 _LOSSES = {"cross_entropy": False, "fused_linear_cross_entropy": False}  # the algorithms have losses of their own

@@ -17,8 +17,6 @@ from psychocounsel.model.cpu import adopt
 from psychocounsel.model.lora import Adapter
 from psychocounsel.model.output_layer import Head, OutputLayer
 
-# Base class of trainable models: a transformers model that runs packed batches, with or without its adapters.
-
 
 class PackedModel(nn.Module, ABC):
     """Wraps a transformers model `lm`; `adapter` switches its LoRA layers, if it has any.
@@ -74,7 +72,7 @@ class PackedModel(nn.Module, ABC):
             yield
 
 
-# The trainable policy: log-probabilities of packed completions.
+# The policy: log-probabilities of packed completions
 
 
 class Policy(PackedModel):
@@ -134,7 +132,7 @@ class Policy(PackedModel):
         return logits.log_softmax(-1).gather(1, completion[:, None]).squeeze(1)
 
 
-# The reward model: one score per packed completion, read at its last token.
+# The reward model: one score per packed completion, read at its last token
 
 
 class RewardModel(PackedModel):
@@ -166,7 +164,7 @@ class RewardModel(PackedModel):
         return self.lm.score(hidden).squeeze(-1)
 
 
-# The critic: a model that estimates the value of a reply before each of its tokens.
+# The critic: the value of a reply before each of its tokens
 
 
 class Critic(PackedModel):
@@ -189,7 +187,7 @@ class Critic(PackedModel):
         return self.lm.score(hidden).squeeze(-1)
 
 
-# Check of a loaded model: if packed rows do not give the same results as separate sequences, the model is refused.
+# Check of a loaded model: it is refused if packed rows give other results than separate sequences.
 
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}  # limit of the mean difference
 

@@ -11,7 +11,7 @@ from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.reward.base import Conversation, Scorer, scored
 
-# Encoding of conversations with a reward model's own chat template and tokenizer, wherever the model runs.
+# Conversations in a reward model's own chat template and tokens, wherever the model runs
 
 
 class TooManyTokens(UserError):
@@ -86,7 +86,7 @@ def score_what_fits(
         return rewards
 
 
-# Scale of rewards: the model's own, or mean 0 and standard deviation 1 on its held-out data.
+# Scale of rewards: the model's own, or mean 0 and standard deviation 1 on its held-out data
 
 
 class Scale:

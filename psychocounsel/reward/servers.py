@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from psychocounsel.reward.encoding import Encoded
 
 
-# Base classes of rewards by servers. Conversations are rendered and tokenised here, as for a local reward model.
+# Rewards by servers: conversations are rendered and tokenised here, as for a local reward model.
 
 _HELLO: Conversation = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
 

@@ -15,8 +15,6 @@ import httpx
 from psychocounsel.errors import UserError, words
 from psychocounsel.rundir.paths import RunDir
 
-# Rollout servers on this machine: rank 0 of a run starts them, and they end with the run.
-
 _MOST_RESTARTS = 5  # of each server in a run
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 5.0
@@ -109,7 +107,7 @@ class _Server:
         self.process = None
 
 
-# GPUs of the rollout servers that a run starts on its own machine: those after the GPUs of its training processes.
+# GPUs of these servers: those after the GPUs of the training processes
 
 
 def visible_gpus() -> list[str]:

@@ -38,8 +38,6 @@ from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.modes import let_nobody_else_write
 
-# Progress of a vLLM engine: a statistics logger that counts the steps which the engine reports.
-
 
 class EngineProgress:
     """Counts engine steps that made tokens. It has the methods of vLLM's StatLoggerBase, but needs no vLLM installed."""
@@ -63,23 +61,6 @@ class EngineProgress:
     def record_sleep_state(self, sleep: int = 0, level: int = 0) -> None:
         """Required by vLLM; does nothing."""
 
-
-# HTTP server that writes replies by vLLM with weights that training sends; all routes but `/health` require a key.
-#
-# `POST /generate` {"version", "prompts", "settings", "stop"} answers {"version", "replies"}. It answers 409 if the
-# weights are of another version, and another "version" with an "error" if the weights changed in the meantime. Until
-# the
-# replies are ready, the server sends a space for each second in which the engine made tokens. A client's time-out
-# therefore ends a stuck server, not a busy one.
-#
-# New weights arrive in one of three ways, each after `POST /weights/begin` and before `/weights/end?version=N`:
-# - `/weights/piece`, a safetensors file, as often as needed;
-# - `/weights/adapter`, once, for a low-rank adapter;
-# - `/weights/join` once, then `/weights/broadcast` for each piece: rank 0 of training sends the named parameters over
-# a
-#   process group with the workers (`distributed/process_group.py`).
-#
-# Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
 
 LONGEST_REQUEST = LONGEST_ANSWER  # bytes; weights may be larger, because they go to a file
 _CONNECT_SECONDS = 10.0

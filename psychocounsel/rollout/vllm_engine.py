@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from psychocounsel.data.group import Group
 
-# Common parts of all vLLM rollouts: engine settings, requests and results.
 
 Reply = tuple[list[int], list[float]]  # token ids and their log-probabilities
 
@@ -176,7 +175,7 @@ def replies(output: Any) -> list[Reply]:
     ]
 
 
-# Environment variables of processes that start vLLM.
+# Start of vLLM: variables of the environment, and output that goes to the attempt's log
 
 
 def prepare_environment(cache: str | None = None) -> None:
@@ -192,9 +191,6 @@ def prepare_environment(cache: str | None = None) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
-
-
-# Redirection of vLLM's start-up output from the terminal to the attempt's log.
 
 
 @contextmanager

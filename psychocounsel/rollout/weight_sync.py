@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from psychocounsel.remote.client import Client
     from psychocounsel.rollout.base import TrainedPolicy
 
-# Transfer of weights from rank 0 of training to rollout servers, by a process group with each server or by HTTP.
+# Transfer to rollout servers, by a process group with each server or by HTTP
 
 Piece = list[tuple[str, "torch.Tensor"]]
 
@@ -156,7 +156,7 @@ def _in_background(work: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-# The policy's weights in pieces, for an engine that writes replies.
+# The policy's weights in pieces
 
 _PIECE = 1 << 28  # bytes of weights sent at once
 
@@ -177,7 +177,7 @@ def weights_of(engine: TrainedPolicy) -> Iterator[list[tuple[str, torch.Tensor]]
     yield piece
 
 
-# Extension of vLLM workers (`worker_extension_cls`) that loads new weights in place, piece by piece.
+# The receiving side: an extension of vLLM's workers (`worker_extension_cls`)
 
 WORKER_EXTENSION = "psychocounsel.rollout.weight_sync.WeightLoading"
 

@@ -20,10 +20,8 @@ from psychocounsel.storage.tensor_file import TensorEntry, read_range, read_tens
 # State of a DeepSpeed engine as ranges of its parameters, the same for every ZeRO stage and number of processes.
 #
 # DeepSpeed stores float32 weights and AdamW's moments in three layouts: per parameter (stage 0), in flat groups that
-# are
-# cut among the ranks at any element (stages 1 and 2), or per parameter, each cut among the ranks (stage 3). A range
-# of
-# one flattened parameter can be read from and written to all of them.
+# are cut among the ranks at any element (stages 1 and 2), or per parameter, each cut among the ranks (stage 3). A
+# range of one flattened parameter can be read from and written to all of them.
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -163,7 +161,7 @@ def _fresh_state(owner: torch.Tensor, steps: int) -> dict[str, torch.Tensor]:
     return {"step": torch.tensor(float(steps), device=owner.device), **moments}
 
 
-# An engine in a checkpoint: per rank one file of weights and one of optimizer state, and a description in JSON.
+# Files of an engine
 
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16"}
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}

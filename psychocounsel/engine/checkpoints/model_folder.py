@@ -151,7 +151,7 @@ def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     return weights
 
 
-# Model card of a trained model: its origin, licences and evaluation.
+# The model card: origin, licences and evaluation
 
 
 def model_card(config: DictConfig, about: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ from psychocounsel.storage.files import (
 )
 from psychocounsel.storage.hashes import FileMark, write_marked
 
-# Copies of tensors in host memory, in buffers that every checkpoint uses again.
+# Copies in host memory, in buffers that every checkpoint uses again.
 
 
 class HostCopy:
@@ -59,10 +59,6 @@ class HostCopy:
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
 
-
-# Checkpoints: `step-N/{policy,critic}/`, `loop.json` and a manifest of hashes, written while training continues.
-#
-# A checkpoint is written to a draft folder, which one rename makes complete.
 
 # Bytes that a disk takes in about a second. Smaller checkpoints are completed at a fixed time, one step later.
 _SOON = 1 << 28

@@ -20,7 +20,7 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.settings import config as configs
 
-# Offloading of training state to host memory while replies are written and scored.
+# Training state, which leaves the GPU while replies are written and scored
 
 
 class Resting:
@@ -145,7 +145,7 @@ def open_resting(stepper: Stepper, config: DictConfig) -> Resting:
     return Resting(stepper, moves, kind.copies_weights)
 
 
-# Tensors that are equal on all ranks, stored once in the host memory of each machine.
+# Tensors that are equal on all ranks, stored once in the host memory of each machine
 
 _SHARED = Path("/dev/shm")
 _ALIGNMENT = 64  # bytes
@@ -221,7 +221,7 @@ def _refuse(found: Sequence[str | OSError], world: World, size: int) -> None:
         )
 
 
-# Frozen models that are on the GPU only while they are used; otherwise their weights are in host memory.
+# Frozen models, which are on the GPU only while they are used
 
 
 class Resident:

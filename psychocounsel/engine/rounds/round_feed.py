@@ -32,7 +32,7 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import await_file, read_json, write_atomically, write_json
 
-# Rounds written ahead, in a thread, while earlier rounds are scored and trained on.
+# Rounds written ahead, in a thread, while earlier rounds are scored and trained on
 
 Batch = list[tuple[Path, Shard]]  # the shards written by one call, with their files
 
@@ -90,7 +90,7 @@ def write_batch(batch: Batch, groups: Sequence[Group]) -> None:
         first += len(prompts)
 
 
-# Replies on disk: a round's prompts in shards, `RUN/rounds/0003/shard-07.parquet`, each written and scored once.
+# Replies on disk: a round's prompts in shards, each written and scored once
 
 
 class Shards:
@@ -262,13 +262,7 @@ class Shards:
                 self.announce("scored")
 
 
-# Rounds: the policy writes replies, a reward scores them, and the algorithm collects the training groups.
-#
-# A round is cut into shards, `RUN/rounds/0003/shard-07.parquet`. Each shard is seeded by its number and stored once
-# it is
-# complete. The collected groups are in `groups.parquet` in the same folder. A run that is killed at any point
-# therefore
-# repeats no finished work.
+# Rounds
 
 
 class RoundFeed:

@@ -22,7 +22,7 @@ from psychocounsel.model.cpu import return_freed_memory
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import write_config
 
-# Peak and usable memory of this process, on CPU and on GPU.
+# Peak and usable memory of this process
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -73,7 +73,7 @@ def _kilobytes(file: str, name: str) -> int:
     return int(found[1])
 
 
-# Memory that a token of a micro-batch needs, measured by three short passes of all trained models.
+# Memory that a token of a micro-batch needs, measured by three short passes of all trained models
 
 SHORT, LONG = 64, 512  # tokens of the two measured micro-batches
 _TOO_MUCH = float(1 << 62)  # peak of a pass that ran out of memory
@@ -131,8 +131,7 @@ def _batch(stepper: Stepper, groups: Sequence[Group]) -> Batch:
     return build_batch(rows, weight=0.0, multiple=attention.multiple).to(stepper.world.device)
 
 
-# `micro_batch_tokens=auto`: a size that fits in memory next to all models of the run, and saves enough time for its
-# memory.
+# The choice of the size
 
 _SHARE = 0.85  # share of the usable memory: other work needs some, and the heap has gaps
 _CPU_TOKENS = 2048  # largest size on CPU: twice as many were no faster

@@ -74,8 +74,6 @@ def _handlers() -> list[Any]:
     return [handler for handler in found.values() if "stream" in vars(handler)]
 
 
-# Progress shown to the user during training.
-
 T = TypeVar("T")
 
 _SHOWN = {

@@ -20,7 +20,7 @@ from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.targets import config_folders
 
-# Opening lines of a run: the size of its training and held-out data.
+# Opening lines: the size of the training and held-out data
 
 FEW_PROMPTS = 30  # held-out prompts: with fewer, bootstrap intervals are too narrow
 _UNITS = {"pairs": "pair", "completions": "row", "labelled": "row", "prompts": "prompt"}
@@ -49,7 +49,7 @@ def _counted(number: int, word: str) -> str:
     return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
 
 
-# Seconds of a run's start by phase, from the command to the first optimizer step.
+# Seconds of the start by phase, from the command to the first optimizer step
 
 _WORTH_A_LINE = 1.0  # seconds after which a phase is announced
 _SHOWN = 0.5  # seconds: shorter phases are counted as "other"
@@ -104,7 +104,7 @@ def ready_line(total: float, seconds: dict[str, float]) -> str:
     return f"ready in {total:.0f} s" + (f": {parts}" if parts else "")
 
 
-# Records of each step: `metrics.jsonl` and the tracker.
+# Records of each step: `metrics.jsonl` and the tracker
 
 
 class StepLog:
@@ -162,7 +162,7 @@ class StepLog:
         self.tracker.log(line["step"], numbers)
 
 
-# End of a run: its `summary.json`, and a few lines for the user.
+# End of a run: its `summary.json`, and a few lines for the user
 
 _ROWS = (
     ("eval/accuracy", "held-out accuracy", 100.0, " %"),

@@ -14,8 +14,6 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.model.attention import sliding_window
 from psychocounsel.model.cpu import product
 
-# Number of floating-point operations that training on a group needs, for any implementation.
-
 
 class TrainingFlops:
     """Counts the operations that training on a group needs, after PaLM (arXiv 2204.02311, appendix B).
@@ -64,8 +62,6 @@ def _causal(length: int, window: int | None) -> int:
     near = min(length, window or length)
     return near * (near + 1) // 2 + (length - near) * near
 
-
-# Speed of training, compared with the speed at which its devices multiply matrices.
 
 _SIZE = {"cpu": 1536, "cuda": 8192}
 _REPEATS = 4

@@ -48,8 +48,6 @@ class _Lookup(torch.autograd.Function):
         return None, None, None
 
 
-# Llama-style norms and MLPs that keep less for backward, in float32 on CPU; elsewhere they compute as before.
-
 _NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
 _MLPS = {"LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP"}
 _SILU = {"SiLU", "SiLUActivation"}
