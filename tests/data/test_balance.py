@@ -13,6 +13,9 @@ from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.settings.config import check, compose
 from tests.support.preferences import FIRST_SAMPLE
 
+# `data.balance` from texts to groups: weighted cues predict nothing, the cost is reported, impossible cases are
+# errors.
+
 
 def pair(chosen: str, rejected: str) -> Group:
     return Group("a", np.ones(1, np.int32), [Completion(np.ones(1, np.int32), text) for text in (chosen, rejected)])

@@ -1,0 +1,111 @@
+"""Requests from a run to its rollout servers, and the addresses on which it offers weights."""
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch.distributed as dist
+
+from psychocounsel.data.group import Group
+from psychocounsel.errors import UserError, hide_words
+from psychocounsel.remote.client import Client
+from psychocounsel.rollout.base import Sampling
+from psychocounsel.rollout.server import serve
+from psychocounsel.rollout.vllm_server import KEY_VARIABLE, VLLMServer, VLLMServerRollout
+from psychocounsel.rollout.weight_sync import _store
+from psychocounsel.settings.config import check, compose
+from tests.support.answering import Reply, serving
+from tests.support.harness import world
+from tests.support.listening import addresses_of
+
+# Requests from a run to its rollout servers: proxies, concurrency, and words that messages repeat.
+
+
+@pytest.fixture
+def hidden() -> Iterator[None]:
+    hide_words(True)
+    yield
+    hide_words(False)
+
+
+def rollout(*addresses: str) -> VLLMServerRollout:
+    engine: Any = None
+    return VLLMServerRollout(engine, None, [], world(), list, VLLMServer(addresses=[*addresses]))
+
+
+@pytest.mark.parametrize(("is_given", "way"), [(False, "server"), (True, "proxy")])
+def test_servers_that_the_run_starts_are_reached_without_a_proxy(
+    is_given: bool, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    monkeypatch.delenv("http_proxy", raising=False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(lambda *_: "proxy") as proxy, serving(lambda *_: "server") as server:
+        monkeypatch.setenv("HTTP_PROXY", proxy.address)
+        settings = rollout(server.address) if is_given else rollout()
+        client = settings._client(Client, [server.address])
+        assert list(client.answers("/generate", [{}], lambda answer, payload: answer)) == [way]
+        client.close()
+
+
+@pytest.mark.parametrize(("slots", "n", "most"), [(8, 2, 4), (8, 1, 8), (3, 8, 1)])
+def test_a_server_is_asked_for_as_many_replies_at_once_as_it_has_slots(
+    slots: int, n: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    answer = Reply(hang=0.05, body=json.dumps({"version": 0, "replies": [[[[7], [-0.5]]] * n]}).encode())
+    with serving(lambda *_: answer) as server:
+        asking = rollout(server.address)
+        asking.version, asking.slots, found = 0, slots, dict[int, list[Any]]()
+        asking.client = asking._client(Client, [server.address])
+        groups = [Group(f"p{number}", np.array([1], np.int32), []) for number in range(24)]
+        assert asking._ask(groups, Sampling(n, 1.0, 4, 16, seed=1), found) is None
+        asking.client.close()
+    assert len(found) == 24 and server.busiest == most
+
+
+@pytest.mark.usefixtures("hidden")
+def test_of_confidential_data_a_servers_version_is_not_shown() -> None:
+    with pytest.raises(ValueError, match="version not shown") as refusal:
+        rollout()._read(1, {"version": "I told nobody", "replies": []}, {})
+    assert "I told" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refusal"),
+    [
+        (["model.quantise=nf4", "model.lora.rank=4"], r"^model.quantise=nf4: vLLM cannot load quantised weights"),
+        (["model.lora.rank=513"], r"^model.lora.rank=513: vLLM supports adapters up to rank 512"),
+    ],
+)
+def test_weights_that_no_server_can_hold_are_refused_before_the_start(
+    overrides: list[str], refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    given = ["algo=rloo", "reward=tiny", "rollout=vllm_server", "rollout.addresses=['http://gpu7:8000']"]
+    check(compose(given))
+    with pytest.raises(UserError, match=refusal):
+        check(compose([*given, *overrides]))
+
+
+# Addresses on which weights are offered: only those that the servers need.
+
+
+def test_the_store_of_a_transfer_is_on_loopback_unless_a_server_is_on_another_machine() -> None:
+    here, elsewhere = _store(["http://127.0.0.1:8000"]), _store(["http://127.0.0.1:8000", "http://203.0.113.7:8000"])
+    assert addresses_of(here.port) == {"127.0.0.1"}
+    assert addresses_of(elsewhere.port) - {"127.0.0.1"}
+    for store in (here, elsewhere):
+        client = dist.TCPStore("127.0.0.1", store.port, is_master=False, wait_for_workers=False)
+        client.set("place", "1")
+        assert store.get("place") == b"1"
+
+
+def test_a_rollout_server_is_on_loopback_unless_training_is_on_other_nodes() -> None:
+    assert inspect.signature(serve).parameters["host"].default == "127.0.0.1"
+    on_a_node = VLLMServer.server_command(compose(["algo=online_dpo", "rollout=vllm_server"]).rollout)
+    assert on_a_node[-2:] == ["{port}", "0.0.0.0"]
