@@ -6,14 +6,8 @@ import pytest
 import torch
 
 from psychocounsel.algo.dpo import DPO
-<<<<<<< ours
-from psychocounsel.cluster.memory.gpu import resting_states
-from psychocounsel.distributed.world import World
-from psychocounsel.engine.rounds.resting import Resident, Resting, node_copies, open_resting, resident
-=======
 from psychocounsel.cluster.memory.zero_memory import resting_states
 from psychocounsel.engine.rounds.resting import Resting, open_resting
->>>>>>> theirs
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.settings.config import compose
