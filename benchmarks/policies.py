@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from psychocounsel.api import compose
 from psychocounsel.data.group import Group, read_groups, write_groups
 from psychocounsel.metrics.intervals import bootstrap
 from psychocounsel.metrics.replies import reply_metrics
 from psychocounsel.metrics.rewards import win_rate
-from psychocounsel.settings import config as configs
 
 SAMPLES = 16  # replies to each prompt
 _ROUNDS = ["algo.lr=3e-4", "rollout.max_tokens=96", "epochs=5"]  # five epochs, because there are five pairs per prompt
@@ -72,7 +72,7 @@ def written(path: str, file: Path) -> list[Group]:
         return read_groups(file)
     import torch
 
-    config: Any = configs.check(configs.compose(["algo=online_dpo", f"model.path={path}", "rollout.max_tokens=96"]))
+    config: Any = compose(["algo=online_dpo", f"model.path={path}", "rollout.max_tokens=96"])
     tokenizer, chat = load_chat_format(config.model)
     prompts = build_dataset(config, chat, "prompts", lambda _: None).held_out
     policy = Policy(load_causal_lm(config.model, torch.float32, None), path)

@@ -15,16 +15,19 @@ from psychocounsel import cache, jobs, report, serve
 from psychocounsel.annotation.settings import AnnotateConfig, PairRules
 from psychocounsel.chatting.settings import ChatConfig
 from psychocounsel.console import COMMANDS
+from psychocounsel.data.settings import DataConfig
+from psychocounsel.engine.settings import TrainConfig, ZeroConfig
 from psychocounsel.evaluation.audit.settings import AuditConfig
 from psychocounsel.evaluation.settings import ContestConfig, EvaluateConfig
 from psychocounsel.experts.settings import AgreementConfig, ReviewConfig
-from psychocounsel.settings import schema
+from psychocounsel.model.settings import ModelConfig
+from psychocounsel.settings.schema import PathsConfig
 from psychocounsel.storage.files import write_atomically
 
 PAGE = ROOT / "docs" / "reference" / "keys.md"
 _CONF = ROOT / "conf"
 _COMPOSED: dict[str, list[type]] = {
-    "train": [schema.TrainConfig],
+    "train": [TrainConfig],
     "evaluate": [EvaluateConfig, ContestConfig],
     "audit": [AuditConfig],
     "annotate": [AnnotateConfig],
@@ -34,10 +37,10 @@ _TYPED = {"agreement": AgreementConfig, "review": ReviewConfig}
 _WITH_OPTIONS: dict[str, Any] = {"report": report, "jobs": jobs, "cache": cache, "serve": serve}
 # Groups without a `_target_`; the others name their dataclass in their files.
 _GROUP_SCHEMAS: dict[str, type] = {
-    "model": schema.ModelConfig,
-    "data": schema.DataConfig,
-    "zero": schema.ZeroConfig,
-    "paths": schema.PathsConfig,
+    "model": ModelConfig,
+    "data": DataConfig,
+    "zero": ZeroConfig,
+    "paths": PathsConfig,
     "pairs": PairRules,
 }
 _HIDDEN = ("hydra", "shared")

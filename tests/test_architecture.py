@@ -32,6 +32,7 @@ ORDER += [
     "engine",
     "search",
     "cluster",
+    "commands",
     "studies",
     "reporting",
 ]
@@ -50,6 +51,7 @@ TORCH_FREE = [
     "chatting",
     "search",
     "cluster",
+    "commands",
     "studies",
     "reporting",
     "remote",

@@ -53,13 +53,14 @@ class _Policy:
     def __init__(self, overrides: tuple[str, ...]) -> None:
         import torch
 
+        from psychocounsel.api import compose
         from psychocounsel.distributed.world import World
         from psychocounsel.engine.engines import build_engine
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.settings import config as configs
 
         typed = ["algo=online_dpo", "rollout=vllm", "cluster.processes=1", *overrides]
-        config: Any = configs.check(configs.compose(typed))
+        config: Any = compose(typed)
         tokenizer, chat = load_chat_format(config.model)
         world = World(0, 1)
         self.engine = build_engine(config, configs.build(config, "algo"), world, tokenizer)

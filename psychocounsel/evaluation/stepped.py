@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.annotation.settings import check_steps
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import refuse_internet
@@ -29,7 +28,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.course import Bar, Course, StepContext
+from psychocounsel.steps.course import Bar, Course, StepContext, check_steps
 from psychocounsel.steps.plan import Planned, asked_steps, planned
 from psychocounsel.steps.running import Showing, run_steps, work_in_steps
 

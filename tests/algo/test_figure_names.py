@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from psychocounsel.settings.sections.figure_names import figures_of
 
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.algo.dpo import DPO
@@ -20,7 +19,7 @@ from psychocounsel.engine.step import metrics_of
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.reward.figures import reward_figures
 from psychocounsel.evaluation.reward.settings import FIGURE_NAMES
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose, figures_of
 from tests.support.harness import make_stepper, random_groups, small_lm
 
 ALGORITHMS: dict[str, Callable[[], Algorithm]] = {

@@ -14,9 +14,9 @@ from psychocounsel.counsel.pairs import reward_pairs
 from psychocounsel.data.group import Group, read_groups
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import USER_ERROR
-from psychocounsel.settings.config import check, compose
 from tests.algo.test_policy_gradient import Context, rollouts, tables
 from tests.engine.test_resume import assert_bitwise_equal
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.in_process import run_here
 

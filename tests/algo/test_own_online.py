@@ -10,7 +10,7 @@ from psychocounsel.algo.online import OnlinePairs
 from psychocounsel.algo.orpo import ORPO
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 
 ORDERS = """

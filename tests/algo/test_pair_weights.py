@@ -18,7 +18,7 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.step import Stepper, metrics_of
 from psychocounsel.engine.zero import Engine
 from psychocounsel.model.packed import Policy
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import make_stepper, random_groups, small_lm, world
 from tests.support.ranks import in_ranks
 

@@ -20,8 +20,8 @@ from psychocounsel.data.selection import load_split, pairs_of
 from psychocounsel.data.sources import load_examples, sample_rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.config import compose
 from tests.support.annotation_tables import annotation_dir, context, reply, speech, vote
+from tests.support.composed import compose
 
 # Pairs, soft labels and tiers of random votes, compared with the definitions in exact fractions.
 

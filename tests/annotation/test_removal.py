@@ -24,12 +24,12 @@ from psychocounsel.experts.settings import read_review
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import AnnotationDir, ReviewDir
-from psychocounsel.settings.config import check, compose
 from psychocounsel.steps.course import StepContext
 from psychocounsel.storage.files import read_mapping
 from tests.annotation.speeches.speech_files import jsonl, made
 from tests.support.annotated_dir import annotated, double_of, id_of, rows_of, text_of, words_of
 from tests.support.annotation_tables import context as context_of
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT
 from tests.support.preferences import text
 

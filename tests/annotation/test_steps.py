@@ -14,10 +14,10 @@ from psychocounsel.annotation.forecast import forecast
 from psychocounsel.annotation.steps import directory, do_steps, due_steps
 from psychocounsel.asking.language_model import Answerer, LanguageModel
 from psychocounsel.remote.hub import cache_directories
-from psychocounsel.settings.config import check, compose
 from psychocounsel.steps.course import StepContext
 from tests.support.annotating import model_server, speeches
 from tests.support.answering import Server
+from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
 from tests.support.scripted import completion
 

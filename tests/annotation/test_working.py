@@ -12,8 +12,9 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
-from psychocounsel.settings.config import build, check, compose
+from psychocounsel.settings.config import build
 from psychocounsel.storage.files import write_json
+from tests.support.composed import check, compose
 
 
 @pytest.fixture

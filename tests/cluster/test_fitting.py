@@ -15,7 +15,7 @@ from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.shape import Shape, published
 from psychocounsel.rundir.run_config import read_config
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli
 
 _ON_EIGHT = ["cluster=slurm", "cluster.gpus_per_node=8", "cluster.gpu_memory_gb=80"]

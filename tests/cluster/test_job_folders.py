@@ -17,7 +17,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import write_summary
 from psychocounsel.rundir.run_config import write_config, write_job
 from psychocounsel.rundir.sweep import add_to_table, remove_from_table, runs_of
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import cli
 
 

@@ -20,7 +20,7 @@ from psychocounsel.cluster.memory.gpu import (
     trained_shape,
 )
 from psychocounsel.model.shape import Shape, shape_of
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, small_lm
 
 _CONFIGS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.memory.cpu import cpu_memory_line, cpu_parts
 from psychocounsel.cluster.memory.gpu import trained_shape
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import cli
 
 _SMOLLM = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}

@@ -13,7 +13,7 @@ from psychocounsel.cluster.states import rows
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import cli
 
 _YAML = "_target_: own_cluster.Background\nthreads: 1\n"

@@ -8,7 +8,8 @@ from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.cluster.row_process import check_rows
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.settings.config import check, compose
+from psychocounsel.settings.command import command_of
+from tests.support.composed import check, compose
 from tests.support.harness import cli, write_jsonl
 
 PAIR = {"prompt": "I can't sleep.", "chosen": "What keeps you awake?", "rejected": "Just relax."}
@@ -25,7 +26,7 @@ def good(tmp_path: Path) -> Path:
 
 
 def job(*overrides: str) -> Job:
-    return make_job("psychocounsel.train", check(compose([*overrides])), list(overrides))
+    return make_job(command_of("psychocounsel.train"), check(compose([*overrides])), list(overrides))
 
 
 def test_dry_run_prints_groups_prompts_and_steps_and_the_run_reads_what_it_made(good: Path, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, 
 from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.evaluation.audit.pairs import pairs_from
 from psychocounsel.evaluation.audit.show import lines_of
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, write_jsonl
 from tests.support.preferences import first_sample, random_pairs
 

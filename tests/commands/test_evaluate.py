@@ -18,8 +18,8 @@ from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figu
 from psychocounsel.metrics.rewards import pair_metrics
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
+from tests.support.composed import check, compose
 from tests.support.harness import TINY, cli, metrics_of, world, write_jsonl
 
 SPLIT = ["data.dev_fraction=0.1", "data.split_seed=3"]

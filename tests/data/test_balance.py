@@ -10,7 +10,7 @@ from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
 from psychocounsel.model.tokenizer import load_chat_format
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.preferences import FIRST_SAMPLE
 
 # `data.balance` from texts to groups: weighted cues predict nothing, the cost is reported, impossible cases are

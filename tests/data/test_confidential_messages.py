@@ -16,10 +16,10 @@ from psychocounsel.errors import UserError, hide_words, print_failure, words
 from psychocounsel.remote.client import Client
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run import Run
-from psychocounsel.settings.config import check, compose
 from psychocounsel.settings.messages import one_line
 from tests.data.test_tokenise import MISTRAL, example, tokenizer
 from tests.support.answering import Reply, no_proxy, serving
+from tests.support.composed import check, compose
 
 __all__ = ["no_proxy"]
 SECRET = "zugzwangerl"

@@ -13,8 +13,8 @@ from psychocounsel.data import tokenised_cache
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import check, compose
 from tests.data.test_tokenise import CHATML, DATE_STRING, FAMILIES, chat_of
+from tests.support.composed import check, compose
 from tests.support.harness import TINY
 
 GEMMA = (

@@ -14,7 +14,7 @@ from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.group import SCHEMA, Completion, Group, read_groups, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import TINY, random_groups, write_jsonl
 
 

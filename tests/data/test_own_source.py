@@ -10,7 +10,7 @@ from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, TINY, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 

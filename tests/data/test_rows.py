@@ -13,7 +13,7 @@ from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import load_examples
 from psychocounsel.data.tokenise import tokenise
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
 
 # Rows of every format become the same Example; errors name a bad row by file and row and never quote its text.

@@ -22,7 +22,7 @@ from psychocounsel.data.sources import (
     topic_files,
 )
 from psychocounsel.evaluation.reward.figures import flipped_rows
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import cli, metrics_of
 
 FOLDER = topic_files()[0].parent

@@ -19,7 +19,7 @@ from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
 from psychocounsel.model.tokenizer import load_chat_format
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
 from tests.support.in_process import run_here
 from tests.support.preferences import example, random_pairs

@@ -18,7 +18,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
 
 ROWS = [

@@ -17,8 +17,8 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage import blob
+from tests.support.composed import check, compose
 from tests.support.harness import TINY, write_jsonl
 from tests.support.processes import FORKED
 

@@ -14,9 +14,8 @@ from documentation.key_tables import choices
 from documentation.keys import PAGE, page
 from psychocounsel import __version__
 from psychocounsel.metrics.limits import LIMITS
-from psychocounsel.settings.config import check, compose
-from psychocounsel.settings.sections.figure_names import figures_of
 from psychocounsel.settings.targets import build
+from tests.support.composed import check, compose, figures_of
 from tests.support.harness import ROOT, cli
 
 METRICS = ROOT / "docs" / "reference" / "metrics.md"

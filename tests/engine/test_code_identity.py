@@ -11,8 +11,9 @@ from psychocounsel import counsel, data
 from psychocounsel.data import tokenised_cache
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine import references
-from psychocounsel.settings.config import build, check, compose
+from psychocounsel.settings.config import build
 from psychocounsel.storage.files import PACKAGE
+from tests.support.composed import check, compose
 from tests.support.harness import TINY
 
 

@@ -19,10 +19,10 @@ from psychocounsel.data.group import Group
 from psychocounsel.engine.feed import MixedFeed, OfflineFeed
 from psychocounsel.engine.schedule import DataOrder
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
 from tests.algo.test_policy_gradient import Context, rollouts, tables
 from tests.engine.test_resume import assert_bitwise_equal
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of, random_groups
 
 

@@ -14,9 +14,9 @@ from psychocounsel.errors import GATE_NO, USER_ERROR, UserError
 from psychocounsel.metrics.limits import exceeded
 from psychocounsel.metrics.replies import sample_page
 from psychocounsel.metrics.rewards import win_rate
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
 from tests.engine.test_resume import assert_bitwise_equal
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 
 BEFORE = {"eval/repetition": 0.1, "eval/unfinished": 0.2, "eval/kl": 0.0, "eval/length": 40.0, "eval/reward": 1.0}

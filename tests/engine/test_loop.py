@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from psychocounsel.settings.sections.figure_names import figures_of
 
 from psychocounsel.algo.base import Algorithm, Context
 from psychocounsel.algo.dpo import DPO
@@ -23,8 +22,8 @@ from psychocounsel.engine.step import metrics_of as figures_of_tally
 from psychocounsel.engine.telemetry.speed import Speed
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.results import read_summary
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
+from tests.support.composed import check, compose, figures_of
 from tests.support.harness import cli, make_stepper, metrics_of, random_groups, small_lm, world
 
 # Tests of one optimizer step: the groups that count, and the two questions to an algorithm about each engine.

@@ -15,7 +15,7 @@ from psychocounsel.engine.sizing.kept_measures import KeptMeasure, TokenMemory
 from psychocounsel.engine.sizing.micro_batch import LONG, SHORT, chosen_tokens, longest_of, measure
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, make_stepper, metrics_of, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")

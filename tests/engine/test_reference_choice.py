@@ -23,7 +23,7 @@ from psychocounsel.engine.references import (
 )
 from psychocounsel.engine.step import Stepper
 from psychocounsel.model.tokenizer import load_chat_format
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import make_stepper, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")

@@ -19,9 +19,10 @@ from psychocounsel.engine.reference_store import BUCKETS
 from psychocounsel.engine.references import CachedReference, reference_identity
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import build, check, compose
+from psychocounsel.settings.config import build
 from psychocounsel.storage.files import read_json
 from psychocounsel.storage.locks import Lock
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, TINY, cli, make_stepper, metrics_of, random_groups, small_lm
 
 SAID = re.compile(r"reference log-probabilities: (\d+) replies from the cache, (\d+) computed")

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import sample_rows
 from psychocounsel.model import build_tiny
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 
 RECIPE = OmegaConf.load(Path(build_tiny.__file__).with_suffix(".yaml"))
 

@@ -8,8 +8,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.load import load_causal_lm
 from psychocounsel.model.reward_head import load_reward_lm, load_trained_reward_lm
 from psychocounsel.model.tokenizer import require_model
-from psychocounsel.settings.config import compose
 from tests.reward.test_servers import REWARD
+from tests.support.composed import compose
 
 _NAMED = "cpu:0"  # differs from "cpu", so that loading takes the path of a GPU
 

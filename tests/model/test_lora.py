@@ -18,7 +18,7 @@ from psychocounsel.model.lora import add_adapter, merged_parameters
 from psychocounsel.model.packed import Policy
 from psychocounsel.model.settings import LoraConfig
 from psychocounsel.reward.local_model import LocalScorer
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import TINY, cli, make_stepper, metrics_of, random_groups, small_lm, world
 
 TEXT = torch.tensor([[1, 4, 300, 17, 500, 2, 5, 44, 900, 12, 13, 2]])

@@ -18,7 +18,7 @@ from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.hf import HFRollout
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import TINY
 
 SHIPPED = TINY.parent

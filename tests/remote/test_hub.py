@@ -12,7 +12,7 @@ from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub as hubs
 from psychocounsel.remote import hub_sources
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, command_for, compose
 from tests.support.harness import TINY
 from tests.support.hub_server import Hub, pairs
 
@@ -35,17 +35,22 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     running.stop()
 
 
+def sources_of(config: DictConfig) -> list[hub_sources.HubSource]:
+    repositories = command_for(config).repositories(config)
+    return list(dict.fromkeys(source for source, _ in repositories))
+
+
 def test_sets_that_an_audit_is_held_against_are_pinned_like_its_data(tmp_path: Path) -> None:
     against = "audit.against=[{path: acme/test, revision: v1}, {path: acme/more}]"
     config = check(compose(["data.path=acme/pairs", against, f"paths.cache={tmp_path}"], name="audit"))
-    sources = hub_sources.sources([config])
+    sources = sources_of(config)
     assert [(source.id, source.revision) for source in sources] == [
         ("acme/pairs", None),
         ("acme/test", "v1"),
         ("acme/more", None),
     ]
     hub_sources.record(str(tmp_path), sources[2], "7" * 40)
-    hub_sources.pin(config)
+    hub_sources.pin(config, command_for(config).repositories(config))
     assert [entry.revision for entry in config.audit.against] == ["v1", "7" * 40]
 
 
@@ -57,24 +62,26 @@ def test_every_place_of_a_configuration_is_pinned_where_it_asks_for_no_commit(tm
         )
 
     asked = config()
-    sources = hub_sources.sources([asked, asked])
+    sources = sources_of(asked)
     named = [("model", "acme/chat", None), ("dataset", "acme/pairs", None), ("dataset", "acme/more", "v1")]
     assert [(source.kind, source.id, source.revision) for source in sources] == named
     for number, source in enumerate(sources):
         commit = f"{number}" * 40
         hub_sources.record(str(tmp_path), source, commit)
     pinned = config()
-    hub_sources.pin(pinned)
+    hub_sources.pin(pinned, command_for(pinned).repositories(pinned))
 
     def commits(config: DictConfig) -> list[str | None]:
         return [config.model.revision, config.data.eval_revision, *(entry.revision for entry in config.data.mix)]
 
     assert commits(pinned) == ["0" * 40, "1" * 40, "1" * 40, "v1"]
     kept = config()
-    hub_sources.keep_revisions(kept, OmegaConf.create(OmegaConf.to_yaml(pinned)))
+    hub_sources.keep_revisions(kept, OmegaConf.create(OmegaConf.to_yaml(pinned)), command_for(kept).repositories(kept))
     assert commits(kept) == commits(pinned)
     other = config("model.path=acme/other", "data.mix=[{path: acme/more, rows: 3}]")
-    hub_sources.keep_revisions(other, OmegaConf.create(OmegaConf.to_yaml(pinned)))
+    hub_sources.keep_revisions(
+        other, OmegaConf.create(OmegaConf.to_yaml(pinned)), command_for(other).repositories(other)
+    )
     assert commits(other) == [None, "1" * 40, None]
 
 
@@ -115,14 +122,14 @@ def test_of_a_model_that_a_server_runs_no_weights_are_fetched(hub: Hub, tmp_path
     hub.commit_folder("models/acme/reward", TINY)
     served = ["reward=vllm_server", "reward.addresses=[http://a:1]", "reward.path=acme/reward"]
     config = check(compose(["algo=grpo", *served, f"paths.cache={tmp_path}"]))
-    (source,) = hub_sources.sources([config])
+    (source,) = sources_of(config)
     found = hubs.look_up(source)
     hubs.fetch(found)
     weights = (TINY / "model.safetensors").stat().st_size
     assert found.size == sum(file.stat().st_size for file in TINY.iterdir()) - weights
     assert sorted(hub.sent) == sorted(file.name for file in TINY.iterdir() if file.name != "model.safetensors")
     hub_sources.record(str(tmp_path), source, found.commit)
-    hub_sources.pin(config)
+    hub_sources.pin(config, command_for(config).repositories(config))
     assert config.reward.revision == found.commit
 
 
@@ -132,10 +139,10 @@ def test_every_member_of_several_reward_models_is_pinned(tmp_path: Path) -> None
     composed = compose(["algo=grpo", "reward=ensemble", f"paths.cache={tmp_path}"])
     composed.reward.members = [{**reward, "path": "acme/one"}, {**server, "path": "acme/two"}]
     config = check(composed)
-    sources = hub_sources.sources([config])
+    sources = sources_of(config)
     assert [(source.id, source.weights) for source in sources] == [("acme/one", True), ("acme/two", False)]
     for number, source in enumerate(sources):
         hub_sources.record(str(tmp_path), source, f"{number}" * 40)
-    hub_sources.pin(config)
+    hub_sources.pin(config, command_for(config).repositories(config))
     assert [member.revision for member in config.reward.members] == ["0" * 40, "1" * 40]
     assert [member.name for member in config.reward.members] == ["one", "two"]

@@ -11,7 +11,7 @@ import torch
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer, scored
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 

@@ -14,21 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from omegaconf import DictConfig
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from psychocounsel.commands.application import load_preset
 from psychocounsel.data.group import read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.reward.local_model import LocalScorer
-from psychocounsel.reward.sections import resolve_rewards
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import shipped
 from tests.reward.test_local_model import CONVERSATIONS
 from tests.support.answering import Reply, Server, dead_address, no_proxy, serving
+from tests.support.composed import checked
 from tests.support.harness import ROOT, cli, metrics_of
 
 __all__ = ["dead_address", "no_proxy"]
@@ -74,10 +70,7 @@ def local() -> np.ndarray:
 
 def settled(*overrides: str, name: str = "evaluate") -> DictConfig:
     """Return the checked configuration, as a command makes it."""
-    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        composed = hydra_compose(name, list(overrides))
-        resolve_rewards(composed, load_preset)
-    return configs.check(composed)
+    return checked(*overrides, name=name)
 
 
 def open_scorer(*overrides: str) -> Any:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.adapters import AdapterFolder, engine_rank
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import small_lm, world
 
 LORA = compose(["model.lora.rank=4", "model.lora.alpha=8"]).model.lora

@@ -10,7 +10,7 @@ import torch
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.local_servers import LocalServers, gpus_of_servers
 from psychocounsel.rundir.run_config import write_config
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 
 # Replaces vLLM if it is not installed: reports the environment of its import, and ends the server.
 STAND_IN = """

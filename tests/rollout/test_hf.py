@@ -20,7 +20,7 @@ from psychocounsel.model.packed import Policy
 from psychocounsel.model.shape import Shape
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.hf import HF, HFRollout, _draw, _filtered, _pick
-from psychocounsel.settings.config import compose
+from tests.support.composed import compose
 from tests.support.harness import ARCHITECTURES, TINY, small_lm
 
 STOP = 7

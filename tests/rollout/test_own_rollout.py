@@ -10,7 +10,7 @@ from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.data.group import Group, read_groups
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, open_rollout
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 

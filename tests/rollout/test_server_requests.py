@@ -16,8 +16,8 @@ from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.server import serve
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE, VLLMServer, VLLMServerRollout
 from psychocounsel.rollout.weight_sync import _store
-from psychocounsel.settings.config import check, compose
 from tests.support.answering import Reply, serving
+from tests.support.composed import check, compose
 from tests.support.harness import world
 from tests.support.listening import addresses_of
 

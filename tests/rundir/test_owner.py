@@ -16,8 +16,8 @@ from psychocounsel.errors import CONTINUE_LATER, GoOnLater, UserError
 from psychocounsel.rundir import owner
 from psychocounsel.rundir.owner import ownership, refuse_if_owned
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage import locks
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT
 from tests.support.processes import FORKED
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 
 from psychocounsel.rundir.run import Run, read_environment
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
+from tests.support.composed import check, compose
 
 
 def test_an_attempt_that_ends_early_keeps_what_an_earlier_one_found(tmp_path: Path) -> None:

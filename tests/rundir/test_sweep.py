@@ -11,7 +11,7 @@ from psychocounsel.rundir.identity import defining, differing, identity, is_same
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import read_plain, write_config
 from psychocounsel.rundir.sweep import SweepFolder, cell_name, namings, telling_name
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 
 # -- names
 

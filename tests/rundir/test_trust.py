@@ -18,7 +18,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.export import main as export
 from psychocounsel.rundir.manifest import complete_checkpoints
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.config import check, compose
+from psychocounsel.settings.command import command_of
+from tests.support.composed import check, compose
 
 pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user"),
@@ -58,7 +59,7 @@ def test_what_a_run_loads_is_for_its_user_alone_to_write_whatever_the_umask(made
 
 
 def resume(run: Path) -> None:
-    make_job("psychocounsel.train", check(compose([f"run_dir={run}"])), [])
+    make_job(command_of("psychocounsel.train"), check(compose([f"run_dir={run}"])), [])
 
 
 def evaluate(run: Path) -> None:

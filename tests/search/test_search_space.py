@@ -5,20 +5,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from psychocounsel.commands.composing import composer
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.search.space import read_search, search_options
 from psychocounsel.search.trials import distribution
-from psychocounsel.settings.config import _compositions, check, compose
+from tests.support.composed import check, compose
 from tests.support.in_process import run_here
 
 OPTIONS = {"trials": 4, "seed": 0, "pruner": "median"}
 
 
 def search(*overrides: str, **options: Any) -> Any:
-    return read_search(overrides, {**OPTIONS, **options}, _compositions("train").loader)
+    with composer([]):
+        return read_search(overrides, {**OPTIONS, **options}, GlobalHydra.instance().config_loader())
 
 
 def test_both_ends_and_every_choice_are_composed_before_anything_runs() -> None:

@@ -12,8 +12,9 @@ from psychocounsel.rundir.identity import check_same_run, fingerprint, identity
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import read_summary
 from psychocounsel.search.settling import keep_settled
-from psychocounsel.settings.config import check, compose, with_values
+from psychocounsel.settings.command import command_of
 from psychocounsel.storage.files import read_json
+from tests.support.composed import check, compose, with_values
 from tests.support.harness import cli, metrics_of
 
 SHORT = ["debug=fast", "data.limit=16", "eval.limit=4"]
@@ -70,12 +71,12 @@ def test_a_run_takes_its_value_from_a_finished_one_and_keeps_it(small_model: Pat
     first, second = tmp_path / "first", tmp_path / "second"
     recipe = {"run": str(first), "key": "algo.beta"}
     config = composed(recipe, *base, f"run_dir={second}")
-    job = make_job("psychocounsel.train", config, [])
+    job = make_job(command_of("psychocounsel.train"), config, [])
     write_run_directory(job)
     early = cli("worker", str(second), cwd=tmp_path, check_code=2)
     assert f"algo.beta: its value comes from {first}, which has not finished" in early.stderr
     write_run_directory(
-        make_job("psychocounsel.train", composed(None, *base, "algo.beta=0.37", f"run_dir={first}"), [])
+        make_job(command_of("psychocounsel.train"), composed(None, *base, "algo.beta=0.37", f"run_dir={first}"), [])
     )
     cli(
         "worker", str(first), cwd=tmp_path
@@ -85,7 +86,7 @@ def test_a_run_takes_its_value_from_a_finished_one_and_keeps_it(small_model: Pat
     written = OmegaConf.load(RunDir(second).config)
     assert written.algo.beta == 0.37 and written.settled["algo.beta"].value == 0.37
     assert metrics_of(second) == metrics_of(first)
-    again = make_job("psychocounsel.train", composed(recipe, *base, f"run_dir={second}"), [])
+    again = make_job(command_of("psychocounsel.train"), composed(recipe, *base, f"run_dir={second}"), [])
     assert again.config.algo.beta == 0.37
 
 

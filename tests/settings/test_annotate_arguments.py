@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import compose
 from psychocounsel.steps.stored_overrides import annotate_arguments, lasting, merged_overrides
 from psychocounsel.storage.files import write_json
+from tests.support.composed import compose
 
 CHOICES = ["local", "sample"]
 

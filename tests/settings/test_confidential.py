@@ -3,16 +3,11 @@
 from importlib.util import find_spec
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from psychocounsel.commands.application import load_preset
 from psychocounsel.errors import UserError
-from psychocounsel.reward.sections import resolve_rewards
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
-from psychocounsel.settings.config import check
-from psychocounsel.storage.files import shipped
+from tests.support.composed import checked as composed_and_checked
 
 SECRET = ["data.confidential=true"]
 GRPO = ["algo=grpo", "rollout.max_tokens=8"]
@@ -30,10 +25,7 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def checked(*overrides: str, name: str = "train") -> DictConfig:
     """Return the configuration after a command's checks."""
-    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        composed = hydra_compose(name, list(overrides))
-        resolve_rewards(composed, load_preset)
-    return check(composed)
+    return composed_and_checked(*overrides, name=name)
 
 
 ENDPOINTS = {

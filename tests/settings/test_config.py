@@ -14,8 +14,9 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.settings import AuditConfig
 from psychocounsel.evaluation.settings import EvaluateConfig
 from psychocounsel.rundir.identity import check_same_run, fingerprint, identity, slug
-from psychocounsel.settings.config import check, compose, target_class
+from psychocounsel.settings.config import target_class
 from psychocounsel.storage.files import shipped
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT
 
 CONF = shipped("conf")

@@ -14,8 +14,8 @@ from psychocounsel.data.dataset import build_dataset
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.errors import UserError
 from psychocounsel.model.tokenizer import load_chat_format
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json, shipped
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
 
 CONF = shipped("conf")

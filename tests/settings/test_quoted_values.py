@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from psychocounsel.settings import config as configs
+from tests.support.composed import checked
 from tests.support.in_process import run_here
 
 _TEXTS = [
@@ -27,7 +27,7 @@ def test_the_advised_words_work_in_bash(text: str, own_environment: None) -> Non
     assert refused.code == 2 and refused.stderr.count("\n") == 1
     (_, advised) = refused.stderr.rstrip("\n").rsplit(" as well: " if " as well: " in refused.stderr else " type ", 1)
     word = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True, check=True).stdout
-    assert configs.check(configs.compose([word])).data.system_prompt == text
+    assert checked(word).data.system_prompt == text
 
 
 def _in_double_quotes(override: str) -> str:

@@ -12,8 +12,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client
 from psychocounsel.remote.confidential import refuse_host
 from psychocounsel.remote.server_access import proxy_of
-from psychocounsel.settings.config import check, compose
 from tests.support.answering import serving
+from tests.support.composed import check, compose
 
 PROXY, OTHER = "http://proxy.example:3128", "http://other.example:1"
 

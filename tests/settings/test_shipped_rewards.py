@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from psychocounsel.errors import UserError
 from psychocounsel.reward.shipped import foreign_source
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.contests import contest
 from tests.support.harness import write_jsonl
 

@@ -4,25 +4,19 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 from omegaconf import OmegaConf
-from psychocounsel.settings.compositions import Compositions
 
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rundir.sweep import cell_name
-from psychocounsel.settings.config import compose, quote_choice
+from psychocounsel.settings.config import quote_choice
 from psychocounsel.settings.sweep import take_sweep, with_rows
-from psychocounsel.storage.files import shipped
+from tests.support.composed import compose
 from tests.support.harness import cli
 from tests.support.in_process import run_here
 
@@ -317,29 +311,3 @@ def test_rows_of_a_sweep_train_each_in_its_own_way_and_are_found_again(small_mod
     again = cli("train", "--config-dir=my", "algo=simpo", "sweep=first", *short, cwd=tmp_path)
     assert again.stdout.count("is already finished") == 2
     assert (tmp_path / "runs" / "sweep.jsonl").read_text() == table
-
-
-# -- composing
-
-
-def test_values_applied_to_one_composition_give_what_hydra_composes() -> None:
-    combinations = [
-        ["algo=simpo", "algo.beta=3", "seed=7"],
-        ["seed=8", "algo=simpo", "algo.beta=2.5", "+model.template_args.x=[1,2]"],
-        ["experiment=paper_dpo_3b", "model.lora.rank=4", "++data.limit=3"],
-        ["zero='2'", "model=qwen3_0_6b", "data.mix=[{name: sample, rows: 3}]"],
-        ["zero='2'", "model=qwen3_0_6b", "epochs=2.5"],
-    ]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        master = loader.load_configuration("train", ["sweep_dir=/nowhere"], RunMode.MULTIRUN)
-        swept = Compositions(loader, partial(loader.load_sweep_config, master))
-        for overrides in combinations:
-            whole = loader.load_sweep_config(master, overrides)
-            expected = {key: value for key, value in OmegaConf.to_container(whole).items() if key != "hydra"}
-            assert OmegaConf.to_container(swept.compose(overrides)) == expected
-            assert OmegaConf.to_container(compose(overrides)) == OmegaConf.to_container(
-                hydra_compose("train", overrides)
-            )
-    assert len(swept.composed) == 3

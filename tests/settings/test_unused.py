@@ -9,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.errors import USER_ERROR
-from psychocounsel.settings.config import check, compose
-from psychocounsel.settings.typed.unused import typed_unused
+from psychocounsel.settings.unused import typed_unused
 from psychocounsel.storage.files import shipped
+from psychocounsel.train import COMMAND as TRAIN
+from tests.support.composed import check, compose
 from tests.support.in_process import run_here
 
 ALGORITHMS = sorted(file.stem for file in (shipped("conf") / "algo").glob("*.yaml"))
@@ -35,12 +36,12 @@ def test_what_a_loss_does_not_read_is_named_and_nothing_else(loss_type: str) -> 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_each_named_option_is_a_key_and_none_is_refused_that_was_not_typed(algo: str) -> None:
     config = check(compose([f"algo={algo}"]))
-    assert typed_unused(config, [f"algo={algo}"], no_choice) == {}
+    assert typed_unused(TRAIN, config, [f"algo={algo}"], no_choice) == {}
     for key in ("algo.loss_type=ipo", "algo.schedule=constant"):
         if key.partition("=")[0].partition(".")[2] in config.algo:
             changed = check(compose([f"algo={algo}", key]))
             typed = [f"algo.{name}={value}" for name, value in config.algo.items() if name != "_target_"]
-            found = typed_unused(changed, [text for text in typed if "{" not in text], no_choice)
+            found = typed_unused(TRAIN, changed, [text for text in typed if "{" not in text], no_choice)
             assert {text.partition("=")[0] for text in found} <= {f"algo.{name}" for name in config.algo}
             assert "algo.lr" not in {text.partition("=")[0] for text in found}
 

@@ -16,8 +16,9 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.manifest import write_manifest
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import write_summary
-from psychocounsel.settings.config import check, compose
+from psychocounsel.settings.command import command_of
 from psychocounsel.storage.hashes import mark_of
+from tests.support.composed import check, compose
 from tests.support.harness import TINY
 
 PAIR = {"prompt": "I can't sleep.", "chosen": "What keeps you awake?", "rejected": "Just relax."}
@@ -210,7 +211,7 @@ def make_runs(folder: Path) -> None:
 
     def run(name: str, change: Callable[[RunDir], Any]) -> None:
         config = check(compose(["max_steps=2", f"run_dir={folder / name}"]))
-        job = make_job("psychocounsel.train", config, ["max_steps=2"])
+        job = make_job(command_of("psychocounsel.train"), config, ["max_steps=2"])
         write_run_directory(job)
         change(job.files)
 

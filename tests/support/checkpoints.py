@@ -16,7 +16,7 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.model.lora import add_adapter
 from psychocounsel.model.packed import Policy
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import random_groups, small_lm
 
 GROUPS = random_groups(4)

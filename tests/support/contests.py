@@ -5,15 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from psychocounsel.commands.application import resolve_entries
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.rundir.paths import EvaluationDir
-from psychocounsel.settings.config import check, compose
 from psychocounsel.steps.course import StepContext
-from psychocounsel.storage.files import shipped
+from tests.support.composed import checked
 from tests.support.harness import write_jsonl
 
 PROMPTS = [f"Since week {number} I cannot sleep, and nobody at home has noticed yet." for number in range(12)]
@@ -33,10 +30,7 @@ def replies(file: Path, write: Callable[[str], str], prompts: Sequence[str] = PR
 
 def contest(*overrides: str) -> DictConfig:
     """Return the checked configuration of an evaluation, as its command composes it."""
-    composed = compose([*overrides], "evaluate")
-    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        resolve_entries(composed)
-    return check(composed)
+    return checked(*overrides, name="evaluate")
 
 
 class Recorder:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from psychocounsel.data.selection import load_split
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.doc_blocks import Command
 from tests.support.harness import ROOT, cli, write_jsonl
 

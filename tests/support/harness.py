@@ -24,7 +24,7 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.model.cpu import prepare_process
 from psychocounsel.model.packed import Policy, RewardModel
 from psychocounsel.rundir.results import read_metrics
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.warm import Warm
 
 ROOT = Path(__file__).parent.parent.parent

@@ -15,7 +15,7 @@ from psychocounsel.data.tokenise import tokenise
 from psychocounsel.engine.schedule import learning_rate
 from psychocounsel.engine.step import Stepper, metrics_of
 from psychocounsel.model.tokenizer import load_chat_format
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import make_stepper, small_lm
 from tests.support.trl_oracle import Recording, Tensors, gradients_of, parameters_of
 

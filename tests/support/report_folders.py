@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.evaluation.contestants.replies_step import SCHEMA as REPLIES
 from psychocounsel.evaluation.contestants.speeches import SCHEMA as SPEECHES
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.contests import contest
 from tests.support.learning_lines import Line, learning_lines, summary_of
 

@@ -8,7 +8,7 @@ from psychocounsel.cluster.job import write_run_directory
 from psychocounsel.errors import DONE
 from psychocounsel.rundir.results import FINISHED, write_summary
 from psychocounsel.studies.launching import read_arguments
-from psychocounsel.studies.own_jobs import MODULE
+from psychocounsel.studies.own_jobs import COMMAND
 from psychocounsel.studies.plan import StudyPlan, StudyRequest, write_record
 from psychocounsel.studies.planning import plan_study
 from psychocounsel.studies.study_file import Study, read_study
@@ -62,7 +62,7 @@ def finish(plan: StudyPlan, values: dict[str, float] | None = None, *stages: str
             figures: dict[str, Any] = {"eval/accuracy": value, "eval/loss": value}
             write_summary(cell.run_dir, FINISHED, metrics={"best": figures, "last": figures})
         if each.selection is not None and not each.selection.finished:
-            assert each.selection.module == MODULE
+            assert each.selection.command is COMMAND
             assert run_job(plan, each.selection) == DONE
 
 

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import TINY
 
 

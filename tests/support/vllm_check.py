@@ -20,6 +20,7 @@ from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rollout.base import Rollout, Sampling
 from psychocounsel.rollout.hf import HFRollout
 from psychocounsel.settings import config as configs
+from tests.support.composed import checked
 
 
 def compare(vllm: Rollout, hf: HFRollout, groups: list[Group], temperature: float, seed: int) -> dict[str, Any]:
@@ -71,9 +72,7 @@ def change(engine: Engine) -> None:
 
 def main(overrides: list[str]) -> None:
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    config: Any = configs.check(
-        configs.compose(["algo=online_dpo", "rollout=vllm", f"cluster.processes={size}", *overrides])
-    )
+    config: Any = checked("algo=online_dpo", "rollout=vllm", f"cluster.processes={size}", *overrides)
     algorithm = configs.build(config, "algo")
     tokenizer, chat = load_chat_format(config.model)
     world = World(rank, size)

@@ -20,7 +20,7 @@ from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, pars
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import attempts
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 
 # -- times and sizes
 

@@ -15,7 +15,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run_config import write_config, write_job
 from psychocounsel.rundir.sweep import add_to_table
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ import pytest
 from psychocounsel.cluster.slurm.queue import find_lost
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import StudyDir, SubmissionDir, SubmissionHome
-from psychocounsel.settings.config import build, compose
+from psychocounsel.settings.config import build
 from psychocounsel.storage.locks import Lock
+from tests.support.composed import compose
 from tests.support.processes import FORKED
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.data import licences
 from psychocounsel.data.licences import strictest
 from psychocounsel.engine.checkpoints.model_folder import model_card, model_licence
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import TINY
 from tests.support.hub_server import pairs
 

@@ -11,8 +11,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import read_metrics
-from psychocounsel.settings.config import check, compose
 from tests.engine.test_resume import assert_bitwise_equal
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 
 STEPS = ["max_steps=6", "data.limit=40", "eval.limit=6", "global_batch_size=4", "eval.every=2", "checkpoint.every=2"]

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from psychocounsel.algo.dpo import DPO
-from psychocounsel.cluster.memory.zero_memory import resting_states
+from psychocounsel.cluster.memory.gpu import resting_states
 from psychocounsel.engine.rounds.resting import Resting, open_resting
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import CONTINUE_LATER
-from psychocounsel.settings.config import compose
 from tests.algo.test_online_dpo import BASE
 from tests.engine.test_resume import assert_bitwise_equal
+from tests.support.composed import compose
 from tests.support.harness import ROOT, cli, make_stepper, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")

@@ -9,7 +9,7 @@ import pytest
 from psychocounsel.engine.telemetry.records import StepLog
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import MetricsLog, read_metrics
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 
 KILL = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 3}"

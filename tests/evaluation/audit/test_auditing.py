@@ -14,7 +14,7 @@ from psychocounsel.evaluation.audit.blind import blind_baselines
 from psychocounsel.evaluation.audit.faults import halo
 from psychocounsel.evaluation.audit.pairs import pairs_from, rated_from
 from psychocounsel.evaluation.audit.topics import FROM_DATA, topics_of
-from psychocounsel.settings.config import check, compose
+from tests.support.composed import check, compose
 from tests.support.preferences import first_sample
 
 # Audit of the first sample, whose labels surface cues predict: its figures equal those measured by hand.

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.settings.config import check, compose
 from tests.support.annotating import model_server
+from tests.support.composed import check, compose
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies
 from tests.support.harness import TINY, write_jsonl
 from tests.support.scripted import completion

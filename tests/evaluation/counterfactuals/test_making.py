@@ -11,8 +11,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer
 from psychocounsel.evaluation.counterfactuals.measuring import figures_and_rows, make_counterfactuals
 from psychocounsel.evaluation.counterfactuals.rules import KINDS, Kind
-from psychocounsel.settings.config import check, compose
 from tests.support.answering import Reply, Server, no_proxy, serving
+from tests.support.composed import check, compose
 from tests.support.harness import world
 
 __all__ = ["no_proxy"]

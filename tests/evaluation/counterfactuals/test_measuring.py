@@ -24,8 +24,8 @@ from psychocounsel.evaluation.reward.evaluation import evaluate_reward
 from psychocounsel.reward.base import Conversation, Scorer
 from psychocounsel.reward.encoding import TooManyTokens
 from psychocounsel.reward.local_model import LocalScorer
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
+from tests.support.composed import check, compose
 from tests.support.harness import world
 from tests.support.ranks import in_ranks
 

@@ -10,10 +10,10 @@ import torch
 
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import verdicts_step
-from psychocounsel.settings.config import check, compose
 from psychocounsel.settings.targets import build
 from tests.support.annotating import model_server
 from tests.support.answering import Reply
+from tests.support.composed import check, compose
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
 from tests.support.scripted import completion
 

@@ -12,9 +12,9 @@ from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import AUDIT, RunMaterial
 from psychocounsel.reporting.sections.audits import section
-from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import read_json
 from tests.reporting.sections.shown import chart, column, material, numbers, rows, run_of, said, tables, written
+from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
 
 WORDS = ("window", "harbour", "letter", "garden", "winter", "kitchen", "brother", "market", "silence", "ticket")

@@ -12,10 +12,10 @@ from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.cost import section
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.settings.config import check, compose
 from psychocounsel.steps.course import StepContext
 from tests.reporting.sections.shown import material_of, rows, tables, trained
 from tests.support.annotating import model_server, speeches
+from tests.support.composed import check, compose
 from tests.support.report_folders import begin
 
 LINES = [

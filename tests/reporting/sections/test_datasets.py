@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import initialize_config_dir
 
 from psychocounsel.annotation.steps import directory, do_steps
-from psychocounsel.commands.application import resolve_entries
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import ANNOTATION, RunMaterial
 from psychocounsel.reporting.reading.runs import dataset_counts
 from psychocounsel.reporting.sections.datasets import section
-from psychocounsel.settings.config import check, compose
 from psychocounsel.steps.course import StepContext
-from psychocounsel.storage.files import shipped
 from tests.reporting.sections.shown import chart, material, rows, run_of, said, tables
 from tests.support import annotating
 from tests.support.annotating import model_server, models, speeches
+from tests.support.composed import checked
 from tests.support.scripted import completion
 
 Row = dict[str, Any]
@@ -57,10 +54,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
             "replies.per_speech=2",
         ]
         given += ["pairs.test_fraction=0.2", "pairs.min_gap=0", "scores.repeat=0.5", "scores.retries=0"]
-        composed = compose(given, "annotate")
-        with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-            resolve_entries(composed)
-        config = check(composed)
+        config = checked(*given, name="annotate")
         do_steps(StepContext(config, directory(config), lambda line: None, lambda items, *_: items), lambda step: None)
     counts = {"counts": dataset_counts(folder / "made")}
     return run_of(folder / "made", ANNOTATION, config=config, extra=counts)
