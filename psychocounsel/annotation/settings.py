@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.budget import BudgetConfig
+from psychocounsel.asking.model_groups import BudgetConfig
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import PathsConfig, option, suggestion

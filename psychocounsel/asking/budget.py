@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.language_model import Answer, Ask, LanguageModel
 from psychocounsel.errors import UserError
-from psychocounsel.settings.schema import option
 
 _CHARACTERS = 4.0  # per token, in alphabetic scripts
 _MESSAGE_TOKENS = 4  # added to each message by a chat template
@@ -18,12 +17,6 @@ _MESSAGE_TOKENS = 4  # added to each message by a chat template
 
 class BudgetSpent(UserError):
     """The budget has no room for another call; all bought answers are kept. Exit code 3."""
-
-
-@dataclass
-class BudgetConfig:
-    cost: float | None = option(None, above=0)
-    calls: int | None = option(None, at_least=1)
 
 
 def estimated_tokens(ask: Ask) -> int:

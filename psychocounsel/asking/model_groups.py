@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.reward.sections import path_is, ranker_models
 from psychocounsel.settings.command import idle_keys
+from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
@@ -23,6 +25,12 @@ _ASKED_BY = {  # Groups whose models have no prompt of their own, with the reaso
 }
 NO_PRICE = "no model has an input_price or output_price; budget.calls limits calls"
 Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
+
+
+@dataclass
+class BudgetConfig:
+    cost: float | None = option(None, above=0)
+    calls: int | None = option(None, at_least=1)
 
 
 def model_sections(config: DictConfig) -> Iterator[tuple[str, str, DictConfig]]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.data.rows import Example
-from psychocounsel.data.selection import load_split
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.trained_runs import run_trained_on
+
+if TYPE_CHECKING:
+    from psychocounsel.data.rows import Example
 
 _OF_SPLIT = (
     "mix",
@@ -108,6 +110,8 @@ def load_evaluated(config: DictConfig, report: Callable[[str], None]) -> Evaluat
     Raises:
         UserError: as `load_split` does.
     """
+    from psychocounsel.data.selection import load_split  # it imports numpy, which a command needs only here
+
     train, held_out = load_split(config.data, report)
     part, whole = evaluated_part(config), [*train, *held_out]
     return EvaluatedRows(part, whole if part.name == "all" else held_out, whole)

@@ -8,8 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from psychocounsel.asking.budget import BudgetConfig
-from psychocounsel.asking.model_groups import NO_PRICE, idle_models
+from psychocounsel.asking.model_groups import NO_PRICE, BudgetConfig, idle_models
 from psychocounsel.data.settings import PairsConfig, idle_data, idle_without_training
 from psychocounsel.evaluation.counterfactuals.settings import CounterfactualConfig, idle_counterfactuals
 from psychocounsel.evaluation.part import idle_in_part

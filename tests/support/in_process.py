@@ -59,9 +59,9 @@ def run_here(line: str, rows: bool = True) -> Answer:
     try:
         with redirect_stdout(out), redirect_stderr(err):
             if command == "chat":
-                application.main_here("chat", lambda config: 0)
+                application.main_here("psychocounsel.chat", lambda config: 0)
             if command in _COMPOSED:
-                application.main(f"psychocounsel.{command}", _COMPOSED[command], check)
+                application.main(f"psychocounsel.{_COMPOSED[command]}", check)
             module = importlib.import_module(f"psychocounsel.{command}")
             command_line.run(module.main, HydraException, OmegaConfBaseException, ValueError)
     except SystemExit as end:
