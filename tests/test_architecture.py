@@ -193,3 +193,24 @@ def imported(names: Iterable[str]) -> set[str]:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
+
+def test_no_code_asks_which_command_a_configuration_belongs_to() -> None:
+    """Commands answer by their own methods (settings/command.py); only optional groups may be looked up, by `.get`."""
+    probe = re.compile(r'"\w+" (?:not )?in (?:\w+\.)*(?:config|composed|plain)\b(?![\w.\[])')
+    probes = [
+        f"{name}: {line.strip()}"
+        for name, file in modules().items()
+        for line in file.read_text().splitlines()
+        if probe.search(line)
+    ]
+    assert not probes
+
+
+def test_jobs_and_clusters_know_no_command() -> None:
+    features = ("psychocounsel.annotation", "psychocounsel.evaluation")
+    known = [
+        f"{module} imports {other}"
+        for module, other in arrows()
+        if module.startswith("psychocounsel.cluster.") and other.startswith(features)
+    ]
+    assert known == ["psychocounsel.cluster.job_rows imports psychocounsel.evaluation.part"]

@@ -149,7 +149,7 @@ def votes_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
     names = sorted({values[:2] for values in found}, key=str)
     rows = [(*name, *(found[*name, outcome] for outcome in outcomes)) for name in names]
     yield from table(("annotator", "model, as the server named it", *map(escaped, outcomes)), rows)
-    rubric = context.config.scores.rubric if "scores" in context.config else None
+    rubric = context.config.scores.rubric if context.config.get("scores") is not None else None
     yield f"Rubric: {cell(rubric)} (seven principles, 1 to 5)."
     yield ""
     yield from _prompts(files, "votes")

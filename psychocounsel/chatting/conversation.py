@@ -62,7 +62,7 @@ def outsiders(config: DictConfig) -> Iterator[Outsider]:
             for key, model in zip(keys_of(models, group), models, strict=True):
                 if model.is_third_party():
                     yield Outsider(key, model.name, _hosts(model.receivers(key)))
-    if "reward" in config:
+    if config.get("reward") is not None:
         receivers = build(config, "reward").receivers("reward")
         if not all(is_own(address) for _, address in receivers):
             yield Outsider("reward", str(config.reward.name), _hosts(receivers))

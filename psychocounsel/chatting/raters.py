@@ -105,9 +105,9 @@ class ReplyRaters:
 
     def __init__(self, config: DictConfig) -> None:
         self.scorer = _scorer(config)
-        self.reward = str(config.reward.name) if "reward" in config else ""
+        self.reward = str(config.reward.name) if config.get("reward") is not None else ""
         self.annotators = list[_Annotator]()
-        if "annotator" in config:
+        if config.get("annotator") is not None:
             models = build(config, "annotator").models()
             prompt = rating_prompt(config.rubric, joint=False, examples=False)
             for key, model in zip(keys_of(models, "annotator"), models, strict=True):
@@ -175,7 +175,7 @@ def _waited(future: Future[Answer], stopped: Stopped) -> Answer | None:
 
 
 def _scorer(config: DictConfig) -> Scorer | None:
-    if "reward" not in config:
+    if config.get("reward") is None:
         return None
     import torch
 

@@ -26,7 +26,7 @@ from psychocounsel.settings.command import Command, command_named, command_of
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.launcher import register, remove_unused
 from psychocounsel.settings.messages import one_line
-from psychocounsel.settings.overrides import parted, quote_choice
+from psychocounsel.settings.overrides import config_dirs, parted, quote_choice
 from psychocounsel.settings.sweep import take_sweep
 from psychocounsel.settings.unused import refuse_unused, typed_unused
 from psychocounsel.storage.files import shipped
@@ -157,7 +157,7 @@ def _helped(command: Command) -> bool:
     """Print the help page and return True if the command line asks for it."""
     if not asks_for_help(sys.argv[1:]):
         return False
-    folders = [*map(Path, _config_dirs(sys.argv[1:])), shipped("conf")]
+    folders = [*map(Path, config_dirs(sys.argv[1:])), shipped("conf")]
     print(help_page(_config_name(sys.argv[1:]) or command.name, folders))
     return True
 
@@ -169,7 +169,7 @@ def _read_arguments(command: Command) -> tuple[Composer, list[list[str]]]:
         UserError: for arguments that Hydra could not read or would misread.
     """
     options, overrides = parted(sys.argv[1:])
-    folders = _config_dirs(options)
+    folders = config_dirs(options)
     if missing := next((folder for folder in folders if not os.path.isdir(folder)), None):
         raise UserError(f"--config-dir {missing}: no such folder")
     refuse_lines_in_overrides(overrides)
@@ -179,10 +179,3 @@ def _read_arguments(command: Command) -> tuple[Composer, list[list[str]]]:
     options, overrides = parted(arguments)  # a named sweep adds -m
     sys.argv[1:] = [*options, *composer.in_hydras_form(command, overrides)]
     return composer, [[quote_choice(override) for override in row] for row in rows]
-
-
-def _config_dirs(arguments: Sequence[str]) -> list[str]:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config-dir", "-cd", action="append", default=[])
-    known, _ = parser.parse_known_args(list(arguments))
-    return [os.path.abspath(os.path.expanduser(folder)) for folder in known.config_dir]

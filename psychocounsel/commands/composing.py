@@ -5,15 +5,10 @@ import pickle
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
-from hydra import version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -143,21 +138,5 @@ def composer(folders: Sequence[Path]) -> Iterator[Composer]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"--config-dir {folder}: no such folder")
-    hydra, made = _set_up(tuple(folders))
-    GlobalHydra.instance().clear()
-    GlobalHydra.instance().initialize(hydra)
-    try:
-        yield made
-    finally:
-        GlobalHydra.instance().clear()
-
-
-@cache
-def _set_up(folders: tuple[Path, ...]) -> tuple[Hydra, Composer]:
-    """Return Hydra with the given configuration folders, and its Composer, cached because a process reads each file once."""
-    version.setbase("1.3")
-    search = create_config_search_path(search_path_dir=str(shipped("conf").resolve()))
-    for folder in folders:
-        search.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    GlobalHydra.instance().clear()
-    return Hydra.create_main_hydra2(task_name="launch", config_search_path=search), Composer(folders)
+    with configs.hydra_set_up(tuple(map(str, folders))):
+        yield Composer(folders)

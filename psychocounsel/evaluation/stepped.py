@@ -80,7 +80,7 @@ class SteppedEvaluation(Evaluation):
     def opening(self, config: DictConfig) -> list[str]:
         """Return the lines that a run prints first. Default: the base, and number formats settled by runs."""
         unused = self.unused_sections(config)
-        judges = build(config, "judge").models() if "judge" in config and "judge" not in unused else []
+        judges = build(config, "judge").models() if config.get("judge") is not None and "judge" not in unused else []
         rewards = [judge.reward_settings() for judge in judges if isinstance(judge, RewardJudge)]
         models = [] if "model" in unused else build(config, "contestants").opening()
         return [*models, *format_lines(rewards)]

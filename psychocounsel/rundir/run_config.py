@@ -12,6 +12,24 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import DamagedFile, read_mapping, write_atomically, write_json
 
+# Classes that configurations of earlier versions name by `_target_`, with their present names.
+_JUDGING, _SESSION = "psychocounsel.evaluation.judging", "psychocounsel.evaluation.session"
+MOVED = {
+    "psychocounsel.annotation.replies.pool.Pool": "psychocounsel.asking.language_model.Pool",
+    "psychocounsel.annotation.scores.panel.Panel": "psychocounsel.asking.language_model.Panel",
+    "psychocounsel.evaluation.contestants.reply_file.ReplyFile": "psychocounsel.evaluation.contestants.settings.ReplyFile",
+    "psychocounsel.evaluation.reward.ranker.Ranker": "psychocounsel.evaluation.reward.rankers.Ranker",
+    f"{_JUDGING}.reward_judge.RewardJudge": f"{_JUDGING}.judges.RewardJudge",
+    f"{_SESSION}.played.played_sets.PlayedPersonas": f"{_SESSION}.played.PlayedPersonas",
+    f"{_SESSION}.played.played_sets.VeraMhPersonas": f"{_SESSION}.played.VeraMhPersonas",
+    f"{_SESSION}.played.played_sets.MindEvalPersonas": f"{_SESSION}.played.MindEvalPersonas",
+    f"{_SESSION}.scripted.scripted_personas.ScriptedPersonas": f"{_SESSION}.scripted.ScriptedPersonas",
+    "psychocounsel.reward.openrlhf.OpenRLHFReward": "psychocounsel.reward.servers.OpenRLHFReward",
+    "psychocounsel.reward.vllm_classifier.VLLMReward": "psychocounsel.reward.servers.VLLMReward",
+    "psychocounsel.search.trial_report.TrialReport": "psychocounsel.search.trials.TrialReport",
+}
+FIRST_NAMES = {present: first for first, present in MOVED.items()}
+_TARGET = re.compile(r"(\b_target_: *)([\w.]+)")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
 
 
@@ -45,7 +63,7 @@ def read_config(run_dir: Path) -> DictConfig:
     """
     path = RunDir(run_dir).config
     try:
-        loaded = OmegaConf.load(path)
+        loaded = OmegaConf.create(_text_of(run_dir))
     except Exception as error:
         raise UserError(
             f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir"
@@ -55,13 +73,19 @@ def read_config(run_dir: Path) -> DictConfig:
     return loaded
 
 
+def _text_of(run_dir: Path) -> str:
+    """Return the text of `config.yaml` with the present names of moved classes."""
+    text = RunDir(run_dir).config.read_text(encoding="utf-8", errors="replace")
+    return _TARGET.sub(lambda match: match[1] + MOVED.get(match[2], match[2]), text)
+
+
 def read_plain(run_dir: Path) -> dict[str, Any] | None:
     """Return the configuration of a run as plain mappings and lists, in a tenth of the time of `read_config`.
 
     The result is None if the file is missing or cannot be read.
     """
     try:
-        content = yaml.load(RunDir(run_dir).config.read_text(), _PlainLoader)
+        content = yaml.load(_text_of(run_dir), _PlainLoader)
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return content if isinstance(content, dict) and content else None
@@ -74,7 +98,7 @@ def read_section(run_dir: Path, key: str) -> Any:
         DamagedFile: if the value is not YAML.
     """
     try:
-        text = RunDir(run_dir).config.read_text(errors="replace")
+        text = _text_of(run_dir)
     except FileNotFoundError:
         return None
     found = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)

@@ -1,13 +1,17 @@
 """Composing, checking and comparing configurations, without torch. Every error is one line that says what to type."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
@@ -30,15 +34,42 @@ GROUPS = (
 register_resolvers()
 
 
-def compose(overrides: Sequence[str], name: str = "train") -> DictConfig:
+def compose(overrides: Sequence[str], name: str = "train", folders: Sequence[str] = ()) -> DictConfig:
     """Return `conf/<name>.yaml` composed with `overrides`, without names resolved and without checks.
+
+    `folders` are further folders with configurations.
 
     Raises:
         HydraException: for an override that cannot be parsed, or that names a missing file or key.
     """
+    with hydra_set_up(tuple(folders)):
+        loader = GlobalHydra.instance().config_loader()
+        return without_hydra(loader.load_configuration(name, [*map(quote_choice, overrides)], RunMode.RUN))
+
+
+@contextmanager
+def hydra_set_up(folders: tuple[str, ...]) -> Iterator[None]:
+    """Set Hydra up for `conf/` and further folders of configurations, whose files come first."""
+    before, prepared = GlobalHydra.instance().hydra, _hydra_of(folders)
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(shipped("conf").resolve()), version_base="1.3"):
-        return hydra_compose(name, [quote_choice(override) for override in overrides])
+    GlobalHydra.instance().initialize(prepared)
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().clear()
+        if before is not None:
+            GlobalHydra.instance().initialize(before)
+
+
+@cache
+def _hydra_of(folders: tuple[str, ...]) -> Hydra:
+    """Return Hydra with the given folders, cached because it lists all files of its folders."""
+    version.setbase("1.3")
+    search = create_config_search_path(search_path_dir=str(shipped("conf").resolve()))
+    for folder in folders:
+        search.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    GlobalHydra.instance().clear()
+    return Hydra.create_main_hydra2(task_name="psychocounsel", config_search_path=search)
 
 
 def check(command: Command, composed: DictConfig) -> DictConfig:

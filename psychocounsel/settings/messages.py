@@ -10,7 +10,7 @@ from omegaconf.errors import InterpolationResolutionError
 from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import renamed, unknown_key
-from psychocounsel.settings.overrides import shell_word
+from psychocounsel.settings.overrides import config_dirs, shell_word
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
 
@@ -81,7 +81,7 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
     given = dict(argument.partition("=")[::2] for argument in arguments)
     if message := renamed(key, given.get(key)):
         return message
-    valid = _keys_for(arguments, config_name) or flat_keys(configs.compose([], name=config_name))
+    valid = _keys_for(arguments, config_name) or flat_keys(configs.compose([], config_name, config_dirs(arguments)))
     inner = [name for name in valid if name.startswith(f"{key}.")]
     if inner:
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
@@ -98,7 +98,7 @@ def _keys_for(arguments: Sequence[str], config_name: str) -> list[str]:
     groups = {path.name for path in shipped("conf").iterdir() if path.is_dir()}
     choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
     try:
-        return flat_keys(configs.compose(choices, name=config_name))
+        return flat_keys(configs.compose(choices, config_name, config_dirs(arguments)))
     except Exception:
         return []
 

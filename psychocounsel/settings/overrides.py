@@ -1,5 +1,7 @@
 """Command lines before Hydra reads them: the order of options, and overrides that Hydra would misread."""
 
+import argparse
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -134,3 +136,11 @@ def parsed(text: str) -> Override:
     """
     (override,) = OverridesParser.create().parse_overrides([text])
     return override
+
+
+def config_dirs(arguments: Sequence[str]) -> list[str]:
+    """Return the absolute folders of all --config-dir on a command line."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    known, _ = parser.parse_known_args(list(arguments))
+    return [os.path.abspath(os.path.expanduser(folder)) for folder in known.config_dir]

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StepsDir
+from psychocounsel.rundir.run_config import FIRST_NAMES
 from psychocounsel.steps.course import Course
 from psychocounsel.storage.files import PACKAGE, read_mapping
 from psychocounsel.storage.hashes import code_id
@@ -146,6 +147,8 @@ def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
     for key in course.omits.get(step, ()):
         flat.pop(key, None)
     kept = {key: _of_files(key, value) for key, value in flat.items() if not _leaves_answers_alone(course, key)}
+    # A class that moved keeps its first name here, so that finished steps of earlier versions stay done.
+    kept |= {key: FIRST_NAMES.get(value, value) for key, value in kept.items() if key.endswith("._target_")}
     code = {_CODE: _code_of(course.code[step])} if step in course.code else {}
     return kept | _third_parties(course, config, step) | _weights(course, config, step) | code
 

@@ -101,7 +101,7 @@ def _place(path: str | None) -> str | None:
 
 
 def _rewards(config: DictConfig) -> list[DictConfig]:
-    if "reward" not in config:
+    if config.get("reward") is None:
         return []
     return [*config.reward.members] if "members" in config.reward else [config.reward]
 

@@ -75,7 +75,7 @@ def _check_transcripts(config: DictConfig) -> None:
 
 def _check_client(config: DictConfig, personas: str) -> None:
     """Raise UserError if no model plays the clients, or if the model has a contestant's name or another language."""
-    if "client" not in config:
+    if config.get("client") is None:
         raise UserError(
             f"personas={personas}: these clients need a language model that plays them; add client=local_vllm "
             "client.model=MODEL, or another file of conf/client"

@@ -61,7 +61,7 @@ class TrainedRun(Protocol):
 def points_of(run: TrainedRun) -> list[EvaluationPoint]:
     """Return the evaluations of a run in order, including the one before training; empty for a run without a configuration."""
     config = run.config
-    if config is None or "global_batch_size" not in config:
+    if config is None or config.get("global_batch_size") is None:
         return []
     processes = int(run.environment.get("processes", 1))
     before = (run.summary.get("metrics") or {}).get("before") or {}
