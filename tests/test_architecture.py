@@ -194,6 +194,7 @@ def imported(names: Iterable[str]) -> set[str]:
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
+
 def test_no_code_asks_which_command_a_configuration_belongs_to() -> None:
     """Commands answer by their own methods (settings/command.py); only optional groups may be looked up, by `.get`."""
     probe = re.compile(r'"\w+" (?:not )?in (?:\w+\.)*(?:config|composed|plain)\b(?![\w.\[])')

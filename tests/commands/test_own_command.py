@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from psychocounsel.rundir.results import read_summary
-
 from tests.support.harness import ROOT
 
 _CODE = """

@@ -91,5 +91,8 @@ def test_a_run_is_as_foreign_as_what_it_was_trained_from(tmp_path: Path, rows: s
     first = trained("first", "algo=sft")
     second = trained("second", f"model.path={first}")
     other = trained("other", f"data.path={rows}")
-    sources = [foreign_source(compose([f"model.path={path}"]), [("model.path", path)]) for path in (first, second, other, "org/name")]
+    sources = [
+        foreign_source(compose([f"model.path={path}"]), [("model.path", path)])
+        for path in (first, second, other, "org/name")
+    ]
     assert sources == [None, None, f"model.path={other}", "model.path=org/name"]
