@@ -21,6 +21,7 @@ PACKAGE = ROOT / "psychocounsel"
 ORDER = ["errors", "storage", "rundir", "counsel", "settings", "remote", "data", "model", "distributed", "reward"]
 ORDER += [
     "metrics",
+    "blocks",
     "algo",
     "rollout",
     "asking",
@@ -43,6 +44,7 @@ TORCH_FREE = [
     "storage",
     "rundir",
     "counsel",
+    "blocks",
     "algo",
     "asking",
     "steps",

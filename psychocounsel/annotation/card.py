@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import __version__
 from psychocounsel.annotation.counts import SIDES, PairCounts, counted, gap_bins, in_bins, pair_counts
-from psychocounsel.annotation.markdown import escaped, fenced, histogram, plain, table
 from psychocounsel.annotation.origins import (
     DEMONSTRATION,
     identifiers_section,
@@ -25,6 +24,7 @@ from psychocounsel.annotation.origins import (
     votes_section,
     writers_section,
 )
+from psychocounsel.blocks.markdown import escaped, fenced, histogram, plain, table
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.licences import identifier, strictest
 from psychocounsel.data.rows import parse_row

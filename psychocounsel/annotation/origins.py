@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from psychocounsel.annotation.counts import counted, only
-from psychocounsel.annotation.markdown import cell, escaped, histogram, table
+from psychocounsel.blocks.markdown import cell, escaped, histogram, table
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import by_speech, joined

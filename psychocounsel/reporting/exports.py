@@ -8,12 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.reporting.blocks import Chart, Curve, Report, ReportTable
+from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable
+from psychocounsel.blocks.tables import Cell, TableFigure, latex_of
 from psychocounsel.reporting.page.views import kept
 from psychocounsel.rundir.paths import ReportDir
 from psychocounsel.storage.files import replacing, write_atomically
-from psychocounsel.studies.tables.formats import Cell, latex_of
-from psychocounsel.studies.tables.runs import TableFigure
 
 # `report.csv`: one line for each cell of each table, with all digits
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from psychocounsel.blocks.kinds import Report, Section, SpeechBrowser
 from psychocounsel.errors import UserError, hide_words
 from psychocounsel.reporting import page
-from psychocounsel.reporting.blocks import Report, Section, SpeechBrowser
 from psychocounsel.reporting.exports import write_cells, write_figures, write_tables
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.reading.folders import read_material

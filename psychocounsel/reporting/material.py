@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.reporting.blocks import ShownSpeech
+from psychocounsel.blocks.kinds import ShownSpeech
 from psychocounsel.studies.tables.runs import figure_of
 
 TRAINING, EVALUATION, ANNOTATION, AUDIT, OTHER = "training", "evaluation", "annotation", "audit", "other"

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from psychocounsel import __version__
-from psychocounsel.annotation.markdown import escaped, fenced, table
+from psychocounsel.blocks.kinds import Report
+from psychocounsel.blocks.markdown import escaped, fenced, table
 from psychocounsel.errors import UserError
-from psychocounsel.reporting.blocks import Report
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.sections.cost import bought_answers
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir

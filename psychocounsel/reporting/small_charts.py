@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
 
-from psychocounsel.reporting.blocks import Chart, Curve
+from psychocounsel.blocks.kinds import Chart, Curve
 from psychocounsel.reporting.material import TRAINING, Material
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.curves import curve_section

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from psychocounsel.blocks.tables import Table
     from psychocounsel.cluster.job import Job
     from psychocounsel.reporting.material import Material
-    from psychocounsel.studies.tables.formats import Table
 
 
 def show_sweep(jobs: "Sequence[Job]") -> None:
@@ -51,8 +51,8 @@ def _tables(material: "Material") -> Iterator[str]:
 
 
 def _lines(table: "Table") -> Iterator[str]:
+    from psychocounsel.blocks.tables import cell_text, shown_headings
     from psychocounsel.cluster.states import aligned
-    from psychocounsel.studies.tables.formats import cell_text, shown_headings
 
     rows = [[cell_text(cell) for cell in row] for row in table.rows]
     yield from aligned([shown_headings(table), *rows])

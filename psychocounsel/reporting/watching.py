@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from psychocounsel.blocks.kinds import Report
 from psychocounsel.errors import UserError
-from psychocounsel.reporting.blocks import Report
 from psychocounsel.reporting.page import page_html
 
 _SECONDS = 5.0  # between two checks of the folders

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.reporting.blocks import Chart, Curve, Report, ReportTable, Section
+from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable, Section
+from psychocounsel.blocks.tables import Table, TableFigure
 from psychocounsel.reporting.exports import write_cells, write_figures, write_tables
 from psychocounsel.reporting.maker import Options, make_report
 from psychocounsel.rundir.paths import ReportDir
-from psychocounsel.studies.tables.formats import Table
-from psychocounsel.studies.tables.runs import TableFigure
 from tests.support.report_folders import slurm_attempt, sweep, training_run, winrate_run
 
 THIRD = 1 / 3

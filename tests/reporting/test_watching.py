@@ -22,7 +22,7 @@ SCRIPT = """
 import json, signal, sys
 from pathlib import Path
 from psychocounsel.errors import UserError
-from psychocounsel.reporting.blocks import Chart, Curve, Paragraph, Report, Section
+from psychocounsel.blocks.kinds import Chart, Curve, Paragraph, Report, Section
 from psychocounsel.reporting.watching import watch
 
 folder = Path(sys.argv[1])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.blocks.tables import cell_text
 from psychocounsel.cluster.job import write_run_directory
 from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
 from psychocounsel.rundir.paths import StudyDir
@@ -15,7 +16,6 @@ from psychocounsel.studies import status
 from psychocounsel.studies.local_run import StudyProgress
 from psychocounsel.studies.outline import ending
 from psychocounsel.studies.plan import StudyErrors, write_record
-from psychocounsel.studies.tables.formats import cell_text
 from psychocounsel.studies.tables.run_table import table
 from psychocounsel.studies.tables.runs import read_runs
 from tests.support.contests import contest

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from psychocounsel.blocks.tables import Table, csv_of, latex_of, markdown_of
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.storage.files import write_json
 from psychocounsel.studies.study_file import Study, StudyStage
 from psychocounsel.studies.tables import problems, write
-from psychocounsel.studies.tables.formats import Table, csv_of, latex_of, markdown_of
 
 Row = dict[str, str]
 

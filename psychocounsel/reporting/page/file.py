@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from psychocounsel.reporting.blocks import Chart, Paragraph, Report, ReportTable, SpeechBrowser
+from psychocounsel.blocks.kinds import Chart, Paragraph, Report, ReportTable, SpeechBrowser
 from psychocounsel.reporting.page.views import BrowserView, ChartView, TableView, looks_of_groups, points_per_curve
 from psychocounsel.storage.files import write_atomically
 

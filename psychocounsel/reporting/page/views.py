@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from psychocounsel.reporting.blocks import Chart, Curve, ShownSpeech, SpeechBrowser
-from psychocounsel.studies.tables.formats import Cell, Table, cell_text, shown_headings, shown_notes
-from psychocounsel.studies.tables.runs import TableFigure
+from psychocounsel.blocks.kinds import Chart, Curve, ShownSpeech, SpeechBrowser
+from psychocounsel.blocks.tables import Cell, Table, TableFigure, cell_text, shown_headings, shown_notes
 
 # Tables: rounded texts for readers, full values for sorting by a heading
 

@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from psychocounsel.blocks.kinds import ShownReply, ShownSpeech
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
-from psychocounsel.reporting.blocks import ShownReply, ShownSpeech
 from psychocounsel.reporting.material import ANNOTATION, EVALUATION, TRAINING, ShownTexts
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.steps.tables import Row, by_speech, joined

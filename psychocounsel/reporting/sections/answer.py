@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Table, TableFigure
 from psychocounsel.reporting.material import AUDIT, EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparisons import (
     Family,
@@ -18,8 +19,7 @@ from psychocounsel.reporting.sections.comparisons import (
     value_text,
 )
 from psychocounsel.reporting.sections.gates import TONES, decision_line
-from psychocounsel.studies.tables.formats import Table
-from psychocounsel.studies.tables.runs import TableFigure, is_share
+from psychocounsel.studies.tables.runs import is_share
 
 # Comparison with the other settings: Welch's t test over seeds, with Holm's correction
 

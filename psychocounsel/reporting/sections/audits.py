@@ -2,22 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from psychocounsel.blocks.cells import Figures, cell, count, measured, named, percent_text, points, report_table
+from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
-from psychocounsel.reporting.blocks import Block, Chart, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import AUDIT, Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
-    Figures,
-    cell,
-    count,
-    measured,
-    named,
-    percent_text,
-    points,
-    report_table,
-    without_figures,
-)
+from psychocounsel.reporting.sections.evaluated import without_figures
 from psychocounsel.reporting.sections.reward_models import reading_rows, reads
-from psychocounsel.studies.tables.formats import Cell
 
 # The data themselves: sizes, ratings, duplicates, and overlap with other sets
 

@@ -4,9 +4,10 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
+from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell, Table
 from psychocounsel.evaluation.health.reply import FIGURES
 from psychocounsel.evaluation.safety.questions import HARD, SAFETY_FIGURES
-from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparisons import (
     Family,
@@ -17,7 +18,6 @@ from psychocounsel.reporting.sections.comparisons import (
     metric_of,
     settings_of,
 )
-from psychocounsel.studies.tables.formats import Cell, Table
 from psychocounsel.studies.tables.runs import is_share, of_setting, over_seeds
 
 # Section on final figures: each setting's best evaluation over seeds, with intervals

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from psychocounsel.blocks.tables import TableFigure
 from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.rundir.results import smaller_is_better
-from psychocounsel.studies.tables.runs import Setting, TableFigure, is_share, of_setting
+from psychocounsel.studies.tables.runs import Setting, is_share, of_setting
 
 # Groups of runs with equal settings, and texts for sentences
 

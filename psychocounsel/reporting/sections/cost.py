@@ -6,13 +6,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from psychocounsel.reporting.blocks import Block, Chart, ReportTable, Section
+from psychocounsel.blocks.kinds import Block, Chart, ReportTable, Section
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.curves import curve, lines_of, processes_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, OF_GATES
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import TableFigure
 
 # Bought answers, counted once per journal, although several runs may share one
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
-from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparisons import differ, differing_loss_settings, loss_kind, setting_title
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import TableFigure
 
 # Values of a run's metric lines over steps, tokens and GPU-hours
 

@@ -3,18 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.cells import cell, count, counts, exact, name_in, report_table
+from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.reporting.material import ANNOTATION, Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
-    cell,
-    count,
-    counts,
-    exact,
-    name_in,
-    report_table,
-    without_figures,
-)
-from psychocounsel.studies.tables.formats import Cell
+from psychocounsel.reporting.sections.evaluated import without_figures
 
 # Rows lost on the way to a dataset: at which step, where and why; and missing ratings
 
@@ -104,7 +97,7 @@ def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTab
 
 def _gap_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
     held = [
-        (name_in(run, split, runs), found["gap"])
+        (name_in(run.title, split, len(runs) > 1), found["gap"])
         for run in runs
         for split, found in (run.extra.get("counts") or {}).get("pairs", {}).items()
         if found["gap"]

@@ -3,20 +3,11 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
+from psychocounsel.blocks.cells import Figures, cell, count, counts, exact, report_table, spanned
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
-    Figures,
-    cell,
-    count,
-    counts,
-    evaluations,
-    exact,
-    report_table,
-    spanned,
-    without_figures,
-)
-from psychocounsel.studies.tables.formats import Cell
+from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
 
 # Exams: accuracy against chance, effect of the order of choices, differences to the base, topics and letters
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any
 
-from psychocounsel.reporting.blocks import Chart, Paragraph, ReportTable, Section
+from psychocounsel.blocks.kinds import Chart, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import TableFigure
 from psychocounsel.reporting.material import Material
-from psychocounsel.studies.tables.runs import TableFigure
 
 BuildSection = Callable[[Material], Section]
 _FOREIGN = (KeyError, TypeError, AttributeError, IndexError, ValueError)

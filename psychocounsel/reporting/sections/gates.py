@@ -2,20 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
+from psychocounsel.blocks.cells import Figures, count, exact, report_table
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.errors import GATE_NO
 from psychocounsel.evaluation.gate.show import title
-from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
-    Figures,
-    count,
-    evaluations,
-    exact,
-    report_table,
-    without_figures,
-)
+from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
 from psychocounsel.reporting.sections.judged_figures import quality_table, warnings_of
-from psychocounsel.studies.tables.formats import Cell
 
 TONES = {"passed": "good", "refused": "bad"}  # by decision; any other decision is a warning
 _BOUNDS = ["verdict", "limit", "found", "lower bound", "upper bound", "cases", "needs"]

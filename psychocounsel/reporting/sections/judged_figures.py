@@ -3,26 +3,16 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from psychocounsel.blocks.cells import Figures, cell, count, counts, measured, name_in, points, report_table
+from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.counsel.principles import ACTIONS
 from psychocounsel.evaluation.flows.questions import SEVERITY_FIGURES
 from psychocounsel.evaluation.health.reply import Figure
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES
-from psychocounsel.reporting.blocks import Block, Chart, Paragraph, ReportTable
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
-    Figures,
-    cell,
-    count,
-    counts,
-    evaluations,
-    measured,
-    name_in,
-    points,
-    report_table,
-    without_figures,
-)
-from psychocounsel.studies.tables.formats import Cell
+from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
 
 # Figures of each judge and contestant, as figures.json holds them, for single replies or sessions
 
@@ -83,7 +73,7 @@ class JudgedSetting:
         """Return a curve's name: the contestant, with judge and evaluation if there are several."""
         judges = {each.judge for each in every}
         runs = [*{each.run.path: each.run for each in every}.values()]
-        return name_in(self.run, self.name, runs, f"by {self.judge}" if len(judges) > 1 else None)
+        return name_in(self.run.title, self.name, len(runs) > 1, f"by {self.judge}" if len(judges) > 1 else None)
 
 
 def judges_of(runs: Sequence[RunMaterial]) -> Iterator[tuple[RunMaterial, str, Figures]]:

@@ -4,8 +4,9 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.cluster.states import short
-from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import (
     ANNOTATION,
     AUDIT,
@@ -26,8 +27,6 @@ from psychocounsel.reporting.sections.comparisons import (
 )
 from psychocounsel.reporting.sections.curves import not_finite
 from psychocounsel.rundir.results import OF_GATES
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import TableFigure
 
 # Section "What was asked"
 

@@ -3,8 +3,19 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from psychocounsel.evaluation.health.reply import FIGURES
-from psychocounsel.reporting.blocks import (
+from psychocounsel.blocks.cells import (
+    Figures,
+    cell,
+    count,
+    counts,
+    exact,
+    measured,
+    name_in,
+    points,
+    report_table,
+    words_limit,
+)
+from psychocounsel.blocks.kinds import (
     Block,
     Chart,
     Paragraph,
@@ -14,23 +25,10 @@ from psychocounsel.reporting.blocks import (
     ShownSpeech,
     SpeechBrowser,
 )
+from psychocounsel.blocks.tables import Cell, TableFigure
+from psychocounsel.evaluation.health.reply import FIGURES
 from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
-    Figures,
-    cell,
-    count,
-    counts,
-    evaluations,
-    exact,
-    measured,
-    name_in,
-    points,
-    report_table,
-    without_figures,
-    words_limit,
-)
-from psychocounsel.studies.tables.formats import Cell
-from psychocounsel.studies.tables.runs import TableFigure
+from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
 
 # Section on health: completeness, variety, loops, refusals and invented turns
 
@@ -80,7 +78,7 @@ def _contestants(run: RunMaterial) -> Iterator[_Replied]:
 def _share_chart(found: Sequence[_Replied], runs: Sequence[RunMaterial]) -> list[Chart]:
     curves = []
     for number, each in enumerate(found):
-        title = name_in(each.run, each.name, runs, words_limit(each.limit))
+        title = name_in(each.run.title, each.name, len(runs) > 1, words_limit(each.limit))
         shares = {place: each.figures["figures"][name] for place, name in enumerate(_SHARES)}
         curves += points(title, shares, "figure", number, len(found), "mean")
     ticks = [FIGURES[name].title for name in _SHARES]

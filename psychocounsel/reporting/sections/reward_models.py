@@ -4,22 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psychocounsel.blocks.cells import Figures, count, exact, measured, name_in, named, percent_text, report_table
+from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
-from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
-    Figures,
-    count,
-    evaluations,
-    exact,
-    measured,
-    name_in,
-    named,
-    percent_text,
-    report_table,
-    without_figures,
-)
-from psychocounsel.studies.tables.formats import Cell
+from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
 
 # The audit's baselines on the same pairs, and how much the model depends on the speech
 
@@ -95,7 +85,7 @@ def reliability_charts(runs: Sequence[RunMaterial]) -> list[Chart]:
     found = []
     for kind, (name, title) in _BINS.items():
         curves = [
-            _reliability(name_in(run, model, runs), each[kind])
+            _reliability(name_in(run.title, model, len(runs) > 1), each[kind])
             for run in runs
             for model, each in _reliabilities(run)
             if each.get(kind)
@@ -121,7 +111,7 @@ def risk_coverage_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
     """Return a chart of accuracy against the share of judged pairs, those with the largest margins first."""
     curves = [
         Curve(
-            name_in(run, model, runs),
+            name_in(run.title, model, len(runs) > 1),
             {"share of pairs judged": [point["coverage"] for point in each["risk_coverage"]]},
             [point["accuracy"] for point in each["risk_coverage"]],
             labels=[f"margins of {point['margin']:.3g} or more" for point in each["risk_coverage"]],

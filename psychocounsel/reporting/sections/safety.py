@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from psychocounsel.blocks.cells import count, counts, measured, report_table
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.safety.figures import PAIR_FIGURES, SWAP_FIGURES
 from psychocounsel.evaluation.safety.questions import URGENCY
-from psychocounsel.reporting.blocks import Block, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import count, counts, measured, report_table
 from psychocounsel.reporting.sections.judged_figures import (
     HEADINGS,
     REPLIES,
@@ -19,7 +20,6 @@ from psychocounsel.reporting.sections.judged_figures import (
     severity_table,
     strata_blocks,
 )
-from psychocounsel.studies.tables.formats import Cell
 
 # Swaps: the same risk told in another dialect, or by a client of another gender or age
 

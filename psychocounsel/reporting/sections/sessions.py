@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from psychocounsel.blocks.cells import Figures, count, measured, report_table
+from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.session.findings import TURN_FIGURES
-from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import Figures, count, measured, report_table
 from psychocounsel.reporting.sections.judged_figures import (
     HEADINGS,
     SESSIONS,
@@ -20,7 +21,6 @@ from psychocounsel.reporting.sections.judged_figures import (
     severity_table,
     strata_blocks,
 )
-from psychocounsel.studies.tables.formats import Cell
 
 
 def section(material: Material) -> Section:

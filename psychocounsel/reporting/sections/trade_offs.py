@@ -7,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.reporting.blocks import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparisons import RunSetting, listed, setting_title, settings_of
 from psychocounsel.rundir.results import smaller_is_better
 from psychocounsel.studies.tables.curve_table import EvaluationPoint, points_of
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import TableFigure, is_share, of_setting
+from psychocounsel.studies.tables.runs import is_share, of_setting
 
 # Section on over-optimisation: the trained reward and other rewards against divergence from the reference
 

@@ -4,25 +4,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.reporting.blocks import Block, Chart, Paragraph, ReportTable, Section
-from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.figure_cells import (
+from psychocounsel.blocks.cells import (
     Figures,
     cell,
     count,
     counts,
-    evaluations,
     exact,
     measured,
     name_in,
     points,
     report_table,
-    without_figures,
     words_limit,
 )
-from psychocounsel.studies.tables.formats import Cell
-from psychocounsel.studies.tables.runs import TableFigure
+from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable, Section
+from psychocounsel.blocks.tables import Cell, TableFigure
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.reporting.material import Material, RunMaterial
+from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
 
 # Contests and their charts
 
@@ -45,7 +43,7 @@ class Contest:
         return [self.run.title, self.model, self.opponent, words_limit(self.limit)]
 
     def title(self, runs: Sequence[RunMaterial]) -> str:
-        return name_in(self.run, f"{self.model} against {self.opponent}", runs, words_limit(self.limit))
+        return name_in(self.run.title, f"{self.model} against {self.opponent}", len(runs) > 1, words_limit(self.limit))
 
 
 def contests_of(run: RunMaterial) -> Iterator[Contest]:

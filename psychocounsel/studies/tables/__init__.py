@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.blocks.tables import csv_of, latex_of, markdown_of
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.studies.study_file import Study, near
 from psychocounsel.studies.tables import curve_table, cut_table, node_table, run_table
-from psychocounsel.studies.tables.formats import csv_of, latex_of, markdown_of
 from psychocounsel.studies.tables.runs import read_runs
 
 KINDS = {"runs": run_table, "cuts": cut_table, "curves": curve_table, "nodes": node_table}

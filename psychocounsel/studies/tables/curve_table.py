@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from psychocounsel.studies.tables.formats import Cell, Table
+from psychocounsel.blocks.tables import Cell, Table
 from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, over_seeds, settings
 
 # Evaluations of a training run as points: progress by several measures, and all figures.

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from numbers import Real
 from typing import Any
 
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.studies.tables.curve_table import AXES, crossing, points_of
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, TableFigure, is_share, over_seeds, settings
+from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, is_share, over_seeds, settings
 
 KEYS = ("metric", "at", "percent")
 _TITLES = {"steps": "steps", "prompts": "prompts", "gpu_hours": "GPU-hours", "kl": "nats"}

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, TableFigure, over_seeds, settings
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
+from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, over_seeds, settings
 
 KEYS = ()
 _WARM_UP = 2  # steps in which kernels are compiled and memory is allocated

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.rundir.run_config import module_of
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, TableFigure, of_setting, settings
+from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, of_setting, settings
 
 KEYS = ("columns", "paper")
 _PUBLISHED = Path(__file__).with_name("published.yaml")

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from omegaconf import DictConfig
 
+from psychocounsel.blocks.tables import TableFigure
 from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.rundir.results import FINISHED, OF_GATES, read_metrics, read_summary
 from psychocounsel.rundir.run_config import has_config, read_config
@@ -158,30 +159,6 @@ def _readable(value: str) -> str:
 _LEVEL = 0.95
 # Parts of the names of figures between 0 and 1.
 _SHARES = ("accuracy", "win_rate", "unfinished", "missed", "triage", "escalation")
-
-
-@dataclass(frozen=True)
-class TableFigure:
-    """A value with the available information about its spread.
-
-    Attributes:
-        sd: standard deviation over seeds (n - 1 in the denominator); None for one run.
-        low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, from its evaluation.
-        n: number of runs.
-        percent: shown as a percentage.
-        spreads: False for values without interval, such as hours and p-values, for which no note about the spread is printed.
-    """
-
-    value: float
-    sd: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int = 1
-    percent: bool = False
-    spreads: bool = True
-
-    def shown(self, number: float) -> str:
-        return f"{100 * number:.1f}" if self.percent else f"{number:.4g}"
 
 
 def is_share(metric: str) -> bool:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from psychocounsel.reporting.blocks import (
+from psychocounsel.blocks.kinds import (
     Chart,
     Curve,
     Paragraph,
@@ -14,8 +14,7 @@ from psychocounsel.reporting.blocks import (
     ShownSpeech,
     SpeechBrowser,
 )
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import TableFigure
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 
 HOSTILE = "<script>window.broken = 1</script><img src=x onerror='window.broken = 2'> & \u2028 ${window.broken=3}"
 RATES = [0.5432, 0.6123456, None, 0.71, 0.48, 0.66, 0.6, 0.595, 0.52, 0.531, 0.449, 0.7001, 0.64, 0.62]

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from psychocounsel.blocks.kinds import Chart, Curve, Report, Section
 from psychocounsel.reporting import page as page_room
-from psychocounsel.reporting.blocks import Chart, Curve, Report, Section
 from psychocounsel.reporting.page import views
 from tests.reporting.page.made_blocks import curves, report
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from psychocounsel.blocks.kinds import Paragraph, Report, Section
 from psychocounsel.reporting import page as page_room
-from psychocounsel.reporting.blocks import Paragraph, Report, Section
 from tests.reporting.page.made_blocks import HOSTILE, RATES, report, speeches
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
+from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable, Section
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.reporting import page as page_room
-from psychocounsel.reporting.blocks import Chart, Curve, Report, ReportTable, Section
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import TableFigure
 
 RUNS, STEPS = 200, 2000
 METRICS = ("loss", "accuracy", "margin", "reward", "kl", "grad_norm", "tokens_per_second", "length")

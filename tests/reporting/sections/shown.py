@@ -6,10 +6,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from psychocounsel.reporting.blocks import Chart, Paragraph, ReportTable, Section, SpeechBrowser
+from psychocounsel.blocks.kinds import Chart, Paragraph, ReportTable, Section, SpeechBrowser
+from psychocounsel.blocks.tables import TableFigure
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.storage.files import read_mapping
-from psychocounsel.studies.tables.runs import TableFigure
 
 # Run directories as material, and tables as rows by heading
 

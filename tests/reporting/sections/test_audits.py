@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from psychocounsel.blocks.kinds import Section
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.audit.auditing import audit
-from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import AUDIT, RunMaterial
 from psychocounsel.reporting.sections.audits import section
 from psychocounsel.storage.files import read_json

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from psychocounsel.reporting.blocks import Chart
+from psychocounsel.blocks.kinds import Chart
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections import by_setting
 from psychocounsel.reporting.sweep_ending import sweep_ending

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.reporting.blocks import Chart
+from psychocounsel.blocks.kinds import Chart
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.curves import curve_section
 from tests.reporting.sections.shown import chart, material_of, said, trained

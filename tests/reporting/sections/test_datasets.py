@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from psychocounsel.annotation.steps import directory, do_steps
+from psychocounsel.blocks.kinds import Section
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import ANNOTATION, RunMaterial
 from psychocounsel.reporting.reading.runs import dataset_counts
 from psychocounsel.reporting.sections.datasets import section

@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from psychocounsel.blocks.kinds import Section
 from psychocounsel.evaluation.external import figures_step, sets_step
-from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.external import section
 from psychocounsel.storage.files import read_json, write_json

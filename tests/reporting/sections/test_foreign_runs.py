@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.reporting.blocks import Paragraph, Section
+from psychocounsel.blocks.kinds import Paragraph, Section
 from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, Material, RunMaterial
 from psychocounsel.reporting.sections import EVALUATION_SECTIONS
 from psychocounsel.reporting.sections.foreign_runs import tolerant

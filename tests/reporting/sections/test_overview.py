@@ -3,11 +3,10 @@
 import math
 from pathlib import Path
 
+from psychocounsel.blocks.tables import Table, TableFigure, csv_of
 from psychocounsel.reporting.material import EVALUATION, RunMaterial, StudyMaterial
 from psychocounsel.reporting.sections.overview import missing_section, question_section
 from psychocounsel.reporting.sections.overview import study_section as study_section
-from psychocounsel.studies.tables.formats import Table, csv_of
-from psychocounsel.studies.tables.runs import TableFigure
 from tests.reporting.sections.shown import material_of, rows, said, tables, trained
 
 # What was asked

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from psychocounsel.blocks.kinds import Section, ShownReply, ShownSpeech
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.health import figures_step
-from psychocounsel.reporting.blocks import Section, ShownReply, ShownSpeech
 from psychocounsel.reporting.material import ANNOTATION, EVALUATION, Material, RunMaterial, ShownTexts
 from psychocounsel.reporting.sections.replies import health_section, reply_section
 from psychocounsel.storage.files import read_json

@@ -9,10 +9,10 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
+from psychocounsel.blocks.kinds import Section
 from psychocounsel.data.rows import Example
 from psychocounsel.evaluation.reward.comparison import ground_of
 from psychocounsel.evaluation.reward.evaluation import PairScores, _figures, _write
-from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.reward_models import section
 from psychocounsel.storage.files import read_json

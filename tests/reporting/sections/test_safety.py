@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from psychocounsel.blocks.kinds import Paragraph, Report, Section
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.seeded import seeded_replies
 from psychocounsel.evaluation.safety.speeches import AXES, CrisisSpeech, crisis_speeches, swapped_speeches
-from psychocounsel.reporting.blocks import Paragraph, Report, Section
 from psychocounsel.reporting.exports import write_cells
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.reading.runs import read_run_material

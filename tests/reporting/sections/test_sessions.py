@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.blocks.kinds import Section
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.flows.questions import severity_shares
 from psychocounsel.evaluation.safety.questions import URGENCY, reply_flow
 from psychocounsel.evaluation.session.cases import JudgedSession
 from psychocounsel.evaluation.session.figures_step import checks_quality, summarise_sessions
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES
-from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.sessions import section
 from tests.reporting.sections.shown import chart, material, numbers, rows, run_of, said, tables, written

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
+from psychocounsel.blocks.tables import TableFigure
 from psychocounsel.reporting.material import RunMaterial
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections import curves, trade_offs
 from psychocounsel.reporting.sections.trade_offs import TradeOff, front
-from psychocounsel.studies.tables.runs import Setting, TableFigure
+from psychocounsel.studies.tables.runs import Setting
 from tests.reporting.sections.shown import chart, material_of, rows, said, tables, trained
 from tests.support.report_folders import sweep, winrate_run
 

@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from psychocounsel.blocks.kinds import Section
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
-from psychocounsel.reporting.blocks import Section
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.win_rates import section
 from psychocounsel.storage.files import read_json, write_json

@@ -1,12 +1,36 @@
-"""Tables in three formats: CSV with every number, Markdown and LaTeX (booktabs) for people."""
+"""Tables of figures with their spread, and their text as CSV with every number, Markdown and LaTeX (booktabs)."""
 
 import csv
 import io
 from dataclasses import dataclass, field
 from typing import Any
 
-from psychocounsel.annotation.markdown import escaped
-from psychocounsel.studies.tables.runs import TableFigure
+from psychocounsel.blocks.markdown import escaped
+
+
+@dataclass(frozen=True)
+class TableFigure:
+    """A value with the available information about its spread.
+
+    Attributes:
+        sd: standard deviation over seeds (n - 1 in the denominator); None for one run.
+        low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, from its evaluation.
+        n: number of runs.
+        percent: shown as a percentage.
+        spreads: False for values without interval, such as hours and p-values, for which no note about the spread is printed.
+    """
+
+    value: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 1
+    percent: bool = False
+    spreads: bool = True
+
+    def shown(self, number: float) -> str:
+        return f"{100 * number:.1f}" if self.percent else f"{number:.4g}"
+
 
 Cell = TableFigure | str | None
 MISSING = "-"

@@ -1,27 +1,13 @@
-"""Cells and texts for tables of evaluations, with the exact numbers that the evaluations wrote."""
+"""Cells, tables and curves made from figures, with all digits of figures.json."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psychocounsel.reporting.blocks import Block, Curve, Paragraph, ReportTable
-from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
-from psychocounsel.studies.tables.formats import Cell, Table
-from psychocounsel.studies.tables.runs import TableFigure
+from psychocounsel.blocks.kinds import Curve, ReportTable
+from psychocounsel.blocks.tables import Cell, Table, TableFigure
 
 Figures = Mapping[str, Any]
 NO_LIMIT = "no limit"  # no limit of length; a column that holds nothing else is dropped
-
-
-def evaluations(material: Material, what: str) -> list[RunMaterial]:
-    """Return the runs of `evaluation=WHAT`, in the order in which they were given."""
-    return [run for run in material.of(EVALUATION) if run.what == what]
-
-
-def without_figures(runs: Iterable[RunMaterial], has: Callable[[RunMaterial], bool]) -> list[Block]:
-    """Return a warning for each run that has no figures yet."""
-    return [
-        Paragraph(f"{run.title}: no figures, because it is {run.status}.", "warning") for run in runs if not has(run)
-    ]
 
 
 def cell(value: float | None, low: float | None = None, high: float | None = None, percent: bool = False) -> Cell:
@@ -87,10 +73,10 @@ def words_limit(limit: int | None) -> str:
     return NO_LIMIT if limit is None else f"at most {limit} words"
 
 
-def name_in(run: RunMaterial, name: str, runs: Sequence[RunMaterial], *more: str | None) -> str:
+def name_in(title: str, name: str, several: bool, *more: str | None) -> str:
     """Return a curve's name: `name`, preceded by the run's title if several runs have curves."""
     said = ", ".join([name, *(each for each in more if each and each != NO_LIMIT)])
-    return said if len(runs) < 2 else f"{run.title}: {said}"
+    return f"{title}: {said}" if several else said
 
 
 def points(

@@ -1,9 +1,9 @@
-"""Blocks of a report section. The HTML page, the CSV, the LaTeX tables and the PDF figures are all made from these classes."""
+"""Kinds of blocks: an evaluation or a section returns them, and the terminal, the page, CSV, LaTeX and PDF show them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from psychocounsel.studies.tables.formats import Table
+from psychocounsel.blocks.tables import Table
 
 TONES = ("plain", "good", "warning", "bad")
 

@@ -1,0 +1,1 @@
+"""Blocks: what evaluations and reports show, apart from how it is shown."""
