@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.attempt_ending import last_error
 from psychocounsel.cluster.base import Standing, Usage
 from psychocounsel.cluster.starting import by_cluster
@@ -231,12 +232,6 @@ def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str
     left_out = {*(() if trains else _OF_TRAININGS), *(() if any(row.usage for row in found) else _USED)}
     shown = [column for column, title in enumerate(titles) if title not in left_out]
     return aligned([[line[column] for column in shown] for line in (titles, *rows)])
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Return lines with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:

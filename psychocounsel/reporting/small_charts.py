@@ -1,32 +1,14 @@
 """`jobs status DIR --plot`: loss and reward of training runs as charts of characters, for login nodes."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
 
 from psychocounsel.blocks.kinds import Chart, Curve
+from psychocounsel.blocks.terminal import printable
 from psychocounsel.reporting.material import TRAINING, Material
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.curves import curve_section
-
-# Text for terminals of any encoding
-
-_ASCII = str.maketrans(
-    {"─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+"}
-)
-_ASCII |= str.maketrans({"┼": "+", "±": "+-", "…": "..."})
-
-
-def printable(text: str, encoding: str | None = None) -> str:
-    """Return the text in characters that `encoding` can show. Default: the encoding of stdout."""
-    encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
-    try:
-        text.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(_ASCII).encode("ascii", "replace").decode()
-    return text
-
 
 # Charts
 

@@ -18,7 +18,7 @@ def show_sweep(jobs: "Sequence[Job]") -> None:
     config = jobs[0].config
     if len(jobs) < 2 or config.dry_run or not any(job.files.summary.exists() for job in jobs):
         return
-    from psychocounsel.reporting.small_charts import printable
+    from psychocounsel.blocks.terminal import printable
 
     print(printable(sweep_ending(Path(config.sweep_dir))), flush=True)
 

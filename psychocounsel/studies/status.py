@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster import resubmission
-from psychocounsel.cluster.states import ENDED, Row, aligned, counted, lines_of, reasons, rows_of, short, telling
+from psychocounsel.cluster.states import ENDED, Row, counted, lines_of, reasons, rows_of, short, telling
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StudyDir
 from psychocounsel.rundir.run_config import is_run

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.blocks.terminal import printable
 from psychocounsel.reporting.reading.folders import read_material
-from psychocounsel.reporting.small_charts import printable, small_charts
+from psychocounsel.reporting.small_charts import small_charts
 from tests.support.harness import cli
 from tests.support.report_folders import sweep, training_run
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.memory import check
 from psychocounsel.cluster.slurm import submitting
@@ -11,7 +12,6 @@ from psychocounsel.cluster.slurm.code_copies import store_of
 from psychocounsel.cluster.slurm.request import SlurmRequest, counted
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of
-from psychocounsel.cluster.states import aligned
 from psychocounsel.rundir.paths import SubmissionHome
 from psychocounsel.storage.files import readable_time
 

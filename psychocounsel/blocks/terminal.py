@@ -1,0 +1,45 @@
+"""Blocks as lines of text for a terminal. Charts, and speeches with their replies, are left out."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable
+from psychocounsel.blocks.tables import cell_text, shown_headings, shown_notes
+
+_ASCII = str.maketrans(
+    {"─": "-", "│": "|", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "+", "┤": "+", "┬": "+", "┴": "+"}
+)
+_ASCII |= str.maketrans({"┼": "+", "±": "+-", "…": "..."})
+
+
+def terminal_lines(blocks: Iterable[Block]) -> Iterator[str]:
+    """Yield the blocks as lines. Warnings come last, where a reader sees them; a note of several tables is shown once."""
+    warnings, told = list[str](), set[str]()
+    for block in blocks:
+        if isinstance(block, Paragraph) and block.tone in ("warning", "bad"):
+            warnings.append(f"warning: {block.text}")
+        elif isinstance(block, Paragraph):
+            yield printable(block.text)
+        elif isinstance(block, ReportTable):
+            notes = [note for note in shown_notes(block.table) if note not in told]
+            told |= {*notes}
+            rows = aligned([shown_headings(block.table), *([*map(cell_text, row)] for row in block.table.rows)])
+            lines = ("", block.table.title, *(f"  {row}" for row in rows), *(f"  * {note}" for note in notes))
+            yield from map(printable, lines)
+    yield from map(printable, warnings)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def printable(text: str, encoding: str | None = None) -> str:
+    """Return the text in characters that `encoding` can show. Default: the encoding of stdout."""
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return text.translate(_ASCII).encode("ascii", "replace").decode()
+    return text
