@@ -1,13 +1,38 @@
 """Cells, tables and curves made from figures, with all digits of figures.json."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from psychocounsel.blocks.kinds import Curve, ReportTable
+from psychocounsel.blocks.kinds import Curve, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell, Table, TableFigure
 
 Figures = Mapping[str, Any]
+F = TypeVar("F")
 NO_LIMIT = "no limit"  # no limit of length; a column that holds nothing else is dropped
+
+
+@dataclass(frozen=True)
+class Titled(Generic[F]):
+    """Figures of a run, as its figures.json holds them, with its title. The title is empty if no other run is shown."""
+
+    title: str
+    figures: F
+
+
+def warnings_of(runs: Sequence[tuple[str, Sequence[str]]]) -> list[Paragraph]:
+    """Return each warning once, after the titles of its runs; without titles if all runs share it.
+
+    `runs` holds each run's title and its warnings, as figures.json lists them.
+    """
+    whose: dict[str, list[str]] = {}
+    for title, warnings in runs:
+        for text in dict.fromkeys(line.removeprefix("warning: ") for line in warnings):
+            whose.setdefault(text, []).append(title)
+    return [
+        Paragraph(text if len(titles) == len(runs) else f"{', '.join(titles)}: {text}", "warning")
+        for text, titles in whose.items()
+    ]
 
 
 def cell(value: float | None, low: float | None = None, high: float | None = None, percent: bool = False) -> Cell:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.blocks.terminal import printable
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.small_charts import small_charts
 from tests.support.harness import cli
@@ -74,12 +73,6 @@ def test_jobs_status_plots_below_its_table(tmp_path: Path) -> None:
     assert table.startswith("index") and result.stdout.isascii()
     assert "Training loss" in chart and max(map(len, chart.splitlines())) == 72
     assert "Training loss" not in cli("jobs", "status", "mine", cwd=tmp_path).stdout
-
-
-def test_signs_that_an_encoding_lacks_become_ascii() -> None:
-    assert printable("61.2 ± 1.5 │ x…", "ascii") == "61.2 +- 1.5 | x..."
-    assert printable("61.2 ± 1.5", "latin-1") == "61.2 ± 1.5"
-    assert printable("Ж", "ascii") == "?" and printable("Ж", "no such encoding") == "?"
 
 
 def test_charts_show_the_runs_of_the_report(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.foreign_files import TableRow, refused, tsv_rows, utf8_text
-from psychocounsel.evaluation.health.figures import means
+from psychocounsel.evaluation.health.figure_lines import share_text
+from psychocounsel.evaluation.health.figures import MeanFigure, means
 from psychocounsel.evaluation.health.reply import HIGHER, LOWER, NEITHER, Figure
-from psychocounsel.evaluation.health.show import share_text
 
 # Flow of branching questions: each answer determines the next question, and faults are scored by dimension.
 
@@ -129,7 +129,7 @@ _CELL = 25  # column width [characters]
 
 def severity_shares(
     scores: Mapping[Any, Sequence[Scores]], dimensions: Iterable[str]
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, MeanFigure]]:
     """Return, for each dimension, the shares `high`, `low`, `none` and `not_asked` with 95 % intervals by cluster.
 
     `high`, `low` and `none` are shares of the replies or conversations in which the dimension was asked about, and add up to

@@ -1,7 +1,7 @@
 """Means of the health figures over prompts, paired differences of two contestants, and comparison with limits."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -15,13 +15,88 @@ _SIDE = 0.975  # level of each one-sided bound of a 95 % interval
 _EQUAL = 1e-9  # differences within this range of each other count as equal
 
 
-def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
-    """Return the mean of each figure with its 95 % interval by prompt: `mean`, `low`, `high`, `prompts`, `replies`.
+# Figures as figures.json holds them. `low` and `high` are the ends of a 95 % interval; None: unknown.
+
+
+class MeanFigure(TypedDict):
+    """Mean of a figure over `prompts`, from `replies` for which it is known."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    prompts: int
+    replies: int
+
+
+class PairedDifference(TypedDict):
+    """Means of two contestants over the same prompts, and the difference `mine` - `base` with its interval."""
+
+    mine: float | None
+    base: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    prompts: int
+    verdict: str
+
+
+class LimitCheck(TypedDict):
+    """Comparison of the figure `name` with its limit; `verdict` is KEPT, EXCEEDED or UNDECIDED."""
+
+    name: str
+    limit: float
+    mean: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+class SeedSpread(TypedDict):
+    """Mean and standard deviation (n - 1 in the denominator) of the means of `n` seeds."""
+
+    n: int
+    mean: float
+    sd: float
+
+
+class ContestantHealth(TypedDict):
+    """Health of a contestant's replies; `outcomes` counts all its calls, `seeds` is empty for fewer than two seeds."""
+
+    replies: int
+    prompts: int
+    outcomes: dict[str, int]
+    figures: dict[str, MeanFigure]
+    limits: list[LimitCheck]
+    seeds: dict[str, SeedSpread]
+
+
+class HealthVariant(TypedDict):
+    """Health under one length limit [words]: `settings` by contestant, `against` by the other contestant and figure."""
+
+    length_limit: int | None
+    settings: dict[str, ContestantHealth]
+    against: dict[str, dict[str, PairedDifference]]
+
+
+class HealthFigures(TypedDict):
+    """figures.json of `evaluation=health`; `model` is the contestant that `against` compares with the others."""
+
+    evaluation: str
+    model: str
+    variants: list[HealthVariant]
+    warnings: list[str]
+
+
+# Means, differences and limits
+
+
+def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, MeanFigure]:
+    """Return the mean of each figure with its 95 % interval by prompt.
 
     A prompt's value is the mean over those of its replies for which the figure is known; prompts without such a reply are
     skipped. `mean` is None if no prompt is left; `low` and `high` are None for fewer than two prompts.
     """
-    found = {}
+    found: dict[str, MeanFigure] = {}
     for name, figure in figures.items():
         values = _by_prompt(replies, name)
         mean, low, high = _interval(np.array(list(values.values()))[:, None], (figure.share,))[0]
@@ -30,17 +105,16 @@ def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[st
     return found
 
 
-def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, dict[str, Any]]:
+def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, PairedDifference]:
     """Compare `mine` with `base` on each figure, over the prompts for which both are known.
 
-    The result holds for each figure `mine` and `base` (means over these prompts), their `difference` with its interval
-    (`low`, `high`), `prompts` and `verdict`. The verdict is `unclear` if the interval includes 0; otherwise `better` or
+    The verdict is `unclear` if the interval includes 0; otherwise `better` or
     `worse`, or `differs` for a figure without a better direction. Intervals are 95 % percentiles of a bootstrap over
     prompts, without a correction for the number of figures. If all differences of a share are equal, a bootstrap interval
     would have no width; the interval then has the bounds of paired shares (`difference_upper`), 97.5 % each. Other figures
     have no interval if all differences are 0.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, PairedDifference] = {}
     for name, figure in figures.items():
         sides = [_by_prompt(each, name) for each in (mine, base)]
         shared = [prompt for prompt in sides[0] if prompt in sides[1]]
@@ -52,24 +126,31 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
                 low, high = _paired_bounds(difference, len(shared))
             elif abs(difference) < _EQUAL:
                 low = high = None
-        found[name] = {"mine": of_mine, "base": of_base, "difference": difference, "low": low, "high": high}
-        found[name] |= {"prompts": len(shared), "verdict": _verdict(figure.better, low, high)}
+        found[name] = PairedDifference(
+            mine=of_mine,
+            base=of_base,
+            difference=difference,
+            low=low,
+            high=high,
+            prompts=len(shared),
+            verdict=_verdict(figure.better, low, high),
+        )
     return found
 
 
-def beyond(figures: Mapping[str, Mapping[str, Any]], limits: Mapping[str, float] = LIMITS) -> list[dict[str, Any]]:
-    """Compare the result of `means` with each limit: rows of `name`, `limit`, `mean`, `low`, `high`, `verdict`.
+def beyond(figures: Mapping[str, MeanFigure], limits: Mapping[str, float] = LIMITS) -> list[LimitCheck]:
+    """Compare the result of `means` with each limit.
 
     The verdict is `kept` if the whole interval is at or below the limit, `exceeded` if all of it is above, and otherwise,
     or without an interval, `undecided`.
     """
-    rows = []
+    rows = list[LimitCheck]()
     for name, limit in limits.items():
-        found = {key: figures[name][key] for key in ("mean", "low", "high")}
+        mean, low, high = (figures[name][key] for key in ("mean", "low", "high"))
         verdict = UNDECIDED
-        if found["low"] is not None:
-            verdict = KEPT if found["high"] <= limit else EXCEEDED if found["low"] > limit else UNDECIDED
-        rows.append({"name": name, "limit": limit, **found, "verdict": verdict})
+        if low is not None and high is not None:
+            verdict = KEPT if high <= limit else EXCEEDED if low > limit else UNDECIDED
+        rows.append({"name": name, "limit": limit, "mean": mean, "low": low, "high": high, "verdict": verdict})
     return rows
 
 

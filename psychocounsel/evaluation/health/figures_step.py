@@ -7,9 +7,20 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
-from psychocounsel.evaluation.health.figures import EXCEEDED, beyond, compare, means
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.evaluation.health.figures import (
+    EXCEEDED,
+    ContestantHealth,
+    HealthFigures,
+    HealthVariant,
+    SeedSpread,
+    beyond,
+    compare,
+    means,
+)
 from psychocounsel.evaluation.health.reply import FIGURES, Health, health_of
-from psychocounsel.evaluation.health.show import health_warnings, lines_of
+from psychocounsel.evaluation.health.show import health_blocks, limit_warnings
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
@@ -22,19 +33,13 @@ Row = Mapping[str, Any]
 _READ = (TEXT, CUT, REFUSED, EMPTY)  # replies with other outcomes are only counted, because they have no text
 
 
-def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = None) -> dict[str, Any]:
-    """Return the figures of all replies as `{"variants": [...]}`, with one variant for each length limit.
-
-    A variant has these keys:
-        length_limit: the limit [words], or None.
-        settings: for each setting `replies`, `prompts`, `outcomes` (counts), `figures` (see `means`), `limits` (see
-            `beyond`) and `seeds` (`n`, `mean`, `sd` over the seeds of a setting that has several).
-        against: for each other setting, the result of `compare(model, other)`; empty if `model` is None.
+def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = None) -> list[HealthVariant]:
+    """Return the figures of all replies, with one variant for each length limit.
 
     Args:
         rows: rows of replies.parquet: speech, setting, seed, length_limit, text, outcome, completion_tokens.
         speeches: rows of speeches.parquet: speech, text, language.
-        model: the setting that is compared with the others.
+        model: the setting that is compared with the others; None: no comparison.
     """
     clients = {row["speech"]: (row["text"], row.get("language")) for row in speeches}
     variants: dict[int | None, dict[str, list[tuple[Row, Health | None]]]] = defaultdict(lambda: defaultdict(list))
@@ -45,7 +50,7 @@ def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = 
         measured = _health(row, *clients[row["speech"]], row["setting"] in telling)
         variants[row["length_limit"]][row["setting"]].append((row, measured))
     limits = sorted(variants, key=lambda limit: (limit is not None, limit or 0))
-    return {"variants": [{"length_limit": limit, **_variant(variants[limit], model)} for limit in limits]}
+    return [_variant(limit, variants[limit], model) for limit in limits]
 
 
 def _health(row: Row, prompt: str, language: str | None, tells_cuts: bool) -> Health | None:
@@ -56,16 +61,19 @@ def _health(row: Row, prompt: str, language: str | None, tells_cuts: bool) -> He
     return health_of(row["text"] or "", prompt, cut, row["outcome"] == REFUSED, language)
 
 
-def _variant(settings: Mapping[str, list[tuple[Row, Health | None]]], model: str | None) -> dict[str, Any]:
+def _variant(
+    limit: int | None, settings: Mapping[str, list[tuple[Row, Health | None]]], model: str | None
+) -> HealthVariant:
     told = {name: _grouped(measured, "speech") for name, measured in settings.items()}
     others = [name for name in settings if name != model] if model in settings else []
     return {
+        "length_limit": limit,
         "settings": {name: _setting(measured, told[name]) for name, measured in settings.items()},
         "against": {other: compare(told[str(model)], told[other]) for other in others},
     }
 
 
-def _setting(measured: list[tuple[Row, Health | None]], told: Mapping[Hashable, list[Health]]) -> dict[str, Any]:
+def _setting(measured: list[tuple[Row, Health | None]], told: Mapping[Hashable, list[Health]]) -> ContestantHealth:
     figures = means(told)
     seeds = _grouped(measured, "seed")
     return {
@@ -86,9 +94,9 @@ def _grouped(measured: Iterable[tuple[Row, Health | None]], column: str) -> dict
     return dict(groups)
 
 
-def _over_seeds(seeds: list[list[Health]]) -> dict[str, dict[str, float]]:
-    """Return, for each figure, the number `n` of seeds that have it, and `mean` and `sd` (n - 1) of their means."""
-    found = {}
+def _over_seeds(seeds: list[list[Health]]) -> dict[str, SeedSpread]:
+    """Return the spread of each figure over the seeds that have it, if these are at least two."""
+    found: dict[str, SeedSpread] = {}
     for name in FIGURES:
         told = [[value for each in some if (value := each[name]) is not None] for some in seeds]
         averages = [float(np.mean(values)) for values in told if values]
@@ -106,12 +114,13 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     setting = build(context.config, "contestants").settings[0]
     speeches = rows_of(files.speeches, ["speech", "text", "language"])
     columns = ["speech", "setting", "seed", "length_limit", "text", "outcome", "completion_tokens"]
-    summary = summarise(rows_of(files.replies, columns), speeches, setting)
-    warnings = [*health_warnings(summary)]
-    write_json(files.figures, {"evaluation": "health", "model": setting, **summary, "warnings": warnings})
-    for line in lines_of(summary):
+    variants = summarise(rows_of(files.replies, columns), speeches, setting)
+    warnings = [f"warning: {text}" for text in limit_warnings(variants)]
+    figures: HealthFigures = {"evaluation": "health", "model": setting, "variants": variants, "warnings": warnings}
+    write_json(files.figures, figures)
+    for line in terminal_lines(health_blocks([Titled("", figures)])):
         context.say(line)
-    found = summary["variants"][0]["settings"][setting]
-    figures = {name: each["mean"] for name, each in found["figures"].items() if each["mean"] is not None}
+    found = variants[0]["settings"][setting]
+    averages = {name: each["mean"] for name, each in found["figures"].items() if each["mean"] is not None}
     exceeded = sum(each["verdict"] == EXCEEDED for each in found["limits"])
-    return {"metrics": {"limits_exceeded": exceeded, **figures}}
+    return {"metrics": {"limits_exceeded": exceeded, **averages}}

@@ -1,157 +1,174 @@
-"""Printed figures: parts that several evaluations use, and the table of `evaluation=health`, without any text of a reply."""
+"""Blocks of `evaluation=health`: chart and tables of one or several evaluations, without any text of a reply."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from psychocounsel.evaluation.health.figures import EXCEEDED, KEPT
-from psychocounsel.evaluation.health.reply import FIGURES, Figure
+from psychocounsel.blocks.cells import (
+    Titled,
+    cell,
+    count,
+    counts,
+    exact,
+    measured,
+    name_in,
+    percent_text,
+    points,
+    report_table,
+    warnings_of,
+    words_limit,
+)
+from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
+from psychocounsel.blocks.tables import Cell, TableFigure
+from psychocounsel.evaluation.health.figures import EXCEEDED, ContestantHealth, HealthFigures, HealthVariant
+from psychocounsel.evaluation.health.reply import FIGURES
 from psychocounsel.metrics.win_rates import SMALL
 
-# Parts of printed figures: shares, intervals, and a table of one contestant or of two side by side.
-
-Found = Mapping[str, Any]  # a figure as `means` or `compare` returns it
-
-
-def interval_text(found: Found, scale: float = 100, digits: int = 1, sign: str = "") -> str:
-    """Return the ends `low` and `high` times `scale`, such as ` (36.0 to 52.1)`; "" if they are unknown.
-
-    With `sign="+"`, positive ends are printed with a plus sign, as differences are.
-    """
-    if found["low"] is None:
-        return ""
-    return f" ({scale * found['low']:{sign}.{digits}f} to {scale * found['high']:{sign}.{digits}f})"
-
-
-def share_text(found: Found) -> str:
-    """Return the mean as `44.0 % (36.0 to 52.1)`."""
-    return f"{100 * found['mean']:.1f} %{interval_text(found)}"
+_SHARES = [name for name, figure in FIGURES.items() if figure.share]
+_MEASURES = [name for name, figure in FIGURES.items() if not figure.share]
+_HEADINGS = ["evaluation", "contestant", "length limit"]
+_BY_SPEECH = "intervals are computed over speeches"
+_VERDICTS = (
+    "kept: the whole interval is within the limit; exceeded: all of it is above; undecided: too few speeches to tell"
+)
 
 
 @dataclass(frozen=True)
-class FigureTable:
-    """Printed table with a line for each figure.
+class _Contestant:
+    """Contestant of the evaluation `title` under one length limit; `label` is its name in charts and warnings."""
 
-    Attributes:
-        figures: definitions of the figures, by key.
-        cluster: unit over which intervals are computed, such as "speech".
-        title_width, value_width: widths of the columns of titles and values [characters].
-        counted: keys of the figures with a unit of their own. All other figures are shares, printed in per cent.
-    """
+    title: str
+    name: str
+    limit: int | None
+    label: str
+    health: ContestantHealth
 
-    figures: Mapping[str, Figure]
-    cluster: str
-    title_width: int
-    value_width: int
-    counted: tuple[str, ...] = ()
-
-    def alone(self, figures: Mapping[str, Found]) -> Iterator[str]:
-        """Yield the lines of one contestant. Unknown figures are skipped."""
-        for name, each in figures.items():
-            if each["mean"] is not None:
-                value = f"{self._value(name, each['mean'])}{interval_text(each, self._scale(name))}"
-                yield f"  {self._title(name)}{value}, n = {each['prompts']}"
-
-    def against(self, other: str, compared: Mapping[str, Found]) -> Iterator[str]:
-        """Yield a heading and the lines that compare a model with `other`. Unknown differences are skipped."""
-        heads = f"{'':<{self.title_width}}{'model':>{self.value_width}} {'base':>{self.value_width}}"
-        yield f"  {heads}  difference from {other} (95 %, by {self.cluster})"
-        for name, each in compared.items():
-            if each["difference"] is not None:
-                sides = " ".join(f"{self._value(name, each[side]):>{self.value_width}}" for side in ("mine", "base"))
-                scale = self._scale(name)
-                change = f"{scale * each['difference']:+.1f}{interval_text(each, scale, sign='+')}"
-                yield f"  {self._title(name)}{sides}  {change:<26}{each['verdict']}, n = {each['prompts']}"
-
-    def _title(self, name: str) -> str:
-        return f"{self.figures[name].title:<{self.title_width}}"
-
-    def _scale(self, name: str) -> float:
-        return 1 if name in self.counted else 100
-
-    def _value(self, name: str, value: float) -> str:
-        return f"{self._scale(name) * value:.1f}" + ("" if name in self.counted else " %")
+    @property
+    def head(self) -> list[Cell]:
+        return [self.title, self.name, words_limit(self.limit)]
 
 
-# Printed table of `evaluation=health`: lines of figures, without any text of a reply.
-
-_TITLE, _COLUMN, _INTERVAL = 38, 10, 32  # column widths [characters]
-_DIGITS = {"mtld": 1, "words": 1, "characters": 0}
-_WHOLE = ("repetition", "distinct_2")  # shown as percentages, although they are not shares of replies
-
-
-def lines_of(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines of the table for the result of `summarise`."""
-    for variant in summary["variants"]:
-        limit = variant["length_limit"]
-        yield "" if limit is None else f"\nReplies of at most {limit} words"
-        for name, found in variant["settings"].items():
-            others = ", ".join(f"{count} {outcome}" for outcome, count in found["outcomes"].items())
-            yield f"{name}: {found['replies']} replies to {found['prompts']} speeches ({others})"
-            if name not in _compared(variant):
-                yield from _alone(found["figures"])
-            yield from _undecided(found["limits"])
-            if found["prompts"] < SMALL:
-                yield f"  fewer than {SMALL} speeches: the intervals are too narrow to trust"
-        for other, found in variant["against"].items():
-            yield from _against(other, found)
-    yield from health_warnings(summary)
+def health_blocks(runs: Sequence[Titled[HealthFigures]]) -> list[Block]:
+    """Return warnings, the chart of shares, and tables of figures, differences, counts and seeds."""
+    contestants = [*_contestants(runs)]
+    return [
+        *warnings_of([(run.title, run.figures["warnings"]) for run in runs]),
+        *_few_speeches(contestants),
+        *_share_chart(contestants),
+        *_figure_table("health-shares", "Health of replies: shares", contestants, _SHARES, _VERDICTS),
+        *_figure_table("health-measures", "Health of replies: measures", contestants, _MEASURES),
+        *_differences("health-differences-shares", "Health against the base: shares", runs, _SHARES),
+        *_differences("health-differences-measures", "Health against the base: measures", runs, _MEASURES),
+        *_reply_counts(contestants),
+        *_seeds(contestants),
+    ]
 
 
-def health_warnings(summary: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a warning for each limit that the replies of a setting exceed."""
-    for variant in summary["variants"]:
+def limit_warnings(variants: Sequence[HealthVariant]) -> Iterator[str]:
+    """Yield a warning for each limit that the replies of a contestant exceed."""
+    for variant in variants:
         limit = variant["length_limit"]
         where = "" if limit is None else f" (replies of at most {limit} words)"
-        for name, found in variant["settings"].items():
-            for each in found["limits"]:
-                if each["verdict"] == EXCEEDED:
-                    measured = f"{_shown(each['name'], each['mean'])}{_interval(each['name'], each)}"
-                    title = FIGURES[each["name"]].title
-                    yield f"warning: {name}{where}: {title}: {measured}, above the limit of {100 * each['limit']:g} %"
+        for name, health in variant["settings"].items():
+            for check in health["limits"]:
+                if check["verdict"] == EXCEEDED:
+                    share = percent_text(check, "mean")
+                    title = FIGURES[check["name"]].title
+                    yield f"{name}{where}: {title}: {share}, above the limit of {100 * check['limit']:g} %"
 
 
-def _compared(variant: Mapping[str, Any]) -> set[str]:
-    """Return the settings whose figures a comparison table already shows."""
-    return set(variant["settings"]) if variant["against"] else set()
+def _contestants(runs: Sequence[Titled[HealthFigures]]) -> Iterator[_Contestant]:
+    for run in runs:
+        for variant in run.figures["variants"]:
+            limit = variant["length_limit"]
+            for name, health in variant["settings"].items():
+                label = name_in(run.title, name, len(runs) > 1, words_limit(limit))
+                yield _Contestant(run.title, name, limit, label, health)
 
 
-def _alone(figures: Mapping[str, Any]) -> Iterator[str]:
-    for name, each in figures.items():
-        if each["mean"] is not None:
-            yield f"  {FIGURES[name].title:<{_TITLE}}{_shown(name, each['mean']):>{_COLUMN}}{_interval(name, each)}"
+def _few_speeches(contestants: Sequence[_Contestant]) -> Iterator[Paragraph]:
+    labels = [contestant.label for contestant in contestants if contestant.health["prompts"] < SMALL]
+    if labels:
+        said = f"{', '.join(labels)}: fewer than {SMALL} speeches: the intervals are too narrow to trust"
+        yield Paragraph(said, "warning")
 
 
-def _against(other: str, figures: Mapping[str, Any]) -> Iterator[str]:
-    yield f"  {'':<{_TITLE}}{'model':>{_COLUMN}}{'base':>{_COLUMN}}  difference from {other} (95 %, by speech)"
-    for name, each in figures.items():
-        if each["difference"] is None:
-            yield f"  {FIGURES[name].title:<{_TITLE}}{'not known':>{_COLUMN}}"
-            continue
-        sides = f"{_shown(name, each['mine']):>{_COLUMN}}{_shown(name, each['base']):>{_COLUMN}}"
-        change = f"  {_shown(name, each['difference'], '+')}{_interval(name, each, '+')}"
-        yield f"  {FIGURES[name].title:<{_TITLE}}{sides}{change:<{_INTERVAL}}{each['verdict']}, n = {each['prompts']}"
+def _share_chart(contestants: Sequence[_Contestant]) -> list[Chart]:
+    curves = []
+    for number, contestant in enumerate(contestants):
+        shares = {place: contestant.health["figures"][name] for place, name in enumerate(_SHARES)}
+        curves += points(contestant.label, shares, "figure", number, len(contestants), "mean")
+    ticks = [FIGURES[name].title for name in _SHARES]
+    notes = [
+        "Bars are 95 % intervals over speeches.",
+        "A question at the end and formatting are neither good nor bad.",
+    ]
+    chart = Chart("health", "Health of replies", "share of replies", curves, ticks=ticks, notes=notes)
+    return [chart] if curves else []
 
 
-def _undecided(limits: list[dict[str, Any]]) -> Iterator[str]:
-    open_ = [each for each in limits if each["verdict"] not in (EXCEEDED, KEPT) and each["mean"] is not None]
-    if open_:
-        names = ", ".join(FIGURES[each["name"]].title for each in open_)
-        yield f"  limits undecided, because there are too few speeches: {names}"
+def _figure_table(
+    name: str, title: str, contestants: Sequence[_Contestant], figures: Sequence[str], *notes: str
+) -> list[ReportTable]:
+    """Return a table with a row for each figure of each contestant, and the limit for a healthy model."""
+    rows = list[list[Cell]]()
+    for contestant in contestants:
+        checks = {check["name"]: check for check in contestant.health["limits"]}
+        for figure in figures:
+            mean, check = contestant.health["figures"][figure], checks.get(figure)
+            value = measured(mean, "mean", FIGURES[figure].share)
+            limit = [exact(check["limit"], percent=True), check["verdict"]] if check else [None, ""]
+            row = [FIGURES[figure].title, count(mean["prompts"]), count(mean["replies"]), value, *limit]
+            rows.append([*contestant.head, *row])
+    headings = [*_HEADINGS, "figure", "speeches", "replies", "value", "limit", "verdict"]
+    undefined = f"{_BY_SPEECH}; a reply for which a figure is undefined is omitted from that figure"
+    return report_table(name, title, headings, rows, undefined, *notes)
 
 
-def _unit(name: str) -> tuple[float, int, str]:
-    """Return a figure's factor, decimals and unit: per cent for shares, otherwise none."""
-    return (100, 1, " %") if FIGURES[name].share or name in _WHOLE else (1, _DIGITS[name], "")
+def _differences(
+    name: str, title: str, runs: Sequence[Titled[HealthFigures]], figures: Sequence[str]
+) -> list[ReportTable]:
+    """Return a table of differences: the model under evaluation minus each other contestant."""
+    rows = list[list[Cell]]()
+    for run in runs:
+        for variant in run.figures["variants"]:
+            for other, differences in variant["against"].items():
+                for figure in figures:
+                    difference, percent = differences[figure], FIGURES[figure].share
+                    sides = [cell(difference["mine"], percent=percent), cell(difference["base"], percent=percent)]
+                    change = measured(difference, "difference", percent)
+                    head = [run.title, run.figures["model"], other, words_limit(variant["length_limit"])]
+                    row = [FIGURES[figure].title, count(difference["prompts"]), *sides, change, difference["verdict"]]
+                    rows.append([*head, *row])
+    headings = ["evaluation", "model", "minus", "length limit", "figure", "speeches", "model's", "base's", "difference"]
+    notes = [
+        f"minus: the contestant subtracted; paired by speech; {_BY_SPEECH}, not corrected for the number of figures",
+        "unclear: the interval of the difference includes 0",
+        "intervals of both means are in the tables above",
+    ]
+    return report_table(name, title, [*headings, "verdict"], rows, *notes)
 
 
-def _shown(name: str, value: float, sign: str = "") -> str:
-    scale, digits, unit = _unit(name)
-    return f"{scale * value:{sign}.{digits}f}{unit}"
+def _reply_counts(contestants: Sequence[_Contestant]) -> list[ReportTable]:
+    rows = [
+        [*contestant.head, count(health["prompts"]), count(health["replies"]), counts(health["outcomes"])]
+        for contestant in contestants
+        for health in [contestant.health]
+    ]
+    headings = [*_HEADINGS, "speeches", "replies", "outcomes of all calls"]
+    return report_table("health-replies", "Replies whose health was measured", headings, rows)
 
 
-def _interval(name: str, found: Mapping[str, Any], sign: str = "") -> str:
-    scale, digits, _ = _unit(name)
-    return interval_text(found, scale, digits, sign)
+def _seeds(contestants: Sequence[_Contestant]) -> list[ReportTable]:
+    rows = [
+        [
+            *contestant.head,
+            FIGURES[figure].title,
+            TableFigure(seeds["mean"], seeds["sd"], n=seeds["n"]),
+            count(seeds["n"]),
+        ]
+        for contestant in contestants
+        for figure, seeds in contestant.health["seeds"].items()
+    ]
+    note = "mean and standard deviation of the means of each seed; shares between 0 and 1; without an interval"
+    headings = [*_HEADINGS, "figure", "over seeds", "seeds"]
+    return report_table("health-seeds", "Health over training seeds", headings, rows, note)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psychocounsel.evaluation.flows.questions import severity_lines
-from psychocounsel.evaluation.health.show import FigureTable, interval_text, share_text
+from psychocounsel.evaluation.health.figure_lines import FigureTable, interval_text, share_text
 from psychocounsel.evaluation.safety.figures import SWAP_FIGURES
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, URGENCY
 from psychocounsel.evaluation.safety.speeches import AXES

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from psychocounsel.evaluation.health.show import FigureTable
+from psychocounsel.evaluation.health.figure_lines import FigureTable
 from psychocounsel.evaluation.safety.show import quality_lines, unseen
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES
 

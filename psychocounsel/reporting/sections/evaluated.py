@@ -1,8 +1,11 @@
-"""Runs of an evaluation as a section: those with figures, and a warning for each run without."""
+"""Sections on evaluations: the blocks of each evaluation for its runs, and a warning for each run without figures."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from psychocounsel.blocks.kinds import Block, Paragraph
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.kinds import Block, Paragraph, Section
+from psychocounsel.evaluation.health.show import health_blocks
 from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
 
 
@@ -16,3 +19,16 @@ def without_figures(runs: Iterable[RunMaterial], has: Callable[[RunMaterial], bo
     return [
         Paragraph(f"{run.title}: no figures, because it is {run.status}.", "warning") for run in runs if not has(run)
     ]
+
+
+def health_section(material: Material) -> Section:
+    return _section(material, "health", "Health of replies", "variants", health_blocks)
+
+
+def _section(
+    material: Material, what: str, title: str, key: str, blocks: Callable[[Sequence[Titled[Any]]], Sequence[Block]]
+) -> Section:
+    """Return the section on `evaluation=WHAT`; a run has figures if its figures.json holds `key`."""
+    runs = evaluations(material, what)
+    finished = [Titled(run.title, run.figures) for run in runs if run.figures.get(key)]
+    return Section(what, title, [*without_figures(runs, lambda run: bool(run.figures.get(key))), *blocks(finished)])

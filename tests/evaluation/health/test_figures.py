@@ -1,4 +1,4 @@
-"""Means and paired differences by prompt equal hand-made figures and the general bootstrap; limits and table are right."""
+"""Means and paired differences by prompt equal hand-made figures and the general bootstrap; limits are right."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from scipy.stats import binomtest
 from psychocounsel.evaluation.health.figures import beyond, compare, means
 from psychocounsel.evaluation.health.figures_step import summarise
 from psychocounsel.evaluation.health.reply import FIGURES, LIMITS, Health
-from psychocounsel.evaluation.health.show import lines_of
 from psychocounsel.metrics.intervals import bootstrap
 
 CLIENT = "I have not slept for three weeks, and I cry every morning before work."
@@ -119,7 +118,7 @@ def test_a_summary_counts_what_is_no_reply_and_measures_the_rest() -> None:
         row("mine", "c", None, "failed"),
     ]
     rows += [row("mine", "d", None, "refused"), row("mine", "a", REPLY, length_limit=150)]
-    both, short = summarise(rows, speeches, "mine")["variants"]
+    both, short = summarise(rows, speeches, "mine")
     assert (both["length_limit"], short["length_limit"]) == (None, 150)
     mine = both["settings"]["mine"]
     assert mine["outcomes"] == {"cut": 1, "empty": 1, "failed": 1, "refused": 1}
@@ -134,44 +133,17 @@ def test_a_summary_counts_what_is_no_reply_and_measures_the_rest() -> None:
 
 def test_whether_replies_from_a_file_were_cut_is_not_told() -> None:
     rows = [row("file", "a", REPLY, completion_tokens=None), row("file", "b", "I hear", completion_tokens=None)]
-    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])
     found = variant["settings"]["file"]["figures"]
     assert found["cut"]["mean"] is None and found["unfinished"]["mean"] == 0.5
     rows.append(row("file", "a", "I hear", "cut", completion_tokens=None))  # a server that reports no token counts
-    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])["variants"]
+    (variant,) = summarise(rows, [{"speech": name, "text": CLIENT, "language": "en"} for name in "ab"])
     assert variant["settings"]["file"]["figures"]["cut"]["mean"] == 0.25
 
 
 def test_seeds_of_a_setting_have_mean_and_standard_deviation() -> None:
     texts = {1: REPLY, 2: REPLY + " I hear you.", 3: REPLY + " I hear you, I do."}
     rows = [row("mine", "a", text, seed=seed) for seed, text in texts.items()]
-    (variant,) = summarise(rows, [{"speech": "a", "text": CLIENT, "language": "en"}])["variants"]
+    (variant,) = summarise(rows, [{"speech": "a", "text": CLIENT, "language": "en"}])
     expected = {"n": 3, "mean": (13 + 16 + 18) / 3, "sd": 2.5166}
     assert variant["settings"]["mine"]["seeds"]["words"] == pytest.approx(expected, abs=1e-4)
-
-
-def test_lines_show_figures_and_no_text() -> None:
-    speeches = [{"speech": str(number), "text": CLIENT, "language": "en"} for number in range(40)]
-    rows = [row("base", each["speech"], REPLY) for each in speeches]
-    rows += [row("mine", each["speech"], "I hear you. " * 5, "cut") for each in speeches]
-    text = "\n".join(lines_of(summarise(rows, speeches, "mine")))
-    assert "mine: 40 replies to 40 speeches (40 cut)" in text
-    assert "warning: mine: loop: 100.0 % (91.2 to 100.0), above the limit of 2 %" in text
-    (line,) = [each for each in text.splitlines() if each.startswith("  loop ")]
-    assert line.split() == [
-        "loop",
-        "100.0",
-        "%",
-        "0.0",
-        "%",
-        "+100.0",
-        "%",
-        "(+82.5",
-        "to",
-        "+100.0)",
-        "worse,",
-        "n",
-        "=",
-        "40",
-    ]
-    assert "sleep" not in text and "hear" not in text

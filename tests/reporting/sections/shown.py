@@ -1,19 +1,15 @@
 """Hand-made runs for tests of sections, run directories as material, and tables as rows by heading."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from psychocounsel.blocks.kinds import Chart, Paragraph, ReportTable, Section, SpeechBrowser
-from psychocounsel.blocks.tables import TableFigure
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.storage.files import read_mapping
 
 # Run directories as material, and tables as rows by heading
-
-Row = dict[str, Any]
 
 
 def run_of(path: Path, kind: str, what: str = "", config: Any = None, **more: Any) -> RunMaterial:
@@ -29,44 +25,6 @@ def run_of(path: Path, kind: str, what: str = "", config: Any = None, **more: An
 
 def material(*runs: RunMaterial, shows_texts: bool = True) -> Material:
     return Material([run.path for run in runs], runs, shows_texts=shows_texts)
-
-
-def rows(section: Section, name: str) -> list[Row]:
-    """Return the rows of the table `name`, each as a dictionary by heading."""
-    [table] = [each.table for each in section.blocks if isinstance(each, ReportTable) and each.name == name]
-    return [dict(zip(table.headings, row, strict=True)) for row in table.rows]
-
-
-def tables(section: Section) -> list[str]:
-    return [each.name for each in section.blocks if isinstance(each, ReportTable)]
-
-
-def chart(section: Section, name: str) -> Chart:
-    [found] = [each for each in section.blocks if isinstance(each, Chart) and each.name == name]
-    return found
-
-
-def browsers(section: Section) -> list[SpeechBrowser]:
-    return [each for each in section.blocks if isinstance(each, SpeechBrowser)]
-
-
-def said(section: Section, tone: str | None = None) -> list[str]:
-    return [each.text for each in section.blocks if isinstance(each, Paragraph) and tone in (None, each.tone)]
-
-
-def numbers(cell: Any) -> tuple[float, float | None, float | None]:
-    """Return value and interval of a cell with all digits."""
-    assert isinstance(cell, TableFigure), cell
-    return cell.value, cell.low, cell.high
-
-
-def written(found: Mapping[str, Any], value: str = "value") -> tuple[float, float | None, float | None]:
-    """Return a figure and its interval as the evaluation wrote them."""
-    return found[value], found["low"], found["high"]
-
-
-def column(found: Sequence[Row], heading: str) -> list[Any]:
-    return [row[heading] for row in found]
 
 
 # Hand-made training runs. A test sets only the values it needs.

@@ -8,7 +8,8 @@ from scipy.stats import t as student_t
 
 from psychocounsel.reporting.material import AUDIT, EVALUATION, RunMaterial, StudyMaterial
 from psychocounsel.reporting.sections.answer import holm, section
-from tests.reporting.sections.shown import material_of, rows, said, tables, trained
+from tests.reporting.sections.shown import material_of, trained
+from tests.support.shown_blocks import rows, said, tables
 
 FIGURES = {
     "0.1": [0.71, 0.74, 0.73, 0.72],

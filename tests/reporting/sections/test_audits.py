@@ -13,9 +13,10 @@ from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.reporting.material import AUDIT, RunMaterial
 from psychocounsel.reporting.sections.audits import section
 from psychocounsel.storage.files import read_json
-from tests.reporting.sections.shown import chart, column, material, numbers, rows, run_of, said, tables, written
 from tests.support.composed import check, compose
+from tests.reporting.sections.shown import material, run_of
 from tests.support.harness import write_jsonl
+from tests.support.shown_blocks import chart, column, numbers, rows, said, tables, written
 
 WORDS = ("window", "harbour", "letter", "garden", "winter", "kitchen", "brother", "market", "silence", "ticket")
 

@@ -12,8 +12,9 @@ from psychocounsel.blocks.kinds import Chart
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections import by_setting
 from psychocounsel.reporting.sweep_ending import sweep_ending
-from tests.reporting.sections.shown import chart, material_of, rows, said, trained
+from tests.reporting.sections.shown import material_of, trained
 from tests.support.report_folders import reward_run, sweep, winrate_run
+from tests.support.shown_blocks import chart, rows, said
 
 # Final figures and effects of settings
 

@@ -13,10 +13,11 @@ from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.cost import section
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import StepContext
-from tests.reporting.sections.shown import material_of, rows, tables, trained
+from tests.reporting.sections.shown import material_of, trained
 from tests.support.annotating import model_server, speeches
 from tests.support.composed import check, compose
 from tests.support.report_folders import begin
+from tests.support.shown_blocks import rows, tables
 
 LINES = [
     {

@@ -9,8 +9,9 @@ import pytest
 from psychocounsel.blocks.kinds import Chart
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.curves import curve_section
-from tests.reporting.sections.shown import chart, material_of, said, trained
+from tests.reporting.sections.shown import material_of, trained
 from tests.support.report_folders import training_run
+from tests.support.shown_blocks import chart, said
 
 
 def test_curves_hold_every_line_of_the_file_along_three_axes(tmp_path: Path) -> None:

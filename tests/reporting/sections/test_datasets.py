@@ -14,11 +14,12 @@ from psychocounsel.reporting.material import ANNOTATION, RunMaterial
 from psychocounsel.reporting.reading.runs import dataset_counts
 from psychocounsel.reporting.sections.datasets import section
 from psychocounsel.steps.course import StepContext
-from tests.reporting.sections.shown import chart, material, rows, run_of, said, tables
+from tests.reporting.sections.shown import material, run_of
 from tests.support import annotating
 from tests.support.annotating import model_server, models, speeches
 from tests.support.composed import checked
 from tests.support.scripted import completion
+from tests.support.shown_blocks import chart, rows, said, tables
 
 Row = dict[str, Any]
 

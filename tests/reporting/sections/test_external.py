@@ -11,11 +11,12 @@ from psychocounsel.evaluation.external import figures_step, sets_step
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.external import section
 from psychocounsel.storage.files import read_json, write_json
-from tests.reporting.sections.shown import column, material, numbers, rows, run_of, tables
+from tests.reporting.sections.shown import material, run_of
 from tests.support.annotating import model_server
 from tests.support.contests import contest, context
 from tests.support.harness import write_jsonl
 from tests.support.scripted import completion
+from tests.support.shown_blocks import column, numbers, rows, tables
 
 QUESTIONS = [
     {

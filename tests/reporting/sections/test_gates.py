@@ -13,8 +13,9 @@ from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.answer import section as answer
 from psychocounsel.reporting.sections.gates import section
 from tests.evaluation.gate.made_cases import answered, case
-from tests.reporting.sections.shown import material, rows, run_of, said
+from tests.reporting.sections.shown import material, run_of
 from tests.support.contests import contest
+from tests.support.shown_blocks import rows, said
 
 BASE = [case(number, "base") for number in range(301)]
 

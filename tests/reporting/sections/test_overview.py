@@ -7,7 +7,8 @@ from psychocounsel.blocks.tables import Table, TableFigure, csv_of
 from psychocounsel.reporting.material import EVALUATION, RunMaterial, StudyMaterial
 from psychocounsel.reporting.sections.overview import missing_section, question_section
 from psychocounsel.reporting.sections.overview import study_section as study_section
-from tests.reporting.sections.shown import material_of, rows, said, tables, trained
+from tests.reporting.sections.shown import material_of, trained
+from tests.support.shown_blocks import rows, said, tables
 
 # What was asked
 

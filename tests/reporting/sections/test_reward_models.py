@@ -16,8 +16,9 @@ from psychocounsel.evaluation.reward.evaluation import PairScores, _figures, _wr
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.reward_models import section
 from psychocounsel.storage.files import read_json
-from tests.reporting.sections.shown import chart, column, material, numbers, rows, run_of, said, tables, written
+from tests.reporting.sections.shown import material, run_of
 from tests.support.contests import contest
+from tests.support.shown_blocks import chart, column, numbers, rows, said, tables, written
 
 MODELS = ("sharp", "blunt")
 TOPICS = ("grief", "work", "sleep")

@@ -18,8 +18,9 @@ from psychocounsel.reporting.reading.runs import read_run_material
 from psychocounsel.reporting.reading.texts import shown_texts
 from psychocounsel.reporting.sections.by_setting import setting_tables
 from psychocounsel.reporting.sections.safety import section
-from tests.reporting.sections.shown import chart, material, numbers, rows, run_of, said, tables, written
+from tests.reporting.sections.shown import material, run_of
 from tests.support.safety_folders import AGREES, WORDS, fitting, safety_run
+from tests.support.shown_blocks import chart, numbers, rows, said, tables, written
 
 LIMIT = 60
 SPEECHES = crisis_speeches()[:LIMIT]

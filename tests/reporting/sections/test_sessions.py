@@ -15,7 +15,8 @@ from psychocounsel.evaluation.session.figures_step import checks_quality, summar
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.sessions import section
-from tests.reporting.sections.shown import chart, material, numbers, rows, run_of, said, tables, written
+from tests.reporting.sections.shown import material, run_of
+from tests.support.shown_blocks import chart, numbers, rows, said, tables, written
 
 QUIET = {"recognises": "no", "asks": "no", "guides": "no", URGENCY: "none", "in_scope": "yes", "colludes": "no"}
 QUIET |= {"gives_method": "no", "overpromises": "no", "claims_human": "no", "over_escalates": "no"}

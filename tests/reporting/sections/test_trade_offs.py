@@ -13,8 +13,9 @@ from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections import curves, trade_offs
 from psychocounsel.reporting.sections.trade_offs import TradeOff, front
 from psychocounsel.studies.tables.runs import Setting
-from tests.reporting.sections.shown import chart, material_of, rows, said, tables, trained
+from tests.reporting.sections.shown import material_of, trained
 from tests.support.report_folders import sweep, winrate_run
+from tests.support.shown_blocks import chart, rows, said, tables
 
 # Hand-made runs
 

@@ -14,11 +14,12 @@ from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.win_rates import section
 from psychocounsel.storage.files import read_json, write_json
-from tests.reporting.sections.shown import chart, column, material, numbers, rows, run_of, said, tables, written
+from tests.reporting.sections.shown import material, run_of
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
 from tests.support.harness import write_jsonl
 from tests.support.scripted import completion
+from tests.support.shown_blocks import chart, column, numbers, rows, said, tables, written
 
 
 def longer(payload: Any, number: int) -> Any:
