@@ -13,8 +13,8 @@ from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.reporting.material import AUDIT, RunMaterial
 from psychocounsel.reporting.sections.audits import section
 from psychocounsel.storage.files import read_json
-from tests.support.composed import check, compose
 from tests.reporting.sections.shown import material, run_of
+from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
 from tests.support.shown_blocks import chart, column, numbers, rows, said, tables, written
 
