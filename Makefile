@@ -48,7 +48,7 @@ lint: $(VENV)/.installed-dev
 
 # Fails for a broken link or anchor, a page that the navigation lacks, and a key that nothing explains.
 docs: $(VENV)/.installed-dev
-	$(BIN)/python -m documentation --output site
+	$(BIN)/python -m site_builder --output site
 
 vllm: $(VENV)/.installed-vllm
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from documentation.key_tables import choices
-from documentation.keys import PAGE, page
 from psychocounsel import __version__
 from psychocounsel.metrics.limits import LIMITS
 from psychocounsel.settings.targets import build
+from site_builder.key_tables import choices
+from site_builder.keys import PAGE, page
 from tests.support.composed import check, compose, figures_of
 from tests.support.harness import ROOT, cli
 
@@ -39,7 +39,7 @@ def is_listed(key: str) -> bool:
 
 
 def test_the_page_of_keys_is_what_the_schema_says_today() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "write it again: make docs, or python -m documentation.keys"
+    assert PAGE.read_text(encoding="utf-8") == page(), "write it again: make docs, or python -m site_builder.keys"
 
 
 def test_the_page_of_keys_has_every_key_that_a_command_composes() -> None:

@@ -10,8 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from documentation.pages import BrokenLink, pages, site_text
-from documentation.site import BuildFailed, build
+from site_builder.site import BrokenLink, BuildFailed, build, pages, site_text
 from tests.support.chromium import launched
 from tests.support.harness import ROOT
 

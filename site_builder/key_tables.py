@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from documentation.schema_keys import SchemaKey, schema_keys
-from documentation.yaml_keys import KeyFile, read_keys
+from site_builder.key_sources import KeyFile, SchemaKey, read_keys, schema_keys
 
 _MEANINGS = Path(__file__).with_name("meanings.yaml")
 

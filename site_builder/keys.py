@@ -1,5 +1,7 @@
-"""`python -m documentation.keys`: writes docs/reference/keys.md from the schema and the comments of conf/."""
+"""`python -m site_builder.keys`: writes docs/reference/keys.md from the schema and the comments of conf/."""
 
+import argparse
+import ast
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,10 +9,6 @@ from typing import Any
 
 import yaml
 
-from documentation.arguments import cell, docstring, options_table
-from documentation.key_tables import Row, choices, command_rows, group_rows, own_meanings, schema_of, schema_rows
-from documentation.pages import ROOT
-from documentation.yaml_keys import KeyFile, read_keys
 from psychocounsel import cache, jobs, report, serve
 from psychocounsel.annotation.settings import AnnotateConfig, PairRules
 from psychocounsel.chatting.settings import ChatConfig
@@ -23,6 +21,51 @@ from psychocounsel.experts.settings import AgreementConfig, ReviewConfig
 from psychocounsel.model.settings import ModelConfig
 from psychocounsel.settings.schema import PathsConfig
 from psychocounsel.storage.files import write_atomically
+from site_builder.key_sources import KeyFile, read_keys
+from site_builder.key_tables import Row, choices, command_rows, group_rows, own_meanings, schema_of, schema_rows
+from site_builder.site import ROOT
+
+# Tables of the arguments of commands without a configuration file, from their parsers and docstrings.
+
+
+def cell(text: str) -> str:
+    """Return the text for a cell of a table."""
+    shown = text.replace("|", "\\|").replace("\n", " ")
+    return shown if "`" in shown else shown.replace("<", "&lt;")
+
+
+def docstring(command: str) -> str:
+    text = ast.get_docstring(ast.parse((ROOT / "psychocounsel" / f"{command}.py").read_text(encoding="utf-8"))) or ""
+    return text.partition("\n\nStudies that ship")[0]
+
+
+def options_table(parser: argparse.ArgumentParser) -> str:
+    """Return the arguments of a parser and of its subcommands as a Markdown table."""
+    lines = ["| argument | default | meaning |", "|---|---|---|", *_arguments(parser, "")]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {each.dest: each.help or "" for each in action._choices_actions}
+            for name, inner in action.choices.items():
+                lines.append(f"| **`{name}`** |  | {cell(helps[name])} |")
+                lines += _arguments(inner, f"{name} ")
+    return "\n".join(lines)
+
+
+def _arguments(parser: argparse.ArgumentParser, prefix: str) -> list[str]:
+    found = []
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
+            continue
+        shown = ", ".join(action.option_strings) or str(action.metavar or action.dest.upper())
+        value = "" if action.nargs == 0 or not action.option_strings else f" {action.metavar or action.dest.upper()}"
+        if action.choices:
+            value = f" {'|'.join(map(str, action.choices))}"
+        default = "" if action.default in (None, False) or action.default == [] else f"`{action.default}`"
+        found.append(f"| `{cell(prefix + shown + value)}` | {default} | {cell(action.help or '')} |")
+    return found
+
+
+# `python -m site_builder.keys`: writes docs/reference/keys.md from the schema and the comments of conf/.
 
 PAGE = ROOT / "docs" / "reference" / "keys.md"
 _CONF = ROOT / "conf"
@@ -59,7 +102,7 @@ _WRITTEN = [
 
 
 class Undescribed(Exception):
-    """Keys that neither a comment in conf/ nor documentation/meanings.yaml explains, or unused entries of that file."""
+    """Keys that neither a comment in conf/ nor site_builder/meanings.yaml explains, or unused entries of that file."""
 
 
 def page() -> str:
@@ -71,16 +114,16 @@ def page() -> str:
     writer = _Writer()
     parts = [_INTRODUCTION.strip(), *_commands(writer), *_groups(writer)]
     if writer.bare:
-        raise Undescribed(f"explain in conf/ or documentation/meanings.yaml: {', '.join(writer.bare)}")
+        raise Undescribed(f"explain in conf/ or site_builder/meanings.yaml: {', '.join(writer.bare)}")
     if idle := sorted({*own_meanings()} - writer.used):
-        raise Undescribed(f"documentation/meanings.yaml: nothing reads {', '.join(idle)}")
+        raise Undescribed(f"site_builder/meanings.yaml: nothing reads {', '.join(idle)}")
     return "\n\n".join(parts) + "\n"
 
 
 _INTRODUCTION = """
 # Every key
 
-<!-- Written by `make docs` (python -m documentation.keys) from the schema and the comments in conf/. Edit those instead. -->
+<!-- Written by `make docs` (python -m site_builder.keys) from the schema and the comments in conf/. Edit those instead. -->
 
 This page lists each key of each command with its type, its default, its limits and its meaning. A key is typed as `KEY=VALUE`;
 a group is chosen as `GROUP=CHOICE`, and its keys are typed as `GROUP.KEY=VALUE`. `???` is a value that you must give.

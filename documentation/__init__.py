@@ -1,1 +1,0 @@
-"""The documentation site and the generated pages of its reference. Not part of the wheel."""
