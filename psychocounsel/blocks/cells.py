@@ -14,7 +14,7 @@ NO_LIMIT = "no limit"  # no limit of length; a column that holds nothing else is
 
 @dataclass(frozen=True)
 class Titled(Generic[F]):
-    """Figures of a run, as its figures.json holds them, with its title. The title is empty if no other run is shown."""
+    """Figures of a run, as its figures.json holds them, with its title. The terminal shows one run, without a title."""
 
     title: str
     figures: F
