@@ -35,7 +35,7 @@ _SHARED = ("replies", "scores")  # steps that query models
 
 
 class Annotate(Command):
-    """The way from client speeches to a preference dataset, in steps."""
+    """Makes a preference dataset from client speeches, in steps."""
 
     name: ClassVar[str] = "annotate"
     module: ClassVar[str] = "psychocounsel.annotate"
@@ -132,9 +132,9 @@ class Annotate(Command):
         due = {planned.step for planned in steps.due_steps(config) if planned.due}
         files = build(config, "speeches").files() if "speeches" in due else ()
         is_large = sum(file.stat().st_size for file in files if file.exists()) > 1e6 * config.clean_in_shards_above_mb
-        asked = [step for step in config.steps if step in _SHARED]
+        query_steps = [step for step in config.steps if step in _SHARED]
         first = ["speeches"] if "speeches" in due else []
-        return SharedSteps(due, asked, "replies and ratings", "pairs and card", first, is_large)
+        return SharedSteps(due, query_steps, "replies and ratings", "pairs and card", first, is_large)
 
     def forecast(self, config: DictConfig) -> list[str]:
         from psychocounsel.annotation.forecast import forecast

@@ -30,7 +30,7 @@ from psychocounsel.reward.sections import (
 )
 from psychocounsel.reward.shipped import refuse_shipped_rewards
 from psychocounsel.rundir.paths import EvaluationDir, RunDir
-from psychocounsel.settings.command import Command, Presets, SharedSteps, ordered, says_its_own
+from psychocounsel.settings.command import Command, Presets, SharedSteps, lists_own_figures, ordered
 from psychocounsel.settings.config import typed_groups
 from psychocounsel.settings.targets import build, target_class
 from psychocounsel.steps.stored_overrides import evaluate_arguments
@@ -109,7 +109,7 @@ class Evaluate(Command):
 
     def figure_names(self, config: DictConfig) -> list[str] | None:
         evaluation = _evaluation(config)
-        return ordered(evaluation.figure_names(config)) if says_its_own(evaluation, ("work", "course")) else None
+        return ordered(evaluation.figure_names(config)) if lists_own_figures(evaluation, ("work", "course")) else None
 
     def works_in_steps(self, config: DictConfig) -> bool:
         return "steps" in target_class(config, "evaluation").schema.__dataclass_fields__

@@ -11,7 +11,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model, idle_model
 from psychocounsel.reward.sections import check_reward_paths
 from psychocounsel.rundir.results import known_mode
-from psychocounsel.settings.command import idle_keys, ordered, refuse_unknown_figure, says_its_own
+from psychocounsel.settings.command import idle_keys, lists_own_figures, ordered, refuse_unknown_figure
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
 
@@ -246,7 +246,7 @@ def figures_of_training(config: DictConfig) -> list[str] | None:
     if config.get("rollout") is not None:  # replies are measured, independent of the loss
         names += [*_OF_REPLIES, *_of_reference(algorithm), *_of_rewards(config)]
     if not algorithm.needs.rollouts:
-        own = algorithm.figure_names() if says_its_own(algorithm, ("loss", "evaluation")) else None
+        own = algorithm.figure_names() if lists_own_figures(algorithm, ("loss", "evaluation")) else None
         if own is None:
             return None
         names += own

@@ -54,12 +54,12 @@ class SharedSteps:
         due: the steps that are due.
         first: the steps that one job runs before the array.
         first_in_shards: an array of jobs prepares the steps `first`.
-        asked: the steps that query models, which the array runs; the last job runs all others.
-        answers, results: what the array and the last job make, for people.
+        query_steps: the steps that query models, which the array runs; the last job runs all others.
+        answers, results: what the array makes, and what the last job makes, in words for people.
     """
 
     due: set[str]
-    asked: list[str]
+    query_steps: list[str]
     answers: str
     results: str
     first: list[str] = field(default_factory=list)
@@ -134,7 +134,7 @@ class Command(Contract):
         return iter(())
 
     def sources(self, config: DictConfig) -> Iterator[Path]:
-        """Yield the files that texts are read from, as far as they are known. No result is more readable than they are."""
+        """Yield the files that texts are read from, as far as they are known. Results get no wider read permissions."""
         return iter(())
 
     def receivers(self, config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -254,8 +254,8 @@ def idle_keys(group: str, unused: Mapping[str, str]) -> Iterator[tuple[str, str]
     return ((f"{group}.{name}", reason) for name, reason in unused.items())
 
 
-def refuse_unknown_figure(said: str, name: str, known: Sequence[str] | None) -> None:
-    """Check that a run will have the figure `name`. `known` are its figures; `said` is the setting that names it.
+def refuse_unknown_figure(setting: str, name: str, known: Sequence[str] | None) -> None:
+    """Check that a run will have the figure `name`. `known` are its figures; `setting` is the setting that names it.
 
     Raises:
         UserError: if the run will not have it.
@@ -263,14 +263,17 @@ def refuse_unknown_figure(said: str, name: str, known: Sequence[str] | None) -> 
     if known is None or any(fnmatchcase(name, pattern) for pattern in known):
         return
     if not known:
-        raise UserError(f"{said}: {NOTHING_HELD_OUT}")
+        raise UserError(f"{setting}: {NOTHING_HELD_OUT}")
     near = suggestion(name, list(known))
     near = f"; {near}" if near.startswith("did you") else ""
-    raise UserError(f"{said}: no such figure{near} (there will be {', '.join(known)})")
+    raise UserError(f"{setting}: no such figure{near} (there will be {', '.join(known)})")
 
 
-def says_its_own(made: Any, makers: tuple[str, ...]) -> bool:
-    """Return True if no subclass overrides one of the methods `makers`, so that the class's list of figures holds."""
+def lists_own_figures(made: Any, makers: tuple[str, ...]) -> bool:
+    """Return True if no class below that of `figure_names` overrides one of the methods `makers`.
+
+    Otherwise `figure_names` may miss figures that the overriding method reports.
+    """
     order = type(made).__mro__
     first = {name: next((place for place, cls in enumerate(order) if name in vars(cls)), len(order)) for name in makers}
     return next(place for place, cls in enumerate(order) if "figure_names" in vars(cls)) <= min(first.values())

@@ -13,8 +13,6 @@ from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.schema import check_limits, flat_keys, suggestion
 from psychocounsel.storage.modes import let_nobody_else_write
 
-# Parser and error lines of the commands that do not compose a configuration.
-
 _INTERRUPTED = 130
 
 
@@ -44,9 +42,6 @@ def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
 
         print(f"error: {one_line(error, sys.argv[1:])}", file=sys.stderr)
         sys.exit(CONTINUE_LATER if is_disk_full(error) else USER_ERROR)
-
-
-# Parser of KEY=VALUE arguments for commands that compose no files.
 
 
 def read_typed(schema: type, arguments: Sequence[str]) -> DictConfig:

@@ -16,8 +16,6 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import shipped
 
-# Errors for unknown keys, renamed keys, and values of several lines, with the advice what to type instead.
-
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Old key: new key. The old key is refused, unless a user's own dataclass has it.
 RENAMED = {
@@ -44,8 +42,8 @@ def unknown_key(key: str, valid: Sequence[str]) -> str:
 def _keys_of(file: Path) -> set[str]:
     """Return the keys of a choice's file and of its defaults in the same folder."""
     content = yaml.safe_load(file.read_text()) or {}
-    bases = [each for each in content.get("defaults", []) if isinstance(each, str) and "/" not in each]
-    inherited = (_keys_of(file.with_name(f"{each}.yaml")) for each in bases if each != "_self_")
+    bases = [base for base in content.get("defaults", []) if isinstance(base, str) and "/" not in base]
+    inherited = (_keys_of(file.with_name(f"{base}.yaml")) for base in bases if base != "_self_")
     return set(content).union(*inherited) - {"defaults", "_target_"}
 
 
@@ -76,10 +74,10 @@ def refuse_unknown(group: str, values: dict[str, Any], target: Any) -> None:
 
 def missing_key(error: Any) -> str | None:
     """Return the mandatory key that OmegaConf's error reports as not set, also if another value refers to it; otherwise None."""
-    said = str(error)
-    if found := re.search(r"Missing mandatory value: (\S+)", said):
-        return found[1]
-    made_of = re.search(r"interpolation '\$\{\.(\w+)\}': Incompatible value 'None'", said)
+    message = str(error)
+    if match := re.search(r"Missing mandatory value: (\S+)", message):
+        return match[1]
+    made_of = re.search(r"interpolation '\$\{\.(\w+)\}': Incompatible value 'None'", message)
     return f"{str(error.full_key).rpartition('.')[0]}.{made_of[1]}" if made_of else None
 
 
@@ -140,7 +138,7 @@ _TYPES = {"Integer": "a whole number", "Float": "a number", None: "true or false
 
 def wrong_value(error: OmegaConfBaseException) -> str:
     """Return the key and what its value must be: `seed=1.5: must be a whole number`."""
-    said = str(error).splitlines()[0]
-    if found := _TYPED.match(said):
-        return f"{error.full_key}={found['value']}: must be {_TYPES[found['type']]}"
-    return f"{error.full_key}{next((words for form, words in _FORMS.items() if form in said), f': {said}')}"
+    message = str(error).splitlines()[0]
+    if match := _TYPED.match(message):
+        return f"{error.full_key}={match['value']}: must be {_TYPES[match['type']]}"
+    return f"{error.full_key}{next((words for form, words in _FORMS.items() if form in message), f': {message}')}"

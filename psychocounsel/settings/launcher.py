@@ -115,10 +115,10 @@ class JobLauncher(Launcher):
         """
         if self.master.run_dir:
             raise UserError("run_dir names one run: with -m give sweep_dir=..., and each job gets a folder in it")
-        made = [self.make(*each) for each in numbered[:1]]
+        made = [self.make(*arguments) for arguments in numbered[:1]]
         if len(numbered) > MANY:
             self.announce(made[0])
-        return [*made, *in_parallel(lambda each: self.make(*each), numbered[1:])]
+        return [*made, *in_parallel(lambda arguments: self.make(*arguments), numbered[1:])]
 
     def start(self, jobs: list[LaunchedJob]) -> list[JobReturn]:
         """Submit checked jobs, all at once.

@@ -20,10 +20,12 @@ _FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".gz")
 
 def one_line(error: Exception, arguments: Sequence[str], config_name: str = "train") -> str:
     """Return one line that explains `error`, which the command-line `arguments` caused."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in _said(error, arguments, config_name))
+    return "".join(
+        char if char.isprintable() else repr(char)[1:-1] for char in _explained(error, arguments, config_name)
+    )
 
 
-def _said(error: Exception, arguments: Sequence[str], config_name: str) -> str:
+def _explained(error: Exception, arguments: Sequence[str], config_name: str) -> str:
     text = str(error)
     if isinstance(error, UserError):
         return text
@@ -39,8 +41,8 @@ def _said(error: Exception, arguments: Sequence[str], config_name: str) -> str:
         return _bad_yaml(error)
     if isinstance(error, MissingConfigException):
         if match := re.search(r"(?:find|load) '([^']+)'", text):
-            found = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.M)
-            return _unknown_choice(match.group(1), found)
+            choices = re.findall(r"^\t(\S+)$", text.partition("Config search path")[0], re.M)
+            return _unknown_choice(match.group(1), choices)
         if match := re.search(r"primary config '([^']+)'", text):
             return f"--config-name {match.group(1)}: no such configuration; choose train, evaluate, audit, annotate or chat"
     if isinstance(error, OSError):
@@ -65,8 +67,8 @@ def _of_hydra(error: Exception, arguments: Sequence[str], config_name: str) -> s
     if (match := re.search(r"full_key: (\S+)", text)) and match.group(1) not in text.splitlines()[0]:
         return f"{match.group(1)}: {text.splitlines()[0]}"
     lines = [line.strip() for line in (text or str(error.__cause__)).splitlines() if line.strip()]
-    said = "; ".join(lines[:2])
-    return said if words(said) == said else f"{type(error).__name__} ({words(said)})"
+    summary = "; ".join(lines[:2])
+    return summary if words(summary) == summary else f"{type(error).__name__} ({words(summary)})"
 
 
 def _bad_yaml(error: yaml.YAMLError) -> str:

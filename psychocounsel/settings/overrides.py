@@ -65,7 +65,7 @@ def check_overrides(overrides: Sequence[str], groups: Sequence[str], may_be_null
     """Refuse overrides that Hydra would misread. `groups` are the config groups; those in `may_be_null` may be left out.
 
     Raises:
-        UserError: saying what to type instead.
+        UserError: with what to type instead.
         OverrideParseException: for a text that is not an override.
     """
     parser = OverridesParser.create()

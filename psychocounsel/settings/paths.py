@@ -32,7 +32,7 @@ def is_made_before(config: DictConfig, path: str) -> bool:
 def is_of_earlier_run(config: DictConfig, path: str) -> bool:
     """Return True if `path` lies in the output of a run named in `after`."""
     named = config.get("after") if OmegaConf.is_list(config.get("after")) else []  # `after` is not checked yet
-    place, *parents = (Path(os.path.abspath(os.path.expanduser(str(each)))) for each in (path, *named))
+    place, *parents = (Path(os.path.abspath(os.path.expanduser(str(text)))) for text in (path, *named))
     return any(place.is_relative_to(made) for parent in parents for made in outputs_of(parent))
 
 

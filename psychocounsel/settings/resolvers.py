@@ -39,7 +39,7 @@ def _rollout_servers_per_node(gpus: Any, *, _root_: DictConfig) -> int:
 
 
 def _shipped_reward(name: str) -> str:
-    """The path of a shipped reward model as a default, which reward/shipped.py tells from a typed one."""
+    """Return the path of a shipped reward model. Defaults use it, so that reward/shipped.py can tell them from a typed path."""
     return f"builtin:{name}"
 
 

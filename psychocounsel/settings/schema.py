@@ -100,12 +100,12 @@ def _not_finite(value: Any, key: str) -> str | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else f"{key}={value}"
     if isinstance(value, dict):
-        inner = ((f"{key}.{name}", each) for name, each in value.items())
+        inner = ((f"{key}.{name}", item) for name, item in value.items())
     elif isinstance(value, list):
-        inner = ((f"{key}[{index}]", each) for index, each in enumerate(value))
+        inner = ((f"{key}[{index}]", item) for index, item in enumerate(value))
     else:
         return None
-    return next((found for name, each in inner if (found := _not_finite(each, name))), None)
+    return next((problem for name, item in inner if (problem := _not_finite(item, name))), None)
 
 
 _COMPARISONS = {

@@ -67,7 +67,7 @@ def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]
         if (
             not isinstance(lists, dict)
             or not lists
-            or not all(isinstance(each, list) and each for each in lists.values())
+            or not all(isinstance(values, list) and values for values in lists.values())
         ):
             raise UserError(f"{path}: {part}: must contain KEY: [VALUES], a list of values for every key")
     if len({len(values) for values in content.get("pair", {}).values()}) > 1:

@@ -53,7 +53,7 @@ class GroupSettings(Contract):
 def missing_methods(cls: type) -> str:
     """Return the names of missing methods with their contract, or "" if none is missing: "open (see ...Scorer)"."""
     names = sorted(getattr(cls, "__abstractmethods__", ()))
-    owners = {_full_name(each) for each in cls.__mro__ if set(names) & set(vars(each))}
+    owners = {_full_name(base) for base in cls.__mro__ if set(names) & set(vars(base))}
     return f"{', '.join(names)} (see {' and '.join(sorted(owners))})" if names else ""
 
 
@@ -63,15 +63,15 @@ def _check_target(group: str, name: str, target: Any, base: type) -> None:
     Raises:
         UserError: if it belongs to another group, lacks a method, or has a field with a method's name.
     """
-    said = f"{group}._target_={name}"
+    setting = f"{group}._target_={name}"
     if not (isinstance(target, type) and issubclass(target, GroupSettings) and group in _groups_of(target)):
-        raise UserError(f"{said}: must be a dataclass that derives from {_full_name(base)}")
+        raise UserError(f"{setting}: must be a dataclass that derives from {_full_name(base)}")
     if lacking := missing_methods(target):
-        raise UserError(f"{said}: lacks {lacking}")
+        raise UserError(f"{setting}: lacks {lacking}")
     for item in dataclasses.fields(target):  # type: ignore[arg-type]
-        if any(callable(vars(each).get(item.name)) for each in target.__mro__[1:]):
+        if any(callable(vars(ancestor).get(item.name)) for ancestor in target.__mro__[1:]):
             raise UserError(
-                f"{said}: its field {item.name} has the name of a method of {_full_name(base)}; rename the field"
+                f"{setting}: its field {item.name} has the name of a method of {_full_name(base)}; rename the field"
             )
 
 
@@ -85,14 +85,14 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def refuse_another_kind(found: Any, base: type, said: str) -> None:
-    """Check that a method of a user's class returned an object of the required class; `said` names the method.
+def refuse_another_kind(returned: Any, base: type, method: str) -> None:
+    """Check that a method of a user's class returned an object of the required class; `method` names the method.
 
     Raises:
         UserError: if the object's class does not derive from `base`.
     """
-    if not isinstance(found, base):
-        raise UserError(f"{said} returned {type(found).__name__}, which must derive from {_full_name(base)}")
+    if not isinstance(returned, base):
+        raise UserError(f"{method} returned {type(returned).__name__}, which must derive from {_full_name(base)}")
 
 
 def target_class(config: DictConfig, group: str) -> Any:
@@ -130,14 +130,14 @@ def class_of(section: Any, group: str) -> Any:
 
 def target_names(config: DictConfig) -> set[str]:
     """Return every dotted name that a configuration imports."""
-    ahead, found = [OmegaConf.to_container(config)], set[str]()
+    ahead, names = [OmegaConf.to_container(config)], set[str]()
     while ahead:
         node: Any = ahead.pop()
         if isinstance(node, dict) and isinstance(node.get("_target_"), str):
-            found.add(node["_target_"])
+            names.add(node["_target_"])
         if isinstance(node, dict | list):
             ahead += node.values() if isinstance(node, dict) else node
-    return found
+    return names
 
 
 def build(config: DictConfig, group: str) -> Any:

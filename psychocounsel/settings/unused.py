@@ -37,7 +37,7 @@ def refuse_unused(of_each_run: Sequence[dict[str, str]]) -> None:
         UserError: naming the option and the reason.
     """
     for text, reason in of_each_run[0].items():
-        if all(text in each for each in of_each_run):
+        if all(text in unused for unused in of_each_run):
             raise UserError(f"{text}: has no effect, because {reason}; leave it out")
 
 
@@ -58,7 +58,7 @@ def _typed(overrides: Sequence[str], load_choice: Callable[[str, str], DictConfi
         if key == "experiment" and value:
             content = load_choice("experiment", str(value))
             leaves = _leaves(OmegaConf.to_container(content))
-            yield from ((each, f"{each} (in {text.lstrip('+')})") for each in leaves if each != "defaults")
+            yield from ((leaf, f"{leaf} (in {text.lstrip('+')})") for leaf in leaves if leaf != "defaults")
         elif isinstance(value, dict):
             yield from ((f"{key}.{name}", text.lstrip("+")) for name in value)
         else:

@@ -32,7 +32,7 @@ def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
         cleaning, speeches, shards, _ = stages(job)
         if parts := [*cleaning, *speeches, *shards]:
             _list_parts(job, parts)
-            job.after = [str(each.run_dir) for each in shards or speeches or cleaning]
+            job.after = [str(part.run_dir) for part in shards or speeches or cleaning]
         cleaned, first, shared = [*cleaned, *cleaning], [*first, *speeches], [*shared, *shards]
     return [group for group in (cleaned, first, shared, [*jobs]) if group]
 
@@ -42,18 +42,22 @@ def stages(job: Job) -> list[list[Job]]:
     files, shared = AnnotationDir(job.run_dir), job.command.shared_steps(job.config)
     cleaning = _cleaning(job, files, shared.first) if shared.first and shared.first_in_shards else []
     first = (
-        [_part(job, job.config.shards, "-".join(shared.first), shared.first)] if shared.first and shared.asked else []
+        [_part(job, job.config.shards, "-".join(shared.first), shared.first)]
+        if shared.first and shared.query_steps
+        else []
     )
-    due, asked = shared.due, shared.asked
+    due, query_steps = shared.due, shared.query_steps
     shards = []
-    if due & {*asked}:
-        shards = [_part(job, index, files.shard(index).path.name, asked, index) for index in range(job.config.shards)]
-        shards = [each for each in shards if first or not is_done(each)]
+    if due & {*query_steps}:
+        shards = [
+            _part(job, index, files.shard(index).path.name, query_steps, index) for index in range(job.config.shards)
+        ]
+        shards = [shard for shard in shards if first or not is_done(shard)]
     before = list(job.after)
     for group in (cleaning, first, shards):
-        for each in group:
-            each.after = list(before)
-        before = [str(each.run_dir) for each in group] or before
+        for part in group:
+            part.after = list(before)
+        before = [str(part.run_dir) for part in group] or before
     job.after = [str(files.shards)] if cleaning or first or shards else job.after
     return [cleaning, first, shards, [job]]
 
@@ -82,14 +86,14 @@ def submit(job: Job) -> Submission:
     """
     files = AnnotationDir(job.run_dir)
     *before, last = stages(job)
-    parts = [each for group in before for each in group]
+    parts = [part for group in before for part in group]
     _list_parts(job, parts)
     _leave_out_live(parts)
     with _all_or_nothing([files.shards, files.path]):
         for jobs in (*before, last):
-            if new := [each for each in jobs if not each.skip]:
-                for each in new:
-                    write_run_directory(each)
+            if new := [member for member in jobs if not member.skip]:
+                for member in new:
+                    write_run_directory(member)
                 submitting.submit_jobs(home(new), new)
     print(f"status: python -m psychocounsel.jobs status {files.shards if parts else files.path}", flush=True)
     return Submission(DONE, [None])
@@ -99,7 +103,7 @@ def _list_parts(job: Job, parts: Sequence[Job]) -> None:
     """Write a sweep's table that lists the parts."""
     shards = AnnotationDir(job.run_dir).shards
     shards.mkdir(parents=True, exist_ok=True)
-    add_to_table(shards, [(each.run_dir, each.overrides) for each in parts])
+    add_to_table(shards, [(part.run_dir, part.overrides) for part in parts])
 
 
 def describe(job: Job) -> str:
@@ -108,23 +112,23 @@ def describe(job: Job) -> str:
     Raises:
         UserError: if submitting would fail.
     """
-    said = []
+    lines = []
     shared, shards = job.command.shared_steps(job.config), f"in {job.config.shards} shards"
     first = " and ".join(shared.first)
     names = (f"cleaning of {first}, {shards}", first, f"{shared.answers}, {shards}", f"tables, {shared.results}")
     for name, jobs in zip(names, stages(job), strict=True):
-        for each in jobs:
-            each.after = []  # a dry run submits none of the jobs to wait for
-        said += [f"-- {name}", dry_run.describe(jobs)] if jobs else []
-    return "\n".join(said)
+        for member in jobs:
+            member.after = []  # a dry run submits none of the jobs to wait for
+        lines += [f"-- {name}", dry_run.describe(jobs)] if jobs else []
+    return "\n".join(lines)
 
 
 def _leave_out_live(parts: Sequence[Job]) -> None:
     """Set `skip` of queued parts; unfinished parts are submitted again."""
     if parts:
         submitting.select(parts)
-    for each in parts:
-        each.skip = each.skip if each.skip.startswith("submitted before") else ""
+    for part in parts:
+        part.skip = part.skip if part.skip.startswith("submitted before") else ""
 
 
 @contextlib.contextmanager
