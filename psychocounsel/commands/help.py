@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.storage.files import shipped
 
-# Config groups of a command, read from its YAML file: `--help` and TAB completion list them without composing.
+# Config groups of a command, from its YAML file.
 
 _SWEPT = "train"  # the shipped sweeps vary its keys
 
@@ -62,7 +62,7 @@ def _file_of(command: str, folders: Sequence[Path]) -> Path | None:
     return next((path for folder in folders if (path := folder / f"{command}.yaml").is_file()), None)
 
 
-# The page of `--help` from `conf/hydra/help/`. Hydra is slow: it copies its file index for every config group.
+# The page of `--help`. Hydra would make it too slowly: it copies its file index for every config group.
 
 _ASKS = ("--help", "-h")
 
@@ -78,7 +78,7 @@ def help_page(command: str, folders: Sequence[Path]) -> str:
     A group that only a user's folder has is listed, too.
     """
     pages = folders[-1] / "hydra" / "help"
-    file = next(each for each in (pages / f"{command}.yaml", pages / "psychocounsel.yaml") if each.is_file())
+    file = next(page for page in (pages / f"{command}.yaml", pages / "psychocounsel.yaml") if page.is_file())
     composed = OmegaConf.create({"hydra": {"help": OmegaConf.load(file)}})
     choices: dict[str, set[str]] = {}
     for folder in folders:
@@ -90,8 +90,7 @@ def help_page(command: str, folders: Sequence[Path]) -> str:
     return Template(composed.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS="\n  ".join(lines) + "\n")
 
 
-# Words for the shell's TAB completion: commands, config groups, choices and keys. Reads YAML files and composes
-# nothing.
+# TAB completion of commands, config groups, choices and keys.
 
 _PLAIN = re.compile(r"[\w.@/=-]+")  # the shell may execute completed text, and someone else may own the folder `conf`
 _SCRIPT = """\
@@ -99,10 +98,10 @@ _psychocounsel() {
     local IFS=$'\\n' word="${COMP_LINE:0:COMP_POINT}"
     COMP_WORDBREAKS="${COMP_WORDBREAKS//=/}"
     word="${word##* }"
-    local each
+    local candidate
     COMPREPLY=()
-    while read -r each; do
-        [[ $each == "$word"* ]] && COMPREPLY+=("$each")
+    while read -r candidate; do
+        [[ $candidate == "$word"* ]] && COMPREPLY+=("$candidate")
     done < <(psychocounsel complete "${COMP_WORDS[1]:-}" "$word" 2>/dev/null)
     [[ ${COMPREPLY[0]:-} == *= ]] && compopt -o nospace
 }
@@ -131,15 +130,15 @@ def complete(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
         return [*commands]
     folders = [shipped("conf"), *([Path("conf")] if Path("conf").is_dir() else [])]
     group, is_choice, _ = word.partition("=")
-    found = [f"{group}={name}" for name in _choices(folders, group)] if is_choice else _names(folders, command)
-    return [each for each in found if _PLAIN.fullmatch(each)]
+    words = [f"{group}={name}" for name in _choices(folders, group)] if is_choice else _names(folders, command)
+    return [text for text in words if _PLAIN.fullmatch(text)]
 
 
 def _names(folders: Sequence[Path], command: str) -> list[str]:
     """Return the groups and keys of a command, each with `=`."""
     configuration = _CONFIGURATIONS.get(command, command)
-    found = {*command_groups(configuration, folders), *_keys(folders, configuration)}
-    return sorted(f"{name}=" for name in found - _HIDDEN)
+    names = {*command_groups(configuration, folders), *_keys(folders, configuration)}
+    return sorted(f"{name}=" for name in names - _HIDDEN)
 
 
 def _choices(folders: Sequence[Path], group: str) -> list[str]:

@@ -3,7 +3,7 @@
 `config.settled` holds a recipe for each key that gets its value at the start. Until then, the key holds a placeholder.
 
     settled: {algo.beta: {run: STUDY/grid/best, key: algo.beta}}          the value of this run
-    settled: {algo.beta: {trial: 7, seed: 1, low: 0.01, high: 1.0, log: true}}    a value of a search (search_space.py)
+    settled: {algo.beta: {trial: 7, seed: 1, low: 0.01, high: 1.0, log: true}}    a value of a search (space.py)
 
 The recipe is kept together with the `value` found, so that a resumed run keeps its value.
 """
@@ -98,8 +98,8 @@ def keep_settled(config: DictConfig, existing: DictConfig) -> None:
 
 def _recipes(config: DictConfig) -> dict[str, dict[str, Any]]:
     recipes = config.get("settled")
-    found: Any = OmegaConf.to_container(recipes) if recipes else {}
-    return dict(found)
+    content: Any = OmegaConf.to_container(recipes) if recipes else {}
+    return dict(content)
 
 
 def _of_run(key: str, recipe: dict[str, Any]) -> Any:

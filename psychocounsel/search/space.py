@@ -18,7 +18,7 @@ from psychocounsel.rundir.identity import defines
 from psychocounsel.rundir.sweep import Naming, Place, SweepFolder, key_of
 from psychocounsel.search.trials import journal_of, mark_best, require_optuna
 
-# Search space: overrides such as `algo.beta='tag(log,interval(0.01,1))'` or `algo.loss_type=choice(sigmoid,ipo)`.
+# Overrides of a search: `algo.beta='tag(log,interval(0.01,1))'` or `algo.loss_type=choice(sigmoid,ipo)`.
 
 SWEEPER = "hydra/sweeper=optuna"
 PRUNERS = ("median", "hyperband", "none")
@@ -158,8 +158,8 @@ def _recipe(text: str, override: Override) -> dict[str, Any]:
             raise UserError(f"{text}: the range is empty")
         return _interval(text, values[0], values[-1], "log" in sweep.tags, sweep.step)
     if isinstance(sweep, ChoiceSweep):
-        choices = [each.text if isinstance(each, QuotedString) else each for each in sweep.list]
-        if not all(each is None or isinstance(each, str | int | float) for each in choices):
+        choices = [choice.text if isinstance(choice, QuotedString) else choice for choice in sweep.list]
+        if not all(choice is None or isinstance(choice, str | int | float) for choice in choices):
             raise UserError(f"{text}: a search chooses between single values; run one search for each list or mapping")
         return {"choices": choices}
     raise UserError(f"{text}: a search supports interval(LOW,HIGH), range(LOW,HIGH,STEP) and choice(A,B)")
@@ -186,8 +186,8 @@ def _of_type(key: str, recipe: dict[str, Any], value: Any) -> dict[str, Any]:
         raise UserError(f"{key}: is not a number, so it cannot have an interval; give {key}=choice(A,B)")
     kind = int if isinstance(value, int) else float
     return {
-        name: kind(each) if name in ("low", "high", "step") and each is not None else each
-        for name, each in recipe.items()
+        name: kind(entry) if name in ("low", "high", "step") and entry is not None else entry
+        for name, entry in recipe.items()
     }
 
 
@@ -207,7 +207,7 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-# `hydra/sweeper=optuna`: Hydra plugin that makes one job for each trial of a search, all at once.
+# The Hydra plugin.
 
 
 class SearchSweeper(Sweeper):
@@ -266,4 +266,4 @@ class SearchSweeper(Sweeper):
 
 def idle(corners: Sequence[Any]) -> dict[str, str]:
     """Return the typed overrides that have no effect with any of the values, each with the reason."""
-    return {text: why for text, why in corners[0].unused.items() if all(text in each.unused for each in corners)}
+    return {text: why for text, why in corners[0].unused.items() if all(text in job.unused for job in corners)}

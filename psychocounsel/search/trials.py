@@ -27,11 +27,8 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import fsync_directory, write_json
 from psychocounsel.storage.locks import Lock
 
-# Journal of a search's trials: an optuna study in a file of the sweep's folder, which the jobs of all trials share.
-#
-# No process has to keep running: each job gets its values when it starts and reports its result when it ends. Lock
-# files
-# work on NFS; the lock of a killed job is taken over.
+# The journal is an optuna study in a file of the sweep's folder. No process has to keep running: each job gets its values
+# when it starts and reports its result when it ends. Lock files work on NFS; the lock of a killed job is taken over.
 
 _STUDY = "search"  # each file holds one study
 _RUN = "run"  # optuna's user attribute with the name of a trial's run directory
@@ -161,7 +158,7 @@ class TrialJournal:
             return []
         with _held(self.path.with_suffix(".asking")):
             self._tell_finished(folder)
-        newest = {each.user_attrs.get(_RUN, each.number): each for each in self._trials()}
+        newest = {trial.user_attrs.get(_RUN, trial.number): trial for trial in self._trials()}
         return sorted(newest.values(), key=lambda trial: trial.number)
 
     def run_of(self, trial: Any, folder: Path) -> Path:
@@ -175,8 +172,8 @@ class TrialJournal:
         seed = next(iter(self.recipes.values()))["seed"]
         with _quiet():
             self.study.sampler = TPESampler(seed=trial_seed(seed, len(self._trials())), constant_liar=True)
-            asked = self.study.ask({key: distribution(recipe) for key, recipe in self.recipes.items()})
-        return self._trials()[asked.number]
+            trial = self.study.ask({key: distribution(recipe) for key, recipe in self.recipes.items()})
+        return self._trials()[trial.number]
 
     def _renewed(self, trial: Any) -> Any:
         """Replace a failed trial by a running copy, because optuna cannot reopen an ended trial."""
@@ -190,24 +187,24 @@ class TrialJournal:
 
     def _trial(self, run: str) -> Any:
         """Return the newest trial of a run, or None."""
-        return next((each for each in reversed(self._trials()) if each.user_attrs.get(_RUN) == run), None)
+        return next((trial for trial in reversed(self._trials()) if trial.user_attrs.get(_RUN) == run), None)
 
     def _unclaimed(self) -> Any:
         """Return a trial whose job was killed before it recorded its run; mark trials without all values as failed."""
         from optuna.trial import TrialState
 
-        for each in self._trials():
-            if _RUN not in each.user_attrs and not each.state.is_finished():
-                if each.params.keys() == self.recipes.keys():
-                    return each
-                self.study.tell(each.number, state=TrialState.FAIL)
+        for trial in self._trials():
+            if _RUN not in trial.user_attrs and not trial.state.is_finished():
+                if trial.params.keys() == self.recipes.keys():
+                    return trial
+                self.study.tell(trial.number, state=TrialState.FAIL)
         return None
 
     def _tell_finished(self, folder: Path) -> None:
         """Record the results of runs that were killed after their end but before they reported it."""
-        for each in self._trials():
-            if _RUN in each.user_attrs and not each.state.is_finished() and is_finished(self.run_of(each, folder)):
-                self._tell(each, self.run_of(each, folder))
+        for trial in self._trials():
+            if _RUN in trial.user_attrs and not trial.state.is_finished() and is_finished(self.run_of(trial, folder)):
+                self._tell(trial, self.run_of(trial, folder))
 
     def _tell(self, trial: Any, run_dir: Path) -> None:
         from optuna.trial import TrialState
@@ -226,13 +223,13 @@ class TrialJournal:
             self.study.tell(trial.number, value if state == TrialState.COMPLETE else None, state=state)
 
     def _trials(self) -> list[Any]:
-        found: list[Any] = self.study.get_trials(deepcopy=False)
-        return found
+        trials: list[Any] = self.study.get_trials(deepcopy=False)
+        return trials
 
     def _id(self, number: int) -> int:
         study: int = self.storage.get_study_id_from_name(_STUDY)
-        found: int = self.storage.get_trial_id_from_study_id_trial_number(study, number)
-        return found
+        trial_id: int = self.storage.get_trial_id_from_study_id_trial_number(study, number)
+        return trial_id
 
 
 def trial_seed(seed: int, number: int) -> int:
@@ -304,7 +301,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-# Report of a search's best trial: printed lines, a link and a file.
+# Report of the best trial.
 
 
 def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list[str]:
@@ -318,9 +315,9 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     for trial in trials:
         counts[trial.state.name] = counts.get(trial.state.name, 0) + 1
     done = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    said = ", ".join(f"{count} {_WORDS[name]}" for name, count in counts.items())
+    summary = ", ".join(f"{count} {_WORDS[name]}" for name, count in counts.items())
     if not done:
-        return [f"search: {said or 'no trial has started'}"]
+        return [f"search: {summary or 'no trial has started'}"]
     sign = 1 if journal.smaller else -1
     ranked = sorted(done, key=lambda trial: (sign * trial.value, trial.number))
     best = journal.run_of(ranked[0], folder)
@@ -333,7 +330,7 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     _link(SweepDir(folder).best, best.name)
     values = " ".join(f"{key}={value}" for key, value in ranked[0].params.items())
     return [
-        f"search: {said}",
+        f"search: {summary}",
         f"best by {journal.metric}: {ranked[0].value:.4g}{objective_interval(best, journal.metric)} in {best}",
         f"train with its values: python -m psychocounsel.train {' '.join([*_lasting(fixed), values])}",
     ]
@@ -358,7 +355,7 @@ def _link(link: Path, target: str) -> None:
     fsync_directory(link.parent)
 
 
-# Callback of a search's trials: reports evaluations, and ends a run that the search prunes.
+# Callback of the trials: it reports evaluations, and ends a run that the search prunes.
 
 
 @dataclass
