@@ -11,9 +11,7 @@ from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, 
 from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.results import BUDGET_SPENT, REFUSED
 
-# Decision after an attempt at a run: done, another attempt, or giving up the run.
-
-NOT_ASKED = "no"  # value of `asked` if no signal asked the run to stop
+NO_SIGNAL = "no"  # value of `stop_signal` if no signal asked the run to stop
 _MOST_IDLE_STOPS = 3
 
 
@@ -24,7 +22,7 @@ class AttemptEnding:
     Attributes:
         code: exit code of the attempt.
         step: last optimizer step.
-        asked: signal that asked it to stop, or NOT_ASKED.
+        stop_signal: signal that asked it to stop, or NO_SIGNAL.
         words: line of its logs about the end, or ""; for exit code 3, the limit that ended it (`limit_reached`).
         by_srun: True if srun itself failed, so that the code does not come from our processes.
         mark: see `progress_mark`.
@@ -32,7 +30,7 @@ class AttemptEnding:
 
     code: int
     step: int
-    asked: str = NOT_ASKED
+    stop_signal: str = NO_SIGNAL
     words: str = ""
     by_srun: bool = False
     mark: str = ""
@@ -62,16 +60,16 @@ def judge(
     """
     if ended.code == DONE:
         return AttemptVerdict("finished", False, "finished")
-    said = f": {ended.words}" if ended.words else ""
+    detail = f": {ended.words}" if ended.words else ""
     at_once = {
-        USER_ERROR: f"wrong input (exit code 2){said}",
+        USER_ERROR: f"wrong input (exit code 2){detail}",
         GATE_NO: f"{_of_limit(ended)} (exit code 3)",
         GATE_UNDECIDED: "a gate could not decide (exit code 4)",
     }
     if ended.code in at_once and not ended.by_srun:
         return AttemptVerdict("failed", False, at_once[ended.code])
     stopped = ended.code == CONTINUE_LATER
-    why = _stop(ended, said) if stopped else _crash(ended, said)
+    why = _stop(ended, detail) if stopped else _crash(ended, detail)
     if given_up := _given_up(ended, before, why, stopped):
         return AttemptVerdict("failed", False, given_up)
     if restarts >= max_requeues:
@@ -85,13 +83,13 @@ def _of_limit(ended: AttemptEnding) -> str:
     return others.get(ended.words, f"a `guard` limit stopped the run at step {ended.step}")
 
 
-def _stop(ended: AttemptEnding, said: str) -> str:
-    return f"stopped at step {ended.step}" + (said if ended.asked == NOT_ASKED else f" ({ended.asked})")
+def _stop(ended: AttemptEnding, detail: str) -> str:
+    return f"stopped at step {ended.step}" + (detail if ended.stop_signal == NO_SIGNAL else f" ({ended.stop_signal})")
 
 
-def _crash(ended: AttemptEnding, said: str) -> str:
+def _crash(ended: AttemptEnding, detail: str) -> str:
     who = "srun itself failed" if ended.by_srun else f"crashed at step {ended.step}"
-    return f"{who} (exit code {ended.code}){said}"
+    return f"{who} (exit code {ended.code}){detail}"
 
 
 def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: str, stopped: bool) -> str:
@@ -103,14 +101,14 @@ def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: st
         first = str(last.get("reason", ""))
         both = f"{why}, like the previous attempt" if first == why else f"{why}; the previous attempt {first}"
         return f"{both}, so the run was given up"
-    idle = [each for each in before[1 - _MOST_IDLE_STOPS :] if each.get("verdict") == "stopped"]
-    if len(idle) < _MOST_IDLE_STOPS - 1 or any(each.get("mark") != ended.mark for each in idle) or not ended.mark:
+    idle = [record for record in before[1 - _MOST_IDLE_STOPS :] if record.get("verdict") == "stopped"]
+    if len(idle) < _MOST_IDLE_STOPS - 1 or any(record.get("mark") != ended.mark for record in idle) or not ended.mark:
         return ""
-    more = "more time (cluster.time) or fewer rows may help" if ended.asked != NOT_ASKED else "see the log"
+    more = "more time (cluster.time) or fewer rows may help" if ended.stop_signal != NO_SIGNAL else "see the log"
     return f"{why}: the third stop in a row without progress, so the run was given up; {more}"
 
 
-# Reason of a process's end: the last line of its log that names an error.
+# The last line of a log that names an error.
 
 _END_BYTES = 65536  # read from the end of a log, which may be long
 _LONGEST = 240  # characters of a reason
@@ -159,7 +157,7 @@ def _cut(line: str) -> str:
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
 
 
-# Progress of a run from its files: `progress_mark` shows if an attempt got further than the previous one.
+# Progress of a run, from its files.
 
 
 def progress_mark(run_dir: Path, step: int, cache: str | Path | None) -> str:

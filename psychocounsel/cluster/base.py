@@ -21,7 +21,7 @@ from psychocounsel.rundir.owner import refuse_if_owned
 
 
 @dataclass(frozen=True)
-class Standing:
+class QueueState:
     """State of a submitted run as reported by the cluster."""
 
     task: str  # name of the job in the cluster's own commands
@@ -151,7 +151,7 @@ class Cluster(ABC):
 
     # -- used by `psychocounsel.jobs`
 
-    def standings(self, runs: Sequence[Path]) -> dict[Path, Standing]:
+    def queue_states(self, runs: Sequence[Path]) -> dict[Path, QueueState]:
         """Return the states of runs of one folder; for a run without an entry, its own files tell the state.
 
         Raises:

@@ -25,7 +25,7 @@ from psychocounsel.settings.command import Command
 from psychocounsel.steps.stored_overrides import lasting
 from psychocounsel.storage.files import PACKAGE, write_atomically
 
-# Checks of a run directory: results that could be lost, and steps made.
+# Results and steps in a run directory.
 
 
 def made_nothing(run_dir: Path) -> bool:
@@ -41,7 +41,7 @@ def made_no_step(run_dir: Path) -> bool:
         return False
     lines = read_metrics(files.metrics)
     is_whole = not files.metrics.exists() or len(lines) == len(files.metrics.read_bytes().splitlines())
-    saved = {each.path for each in files.checkpoint_dirs()} - {files.checkpoint(0).path}
+    saved = {checkpoint.path for checkpoint in files.checkpoint_dirs()} - {files.checkpoint(0).path}
     return is_whole and not saved and all(line["step"] == 0 for line in lines)
 
 
@@ -66,7 +66,7 @@ def _holds_something(path: Path) -> bool:
     return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
-# Corrected settings for a run that has made no step: its run directory takes them, and the run restarts.
+# Corrected settings of a run that has made no step: its directory takes them, and the run restarts.
 
 _LENGTHS = ("max_steps", "epochs")
 _MOST_SHOWN = 6  # keys

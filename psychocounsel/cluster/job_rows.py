@@ -28,21 +28,25 @@ class Counted:
     steps: tuple[int, int] | None = None
 
     def line(self) -> str:
-        said = f"{self.names}: {self.groups} training groups, {self.held_out} held-out groups of {self.prompts} prompts"
+        counts = (
+            f"{self.names}: {self.groups} training groups, {self.held_out} held-out groups of {self.prompts} prompts"
+        )
         if self.steps is None:
-            return said
+            return counts
         fewest, most = self.steps
-        return f"{said}, {fewest} step{'s' * (fewest != 1)}" if fewest == most else f"{said}, {fewest} to {most} steps"
+        return (
+            f"{counts}, {fewest} step{'s' * (fewest != 1)}" if fewest == most else f"{counts}, {fewest} to {most} steps"
+        )
 
 
 @dataclass(frozen=True)
 class CountedPart:
     """Part of the data that evaluations or audits use, as a line."""
 
-    said: str
+    text: str
 
     def line(self) -> str:
-        return self.said
+        return self.text
 
 
 def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted | CountedPart]:

@@ -41,12 +41,12 @@ class Local(Cluster):
             return 0
         if allocation := around():
             return allocation.gpus * len(allocation.nodes)
-        found = len(list(Path("/dev").glob("nvidia[0-9]*")))
+        count = len(list(Path("/dev").glob("nvidia[0-9]*")))
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is None:
-            return found
+            return count
         listed = takewhile(lambda part: part and not part.startswith("-"), map(str.strip, visible.split(",")))
-        return min(found, len(list(listed)))
+        return min(count, len(list(listed)))
 
     def check(self) -> None:
         """Refuse settings that this machine cannot satisfy.
@@ -94,9 +94,9 @@ class Local(Cluster):
         if jobs[0].config.dry_run == "script":
             raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
         trained = [job for job in jobs if job.command.trains and not job.config.model.path.startswith("builtin:")]
-        there = self.gpus()
-        lines = [memory_line(job.config, there or 8, None) for job in trained]
-        if not there:
+        gpus = self.gpus()
+        lines = [memory_line(job.config, gpus or 8, None) for job in trained]
+        if not gpus:
             elsewhere = [f"on a machine with 8 GPUs, {line}" for line in lines]
             lines = [*(cpu_memory_line(job.config, job.processes) for job in trained), *elsewhere]
         return "\n".join([super().describe(jobs), *dict.fromkeys(lines)])
@@ -123,7 +123,7 @@ class Local(Cluster):
             is_new = not job.files.logs.exists()
             codes.append(self._run(job))
             if codes[-1] == USER_ERROR and is_new and len(jobs) == 1:
-                _remove_unbegun(job)
+                _remove_unstarted(job)
             if codes[-1] == CONTINUE_LATER:
                 break
         objectives = [job.objective for job in jobs]
@@ -190,17 +190,17 @@ def _say_how_to_resume(job: Job) -> None:
         return  # the run itself has printed how to resume
     saved = latest_checkpoint(job.run_dir)
     if saved:
-        said = f"stopped without saving; to resume from step {CheckpointDir(saved).step}"
+        ending = f"stopped without saving; to resume from step {CheckpointDir(saved).step}"
     elif job.works_in_steps:
-        said = "stopped; answers so far are kept; to resume"
+        ending = "stopped; answers so far are kept; to resume"
     elif state.get("step"):
-        said = "stopped before its first checkpoint; to start again"
+        ending = "stopped before its first checkpoint; to start again"
     else:
-        said = "stopped before its first step; to resume"
-    print(f"{said}: the same command with {job.command.place}={job.run_dir}", file=sys.stderr)
+        ending = "stopped before its first step; to resume"
+    print(f"{ending}: the same command with {job.command.place}={job.run_dir}", file=sys.stderr)
 
 
-def _remove_unbegun(job: Job) -> None:
+def _remove_unstarted(job: Job) -> None:
     """Remove the directory of a run that was refused before its first step; the terminal shows the reason."""
     if made_nothing(job.run_dir):
         shutil.rmtree(job.run_dir)

@@ -19,14 +19,14 @@ from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.remote.hub import cache_directories
 from psychocounsel.rundir.paths import AttemptDir
 
-# Forwarding of Ctrl-C and other signals from a launcher to its processes.
+# Signals that a launcher forwards to its processes.
 
 
 @contextmanager
-def passed_on(send: Callable[[int], None], said: str) -> Iterator[list[int]]:
+def passed_on(send: Callable[[int], None], message: str) -> Iterator[list[int]]:
     """In this block, the first SIGINT, SIGTERM or SIGUSR1 is forwarded as a stop request (SIGTERM), later ones as SIGKILL.
 
-    The first one prints `said`. Yields the list of received signals.
+    The first one prints `message`. Yields the list of received signals.
     """
     came: list[int] = []
 
@@ -34,7 +34,7 @@ def passed_on(send: Callable[[int], None], said: str) -> Iterator[list[int]]:
         came.append(number)
         if len(came) == 1:
             clear = "\r\033[K" if sys.stderr.isatty() else ""  # clears the progress bar of a rank on this line
-            print(f"{clear}{said} (repeat to stop at once)", file=sys.stderr, flush=True)
+            print(f"{clear}{message} (repeat to stop at once)", file=sys.stderr, flush=True)
         send(signal.SIGTERM if len(came) == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
@@ -45,7 +45,7 @@ def passed_on(send: Callable[[int], None], said: str) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-# Processes of one job on this machine: start them, forward stop requests, wait, and end all if one fails.
+# Start and end of the processes.
 
 _GRACE_SECONDS = 20.0  # time for the other ranks to end in order after one has failed
 _GRACE_AFTER_KILL = 3.0  # the same after a kill, when the others can only fail

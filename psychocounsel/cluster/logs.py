@@ -34,15 +34,15 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
 def _follow(folder: Path, run: Path, number: int, rank: int, goes_on: bool) -> bool:
     """Print the output of an attempt until it ends; return True if nothing follows it.
 
-    What ended is determined before the output is read, so that the last lines are printed, too.
+    Whether the attempt has ended is determined before its output is read, so that its last lines are printed.
     """
-    output, asked, came = _Output(RunDir(run).attempt(number), rank), 0.0, time.monotonic()
+    output, last_query, came = _Output(RunDir(run).attempt(number), rank), 0.0, time.monotonic()
     while True:
         is_over, end = next_number(run) - 1 > number, ""
         if not goes_on and not is_over:
-            is_over = any(each["number"] == number and "ended" in each for each in attempts(run))
-        if not is_over and time.monotonic() - asked > _ASK_SECONDS:
-            asked = time.monotonic()
+            is_over = any(attempt["number"] == number and "ended" in attempt for attempt in attempts(run))
+        if not is_over and time.monotonic() - last_query > _ASK_SECONDS:
+            last_query = time.monotonic()
             end = _end_of(folder, run)
         output.print_new()
         if is_over or end:
@@ -63,7 +63,7 @@ def _end_of(folder: Path, run: Path) -> str:
 
 
 class _Output:
-    """Output of a rank in an attempt, printed piece by piece. A letter whose bytes arrive in two pieces is kept whole."""
+    """Output of a rank in an attempt, printed piece by piece. A character whose bytes arrive in two pieces is printed once."""
 
     def __init__(self, attempt: AttemptDir, rank: int) -> None:
         self.attempt, self.rank, self.exists = attempt, rank, False
@@ -82,7 +82,7 @@ class _Output:
         print(self._decoder.decode(text), end="", flush=True)
 
     def print_rest(self) -> None:
-        """Print what an unfinished letter at the end of the file leaves."""
+        """Print the bytes of an incomplete character at the end of the file."""
         print(self._decoder.decode(b"", final=True), end="", flush=True)
 
 
@@ -92,15 +92,17 @@ def run_of(folder: Path, index: int | None) -> Path:
     Raises:
         UserError: if the index does not exist, no run exists, or several exist and no index is given.
     """
-    found = {run.index: run.run_dir for run in runs_of(folder)}
+    run_dirs = {run.index: run.run_dir for run in runs_of(folder)}
     if index is not None:
-        refuse_unknown_index([index], found)
-        return found[index]
-    if not found:
+        refuse_unknown_index([index], run_dirs)
+        return run_dirs[index]
+    if not run_dirs:
         raise UserError(f"{folder}: contains no run; all were forgotten")
-    if len(found) > 1:
-        raise UserError(f"{folder} contains {len(found)} runs: give one of the indices {ranges([*map(str, found)])}")
-    return next(iter(found.values()))
+    if len(run_dirs) > 1:
+        raise UserError(
+            f"{folder} contains {len(run_dirs)} runs: give one of the indices {ranges([*map(str, run_dirs)])}"
+        )
+    return next(iter(run_dirs.values()))
 
 
 def _file(run: Path, number: int, rank: int) -> Path:

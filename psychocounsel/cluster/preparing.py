@@ -46,11 +46,13 @@ def prepare(jobs: list[Job], config: DictConfig) -> Submission:
 def _fetch(sources: list[HubSource], jobs: list[Job], config: DictConfig) -> None:
     repositories = []
     for source in sources:
-        repositories.append(found := hub.look_up(source))
-        share = "all" if found.missing == found.size else readable_size(found.missing)
-        here = f"{share} of it to download" if found.missing else "all of it in the cache"
-        _say(f"{source.kind:<8}{source.id}  commit {found.commit[:12]}  {readable_size(found.size)}, {here}")
-    needed, free = sum(found.missing for found in repositories), hub.free_space()
+        repositories.append(repository := hub.look_up(source))
+        share = "all" if repository.missing == repository.size else readable_size(repository.missing)
+        missing = f"{share} of it to download" if repository.missing else "all of it in the cache"
+        _say(
+            f"{source.kind:<8}{source.id}  commit {repository.commit[:12]}  {readable_size(repository.size)}, {missing}"
+        )
+    needed, free = sum(repository.missing for repository in repositories), hub.free_space()
     _say(f"to download: {readable_size(needed)}; free in {hub.cache_folder()}: {readable_size(free)}")
     if needed > free:
         raise UserError(
@@ -62,19 +64,23 @@ def _fetch(sources: list[HubSource], jobs: list[Job], config: DictConfig) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     kept = {source for job in jobs for source, revision in job.command.repositories(job.config) if revision}
-    for found in repositories:
-        hub.fetch(found)
-        if found.source in kept and found.source.revision is None:
-            hub_sources.record(config.paths.cache, found.source, found.commit)
-            _say(f"new runs use commit {found.commit[:12]} of {found.source.id}; existing runs keep their own")
+    for repository in repositories:
+        hub.fetch(repository)
+        if repository.source in kept and repository.source.revision is None:
+            hub_sources.record(config.paths.cache, repository.source, repository.commit)
+            _say(
+                f"new runs use commit {repository.commit[:12]} of {repository.source.id}; existing runs keep their own"
+            )
 
 
 def _stop(*_: object) -> None:
     """Exit at once, because huggingface_hub would wait for its threads' downloads. Partial files are removed."""
     print("stopped: complete files are kept, and the same command resumes", file=sys.stderr, flush=True)
-    here = threading.get_ident()
+    this_thread = threading.get_ident()
     # From here on, huggingface_hub's threads open no other file.
-    sys.addaudithook(lambda event, _: time.sleep(3600) if event == "open" and threading.get_ident() != here else None)
+    sys.addaudithook(
+        lambda event, _: time.sleep(3600) if event == "open" and threading.get_ident() != this_thread else None
+    )
     time.sleep(0.1)  # waits for a file that is being opened
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):

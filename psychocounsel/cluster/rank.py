@@ -82,10 +82,10 @@ def _work(run_dir: Path) -> int:
 
 def _check_code() -> None:
     """Refuse to run other code than the copy made at submission."""
-    expected, found = os.environ.get("PSYCHOCOUNSEL_CODE"), PACKAGE.parent
-    if expected and found.resolve() != Path(expected).resolve():
+    expected, actual = os.environ.get("PSYCHOCOUNSEL_CODE"), PACKAGE.parent
+    if expected and actual.resolve() != Path(expected).resolve():
         raise UserError(
-            f"this job must run the code in {expected}, but Python found the code in {found}: unset PYTHONPATH"
+            f"this job must run the code in {expected}, but Python found the code in {actual}: unset PYTHONPATH"
         )
 
 

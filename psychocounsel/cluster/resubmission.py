@@ -31,8 +31,6 @@ from psychocounsel.settings.schema import check_limits, flat_keys
 from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import write_atomically
 
-# `jobs cancel` and `jobs resubmit`: cancel runs, and submit unfinished runs again.
-
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
     """Ask the clusters to cancel the runs that wait or run.
@@ -43,9 +41,9 @@ def cancel(folder: Path, indices: Sequence[int]) -> None:
     end(_chosen(rows(folder), indices))
 
 
-def end(found: Sequence[Row]) -> None:
+def end(chosen: Sequence[Row]) -> None:
     """Ask the clusters to cancel the waiting and running ones of these runs. Raises UserError if a cluster refuses."""
-    live = [row.run_dir for row in found if row.is_live]
+    live = [row.run_dir for row in chosen if row.is_live]
     for cluster, runs in by_cluster(live):
         cluster.cancel(runs)
     print(f"cancelled {len(live)} runs" if live else "nothing waits or runs")
@@ -95,9 +93,9 @@ def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
         raise
 
 
-def _chosen(found: list[Row], indices: Sequence[int]) -> list[Row]:
-    refuse_unknown_index(indices, [row.index for row in found])
-    return [row for row in found if not indices or row.index in indices]
+def _chosen(all_rows: list[Row], indices: Sequence[int]) -> list[Row]:
+    refuse_unknown_index(indices, [row.index for row in all_rows])
+    return [row for row in all_rows if not indices or row.index in indices]
 
 
 def _job(row: Row, overrides: Sequence[str]) -> Job:
@@ -153,7 +151,7 @@ def _check_cluster(config: DictConfig) -> None:
     refuse_control_characters(merged, "cluster")
 
 
-# `jobs forget`: removes runs without results, so that their directories can get other settings.
+# `jobs forget`
 
 _FILES, _HOME = RunDir(Path()), SubmissionHome(Path())
 _OWN = {  # files that a run directory without results may contain
@@ -176,11 +174,13 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
         UserError: if a run waits, runs, has a result or foreign files, or belongs to another user; or if an index is
             unknown.
     """
-    found = rows(folder)
+    all_rows = rows(folder)
     if not indices and is_sweep(folder):
-        raise UserError(f"jobs forget {folder}: contains {len(found)} runs; name the runs to forget by their indices")
-    refuse_unknown_index(indices, [row.index for row in found])
-    chosen = [row for row in found if not indices or row.index in indices]
+        raise UserError(
+            f"jobs forget {folder}: contains {len(all_rows)} runs; name the runs to forget by their indices"
+        )
+    refuse_unknown_index(indices, [row.index for row in all_rows])
+    chosen = [row for row in all_rows if not indices or row.index in indices]
     for row in chosen:
         _refuse(row, folder)
     stores = {_copies_of(row.run_dir) for row in chosen}
@@ -212,5 +212,5 @@ def _refuse(row: Row, folder: Path) -> None:
             f"{row.run_dir}: has results (it reached step {row.step}); only runs without results can be forgotten. Use another "
             "run_dir, or remove the folder yourself"
         )
-    if foreign := sorted(each.name for each in path.iterdir() if each.name not in _OWN):
+    if foreign := sorted(child.name for child in path.iterdir() if child.name not in _OWN):
         raise UserError(f"{row.run_dir}: contains {foreign[0]}, which no run writes; move it away first")

@@ -17,9 +17,6 @@ from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.settings.targets import target_names
 
-# Check of rows in a separate process before jobs start, so that the submitting process loads no tokenizer and no
-# torch.
-
 _NEEDED = [
     "transformers",
     "psychocounsel.model.tokenizer",
@@ -79,11 +76,11 @@ def _not_here(job: Job) -> str:
 
 def _distinct(jobs: Sequence[Job]) -> list[Job]:
     """Return one job for each tokenisation, algorithm and length."""
-    found: dict[tuple[str, str, str], Job] = {}
+    distinct: dict[tuple[str, str, str], Job] = {}
     for job in jobs:
         length = [job.config.get(key) for key in ("epochs", "max_steps", "global_batch_size")]
-        found.setdefault((rows_key(job), repr(job.config.get("algo")), repr(length)), job)
-    return list(found.values())
+        distinct.setdefault((rows_key(job), repr(job.config.get("algo")), repr(length)), job)
+    return list(distinct.values())
 
 
 def _in_child(jobs: list[Job], preload: Sequence[str], threads: str) -> list[str]:
@@ -133,8 +130,8 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
             protect(job.command, job.config, job.run_dir)
         hide_words(any(job.config.data.confidential for job in jobs))
         _spare_torch(jobs)
-        found = count_rows(jobs, lines.append)
-        answer = "counted", [*lines, *(each.line() for each in found)]
+        counts = count_rows(jobs, lines.append)
+        answer = "counted", [*lines, *(count.line() for count in counts)]
     except UserError as error:
         answer = "refused", str(error)
     except ImportError as error:
@@ -147,7 +144,7 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
     sys.exit(0)
 
 
-# Models and data that jobs need from the hub and that are not in the cache.
+# Models and data that jobs need and that the cache does not contain.
 
 
 def unfetched(jobs: Sequence[Job], why: str = "") -> str:
@@ -165,7 +162,7 @@ def unfetched(jobs: Sequence[Job], why: str = "") -> str:
 
 
 def _missing(job: Job) -> Iterator[HubSource]:
-    """Yield the hub repositories of a job that are not in its cache, except those of models that are only asked."""
+    """Yield the hub repositories of a job that its cache lacks, without those whose revision the run does not keep."""
     for source, revision in job.command.repositories(job.config):
         if revision:
             hub.set_cache_directories(job.config.paths.cache)

@@ -29,7 +29,7 @@ from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.weight_files import check_model_folder
 
-# The kinds of cluster of given runs, read from the runs' configurations.
+# The clusters of existing runs.
 
 
 def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
@@ -58,7 +58,7 @@ def _cluster_of(run: Path) -> Cluster:
     return cluster
 
 
-# Start of jobs: `submit` is the only way, on every cluster.
+# Start of jobs.
 
 
 def submit(jobs: list[Job], config: DictConfig) -> Submission:
@@ -102,7 +102,9 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
         job.finished = is_done(job)
         if not job.finished:
             check_can_go_on(job.run_dir)
-    for key, folder, weights in sorted({each for job in jobs if not job.finished for each in local_models(job.config)}):
+    for key, folder, weights in sorted(
+        {model for job in jobs if not job.finished for model in local_models(job.config)}
+    ):
         check_model_folder(Path(folder), key, weights)
     for job in jobs:
         if not job.finished:
@@ -122,9 +124,9 @@ def _announce_corrections(jobs: list[Job]) -> None:
     for job in corrected:
         refuse_if_owned(job.run_dir)
         for cluster, runs in by_cluster([job.run_dir]):
-            for standing in cluster.standings(runs).values():
-                if standing.is_live:
-                    state = "pending" if standing.phase == "waiting" else "running"
+            for queue_state in cluster.queue_states(runs).values():
+                if queue_state.is_live:
+                    state = "pending" if queue_state.phase == "waiting" else "running"
                     raise UserError(
                         f"{job.run_dir} belongs to a run with other settings ({job.corrected}), which is {state}: "
                         f"`python -m psychocounsel.jobs cancel {job.run_dir}` cancels its job; then repeat this command to "

@@ -11,7 +11,7 @@ from typing import Any
 
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.attempt_ending import last_error
-from psychocounsel.cluster.base import Standing, Usage
+from psychocounsel.cluster.base import QueueState, Usage
 from psychocounsel.cluster.starting import by_cluster
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import live_owner
@@ -21,8 +21,6 @@ from psychocounsel.rundir.run import attempts, next_number
 from psychocounsel.rundir.run_config import has_config, module_of, read_section
 from psychocounsel.rundir.sweep import ListedRun, runs_of
 from psychocounsel.storage.files import DamagedFile, readable_time
-
-# State of the runs in a folder, from their own files and from their clusters.
 
 
 @dataclass
@@ -62,15 +60,15 @@ def rows(folder: Path) -> list[Row]:
 
 def rows_of(listed: Sequence[ListedRun]) -> list[Row]:
     """Return the states of these runs. Raises like `rows`."""
-    standings: dict[Path, Standing] = {}
+    queue_states: dict[Path, QueueState] = {}
     for cluster, runs in by_cluster(run.run_dir for run in listed if not _damage(run)):
-        standings |= cluster.standings(runs)
-    return [_marked(run, standings.get(run.run_dir)) for run in listed]
+        queue_states |= cluster.queue_states(runs)
+    return [_marked(run, queue_states.get(run.run_dir)) for run in listed]
 
 
-def add_usage(found: Sequence[Row]) -> None:
+def add_usage(run_rows: Sequence[Row]) -> None:
     """Add the resources used by the jobs of ended runs, if their clusters keep accounts."""
-    ended = {row.run_dir: row for row in found if not row.is_live and row.state != "damaged" and row.attempts}
+    ended = {row.run_dir: row for row in run_rows if not row.is_live and row.state != "damaged" and row.attempts}
     for cluster, runs in by_cluster(ended):
         for run, usage in cluster.usage(runs).items():
             if run in ended:
@@ -87,16 +85,18 @@ def _damage(run: ListedRun) -> str:
     return ""
 
 
-def _marked(run: ListedRun, here: Standing | None) -> Row:
+def _marked(run: ListedRun, queue_state: QueueState | None) -> Row:
     """Return the run's row; for a damaged run, a row that says so."""
     try:
         reason = _damage(run)
-        return Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason) if reason else _row(run, here)
+        return (
+            Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason) if reason else _row(run, queue_state)
+        )
     except DamagedFile as error:
         return Row(run.index, run.run_dir, run.overrides, "damaged", reason=str(error))
 
 
-def _row(run: ListedRun, here: Standing | None) -> Row:
+def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
     state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
     row = Row(run.index, run.run_dir, _with_settled(run), step=state.get("step", 0), total=state.get("total"))
     row.attempts = next_number(run.run_dir) - 1
@@ -104,21 +104,21 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:
-        row.elapsed = sum(each["ended"] - each["started"] for each in tried if "ended" in each)
+        row.elapsed = sum(attempt["ended"] - attempt["started"] for attempt in tried if "ended" in attempt)
         if "ended" not in last:
-            until = time.time() if here and here.phase == "running" else state.get("heartbeat", 0.0)
+            until = time.time() if queue_state and queue_state.phase == "running" else state.get("heartbeat", 0.0)
             row.elapsed += max(0.0, until - last["started"])
         row.node = last.get("nodes") or ""
-    if here:
-        row.task = here.task
+    if queue_state:
+        row.task = queue_state.task
     if is_finished(run.run_dir):
         row.state, row.remaining, row.reason = "finished", None, ""
-    elif here and here.is_live:
-        _of_live(row, here, last)
+    elif queue_state and queue_state.is_live:
+        _of_live(row, queue_state, last)
     elif summary.get("status") in OF_GATES:  # the cluster shows only the exit code 3 or 4
         row.state, row.remaining, row.reason = summary["status"], None, ""
-    elif tried or (here and (here.was_ended or not state)):
-        _of_ended(row, here, last)
+    elif tried or (queue_state and (queue_state.was_ended or not state)):
+        _of_ended(row, queue_state, last)
     elif live_owner(run.run_dir):
         row.state = "running"
     elif summary:
@@ -130,64 +130,68 @@ def _row(run: ListedRun, here: Standing | None) -> Row:
 
 def _with_settled(run: ListedRun) -> str:
     """Return the run's overrides; values found at its start replace the typed ones."""
-    found = {
-        key: each["value"] for key, each in (read_section(run.run_dir, "settled") or {}).items() if "value" in each
+    values = {
+        key: recipe["value"]
+        for key, recipe in (read_section(run.run_dir, "settled") or {}).items()
+        if "value" in recipe
     }
-    kept = [text for text in run.overrides.split(" ") if text.lstrip("+").partition("=")[0] not in found]
-    return " ".join([*kept, *(f"{key}={value}" for key, value in found.items())])
+    kept = [text for text in run.overrides.split(" ") if text.lstrip("+").partition("=")[0] not in values]
+    return " ".join([*kept, *(f"{key}={value}" for key, value in values.items())])
 
 
-def _of_live(row: Row, here: Standing, last: dict[str, Any]) -> None:
-    if here.phase == "waiting":
-        again = bool(last) and _job_of(here.task) in (
+def _of_live(row: Row, queue_state: QueueState, last: dict[str, Any]) -> None:
+    if queue_state.phase == "waiting":
+        again = bool(last) and _job_of(queue_state.task) in (
             last.get("job"),
             last.get("array"),
         )  # otherwise it was submitted again
         row.state = "requeued" if again else "pending"
-        row.reason = "; now ".join(filter(None, (last.get("reason") if again else "", here.reason)))
+        row.reason = "; now ".join(filter(None, (last.get("reason") if again else "", queue_state.reason)))
         row.node, row.remaining = "", None
     else:
-        row.state, row.node = "running", here.nodes
+        row.state, row.node = "running", queue_state.nodes
 
 
 def _job_of(task: str) -> str:
     return task.partition("_")[0]
 
 
-def _of_ended(row: Row, here: Standing | None, last: dict[str, Any]) -> None:
+def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) -> None:
     """Fill the row of an ended run: from the cluster's state if the cluster ended it, else from its record or logs."""
     row.remaining = None
-    if here and here.was_ended and last.get("verdict") != "failed":
-        cancelled = here.ending == "cancelled"
+    if queue_state and queue_state.was_ended and last.get("verdict") != "failed":
+        cancelled = queue_state.ending == "cancelled"
         row.state = "cancelled" if cancelled else "stopped"
-        row.reason = here.ending + (f" ({here.reason})" if cancelled and here.reason and not last else "")
+        row.reason = queue_state.ending + (
+            f" ({queue_state.reason})" if cancelled and queue_state.reason and not last else ""
+        )
     elif last.get("verdict"):
         row.state = "failed" if last["verdict"] in ("failed", "crashed") else "stopped"
         row.reason = last["reason"]
     elif last:
         attempt = RunDir(row.run_dir).attempt(last["number"])
-        said = last_error(*_logs(here), attempt.srun_errors, attempt.output(0))
+        error = last_error(*_logs(queue_state), attempt.srun_errors, attempt.output(0))
         row.state = "lost"
         row.reason = (
-            f"ended without a record; last error in its logs: {said}"
-            if said
+            f"ended without a record; last error in its logs: {error}"
+            if error
             else "killed before it could record the reason"
         )
-    elif here and (here.ending or said_by_job(here)):
+    elif queue_state and (queue_state.ending or error_in_job_log(queue_state)):
         row.state = "failed"
-        row.reason = "never started" + (f" ({here.ending})" if here.ending else "")
-        row.reason += f": {said}" if (said := said_by_job(here)) else ""
+        row.reason = "never started" + (f" ({queue_state.ending})" if queue_state.ending else "")
+        row.reason += f": {error}" if (error := error_in_job_log(queue_state)) else ""
     else:  # SLURM keeps no record of an index that was cancelled before it started
         row.state, row.reason = "cancelled", "never started and is not queued any more"
 
 
-def _logs(here: Standing | None) -> list[Path]:
-    return [here.log] if here and here.log else []
+def _logs(queue_state: QueueState | None) -> list[Path]:
+    return [queue_state.log] if queue_state and queue_state.log else []
 
 
-def said_by_job(here: Standing) -> str:
+def error_in_job_log(queue_state: QueueState) -> str:
     """Return the line of the job's own log that names an error."""
-    return last_error(*_logs(here))
+    return last_error(*_logs(queue_state))
 
 
 def _read_metrics(row: Row) -> None:
@@ -199,8 +203,7 @@ def _read_metrics(row: Row) -> None:
             row.remaining = (row.total - row.step) * median(line["step_seconds"] for line in trained)
 
 
-# Table of `jobs status`: one line per run, the reasons of waiting and ended runs, and the number of runs in each
-# state.
+# Table of `jobs status`.
 
 _USED = ("cpu", "memory", "GPU-hours")  # columns that are omitted if no cluster keeps accounts
 _TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", *_USED, "job", "node", "overrides")
@@ -208,39 +211,41 @@ _OF_TRAININGS = ("loss", "left")  # columns that are omitted if no run trains
 ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
 
 
-def table(found: Sequence[Row], folder: Path) -> str:
+def table(run_rows: Sequence[Row], folder: Path) -> str:
     """Return one line per run, the number of runs in each state, and the command to type next."""
-    names = ["" if row.index is None else str(row.index) for row in found]
-    lines = [*lines_of(found, names, telling(found)), "", *reasons(found, names), counted(found)]
-    if any(row.state in ENDED for row in found):
+    names = ["" if row.index is None else str(row.index) for row in run_rows]
+    lines = [*lines_of(run_rows, names, telling(run_rows)), "", *reasons(run_rows, names), counted(run_rows)]
+    if any(row.state in ENDED for row in run_rows):
         lines.append(f"to resume them: python -m psychocounsel.jobs resubmit {short(folder)}")
     return "\n".join(lines)
 
 
-def telling(found: Sequence[Row]) -> list[str]:
+def telling(run_rows: Sequence[Row]) -> list[str]:
     """Return the overrides of each run that not all runs share."""
-    given = [row.overrides.split(" ") for row in found]
+    given = [row.overrides.split(" ") for row in run_rows]
     common = set.intersection(*map(set, given)) if len(given) > 1 else set()
-    return [" ".join(text for text in each if text not in common) for each in given]
+    return [" ".join(text for text in texts if text not in common) for texts in given]
 
 
-def lines_of(found: Sequence[Row], names: Sequence[str], overrides: Sequence[str], first: str = "index") -> list[str]:
+def lines_of(
+    run_rows: Sequence[Row], names: Sequence[str], overrides: Sequence[str], first: str = "index"
+) -> list[str]:
     """Return the header, and a line per run: name, state and overrides."""
-    trains = any(row.trains for row in found)
+    trains = any(row.trains for row in run_rows)
     titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
-    rows = [(name, *_cells(row), text) for name, row, text in zip(names, found, overrides, strict=True)]
-    left_out = {*(() if trains else _OF_TRAININGS), *(() if any(row.usage for row in found) else _USED)}
+    rows = [(name, *_cells(row), text) for name, row, text in zip(names, run_rows, overrides, strict=True)]
+    left_out = {*(() if trains else _OF_TRAININGS), *(() if any(row.usage for row in run_rows) else _USED)}
     shown = [column for column, title in enumerate(titles) if title not in left_out]
     return aligned([[line[column] for column in shown] for line in (titles, *rows)])
 
 
-def reasons(found: Sequence[Row], names: Sequence[str]) -> list[str]:
+def reasons(run_rows: Sequence[Row], names: Sequence[str]) -> list[str]:
     """Return a line for each state and reason of waiting or ended runs, with the runs' names, for instance `0-99, 120`."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for name, row in zip(names, found, strict=True):
+    for name, row in zip(names, run_rows, strict=True):
         if row.reason:
             groups.setdefault((row.state, row.reason), []).append(name)
-    return [f"{ranges(each)}: {state}: {reason}".removeprefix(": ") for (state, reason), each in groups.items()]
+    return [f"{ranges(members)}: {state}: {reason}".removeprefix(": ") for (state, reason), members in groups.items()]
 
 
 def ranges(names: Sequence[str]) -> str:
@@ -262,14 +267,16 @@ def refuse_unknown_index(given: Iterable[int], known: Iterable[int | None]) -> N
     """
     numbers = sorted(index for index in known if index is not None)
     if unknown := set(given) - set(numbers):
-        said = f"the runs have the indices {ranges([*map(str, numbers)])}" if numbers else "the folder contains no run"
-        raise UserError(f"no index {min(unknown)}: {said}")
+        advice = (
+            f"the runs have the indices {ranges([*map(str, numbers)])}" if numbers else "the folder contains no run"
+        )
+        raise UserError(f"no index {min(unknown)}: {advice}")
 
 
-def counted(found: Sequence[Row]) -> str:
+def counted(run_rows: Sequence[Row]) -> str:
     """Return counts of states, for instance "2 finished, 1 running"."""
     counts: dict[str, int] = {}
-    for row in found:
+    for row in run_rows:
         counts[row.state] = counts.get(row.state, 0) + 1
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
@@ -295,8 +302,8 @@ def _used(usage: Usage | None) -> tuple[str, str, str]:
     if usage is None:
         return "", "", ""
     share = f"{usage.cpu_seconds / usage.allocated_cpu_seconds:.0%}" if usage.allocated_cpu_seconds else ""
-    asked = f" of {usage.requested_memory / 2**30:.1f}" if usage.requested_memory else ""
-    memory = f"{usage.memory / 2**30:.1f}{asked} GB" if usage.memory else ""
+    requested = f" of {usage.requested_memory / 2**30:.1f}" if usage.requested_memory else ""
+    memory = f"{usage.memory / 2**30:.1f}{requested} GB" if usage.memory else ""
     return share, memory, f"{usage.gpu_hours:.1f}" if usage.gpu_hours else ""
 
 

@@ -30,7 +30,7 @@ def test_what_follows_each_exit_code() -> None:
     ):
         assert verdict(3, 4, words=limit) == AttemptVerdict("failed", False, f"{reason} (exit code 3)")
     assert verdict(4, 0) == AttemptVerdict("failed", False, "a gate could not decide (exit code 4)")
-    assert verdict(75, 4, asked="USR1") == AttemptVerdict("stopped", True, "stopped at step 4 (USR1)")
+    assert verdict(75, 4, stop_signal="USR1") == AttemptVerdict("stopped", True, "stopped at step 4 (USR1)")
     assert verdict(137, 4) == AttemptVerdict("crashed", True, "crashed at step 4 (exit code 137)")
     assert verdict(75, 4, restarts=3, most=3).goes_on is False
     assert verdict(1, 4, restarts=3, most=3).reason.endswith("not requeued: cluster.max_requeues=3")
@@ -67,7 +67,7 @@ def test_the_third_stop_without_progress_is_the_last() -> None:
     assert verdict(75, 0, stop("a"), mark="a").goes_on
     assert verdict(75, 0, stop("b"), stop("a"), mark="a").goes_on
     assert verdict(75, 0, stop("a"), crashed(0), mark="a").goes_on
-    found = verdict(75, 0, stop("a"), stop("a"), mark="a", asked="USR1")
+    found = verdict(75, 0, stop("a"), stop("a"), mark="a", stop_signal="USR1")
     assert (found.word, found.goes_on) == ("failed", False)
     assert found.reason.startswith("stopped at step 0 (USR1): the third stop in a row without progress")
     assert "cluster.time" in found.reason

@@ -248,7 +248,7 @@ def test_what_rests_leaves_room_for_replies_and_for_an_engines_copy() -> None:
     held, writing = sum(found.held.values()), sum(found.writing.values())
     assert writing > 70e9 and found.total == pytest.approx(held + writing - sum(found.resting.values()) + RUNTIME)
     config.rollout.gpu_memory = 0.01  # the engine is its weights alone: the most is needed when both have them
-    small = replace(estimate(shape, config, 8), training={}, asked={})
+    small = replace(estimate(shape, config, 8), training={}, frozen={})
     assert small.total == pytest.approx(held + weights - found.resting["states"] + RUNTIME)
 
 
@@ -273,7 +273,7 @@ def test_frozen_models_that_wait_take_turns_with_training() -> None:
     given = ["algo=grpo", "zero='2'"]
     there, away = _estimate(*given), _estimate(*given, "rollout.offload_idle=true")
     frozen = {"reference": 2 * _weights("tiny"), "reward tiny": 2 * _weights("tiny_reward")}
-    assert away.asked == frozen and {**away.held, **frozen} == there.held
+    assert away.frozen == frozen and {**away.held, **frozen} == there.held
     assert there.total - away.total == sum(frozen.values()), "training needs more than asking them does"
 
 

@@ -26,7 +26,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from psychocounsel.cluster.base import Cluster, Standing
+from psychocounsel.cluster.base import Cluster, QueueState
 from psychocounsel.cluster.job import Submission
 from psychocounsel.cluster.local_ranks import worker_environment
 from psychocounsel.engine.callbacks import Callback
@@ -52,9 +52,9 @@ class Background(Cluster):
                 self._start(job)
         return Submission(0, [None] * len(jobs))
 
-    def standings(self, runs):
+    def queue_states(self, runs):
         pids = {run: int((run / "pid").read_text()) for run in runs if (run / "pid").exists()}
-        return {run: Standing(f"pid-{pid}", "running" if lives(pid) else "ended") for run, pid in pids.items()}
+        return {run: QueueState(f"pid-{pid}", "running" if lives(pid) else "ended") for run, pid in pids.items()}
 
     def cancel(self, runs):
         for run in runs:

@@ -19,32 +19,30 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
 from psychocounsel.settings.command import Command
 
-# The memory estimate in words: for dry runs, errors, and the first line of a run.
-
 
 def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     """Return the memory of a checked configuration on each of `gpus` GPUs of `limit_gb` (None: unknown), in one line."""
     shape, name = trained_shape(config), config.model.name
     if shape is None:
         return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
-    said, keys = "", is_open(config)
+    note, keys = "", is_open(config)
     if keys and limit_gb:
         config = with_values(config, choose(shape, config, gpus, limit_gb))
-        said = f"; auto chooses {chosen_words(config, keys)}"
+        note = f"; auto chooses {chosen_words(config, keys)}"
     elif "zero.stage" in keys:
         return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
     elif keys:
-        said = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
-    found = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
+        note = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
+    memory = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
     states = {name: bytes_ for name, bytes_ in parts_of_states(shape, config, gpus).items() if bytes_}
-    held = states | {name: bytes_ for name, bytes_ in found.held.items() if name != "states"} | {"runtime": RUNTIME}
+    held = states | {name: bytes_ for name, bytes_ in memory.held.items() if name != "states"} | {"runtime": RUNTIME}
     parts = [
         ("", held),
-        ("to train: ", found.training),
-        ("to generate replies: ", found.writing),
-        ("to use frozen models: ", found.asked),
+        ("to train: ", memory.training),
+        ("to generate replies: ", memory.writing),
+        ("to use frozen models: ", memory.frozen),
     ]
-    parts.append(("freed while replies are generated: ", found.resting))
+    parts.append(("freed while replies are generated: ", memory.resting))
     listed = "; ".join(
         f"{when}{', '.join(f'{part} {bytes_ / 1e9:.1f}' for part, bytes_ in members.items())}"
         for when, members in parts
@@ -52,10 +50,10 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     )
     of = f" of {limit_gb:g} GB" if limit_gb else ""
     count = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
-    line = f"{name}: memory on each of {count}: about {found.total / 1e9:.0f} GB{of} ({listed})"
-    if found.unknown:
-        line += f", without {' and '.join(found.unknown)}, whose size is unknown"
-    line += said
+    line = f"{name}: memory on each of {count}: about {memory.total / 1e9:.0f} GB{of} ({listed})"
+    if memory.unknown:
+        line += f", without {' and '.join(memory.unknown)}, whose size is unknown"
+    line += note
     if limit_gb and not fits(shape, config, gpus, limit_gb):
         line += f"; MORE THAN cluster.gpu_memory_gb={limit_gb:g}. {what_fits(config, gpus, limit_gb)}"
     return line
@@ -100,8 +98,7 @@ def refuse_too_large(config: DictConfig, gpus: int, limit_gb: float) -> None:
     )
 
 
-# Memory decisions of a rank before it loads a model: values for `auto`, the check that the run fits, and the memory
-# line.
+# Decisions of a rank before it loads a model.
 
 _POLL_SECONDS = 0.5
 _PATIENCE_SECONDS = 600.0

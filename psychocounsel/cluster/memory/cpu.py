@@ -27,10 +27,10 @@ def cpu_memory_line(config: DictConfig, processes: int) -> str:
         return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
     config = with_values(config, choose(shape, config, 0, 0.0))
     parts = cpu_parts(shape, config, processes)
-    total, here = sum(parts.values()) / 1e9, _machine_bytes() / 1e9 / processes
+    total, available = sum(parts.values()) / 1e9, _machine_bytes() / 1e9 / processes
     listed = ", ".join(f"{part} {bytes_ / 1e9:.1f}" for part, bytes_ in parts.items())
-    line = f"{name}: memory per process on CPU: about {total:.1f} GB ({listed}) of {here:.0f} GB"
-    return line if total <= here else f"{line}; MORE THAN this machine has: {_less(config)}"
+    line = f"{name}: memory per process on CPU: about {total:.1f} GB ({listed}) of {available:.0f} GB"
+    return line if total <= available else f"{line}; MORE THAN this machine has: {_less(config)}"
 
 
 def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, float]:
@@ -39,7 +39,7 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
     width = 2.0 if config.model.dtype == "bf16" else 4.0
     # The estimate is for a GPU, where "auto" means bfloat16.
     on_cpu = [f"{key}.dtype" for key in ("model", "reward") if key in config and config[key].get("dtype") == "auto"]
-    found = estimate(shape, with_values(config, dict.fromkeys(on_cpu, "fp32")), processes)
+    on_gpu = estimate(shape, with_values(config, dict.fromkeys(on_cpu, "fp32")), processes)
     master = 4.0 if width == 2 else 0.0  # float32 copies of bfloat16 weights
     frozen = width * shape.parameters if adapters else 0.0
     trained = width * learning / (processes if stage == 3 else 1)
@@ -49,10 +49,10 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
         "optimizer": (8.0 + master) * learning / (processes if stage else 1),
         "activations": activation_bytes(shape, config) * width / 2 * _KEPT[width] + _LOGITS,
     }
-    if critic := found.held.get("critic"):
+    if critic := on_gpu.held.get("critic"):
         parts["critic"] = critic * (14 + master) / 18  # the estimate for a GPU is that of bfloat16
         parts["activations"] *= 2
-    others = {name: bytes_ for name, bytes_ in {**found.held, **found.asked}.items() if name not in _COUNTED_HERE}
+    others = {name: bytes_ for name, bytes_ in {**on_gpu.held, **on_gpu.frozen}.items() if name not in _COUNTED_HERE}
     return parts | others | {"libraries": _LIBRARIES + (_PRODUCTS if width == 2 else 0.0)}
 
 
@@ -65,8 +65,8 @@ def _lanes(shape: Shape, config: DictConfig, processes: int) -> int:
 
 
 def _machine_bytes() -> float:
-    found = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return float(found[1]) * 1024 if found else float("inf")
+    match = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return float(match[1]) * 1024 if match else float("inf")
 
 
 def _less(config: DictConfig) -> str:

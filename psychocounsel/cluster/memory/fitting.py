@@ -75,7 +75,7 @@ def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) 
 
 def _tried(config: DictConfig, gpus: int, any_stage: bool) -> Iterator[dict[str, Any]]:
     """Yield the combinations to try, in order."""
-    stages = [each for each in _LADDER if _may_be(config, gpus, *each)] if any_stage else [_LADDER[0]]
+    stages = [choice for choice in _LADDER if _may_be(config, gpus, *choice)] if any_stage else [_LADDER[0]]
     for checkpoints in (False, True):
         for stage, optimizer, parameters in stages:
             typed = config.zero.offload_optimizer or config.zero.offload_parameters

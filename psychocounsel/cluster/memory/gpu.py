@@ -8,7 +8,7 @@ from psychocounsel.algo.base import Algorithm
 from psychocounsel.model.shape import Shape, bytes_of_weight, shape_of
 from psychocounsel.settings import config as configs
 
-# GPU memory of DeepSpeed's ZeRO in bytes: states of a trained model, and buffers.
+# DeepSpeed's ZeRO: states of a trained model, and buffers, in bytes.
 
 _LIVE = 1_050_000_000  # weights that stage 3 gathers at once: stage3_max_live_parameters plus a prefetch bucket
 _ENGINE_BUCKET = 500_000_000  # gradients that DeepSpeed's engine reduces at once, at stages 0 and 1
@@ -84,7 +84,7 @@ def bucket_memory(
     return 4.0 * bucket + 2.0 * min(_LIVE, whole), max(4.0 * min(bucket, parameters), alone)
 
 
-# Estimated GPU memory of a run, from its configuration and its models' `config.json`, without torch.
+# The whole run.
 
 _GB = 1e9
 _PIECE = 3 * (1 << 28)  # logits of one piece, their exponentials and gradient: model/output_layer.py
@@ -100,7 +100,7 @@ class MemoryEstimate:
         training: needed only by an optimizer step.
         writing: needed only to generate replies.
         unknown: names of models that are not counted, because their size is unknown.
-        asked: frozen models that are on the GPU only while used (`rollout.offload_idle`): the reference, or all reward models.
+        frozen: frozen models that are on the GPU only while used (`rollout.offload_idle`): the reference, or all reward models.
         resting: part of `held` that leaves the GPU while replies are generated and scored.
         copying: an engine's copy of the policy's weights. The policy's own weights leave only after the copy is complete.
     """
@@ -109,7 +109,7 @@ class MemoryEstimate:
     training: dict[str, float]
     writing: dict[str, float]
     unknown: list[str]
-    asked: dict[str, float] = field(default_factory=dict)
+    frozen: dict[str, float] = field(default_factory=dict)
     resting: dict[str, float] = field(default_factory=dict)
     copying: float = 0.0
 
@@ -119,8 +119,8 @@ class MemoryEstimate:
         held, training, writing, less = (
             sum(part.values()) for part in (self.held, self.training, self.writing, self.resting)
         )
-        reference = self.asked.get("reference", 0.0)
-        rewards = sum(self.asked.values()) - reference
+        reference = self.frozen.get("reference", 0.0)
+        rewards = sum(self.frozen.values()) - reference
         copying = self.copying - self.resting.get("states", 0.0)
         return held + max(training, reference, max(writing, rewards) - less, copying) + RUNTIME
 
@@ -161,13 +161,13 @@ def _resting(trained: list[tuple[Shape, float, float]], config: DictConfig, gpus
     rollout = configs.target_class(config, "rollout")
     if not rollout.shares_gpus:
         return {}
-    zero, found = config.zero, dict[str, float]()
+    zero, leaving = config.zero, dict[str, float]()
     for place, (_, learning, _) in enumerate(trained):
         given, whole = (learning, zero.stage, gpus, zero.offload_optimizer), not config.model.lora.rank
-        found["states"] = found.get("states", 0.0) + resting_states(*given, bool(place) and whole)
+        leaving["states"] = leaving.get("states", 0.0) + resting_states(*given, bool(place) and whole)
         if not place and rollout.copies_weights and whole:
-            found["policy's weights"] = resting_states(*given, True) - resting_states(*given, False)
-    return found
+            leaving["policy's weights"] = resting_states(*given, True) - resting_states(*given, False)
+    return leaving
 
 
 def _copied(shape: Shape, config: DictConfig) -> float:
@@ -192,7 +192,7 @@ def _add_buffers(
     ]
     if stays := sum(stay for stay, _ in parts):
         held["gathered weights and buckets"] = stays
-    if backward := max(each for _, each in parts):
+    if backward := max(size for _, size in parts):
         training["buckets"] = backward
     if zero.stage == 2 and not zero.offload_optimizer:  # the step makes one tensor of the partition's gradients
         flat = 4 * max(learning for _, learning, _ in trained) / gpus
@@ -269,10 +269,10 @@ def _has_reference(config: DictConfig, algorithm: Algorithm) -> bool:
 
 def _rewards(config: DictConfig) -> dict[str, float | None]:
     """Return the bytes of reward models in the training processes, as the reward reports them."""
-    found: dict[str, float | None] = (
+    by_model: dict[str, float | None] = (
         configs.build(config, "reward").memory(config, "reward") if config.get("reward") is not None else {}
     )
-    return found
+    return by_model
 
 
 def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
@@ -281,8 +281,8 @@ def _writing(shape: Shape, config: DictConfig) -> dict[str, float | None]:
         return {}
     plan = configs.build(config, "algo").round
     samples = plan.samples if plan else 1  # one reply to each held-out prompt
-    found: dict[str, float | None] = configs.build(config, "rollout").memory(shape, config, samples)
-    return found
+    by_part: dict[str, float | None] = configs.build(config, "rollout").memory(shape, config, samples)
+    return by_part
 
 
 def trained_shape(config: DictConfig) -> Shape | None:

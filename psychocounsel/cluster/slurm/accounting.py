@@ -36,13 +36,15 @@ def usage_of(homes: Iterable[Path]) -> dict[Path, Usage]:
         return {}
     used = read(printed)
     return {
-        run: sum_of(found) for run, each in names.items() if (found := [used[name] for name in each if name in used])
+        run: sum_of(usages)
+        for run, task_names in names.items()
+        if (usages := [used[name] for name in task_names if name in used])
     }
 
 
 def read(printed: str) -> dict[str, Usage]:
     """Return the usage of each job or array index from the lines of sacct; the memory comes from the job's steps."""
-    found: dict[str, Usage] = {}
+    usages: dict[str, Usage] = {}
     for line in printed.splitlines():
         parts = line.split("|")
         if len(parts) != len(_FIELDS.split(",")) or not re.fullmatch(r"\d+(_\d+)?(\..+)?", parts[0]):
@@ -55,18 +57,18 @@ def read(printed: str) -> dict[str, Usage]:
             gpus = re.search(r"gres/gpu=(\d+)", parts[7])
             hours = elapsed * int(gpus[1]) / 3600 if gpus else 0.0
             used = Usage(_seconds(parts[3]), elapsed * cpus, 0, _requested(parts[5], cpus, nodes), hours)
-        found[job] = sum_of([found[job], used]) if job in found else used
-    return found
+        usages[job] = sum_of([usages[job], used]) if job in usages else used
+    return usages
 
 
-def sum_of(each: Sequence[Usage]) -> Usage:
+def sum_of(usages: Sequence[Usage]) -> Usage:
     """Return the usage of several jobs or attempts: times are summed, the largest memory counts."""
     return Usage(
-        sum(one.cpu_seconds for one in each),
-        sum(one.allocated_cpu_seconds for one in each),
-        max(one.memory for one in each),
-        max(one.requested_memory for one in each),
-        sum(one.gpu_hours for one in each),
+        sum(one.cpu_seconds for one in usages),
+        sum(one.allocated_cpu_seconds for one in usages),
+        max(one.memory for one in usages),
+        max(one.requested_memory for one in usages),
+        sum(one.gpu_hours for one in usages),
     )
 
 
@@ -80,8 +82,8 @@ def _seconds(text: str) -> float:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"([\d.]+)([KMGTP]?)", text)
-    return round(float(found[1]) * _UNITS[found[2]]) if found else 0
+    match = re.fullmatch(r"([\d.]+)([KMGTP]?)", text)
+    return round(float(match[1]) * _UNITS[match[2]]) if match else 0
 
 
 def _requested(text: str, cpus: int, nodes: int) -> int:

@@ -47,8 +47,8 @@ class Allocation:
 
     def rendezvous(self) -> dict[str, str]:
         """Return the rendezvous of the ranks as an environment variable: a random port that is free on this node."""
-        found = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", self.nodes[0]))
-        return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{found[1] if found else self.nodes[0]}:{free_port()}"}
+        match = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", self.nodes[0]))
+        return {"PSYCHOCOUNSEL_RENDEZVOUS": f"tcp://{match[1] if match else self.nodes[0]}:{free_port()}"}
 
     def run(
         self, run_dir: Path, processes: int, environment: dict[str, str], attempt: AttemptDir, when_stopped: str
@@ -77,10 +77,10 @@ class Allocation:
         _show(attempt.output(0), shown)
         if len(requests) > 1 and srun.returncode < 0:  # the user repeated the request
             return CONTINUE_LATER, 0
-        said = attempt.srun_errors.read_text(errors="replace")
-        rank, code = cause(failed_tasks(said), srun.returncode, bool(requests))
+        error_text = attempt.srun_errors.read_text(errors="replace")
+        rank, code = cause(failed_tasks(error_text), srun.returncode, bool(requests))
         if code and rank is None:
-            print(said, end="", file=sys.stderr)  # srun itself failed
+            print(error_text, end="", file=sys.stderr)  # srun itself failed
         return code, rank or 0
 
 
@@ -111,9 +111,9 @@ def around() -> Allocation | None:
 
 def _gpus(shown: str, nodes: int) -> int:
     """Return the GPUs on each node, from the request."""
-    each = re.search(r"TresPerNode=\S*gpu(?::[a-z]\w*)?[:=](\d+)", shown)
+    per_node = re.search(r"TresPerNode=\S*gpu(?::[a-z]\w*)?[:=](\d+)", shown)
     whole = re.search(r"(?:AllocTRES|TresPerJob)=\S*gres[/:]gpu(?::[a-z]\w*)?[:=](\d+)", shown)
-    return int(each[1]) if each else int(whole[1]) // nodes if whole else 0
+    return int(per_node[1]) if per_node else int(whole[1]) // nodes if whole else 0
 
 
 def _end_with_this_process() -> None:

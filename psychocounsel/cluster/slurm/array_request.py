@@ -45,8 +45,8 @@ def arrays(jobs: Sequence[Job], largest_array: int) -> list[ArrayRequest]:
     """Group jobs by their requests, and split groups at the site's largest array."""
     groups: dict[str, list[Job]] = {}
     for job in jobs:
-        asked = OmegaConf.to_container(job.config.cluster), list(job.after)
-        groups.setdefault(repr(asked), []).append(job)
+        request = OmegaConf.to_container(job.config.cluster), list(job.after)
+        groups.setdefault(repr(request), []).append(job)
     result = []
     for members in groups.values():
         cluster = cluster_of(members[0])
@@ -102,9 +102,9 @@ def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
 def _inputs(array: ArrayRequest) -> list[str]:
     """Return local files and folders that the runs read: data, models and reward models."""
     configs_of = [job.config for task in array.tasks for job in task]
-    found = [path for config in configs_of if config.get("data") is not None for path in paths_of(config.data) if path]
-    found += [folder for config in configs_of for _, folder, _ in local_models(config)]
-    return [path for path in dict.fromkeys(map(str, found)) if Path(path).is_absolute()]
+    paths = [path for config in configs_of if config.get("data") is not None for path in paths_of(config.data) if path]
+    paths += [folder for config in configs_of for _, folder, _ in local_models(config)]
+    return [path for path in dict.fromkeys(map(str, paths)) if Path(path).is_absolute()]
 
 
 def job_name(place: Path) -> str:
@@ -117,7 +117,7 @@ def code_home(place: Path) -> Path:
 
 
 def copied(jobs: Sequence[Job], place: Path) -> list[Path]:
-    """Copy the code for jobs submitted from `place`; return folders for PYTHONPATH. Raises like `code_store.take`."""
+    """Copy the code for jobs submitted from `place`; return folders for PYTHONPATH. Raises like `code_copies.take`."""
     config, limit = jobs[0].config, cluster_of(jobs[0]).snapshot_limit_mb
     study = code_home(place)
     store = code_copies.store_of(study, Path(config.paths.output))

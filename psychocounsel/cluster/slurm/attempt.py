@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from psychocounsel.cluster.attempt_ending import NOT_ASKED, AttemptEnding, judge, last_error, progress_mark
+from psychocounsel.cluster.attempt_ending import NO_SIGNAL, AttemptEnding, judge, last_error, progress_mark
 from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.rundir.owner import forget_owner
@@ -57,14 +57,14 @@ def begin(run_dir: Path) -> tuple[str, int]:
     return attempt.path.name, DONE
 
 
-def end(run_dir: Path, number: int, code: int, asked: str) -> str:
+def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     """Record the end of an attempt; return `again` or an exit code."""
     attempt = RunDir(run_dir).attempt(number)
-    said = attempt.srun_errors.read_text(errors="replace") if attempt.srun_errors.exists() else ""
-    rank, code = cause(failed_tasks(said), code, asked != NOT_ASKED)
-    by_srun = rank is None and code not in (DONE, CONTINUE_LATER) and _BY_SRUN.search(said) is not None
-    ended = _ending(run_dir, attempt, rank or 0, code, asked, by_srun)
-    before = [each for each in attempts(run_dir) if each["number"] != number]
+    errors = attempt.srun_errors.read_text(errors="replace") if attempt.srun_errors.exists() else ""
+    rank, code = cause(failed_tasks(errors), code, stop_signal != NO_SIGNAL)
+    by_srun = rank is None and code not in (DONE, CONTINUE_LATER) and _BY_SRUN.search(errors) is not None
+    ended = _ending(run_dir, attempt, rank or 0, code, stop_signal, by_srun)
+    before = [record for record in attempts(run_dir) if record["number"] != number]
     restarts, most = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster.max_requeues
     verdict = judge(ended, before, restarts, most)
     about = {"code": code, "step": ended.step, "mark": ended.mark, "rank": rank}
@@ -75,23 +75,23 @@ def end(run_dir: Path, number: int, code: int, asked: str) -> str:
     return "again" if verdict.goes_on else str(0 if verdict.word == "finished" else code)
 
 
-def _ending(run_dir: Path, attempt: AttemptDir, rank: int, code: int, asked: str, by_srun: bool) -> AttemptEnding:
+def _ending(run_dir: Path, attempt: AttemptDir, rank: int, code: int, stop_signal: str, by_srun: bool) -> AttemptEnding:
     logs = [attempt.output(rank), attempt.srun_errors]
-    words = last_error(*(logs[::-1] if by_srun else logs)) if code != DONE and asked == NOT_ASKED else ""
+    words = last_error(*(logs[::-1] if by_srun else logs)) if code != DONE and stop_signal == NO_SIGNAL else ""
     words = limit_reached(run_dir) if code == GATE_NO and not by_srun else words
     step, cache = read_state(run_dir).get("step", 0), (read_section(run_dir, "paths") or {}).get("cache")
-    return AttemptEnding(code, step, asked, words, by_srun, progress_mark(run_dir, step, cache))
+    return AttemptEnding(code, step, stop_signal, words, by_srun, progress_mark(run_dir, step, cache))
 
 
 def failed_tasks(text: str) -> list[tuple[int, int, str]]:
     """Return rank, exit code and srun's line of each failed task, in the order in which srun noticed them."""
-    found = []
+    failures = []
     for match in _FAILED_TASK.finditer(text):
         words = match[3].split(" (core dumped)")[0].strip()
         exited = re.search(r"exit code (\d+)", words)
         code = int(exited[1]) if exited else _SIGNALS.get(words, 1)
-        found += [(rank, code, match[0]) for rank in _numbers(match[2])]
-    return found
+        failures += [(rank, code, match[0]) for rank in _numbers(match[2])]
+    return failures
 
 
 def _numbers(text: str) -> list[int]:
@@ -103,7 +103,7 @@ def _numbers(text: str) -> list[int]:
     return result
 
 
-def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[int | None, int]:
+def cause(causes: list[tuple[int, int, str]], code: int, stop_requested: bool) -> tuple[int | None, int]:
     """Return the rank that failed first (or None) and the attempt's exit code, given srun's `code`.
 
     srun returns the highest code, and ends the other ranks when one fails. These stop in order, with codes that do
@@ -113,16 +113,16 @@ def cause(causes: list[tuple[int, int, str]], code: int, asked: bool) -> tuple[i
         return None, DONE
     if wrong := [cause for cause in causes if cause[1] == USER_ERROR]:
         return wrong[0][0], USER_ERROR
-    if causes and causes[0][1] == CONTINUE_LATER and not asked:  # it stopped by itself, and srun ended the others
-        return None, CONTINUE_LATER
+    if causes and causes[0][1] == CONTINUE_LATER and not stop_requested:
+        return None, CONTINUE_LATER  # the rank stopped by itself, and srun ended the others
     own = [cause for cause in causes if cause[1] not in (CONTINUE_LATER, 143)]
-    if asked:  # the signal kills a process that does not handle it yet
+    if stop_requested:  # the signal kills a process that does not handle it yet
         own = [cause for cause in own if cause[1] != 138]
         code = CONTINUE_LATER if code in (138, 143) else code
     own.sort(key=lambda cause: cause[1] < 128)  # a killed rank comes before the ranks that failed because of it
     if own:
         return own[0][0], own[0][1]
-    return None, CONTINUE_LATER if causes and asked else code
+    return None, CONTINUE_LATER if causes and stop_requested else code
 
 
 def _last_words(attempt: AttemptDir, rank: int) -> str:

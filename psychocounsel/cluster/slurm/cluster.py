@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.cluster.base import Cluster, Standing, Usage
+from psychocounsel.cluster.base import Cluster, QueueState, Usage
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.slurm import queue, sharing, study_chain, submitting
 from psychocounsel.cluster.slurm.accounting import usage_of
@@ -18,8 +18,6 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.trust import refuse_untrusted_code
-
-# Cancelling runs submitted to SLURM, and submitting them again.
 
 
 def cancel(runs: Sequence[Path]) -> None:
@@ -42,11 +40,11 @@ def shell(run: Path) -> list[str]:
     Raises:
         UserError: if it is not running.
     """
-    here = queued_runs(home_of(run)).get(run)
-    if here is None or here.task is None or not here.is_live or here.waits:
-        state = "waits in the queue" if here is not None and here.is_live else "has no job in the queue"
+    queued_run = queued_runs(home_of(run)).get(run)
+    if queued_run is None or queued_run.task is None or not queued_run.is_live or queued_run.waits:
+        state = "waits in the queue" if queued_run is not None and queued_run.is_live else "has no job in the queue"
         raise UserError(f"{run}: {state}: only a running run has nodes to open a shell on")
-    return ["srun", f"--jobid={here.task.name}", "--overlap", "--nodes=1", "--ntasks=1", "--pty", "bash", "-i"]
+    return ["srun", f"--jobid={queued_run.task.name}", "--overlap", "--nodes=1", "--ntasks=1", "--pty", "bash", "-i"]
 
 
 def resubmit(jobs: list[Job], code: str) -> None:
@@ -80,28 +78,28 @@ def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
     return paths
 
 
-# `cluster=slurm`: jobs go to SLURM's queue as arrays, and requeue themselves.
+# The group `cluster`.
 
 
 @dataclass
 class Slurm(SlurmRequest, Cluster):
     def unused(self) -> dict[str, str]:
-        found = {}
+        unused = {}
         if not self.gpus_per_node:
             for name in ("gpu_type", "gpu_request", "gpu_memory_gb"):
-                found[name] = "cluster.gpus_per_node=0 requests no GPU"
+                unused[name] = "cluster.gpus_per_node=0 requests no GPU"
         if not self.requeue:
-            found["max_requeues"] = "cluster.requeue=false disables requeueing"
+            unused["max_requeues"] = "cluster.requeue=false disables requeueing"
         if not self.mail_user:
-            found["mail_type"] = "cluster.mail_user is not set"
+            unused["mail_type"] = "cluster.mail_user is not set"
         if not self.container.image:
             for name in ("command", "python", "binds", "arguments"):
-                found[f"container.{name}"] = "cluster.container.image is not set"
+                unused[f"container.{name}"] = "cluster.container.image is not set"
         elif not self.container.is_pyxis:
-            found["python"] = "jobs in a container run cluster.container.python"
+            unused["python"] = "jobs in a container run cluster.container.python"
         if not self.server_nodes:
-            found["servers"] = "cluster.server_nodes=0 starts no servers"
-        return found
+            unused["servers"] = "cluster.server_nodes=0 starts no servers"
+        return unused
 
     def describe(self, jobs: list[Job]) -> str:
         return sharing.describe(jobs[0]) if sharing.is_shared(jobs[0]) else describe(jobs)
@@ -136,12 +134,12 @@ class Slurm(SlurmRequest, Cluster):
         }
         return one | {"server_nodes": 0, "max_parallel": None, "runs_per_job": None, "runs_side_by_side": 1}
 
-    def standings(self, runs: Sequence[Path]) -> dict[Path, Standing]:
+    def queue_states(self, runs: Sequence[Path]) -> dict[Path, QueueState]:
         """Return SLURM's states; empty on a machine without SLURM, to which a sweep was copied."""
         if not shutil.which("squeue"):
             return {}
         queued = queued_runs(*dict.fromkeys(map(home_of, runs)))
-        return {run: queued[run].standing() for run in runs if run in queued}
+        return {run: queued[run].queue_state() for run in runs if run in queued}
 
     def usage(self, runs: Sequence[Path]) -> dict[Path, Usage]:
         return usage_of(dict.fromkeys(map(home_of, runs)))

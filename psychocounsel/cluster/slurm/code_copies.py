@@ -26,10 +26,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.storage.files import PACKAGE, fsync_directory, read_mapping, readable_size, write_atomically
 from psychocounsel.storage.locks import Lock
 
-# Copy of the code made at submission, so that later edits do not change waiting jobs.
-#
-# Data next to the code are not copied. From a git checkout, tracked files are copied; otherwise Python and
-# configuration files.
+# Data next to the code are not copied. From a git checkout, tracked files are copied; otherwise Python and configuration files.
 
 _PYTHON = (".py",)
 _CODE = (*_PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml", ".js", ".css")
@@ -54,7 +51,7 @@ def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb
     roots = {root: files | _relative(_below(package, _PYTHON), root)}
     importable = [(root, package.parent.relative_to(root))]  # folders for PYTHONPATH, with their root
     names = {target.partition(".")[0] for target in targets} - {PACKAGE.name}
-    for folder in (Path(each).resolve() for each in code_path):
+    for folder in (Path(path).resolve() for path in code_path):
         if not (modules := own_modules(folder, names)):
             continue
         root = next((root for root in roots if folder.is_relative_to(root)), folder)
@@ -73,14 +70,14 @@ def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = _P
 
     Imports inside functions count too. A package is taken with all its files that have one of the `suffixes`.
     """
-    ahead, found = {*names, *_imported_from(folder)}, dict[str, list[Path]]()
+    ahead, modules = {*names, *_imported_from(folder)}, dict[str, list[Path]]()
     while ahead:
         name = ahead.pop()
         module = folder / f"{name}.py"
-        found[name] = [module] if module.is_file() else _below(folder / name, suffixes)
-        imported = {each for file in found[name] if file.suffix in _PYTHON for each in _imports(file)}
-        ahead |= {each for each in imported - found.keys() if not _is_installed(each)}
-    return [file for files in found.values() if any(file.suffix in _PYTHON for file in files) for file in files]
+        modules[name] = [module] if module.is_file() else _below(folder / name, suffixes)
+        imported = {other for file in modules[name] if file.suffix in _PYTHON for other in _imports(file)}
+        ahead |= {other for other in imported - modules.keys() if not _is_installed(other)}
+    return [file for files in modules.values() if any(file.suffix in _PYTHON for file in files) for file in files]
 
 
 def _imported_from(folder: Path) -> set[str]:
@@ -98,7 +95,7 @@ def _imports(file: Path) -> set[str]:
         nodes = [*ast.walk(ast.parse(file.read_bytes()))]
     except (SyntaxError, ValueError):  # importing the file will report it
         return set()
-    names = {each.name for node in nodes if isinstance(node, ast.Import) for each in node.names}
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     return {name.partition(".")[0] for name in names}
 
@@ -110,8 +107,8 @@ def _is_installed(name: str) -> bool:
 
 def _package_checkout(package: Path) -> _Place | None:
     """Return the checkout that contains the package's source; None for a virtual environment inside another checkout."""
-    found = _checkout(package.parent)
-    return found if found and (package / "errors.py").relative_to(found[0]) in found[1] else None
+    checkout = _checkout(package.parent)
+    return checkout if checkout and (package / "errors.py").relative_to(checkout[0]) in checkout[1] else None
 
 
 def _alone(package: Path) -> list[Path]:
@@ -210,11 +207,9 @@ def _take_write_from_others(folder: Path) -> None:
             path.chmod(stat.S_IMODE(mode) & ~0o022)
 
 
-# Store of code copies: `.code-UID/` next to the runs holds copies named by a content hash and shared by sweeps and
-# runs.
+# The store of copies is `.code-UID/` next to the runs. Each copy is named by a content hash.
 #
-# Each copy has a folder of notes that name the folders submitting with it. A copy without a submission from these
-# folders is
+# A folder of notes next to a copy names the folders that submit with it. A copy without a submission from these folders is
 # removed when code is copied again, when a submission fails, and by `jobs forget`.
 
 _STORE = f".code-{os.geteuid()}"
@@ -229,8 +224,8 @@ def store_of(home: Path, output: Path) -> Path:
     Each user has their own. If no folder can be made there, it is `home/code`.
     """
     place = output if home != output and home.is_relative_to(output) else _outside(home)
-    there = next(path for path in (place, *place.parents) if path.exists())
-    return place / _STORE if os.access(there, os.W_OK) else SubmissionHome(home).code
+    existing = next(path for path in (place, *place.parents) if path.exists())
+    return place / _STORE if os.access(existing, os.W_OK) else SubmissionHome(home).code
 
 
 def _outside(home: Path) -> Path:
@@ -245,7 +240,7 @@ def use_copy(store: Path, home: Path, code_path: Sequence[str], targets: Iterabl
     """Copy the code for submissions from `home`, unless `store` contains it. Return folders for PYTHONPATH, the package's first.
 
     Raises:
-        UserError: like `snapshot.take`.
+        UserError: like `take`.
     """
     with _locked(store):
         paths = take(store, code_path, targets, limit_mb)
@@ -261,7 +256,7 @@ def use_copy(store: Path, home: Path, code_path: Sequence[str], targets: Iterabl
 def copies_used(home: Path) -> set[Path]:
     """Return the existing copies in a store that submissions from `home` name."""
     named = {(home / path).resolve() for record in submissions.read(home) for path in record.code}
-    copies = {each for path in named for each in (path, *path.parents) if each.parent.name == _STORE}
+    copies = {folder for path in named for folder in (path, *path.parents) if folder.parent.name == _STORE}
     return {copy for copy in copies if copy.is_dir()}
 
 
@@ -289,8 +284,8 @@ def _uses(home: Path, copy: Path) -> bool:
     if submissions.is_being_submitted(home):
         return True
     holders = [home, *(path for path in home.glob("*") if path.is_dir())]
-    records = [each.record for holder in holders for each in SubmissionHome(holder).submission_dirs()]
-    return any(copy.name in Path(path).parts for each in records for path in read_mapping(each).get("code", ()))
+    records = [submission.record for holder in holders for submission in SubmissionHome(holder).submission_dirs()]
+    return any(copy.name in Path(path).parts for record in records for path in read_mapping(record).get("code", ()))
 
 
 def _notes(copy: Path) -> Path:

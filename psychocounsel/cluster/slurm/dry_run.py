@@ -15,8 +15,6 @@ from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of
 from psychocounsel.rundir.paths import SubmissionHome
 from psychocounsel.storage.files import readable_time
 
-# `dry_run=true` with `cluster=slurm`: the jobs that would be submitted, and their cost.
-
 
 def describe(jobs: Sequence[Job]) -> str:
     """Return the jobs' possible cost, memory and disk, then the jobs; with dry_run=script each distinct batch script instead.
@@ -42,9 +40,9 @@ def describe(jobs: Sequence[Job]) -> str:
 def _table(jobs: Sequence[Job]) -> list[str]:
     """Return one line per job, with the overrides common to all jobs in a line above."""
     given = [list(map(str, job.overrides)) for job in jobs]
-    shared = [text for text in given[0] if len(jobs) > 1 and all(text in each for each in given)]
-    rows = [[str(job.index), job.skip or "new", " ".join(text for text in each if text not in shared) or "defaults"]
-            for job, each in zip(jobs, given, strict=True)]  # fmt: skip
+    shared = [text for text in given[0] if len(jobs) > 1 and all(text in texts for texts in given)]
+    rows = [[str(job.index), job.skip or "new", " ".join(text for text in texts if text not in shared) or "defaults"]
+            for job, texts in zip(jobs, given, strict=True)]  # fmt: skip
     head = [f"all {len(jobs)} have {' '.join(shared)}"] if shared else []
     return [*head, *aligned([["index", "would be", "overrides"], *rows])]
 

@@ -24,8 +24,8 @@ class NodeKind:
 
 def node_kinds(partition: str | None) -> list[NodeKind]:
     """Return the kinds of nodes of a partition, or of the default one; empty if SLURM does not tell."""
-    if partition is None and (found := queue.time_limit(None)):
-        partition = found[0]
+    if partition is None and (default := queue.time_limit(None)):
+        partition = default[0]
     if partition is None:
         return []
     printed = queue.call("sinfo", "-h", "--exact", "-p", partition, "-o", "%D|%c|%m|%G")
@@ -61,12 +61,12 @@ def refuse_too_much(cluster: SlurmRequest) -> None:
         kind = f" of type {cluster.gpu_type}" if cluster.gpu_type else ""
         raise UserError(f"cluster.gpus_per_node={gpus}{kind}: {where} has no such node. It has {offer}")
     if not fitting:
-        asked = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {counted(cpus, 'CPU')} per node"
-        raise UserError(f"{asked}: {where} has no such node. It has {offer}")
-    if nodes > (there := sum(kind.nodes for kind in fitting)):
+        request = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {counted(cpus, 'CPU')} per node"
+        raise UserError(f"{request}: {where} has no such node. It has {offer}")
+    if nodes > (available := sum(kind.nodes for kind in fitting)):
         key = "cluster.nodes" if not cluster.server_nodes else "cluster.nodes with cluster.server_nodes"
         enough = "" if fitting == kinds else " with enough GPUs and CPUs"
-        raise UserError(f"{key}={nodes}: {where} has only {counted(there, 'node')}{enough}. It has {offer}")
+        raise UserError(f"{key}={nodes}: {where} has only {counted(available, 'node')}{enough}. It has {offer}")
 
 
 def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:

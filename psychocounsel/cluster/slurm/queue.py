@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.cluster.base import Standing
+from psychocounsel.cluster.base import QueueState
 from psychocounsel.cluster.slurm.request import parse_slurm_time
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
@@ -32,29 +32,29 @@ def for_sbatch(environment: Mapping[str, str], script: str) -> tuple[dict[str, s
     `SBATCH_ACCOUNT` and similar are kept if `script` has no such directive. All other `SBATCH_*` variables are removed, because
     the configuration decides. `SLURM_*` variables except `SLURM_CONF` are removed too, because they describe the current job.
     """
-    kept, said = dict[str, str](), list[str]()
+    kept, notes = dict[str, str](), list[str]()
     for name, value in environment.items():
         key = name.removeprefix("SBATCH_").lower()
         if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_")):
             kept[name] = value
         elif name.startswith("SBATCH_") and key in _DEFAULTS and not _has(script, key):
             kept[name] = value
-            said.append(f"cluster.{key} is not set: the shell's {name} is used")
+            notes.append(f"cluster.{key} is not set: the shell's {name} is used")
         elif name.startswith("SBATCH_"):
-            said.append(f"{name} of the shell is ignored: cluster.* and cluster.sbatch.* set the options of jobs")
-    return kept, said
+            notes.append(f"{name} of the shell is ignored: cluster.* and cluster.sbatch.* set the options of jobs")
+    return kept, notes
 
 
 def _has(script: str, key: str) -> bool:
     return re.search(rf"^#SBATCH --{key}=", script, re.MULTILINE) is not None
 
 
-# Calls of SLURM's commands, with refusals in one line. sacct is not needed, because many sites have no accounting.
+# SLURM's commands. sacct is not needed, because many sites have no accounting.
 
 LIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
 LIVE |= {"RESIZING", "STOPPED", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _SECONDS = 60  # a busy controller answers late
-_said = set[str]()  # printed lines about variables of the shell
+_shown_notes = set[str]()  # printed lines about variables of the shell
 _LIBC = ctypes.CDLL(None)
 
 
@@ -113,10 +113,10 @@ def submit(script: Path, *arguments: str) -> str:
     Raises:
         UserError: with the site's own message, or if sbatch names no job.
     """
-    environment, said = for_sbatch(os.environ, script.read_text() if script.exists() else "")
-    for line in said:
-        if line not in _said:
-            _said.add(line)
+    environment, notes = for_sbatch(os.environ, script.read_text() if script.exists() else "")
+    for line in notes:
+        if line not in _shown_notes:
+            _shown_notes.add(line)
             print(line, file=sys.stderr)
     try:
         printed = call("sbatch", "--parsable", *arguments, str(script), environment=environment)
@@ -147,22 +147,22 @@ def tasks(jobs: Iterable[str], owners: Iterable[int] = ()) -> list[Task]:
     form = "%F|%K|%T|%r|%N"
     users = ",".join(sorted({_user(), *_names(owners)}))  # all users' jobs may be too many
     printed = call("squeue", "-h", "-r", "-t", "all", "-u", users, "-o", form)
-    found = []
+    listed = []
     for line in printed.splitlines():
         job, index, state, reason, nodes = line.split("|")
         if job in wanted:
             number = int(index) if index.isdigit() else None
-            found.append(Task(job, number, state, reason, nodes))
-    return found
+            listed.append(Task(job, number, state, reason, nodes))
+    return listed
 
 
 def jobs_of_scripts() -> dict[str, list[str]]:
     """Return the ids of this user's jobs that SLURM still knows, by the path of their script."""
-    found: dict[str, set[str]] = {}
+    by_script: dict[str, set[str]] = {}
     for line in call("squeue", "-h", "-t", "all", "-u", _user(), "-o", "%F|%o").splitlines():
         job, _, script = line.partition("|")
-        found.setdefault(script.strip(), set()).add(job)
-    return {script: sorted(jobs, key=int) for script, jobs in found.items()}
+        by_script.setdefault(script.strip(), set()).add(job)
+    return {script: sorted(jobs, key=int) for script, jobs in by_script.items()}
 
 
 def _user() -> str:
@@ -199,11 +199,10 @@ def time_limit(partition: str | None) -> tuple[str, float] | None:
     return None
 
 
-# Recovery of submissions whose command was killed between SLURM's answer and the record of it.
+# Submissions whose command was killed before it recorded SLURM's answer.
 #
-# A submission's folder is made before sbatch is called, with its script and a record of its runs that names no job.
-# If the
-# record never names a job, the command died; SLURM then tells which jobs run the script, if any.
+# A submission's folder is made before sbatch is called, with its script and a record that names its runs and no job. If the
+# record still names no job after the command has ended, SLURM tells which jobs run the script, if any.
 
 
 def find_lost(homes: Sequence[Path]) -> None:
@@ -223,12 +222,12 @@ def _find_lost(home: Path) -> None:
     with submissions.submitting(home):
         lost = submissions.unsubmitted(home)  # another command may have found them in the meantime
         known = jobs_of_scripts() if lost else {}
-        for each in lost:
-            jobs = {*known.get(str(each.script), []), *each.begun_jobs()}
+        for submission in lost:
+            jobs = {*known.get(str(submission.script), []), *submission.begun_jobs()}
             if not jobs:
-                submissions.remove(each)
-            elif each.record.exists():
-                submissions.adopt(each, sorted(jobs, key=int))
+                submissions.remove(submission)
+            elif submission.record.exists():
+                submissions.adopt(submission, sorted(jobs, key=int))
 
 
 # State of each submitted run in SLURM's queue.
@@ -265,18 +264,18 @@ class QueuedRun:
         """Names of its task in every segment of its chain."""
         return [f"{job}_{self.index}" if self.record.is_array else job for job in self.record.jobs]
 
-    def standing(self) -> Standing:
+    def queue_state(self) -> QueueState:
         """State in the terms shared by all clusters."""
         task = self.task
         name = self.record.task_name(self.index) if task is None else task.name
         log = self.record.job_log(name)
         if task is None:
-            return Standing(name, "forgotten", log=log)
+            return QueueState(name, "forgotten", log=log)
         if task.is_live:
             phase = "waiting" if task.state == "PENDING" else "running"
-            return Standing(name, phase, task.reason, task.nodes, log=log)
+            return QueueState(name, phase, task.reason, task.nodes, log=log)
         ending = _ENDED_BY_SLURM.get(task.state, task.state.lower())
-        return Standing(name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM, log=log)
+        return QueueState(name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM, log=log)
 
 
 def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
@@ -307,22 +306,24 @@ def live_names(*homes: Path) -> dict[Path, list[str]]:
     find_lost(homes)
     records = [record for home in homes for record in read(home)]
     known = _known(records)
-    found: dict[Path, list[str]] = {}
+    live: dict[Path, list[str]] = {}
     for record in records:
         for index, runs in enumerate(record.tasks):
             tasks = (known.get((job, index if record.is_array else None)) for job in record.jobs)
             names = [task.name for task in tasks if task is not None and task.is_live]
             for run in runs:
-                found.setdefault(run, []).extend(names)
-    return found
+                live.setdefault(run, []).extend(names)
+    return live
 
 
 def _telling(known: dict[tuple[str, int | None], Task], record: Record, index: int) -> Task | None:
     """Return the live segment of a chain, otherwise the last known one."""
     place = index if record.is_array else None
-    found = [task for job in record.jobs if (task := known.get((job, place)))]
-    running = [task for task in found if task.is_live]
-    return next((task for task in running if task.state != "PENDING"), None) or next(iter(running or found[::-1]), None)
+    segments = [task for job in record.jobs if (task := known.get((job, place)))]
+    running = [task for task in segments if task.is_live]
+    return next((task for task in running if task.state != "PENDING"), None) or next(
+        iter(running or segments[::-1]), None
+    )
 
 
 def _known(records: Sequence[Record]) -> dict[tuple[str, int | None], Task]:

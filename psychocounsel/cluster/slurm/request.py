@@ -11,7 +11,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.server_access import SECRET_FORMS
 from psychocounsel.settings.schema import option
 
-# Times, sizes and numbers in the forms that people and SLURM write.
+# Times and sizes as people and SLURM write them.
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _FORMS = "24h, 90m, 2d, 1-12:00:00 or 24:00:00"
@@ -81,7 +81,7 @@ def megabytes_of(value: Any, key: str) -> int:
     return max(1, int(parts[1]) * {"K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}[parts[2].upper()] // 1024)
 
 
-# Container image for the processes of a job: run by Apptainer or Singularity, or by Pyxis, NVIDIA's plugin for srun.
+# Container for a job's processes: run by Apptainer or Singularity, or by Pyxis, NVIDIA's plugin for srun.
 
 _KEY = "cluster.container"
 
@@ -152,10 +152,9 @@ def quoted(words: Iterable[str]) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-# Refusal of secrets in the batch script, because it is stored in the run directory, and SLURM shows it to others.
+# Secrets are refused in the batch script, because it is stored in the run directory, and SLURM shows it to others.
 #
-# A secret is recognised by the name that it is assigned to (`HF_TOKEN=...`, `--api-key ...`), or by its form
-# (`hf_...`).
+# A secret is recognised by the name that it is assigned to (`HF_TOKEN=...`, `--api-key ...`), or by its form (`hf_...`).
 # References to a secret (`$HF_TOKEN`, `$(cat FILE)`, `HF_TOKEN_PATH`) are allowed.
 
 _NAME = re.compile(
@@ -198,18 +197,18 @@ def refuse_secrets(text: str, key: str) -> None:
 
 def texts(values: Mapping[str, Any], prefix: str) -> list[tuple[str, str]]:
     """Return every text of nested settings with its key; the arguments of one command are one text."""
-    found = []
+    keyed = []
     for name, value in values.items():
         key = f"{prefix}.{name}"
         if isinstance(value, Mapping):
-            found += texts(value, key)
+            keyed += texts(value, key)
         elif isinstance(value, list) and name in ("setup", "modules"):
-            found += [(f"{key}[{index}]", str(each)) for index, each in enumerate(value)]
+            keyed += [(f"{key}[{index}]", str(item)) for index, item in enumerate(value)]
         elif isinstance(value, list):
-            found.append((key, " ".join(map(str, value))))
+            keyed.append((key, " ".join(map(str, value))))
         elif isinstance(value, str):
-            found.append((key, value))
-    return found
+            keyed.append((key, value))
+    return keyed
 
 
 def _is_secret(name: str) -> bool:
@@ -224,7 +223,7 @@ def _refusal(key: str, what: str) -> str:
     )
 
 
-# Request of `cluster=slurm` to SLURM: the keys of the `cluster` group, with their checks.
+# The keys of `cluster=slurm`.
 
 # Options that have their own key or that submission depends on; cluster.sbatch must not override them.
 _OURS = {
@@ -381,14 +380,15 @@ class SlurmRequest:
             raise UserError("cluster.server_nodes needs a command: add cluster.servers.command=[PROGRAM,...]")
         if self.server_nodes and self.group > 1:
             raise UserError("the servers of cluster.server_nodes serve a single run: use cluster.runs_per_job=1")
-        each = self.servers.per_node
-        if self.server_nodes and each > 1 and self.device != "cpu" and self.gpus_per_node < each:
+        per_node = self.servers.per_node
+        if self.server_nodes and per_node > 1 and self.device != "cpu" and self.gpus_per_node < per_node:
             raise UserError(
-                f"cluster.servers.per_node={each} is more than cluster.gpus_per_node={self.gpus_per_node}: a server needs a GPU"
+                f"cluster.servers.per_node={per_node} is more than cluster.gpus_per_node={self.gpus_per_node}: "
+                "a server needs a GPU"
             )
         if self.server_nodes and not self.cpus_per_server:
             raise UserError(
-                f"cluster.servers.per_node={each} servers need a CPU each, but the job has "
+                f"cluster.servers.per_node={per_node} servers need a CPU each, but the job has "
                 f"{self.processes_per_node * self.cpus_per_process} on a node: raise cluster.cpus_per_process"
             )
 

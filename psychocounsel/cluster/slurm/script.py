@@ -16,8 +16,6 @@ from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import shipped
 
-# Batch script of a submission, rendered from `slurm/job.sbatch.j2`.
-
 _OF_SCRIPT = (
     "HF_HUB_OFFLINE",
     "PYTHONUNBUFFERED",

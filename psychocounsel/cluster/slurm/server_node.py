@@ -45,11 +45,11 @@ def run(run_dir: Path) -> int:
     file.parent.mkdir(exist_ok=True)
     file.unlink(missing_ok=True)
     server = subprocess.Popen(command, start_new_session=True, env={**os.environ, **_own_gpus(settings.per_node)})
-    asked = False
+    stop_requested = False
 
     def end(*_: object) -> None:
-        nonlocal asked
-        asked = True
+        nonlocal stop_requested
+        stop_requested = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
 
@@ -59,16 +59,16 @@ def run(run_dir: Path) -> int:
             note_ready_server(run_dir, number, f"http://{_host()}:{port}")
             print(f"server {number} is ready at {_host()}:{port}", flush=True)
             server.wait()
-        print(f"server {number} {_end_words(server, asked, settings.start_minutes)}", flush=True)
-        return 0 if asked else server.poll() or 1
+        print(f"server {number} {_end_words(server, stop_requested, settings.start_minutes)}", flush=True)
+        return 0 if stop_requested else server.poll() or 1
     finally:
         file.unlink(missing_ok=True)
         _end(server)
 
 
-def _end_words(server: "subprocess.Popen[bytes]", asked: bool, minutes: float) -> str:
+def _end_words(server: "subprocess.Popen[bytes]", stop_requested: bool, minutes: float) -> str:
     """Return how a server ended: on request, by itself, or because it was not ready in time and is now stopped."""
-    if asked:
+    if stop_requested:
         return "has ended"
     if server.poll() is None:
         return f"was not ready within cluster.servers.start_minutes={minutes:g} and is stopped"
@@ -78,8 +78,8 @@ def _end_words(server: "subprocess.Popen[bytes]", asked: bool, minutes: float) -
 def _own_gpus(per_node: int) -> dict[str, str]:
     """Return this server's share of the GPUs that SLURM gave to all servers of the node; empty for one server or without GPUs."""
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    each, place = len(visible) // per_node, int(os.environ.get("SLURM_LOCALID", 0))
-    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[place * each :][:each])} if each and per_node > 1 else {}
+    share, place = len(visible) // per_node, int(os.environ.get("SLURM_LOCALID", 0))
+    return {"CUDA_VISIBLE_DEVICES": ",".join(visible[place * share :][:share])} if share and per_node > 1 else {}
 
 
 def _is_ready(server: "subprocess.Popen[bytes]", url: str, seconds: float) -> bool:
@@ -107,8 +107,8 @@ def _host() -> str:
     node = os.environ.get("SLURMD_NODENAME")
     if node and shutil.which("scontrol"):
         shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True).stdout
-        if found := re.search(r"NodeAddr=(\S+)", shown):
-            return found[1]
+        if match := re.search(r"NodeAddr=(\S+)", shown):
+            return match[1]
     return socket.gethostname()
 
 

@@ -35,8 +35,8 @@ def _runs_this(cluster: SlurmRequest) -> bool:
 
 def is_cpu_build() -> bool:
     """Return True if torch is installed without CUDA; read from its files, because importing it takes a second."""
-    found = find_spec("torch")
-    file = Path(found.origin).with_name("version.py") if found and found.origin else None
+    spec = find_spec("torch")
+    file = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
     if file is None or not file.exists():
         return False
     return re.search(r"^cuda\b.*= None$", file.read_text(), re.MULTILINE) is not None
@@ -44,9 +44,9 @@ def is_cpu_build() -> bool:
 
 def disk_line(place: Path, jobs: Sequence[Job]) -> str:
     """Return a line with the size of all jobs' checkpoints and models, and the free space at `place`."""
-    there, free, needed = _disk(place, jobs)
-    said = f"checkpoints and models of {len(jobs)} runs: about {readable_size(needed)}; " if needed else ""
-    return f"{said}free in {there}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")
+    folder, free, needed = _disk(place, jobs)
+    need = f"checkpoints and models of {len(jobs)} runs: about {readable_size(needed)}; " if needed else ""
+    return f"{need}free in {folder}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")
 
 
 def disk_warning(place: Path, jobs: Sequence[Job]) -> list[str]:
@@ -56,11 +56,11 @@ def disk_warning(place: Path, jobs: Sequence[Job]) -> list[str]:
 
 
 def _disk(place: Path, jobs: Sequence[Job]) -> tuple[Path, float, float]:
-    there = next(path for path in (place, *place.parents) if path.exists())
+    folder = next(path for path in (place, *place.parents) if path.exists())
     needed = 0.0
     for job in (job for job in jobs if job.command.trains):
         shape = gpu.trained_shape(job.config)
         if shape is not None:
             trained, kept = gpu.trained_parameters(shape, job.config), job.config.checkpoint.keep_last
             needed += 12 * trained * (kept + 1) + 2 * shape.parameters  # one more checkpoint exists while it is written
-    return there, shutil.disk_usage(there).free, needed
+    return folder, shutil.disk_usage(folder).free, needed

@@ -29,10 +29,9 @@ from psychocounsel.rundir.results import is_finished
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.parallel import in_parallel
 
-# Division of a study's jobs into arrays, and the dependency of each array; nothing here calls SLURM.
+# Division of a study's jobs into arrays, without calling SLURM.
 #
-# SLURM gives an array one dependency. It can wait for whole arrays and single tasks, or index by index for an array
-# of the
+# SLURM gives an array one dependency. It can wait for whole arrays and single tasks, or index by index for an array of the
 # same length (aftercorr). Jobs are divided so that none waits for more than it needs.
 
 
@@ -92,39 +91,40 @@ def parts(needs: Sequence[set[Place]], group: int = 1, after_any: bool = False) 
     def sorted_needs(job: int) -> list[tuple[int, int]]:
         return sorted((order[batch], task) for batch, task in needs[job])
 
-    found = []
+    divided = []
     for alike in _alike(range(len(needs)), lambda job: frozenset(batch for batch, _ in needs[job])):
         jobs = sorted(alike, key=sorted_needs)
         tasks = [jobs[start : start + group] for start in range(0, len(jobs), group)]
-        asked = [frozenset(place for job in task for place in needs[job]) for task in tasks]
-        found += [
-            Part([tasks[number] for number in members], links) for members, links in _linked(asked, order, after_any)
+        task_needs = [frozenset(place for job in task for place in needs[job]) for task in tasks]
+        divided += [
+            Part([tasks[number] for number in members], links)
+            for members, links in _linked(task_needs, order, after_any)
         ]
-    return found
+    return divided
 
 
 def _linked(
-    asked: list[frozenset[Place]], order: dict[TaskBatch, int], after_any: bool
+    needs: list[frozenset[Place]], order: dict[TaskBatch, int], after_any: bool
 ) -> list[tuple[list[int], list[Link]]]:
     """Divide tasks that wait for the same batches: index by index in as few arrays as possible, otherwise by equal needs."""
     kind = "afterany" if after_any else "afterok"
-    equal = _alike(range(len(asked)), lambda number: asked[number])
+    equal = _alike(range(len(needs)), lambda number: needs[number])
     if not after_any:
         layers = [[row[depth] for row in equal if depth < len(row)] for depth in range(max(map(len, equal)))]
-        linked = [(layer, _index_by_index([asked[number] for number in layer], order)) for layer in layers]
+        linked = [(layer, _index_by_index([needs[number] for number in layer], order)) for layer in layers]
         if len(layers) < len(equal) and all(links for _, links in linked):
             return [(layer, links or []) for layer, links in linked]
-    return [(row, _links(kind, asked[row[0]], order)) for row in equal]
+    return [(row, _links(kind, needs[row[0]], order)) for row in equal]
 
 
-def _index_by_index(asked: list[frozenset[Place]], order: dict[TaskBatch, int]) -> list[Link] | None:
+def _index_by_index(needs: list[frozenset[Place]], order: dict[TaskBatch, int]) -> list[Link] | None:
     """Return the links of one dependency for all of these tasks, or None if none matches every task's needs."""
     links = []
-    for batch in sorted({batch for batch, _ in asked[0]}, key=lambda batch: order[batch]):
-        each = [sorted(task for other, task in need if other is batch) for need in asked]
-        if all(tasks == each[0] for tasks in each):
-            links.append(_link("afterok", batch, each[0]))
-        elif each == [[task] for task in range(batch.size)]:
+    for batch in sorted({batch for batch, _ in needs[0]}, key=lambda batch: order[batch]):
+        needed_tasks = [sorted(task for other, task in need if other is batch) for need in needs]
+        if all(tasks == needed_tasks[0] for tasks in needed_tasks):
+            links.append(_link("afterok", batch, needed_tasks[0]))
+        elif needed_tasks == [[task] for task in range(batch.size)]:
             links.append(Link("aftercorr", batch))
         else:
             return None
@@ -146,13 +146,13 @@ def _link(kind: str, batch: TaskBatch, tasks: Sequence[int]) -> Link:
 
 def _alike(items: Iterable[int], key: Callable[[int], Hashable]) -> list[list[int]]:
     """Return groups of items with equal keys, in order of first occurrence."""
-    found: dict[Hashable, list[int]] = {}
+    groups: dict[Hashable, list[int]] = {}
     for item in items:
-        found.setdefault(key(item), []).append(item)
-    return list(found.values())
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
 
 
-# A study on SLURM: all its jobs are queued at once, each with a dependency on the jobs that it needs.
+# Submission of the arrays.
 
 
 @dataclass
@@ -200,16 +200,16 @@ def _submit(
 ) -> None:
     refuse_unfetched(todo)
     planned = plan(new, queued, queue.max_array_size())
-    refuse_too_long([each.request for each in planned])
+    refuse_too_long([array.request for array in planned])
     in_parallel(write_run_directory, [*todo])
-    with undone([each.request for each in planned], study):
+    with undone([array.request for array in planned], study):
         code = copied(todo, study)
         queue.cancel(replaced)
-        for each in planned:
-            each.request.dependency = ",".join(link.text() for link in each.links)
-            send(each.request, each.place, code)
-            each.batch.ids = each.request.ids
-            announce(each.request, f"{os.path.relpath(each.place, study)}: ")
+        for array in planned:
+            array.request.dependency = ",".join(link.text() for link in array.links)
+            send(array.request, array.place, code)
+            array.batch.ids = array.request.ids
+            announce(array.request, f"{os.path.relpath(array.place, study)}: ")
 
 
 def _select(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun]) -> list[str]:
@@ -220,14 +220,16 @@ def _select(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun]) -> l
     """
     new, replaced = set[str](), list[str]()
     for group in groups:
-        waiting = {here.task.name for job in group if (here := _waits_for(job, queued, new)) and here.task}
+        waiting = {
+            queued_run.task.name for job in group if (queued_run := _waits_for(job, queued, new)) and queued_run.task
+        }
         for job in group:
-            here = queued.get(job.run_dir)
+            queued_run = queued.get(job.run_dir)
             job.skip = "finished" if job.finished else ""
-            if here and here.task and here.task.name in waiting and not job.finished:
-                replaced += here.names()
+            if queued_run and queued_run.task and queued_run.task.name in waiting and not job.finished:
+                replaced += queued_run.names()
             elif not job.finished:
-                note_live(job, here)
+                note_live(job, queued_run)
                 if not job.skip:
                     refuse_if_owned(job.run_dir)
             if not job.skip:
@@ -237,8 +239,8 @@ def _select(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun]) -> l
 
 def _waits_for(job: Job, queued: dict[Path, QueuedRun], new: set[str]) -> QueuedRun | None:
     """Return the queued run of the job if it waits for tasks that will be replaced."""
-    here = queued.get(job.run_dir)
-    return here if here and here.waits and not new.isdisjoint(job.after) else None
+    queued_run = queued.get(job.run_dir)
+    return queued_run if queued_run and queued_run.waits and not new.isdisjoint(job.after) else None
 
 
 def plan(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun], largest_array: int) -> list[PlannedArray]:
@@ -247,41 +249,43 @@ def plan(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun], largest
     Raises:
         UserError: if a job needs another job that is neither finished, queued, nor in `groups`.
     """
-    places, found = _places(queued), list[PlannedArray]()
+    places, arrays = _places(queued), list[PlannedArray]()
     for job in (job for group in groups for job in group):
         places.pop(job.run_dir, None)  # the new job replaces an ended or waiting one
     for group in groups:
-        asked: dict[str, list[Job]] = {}
+        by_request: dict[str, list[Job]] = {}
         for job in group:
             alike = OmegaConf.to_container(job.config.cluster), str(home([job])), job.after_any
-            asked.setdefault(repr(alike), []).append(job)
-        made = [each for jobs in asked.values() for each in _planned(jobs, places, largest_array)]
-        found += made
-        for each in made:
+            by_request.setdefault(repr(alike), []).append(job)
+        made = [array for jobs in by_request.values() for array in _planned(jobs, places, largest_array)]
+        arrays += made
+        for array in made:
             places |= {
-                job.run_dir: (each.batch, index) for index, task in enumerate(each.request.tasks) for job in task
+                job.run_dir: (array.batch, index) for index, task in enumerate(array.request.tasks) for job in task
             }
-    return found
+    return arrays
 
 
 def _planned(jobs: Sequence[Job], places: dict[Path, Place], largest_array: int) -> list[PlannedArray]:
     """Return the arrays of jobs with equal requests."""
-    cluster, found = cluster_of(jobs[0]), list[PlannedArray]()
+    cluster, arrays = cluster_of(jobs[0]), list[PlannedArray]()
     needs = [_needs(job, places) for job in jobs]
     for part in parts(needs, cluster.group, jobs[0].after_any):
         for start in range(0, len(part.tasks), largest_array):
             tasks = [[jobs[position] for position in task] for task in part.tasks[start : start + largest_array]]
-            found.append(PlannedArray(ArrayRequest(cluster, tasks), home(jobs), part.links, TaskBatch(len(tasks))))
-    return found
+            arrays.append(PlannedArray(ArrayRequest(cluster, tasks), home(jobs), part.links, TaskBatch(len(tasks))))
+    return arrays
 
 
 def _places(queued: dict[Path, QueuedRun]) -> dict[Path, Place]:
     """Return the task of every run that waits or runs."""
     batches: dict[int, TaskBatch] = {}
-    live = {run: here for run, here in queued.items() if here.is_live}
-    for here in live.values():
-        batches.setdefault(id(here.record), TaskBatch(len(here.record.tasks), here.record.jobs, is_new=False))
-    return {run: (batches[id(here.record)], here.index) for run, here in live.items()}
+    live = {run: queued_run for run, queued_run in queued.items() if queued_run.is_live}
+    for queued_run in live.values():
+        batches.setdefault(
+            id(queued_run.record), TaskBatch(len(queued_run.record.tasks), queued_run.record.jobs, is_new=False)
+        )
+    return {run: (batches[id(queued_run.record)], queued_run.index) for run, queued_run in live.items()}
 
 
 def _needs(job: Job, places: dict[Path, Place]) -> set[Place]:
@@ -290,16 +294,16 @@ def _needs(job: Job, places: dict[Path, Place]) -> set[Place]:
     Raises:
         UserError: if it needs a run that no job will finish.
     """
-    found = set()
+    needed = set()
     for parent in map(Path, job.after):
         if parent in places:
-            found.add(places[parent])
+            needed.add(places[parent])
         elif not job.after_any and not is_finished(parent):
             raise UserError(
                 f"{job.run_dir}: needs {parent}, which is neither finished, waiting nor running: "
                 "launch the study from that stage on"
             )
-    return found
+    return needed
 
 
 def _report(jobs: Iterable[Job], study: Path) -> None:
@@ -307,6 +311,6 @@ def _report(jobs: Iterable[Job], study: Path) -> None:
     for job in jobs:
         reason = "in the queue before" if job.skip.startswith("submitted") else job.skip
         counts[reason] = counts.get(reason, 0) + 1
-    if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason):
-        print(f"not submitted: {said}", flush=True)
+    if summary := ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason):
+        print(f"not submitted: {summary}", flush=True)
     print(f"status: python -m psychocounsel.jobs status {study}", file=sys.stderr)

@@ -45,23 +45,25 @@ def dependency(parents: Sequence[str], tasks: int) -> str:
     Raises:
         UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
     """
-    found, alone = list[str](), dict[Path, list[Path]]()
+    dependencies, alone = list[str](), dict[Path, list[Path]]()
     for parent in map(Path, parents):
         if is_sweep(parent):
-            found.append(_after_sweep(parent, tasks))
+            dependencies.append(_after_sweep(parent, tasks))
         elif is_run(parent):
             alone.setdefault(home_of(parent), []).append(parent)
         else:
             raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
-    found += [_after_runs(place, runs) for place, runs in alone.items()]
-    return ",".join(filter(None, found))
+    dependencies += [_after_runs(place, runs) for place, runs in alone.items()]
+    return ",".join(filter(None, dependencies))
 
 
 def _after_sweep(sweep: Path, tasks: int) -> str:
     queued = queued_runs(sweep)
     if not queued and not is_finished(sweep):
         raise UserError(f"after={sweep}: was not submitted to SLURM and is not finished")
-    newest = list({id(here.record): here.record for here in _waiting(queued, sweep, sweep).values()}.values())
+    newest = list(
+        {id(queued_run.record): queued_run.record for queued_run in _waiting(queued, sweep, sweep).values()}.values()
+    )
     if len(newest) == 1 and newest[0].is_array and len(newest[0].tasks) == tasks:
         return f"aftercorr:{newest[0].jobs[-1]}"
     return _afterok(record.jobs[-1] for record in newest)
@@ -78,18 +80,18 @@ def _after_runs(place: Path, runs: Sequence[Path]) -> str:
     def whole(record: Record) -> bool:
         return all(run in waiting and waiting[run].record is record for task in record.tasks for run in task)
 
-    records = {id(here.record): here.record for here in waiting.values()}
+    records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
     wholes = {number for number, record in records.items() if whole(record)}
     return _afterok(
-        here.record.jobs[-1] if id(here.record) in wholes else here.record.task_name(here.index)
-        for here in waiting.values()
+        queued_run.record.jobs[-1] if id(queued_run.record) in wholes else queued_run.record.task_name(queued_run.index)
+        for queued_run in waiting.values()
     )
 
 
 def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dict[Path, QueuedRun]:
     """Return the unfinished runs."""
-    waiting = {run: here for run, here in queued.items() if not is_finished(run)}
-    if ended := [run for run, here in waiting.items() if not here.is_live]:
+    waiting = {run: queued_run for run, queued_run in queued.items() if not is_finished(run)}
+    if ended := [run for run, queued_run in waiting.items() if not queued_run.is_live]:
         raise UserError(
             f"after={parent}: {ended[0].name} has ended unfinished; "
             f"`python -m psychocounsel.jobs resubmit {place}` first"
@@ -102,7 +104,7 @@ def _afterok(names: Iterable[str]) -> str:
     return f"afterok:{':'.join(distinct)}" if distinct else ""
 
 
-# Submission to SLURM: one array for each distinct request, without finished and already submitted runs.
+# Submission.
 
 _POLL_SECONDS = 10.0
 
@@ -116,27 +118,27 @@ def select(jobs: Sequence[Job]) -> None:
     """
     queued = queued_runs(home(jobs))
     for job in jobs:
-        here = queued.get(job.run_dir)
+        queued_run = queued.get(job.run_dir)
         if job.config.get("remove"):
-            _refuse_removal_beside(job, here)
-        note_live(job, here)
+            _refuse_removal_beside(job, queued_run)
+        note_live(job, queued_run)
         if job.finished:
             job.skip = "finished"
-        elif not job.skip and here and job.config.sweep_dir:
+        elif not job.skip and queued_run and job.config.sweep_dir:
             job.skip = "ended unfinished"
         elif not job.skip:
             refuse_if_owned(job.run_dir)
 
 
-def _refuse_removal_beside(job: Job, here: QueuedRun | None) -> None:
+def _refuse_removal_beside(job: Job, queued_run: QueuedRun | None) -> None:
     """Refuse to remove speeches of a dataset with waiting or running jobs, including those of its shards.
 
     Raises:
         UserError: with the commands that cancel them.
     """
     shards = AnnotationDir(job.run_dir).shards
-    at_work = [job.run_dir] if here and here.is_live else []
-    at_work += [shards] if any(each.is_live for each in queued_runs(shards).values()) else []
+    at_work = [job.run_dir] if queued_run and queued_run.is_live else []
+    at_work += [shards] if any(queued_run.is_live for queued_run in queued_runs(shards).values()) else []
     if at_work:
         commands = " and ".join(f"`python -m psychocounsel.jobs cancel {path}`" for path in at_work)
         raise UserError(
@@ -238,11 +240,11 @@ def _still_new(place: Path, jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if not job.skip]
 
 
-def note_live(job: Job, here: QueuedRun | None) -> None:
+def note_live(job: Job, queued_run: QueuedRun | None) -> None:
     """Set `skip` of a queued job."""
-    if here and here.is_live:
-        assert here.task is not None
-        job.skip = f"submitted before as {here.task.name} ({here.task.state.lower()})"
+    if queued_run and queued_run.is_live:
+        assert queued_run.task is not None
+        job.skip = f"submitted before as {queued_run.task.name} ({queued_run.task.state.lower()})"
 
 
 def report_skipped(jobs: Sequence[Job], place: Path) -> None:
@@ -271,7 +273,7 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
     )
     mine = {job.run_dir for job in jobs}
     try:
-        while any(here.is_live for run, here in queued_runs(*places).items() if run in mine):
+        while any(queued_run.is_live for run, queued_run in queued_runs(*places).items() if run in mine):
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return Submission(CONTINUE_LATER, [None] * len(jobs))

@@ -344,21 +344,21 @@ def test_the_rank_that_failed_first_gives_the_exit_code() -> None:
     )
     causes = attempt.failed_tasks(text)
     assert [(rank, code) for rank, code, _ in causes] == [(3, 137), (0, 75), (1, 75)]
-    assert attempt.cause(causes, 137, asked=False) == (3, 137)
+    assert attempt.cause(causes, 137, stop_requested=False) == (3, 137)
     found_an_owner = attempt.failed_tasks(
         "srun: error: n1: task 0: Exited with exit code 75\nsrun: error: n2: tasks 1-2: Killed\n"
     )
-    assert attempt.cause(found_an_owner, 137, asked=False) == (None, 75), "srun killed the others for it"
+    assert attempt.cause(found_an_owner, 137, stop_requested=False) == (None, 75), "srun killed the others for it"
     wrong = attempt.failed_tasks(
         "srun: error: n1: task 1: Exited with exit code 1\nsrun: error: n1: task 0: Exited with exit code 2"
     )
-    assert attempt.cause(wrong, 2, asked=False) == (0, 2)
+    assert attempt.cause(wrong, 2, stop_requested=False) == (0, 2)
 
 
 def test_a_rank_that_dies_of_the_request_to_stop_has_stopped() -> None:
     causes = attempt.failed_tasks("srun: error: n1: task 0: User defined signal 1\n")
-    assert attempt.cause(causes, 138, asked=True) == (None, 75)
-    assert attempt.cause(causes, 138, asked=False) == (0, 138)
+    assert attempt.cause(causes, 138, stop_requested=True) == (None, 75)
+    assert attempt.cause(causes, 138, stop_requested=False) == (0, 138)
 
 
 def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

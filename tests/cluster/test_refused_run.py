@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.local import _remove_unbegun
+from psychocounsel.cluster.local import _remove_unstarted
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import RunDir
 
@@ -21,14 +21,14 @@ def refused(folder: Path) -> Job:
 
 def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    _remove_unbegun(refused(tmp_path / "a"))
+    _remove_unstarted(refused(tmp_path / "a"))
     assert not list(tmp_path.iterdir())
 
 
 def test_the_folder_in_which_the_user_stands_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    _remove_unbegun(refused(tmp_path / "here"))
+    _remove_unstarted(refused(tmp_path / "here"))
     assert not list((tmp_path / "here").iterdir())
 
 
@@ -36,7 +36,7 @@ def test_answers_that_were_paid_for_are_kept(tmp_path: Path) -> None:
     job = refused(tmp_path)
     key = request_key("/chat/completions", {})
     Journal(job.files.counterfactual_answers).add(key, {"choices": []})
-    _remove_unbegun(job)
+    _remove_unstarted(job)
     assert key in Journal(job.files.counterfactual_answers)
 
 
@@ -45,5 +45,5 @@ def test_results_are_kept(name: str, tmp_path: Path) -> None:
     job = refused(tmp_path)
     file: Path = getattr(job.files, name)
     file.write_text("{}\n")
-    _remove_unbegun(job)
+    _remove_unstarted(job)
     assert file.exists()
