@@ -74,9 +74,10 @@ class CellComposer:
                 lists[key] = [f"{key}={value}" for value in _values(text, override)]
                 _refuse_twice(key_of(key), lists[key])
                 swept.add(key_of(key))
-        found = with_rows([list(each) for each in product(*lists.values())], rows)
+        combined = with_rows([list(choice) for choice in product(*lists.values())], rows)
         return [
-            Combination(each, {key_of(t): t.partition("=")[2] for t in each if key_of(t) in swept}) for each in found
+            Combination(chosen, {key_of(t): t.partition("=")[2] for t in chosen if key_of(t) in swept})
+            for chosen in combined
         ]
 
     def trials(self, options: dict[str, Any], overrides: Sequence[str], after: Sequence[Path]) -> list[Combination]:
@@ -91,11 +92,11 @@ class CellComposer:
         search = search.typed_as(checked[0])
         values = {key_of(text): text.partition("=")[2] for text in search.placeholders}
         typed = [*search.fixed, *search.placeholders]
-        found = list[Combination]()
+        trials = list[Combination]()
         for number in range(search.trials):
             named = {"trial": f"{number:03d}"}
-            found.append(Combination(typed, {**named, **values}, named, partial(search.open_trial, trial=number)))
-        return found
+            trials.append(Combination(typed, {**named, **values}, named, partial(search.open_trial, trial=number)))
+        return trials
 
     def checked(
         self,

@@ -42,10 +42,12 @@ class ForcedStages:
         Raises:
             UserError: if the cluster of an earlier submission does not answer.
         """
-        asked = dict.fromkeys(stages)
-        ended = {each for each in asked if each in self.submitted and not _any_live(files.path, self.submitted[each])}
+        requested = dict.fromkeys(stages)
+        ended = {
+            stage for stage in requested if stage in self.submitted and not _any_live(files.path, self.submitted[stage])
+        }
         submitted = {stage: runs for stage, runs in self.submitted.items() if stage not in ended}
-        new = [stage for stage in asked if stage not in self.begun and stage not in submitted]
+        new = [stage for stage in requested if stage not in self.begun and stage not in submitted]
         times = self.times | {stage: self.times.get(stage, 0) + 1 for stage in new}
         return ForcedStages(times, [*self.begun, *new], submitted)
 
@@ -55,23 +57,23 @@ class ForcedStages:
 
     def ended(self, plan: StudyPlan) -> "ForcedStages":
         """Return the state after the command of `plan` has ended; the next one may force its stages again."""
-        asked = {each.name for each in plan.stages if each.is_asked}
-        left = {stage: runs for stage, runs in self.submitted.items() if stage not in asked}
-        return ForcedStages(self.times, [stage for stage in self.begun if stage not in asked], left)
+        requested = {planned.name for planned in plan.stages if planned.is_requested}
+        left = {stage: runs for stage, runs in self.submitted.items() if stage not in requested}
+        return ForcedStages(self.times, [stage for stage in self.begun if stage not in requested], left)
 
     def queued(self, plan: StudyPlan) -> "ForcedStages":
         """Return the state after the jobs of `plan` were queued."""
-        asked = {each.name for each in plan.stages if each.is_asked}
-        begun = [stage for stage in self.begun if stage in asked]
+        requested = {planned.name for planned in plan.stages if planned.is_requested}
+        begun = [stage for stage in self.begun if stage in requested]
         submitted = self.submitted | {stage: _runs(plan, stage) for stage in begun}
-        return ForcedStages(self.times, [stage for stage in self.begun if stage not in asked], submitted)
+        return ForcedStages(self.times, [stage for stage in self.begun if stage not in requested], submitted)
 
 
 def _runs(plan: StudyPlan, forced: str) -> list[str]:
     """Return the runs of a forced stage and of the stages after it, as far as the command requests them."""
-    behind = following({each.name: named_stages(each.stage) for each in plan.stages}, [forced])
-    stages = [each for each in plan.stages if each.is_asked and each.name in behind]
-    return [plan.relative(cell.run_dir) for each in stages for cell in each.cells]
+    behind = following({planned.name: named_stages(planned.stage) for planned in plan.stages}, [forced])
+    stages = [planned for planned in plan.stages if planned.is_requested and planned.name in behind]
+    return [plan.relative(cell.run_dir) for planned in stages for cell in planned.cells]
 
 
 def _any_live(study: Path, runs: Collection[str]) -> bool:

@@ -28,7 +28,7 @@ from psychocounsel.studies.planning import merged, plan_study
 from psychocounsel.studies.references import value_of, values_of_overrides
 from psychocounsel.studies.study_file import Study, find_study, near, read_study, shipped_studies
 
-# Command line of `launch`: the study, its values, overrides of stages, and options of the run.
+# Command line: the study, its values, overrides of stages, and options of the run.
 
 _KEYS = ("study", "study_dir", "only", "start_at", "force", "parallel", "dry_run")
 _OF_ALL_STAGES = ("cluster", "paths", "tracker")  # groups whose keys are passed to every stage
@@ -157,7 +157,7 @@ _READ: dict[str, Any] = {
     "dry_run": _truth,
 }
 
-# Work of `launch` after its command line is read: plan the study, then show it or run its unfinished jobs.
+# Work.
 
 
 def launch(command: Launch) -> int:
@@ -195,10 +195,10 @@ def launch(command: Launch) -> int:
 def _planned(command: Launch, files: StudyDir) -> tuple[StudyPlan, ForcedStages]:
     """Return the plan for the current state of the study's folder, and the stages forced by this command."""
     forced = ForcedStages.read(files).with_forced(command.force, files)
-    asked = StudyRequest(
+    request = StudyRequest(
         command.only, command.start_at, command.common, command.force, forced.times, command.config_folders
     )
-    return plan_study(command.study, command.folder, asked), forced
+    return plan_study(command.study, command.folder, request), forced
 
 
 def _cluster(plan: StudyPlan) -> Cluster:
@@ -213,7 +213,9 @@ def _cluster(plan: StudyPlan) -> Cluster:
 
 def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
     """Check the rows of all jobs whose data and model exist, before the first job starts."""
-    jobs = [cell.job for each in plan.stages if each.is_asked for cell in each.cells if not cell.job.finished]
+    jobs = [
+        cell.job for planned in plan.stages if planned.is_requested for cell in planned.cells if not cell.job.finished
+    ]
     for job in jobs:
         pin(job)
     for trains in (True, False):
@@ -228,12 +230,14 @@ def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
 
 def _submit(plan: StudyPlan, cluster: Cluster) -> int:
     """Submit all jobs to a cluster that starts each one after its dependencies."""
-    for each in plan.stages:
-        unfinished = [cell for cell in each.cells if each.is_asked and not cell.job.finished]
+    for planned in plan.stages:
+        unfinished = [cell for cell in planned.cells if planned.is_requested and not cell.job.finished]
         for cell in unfinished:
-            write_record(cell.run_dir, each.name, cell.fingerprint)
+            write_record(cell.run_dir, planned.name, cell.fingerprint)
         if unfinished:
-            add_to_table(plan.files.stage(each.name).path, [(cell.run_dir, cell.job.overrides) for cell in unfinished])
+            add_to_table(
+                plan.files.stage(planned.name).path, [(cell.run_dir, cell.job.overrides) for cell in unfinished]
+            )
     return cluster.submit_study(plan.groups()).exit_code
 
 
@@ -248,14 +252,14 @@ def _refuse_others(files: StudyDir) -> None:
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
     """Make the study's folder. If the block fails, new empty folders are removed."""
-    new = [each for each in (path, *path.parents) if not each.exists()]
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
         with suppress(OSError):  # a folder with content stays, and so do its parents
-            for each in new:
-                each.rmdir()
+            for folder in new:
+                folder.rmdir()
         raise
 
 

@@ -104,7 +104,7 @@ class Slots:
                 slot.process.join()
                 code = _code_of(slot.process.exitcode)
             place, slot.place = slot.place, None
-            yield place, code, slot.said()
+            yield place, code, slot.last_lines()
 
     def _send(self, number: int) -> None:
         for slot in self.slots:
@@ -126,7 +126,7 @@ class _Slot:
         self.process.start()
         theirs.close()
 
-    def said(self) -> str:
+    def last_lines(self) -> str:
         """Return the last lines printed since the job started."""
         self.output.seek(self.begins_at)
         lines = self.output.read().decode(errors="replace").splitlines()[-_SHOWN_LINES:]
@@ -186,8 +186,7 @@ def _serve(
         os._exit(CONTINUE_LATER)
 
 
-# A study on this machine: jobs run one after another or in parallel; a failure stops only the jobs that need the
-# failed one.
+# The study.
 
 _POLL_SECONDS = 0.5
 _FAILED = 1
@@ -297,10 +296,10 @@ def _side_by_side(progress: StudyProgress, cluster: Local, parallel: int, check:
                     slots.start(place)
             if not slots.busy():
                 break
-            for place, code, said in slots.ended():
+            for place, code, last_lines in slots.ended():
                 progress.end(place, code)
                 word = _word(progress.jobs[place].run_dir, code)
-                print(f"{progress.title(progress.jobs[place])}: {word}{said if code != DONE else ''}", flush=True)
+                print(f"{progress.title(progress.jobs[place])}: {word}{last_lines if code != DONE else ''}", flush=True)
                 stopped |= code == CONTINUE_LATER
             if slots.asked_to_stop():
                 stopped = True
@@ -323,7 +322,7 @@ def run_job(plan: StudyPlan, job: Job) -> int:
         _wait_for_owner(job.run_dir)
         if job.command is COMMAND:
             return _work_here(job)
-        cell = next(cell for each in plan.stages for cell in each.cells if cell.job is job)
+        cell = next(cell for planned in plan.stages for cell in planned.cells if cell.job is job)
         write_record(job.run_dir, cell.stage, cell.fingerprint)
         code = submit([job], job.config).exit_code
         return _FAILED if code == DONE and not is_finished(job.run_dir) else code
@@ -347,11 +346,11 @@ def _work_here(job: Job) -> int:
 
 def _wait_for_owner(run_dir: Path) -> None:
     """Wait for processes that a killed launcher has left; they save and end by themselves."""
-    end, said = time.monotonic() + PATIENCE_SECONDS, False
+    end, announced = time.monotonic() + PATIENCE_SECONDS, False
     while (owner := live_owner(run_dir)) and time.monotonic() < end:
-        if not said:
+        if not announced:
             print(f"waiting for process {owner['pid']}, which still runs in {run_dir}", file=sys.stderr, flush=True)
-            said = True
+            announced = True
         time.sleep(_POLL_SECONDS)
 
 

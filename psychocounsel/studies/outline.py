@@ -22,15 +22,15 @@ from psychocounsel.studies.references import named_stages
 def outline(plan: StudyPlan, cluster: Cluster) -> str:
     """Return the output of `dry_run=true`: a line per stage with the stages that it needs, its jobs, and their cost."""
     lines = [f"study {plan.study.name}: {plan.study.about}".rstrip(": "), f"in {plan.files.path}", ""]
-    drawn = dict(zip([each.name for each in plan.stages], _drawn(plan), strict=True))
+    drawn = dict(zip([planned.name for planned in plan.stages], _drawn(plan), strict=True))
     width = max(len(text) for text in drawn.values())
     hours = 0.0
-    for each in plan.stages:
-        lines.append(f"{drawn[each.name]:<{width}}  {_jobs(each)}{_best(each)}")
-        hours += sum(map(gpu_hours, _to_run(each)))
+    for planned in plan.stages:
+        lines.append(f"{drawn[planned.name]:<{width}}  {_jobs(planned)}{_best(planned)}")
+        hours += sum(map(gpu_hours, _to_run(planned)))
     if plan.table is not None:
         lines.append(f"{'table':<{width}}  after all stages")
-    to_run = [job for each in plan.stages for job in _to_run(each)]
+    to_run = [job for planned in plan.stages for job in _to_run(planned)]
     lines += ["", f"{len(to_run)} {'job' if len(to_run) == 1 else 'jobs'} to run on cluster={_name(cluster)}"]
     if hours:
         lines[-1] += f": at most {hours:,.0f} GPU-hours"
@@ -40,26 +40,26 @@ def outline(plan: StudyPlan, cluster: Cluster) -> str:
 def _drawn(plan: StudyPlan) -> Iterator[str]:
     """Yield each stage, indented by its distance from a first stage, followed by the stages that it needs."""
     depth: dict[str, int] = {}
-    for each in plan.stages:
-        needs = named_stages(each.stage)
-        depth[each.name] = max((depth[need] + 1 for need in needs), default=0)
-        arrow = f"{'   ' * (depth[each.name] - 1)}└─ " if needs else ""
-        others = [need for need in needs if need not in each.stage.for_each]
-        said = [f"for each cell of {', '.join(each.stage.for_each)}"] if each.stage.for_each else []
-        said += [f"after {', '.join(others)}"] if others else []
-        listed = f"  ({'; '.join(said)})" if said else ""
-        yield f"{arrow}{each.name}{listed}"
+    for planned in plan.stages:
+        needs = named_stages(planned.stage)
+        depth[planned.name] = max((depth[need] + 1 for need in needs), default=0)
+        arrow = f"{'   ' * (depth[planned.name] - 1)}└─ " if needs else ""
+        others = [need for need in needs if need not in planned.stage.for_each]
+        notes = [f"for each cell of {', '.join(planned.stage.for_each)}"] if planned.stage.for_each else []
+        notes += [f"after {', '.join(others)}"] if others else []
+        listed = f"  ({'; '.join(notes)})" if notes else ""
+        yield f"{arrow}{planned.name}{listed}"
 
 
 def _jobs(planned: PlannedStage) -> str:
     """Describe a stage's jobs, for instance `train, 4 jobs: 2 finished, 1 to resume, 1 new`."""
-    if not planned.is_asked:
+    if not planned.is_requested:
         return f"{planned.stage.command}, left out"
     finished = sum(cell.job.finished for cell in planned.cells)
     begun = sum(not cell.job.finished and is_run(cell.run_dir) for cell in planned.cells)
     counts = {"finished": finished, "to resume": begun, "new": len(planned.cells) - finished - begun}
-    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"{planned.stage.command}, {len(planned.cells)} {'job' if len(planned.cells) == 1 else 'jobs'}: {said}"
+    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"{planned.stage.command}, {len(planned.cells)} {'job' if len(planned.cells) == 1 else 'jobs'}: {counted}"
 
 
 def _best(planned: PlannedStage) -> str:
@@ -70,7 +70,7 @@ def _best(planned: PlannedStage) -> str:
 
 
 def _to_run(planned: PlannedStage) -> list[Job]:
-    return [cell.job for cell in planned.cells if planned.is_asked and not cell.job.finished]
+    return [cell.job for cell in planned.cells if planned.is_requested and not cell.job.finished]
 
 
 def gpu_hours(job: Job) -> float:
@@ -90,16 +90,19 @@ def _name(cluster: Cluster) -> str:
 def _asking(plan: StudyPlan) -> list[str]:
     """Return lines about the stages' requests to language models, if these are known before earlier stages have run."""
     lines = list[str]()
-    for each in plan.stages:
-        cells = [cell for cell in each.cells if each.is_asked and not cell.job.finished]
-        for said, runs in Counter(map(_said, cells)).items():
-            whose = each.name if runs == 1 else f"{each.name}, each of {runs} runs"
-            lines += [f"{whose}: {line}" for line in said]
+    for planned in plan.stages:
+        cells = [cell for cell in planned.cells if planned.is_requested and not cell.job.finished]
+        for forecast, runs in Counter(map(_forecast, cells)).items():
+            whose = planned.name if runs == 1 else f"{planned.name}, each of {runs} runs"
+            lines += [f"{whose}: {line}" for line in forecast]
     return ["", *lines] if lines else []
 
 
-def _said(cell: StudyCell) -> tuple[str, ...]:
-    """Return the lines of a cell without the name of the evaluated run, because a stage's cells mostly have equal requests."""
+def _forecast(cell: StudyCell) -> tuple[str, ...]:
+    """Return a cell's lines about its requests.
+
+    They do not name the evaluated run, because then equal lines of a stage's cells can be printed once.
+    """
     try:
         lines = cell.job.command.forecast(cell.job.config)
     except (UserError, OSError) as error:
@@ -113,7 +116,7 @@ def _said(cell: StudyCell) -> tuple[str, ...]:
 def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
     """Return the final table (each stage's numbers of cells, its metric and gate), and the files with results."""
     rows: list[tuple[str, ...]] = [("stage", "cells", "done", "failed", "left", "metric", "gate")]
-    rows += [_row(each, failed) for each in plan.stages if each.is_asked]
+    rows += [_row(planned, failed) for planned in plan.stages if planned.is_requested]
     if not any(row[-1] for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -131,17 +134,22 @@ def _row(planned: PlannedStage, failed: Collection[Path]) -> tuple[str, ...]:
     done = [run for run in runs if is_finished(run) or gate_verdict(run)]
     bad = [run for run in runs if run in failed]
     counts = (len(runs), len(done), len(bad), len(runs) - len(done) - len(bad))
-    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
-    return (planned.name, *map(str, counts), _metric(planned, done), said)
+    verdict_counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    return (planned.name, *map(str, counts), _metric(planned, done), verdict_counts)
 
 
 def _held_back(plan: StudyPlan) -> Iterator[str]:
     """Yield a line for each stage that has not started because a gate that it needs did not pass."""
-    gates = {str(cell.run_dir): each.name for each in plan.stages for cell in each.cells if gate_verdict(cell.run_dir)}
-    for each in plan.stages:
-        needed = dict.fromkeys(gates[path] for cell in each.cells for path in cell.job.after if path in gates)
-        if needed and each.is_asked:
-            yield f"{each.name} has not started, because {' and '.join(needed)} did not pass; the same command checks again"
+    gates = {
+        str(cell.run_dir): planned.name
+        for planned in plan.stages
+        for cell in planned.cells
+        if gate_verdict(cell.run_dir)
+    }
+    for planned in plan.stages:
+        needed = dict.fromkeys(gates[path] for cell in planned.cells for path in cell.job.after if path in gates)
+        if needed and planned.is_requested:
+            yield f"{planned.name} has not started, because {' and '.join(needed)} did not pass; the same command checks again"
 
 
 def _metric(planned: PlannedStage, done: Sequence[Path]) -> str:

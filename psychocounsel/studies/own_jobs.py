@@ -76,20 +76,20 @@ def table_job(plan: StudyPlan) -> Job | None:
 
     It counts as finished if no other job will run and tables of the same runs and layout exist.
     """
-    jobs = [job for each in plan.stages for job in each.jobs()]
+    jobs = [job for planned in plan.stages for job in planned.jobs()]
     if not jobs:
         return None
-    cells = [cell for each in plan.stages for cell in each.cells]
+    cells = [cell for planned in plan.stages for cell in planned.cells]
     fingerprint = table_fingerprint([plan.study.table, plan.study.values], [cell.fingerprint for cell in cells])
     about = {"kind": "table", "metric": None, "name": plan.study.name, "fingerprint": fingerprint}
     table = plan.files.table
     job = Job(COMMAND, _config(jobs[0].config, about, table), table, overrides=["tables"], after_any=True)
-    job.after = [str(each.run_dir) for each in jobs]
+    job.after = [str(other.run_dir) for other in jobs]
     written = read_summary(table)
     ended = sorted(plan.relative(cell.run_dir) for cell in cells if cell.job.finished)
-    asked = [each for stage in plan.stages if stage.is_asked for each in stage.jobs()]
+    requested = [other for stage in plan.stages if stage.is_requested for other in stage.jobs()]
     job.finished = (
-        all(each.finished for each in asked)
+        all(other.finished for other in requested)
         and written.get("fingerprint") == fingerprint
         and written.get("runs") == ended
         and all((plan.files.path / name).is_file() for name in written.get("files") or [])
@@ -154,5 +154,5 @@ def _write_tables(run: "Run") -> int:
 def _finished_runs(files: StudyDir) -> list[str]:
     """Return the finished runs of the study's cells, as named in `cells.json`."""
     stages = read_mapping(files.cells).get("stages", {})
-    runs = [str(cell["run_dir"]) for each in stages.values() for cell in each["cells"]]
+    runs = [str(cell["run_dir"]) for stage in stages.values() for cell in stage["cells"]]
     return sorted(run for run in runs if is_finished(files.path / run))

@@ -1,4 +1,13 @@
-"""Plan of a study before anything starts: ordered stages of cells, each a checked job with a folder and a fingerprint."""
+"""Plan of a study before anything starts: ordered stages of cells, each a checked job with a folder and a fingerprint.
+
+    plan.stages                   ordered so that every stage comes after those that it needs
+    plan.stages[0].cells          one for each combination of its sweep with the cells of `for_each`
+    plan.stages[0].cells[0].job   module, checked config, run directory, and the run directories that it needs (`after`)
+    plan.stages[0].selection      the job that chooses the best cell, if the stage has `best`
+    plan.groups()                 all jobs, in the form that a cluster with a queue takes
+
+The plan is not written to disk. `cells.json` in the study's folder lists the same cells for readers of results.
+"""
 
 import hashlib
 import json
@@ -19,19 +28,6 @@ from psychocounsel.rundir.sweep import cell_name, key_of
 from psychocounsel.storage.files import read_mapping, write_json
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.studies.study_file import Study, StudyStage, near
-
-# Plan of a study before anything starts: stages of cells; each cell is a checked job with a run directory and a
-# fingerprint.
-#
-#     plan.stages                   ordered so that every stage comes after those that it needs
-#     plan.stages[0].cells          one for each combination of its sweep with the cells of `for_each`
-#     plan.stages[0].cells[0].job   module, checked config, run directory, and `after`: the run directories that it
-# needs
-#     plan.stages[0].selection      the job that chooses the best cell, if the stage has `best`
-#     plan.groups()                 all jobs, in the form that a cluster with a queue takes
-#
-# The plan itself is not written to disk. `cells.json` in the study's folder lists the same cells for readers of
-# results.
 
 
 class StudyErrors(UserError):
@@ -86,12 +82,12 @@ class StudyCell:
 
 @dataclass
 class PlannedStage:
-    """A stage with its cells; `selection` chooses the best. `is_asked` is False if `only` or `start_at` leave it out."""
+    """A stage with its cells; `selection` chooses the best. `is_requested` is False if `only` or `start_at` leave it out."""
 
     stage: StudyStage
     cells: list[StudyCell] = field(default_factory=list)
     selection: Job | None = None
-    is_asked: bool = True
+    is_requested: bool = True
 
     @property
     def name(self) -> str:
@@ -120,8 +116,13 @@ class StudyPlan:
         Finished jobs are included, with `finished` and `skip` set, because others name them in `after`. Stages that were not
         requested are left out, because the runs that others need from them have finished.
         """
-        asked = [each for each in self.stages if each.is_asked]
-        groups = [group for each in asked for group in ([c.job for c in each.cells], _one(each.selection)) if group]
+        requested = [planned for planned in self.stages if planned.is_requested]
+        groups = [
+            group
+            for planned in requested
+            for group in ([c.job for c in planned.cells], _one(planned.selection))
+            if group
+        ]
         return [*groups, *([[self.table]] if self.table else [])]
 
     def listing(self) -> dict[str, Any]:
@@ -130,7 +131,7 @@ class StudyPlan:
         {"stages": {STAGE: {"command": "train", "best": METRIC, "select": FOLDER, "cells": [CELL, ...]}}}, where CELL is
         {"name": NAME, "run_dir": "STAGE/FOLDER", "swept": {KEY: VALUE}, "fingerprint": ..., "parent": "STAGE/FOLDER" or null}
         """
-        return {"stages": {each.name: self._listed(each) for each in self.stages}}
+        return {"stages": {planned.name: self._listed(planned) for planned in self.stages}}
 
     def _listed(self, planned: PlannedStage) -> dict[str, Any]:
         cells = [
@@ -155,7 +156,7 @@ def _one(job: Job | None) -> list[Job]:
     return [job] if job else []
 
 
-# Graph of a study's stages: their order, cycles, and the stages that a command requests.
+# Graph of the stages: their order, cycles, and the stages that a command requests.
 
 Graph = Mapping[str, Sequence[str]]  # stage -> the stages that it needs
 
@@ -171,11 +172,11 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def _visited(graph: Graph) -> tuple[list[str], list[list[str]]]:
-    order, found, path = list[str](), list[list[str]](), list[str]()
+    order, cycles, path = list[str](), list[list[str]](), list[str]()
 
     def visit(stage: str) -> None:
         if stage in path:
-            found.append([*path[path.index(stage) :], stage])
+            cycles.append([*path[path.index(stage) :], stage])
         elif stage not in order and stage in graph:
             path.append(stage)
             for need in graph[stage]:
@@ -185,38 +186,38 @@ def _visited(graph: Graph) -> tuple[list[str], list[list[str]]]:
 
     for stage in graph:
         visit(stage)
-    return order, found
+    return order, cycles
 
 
 def following(graph: Graph, begin: Iterable[str]) -> set[str]:
     """Return the stages `begin` and all stages that need them, directly or indirectly."""
-    found = set(begin)
+    reached = set(begin)
     for stage in in_order(graph):
-        if found & set(graph[stage]):
-            found.add(stage)
-    return found
+        if reached & set(graph[stage]):
+            reached.add(stage)
+    return reached
 
 
-def asked_stages(graph: Graph, only: Sequence[str], start_at: str | None) -> set[str]:
+def requested_stages(graph: Graph, only: Sequence[str], start_at: str | None) -> set[str]:
     """Return the requested stages: those of `only`, or `start_at` and all that follow it, or all.
 
     Raises:
         UserError: for a stage that does not exist.
     """
     refuse_unknown("only", only, graph)
-    asked = set(only) if only else set(graph)
+    requested = set(only) if only else set(graph)
     if start_at:
         refuse_unknown("start_at", [start_at], graph)
-        asked &= following(graph, [start_at])
-    return asked
+        requested &= following(graph, [start_at])
+    return requested
 
 
 def refuse_unknown(key: str, stages: Iterable[str], graph: Graph) -> None:
     """Raise UserError if `key` names a stage that does not exist."""
     for stage in stages:
         if stage not in graph:
-            said = near(stage, [*graph])
-            raise UserError(f"{key}={stage}: the study has no such stage; {said}(it has {', '.join(graph)})")
+            advice = near(stage, [*graph])
+            raise UserError(f"{key}={stage}: the study has no such stage; {advice}(it has {', '.join(graph)})")
 
 
 # Fingerprints of cells: a finished run directory with a cell's fingerprint is that cell, whatever its name.
@@ -257,17 +258,17 @@ def selection_fingerprint(metric: str, mode: str, cells: Sequence[str]) -> str:
 
 def _contents(values: Mapping[str, Any], study: Path, cache: str) -> dict[str, str]:
     """Return hashes of the local files and folders that keys name, by key; runs of the study have their own fingerprints."""
-    found = {}
+    hashes = {}
     for key, value in values.items():
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and text.startswith("/") and not Path(text).is_relative_to(study):
                 path = Path(text)
                 if os.path.isfile(text):  # also False for a long text
-                    found[f"{key}={text}"] = content_id(path.parent, [path], cache)
+                    hashes[f"{key}={text}"] = content_id(path.parent, [path], cache)
                 elif os.path.isdir(text) and key.rpartition(".")[2] in _FOLDER_KEYS:
-                    files = sorted(each for each in path.rglob("*") if each.is_file())
-                    found[f"{key}={text}"] = content_id(path, files, cache)
-    return found
+                    files = sorted(file for file in path.rglob("*") if file.is_file())
+                    hashes[f"{key}={text}"] = content_id(path, files, cache)
+    return hashes
 
 
 def _without(value: Any, study: str) -> Any:
@@ -275,7 +276,7 @@ def _without(value: Any, study: str) -> Any:
     if isinstance(value, str):
         return value.replace(study, _STUDY)
     if isinstance(value, list | tuple):
-        return [_without(each, study) for each in value]
+        return [_without(part, study) for part in value]
     if isinstance(value, dict):
         return {_without(key, study): _without(inner, study) for key, inner in value.items()}
     return value
@@ -285,7 +286,7 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-# Folders of cells: the existing one with the cell's fingerprint, or a new one named by the keys that distinguish it.
+# Folders of cells: the one that has the cell's fingerprint, or a new one named by the keys that distinguish the cell.
 
 
 class StageFolders:
@@ -327,12 +328,12 @@ class StageFolders:
         """Return fixed overrides that the run in `other` does not have, without paths inside the study."""
         file = RunDir(other).overrides
         theirs = set(file.read_text().splitlines()) if file.exists() else set(overrides)
-        found = {}
+        differing = {}
         for text in overrides:
             key, value = key_of(text), text.partition("=")[2]
             if text not in theirs and key not in swept and self.study not in text:
-                found[key] = value
-        return found
+                differing[key] = value
+        return differing
 
 
 def _joined(base: str, telling: Mapping[str, str]) -> str:

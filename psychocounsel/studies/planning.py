@@ -29,11 +29,11 @@ from psychocounsel.studies.plan import (
     StudyErrors,
     StudyPlan,
     StudyRequest,
-    asked_stages,
     cell_fingerprint,
     circles,
     in_order,
     refuse_unknown,
+    requested_stages,
 )
 from psychocounsel.studies.references import (
     UNPLANNED,
@@ -80,7 +80,7 @@ class _Mistake:
 _LEFT_OUT = "only or start_at leaves this stage out; add it to only, or choose an earlier start_at"
 
 
-def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
+def plan_study(study: Study, folder: Path, request: StudyRequest) -> StudyPlan:
     """Compose and check every stage of a study with the folder `folder`.
 
     Raises:
@@ -91,13 +91,13 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
     lines = [f"stages need each other: {' needs '.join(circle)}" for circle in circles(graph)]
     chosen = set(study.stages)
     try:
-        chosen = asked_stages(graph, asked.only, asked.start_at)
-        refuse_unknown("force", asked.force, graph)
-        lines += [f"force={name}: {_LEFT_OUT}" for name in dict.fromkeys(asked.force) if name not in chosen]
+        chosen = requested_stages(graph, request.only, request.start_at)
+        refuse_unknown("force", request.force, graph)
+        lines += [f"force={name}: {_LEFT_OUT}" for name in dict.fromkeys(request.force) if name not in chosen]
     except UserError as error:
         lines.append(str(error))
-    planning = _Planning(study, StudyDir(folder), asked, chosen)
-    with composer(asked.folders) as made:
+    planning = _Planning(study, StudyDir(folder), request, chosen)
+    with composer(request.folders) as made:
         planning.composer = CellComposer(made)
         for name in in_order(graph):
             planning.add(study.stages[name])
@@ -112,8 +112,8 @@ def plan_study(study: Study, folder: Path, asked: StudyRequest) -> StudyPlan:
 class _Planning:
     composer: CellComposer
 
-    def __init__(self, study: Study, files: StudyDir, asked: StudyRequest, chosen: Collection[str]) -> None:
-        self.study, self.files, self.asked, self.chosen = study, files, asked, chosen
+    def __init__(self, study: Study, files: StudyDir, request: StudyRequest, chosen: Collection[str]) -> None:
+        self.study, self.files, self.request, self.chosen = study, files, request, chosen
         self.planned: list[PlannedStage] = []
         self.made: dict[str, MadeStage] = {}
         self.fingerprints: dict[Path, str] = {}  # of cells and selections, by run directory
@@ -123,13 +123,13 @@ class _Planning:
     def add(self, stage: StudyStage) -> None:
         """Plan a stage, after the stages that it needs."""
         folder = self.files.stage(stage.name)
-        planned = PlannedStage(stage, is_asked=stage.name in self.chosen)
+        planned = PlannedStage(stage, is_requested=stage.name in self.chosen)
         ghosts = list[_Ghost]()
         self._known(stage)
         folders = StageFolders(folder, self.files.path)
-        for each in self._parents(stage):
+        for parent in self._parents(stage):
             with self._noted(stage):
-                self._add_cells(planned, folders, each, ghosts)
+                self._add_cells(planned, folders, parent, ghosts)
         cells: list[MadeCell] = [*planned.cells, *ghosts] or [_Ghost(ONLY_CELL, {}, folder.cell(ONLY_CELL))]
         choice, is_known = UNPLANNED, stage.name not in self.hidden
         with self._noted(stage):
@@ -146,8 +146,8 @@ class _Planning:
         """Add placeholders for needed stages that do not exist, or that a cycle puts after this one."""
         for name in named_stages(stage):
             if name not in self.study.stages:
-                said = near(name, [*self.study.stages])
-                error = UserError(f"needs {name}, which is not a stage; {said}".rstrip("; "))
+                advice = near(name, [*self.study.stages])
+                error = UserError(f"needs {name}, which is not a stage; {advice}".rstrip("; "))
                 self.mistakes.append(_Mistake(stage.name, error, [], stage.command))
         for name in {*named_stages(stage)} - {*self.made}:
             folder = self.files.stage(name)
@@ -164,19 +164,19 @@ class _Planning:
         self,
         planned: PlannedStage,
         folders: StageFolders,
-        each: tuple[MadeStage, MadeCell] | None,
+        parent: tuple[MadeStage, MadeCell] | None,
         ghosts: list[_Ghost],
     ) -> None:
         stage = planned.stage
-        common = [text for text in self.asked.overrides if stage.command == "train" or _group(text) != "tracker"]
+        common = [text for text in self.request.overrides if stage.command == "train" or _group(text) != "tracker"]
         typed = merged(with_values(stage, self.study.values), common)
-        filled = fill(typed, self.made, each)
-        filled.after = list(dict.fromkeys([*filled.after, *self._needed(stage, each)]))
-        base = _base_name(stage, each)
+        filled = fill(typed, self.made, parent)
+        filled.after = list(dict.fromkeys([*filled.after, *self._needed(stage, parent)]))
+        base = _base_name(stage, parent)
         for combination in self._combinations(stage, filled):
             made = False
             with self._noted(stage, combination):
-                cell = self._cell(planned, folders, each, filled, combination)
+                cell = self._cell(planned, folders, parent, filled, combination)
                 planned.cells.append(cell)
                 made = True
             if not made:
@@ -191,10 +191,10 @@ class _Planning:
             raise UserError(f"{SWEEPER}: only stages with train can search")
         return self.composer.trials(options, others, filled.after)
 
-    def _needed(self, stage: StudyStage, each: tuple[MadeStage, MadeCell] | None) -> Iterator[Path]:
+    def _needed(self, stage: StudyStage, parent: tuple[MadeStage, MadeCell] | None) -> Iterator[Path]:
         """Yield the run directories that a cell needs, in addition to those named in its overrides."""
-        if each is not None:
-            yield each[1].run_dir
+        if parent is not None:
+            yield parent[1].run_dir
         for name in stage.needs:
             yield from (cell.run_dir for cell in self.made[name].cells)
 
@@ -202,7 +202,7 @@ class _Planning:
         self,
         planned: PlannedStage,
         folders: StageFolders,
-        each: tuple[MadeStage, MadeCell] | None,
+        parent: tuple[MadeStage, MadeCell] | None,
         filled: Filled,
         combination: Combination,
     ) -> StudyCell:
@@ -213,10 +213,10 @@ class _Planning:
                 config.settled = {**(config.get("settled") or {}), **filled.settled}
         needed = [self.fingerprints.get(path, "") for path in filled.after]
         fingerprint = cell_fingerprint(
-            command.module, config, self.files.path, needed, self.asked.times.get(stage.name, 0)
+            command.module, config, self.files.path, needed, self.request.times.get(stage.name, 0)
         )
-        own = [text for text in overrides if text not in self.asked.overrides]
-        base = _base_name(stage, each)
+        own = [text for text in overrides if text not in self.request.overrides]
+        base = _base_name(stage, parent)
         run_dir = folders.choose(fingerprint, base, combination.named or combination.swept, own)
         if other := next((cell for cell in planned.cells if cell.run_dir == run_dir), None):
             raise UserError(
@@ -225,20 +225,20 @@ class _Planning:
         self.fingerprints[run_dir] = fingerprint
         job = self._job(planned, config, overrides, run_dir)
         job.after = list(config.after)
-        parent = each[1] if each is not None and isinstance(each[1], StudyCell) else None
+        parent_cell = parent[1] if parent is not None and isinstance(parent[1], StudyCell) else None
         name = stage.name if run_dir.name == ONLY_CELL else run_dir.name
-        return StudyCell(stage.name, name, combination.swept, parent, job, fingerprint)
+        return StudyCell(stage.name, name, combination.swept, parent_cell, job, fingerprint)
 
     def _job(self, planned: PlannedStage, config: DictConfig, overrides: list[str], run_dir: Path) -> Job:
         """Return the job of a cell; the configuration of a finished run is not compared."""
         command, index = _command(planned.stage), len(planned.cells)
         config.run_dir, config.sweep_dir = str(run_dir), str(run_dir.parent)
-        if is_finished(run_dir) or not planned.is_asked:
+        if is_finished(run_dir) or not planned.is_requested:
             done = is_finished(run_dir)
             return Job(command, config, run_dir, index, overrides, finished=done, skip="finished" if done else "")
         job = make_job(command, config, overrides, index, None)
         job.config.sweep_dir = str(run_dir.parent)
-        own = [text for text in overrides if text not in self.asked.overrides]
+        own = [text for text in overrides if text not in self.request.overrides]
         job.unused = typed_unused(command, job.config, own, choice)
         return job
 
@@ -257,28 +257,31 @@ class _Planning:
 
     def lines(self) -> list[str]:
         """Return one line per mistake; a line that several cells share appears once."""
-        found = [f"stage {each.stage}: {one_line(each.error, each.overrides, each.command)}" for each in self.mistakes]
-        return list(dict.fromkeys(found))
+        described = [
+            f"stage {mistake.stage}: {one_line(mistake.error, mistake.overrides, mistake.command)}"
+            for mistake in self.mistakes
+        ]
+        return list(dict.fromkeys(described))
 
     def lines_of_unfinished(self, plan: StudyPlan) -> list[str]:
         """Return mistakes of `only` and `start_at`: needed stages that are left out and not finished."""
         left_out = {
-            job.run_dir: each.name
-            for each in plan.stages
-            if not each.is_asked
-            for job in each.jobs()
+            job.run_dir: planned.name
+            for planned in plan.stages
+            if not planned.is_requested
+            for job in planned.jobs()
             if not job.finished
         }
-        found = {
-            f"stage {each.name}: needs {left_out[Path(parent)]}, which has not finished and is left out: run it first"
-            for each in plan.stages
-            if each.is_asked
-            for job in each.jobs()
+        unmet = {
+            f"stage {planned.name}: needs {left_out[Path(parent)]}, which has not finished and is left out: run it first"
+            for planned in plan.stages
+            if planned.is_requested
+            for job in planned.jobs()
             if not job.finished
             for parent in job.after
             if Path(parent) in left_out
         }
-        return sorted(found)
+        return sorted(unmet)
 
 
 def _refuse_unknown_best(planned: PlannedStage) -> None:
@@ -301,11 +304,11 @@ def _group(override: str) -> str:
     return key_of(override).partition(".")[0]
 
 
-def _base_name(stage: StudyStage, each: tuple[MadeStage, MadeCell] | None) -> str:
+def _base_name(stage: StudyStage, parent: tuple[MadeStage, MadeCell] | None) -> str:
     """Return the part of a cell's name that comes from its cell of `for_each`."""
-    if each is None:
+    if parent is None:
         return ""
-    made, cell = each
+    made, cell = parent
     folder = cell.run_dir.name
     if len(stage.for_each) == 1:
         return "" if folder == ONLY_CELL else folder

@@ -93,19 +93,19 @@ def with_values(stage: StudyStage, values: Mapping[str, Any]) -> list[str]:
     Raises:
         UserError: for a value that the study does not have.
     """
-    found = list[str]()
+    overrides = list[str]()
     for text in stage.overrides:
         whole = _REFERENCE.fullmatch(text)
         if whole and whole[1] == "study":
             value = _value(whole[2], values)
-            found += (
-                [str(each) for each in value]
+            overrides += (
+                [str(item) for item in value]
                 if isinstance(value, list)
                 else shlex.split("" if value is None else str(value))
             )
         else:
-            found.append(_substituted(text, values))
-    return found
+            overrides.append(_substituted(text, values))
+    return overrides
 
 
 def values_of_overrides(stages: Iterable[StudyStage]) -> set[str]:
@@ -116,8 +116,8 @@ def values_of_overrides(stages: Iterable[StudyStage]) -> set[str]:
 
 def listed_keys(stage: StudyStage, values: Mapping[str, Any]) -> set[str]:
     """Return the keys whose values come from a list of the study; they count as swept even with one value."""
-    found = ((text, match) for text in stage.overrides for match in _REFERENCE.finditer(text) if match[1] == "study")
-    return {key_of(text) for text, match in found if isinstance(values.get(match[2]), list) and "=" in text}
+    matches = ((text, match) for text in stage.overrides for match in _REFERENCE.finditer(text) if match[1] == "study")
+    return {key_of(text) for text, match in matches if isinstance(values.get(match[2]), list) and "=" in text}
 
 
 def _substituted(text: str, values: Mapping[str, Any]) -> str:
@@ -142,26 +142,32 @@ def _value(name: str, values: Mapping[str, Any]) -> Any:
     return values[name]
 
 
-def fill(overrides: Sequence[str], stages: Mapping[str, MadeStage], each: tuple[MadeStage, MadeCell] | None) -> Filled:
-    """Replace `${stage...}` and `${each...}` in the overrides of one cell; `each` is the cell of `for_each`, with its stage.
+def fill(
+    overrides: Sequence[str], stages: Mapping[str, MadeStage], parent: tuple[MadeStage, MadeCell] | None
+) -> Filled:
+    """Replace `${stage...}` and `${each...}` in the overrides of one cell.
+
+    `parent` is the cell of `for_each` that it is made for, with the stage of that cell.
 
     Raises:
         UserError: for a stage or an output that does not exist.
     """
     filled = Filled([])
     for text in overrides:
-        filled.overrides.append(_filled(text, stages, each, filled))
+        filled.overrides.append(_filled(text, stages, parent, filled))
     filled.after = list(dict.fromkeys(filled.after))
     return filled
 
 
-def _filled(text: str, stages: Mapping[str, MadeStage], each: tuple[MadeStage, MadeCell] | None, filled: Filled) -> str:
+def _filled(
+    text: str, stages: Mapping[str, MadeStage], parent: tuple[MadeStage, MadeCell] | None, filled: Filled
+) -> str:
     key, _, given = text.partition("=")
 
     def replaced(match: re.Match[str]) -> str:
         alone = match[0] == given
         if match[1] == "each":
-            return _of_each(match[0], match[2], each, filled, alone)
+            return _of_each(match[0], match[2], parent, filled, alone)
         name, _, output = match[2].partition(".")
         if name not in stages:
             raise UserError(f"{match[0]}: no stage {name}; {near(name, [*stages])}(stages: {', '.join(stages)})")
@@ -172,61 +178,63 @@ def _filled(text: str, stages: Mapping[str, MadeStage], each: tuple[MadeStage, M
     return f"{key}={_REFERENCE.sub(replaced, given)}" if given else text
 
 
-def _of_each(said: str, output: str, each: tuple[MadeStage, MadeCell] | None, filled: Filled, alone: bool) -> str:
-    if each is None:
-        raise UserError(f"{said}: is allowed only in stages with for_each: STAGE")
+def _of_each(
+    reference: str, output: str, parent: tuple[MadeStage, MadeCell] | None, filled: Filled, alone: bool
+) -> str:
+    if parent is None:
+        raise UserError(f"{reference}: is allowed only in stages with for_each: STAGE")
     if output not in _EACH_FIELDS:
-        raise UserError(f"{said}: a cell has {', '.join(_EACH_FIELDS)}")
-    stage, cell = each
+        raise UserError(f"{reference}: a cell has {', '.join(_EACH_FIELDS)}")
+    stage, cell = parent
     if output == "name":
         return written(cell.name) if alone else cell.name
     filled.after.append(cell.run_dir)
-    return _path(_output(said, stage.command, cell.run_dir, output), alone)
+    return _path(_output(reference, stage.command, cell.run_dir, output), alone)
 
 
-def _of_stage(said: str, name: str, output: str, stage: MadeStage, filled: Filled, alone: bool) -> str:
+def _of_stage(reference: str, name: str, output: str, stage: MadeStage, filled: Filled, alone: bool) -> str:
     kind, _, rest = output.rpartition(".")
     if kind not in ("", _BEST, _ALL) or rest not in ("model", "dir", "dataset"):
-        raise UserError(f"{said}: a stage has {', '.join(_FIELDS)}")
+        raise UserError(f"{reference}: a stage has {', '.join(_FIELDS)}")
     if kind == _BEST:
         if not stage.has_best:
-            raise UserError(f"{said}: stage {name} chooses no best cell; give it best: METRIC")
+            raise UserError(f"{reference}: stage {name} chooses no best cell; give it best: METRIC")
         filled.after.append(stage.selection.path)
-        return _path(_output(said, stage.command, stage.selection.best, rest), alone)
+        return _path(_output(reference, stage.command, stage.selection.best, rest), alone)
     filled.after += [cell.run_dir for cell in stage.cells]
-    paths = [_output(said, stage.command, cell.run_dir, rest) for cell in stage.cells]
+    paths = [_output(reference, stage.command, cell.run_dir, rest) for cell in stage.cells]
     if kind == _ALL:
         if not alone:
-            raise UserError(f"{said}: is a list and must be the whole value of a key")
+            raise UserError(f"{reference}: is a list and must be the whole value of a key")
         return written(list(map(str, paths)))
     if len(paths) != 1:
         raise _refusal(stage)(
-            f"{said}: stage {name} has {len(paths)} cells; write ${{stage.{name}.best.{rest}}}, ${{stage.{name}.all.{rest}}}, "
-            f"or for_each: {name}"
+            f"{reference}: stage {name} has {len(paths)} cells; write ${{stage.{name}.best.{rest}}}, "
+            f"${{stage.{name}.all.{rest}}}, or for_each: {name}"
         )
     return _path(paths[0], alone)
 
 
-def _output(said: str, command: str, run_dir: Path, output: str) -> Path:
+def _output(reference: str, command: str, run_dir: Path, output: str) -> Path:
     """Return the path of an output of a run."""
     made = {"train": ("dir", "model"), "annotate": ("dir", "dataset")}.get(command, ("dir",))
     if output not in made:
-        raise UserError(f"{said}: {command} makes no {output}; it has {', '.join(made)}")
+        raise UserError(f"{reference}: {command} makes no {output}; it has {', '.join(made)}")
     if output == "dir":
         return run_dir
     return RunDir(run_dir).model if output == "model" else AnnotationDir(run_dir).dataset
 
 
-def _settled(said: str, key: str, chosen: str, stage: MadeStage, filled: Filled, alone: bool) -> str:
+def _settled(reference: str, key: str, chosen: str, stage: MadeStage, filled: Filled, alone: bool) -> str:
     """Return one value of the sweep, as placeholder for the value that the stage will choose."""
     if not stage.has_best:
-        raise UserError(f"{said}: its stage chooses no best cell; give it best: METRIC")
+        raise UserError(f"{reference}: its stage chooses no best cell; give it best: METRIC")
     if not alone:
-        raise UserError(f"{said}: must be the whole value of a key, as KEY={said}")
+        raise UserError(f"{reference}: must be the whole value of a key, as KEY={reference}")
     values = {cell.swept[chosen] for cell in stage.cells if chosen in cell.swept}
     if not values:
         swept = sorted({name for cell in stage.cells for name in cell.swept})
-        raise _refusal(stage)(f"{said}: its stage sweeps {', '.join(swept) or 'nothing'}; give one of these keys")
+        raise _refusal(stage)(f"{reference}: its stage sweeps {', '.join(swept) or 'nothing'}; give one of these keys")
     filled.after.append(stage.selection.path)
     filled.settled[key] = {"run": str(stage.selection.best), "key": chosen}
     return next(cell.swept[chosen] for cell in stage.cells if chosen in cell.swept)
@@ -255,13 +263,13 @@ def value_of(text: str) -> Any:
             f"{text}: cannot be read as KEY=VALUE; put a value with spaces or signs in quotes, as \"KEY='A B'\""
         ) from error
     if override.is_sweep_override():
-        return [_simple(each) for each in override.sweep_iterator()]
+        return [_simple(value) for value in override.sweep_iterator()]
     return _simple(override.value())
 
 
 def _simple(value: Any) -> Any:
     if isinstance(value, list):
-        return [_simple(each) for each in value]
+        return [_simple(item) for item in value]
     if isinstance(value, dict):
         return {str(_simple(key)): _simple(inner) for key, inner in value.items()}
     return getattr(value, "text", value)

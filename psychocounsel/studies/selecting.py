@@ -52,8 +52,8 @@ def choose(candidates: list[Candidate], mode: str) -> tuple[Candidate, list[dict
     """
     sign = 1 if mode == "min" else -1
     settings: dict[str, list[Candidate]] = {}
-    for each in candidates:
-        settings.setdefault(json.dumps(each.setting, sort_keys=True), []).append(each)
+    for candidate in candidates:
+        settings.setdefault(json.dumps(candidate.setting, sort_keys=True), []).append(candidate)
     ranked = sorted(settings.values(), key=lambda runs: sign * fmean(run.value for run in runs))
     rows = [
         {

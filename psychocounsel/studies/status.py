@@ -13,7 +13,7 @@ from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import ListedRun, is_sweep, runs_of
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
-# `jobs` for a study's folder: the states of its stages and runs, and cancelling them.
+# `jobs` for a study's folder.
 
 
 @dataclass
@@ -47,13 +47,13 @@ def stages(folder: Path) -> list[StageRows]:
         DamagedFile: if `cells.json` is damaged.
     """
     listed = _listed(StudyDir(folder))
-    stand = iter(rows_of([run for runs in listed.values() for run in runs]))
-    return [StageRows(name, [next(stand) for _ in runs]) for name, runs in listed.items()]
+    states = iter(rows_of([run for runs in listed.values() for run in runs]))
+    return [StageRows(name, [next(states) for _ in runs]) for name, runs in listed.items()]
 
 
 def _listed(files: StudyDir) -> dict[str, list[ListedRun]]:
     """Return the jobs of each stage from `cells.json`, with index and overrides of the stage's sweep if they were submitted."""
-    found: dict[str, list[ListedRun]] = {}
+    listed: dict[str, list[ListedRun]] = {}
     for name, stage in dict(read_mapping(files.cells).get("stages", {})).items():
         folder = files.stage(name)
         known = {run.run_dir: run for run in runs_of(folder.path)} if is_sweep(folder.path) else {}
@@ -61,13 +61,13 @@ def _listed(files: StudyDir) -> dict[str, list[ListedRun]]:
             cells = [(files.path / cell["run_dir"], cell["name"]) for cell in stage["cells"]]
         except (KeyError, TypeError) as error:
             raise DamagedFile(f"{files.cells}: is damaged; the study's command writes it again") from error
-        found[name] = [known.get(run_dir, ListedRun(None, run_dir, title)) for run_dir, title in cells]
+        listed[name] = [known.get(run_dir, ListedRun(None, run_dir, title)) for run_dir, title in cells]
         select = folder.path / str(stage.get("select"))
         if stage.get("select") and is_run(select):
-            found[name].append(ListedRun(None, select, ""))
+            listed[name].append(ListedRun(None, select, ""))
     if is_run(files.table):
-        found[files.table.name] = [ListedRun(None, files.table, "")]
-    return found
+        listed[files.table.name] = [ListedRun(None, files.table, "")]
+    return listed
 
 
 def listed_runs(folder: Path) -> list[ListedRun]:
@@ -86,14 +86,14 @@ def status(folder: Path) -> tuple[str, bool]:
         UserError: if the cluster does not answer.
         DamagedFile: if `cells.json` is damaged.
     """
-    found = stages(folder)
-    rows = [row for stage in found for row in stage.rows]
-    names = [name for stage in found for name in stage.names()]
+    stage_rows = stages(folder)
+    rows = [row for stage in stage_rows for row in stage.rows]
+    names = [name for stage in stage_rows for name in stage.names()]
     overview = [("stage", "finished", "state")]
-    for stage in found:
+    for stage in stage_rows:
         done = sum(row.state == "finished" for row in stage.rows)
         overview.append((stage.name, f"{done}/{len(stage.rows)}", counted(stage.rows)))
-    overrides = [text for stage in found for text in stage.overrides()]
+    overrides = [text for stage in stage_rows for text in stage.overrides()]
     lines = [*aligned(overview), "", *lines_of(rows, names, overrides, "run"), ""]
     # Live jobs have no reason to show: they run, or wait for the jobs that they need.
     ended = [(row, name) for row, name in zip(rows, names, strict=True) if not row.is_live]
@@ -128,7 +128,7 @@ def refuse(folder: Path, command: str) -> None:
     raise UserError(f"{place}: is a study: give one of its stages, {command} {place}/STAGE{index}")
 
 
-# `jobs list`: the studies, sweeps and runs below a folder, each with the states of its runs.
+# `jobs list`
 
 _DEEPEST = 4  # levels of folders below the listed one
 _NO_RUN = "contains no run, sweep or study; give the parent folder of runs"
@@ -140,7 +140,7 @@ def jobs_below(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _below(folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
-    for path in sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith(".")):
+    for path in sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")):
         if kind := _kind(path):
             yield kind, path
         elif depth > 1 and not path.is_symlink():
@@ -159,15 +159,15 @@ def listing(folder: Path) -> tuple[str, bool]:
     Raises:
         UserError: if there is no run, or a cluster does not answer.
     """
-    found = [(kind, path, _runs(kind, path)) for kind, path in jobs_below(folder)]
-    if not found:
+    listed = [(kind, path, _runs(kind, path)) for kind, path in jobs_below(folder)]
+    if not listed:
         raise UserError(f"{folder}: {_NO_RUN}")
-    rows = rows_of([run for _, _, runs in found if isinstance(runs, list) for run in runs])
-    stand = iter(rows)
+    rows = rows_of([run for _, _, runs in listed if isinstance(runs, list) for run in runs])
+    states = iter(rows)
     lines = [("what", "runs", "folder")]
-    for kind, path, runs in found:
-        said = runs if isinstance(runs, str) else counted([next(stand) for _ in runs])
-        lines.append((kind, said, short(path)))
+    for kind, path, runs in listed:
+        counts = runs if isinstance(runs, str) else counted([next(states) for _ in runs])
+        lines.append((kind, counts, short(path)))
     return "\n".join(aligned(lines)), any(row.is_live for row in rows)
 
 
@@ -177,10 +177,10 @@ def runs_below(folder: Path) -> list[ListedRun]:
     Raises:
         UserError: if there is no run, or the files of one are damaged.
     """
-    found = [(kind, folder)] if (kind := _kind(folder)) else [*jobs_below(folder)]
-    if not found:
+    places = [(kind, folder)] if (kind := _kind(folder)) else [*jobs_below(folder)]
+    if not places:
         raise UserError(f"{folder}: {_NO_RUN}")
-    return [run for kind, path in found for run in (listed_runs(path) if kind == "study" else runs_of(path))]
+    return [run for kind, path in places for run in (listed_runs(path) if kind == "study" else runs_of(path))]
 
 
 def _runs(kind: str, path: Path) -> list[ListedRun] | str:

@@ -125,7 +125,7 @@ def read_study(path: Path, name: str | None = None) -> Study:
             raise UserError(
                 f"{path}: values.{value}: this name has another meaning on the command line; choose a different one"
             )
-    read = {str(each): _stage(f"{path}: stages.{each}", str(each), given) for each, given in stages.items()}
+    read = {str(stage): _stage(f"{path}: stages.{stage}", str(stage), given) for stage, given in stages.items()}
     return Study(name or path.stem, str(content.get("about") or ""), dict(values), read, dict(table))
 
 
@@ -186,5 +186,5 @@ def _refuse_unknown(place: str, content: Mapping[Any, Any], known: tuple[str, ..
 
 def near(wrong: str, known: Sequence[str]) -> str:
     """Return 'did you mean X? ' or ""."""
-    said = suggestion(wrong, list(known))
-    return f"{said} " if said.startswith("did you") else ""
+    advice = suggestion(wrong, list(known))
+    return f"{advice} " if advice.startswith("did you") else ""

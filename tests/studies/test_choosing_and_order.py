@@ -8,7 +8,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.studies.launching import read_arguments
-from psychocounsel.studies.plan import asked_stages, circles, following, in_order
+from psychocounsel.studies.plan import circles, following, in_order, requested_stages
 from psychocounsel.studies.references import with_values
 from psychocounsel.studies.selecting import Candidate, choose
 from psychocounsel.studies.study_file import find_study, read_study
@@ -34,7 +34,7 @@ def test_every_stage_stands_behind_what_it_needs_and_circles_are_found() -> None
             for _ in names:
                 reached |= {name for name in names if reached & set(graph[name])}
             assert following(graph, [begin]) == reached
-            assert asked_stages(graph, [], begin) == reached
+            assert requested_stages(graph, [], begin) == reached
     assert in_order({"b": [], "a": []}) == ["b", "a"], "the file's order counts"
 
 

@@ -30,8 +30,8 @@ def write(files: StudyDir, study: Study) -> list[Path]:
     Raises:
         UserError: for the first mistake that `problems` finds in the study's `table`.
     """
-    if found := list(problems(study)):
-        raise UserError(found[0])
+    if mistakes := list(problems(study)):
+        raise UserError(mistakes[0])
     runs, written = read_runs(files), list[Path]()
     for name, layout in layouts(study).items():
         made = KINDS[layout.get("kind", "runs")].table(runs, layout, str(layout.get("title") or name))
@@ -80,7 +80,7 @@ def _with_values(layout: Any, study: Study) -> Any:
     if isinstance(layout, dict):
         return {key: _with_values(inner, study) for key, inner in layout.items()}
     if isinstance(layout, list):
-        return [_with_values(each, study) for each in layout]
+        return [_with_values(part, study) for part in layout]
     if isinstance(layout, str):
         return _VALUE.sub(lambda match: str(study.values.get(match[1], match[0])), layout)
     return layout

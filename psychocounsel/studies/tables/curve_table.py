@@ -1,4 +1,7 @@
-"""kind: curves. One row per evaluation of trainings: shows figures against the divergence, for over-optimisation."""
+"""kind: curves. One row per evaluation of trainings: shows figures against the divergence, for over-optimisation.
+
+curves: {kind: curves, rows: [weak, strong], columns: {trained on: eval/reward, other: eval/reward_tiny_2}}
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from typing import Any, Protocol
 from psychocounsel.blocks.tables import Cell, Table
 from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, over_seeds, settings
 
-# Evaluations of a training run as points: progress by several measures, and all figures.
+# Evaluations of a training as points.
 
 _EVALUATION = "eval/"
 _KL = "eval/kl"
@@ -65,8 +68,8 @@ def points_of(run: TrainedRun) -> list[EvaluationPoint]:
         return []
     processes = int(run.environment.get("processes", 1))
     before = (run.summary.get("metrics") or {}).get("before") or {}
-    found = [EvaluationPoint(0, 0, 0.0, _kl(before, 0.0), before)] if before else []
-    return [*found, *_later(run, int(config["global_batch_size"]), processes)]
+    first = [EvaluationPoint(0, 0, 0.0, _kl(before, 0.0), before)] if before else []
+    return [*first, *_later(run, int(config["global_batch_size"]), processes)]
 
 
 def _later(run: TrainedRun, batch: int, processes: int) -> Iterator[EvaluationPoint]:
@@ -104,9 +107,7 @@ def crossing(points: list[EvaluationPoint], axis: str, place: float, metric: str
     return None
 
 
-# kind: curves. One row per evaluation of trainings: shows figures against the divergence, for over-optimisation.
-#
-# curves: {kind: curves, rows: [weak, strong], columns: {trained on: eval/reward, other: eval/reward_tiny_2}}
+# The table.
 
 KEYS = ("columns",)
 

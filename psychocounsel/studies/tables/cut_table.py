@@ -67,11 +67,11 @@ def _cell(setting: Setting[StudyRun], axis: str, place: float, metric: str, perc
     If only some runs reached the value, there is no mean, because it would cover other runs than the other columns do.
     """
     points = [points_of(run) for run in setting.finished]
-    places = [each.at(axis) for run in points for each in run if each.steps]
-    if places and all(each is None for each in places):
+    places = [point.at(axis) for run in points for point in run if point.steps]
+    if places and all(coordinate is None for coordinate in places):
         return _UNMEASURED
-    found = [crossing(each, axis, place, metric) for each in points]
-    values = [value for value in found if value is not None]
-    if len(values) < len(found):
-        return f"not reached ({len(found) - len(values)} of {len(found)})"
+    crossings = [crossing(run_points, axis, place, metric) for run_points in points]
+    values = [value for value in crossings if value is not None]
+    if len(values) < len(crossings):
+        return f"not reached ({len(crossings) - len(values)} of {len(crossings)})"
     return over_seeds(values, percent, is_share(metric))

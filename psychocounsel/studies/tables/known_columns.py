@@ -28,19 +28,19 @@ def unknown_figures(study: Study, planned: Sequence[PlannedStage]) -> Iterator[s
         if known is None or not all(cells.get(stage) for stage in stages):
             continue
         for place, metric in KINDS[layout.get("kind", "runs")].metrics(layout):
-            if not any(fnmatchcase(_plain(metric), each) for each in known):
-                yield f"table.{name}.{place}: {metric}: {_said(metric, known)}"
+            if not any(fnmatchcase(_plain(metric), pattern) for pattern in known):
+                yield f"table.{name}.{place}: {metric}: {_why_unknown(metric, known)}"
 
 
 def _known(jobs: Sequence[Job]) -> list[str] | None:
     """Return the figures that any of these runs will report; None if they are unknown for one run."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for job in jobs:
         names = job.command.figure_names(job.config)
         if names is None:
             return None
-        found |= dict.fromkeys([*names, *(_OF_TRAINING if names and job.command.trains else ())])
-    return [*found]
+        figures |= dict.fromkeys([*names, *(_OF_TRAINING if names and job.command.trains else ())])
+    return [*figures]
 
 
 def _plain(metric: str) -> str:
@@ -49,7 +49,7 @@ def _plain(metric: str) -> str:
     return name if when in _WHEN else metric
 
 
-def _said(metric: str, known: Sequence[str]) -> str:
+def _why_unknown(metric: str, known: Sequence[str]) -> str:
     if not known:
         return NOTHING_HELD_OUT
     near = suggestion(_plain(metric), [*known])

@@ -30,11 +30,11 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     Tokens per second are the median over steps after the first two, over all processes. The efficiency is tokens per second
     and process, divided by that of the setting with the fewest processes.
     """
-    found = [(setting, _processes(setting), _speed(setting)) for setting in settings(runs, layout["rows"])]
-    known = [(processes, speed) for _, processes, speed in found if processes and speed]
-    fewest = min(known, key=lambda each: each[0], default=None)
+    measured = [(setting, _processes(setting), _speed(setting)) for setting in settings(runs, layout["rows"])]
+    known = [(processes, speed) for _, processes, speed in measured if processes and speed]
+    fewest = min(known, key=lambda pair: pair[0], default=None)
     rows = list[list[Cell]]()
-    for setting, processes, speed in found:
+    for setting, processes, speed in measured:
         efficiency = None
         if fewest and processes and speed:
             efficiency = TableFigure(speed.value / processes / (fewest[1].value / fewest[0]), percent=True)

@@ -43,9 +43,13 @@ def metrics(layout: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     """Return the table of a layout without mistakes."""
-    found = settings(runs, layout["rows"])
+    all_settings = settings(runs, layout["rows"])
     columns = {str(heading): _column(given) for heading, given in (layout.get("columns") or {}).items()}
-    rows = [_row(setting, columns) for setting in found] if columns else [_own_row(setting) for setting in found]
+    rows = (
+        [_row(setting, columns) for setting in all_settings]
+        if columns
+        else [_own_row(setting) for setting in all_settings]
+    )
     headings = ["setting", "runs", *(columns or ("metric", "value"))]
     notes = list[str]()
     if layout.get("paper"):
@@ -88,5 +92,5 @@ def _paper_rows(name: str, headings: list[str]) -> list[list[Cell]]:
             heading: TableFigure(value / 100 if heading in percent else value, percent=heading in percent)
             for heading, value in zip(about["columns"], values, strict=True)
         }
-        rows.append([f"{title} (paper)", "", *(shares.get(each) for each in headings)])
+        rows.append([f"{title} (paper)", "", *(shares.get(heading) for heading in headings)])
     return rows

@@ -17,8 +17,6 @@ from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.selecting import found_values
 
-# Runs of a study for its tables: grouped by setting, including failed and missing ones.
-
 _SEED = "seed"
 
 
@@ -102,7 +100,7 @@ class Setting(Generic[AnyRun]):
         others = [run.status for run in self.runs if run.status != FINISHED]
         if not others:
             return str(len(self.runs))
-        words = ", ".join(f"{others.count(each)} {each}" for each in dict.fromkeys(others))
+        words = ", ".join(f"{others.count(status)} {status}" for status in dict.fromkeys(others))
         return f"{len(self.finished)} of {len(self.runs)} ({words})"
 
 
@@ -111,17 +109,17 @@ Runs = dict[str, list[StudyRun]]
 
 def read_runs(files: StudyDir) -> Runs:
     """Return the current runs of the study by stage, from `cells.json`."""
-    found: Runs = {}
+    runs: Runs = {}
     by_folder: dict[str, StudyRun] = {}
     for stage, listed in (read_mapping(files.cells).get("stages") or {}).items():
-        found[stage] = []
+        runs[stage] = []
         for cell in listed["cells"]:
             run_dir = files.path / cell["run_dir"]
             swept = found_values(run_dir, cell["swept"])
             run = StudyRun(stage, run_dir, swept, by_folder.get(cell["parent"] or ""))
             by_folder[cell["run_dir"]] = run
-            found[stage].append(run)
-    return found
+            runs[stage].append(run)
+    return runs
 
 
 def settings(runs: Runs, rows: Sequence[str] | Mapping[str, str]) -> list[Setting[StudyRun]]:
@@ -131,12 +129,12 @@ def settings(runs: Runs, rows: Sequence[str] | Mapping[str, str]) -> list[Settin
 
 
 def _of_stage(title: str, runs: list[StudyRun]) -> Iterator[Setting[StudyRun]]:
-    found: dict[tuple[Any, ...], Setting[StudyRun]] = {}
+    by_parts: dict[tuple[Any, ...], Setting[StudyRun]] = {}
     for run in runs:
         parts = tuple(_parts(run))
-        setting = found.setdefault(parts, Setting(", ".join([title, *parts])))
+        setting = by_parts.setdefault(parts, Setting(", ".join([title, *parts])))
         setting.runs.append(run)
-    return iter(found.values() or [Setting[StudyRun](title)])
+    return iter(by_parts.values() or [Setting[StudyRun](title)])
 
 
 def _parts(run: StudyRun) -> Iterator[str]:
@@ -154,7 +152,7 @@ def _readable(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value)
 
 
-# Figure of a table: a mean over seeds with its spread, or one run's value with its own interval.
+# Figures: a mean over seeds with its spread, or one run's value with its own interval.
 
 _LEVEL = 0.95
 # Parts of the names of figures between 0 and 1.
