@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import MISSING
 
-# Types and limits of keys in words, from the dataclasses of the schema.
+# Dataclasses of the schema.
 
 _NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any", type(None): "null"}
 _LIMITS = {"above": "> {}", "at_least": "≥ {}", "below": "< {}", "at_most": "≤ {}"}
@@ -27,16 +27,16 @@ class SchemaKey:
 
 def schema_keys(schema: type, prefix: str = "") -> dict[str, SchemaKey]:
     """Return the dotted keys of a dataclass and of the dataclasses in it; a section has the type "section"."""
-    found: dict[str, SchemaKey] = {}
+    keys: dict[str, SchemaKey] = {}
     hints = typing.get_type_hints(schema)
     for item in dataclasses.fields(schema):
         name, kind = f"{prefix}{item.name}", hints[item.name]
         if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            found[name] = SchemaKey("section", "", "")
-            found |= schema_keys(kind, f"{name}.")
+            keys[name] = SchemaKey("section", "", "")
+            keys |= schema_keys(kind, f"{name}.")
         else:
-            found[name] = SchemaKey(_type(kind), _limits(item.metadata), _default(item))
-    return found
+            keys[name] = SchemaKey(_type(kind), _limits(item.metadata), _default(item))
+    return keys
 
 
 def _type(kind: Any) -> str:
@@ -44,7 +44,7 @@ def _type(kind: Any) -> str:
         return _NAMES[kind]
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_type(each) for each in inner)
+        return " or ".join(_type(part) for part in inner)
     if origin is list:
         return f"list of {_type(inner[0])}"
     if origin is dict:
@@ -55,7 +55,7 @@ def _type(kind: Any) -> str:
 def _limits(metadata: Any) -> str:
     parts = [words.format(metadata[name]) for name, words in _LIMITS.items() if name in metadata]
     if "choices" in metadata:
-        parts.append(" ".join(f"`{_plain(each)}`" for each in metadata["choices"]))
+        parts.append(" ".join(f"`{_plain(choice)}`" for choice in metadata["choices"]))
     if "word" in metadata:
         parts.append(f"or `{metadata['word']}`")
     return ", ".join(parts)
@@ -74,11 +74,11 @@ def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_plain, value)) + "]"
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_plain(each)}" for key, each in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items()) + "}"
     return str(value)
 
 
-# Keys of a configuration file, with their defaults and the comments that explain them.
+# Files of `conf/`.
 
 _CONTINUED = 16  # a comment line that begins in this column or further right continues the comment above it
 
@@ -111,7 +111,7 @@ def read_keys(path: Path) -> KeyFile:
     about = [line[1:].strip() for line in _head(text) if "@package" not in line]
     keys = () if root is None else tuple(_keys(root, comments, text, ""))
     target = next((key.default for key in keys if key.name.rpartition(".")[2] == "_target_"), None)
-    bases = tuple(base for each in content.get("defaults", []) for base in _base(each))
+    bases = tuple(base for entry in content.get("defaults", []) for base in _base(entry))
     kept = tuple(key for key in keys if key.name.partition(".")[0] not in ("defaults", "hydra"))
     is_global = "# @package _global_" in text
     return KeyFile(" ".join(about), bases, target, is_global, tuple(k for k in kept if "_target_" not in k.name))
@@ -140,34 +140,34 @@ def _comments(text: str) -> dict[int, str]:
     for token in yaml.scan(text):
         if token.end_mark.column or token.start_mark.line == token.end_mark.line:
             ends[token.end_mark.line] = max(ends.get(token.end_mark.line, 0), token.end_mark.column)
-    found: dict[int, str] = {}
+    comments: dict[int, str] = {}
     last = -1
     for number, line in enumerate(text.splitlines()):
         rest = line[ends.get(number, 0) :].strip()
         if number not in ends and rest.startswith("#") and line.index("#") >= _CONTINUED and last >= 0:
-            found[last] += f" {rest[1:].strip()}"
+            comments[last] += f" {rest[1:].strip()}"
         elif number in ends:
             last = number if rest.startswith("#") else -1
             if last >= 0:
-                found[number] = rest[1:].strip()
-    return found
+                comments[number] = rest[1:].strip()
+    return comments
 
 
 def _keys(node: yaml.MappingNode, comments: dict[int, str], text: str, prefix: str) -> list[FileKey]:
-    found = []
+    keys = []
     for key, value in node.value:
         name, meaning = f"{prefix}{key.value}", comments.get(key.start_mark.line, "")
         if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
-            found.append(FileKey(name, None, meaning))
-            found += _keys(value, comments, text, f"{name}.")
+            keys.append(FileKey(name, None, meaning))
+            keys += _keys(value, comments, text, f"{name}.")
         else:
             end = comments.get(value.end_mark.line, "") if value.end_mark.column else ""
-            found.append(FileKey(name, _written(value, text), meaning or end))
-    return found
+            keys.append(FileKey(name, _written(value, text), meaning or end))
+    return keys
 
 
 def _written(node: yaml.Node, text: str) -> str:
     """Return a value as it is written in the file. A block list is put on one line."""
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
-        return "[" + ", ".join(_written(each, text) for each in node.value) + "]"
+        return "[" + ", ".join(_written(item, text) for item in node.value) + "]"
     return " ".join(text[node.start_mark.index : node.end_mark.index].split())

@@ -55,8 +55,8 @@ def command_rows(file: KeyFile, schemas: list[type]) -> list[Row]:
 def schema_rows(schema: type, group: str = "") -> list[Row]:
     """Return rows of a dataclass that has no YAML file."""
     prefix = f"{group}." if group else ""
-    found = schema_keys(schema, prefix)
-    return [Row(name, "", key, {"": key.default}) for name, key in found.items() if key.type != "section"]
+    keys = schema_keys(schema, prefix)
+    return [Row(name, "", key, {"": key.default}) for name, key in keys.items() if key.type != "section"]
 
 
 def group_rows(files: dict[str, KeyFile], group: str, default_schema: type | None = None) -> list[Row]:
@@ -79,18 +79,18 @@ def group_rows(files: dict[str, KeyFile], group: str, default_schema: type | Non
             row = rows.setdefault((full, meaning), Row(full, meaning, known.get(full)))
             row.schema = row.schema or known.get(full)
             row.defaults[choice] = key.default or ""
-    found = _joined([*rows.values()])
-    _fill_schemas(found, files, group)
-    for row in found:
-        row.owners = _owners(row, [other for other in found if other.name == row.name], files)
-    return found
+    joined = _joined([*rows.values()])
+    _fill_schemas(joined, files, group)
+    for row in joined:
+        row.owners = _owners(row, [other for other in joined if other.name == row.name], files)
+    return joined
 
 
 def _fill_schemas(rows: list[Row], files: dict[str, KeyFile], group: str) -> None:
     """Set the types of keys in shared files, from the first class of the group that has such a key."""
     known = [schema_keys(schema, f"{group}.") for file in files.values() if (schema := schema_of(file))]
     for row in rows:
-        row.schema = row.schema or next((each[row.name] for each in known if row.name in each), None)
+        row.schema = row.schema or next((keys[row.name] for keys in known if row.name in keys), None)
 
 
 def _owners(row: Row, same: list[Row], files: dict[str, KeyFile]) -> list[str]:
@@ -114,16 +114,16 @@ def _is_shared(choice: str, files: dict[str, KeyFile]) -> bool:
 
 def _joined(rows: list[Row]) -> list[Row]:
     """Return the rows with the rows of a key together. A row without a meaning is joined with the first row of its key."""
-    found: dict[str, list[Row]] = {}
+    by_key: dict[str, list[Row]] = {}
     for row in rows:
-        same = found.setdefault(row.name, [])
+        same = by_key.setdefault(row.name, [])
         if same and (not row.meaning or not same[0].meaning):
             same[0].meaning = same[0].meaning or row.meaning
             same[0].defaults |= row.defaults
             same[0].schema = same[0].schema or row.schema
         else:
             same.append(row)
-    return [row for same in found.values() for row in same]
+    return [row for same in by_key.values() for row in same]
 
 
 def schema_of(file: KeyFile, default_schema: type | None = None) -> type | None:

@@ -25,7 +25,7 @@ from site_builder.key_sources import KeyFile, read_keys
 from site_builder.key_tables import Row, choices, command_rows, group_rows, own_meanings, schema_of, schema_rows
 from site_builder.site import ROOT
 
-# Tables of the arguments of commands without a configuration file, from their parsers and docstrings.
+# Arguments of commands without a configuration file, from their parsers and docstrings.
 
 
 def cell(text: str) -> str:
@@ -44,7 +44,7 @@ def options_table(parser: argparse.ArgumentParser) -> str:
     lines = ["| argument | default | meaning |", "|---|---|---|", *_arguments(parser, "")]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            helps = {each.dest: each.help or "" for each in action._choices_actions}
+            helps = {subcommand.dest: subcommand.help or "" for subcommand in action._choices_actions}
             for name, inner in action.choices.items():
                 lines.append(f"| **`{name}`** |  | {cell(helps[name])} |")
                 lines += _arguments(inner, f"{name} ")
@@ -52,7 +52,7 @@ def options_table(parser: argparse.ArgumentParser) -> str:
 
 
 def _arguments(parser: argparse.ArgumentParser, prefix: str) -> list[str]:
-    found = []
+    lines = []
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             continue
@@ -61,11 +61,11 @@ def _arguments(parser: argparse.ArgumentParser, prefix: str) -> list[str]:
         if action.choices:
             value = f" {'|'.join(map(str, action.choices))}"
         default = "" if action.default in (None, False) or action.default == [] else f"`{action.default}`"
-        found.append(f"| `{cell(prefix + shown + value)}` | {default} | {cell(action.help or '')} |")
-    return found
+        lines.append(f"| `{cell(prefix + shown + value)}` | {default} | {cell(action.help or '')} |")
+    return lines
 
 
-# `python -m site_builder.keys`: writes docs/reference/keys.md from the schema and the comments of conf/.
+# The page.
 
 PAGE = ROOT / "docs" / "reference" / "keys.md"
 _CONF = ROOT / "conf"
@@ -191,7 +191,7 @@ def _commands(writer: _Writer) -> Iterator[str]:
 
 def _linked_groups(command: str) -> str:
     entries = yaml.safe_load((_CONF / f"{command}.yaml").read_text(encoding="utf-8"))["defaults"]
-    names = [name for each in entries if isinstance(each, dict) for name in each if not name.startswith("override")]
+    names = [name for entry in entries if isinstance(entry, dict) for name in entry if not name.startswith("override")]
     return ", ".join(f"[`{name}`](#{name}-group)" for name in names)
 
 
@@ -235,8 +235,8 @@ def _is_preset(file: KeyFile, files: dict[str, KeyFile]) -> bool:
 
 
 def _shared_names(files: dict[str, KeyFile]) -> list[str]:
-    found = [base for file in files.values() for base in file.bases if base.startswith("/shared/")]
-    return list(dict.fromkeys(base.removeprefix("/shared/") for base in found))
+    bases = [base for file in files.values() for base in file.bases if base.startswith("/shared/")]
+    return list(dict.fromkeys(base.removeprefix("/shared/") for base in bases))
 
 
 def _choices_table(files: dict[str, KeyFile]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-# Pages of the site: Markdown files of the repository, with links that hold on GitHub and in the site.
+# Pages: Markdown files of the repository, whose links work on GitHub and in the site.
 
 ROOT = Path(__file__).parents[1]
 # Pages outside docs/: path in the repository to path in the site.
@@ -38,8 +38,8 @@ class BrokenLink(ValueError):
 def pages(root: Path = ROOT) -> dict[str, str]:
     """Return the site's pages: path in the repository to path in the site."""
     inside = [file for ending in ("md", "ipynb") for file in sorted((root / "docs").rglob(f"*.{ending}"))]
-    found = {str(file.relative_to(root)): str(file.relative_to(root / "docs").with_suffix(".md")) for file in inside}
-    return found | {path: place for path, place in _ELSEWHERE.items() if (root / path).is_file()}
+    places = {str(file.relative_to(root)): str(file.relative_to(root / "docs").with_suffix(".md")) for file in inside}
+    return places | {path: place for path, place in _ELSEWHERE.items() if (root / path).is_file()}
 
 
 def site_text(path: str, places: dict[str, str], root: Path = ROOT) -> str:
@@ -77,24 +77,24 @@ def _chunks(text: str, path: str, places: dict[str, str], root: Path) -> Iterato
 
 
 def _linked(prose: str, path: str, places: dict[str, str], root: Path) -> str:
-    return _LINK.sub(lambda found: _link(found, path, places, root), prose)
+    return _LINK.sub(lambda match: _link(match, path, places, root), prose)
 
 
-def _link(found: re.Match[str], path: str, places: dict[str, str], root: Path) -> str:
+def _link(match: re.Match[str], path: str, places: dict[str, str], root: Path) -> str:
     """Return a link of the site. A link to a file that is not in the site becomes its words and path; web addresses stay."""
-    is_picture, words, target = found.groups()
+    is_picture, words, target = match.groups()
     file, _, anchor = target.partition("#")
     if ":" in file or not file:
-        return found[0]
-    there = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
-    if not (root / there).exists():
-        raise BrokenLink(f"{path}: [{words}]({target}): the repository has no {there}")
-    is_shown = there in places or ((root / there).is_file() and there.startswith("docs/"))
+        return match[0]
+    destination = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))
+    if not (root / destination).exists():
+        raise BrokenLink(f"{path}: [{words}]({target}): the repository has no {destination}")
+    is_shown = destination in places or ((root / destination).is_file() and destination.startswith("docs/"))
     if not is_shown and not is_picture:
-        return words if there in words else f"{words} (`{there}`)"
+        return words if destination in words else f"{words} (`{destination}`)"
     if not is_shown:
         raise BrokenLink(f"{path}: ![{words}]({target}): a picture must lie in docs/")
-    place = places.get(there, there.removeprefix("docs/"))
+    place = places.get(destination, destination.removeprefix("docs/"))
     link = posixpath.relpath(place, posixpath.dirname(places[path]) or ".")
     return f"{is_picture}[{words}]({link}{'#' if anchor else ''}{anchor})"
 
@@ -118,7 +118,7 @@ def _printed(output: dict) -> list[str]:
     return output.get("text") or output.get("data", {}).get("text/plain") or []
 
 
-# Builder of the site. Warnings are errors, and the built pages load nothing from a network.
+# Build.
 
 _CONFIG = "mkdocs.yml"
 # The generator would load this script from a server, so that search works in pages opened as files.
@@ -168,9 +168,9 @@ def _check_navigation(root: Path, places: dict[str, str]) -> None:
 
 def _leaves(node: object) -> list[str]:
     if isinstance(node, dict):
-        return [leaf for each in node.values() for leaf in _leaves(each)]
+        return [leaf for inner in node.values() for leaf in _leaves(inner)]
     if isinstance(node, list):
-        return [leaf for each in node for leaf in _leaves(each)]
+        return [leaf for inner in node for leaf in _leaves(inner)]
     return [str(node)]
 
 
@@ -180,8 +180,8 @@ def _generate(stage: Path) -> None:
     environment = os.environ | {"NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(command, cwd=stage, env=environment, capture_output=True, text=True)
     if done.returncode:
-        said = (done.stdout + done.stderr).partition("Traceback (most recent call last)")[0]
-        raise BuildFailed(said.strip())
+        output = (done.stdout + done.stderr).partition("Traceback (most recent call last)")[0]
+        raise BuildFailed(output.strip())
 
 
 def _use_own_worker(site: Path) -> None:
