@@ -153,8 +153,8 @@ def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
     status = _STATUS.get(code, "failed")
     if status == "finished" and summary.get("status") != FINISHED:
         status = "submitted"
-    found = summary.get("metrics") or {}
-    evaluations = {stage: found.get(stage) or {} for stage in ("before", "best", "last")}
+    metrics = summary.get("metrics") or {}
+    evaluations = {stage: metrics.get(stage) or {} for stage in ("before", "best", "last")}
     return RunResult(job.run_dir, status, code, _message(status, job.run_dir, code, lines), **evaluations)
 
 

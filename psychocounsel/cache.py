@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         show(entries, cache)
         return DONE
     limit = time.time() - options.older_than if options.older_than is not None else float("inf")
-    folders = [folder for each in _CACHES.values() for folder in each.folders(cache)]
+    folders = [folder for store in _CACHES.values() for folder in store.folders(cache)]
     prune([entry for entry in entries if entry.used <= limit], cache, folders, options.dry_run)
     return DONE
 

@@ -57,9 +57,9 @@ def _help() -> str:
 
 
 def _about(name: str) -> str:
-    found = find_spec(f"psychocounsel.{name}")
-    assert found is not None and found.origin is not None
-    text = ast.get_docstring(ast.parse(Path(found.origin).read_text(encoding="utf-8"))) or ""
+    spec = find_spec(f"psychocounsel.{name}")
+    assert spec is not None and spec.origin is not None
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
     usage, _, about = text.partition("`: ")
     first = (about if "\n" not in usage else text.split("\n\n")[1]).splitlines()[0]
     return first[0].lower() + first[1:].rstrip(".")

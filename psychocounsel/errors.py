@@ -50,10 +50,10 @@ def print_failure(error: BaseException, file: IO[str] | None = None) -> None:
     while current is not None and current not in chain:
         chain.append(current)
         current = current.__cause__ or current.__context__
-    for each in reversed(chain):
+    for raised in reversed(chain):
         print("Traceback (most recent call last):", file=file)
-        print("".join(traceback.format_tb(each.__traceback__)), end="", file=file)
-        print(f"{type(each).__name__}: {each if isinstance(each, UserError) else words('')}", file=file)
+        print("".join(traceback.format_tb(raised.__traceback__)), end="", file=file)
+        print(f"{type(raised).__name__}: {raised if isinstance(raised, UserError) else words('')}", file=file)
 
 
 class NonFinite(Exception):

@@ -68,17 +68,17 @@ def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
     from psychocounsel.rundir.sweep import is_sweep
     from psychocounsel.studies import status
 
-    def standing() -> tuple[str, bool]:
+    def overview() -> tuple[str, bool]:
         if of_study:
             return status.status(folder)
         if not is_sweep(folder) and not is_run(folder):
             return status.listing(folder)
-        found = states.rows(folder)
-        states.add_usage(found)
-        return states.table(found, folder), any(row.is_live for row in found)
+        rows = states.rows(folder)
+        states.add_usage(rows)
+        return states.table(rows, folder), any(row.is_live for row in rows)
 
     def show() -> tuple[str, bool]:
-        text, is_live = standing()
+        text, is_live = overview()
         return (f"{text}\n\n{_charts(folder)}" if plotted else text), is_live
 
     if watched:
