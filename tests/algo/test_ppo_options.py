@@ -106,7 +106,7 @@ def test_the_critic_learns_alone_in_the_first_rounds() -> None:
 )
 def test_what_cannot_work_is_refused(arguments: list[str], message: str) -> None:
     from psychocounsel.errors import UserError
-    from psychocounsel.settings.config import check, compose
+    from tests.support.composed import check, compose
 
     with pytest.raises(UserError, match=message) as caught:
         check(compose(["algo=ppo", *arguments]))

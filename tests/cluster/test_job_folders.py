@@ -17,6 +17,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import write_summary
 from psychocounsel.rundir.run_config import write_config, write_job
 from psychocounsel.rundir.sweep import add_to_table, remove_from_table, runs_of
+from psychocounsel.train import COMMAND as TRAIN
 from tests.support.composed import check, compose
 from tests.support.harness import cli
 
@@ -139,10 +140,10 @@ def test_followed_logs_show_what_is_written_until_the_run_is_known_to_have_ended
 def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them(tmp_path: Path) -> None:
     from psychocounsel.cluster.job import Job
     from psychocounsel.cluster.slurm.shortages import is_cpu_build, warnings_of
-    from psychocounsel.settings.config import check, compose
+    from tests.support.composed import check, compose
 
     def said(*overrides: str) -> list[str]:
-        return warnings_of([Job("psychocounsel.train", check(compose(["cluster=slurm", *overrides])), tmp_path)])
+        return warnings_of([Job(TRAIN, check(compose(["cluster=slurm", *overrides])), tmp_path)])
 
     assert is_cpu_build()
     assert said() and said()[0].startswith("warning: torch of this environment is a CPU build")
@@ -152,7 +153,7 @@ def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them
 def test_a_table_of_somebody_else_cannot_have_other_folders_removed(tmp_path: Path) -> None:
     from psychocounsel.cluster.resubmission import forget
     from psychocounsel.rundir.run_config import write_config, write_job
-    from psychocounsel.settings.config import check, compose
+    from tests.support.composed import check, compose
 
     sweep, plain, run = tmp_path / "sweep", tmp_path / "plain", tmp_path / "run"
     for folder in (sweep, plain, run):

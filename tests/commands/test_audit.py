@@ -141,8 +141,8 @@ def test_without_a_reward_model_no_torch_is_imported(home: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
         "from psychocounsel.evaluation.audit.auditing import audit\n"
-        "from psychocounsel.settings.config import check, compose\n"
-        f"config = check(compose(['data.path=pairs.jsonl', 'limit=40', '{QUICK[0]}'], name='audit'))\n"
+        "from psychocounsel.api import compose\n"
+        f"config = compose(['data.path=pairs.jsonl', 'limit=40', '{QUICK[0]}'], name='audit')\n"
         "audit(config, Path('no-torch'), print, lambda names, text: names, None)\n"
         "assert not {'torch', 'transformers', 'deepspeed'} & set(sys.modules)\n"
     )
