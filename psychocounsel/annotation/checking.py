@@ -13,7 +13,7 @@ from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.plan import Planned
+from psychocounsel.steps.plan import PlannedStep
 from psychocounsel.storage.files import read_mapping
 
 
@@ -33,7 +33,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
         return
     _refuse_conflicts(config)
     steps = due_steps(config)
-    due = {each.step for each in steps if each.due}
+    due = {step.step for step in steps if step.due}
     if "speeches" in due and not _can_make(steps[0]):
         build(config, "speeches").check()
     asking = [group for step, group in ASKED.items() if step in due]
@@ -80,16 +80,16 @@ def refuse_unfinished_removal(whole: AnnotationDir) -> None:
 
 def nothing_due(config: DictConfig) -> bool:
     """Return True if every step asked for is already done and no removal was asked for."""
-    return not config.remove and not any(each.due for each in due_steps(config))
+    return not config.remove and not any(step.due for step in due_steps(config))
 
 
-def _can_make(speeches: Planned) -> bool:
+def _can_make(speeches: PlannedStep) -> bool:
     return bool(speeches.sources)
 
 
 def _warn_of_shipped_writers(config: DictConfig) -> None:
     """Print a warning if a shipped model replies to speeches other than the shipped ones."""
-    foreign = [each.title for each in build(config, "speeches").all_sources() if each.path != "builtin:sample"]
+    foreign = [source.title for source in build(config, "speeches").all_sources() if source.path != "builtin:sample"]
     shipped = [model.name for model in build(config, "writers").models() if (model.model or "").startswith("builtin:")]
     if foreign and shipped:
         print(

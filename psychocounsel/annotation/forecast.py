@@ -18,7 +18,7 @@ from psychocounsel.remote.server_access import host_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.plan import Planned
+from psychocounsel.steps.plan import PlannedStep
 from psychocounsel.steps.running import draft_of
 from psychocounsel.steps.tables import rows_of, written
 
@@ -33,14 +33,14 @@ def forecast(config: DictConfig) -> list[str]:
     """
     files = AnnotationDir(Path(config.out))
     set_cache_directories(config.paths.cache)
-    due = {each.step: each for each in due_steps(config) if each.due}
+    due = {planned.step: planned for planned in due_steps(config) if planned.due}
     with draft_of(files) as draft:
         draft.speeches, draft.replies = files.speeches, files.replies
         context = StepContext(config, draft, lambda line: None, lambda items, *_, **__: items)
         return [*_steps(context, due), *_receivers(config, due)]
 
 
-def _steps(context: StepContext[AnnotationDir], due: dict[str, Planned]) -> Iterator[str]:
+def _steps(context: StepContext[AnnotationDir], due: dict[str, PlannedStep]) -> Iterator[str]:
     draft = context.files
     if "speeches" in due:
         draft.speeches = draft.path / draft.speeches.name
@@ -67,7 +67,7 @@ def _stand_in(context: StepContext[AnnotationDir]) -> None:
             add(row)
 
 
-def _receivers(config: DictConfig, due: dict[str, Planned]) -> Iterator[str]:
+def _receivers(config: DictConfig, due: dict[str, PlannedStep]) -> Iterator[str]:
     for step, group in ASKED.items():
         if step not in due:
             continue

@@ -11,7 +11,7 @@ from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
-from psychocounsel.steps.plan import Planned, planned
+from psychocounsel.steps.plan import PlannedStep, planned_steps
 from psychocounsel.steps.running import Figures, run_steps
 
 ASKED = {"replies": "writers", "scores": "annotator"}  # step -> config group of the models that it asks
@@ -67,9 +67,9 @@ COURSE = Course(
 )
 
 
-def due_steps(config: DictConfig) -> list[Planned]:
+def due_steps(config: DictConfig) -> list[PlannedStep]:
     """Return the steps that a checked configuration asks for, each marked as due or done in its directory."""
-    return planned(COURSE, config, directory(config))
+    return planned_steps(COURSE, config, directory(config))
 
 
 def do_steps(context: StepContext[AnnotationDir], begin: Callable[[str], None]) -> dict[str, Figures]:

@@ -29,7 +29,7 @@ from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Bar, Course, StepContext, check_steps
-from psychocounsel.steps.plan import Planned, asked_steps, planned
+from psychocounsel.steps.plan import PlannedStep, asked_steps, planned_steps
 from psychocounsel.steps.running import Showing, run_steps, work_in_steps
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ class SteppedEvaluation(Evaluation):
     def nothing_due(self, config: DictConfig) -> bool:
         return not any(each.due for each in self.planned(config))
 
-    def planned(self, config: DictConfig) -> list[Planned]:
+    def planned(self, config: DictConfig) -> list[PlannedStep]:
         """Return the steps of a checked configuration; each is marked as due or as done in the run directory."""
-        return planned(self.course, config, directory(config))
+        return planned_steps(self.course, config, directory(config))
 
     def shared_steps(self, config: DictConfig) -> list[str]:
         """Return the steps that can be split into shards: the steps that ask models."""

@@ -68,8 +68,8 @@ def cached(source: HubSource) -> Path | None:
     folder, revision = cache_folder() / folder_name(source), source.revision or "main"
     reference = folder / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
-    found = folder / "snapshots" / commit
-    return found if found.is_dir() else None
+    snapshot = folder / "snapshots" / commit
+    return snapshot if snapshot.is_dir() else None
 
 
 # -- queries and downloads
@@ -91,9 +91,9 @@ def look_up(source: HubSource) -> Repository:
         )
         if info.gated:  # the list of files is public, but downloads need permission
             api.auth_check(source.id, repo_type=source.kind)
-    found = info.siblings or []
-    ignored = _ignored([file.rfilename for file in found], source.weights) if source.kind == "model" else ()
-    files = filter_repo_objects(found, ignore_patterns=[*ignored], key=lambda file: file.rfilename)
+    listed = info.siblings or []
+    ignored = _ignored([file.rfilename for file in listed], source.weights) if source.kind == "model" else ()
+    files = filter_repo_objects(listed, ignore_patterns=[*ignored], key=lambda file: file.rfilename)
     sizes = [(file.size or 0, _is_cached(source, info.sha, file)) for file in files]
     missing = sum(size for size, cached in sizes if not cached)
     return Repository(source, info.sha, sum(size for size, _ in sizes), missing, ignored)

@@ -95,7 +95,7 @@ class Journal:
         Raises:
             OSError: if the answers cannot be written; this process then finds none of them in the journal.
         """
-        written = [each.written() for each in lines]
+        written = [line.written() for line in lines]
         with self._lock:
             if self._file is None:
                 self._file, self._end = self._new_file(), 0

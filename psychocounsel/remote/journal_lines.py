@@ -66,13 +66,13 @@ def lines_of(path: Path) -> Iterator[tuple[list[str], list[int], float]]:
             keys, offsets, cost = list[str](), list[int](), 0.0
             for line in lines:
                 number += 1
-                if (found := _HEAD.match(line)) is None:
+                if (head := _HEAD.match(line)) is None:
                     raise UserError(
                         f"{path}: line {number} is damaged: remove that line, and its request is sent again"
                     )
-                keys.append(found[1].decode())
+                keys.append(head[1].decode())
                 offsets.append(start)
-                cost += float(found[2] or 0)
+                cost += float(head[2] or 0)
                 start += len(line) + 1
             yield keys, offsets, cost
 
@@ -128,12 +128,12 @@ class Places:
         """Return the places that may belong to this key."""
         head = int(key[:16], 16)
         first = int(np.searchsorted(self._heads, np.uint64(head)))
-        found = []
+        places = []
         while first < len(self._heads) and int(self._heads[first]) == head:
-            found.append(int(self._where[first]))
+            places.append(int(self._where[first]))
             first += 1
-        found += [self._new[head]] if head in self._new else []
-        return iter([(place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)) for place in found])
+        places += [self._new[head]] if head in self._new else []
+        return iter([(place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)) for place in places])
 
     @property
     def bytes(self) -> int:

@@ -45,10 +45,10 @@ def proxy_of(address: str) -> tuple[str, str] | None:
     The proxy is that of the address's scheme, otherwise `ALL_PROXY`. `NO_PROXY` is `*`, or a comma-separated list of names (each
     includes its subdomains), addresses and networks (10.0.0.0/8), with or without a port.
     """
-    found, scheme = urllib.request.getproxies(), urlsplit(address).scheme
-    name = scheme if found.get(scheme) else "all"
-    proxy = found.get(name)
-    if not proxy or any(_excepts(entry.strip().lower(), address) for entry in found.get("no", "").split(",")):
+    proxies, scheme = urllib.request.getproxies(), urlsplit(address).scheme
+    name = scheme if proxies.get(scheme) else "all"
+    proxy = proxies.get(name)
+    if not proxy or any(_excepts(entry.strip().lower(), address) for entry in proxies.get("no", "").split(",")):
         return None
     return f"{name.upper()}_PROXY", proxy if "://" in proxy else f"http://{proxy}"
 

@@ -76,11 +76,13 @@ def defining(config: DictConfig | dict[str, Any], swept: Iterable[str] = ()) -> 
     """
     keys = tuple(swept)
     flat = _flat(config)
-    became_others = any(not any(is_of(key, each) for key in flat) for each in keys)
+    became_others = any(not any(is_of(key, swept_key) for key in flat) for swept_key in keys)
     return {
         key: value
         for key, value in flat.items()
-        if defines(key) or any(is_of(key, each) for each in keys) or (became_others and key.endswith(".addresses"))
+        if defines(key)
+        or any(is_of(key, swept_key) for swept_key in keys)
+        or (became_others and key.endswith(".addresses"))
     }
 
 
@@ -92,7 +94,7 @@ def deciding(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in _flat(config).items()
-        if _defines(key) or any(is_of(key, each) for each in _DECIDE_THE_END)
+        if _defines(key) or any(is_of(key, deciding_key) for deciding_key in _DECIDE_THE_END)
     }
 
 

@@ -75,12 +75,12 @@ def is_complete(folder: Path) -> bool:
 
 def complete_checkpoints(run_dir: Path) -> list[Path]:
     """Return all complete checkpoints, oldest first."""
-    return [each.path for each in RunDir(run_dir).checkpoint_dirs() if is_complete(each.path)]
+    return [checkpoint.path for checkpoint in RunDir(run_dir).checkpoint_dirs() if is_complete(checkpoint.path)]
 
 
 def latest_checkpoint(run_dir: Path) -> Path | None:
     """Return the newest complete checkpoint, or None."""
-    newest_first = (each.path for each in reversed(RunDir(run_dir).checkpoint_dirs()))
+    newest_first = (checkpoint.path for checkpoint in reversed(RunDir(run_dir).checkpoint_dirs()))
     return next(filter(is_complete, newest_first), None)
 
 

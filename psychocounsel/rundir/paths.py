@@ -69,7 +69,7 @@ class RunDir:
     def checkpoint_dirs(self) -> list[CheckpointDir]:
         """Return the checkpoints, complete or not, oldest first."""
         named = (path for path in self.checkpoints.glob("step-*") if re.fullmatch(CHECKPOINT_NAME, path.name))
-        return sorted((CheckpointDir(path) for path in named if path.is_dir()), key=lambda each: each.step)
+        return sorted((CheckpointDir(path) for path in named if path.is_dir()), key=lambda checkpoint: checkpoint.step)
 
     def checkpoint_leftovers(self) -> list[Path]:
         """Return the remains of killed writers: drafts, and checkpoints that were moved aside."""
@@ -134,9 +134,9 @@ class AnnotationDir(StepsDir):
 
     def cleaning(self, index: int) -> "AnnotationDir":
         """Return the directory of a job that cleans a share of the rows of large sources."""
-        found = AnnotationDir(self.shards / f"cleaning-{index:03d}")
-        found.speeches = found.path / "cleaned.parquet"
-        return found
+        folder = AnnotationDir(self.shards / f"cleaning-{index:03d}")
+        folder.speeches = folder.path / "cleaned.parquet"
+        return folder
 
 
 class ShardDir(AnnotationDir):
@@ -173,15 +173,15 @@ class EvaluationDir(StepsDir):
 
     def shard(self, index: int) -> "EvaluationDir":
         """Return `RUN/shards/003`: tables of a share of the speeches; the answers belong to the whole evaluation."""
-        found = EvaluationDir(self.shards / f"{index:03d}")
-        found.answers = self.answers
-        return found
+        shard = EvaluationDir(self.shards / f"{index:03d}")
+        shard.answers = self.answers
+        return shard
 
     def part(self, name: str) -> "EvaluationDir":
         """Return `RUN/parts/safety`: an evaluation that the gate runs; the answers belong to the gate."""
-        found = EvaluationDir(self.path / "parts" / name)
-        found.answers = self.answers
-        return found
+        part = EvaluationDir(self.path / "parts" / name)
+        part.answers = self.answers
+        return part
 
 
 class ModelDir:

@@ -33,8 +33,8 @@ _engine_log: list[Path] = []  # of this process; empty or one file
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
     """Return the records of all attempts under SLURM, oldest first, each with its `number`."""
     files = RunDir(run_dir)
-    found = [(number, files.attempt(number).record) for number in files.attempt_numbers()]
-    return [{**read_mapping(record), "number": number} for number, record in found if record.exists()]
+    records = [(number, files.attempt(number).record) for number in files.attempt_numbers()]
+    return [{**read_mapping(record), "number": number} for number, record in records if record.exists()]
 
 
 def next_number(run_dir: Path) -> int:
@@ -164,8 +164,8 @@ def read_environment(run_dir: Path) -> dict[str, Any]:
 
 def job_servers(run_dir: Path) -> list[str]:
     """Return the addresses of this job's servers that are ready."""
-    found = [read_json(file) or {} for file in RunDir(run_dir).ready_servers()]
-    return [each["address"] for each in found if each.get("job") == _this_job()]
+    servers = [read_json(file) or {} for file in RunDir(run_dir).ready_servers()]
+    return [server["address"] for server in servers if server.get("job") == _this_job()]
 
 
 def note_ready_server(run_dir: Path, number: int, address: str) -> None:

@@ -101,9 +101,9 @@ def read_section(run_dir: Path, key: str) -> Any:
         text = _text_of(run_dir)
     except FileNotFoundError:
         return None
-    found = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
+    section = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
     try:
-        return yaml.load(found[0], _Loader)[key] if found else None
+        return yaml.load(section[0], _Loader)[key] if section else None
     except (yaml.YAMLError, TypeError, KeyError) as error:
         raise DamagedFile(f"{RunDir(run_dir).config}: cannot be read; restore it") from error
 

@@ -76,7 +76,7 @@ def read(home: Path) -> list[Record]:
     Raises:
         DamagedFile: if a record is not readable.
     """
-    found = []
+    records = []
     for submission in SubmissionHome(home).submission_dirs():
         content: Any = read_json(submission.record)
         if not content:
@@ -86,8 +86,8 @@ def read(home: Path) -> list[Record]:
             record = Record(content["jobs"], tasks, content["code"], submission)
         except (KeyError, TypeError) as error:
             raise DamagedFile(f"{submission.record}: has no jobs or no runs; restore it") from error
-        found += [record] if record.jobs else []
-    return found
+        records += [record] if record.jobs else []
+    return records
 
 
 def submitted_runs(homes: Iterable[Path]) -> set[Path]:
@@ -100,8 +100,8 @@ def unsubmitted(home: Path) -> list[SubmissionDir]:
 
     The list is empty if `home` is read-only.
     """
-    found = [each for each in SubmissionHome(home).submission_dirs() if not read_mapping(each.record).get("jobs")]
-    return [each for each in found if each.path.stat().st_uid == os.geteuid() and os.access(home, os.W_OK)]
+    drafts = [draft for draft in SubmissionHome(home).submission_dirs() if not read_mapping(draft.record).get("jobs")]
+    return [draft for draft in drafts if draft.path.stat().st_uid == os.geteuid() and os.access(home, os.W_OK)]
 
 
 def adopt(submission: SubmissionDir, jobs: Sequence[str]) -> None:

@@ -56,11 +56,13 @@ def namings(jobs: Sequence[Sequence[str]]) -> list[Naming]:
     counts = Counter(text for job in jobs for text in set(job))
     parts = [_parted(job, {text for text in job if counts[text] < len(jobs)}) for job in jobs]
     short = _short_values([swept for swept, _ in parts])
-    made = [Naming(swept, fixed, tuple(short[text] for text in swept)) for swept, fixed in parts]
+    all_namings = [Naming(swept, fixed, tuple(short[text] for text in swept)) for swept, fixed in parts]
     owners: dict[str, set[tuple[str, ...]]] = {}
-    for each in made:
-        owners.setdefault(each.name, set()).add(each.swept)
-    return [each if len(owners[each.name]) == 1 else replace(each, mark=_mark(each.swept)) for each in made]
+    for naming in all_namings:
+        owners.setdefault(naming.name, set()).add(naming.swept)
+    return [
+        naming if len(owners[naming.name]) == 1 else replace(naming, mark=_mark(naming.swept)) for naming in all_namings
+    ]
 
 
 def cell_name(overrides: Sequence[str]) -> str:
@@ -89,8 +91,8 @@ def _parted(job: Sequence[str], telling: set[str]) -> tuple[tuple[str, ...], tup
 def _value(override: str) -> str:
     """Return the value as shown in a name: 1e-06 as 1e-6, without quotes."""
     text = override.partition("=")[2].strip("'\"")
-    if found := _SCIENTIFIC.fullmatch(text):
-        return f"{found[1]}e{found[2]}{found[3]}"
+    if match := _SCIENTIFIC.fullmatch(text):
+        return f"{match[1]}e{match[2]}{match[3]}"
     return _WORDS.get(text, text).lstrip("/")
 
 
@@ -198,8 +200,8 @@ class SweepFolder:
         before = _overrides(self.path / name)
         for text in naming.fixed:
             key = key_of(text)
-            of_all_groups = not any(is_of(each, key) for each in new)  # such as experiment=NAME
-            if text not in before and defines(key) and (of_all_groups or any(is_of(each, key) for each in keys)):
+            of_all_groups = not any(is_of(new_key, key) for new_key in new)  # such as experiment=NAME
+            if text not in before and defines(key) and (of_all_groups or any(is_of(changed, key) for changed in keys)):
                 yield text
         typed = {key_of(text) for text in (*naming.fixed, *naming.swept)}
         for key in map(key_of, before):  # typed for the old run, and left out now

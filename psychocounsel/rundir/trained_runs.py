@@ -18,16 +18,16 @@ def run_of(path: str | None) -> Path | None:
     if path is None or path.startswith("builtin:"):
         return None
     folder = Path(path).expanduser()
-    return next((each for each in (folder, folder.parent) if each.is_dir() and _has_trained(each)), None)
+    return next((place for place in (folder, folder.parent) if place.is_dir() and _has_trained(place)), None)
 
 
 def runs_of(path: str | None) -> list[Path]:
     """Return all runs that trained these weights, the last one first: for instance a DPO run, then the SFT run before it."""
-    found = list[Path]()
-    while (run := run_of(path)) is not None and run not in found:
-        found.append(run)
+    runs = list[Path]()
+    while (run := run_of(path)) is not None and run not in runs:
+        runs.append(run)
         path = OmegaConf.select(read_config(run), "model.path")
-    return found
+    return runs
 
 
 def trained_dtype(path: str | None) -> str | None:
@@ -40,7 +40,7 @@ def trained_dtype(path: str | None) -> str | None:
 def run_trained_on(path: str | None, data: Path) -> Path | None:
     """Return the last run behind a model that trained on the file `data`, or on a folder with it; None if none did."""
     data = data.expanduser().resolve()
-    return next((run for run in runs_of(path) if any(_holds(each, data) for each in _training_paths(run))), None)
+    return next((run for run in runs_of(path) if any(_holds(place, data) for place in _training_paths(run))), None)
 
 
 def _has_trained(folder: Path) -> bool:

@@ -47,21 +47,21 @@ def _refuse(folder: Path, paths: list[Path]) -> None:
         return
     for path in paths:
         try:
-            found = path.stat()
+            status = path.stat()
         except (FileNotFoundError, NotADirectoryError):  # its reader reports it
             continue
         why = f"code and weights would be loaded from {folder}"
         say = f"if you trust this folder, put {TRUST_VARIABLE}={folder} before the command"
-        if found.st_uid not in (os.geteuid(), 0):  # root could write anything anyway
-            raise UserError(f"{path}: belongs to another user ({_name(found.st_uid)}), and {why}: {say}")
-        if found.st_mode & _OTHERS_MAY_WRITE:
-            who = "everyone" if found.st_mode & stat.S_IWOTH else "its group"
+        if status.st_uid not in (os.geteuid(), 0):  # root could write anything anyway
+            raise UserError(f"{path}: belongs to another user ({_name(status.st_uid)}), and {why}: {say}")
+        if status.st_mode & _OTHERS_MAY_WRITE:
+            who = "everyone" if status.st_mode & stat.S_IWOTH else "its group"
             raise UserError(f"{path}: can be written by {who}, and {why}: `chmod -R go-w {folder}`, or {say}")
 
 
 def _is_trusted(folder: Path) -> bool:
     named = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
-    return any(folder.resolve().is_relative_to(Path(each).expanduser().resolve()) for each in named)
+    return any(folder.resolve().is_relative_to(Path(trusted).expanduser().resolve()) for trusted in named)
 
 
 def _below(tree: Path) -> Iterator[Path]:

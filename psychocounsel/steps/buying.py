@@ -39,8 +39,8 @@ def buy(
         UserError: for a wrong key or address, for an unknown price if `limits.cost` is set, or if no server is left.
     """
     budget = Budget.of(limits.cost, limits.calls, answers, models)
-    came = ask_all(asks, answers, budget, read=read, models=models, key=key, retries=retries)
-    with closing(came):
-        for each in bar(KnownLength(came, count), what):
-            take(*each)
+    outcomes = ask_all(asks, answers, budget, read=read, models=models, key=key, retries=retries)
+    with closing(outcomes):
+        for model, ask, outcome in bar(KnownLength(outcomes, count), what):
+            take(model, ask, outcome)
     return budget

@@ -43,7 +43,7 @@ _NAMES_FILES = (
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStep:
     """A step that the user asked for.
 
     Attributes:
@@ -63,13 +63,13 @@ def asked_steps(course: Course[F], config: DictConfig) -> list[str]:
     return list(config.steps) if config.steps is not None else [*course.steps]
 
 
-def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
+def planned_steps(course: Course[F], config: DictConfig, files: F) -> list[PlannedStep]:
     """Return the steps that `config` asks for, in order, each marked as due or done.
 
     Raises:
         UserError: if an earlier step that `config` does not ask for is missing or was done with other settings.
     """
-    found, upstream, fresh = list[Planned](), "", set[str]()
+    plans, upstream, fresh = list[PlannedStep](), "", set[str]()
     steps, share = asked_steps(course, config), config.get("share")
     for step in course.steps[: course.steps.index(steps[-1]) + 1]:
         record, asked = read_mapping(files.step(step)), step in steps
@@ -89,12 +89,12 @@ def planned(course: Course[F], config: DictConfig, files: F) -> list[Planned]:
             sources = {**sources, "again": sources.get("again", 0) + 1}  # makes the later steps due as well
             made_from, is_done = fingerprint(step, settings, sources, upstream), False
         if asked:
-            found.append(Planned(step, not is_done, settings, sources, made_from))
+            plans.append(PlannedStep(step, not is_done, settings, sources, made_from))
             fresh |= {step} if not is_done else set()
         elif not is_done:
             _refuse(course, config, files, step, record, settings, fresh)
         upstream = made_from
-    return found
+    return plans
 
 
 def has_failed(figures: Any) -> bool:
@@ -115,8 +115,8 @@ def _refuse(
 ) -> None:
     """Raise a UserError that says what to type, because the earlier `step` is not done with these settings."""
     steps = asked_steps(course, config)
-    later = next(each for each in steps if course.steps.index(each) > course.steps.index(step))
-    wanted = f"steps=[{','.join(each for each in course.steps if each in (*steps, step))}]"
+    later = next(name for name in steps if course.steps.index(name) > course.steps.index(step))
+    wanted = f"steps=[{','.join(name for name in course.steps if name in (*steps, step))}]"
     made = course.output(files, step)
     if not record or not made.exists():
         raise UserError(f"{later} needs {made.name} in {files.path}: add {step} to steps, {wanted}")
@@ -168,11 +168,11 @@ def _third_parties(course: Course[F], config: DictConfig, step: str) -> Settings
     """Return the names of the step's models that get no crisis speeches, by group; {} if every model may see all speeches."""
     if config.crisis_to_third_parties:
         return {}
-    found = {}
+    third_parties = {}
     for group, models in course.models(config, step).items():
         if names := sorted(model.name for model in models if model.is_third_party()):
-            found[f"{group}.third_parties"] = names
-    return found
+            third_parties[f"{group}.third_parties"] = names
+    return third_parties
 
 
 def _weights(course: Course[F], config: DictConfig, step: str) -> Settings:
@@ -193,14 +193,14 @@ def _weights_of_before(before: Settings, settings: Settings) -> Settings:
 def _of_files(key: str, value: Any) -> Any:
     """Return a hash of the contents if a setting names a file or folder, and otherwise the value itself."""
     if isinstance(value, list):
-        return [_of_files(key, each) for each in value]
+        return [_of_files(key, item) for item in value]
     if key.rpartition(".")[2] not in _NAMES_FILES or not isinstance(value, str):
         return value
     path = Path(value)
     with contextlib.suppress(OSError):  # raised for a text that is too long for a path
         if path.is_absolute() and path.exists():
-            files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
-            return hashlib.sha256(b"\0".join(each.read_bytes() for each in files)).hexdigest()
+            files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+            return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
     return value
 
 
@@ -208,7 +208,7 @@ def _flatten(value: Any, key: str, flat: Settings) -> None:
     if isinstance(value, dict) and value:
         for name, inner in value.items():
             _flatten(inner, f"{key}.{name}", flat)
-    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         for index, inner in enumerate(value):
             _flatten(inner, f"{key}.{index}", flat)
     else:

@@ -26,7 +26,7 @@ from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.results import BUDGET_SPENT, FINISHED, write_summary
 from psychocounsel.rundir.run import Run
 from psychocounsel.steps.course import Course, F, StepContext
-from psychocounsel.steps.plan import Planned, planned
+from psychocounsel.steps.plan import PlannedStep, planned_steps
 from psychocounsel.storage.files import read_mapping, readable_time, write_json
 
 # Steps that are due
@@ -41,44 +41,46 @@ def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str],
         UserError: if an earlier step is missing or was done with other settings, or if a step raises it.
     """
     context.files.steps.mkdir(parents=True, exist_ok=True)
-    for each in planned(course, context.config, context.files):
-        if not each.due:
-            context.say(f"{each.step}: done before")
+    for planned in planned_steps(course, context.config, context.files):
+        if not planned.due:
+            context.say(f"{planned.step}: done before")
             continue
-        _say_what_changed(each, context)
-        begin(each.step)
-        _do(course, each, context)
+        _say_what_changed(planned, context)
+        begin(planned.step)
+        _do(course, planned, context)
     return figures_of(course, context)
 
 
-def _say_what_changed(each: Planned, context: StepContext[F]) -> None:
+def _say_what_changed(planned: PlannedStep, context: StepContext[F]) -> None:
     """Print which settings have changed, because a table made with other settings is about to be replaced."""
-    before = read_mapping(context.files.step(each.step)).get("settings")
+    before = read_mapping(context.files.step(planned.step)).get("settings")
     if before is not None:
-        keys = before.keys() | each.settings.keys()
-        changed = sorted(key for key in keys if before.get(key) != each.settings.get(key))
+        keys = before.keys() | planned.settings.keys()
+        changed = sorted(key for key in keys if before.get(key) != planned.settings.get(key))
         if changed:
             more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
             context.say(
-                f"{each.step}: made again, because {', '.join(changed[:3])}{more} changed; bought answers are kept"
+                f"{planned.step}: made again, because {', '.join(changed[:3])}{more} changed; bought answers are kept"
             )
 
 
-def _do(course: Course[F], each: Planned, context: StepContext[F]) -> None:
-    stale = course.steps[course.steps.index(each.step) :]  # while the step runs, its table may mix old and new settings
+def _do(course: Course[F], planned: PlannedStep, context: StepContext[F]) -> None:
+    stale = course.steps[
+        course.steps.index(planned.step) :
+    ]  # while the step runs, its table may mix old and new settings
     for step in reversed(stale):  # last first: a kill must not leave a later record without an earlier one
         context.files.step(step).unlink(missing_ok=True)
     started = time.monotonic()
-    figures = course.run(each.step, context)
-    write_record(context, each, figures, time.monotonic() - started)
+    figures = course.run(planned.step, context)
+    write_record(context, planned, figures, time.monotonic() - started)
 
 
-def write_record(context: StepContext[F], each: Planned, figures: Figures, seconds: float) -> None:
+def write_record(context: StepContext[F], planned: PlannedStep, figures: Figures, seconds: float) -> None:
     """Record that a step is done, with its settings, its source files and its figures."""
-    about: Figures = {"step": each.step, "fingerprint": each.fingerprint}
-    about |= {"settings": each.settings, "sources": each.sources}
+    about: Figures = {"step": planned.step, "fingerprint": planned.fingerprint}
+    about |= {"settings": planned.settings, "sources": planned.sources}
     about |= {"version": __version__, "seconds": round(seconds, 1)}
-    write_json(context.files.step(each.step), {**about, "figures": figures})
+    write_json(context.files.step(planned.step), {**about, "figures": figures})
 
 
 def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]:
@@ -192,8 +194,8 @@ def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None
             os._exit(CONTINUE_LATER)
 
     def interrupt(number: int, frame: object) -> None:
-        for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # a second request must not interrupt the cleaning up
+        for signal_number in _SIGNALS:
+            signal.signal(signal_number, signal.SIG_IGN)  # a second request must not interrupt the cleaning up
         late = threading.Timer(grace_seconds, end)
         late.daemon = True
         late.start()

@@ -48,7 +48,7 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
         raise UserError(
             "-m: annotate makes one dataset per command; leave it out, and give each dataset its own out=DIR"
         )
-    typed = [each for text in overrides for each in _with_files(text, choices)]
+    typed = [override for text in overrides for override in _with_files(text, choices)]
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
     if not out or out == "null":
         return typed
@@ -117,7 +117,7 @@ def _with_files(text: str, choices: Sequence[str]) -> list[str]:
     if key != "speeches":
         return [_absolute(text)]
     value = _parsed(text).value()
-    names = [_plain(each) for each in value] if isinstance(value, list) else [_plain(value)]
+    names = [_plain(item) for item in value] if isinstance(value, list) else [_plain(value)]
     if not isinstance(value, list) and not _names_a_file(names[0], choices):
         return [text]
     for name in names:

@@ -116,12 +116,12 @@ def joined(
     first: Iterable[tuple[str, list[Row]]], *others: Iterable[tuple[str, list[Row]]]
 ) -> Iterator[list[list[Row]]]:
     """Yield, for each speech of `first`, its rows in `first` and in each of `others`; all are ordered by speech."""
-    streams = [iter(each) for each in others]
+    streams = [iter(other) for other in others]
     ahead = [next(stream, None) for stream in streams]
     for speech, rows in first:
-        found = [rows]
+        row_lists = [rows]
         for place, stream in enumerate(streams):
             while (head := ahead[place]) is not None and head[0] < speech:
                 ahead[place] = next(stream, None)
-            found.append(head[1] if head is not None and head[0] == speech else [])
-        yield found
+            row_lists.append(head[1] if head is not None and head[0] == speech else [])
+        yield row_lists

@@ -48,7 +48,7 @@ def about_of(file: Path) -> dict[str, Any] | None:
 
 def show(entries: list[Entry], cache: Path) -> None:
     """Print a line for each entry, the most recently used first, and a line with their number and total size."""
-    for entry in sorted(entries, key=lambda each: -each.used):
+    for entry in sorted(entries, key=lambda entry: -entry.used):
         print(entry.line())
     print(f"{len(entries)} entries, {readable_size(sum(entry.size() for entry in entries))} in {cache}")
 

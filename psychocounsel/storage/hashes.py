@@ -70,11 +70,11 @@ def content_id(root: Path, files: Sequence[Path], cache: str) -> str:
     for file in files:
         digest.update(str(file.relative_to(root)).encode())
         _add(digest, file)
-    found = f"sha256:{digest.hexdigest()}"
+    content_hash = f"sha256:{digest.hexdigest()}"
     newest = max((max(times) for _, *times in stats), default=0)
     if _stats(files) == stats and time.time() - newest / 1e9 > _SETTLED_SECONDS:
-        _write_note(note, {"files": [str(file.absolute()) for file in files], "stats": stats, "id": found})
-    return found
+        _write_note(note, {"files": [str(file.absolute()) for file in files], "stats": stats, "id": content_hash})
+    return content_hash
 
 
 def code_id(*files: Path) -> str:

@@ -39,9 +39,9 @@ def own_umask() -> int:
     """Return the user's own umask, even after this process has changed its umask."""
     if _own:
         return _own[0]
-    found = os.umask(_OTHERS)
-    os.umask(found)
-    return found
+    umask = os.umask(_OTHERS)
+    os.umask(umask)
+    return umask
 
 
 def restrict(mask: int) -> None:

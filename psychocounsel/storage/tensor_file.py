@@ -62,11 +62,11 @@ def read_tensor_header(path: Path) -> dict[str, TensorEntry]:
         text = file.read(length) if length <= _LONGEST_HEADER else b""
     size, first = path.stat().st_size, 8 + length
     try:
-        header = {name: each for name, each in json.loads(text).items() if name != "__metadata__"}
-        found = {name: _entry(each, first, size) for name, each in header.items()}
+        header = {name: about for name, about in json.loads(text).items() if name != "__metadata__"}
+        entries = {name: _entry(about, first, size) for name, about in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(path) from error
-    return found
+    return entries
 
 
 def _entry(about: dict[str, Any], first: int, size: int) -> TensorEntry:

@@ -23,7 +23,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import Judging, PairPrompt, ReplyPair, read_verdict
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Course
-from psychocounsel.steps.plan import planned, step_settings
+from psychocounsel.steps.plan import planned_steps, step_settings
 from psychocounsel.storage.files import write_json
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat, question
@@ -120,10 +120,10 @@ def test_other_weights_in_the_same_folder_are_another_model(tmp_path: Path) -> N
         return Transformers(name="mine", model=str(folder), temperature=0.0, max_tokens=4)
 
     def is_due() -> bool:
-        (step,) = planned(course, config_of(model()), files)
+        (step,) = planned_steps(course, config_of(model()), files)
         return step.due
 
-    (first,) = planned(course, config_of(model()), files)
+    (first,) = planned_steps(course, config_of(model()), files)
     record = {"fingerprint": first.fingerprint, "settings": first.settings, "figures": {}}
     write_json(files.step("replies"), record)
     assert first.due and not is_due()

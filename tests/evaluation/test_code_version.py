@@ -67,7 +67,7 @@ def test_other_code_makes_the_statistics_anew_and_buys_nothing(tmp_path: Path, c
         made = context(config, files.path, said)
 
         def due() -> list[str]:
-            return [each.step for each in plan.planned(WinRate.course, config, files) if each.due]
+            return [each.step for each in plan.planned_steps(WinRate.course, config, files) if each.due]
 
         run_steps(WinRate.course, made, lambda step: None)
         assert due() == [] and len(asked.payloads) == 2 * len(PROMPTS)

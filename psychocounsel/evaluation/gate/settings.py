@@ -30,7 +30,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.steps.course import Bar, Course, StepContext
-from psychocounsel.steps.plan import planned
+from psychocounsel.steps.plan import planned_steps
 from psychocounsel.storage.files import read_mapping
 
 _THESE = f"they are {', '.join(LIMITS)}"
@@ -162,7 +162,7 @@ def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str
     evaluation = ALL[name].evaluation()()
     config = part_config(context.config, name)
     real = EvaluationDir(Path(context.config.run_dir)).part(name)
-    due = {each.step for each in planned(evaluation.course, config, real) if each.due}
+    due = {each.step for each in planned_steps(evaluation.course, config, real) if each.due}
     files = context.files.part(name)
     files.path.mkdir(parents=True, exist_ok=True)
     for line in evaluation.to_ask(StepContext(config, files, context.say, context.bar), due):
