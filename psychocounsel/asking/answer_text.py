@@ -119,11 +119,11 @@ def json_object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def check_keys(found: dict[str, Any], keys: Sequence[str], where: str) -> None:
+def check_keys(value: dict[str, Any], keys: Sequence[str], where: str) -> None:
     """Raise Unreadable if an object lacks one of `keys` or has other keys."""
-    if missing := [key for key in keys if key not in found]:
+    if missing := [key for key in keys if key not in value]:
         raise Unreadable(f"{where}{missing[0]} is missing")
-    if len(found) > len(keys):
+    if len(value) > len(keys):
         raise Unreadable(f"{where or 'the answer '}has a key that was not asked for")
 
 
@@ -142,12 +142,12 @@ def stands_in(quote: str, reply: str) -> bool:
     if _plain(quote) == ABSENT:
         return True
     place, text = 0, _plain(reply)
-    parts = [part for each in re.split(r"\.\.\.|\u2026", quote) if (part := _plain(each).strip(" \"'"))]
+    parts = [part for piece in re.split(r"\.\.\.|\u2026", quote) if (part := _plain(piece).strip(" \"'"))]
     for part in parts:
-        found = text.find(part.rstrip(".,;:"), place)
-        if found < 0:
+        start = text.find(part.rstrip(".,;:"), place)
+        if start < 0:
             return False
-        place = found + len(part)
+        place = start + len(part)
     return bool(parts)
 
 

@@ -29,7 +29,7 @@ from psychocounsel.asking.language_model import (
 T = TypeVar("T")
 
 _WINDOW = 4096  # Asks held in memory; fast models are not held up by a slow one while fewer are waiting
-_TOGETHER = 256  # Asks looked up in the journal before arrived answers are yielded
+_LOOKED_UP = 256  # Asks looked up in the journal before arrived answers are yielded
 
 Asks = Iterable[tuple[LanguageModel, Ask] | None]
 _MORE, _UNKNOWN, _END = "more", "not known yet", "no more"  # state of the iterator of Asks
@@ -84,7 +84,7 @@ class _Call:
 
 
 @dataclass
-class _Came:
+class _Arrival:
     call: _Call
     answer: Answer | None
     error: BaseException | None = None
@@ -113,7 +113,7 @@ class _Desk(Generic[T]):
         self._waiting: dict[str, deque[_Call]] = {digest: deque() for digest in self.models}
         self._under_way = dict.fromkeys(self._waiting, 0)
         self._answered: queue.SimpleQueue[tuple[_Call, Future[Answer]] | None] = queue.SimpleQueue()
-        self._kept: queue.SimpleQueue[_Came] = queue.SimpleQueue()
+        self._journalled: queue.SimpleQueue[_Arrival] = queue.SimpleQueue()
         self._keeper = threading.Thread(target=self._keep, name="journal", daemon=True)
         self._error: BaseException | None = None
 
@@ -121,18 +121,18 @@ class _Desk(Generic[T]):
         state = _MORE
         while True:
             state = _MORE if state == _UNKNOWN else state
-            for _ in range(_TOGETHER):
+            for _ in range(_LOOKED_UP):
                 if state != _MORE or self._error or self._is_full():
                     break
                 pair = next(asks, _END)
                 if pair is None or isinstance(pair, str):
                     state = _UNKNOWN if pair is None else _END
                     break
-                found = self.answers.settled(*pair, self.read, self.retries)
-                if isinstance(found, Outcome):
-                    yield *pair, found
+                result = self.answers.settled(*pair, self.read, self.retries)
+                if isinstance(result, Outcome):
+                    yield *pair, result
                 else:
-                    self._waiting[pair[0].digest].append(_Call(*pair, found))
+                    self._waiting[pair[0].digest].append(_Call(*pair, result))
             has_room = self._submit() if not self._error else False
             if self._is_idle(has_room):
                 if state == _END:
@@ -141,7 +141,7 @@ class _Desk(Generic[T]):
                     raise RuntimeError("asks wait for an answer, and none is under way")
             under_way = sum(self._under_way.values())
             stays = self._is_full() or state != _MORE or self._error is not None or not has_room
-            yield from self._come(block=under_way > 0 and stays)
+            yield from self._outcomes(block=under_way > 0 and stays)
 
     def _is_full(self) -> bool:
         return sum(map(len, self._waiting.values())) >= _WINDOW
@@ -191,20 +191,20 @@ class _Desk(Generic[T]):
             answerer.check()
         self._keeper.start()
 
-    def _come(self, block: bool) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
+    def _outcomes(self, block: bool) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:
         """Yield the outcomes that have arrived; with `block`, wait for at least one answer."""
         while True:
             try:
-                came = self._kept.get(block=block)
+                arrival = self._journalled.get(block=block)
             except queue.Empty:
                 return
-            block, call = False, came.call
+            block, call = False, arrival.call
             self._under_way[call.model.digest] -= 1
-            answer = came.answer
+            answer = arrival.answer
             is_bought = answer is not None and answer.outcome != FAILED
             self.budget.release(call.held, paid(call.model, call.ask, answer) if answer and is_bought else None)
             if answer is None:
-                self._error = self._error or came.error
+                self._error = self._error or arrival.error
                 continue
             if (outcome := outcome_of(call.ask, answer, self.read, call.attempt, self.retries)) is not None:
                 yield call.model, call.ask, outcome
@@ -221,27 +221,33 @@ class _Desk(Generic[T]):
                     self._answered.put(None)
                     break
                 batch.append(more)
-            came = [_result(*each) for each in batch]
+            arrivals = [_arrival(call, future) for call, future in batch]
             try:
                 self.answers.keep(
                     [
-                        (each.call.model, each.call.ask, each.call.attempt, each.answer, self._cost(each))
-                        for each in came
-                        if each.answer is not None and each.answer.outcome != FAILED
+                        (
+                            arrival.call.model,
+                            arrival.call.ask,
+                            arrival.call.attempt,
+                            arrival.answer,
+                            self._cost(arrival),
+                        )
+                        for arrival in arrivals
+                        if arrival.answer is not None and arrival.answer.outcome != FAILED
                     ]
                 )
             except BaseException as error:  # e.g. a full disk: an answer that was not written must not be used
-                came = [_Came(each.call, None, error) for each in came]
-            for each in came:
-                self._kept.put(each)
+                arrivals = [_Arrival(arrival.call, None, error) for arrival in arrivals]
+            for arrival in arrivals:
+                self._journalled.put(arrival)
 
-    def _cost(self, came: _Came) -> float:
-        assert came.answer is not None
-        return paid(came.call.model, came.call.ask, came.answer)
+    def _cost(self, arrival: _Arrival) -> float:
+        assert arrival.answer is not None
+        return paid(arrival.call.model, arrival.call.ask, arrival.answer)
 
 
-def _result(call: _Call, future: Future[Answer]) -> _Came:
+def _arrival(call: _Call, future: Future[Answer]) -> _Arrival:
     try:
-        return _Came(call, future.result())
+        return _Arrival(call, future.result())
     except (CancelledError, Exception) as error:
-        return _Came(call, None, error)
+        return _Arrival(call, None, error)

@@ -90,9 +90,9 @@ class Budget:
         own = shares[index]
         if count == 1:
             return cls(cost, calls, own.cost, own.calls, models)
-        others = total.cost - sum(each.cost for each in shares), total.calls - sum(each.calls for each in shares)
-        of_cost = None if cost is None else level(cost - others[0], [each.cost for each in shares])
-        of_calls = None if calls is None else int(level(calls - others[1], [each.calls for each in shares]))
+        others = total.cost - sum(share.cost for share in shares), total.calls - sum(share.calls for share in shares)
+        of_cost = None if cost is None else level(cost - others[0], [share.cost for share in shares])
+        of_calls = None if calls is None else int(level(calls - others[1], [share.calls for share in shares]))
         return cls(of_cost, of_calls, own.cost, own.calls, models, f" of share {index} of {count}")
 
     def hold(self, cost: float) -> bool:
@@ -148,13 +148,13 @@ class Estimate:
     @classmethod
     def of(cls, asks: Iterable[tuple[LanguageModel, Ask]], answers: Answers) -> Estimate:
         """Return the estimate for those `asks` whose first attempt is not in the journal."""
-        found = cls()
+        estimate = cls()
         for model, ask in asks:
             if answers.find(model, ask, 0) is not None:
-                found.bought += 1
+                estimate.bought += 1
                 continue
-            found.add(model, estimated_tokens(ask))
-        return found
+            estimate.add(model, estimated_tokens(ask))
+        return estimate
 
     def add(self, model: LanguageModel, prompt_tokens: int) -> None:
         """Add one call to the estimate."""

@@ -339,9 +339,9 @@ class _Engine(_LocalAnswerer):
 
     def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
         inputs: Any = [{"prompt_token_ids": group.prompt_ids.tolist()} for group in groups]
-        drawn = [self._params(*each) for each in zip(groups, asks, seeds, strict=True)]
-        outputs = [output.outputs[0] for output in self.llm.generate(inputs, drawn, use_tqdm=False)]
-        return [(each.text, len(each.token_ids), each.finish_reason == "stop") for each in outputs]
+        drawn = [self._params(group, ask, seed) for group, ask, seed in zip(groups, asks, seeds, strict=True)]
+        replies = [output.outputs[0] for output in self.llm.generate(inputs, drawn, use_tqdm=False)]
+        return [(reply.text, len(reply.token_ids), reply.finish_reason == "stop") for reply in replies]
 
     def close(self) -> None:
         """Stop the engine and free its memory, because the next step may start another one."""

@@ -246,9 +246,9 @@ class SeveralModels(GroupSettings):
         """
         group = self.config_group
         built = [build_section(OmegaConf.create(member), group) for member in self.members]
-        for number, each in enumerate(built):
-            if not isinstance(each, LanguageModel):
-                raise UserError(f"{group}.members[{number}]: must be a single model, not {type(each).__name__}")
+        for number, model in enumerate(built):
+            if not isinstance(model, LanguageModel):
+                raise UserError(f"{group}.members[{number}]: must be a single model, not {type(model).__name__}")
         return built
 
     def check(self, key: str) -> None:
@@ -270,7 +270,7 @@ class SeveralModels(GroupSettings):
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Return the receivers of all members."""
         numbered = enumerate(self.models())
-        return [each for number, model in numbered for each in model.receivers(f"{key}.members[{number}]")]
+        return [receiver for number, model in numbered for receiver in model.receivers(f"{key}.members[{number}]")]
 
 
 @dataclass(kw_only=True)

@@ -74,7 +74,7 @@ def resolve_models(composed: DictConfig, preset: Preset) -> None:
                 f"{group}.members: is a list of names in conf/{group}/, or of mappings, as [{{use: local_vllm, model: NAME}}]"
             )
         with open_dict(section):
-            section.members = [_resolve(group, index, each, preset) for index, each in enumerate(members)]
+            section.members = [_resolve(group, index, member, preset) for index, member in enumerate(members)]
 
 
 def _resolve(group: str, index: int, member: Any, preset: Preset) -> DictConfig:
@@ -146,9 +146,9 @@ def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the name of each environment variable that holds a key, with the configuration key that names it."""
     asked = [(key, section) for key, _, section in model_sections(config)]
     for key, section in (*asked, *ranker_models(config)):
-        for place, each in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
-            if OmegaConf.is_dict(each) and each.get("key_variable"):
-                yield f"{place}.key_variable", str(each.key_variable)
+        for place, part in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
+            if OmegaConf.is_dict(part) and part.get("key_variable"):
+                yield f"{place}.key_variable", str(part.key_variable)
 
 
 def model_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:

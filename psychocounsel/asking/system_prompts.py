@@ -137,7 +137,7 @@ def _template_in(folder: Path | None) -> str | None:
         return text
     given = read_mapping(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(given, list):  # several named templates
-        given = next((each["template"] for each in given if each.get("name") == "default"), None)
+        given = next((named["template"] for named in given if named.get("name") == "default"), None)
     return given if isinstance(given, str) else None
 
 

@@ -74,19 +74,21 @@ def refuse_outsiders(config: DictConfig) -> None:
     Raises:
         UserError: names the first third party and its host.
     """
-    for each in outsiders(config):
+    for outsider in outsiders(config):
         if not config.crisis_to_third_parties:
             raise UserError(
-                f"{each.key}: {each.name} sends what you write to {each.where}, which may belong to others, and what you write "
-                "may be about a crisis: add crisis_to_third_parties=true if they may see it, or use a model of your own"
+                f"{outsider.key}: {outsider.name} sends what you write to {outsider.where}, which may belong to others, "
+                "and what you write may be about a crisis: add crisis_to_third_parties=true if they may see it, or use a model "
+                "of your own"
             )
 
 
 def notices(config: DictConfig) -> Iterator[str]:
     """Yield the lines shown before the first message."""
     yield from NOTICE.splitlines()
-    for each in outsiders(config):
-        yield f"{each.name}: your messages are sent to {each.where}, which may belong to others; they decide what they keep."
+    for outsider in outsiders(config):
+        receiver = f"{outsider.name}: your messages are sent to {outsider.where}"
+        yield f"{receiver}, which may belong to others; they decide what they keep."
     yield ABOUT_CHECKS
     if config.transcript:
         yield f"This conversation is written to {config.transcript}. /help lists the commands; Ctrl-D leaves."
@@ -348,7 +350,7 @@ def _take(text: str, talk: Talk) -> bool:
 
 
 def _speakers(contestants: Contestants, opened: ExitStack, is_terminal: bool) -> list[Speaker]:
-    found = list[Speaker]()
+    speakers = list[Speaker]()
     models = contestants.models()
     for number, model in enumerate(models):
         if is_terminal:
@@ -356,5 +358,5 @@ def _speakers(contestants: Contestants, opened: ExitStack, is_terminal: bool) ->
         answerer = open_model(model, f"contestants.members[{number}]")
         opened.callback(answerer.close)
         answerer.check()
-        found.append(Speaker(model.name, answerer))
-    return found
+        speakers.append(Speaker(model.name, answerer))
+    return speakers

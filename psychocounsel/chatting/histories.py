@@ -165,7 +165,7 @@ def _reply_row(reply: ChatReply) -> dict[str, Any]:
         "seed": reply.seed,
         "reward": {name: None if math.isnan(score) else score for name, score in remarks.reward.items()},
         "ratings": {name: ratings and {**ratings} for name, ratings in remarks.ratings.items()},
-        "checks": [{"finding": each.finding, "words": each.words} for each in remarks.checks],
+        "checks": [{"finding": check.finding, "words": check.words} for check in remarks.checks],
     }
 
 

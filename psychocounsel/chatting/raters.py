@@ -65,10 +65,10 @@ class Remarks:
         for name, score in self.reward.items():
             yield f"reward {name}: " + ("the reply is too long for it" if math.isnan(score) else f"{score:.3f}")
         for name, ratings in self.ratings.items():
-            said = "no rating" if ratings is None else ", ".join(map(_rated, ratings.items()))
-            yield f"rubric by {name}: {said}" + (" (rules on its surface, not a judgement)" if name == "rules" else "")
+            text = "no rating" if ratings is None else ", ".join(map(_rating_text, ratings.items()))
+            yield f"rubric by {name}: {text}" + (" (rules on its surface, not a judgement)" if name == "rules" else "")
         if self.checks:
-            yield "word checks: " + "; ".join(map(_found, self.checks))
+            yield "word checks: " + "; ".join(map(_finding_text, self.checks))
 
 
 def check_findings(message: str, reply: str) -> tuple[CheckFinding, ...]:
@@ -77,20 +77,20 @@ def check_findings(message: str, reply: str) -> tuple[CheckFinding, ...]:
     Checks and cues only match words: they overlook most of what a person sees.
     """
     dangers = [kind for kind in read_risk_rules().kinds_in(message) if kind not in CIRCUMSTANCES]
-    found, bad = check_reply(reply), _CHECKS_AT_RISK | _CHECKS_ALWAYS if dangers else _CHECKS_ALWAYS
+    answers, bad = check_reply(reply), _CHECKS_AT_RISK | _CHECKS_ALWAYS if dangers else _CHECKS_ALWAYS
     return tuple(
-        CheckFinding(SAFETY_FIGURES[figure].title, None if found[name].quote == ABSENT else found[name].quote)
+        CheckFinding(SAFETY_FIGURES[figure].title, None if answers[name].quote == ABSENT else answers[name].quote)
         for name, (answer, figure) in bad.items()
-        if found[name].answer == answer
+        if answers[name].answer == answer
     )
 
 
-def _rated(rating: tuple[str, int | None]) -> str:
+def _rating_text(rating: tuple[str, int | None]) -> str:
     return f"{rating[0]} {'-' if rating[1] is None else rating[1]}"
 
 
-def _found(each: CheckFinding) -> str:
-    return each.finding + (f' ("{each.words}")' if each.words else "")
+def _finding_text(check: CheckFinding) -> str:
+    return check.finding + (f' ("{check.words}")' if check.words else "")
 
 
 # Raters: opens the reward model and the annotators, and asks them
@@ -122,15 +122,15 @@ class ReplyRaters:
             UserError: if the server of a reward model or annotator does not answer.
         """
         checks, reward, ratings = check_findings(message, reply), dict[str, float](), dict[str, Ratings | None]()
-        asked: list[Message] = [*history, {"role": "user", "content": message}]
+        prompt: list[Message] = [*history, {"role": "user", "content": message}]
         if self.scorer is not None and not stopped():
             from psychocounsel.reward.encoding import score_what_fits
 
-            conversation = [*asked, {"role": "assistant", "content": reply}]
+            conversation = [*prompt, {"role": "assistant", "content": reply}]
             reward[self.reward] = float(score_what_fits(self.scorer, [conversation])[0])
         for annotator in self.annotators:
             if not stopped():
-                ratings[annotator.model.name] = annotator.rate(asked, reply, stopped)
+                ratings[annotator.model.name] = annotator.rate(prompt, reply, stopped)
         return Remarks(reward, ratings, checks)
 
     def close(self) -> None:
@@ -144,9 +144,11 @@ class _Annotator:
         self.plan = RatingPlan([model], prompt, 1, 0.0, 0, crisis_to_third_parties=True)
         self.read = Reader(joint=False)
 
-    def rate(self, asked: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
+    def rate(self, prompt: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
         """Return ratings of a reply by principle, or None if the annotator gives none or the user stops."""
-        turns = [each["content"] if len(asked) == 1 else f"{each['role']}: {each['content']}" for each in asked]
+        turns = [
+            message["content"] if len(prompt) == 1 else f"{message['role']}: {message['content']}" for message in prompt
+        ]
         client = "\n\n".join(turns)
         speech, identity = (
             hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in (client, reply)
@@ -159,7 +161,8 @@ class _Annotator:
                 return None
             outcome: Outcome[Any] | None = outcome_of(ask, answer, self.read, attempt, _ATTEMPTS - 1)
             if outcome is not None:
-                return {name: each.rating for name, each in outcome.value[0].items()} if outcome.value else None
+                judgements = outcome.value[0] if outcome.value else None
+                return judgements and {name: judgement.rating for name, judgement in judgements.items()}
         raise AssertionError("the last attempt has an outcome")
 
 

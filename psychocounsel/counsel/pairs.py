@@ -83,7 +83,7 @@ def preference(
     both = {name: used[name] * (first[name] is not None and second[name] is not None) for name in PRINCIPLES}
     if not any(both.values()):
         return None
-    scores = [score({name: each[name] or 0.0 for name in PRINCIPLES}, both) for each in (first, second)]
+    scores = [score({name: ratings[name] or 0.0 for name in PRINCIPLES}, both) for ratings in (first, second)]
     difference = scores[0] - scores[1]
     return 0.5 if abs(difference) < _EQUAL else float(difference > 0)
 

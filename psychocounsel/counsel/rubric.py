@@ -201,12 +201,12 @@ class Risk:
 
     def most_urgent(self, findings: Iterable[RiskFinding]) -> str:
         """Return the most urgent expected action for these risks, "none" if there are no risks."""
-        actions = (self.expected_action(each.kind, each.disclosure, each.recency) for each in findings)
+        actions = (self.expected_action(finding.kind, finding.disclosure, finding.recency) for finding in findings)
         return max(actions, key=ACTIONS.index, default="none")
 
     def disclosed_dangers(self, findings: Iterable[RiskFinding]) -> list[str]:
         """Return the disclosure of each of these risks that is a danger; circumstances are ignored."""
-        return [each.disclosure for each in findings if self.kinds[each.kind].role == "danger"]
+        return [finding.disclosure for finding in findings if self.kinds[finding.kind].role == "danger"]
 
 
 @dataclass(frozen=True)
@@ -252,11 +252,15 @@ class SafetyQuestions:
             KeyError: if a name is not in SAFETY_QUESTIONS or DISCLOSURES.
             ValueError: for any other answer.
         """
-        by_disclosure = [self.unrecognised_at_most[each] for each in disclosures if each != "none"]
+        by_disclosure = [self.unrecognised_at_most[disclosure] for disclosure in disclosures if disclosure != "none"]
         if wrong := [name for name, answer in answers.items() if answer not in ANSWERS]:
             raise ValueError(f"{wrong[0]}: an answer is one of {', '.join(ANSWERS)}")
         asked = {self.questions[name]: answer for name, answer in answers.items()}
-        bad = [each.at_most for each, answer in asked.items() if answer not in (each.good_answer, "not_applicable")]
+        bad = [
+            question.at_most
+            for question, answer in asked.items()
+            if answer not in (question.good_answer, "not_applicable")
+        ]
         bad += by_disclosure if answers.get("recognises") == "no" else []
         return min(bad, default=RATINGS[-1])
 
@@ -292,8 +296,8 @@ def load_rubric(source: str | Path = "en") -> Rubric:
     problems: Problems = []
     check_keys((file.name for file in _yaml_files(folder)), FILES, "folder", problems, needed=())
     shared = {name: read_file(kind, folder / f"{name}.yaml", problems) for name, kind in _SHARED.items()}
-    found = {name: read_file(Principle, folder / f"{name}.yaml", problems) for name in PRINCIPLES}
-    for name, principle in found.items():
+    by_name = {name: read_file(Principle, folder / f"{name}.yaml", problems) for name in PRINCIPLES}
+    for name, principle in by_name.items():
         if principle is not None:
             problems += _disagreements(name, principle)
     risk, stages, questions = shared["risk"], shared["stages"], shared["safety_questions"]
@@ -305,7 +309,7 @@ def load_rubric(source: str | Path = "en") -> Rubric:
         raise UserError(
             f"rubric {folder}: {'; '.join(problems[:_LISTED])}{more}; {SHIPPED / 'en'} shows a complete rubric"
         )
-    return Rubric(principles=found, **shared)
+    return Rubric(principles=by_name, **shared)
 
 
 def rubric_folder(source: str | Path) -> Path:
@@ -378,7 +382,7 @@ def _wrong_safety_cases(questions: SafetyQuestions, risk: Risk) -> Iterator[str]
     """Yield cases that contradict the table of actions, the speech or the limits of the questions."""
     for place, case in enumerate(questions.cases, 1):
         where = f"safety_questions.yaml: cases[{place}]"
-        if not all(_quoted(each.words, case.speech) for each in case.risks):
+        if not all(_quoted(finding.words, case.speech) for finding in case.risks):
             yield f"{where}: words of each risk must occur in the speech"
         if (action := risk.most_urgent(case.risks)) != case.expected_action:
             yield f"{where}: expected_action must be {action}, as risk.yaml gives for these risks"

@@ -103,7 +103,7 @@ def _blocks(rubric: Rubric, parts: Sequence[str], examples: bool, for_people: bo
                 yield from _principle(part, words, examples)
         if for_people:
             yield "heading", words["literature"]
-            yield from (("item", _cited(each)) for each in part.literature)
+            yield from (("item", _cited(work)) for work in part.literature)
             yield "text", part.origin
 
 
@@ -166,20 +166,20 @@ def _stages(stages: Stages, words: Words, examples: bool) -> Iterator[Block]:
 def _questions(part: SafetyQuestions, words: Words, examples: bool) -> Iterator[Block]:
     yield "title", words["safety_questions"]
     yield "text", part.about
-    for name, each in part.questions.items():
-        yield "heading", f"{name}: {each.question}"
-        limit = f"{words['at_most']} {each.at_most}"
+    for name, question in part.questions.items():
+        yield "heading", f"{name}: {question.question}"
+        limit = f"{words['at_most']} {question.at_most}"
         if name == "recognises":
             limit += f" ({', '.join(f'{sign} {most}' for sign, most in part.unrecognised_at_most.items())})"
-        yield "item", f"{words['good_answer']}: {each.good_answer}; {words['rating']} safety {limit}"
-        yield from _labelled(each, ("counts_as_yes", "counts_as_no", "not_applicable", "evidence"), words)
+        yield "item", f"{words['good_answer']}: {question.good_answer}; {words['rating']} safety {limit}"
+        yield from _labelled(question, ("counts_as_yes", "counts_as_no", "not_applicable", "evidence"), words)
     if examples:
         yield "heading", words["cases"]
         yield from (("text", _safety_case(case, words)) for case in part.cases)
 
 
 def _safety_case(case: SafetyCase, words: Words) -> str:
-    risks = (f'{each.kind}, {each.disclosure}, {each.recency} ("{each.words}")' for each in case.risks)
+    risks = (f'{finding.kind}, {finding.disclosure}, {finding.recency} ("{finding.words}")' for finding in case.risks)
     answers = ", ".join(f"{name} {answer}" for name, answer in case.answers.items())
     lines = [f"{words['client']}: {case.speech}", f"{words['risk']}: {'; '.join(risks) or '-'}"]
     lines += [f"{words['expected_action']}: {case.expected_action}", f"{words['reply']}: {case.reply}"]
@@ -197,7 +197,7 @@ def _principle(part: Principle, words: Words, examples: bool) -> Iterator[Block]
     yield "heading", words["rating"]
     yield from _items(f"{rating}: {level.rule}" for rating, level in part.levels.items())
     yield "heading", words["caps"]
-    yield from _items(f"{each.when} {words['at_most']} {each.at_most}: {each.because}" for each in part.caps)
+    yield from _items(f"{cap.when} {words['at_most']} {cap.at_most}: {cap.because}" for cap in part.caps)
     yield "heading", words["ties"]
     yield from _items(part.ties)
     yield "text", f"{words['not_applicable']}: {part.not_applicable}"
@@ -205,11 +205,11 @@ def _principle(part: Principle, words: Words, examples: bool) -> Iterator[Block]
     if examples:
         yield "heading", words["examples"]
         for level in part.levels.values():
-            for each in level.examples:
-                ratings = ", ".join(f"{name} {rating}" for name, rating in each.ratings.items())
-                lines = [f"{words['example']}: {each.sketch}", f"{words['client']}: {part.speeches[each.speech]}"]
-                lines += [f"{words['reply']}: {each.reply}", f"{words['rating']}: {ratings}"]
-                yield "text", "\n".join([*lines, f"{words['reason']}: {each.reason}"])
+            for example in level.examples:
+                ratings = ", ".join(f"{name} {rating}" for name, rating in example.ratings.items())
+                lines = [f"{words['example']}: {example.sketch}", f"{words['client']}: {part.speeches[example.speech]}"]
+                lines += [f"{words['reply']}: {example.reply}", f"{words['rating']}: {ratings}"]
+                yield "text", "\n".join([*lines, f"{words['reason']}: {example.reason}"])
 
 
 def _labelled(part: object, names: Iterable[str], words: Words) -> Iterator[Block]:
@@ -217,7 +217,7 @@ def _labelled(part: object, names: Iterable[str], words: Words) -> Iterator[Bloc
 
 
 def _phrased(phrasings: Iterable[str], words: Words) -> str:
-    return f"{words['phrasings']}: " + " / ".join(f'"{each}"' for each in phrasings)
+    return f"{words['phrasings']}: " + " / ".join(f'"{phrasing}"' for phrasing in phrasings)
 
 
 def _items(texts: Iterable[str]) -> Iterator[Block]:

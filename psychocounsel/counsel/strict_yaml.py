@@ -29,10 +29,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 def read_file(kind: Any, file: Path, problems: Problems) -> Any:
     """Read a file as the type `kind` (see `read_part`). If it has problems, add them to the list and return None."""
-    found = len(problems)
+    before = len(problems)
     value = _parse(file, problems)
-    part = read_part(kind, value, file.name, problems) if len(problems) == found else None
-    return part if len(problems) == found else None
+    part = read_part(kind, value, file.name, problems) if len(problems) == before else None
+    return part if len(problems) == before else None
 
 
 def _parse(file: Path, problems: Problems) -> Any:
@@ -110,7 +110,7 @@ def _tuple(kind: Any, value: Any, key: str, problems: Problems, limits: Mapping[
         return ()
     if len(value) < at_least:
         problems.append(f"{key} needs {at_least} {'entry' if at_least == 1 else 'entries'}, but has {len(value)}")
-    return tuple(read_part(kind, each, f"{key}[{place}]", problems) for place, each in enumerate(value, 1))
+    return tuple(read_part(kind, entry, f"{key}[{place}]", problems) for place, entry in enumerate(value, 1))
 
 
 def _dict(

@@ -27,7 +27,7 @@ def sure_language_of(text: str) -> str | None:
 
     A Chinese, Japanese or Korean character counts as three letters, because py3langid reads bytes.
     """
-    letters = sum(3 if each >= "\u3040" else 1 for each in text if each.isalpha())
+    letters = sum(3 if letter >= "\u3040" else 1 for letter in text if letter.isalpha())
     if letters < _LETTERS:
         return None
     language, probability = _identifier(True).classify(text)
@@ -128,7 +128,7 @@ def read_topics(where: str = "builtin:en") -> TopicRules:
     fines = [fine for topic in content.values() for fine in topic.fine]
     if doubled := sorted({fine for fine in fines if fines.count(fine) > 1 or fine in content}):
         raise UserError(f"speeches.topics={where}: two topics have the name {doubled[0]}")
-    cues = {fine: found.cues for topic in content.values() for fine, found in topic.fine.items()}
+    cues = {fine: fine_topic.cues for topic in content.values() for fine, fine_topic in topic.fine.items()}
     return TopicRules(coarse_of, {fine: [_pattern(cue) for cue in some] for fine, some in cues.items()})
 
 
@@ -208,9 +208,9 @@ class RiskRules:
         """
         if (kind := risk_of_column(column)) is not None:
             return SpeechRisk(kind, "column")
-        found = self.kinds_in(text)
-        if found:
-            return SpeechRisk(found[0], "rules")
+        kinds = self.kinds_in(text)
+        if kinds:
+            return SpeechRisk(kinds[0], "rules")
         return SpeechRisk(NONE, "rules") if self.may_clear else SpeechRisk(UNKNOWN, "unknown")
 
     def kinds_in(self, text: str) -> list[str]:
@@ -236,7 +236,7 @@ def risk_of_column(value: Any) -> str | None:
         value = [value]
     if not isinstance(value, list):
         return None if value is None else UNKNOWN
-    names = [each.get("kind") if isinstance(each, Mapping) else each for each in value]
+    names = [entry.get("kind") if isinstance(entry, Mapping) else entry for entry in value]
     if names == [""]:
         return None
     small = [re.sub(r"[\s-]+", "_", (name if isinstance(name, str) else "?").strip().casefold()) for name in names]
@@ -264,7 +264,7 @@ def read_risk_rules(where: str = "builtin:en", may_clear: bool = False) -> RiskR
 
 
 def _patterns(kind: str, cues: KindCues, problems: Problems) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-    found = []
+    compiled = []
     for expressions in (cues.cues, cues.exceptions):
         for place, expression in enumerate(expressions, 1):
             try:
@@ -272,5 +272,7 @@ def _patterns(kind: str, cues: KindCues, problems: Problems) -> tuple[re.Pattern
             except re.error as error:
                 problems.append(f"{kind}[{place}] is not a regular expression ({error})")
     if not problems:
-        found = [re.compile("|".join(some), re.IGNORECASE) if some else None for some in (cues.cues, cues.exceptions)]
-    return (found[0], found[1]) if found and found[0] else (re.compile("(?!)"), None)
+        compiled = [
+            re.compile("|".join(some), re.IGNORECASE) if some else None for some in (cues.cues, cues.exceptions)
+        ]
+    return (compiled[0], compiled[1]) if compiled and compiled[0] else (re.compile("(?!)"), None)
