@@ -195,16 +195,16 @@ def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form:
         by_side = {ONE_REPLY: given}
     if flat:
         by_side[ONE_REPLY] = {**by_side.get(ONE_REPLY, {}), **flat}
-    found: Ratings = {}
+    ratings: Ratings = {}
     for side, inner in by_side.items():
         if not isinstance(inner, Mapping):
             raise UserError(f"{where}: {column} of {side} must be an object with a number for each principle")
-        known = {str(name): _known(each) for name, each in inner.items()}
+        known = {str(name): _known(rating) for name, rating in inner.items()}
         numbers = {
-            name: _number(each, f"the rating of {name}", where, form.rating_range)
-            for name, each in known.items()
-            if each is not None
+            name: _number(rating, f"the rating of {name}", where, form.rating_range)
+            for name, rating in known.items()
+            if rating is not None
         }
         if numbers:
-            found[side] = numbers
-    return found
+            ratings[side] = numbers
+    return ratings

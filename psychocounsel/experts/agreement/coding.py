@@ -72,11 +72,11 @@ def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
 
     Raters may have seen the replies on different sides. All answers are turned to this side, so that a side means one reply.
     """
-    found: dict[str, str] = {}
-    for answer in sorted(answers, key=lambda each: (each.item, each.repeat, each.rater)):
+    sides: dict[str, str] = {}
+    for answer in sorted(answers, key=lambda answer: (answer.item, answer.repeat, answer.rater)):
         if answer.label is not None:
-            found.setdefault(answer.item, answer.label)
-    return found
+            sides.setdefault(answer.item, answer.label)
+    return sides
 
 
 def turned_choice(answer: ExpertAnswer, reference: dict[str, str]) -> str | None:
@@ -106,13 +106,13 @@ def choice_codes(answers: Sequence[ExpertAnswer], rules: CountingRules, columns:
         place = categories.index("tie")
         agreement[place, :2] = agreement[:2, place] = 0.5
     numbers = {word: float(number) for number, word in enumerate(categories)}
-    found = _matrix(
+    codes = _matrix(
         [((answer.item, ""), answer.speech, _column(answer, columns), numbers[word]) for answer, word in cells],
         categories,
         agreement,
         NOMINAL,
     )
-    return _on_both_sides(found) if rules.sides == "balanced" else found
+    return _on_both_sides(codes) if rules.sides == "balanced" else codes
 
 
 def _counted(choice: str | None, answer: ExpertAnswer, reference: dict[str, str], rules: CountingRules) -> str | None:

@@ -23,14 +23,14 @@ Figures = dict[str, float]
 
 def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
     """Return every coefficient with the percentile interval over `samples` resamples of whole speeches."""
-    found = coefficients(codes.values, codes)
-    resampled: dict[str, list[float]] = {name: [] for name in found}
+    figures = coefficients(codes.values, codes)
+    resampled: dict[str, list[float]] = {name: [] for name in figures}
     for drawn in draws(int(codes.cluster.max()) + 1, samples, seed):
         for times in drawn:
             rows = np.repeat(np.arange(len(codes.values)), times[codes.cluster])
             for name, value in coefficients(codes.values[rows], codes).items():
                 resampled[name].append(value)
-    return {name: measure(value, np.array(resampled[name])) for name, value in found.items()}
+    return {name: measure(value, np.array(resampled[name])) for name, value in figures.items()}
 
 
 def coefficients(values: np.ndarray, codes: Codes) -> Figures:
@@ -38,25 +38,25 @@ def coefficients(values: np.ndarray, codes: Codes) -> Figures:
     counts = category_counts(values, len(codes.categories))
     identity = np.eye(len(codes.categories))
     weighted = not np.array_equal(codes.agreement, identity)
-    found = {"raw": raw_agreement(counts, identity)}
+    figures = {"raw": raw_agreement(counts, identity)}
     if weighted:
-        found["weighted_raw"] = raw_agreement(counts, codes.agreement)
-    found |= {
+        figures["weighted_raw"] = raw_agreement(counts, codes.agreement)
+    figures |= {
         "cohen": cohen(values, identity),
         "fleiss": fleiss(counts),
         "ac1": gwet(counts, identity),
         "alpha": krippendorff_alpha(counts, identity, "nominal"),
     }
     if weighted:
-        found["weighted_cohen"] = cohen(values, codes.agreement)
-        found["ac2"] = gwet(counts, codes.agreement)
-        found["weighted_alpha"] = krippendorff_alpha(counts, codes.agreement, codes.level)
+        figures["weighted_cohen"] = cohen(values, codes.agreement)
+        figures["ac2"] = gwet(counts, codes.agreement)
+        figures["weighted_alpha"] = krippendorff_alpha(counts, codes.agreement, codes.level)
     if codes.level == ORDINAL:
         scale = np.array(codes.categories, float)
         rated = np.where(np.isnan(values), np.nan, scale[np.nan_to_num(values).astype(int)])
-        found |= dict(zip(("icc_2_1", "icc_2_k"), icc(rated), strict=True))
-        found["spearman"] = spearman(rated)
-    return found
+        figures |= dict(zip(("icc_2_1", "icc_2_k"), icc(rated), strict=True))
+        figures["spearman"] = spearman(rated)
+    return figures
 
 
 def category_counts(values: np.ndarray, categories: int) -> np.ndarray:
@@ -88,7 +88,7 @@ def cohen(values: np.ndarray, agreement: np.ndarray) -> float:
     """Return Cohen's kappa, weighted by `agreement`: the mean over all pairs of raters that share units."""
     from statsmodels.stats.inter_rater import cohens_kappa
 
-    categories, found = len(agreement), list[float]()
+    categories, kappas = len(agreement), list[float]()
     for first, second in combinations(range(values.shape[1]), 2):
         both = values[~np.isnan(values[:, [first, second]]).any(1)][:, [first, second]].astype(int)
         table = np.bincount(both[:, 0] * categories + both[:, 1], minlength=categories**2)
@@ -97,8 +97,8 @@ def cohen(values: np.ndarray, agreement: np.ndarray) -> float:
         with np.errstate(invalid="ignore", divide="ignore"):
             kappa = cohens_kappa(table.reshape(categories, categories), weights=1 - agreement, return_results=False)
         if np.isfinite(kappa):
-            found.append(float(kappa))
-    return float(np.mean(found)) if found else np.nan
+            kappas.append(float(kappa))
+    return float(np.mean(kappas)) if kappas else np.nan
 
 
 def fleiss(counts: np.ndarray) -> float:
@@ -151,7 +151,7 @@ def spearman(rated: np.ndarray) -> float:
     """Return Spearman's rank correlation: the mean over all pairs of raters that share 3 units or more."""
     from scipy.stats import spearmanr
 
-    found = list[float]()
+    correlations = list[float]()
     for first, second in combinations(range(rated.shape[1]), 2):
         both = rated[~np.isnan(rated[:, [first, second]]).any(1)]
         if len(both) >= 3:
@@ -159,8 +159,8 @@ def spearman(rated: np.ndarray) -> float:
                 warnings.simplefilter("ignore")  # warns of a rater whose ratings are all equal
                 rho = float(spearmanr(both[:, first], both[:, second]).statistic)
             if np.isfinite(rho):
-                found.append(rho)
-    return float(np.mean(found)) if found else np.nan
+                correlations.append(rho)
+    return float(np.mean(correlations)) if correlations else np.nan
 
 
 # Each rater's accuracy and each item's likely category: Dawid and Skene (1979), by crowd-kit
@@ -198,11 +198,11 @@ def consensus(codes: Codes, samples: int, seed: int) -> Consensus | None:
             rows = np.repeat(np.arange(len(codes.values)), times[codes.cluster])
             resampled.append(_fitted(codes.values[rows], len(codes.categories))[0])
     columns = np.array(resampled).reshape(-1, len(codes.raters)).T
-    found = {
+    accuracies = {
         rater: measure(float(value), column)
         for rater, value, column in zip(codes.raters, accuracy, columns, strict=True)
     }
-    return Consensus(found, posterior.argmax(1), posterior.max(1))
+    return Consensus(accuracies, posterior.argmax(1), posterior.max(1))
 
 
 def _fitted(values: np.ndarray, categories: int) -> tuple[np.ndarray, np.ndarray]:

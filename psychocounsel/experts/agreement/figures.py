@@ -76,7 +76,7 @@ def every_part(
         lambda: _repeats(answers, rules, weights, sampling),
     ]
     for part in parts:
-        yield from (found for found in part() if found is not None)
+        yield from (agreement for agreement in part() if agreement is not None)
 
 
 def _choices(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling) -> Iterator[Found | None]:

@@ -68,9 +68,9 @@ def disagreements(
             by_item[answer.item].append(answer)
     rows = []
     for item, given in by_item.items():
-        rated = [each for each in given if each.rater not in adjudicators]
+        rated = [answer for answer in given if answer.rater not in adjudicators]
         if kind := _disagreement_kind(rated, reference):
-            settled = {each.rater: _said(each, reference) for each in given if each.rater in adjudicators}
+            settled = {answer.rater: _said(answer, reference) for answer in given if answer.rater in adjudicators}
             rows.append(_disagreement_row(item, kind, rated, settled, reference, likely.get(item)))
     return sorted(rows, key=lambda row: (DISAGREEMENT_KINDS.index(row["kind"]), row["item"]))
 
@@ -88,14 +88,14 @@ def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
 
 def _disagreement_kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
     """Return the kind of the disagreement, or "" if the answers agree."""
-    first = {_said(each, reference) for each in answers if not each.repeat}
+    first = {_said(answer, reference) for answer in answers if not answer.repeat}
     if len(first) > 1 and not first <= {*CHOICES}:
         return "expected"
     if len(first) > 1:
         return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
     own: dict[str, set[str]] = defaultdict(set)
-    for each in answers:
-        own[each.rater].add(_said(each, reference))
+    for answer in answers:
+        own[answer.rater].add(_said(answer, reference))
     return "own repeat" if any(len(choices) > 1 for choices in own.values()) else ""
 
 
@@ -108,8 +108,10 @@ def _disagreement_row(
     likely: tuple[str, float] | None,
 ) -> Row:
     about = answers[0]
-    ordered = sorted(answers, key=lambda each: (each.repeat, each.rater))
-    choices = {f"{each.rater} (again)" if each.repeat else each.rater: _said(each, reference) for each in ordered}
+    ordered = sorted(answers, key=lambda answer: (answer.repeat, answer.rater))
+    choices = {
+        f"{answer.rater} (again)" if answer.repeat else answer.rater: _said(answer, reference) for answer in ordered
+    }
     expected = about.expected.get(ONE_REPLY, {})
     return {
         "item": item,
@@ -156,11 +158,11 @@ _ABOUT, _COUNT, _FIGURE = 26, 9, 21  # widths of columns, in characters
 def lines_of(parts: Sequence[Found], raters: Consensus | None, disagreements: int) -> Iterator[str]:
     """Yield the lines of all parts, of the raters' estimated accuracy, and of the number of items to adjudicate."""
     for part, title in _TITLES.items():
-        found = [each for each in parts if each.part == part]
-        if found:
+        of_part = [row for row in parts if row.part == part]
+        if of_part:
             yield f"\n{title}"
         for names in (_NOMINAL, _ORDINAL):
-            if rows := [each for each in found if (names is _ORDINAL) == ("icc_2_1" in each.figures)]:
+            if rows := [row for row in of_part if (names is _ORDINAL) == ("icc_2_1" in row.figures)]:
                 yield from _table_lines(rows, names)
     if raters is not None:
         yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
@@ -169,14 +171,14 @@ def lines_of(parts: Sequence[Found], raters: Consensus | None, disagreements: in
     yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
 
 
-def _table_lines(found: Sequence[Found], names: Sequence[str]) -> Iterator[str]:
-    names = [name for name in names if any(name in each.figures for each in found)]
+def _table_lines(rows: Sequence[Found], names: Sequence[str]) -> Iterator[str]:
+    names = [name for name in names if any(name in row.figures for row in rows)]
     head = "".join(f"{_COEFFICIENT_NAMES[name]:<{_FIGURE}}" for name in names)
     yield f"  {'':<{_ABOUT}}{'items':<{_COUNT}}{'speeches':<{_COUNT}}{'raters':<{_COUNT}}{head}".rstrip()
-    for each in found:
-        counts = "".join(f"{count:<{_COUNT}}" for count in (each.items, each.speeches, each.raters))
-        figures = "".join(f"{_figure(each.figures.get(name)):<{_FIGURE}}" for name in names)
-        yield f"  {each.about:<{_ABOUT}}{counts}{figures}".rstrip()
+    for row in rows:
+        counts = "".join(f"{count:<{_COUNT}}" for count in (row.items, row.speeches, row.raters))
+        figures = "".join(f"{_figure(row.figures.get(name)):<{_FIGURE}}" for name in names)
+        yield f"  {row.about:<{_ABOUT}}{counts}{figures}".rstrip()
 
 
 def _figure(value: Measure | None) -> str:
@@ -240,10 +242,10 @@ def _table_of(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    found = next((file for file in (ReviewDir(path).answers, ReviewDir.of(path).answers) if file.is_file()), None)
-    if found is None:
+    table = next((file for file in (ReviewDir(path).answers, ReviewDir.of(path).answers) if file.is_file()), None)
+    if table is None:
         raise UserError(f"data={path}: not a table of answers, nor a folder with answers.jsonl")
-    return found
+    return table
 
 
 def _format(options: Any) -> AnswerFormat:
@@ -258,14 +260,14 @@ def _errors(
 ) -> tuple[Consensus | None, dict[str, tuple[str, float]]]:
     """Return the model of rater errors, and the likely choice of each item with its probability."""
     codes = choice_codes([answer for answer in answers if not answer.repeat], replace(rules, sides="shown"))
-    found = consensus(codes, min(sampling.samples, _MOST_FITS), sampling.seed) if codes else None
-    if codes is None or found is None:
+    fitted = consensus(codes, min(sampling.samples, _MOST_FITS), sampling.seed) if codes else None
+    if codes is None or fitted is None:
         return None, {}
     likely = {
         item: (str(codes.categories[int(category)]), round(float(probability), 4))
-        for (item, _), category, probability in zip(codes.units, found.likely, found.probability, strict=True)
+        for (item, _), category, probability in zip(codes.units, fitted.likely, fitted.probability, strict=True)
     }
-    return found, likely
+    return fitted, likely
 
 
 def _write(
@@ -280,7 +282,7 @@ def _write(
     content = {
         "settings": OmegaConf.to_container(config.agreement),
         "counts": {name: len({getattr(answer, name) for answer in answers}) for name in ("item", "speech", "rater")},
-        "parts": plain([asdict(each) for each in parts]),
+        "parts": plain([asdict(part) for part in parts]),
         "accuracy": plain({name: asdict(value) for name, value in raters.accuracy.items()}) if raters else None,
         "disagreements": len(rows),
     }

@@ -85,7 +85,7 @@ class CaseCandidate(ItemCandidate):
         return self.strata
 
 
-def candidate(
+def pair_candidate(
     speech: str, prompt: list[Message], first: str, second: str, preferred: int | None, **about: object
 ) -> PairCandidate | None:
     """Return the candidate of two replies, or None if both texts are equal. `preferred` is the index of the better reply."""
@@ -105,15 +105,15 @@ CONTRADICTED = "contradicted"  # the data prefer each of the two replies once
 
 def distinct(candidates: Iterable[PairCandidate | None]) -> list[PairCandidate]:
     """Return each item once, ordered by id. An item with contradicting preferences gets a flag and no preference."""
-    found: dict[str, PairCandidate] = {}
-    for each in candidates:
-        if each is None:
+    by_item: dict[str, PairCandidate] = {}
+    for candidate in candidates:
+        if candidate is None:
             continue
-        known = found.setdefault(each.item, each)
-        if known.preferred != each.preferred:
-            flags = tuple(dict.fromkeys((*known.flags, *each.flags, CONTRADICTED)))
-            found[each.item] = replace(known, preferred=None, gap=None, flags=flags)
-    return [found[item] for item in sorted(found)]
+        known = by_item.setdefault(candidate.item, candidate)
+        if known.preferred != candidate.preferred:
+            flags = tuple(dict.fromkeys((*known.flags, *candidate.flags, CONTRADICTED)))
+            by_item[candidate.item] = replace(known, preferred=None, gap=None, flags=flags)
+    return [by_item[item] for item in sorted(by_item)]
 
 
 # Drawing: items at risk first, the others evenly over strata of risk, topic, gap and doubt
@@ -143,11 +143,11 @@ def draw_items(candidates: Sequence[ItemCandidate], count: int, seed: int) -> li
     """
     random = np.random.default_rng(seed)
     bands = _gap_bands(candidates)
-    dangers = [each for each in candidates if each.crisis]
-    others = [each for each in candidates if not each.crisis]
+    dangers = [candidate for candidate in candidates if candidate.crisis]
+    others = [candidate for candidate in candidates if not candidate.crisis]
     used = dict[str, int]()
-    found = _in_turn(dangers, bands, min(count, len(dangers)), random, used)
-    return found + _in_turn(others, bands, min(count - len(found), len(others)), random, used)
+    drawn = _in_turn(dangers, bands, min(count, len(dangers)), random, used)
+    return drawn + _in_turn(others, bands, min(count - len(drawn), len(others)), random, used)
 
 
 def _in_turn(
@@ -159,30 +159,32 @@ def _in_turn(
 ) -> list[Drawn]:
     waiting: dict[Stratum, list[ItemCandidate]] = defaultdict(list)
     for number in random.permutation(len(candidates)):
-        each = candidates[number]
-        doubt = "flagged" if each.flags else "clear"
-        waiting[*each.group, bands[each.item], doubt].append(each)
+        candidate = candidates[number]
+        doubt = "flagged" if candidate.flags else "clear"
+        waiting[*candidate.group, bands[candidate.item], doubt].append(candidate)
     sizes = {stratum: len(members) for stratum, members in waiting.items()}
     taken: dict[Stratum, list[ItemCandidate]] = {stratum: [] for stratum in waiting}
     order = list(waiting)
     for _ in range(count):
         fewest = min(len(taken[stratum]) for stratum in order if waiting[stratum])
-        stratum = next(each for each in order if waiting[each] and len(taken[each]) == fewest)
+        stratum = next(key for key in order if waiting[key] and len(taken[key]) == fewest)
         place = min(range(len(waiting[stratum])), key=lambda at: used.get(waiting[stratum][at].speech, 0))
-        each = waiting[stratum].pop(place)
-        used[each.speech] = used.get(each.speech, 0) + 1
-        taken[stratum].append(each)
+        candidate = waiting[stratum].pop(place)
+        used[candidate.speech] = used.get(candidate.speech, 0) + 1
+        taken[stratum].append(candidate)
     return [
-        Drawn(each, stratum, len(members) / sizes[stratum]) for stratum, members in taken.items() for each in members
+        Drawn(candidate, stratum, len(members) / sizes[stratum])
+        for stratum, members in taken.items()
+        for candidate in members
     ]
 
 
 def _gap_bands(candidates: Sequence[ItemCandidate]) -> dict[str, str]:
     """Return by item the band of its gap: `small`, `middle` or `large`, or `unknown` if the data have no gap."""
-    known = sorted((each.gap, each.item) for each in candidates if each.gap is not None)
+    known = sorted((candidate.gap, candidate.item) for candidate in candidates if candidate.gap is not None)
     names = ("small", "middle", "large")
-    found = {item: names[place * _GAP_BANDS // len(known)] for place, (_, item) in enumerate(known)}
-    return {each.item: found.get(each.item, "unknown") for each in candidates}
+    bands = {item: names[place * _GAP_BANDS // len(known)] for place, (_, item) in enumerate(known)}
+    return {candidate.item: bands.get(candidate.item, "unknown") for candidate in candidates}
 
 
 # Assignment: which items, in which order, and with which reply on the left
@@ -209,19 +211,19 @@ def assign(items: Sequence[str], experts: Sequence[str], overlap: int, seed: int
     Experts with the fewest items are chosen first; among equals, those who share the fewest items with experts already chosen.
     """
     random = np.random.default_rng([seed, 1])
-    found: dict[str, list[str]] = {expert: [] for expert in experts}
+    assigned: dict[str, list[str]] = {expert: [] for expert in experts}
     together = np.zeros((len(experts), len(experts)), np.int64)
     for item in items:
         chosen = list[int]()
         for _ in range(overlap):
             ties = random.random(len(experts))
             left = [number for number in range(len(experts)) if number not in chosen]
-            best = min(left, key=lambda at: (len(found[experts[at]]), int(together[at, chosen].sum()), ties[at]))
+            best = min(left, key=lambda at: (len(assigned[experts[at]]), int(together[at, chosen].sum()), ties[at]))
             chosen.append(best)
-            found[experts[best]].append(item)
+            assigned[experts[best]].append(item)
         for one in chosen:
             together[one, [other for other in chosen if other != one]] += 1
-    return found
+    return assigned
 
 
 def sequence(own: Sequence[ItemCandidate], repeats: float, seed: int, expert: int) -> list[Shown]:
@@ -232,7 +234,7 @@ def sequence(own: Sequence[ItemCandidate], repeats: float, seed: int, expert: in
     """
     random = np.random.default_rng([seed, 2, expert])
     order = _spread(own, random)
-    first = [Shown(each.item, 0, int(random.integers(2))) for each in order]
+    first = [Shown(candidate.item, 0, int(random.integers(2))) for candidate in order]
     count = math.ceil(repeats * len(own)) if repeats else 0
     half = len(first) // 2
     early = sorted(range(len(first)), key=lambda at: (order[at].crisis, at >= half, random.random()))[:count]
@@ -241,13 +243,13 @@ def sequence(own: Sequence[ItemCandidate], repeats: float, seed: int, expert: in
         earliest = max(half, at + max(1, half // 2))
         place = random.uniform(min(earliest, len(first)), len(first))
         places.append((place, Shown(first[at].item, 1, int(random.integers(2)))))
-    return [shown for _, shown in sorted(places, key=lambda each: (each[0], each[1].repeat))]
+    return [shown for _, shown in sorted(places, key=lambda entry: (entry[0], entry[1].repeat))]
 
 
 def _spread(own: Sequence[ItemCandidate], random: np.random.Generator) -> list[ItemCandidate]:
     places = list[tuple[float, int]]()
     for danger in (True, False):
-        group = [number for number, each in enumerate(own) if each.crisis == danger]
+        group = [number for number, candidate in enumerate(own) if candidate.crisis == danger]
         random.shuffle(group)
         places += [((at + random.random()) / len(group), number) for at, number in enumerate(group)]
     return [own[number] for _, number in sorted(places)]

@@ -47,15 +47,15 @@ def crisis_set_cases(data: str) -> list[CaseCandidate]:
     """
     return [
         CaseCandidate(
-            item=each.speech,
-            speech=each.speech,
-            given={"speech": each.speech},
-            prompt=[{"role": "user", "content": each.text}],
-            expected_action=each.expected_action,
-            strata=(each.kind, LOOK_ALIKES if each.look_alike else each.expected_action),
-            risk=_risk(each),
+            item=speech.speech,
+            speech=speech.speech,
+            given={"speech": speech.speech},
+            prompt=[{"role": "user", "content": speech.text}],
+            expected_action=speech.expected_action,
+            strata=(speech.kind, LOOK_ALIKES if speech.look_alike else speech.expected_action),
+            risk=_risk(speech),
         )
-        for each in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else Path(data).expanduser())
+        for speech in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else Path(data).expanduser())
     ]
 
 
@@ -100,7 +100,7 @@ class CrisisSetKind(CaseKind):
         return crisis_set_cases(data)
 
     def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
-        harmless = sum(each.candidate.risk == "none" for each in drawn)
+        harmless = sum(item.candidate.risk == "none" for item in drawn)
         return (
             f"{len(drawn):,} of {candidates:,} speeches are drawn: {len(drawn) - harmless:,} at risk, {harmless:,} look-alikes. "
             + COUNTS_AS_RISK

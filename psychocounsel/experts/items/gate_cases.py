@@ -40,27 +40,27 @@ def adjudication_cases(data: str) -> list[CaseCandidate]:
     Raises:
         UserError: naming the row, if the file is malformed, holds no case, or gives a case two texts.
     """
-    path, found = EvaluationDir(Path(data).expanduser()).adjudicate, dict[str, CaseCandidate]()
+    path, cases = EvaluationDir(Path(data).expanduser()).adjudicate, dict[str, CaseCandidate]()
     for row in read_rows(path):
         given = {name: row.cells[name] for name in GIVEN}
         if not given["case"]:
             raise UserError(f"{row.file}, row {row.number}, column case: is empty; give each case its id")
-        known = found.setdefault(given["case"], _case(given))
+        known = cases.setdefault(given["case"], _case(given))
         if known.given != given:
             raise UserError(
                 f"{row.file}, row {row.number}: an earlier row of this case differs in {', '.join(GIVEN[1:])}"
             )
-    if not found:
+    if not cases:
         raise UserError(f"{path}: no case to adjudicate")
-    return sorted(found.values(), key=lambda each: each.item)
+    return sorted(cases.values(), key=lambda case: case.item)
 
 
 def turns_of(text: str) -> list[Message]:
     """Return the messages of a conversation from its text in the file. Words before the first speaker are the client's."""
     before, *turns = _TURN.split(text)
     pairs = zip(turns[::2], turns[1::2], strict=True)
-    found: list[Message] = [{"role": _ROLES[speaker], "content": said.strip("\n")} for speaker, said in pairs]
-    return [{"role": "user", "content": before}, *found] if before.strip() else found
+    messages: list[Message] = [{"role": _ROLES[speaker], "content": said.strip("\n")} for speaker, said in pairs]
+    return [{"role": "user", "content": before}, *messages] if before.strip() else messages
 
 
 def _case(given: dict[str, str]) -> CaseCandidate:

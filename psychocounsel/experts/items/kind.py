@@ -107,7 +107,7 @@ class ItemKind(ABC):
         """Return an answer in a few words, for the expert's list of answers."""
 
     @abstractmethod
-    def counted(self, each: ItemAnswer) -> AnswerRow:
+    def counted(self, answer: ItemAnswer) -> AnswerRow:
         """Return the columns of answers.jsonl that hold the answer itself."""
 
     @abstractmethod
@@ -134,20 +134,20 @@ class ItemKind(ABC):
         self, raters: Mapping[str, RaterProgress], items: Mapping[str, ItemCandidate]
     ) -> Iterator[AnswerRow]:
         """Yield a row for each answer that counts, with the columns of docs/agreement.md, then `changed` and `time`."""
-        for each in item_answers(raters, items):
+        for answer in item_answers(raters, items):
             yield {
-                "item": each.item.item,
-                "speech": each.item.speech,
-                "rater": each.expert,
-                "repeat": each.shown.repeat,
-                "seconds": round(sum(event["seconds"] for event in each.history), 1),
-                "risk": each.item.risk,
-                "topic": each.item.topic,
-                "language": each.item.language,
-                "comment": each.last["comment"] or None,
-                **self.counted(each),
-                "changed": len(each.history) - 1,
-                "time": each.last["time"],
+                "item": answer.item.item,
+                "speech": answer.item.speech,
+                "rater": answer.expert,
+                "repeat": answer.shown.repeat,
+                "seconds": round(sum(event["seconds"] for event in answer.history), 1),
+                "risk": answer.item.risk,
+                "topic": answer.item.topic,
+                "language": answer.item.language,
+                "comment": answer.last["comment"] or None,
+                **self.counted(answer),
+                "changed": len(answer.history) - 1,
+                "time": answer.last["time"],
             }
 
 
@@ -212,33 +212,34 @@ class CaseKind(ItemKind):
     def shown(self, item: Any, shown: Shown, options: Any, rubric: Rubric) -> dict[str, Any]:
         names = _names(rubric)
         questions = [
-            {"asked": each, "answers": [(answer, names[answer], _KEYS[answer]) for answer in each.answers]}
-            for each in self.questions
+            {"asked": question, "answers": [(answer, names[answer], _KEYS[answer]) for answer in question.answers]}
+            for question in self.questions
         ]
         return {
             "questions": questions,
-            "actions": [(each.title, each.definition) for each in rubric.risk.actions.values()],
+            "actions": [(action.title, action.definition) for action in rubric.risk.actions.values()],
             "expected": names.get(item.expected_action, "not known") if self.tells_expected_action else None,
         }
 
     @property
     def fields(self) -> frozenset[str]:
-        return frozenset(each.name for each in self.questions)
+        return frozenset(question.name for question in self.questions)
 
     def said(self, form: Form) -> dict[str, Any]:
-        if not all(form.get(each.name) for each in self.questions):
+        if not all(form.get(question.name) for question in self.questions):
             raise BadForm("Please answer each question.")
-        return {"answers": {each.name: word_of(form, each.name, each.answers) for each in self.questions}}
+        given = {question.name: word_of(form, question.name, question.answers) for question in self.questions}
+        return {"answers": given}
 
     def label(self, given: Mapping[str, Any], rubric: Rubric) -> str:
         names = _names(rubric)
-        return "; ".join(f"{each.short}: {names[given['answers'][each.name]]}" for each in self.questions)
+        return "; ".join(f"{question.short}: {names[given['answers'][question.name]]}" for question in self.questions)
 
-    def counted(self, each: ItemAnswer) -> AnswerRow:
-        given = each.last["answers"]
+    def counted(self, answer: ItemAnswer) -> AnswerRow:
+        given = answer.last["answers"]
         return {
-            "ratings": {name: NUMBERS[answer] for name, answer in given.items() if answer in NUMBERS},
-            "expected": self.expected(each.item),
+            "ratings": {name: NUMBERS[word] for name, word in given.items() if word in NUMBERS},
+            "expected": self.expected(answer.item),
             "answers": given,
         }
 
@@ -253,9 +254,9 @@ def export_rows(given: Sequence[ItemAnswer]) -> list[dict[str, str]]:
     Repeated items are skipped.
     """
     return [
-        {**each.item.given, **each.last["answers"], "adjudicator": each.expert, "comment": each.last["comment"]}
-        for each in given
-        if not each.shown.repeat
+        {**answer.item.given, **answer.last["answers"], "adjudicator": answer.expert, "comment": answer.last["comment"]}
+        for answer in given
+        if not answer.shown.repeat
     ]
 
 

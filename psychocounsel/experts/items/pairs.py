@@ -19,7 +19,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.speeches import client_words, speech_id
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.experts.agreement.answers import CHOICES, SIDES
-from psychocounsel.experts.items.candidates import Drawn, ItemCandidate, PairCandidate, Shown, candidate, distinct
+from psychocounsel.experts.items.candidates import Drawn, ItemCandidate, PairCandidate, Shown, distinct, pair_candidate
 from psychocounsel.experts.items.kind import AnswerRow, ItemKind, KindTexts
 from psychocounsel.experts.page.forms import Form, one_of, word_of
 from psychocounsel.experts.review.progress import ItemAnswer, json_lines, write_table
@@ -52,7 +52,7 @@ def judged_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
     for (speech, first, second), rows in verdicts.items():
         about = speeches[speech]
         mean = float(np.mean([row["overall"] for row in rows]))
-        yield candidate(
+        yield pair_candidate(
             speech,
             json.loads(about["messages"]),
             texts[first],
@@ -88,10 +88,10 @@ def candidates_of(data: Path) -> list[PairCandidate]:
     Raises:
         UserError: if there is no pair, or `data` is not such a folder or file.
     """
-    found = distinct(_read(data))
-    if not found:
+    candidates = distinct(_read(data))
+    if not candidates:
         raise UserError(f"data={data}: no speech has two different replies")
-    return found
+    return candidates
 
 
 def _read(data: Path) -> Iterator[PairCandidate | None]:
@@ -118,7 +118,7 @@ def _read(data: Path) -> Iterator[PairCandidate | None]:
 
 def _of_dataset(row: Row) -> PairCandidate | None:
     gaps = [row[chosen] - row[rejected] for chosen, rejected in _RATING_COLUMNS]
-    return candidate(
+    return pair_candidate(
         row["ID"],
         [{"role": "user", "content": row["question"]}],
         row["chosen"],
@@ -139,7 +139,7 @@ def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandid
                 f"data={data}: {example.where}: not a pair of a chosen and a rejected reply; annotate makes pairs from ratings"
             )
         words = client_words(example.prompt)
-        yield candidate(
+        yield pair_candidate(
             speech_id(normalised(example.prompt)),
             example.prompt,
             example.replies[0],
@@ -166,12 +166,12 @@ def _gap(ratings: Any) -> float | None:
 
 def rating_rules(rubric: Rubric) -> list[dict[str, Any]]:
     """Return for each principle its name, title, definition and the rule of each rating, best first."""
-    found = []
+    entries = []
     for name in PRINCIPLES:
         principle = rubric.principles[name]
         rules = [(rating, principle.levels[rating].rule) for rating in sorted(principle.levels, reverse=True)]
-        found.append({"name": name, "title": principle.title, "definition": principle.definition, "rules": rules})
-    return found
+        entries.append({"name": name, "title": principle.title, "definition": principle.definition, "rules": rules})
+    return entries
 
 
 # The kind
@@ -226,8 +226,8 @@ class PairKind(ItemKind):
         return PairCandidate(**about | {"replies": tuple(row["replies"]), "flags": tuple(row["flags"])})
 
     def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
-        dangers = sum(each.candidate.crisis for each in drawn)
-        flagged = sum(bool(each.candidate.flags) for each in drawn)
+        dangers = sum(item.candidate.crisis for item in drawn)
+        flagged = sum(bool(item.candidate.flags) for item in drawn)
         return (
             f"{len(drawn):,} items are drawn: {dangers:,} with a client at risk, {flagged:,} with a doubtful preference"
         )
@@ -241,7 +241,7 @@ class PairKind(ItemKind):
             "sides": [(side, _SIDE_NAMES[side]) for side in SIDES],
             "anchors": rating_rules(rubric),
             "ratings": RATINGS if options.ratings else (),
-            "questions": {name: each.question for name, each in questions.items()} if asks_safety else {},
+            "questions": {name: question.question for name, question in questions.items()} if asks_safety else {},
             "answers": [(answer, _ANSWER_NAMES[answer]) for answer in ANSWERS],
         }
 
@@ -252,40 +252,40 @@ class PairKind(ItemKind):
     def said(self, form: Form) -> dict[str, Any]:
         return {
             "choice": one_of(form, "choice", CHOICES, "Choose A, B, tie, or both harmful."),
-            "ratings": _by_side(form, _RATING_FIELDS, {str(each): each for each in RATINGS}),
-            "safety": _by_side(form, _SAFETY_FIELDS, {each: each for each in ANSWERS}),
+            "ratings": _by_side(form, _RATING_FIELDS, {str(rating): rating for rating in RATINGS}),
+            "safety": _by_side(form, _SAFETY_FIELDS, {answer: answer for answer in ANSWERS}),
         }
 
     def label(self, given: Mapping[str, Any], rubric: Rubric) -> str:
         return _CHOICE_LABELS[given["choice"]]
 
-    def counted(self, each: ItemAnswer) -> AnswerRow:
-        preferred = each.item.preferred
-        label = None if preferred is None else "left" if preferred == each.shown.left else "right"
-        return {"label": label, **{name: each.last[name] for name in ("choice", "ratings", "safety")}}
+    def counted(self, answer: ItemAnswer) -> AnswerRow:
+        preferred = answer.item.preferred
+        label = None if preferred is None else "left" if preferred == answer.shown.left else "right"
+        return {"label": label, **{name: answer.last[name] for name in ("choice", "ratings", "safety")}}
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
         write_table(files.experts, json_lines(_judged_rows(given)))
 
 
 def _by_side(form: Form, fields: Mapping[str, tuple[str, str]], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    by_side: dict[str, dict[str, Any]] = {}
     for field, (side, name) in fields.items():
         if form.get(field, ""):
-            found.setdefault(side, {})[name] = values[word_of(form, field, values)]
-    return found
+            by_side.setdefault(side, {})[name] = values[word_of(form, field, values)]
+    return by_side
 
 
 def _judged_rows(given: Sequence[ItemAnswer]) -> Iterator[AnswerRow]:
     """Yield first answers with texts, as evaluation.experts reads them. "Both harmful" is skipped: it prefers neither reply."""
-    for each in given:
-        if each.shown.repeat or each.last["choice"] not in _BETTER:
+    for answer in given:
+        if answer.shown.repeat or answer.last["choice"] not in _BETTER:
             continue
-        replies = each.item.replies
+        replies = answer.item.replies
         yield {
-            "prompt": each.item.prompt,
-            "reply_a": replies[each.shown.left],
-            "reply_b": replies[1 - each.shown.left],
-            "better": _BETTER[each.last["choice"]],
-            "expert": each.expert,
+            "prompt": answer.item.prompt,
+            "reply_a": replies[answer.shown.left],
+            "reply_b": replies[1 - answer.shown.left],
+            "better": _BETTER[answer.last["choice"]],
+            "expert": answer.expert,
         }

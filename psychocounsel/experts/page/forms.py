@@ -28,10 +28,10 @@ def read_form(body: bytes) -> Form:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_FIELDS, errors="strict") if text else []
     except ValueError as error:
         raise BadForm("The form cannot be read.") from error
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    form = dict(pairs)
+    if len(form) < len(pairs):
         raise BadForm("The form has a field twice.")
-    return found
+    return form
 
 
 def only(form: Form, names: set[str]) -> None:

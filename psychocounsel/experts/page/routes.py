@@ -157,7 +157,7 @@ class ReviewPages:
         step = review.next_step(visit.expert)
         shown = review.raters[visit.expert].shown
         if step.kind == "consent":
-            crisis = sum(review.item(each).crisis for each in shown)
+            crisis = sum(review.item(entry).crisis for entry in shown)
             about = {"consent": views.consent, "version": review.version, "crisis": crisis, "total": len(shown)}
             about["risks"] = review.plan.kind.texts.risks
             return _page(views.page("consent", root, status, in_a_row=review.limits.crisis_in_a_row, **about))
@@ -225,13 +225,13 @@ class ReviewPages:
 
     def _report(self, visit: Visit) -> Response:
         item = visit.asked.get("item", "")
-        known = any(each.item == item for each in self._review.raters[visit.expert].shown)
+        known = any(entry.item == item for entry in self._review.raters[visit.expert].shown)
         return _page(self._views.page("report", visit.root, item=item if known else "", sent=False))
 
     def _send_report(self, visit: Visit) -> Response:
         only(visit.form, {"said", "item"})
         said, item = text_of(visit.form, "said"), visit.form.get("item") or None
-        if item is not None and all(each.item != item for each in self._review.raters[visit.expert].shown):
+        if item is not None and all(entry.item != item for entry in self._review.raters[visit.expert].shown):
             raise BadForm("The form names an item that is not assigned to you.")
         if not said:
             return self._report(visit)
@@ -287,5 +287,5 @@ def _to(visit: Visit, place: str) -> Response:
 
 def hosts_of(port: int, address: str | None) -> set[str]:
     """Return the allowed values of the header Host: loopback names, and the proxy's address."""
-    found = {f"127.0.0.1:{port}", f"localhost:{port}"}
-    return found | {urlsplit(address).netloc.lower()} if address else found
+    hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
+    return hosts | {urlsplit(address).netloc.lower()} if address else hosts

@@ -41,14 +41,14 @@ def listening(port: int) -> socket.socket:
     Raises:
         UserError: if the port is taken.
     """
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((HOST, port))
+        listener.bind((HOST, port))
     except OSError as error:
-        found.close()
+        listener.close()
         raise UserError(f"review.port={port}: cannot be opened ({error.strerror}); 0 takes a free port") from error
-    return found
+    return listener
 
 
 def serve(application: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
@@ -150,8 +150,10 @@ def _require_packages() -> None:
 def _refuse_confidential(config: DictConfig) -> None:
     """Refuse a proxy address for confidential data unless the data's settings allow its host."""
     data = Path(config.data).expanduser()
-    found = (read_plain(data) or {}) if data.is_dir() and has_config(data) else {}
-    section = next((found[name] for name in ("speeches", "data") if (found.get(name) or {}).get("confidential")), None)
+    stored = (read_plain(data) or {}) if data.is_dir() and has_config(data) else {}
+    section = next(
+        (stored[name] for name in ("speeches", "data") if (stored.get(name) or {}).get("confidential")), None
+    )
     host = urlsplit(config.review.address or "").hostname
     if section and host and host not in (section.get("allowed_hosts") or []):
         raise UserError(
@@ -223,33 +225,33 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
     """Return lines for the study's organiser: links, progress and warnings."""
     options = config.review
     base = (options.address or f"http://{HOST}:{port}").rstrip("/")
-    found = [f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each link to its expert only:"]
+    lines = [f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each link to its expert only:"]
     for name, rater in review.raters.items():
         state = "withdrawn" if rater.withdrawn else f"{len(rater.answers)} of {len(rater.shown)} answered"
-        found.append(f"  {name}  {base}/{plan.tokens[name]}/  ({state})")
+        lines.append(f"  {name}  {base}/{plan.tokens[name]}/  ({state})")
     if not options.address:
-        found.append(
+        lines.append(
             "Only this machine can open the page. For experts elsewhere use a proxy with HTTPS: "
             f"review.address=https://HOST/PATH review.port={port}"
         )
     elif options.address.startswith("http:"):
-        found.append("WARNING: review.address has no HTTPS: links and answers can be read in transit.")
+        lines.append("WARNING: review.address has no HTTPS: links and answers can be read in transit.")
     if not options.contact.name:
-        found.append(
+        lines.append(
             "WARNING: review.contact.name is not set: a report of a person at risk reaches only this terminal."
         )
     elif not options.contact.command:
-        found.append(
+        lines.append(
             f"review.contact.command is not set: the page asks experts to contact {options.contact.name} themselves."
         )
     if not options.support:
-        found.append(
+        lines.append(
             "WARNING: review.support is not set: experts who stop see a general text without your contact address."
         )
     if "[FILL" in review.consent:
-        found.append(
+        lines.append(
             "WARNING: the consent text has gaps, marked [FILL: ...]; write it by review.protocol=FOLDER and fill it in."
         )
     if untold := review.adverse.untold():
-        found.append(f"WARNING: {len(untold)} reports of a person at risk have not reached the contact.")
-    return [*found, "Press Ctrl-C to stop; no answer is lost."]
+        lines.append(f"WARNING: {len(untold)} reports of a person at risk have not reached the contact.")
+    return [*lines, "Press Ctrl-C to stop; no answer is lost."]

@@ -20,7 +20,7 @@ from psychocounsel.experts.review.blind_review import BlindReview, NextStep, Pra
 def html_of(text: str, heading: int) -> Markup:
     """Return the text as HTML. Headings of the first level become h`heading`; lines with `- ` become a list."""
     blocks = [block.strip().splitlines() for block in text.replace("\r\n", "\n").split("\n\n") if block.strip()]
-    return Markup("\n").join(each for block in blocks for each in _block(block, heading))
+    return Markup("\n").join(element for block in blocks for element in _block(block, heading))
 
 
 def _block(lines: list[str], heading: int) -> Iterator[Markup]:
@@ -42,7 +42,7 @@ def _block(lines: list[str], heading: int) -> Iterator[Markup]:
         yield Markup("<p>{}</p>").format(" ".join(words))
     if items:
         yield Markup("<ul>{}</ul>").format(
-            Markup("").join(Markup("<li>{}</li>").format(escape(each)) for each in items)
+            Markup("").join(Markup("<li>{}</li>").format(escape(item)) for item in items)
         )
 
 
@@ -114,7 +114,7 @@ class PageViews:
         return self.page("feedback", root, practice=practice, choice=choice, anchor=anchor)
 
     def _rules(self, practice: PracticeItem) -> dict[str, Any]:
-        return next(each for each in rating_rules(self._review.rubric) if each["name"] == practice.principle)
+        return next(rules for rules in rating_rules(self._review.rubric) if rules["name"] == practice.principle)
 
     def pause(self, step: NextStep, root: str) -> str:
         assert step.pause is not None

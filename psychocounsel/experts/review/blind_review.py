@@ -56,15 +56,15 @@ class PracticeItem:
 
 def practice_pairs(rubric: Rubric) -> list[tuple[str, str, RatedExample, RatedExample]]:
     """Return (principle, speech, reply, reply) for all pairs of the rubric's examples that differ by two points or more."""
-    found = []
+    pairs = []
     for name in PRINCIPLES:
         principle = rubric.principles[name]
-        examples = [each for level in principle.levels.values() for each in level.examples]
+        examples = [example for level in principle.levels.values() for example in level.examples]
         for one, other in combinations(examples, 2):
             apart = abs(one.ratings[name] - other.ratings[name])
             if one.speech == other.speech and apart >= LEAST_DIFFERENCE:
-                found.append((name, principle.speeches[one.speech], one, other))
-    return found
+                pairs.append((name, principle.speeches[one.speech], one, other))
+    return pairs
 
 
 def practice_round(rubric: Rubric, count: int, seed: Sequence[int], done: int) -> list[PracticeItem]:
@@ -76,17 +76,17 @@ def practice_round(rubric: Rubric, count: int, seed: Sequence[int], done: int) -
     pairs = practice_pairs(rubric)
     shuffled = [pairs[at] for at in random.permutation(len(pairs))]
     of_principle = {name: [pair for pair in shuffled if pair[0] == name] for name in PRINCIPLES}
-    longest = max(len(each) for each in of_principle.values())
-    in_turn = [each[at] for at in range(longest) for each in of_principle.values() if at < len(each)]
+    longest = max(len(group) for group in of_principle.values())
+    in_turn = [group[at] for at in range(longest) for group in of_principle.values() if at < len(group)]
     sides = random.integers(2, size=len(in_turn))
-    found = []
+    items = []
     for number in range(done * count, (done + 1) * count):
         at = number % len(in_turn)
         name, speech, one, other = in_turn[at]
         left, right = (one, other) if sides[at] else (other, one)
         ratings = left.ratings[name], right.ratings[name]
-        found.append(PracticeItem(number, name, speech, left.reply, right.reply, ratings, (left.reason, right.reason)))
-    return found
+        items.append(PracticeItem(number, name, speech, left.reply, right.reply, ratings, (left.reason, right.reason)))
+    return items
 
 
 # State of the review
@@ -137,7 +137,7 @@ class BlindReview:
         self._lock = threading.RLock()
         self._log = EventLog(files.events)
         self.limits = Limits.of(options)
-        crisis = {item: each.crisis for item, each in plan.items.items()}
+        crisis = {item: candidate.crisis for item, candidate in plan.items.items()}
         self.raters = {name: RaterProgress(shown, crisis) for name, shown in plan.shown.items()}
         for number, event in enumerate(self._log.events, 1):
             try:

@@ -81,12 +81,12 @@ class EventLog:
 
 def _event(line: bytes, where: str) -> Event:
     try:
-        found = json.loads(line)
+        event = json.loads(line)
     except ValueError as error:
         raise UserError(f"{where} is damaged; restore the file from a copy, or remove that line") from error
-    if not isinstance(found, dict):
+    if not isinstance(event, dict):
         raise UserError(f"{where} is not an event; restore the file from a copy, or remove that line")
-    return found
+    return event
 
 
 # Reports of a person at risk: logged first, then passed to the study's contact

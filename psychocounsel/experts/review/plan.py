@@ -32,11 +32,11 @@ def kind_of(data: str, files: ReviewDir) -> ItemKind:
     """
     if plan := read_mapping(files.plan):
         name = plan.get("kind", PairKind.name)
-        if (found := next((kind for kind in _KINDS if kind.name == name), None)) is None:
+        if (stored := next((kind for kind in _KINDS if kind.name == name), None)) is None:
             raise UserError(
                 f"{files.plan}: the kind of its items is unknown to this version; restore the file from a copy"
             )
-        return found
+        return stored
     return next(kind for kind in _KINDS if kind.holds(data))
 
 
@@ -90,7 +90,7 @@ def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> Revi
     if not known:
         return _new_plan(kind, config, files, wanted, say)
     items = {row["item"]: kind.item(row) for row in _rows(files.items)}
-    shown = {name: [Shown(*each) for each in entries] for name, entries in known["shown"].items()}
+    shown = {name: [Shown(*entry) for entry in entries] for name, entries in known["shown"].items()}
     plan = ReviewPlan(kind, items, shown, {name: str(token) for name, token in read_mapping(files.links).items()})
     experts = list(known["settings"]["experts"])
     if config.review.overlap is None and wanted["experts"][: len(experts)] == experts != wanted["experts"]:
@@ -121,14 +121,14 @@ def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> Re
 
 def _write(plan: ReviewPlan, files: ReviewDir, settings: Mapping[str, Any]) -> None:
     write_json(files.links, plan.tokens, mode=_PRIVATE)
-    entries = {name: [[each.item, each.repeat, each.left] for each in order] for name, order in plan.shown.items()}
+    entries = {name: [[entry.item, entry.repeat, entry.left] for entry in order] for name, order in plan.shown.items()}
     content = {"kind": plan.kind.name, "settings": settings, "shown": entries}
     write_json(files.plan, content, mode=_PRIVATE)  # written last, because it marks the plan as complete
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    found = {f"review.{name}": config.review[name] for name in _FIXED}
-    return {"data": place_of(config.data), "experts": list(config.experts), **found}
+    fixed = {f"review.{name}": config.review[name] for name in _FIXED}
+    return {"data": place_of(config.data), "experts": list(config.experts), **fixed}
 
 
 def _new_plan(
@@ -139,14 +139,14 @@ def _new_plan(
     drawn = draw_items(wanted, options["items"], options.seed)
     if len(drawn) < options["items"] < MOST_ITEMS:
         say(f"review.items={options['items']}: only {len(drawn)} candidates exist, and all of them are drawn")
-    items = {each.candidate.item: each.candidate for each in drawn}
+    items = {item.candidate.item: item.candidate for item in drawn}
     own = assign(list(items), experts, options.overlap or len(experts), options.seed)
     shown = {
         expert: sequence([items[item] for item in own[expert]], options.repeats, options.seed, number)
         for number, expert in enumerate(experts)
     }
     tokens = {expert: secrets.token_urlsafe(24) for expert in experts}
-    write_atomically(files.items, "".join(json.dumps(_row(each)) + "\n" for each in drawn), mode=_PRIVATE)
+    write_atomically(files.items, "".join(json.dumps(_row(item)) + "\n" for item in drawn), mode=_PRIVATE)
     plan = ReviewPlan(kind, items, shown, tokens)
     _write(plan, files, settings)
     say(kind.drawn_line(drawn, len(wanted)))
@@ -156,10 +156,10 @@ def _new_plan(
 def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
     """Return the candidates selected by `review.flagged` and `review.only`."""
     data, options = Path(config.data).expanduser(), config.review
-    found = list(kind.candidates(config.data))
+    candidates = list(kind.candidates(config.data))
     if options.flagged:
-        found = [each for each in found if each.flags]
-        if not found:
+        candidates = [candidate for candidate in candidates if candidate.flags]
+        if not candidates:
             raise UserError(f"review.flagged=true: {data} has no doubtful preference")
     if options.only:
         ids = {
@@ -167,11 +167,11 @@ def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[Ite
             for _, row in read_rows(StandardSource(), options.only, "train", None)
             if isinstance(row, Mapping)
         }
-        found = [each for each in found if each.item in ids]
-        say(f"review.only={options.only}: {len(found):,} of its {len(ids):,} items are in {data}")
-        if not found:
+        candidates = [candidate for candidate in candidates if candidate.item in ids]
+        say(f"review.only={options.only}: {len(candidates):,} of its {len(ids):,} items are in {data}")
+        if not candidates:
             raise UserError(f"review.only={options.only}: its column `item` names no item of {data}")
-    return found
+    return candidates
 
 
 def _row(drawn: Drawn) -> dict[str, Any]:

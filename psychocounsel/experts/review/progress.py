@@ -53,7 +53,7 @@ class Pause:
 
 def pause_of(done: Sequence[Done], next_is_crisis: bool, limits: Limits, now: datetime) -> Pause | None:
     """Return the pause that is due, or None. Days are in the time zone of `now`; a gap as long as a pause counts as a pause."""
-    today = [each for each in done if each.time.astimezone(now.tzinfo).date() == now.date()]
+    today = [item for item in done if item.time.astimezone(now.tzinfo).date() == now.date()]
     if _seconds(today) >= limits.a_day:
         midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
         return Pause("day", midnight)
@@ -61,7 +61,7 @@ def pause_of(done: Sequence[Done], next_is_crisis: bool, limits: Limits, now: da
     if not stretch:
         return None
     until = stretch[-1].time + timedelta(seconds=limits.pause)
-    in_a_row = next((at for at, each in enumerate(reversed(stretch)) if not each.crisis), len(stretch))
+    in_a_row = next((at for at, item in enumerate(reversed(stretch)) if not item.crisis), len(stretch))
     if next_is_crisis and in_a_row >= limits.crisis_in_a_row:
         return Pause("crisis", until)
     return Pause("stretch", until) if _seconds(stretch) >= limits.at_once else None
@@ -69,18 +69,18 @@ def pause_of(done: Sequence[Done], next_is_crisis: bool, limits: Limits, now: da
 
 def _stretch(done: Sequence[Done], pause: float, now: datetime) -> list[Done]:
     """Return the items answered since the last gap as long as a pause."""
-    found, later = list[Done](), now
-    for each in reversed(done):
-        begun = later if later is now else later - timedelta(seconds=min(found[-1].seconds, _MOST_SECONDS))
-        if (begun - each.time).total_seconds() >= pause:
+    stretch, later = list[Done](), now
+    for item in reversed(done):
+        begun = later if later is now else later - timedelta(seconds=min(stretch[-1].seconds, _MOST_SECONDS))
+        if (begun - item.time).total_seconds() >= pause:
             break
-        found.append(each)
-        later = each.time
-    return found[::-1]
+        stretch.append(item)
+        later = item.time
+    return stretch[::-1]
 
 
 def _seconds(done: Iterable[Done]) -> float:
-    return sum(min(each.seconds, _MOST_SECONDS) for each in done)
+    return sum(min(item.seconds, _MOST_SECONDS) for item in done)
 
 
 # Progress, computed from the review's event log
@@ -129,11 +129,11 @@ class RaterProgress:
     @property
     def next(self) -> Shown | None:
         """First item without an answer, or None."""
-        return next((each for each in self.shown if (each.item, each.repeat) not in self.answers), None)
+        return next((entry for entry in self.shown if (entry.item, entry.repeat) not in self.answers), None)
 
     def at(self, item: str, repeat: int) -> Shown | None:
         """Return an item of this expert, or None if it is not assigned to them."""
-        return next((each for each in self.shown if (each.item, each.repeat) == (item, repeat)), None)
+        return next((entry for entry in self.shown if (entry.item, entry.repeat) == (item, repeat)), None)
 
     def practice_rounds(self, count: int) -> list[float]:
         """Return the share of right answers in each complete round of `count` (at least 1) practice items."""

@@ -76,10 +76,10 @@ def support_text(config: Any) -> str:
 
 def _text(path: str, key: str) -> str:
     try:
-        found = Path(path).expanduser().read_text()
+        text = Path(path).expanduser().read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(f"{key}={path}: cannot be read ({reason})") from error
-    if not found.strip():
+    if not text.strip():
         raise UserError(f"{key}={path}: the file is empty")
-    return found
+    return text

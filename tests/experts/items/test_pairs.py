@@ -8,7 +8,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import SCHEMA
-from psychocounsel.experts.items.candidates import CONTRADICTED, candidate, distinct
+from psychocounsel.experts.items.candidates import CONTRADICTED, distinct, pair_candidate
 from psychocounsel.experts.items.pairs import JUDGES, ORDER, SPLIT_VOTES, candidates_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import rows_of
@@ -21,15 +21,15 @@ PROMPT = [{"role": "user", "content": "I cannot sleep."}]
 
 
 def test_an_item_is_the_same_whatever_the_order_of_its_replies() -> None:
-    one, other = candidate("s", PROMPT, "Yes.", "No.", 0), candidate("s", PROMPT, "No.", "Yes.", 1)
+    one, other = pair_candidate("s", PROMPT, "Yes.", "No.", 0), pair_candidate("s", PROMPT, "No.", "Yes.", 1)
     assert one == other and one is not None and one.preferred is not None
     assert one.replies[one.preferred] == "Yes."
-    assert candidate("s", PROMPT, "Yes.", "  yes. ", 0) is None
-    assert candidate("s", [{"role": "user", "content": "Other"}], "Yes.", "No.", 0).item != one.item  # type: ignore[union-attr]
+    assert pair_candidate("s", PROMPT, "Yes.", "  yes. ", 0) is None
+    assert pair_candidate("s", [{"role": "user", "content": "Other"}], "Yes.", "No.", 0).item != one.item  # type: ignore[union-attr]
 
 
 def test_a_pair_with_both_preferences_is_flagged_and_prefers_neither() -> None:
-    found = distinct([candidate("s", PROMPT, "Yes.", "No.", 0), candidate("s", PROMPT, "Yes.", "No.", 1)])
+    found = distinct([pair_candidate("s", PROMPT, "Yes.", "No.", 0), pair_candidate("s", PROMPT, "Yes.", "No.", 1)])
     assert [(each.preferred, each.flags) for each in found] == [(None, (CONTRADICTED,))]
 
 
@@ -45,7 +45,7 @@ def test_a_pair_with_both_preferences_is_flagged_and_prefers_neither() -> None:
     ],
 )
 def test_a_named_danger_is_a_crisis_and_a_circumstance_is_none(risk: str | None, crisis: bool) -> None:
-    found = candidate("s", PROMPT, "Yes.", "No.", 0, risk=risk)
+    found = pair_candidate("s", PROMPT, "Yes.", "No.", 0, risk=risk)
     assert found is not None and found.crisis is crisis
 
 
