@@ -53,8 +53,10 @@ def front_matter(
     licence = strictest(known)
     front: dict[str, Any] = {"license": licence}
     if licence == "other":
-        front["license_name"] = "-and-".join(sorted({each or "unknown" for each in known}))
-    codes = sorted({code for each in languages if (code := str(each).lower()) and re.fullmatch("[a-z]{2,3}", code)})
+        front["license_name"] = "-and-".join(sorted({code or "unknown" for code in known}))
+    codes = sorted(
+        {code for language in languages if (code := str(language).lower()) and re.fullmatch("[a-z]{2,3}", code)}
+    )
     front |= {"language": codes} if codes else {}
     front |= {
         "pretty_name": plain(name),
@@ -88,27 +90,29 @@ def pairs_section(files: AnnotationDir, parts: Mapping[str, PairCounts]) -> Iter
     if not parts:
         yield from missing("pairs")
         return
-    yield from table(("split", "pairs", "clients"), [(name, each.rows, each.clients) for name, each in parts.items()])
+    yield from table(
+        ("split", "pairs", "clients"), [(name, counts.rows, counts.clients) for name, counts in parts.items()]
+    )
     yield "The splits share no clients. `ID` is the id of the speech. `chosen_probability` is the share of votes that prefer the"
     yield "chosen reply; training uses it with `data.soft_labels=true`. A test pair is a client's best reply against the worst."
     yield ""
     yield from _made_by(files)
     yield from _agreement(parts)
     yield from _left_out(files)
-    for name, each in parts.items():
-        if each.rows:
-            yield from _histograms(name, each)
+    for name, counts in parts.items():
+        if counts.rows:
+            yield from _histograms(name, counts)
 
 
 def _made_by(files: AnnotationDir) -> Iterator[str]:
     """Yield the settings of ratings and pairs, from the records of these steps."""
-    found: dict[str, Any] = {}
+    relevant: dict[str, Any] = {}
     for step in ("scores", "pairs"):
         settings = read_mapping(files.step(step)).get("settings", {})
-        found |= {key: value for key, value in settings.items() if key.startswith(f"{step}.")}
-    if found:
+        relevant |= {key: value for key, value in settings.items() if key.startswith(f"{step}.")}
+    if relevant:
         yield from ("### Settings of ratings and pairs", "")
-        yield from table(("key", "value"), [(key, _shown(value)) for key, value in sorted(found.items())])
+        yield from table(("key", "value"), [(key, _shown(value)) for key, value in sorted(relevant.items())])
 
 
 def _shown(value: Any) -> str:
@@ -117,9 +121,9 @@ def _shown(value: Any) -> str:
 
 def _agreement(parts: Mapping[str, PairCounts]) -> Iterator[str]:
     yield from ("### Agreement of votes", "")
-    rows = [(tier, meaning, *(each.agreement[tier] for each in parts.values())) for tier, meaning in _TIERS.items()]
+    rows = [(tier, meaning, *(counts.agreement[tier] for counts in parts.values())) for tier, meaning in _TIERS.items()]
     yield from table(("tier", "meaning", *parts), rows)
-    if all(set(each.probabilities) <= {0.0, 0.5, 1.0} for each in parts.values()):
+    if all(set(counts.probabilities) <= {0.0, 0.5, 1.0} for counts in parts.values()):
         yield "With one vote per reply, every pair is unanimous or a tie, so the tiers say nothing about agreement."
         yield ""
 
@@ -127,10 +131,14 @@ def _agreement(parts: Mapping[str, PairCounts]) -> Iterator[str]:
 def _left_out(files: AnnotationDir) -> Iterator[str]:
     figures = read_mapping(files.step("pairs")).get("figures", {})
     dropped = {
-        split: each["dropped"] for split, each in figures.items() if isinstance(each, dict) and "dropped" in each
+        split: split_figures["dropped"]
+        for split, split_figures in figures.items()
+        if isinstance(split_figures, dict) and "dropped" in split_figures
     }
-    reasons = list(dict.fromkeys(reason for each in dropped.values() for reason in each))
-    rows: list[tuple[Any, ...]] = [(reason, *(each.get(reason, 0) for each in dropped.values())) for reason in reasons]
+    reasons = list(dict.fromkeys(reason for counts in dropped.values() for reason in counts))
+    rows: list[tuple[Any, ...]] = [
+        (reason, *(counts.get(reason, 0) for counts in dropped.values())) for reason in reasons
+    ]
     if rows := [row for row in rows if any(row[1:])]:
         yield from ("Candidates that made no pair:", "")
         yield from table(("reason", *dropped), rows)
@@ -138,7 +146,7 @@ def _left_out(files: AnnotationDir) -> Iterator[str]:
 
 def _histograms(split: str, counts: PairCounts) -> Iterator[str]:
     yield from (f"### Histograms: {split}", "")
-    ratings = sorted({rating for found in counts.ratings.values() for rating in found})
+    ratings = sorted({rating for by_rating in counts.ratings.values() for rating in by_rating})
     rows = [
         (name, side, *(counts.ratings[side, name][rating] for rating in ratings))
         for name in PRINCIPLES
@@ -148,8 +156,8 @@ def _histograms(split: str, counts: PairCounts) -> Iterator[str]:
     yield from histogram("gap of mean ratings", gap_bins(counts.gaps))
     for name in ("question", *SIDES):
         yield from histogram(f"length of {name} (characters)", in_bins(counts.lengths[name]))
-    for what, found in (("topic", counts.topic), ("risk", counts.risk)):
-        yield from histogram(what, _named(found))
+    for what, by_value in (("topic", counts.topic), ("risk", counts.risk)):
+        yield from histogram(what, _named(by_value))
 
 
 def _named(counts: Counter[Any]) -> dict[str, int]:
@@ -170,11 +178,11 @@ def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
         examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(_rows(paths), _MOST), 1)]
         if not examples:
             return ["There are no pairs to audit."]
-        found = measure(examples, lambda: examples, {}, _settings(), bar)
+        measured = measure(examples, lambda: examples, {}, _settings(), bar)
     except UserError as error:
         return [f"Not audited: {error}."]
-    assert found is not None
-    return "\n".join(lines_of("this dataset", None, found.figures)).strip().split("\n")
+    assert measured is not None
+    return "\n".join(lines_of("this dataset", None, measured.figures)).strip().split("\n")
 
 
 def is_partial(rows: int) -> bool:
@@ -217,7 +225,9 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         UserError: if the dataset does not exist yet, or if a table is damaged.
     """
     files = context.files
-    parts = {split: found for split, file in SPLITS.items() if (found := pair_counts(files.dataset / file)) is not None}
+    parts = {
+        split: counts for split, file in SPLITS.items() if (counts := pair_counts(files.dataset / file)) is not None
+    }
     if not parts:
         names = " and no ".join(SPLITS.values())
         raise UserError(f"{files.dataset}: holds no {names}: run the step pairs first (steps=[pairs,card])")
@@ -227,13 +237,13 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     if lacking:
         keys = ", ".join(f"card.{name}" for name in lacking)
         context.say(f"the card lacks {keys}; it lists them as missing until you set them")
-    return {"missing": lacking, "pairs": {split: found.rows for split, found in parts.items()}}
+    return {"missing": lacking, "pairs": {split: counts.rows for split, counts in parts.items()}}
 
 
 def _page(context: StepContext[AnnotationDir], parts: dict[str, PairCounts]) -> Iterator[str]:
     config, files = context.config, context.files
     name = plain(config.card.get("name") or "Counselling preferences")
-    rows = sum(each.rows for each in parts.values())
+    rows = sum(counts.rows for counts in parts.values())
     yield from front_matter(name, _licences(context), _languages(parts), _files(parts), rows, _content(files, parts))
     yield from (f"# {escaped(name)}", "")
     if is_demonstration(files):
@@ -253,7 +263,7 @@ def _page(context: StepContext[AnnotationDir], parts: dict[str, PairCounts]) -> 
 
 def _files(parts: dict[str, PairCounts]) -> dict[str, str]:
     """Return the file of each split with rows, because `datasets` cannot read an empty file."""
-    return {split: SPLITS[split] for split, found in parts.items() if found.rows}
+    return {split: SPLITS[split] for split, counts in parts.items() if counts.rows}
 
 
 def _content(files: AnnotationDir, parts: dict[str, PairCounts]) -> str:
@@ -288,8 +298,8 @@ def _licences(context: StepContext[AnnotationDir]) -> list[str | None]:
 
 
 def _of(files: AnnotationDir, column: str) -> list[str | None]:
-    found = [counted(files.dataset / file, [column]) or Counter() for file in SPLITS.values()]
-    return sorted({value for counts in found for (value,) in counts}, key=str)
+    split_counts = [counted(files.dataset / file, [column]) or Counter() for file in SPLITS.values()]
+    return sorted({value for counts in split_counts for (value,) in counts}, key=str)
 
 
 def _terms(files: AnnotationDir) -> list[str | None]:
@@ -297,4 +307,4 @@ def _terms(files: AnnotationDir) -> list[str | None]:
 
 
 def _languages(parts: dict[str, PairCounts]) -> list[str]:
-    return sorted({str(name) for each in parts.values() for name in each.language if name is not None})
+    return sorted({str(name) for counts in parts.values() for name in counts.language if name is not None})

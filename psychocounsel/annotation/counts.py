@@ -44,22 +44,22 @@ def counted(path: Path, columns: Sequence[str]) -> Counter[tuple[Any, ...]] | No
     """
     if not path.exists():
         return None
-    found = Counter[tuple[Any, ...]]()
+    counts = Counter[tuple[Any, ...]]()
     for part in batches(path, columns):
         if part.num_columns == 0:
-            found[(None,) * len(columns)] += part.num_rows
+            counts[(None,) * len(columns)] += part.num_rows
             continue
         for row in part.group_by(part.column_names).aggregate([([], "count_all")]).to_pylist():
-            found[tuple(row.get(name) for name in columns)] += row["count_all"]
-    return found
+            counts[tuple(row.get(name) for name in columns)] += row["count_all"]
+    return counts
 
 
 def only(counts: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
     """Return the counts by the column at index `place`."""
-    found = Counter[Any]()
+    column_counts = Counter[Any]()
     for values, count in counts.items():
-        found[values[place]] += count
-    return found
+        column_counts[values[place]] += count
+    return column_counts
 
 
 @dataclass
@@ -89,34 +89,34 @@ def pair_counts(path: Path) -> PairCounts | None:
     """Return the counts of train.parquet or test.parquet, or None if the file does not exist."""
     if not path.exists():
         return None
-    found, last = PairCounts(), None
+    counts, last = PairCounts(), None
     for part in batches(path, pq.read_schema(path).names):
-        found.rows += part.num_rows
+        counts.rows += part.num_rows
         speeches = part["ID"].to_numpy(zero_copy_only=False)
-        found.clients += int((speeches[1:] != speeches[:-1]).sum()) + int(len(speeches) > 0 and speeches[0] != last)
+        counts.clients += int((speeches[1:] != speeches[:-1]).sum()) + int(len(speeches) > 0 and speeches[0] != last)
         last = speeches[-1] if len(speeches) else last
-        _add_ratings(found, part)
+        _add_ratings(counts, part)
         for name in ("question", *SIDES):
-            _add(found.lengths.setdefault(name, Counter()), _binned_lengths(part[name]))
+            _add(counts.lengths.setdefault(name, Counter()), _binned_lengths(part[name]))
         if "chosen_probability" in part.column_names:
-            _add(found.probabilities, np.round(part["chosen_probability"].to_numpy(zero_copy_only=False), 1))
+            _add(counts.probabilities, np.round(part["chosen_probability"].to_numpy(zero_copy_only=False), 1))
         for name in ("agreement", "topic", "risk", "language"):
             if name in part.column_names:
-                getattr(found, name).update(
-                    {each["values"]: each["counts"] for each in pc.value_counts(part[name]).to_pylist()}
+                getattr(counts, name).update(
+                    {entry["values"]: entry["counts"] for entry in pc.value_counts(part[name]).to_pylist()}
                 )
-    return found
+    return counts
 
 
-def _add_ratings(found: PairCounts, part: pa.Table) -> None:
+def _add_ratings(counts: PairCounts, part: pa.Table) -> None:
     means = []
     for side in SIDES:
         columns = [part[f"{side}_{name}_rating"].to_numpy(zero_copy_only=False) for name in PRINCIPLES]
         for name, values in zip(PRINCIPLES, columns, strict=True):
-            _add(found.ratings.setdefault((side, name), Counter()), np.floor(values + 0.5).astype(int))
+            _add(counts.ratings.setdefault((side, name), Counter()), np.floor(values + 0.5).astype(int))
         means.append(np.mean(columns, axis=0))
     gaps = np.floor((means[0] - means[1]) / _GAP + 1e-6) * _GAP + 0.0  # no -0.0
-    _add(found.gaps, gaps)
+    _add(counts.gaps, gaps)
 
 
 def _add(counter: Counter[Any], values: np.ndarray) -> None:

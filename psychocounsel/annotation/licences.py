@@ -50,19 +50,19 @@ def conflicts(licences: Mapping[str, str | None], terms: Mapping[str, str | None
     ]
 
 
-def refuse_conflicts(found: list[Conflict], accepted: list[str]) -> None:
+def refuse_conflicts(present: list[Conflict], accepted: list[str]) -> None:
     """Refuse all conflicts that the user has not accepted.
 
     Raises:
         UserError: lists the conflicts and what to type; also raised for an accepted name that is no conflict.
     """
-    known = {conflict.name for conflict in found}
+    known = {conflict.name for conflict in present}
     if strange := sorted(set(accepted) - known):
         there = ", ".join(sorted(known)) or "there are none"
         raise UserError(
             f"accept_terms: {strange[0]} is not a conflict of these sources and writers; conflicts: {there}"
         )
-    left = [conflict for conflict in found if conflict.name not in accepted]
+    left = [conflict for conflict in present if conflict.name not in accepted]
     if left:
         names = ",".join(sorted({*accepted, *(conflict.name for conflict in left)}))
         sentences = " ".join(f"[{conflict.name}] {conflict.sentence}" for conflict in left)

@@ -33,15 +33,15 @@ def missing(step: str) -> list[str]:
 def speeches_section(files: AnnotationDir) -> Iterator[str]:
     """Yield the sources with licences, and the dropped rows."""
     yield from ("## Client speeches", "")
-    found = counted(files.speeches, ["source", "license", "language"])
-    if found is None:
+    counts = counted(files.speeches, ["source", "license", "language"])
+    if counts is None:
         yield from missing("speeches")
         return
     yield from table(
         ("source", "licence", "language", "speeches"),
-        [(source, licence or "unknown", language, count) for (source, licence, language), count in _sorted(found)],
+        [(source, licence or "unknown", language, count) for (source, licence, language), count in _sorted(counts)],
     )
-    unknown = sorted({str(source) for source, licence, _ in found if not licence})
+    unknown = sorted({str(source) for source, licence, _ in counts if not licence})
     yield from (f"- Licence of {escaped(source)}: {_UNKNOWN}." for source in unknown)
     yield from ("",) if unknown else ()
     fell = counted(files.dropped_speeches, ["source", "reason"])
@@ -63,11 +63,11 @@ def identifiers_section(files: AnnotationDir) -> Iterator[str]:
         "**This is not anonymisation.** Rules replace names, addresses, e-mails, numbers and similar identifiers that they find "
         "with placeholders. What they miss remains, and a story can identify a person without a name."
     )
-    found = counted(files.speeches, ["identifiers"])
-    if found is not None:
-        total = sum((number or 0) * count for (number,), count in found.items())
-        some = sum(count for (number,), count in found.items() if number)
-        yield f"{total:,} placeholders in {some:,} of {sum(found.values()):,} speeches."
+    counts = counted(files.speeches, ["identifiers"])
+    if counts is not None:
+        total = sum((number or 0) * count for (number,), count in counts.items())
+        some = sum(count for (number,), count in counts.items() if number)
+        yield f"{total:,} placeholders in {some:,} of {sum(counts.values()):,} speeches."
     yield ""
     planted = read_mapping(files.step("speeches")).get("figures", {}).get("planted")
     if planted:
@@ -75,21 +75,21 @@ def identifiers_section(files: AnnotationDir) -> Iterator[str]:
             "Share of identifiers that the rules find, by kind, measured on identifiers planted in made-up speeches:",
             "",
         )
-        rows = [(kind, each["planted"], f"{100 * each['recall']:.1f} %") for kind, each in planted.items()]
+        rows = [(kind, recall["planted"], f"{100 * recall['recall']:.1f} %") for kind, recall in planted.items()]
         yield from table(("kind", "planted", "found"), rows)
 
 
 def writers_section(files: AnnotationDir) -> Iterator[str]:
     """Yield the writers, their terms, and the outcomes of their calls."""
     yield from ("## Replies", "")
-    found = counted(files.replies, ["writer", "model", "terms", "outcome"])
-    if found is None:
+    counts = counted(files.replies, ["writer", "model", "terms", "outcome"])
+    if counts is None:
         yield from missing("replies")
         return
-    writers = sorted({values[:3] for values in found}, key=str)
-    outcomes = sorted({str(values[3]) for values in found}, key=lambda name: (name != "text", name))
+    writers = sorted({values[:3] for values in counts}, key=str)
+    outcomes = sorted({str(values[3]) for values in counts}, key=lambda name: (name != "text", name))
     rows = [
-        (writer, model, terms or "unknown", *(found[writer, model, terms, outcome] for outcome in outcomes))
+        (writer, model, terms or "unknown", *(counts[writer, model, terms, outcome] for outcome in outcomes))
         for writer, model, terms in writers
     ]
     yield from table(("writer", "model, as the server named it", "terms of its output", *map(escaped, outcomes)), rows)
@@ -108,11 +108,11 @@ def _missing_replies(files: AnnotationDir) -> Iterator[str]:
     counts: dict[str, dict[str, Counter[str]]] = {"risk": {}, "topic": {}}
     for (speech, *_), replies in joined(by_speech(files.speeches, [*counts]), by_speech(files.replies, ["outcome"])):
         outcomes = Counter(row["outcome"] for row in replies)
-        for column, found in counts.items():
-            found.setdefault(speech[column] or "not given", Counter()).update(outcomes)
-    for column, found in counts.items():
+        for column, by_value in counts.items():
+            by_value.setdefault(speech[column] or "not given", Counter()).update(outcomes)
+    for column, by_value in counts.items():
         rows = []
-        for value, outcomes in sorted(found.items()):
+        for value, outcomes in sorted(by_value.items()):
             others = {name: count for name, count in sorted(outcomes.items()) if name != "text"}
             rows.append(_missing_row(value, outcomes.total(), others))
         yield from table((column, "calls", "missing", "of which"), rows)
@@ -141,13 +141,13 @@ def votes_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
     """Yield annotators, rubric, missing ratings and test-retest agreement."""
     files = context.files
     yield from ("## Ratings", "")
-    found = counted(files.votes, ["annotator", "model", "outcome"])
-    if found is None:
+    counts = counted(files.votes, ["annotator", "model", "outcome"])
+    if counts is None:
         yield from missing("scores")
         return
-    outcomes = sorted({str(values[2]) for values in found}, key=lambda name: (name != "rated", name))
-    names = sorted({values[:2] for values in found}, key=str)
-    rows = [(*name, *(found[*name, outcome] for outcome in outcomes)) for name in names]
+    outcomes = sorted({str(values[2]) for values in counts}, key=lambda name: (name != "rated", name))
+    names = sorted({values[:2] for values in counts}, key=str)
+    rows = [(*name, *(counts[*name, outcome] for outcome in outcomes)) for name in names]
     yield from table(("annotator", "model, as the server named it", *map(escaped, outcomes)), rows)
     rubric = context.config.scores.rubric if context.config.get("scores") is not None else None
     yield f"Rubric: {cell(rubric)} (seven principles, 1 to 5)."
@@ -160,12 +160,12 @@ def votes_section(context: StepContext[AnnotationDir]) -> Iterator[str]:
 
 def _prompts(files: AnnotationDir, name: str) -> Iterator[str]:
     versions = counted(getattr(files, name), ["prompt_version"]) or Counter()
-    yield from (f"Version of the prompt: {', '.join(sorted(cell(each) for (each,) in versions))}.", "")
+    yield from (f"Version of the prompt: {', '.join(sorted(cell(version) for (version,) in versions))}.", "")
 
 
-def _missing_ratings(found: dict[str, Any] | None) -> Iterator[str]:
+def _missing_ratings(by_column: dict[str, Any] | None) -> Iterator[str]:
     yield from ("### Missing ratings", "")
-    if not found:
+    if not by_column:
         yield from ("Not known: the step `scores` left no record of them in this directory.", "")
         return
     yield (
@@ -173,25 +173,25 @@ def _missing_ratings(found: dict[str, Any] | None) -> Iterator[str]:
         "`not_asked` counts ratings that no annotator was asked for: replies to crisis speeches or to languages it must not see."
     )
     yield ""
-    for column, values in found.items():
+    for column, values in by_column.items():
         rows = []
-        for value, each in values.items():
-            counts = {name: count for name, count in each.items() if name != "missing"}
+        for value, outcomes in values.items():
+            counts = {name: count for name, count in outcomes.items() if name != "missing"}
             others = {name: count for name, count in counts.items() if name != "rated"}
             rows.append(_missing_row(value, sum(counts.values()), others))
         yield from table((escaped(column), "ratings wanted", "missing", "of which"), rows)
 
 
-def _retest(found: dict[str, Any] | None) -> Iterator[str]:
+def _retest(figures: dict[str, Any] | None) -> Iterator[str]:
     yield from ("### Test-retest", "")
-    if not found:
+    if not figures:
         yield from ("Not measured: no reply was rated twice (`scores.repeat`).", "")
         return
-    for annotator, each in found.items():
-        twice, changed = each["rated_twice"], each["changed_outcome"]
+    for annotator, retest in figures.items():
+        twice, changed = retest["rated_twice"], retest["changed_outcome"]
         yield f"- {escaped(annotator)}: {twice:,} replies rated twice, {changed:,} with another outcome the second time."
         yield ""
-        rows = [(name, *(at.get(key) for key in _RETEST)) for name, at in each["principles"].items()]
+        rows = [(name, *(at.get(key) for key in _RETEST)) for name, at in retest["principles"].items()]
         yield from table(("principle", "replies", "equal", "mean difference", "weighted kappa"), rows)
 
 

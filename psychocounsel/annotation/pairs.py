@@ -43,15 +43,15 @@ class RatedReply:
 
 def rated_replies(replies: Iterable[Row], votes: Iterable[Row]) -> list[RatedReply]:
     """Return the replies to one speech that have a text, with their votes. Equal texts are kept once (lowest `number`)."""
-    found: dict[str, RatedReply] = {}
+    rated: dict[str, RatedReply] = {}
     for row in replies:
         if row["text"] is not None:
-            found.setdefault(row["reply"], RatedReply(row))
+            rated.setdefault(row["reply"], RatedReply(row))
     for row in votes:
-        if row["outcome"] == RATED and row["repeat"] == 0 and row["reply"] in found:
+        if row["outcome"] == RATED and row["repeat"] == 0 and row["reply"] in rated:
             ratings = {name: row[f"{name}_rating"] for name in PRINCIPLES}
-            found[row["reply"]].votes[row["annotator"], row["vote"]] = ratings
-    return list(found.values())
+            rated[row["reply"]].votes[row["annotator"], row["vote"]] = ratings
+    return list(rated.values())
 
 
 def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mapping[str, float]) -> float | None:
@@ -61,7 +61,7 @@ def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mappin
     """
     shared = [key for key in chosen.votes if key in rejected.votes]
     said = [preference(chosen.votes[key], rejected.votes[key], weights) for key in shared]
-    known = [each for each in said if each is not None]
+    known = [value for value in said if value is not None]
     return sum(known) / len(known) if known else None
 
 
@@ -133,13 +133,13 @@ class PairMaker:
 
     def pairs(self, speech: Row, replies: list[Row], votes: list[Row]) -> Iterator[Row]:
         """Yield the pairs of a speech as dataset rows without `prefID`."""
-        found = rated_replies(replies, votes)
+        rated = rated_replies(replies, votes)
         texts = sum(row["text"] is not None for row in replies)
         self.dropped["replies_without_text"] += len(replies) - texts
-        self.dropped["equal_replies"] += texts - len(found)
-        self.dropped["replies_without_vote"] += sum(not reply.votes for reply in found)
-        means = [(reply, ratings) for reply in found if (ratings := reply.ratings())]
-        self.dropped["replies_not_rated_on_all"] += sum(bool(reply.votes) for reply in found) - len(means)
+        self.dropped["equal_replies"] += texts - len(rated)
+        self.dropped["replies_without_vote"] += sum(not reply.votes for reply in rated)
+        means = [(reply, ratings) for reply in rated if (ratings := reply.ratings())]
+        self.dropped["replies_not_rated_on_all"] += sum(bool(reply.votes) for reply in rated) - len(means)
         self.dropped["speeches_with_one_rated_reply"] += len(means) == 1
         made = make_pairs([ratings for _, ratings in means], self.rule, self.weights, self.veto)
         self.dropped["equal_scores"] += made.ties
@@ -254,12 +254,12 @@ def _figures(maker: PairMaker) -> dict[str, Any]:
 def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
     if not figures["train"]["pairs"]:
         say("warning: no training pairs; a lower pairs.min_gap or a larger replies.per_speech gives more")
-    for split, each in figures.items():
-        tiers = ", ".join(f"{name} {count}" for name, count in each["agreement"].items())
-        say(f"{split}: {each['pairs']} pairs" + (f" ({tiers})" if averaged else " (one vote each)"))
+    for split, split_figures in figures.items():
+        tiers = ", ".join(f"{name} {count}" for name, count in split_figures["agreement"].items())
+        say(f"{split}: {split_figures['pairs']} pairs" + (f" ({tiers})" if averaged else " (one vote each)"))
         for name, reason in _REASONS.items():
-            if each["dropped"][name]:
-                say(f"  dropped: {each['dropped'][name]} {reason}")
-        if each["against_majority"]:
-            count = each["against_majority"]
+            if split_figures["dropped"][name]:
+                say(f"  dropped: {split_figures['dropped'][name]} {reason}")
+        if split_figures["against_majority"]:
+            count = split_figures["against_majority"]
             say(f"  {count} pairs follow the mean rating against most votes: their chosen_probability is below 0.5")

@@ -82,7 +82,7 @@ def speeches_of(path: Path) -> Iterator[str]:
             columns = id_columns(file.schema_arrow)
             for batch in file.iter_batches(_ROWS, columns=columns) if columns else ():
                 for column in columns:
-                    yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
+                    yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
 
@@ -115,7 +115,7 @@ def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
             for batch in file.iter_batches(_ROWS):
                 kept = batch
                 for column in columns:
-                    gone = [each for each in pc.unique(kept[column]).to_pylist() if each and is_removed(each)]
+                    gone = [speech for speech in pc.unique(kept[column]).to_pylist() if speech and is_removed(speech)]
                     kept = kept.filter(pc.invert(pc.is_in(kept[column], pa.array(gone, pa.string()))))
                 dropped += batch.num_rows - kept.num_rows
                 if kept.num_rows:
@@ -157,7 +157,7 @@ def _speeches(file: Path) -> Iterator[str]:
             columns = id_columns(reader.schema)
             for batch in reader if columns else ():
                 for column in columns:
-                    yield from (each for each in pc.unique(batch[column]).to_pylist() if each is not None)
+                    yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
     except (OSError, pa.ArrowException):
         return
 
@@ -183,12 +183,12 @@ def users_of(dataset: Path, output: Path) -> dict[str, list[str]]:
     Runs elsewhere and copies of the dataset are not found.
     """
     configs = {run: list(_strings(_config(run))) for run in _runs(output)}
-    places, found = [dataset.resolve()], dict[str, list[str]]()
-    while new := [run for run, texts in configs.items() if str(run) not in found and _mentions(texts, places)]:
+    places, users = [dataset.resolve()], dict[str, list[str]]()
+    while new := [run for run, texts in configs.items() if str(run) not in users and _mentions(texts, places)]:
         for run in sorted(new):
-            found[str(run)] = [str(folder) for folder in _weights(run)]
+            users[str(run)] = [str(folder) for folder in _weights(run)]
             places.append(run.resolve())
-    return found
+    return users
 
 
 def _runs(folder: Path) -> Iterator[Path]:
@@ -205,18 +205,18 @@ def _runs(folder: Path) -> Iterator[Path]:
 def _config(run: Path) -> Any:
     """Return the run's configuration without folders that it writes to or waits for."""
     try:
-        found = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
+        content = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
     except (OSError, yaml.YAMLError):
         return None
-    return {key: value for key, value in found.items() if key not in _OTHERS} if isinstance(found, dict) else None
+    return {key: value for key, value in content.items() if key not in _OTHERS} if isinstance(content, dict) else None
 
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
-        for each in value:
-            yield from _strings(each)
+        for item in value:
+            yield from _strings(item)
     elif isinstance(value, str):
         yield value
 
@@ -260,21 +260,21 @@ def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
     replies = by_speech(files.replies, ["reply"]) if files.replies.exists() else []
     # From the record, because an annotator that was never asked has no votes.
     annotators = {*before.get("annotators", {}), *before.get("skipped", {})}
-    found = (
+    annotated = (
         (rows[0], [row["reply"] for row in texts if row["reply"] is not None], given)
         for rows, texts, given in joined(speeches, replies, votes)
     )
-    return vote_figures(found, sorted(annotators))
+    return vote_figures(annotated, sorted(annotators))
 
 
 def _of_pairs(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
-    found = {}
+    figures = {}
     for split, name in SPLITS.items():
         counts = pair_counts(files.dataset / name)
         if counts is not None:
             tiers = {tier: counts.agreement[tier] for tier in before.get(split, {}).get("agreement", {})}
-            found[split] = {**before.get(split, {}), "pairs": counts.rows, "agreement": tiers}
-    return found
+            figures[split] = {**before.get(split, {}), "pairs": counts.rows, "agreement": tiers}
+    return figures
 
 
 # The removal
@@ -321,16 +321,16 @@ def finish(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     if read_mapping(files.step(RECORD)).get("done", True):
         return {}
     tombstones = Tombstones.of(files)
-    found = {"removed": len(tombstones), **_clear(context, tombstones)}
+    counts = {"removed": len(tombstones), **_clear(context, tombstones)}
     dataset_is_there = any((files.dataset / name).exists() for name in card.SPLITS.values())
     renew_records(files, tombstones)
     if dataset_is_there:
         card.run(context)
     users = users_of(files.dataset, Path(context.config.paths.output))
     write_json(files.step(RECORD), {"done": True, "removed": len(tombstones), "used_by": users, "said": UNDONE})
-    for line in _report(context, found, users):
+    for line in _report(context, counts, users):
         context.say(line)
-    return found
+    return counts
 
 
 def _clear(context: StepContext[AnnotationDir], tombstones: Tombstones) -> dict[str, int]:
@@ -361,13 +361,13 @@ def _read_ids(path: Path) -> dict[str, int]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"remove={path}: cannot be read as text") from error
-    found: dict[str, int] = {}
+    ids: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if line.strip():
-            found.setdefault(line.strip(), number)
-    if not found:
+            ids.setdefault(line.strip(), number)
+    if not ids:
         raise UserError(f"remove={path}: holds no id; write one id per line")
-    return found
+    return ids
 
 
 def _tables(files: AnnotationDir) -> list[Path]:
@@ -398,10 +398,10 @@ def _ends_line(file: Any, end: int) -> bool:
     return bool(file.read(1) == b"\n")
 
 
-def _report(context: StepContext[AnnotationDir], found: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
+def _report(context: StepContext[AnnotationDir], counts: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
     yield (
-        f"removed: {found['rows']} table rows, {found['answers']} journal answers, {found['copies']} cached copies; in total "
-        f"{found['removed']} speeches, near duplicates included, are permanently removed from {context.files.path}"
+        f"removed: {counts['rows']} table rows, {counts['answers']} journal answers, {counts['copies']} cached copies; in total "
+        f"{counts['removed']} speeches, near duplicates included, are permanently removed from {context.files.path}"
     )
     yield "The speeches remain in sources, backups and your own copies: delete them there yourself."
     yield from _users(users, context.config.paths.output)
@@ -413,6 +413,6 @@ def _users(users: dict[str, list[str]], output: str) -> Iterable[str]:
         return
     yield f"Runs below {output} that used the dataset or a model trained on it ({len(users)}):"
     for run, weights in users.items():
-        yield f"  {run}" + (f": weights in {', '.join(Path(each).name for each in weights)}" if weights else "")
+        yield f"  {run}" + (f": weights in {', '.join(Path(folder).name for folder in weights)}" if weights else "")
     yield TEXTS_TOO
     yield UNDONE

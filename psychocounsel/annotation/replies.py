@@ -264,8 +264,8 @@ def bought(draw: Draw, answers: Answers) -> Outcome[str] | None:
     """Return the outcome of a reply from the journal, or None if its answer is not in the journal."""
     if draw.writer is None or draw.ask is None:
         return None
-    found = answers.settled(draw.writer, draw.ask, read_reply, _EMPTY_AGAIN)
-    return found if isinstance(found, Outcome) else None
+    result = answers.settled(draw.writer, draw.ask, read_reply, _EMPTY_AGAIN)
+    return result if isinstance(result, Outcome) else None
 
 
 _ADVICE: dict[str, Callable[[int], str]] = {

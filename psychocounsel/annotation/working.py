@@ -66,8 +66,8 @@ def table_rows(files: AnnotationDir) -> dict[str, int]:
         files.dataset / "train.parquet",
         files.dataset / "test.parquet",
     )
-    found = {name: path for name, path in zip(_TABLES, tables, strict=True) if path.exists()}
-    return {name: int(pq.read_metadata(path).num_rows) for name, path in found.items()}
+    existing = {name: path for name, path in zip(_TABLES, tables, strict=True) if path.exists()}
+    return {name: int(pq.read_metadata(path).num_rows) for name, path in existing.items()}
 
 
 def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -> Iterator[str]:
@@ -77,7 +77,7 @@ def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -
     for name, count in counts.items():
         yield f"{count:>12,}  {names.get(name, name)}"
     yield ""
-    if any(isinstance(each, Rules) for each in build(context.config, "annotator").models()):
+    if any(isinstance(model, Rules) for model in build(context.config, "annotator").models()):
         yield f"annotator=rules is {WARNING}"
     folder = context.files.dataset
     made = context.files.card.exists()

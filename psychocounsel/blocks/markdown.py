@@ -12,7 +12,7 @@ _BAR = 30  # characters of the longest bar
 
 def plain(value: Any) -> str:
     """Return a text as one line of at most 300 characters, without control, format and other invisible characters."""
-    visible = "".join(" " if unicodedata.category(each)[0] in "CZ" else each for each in str(value))
+    visible = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in str(value))
     text = " ".join(visible.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 

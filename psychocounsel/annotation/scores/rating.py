@@ -60,27 +60,27 @@ def read_answer(text: str, joint: bool = False) -> list[Judgements]:
     Raises:
         Unreadable: if the answer (or its only code fence) is not exactly the requested JSON.
     """
-    found = json_object(parsed_json(text), "the answer")
+    answer = json_object(parsed_json(text), "the answer")
     if not joint:
-        return [_judgements(found, "")]
-    keys = [reply_key(place) for place in range(max(len(found), 1))]
-    check_keys(found, keys, "")
-    return [_judgements(json_object(found[key], key), f"{key}: ") for key in keys]
+        return [_judgements(answer, "")]
+    keys = [reply_key(place) for place in range(max(len(answer), 1))]
+    check_keys(answer, keys, "")
+    return [_judgements(json_object(answer[key], key), f"{key}: ") for key in keys]
 
 
-def _judgements(found: dict[str, Any], where: str) -> Judgements:
-    check_keys(found, PRINCIPLES, where)
-    return {name: _judgement(json_object(found[name], f"{where}{name}"), f"{where}{name}") for name in PRINCIPLES}
+def _judgements(answer: dict[str, Any], where: str) -> Judgements:
+    check_keys(answer, PRINCIPLES, where)
+    return {name: _judgement(json_object(answer[name], f"{where}{name}"), f"{where}{name}") for name in PRINCIPLES}
 
 
-def _judgement(found: dict[str, Any], where: str) -> Judgement:
-    check_keys(found, KEYS, f"{where}: ")
+def _judgement(entry: dict[str, Any], where: str) -> Judgement:
+    check_keys(entry, KEYS, f"{where}: ")
     for name in ("reason", "quote"):
-        if not isinstance(found[name], str) or not found[name].strip():
+        if not isinstance(entry[name], str) or not entry[name].strip():
             raise Unreadable(f"{where}: its {name} is not text")
-        if not found[name].isascii() and any("\ud800" <= letter <= "\udfff" for letter in found[name]):
+        if not entry[name].isascii() and any("\ud800" <= letter <= "\udfff" for letter in entry[name]):
             raise Unreadable(f"{where}: its {name} holds half a character")
-    return Judgement(_rating(found["rating"], where), found["reason"].strip(), found["quote"].strip())
+    return Judgement(_rating(entry["rating"], where), entry["reason"].strip(), entry["quote"].strip())
 
 
 def _rating(value: Any, where: str) -> int | None:
@@ -243,11 +243,11 @@ class RatingPlan:
         """
         # A dictionary, so that each reply id occurs once.
         texts = [*{row["reply"]: row["text"] for row in replies if row["text"] is not None}.items()]
-        together = [texts] if self.prompt.joint and texts else [[each] for each in texts]
+        groups = [texts] if self.prompt.joint and texts else [[reply] for reply in texts]
         for annotator in self.annotators:
             if self.reason_against(annotator, speech) is None:
-                for each in together:
-                    yield from self._rounds(annotator, speech, each)
+                for group in groups:
+                    yield from self._rounds(annotator, speech, group)
 
     def reason_against(self, annotator: LanguageModel, speech: Row) -> str | None:
         """Return why an annotator must not rate replies to a speech (`language` or `crisis`), or None if it may."""
@@ -262,7 +262,7 @@ class RatingPlan:
             rounds.append((0, 1))
         for vote, repeat in rounds:
             draw = ("order", *about, annotator.name, str(vote), str(repeat))
-            shown = sorted(texts, key=lambda each: _number(self.seed, *draw, each[0]))
+            shown = sorted(texts, key=lambda reply: _number(self.seed, *draw, reply[0]))
             yield RatingCall(annotator, speech, shown, vote, repeat)
 
     def ask(self, call: RatingCall) -> RatingAsk:

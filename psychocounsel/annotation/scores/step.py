@@ -46,10 +46,10 @@ def said(figures: dict[str, Any]) -> Iterator[str]:
     """Yield the lines for the figures of the step `scores`."""
     for name in figures["demonstration"]:
         yield f"DEMONSTRATION: annotator {name} is {WARNING}"
-    for name, each in figures["annotators"].items():
-        votes = ", ".join(f"{count:,} {outcome}" for outcome, count in each["votes"].items() if count)
+    for name, annotator in figures["annotators"].items():
+        votes = ", ".join(f"{count:,} {outcome}" for outcome, count in annotator["votes"].items() if count)
         yield f"{name}: {votes}"
-        if len(models := [model for model in each["models"] if model != "not said"]) > 1:
+        if len(models := [model for model in annotator["models"] if model != "not said"]) > 1:
             yield f"  warning: its server gave {len(models)} model names: {', '.join(models)}; an annotator should be one model"
     for name, reasons in figures["skipped"].items():
         for reason, count in reasons.items():
@@ -62,8 +62,8 @@ def said(figures: dict[str, Any]) -> Iterator[str]:
             share = counts["not_in_reply"] / sum(counts.values())
             yield f"{name}: {counts['not_in_reply']:,} quotations ({share:.1%}) are not in the reply that they quote"
     yield from missing_table(figures["missing"])
-    for name, each in figures["retest"].items():
-        yield from _retest(name, each)
+    for name, retest in figures["retest"].items():
+        yield from _retest(name, retest)
 
 
 def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
@@ -71,11 +71,11 @@ def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
         f"{name}, asked twice about the same replies: {figures['rated_twice']:,} rated both times, "
         f"{figures['changed_outcome']:,} with another outcome the second time"
     )
-    for principle, each in figures["principles"].items():
-        if each["replies"]:
-            kappa = "undefined" if each["weighted_kappa"] is None else f"{each['weighted_kappa']:.2f}"
+    for principle, agreement in figures["principles"].items():
+        if agreement["replies"]:
+            kappa = "undefined" if agreement["weighted_kappa"] is None else f"{agreement['weighted_kappa']:.2f}"
             yield (
-                f"  {principle:<12} equal {each['exact']:.0%}, mean difference {each['difference']:.2f}, "
+                f"  {principle:<12} equal {agreement['exact']:.0%}, mean difference {agreement['difference']:.2f}, "
                 f"weighted kappa {kappa}"
             )
 
@@ -197,18 +197,18 @@ class _Writing:
     def _voted(self, call: RatingCall) -> list[Row]:
         ask, name = self.plan.ask(call), call.annotator.name
         about: Row = {"joint": self.plan.prompt.joint, "prompt_version": self.plan.prompt.version}
-        found = self.answers.settled(call.annotator, ask, self.read, self.retries)
-        if not isinstance(found, Outcome):  # the number of the attempt that has no answer
-            return vote_rows(call, FAILED, None, {**about, "model": None, "attempts": found})
-        self._note_unreadable(call, ask, found)
-        outcome = outcome_of_vote(found.outcome, found.value)
-        judged = found.value if outcome == RATED else None
+        result = self.answers.settled(call.annotator, ask, self.read, self.retries)
+        if not isinstance(result, Outcome):  # the number of the attempt that has no answer
+            return vote_rows(call, FAILED, None, {**about, "model": None, "attempts": result})
+        self._note_unreadable(call, ask, result)
+        outcome = outcome_of_vote(result.outcome, result.value)
+        judged = result.value if outcome == RATED else None
         if judged is not None:
             self.findings.note_quotes(name, judged, ask.replies)
-        return vote_rows(call, outcome, judged, {**about, "model": found.answer.model, "attempts": found.attempts})
+        return vote_rows(call, outcome, judged, {**about, "model": result.answer.model, "attempts": result.attempts})
 
-    def _note_unreadable(self, call: RatingCall, ask: RatingAsk, found: Outcome[Verdict]) -> None:
+    def _note_unreadable(self, call: RatingCall, ask: RatingAsk, outcome: Outcome[Verdict]) -> None:
         """Count the unreadable answers: those before the final one, and the final one if it is unreadable, too."""
-        for attempt in range(found.attempts - (found.outcome != UNPARSABLE)):
+        for attempt in range(outcome.attempts - (outcome.outcome != UNPARSABLE)):
             if (answer := self.answers.find(call.annotator, ask, attempt)) is not None:
                 self.findings.note_answer(call.annotator.name, ask, answer.text, self.read)

@@ -3,7 +3,7 @@
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
@@ -55,8 +55,8 @@ def vote_rows(call: RatingCall, outcome: str, judged: Sequence[Judgements] | Non
         row |= {"speech": call.speech["speech"], "reply": reply, "annotator": call.annotator.name}
         row |= {"vote": call.vote, "repeat": call.repeat, "outcome": outcome, **about}
         row["position"] = place if row["joint"] else None
-        for name, each in (judged[place] if judged else {}).items():
-            row |= {f"{name}_rating": each.rating, f"{name}_reason": each.reason, f"{name}_quote": each.quote}
+        for name, judgement in (judged[place] if judged else {}).items():
+            row |= {f"{name}_{key}": value for key, value in asdict(judgement).items()}
         rows.append(row)
     return rows
 
@@ -106,9 +106,9 @@ class Findings:
         """Count quotations that are in their reply, those that are not, and those that say `absent`."""
         counts = self.quotes.setdefault(annotator, Counter())
         for judgements, reply in zip(judged, replies, strict=True):
-            for each in judgements.values():
-                absent = each.quote.casefold().strip("\"'. ") == ABSENT
-                counts["absent" if absent else "found" if stands_in(each.quote, reply) else "not_in_reply"] += 1
+            for judgement in judgements.values():
+                absent = judgement.quote.casefold().strip("\"'. ") == ABSENT
+                counts["absent" if absent else "found" if stands_in(judgement.quote, reply) else "not_in_reply"] += 1
 
     def figures(self) -> dict[str, Any]:
         """Return `unreadable` (counts by annotator and reason) and `quotes` (by annotator: `found`, `absent`, `not_in_reply`)."""
@@ -268,24 +268,24 @@ def _by_outcome(counts: Counter[str]) -> dict[str, int]:
 
 
 def _by_rating(counts: Counter[tuple[str, Any]]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {column.removesuffix("_rating"): {} for column in RATING_COLUMNS}
-    for (column, rating), count in sorted(counts.items(), key=lambda each: (each[0][1] is None, each[0][1] or 0)):
-        found[column.removesuffix("_rating")]["not applicable" if rating is None else str(rating)] = count
-    return found
+    by_principle: dict[str, dict[str, int]] = {column.removesuffix("_rating"): {} for column in RATING_COLUMNS}
+    for (column, rating), count in sorted(counts.items(), key=lambda item: (item[0][1] is None, item[0][1] or 0)):
+        by_principle[column.removesuffix("_rating")]["not applicable" if rating is None else str(rating)] = count
+    return by_principle
 
 
 def _missing(counts: dict[str, Counter[str]], not_asked: Counter[str], rounds: int) -> dict[str, Any]:
     """Return the counts and the missing share for each value; each reply in `not_asked` lacks `rounds` votes."""
-    found = {}
+    figures = {}
     for value in sorted(counts.keys() | (+not_asked).keys()):
         outcomes = {**_by_outcome(counts.get(value, Counter())), NOT_ASKED: not_asked[value] * rounds}
-        found[value] = {**outcomes, "missing": 1 - outcomes[RATED] / sum(outcomes.values())}
-    return found
+        figures[value] = {**outcomes, "missing": 1 - outcomes[RATED] / sum(outcomes.values())}
+    return figures
 
 
 def missing_table(missing: dict[str, Any]) -> list[str]:
     """Return the lines of a table of missing ratings by risk and topic; [] if none is missing."""
-    if all(each["missing"] == 0 for values in missing.values() for each in values.values()):
+    if all(outcomes["missing"] == 0 for values in missing.values() for outcomes in values.values()):
         return []
     lines = ["Missing ratings by risk and topic (they are not missing at random, and nothing replaces them):"]
     for column, values in missing.items():
@@ -293,8 +293,8 @@ def missing_table(missing: dict[str, Any]) -> list[str]:
         lines.append(
             f"  {column:<{width}}  {'wanted':>8} " + " ".join(f"{name:>10}" for name in _COUNTED[1:]) + "   missing"
         )
-        for value, each in values.items():
-            counts = [each[outcome] for outcome in _COUNTED]
+        for value, outcomes in values.items():
+            counts = [outcomes[outcome] for outcome in _COUNTED]
             numbers = " ".join(f"{count:>10}" for count in counts[1:])
-            lines.append(f"  {value:<{width}}  {sum(counts):>8} {numbers} {each['missing']:>8.1%}")
+            lines.append(f"  {value:<{width}}  {sum(counts):>8} {numbers} {outcomes['missing']:>8.1%}")
     return lines

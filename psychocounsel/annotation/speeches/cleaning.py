@@ -70,9 +70,9 @@ def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechR
     wanted = (source.column,) if source.column else _COLUMNS
     column = next((name for name in wanted if name in given), None)
     if column is None:
-        found = words(", ".join(sorted(map(str, given))) or "none")
+        columns = words(", ".join(sorted(map(str, given))) or "none")
         raise UserError(
-            f"{where}: needs a column {' or '.join(wanted)}; the columns with values are {found} (speeches.column)"
+            f"{where}: needs a column {' or '.join(wanted)}; the columns with values are {columns} (speeches.column)"
         )
     identity = next((given[name] for name in _IDS if isinstance(given.get(name), str | int)), where)
     return SpeechRow(
@@ -89,7 +89,7 @@ def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechR
 def _text(value: Any, what: str) -> str:
     """Return a text, or the last client's turn in a list of messages."""
     if isinstance(value, list):
-        turns = [each for each in value if isinstance(each, Mapping) and each.get("role") in _CLIENT]
+        turns = [message for message in value if isinstance(message, Mapping) and message.get("role") in _CLIENT]
         if not turns:
             raise UserError(
                 f"{what} holds no turn of a client: messages need a role ({', '.join(_CLIENT)}) and content"

@@ -72,15 +72,15 @@ _WORD = re.compile(_CAPITALISED)
 
 def names_in(text: str) -> Iterator[tuple[int, int]]:
     """Yield start and end of each name of a person."""
-    found = {span for cue in _cues() for match in cue.finditer(text) for span in _trimmed(text, *match.span("name"))}
-    found |= {match.span() for match in _WORD.finditer(text) if match[0] in _words("first_names")}
-    found |= {match.span("name") for match in _MY_NAME.finditer(text) if match["name"] not in _words("no_names")}
-    for _, end in sorted(found):
+    spans = {span for cue in _cues() for match in cue.finditer(text) for span in _trimmed(text, *match.span("name"))}
+    spans |= {match.span() for match in _WORD.finditer(text) if match[0] in _words("first_names")}
+    spans |= {match.span("name") for match in _MY_NAME.finditer(text) if match["name"] not in _words("no_names")}
+    for _, end in sorted(spans):
         while (match := _AND_ANOTHER.match(text, end)) and _is_name(match["name"]):  # Tom, Anna and Max
-            found.add(match.span("name"))
+            spans.add(match.span("name"))
             end = match.end()
-    known = {word.casefold() for start, end in found for word in text[start:end].split() if len(word) >= 3}
-    yield from found
+    known = {word.casefold() for start, end in spans for word in text[start:end].split() if len(word) >= 3}
+    yield from spans
     for match in _WORD.finditer(text):  # the same names elsewhere in the speech
         if match[0].casefold() in known:
             yield match.span()
@@ -187,11 +187,11 @@ _YEARS = re.compile(r"(?:19|20)\d\d[\s-]+(?:19|20)\d\d")
 
 def identifiers_in(text: str) -> list[IdentifierSpan]:
     """Return the identifiers that the rules find, in text order and without overlaps."""
-    found: list[IdentifierSpan] = []
+    identifiers: list[IdentifierSpan] = []
     for span in _candidates(text):
-        if all(span.end <= other.start or other.end <= span.start for other in found):
-            found.append(span)
-    return sorted(found, key=lambda span: span.start)
+        if all(span.end <= other.start or other.end <= span.start for other in identifiers):
+            identifiers.append(span)
+    return sorted(identifiers, key=lambda span: span.start)
 
 
 def _candidates(text: str) -> Iterator[IdentifierSpan]:
@@ -301,14 +301,14 @@ def planted_speeches(seed: int = 0) -> Iterator[Planted]:
     rng = random.Random(seed)
     for _ in range(_SPEECHES):
         chosen = rng.sample(content["sentences"], _SENTENCES)
-        found: list[tuple[str, str]] = []
+        identifiers: list[tuple[str, str]] = []
 
-        def filled(match: re.Match[str], found: list[tuple[str, str]] = found) -> str:
+        def filled(match: re.Match[str], identifiers: list[tuple[str, str]] = identifiers) -> str:
             value = rng.choice(content["values"][match[1]])
-            found.append((_KINDS.get(match[1], match[1]), value))
+            identifiers.append((_KINDS.get(match[1], match[1]), value))
             return str(value)
 
-        yield Planted("\n".join(_SLOT.sub(filled, sentence) for sentence in chosen), found)
+        yield Planted("\n".join(_SLOT.sub(filled, sentence) for sentence in chosen), identifiers)
 
 
 def measured_recall(replace: Callable[[str], str]) -> dict[str, dict[str, Any]]:

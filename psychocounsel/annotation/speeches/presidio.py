@@ -53,12 +53,12 @@ def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[Ide
     if model is None:
         wanted = [kind for kind in wanted if kind not in ("PERSON", "LOCATION")]
 
-    def found(text: str) -> Sequence[IdentifierSpan]:
+    def find(text: str) -> Sequence[IdentifierSpan]:
         results = engine.analyze(text=text, language="en", entities=wanted, score_threshold=_LEAST)
-        ranked = sorted(results, key=lambda each: (-each.score, each.start - each.end, each.start))
-        return [IdentifierSpan(each.start, each.end, _KINDS[each.entity_type]) for each in ranked]
+        ranked = sorted(results, key=lambda result: (-result.score, result.start - result.end, result.start))
+        return [IdentifierSpan(result.start, result.end, _KINDS[result.entity_type]) for result in ranked]
 
-    return found
+    return find
 
 
 def is_installed() -> bool:

@@ -81,7 +81,7 @@ class Speeches(_Place, GroupSettings):
         if not self.sources:
             own = {item.name: getattr(self, item.name) for item in fields(_Place)}
             return [SpeechSource(name=None if self.path and self.name == "local" else self.name, **own)]
-        return [each if isinstance(each, SpeechSource) else SpeechSource(**each) for each in self.sources]
+        return [source if isinstance(source, SpeechSource) else SpeechSource(**source) for source in self.sources]
 
     def files(self) -> list[Path]:
         """Return all files that speeches are read from; output files are as private as these."""
@@ -127,21 +127,21 @@ class Speeches(_Place, GroupSettings):
 
     def unused(self, config: Any = None) -> dict[str, str]:
         """Return the fields without effect under these settings, each with the reason. Setting one of them is refused."""
-        found: dict[str, str] = {}
+        reasons: dict[str, str] = {}
         if self.sources:
             reason = "speeches.sources is given, and each source has this key itself"
-            found |= {item.name: reason for item in fields(_Place)}
+            reasons |= {item.name: reason for item in fields(_Place)}
         elif not self.all_sources()[0].is_on_hub():
-            found["revision"] = f"speeches.{_NO_REVISION}"
+            reasons["revision"] = f"speeches.{_NO_REVISION}"
         if not self.identifiers:
-            found |= dict.fromkeys(
+            reasons |= dict.fromkeys(
                 ("presidio", "presidio_model", "shown"), "speeches.identifiers=false searches for none"
             )
         elif self.presidio == "never":
-            found["presidio_model"] = "speeches.presidio=never uses no model"
+            reasons["presidio_model"] = "speeches.presidio=never uses no model"
         if not self.confidential:
-            found["allowed_hosts"] = "speeches.confidential=false limits no host"
-        return found
+            reasons["allowed_hosts"] = "speeches.confidential=false limits no host"
+        return reasons
 
 
 def limit_of(limits: dict[str, int], script: str) -> int:

@@ -52,14 +52,14 @@ def finished_shares(config: DictConfig) -> list[Path]:
     """Return the tables of all shares, in order, or [] if any job has not finished its share with these settings."""
     if config.get("shards", 1) == 1:
         return []
-    found, whole = list[Path](), AnnotationDir(Path(config.out))
+    tables, whole = list[Path](), AnnotationDir(Path(config.out))
     for index in range(config.shards):
         own = deepcopy(config)
         own.steps, own.share = ["speeches"], index
-        if not (table := whole.cleaning(index).speeches).exists() or any(each.due for each in due_steps(own)):
+        if not (table := whole.cleaning(index).speeches).exists() or any(step.due for step in due_steps(own)):
             return []
-        found.append(table)
-    return found
+        tables.append(table)
+    return tables
 
 
 def rows_of_shares(tables: Sequence[Path]) -> Iterator[CleanedRow]:

@@ -104,9 +104,9 @@ def _clean_share(context: StepContext[AnnotationDir], settings: Speeches) -> dic
 
 def _nothing_left(draft: Draft) -> str:
     reasons = sum(draft.fell.values(), Counter[str]())
-    found = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "the sources are empty"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "the sources are empty"
     return (
-        f"none of the {draft.read.total()} rows is kept ({found}): see speeches.min_characters, speeches.max_characters and "
+        f"none of the {draft.read.total()} rows is kept ({dropped}): see speeches.min_characters, speeches.max_characters and "
         "speeches.languages"
     )
 
@@ -147,7 +147,7 @@ def _said(figures: dict[str, Any], draft: Draft, context: StepContext[Annotation
     if figures["planted"] is not None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(figures["identifiers"].items())) or "none found"
         yield f"identifiers replaced: {kinds}"
-        recalls = ", ".join(f"{kind} {each['recall']:.0%}" for kind, each in figures["planted"].items())
+        recalls = ", ".join(f"{kind} {recall['recall']:.0%}" for kind, recall in figures["planted"].items())
         yield f"  share of planted identifiers that the rules find: {recalls}. {STATEMENT}"
         yield f"  speeches to check by hand: {context.files.identifier_sample}"
     splits, risks = figures["by_split"], figures["by_risk_source"]
@@ -160,11 +160,11 @@ def _said(figures: dict[str, Any], draft: Draft, context: StepContext[Annotation
 
 def _table(sources: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of a table with a row for each source: rows read, speeches kept, and rows dropped by reason."""
-    reasons = [reason for reason in _DROPPED if any(each["fell"].get(reason) for each in sources.values())]
+    reasons = [reason for reason in _DROPPED if any(figures["fell"].get(reason) for figures in sources.values())]
     heads = ["source", "rows", "kept", *reasons]
     lines = [
-        [name, each["rows"], each["kept"], *(each["fell"].get(reason, 0) for reason in reasons)]
-        for name, each in sources.items()
+        [name, figures["rows"], figures["kept"], *(figures["fell"].get(reason, 0) for reason in reasons)]
+        for name, figures in sources.items()
     ]
     widths = [max(len(str(line[column])) for line in [heads, *lines]) for column in range(len(heads))]
     for line in [heads, *lines]:
