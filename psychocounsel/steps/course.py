@@ -59,7 +59,7 @@ class Course(Generic[F]):
 
     Attributes:
         steps: names of the steps, in the order in which they run.
-        modules: the module of each step; it has a function `run(StepContext) -> figures`.
+        modules: the function of each step, `(StepContext) -> figures`, as `MODULE:FUNCTION`, or `MODULE` if its name is `run`.
         reads: for each step, the configuration keys that its result depends on, apart from those of earlier steps.
         omits: keys below `reads` that do not affect the result.
         output: the file that a step writes. If the file is missing, the step counts as not done, whatever its record says.
@@ -84,7 +84,8 @@ class Course(Generic[F]):
 
     def run(self, step: str, context: StepContext[F]) -> dict[str, Any]:
         """Run a step; returns its figures."""
-        figures: dict[str, Any] = import_module(self.modules[step]).run(context)
+        module, _, function = self.modules[step].partition(":")
+        figures: dict[str, Any] = getattr(import_module(module), function or "run")(context)
         return figures
 
 

@@ -110,10 +110,11 @@ def test_what_computes_figures_is_named(evaluation: type[SteppedEvaluation]) -> 
         named |= {file for pattern in patterns for file in PACKAGE.glob(pattern)}
         if step not in evaluation.course.modules:  # a part of the gate
             continue
-        ahead, seen = [evaluation.course.modules[step]], set[str]()
+        own = evaluation.course.modules[step].partition(":")[0]
+        ahead, seen = [own], set[str]()
         while ahead:
             module = ahead.pop()
-            if module not in seen and (module.startswith(_OWN) or module == evaluation.course.modules[step]):
+            if module not in seen and (module.startswith(_OWN) or module == own):
                 seen.add(module)
                 ahead += [] if module.endswith(_NOT_FIGURES) else imports()[module]
         used = {modules()[module] for module in seen if not module.endswith(_NOT_FIGURES)}
