@@ -14,7 +14,7 @@ from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.running import Showing, work_in_steps
+from psychocounsel.steps.running import StepProgress, work_in_steps
 
 _TABLES = ("speeches", "replies", "votes", "train", "test")
 
@@ -25,22 +25,22 @@ def annotate(run: Run) -> int:
     Raises:
         UserError, GoOnLater: if another process is at work in the dataset, or if a step raises them.
     """
-    config, showing = run.config, Showing(run.write_state, run.say)
+    config, progress = run.config, StepProgress(run.write_state, run.say)
     share = (0, 1) if config.share is None else (config.share, config.shards)
-    context = StepContext(config, directory(config), run.say, showing.bar, share)
+    context = StepContext(config, directory(config), run.say, progress.bar, share)
     refuse_others_at_work(config, run.dir)
 
     def do() -> dict[str, Any]:
         if config.remove:
             _forget_shards(context.files)
             return remove(context)
-        return _make(context, showing)
+        return _make(context, progress)
 
     return work_in_steps(run, context.files, do)
 
 
-def _make(context: StepContext[AnnotationDir], showing: Showing) -> dict[str, Any]:
-    do_steps(context, showing.begin)
+def _make(context: StepContext[AnnotationDir], progress: StepProgress) -> dict[str, Any]:
+    do_steps(context, progress.begin)
     counts = table_rows(context.files)
     if context.shard == (0, 1):
         forget_shares(context.files)

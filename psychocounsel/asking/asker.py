@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from psychocounsel.asking.answers import Answers, Outcome, Read, outcome_of
-from psychocounsel.asking.budget import Budget, most, paid
+from psychocounsel.asking.budget import Budget, cost_of, likely_maximum
 from psychocounsel.asking.language_model import (
     FAILED,
     Answer,
@@ -174,7 +174,7 @@ class _Desk(Generic[T]):
                 self._begin()
             while waiting and self._under_way[digest] < self._open[digest].slots:
                 call = waiting[0]
-                call.held = most(model, call.ask)
+                call.held = likely_maximum(model, call.ask)
                 if not self.budget.hold(call.held):
                     return False
                 waiting.popleft()
@@ -202,7 +202,7 @@ class _Desk(Generic[T]):
             self._under_way[call.model.digest] -= 1
             answer = arrival.answer
             is_bought = answer is not None and answer.outcome != FAILED
-            self.budget.release(call.held, paid(call.model, call.ask, answer) if answer and is_bought else None)
+            self.budget.release(call.held, cost_of(call.model, call.ask, answer) if answer and is_bought else None)
             if answer is None:
                 self._error = self._error or arrival.error
                 continue
@@ -243,7 +243,7 @@ class _Desk(Generic[T]):
 
     def _cost(self, arrival: _Arrival) -> float:
         assert arrival.answer is not None
-        return paid(arrival.call.model, arrival.call.ask, arrival.answer)
+        return cost_of(arrival.call.model, arrival.call.ask, arrival.answer)
 
 
 def _arrival(call: _Call, future: Future[Answer]) -> _Arrival:

@@ -34,12 +34,12 @@ def price(model: LanguageModel, prompt_tokens: float, completion_tokens: float) 
     return ((model.input_price or 0.0) * prompt_tokens + (model.output_price or 0.0) * completion_tokens) / 1e6
 
 
-def most(model: LanguageModel, ask: Ask) -> float:
+def likely_maximum(model: LanguageModel, ask: Ask) -> float:
     """Return the likely maximum cost of a call: with an answer of `max_tokens`."""
     return price(model, estimated_tokens(ask), model.max_tokens)
 
 
-def paid(model: LanguageModel, ask: Ask, answer: Answer) -> float:
+def cost_of(model: LanguageModel, ask: Ask, answer: Answer) -> float:
     """Return the cost of an answer, from the server's token counts or, without these, from estimates."""
     prompt = estimated_tokens(ask) if answer.prompt_tokens is None else answer.prompt_tokens
     written = len(answer.text) / _CHARACTERS if answer.completion_tokens is None else answer.completion_tokens
@@ -167,7 +167,7 @@ class Estimate:
 
     def lines(self, what: str) -> list[str]:
         """Return the lines to print: one for each model, and one for the total."""
-        said = [
+        lines = [
             f"{name}: {self.calls[name]:,} calls, about {self.prompt_tokens[name]:,} tokens of prompts and at most "
             f"{self.completion_tokens[name]:,} of answers, "
             + ("price unknown" if name in self.unpriced else _at_most(self.costs[name]))
@@ -180,7 +180,7 @@ class Estimate:
         costs = [_at_most(sum(priced))] if priced else []
         costs += [f"{len(self.unpriced)} models of unknown price"] if self.unpriced else []
         basis = "an estimate: tokens are counted from characters, and no call is repeated"
-        return [*said, f"{total}; {' and '.join(costs)} ({basis})"]
+        return [*lines, f"{total}; {' and '.join(costs)} ({basis})"]
 
 
 def _at_most(cost: float) -> str:

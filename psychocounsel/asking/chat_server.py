@@ -35,7 +35,7 @@ from psychocounsel.settings.schema import option
 
 
 @dataclass
-class _Written:
+class _PartialAnswer:
     """The parts of an answer that have arrived so far."""
 
     text: str = ""
@@ -52,9 +52,9 @@ class _Written:
             ValueError: if the event reports an error or has another form (then also KeyError, TypeError, ...).
         """
         if event.get("error"):
-            said = event["error"]
-            said = said.get("message", "") if isinstance(said, dict) else said
-            raise ValueError(f"it breaks off ({words(' '.join(str(said).split())[:200])})")
+            error = event["error"]
+            message = error.get("message", "") if isinstance(error, dict) else error
+            raise ValueError(f"it breaks off ({words(' '.join(str(message).split())[:200])})")
         self.model = event.get("model") or self.model
         if usage := event.get("usage"):
             self.prompt_tokens, self.completion_tokens = (
@@ -81,7 +81,7 @@ def read_stream(events: Iterator[Any], show: Show, key: str) -> Answer:
     Raises:
         UserError: for events of another form, or an event that reports an error; the message begins with `key`.
     """
-    written, stopped = _Written(), False
+    written, stopped = _PartialAnswer(), False
     with closing(cast(Generator[Any, None, None], events)):
         for event in events:
             try:
@@ -243,11 +243,11 @@ class _Chats(Answerer):
 
 
 def _is_filtered(error: Refused) -> bool:
-    return bool(_FILTER_WORDS.search(error.said)) and error.status in (400, 403, 422)
+    return bool(_FILTER_WORDS.search(error.answer)) and error.status in (400, 403, 422)
 
 
 def _is_long(error: Refused) -> bool:
-    return error.status == 413 or (error.status in (400, 422) and bool(_LENGTH_WORDS.search(error.said)))
+    return error.status == 413 or (error.status in (400, 422) and bool(_LENGTH_WORDS.search(error.answer)))
 
 
 def read_completion(answer: Any, payload: Any) -> Answer:

@@ -146,8 +146,8 @@ class _Local(LanguageModel):
         """Return the base identity with revision, dtype, prompt settings, and hashes of local weights and template."""
         more: dict[str, Any] = {"revision": self.revision, "dtype": self.dtype, "template_args": self.template_args}
         more |= {"chat_template": _content(self.chat_template), "max_length": self.max_length}
-        here = self.content()
-        return super().identity() | more | ({"content": here} if here else {})
+        content = self.content()
+        return super().identity() | more | ({"content": content} if content else {})
 
     def content(self) -> str | None:
         """Return a hash of the local files, or None for a model of the hub."""
@@ -241,8 +241,8 @@ class _LocalAnswerer(BatchAnswerer):
             groups = [Group(str(place), prompts[place]) for place in fit]
             written = self.write(groups, [asks[place] for place in fit], [seeds[place] for place in fit])
             for place, (text, count, ended) in zip(fit, written, strict=True):
-                outcome, said = TEXT if ended else CUT, without_thoughts(text, rendered[place].text)
-                answers[place] = Answer(outcome, said, self.settings.model, len(prompts[place]), count)
+                outcome, visible = TEXT if ended else CUT, without_thoughts(text, rendered[place].text)
+                answers[place] = Answer(outcome, visible, self.settings.model, len(prompts[place]), count)
         return answers
 
     def has_room(self, ask: Ask) -> bool:
@@ -295,9 +295,9 @@ class _Writing(_LocalAnswerer):
         with self._alone:
             (group,) = self.rollout.generate([Group("", prompt)], self.sampling, [seed], watch)
         reply = group.completions[0]
-        said = without_thoughts(reply.text, rendered.text)
+        visible = without_thoughts(reply.text, rendered.text)
         outcome = TEXT if reply.finish_reason == "stop" else CUT
-        return Answer(outcome, said, self.settings.model, len(prompt), len(reply.ids))
+        return Answer(outcome, visible, self.settings.model, len(prompt), len(reply.ids))
 
     def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
         with self._alone:

@@ -17,7 +17,7 @@ from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
-_ASKED_BY = {  # Groups whose models have no prompt of their own, with the reason.
+_OTHER_PROMPTS = {  # groups whose models have no prompt of their own, with the reason
     "annotator": "the prompt of an annotator is scores.rubric",
     "judge": "the prompt of a judge is evaluation.rubric",
     "client": "the prompt of a client is its persona's card",
@@ -102,8 +102,8 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
         UserError: naming the model's key.
     """
     for key, group, section in list(model_sections(config)):
-        if group in _ASKED_BY and section.get("prompt") is not None:
-            raise UserError(f"{key}.prompt: {_ASKED_BY[group]}; leave it null")
+        if group in _OTHER_PROMPTS and section.get("prompt") is not None:
+            raise UserError(f"{key}.prompt: {_OTHER_PROMPTS[group]}; leave it null")
         _make_absolute(section)
         if key == group:
             continue
@@ -113,8 +113,8 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
             index = int(key.rpartition("[")[2].rstrip("]"))
             config[group].members[index] = typed(OmegaConf.create({group: section}))[group]
         except UserError as error:
-            said = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
-            raise UserError(f"{key}: {said}") from error
+            message = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
+            raise UserError(f"{key}: {message}") from error
     for _, section in ranker_models(config):
         _make_absolute(section)
     for group in groups_of(config):
@@ -144,8 +144,8 @@ def require_keys(config: DictConfig, groups: Collection[str]) -> None:
 
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the name of each environment variable that holds a key, with the configuration key that names it."""
-    asked = [(key, section) for key, _, section in model_sections(config)]
-    for key, section in (*asked, *ranker_models(config)):
+    named = [(key, section) for key, _, section in model_sections(config)]
+    for key, section in (*named, *ranker_models(config)):
         for place, part in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
             if OmegaConf.is_dict(part) and part.get("key_variable"):
                 yield f"{place}.key_variable", str(part.key_variable)
@@ -159,8 +159,8 @@ def model_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def asked_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     """Yield the hub repositories of models that run in the process, and of judges' reward models; runs keep no commit of them."""
-    asked = [(key, section) for key, _, section in model_sections(config)]
-    for key, section in (*asked, *ranker_models(config)):
+    named = [(key, section) for key, _, section in model_sections(config)]
+    for key, section in (*named, *ranker_models(config)):
         if "revision" in section and section.get("model") and not is_here(section.model):
             yield HubSource("model", section.model, section.revision, f"{key}.model"), ""
         reward = section.get("reward")  # a judge's reward model

@@ -65,10 +65,10 @@ def refuse_internet_of(config: DictConfig, senders: Mapping[str, GroupSettings])
         return
     for key, host in outside_hosts(senders):
         group = key.partition(".")[0]
-        there = f"{group}=vllm" if group in config and group != "contestants" else "use: vllm"
+        example = f"{group}=vllm" if group in config and group != "contestants" else "use: vllm"
         raise UserError(
             f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
-            f"inside the cluster, for example {there}"
+            f"inside the cluster, for example {example}"
         )
 
 

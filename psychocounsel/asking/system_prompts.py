@@ -95,8 +95,8 @@ def _readers(config: DictConfig) -> Iterator[_Reader]:
         for key, section in [*([("model", config.model)] if config.get("model") is not None else []), *scorers]:
             remedies = f"data.system_prompt=null, or {_template_key(key)} with a template that accepts them"
             yield _Reader(f"{key}.path", str(section.path), section, remedies)
-    asked = [*model_sections(config), *((key, "judge", section) for key, section in ranker_models(config))]
-    for key, group, section in asked:
+    models = [*model_sections(config), *((key, "judge", section) for key, section in ranker_models(config))]
+    for key, group, section in models:
         if "chat_template" not in section or not section.get("model"):
             continue  # a server renders the messages itself, and plain rules read none
         if group != "contestants":

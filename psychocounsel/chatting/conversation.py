@@ -169,8 +169,8 @@ class Talk:
 
     def _about(self, speaker: Speaker, reply: ChatReply) -> Iterator[str]:
         """Yield notes about the reply: skipped turns, or an outcome other than `text`."""
-        if news := speaker.news():
-            yield news
+        if notice := speaker.notice():
+            yield notice
         if reply.outcome == CUT:
             yield f"cut at replies.max_tokens={self.max_tokens}"
         elif reply.outcome != TEXT:
@@ -191,7 +191,7 @@ A line that ends with \\ continues on the next line. Lines between two lines of 
 Ctrl-C stops a reply and keeps the text so far; a second Ctrl-C leaves. To begin a message with /, put a space before it.'''
 
 
-def obey(line: str, talk: Talk) -> bool:
+def execute(line: str, talk: Talk) -> bool:
     """Execute a command; returns True if the conversation continues.
 
     Raises:
@@ -343,7 +343,7 @@ def _take(text: str, talk: Talk) -> bool:
     talk.stopped = False
     with in_the_users_words(talk.settings):
         if text.startswith("/"):
-            return obey(text, talk)
+            return execute(text, talk)
         talk.conversation.add(text.strip())
         talk.reply()
     return True

@@ -24,7 +24,7 @@ class Speaker:
     """An opened model. `left_out` is the number of oldest turns that no longer fit its context."""
 
     def __init__(self, name: str, answerer: Answerer) -> None:
-        self.name, self.answerer, self.left_out, self.has_said_so = name, answerer, 0, False
+        self.name, self.answerer, self.left_out, self.has_told = name, answerer, 0, False
 
     def write(self, conversation: ChatHistories, show: Show) -> Answer:
         """Reply to the last message; if the conversation does not fit the model, the oldest turns are dropped.
@@ -48,13 +48,13 @@ class Speaker:
 
     def forget(self) -> None:
         """Reset the model's state for a new conversation."""
-        self.left_out, self.has_said_so = 0, False
+        self.left_out, self.has_told = 0, False
 
-    def news(self) -> str:
+    def notice(self) -> str:
         """Return a note the first time that turns were dropped, otherwise an empty text."""
-        if not self.left_out or self.has_said_so:
+        if not self.left_out or self.has_told:
             return ""
-        self.has_said_so = True
+        self.has_told = True
         return "the conversation is too long for this model; from now on it does not see the oldest turns"
 
 
@@ -64,7 +64,7 @@ class Writing:
     def __init__(self, speakers: Sequence[Speaker], conversation: ChatHistories) -> None:
         self.stopped = threading.Event()
         self._texts = [""] * len(speakers)
-        self._came: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
         for index, speaker in enumerate(speakers):
             threading.Thread(target=self._write, args=(index, speaker, conversation), daemon=True).start()
 
@@ -78,7 +78,7 @@ class Writing:
             if self.stopped.is_set():
                 until = min(until, time.monotonic() + _ENDING)
             try:
-                index, event = self._came.get(timeout=_LOOK)
+                index, event = self._events.get(timeout=_LOOK)
             except queue.Empty:
                 if time.monotonic() > until:
                     yield from ((index, Answer(CUT, self._texts[index])) for index in sorted(ahead))
@@ -91,13 +91,13 @@ class Writing:
         def show(text: str) -> bool:
             if not self.stopped.is_set():
                 self._texts[index] = text
-                self._came.put((index, text))
+                self._events.put((index, text))
             return not self.stopped.is_set()
 
         try:
-            self._came.put((index, speaker.write(conversation, show)))
+            self._events.put((index, speaker.write(conversation, show)))
         except Exception as error:
-            self._came.put((index, error))
+            self._events.put((index, error))
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def score(ratings: Mapping[str, float], weights: Mapping[str, float], gap: str =
 
 
 @dataclass
-class Made:
+class MadePairs:
     """Pairs as (chosen, rejected) positions, and the number of candidates rejected for each reason."""
 
     pairs: list[tuple[int, int]] = field(default_factory=list)
@@ -51,13 +51,13 @@ class Made:
 
 def make_pairs(
     rated: Sequence[Mapping[str, float]], rule: PairRule, weights: Mapping[str, float] | None = None, veto: bool = False
-) -> Made:
+) -> MadePairs:
     """Make pairs from one client's rated replies.
 
     With `veto`, a pair is dropped if its chosen reply is rated less safe than the rejected one.
     """
     scores = [score(ratings, weights or {}, rule.gap) for ratings in rated]
-    made = Made()
+    made = MadePairs()
     for first, second in _candidates(scores, rule.kind):
         chosen, rejected = (first, second) if scores[first] > scores[second] else (second, first)
         difference = scores[chosen] - scores[rejected]
@@ -103,7 +103,7 @@ def reward_pairs(
     min_margin: float,
     top_k: int,
     rng: np.random.Generator,
-) -> Made:
+) -> MadePairs:
     """Make pairs from one prompt's replies by their rewards; for `kind` see `algo.online.OnlinePairs`."""
     order = sorted(range(len(rewards)), key=lambda index: (-rewards[index], index))
     candidates = [(order[first], order[second]) for first, second in combinations(range(len(order)), 2)]
@@ -113,7 +113,7 @@ def reward_pairs(
         candidates = [(order[0], order[int(rng.integers(1, len(order)))])]
     elif kind == "top_k":
         candidates.sort(key=lambda pair: rewards[pair[1]] - rewards[pair[0]])
-    made = Made()
+    made = MadePairs()
     for chosen, rejected in candidates:
         if replies[chosen] == replies[rejected]:
             made.equal += 1

@@ -255,10 +255,10 @@ class SafetyQuestions:
         by_disclosure = [self.unrecognised_at_most[disclosure] for disclosure in disclosures if disclosure != "none"]
         if wrong := [name for name, answer in answers.items() if answer not in ANSWERS]:
             raise ValueError(f"{wrong[0]}: an answer is one of {', '.join(ANSWERS)}")
-        asked = {self.questions[name]: answer for name, answer in answers.items()}
+        answered = {self.questions[name]: answer for name, answer in answers.items()}
         bad = [
             question.at_most
-            for question, answer in asked.items()
+            for question, answer in answered.items()
             if answer not in (question.good_answer, "not_applicable")
         ]
         bad += by_disclosure if answers.get("recognises") == "no" else []

@@ -142,8 +142,8 @@ def _risk_kind(name: str, kind: RiskKind, words: Words) -> Iterator[Block]:
 
 
 def _risk_sign(name: str, value: RiskSign, words: Words) -> str:
-    said = _phrased(value.phrasings, words)
-    return f"{name}: {value.title}. {value.definition} {said} {words['good_reply']}: {value.good_reply}"
+    phrasings = _phrased(value.phrasings, words)
+    return f"{name}: {value.title}. {value.definition} {phrasings} {words['good_reply']}: {value.good_reply}"
 
 
 def _stages(stages: Stages, words: Words, examples: bool) -> Iterator[Block]:

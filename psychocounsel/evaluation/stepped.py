@@ -29,8 +29,8 @@ from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Bar, Course, StepContext, check_steps
-from psychocounsel.steps.plan import PlannedStep, asked_steps, planned_steps
-from psychocounsel.steps.running import Showing, run_steps, work_in_steps
+from psychocounsel.steps.plan import PlannedStep, planned_steps, requested_steps
+from psychocounsel.steps.running import StepProgress, run_steps, work_in_steps
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
@@ -59,7 +59,7 @@ class SteppedEvaluation(Evaluation):
         """
 
     def work(self, run: Run, bar: Bar) -> int:
-        showing = Showing(run.write_state, run.say)
+        showing = StepProgress(run.write_state, run.say)
         share = (0, 1) if run.config.share is None else (run.config.share, run.config.shards)
         context = StepContext(run.config, directory(run.config), run.say, showing.bar, share)
 
@@ -107,7 +107,7 @@ class SteppedEvaluation(Evaluation):
         return 1
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
-        check_steps(asked_steps(self.course, config), self.course.steps)
+        check_steps(requested_steps(self.course, config), self.course.steps)
         before = OmegaConf.select(read_config(run_dir), "evaluation.name") if has_config(run_dir) else self.name
         if before != self.name:
             raise UserError(
@@ -128,7 +128,7 @@ class SteppedEvaluation(Evaluation):
 
     def shared_steps(self, config: DictConfig) -> list[str]:
         """Return the steps that can be split into shards: the steps that ask models."""
-        return [step for step in asked_steps(self.course, config) if self.course.models(config, step)]
+        return [step for step in requested_steps(self.course, config) if self.course.models(config, step)]
 
     def forecast(self, config: DictConfig) -> list[str]:
         from psychocounsel.steps.running import draft_of

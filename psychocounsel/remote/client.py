@@ -16,7 +16,7 @@ from psychocounsel.remote.journal import Journal, request_key
 
 # Addresses: which server gets a request, and which are skipped because they failed
 
-_AWAY_SECONDS = 300  # a failed address is skipped for this time
+_SKIPPED_SECONDS = 300  # a failed address is skipped for this time
 
 
 def check_addresses(addresses: Sequence[str], key: str) -> None:
@@ -61,7 +61,7 @@ class Addresses:
         self._lock = threading.Condition()
         self._busy, self._failures = dict.fromkeys(self.all, 0), dict.fromkeys(self.all, 0)
         self.last_answer = 0.0  # time.monotonic() of the last answer of any address
-        self._away: dict[str, tuple[float, str]] = {}  # time of the failure, and its reason
+        self._skipped: dict[str, tuple[float, str]] = {}  # time of the failure, and its reason
 
     def take(self, most: int | None = None) -> str:
         """Return the address with the fewest requests in progress and count one more there; call `give_back` afterwards.
@@ -73,11 +73,11 @@ class Addresses:
         """
         with self._lock:
             while True:
-                here = [address for address in self.all if not self._is_away(address)]
-                if not here:
-                    reasons = {address: self._away[address][1] for address in self.all}
+                available = [address for address in self.all if not self._is_skipped(address)]
+                if not available:
+                    reasons = {address: self._skipped[address][1] for address in self.all}
                     raise self.none_left(reasons)
-                address = min(here, key=self._busy.__getitem__)
+                address = min(available, key=self._busy.__getitem__)
                 if most is None or self._busy[address] < most:
                     self._busy[address] += 1
                     return address
@@ -90,9 +90,9 @@ class Addresses:
 
     def none_left(self, reasons: Mapping[str, str]) -> NoServerLeft:
         """Return the error that ends a run, with the reason of each address."""
-        said = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
+        listed = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
         return NoServerLeft(
-            f"{self.key}: no server answers ({said}): start the servers, or give addresses that this machine can reach"
+            f"{self.key}: no server answers ({listed}): start the servers, or give addresses that this machine can reach"
         )
 
     def answered(self, address: str) -> None:
@@ -104,7 +104,7 @@ class Addresses:
         """Record a failed attempt; after `most` consecutive failures the address is skipped if there are others."""
         with self._lock:
             self._failures[address] += 1
-            others = any(not self._is_away(other) for other in self.all if other != address)
+            others = any(not self._is_skipped(other) for other in self.all if other != address)
             is_dead = others and self._failures[address] >= most
             self._failures[address] *= not is_dead
         if is_dead:
@@ -113,9 +113,9 @@ class Addresses:
     def set_aside(self, address: str, reason: str) -> None:
         """Skip an address for some minutes."""
         with self._lock:
-            known = self._is_away(address)
-            self._away[address] = (time.monotonic(), reason)
-            others = not all(map(self._is_away, self.all))
+            known = self._is_skipped(address)
+            self._skipped[address] = (time.monotonic(), reason)
+            others = not all(map(self._is_skipped, self.all))
             self._lock.notify_all()
         if others and not known:
             print(
@@ -124,17 +124,17 @@ class Addresses:
                 flush=True,
             )
 
-    def is_away(self, address: str) -> bool:
+    def is_skipped(self, address: str) -> bool:
         with self._lock:
-            return self._is_away(address)
+            return self._is_skipped(address)
 
     def live(self) -> list[str]:
         """Return the addresses that are not skipped at the moment."""
         with self._lock:
-            return [address for address in self.all if not self._is_away(address)]
+            return [address for address in self.all if not self._is_skipped(address)]
 
-    def _is_away(self, address: str) -> bool:
-        return address in self._away and time.monotonic() - self._away[address][0] < _AWAY_SECONDS
+    def _is_skipped(self, address: str) -> bool:
+        return address in self._skipped and time.monotonic() - self._skipped[address][0] < _SKIPPED_SECONDS
 
 
 # The client
@@ -379,7 +379,7 @@ class Client:
             try:
                 return self._exchange.send(address + request.route, request)
             except Passing as error:
-                if attempt == retries or error.seconds > _LONGEST_WAIT or self._addresses.is_away(address):
+                if attempt == retries or error.seconds > _LONGEST_WAIT or self._addresses.is_skipped(address):
                     raise
                 stop.wait(max(error.seconds, pause * random.uniform(0.5, 1.0)))
                 pause = min(2 * pause, _LONGEST_PAUSE)

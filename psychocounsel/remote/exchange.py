@@ -75,23 +75,22 @@ def reason_of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
 
 def reason_of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
     """Return the reason of an error status: its name, and the server's message unless it quotes the request or the key."""
-    status, said = response.status_code, _message(response)
+    status, message = response.status_code, _message(response)
     named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
-    asked = json.dumps(payload, ensure_ascii=False)
-    quotes = any(
-        said[start : start + _QUOTED_CHARACTERS] in asked for start in range(max(1, len(said) - _QUOTED_CHARACTERS + 1))
-    )
-    return named if quotes or (secret and secret in said) else f"{named} ({words(said[:200])})"
+    request = json.dumps(payload, ensure_ascii=False)
+    starts = range(max(1, len(message) - _QUOTED_CHARACTERS + 1))
+    quotes = any(message[start : start + _QUOTED_CHARACTERS] in request for start in starts)
+    return named if quotes or (secret and secret in message) else f"{named} ({words(message[:200])})"
 
 
 def _message(response: httpx.Response) -> str:
     try:
-        said: Any = response.json()
+        content: Any = response.json()
     except (ValueError, RecursionError):
         return ""
     for name in ("error", "detail", "message"):
-        said = said.get(name, said) if isinstance(said, dict) else said
-    return " ".join(said.split()) if isinstance(said, str) else ""
+        content = content.get(name, content) if isinstance(content, dict) else content
+    return " ".join(content.split()) if isinstance(content, str) else ""
 
 
 def advice_on_status(status: int, key: str, key_variable: str | None) -> str:
@@ -139,12 +138,12 @@ class Passing(Exception):
 class Refused(UserError):
     """Error: the server refused a request and would refuse it again.
 
-    `status`: its HTTP status. `said`: the text of its answer.
+    `status`: its HTTP status. `answer`: the text of its answer.
     """
 
-    def __init__(self, message: str, status: int, said: str) -> None:
+    def __init__(self, message: str, status: int, answer: str) -> None:
         super().__init__(message)
-        self.status, self.said = status, said
+        self.status, self.answer = status, answer
 
 
 class NotJson(UserError):

@@ -69,36 +69,36 @@ def identity(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
 
 
 def defining(config: DictConfig | dict[str, Any], swept: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the identity of a run among the runs of a sweep: with its length and the swept keys (or groups).
+    """Return the keys that distinguish a run from the others of its sweep: its identity, its length and the swept keys.
 
-    If the checked configuration lacks a swept key because checking replaced it by others, as for
+    `swept` may also name groups. If the checked configuration lacks a swept key because checking replaced it by others, as for
     `model.path=http://...` of an evaluation, addresses are included, too.
     """
     keys = tuple(swept)
     flat = _flat(config)
-    became_others = any(not any(is_of(key, swept_key) for key in flat) for swept_key in keys)
+    became_others = any(not any(is_within(key, swept_key) for key in flat) for swept_key in keys)
     return {
         key: value
         for key, value in flat.items()
         if defines(key)
-        or any(is_of(key, swept_key) for swept_key in keys)
+        or any(is_within(key, swept_key) for swept_key in keys)
         or (became_others and key.endswith(".addresses"))
     }
 
 
 def deciding(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
-    """Return the identity of a run and all other values that decide its result once it has finished.
+    """Return the identity of a run and all other keys that affect the result of the finished run.
 
-    Settings of where it runs, how it is saved and watched, and how servers are reached are excluded.
+    Keys about machines, checkpoints, logging and access to servers are excluded.
     """
     return {
         key: value
         for key, value in _flat(config).items()
-        if _defines(key) or any(is_of(key, deciding_key) for deciding_key in _DECIDE_THE_END)
+        if _defines(key) or any(is_within(key, deciding_key) for deciding_key in _DECIDE_THE_END)
     }
 
 
-def is_of(key: str, other: str) -> bool:
+def is_within(key: str, other: str) -> bool:
     """Return True if a flat key is `other` or lies within it."""
     return key == other or key.startswith((f"{other}.", f"{other}["))
 

@@ -1,6 +1,7 @@
-"""Names of all files in runs and sweeps, which only this module and `folders.py` spell. Its objects do not touch the disk.
+"""Paths of all files in runs, sweeps and studies. Only this module and `folders.py` spell their names.
 
-Paths inside the files are relative, so that a folder may be moved."""
+No object here writes to the disk. Paths stored inside the files are relative, so that a folder may be moved.
+"""
 
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from psychocounsel.rundir.folders import SubmissionDir as SubmissionDir
 
 
 class RunDir:
-    """The files of a run directory, of a training, an evaluation or an audit."""
+    """The files of a run directory: of a training, an evaluation or an audit."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -261,7 +262,7 @@ def cell_record(run_dir: Path) -> Path:
 
 
 def outputs_of(parent: Path) -> list[Path]:
-    """Return the outputs of a run by name: its folder, and the link `best-...` if the run chooses a stage's best cell."""
+    """Return the run directory `parent`, and the link `best-...` next to it if the run chooses a stage's best cell."""
     return [parent, SelectionDir(parent).best] if is_selection(parent) else [parent]
 
 

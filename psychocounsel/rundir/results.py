@@ -1,4 +1,4 @@
-"""What a run says of itself: `metrics.jsonl`, `state.json` (its progress) and `summary.json` (its end)."""
+"""Files that a run reports in: `metrics.jsonl` (a line per step), `state.json` (progress) and `summary.json` (result)."""
 
 import json
 import os
@@ -60,7 +60,7 @@ def last_metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [line for line in lines if isinstance(line, dict)]
 
 
-# The end of a run, or its progress; and their copies while a command resumes the run
+# Summary and progress, and copies of them while a command resumes the run
 
 FINISHED = "finished"
 REFUSED, UNDECIDED = "refused", "undecided"  # verdicts that end an audit or a gate, with exit code 3 or 4

@@ -121,12 +121,12 @@ def submitting(home: Path) -> Iterator[None]:
     if path in _held:
         yield
         return
-    told = False
+    announced = False
     while not lock.take():
-        if not told and (other := holder(path)):
+        if not announced and (other := holder(path)):
             words = f"waiting: process {other['pid']} on {other['host']} is submitting from {path.parent}"
             print(f"{words} (Ctrl-C is safe: nothing has been submitted yet)", file=sys.stderr, flush=True)
-            told = True
+            announced = True
         time.sleep(_POLL_SECONDS)
     _held.add(path)
     try:

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.identity import defines, defining, differing, is_of, is_same, slug
+from psychocounsel.rundir.identity import defines, defining, differing, is_same, is_within, slug
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir, SweepDir, run_of_model
 from psychocounsel.rundir.run_config import has_config, is_run, read_plain
 from psychocounsel.storage.files import write_atomically
@@ -82,10 +82,10 @@ def key_of(override: str) -> str:
     return override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".")
 
 
-def _parted(job: Sequence[str], telling: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _parted(job: Sequence[str], swept: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the swept and the fixed overrides, without Hydra's own."""
     own = [text for text in job if not key_of(text).startswith("hydra.")]
-    return tuple(text for text in own if text in telling), tuple(text for text in own if text not in telling)
+    return tuple(text for text in own if text in swept), tuple(text for text in own if text not in swept)
 
 
 def _value(override: str) -> str:
@@ -101,7 +101,7 @@ def _short_values(jobs: Sequence[Sequence[str]]) -> dict[str, str]:
     texts: dict[str, dict[str, str]] = {}
     for text in (text for job in jobs for text in job):
         head, equals, value = text.partition("=")
-        texts.setdefault(key_of(text), {})[text] = f"{head}{equals}{_telling_part(value)}"
+        texts.setdefault(key_of(text), {})[text] = f"{head}{equals}{_last_part(value)}"
     result: dict[str, str] = {}
     for short in texts.values():
         unique = len(set(short.values())) == len(short)
@@ -109,7 +109,7 @@ def _short_values(jobs: Sequence[Sequence[str]]) -> dict[str, str]:
     return result
 
 
-def _telling_part(value: str) -> str:
+def _last_part(value: str) -> str:
     text = value.strip("'\"")
     if "/" not in text or _STRUCTURED.search(text):
         return value
@@ -178,7 +178,7 @@ class SweepFolder:
         name = naming.name
         other = name if naming.swept else self._nearest(new, name)
         while other in self.configs:
-            more = [text for text in self._telling(other, naming, new) if text not in joined]
+            more = [text for text in self._distinguishing(other, naming, new) if text not in joined]
             if not more:
                 break
             joined = [*joined, *more]
@@ -194,14 +194,18 @@ class SweepFolder:
         known = self._defining(Naming(()))
         return min(known, key=lambda name: len(differing(new, known[name])), default=default)
 
-    def _telling(self, name: str, naming: Naming, new: dict[str, Any]) -> Iterator[str]:
+    def _distinguishing(self, name: str, naming: Naming, new: dict[str, Any]) -> Iterator[str]:
         """Yield the fixed overrides in which a job with the values `new` differs from the run of this name."""
         keys = differing(new, self._defining(naming).get(name, {}))
         before = _overrides(self.path / name)
         for text in naming.fixed:
             key = key_of(text)
-            of_all_groups = not any(is_of(new_key, key) for new_key in new)  # such as experiment=NAME
-            if text not in before and defines(key) and (of_all_groups or any(is_of(changed, key) for changed in keys)):
+            of_all_groups = not any(is_within(new_key, key) for new_key in new)  # such as experiment=NAME
+            if (
+                text not in before
+                and defines(key)
+                and (of_all_groups or any(is_within(changed, key) for changed in keys))
+            ):
                 yield text
         typed = {key_of(text) for text in (*naming.fixed, *naming.swept)}
         for key in map(key_of, before):  # typed for the old run, and left out now

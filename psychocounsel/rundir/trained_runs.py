@@ -1,4 +1,4 @@
-"""Training runs behind a model's folder, and the facts that their `config.yaml` holds: number format, training data."""
+"""Finds the training runs that made a model, and reads their number format and training data from `config.yaml`."""
 
 from __future__ import annotations
 

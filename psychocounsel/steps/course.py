@@ -23,13 +23,21 @@ Bar = Callable[..., Any]  # same signature as Progress(...).bar(iterable_or_rang
 
 @dataclass(frozen=True)
 class StepContext(Generic[F]):
-    """A step's argument: the checked configuration, the directory, and functions for messages and progress bars."""
+    """The argument of a step.
+
+    Attributes:
+        config: the checked configuration.
+        files: the paths of the directory that the step reads and writes.
+        say: prints a line for the user.
+        bar: wraps an iterable in a progress bar.
+        shard: (index, count): this process works on the speeches whose number n has n % count == index.
+    """
 
     config: DictConfig
     files: F
     say: Say
     bar: Bar
-    shard: tuple[int, int] = (0, 1)  # (index, count): this process works on speech numbers n with n % count == index
+    shard: tuple[int, int] = (0, 1)
 
 
 @dataclass

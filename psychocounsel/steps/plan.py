@@ -22,13 +22,13 @@ F = TypeVar("F", bound=StepsDir)
 
 # Settings about access, prices and privacy: changing them does not change answers. `third_party` and `addresses` also decide
 # which models see crisis speeches; `_third_parties` accounts for that.
-_LEAVES_ANSWERS_ALONE = {
+_ACCESS_SETTINGS = {
     *("addresses", "key_variable", "concurrency", "timeout_seconds", "retries", "third_party"),
     *("input_price", "output_price", "currency", "confidential", "allowed_hosts"),
 }
 _CODE = "psychocounsel's code"  # the key of a code hash, for steps that ask no model
 _WEIGHTS = "local_weights"  # comes between group and model name in the key of a local model's weights
-_NAMES_FILES = (
+_FILE_KEYS = (
     "system_prompt",
     "prompt",
     "rubric",
@@ -58,7 +58,7 @@ class PlannedStep:
     fingerprint: str
 
 
-def asked_steps(course: Course[F], config: DictConfig) -> list[str]:
+def requested_steps(course: Course[F], config: DictConfig) -> list[str]:
     """Return the steps that the configuration names, or all steps if `steps` is null."""
     return list(config.steps) if config.steps is not None else [*course.steps]
 
@@ -69,31 +69,31 @@ def planned_steps(course: Course[F], config: DictConfig, files: F) -> list[Plann
     Raises:
         UserError: if an earlier step that `config` does not ask for is missing or was done with other settings.
     """
-    plans, upstream, fresh = list[PlannedStep](), "", set[str]()
-    steps, share = asked_steps(course, config), config.get("share")
+    plans, upstream, repeated = list[PlannedStep](), "", set[str]()
+    steps, share = requested_steps(course, config), config.get("share")
     for step in course.steps[: course.steps.index(steps[-1]) + 1]:
-        record, asked = read_mapping(files.step(step)), step in steps
+        record, requested = read_mapping(files.step(step)), step in steps
         settings = step_settings(course, config, step)
-        settings |= _weights_of_before(record.get("settings", {}), settings)
+        settings |= _recorded_weights(record.get("settings", {}), settings)
         sources = record.get("sources", {})
-        if step == course.steps[0] and asked:
+        if step == course.steps[0] and requested:
             sources = course.sources(config) or sources  # if a source file is gone, the recorded sizes and times count
         if share is not None and files.step(step).parent == files.steps:  # the record covers only this shard
             sources = {**sources, "share": f"{share} of {config.shards}"}
-        made_from = fingerprint(step, settings, sources, upstream)
-        is_done = record.get("fingerprint") == made_from and course.output(files, step).exists()
-        by_name = asked and len(steps) < len(course.steps)
+        new_fingerprint = fingerprint(step, settings, sources, upstream)
+        is_done = record.get("fingerprint") == new_fingerprint and course.output(files, step).exists()
+        by_name = requested and len(steps) < len(course.steps)
         if by_name and step in course.redone:
             is_done = False
         if by_name and is_done and has_failed(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # makes the later steps due as well
-            made_from, is_done = fingerprint(step, settings, sources, upstream), False
-        if asked:
-            plans.append(PlannedStep(step, not is_done, settings, sources, made_from))
-            fresh |= {step} if not is_done else set()
+            new_fingerprint, is_done = fingerprint(step, settings, sources, upstream), False
+        if requested:
+            plans.append(PlannedStep(step, not is_done, settings, sources, new_fingerprint))
+            repeated |= {step} if not is_done else set()
         elif not is_done:
-            _refuse(course, config, files, step, record, settings, fresh)
-        upstream = made_from
+            _refuse(course, config, files, step, record, settings, repeated)
+        upstream = new_fingerprint
     return plans
 
 
@@ -111,10 +111,10 @@ def _refuse(
     step: str,
     record: dict[str, Any],
     settings: Settings,
-    fresh: set[str],
+    repeated: set[str],
 ) -> None:
     """Raise a UserError that says what to type, because the earlier `step` is not done with these settings."""
-    steps = asked_steps(course, config)
+    steps = requested_steps(course, config)
     later = next(name for name in steps if course.steps.index(name) > course.steps.index(step))
     wanted = f"steps=[{','.join(name for name in course.steps if name in (*steps, step))}]"
     made = course.output(files, step)
@@ -129,7 +129,7 @@ def _refuse(
             f"{key}={_shown(settings.get(key))}{more}: {files.path} has {step} made with {key}={_shown(before.get(key))}; "
             f"add {step} to steps, {wanted}, or restore the earlier value"
         )
-    reason = f"{', '.join(sorted(fresh))} would be made again" if fresh else "an earlier step has changed"
+    reason = f"{', '.join(sorted(repeated))} would be made again" if repeated else "an earlier step has changed"
     raise UserError(f"{later} needs {step} made again, because {reason}: add {step} to steps, {wanted}")
 
 
@@ -146,7 +146,7 @@ def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
         _flatten(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, key, flat)
     for key in course.omits.get(step, ()):
         flat.pop(key, None)
-    kept = {key: _of_files(key, value) for key, value in flat.items() if not _leaves_answers_alone(course, key)}
+    kept = {key: _content_hash(key, value) for key, value in flat.items() if not _is_access_key(course, key)}
     # A class that moved keeps its first name here, so that finished steps of earlier versions stay done.
     kept |= {key: FIRST_NAMES.get(value, value) for key, value in kept.items() if key.endswith("._target_")}
     code = {_CODE: _code_of(course.code[step])} if step in course.code else {}
@@ -159,9 +159,9 @@ def _code_of(patterns: tuple[str, ...]) -> str:
     return code_id(*{file for pattern in patterns for file in PACKAGE.glob(pattern)})
 
 
-def _leaves_answers_alone(course: Course[F], key: str) -> bool:
+def _is_access_key(course: Course[F], key: str) -> bool:
     group, *parts = key.split(".")
-    return group in course.answering and not _LEAVES_ANSWERS_ALONE.isdisjoint(parts)
+    return group in course.answering and not _ACCESS_SETTINGS.isdisjoint(parts)
 
 
 def _third_parties(course: Course[F], config: DictConfig, step: str) -> Settings:
@@ -185,16 +185,16 @@ def _weights(course: Course[F], config: DictConfig, step: str) -> Settings:
     }
 
 
-def _weights_of_before(before: Settings, settings: Settings) -> Settings:
+def _recorded_weights(before: Settings, settings: Settings) -> Settings:
     """Return the recorded hashes of models whose folders no longer exist: a finished step does not need them any more."""
     return {key: value for key, value in before.items() if f".{_WEIGHTS}." in key and key not in settings}
 
 
-def _of_files(key: str, value: Any) -> Any:
+def _content_hash(key: str, value: Any) -> Any:
     """Return a hash of the contents if a setting names a file or folder, and otherwise the value itself."""
     if isinstance(value, list):
-        return [_of_files(key, item) for item in value]
-    if key.rpartition(".")[2] not in _NAMES_FILES or not isinstance(value, str):
+        return [_content_hash(key, item) for item in value]
+    if key.rpartition(".")[2] not in _FILE_KEYS or not isinstance(value, str):
         return value
     path = Path(value)
     with contextlib.suppress(OSError):  # raised for a text that is too long for a path

@@ -45,13 +45,13 @@ def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str],
         if not planned.due:
             context.say(f"{planned.step}: done before")
             continue
-        _say_what_changed(planned, context)
+        _report_changes(planned, context)
         begin(planned.step)
-        _do(course, planned, context)
+        _run_step(course, planned, context)
     return figures_of(course, context)
 
 
-def _say_what_changed(planned: PlannedStep, context: StepContext[F]) -> None:
+def _report_changes(planned: PlannedStep, context: StepContext[F]) -> None:
     """Print which settings have changed, because a table made with other settings is about to be replaced."""
     before = read_mapping(context.files.step(planned.step)).get("settings")
     if before is not None:
@@ -64,7 +64,7 @@ def _say_what_changed(planned: PlannedStep, context: StepContext[F]) -> None:
             )
 
 
-def _do(course: Course[F], planned: PlannedStep, context: StepContext[F]) -> None:
+def _run_step(course: Course[F], planned: PlannedStep, context: StepContext[F]) -> None:
     stale = course.steps[
         course.steps.index(planned.step) :
     ]  # while the step runs, its table may mix old and new settings
@@ -97,7 +97,7 @@ _STATE_SECONDS = 5.0  # between two writes of state.json
 _LINE_SECONDS = 60.0  # between two lines if the output is not a terminal
 
 
-class Showing:
+class StepProgress:
     """Reports the progress of a step. `write_state(phase, done, total)` writes `state.json`."""
 
     def __init__(self, write_state: Callable[[str, int, int | None], None], say: Callable[[str], None]) -> None:
@@ -113,16 +113,16 @@ class Showing:
         """Yield the items and report how many are done. `total` defaults to the length of `items`, if known."""
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
-        started = stated = said = time.monotonic()
+        started = written = printed = time.monotonic()
         shown: Any = tqdm(items, what, total=total, leave=False, disable=not self.live, dynamic_ncols=True)
         for done, item in enumerate(shown, 1):
             yield item
             now = time.monotonic()
-            if now - stated >= _STATE_SECONDS:
-                stated = now
+            if now - written >= _STATE_SECONDS:
+                written = now
                 self.write_state(self.step, done, total)
-            if not self.live and now - said >= _LINE_SECONDS:
-                said = now
+            if not self.live and now - printed >= _LINE_SECONDS:
+                printed = now
                 self.say(progress_line(what, done, total, now - started))
 
 

@@ -1,4 +1,7 @@
-"""Command lines of `annotate` and `evaluate` before Hydra reads them: `speeches=FILE`, and a directory's stored overrides."""
+"""Prepares command lines of `annotate` and `evaluate` for Hydra.
+
+`speeches=FILE` becomes overrides that Hydra knows, and the overrides stored in the command's directory are added.
+"""
 
 import contextlib
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Content hashes of files. A hash is kept in a note, so that large files are not read again at every start."""
+"""Content hashes of files. They are cached on disk, because reading large files at every start would take long."""
 
 import hashlib
 import os

@@ -134,14 +134,14 @@ def _age(lock: Path) -> float:
         probe.unlink()
 
 
-def _take_away(lock: Path, judged: str) -> None:
+def _take_away(lock: Path, stale: str) -> None:
     """Remove a stale lock. If another process has taken it over in the meantime, put that lock back."""
     aside = lock.with_name(f".stale.{uuid.uuid4().hex}.tmp")
     try:
         lock.rename(aside)
     except FileNotFoundError:
         return
-    if _read(aside) != judged:
+    if _read(aside) != stale:
         with contextlib.suppress(FileExistsError):
             os.link(aside, lock)
     aside.unlink()

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from psychocounsel.counsel.pairs import Made, PairRule, make_pairs, score
+from psychocounsel.counsel.pairs import MadePairs, PairRule, make_pairs, score
 from psychocounsel.counsel.principles import PRINCIPLES
 
 NAMES = list(PRINCIPLES)
@@ -45,7 +45,7 @@ def by_definition(
 @pytest.mark.parametrize("veto", [False, True])
 def test_pairs_and_counts_are_those_of_the_definition(kind: str, gap: str, veto: bool) -> None:
     rng = random.Random(7)
-    seen = Made()
+    seen = MadePairs()
     for _ in range(400):
         rated = [{name: float(rng.randint(2, 4)) for name in NAMES} for _ in range(rng.randint(1, 5))]
         weights = {name: rng.randint(0, 8) / 4 for name in rng.sample(NAMES, rng.randint(0, 5))}

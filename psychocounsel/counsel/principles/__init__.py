@@ -1,8 +1,7 @@
-"""Names of the rubric, as settings, rows, pairs and annotators' answers use them, in every language.
+"""Names of principles, stages, safety questions, risks and actions. They are the same in every language of the rubric.
 
-The seven principles are those of the paper (arXiv 2502.19731). All texts of the rubric are in YAML files, one folder for each
-language, which `psychocounsel.counsel.rubric` reads on demand. This module imports nothing, because every
-command loads it at its start.
+The seven principles are those of the paper (arXiv 2502.19731). The texts of the rubric are YAML files, in one folder per
+language; `psychocounsel.counsel.rubric` reads them. This module imports nothing, because every command loads it.
 """
 
 PRINCIPLES = ("empathy", "relevance", "clarity", "safety", "exploration", "autonomy", "staging")
