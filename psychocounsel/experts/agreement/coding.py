@@ -1,4 +1,4 @@
-"""Coding of answers as a matrix: the side on which a reply counts, and the category of ties and harmful pairs."""
+"""Turns answers into a matrix of category numbers, units by raters. Coefficients of agreement are computed from it."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,10 @@ class CountingRules:
     """Rules for counting choices (docs/agreement.md).
 
     Attributes:
-        sides: shown, balanced (each item counts half on either side) or label (agrees with the dataset or not).
-        ties: category (a separate one), drop, or half (a tie half agrees with either side).
-        harmful: category, drop or tie.
+        sides: categories of a choice: "shown" (left or right), "balanced" (left or right; each item counts half with sides
+            exchanged) or "label" (the dataset's preferred reply or the other one).
+        ties: "category" (of their own), "drop", or "half" (a tie agrees by half with either side).
+        harmful: answers that both replies are harmful: "category" (of their own), "drop", or "tie" (count as ties).
     """
 
     sides: str = "shown"
@@ -68,9 +69,10 @@ class Codes:
 
 
 def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
-    """Return by labelled item the side of the preferred reply, as the first rater by name saw it.
+    """Return, for each item with a label, the side on which the first rater by name saw the preferred reply.
 
-    Raters may have seen the replies on different sides. All answers are turned to this side, so that a side means one reply.
+    Raters may have seen the two replies on different sides. `turned_choice` expresses all their choices in the sides of this
+    one rater, so that "left" means the same reply for everyone.
     """
     sides: dict[str, str] = {}
     for answer in sorted(answers, key=lambda answer: (answer.item, answer.repeat, answer.rater)):
@@ -80,7 +82,7 @@ def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
 
 
 def turned_choice(answer: ExpertAnswer, reference: dict[str, str]) -> str | None:
-    """Return the choice, turned to the item's reference side (see `reference_sides`)."""
+    """Return the choice in the sides of the item's first rater (see `reference_sides`): left and right may be exchanged."""
     turned = answer.label is not None and answer.label != reference[answer.item]
     return _OTHER.get(answer.choice or "", answer.choice) if turned else answer.choice
 

@@ -31,7 +31,7 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class Found:
+class PartAgreement:
     """Agreement coefficients of one set of answers.
 
     Attributes:
@@ -49,7 +49,7 @@ class Found:
     figures: dict[str, Measure]
 
 
-def found_in(part: str, about: str, codes: Codes | None, sampling: Resampling) -> Found | None:
+def agreement_of(part: str, about: str, codes: Codes | None, sampling: Resampling) -> PartAgreement | None:
     """Return the coefficients over units with two answers or more; None if there are no such units."""
     if codes is None:
         return None
@@ -60,15 +60,15 @@ def found_in(part: str, about: str, codes: Codes | None, sampling: Resampling) -
     items = len({item for item, _ in codes.units})
     raters = int((~np.isnan(codes.values)).any(0).sum())
     figures = with_intervals(codes, sampling.samples, sampling.seed)
-    return Found(part, about, items, int(codes.cluster.max()) + 1, raters, figures)
+    return PartAgreement(part, about, items, int(codes.cluster.max()) + 1, raters, figures)
 
 
 def every_part(
     answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
-) -> Iterator[Found]:
+) -> Iterator[PartAgreement]:
     """Yield all parts for which the answers have the data."""
     first = [answer for answer in answers if not answer.repeat]
-    parts: list[Callable[[], Iterator[Found | None]]] = [
+    parts: list[Callable[[], Iterator[PartAgreement | None]]] = [
         lambda: _choices(first, rules, sampling),
         lambda: _with_label(first, rules, sampling),
         lambda: _with_expected(first, weights, sampling),
@@ -79,17 +79,21 @@ def every_part(
         yield from (agreement for agreement in part() if agreement is not None)
 
 
-def _choices(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling) -> Iterator[Found | None]:
-    yield found_in("choices", "all", choice_codes(answers, rules), sampling)
+def _choices(
+    answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling
+) -> Iterator[PartAgreement | None]:
+    yield agreement_of("choices", "all", choice_codes(answers, rules), sampling)
     for group in GROUPS:
         values = sorted({value for answer in answers if (value := getattr(answer, group)) is not None})
         for value in values:
             chosen = [answer for answer in answers if getattr(answer, group) == value]
             if len({answer.item for answer in chosen}) >= sampling.least_items:
-                yield found_in("choices", f"{group}={value}", choice_codes(chosen, rules), sampling)
+                yield agreement_of("choices", f"{group}={value}", choice_codes(chosen, rules), sampling)
 
 
-def _with_label(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling) -> Iterator[Found | None]:
+def _with_label(
+    answers: Sequence[ExpertAnswer], rules: CountingRules, sampling: Resampling
+) -> Iterator[PartAgreement | None]:
     """Yield each rater's agreement with the dataset's label.
 
     Choices are never coded with `sides=label`, because the label itself would then be constant.
@@ -99,39 +103,41 @@ def _with_label(answers: Sequence[ExpertAnswer], rules: CountingRules, sampling:
     reference = reference_sides(answers)
     for rater in sorted({answer.rater for answer in labelled}):
         own = [answer for answer in labelled if answer.rater == rater]
-        said = [
+        labels = [
             replace(answer, rater=LABEL, choice=reference[answer.item], label=reference[answer.item]) for answer in own
         ]
-        yield found_in("label", rater, choice_codes([*own, *said], rules), sampling)
+        yield agreement_of("label", rater, choice_codes([*own, *labels], rules), sampling)
 
 
-def _with_expected(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[Found | None]:
+def _with_expected(
+    answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling
+) -> Iterator[PartAgreement | None]:
     """Yield each rater's agreement with the values that the dataset expects."""
     labelled = [answer for answer in answers if answer.expected]
     dimensions = {name for answer in labelled for name in answer.expected[ONE_REPLY]}
     for rater in sorted({answer.rater for answer in labelled}):
         for name in sorted(dimensions):
             own = [answer for answer in labelled if answer.rater == rater and _rated(answer, name)]
-            said = [replace(answer, rater=LABEL, ratings=answer.expected) for answer in own]
-            yield found_in("expected", f"{rater}, {name}", rating_codes([*own, *said], name, weights), sampling)
+            labels = [replace(answer, rater=LABEL, ratings=answer.expected) for answer in own]
+            yield agreement_of("expected", f"{rater}, {name}", rating_codes([*own, *labels], name, weights), sampling)
 
 
 def _rated(answer: ExpertAnswer, dimension: str) -> bool:
     return dimension in answer.ratings.get(ONE_REPLY, {})
 
 
-def _ratings(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[Found | None]:
+def _ratings(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[PartAgreement | None]:
     for dimension in dimensions_of(answers):
-        yield found_in("ratings", dimension, rating_codes(answers, dimension, weights), sampling)
+        yield agreement_of("ratings", dimension, rating_codes(answers, dimension, weights), sampling)
 
 
 def _repeats(
     answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
-) -> Iterator[Found | None]:
+) -> Iterator[PartAgreement | None]:
     """Yield each rater's agreement with their own second answers, on items shown twice."""
     for rater in sorted({answer.rater for answer in answers if answer.repeat}):
         own = [answer for answer in answers if answer.rater == rater]
-        yield found_in("repeats", rater, choice_codes(own, rules, "repeat"), sampling)
+        yield agreement_of("repeats", rater, choice_codes(own, rules, "repeat"), sampling)
         for dimension in dimensions_of(own):
             codes = rating_codes(own, dimension, weights, "repeat")
-            yield found_in("repeats", f"{rater}, {dimension}", codes, sampling)
+            yield agreement_of("repeats", f"{rater}, {dimension}", codes, sampling)

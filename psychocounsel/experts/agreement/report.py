@@ -25,7 +25,7 @@ from psychocounsel.experts.agreement.coding import (
     turned_choice,
 )
 from psychocounsel.experts.agreement.coefficients import Consensus, consensus
-from psychocounsel.experts.agreement.figures import Found, Resampling, every_part
+from psychocounsel.experts.agreement.figures import PartAgreement, Resampling, every_part
 from psychocounsel.metrics.intervals import Measure, plain
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import write_atomically, write_json
@@ -70,12 +70,14 @@ def disagreements(
     for item, given in by_item.items():
         rated = [answer for answer in given if answer.rater not in adjudicators]
         if kind := _disagreement_kind(rated, reference):
-            settled = {answer.rater: _said(answer, reference) for answer in given if answer.rater in adjudicators}
+            settled = {
+                answer.rater: _answer_text(answer, reference) for answer in given if answer.rater in adjudicators
+            }
             rows.append(_disagreement_row(item, kind, rated, settled, reference, likely.get(item)))
     return sorted(rows, key=lambda row: (DISAGREEMENT_KINDS.index(row["kind"]), row["item"]))
 
 
-def _said(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
+def _answer_text(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
     """Return the choice; for an item that is only rated, its ratings of the expected values, with `-` if missing."""
     if answer.choice is not None:
         return turned_choice(answer, dict(reference)) or ""
@@ -88,14 +90,14 @@ def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
 
 def _disagreement_kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
     """Return the kind of the disagreement, or "" if the answers agree."""
-    first = {_said(answer, reference) for answer in answers if not answer.repeat}
+    first = {_answer_text(answer, reference) for answer in answers if not answer.repeat}
     if len(first) > 1 and not first <= {*CHOICES}:
         return "expected"
     if len(first) > 1:
         return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
     own: dict[str, set[str]] = defaultdict(set)
     for answer in answers:
-        own[answer.rater].add(_said(answer, reference))
+        own[answer.rater].add(_answer_text(answer, reference))
     return "own repeat" if any(len(choices) > 1 for choices in own.values()) else ""
 
 
@@ -110,7 +112,8 @@ def _disagreement_row(
     about = answers[0]
     ordered = sorted(answers, key=lambda answer: (answer.repeat, answer.rater))
     choices = {
-        f"{answer.rater} (again)" if answer.repeat else answer.rater: _said(answer, reference) for answer in ordered
+        f"{answer.rater} (again)" if answer.repeat else answer.rater: _answer_text(answer, reference)
+        for answer in ordered
     }
     expected = about.expected.get(ONE_REPLY, {})
     return {
@@ -155,7 +158,7 @@ _TITLES = {
 _ABOUT, _COUNT, _FIGURE = 26, 9, 21  # widths of columns, in characters
 
 
-def lines_of(parts: Sequence[Found], raters: Consensus | None, disagreements: int) -> Iterator[str]:
+def lines_of(parts: Sequence[PartAgreement], raters: Consensus | None, disagreements: int) -> Iterator[str]:
     """Yield the lines of all parts, of the raters' estimated accuracy, and of the number of items to adjudicate."""
     for part, title in _TITLES.items():
         of_part = [row for row in parts if row.part == part]
@@ -171,7 +174,7 @@ def lines_of(parts: Sequence[Found], raters: Consensus | None, disagreements: in
     yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
 
 
-def _table_lines(rows: Sequence[Found], names: Sequence[str]) -> Iterator[str]:
+def _table_lines(rows: Sequence[PartAgreement], names: Sequence[str]) -> Iterator[str]:
     names = [name for name in names if any(name in row.figures for row in rows)]
     head = "".join(f"{_COEFFICIENT_NAMES[name]:<{_FIGURE}}" for name in names)
     yield f"  {'':<{_ABOUT}}{'items':<{_COUNT}}{'speeches':<{_COUNT}}{'raters':<{_COUNT}}{head}".rstrip()
@@ -274,7 +277,7 @@ def _write(
     folder: Path,
     config: Any,
     answers: Sequence[ExpertAnswer],
-    parts: Sequence[Found],
+    parts: Sequence[PartAgreement],
     raters: Consensus | None,
     rows: Sequence[Row],
 ) -> None:

@@ -59,7 +59,7 @@ def turns_of(text: str) -> list[Message]:
     """Return the messages of a conversation from its text in the file. Words before the first speaker are the client's."""
     before, *turns = _TURN.split(text)
     pairs = zip(turns[::2], turns[1::2], strict=True)
-    messages: list[Message] = [{"role": _ROLES[speaker], "content": said.strip("\n")} for speaker, said in pairs]
+    messages: list[Message] = [{"role": _ROLES[speaker], "content": words.strip("\n")} for speaker, words in pairs]
     return [{"role": "user", "content": before}, *messages] if before.strip() else messages
 
 

@@ -1,4 +1,4 @@
-"""Kinds of items: the base class `ItemKind`, and cases with questions that have fixed answers."""
+"""`ItemKind`: where items come from, what the page asks about them and how answers are stored. `CaseKind`: its base for cases."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from psychocounsel.counsel.principles import ACTIONS
 from psychocounsel.counsel.rubric import Rubric
 from psychocounsel.experts.items.candidates import CaseCandidate, Drawn, ItemCandidate, Shown
-from psychocounsel.experts.page.forms import BadForm, Form, only, seconds_of, text_of, word_of
+from psychocounsel.experts.page.forms import BadForm, Form, refuse_other_fields, seconds_of, text_of, word_of
 from psychocounsel.experts.review.progress import ItemAnswer, RaterProgress, item_answers
 from psychocounsel.rundir.paths import ReviewDir
 
@@ -48,7 +48,7 @@ class KindTexts:
 
 
 class ItemKind(ABC):
-    """Strategy for one kind of item.
+    """Base class of the kinds of items: pairs of replies, speeches of a crisis set, and cases of a gate.
 
     Attributes:
         name: the kind's name in plan.json.
@@ -95,7 +95,7 @@ class ItemKind(ABC):
         """Names of the form's fields, in addition to `comment` and `seconds`."""
 
     @abstractmethod
-    def said(self, form: Form) -> dict[str, Any]:
+    def answer_fields(self, form: Form) -> dict[str, Any]:
         """Return the answer as fields of this kind.
 
         Raises:
@@ -107,7 +107,7 @@ class ItemKind(ABC):
         """Return an answer in a few words, for the expert's list of answers."""
 
     @abstractmethod
-    def counted(self, answer: ItemAnswer) -> AnswerRow:
+    def answer_columns(self, answer: ItemAnswer) -> AnswerRow:
         """Return the columns of answers.jsonl that hold the answer itself."""
 
     @abstractmethod
@@ -115,7 +115,7 @@ class ItemKind(ABC):
         """Write the tables of this kind, other than answers.jsonl, readable only by their owner."""
 
     def answer_of(self, form: Form, elapsed: float | None) -> dict[str, Any]:
-        """Return the answer to an item: the fields of `said`, `comment` and `seconds`.
+        """Return the answer to an item: the fields of `answer_fields`, `comment` and `seconds`.
 
         `elapsed` is the time in seconds since the server showed the item, or None if unknown. `seconds` is the time
         that the page was visible, limited by `elapsed` (see `seconds_of`).
@@ -123,9 +123,9 @@ class ItemKind(ABC):
         Raises:
             BadForm: if a required value is missing, or a field or value is not offered by the page.
         """
-        only(form, {"comment", "seconds", *self.fields})
+        refuse_other_fields(form, {"comment", "seconds", *self.fields})
         return {
-            **self.said(form),
+            **self.answer_fields(form),
             "comment": text_of(form, "comment"),
             "seconds": seconds_of(form, elapsed),
         }
@@ -145,7 +145,7 @@ class ItemKind(ABC):
                 "topic": answer.item.topic,
                 "language": answer.item.language,
                 "comment": answer.last["comment"] or None,
-                **self.counted(answer),
+                **self.answer_columns(answer),
                 "changed": len(answer.history) - 1,
                 "time": answer.last["time"],
             }
@@ -212,7 +212,7 @@ class CaseKind(ItemKind):
     def shown(self, item: Any, shown: Shown, options: Any, rubric: Rubric) -> dict[str, Any]:
         names = _names(rubric)
         questions = [
-            {"asked": question, "answers": [(answer, names[answer], _KEYS[answer]) for answer in question.answers]}
+            {"question": question, "answers": [(answer, names[answer], _KEYS[answer]) for answer in question.answers]}
             for question in self.questions
         ]
         return {
@@ -225,7 +225,7 @@ class CaseKind(ItemKind):
     def fields(self) -> frozenset[str]:
         return frozenset(question.name for question in self.questions)
 
-    def said(self, form: Form) -> dict[str, Any]:
+    def answer_fields(self, form: Form) -> dict[str, Any]:
         if not all(form.get(question.name) for question in self.questions):
             raise BadForm("Please answer each question.")
         given = {question.name: word_of(form, question.name, question.answers) for question in self.questions}
@@ -235,7 +235,7 @@ class CaseKind(ItemKind):
         names = _names(rubric)
         return "; ".join(f"{question.short}: {names[given['answers'][question.name]]}" for question in self.questions)
 
-    def counted(self, answer: ItemAnswer) -> AnswerRow:
+    def answer_columns(self, answer: ItemAnswer) -> AnswerRow:
         given = answer.last["answers"]
         return {
             "ratings": {name: NUMBERS[word] for name, word in given.items() if word in NUMBERS},

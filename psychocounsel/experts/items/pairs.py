@@ -35,7 +35,7 @@ _SPEECH_COLUMNS = ("speech", "messages", "topic", "risk", "language")
 _VERDICT_COLUMNS = ("speech", "first_reply", "second_reply", "judge", "order", "outcome", "overall")
 
 
-def judged_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
+def verdict_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
     """Yield the pairs of replies with a verdict. `preferred` is the reply that judges prefer on average.
 
     `gap` is the absolute mean of their verdicts, which are 1, 0 or -1.
@@ -68,9 +68,9 @@ def _doubts(rows: list[Row]) -> Iterator[str]:
     of_judge: dict[str, set[int]] = defaultdict(set)
     for row in rows:
         of_judge[row["judge"]].add(row["overall"])
-    if any({1, -1} <= said for said in of_judge.values()):
+    if any({1, -1} <= sides for sides in of_judge.values()):
         yield ORDER
-    firm = {next(iter(said)) for said in of_judge.values() if len(said) == 1}
+    firm = {next(iter(sides)) for sides in of_judge.values() if len(sides) == 1}
     if {1, -1} <= firm:
         yield JUDGES
 
@@ -101,7 +101,7 @@ def _read(data: Path) -> Iterator[PairCandidate | None]:
             _of_dataset(row) for file in tables for row in rows_of(file, [*_DATASET_COLUMNS, *sum(_RATING_COLUMNS, ())])
         )
     if EvaluationDir(data).verdicts.is_file():
-        return judged_candidates(EvaluationDir(data))
+        return verdict_candidates(EvaluationDir(data))
     if RunDir(data).audit.is_file():
         config = read_config(data)
         train, held_out = load_split(config.data, lambda line: None)
@@ -249,7 +249,7 @@ class PairKind(ItemKind):
     def fields(self) -> frozenset[str]:
         return frozenset({"choice", *_RATING_FIELDS, *_SAFETY_FIELDS})
 
-    def said(self, form: Form) -> dict[str, Any]:
+    def answer_fields(self, form: Form) -> dict[str, Any]:
         return {
             "choice": one_of(form, "choice", CHOICES, "Choose A, B, tie, or both harmful."),
             "ratings": _by_side(form, _RATING_FIELDS, {str(rating): rating for rating in RATINGS}),
@@ -259,13 +259,13 @@ class PairKind(ItemKind):
     def label(self, given: Mapping[str, Any], rubric: Rubric) -> str:
         return _CHOICE_LABELS[given["choice"]]
 
-    def counted(self, answer: ItemAnswer) -> AnswerRow:
+    def answer_columns(self, answer: ItemAnswer) -> AnswerRow:
         preferred = answer.item.preferred
         label = None if preferred is None else "left" if preferred == answer.shown.left else "right"
         return {"label": label, **{name: answer.last[name] for name in ("choice", "ratings", "safety")}}
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
-        write_table(files.experts, json_lines(_judged_rows(given)))
+        write_table(files.experts, json_lines(_expert_rows(given)))
 
 
 def _by_side(form: Form, fields: Mapping[str, tuple[str, str]], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -276,7 +276,7 @@ def _by_side(form: Form, fields: Mapping[str, tuple[str, str]], values: Mapping[
     return by_side
 
 
-def _judged_rows(given: Sequence[ItemAnswer]) -> Iterator[AnswerRow]:
+def _expert_rows(given: Sequence[ItemAnswer]) -> Iterator[AnswerRow]:
     """Yield first answers with texts, as evaluation.experts reads them. "Both harmful" is skipped: it prefers neither reply."""
     for answer in given:
         if answer.shown.repeat or answer.last["choice"] not in _BETTER:

@@ -34,7 +34,7 @@ def read_form(body: bytes) -> Form:
     return form
 
 
-def only(form: Form, names: set[str]) -> None:
+def refuse_other_fields(form: Form, names: set[str]) -> None:
     """Refuse fields other than `names`.
 
     Raises:

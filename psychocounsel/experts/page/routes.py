@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from psychocounsel.experts.page.forms import MOST_BYTES, BadForm, Form, only, read_form, text_of
+from psychocounsel.experts.page.forms import MOST_BYTES, BadForm, Form, read_form, refuse_other_fields, text_of
 from psychocounsel.experts.page.views import PageViews
 from psychocounsel.experts.review.blind_review import BlindReview
 
@@ -71,7 +71,7 @@ class Visit:
     def __init__(self, expert: str, request: Request, form: Form) -> None:
         self.expert, self.form = expert, form
         self.parts: dict[str, Any] = dict(request.path_params)
-        self.asked = dict(request.query_params)
+        self.query = dict(request.query_params)
         below = request.url.path.count("/") - 2
         self.root = "../" * below or "./"  # relative, so that a proxy can serve the page below any path
 
@@ -170,23 +170,23 @@ class ReviewPages:
         return _page(views.page("message", root, status, **_LAST_WORDS[step.kind]))
 
     def _agree(self, visit: Visit) -> Response:
-        only(visit.form, {"agree", "version"})
+        refuse_other_fields(visit.form, {"agree", "version"})
         if self._review.next_step(visit.expert).kind != "consent":
-            return _to(visit, "")
+            return _redirect(visit, "")
         if visit.form.get("version") != self._review.version:
             return self._home(visit, "The text has changed since you opened the page. Please read it again.")
         if visit.form.get("agree") != "yes":
             return self._home(visit, "Please tick the box if you agree.")
         self._review.agree(visit.expert)
-        return _to(visit, "")
+        return _redirect(visit, "")
 
     def _practise(self, visit: Visit) -> Response:
-        only(visit.form, {"choice"})
+        refuse_other_fields(visit.form, {"choice"})
         choice = visit.form.get("choice", "")
         if choice not in ("left", "right", "tie"):
             return self._home(visit, "Please choose A, B, or tie.")
         practice = self._review.practise(visit.expert, visit.parts["number"], choice)
-        return _to(visit, "") if practice is None else _page(self._views.feedback(practice, choice, visit.root))
+        return _redirect(visit, "") if practice is None else _page(self._views.feedback(practice, choice, visit.root))
 
     def _item(self, visit: Visit, status: str = "") -> Response:
         shown = self._review.may_answer(visit.expert, visit.parts["item"], visit.parts["repeat"])
@@ -211,11 +211,11 @@ class ReviewPages:
         self._review.answer(visit.expert, shown, given)
         with self._lock:
             self._shown_at.pop(key, None)
-        return _to(visit, "answers" if changed else "")
+        return _redirect(visit, "answers" if changed else "")
 
     def _answers(self, visit: Visit) -> Response:
         if self._review.next_step(visit.expert).kind in ("consent", "withdrawn"):
-            return _to(visit, "")
+            return _redirect(visit, "")
         return _page(self._views.answers(visit.expert, visit.root))
 
     def _stop(self, visit: Visit) -> Response:
@@ -224,12 +224,12 @@ class ReviewPages:
         return _page(self._views.page("stop", visit.root))
 
     def _report(self, visit: Visit) -> Response:
-        item = visit.asked.get("item", "")
+        item = visit.query.get("item", "")
         known = any(entry.item == item for entry in self._review.raters[visit.expert].shown)
         return _page(self._views.page("report", visit.root, item=item if known else "", sent=False))
 
     def _send_report(self, visit: Visit) -> Response:
-        only(visit.form, {"said", "item"})
+        refuse_other_fields(visit.form, {"said", "item"})
         said, item = text_of(visit.form, "said"), visit.form.get("item") or None
         if item is not None and all(entry.item != item for entry in self._review.raters[visit.expert].shown):
             raise BadForm("The form names an item that is not assigned to you.")
@@ -240,14 +240,14 @@ class ReviewPages:
 
     def _ask_withdrawal(self, visit: Visit) -> Response:
         if self._review.raters[visit.expert].withdrawn:
-            return _to(visit, "")
+            return _redirect(visit, "")
         return _page(self._views.page("withdraw", visit.root))
 
     def _withdraw(self, visit: Visit) -> Response:
-        only(visit.form, {"confirm"})
+        refuse_other_fields(visit.form, {"confirm"})
         if visit.form.get("confirm") == "withdraw" and not self._review.raters[visit.expert].withdrawn:
             self._review.withdraw(visit.expert)
-        return _to(visit, "")
+        return _redirect(visit, "")
 
     def _problem(self, code: int, heading: str, said: str) -> Response:
         text = self._views.page("problem", "./", heading=heading, said=said)
@@ -280,7 +280,7 @@ def _page(text: str) -> Response:
     return HTMLResponse(text)
 
 
-def _to(visit: Visit, place: str) -> Response:
+def _redirect(visit: Visit, place: str) -> Response:
     """Redirect to another page of the same expert. After a form this prevents a reload from sending it twice."""
     return RedirectResponse(f"{visit.root}{place}", 303)
 

@@ -19,7 +19,7 @@ from psychocounsel.experts.items.kind import KindTexts
 from psychocounsel.experts.page.views import PageViews
 from psychocounsel.experts.review.blind_review import BlindReview, practice_pairs
 from psychocounsel.experts.review.log import AdverseEvents
-from psychocounsel.experts.review.plan import ReviewPlan, kind_of, open_plan, settle
+from psychocounsel.experts.review.plan import ReviewPlan, fill_in_options, kind_of, open_plan
 from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
 from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review
 from psychocounsel.rundir.paths import ReviewDir
@@ -99,7 +99,7 @@ def hold_review(arguments: Sequence[str]) -> int:
     line = [*_stored(files), *arguments]
     config = read_review(line)
     kind = kind_of(config.data, files)
-    settle(config, line, kind)
+    fill_in_options(config, line, kind)
     if config.review.protocol is not None:
         for text in write_protocol(Path(config.review.protocol).expanduser(), config, kind.texts):
             say(text)
@@ -191,7 +191,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
     consent = consent_text(config, texts, max(map(len, plan.shown.values())))
     listener = listening(options.port)
     port = listener.getsockname()[1]
-    known = _last_of_each([*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
+    known = _last_values([*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
     write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=0o600)
     adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
     review = BlindReview(plan, files, options, rubric, consent, adverse)
@@ -203,7 +203,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
     say(f"The page is no longer served. Answers are in {files.path}; run the same command to serve it again.")
 
 
-def _last_of_each(line: Sequence[str]) -> list[str]:
+def _last_values(line: Sequence[str]) -> list[str]:
     """Return the options to store for the next start: the last value of each key."""
     return list({text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}.values())
 
@@ -252,6 +252,6 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
         lines.append(
             "WARNING: the consent text has gaps, marked [FILL: ...]; write it by review.protocol=FOLDER and fill it in."
         )
-    if untold := review.adverse.untold():
-        lines.append(f"WARNING: {len(untold)} reports of a person at risk have not reached the contact.")
+    if undelivered := review.adverse.undelivered():
+        lines.append(f"WARNING: {len(undelivered)} reports of a person at risk have not reached the contact.")
     return [*lines, "Press Ctrl-C to stop; no answer is lost."]

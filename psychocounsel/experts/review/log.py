@@ -123,7 +123,7 @@ class AdverseEvents:
         self._print(f"REPORT {number} by {expert}: this may be a real person at risk; see {self._log.path}")
         self._wake.set()
 
-    def untold(self) -> list[Event]:
+    def undelivered(self) -> list[Event]:
         """Return the reports that the contact's command has not accepted."""
         with self._lock:
             told = {event["number"] for event in self._log.events if event["kind"] == TOLD}
@@ -140,7 +140,7 @@ class AdverseEvents:
         accepted = set[int]()  # reports that the contact has, even if a full disk keeps the log from saying so
         while not self._ended:
             self._wake.clear()
-            for report in self.untold():
+            for report in self.undelivered():
                 number = report["number"]
                 if number not in accepted and (reason := self._failure(report)):
                     self._print(f"REPORT {number}: review.contact.command {reason}; it will be run again")

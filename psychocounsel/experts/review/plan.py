@@ -45,7 +45,7 @@ def place_of(data: str) -> str:
     return data if data == SHIPPED_SET else str(Path(data).expanduser().absolute())
 
 
-def settle(config: Any, line: Sequence[str], kind: ItemKind) -> None:
+def fill_in_options(config: Any, line: Sequence[str], kind: ItemKind) -> None:
     """Fill in options that depend on the kind.
 
     Raises:

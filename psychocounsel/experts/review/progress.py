@@ -35,7 +35,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Done:
+class AnsweredItem:
     """An answered item: the time of the answer, the seconds it took, and whether the client is at risk."""
 
     time: datetime
@@ -51,7 +51,7 @@ class Pause:
     until: datetime
 
 
-def pause_of(done: Sequence[Done], next_is_crisis: bool, limits: Limits, now: datetime) -> Pause | None:
+def pause_of(done: Sequence[AnsweredItem], next_is_crisis: bool, limits: Limits, now: datetime) -> Pause | None:
     """Return the pause that is due, or None. Days are in the time zone of `now`; a gap as long as a pause counts as a pause."""
     today = [item for item in done if item.time.astimezone(now.tzinfo).date() == now.date()]
     if _seconds(today) >= limits.a_day:
@@ -67,9 +67,9 @@ def pause_of(done: Sequence[Done], next_is_crisis: bool, limits: Limits, now: da
     return Pause("stretch", until) if _seconds(stretch) >= limits.at_once else None
 
 
-def _stretch(done: Sequence[Done], pause: float, now: datetime) -> list[Done]:
+def _stretch(done: Sequence[AnsweredItem], pause: float, now: datetime) -> list[AnsweredItem]:
     """Return the items answered since the last gap as long as a pause."""
-    stretch, later = list[Done](), now
+    stretch, later = list[AnsweredItem](), now
     for item in reversed(done):
         begun = later if later is now else later - timedelta(seconds=min(stretch[-1].seconds, _MOST_SECONDS))
         if (begun - item.time).total_seconds() >= pause:
@@ -79,7 +79,7 @@ def _stretch(done: Sequence[Done], pause: float, now: datetime) -> list[Done]:
     return stretch[::-1]
 
 
-def _seconds(done: Iterable[Done]) -> float:
+def _seconds(done: Iterable[AnsweredItem]) -> float:
     return sum(min(item.seconds, _MOST_SECONDS) for item in done)
 
 
@@ -109,7 +109,7 @@ class RaterProgress:
     withdrawn: bool = False
     practice: list[Event] = field(default_factory=list)
     answers: dict[Place, list[Event]] = field(default_factory=dict)
-    done: list[Done] = field(default_factory=list)
+    done: list[AnsweredItem] = field(default_factory=list)
 
     def apply(self, event: Event) -> None:
         """Update the progress by an event of this expert."""
@@ -123,7 +123,7 @@ class RaterProgress:
             case "answer":
                 self.answers.setdefault((event["item"], event["repeat"]), []).append(event)
                 self.done.append(
-                    Done(datetime.fromisoformat(event["time"]), event["seconds"], self.crisis[event["item"]])
+                    AnsweredItem(datetime.fromisoformat(event["time"]), event["seconds"], self.crisis[event["item"]])
                 )
 
     @property

@@ -41,8 +41,8 @@ def write_protocol(folder: Path, config: Any, texts: KindTexts) -> list[str]:
         UserError: if a document exists already, because somebody may have filled it in.
     """
     paths = {name: folder / f"{name}.md" for name in DOCUMENTS}
-    if there := next((path for path in paths.values() if path.exists()), None):
-        raise UserError(f"{there}: exists already and may have been filled in; give another review.protocol=FOLDER")
+    if existing := next((path for path in paths.values() if path.exists()), None):
+        raise UserError(f"{existing}: exists already and may have been filled in; give another review.protocol=FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, path in paths.items():

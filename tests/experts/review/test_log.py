@@ -90,7 +90,7 @@ def test_a_report_reaches_the_contact_without_any_text_of_a_client(tmp_path: Pat
     said = list[str]()
     events = AdverseEvents(tmp_path / "adverse.jsonl", contact(tmp_path, ""), said.append)
     events.report("e01", "item7", "a street is named")
-    until(lambda: not events.untold())
+    until(lambda: not events.undelivered())
     events.close()
     told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     assert [(each["expert"], each["item"], each["said"]) for each in told] == [("e01", "item7", "a street is named")]
@@ -105,12 +105,12 @@ def test_a_contact_who_was_not_reached_is_told_at_the_next_start(tmp_path: Path)
     failing.report("e01", None, "one")
     until(lambda: any("exit code 3" in line for line in said))
     failing.close()
-    assert [report["said"] for report in failing.untold()] == ["one"]
+    assert [report["said"] for report in failing.undelivered()] == ["one"]
     (tmp_path / "told.jsonl").unlink()
     again = AdverseEvents(tmp_path / "adverse.jsonl", contact(tmp_path, ""), said.append)
-    until(lambda: not again.untold())
+    until(lambda: not again.undelivered())
     again.report("e02", None, "two")
-    until(lambda: not again.untold())
+    until(lambda: not again.undelivered())
     again.close()
     told = [json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     assert [(each["number"], each["said"]) for each in told] == [(1, "one"), (2, "two")]
@@ -141,7 +141,7 @@ def test_a_full_disk_does_not_keep_later_reports_from_the_contact(tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
     events.report("e02", None, "two")
-    until(lambda: not events.untold(), 5)
+    until(lambda: not events.undelivered(), 5)
     events.close()
     told = [json.loads(line)["said"] for line in (tmp_path / "told.jsonl").read_text().splitlines()]
     assert told == ["one", "two"]
@@ -156,6 +156,6 @@ def test_a_closed_terminal_does_not_keep_reports_from_the_contact(tmp_path: Path
 
     events = AdverseEvents(tmp_path / "adverse.jsonl", contact(tmp_path, ""), gone)
     events.report("e01", None, "one")
-    until(lambda: not events.untold(), 5)
-    assert not events.untold()
+    until(lambda: not events.undelivered(), 5)
+    assert not events.undelivered()
     events.close()

@@ -6,7 +6,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.experts.page.serving import hold_review
-from psychocounsel.experts.review.plan import kind_of, settle
+from psychocounsel.experts.review.plan import fill_in_options, kind_of
 from psychocounsel.experts.review.protocol import DOCUMENTS
 from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
@@ -60,7 +60,7 @@ def test_defaults_are_those_of_the_kind(
     gate_folder(tmp_path / "gate")
     line = [f"data={data}", "experts=[e01]"]
     config = read_review(line)
-    settle(config, line, kind_of(data, ReviewDir(tmp_path / "review")))
+    fill_in_options(config, line, kind_of(data, ReviewDir(tmp_path / "review")))
     assert (config.review.title, config.review.practice, config.review["items"]) == (title, practice, items)
 
 

@@ -2,15 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
-from psychocounsel.experts.review.progress import Done, Limits, pause_of
+from psychocounsel.experts.review.progress import AnsweredItem, Limits, pause_of
 
 LIMITS = Limits(crisis_in_a_row=3, at_once=45 * 60, a_day=120 * 60, pause=10 * 60)
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 
 
-def done(*minutes: float, seconds: float = 60, crisis: bool = False) -> list[Done]:
+def done(*minutes: float, seconds: float = 60, crisis: bool = False) -> list[AnsweredItem]:
     """Return items answered at these minutes after nine."""
-    return [Done(START + timedelta(minutes=each), seconds, crisis) for each in minutes]
+    return [AnsweredItem(START + timedelta(minutes=each), seconds, crisis) for each in minutes]
 
 
 def at(minutes: float) -> datetime:
