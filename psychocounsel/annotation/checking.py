@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel.annotation.licences import conflicts, refuse_conflicts
-from psychocounsel.annotation.steps import ASKED, due_steps
+from psychocounsel.annotation.steps import STEP_MODELS, due_steps
 from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.errors import UserError
@@ -36,7 +36,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     due = {step.step for step in steps if step.due}
     if "speeches" in due and not _can_make(steps[0]):
         build(config, "speeches").check()
-    asking = [group for step, group in ASKED.items() if step in due]
+    asking = [group for step, group in STEP_MODELS.items() if step in due]
     _check_prompts(StepContext(config, files, print, iter), due)
     if "replies" in due:
         _warn_of_shipped_writers(config)

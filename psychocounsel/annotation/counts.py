@@ -54,7 +54,7 @@ def counted(path: Path, columns: Sequence[str]) -> Counter[tuple[Any, ...]] | No
     return counts
 
 
-def only(counts: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
+def marginal_counts(counts: Counter[tuple[Any, ...]], place: int) -> Counter[Any]:
     """Return the counts by the column at index `place`."""
     column_counts = Counter[Any]()
     for values, count in counts.items():

@@ -10,7 +10,7 @@ from psychocounsel.annotation import replies
 from psychocounsel.annotation.replies import SCHEMA, reply_id, row_of
 from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
-from psychocounsel.annotation.steps import ASKED, due_steps
+from psychocounsel.annotation.steps import STEP_MODELS, due_steps
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.language_model import FAILED, TEXT
 from psychocounsel.remote.hub import set_cache_directories
@@ -49,12 +49,12 @@ def _steps(context: StepContext[AnnotationDir], due: dict[str, PlannedStep]) -> 
     if "replies" in due:
         yield from replies.estimate(context).lines("replies")
         draft.replies = draft.path / draft.replies.name
-        _stand_in(context)
+        _write_stand_ins(context)
     if "scores" in due:
         yield from scores.estimate(context).lines("scores")
 
 
-def _stand_in(context: StepContext[AnnotationDir]) -> None:
+def _write_stand_ins(context: StepContext[AnnotationDir]) -> None:
     """Write the bought replies, and a placeholder of a usual length for each other one: the estimate for `scores` needs both."""
     drawing = replies.drawing_of(context)
     text = "word " * (context.config.replies.length_limit or _WORDS)
@@ -68,14 +68,13 @@ def _stand_in(context: StepContext[AnnotationDir]) -> None:
 
 
 def _receivers(config: DictConfig, due: dict[str, PlannedStep]) -> Iterator[str]:
-    for step, group in ASKED.items():
+    for step, group in STEP_MODELS.items():
         if step not in due:
             continue
         settings = build(config, group)
         hosts = sorted({host_of(address) for _, address in settings.receivers(group)})
         others = [model.name for model in settings.models() if model.is_third_party()]
         crisis = "crisis speeches, too" if config.crisis_to_third_parties else "no crisis speeches"
-        them = f"{', '.join(others)} {'is a third party and gets' if len(others) == 1 else 'are third parties and get'} {crisis}"
-        yield f"{group}: texts go to {', '.join(hosts) or 'no host: the models run here'}" + (
-            f"; {them}" if others else ""
-        )
+        verbs = "is a third party and gets" if len(others) == 1 else "are third parties and get"
+        hosts_text = ", ".join(hosts) or "no host: the models run here"
+        yield f"{group}: texts go to {hosts_text}" + (f"; {', '.join(others)} {verbs} {crisis}" if others else "")

@@ -46,7 +46,7 @@ def conflicts(licences: Mapping[str, str | None], terms: Mapping[str, str | None
             for source, licence in licences.items()
             for conflict in _of_source(source, identifier(licence), target)
         ),
-        *(conflict for writer, said in terms.items() for conflict in _of_writer(writer, identifier(said), target)),
+        *(conflict for writer, text in terms.items() for conflict in _of_writer(writer, identifier(text), target)),
     ]
 
 
@@ -58,9 +58,9 @@ def refuse_conflicts(present: list[Conflict], accepted: list[str]) -> None:
     """
     known = {conflict.name for conflict in present}
     if strange := sorted(set(accepted) - known):
-        there = ", ".join(sorted(known)) or "there are none"
+        listed = ", ".join(sorted(known)) or "there are none"
         raise UserError(
-            f"accept_terms: {strange[0]} is not a conflict of these sources and writers; conflicts: {there}"
+            f"accept_terms: {strange[0]} is not a conflict of these sources and writers; conflicts: {listed}"
         )
     left = [conflict for conflict in present if conflict.name not in accepted]
     if left:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from psychocounsel.annotation.counts import counted, only
+from psychocounsel.annotation.counts import counted, marginal_counts
 from psychocounsel.blocks.markdown import cell, escaped, histogram, table
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import StepContext
@@ -44,16 +44,16 @@ def speeches_section(files: AnnotationDir) -> Iterator[str]:
     unknown = sorted({str(source) for source, licence, _ in counts if not licence})
     yield from (f"- Licence of {escaped(source)}: {_UNKNOWN}." for source in unknown)
     yield from ("",) if unknown else ()
-    fell = counted(files.dropped_speeches, ["source", "reason"])
-    if fell:
+    dropped = counted(files.dropped_speeches, ["source", "reason"])
+    if dropped:
         yield from ("Dropped rows, by reason:", "")
-        yield from table(("source", "reason", "rows"), [(*values, count) for values, count in _sorted(fell)])
+        yield from table(("source", "reason", "rows"), [(*values, count) for values, count in _sorted(dropped)])
     about = counted(files.speeches, ["topic", "risk", "risk_source"])
     assert about is not None
-    yield from histogram("topic", _named(only(about, 0)))
-    yield from histogram("risk", _named(only(about, 1)))
+    yield from histogram("topic", _named(marginal_counts(about, 0)))
+    yield from histogram("risk", _named(marginal_counts(about, 1)))
     yield from ("Origin of the risk label (`unknown` counts as a crisis):", "")
-    yield from histogram("risk known by", _named(only(about, 2)))
+    yield from histogram("risk known by", _named(marginal_counts(about, 2)))
 
 
 def identifiers_section(files: AnnotationDir) -> Iterator[str]:

@@ -60,8 +60,8 @@ def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mappin
     Only votes on both replies count; without any, the result is None. It is not smoothed: a single vote gives 1, 0.5 or 0.
     """
     shared = [key for key in chosen.votes if key in rejected.votes]
-    said = [preference(chosen.votes[key], rejected.votes[key], weights) for key in shared]
-    known = [value for value in said if value is not None]
+    preferences = [preference(chosen.votes[key], rejected.votes[key], weights) for key in shared]
+    known = [value for value in preferences if value is not None]
     return sum(known) / len(known) if known else None
 
 

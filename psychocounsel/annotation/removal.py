@@ -92,7 +92,7 @@ def id_columns(schema: pa.Schema) -> list[str]:
     return [name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)]
 
 
-def doubles_of(path: Path, speeches: Container[str]) -> Iterator[str]:
+def duplicates_of(path: Path, speeches: Container[str]) -> Iterator[str]:
     """Yield the ids of speeches that were dropped as duplicates of `speeches`; nothing for tables without dropped speeches."""
     if {"speech", "of"} <= {*id_columns(pq.read_schema(path))}:
         yield from (row["speech"] for row in rows_of(path, ["speech", "of"]) if row["of"] in speeches and row["speech"])
@@ -164,12 +164,12 @@ def _speeches(file: Path) -> Iterator[str]:
 
 # Runs that trained on a dataset, or on a model of such a run: their weights keep what they learned from it
 
-UNDONE = (
+WEIGHTS_UNCHANGED = (
     "Weights are not changed: models trained on the removed speeches keep what they learned from them. Delete these models or "
     "train them again."
 )
 _FILES = RunDir(Path())
-TEXTS_TOO = (
+TEXTS_IN_RUNS = (
     f"Run folders may also hold texts of the removed speeches ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
     "delete what you do not need."
 )
@@ -298,20 +298,20 @@ def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """
     files = context.files
     refuse_served(ReviewDir.of(files.path))
-    asked = _read_ids(Path(context.config.remove).expanduser())
+    ids = _read_ids(Path(context.config.remove).expanduser())
     tombstones = Tombstones.of(files)
-    known = {speech for path in _tables(files) for speech in speeches_of(path) if speech in asked}
-    unknown = [speech for speech in asked if speech not in known and speech not in tombstones]
+    known = {speech for path in _tables(files) for speech in speeches_of(path) if speech in ids}
+    unknown = [speech for speech in ids if speech not in known and speech not in tombstones]
     if unknown:
         raise UserError(
-            f"remove={context.config.remove}: {len(unknown)} of {len(asked)} ids belong to no speech in {files.path} (first in "
-            f"line {asked[unknown[0]]}), so nothing was removed: ids are the column speech of {files.speeches.name}, "
+            f"remove={context.config.remove}: {len(unknown)} of {len(ids)} ids belong to no speech in {files.path} (first in "
+            f"line {ids[unknown[0]]}), so nothing was removed: ids are the column speech of {files.speeches.name}, "
             "or ID in the dataset"
         )
     files.steps.mkdir(exist_ok=True)
     # Written before the tombstones: from now on, every command finishes the removal.
     write_json(files.step(RECORD), {"done": False})
-    tombstones.add({*asked, *(double for path in _tables(files) for double in doubles_of(path, asked))})
+    tombstones.add({*ids, *(duplicate for path in _tables(files) for duplicate in duplicates_of(path, ids))})
     return finish(context)
 
 
@@ -322,12 +322,14 @@ def finish(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         return {}
     tombstones = Tombstones.of(files)
     counts = {"removed": len(tombstones), **_clear(context, tombstones)}
-    dataset_is_there = any((files.dataset / name).exists() for name in card.SPLITS.values())
+    has_dataset = any((files.dataset / name).exists() for name in card.SPLITS.values())
     renew_records(files, tombstones)
-    if dataset_is_there:
+    if has_dataset:
         card.run(context)
     users = users_of(files.dataset, Path(context.config.paths.output))
-    write_json(files.step(RECORD), {"done": True, "removed": len(tombstones), "used_by": users, "said": UNDONE})
+    write_json(
+        files.step(RECORD), {"done": True, "removed": len(tombstones), "used_by": users, "said": WEIGHTS_UNCHANGED}
+    )
     for line in _report(context, counts, users):
         context.say(line)
     return counts
@@ -414,5 +416,5 @@ def _users(users: dict[str, list[str]], output: str) -> Iterable[str]:
     yield f"Runs below {output} that used the dataset or a model trained on it ({len(users)}):"
     for run, weights in users.items():
         yield f"  {run}" + (f": weights in {', '.join(Path(folder).name for folder in weights)}" if weights else "")
-    yield TEXTS_TOO
-    yield UNDONE
+    yield TEXTS_IN_RUNS
+    yield WEIGHTS_UNCHANGED

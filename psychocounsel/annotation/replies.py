@@ -194,7 +194,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
             what="replies",
         )
         figures = _write(context, drawing, answers)
-    for line in _said(figures):
+    for line in _summary_lines(figures):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
 
@@ -284,7 +284,7 @@ _ADVICE: dict[str, Callable[[int], str]] = {
 }
 
 
-def _said(figures: dict[str, Any]) -> Iterator[str]:
+def _summary_lines(figures: dict[str, Any]) -> Iterator[str]:
     outcomes = figures["outcomes"]
     yield f"{figures['replies']:,} replies: " + ", ".join(
         f"{count:,} {name}" for name, count in sorted(outcomes.items())

@@ -14,7 +14,7 @@ from psychocounsel.steps.course import Course, StepContext
 from psychocounsel.steps.plan import PlannedStep, planned_steps
 from psychocounsel.steps.running import Figures, run_steps
 
-ASKED = {"replies": "writers", "scores": "annotator"}  # step -> config group of the models that it asks
+STEP_MODELS = {"replies": "writers", "scores": "annotator"}  # step -> config group of the models that it asks
 
 
 def directory(config: DictConfig) -> AnnotationDir:
@@ -32,7 +32,7 @@ def output(files: AnnotationDir, step: str) -> Path:
 
 
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
-    return {ASKED[step]: build(config, ASKED[step]).models()} if step in ASKED else {}
+    return {STEP_MODELS[step]: build(config, STEP_MODELS[step]).models()} if step in STEP_MODELS else {}
 
 
 def _source_marks(config: DictConfig) -> dict[str, Any]:

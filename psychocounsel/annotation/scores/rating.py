@@ -1,4 +1,4 @@
-"""What an annotator is asked about a reply: the prompt, the form of the answer and its strict reader, and all calls.
+"""Prompts that ask annotators to rate replies, the strict parser of their answers, and the list of all calls.
 
 An answer holds a quotation, a reason and a rating for each principle:
 

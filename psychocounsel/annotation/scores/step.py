@@ -42,7 +42,7 @@ _SKIPPED = {
 }
 
 
-def said(figures: dict[str, Any]) -> Iterator[str]:
+def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
     """Yield the lines for the figures of the step `scores`."""
     for name in figures["demonstration"]:
         yield f"DEMONSTRATION: annotator {name} is {WARNING}"
@@ -115,7 +115,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         )
         figures = _Writing(context, plan, answers, read).table()
     figures |= {"spent": budget.spent, "bought": budget.made, "prompt_version": plan.prompt.version}
-    for line in said(figures):
+    for line in summary_lines(figures):
         context.say(line)
     return figures
 
@@ -192,9 +192,9 @@ class _Writing:
                 texts = len({row["reply"] for row in replies if row["text"] is not None})
                 self.skipped.setdefault(annotator.name, Counter())[reason] += texts
         for call in self.plan.calls(speech, replies):
-            yield from self._voted(call)
+            yield from self._vote_rows(call)
 
-    def _voted(self, call: RatingCall) -> list[Row]:
+    def _vote_rows(self, call: RatingCall) -> list[Row]:
         ask, name = self.plan.ask(call), call.annotator.name
         about: Row = {"joint": self.plan.prompt.joint, "prompt_version": self.plan.prompt.version}
         result = self.answers.settled(call.annotator, ask, self.read, self.retries)
@@ -202,10 +202,10 @@ class _Writing:
             return vote_rows(call, FAILED, None, {**about, "model": None, "attempts": result})
         self._note_unreadable(call, ask, result)
         outcome = outcome_of_vote(result.outcome, result.value)
-        judged = result.value if outcome == RATED else None
-        if judged is not None:
-            self.findings.note_quotes(name, judged, ask.replies)
-        return vote_rows(call, outcome, judged, {**about, "model": result.answer.model, "attempts": result.attempts})
+        ratings = result.value if outcome == RATED else None
+        if ratings is not None:
+            self.findings.note_quotes(name, ratings, ask.replies)
+        return vote_rows(call, outcome, ratings, {**about, "model": result.answer.model, "attempts": result.attempts})
 
     def _note_unreadable(self, call: RatingCall, ask: RatingAsk, outcome: Outcome[Verdict]) -> None:
         """Count the unreadable answers: those before the final one, and the final one if it is unreadable, too."""

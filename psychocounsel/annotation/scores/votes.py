@@ -43,19 +43,19 @@ VOTES = pa.schema(
 )
 
 
-def vote_rows(call: RatingCall, outcome: str, judged: Sequence[Judgements] | None, about: Row) -> list[Row]:
-    """Return a row for each reply of a call. `judged` holds their ratings in the order shown, if `outcome` is `rated`.
+def vote_rows(call: RatingCall, outcome: str, ratings: Sequence[Judgements] | None, about: Row) -> list[Row]:
+    """Return a row for each reply of a call. `ratings` holds their ratings in the order shown, if `outcome` is `rated`.
 
     `about` holds the values common to all rows: `model`, `attempts`, `joint`, `prompt_version`.
     """
-    assert outcome in OUTCOMES and (judged is not None) == (outcome == RATED)
+    assert outcome in OUTCOMES and (ratings is not None) == (outcome == RATED)
     rows: list[Row] = []
     for place, (reply, _) in enumerate(call.replies):
         row: Row = dict.fromkeys(VOTES.names)
         row |= {"speech": call.speech["speech"], "reply": reply, "annotator": call.annotator.name}
         row |= {"vote": call.vote, "repeat": call.repeat, "outcome": outcome, **about}
         row["position"] = place if row["joint"] else None
-        for name, judgement in (judged[place] if judged else {}).items():
+        for name, judgement in (ratings[place] if ratings else {}).items():
             row |= {f"{name}_{key}": value for key, value in asdict(judgement).items()}
         rows.append(row)
     return rows
@@ -102,10 +102,10 @@ class Findings:
         except Unreadable as error:
             self.unreadable.setdefault(annotator, Counter())[_REPLY.sub("", str(error))] += 1
 
-    def note_quotes(self, annotator: str, judged: Sequence[Judgements], replies: Sequence[str]) -> None:
+    def note_quotes(self, annotator: str, ratings: Sequence[Judgements], replies: Sequence[str]) -> None:
         """Count quotations that are in their reply, those that are not, and those that say `absent`."""
         counts = self.quotes.setdefault(annotator, Counter())
-        for judgements, reply in zip(judged, replies, strict=True):
+        for judgements, reply in zip(ratings, replies, strict=True):
             for judgement in judgements.values():
                 absent = judgement.quote.casefold().strip("\"'. ") == ABSENT
                 counts["absent" if absent else "found" if stands_in(judgement.quote, reply) else "not_in_reply"] += 1

@@ -8,7 +8,7 @@ import numpy as np
 from psychocounsel.data.near_duplicates import Sketches, near_pairs
 
 Array = np.ndarray
-STAYS, REMOVED, SAME, NEAR, LIMIT = range(5)
+KEPT, REMOVED, SAME, NEAR, LIMIT = range(5)
 REASONS = {REMOVED: "removed", SAME: "same text", NEAR: "near duplicate", LIMIT: "limit"}
 
 
@@ -17,12 +17,12 @@ class Choice:
     """The decision for each speech, in the order of sources.
 
     Attributes:
-        standing: STAYS, or the reason for dropping it (a key of REASONS).
+        decision: KEPT, or the reason for dropping it (a key of REASONS).
         first: the index of the speech that it duplicates; its own index if it is not a duplicate.
         is_test: True if it belongs to the test split.
     """
 
-    standing: Array  # int8[speeches]: STAYS, or a key of REASONS
+    decision: Array  # int8[speeches]: KEPT, or a key of REASONS
     first: Array  # int64[speeches]
     is_test: Array  # bool[speeches]
 
@@ -57,27 +57,27 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     and there are several components, at least one of them is in the test split.
     """
     count = len(ids)
-    standing, first = np.zeros(count, np.int8), np.arange(count)
+    decision, first = np.zeros(count, np.int8), np.arange(count)
     _, places, inverse = np.unique(ids, return_index=True, return_inverse=True)
     first = places[inverse]
-    standing[first != np.arange(count)] = SAME
+    decision[first != np.arange(count)] = SAME
 
     pairs = list(near_pairs(sketches, rules.split_near)) if count > 1 else []
     sides = np.array([(one, other) for one, other, _ in pairs], np.int64).reshape(-1, 2)
     overlaps = np.array([size for *_, size in pairs])
-    alive = (standing == STAYS)[sides].all(1)
+    alive = (decision == KEPT)[sides].all(1)
     leader = connected(count, sides[alive & (overlaps >= rules.near)])
-    near = (leader != np.arange(count)) & (standing == STAYS)
-    standing[near] = NEAR
+    near = (leader != np.arange(count)) & (decision == KEPT)
+    decision[near] = NEAR
     first = leader[first]  # an exact duplicate points to the speech that its first copy is near to
     if rules.limit is not None:
-        kept = np.flatnonzero(standing == STAYS)
-        standing[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT
+        kept = np.flatnonzero(decision == KEPT)
+        decision[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT
     if rules.removed:  # last, so that no duplicate and no speech beyond the limit takes the removed one's place
         gone = np.array([_tombstone(number) in rules.removed for number in ids.tolist()])
-        standing[gone | gone[first]] = REMOVED
-    together = connected(count, np.concatenate([sides, np.column_stack([np.arange(count), first])]))
-    return Choice(standing, first, _test(ids, together, standing == STAYS, rules))
+        decision[gone | gone[first]] = REMOVED
+    component = connected(count, np.concatenate([sides, np.column_stack([np.arange(count), first])]))
+    return Choice(decision, first, _test(ids, component, decision == KEPT, rules))
 
 
 def connected(count: int, pairs: Array) -> Array:
@@ -92,16 +92,16 @@ def connected(count: int, pairs: Array) -> Array:
     return lowest[labels]
 
 
-def _test(ids: Array, together: Array, stays: Array, rules: ChoiceRules) -> Array:
+def _test(ids: Array, component: Array, stays: Array, rules: ChoiceRules) -> Array:
     """Return True for each speech of the test split, bool[speeches]."""
     lowest = np.full(len(ids), np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(lowest, together[stays], ids[stays])
-    components = np.unique(together[stays])
+    np.minimum.at(lowest, component[stays], ids[stays])
+    components = np.unique(component[stays])
     shares = {component: share_of(int(lowest[component]), f"split:{rules.seed}") for component in components.tolist()}
     chosen = {component for component, share in shares.items() if share < rules.test_fraction}
     if not chosen and rules.test_fraction and len(shares) > 1:
         chosen = {min(shares, key=shares.__getitem__)}
-    return np.isin(together, list(chosen)) & stays
+    return np.isin(component, list(chosen)) & stays
 
 
 def share_of(number: int, purpose: str) -> float:

@@ -288,14 +288,14 @@ _KINDS = {"first": "name", "last": "name", "postcode": "address"}
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedSpeech:
     """A made-up speech and its identifiers as (kind, text)."""
 
     text: str
     identifiers: list[tuple[str, str]]
 
 
-def planted_speeches(seed: int = 0) -> Iterator[Planted]:
+def planted_speeches(seed: int = 0) -> Iterator[PlantedSpeech]:
     """Yield 600 random speeches of three sentences each."""
     content = yaml.safe_load(_PLANTED.read_text(encoding="utf-8"))
     rng = random.Random(seed)
@@ -308,7 +308,7 @@ def planted_speeches(seed: int = 0) -> Iterator[Planted]:
             identifiers.append((_KINDS.get(match[1], match[1]), value))
             return str(value)
 
-        yield Planted("\n".join(_SLOT.sub(filled, sentence) for sentence in chosen), identifiers)
+        yield PlantedSpeech("\n".join(_SLOT.sub(filled, sentence) for sentence in chosen), identifiers)
 
 
 def measured_recall(replace: Callable[[str], str]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.speeches.choice import ChoiceRules, choose
+from psychocounsel.annotation.speeches.choice import KEPT, ChoiceRules, choose
 from psychocounsel.annotation.speeches.cleaning import finders_of
 from psychocounsel.annotation.speeches.identifiers import STATEMENT, Finder, measured_recall, replace_identifiers
 from psychocounsel.annotation.speeches.settings import Speeches
@@ -58,9 +58,9 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         )
         draft = make_draft(settings, rows, folder, drop, context.bar)
         choice = choose(draft.ids, draft.sketches, rules)
-        if not (choice.standing == 0).any():
+        if not (choice.decision == KEPT).any():
             raise UserError(_nothing_left(draft))
-        fell, counts, sample = write_speeches(
+        dropped, counts, sample = write_speeches(
             draft.table,
             choice,
             draft.ids,
@@ -69,14 +69,14 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
             drop,
             settings.shown if settings.identifiers else 0,
         )
-    for source, reasons in fell.items():
-        draft.fell[source].update(reasons)
+    for source, reasons in dropped.items():
+        draft.dropped[source].update(reasons)
     if sample:
         write_identifier_sample(files.identifier_sample, sample)
     else:
         files.identifier_sample.unlink(missing_ok=True)
     figures = _figures(settings, draft, counts)
-    for line in _said(figures, draft, context):
+    for line in _summary_lines(figures, draft, context):
         context.say(line)
     return figures
 
@@ -103,7 +103,7 @@ def _clean_share(context: StepContext[AnnotationDir], settings: Speeches) -> dic
 
 
 def _nothing_left(draft: Draft) -> str:
-    reasons = sum(draft.fell.values(), Counter[str]())
+    reasons = sum(draft.dropped.values(), Counter[str]())
     dropped = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "the sources are empty"
     return (
         f"none of the {draft.read.total()} rows is kept ({dropped}): see speeches.min_characters, speeches.max_characters and "
@@ -121,8 +121,8 @@ def _figures(settings: Speeches, draft: Draft, counts: dict[str, Counter[Any]]) 
     return {
         "speeches": counts["source"].total(),
         "sources": {
-            source: {"rows": draft.read[source], "kept": counts["source"][source], "fell": dict(fell)}
-            for source, fell in draft.fell.items()
+            source: {"rows": draft.read[source], "kept": counts["source"][source], "fell": dict(dropped)}
+            for source, dropped in draft.dropped.items()
         },
         "licenses": {source.title: source.license for source in settings.all_sources()},
         "identifiers": dict(draft.placeholders) if settings.identifiers else None,
@@ -138,7 +138,7 @@ def _recall(finders: tuple[Finder, ...]) -> dict[str, Any]:
     return measured_recall(lambda text: replace_identifiers(text, finders).text)
 
 
-def _said(figures: dict[str, Any], draft: Draft, context: StepContext[AnnotationDir]) -> Iterator[str]:
+def _summary_lines(figures: dict[str, Any], draft: Draft, context: StepContext[AnnotationDir]) -> Iterator[str]:
     yield from _table(figures["sources"])
     for reason in draft.bad[:_SHOWN_BAD]:
         yield f"  bad row dropped: {reason}"

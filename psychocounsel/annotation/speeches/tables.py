@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from psychocounsel.annotation.speeches.choice import NEAR, REASONS, SAME, STAYS, Choice, number_of, share_of
+from psychocounsel.annotation.speeches.choice import KEPT, NEAR, REASONS, SAME, Choice, number_of, share_of
 from psychocounsel.annotation.speeches.cleaning import (
     BadRow,
     CleanedRow,
@@ -72,19 +72,19 @@ def write_speeches(
         Three values: for each source, the number of dropped speeches by reason; for each column, the counts of its values among
         the speeches that stay; and `shown` of these speeches, drawn at random.
     """
-    fell: dict[str, Counter[str]] = {}
+    dropped: dict[str, Counter[str]] = {}
     counts = {name: Counter[Any]() for name in _COUNTED}
     sample: list[tuple[float, str, Row]] = []
     most_urgent = urgencies.copy()
     np.minimum.at(most_urgent, choice.first, urgencies)
     with Sorter(path, ()) as sorter, written(path, SCHEMA) as add:
         for number, row in enumerate(rows_of(draft, DRAFT.names)):
-            standing = int(choice.standing[number])
-            if standing != STAYS:
-                reason = REASONS[standing]
-                fell.setdefault(row["source"], Counter())[reason] += 1
-                is_double = standing in (SAME, NEAR)  # removal needs the ids of duplicates
-                own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_double else (None, None)
+            decision = int(choice.decision[number])
+            if decision != KEPT:
+                reason = REASONS[decision]
+                dropped.setdefault(row["source"], Counter())[reason] += 1
+                is_duplicate = decision in (SAME, NEAR)  # removal needs the ids of duplicates
+                own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_duplicate else (None, None)
                 drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": of})
                 continue
             _raise_risk(row, int(most_urgent[number]))
@@ -98,7 +98,7 @@ def write_speeches(
                 heapq.heappop(sample)
         for row in sorter.rows():
             add(row)
-    return fell, counts, [row for *_, row in sorted(sample, reverse=True)]
+    return dropped, counts, [row for *_, row in sorted(sample, reverse=True)]
 
 
 def _raise_risk(row: Row, most_urgent: int) -> None:
@@ -127,9 +127,9 @@ class Draft:
 
     Attributes:
         ids: uint64[speeches].
-        urgencies: uint8[speeches], the urgency of each risk (`risk_rules.urgency`).
+        urgencies: uint8[speeches], the urgency of each risk (`traits.urgency`).
         read: number of rows by source.
-        fell: for each source, the number of dropped rows by reason.
+        dropped: for each source, the number of dropped rows by reason.
         bad: what is wrong with each bad row.
         placeholders: number of placeholders by kind.
     """
@@ -139,7 +139,7 @@ class Draft:
     urgencies: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
     sketches: Sketches = field(default_factory=lambda: sketches([]))
     read: Counter[str] = field(default_factory=Counter)
-    fell: dict[str, Counter[str]] = field(default_factory=dict)
+    dropped: dict[str, Counter[str]] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
     placeholders: Counter[str] = field(default_factory=Counter)
 
@@ -156,7 +156,7 @@ def make_draft(
     """
     ids, urgencies, sketched = array("Q"), array("B"), SketchFolder(folder)
     draft = Draft(folder / "draft.parquet")
-    draft.fell = {source.title: Counter() for source in settings.all_sources()}
+    draft.dropped = {source.title: Counter() for source in settings.all_sources()}
     texts: list[str] = []
     with written(draft.table, DRAFT) as add:
         for row in bar(rows, "speeches"):
@@ -172,7 +172,7 @@ def make_draft(
                     sketched.add(texts)
                     texts.clear()
                 continue
-            draft.fell[row.source][row.outcome] += 1
+            draft.dropped[row.source][row.outcome] += 1
             drop({"source": row.source, "row": row.row, "reason": row.outcome, "speech": None, "of": None})
             if row.bad is not None:
                 draft.bad.append(row.bad)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from psychocounsel.annotation.speeches.choice import LIMIT, NEAR, SAME, STAYS, ChoiceRules, choose, connected
+from psychocounsel.annotation.speeches.choice import KEPT, LIMIT, NEAR, SAME, ChoiceRules, choose, connected
 from psychocounsel.annotation.speeches.cleaning import speech_id
 from psychocounsel.data.near_duplicates import overlap, sketches
 from tests.support.preferences import text
@@ -45,17 +45,17 @@ def test_the_first_of_each_family_stays(texts: list[str]) -> None:
     choice = choose(ids_of(texts), sketches(texts), ChoiceRules(0.8, 0.6, None, 0.2, 0))
     expected = families(texts, 0.8)
     assert choice.first.tolist() == expected
-    assert (choice.standing == STAYS).tolist() == [number == first for number, first in enumerate(expected)]
-    for number, standing in enumerate(choice.standing.tolist()):
+    assert (choice.decision == KEPT).tolist() == [number == first for number, first in enumerate(expected)]
+    for number, decision in enumerate(choice.decision.tolist()):
         same = speech_id(texts[number]) in map(speech_id, texts[:number])
-        assert (standing == SAME) == same
-    assert (choice.standing == NEAR).any() and (choice.standing == SAME).any()
+        assert (decision == SAME) == same
+    assert (choice.decision == NEAR).any() and (choice.decision == SAME).any()
 
 
 def test_no_two_speeches_of_a_family_are_parted_by_the_split(texts: list[str]) -> None:
     rules = ChoiceRules(0.8, 0.6, None, 0.3, 1)
     choice = choose(ids_of(texts), sketches(texts), rules)
-    stays = choice.standing == STAYS
+    stays = choice.decision == KEPT
     sides: dict[int, set[bool]] = {}
     for number, family in enumerate(families(texts, 0.65)):  # almost no pair above this overlap is missed
         if stays[number]:
@@ -83,9 +83,9 @@ def test_few_speeches_have_a_test_one_and_no_fraction_none() -> None:
 def test_a_limit_takes_the_lowest_ids(texts: list[str]) -> None:
     ids = ids_of(texts)
     choice = choose(ids, sketches(texts), ChoiceRules(0.8, 0.6, 5, 0.2, 0))
-    without = choose(ids, sketches(texts), ChoiceRules(0.8, 0.6, None, 0.2, 0)).standing == STAYS
-    assert set(ids[choice.standing == STAYS]) == set(sorted(ids[without])[:5])
-    assert (choice.standing == LIMIT).sum() == without.sum() - 5
+    without = choose(ids, sketches(texts), ChoiceRules(0.8, 0.6, None, 0.2, 0)).decision == KEPT
+    assert set(ids[choice.decision == KEPT]) == set(sorted(ids[without])[:5])
+    assert (choice.decision == LIMIT).sum() == without.sum() - 5
 
 
 def test_components_are_named_by_their_lowest_member() -> None:
