@@ -1,5 +1,7 @@
 """The step `pairs` makes the training dataset from votes.parquet."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,148 +17,6 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Say, StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, rows_of, written
-
-# Raw votes, merged into one rating for each principle of a reply and the preference probability of two replies
-
-TIERS = ("unanimous", "majority", "split")
-
-Vote = dict[str, float | None]  # principle -> rating; None: not applicable
-
-
-@dataclass
-class RatedReply:
-    """A reply with its votes by (annotator, number of the vote). Repeated (test-retest) votes are not included."""
-
-    row: Row
-    votes: dict[tuple[str, int], Vote] = field(default_factory=dict)
-
-    def ratings(self) -> dict[str, float] | None:
-        """Return the mean of all votes on each principle, or None if any principle has no numeric vote."""
-        means = dict[str, float]()
-        for name in PRINCIPLES:
-            given = [rating for vote in self.votes.values() if (rating := vote[name]) is not None]
-            if not given:
-                return None
-            means[name] = sum(given) / len(given)
-        return means
-
-
-def rated_replies(replies: Iterable[Row], votes: Iterable[Row]) -> list[RatedReply]:
-    """Return the replies to one speech that have a text, with their votes. Equal texts are kept once (lowest `number`)."""
-    rated: dict[str, RatedReply] = {}
-    for row in replies:
-        if row["text"] is not None:
-            rated.setdefault(row["reply"], RatedReply(row))
-    for row in votes:
-        if row["outcome"] == RATED and row["repeat"] == 0 and row["reply"] in rated:
-            ratings = {name: row[f"{name}_rating"] for name in PRINCIPLES}
-            rated[row["reply"]].votes[row["annotator"], row["vote"]] = ratings
-    return list(rated.values())
-
-
-def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mapping[str, float]) -> float | None:
-    """Return the share of votes that score `chosen` higher; a vote with equal scores counts half.
-
-    Only votes on both replies count; without any, the result is None. It is not smoothed: a single vote gives 1, 0.5 or 0.
-    """
-    shared = [key for key in chosen.votes if key in rejected.votes]
-    preferences = [preference(chosen.votes[key], rejected.votes[key], weights) for key in shared]
-    known = [value for value in preferences if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def tier(probability: float) -> str:
-    """Return a word for the share of votes that agree with the pair: `unanimous` (all), `majority` (over half) or `split`."""
-    return "unanimous" if probability == 1 else "majority" if probability > 0.5 else "split"
-
-
-# Columns of the dataset: those of PsychoCounsel-Preference in their order, then our own
-
-SPLITS = ("train", "test")
-SIDES = ("chosen", "rejected")
-
-_FROM_SPEECH = ("topic", "risk", "source", "license", "language")
-
-
-def dataset_schema(fractions: bool) -> pa.Schema:
-    """Return the schema. Ratings are float64 if votes were averaged (`fractions`), otherwise int64 as in the released dataset."""
-    text = ("question", *SIDES, *(f"{side}_model" for side in SIDES))
-    ratings = [f"{side}_{name}_rating" for side in SIDES for name in PRINCIPLES]
-    return pa.schema(
-        [
-            ("ID", pa.string()),
-            ("prefID", pa.int64()),
-            *((name, pa.string()) for name in text),
-            *((name, pa.float64() if fractions else pa.int64()) for name in ratings),
-            ("chosen_probability", pa.float64()),
-            ("agreement", pa.string()),
-            *((name, pa.string()) for name in _FROM_SPEECH),
-        ]
-    )
-
-
-def pair_row(
-    speech: Row, pair: tuple[RatedReply, RatedReply], ratings: tuple[dict[str, float], dict[str, float]], chosen: float
-) -> Row:
-    """Return a dataset row without `prefID`.
-
-    `pair` and `ratings` hold the chosen reply first; `chosen` is its probability.
-    """
-    row: Row = {"ID": speech["speech"], "question": speech["text"]}
-    for side, reply, rated in zip(SIDES, pair, ratings, strict=True):
-        row |= {side: reply.row["text"], f"{side}_model": reply.row["model"] or reply.row["writer"]}
-        row |= {f"{side}_{name}_rating": rated[name] for name in PRINCIPLES}
-    row |= {"chosen_probability": chosen, "agreement": tier(chosen)}
-    return row | {name: speech[name] for name in _FROM_SPEECH}
-
-
-# Pairs of one speech
-
-
-@dataclass
-class PairMaker:
-    """Makes pairs by one rule and counts the results.
-
-    Attributes:
-        dropped: candidates that made no pair, by reason.
-        agreement: number of pairs by tier.
-        notes: number of pairs with a peculiarity: `against_majority` (the mean prefers a reply that most votes do not) and
-            `unequal_votes` (not all votes rated both replies).
-    """
-
-    rule: PairRule
-    weights: Mapping[str, float]
-    veto: bool
-    dropped: Counter[str] = field(default_factory=Counter)
-    agreement: Counter[str] = field(default_factory=Counter)
-    notes: Counter[str] = field(default_factory=Counter)
-
-    def pairs(self, speech: Row, replies: list[Row], votes: list[Row]) -> Iterator[Row]:
-        """Yield the pairs of a speech as dataset rows without `prefID`."""
-        rated = rated_replies(replies, votes)
-        texts = sum(row["text"] is not None for row in replies)
-        self.dropped["replies_without_text"] += len(replies) - texts
-        self.dropped["equal_replies"] += texts - len(rated)
-        self.dropped["replies_without_vote"] += sum(not reply.votes for reply in rated)
-        means = [(reply, ratings) for reply in rated if (ratings := reply.ratings())]
-        self.dropped["replies_not_rated_on_all"] += sum(bool(reply.votes) for reply in rated) - len(means)
-        self.dropped["speeches_with_one_rated_reply"] += len(means) == 1
-        made = make_pairs([ratings for _, ratings in means], self.rule, self.weights, self.veto)
-        self.dropped["equal_scores"] += made.ties
-        self.dropped["gap_too_small"] += made.too_close
-        self.dropped["chosen_less_safe"] += made.unsafe
-        for places in made.pairs:
-            (chosen, its), (rejected, others) = (means[place] for place in places)
-            probability = chosen_probability(chosen, rejected, self.weights)
-            if probability is None:
-                self.dropped["no_vote_rated_both"] += 1
-                continue
-            row = pair_row(speech, (chosen, rejected), (its, others), probability)
-            self.agreement[row["agreement"]] += 1
-            self.notes["against_majority"] += probability < 0.5
-            self.notes["unequal_votes"] += chosen.votes.keys() != rejected.votes.keys()
-            yield row
-
 
 # The step
 
@@ -263,3 +123,145 @@ def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
         if split_figures["against_majority"]:
             count = split_figures["against_majority"]
             say(f"  {count} pairs follow the mean rating against most votes: their chosen_probability is below 0.5")
+
+
+# Pairs of one speech
+
+
+@dataclass
+class PairMaker:
+    """Makes pairs by one rule and counts the results.
+
+    Attributes:
+        dropped: candidates that made no pair, by reason.
+        agreement: number of pairs by tier.
+        notes: number of pairs with a peculiarity: `against_majority` (the mean prefers a reply that most votes do not) and
+            `unequal_votes` (not all votes rated both replies).
+    """
+
+    rule: PairRule
+    weights: Mapping[str, float]
+    veto: bool
+    dropped: Counter[str] = field(default_factory=Counter)
+    agreement: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def pairs(self, speech: Row, replies: list[Row], votes: list[Row]) -> Iterator[Row]:
+        """Yield the pairs of a speech as dataset rows without `prefID`."""
+        rated = rated_replies(replies, votes)
+        texts = sum(row["text"] is not None for row in replies)
+        self.dropped["replies_without_text"] += len(replies) - texts
+        self.dropped["equal_replies"] += texts - len(rated)
+        self.dropped["replies_without_vote"] += sum(not reply.votes for reply in rated)
+        means = [(reply, ratings) for reply in rated if (ratings := reply.ratings())]
+        self.dropped["replies_not_rated_on_all"] += sum(bool(reply.votes) for reply in rated) - len(means)
+        self.dropped["speeches_with_one_rated_reply"] += len(means) == 1
+        made = make_pairs([ratings for _, ratings in means], self.rule, self.weights, self.veto)
+        self.dropped["equal_scores"] += made.ties
+        self.dropped["gap_too_small"] += made.too_close
+        self.dropped["chosen_less_safe"] += made.unsafe
+        for places in made.pairs:
+            (chosen, its), (rejected, others) = (means[place] for place in places)
+            probability = chosen_probability(chosen, rejected, self.weights)
+            if probability is None:
+                self.dropped["no_vote_rated_both"] += 1
+                continue
+            row = pair_row(speech, (chosen, rejected), (its, others), probability)
+            self.agreement[row["agreement"]] += 1
+            self.notes["against_majority"] += probability < 0.5
+            self.notes["unequal_votes"] += chosen.votes.keys() != rejected.votes.keys()
+            yield row
+
+
+# Ratings of a reply and the preference probability of two replies, from all votes
+
+TIERS = ("unanimous", "majority", "split")
+
+Vote = dict[str, float | None]  # principle -> rating; None: not applicable
+
+
+@dataclass
+class RatedReply:
+    """A reply with its votes by (annotator, number of the vote). Repeated (test-retest) votes are not included."""
+
+    row: Row
+    votes: dict[tuple[str, int], Vote] = field(default_factory=dict)
+
+    def ratings(self) -> dict[str, float] | None:
+        """Return the mean of all votes on each principle, or None if any principle has no numeric vote."""
+        means = dict[str, float]()
+        for name in PRINCIPLES:
+            given = [rating for vote in self.votes.values() if (rating := vote[name]) is not None]
+            if not given:
+                return None
+            means[name] = sum(given) / len(given)
+        return means
+
+
+def rated_replies(replies: Iterable[Row], votes: Iterable[Row]) -> list[RatedReply]:
+    """Return the replies to one speech that have a text, with their votes. Equal texts are kept once (lowest `number`)."""
+    rated: dict[str, RatedReply] = {}
+    for row in replies:
+        if row["text"] is not None:
+            rated.setdefault(row["reply"], RatedReply(row))
+    for row in votes:
+        if row["outcome"] == RATED and row["repeat"] == 0 and row["reply"] in rated:
+            ratings = {name: row[f"{name}_rating"] for name in PRINCIPLES}
+            rated[row["reply"]].votes[row["annotator"], row["vote"]] = ratings
+    return list(rated.values())
+
+
+def chosen_probability(chosen: RatedReply, rejected: RatedReply, weights: Mapping[str, float]) -> float | None:
+    """Return the share of votes that score `chosen` higher; a vote with equal scores counts half.
+
+    Only votes on both replies count; without any, the result is None. It is not smoothed: a single vote gives 1, 0.5 or 0.
+    """
+    shared = [key for key in chosen.votes if key in rejected.votes]
+    preferences = [preference(chosen.votes[key], rejected.votes[key], weights) for key in shared]
+    known = [value for value in preferences if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def tier(probability: float) -> str:
+    """Return a word for the share of votes that agree with the pair: `unanimous` (all), `majority` (over half) or `split`."""
+    return "unanimous" if probability == 1 else "majority" if probability > 0.5 else "split"
+
+
+# Columns of the dataset: those of PsychoCounsel-Preference in their order, then our own
+
+SPLITS = ("train", "test")
+SIDES = ("chosen", "rejected")
+
+_FROM_SPEECH = ("topic", "risk", "source", "license", "language")
+
+
+def dataset_schema(fractions: bool) -> pa.Schema:
+    """Return the schema. Ratings are float64 if votes were averaged (`fractions`), otherwise int64 as in the released dataset."""
+    text = ("question", *SIDES, *(f"{side}_model" for side in SIDES))
+    ratings = [f"{side}_{name}_rating" for side in SIDES for name in PRINCIPLES]
+    return pa.schema(
+        [
+            ("ID", pa.string()),
+            ("prefID", pa.int64()),
+            *((name, pa.string()) for name in text),
+            *((name, pa.float64() if fractions else pa.int64()) for name in ratings),
+            ("chosen_probability", pa.float64()),
+            ("agreement", pa.string()),
+            *((name, pa.string()) for name in _FROM_SPEECH),
+        ]
+    )
+
+
+def pair_row(
+    speech: Row, pair: tuple[RatedReply, RatedReply], ratings: tuple[dict[str, float], dict[str, float]], chosen: float
+) -> Row:
+    """Return a dataset row without `prefID`.
+
+    `pair` and `ratings` hold the chosen reply first; `chosen` is its probability.
+    """
+    row: Row = {"ID": speech["speech"], "question": speech["text"]}
+    for side, reply, rated in zip(SIDES, pair, ratings, strict=True):
+        row |= {side: reply.row["text"], f"{side}_model": reply.row["model"] or reply.row["writer"]}
+        row |= {f"{side}_{name}_rating": rated[name] for name in PRINCIPLES}
+    row |= {"chosen_probability": chosen, "agreement": tier(chosen)}
+    return row | {name: speech[name] for name in _FROM_SPEECH}

@@ -4,6 +4,8 @@ The tombstones are written first, and everything else is derived from them. Ther
 by the same command, or by any later command on the directory (`finish`).
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import re
@@ -30,252 +32,6 @@ from psychocounsel.rundir.run_config import is_run
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import by_speech, joined, rows_of
 from psychocounsel.storage.files import read_mapping, remove_unfinished, replacing, write_atomically, write_json
-
-# Tombstones
-
-
-def _digest(speech: str) -> str:
-    return hashlib.sha256(speech.encode()).hexdigest()
-
-
-class Tombstones:
-    """The set of removed speeches of a directory; `speech in tombstones` tests an id.
-
-    Near duplicates of a removed speech have their own tombstones, so none of them takes its place.
-    """
-
-    def __init__(self, path: Path, digests: Iterable[str] = ()) -> None:
-        self.path, self.digests = path, set(digests)
-
-    @classmethod
-    def of(cls, files: AnnotationDir) -> "Tombstones":
-        """Return the tombstones of a directory; empty if nothing was ever removed."""
-        lines = files.removed.read_text().split() if files.removed.exists() else []
-        return cls(files.removed, lines)
-
-    def __contains__(self, speech: str) -> bool:
-        return bool(self.digests) and _digest(speech) in self.digests
-
-    def __len__(self) -> int:
-        return len(self.digests)
-
-    def add(self, speeches: Iterable[str]) -> None:
-        """Add speeches; the file is on disk when this returns."""
-        self.digests |= {_digest(speech) for speech in speeches}
-        write_atomically(self.path, "".join(f"{digest}\n" for digest in sorted(self.digests)))
-
-
-# Rows of given speeches in parquet tables
-
-_COLUMNS = ("speech", "ID", "of")  # columns with ids of speeches; `of` is the speech that a dropped one duplicates
-_ROWS = 1 << 14
-
-
-def speeches_of(path: Path) -> Iterator[str]:
-    """Yield the ids of the speeches in a table, each at least once; nothing for a table without ids.
-
-    Raises:
-        UserError: if the file is not a complete parquet file.
-    """
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = id_columns(file.schema_arrow)
-            for batch in file.iter_batches(_ROWS, columns=columns) if columns else ():
-                for column in columns:
-                    yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
-
-
-def id_columns(schema: pa.Schema) -> list[str]:
-    """Return the columns with ids of speeches; most tables have one."""
-    return [name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)]
-
-
-def duplicates_of(path: Path, speeches: Container[str]) -> Iterator[str]:
-    """Yield the ids of speeches that were dropped as duplicates of `speeches`; nothing for tables without dropped speeches."""
-    if {"speech", "of"} <= {*id_columns(pq.read_schema(path))}:
-        yield from (row["speech"] for row in rows_of(path, ["speech", "of"]) if row["of"] in speeches and row["speech"])
-
-
-def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
-    """Delete the rows of removed speeches from a table; returns their number. The other rows keep their order and values.
-
-    A table without such rows is not rewritten. The new file has the permissions of the old one.
-
-    Raises:
-        UserError: if the file is not a complete parquet file.
-    """
-    if not any(map(is_removed, speeches_of(path))):
-        return 0
-    dropped = 0
-    with replacing(path) as temporary, pq.ParquetFile(path) as file:
-        columns = id_columns(file.schema_arrow)
-        with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
-            for batch in file.iter_batches(_ROWS):
-                kept = batch
-                for column in columns:
-                    gone = [speech for speech in pc.unique(kept[column]).to_pylist() if speech and is_removed(speech)]
-                    kept = kept.filter(pc.invert(pc.is_in(kept[column], pa.array(gone, pa.string()))))
-                dropped += batch.num_rows - kept.num_rows
-                if kept.num_rows:
-                    writer.write_batch(kept)
-        os.chmod(temporary, path.stat().st_mode & 0o777)
-    return dropped
-
-
-# Cached copies of a dataset: tokenised copies, and tables of the `datasets` library
-
-
-def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
-    """Delete tokenised copies of `dataset`, and `datasets` tables with a removed speech; returns their number."""
-    tokenised = [entry for entry in tokenised_cache.entries(cache) if _names(entry.of, dataset.resolve())]
-    for file in (file for entry in tokenised for file in entry.files):
-        file.unlink(missing_ok=True)
-    converted = {file.parent for file in _arrow_files() if any(map(is_removed, _speeches(file)))}
-    for folder in converted:
-        shutil.rmtree(folder)
-    return len(tokenised) + len(converted)
-
-
-def _names(text: str, dataset: Path) -> bool:
-    """Return True if a cache entry was tokenised from `dataset` or a file in it; `text` lists the entry's sources."""
-    return re.search(rf"(^|, ){re.escape(str(dataset))}(/[^:]*)?(: |, )", text) is not None
-
-
-def _arrow_files() -> list[Path]:
-    """Return all tables in the cache of `datasets`, because their folders do not show which dataset they come from."""
-    import datasets
-
-    return sorted(Path(datasets.config.HF_DATASETS_CACHE).rglob("*.arrow"))
-
-
-def _speeches(file: Path) -> Iterator[str]:
-    """Yield the ids of speeches in a table of `datasets`; a damaged table is read as far as possible."""
-    try:
-        with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
-            columns = id_columns(reader.schema)
-            for batch in reader if columns else ():
-                for column in columns:
-                    yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
-    except (OSError, pa.ArrowException):
-        return
-
-
-# Runs that trained on a dataset, or on a model of such a run: their weights keep what they learned from it
-
-WEIGHTS_UNCHANGED = (
-    "Weights are not changed: models trained on the removed speeches keep what they learned from them. Delete these models or "
-    "train them again."
-)
-_FILES = RunDir(Path())
-TEXTS_IN_RUNS = (
-    f"Run folders may also hold texts of the removed speeches ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
-    "delete what you do not need."
-)
-_OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys of folders that a run writes or waits for
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def users_of(dataset: Path, output: Path) -> dict[str, list[str]]:
-    """Return the runs below `output` that read `dataset` or a model of such a run, each with its existing weights.
-
-    Runs elsewhere and copies of the dataset are not found.
-    """
-    configs = {run: list(_strings(_config(run))) for run in _runs(output)}
-    places, users = [dataset.resolve()], dict[str, list[str]]()
-    while new := [run for run, texts in configs.items() if str(run) not in users and _mentions(texts, places)]:
-        for run in sorted(new):
-            users[str(run)] = [str(folder) for folder in _weights(run)]
-            places.append(run.resolve())
-    return users
-
-
-def _runs(folder: Path) -> Iterator[Path]:
-    """Yield every run directory at or below `folder`, except annotate directories; runs contain no other runs."""
-    for place, folders, _ in os.walk(folder):
-        run = Path(place)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if is_run(run):
-            folders.clear()
-            if not AnnotationDir(run).answers.exists():
-                yield run
-
-
-def _config(run: Path) -> Any:
-    """Return the run's configuration without folders that it writes to or waits for."""
-    try:
-        content = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
-    except (OSError, yaml.YAMLError):
-        return None
-    return {key: value for key, value in content.items() if key not in _OTHERS} if isinstance(content, dict) else None
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _strings(item)
-    elif isinstance(value, str):
-        yield value
-
-
-def _mentions(texts: list[str], places: list[Path]) -> bool:
-    paths = [Path(os.path.realpath(text)) for text in texts if text.startswith("/")]
-    return any(path.is_relative_to(place) for path in paths for place in places)
-
-
-def _weights(run: Path) -> Iterator[Path]:
-    files = RunDir(run)
-    yield from (folder for folder in (files.model, files.export, files.checkpoints) if folder.is_dir())
-
-
-# Records of steps, with counts of the tables as they are now
-
-
-def renew_records(files: AnnotationDir, tombstones: Tombstones) -> None:
-    """Update the records of finished steps: table rows, the number of removed speeches, figures of ratings and pairs.
-
-    All other figures, such as outcomes of replies and dropped rows, stay as they were when the step ran.
-    """
-    tables = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
-    renewed = {"scores": _of_votes, "pairs": _of_pairs}
-    for step in (*tables, "pairs"):
-        record = read_mapping(files.step(step))
-        if not record:
-            continue
-        record["removed_speeches"] = len(tombstones)
-        if step in tables and tables[step].exists():
-            record["rows"] = int(pq.read_metadata(tables[step]).num_rows)
-        if step in renewed:
-            record["figures"] = {**record.get("figures", {}), **renewed[step](files, record.get("figures", {}))}
-        write_json(files.step(step), record)
-
-
-def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
-    if not (files.votes.exists() and files.speeches.exists()):
-        return {}
-    speeches, votes = by_speech(files.speeches, ABOUT), by_speech(files.votes, COLUMNS)
-    replies = by_speech(files.replies, ["reply"]) if files.replies.exists() else []
-    # From the record, because an annotator that was never asked has no votes.
-    annotators = {*before.get("annotators", {}), *before.get("skipped", {})}
-    annotated = (
-        (rows[0], [row["reply"] for row in texts if row["reply"] is not None], given)
-        for rows, texts, given in joined(speeches, replies, votes)
-    )
-    return vote_figures(annotated, sorted(annotators))
-
-
-def _of_pairs(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
-    figures = {}
-    for split, name in SPLITS.items():
-        counts = pair_counts(files.dataset / name)
-        if counts is not None:
-            tiers = {tier: counts.agreement[tier] for tier in before.get(split, {}).get("agreement", {})}
-            figures[split] = {**before.get(split, {}), "pairs": counts.rows, "agreement": tiers}
-    return figures
-
 
 # The removal
 
@@ -418,3 +174,249 @@ def _users(users: dict[str, list[str]], output: str) -> Iterable[str]:
         yield f"  {run}" + (f": weights in {', '.join(Path(folder).name for folder in weights)}" if weights else "")
     yield TEXTS_IN_RUNS
     yield WEIGHTS_UNCHANGED
+
+
+# Tombstones
+
+
+def _digest(speech: str) -> str:
+    return hashlib.sha256(speech.encode()).hexdigest()
+
+
+class Tombstones:
+    """The set of removed speeches of a directory; `speech in tombstones` tests an id.
+
+    Near duplicates of a removed speech have their own tombstones, so none of them takes its place.
+    """
+
+    def __init__(self, path: Path, digests: Iterable[str] = ()) -> None:
+        self.path, self.digests = path, set(digests)
+
+    @classmethod
+    def of(cls, files: AnnotationDir) -> Tombstones:
+        """Return the tombstones of a directory; empty if nothing was ever removed."""
+        lines = files.removed.read_text().split() if files.removed.exists() else []
+        return cls(files.removed, lines)
+
+    def __contains__(self, speech: str) -> bool:
+        return bool(self.digests) and _digest(speech) in self.digests
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def add(self, speeches: Iterable[str]) -> None:
+        """Add speeches; the file is on disk when this returns."""
+        self.digests |= {_digest(speech) for speech in speeches}
+        write_atomically(self.path, "".join(f"{digest}\n" for digest in sorted(self.digests)))
+
+
+# Rows of given speeches in parquet tables
+
+_COLUMNS = ("speech", "ID", "of")  # columns with ids of speeches; `of` is the speech that a dropped one duplicates
+_ROWS = 1 << 14
+
+
+def speeches_of(path: Path) -> Iterator[str]:
+    """Yield the ids of the speeches in a table, each at least once; nothing for a table without ids.
+
+    Raises:
+        UserError: if the file is not a complete parquet file.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            columns = id_columns(file.schema_arrow)
+            for batch in file.iter_batches(_ROWS, columns=columns) if columns else ():
+                for column in columns:
+                    yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
+
+
+def id_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns with ids of speeches; most tables have one."""
+    return [name for name in _COLUMNS if name in schema.names and pa.types.is_string(schema.field(name).type)]
+
+
+def duplicates_of(path: Path, speeches: Container[str]) -> Iterator[str]:
+    """Yield the ids of speeches that were dropped as duplicates of `speeches`; nothing for tables without dropped speeches."""
+    if {"speech", "of"} <= {*id_columns(pq.read_schema(path))}:
+        yield from (row["speech"] for row in rows_of(path, ["speech", "of"]) if row["of"] in speeches and row["speech"])
+
+
+def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
+    """Delete the rows of removed speeches from a table; returns their number. The other rows keep their order and values.
+
+    A table without such rows is not rewritten. The new file has the permissions of the old one.
+
+    Raises:
+        UserError: if the file is not a complete parquet file.
+    """
+    if not any(map(is_removed, speeches_of(path))):
+        return 0
+    dropped = 0
+    with replacing(path) as temporary, pq.ParquetFile(path) as file:
+        columns = id_columns(file.schema_arrow)
+        with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
+            for batch in file.iter_batches(_ROWS):
+                kept = batch
+                for column in columns:
+                    gone = [speech for speech in pc.unique(kept[column]).to_pylist() if speech and is_removed(speech)]
+                    kept = kept.filter(pc.invert(pc.is_in(kept[column], pa.array(gone, pa.string()))))
+                dropped += batch.num_rows - kept.num_rows
+                if kept.num_rows:
+                    writer.write_batch(kept)
+        os.chmod(temporary, path.stat().st_mode & 0o777)
+    return dropped
+
+
+# Cached copies of a dataset
+
+
+def remove_copies(dataset: Path, cache: Path, is_removed: Callable[[str], bool]) -> int:
+    """Delete tokenised copies of `dataset`, and `datasets` tables with a removed speech; returns their number."""
+    tokenised = [entry for entry in tokenised_cache.entries(cache) if _names(entry.of, dataset.resolve())]
+    for file in (file for entry in tokenised for file in entry.files):
+        file.unlink(missing_ok=True)
+    converted = {file.parent for file in _arrow_files() if any(map(is_removed, _speeches(file)))}
+    for folder in converted:
+        shutil.rmtree(folder)
+    return len(tokenised) + len(converted)
+
+
+def _names(text: str, dataset: Path) -> bool:
+    """Return True if a cache entry was tokenised from `dataset` or a file in it; `text` lists the entry's sources."""
+    return re.search(rf"(^|, ){re.escape(str(dataset))}(/[^:]*)?(: |, )", text) is not None
+
+
+def _arrow_files() -> list[Path]:
+    """Return all tables in the cache of `datasets`, because their folders do not show which dataset they come from."""
+    import datasets
+
+    return sorted(Path(datasets.config.HF_DATASETS_CACHE).rglob("*.arrow"))
+
+
+def _speeches(file: Path) -> Iterator[str]:
+    """Yield the ids of speeches in a table of `datasets`; a damaged table is read as far as possible."""
+    try:
+        with pa.memory_map(str(file)) as source, pa.ipc.open_stream(source) as reader:
+            columns = id_columns(reader.schema)
+            for batch in reader if columns else ():
+                for column in columns:
+                    yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
+    except (OSError, pa.ArrowException):
+        return
+
+
+# Runs that trained on a dataset, directly or through a model
+
+WEIGHTS_UNCHANGED = (
+    "Weights are not changed: models trained on the removed speeches keep what they learned from them. Delete these models or "
+    "train them again."
+)
+_FILES = RunDir(Path())
+TEXTS_IN_RUNS = (
+    f"Run folders may also hold texts of the removed speeches ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
+    "delete what you do not need."
+)
+_OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys of folders that a run writes or waits for
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def users_of(dataset: Path, output: Path) -> dict[str, list[str]]:
+    """Return the runs below `output` that read `dataset` or a model of such a run, each with its existing weights.
+
+    Runs elsewhere and copies of the dataset are not found.
+    """
+    configs = {run: list(_strings(_config(run))) for run in _runs(output)}
+    places, users = [dataset.resolve()], dict[str, list[str]]()
+    while new := [run for run, texts in configs.items() if str(run) not in users and _mentions(texts, places)]:
+        for run in sorted(new):
+            users[str(run)] = [str(folder) for folder in _weights(run)]
+            places.append(run.resolve())
+    return users
+
+
+def _runs(folder: Path) -> Iterator[Path]:
+    """Yield every run directory at or below `folder`, except annotate directories; runs contain no other runs."""
+    for place, folders, _ in os.walk(folder):
+        run = Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if is_run(run):
+            folders.clear()
+            if not AnnotationDir(run).answers.exists():
+                yield run
+
+
+def _config(run: Path) -> Any:
+    """Return the run's configuration without folders that it writes to or waits for."""
+    try:
+        content = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
+    except (OSError, yaml.YAMLError):
+        return None
+    return {key: value for key, value in content.items() if key not in _OTHERS} if isinstance(content, dict) else None
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def _mentions(texts: list[str], places: list[Path]) -> bool:
+    paths = [Path(os.path.realpath(text)) for text in texts if text.startswith("/")]
+    return any(path.is_relative_to(place) for path in paths for place in places)
+
+
+def _weights(run: Path) -> Iterator[Path]:
+    files = RunDir(run)
+    yield from (folder for folder in (files.model, files.export, files.checkpoints) if folder.is_dir())
+
+
+# Records of steps, with counts of the tables as they are now
+
+
+def renew_records(files: AnnotationDir, tombstones: Tombstones) -> None:
+    """Update the records of finished steps: table rows, the number of removed speeches, figures of ratings and pairs.
+
+    All other figures, such as outcomes of replies and dropped rows, stay as they were when the step ran.
+    """
+    tables = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
+    renewed = {"scores": _of_votes, "pairs": _of_pairs}
+    for step in (*tables, "pairs"):
+        record = read_mapping(files.step(step))
+        if not record:
+            continue
+        record["removed_speeches"] = len(tombstones)
+        if step in tables and tables[step].exists():
+            record["rows"] = int(pq.read_metadata(tables[step]).num_rows)
+        if step in renewed:
+            record["figures"] = {**record.get("figures", {}), **renewed[step](files, record.get("figures", {}))}
+        write_json(files.step(step), record)
+
+
+def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
+    if not (files.votes.exists() and files.speeches.exists()):
+        return {}
+    speeches, votes = by_speech(files.speeches, ABOUT), by_speech(files.votes, COLUMNS)
+    replies = by_speech(files.replies, ["reply"]) if files.replies.exists() else []
+    # From the record, because an annotator that was never asked has no votes.
+    annotators = {*before.get("annotators", {}), *before.get("skipped", {})}
+    annotated = (
+        (rows[0], [row["reply"] for row in texts if row["reply"] is not None], given)
+        for rows, texts, given in joined(speeches, replies, votes)
+    )
+    return vote_figures(annotated, sorted(annotators))
+
+
+def _of_pairs(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
+    figures = {}
+    for split, name in SPLITS.items():
+        counts = pair_counts(files.dataset / name)
+        if counts is not None:
+            tiers = {tier: counts.agreement[tier] for tier in before.get(split, {}).get("agreement", {})}
+            figures[split] = {**before.get(split, {}), "pairs": counts.rows, "agreement": tiers}
+    return figures

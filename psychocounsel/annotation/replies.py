@@ -26,147 +26,9 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, rows_of, written
 
-# Writers drawn for each speech, and their prompts
-
-WITHHELD, NO_WRITER = "withheld", "no_writer"
-
-
-@dataclass(frozen=True)
-class Speech:
-    """The columns of speeches.parquet that the step `replies` needs."""
-
-    speech: str
-    text: str
-    language: str | None
-    crisis: bool
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Reply number `number` to a speech: its writer and prompt, or, without a writer, the reason as `outcome`."""
-
-    speech: str
-    number: int
-    writer: LanguageModel | None = None
-    ask: Ask | None = None
-    outcome: str | None = None
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """Rules by which writers are drawn.
-
-    Attributes:
-        per_speech: number of replies to each speech; a writer is drawn twice only if there are too few writers.
-        seed: seed of the draw and of the writers' random numbers.
-        prompt: the system message for writers without their own.
-        crisis_to_third_parties: whether third parties may see crisis speeches.
-        own_prompts: own system messages of writers, by name.
-    """
-
-    writers: Sequence[LanguageModel]
-    per_speech: int
-    seed: int
-    prompt: str
-    crisis_to_third_parties: bool
-    own_prompts: Mapping[str, str] = field(default_factory=dict)
-
-    def prompt_of(self, writer: LanguageModel | None) -> str:
-        """Return the system message of a writer, or `prompt` if it has none of its own or `writer` is None."""
-        return self.prompt if writer is None else self.own_prompts.get(writer.name, self.prompt)
-
-    def prompt_version(self, writer: LanguageModel | None) -> str:
-        """Return a hash of the writer's prompt [16 hexadecimal digits]."""
-        return hashlib.sha256(self.prompt_of(writer).encode()).hexdigest()[:16]
-
-    def of(self, speech: Speech) -> Iterator[Draw]:
-        """Yield the draws for a speech.
-
-        Every writer gets a random rank that depends only on seed, speech and the writer's name, and the writers with the first
-        ranks are drawn. Therefore other speeches change nothing, a larger `per_speech` only adds replies, and a new writer
-        replaces others only where its rank is better.
-        """
-        speaking = [writer for writer in self.writers if writer.language in (None, speech.language)]
-        allowed = who_may_see(speaking, speech.crisis, self.crisis_to_third_parties)
-        if not allowed:
-            outcome = WITHHELD if speaking else NO_WRITER
-            yield from (Draw(speech.speech, number, outcome=outcome) for number in range(self.per_speech))
-            return
-        ranked = sorted(allowed, key=lambda writer: self._random(speech.speech, writer.name))
-        for number in range(self.per_speech):
-            again, place = divmod(number, len(ranked))
-            writer = ranked[place]
-            seed = self._random(speech.speech, writer.name, str(again)) % (1 << 32)
-            system = {"role": "system", "content": self.prompt_of(writer)}
-            messages = (system, {"role": "user", "content": speech.text})
-            yield Draw(speech.speech, number, writer, Ask(speech.speech, messages, seed, f"reply {again}"))
-
-    def _random(self, *parts: str) -> int:
-        return int.from_bytes(hashlib.sha256("\0".join((str(self.seed), *parts)).encode()).digest()[:8])
-
-
-# Rows of replies.parquet: one for each drawn reply, with its text or the reason why it is missing
-
-SCHEMA = pa.schema(
-    [
-        pa.field("speech", pa.string(), nullable=False),
-        pa.field("number", pa.int64(), nullable=False),
-        pa.field("reply", pa.string()),
-        pa.field("writer", pa.string(), nullable=False),
-        pa.field("model", pa.string()),
-        pa.field("text", pa.string()),
-        pa.field("outcome", pa.string(), nullable=False),
-        pa.field("prompt_tokens", pa.int64()),
-        pa.field("completion_tokens", pa.int64()),
-        pa.field("prompt_version", pa.string(), nullable=False),
-        pa.field("terms", pa.string()),
-    ]
-)
-
-
-def reply_id(speech: str, text: str) -> str:
-    """Return the id of a reply: 16 hexadecimal digits of the sha256 of the speech's id and the reply's text."""
-    return hashlib.sha256(f"{speech}\0{text}".encode()).hexdigest()[:16]
-
-
-def read_reply(text: str) -> str:
-    """Return a reply without surrounding white space.
-
-    Raises:
-        ValueError: if the reply is empty.
-    """
-    if not (stripped := text.strip()):
-        raise ValueError("an empty reply")
-    return stripped
-
-
-def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row:
-    """Return the row of a reply; `outcome` is None if there is no answer yet.
-
-    Only replies with the outcome `text` have a text: one that was cut at `max_tokens` stops in mid-sentence, and only the
-    journal holds it.
-
-    A reply that stays empty after all attempts is `unparsable`; its answers are in the journal. A refusal in prose is `refused`.
-    """
-    row: Row = dict.fromkeys(SCHEMA.names)
-    row |= {"speech": draw.speech, "number": draw.number, "prompt_version": prompt_version}
-    if draw.writer is None:
-        return row | {"writer": "", "outcome": draw.outcome}
-    row |= {"writer": draw.writer.name, "terms": draw.writer.terms, "outcome": FAILED}
-    if outcome is None or outcome.outcome == FAILED:
-        return row
-    answer, text = outcome.answer, outcome.answer.text.strip()
-    row |= {"model": answer.model, "outcome": outcome.outcome}
-    row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
-    if row["outcome"] == TEXT and text:
-        if is_refusal(text):
-            return row | {"outcome": REFUSED}
-        return row | {"text": text, "reply": reply_id(draw.speech, text)}
-    return row
-
-
 # The step
 
+WITHHELD, NO_WRITER = "withheld", "no_writer"  # outcomes of replies that no writer is asked for
 _EMPTY_AGAIN = 2  # further attempts after an empty reply
 
 
@@ -294,3 +156,140 @@ def _summary_lines(figures: dict[str, Any]) -> Iterator[str]:
             yield advice(outcomes[name])
     if figures.get("over_length_limit"):
         yield f"{figures['over_length_limit']:,} replies are longer than replies.length_limit"
+
+
+# Writers drawn for each speech, and their prompts
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The columns of speeches.parquet that the step `replies` needs."""
+
+    speech: str
+    text: str
+    language: str | None
+    crisis: bool
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Reply number `number` to a speech: its writer and prompt, or, without a writer, the reason as `outcome`."""
+
+    speech: str
+    number: int
+    writer: LanguageModel | None = None
+    ask: Ask | None = None
+    outcome: str | None = None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Rules by which writers are drawn.
+
+    Attributes:
+        per_speech: number of replies to each speech; a writer is drawn twice only if there are too few writers.
+        seed: seed of the draw and of the writers' random numbers.
+        prompt: the system message for writers without their own.
+        crisis_to_third_parties: whether third parties may see crisis speeches.
+        own_prompts: own system messages of writers, by name.
+    """
+
+    writers: Sequence[LanguageModel]
+    per_speech: int
+    seed: int
+    prompt: str
+    crisis_to_third_parties: bool
+    own_prompts: Mapping[str, str] = field(default_factory=dict)
+
+    def prompt_of(self, writer: LanguageModel | None) -> str:
+        """Return the system message of a writer, or `prompt` if it has none of its own or `writer` is None."""
+        return self.prompt if writer is None else self.own_prompts.get(writer.name, self.prompt)
+
+    def prompt_version(self, writer: LanguageModel | None) -> str:
+        """Return a hash of the writer's prompt [16 hexadecimal digits]."""
+        return hashlib.sha256(self.prompt_of(writer).encode()).hexdigest()[:16]
+
+    def of(self, speech: Speech) -> Iterator[Draw]:
+        """Yield the draws for a speech.
+
+        Every writer gets a random rank that depends only on seed, speech and the writer's name, and the writers with the first
+        ranks are drawn. Therefore other speeches change nothing, a larger `per_speech` only adds replies, and a new writer
+        replaces others only where its rank is better.
+        """
+        speaking = [writer for writer in self.writers if writer.language in (None, speech.language)]
+        allowed = who_may_see(speaking, speech.crisis, self.crisis_to_third_parties)
+        if not allowed:
+            outcome = WITHHELD if speaking else NO_WRITER
+            yield from (Draw(speech.speech, number, outcome=outcome) for number in range(self.per_speech))
+            return
+        ranked = sorted(allowed, key=lambda writer: self._random(speech.speech, writer.name))
+        for number in range(self.per_speech):
+            again, place = divmod(number, len(ranked))
+            writer = ranked[place]
+            seed = self._random(speech.speech, writer.name, str(again)) % (1 << 32)
+            system = {"role": "system", "content": self.prompt_of(writer)}
+            messages = (system, {"role": "user", "content": speech.text})
+            yield Draw(speech.speech, number, writer, Ask(speech.speech, messages, seed, f"reply {again}"))
+
+    def _random(self, *parts: str) -> int:
+        return int.from_bytes(hashlib.sha256("\0".join((str(self.seed), *parts)).encode()).digest()[:8])
+
+
+# Rows of replies.parquet: a text, or the reason why it is missing
+
+SCHEMA = pa.schema(
+    [
+        pa.field("speech", pa.string(), nullable=False),
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("reply", pa.string()),
+        pa.field("writer", pa.string(), nullable=False),
+        pa.field("model", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.int64()),
+        pa.field("completion_tokens", pa.int64()),
+        pa.field("prompt_version", pa.string(), nullable=False),
+        pa.field("terms", pa.string()),
+    ]
+)
+
+
+def reply_id(speech: str, text: str) -> str:
+    """Return the id of a reply: 16 hexadecimal digits of the sha256 of the speech's id and the reply's text."""
+    return hashlib.sha256(f"{speech}\0{text}".encode()).hexdigest()[:16]
+
+
+def read_reply(text: str) -> str:
+    """Return a reply without surrounding white space.
+
+    Raises:
+        ValueError: if the reply is empty.
+    """
+    if not (stripped := text.strip()):
+        raise ValueError("an empty reply")
+    return stripped
+
+
+def row_of(draw: Draw, outcome: Outcome[str] | None, prompt_version: str) -> Row:
+    """Return the row of a reply; `outcome` is None if there is no answer yet.
+
+    Only replies with the outcome `text` have a text: one that was cut at `max_tokens` stops in mid-sentence, and only the
+    journal holds it.
+
+    A reply that stays empty after all attempts is `unparsable`; its answers are in the journal. A refusal in prose is `refused`.
+    """
+    row: Row = dict.fromkeys(SCHEMA.names)
+    row |= {"speech": draw.speech, "number": draw.number, "prompt_version": prompt_version}
+    if draw.writer is None:
+        return row | {"writer": "", "outcome": draw.outcome}
+    row |= {"writer": draw.writer.name, "terms": draw.writer.terms, "outcome": FAILED}
+    if outcome is None or outcome.outcome == FAILED:
+        return row
+    answer, text = outcome.answer, outcome.answer.text.strip()
+    row |= {"model": answer.model, "outcome": outcome.outcome}
+    row |= {"prompt_tokens": answer.prompt_tokens, "completion_tokens": answer.completion_tokens}
+    if row["outcome"] == TEXT and text:
+        if is_refusal(text):
+            return row | {"outcome": REFUSED}
+        return row | {"text": text, "reply": reply_id(draw.speech, text)}
+    return row

@@ -31,7 +31,7 @@ def shown_so_far(text: str, prompt: str = "") -> str:
     return "" if "<thinking>".startswith(text.strip().lower()) else without_thoughts(text, prompt)
 
 
-# Refusals in prose: a model that says it cannot help has given neither a reply nor a rating
+# Refusals in prose
 
 _SHOWN = 200  # characters at the beginning of a text that are searched for a refusal
 _START = re.compile(

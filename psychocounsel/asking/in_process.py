@@ -95,7 +95,7 @@ class BatchAnswerer(Answerer):
         return batch
 
 
-# The content hash makes new weights under the same path count as another model.
+# Content hash of a model: new weights under the same path count as another model
 
 _READ = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")  # weights, configuration, tokenizer, template
 

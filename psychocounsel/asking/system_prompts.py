@@ -19,7 +19,7 @@ from psychocounsel.reward.sections import path_is, ranker_models, reward_section
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import read_mapping
 
-# Dataset writers and evaluation contestants share the system prompt.
+# The system prompt of dataset writers and evaluation contestants
 
 BUILTIN = "builtin:counsellor"
 COUNSELLOR = """\
@@ -52,7 +52,7 @@ def prompt_text(given: str, key: str, length_limit: int | None) -> str:
     return text + (_LIMIT.format(limit=length_limit) if length_limit else "")
 
 
-# Chat templates are read before a model is loaded, without torch and transformers.
+# Chat templates, read before a model is loaded, without torch and transformers
 
 _USER = {"role": "user", "content": "Hello."}
 _SYSTEM = {"role": "system", "content": "Answer."}

@@ -29,7 +29,95 @@ from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build, build_section
 
-# Notices before the first message: what a language model is, where to find help in a crisis, and who sees the texts
+# The loop
+
+_INTERRUPTED = 130
+
+
+def talk(config: DictConfig) -> int:
+    """Hold the conversation of a checked configuration until the user leaves or the input ends; returns the exit code.
+
+    If input or output is not a terminal, the first error ends the conversation.
+
+    Raises:
+        UserError: if a model cannot be loaded or asked; in a pipe, for any other error as well.
+    """
+    contestants: Contestants = build(config, "contestants")
+    with in_the_users_words(contestants.settings), ExitStack() as opened:
+        refuse_outsiders(config)
+        require_keys(config, {"contestants", "annotator"})
+        refuse_system_prompts(config)
+        is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+        talk = Talk(config, _speakers(contestants, opened, is_terminal), ReplyRaters(config))
+        opened.callback(talk.raters.close)
+        for line in [*notices(config), *contestants.format_lines(), *format_lines(_rewards(config))]:
+            print(line, file=sys.stdout if is_terminal else sys.stderr, flush=True)
+        return _at_terminal(talk) if is_terminal else _in_pipe(talk)
+
+
+def _rewards(config: DictConfig) -> list[RewardSettings]:
+    return [build_section(section, "reward") for _, section in reward_sections(config)]
+
+
+def _at_terminal(talk: Talk) -> int:
+    """Answer typed messages; errors are printed, and two Ctrl-C in a row leave."""
+    read, interrupted = terminal_reader(), False
+    while True:
+        try:
+            talk.screen.line()
+            if (text := next_message(read)) is None or not _take(text, talk):
+                return DONE
+            interrupted = False  # the next Ctrl-C counts as the first again
+        except KeyboardInterrupt:
+            if interrupted or talk.stopped:
+                talk.screen.line()
+                return DONE
+            interrupted = True
+            talk.screen.line("\nCtrl-C again leaves", "dim")
+        except (UserError, OSError) as error:
+            talk.screen.line(one_line(error, []), "red")
+
+
+def _in_pipe(talk: Talk) -> int:
+    """Answer piped messages until the input ends."""
+    try:
+        while (text := next_message(read_piped)) is not None and _take(text, talk):
+            if talk.stopped:
+                return _INTERRUPTED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return DONE
+
+
+def _take(text: str, talk: Talk) -> bool:
+    """Process a message or command; returns True if the conversation continues.
+
+    Raises:
+        UserError: if a command fails, or if a model has no reply to the message.
+    """
+    talk.stopped = False
+    with in_the_users_words(talk.settings):
+        if text.startswith("/"):
+            return execute(text, talk)
+        talk.conversation.add(text.strip())
+        talk.reply()
+    return True
+
+
+def _speakers(contestants: Contestants, opened: ExitStack, is_terminal: bool) -> list[Speaker]:
+    speakers = list[Speaker]()
+    models = contestants.models()
+    for number, model in enumerate(models):
+        if is_terminal:
+            print(f"opening {model.name} ...", flush=True)
+        answerer = open_model(model, f"contestants.members[{number}]")
+        opened.callback(answerer.close)
+        answerer.check()
+        speakers.append(Speaker(model.name, answerer))
+    return speakers
+
+
+# Notices before the first message
 
 NOTICE = """\
 You are writing to a language model. It is not a therapist and not a human being, it can be wrong, and nobody reads along.
@@ -273,90 +361,3 @@ _COMMANDS: dict[str, Callable[[Talk, str], None]] = {
     "/new": _new,
     "/save": _save,
 }
-
-# The loop
-
-_INTERRUPTED = 130
-
-
-def talk(config: DictConfig) -> int:
-    """Hold the conversation of a checked configuration until the user leaves or the input ends; returns the exit code.
-
-    If input or output is not a terminal, the first error ends the conversation.
-
-    Raises:
-        UserError: if a model cannot be loaded or asked; in a pipe, for any other error as well.
-    """
-    contestants: Contestants = build(config, "contestants")
-    with in_the_users_words(contestants.settings), ExitStack() as opened:
-        refuse_outsiders(config)
-        require_keys(config, {"contestants", "annotator"})
-        refuse_system_prompts(config)
-        is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
-        talk = Talk(config, _speakers(contestants, opened, is_terminal), ReplyRaters(config))
-        opened.callback(talk.raters.close)
-        for line in [*notices(config), *contestants.format_lines(), *format_lines(_rewards(config))]:
-            print(line, file=sys.stdout if is_terminal else sys.stderr, flush=True)
-        return _at_terminal(talk) if is_terminal else _in_pipe(talk)
-
-
-def _rewards(config: DictConfig) -> list[RewardSettings]:
-    return [build_section(section, "reward") for _, section in reward_sections(config)]
-
-
-def _at_terminal(talk: Talk) -> int:
-    """Answer typed messages; errors are printed, and two Ctrl-C in a row leave."""
-    read, interrupted = terminal_reader(), False
-    while True:
-        try:
-            talk.screen.line()
-            if (text := next_message(read)) is None or not _take(text, talk):
-                return DONE
-            interrupted = False  # the next Ctrl-C counts as the first again
-        except KeyboardInterrupt:
-            if interrupted or talk.stopped:
-                talk.screen.line()
-                return DONE
-            interrupted = True
-            talk.screen.line("\nCtrl-C again leaves", "dim")
-        except (UserError, OSError) as error:
-            talk.screen.line(one_line(error, []), "red")
-
-
-def _in_pipe(talk: Talk) -> int:
-    """Answer piped messages until the input ends."""
-    try:
-        while (text := next_message(read_piped)) is not None and _take(text, talk):
-            if talk.stopped:
-                return _INTERRUPTED
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    return DONE
-
-
-def _take(text: str, talk: Talk) -> bool:
-    """Process a message or command; returns True if the conversation continues.
-
-    Raises:
-        UserError: if a command fails, or if a model has no reply to the message.
-    """
-    talk.stopped = False
-    with in_the_users_words(talk.settings):
-        if text.startswith("/"):
-            return execute(text, talk)
-        talk.conversation.add(text.strip())
-        talk.reply()
-    return True
-
-
-def _speakers(contestants: Contestants, opened: ExitStack, is_terminal: bool) -> list[Speaker]:
-    speakers = list[Speaker]()
-    models = contestants.models()
-    for number, model in enumerate(models):
-        if is_terminal:
-            print(f"opening {model.name} ...", flush=True)
-        answerer = open_model(model, f"contestants.members[{number}]")
-        opened.callback(answerer.close)
-        answerer.check()
-        speakers.append(Speaker(model.name, answerer))
-    return speakers

@@ -26,7 +26,7 @@ from psychocounsel.settings.targets import build
 if TYPE_CHECKING:
     from psychocounsel.reward.base import Scorer
 
-# Remarks: a reward model's score, ratings by the rubric, and findings of the word checks
+# Remarks: reward, ratings by the rubric, word checks
 
 Ratings = Mapping[str, int | None]  # by principle; None: not applicable
 
@@ -93,7 +93,7 @@ def _finding_text(check: CheckFinding) -> str:
     return check.finding + (f' ("{check.words}")' if check.words else "")
 
 
-# Raters: opens the reward model and the annotators, and asks them
+# Raters: a reward model and annotators
 
 Stopped = Callable[[], bool]
 _ATTEMPTS = 3  # requests until an annotator's answer is readable

@@ -106,7 +106,7 @@ def _use_readline() -> bool:
     return True
 
 
-# Replies, side by side on a wide terminal, with remarks below them
+# Display of replies: side by side on a wide terminal
 
 _NARROWEST = 36  # minimum width of a reply in a side-by-side view [columns]
 _FRAME = 4  # lines of the terminal not used for replies

@@ -16,109 +16,6 @@ import httpx
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.bounded import TooLong, Wire
 
-# Server-sent events with JSON data (WHATWG HTML, section 9.2.6), in which chat servers stream their answers
-
-_END = "[DONE]"  # the last event's data by OpenAI's convention
-
-
-def is_event_stream(response: httpx.Response) -> bool:
-    """Return True if the head of the answer announces server-sent events."""
-    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"
-
-
-def events_of(pieces: Iterable[bytes]) -> Iterator[Any]:
-    """Yield the parsed data of each event as soon as its bytes arrive, until the event that marks the end.
-
-    Raises:
-        ValueError: for data that are not JSON.
-    """
-    data = list[str]()
-    for line in _lines(pieces):
-        name, _, value = line.partition(":")
-        if name == "data":
-            data.append(value.removeprefix(" "))
-        elif not line and data:
-            text, data = "\n".join(data), []
-            if text.strip() == _END:
-                return
-            yield json.loads(text)
-    if data and (text := "\n".join(data)).strip() != _END:  # a stream may end without the blank line
-        yield json.loads(text)
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
-    if rest:
-        yield rest.decode("utf-8", errors="replace")
-
-
-# Reasons of failed requests, for users
-
-_QUOTED_CHARACTERS = 16  # a server's message is hidden if it repeats this many characters of the request
-
-
-def reason_of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
-    """Return the reason of an attempt that had no answer."""
-    if isinstance(error, httpx.ConnectTimeout):
-        return "no connection in time"
-    if isinstance(error, httpx.TimeoutException):
-        return f"no answer within {timeout_seconds:g} s"
-    text = (str(error).splitlines() or [""])[0]
-    if "refused" in text:
-        return "connection refused"
-    return words(text[:200]) if text else type(error).__name__
-
-
-def reason_of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
-    """Return the reason of an error status: its name, and the server's message unless it quotes the request or the key."""
-    status, message = response.status_code, _message(response)
-    named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
-    request = json.dumps(payload, ensure_ascii=False)
-    starts = range(max(1, len(message) - _QUOTED_CHARACTERS + 1))
-    quotes = any(message[start : start + _QUOTED_CHARACTERS] in request for start in starts)
-    return named if quotes or (secret and secret in message) else f"{named} ({words(message[:200])})"
-
-
-def _message(response: httpx.Response) -> str:
-    try:
-        content: Any = response.json()
-    except (ValueError, RecursionError):
-        return ""
-    for name in ("error", "detail", "message"):
-        content = content.get(name, content) if isinstance(content, dict) else content
-    return " ".join(content.split()) if isinstance(content, str) else ""
-
-
-def advice_on_status(status: int, key: str, key_variable: str | None) -> str:
-    """Return advice for the user about an HTTP status that a retry would not change."""
-    if status in (401, 403) and key_variable:
-        return f"it does not accept the key in {key_variable}"
-    if status in (401, 403):
-        return f"name the environment variable that holds its key by {key}.key_variable"
-    if status in (404, 405):
-        return "is it the right kind of server, and the right address?"
-    if status == 413:
-        return f"the request is too large for it: lower {key}.batch_size"
-    return "the server does not support this request"
-
-
-def retry_after(response: httpx.Response) -> float:
-    """Return the seconds of the header Retry-After, which is a number or a date; 0 without one."""
-    text = response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
-
-
 # The exchange
 
 _CONNECT_SECONDS = 10.0
@@ -260,3 +157,106 @@ def _secret(key: str, variable: str | None) -> str | None:
             f"{key}.key_variable={variable}: this environment variable holds no key; set it to the server's key"
         )
     return secret
+
+
+# Server-sent events with JSON data (WHATWG HTML, section 9.2.6): streamed answers of chat servers
+
+_END = "[DONE]"  # the last event's data by OpenAI's convention
+
+
+def is_event_stream(response: httpx.Response) -> bool:
+    """Return True if the head of the answer announces server-sent events."""
+    return response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/event-stream"
+
+
+def events_of(pieces: Iterable[bytes]) -> Iterator[Any]:
+    """Yield the parsed data of each event as soon as its bytes arrive, until the event that marks the end.
+
+    Raises:
+        ValueError: for data that are not JSON.
+    """
+    data = list[str]()
+    for line in _lines(pieces):
+        name, _, value = line.partition(":")
+        if name == "data":
+            data.append(value.removeprefix(" "))
+        elif not line and data:
+            text, data = "\n".join(data), []
+            if text.strip() == _END:
+                return
+            yield json.loads(text)
+    if data and (text := "\n".join(data)).strip() != _END:  # a stream may end without the blank line
+        yield json.loads(text)
+
+
+def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
+    if rest:
+        yield rest.decode("utf-8", errors="replace")
+
+
+# Reasons of failed requests, for users
+
+_QUOTED_CHARACTERS = 16  # a server's message is hidden if it repeats this many characters of the request
+
+
+def reason_of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
+    """Return the reason of an attempt that had no answer."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {timeout_seconds:g} s"
+    text = (str(error).splitlines() or [""])[0]
+    if "refused" in text:
+        return "connection refused"
+    return words(text[:200]) if text else type(error).__name__
+
+
+def reason_of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
+    """Return the reason of an error status: its name, and the server's message unless it quotes the request or the key."""
+    status, message = response.status_code, _message(response)
+    named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
+    request = json.dumps(payload, ensure_ascii=False)
+    starts = range(max(1, len(message) - _QUOTED_CHARACTERS + 1))
+    quotes = any(message[start : start + _QUOTED_CHARACTERS] in request for start in starts)
+    return named if quotes or (secret and secret in message) else f"{named} ({words(message[:200])})"
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        content: Any = response.json()
+    except (ValueError, RecursionError):
+        return ""
+    for name in ("error", "detail", "message"):
+        content = content.get(name, content) if isinstance(content, dict) else content
+    return " ".join(content.split()) if isinstance(content, str) else ""
+
+
+def advice_on_status(status: int, key: str, key_variable: str | None) -> str:
+    """Return advice for the user about an HTTP status that a retry would not change."""
+    if status in (401, 403) and key_variable:
+        return f"it does not accept the key in {key_variable}"
+    if status in (401, 403):
+        return f"name the environment variable that holds its key by {key}.key_variable"
+    if status in (404, 405):
+        return "is it the right kind of server, and the right address?"
+    if status == 413:
+        return f"the request is too large for it: lower {key}.batch_size"
+    return "the server does not support this request"
+
+
+def retry_after(response: httpx.Response) -> float:
+    """Return the seconds of the header Retry-After, which is a number or a date; 0 without one."""
+    text = response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return 0.0

@@ -77,7 +77,7 @@ def lines_of(path: Path) -> Iterator[tuple[list[str], list[int], float]]:
             yield keys, offsets, cost
 
 
-# The index holds the places of any number of answers, in 16 bytes each.
+# Index of the places of answers, 16 bytes each
 
 _OFFSET_BITS = 44  # files of up to 16 TiB; the other 20 bits number up to a million files
 _FEWEST_NEW = 1 << 14  # new places are merged into the sorted arrays only above this number

@@ -133,7 +133,7 @@ def telling_name(path: Path, parent: bool = False) -> str:
     return "_".join(parts[-2:] if has_prefix and len(parts) > 2 else parts[-1:])
 
 
-# Folders: that of the same run, recognised by its configuration, or a new one
+# Folders: an existing one of the same run, or a new one
 
 _SCALAR = (str, int, float, bool)
 

@@ -89,7 +89,7 @@ def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]
     return {step: record["figures"] for step, record in records.items() if record}
 
 
-# Progress: a bar on a terminal, a line a minute elsewhere, and `state.json` for `jobs status`
+# Progress: a bar or lines, and `state.json` for `jobs status`
 
 T = TypeVar("T")
 
@@ -162,7 +162,7 @@ def draft_of(files: F) -> Iterator[F]:
         signal.signal(signal.SIGTERM, before)
 
 
-# Stop requests (Ctrl-C, SIGTERM, SIGUSR1, `touch OUT/stop`): a step waits for the calls under way, and then ends
+# Stop requests: Ctrl-C, SIGTERM, SIGUSR1, `touch OUT/stop`. Calls under way are still awaited
 
 _POLL_SECONDS = 1.0
 _GRACE_SECONDS = 20.0  # for closing connections and files

@@ -22,7 +22,7 @@ from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.steps.tables import Row
 
-# The answer: its JSON schema, and a strict reader that neither guesses nor repairs
+# Answers: JSON schema and strict parser
 
 NOT_APPLICABLE = "not applicable"
 KEYS = ("quote", "reason", "rating")  # in the order in which an answer gives them: evidence before the number
@@ -95,7 +95,7 @@ def _rating(value: Any, where: str) -> int | None:
     return value
 
 
-# The prompt: the rubric, the form of the answer, and a speech with one or several replies
+# Prompts: rubric, form of the answer, speech and replies
 
 Message = dict[str, str]
 
@@ -181,7 +181,7 @@ def principle_order(rotation: int) -> tuple[str, ...]:
     return PRINCIPLES[start:] + PRINCIPLES[:start]
 
 
-# Calls: each reply is rated `scores.votes` times, and a share of replies again for test-retest
+# Calls: `scores.votes` for each reply, and more for a share of replies (test-retest)
 
 
 @dataclass(frozen=True, kw_only=True)

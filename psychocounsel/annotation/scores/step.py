@@ -34,52 +34,6 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
 
-# Lines for the terminal
-
-_SKIPPED = {
-    "crisis": "because their speeches may be about a crisis and it is a third party (crisis_to_third_parties=true sends them)",
-    "language": "because it does not speak their language",
-}
-
-
-def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines for the figures of the step `scores`."""
-    for name in figures["demonstration"]:
-        yield f"DEMONSTRATION: annotator {name} is {WARNING}"
-    for name, annotator in figures["annotators"].items():
-        votes = ", ".join(f"{count:,} {outcome}" for outcome, count in annotator["votes"].items() if count)
-        yield f"{name}: {votes}"
-        if len(models := [model for model in annotator["models"] if model != "not said"]) > 1:
-            yield f"  warning: its server gave {len(models)} model names: {', '.join(models)}; an annotator should be one model"
-    for name, reasons in figures["skipped"].items():
-        for reason, count in reasons.items():
-            yield f"{name} was not asked about {count:,} replies {_SKIPPED[reason]}"
-    for name, reasons in figures["unreadable"].items():
-        worst = max(reasons, key=lambda reason: (reasons[reason], reason))
-        yield f"{name}: {sum(reasons.values()):,} answers could not be read (most often: {worst})"
-    for name, counts in figures["quotes"].items():
-        if counts["not_in_reply"]:
-            share = counts["not_in_reply"] / sum(counts.values())
-            yield f"{name}: {counts['not_in_reply']:,} quotations ({share:.1%}) are not in the reply that they quote"
-    yield from missing_table(figures["missing"])
-    for name, retest in figures["retest"].items():
-        yield from _retest(name, retest)
-
-
-def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
-    yield (
-        f"{name}, asked twice about the same replies: {figures['rated_twice']:,} rated both times, "
-        f"{figures['changed_outcome']:,} with another outcome the second time"
-    )
-    for principle, agreement in figures["principles"].items():
-        if agreement["replies"]:
-            kappa = "undefined" if agreement["weighted_kappa"] is None else f"{agreement['weighted_kappa']:.2f}"
-            yield (
-                f"  {principle:<12} equal {agreement['exact']:.0%}, mean difference {agreement['difference']:.2f}, "
-                f"weighted kappa {kappa}"
-            )
-
-
 # The step
 
 _SPEECH = ("text", "language", "crisis", *ABOUT)
@@ -212,3 +166,49 @@ class _Writing:
         for attempt in range(outcome.attempts - (outcome.outcome != UNPARSABLE)):
             if (answer := self.answers.find(call.annotator, ask, attempt)) is not None:
                 self.findings.note_answer(call.annotator.name, ask, answer.text, self.read)
+
+
+# Lines for the terminal
+
+_SKIPPED = {
+    "crisis": "because their speeches may be about a crisis and it is a third party (crisis_to_third_parties=true sends them)",
+    "language": "because it does not speak their language",
+}
+
+
+def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines for the figures of the step `scores`."""
+    for name in figures["demonstration"]:
+        yield f"DEMONSTRATION: annotator {name} is {WARNING}"
+    for name, annotator in figures["annotators"].items():
+        votes = ", ".join(f"{count:,} {outcome}" for outcome, count in annotator["votes"].items() if count)
+        yield f"{name}: {votes}"
+        if len(models := [model for model in annotator["models"] if model != "not said"]) > 1:
+            yield f"  warning: its server gave {len(models)} model names: {', '.join(models)}; an annotator should be one model"
+    for name, reasons in figures["skipped"].items():
+        for reason, count in reasons.items():
+            yield f"{name} was not asked about {count:,} replies {_SKIPPED[reason]}"
+    for name, reasons in figures["unreadable"].items():
+        worst = max(reasons, key=lambda reason: (reasons[reason], reason))
+        yield f"{name}: {sum(reasons.values()):,} answers could not be read (most often: {worst})"
+    for name, counts in figures["quotes"].items():
+        if counts["not_in_reply"]:
+            share = counts["not_in_reply"] / sum(counts.values())
+            yield f"{name}: {counts['not_in_reply']:,} quotations ({share:.1%}) are not in the reply that they quote"
+    yield from missing_table(figures["missing"])
+    for name, retest in figures["retest"].items():
+        yield from _retest(name, retest)
+
+
+def _retest(name: str, figures: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{name}, asked twice about the same replies: {figures['rated_twice']:,} rated both times, "
+        f"{figures['changed_outcome']:,} with another outcome the second time"
+    )
+    for principle, agreement in figures["principles"].items():
+        if agreement["replies"]:
+            kappa = "undefined" if agreement["weighted_kappa"] is None else f"{agreement['weighted_kappa']:.2f}"
+            yield (
+                f"  {principle:<12} equal {agreement['exact']:.0%}, mean difference {agreement['difference']:.2f}, "
+                f"weighted kappa {kappa}"
+            )

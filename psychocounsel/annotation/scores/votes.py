@@ -15,7 +15,7 @@ from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, TOO_LONG
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 from psychocounsel.steps.tables import Row
 
-# The table: a row for each vote of an annotator on a reply, with ratings or the reason for their absence
+# The table: a row for each vote of an annotator on a reply
 
 RATED = "rated"
 OUTCOMES = (RATED, "refused", "filtered", "cut", "unparsable", "failed")
@@ -61,7 +61,7 @@ def vote_rows(call: RatingCall, outcome: str, ratings: Sequence[Judgements] | No
     return rows
 
 
-# Annotators' answers; unusable ones and quotations that are not in the reply are counted
+# Answers of annotators, and counts of unusable answers and wrong quotations
 
 Verdict = list[Judgements] | None  # None: a refusal in prose, which counts as an answer and is not asked again
 
@@ -130,7 +130,7 @@ def outcome_of_vote(outcome: str, verdict: Verdict) -> str:
     return REFUSED if verdict is None else RATED
 
 
-# Test-retest agreement: how often an annotator repeats its rating when asked about the same reply again
+# Test-retest agreement of an annotator
 
 _Cells = Counter[tuple[int | None, int | None]]  # (first rating, second rating) -> replies; None: not applicable
 
@@ -208,7 +208,7 @@ def _weighted_kappa(numbers: dict[Any, int]) -> float | None:
     return float(cohen_kappa_score(first, second, labels=RATINGS, weights="quadratic", sample_weight=counts))
 
 
-# Votes by annotator, outcome and rating, and missing ratings by risk and topic
+# Figures: votes by annotator and outcome, missing ratings by risk and topic
 
 COLUMNS = ("reply", "annotator", "model", "vote", "repeat", "outcome", *RATING_COLUMNS)  # read by `vote_figures`
 NOT_ASKED = "not_asked"  # counted in addition to the outcomes of votes

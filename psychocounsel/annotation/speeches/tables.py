@@ -37,84 +37,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import Row, Sorter, rows_of, written
 from psychocounsel.storage.files import write_atomically
 
-# Speeches, dropped rows, and speeches to check by hand
-
-_TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]
-DRAFT = pa.schema([*((name, pa.string()) for name in _TEXTS), ("crisis", pa.bool_()), ("identifiers", pa.int64())])
-SCHEMA = pa.schema([*list(DRAFT)[:-1], pa.field("split", pa.string()), pa.field("identifiers", pa.int64())])
-# speech: the id of a duplicate; of: the id of the speech that it duplicates.
-DROPPED = pa.schema([(name, pa.string()) for name in ("source", "row", "reason", "speech", "of")])
-_COUNTED = ("source", "language", "topic", "fine_topic", "risk", "risk_source", "crisis", "split")
-
-_ABOUT = f"""# Speeches to check by hand
-
-{STATEMENT}
-
-Please look for names, places, dates, workplaces and stories that could identify a person. Remove such a speech by its id:
-`remove=FILE`, with one id per line. Only you can read this file; delete it when you are done.
-"""
-
-
-def write_speeches(
-    draft: Path,
-    choice: Choice,
-    ids: np.ndarray,
-    urgencies: np.ndarray,
-    path: Path,
-    drop: Callable[[Row], None],
-    shown: int,
-) -> tuple[dict[str, Counter[str]], dict[str, Counter[Any]], list[Row]]:
-    """Write the speeches that stay, ordered by id; `drop` is called with a row for each of the others.
-
-    A speech gets the most urgent risk stated by its own row or by a duplicate (`urgencies` covers all rows).
-
-    Returns:
-        Three values: for each source, the number of dropped speeches by reason; for each column, the counts of its values among
-        the speeches that stay; and `shown` of these speeches, drawn at random.
-    """
-    dropped: dict[str, Counter[str]] = {}
-    counts = {name: Counter[Any]() for name in _COUNTED}
-    sample: list[tuple[float, str, Row]] = []
-    most_urgent = urgencies.copy()
-    np.minimum.at(most_urgent, choice.first, urgencies)
-    with Sorter(path, ()) as sorter, written(path, SCHEMA) as add:
-        for number, row in enumerate(rows_of(draft, DRAFT.names)):
-            decision = int(choice.decision[number])
-            if decision != KEPT:
-                reason = REASONS[decision]
-                dropped.setdefault(row["source"], Counter())[reason] += 1
-                is_duplicate = decision in (SAME, NEAR)  # removal needs the ids of duplicates
-                own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_duplicate else (None, None)
-                drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": of})
-                continue
-            _raise_risk(row, int(most_urgent[number]))
-            row["split"] = "test" if choice.is_test[number] else "train"
-            sorter.add(row)
-            for name, counter in counts.items():
-                counter[row[name]] += 1
-            place = (-share_of(int(ids[number]), "shown"), row["speech"], row)
-            heapq.heappush(sample, place)
-            if len(sample) > shown:
-                heapq.heappop(sample)
-        for row in sorter.rows():
-            add(row)
-    return dropped, counts, [row for *_, row in sorted(sample, reverse=True)]
-
-
-def _raise_risk(row: Row, most_urgent: int) -> None:
-    """Give a speech the risk of a duplicate if that is more urgent than its own."""
-    if most_urgent < urgency(row["risk"], row["risk_source"]):
-        risk = SpeechRisk(*STATED_RISKS[most_urgent])
-        row |= {"risk": risk.kind, "risk_source": risk.source, "crisis": risk.crisis}
-
-
-def write_identifier_sample(path: Path, rows: list[Row]) -> None:
-    """Write speeches with placeholders to a file that only the user can read."""
-    parts = [_ABOUT, *(f"\n## {row['speech']} ({row['identifiers']} placeholders)\n\n{row['text']}\n" for row in rows)]
-    write_atomically(path, "".join(parts), mode=0o600)
-
-
-# The draft: cleaned speeches of all sources, with the sketches used to compare them
+# The draft: cleaned speeches of all sources, and sketches to compare them
 
 _ROWS = 250  # rows per batch of cleaning
 _ALONE = 2000  # rows that this process cleans alone before it starts others
@@ -236,3 +159,80 @@ def _cleaned(row: SpeechRow | BadRow, settings: Speeches) -> CleanedRow:
     if settings.bad_rows == "refuse":
         raise UserError(f"{row.reason}; speeches.bad_rows=drop skips such rows")
     return CleanedRow(row.source, row.row, BAD, row.reason)
+
+
+# Speeches, dropped rows, and speeches to check by hand
+
+_TEXTS = ["speech", "text", "source", "row", "license", "language", "topic", "fine_topic", "risk", "risk_source"]
+DRAFT = pa.schema([*((name, pa.string()) for name in _TEXTS), ("crisis", pa.bool_()), ("identifiers", pa.int64())])
+SCHEMA = pa.schema([*list(DRAFT)[:-1], pa.field("split", pa.string()), pa.field("identifiers", pa.int64())])
+# speech: the id of a duplicate; of: the id of the speech that it duplicates.
+DROPPED = pa.schema([(name, pa.string()) for name in ("source", "row", "reason", "speech", "of")])
+_COUNTED = ("source", "language", "topic", "fine_topic", "risk", "risk_source", "crisis", "split")
+
+_ABOUT = f"""# Speeches to check by hand
+
+{STATEMENT}
+
+Please look for names, places, dates, workplaces and stories that could identify a person. Remove such a speech by its id:
+`remove=FILE`, with one id per line. Only you can read this file; delete it when you are done.
+"""
+
+
+def write_speeches(
+    draft: Path,
+    choice: Choice,
+    ids: np.ndarray,
+    urgencies: np.ndarray,
+    path: Path,
+    drop: Callable[[Row], None],
+    shown: int,
+) -> tuple[dict[str, Counter[str]], dict[str, Counter[Any]], list[Row]]:
+    """Write the speeches that stay, ordered by id; `drop` is called with a row for each of the others.
+
+    A speech gets the most urgent risk stated by its own row or by a duplicate (`urgencies` covers all rows).
+
+    Returns:
+        Three values: for each source, the number of dropped speeches by reason; for each column, the counts of its values among
+        the speeches that stay; and `shown` of these speeches, drawn at random.
+    """
+    dropped: dict[str, Counter[str]] = {}
+    counts = {name: Counter[Any]() for name in _COUNTED}
+    sample: list[tuple[float, str, Row]] = []
+    most_urgent = urgencies.copy()
+    np.minimum.at(most_urgent, choice.first, urgencies)
+    with Sorter(path, ()) as sorter, written(path, SCHEMA) as add:
+        for number, row in enumerate(rows_of(draft, DRAFT.names)):
+            decision = int(choice.decision[number])
+            if decision != KEPT:
+                reason = REASONS[decision]
+                dropped.setdefault(row["source"], Counter())[reason] += 1
+                is_duplicate = decision in (SAME, NEAR)  # removal needs the ids of duplicates
+                own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_duplicate else (None, None)
+                drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": of})
+                continue
+            _raise_risk(row, int(most_urgent[number]))
+            row["split"] = "test" if choice.is_test[number] else "train"
+            sorter.add(row)
+            for name, counter in counts.items():
+                counter[row[name]] += 1
+            place = (-share_of(int(ids[number]), "shown"), row["speech"], row)
+            heapq.heappush(sample, place)
+            if len(sample) > shown:
+                heapq.heappop(sample)
+        for row in sorter.rows():
+            add(row)
+    return dropped, counts, [row for *_, row in sorted(sample, reverse=True)]
+
+
+def _raise_risk(row: Row, most_urgent: int) -> None:
+    """Give a speech the risk of a duplicate if that is more urgent than its own."""
+    if most_urgent < urgency(row["risk"], row["risk_source"]):
+        risk = SpeechRisk(*STATED_RISKS[most_urgent])
+        row |= {"risk": risk.kind, "risk_source": risk.source, "crisis": risk.crisis}
+
+
+def write_identifier_sample(path: Path, rows: list[Row]) -> None:
+    """Write speeches with placeholders to a file that only the user can read."""
+    parts = [_ABOUT, *(f"\n## {row['speech']} ({row['identifiers']} placeholders)\n\n{row['text']}\n" for row in rows)]
+    write_atomically(path, "".join(parts), mode=0o600)

@@ -163,7 +163,7 @@ def spearman(rated: np.ndarray) -> float:
     return float(np.mean(correlations)) if correlations else np.nan
 
 
-# Each rater's accuracy and each item's likely category: Dawid and Skene (1979), by crowd-kit
+# Accuracy of raters and likely categories of items: Dawid and Skene (1979), by crowd-kit
 
 _ITERATIONS = 100
 

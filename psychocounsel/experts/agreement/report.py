@@ -1,5 +1,7 @@
 """Agreement command: turns a table of answers into `agreement.json`, a list of disagreements, and terminal lines."""
 
+from __future__ import annotations
+
 import csv
 import io
 import json
@@ -29,167 +31,6 @@ from psychocounsel.experts.agreement.figures import PartAgreement, Resampling, e
 from psychocounsel.metrics.intervals import Measure, plain
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import write_atomically, write_json
-
-# Items to adjudicate: raters disagree with each other or with themselves. The list holds no text.
-
-DISAGREEMENT_COLUMNS = (
-    "item",
-    "speech",
-    "kind",
-    "risk",
-    "topic",
-    "language",
-    "label",
-    "choices",
-    "settled",
-    "likely",
-    "probability",
-)
-# Kinds of disagreement, in the order in which to settle them.
-DISAGREEMENT_KINDS = ("harmful", "sides", "expected", "tie", "own repeat")
-
-Row = dict[str, Any]
-
-
-def disagreements(
-    answers: Sequence[ExpertAnswer],
-    adjudicators: Sequence[str],
-    likely: Mapping[str, tuple[str, float]],
-) -> list[Row]:
-    """Return a row for each item with differing choices (harm first), or with differing ratings of an expected value.
-
-    Choices are turned to the item's reference side (see `reference_sides`). `likely` holds the consensus of an item, if
-    it has one, with its probability; `settled` holds the adjudicators' choices.
-    """
-    reference = reference_sides(answers)
-    by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)
-    for answer in answers:
-        if answer.choice is not None or answer.expected:
-            by_item[answer.item].append(answer)
-    rows = []
-    for item, given in by_item.items():
-        rated = [answer for answer in given if answer.rater not in adjudicators]
-        if kind := _disagreement_kind(rated, reference):
-            settled = {
-                answer.rater: _answer_text(answer, reference) for answer in given if answer.rater in adjudicators
-            }
-            rows.append(_disagreement_row(item, kind, rated, settled, reference, likely.get(item)))
-    return sorted(rows, key=lambda row: (DISAGREEMENT_KINDS.index(row["kind"]), row["item"]))
-
-
-def _answer_text(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
-    """Return the choice; for an item that is only rated, its ratings of the expected values, with `-` if missing."""
-    if answer.choice is not None:
-        return turned_choice(answer, dict(reference)) or ""
-    return _values(answer.ratings.get(ONE_REPLY, {}), answer.expected[ONE_REPLY])
-
-
-def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
-    return ", ".join(f"{name}={ratings[name]:g}" if name in ratings else f"{name}=-" for name in names)
-
-
-def _disagreement_kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
-    """Return the kind of the disagreement, or "" if the answers agree."""
-    first = {_answer_text(answer, reference) for answer in answers if not answer.repeat}
-    if len(first) > 1 and not first <= {*CHOICES}:
-        return "expected"
-    if len(first) > 1:
-        return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
-    own: dict[str, set[str]] = defaultdict(set)
-    for answer in answers:
-        own[answer.rater].add(_answer_text(answer, reference))
-    return "own repeat" if any(len(choices) > 1 for choices in own.values()) else ""
-
-
-def _disagreement_row(
-    item: str,
-    kind: str,
-    answers: Sequence[ExpertAnswer],
-    settled: Mapping[str, str],
-    reference: Mapping[str, str],
-    likely: tuple[str, float] | None,
-) -> Row:
-    about = answers[0]
-    ordered = sorted(answers, key=lambda answer: (answer.repeat, answer.rater))
-    choices = {
-        f"{answer.rater} (again)" if answer.repeat else answer.rater: _answer_text(answer, reference)
-        for answer in ordered
-    }
-    expected = about.expected.get(ONE_REPLY, {})
-    return {
-        "item": item,
-        "speech": about.speech,
-        "kind": kind,
-        "risk": about.risk,
-        "topic": about.topic,
-        "language": about.language,
-        "label": reference.get(item) or _values(expected, expected) or None,
-        "choices": json.dumps(choices, ensure_ascii=False),
-        "settled": json.dumps(settled, ensure_ascii=False) if settled else None,
-        "likely": likely and likely[0],
-        "probability": likely and likely[1],
-    }
-
-
-# Lines for a terminal: a table for each part, with intervals and without texts
-
-_COEFFICIENT_NAMES = {
-    "raw": "raw",
-    "cohen": "kappa",
-    "fleiss": "Fleiss",
-    "ac1": "AC1",
-    "alpha": "alpha",
-    "weighted_cohen": "weighted kappa",
-    "ac2": "AC2",
-    "weighted_alpha": "ordinal alpha",
-    "icc_2_1": "ICC(2,1)",
-    "icc_2_k": "ICC(2,k)",
-    "spearman": "Spearman",
-}
-_NOMINAL = ("raw", "cohen", "fleiss", "ac1", "alpha")
-_ORDINAL = ("raw", "weighted_cohen", "ac2", "weighted_alpha", "icc_2_1", "icc_2_k", "spearman")
-_TITLES = {
-    "choices": "Between raters: choices",
-    "label": "Each rater and the dataset's label",
-    "expected": "Each rater and the dataset's expected values",
-    "ratings": "Between raters: ratings",
-    "repeats": "Each rater with themselves, on repeated items",
-}
-_ABOUT, _COUNT, _FIGURE = 26, 9, 21  # widths of columns, in characters
-
-
-def lines_of(parts: Sequence[PartAgreement], raters: Consensus | None, disagreements: int) -> Iterator[str]:
-    """Yield the lines of all parts, of the raters' estimated accuracy, and of the number of items to adjudicate."""
-    for part, title in _TITLES.items():
-        of_part = [row for row in parts if row.part == part]
-        if of_part:
-            yield f"\n{title}"
-        for names in (_NOMINAL, _ORDINAL):
-            if rows := [row for row in of_part if (names is _ORDINAL) == ("icc_2_1" in row.figures)]:
-                yield from _table_lines(rows, names)
-    if raters is not None:
-        yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
-        for name, accuracy in raters.accuracy.items():
-            yield f"  {name:<{_ABOUT}}{_figure(accuracy)}"
-    yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
-
-
-def _table_lines(rows: Sequence[PartAgreement], names: Sequence[str]) -> Iterator[str]:
-    names = [name for name in names if any(name in row.figures for row in rows)]
-    head = "".join(f"{_COEFFICIENT_NAMES[name]:<{_FIGURE}}" for name in names)
-    yield f"  {'':<{_ABOUT}}{'items':<{_COUNT}}{'speeches':<{_COUNT}}{'raters':<{_COUNT}}{head}".rstrip()
-    for row in rows:
-        counts = "".join(f"{count:<{_COUNT}}" for count in (row.items, row.speeches, row.raters))
-        figures = "".join(f"{_figure(row.figures.get(name)):<{_FIGURE}}" for name in names)
-        yield f"  {row.about:<{_ABOUT}}{counts}{figures}".rstrip()
-
-
-def _figure(value: Measure | None) -> str:
-    if value is None or math.isnan(value.value):
-        return "-"
-    interval = "" if math.isnan(value.low) else f" [{value.low:.2f}, {value.high:.2f}]"
-    return f"{value.value:.2f}{interval}"
-
 
 # The command
 
@@ -295,3 +136,164 @@ def _write(
     writer.writeheader()
     writer.writerows(rows)
     write_atomically(folder / "disagreements.csv", made.getvalue())
+
+
+# Items to adjudicate, without texts
+
+DISAGREEMENT_COLUMNS = (
+    "item",
+    "speech",
+    "kind",
+    "risk",
+    "topic",
+    "language",
+    "label",
+    "choices",
+    "settled",
+    "likely",
+    "probability",
+)
+# Kinds of disagreement, in the order in which to settle them.
+DISAGREEMENT_KINDS = ("harmful", "sides", "expected", "tie", "own repeat")
+
+Row = dict[str, Any]
+
+
+def disagreements(
+    answers: Sequence[ExpertAnswer],
+    adjudicators: Sequence[str],
+    likely: Mapping[str, tuple[str, float]],
+) -> list[Row]:
+    """Return a row for each item with differing choices (harm first), or with differing ratings of an expected value.
+
+    Choices are turned to the item's reference side (see `reference_sides`). `likely` holds the consensus of an item, if
+    it has one, with its probability; `settled` holds the adjudicators' choices.
+    """
+    reference = reference_sides(answers)
+    by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)
+    for answer in answers:
+        if answer.choice is not None or answer.expected:
+            by_item[answer.item].append(answer)
+    rows = []
+    for item, given in by_item.items():
+        rated = [answer for answer in given if answer.rater not in adjudicators]
+        if kind := _disagreement_kind(rated, reference):
+            settled = {
+                answer.rater: _answer_text(answer, reference) for answer in given if answer.rater in adjudicators
+            }
+            rows.append(_disagreement_row(item, kind, rated, settled, reference, likely.get(item)))
+    return sorted(rows, key=lambda row: (DISAGREEMENT_KINDS.index(row["kind"]), row["item"]))
+
+
+def _answer_text(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
+    """Return the choice; for an item that is only rated, its ratings of the expected values, with `-` if missing."""
+    if answer.choice is not None:
+        return turned_choice(answer, dict(reference)) or ""
+    return _values(answer.ratings.get(ONE_REPLY, {}), answer.expected[ONE_REPLY])
+
+
+def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
+    return ", ".join(f"{name}={ratings[name]:g}" if name in ratings else f"{name}=-" for name in names)
+
+
+def _disagreement_kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
+    """Return the kind of the disagreement, or "" if the answers agree."""
+    first = {_answer_text(answer, reference) for answer in answers if not answer.repeat}
+    if len(first) > 1 and not first <= {*CHOICES}:
+        return "expected"
+    if len(first) > 1:
+        return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
+    own: dict[str, set[str]] = defaultdict(set)
+    for answer in answers:
+        own[answer.rater].add(_answer_text(answer, reference))
+    return "own repeat" if any(len(choices) > 1 for choices in own.values()) else ""
+
+
+def _disagreement_row(
+    item: str,
+    kind: str,
+    answers: Sequence[ExpertAnswer],
+    settled: Mapping[str, str],
+    reference: Mapping[str, str],
+    likely: tuple[str, float] | None,
+) -> Row:
+    about = answers[0]
+    ordered = sorted(answers, key=lambda answer: (answer.repeat, answer.rater))
+    choices = {
+        f"{answer.rater} (again)" if answer.repeat else answer.rater: _answer_text(answer, reference)
+        for answer in ordered
+    }
+    expected = about.expected.get(ONE_REPLY, {})
+    return {
+        "item": item,
+        "speech": about.speech,
+        "kind": kind,
+        "risk": about.risk,
+        "topic": about.topic,
+        "language": about.language,
+        "label": reference.get(item) or _values(expected, expected) or None,
+        "choices": json.dumps(choices, ensure_ascii=False),
+        "settled": json.dumps(settled, ensure_ascii=False) if settled else None,
+        "likely": likely and likely[0],
+        "probability": likely and likely[1],
+    }
+
+
+# Lines for a terminal: a table for each part
+
+_COEFFICIENT_NAMES = {
+    "raw": "raw",
+    "cohen": "kappa",
+    "fleiss": "Fleiss",
+    "ac1": "AC1",
+    "alpha": "alpha",
+    "weighted_cohen": "weighted kappa",
+    "ac2": "AC2",
+    "weighted_alpha": "ordinal alpha",
+    "icc_2_1": "ICC(2,1)",
+    "icc_2_k": "ICC(2,k)",
+    "spearman": "Spearman",
+}
+_NOMINAL = ("raw", "cohen", "fleiss", "ac1", "alpha")
+_ORDINAL = ("raw", "weighted_cohen", "ac2", "weighted_alpha", "icc_2_1", "icc_2_k", "spearman")
+_TITLES = {
+    "choices": "Between raters: choices",
+    "label": "Each rater and the dataset's label",
+    "expected": "Each rater and the dataset's expected values",
+    "ratings": "Between raters: ratings",
+    "repeats": "Each rater with themselves, on repeated items",
+}
+_ABOUT, _COUNT, _FIGURE = 26, 9, 21  # widths of columns, in characters
+
+
+def lines_of(parts: Sequence[PartAgreement], raters: Consensus | None, disagreements: int) -> Iterator[str]:
+    """Yield the lines of all parts, of the raters' estimated accuracy, and of the number of items to adjudicate."""
+    for part, title in _TITLES.items():
+        of_part = [row for row in parts if row.part == part]
+        if of_part:
+            yield f"\n{title}"
+        for names in (_NOMINAL, _ORDINAL):
+            if rows := [row for row in of_part if (names is _ORDINAL) == ("icc_2_1" in row.figures)]:
+                yield from _table_lines(rows, names)
+    if raters is not None:
+        yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
+        for name, accuracy in raters.accuracy.items():
+            yield f"  {name:<{_ABOUT}}{_figure(accuracy)}"
+    yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
+
+
+def _table_lines(rows: Sequence[PartAgreement], names: Sequence[str]) -> Iterator[str]:
+    names = [name for name in names if any(name in row.figures for row in rows)]
+    head = "".join(f"{_COEFFICIENT_NAMES[name]:<{_FIGURE}}" for name in names)
+    yield f"  {'':<{_ABOUT}}{'items':<{_COUNT}}{'speeches':<{_COUNT}}{'raters':<{_COUNT}}{head}".rstrip()
+    for row in rows:
+        counts = "".join(f"{count:<{_COUNT}}" for count in (row.items, row.speeches, row.raters))
+        figures = "".join(f"{_figure(row.figures.get(name)):<{_FIGURE}}" for name in names)
+        yield f"  {row.about:<{_ABOUT}}{counts}{figures}".rstrip()
+
+
+def _figure(value: Measure | None) -> str:
+    if value is None or math.isnan(value.value):
+        return "-"
+    interval = "" if math.isnan(value.low) else f" [{value.low:.2f}, {value.high:.2f}]"
+    return f"{value.value:.2f}{interval}"

@@ -12,7 +12,7 @@ from psychocounsel.counsel.traits import CIRCUMSTANCES, NONE, UNKNOWN
 from psychocounsel.data.rows import Message
 from psychocounsel.data.shared_text import normalised, reply_key
 
-# Candidates: a speech with two replies to compare, or a case with questions to answer
+# Candidates: pairs and cases
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,41 +28,6 @@ from psychocounsel.experts.items.kind import (
 from psychocounsel.experts.review.progress import ItemAnswer, csv_text, write_table
 from psychocounsel.rundir.paths import ReviewDir
 
-# Cases: each speech alone, without replies
-
-SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of this name
-
-
-def is_crisis_set(data: str) -> bool:
-    """True if `data` is the shipped set, or a folder with a file of a crisis set."""
-    folder = Path(data).expanduser()
-    return data == SHIPPED_SET or any((folder / f"{name}.yaml").is_file() for name in (*RISK_KINDS, LOOK_ALIKES))
-
-
-def crisis_set_cases(data: str) -> list[CaseCandidate]:
-    """Return every speech of the set, ordered by id. Look-alikes are drawn evenly over the kinds that they resemble.
-
-    Raises:
-        UserError: listing the faults of the files.
-    """
-    return [
-        CaseCandidate(
-            item=speech.speech,
-            speech=speech.speech,
-            given={"speech": speech.speech},
-            prompt=[{"role": "user", "content": speech.text}],
-            expected_action=speech.expected_action,
-            strata=(speech.kind, LOOK_ALIKES if speech.look_alike else speech.expected_action),
-            risk=_risk(speech),
-        )
-        for speech in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else Path(data).expanduser())
-    ]
-
-
-def _risk(speech: CrisisSpeech) -> str:
-    return NONE if speech.look_alike else speech.kind
-
-
 # The kind
 
 
@@ -111,3 +76,38 @@ class CrisisSetKind(CaseKind):
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
         write_table(files.set_review, csv_text(COLUMNS, export_rows(given)))
+
+
+# Cases: each speech alone, without replies
+
+SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of this name
+
+
+def is_crisis_set(data: str) -> bool:
+    """True if `data` is the shipped set, or a folder with a file of a crisis set."""
+    folder = Path(data).expanduser()
+    return data == SHIPPED_SET or any((folder / f"{name}.yaml").is_file() for name in (*RISK_KINDS, LOOK_ALIKES))
+
+
+def crisis_set_cases(data: str) -> list[CaseCandidate]:
+    """Return every speech of the set, ordered by id. Look-alikes are drawn evenly over the kinds that they resemble.
+
+    Raises:
+        UserError: listing the faults of the files.
+    """
+    return [
+        CaseCandidate(
+            item=speech.speech,
+            speech=speech.speech,
+            given={"speech": speech.speech},
+            prompt=[{"role": "user", "content": speech.text}],
+            expected_action=speech.expected_action,
+            strata=(speech.kind, LOOK_ALIKES if speech.look_alike else speech.expected_action),
+            risk=_risk(speech),
+        )
+        for speech in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else Path(data).expanduser())
+    ]
+
+
+def _risk(speech: CrisisSpeech) -> str:
+    return NONE if speech.look_alike else speech.kind

@@ -23,57 +23,6 @@ from psychocounsel.experts.items.kind import (
 from psychocounsel.experts.review.progress import ItemAnswer
 from psychocounsel.rundir.paths import EvaluationDir, ReviewDir
 
-# Cases from a gate's adjudicate.csv: replies to speeches, and whole sessions
-
-_ROLES = {speaker: role for role, speaker in SPEAKERS.items()}
-_TURN = re.compile(rf"(?:^|\n\n)({'|'.join(_ROLES)}):(?: |$|(?=\n))")
-
-
-def is_gate(data: str) -> bool:
-    """True if `data` is a folder with an adjudicate.csv."""
-    return EvaluationDir(Path(data).expanduser()).adjudicate.is_file()
-
-
-def adjudication_cases(data: str) -> list[CaseCandidate]:
-    """Return each case of the file once, answered or not, ordered by item.
-
-    Raises:
-        UserError: naming the row, if the file is malformed, holds no case, or gives a case two texts.
-    """
-    path, cases = EvaluationDir(Path(data).expanduser()).adjudicate, dict[str, CaseCandidate]()
-    for row in read_rows(path):
-        given = {name: row.cells[name] for name in GIVEN}
-        if not given["case"]:
-            raise UserError(f"{row.file}, row {row.number}, column case: is empty; give each case its id")
-        known = cases.setdefault(given["case"], _case(given))
-        if known.given != given:
-            raise UserError(
-                f"{row.file}, row {row.number}: an earlier row of this case differs in {', '.join(GIVEN[1:])}"
-            )
-    if not cases:
-        raise UserError(f"{path}: no case to adjudicate")
-    return sorted(cases.values(), key=lambda case: case.item)
-
-
-def turns_of(text: str) -> list[Message]:
-    """Return the messages of a conversation from its text in the file. Words before the first speaker are the client's."""
-    before, *turns = _TURN.split(text)
-    pairs = zip(turns[::2], turns[1::2], strict=True)
-    messages: list[Message] = [{"role": _ROLES[speaker], "content": words.strip("\n")} for speaker, words in pairs]
-    return [{"role": "user", "content": before}, *messages] if before.strip() else messages
-
-
-def _case(given: dict[str, str]) -> CaseCandidate:
-    return CaseCandidate(
-        item=hashlib.sha256(given["case"].encode()).hexdigest()[:16],
-        speech=given["case"],
-        prompt=turns_of(given["messages"]),
-        given=given,
-        expected_action=given["expected_action"],
-        strata=(given["part"], given["expected_action"]),
-    )
-
-
 # The kind
 
 
@@ -144,3 +93,54 @@ class GateKind(CaseKind):
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
         write_rows(files.adjudicated, export_rows(given))
+
+
+# Cases from a gate's adjudicate.csv: replies to speeches, and whole sessions
+
+_ROLES = {speaker: role for role, speaker in SPEAKERS.items()}
+_TURN = re.compile(rf"(?:^|\n\n)({'|'.join(_ROLES)}):(?: |$|(?=\n))")
+
+
+def is_gate(data: str) -> bool:
+    """True if `data` is a folder with an adjudicate.csv."""
+    return EvaluationDir(Path(data).expanduser()).adjudicate.is_file()
+
+
+def adjudication_cases(data: str) -> list[CaseCandidate]:
+    """Return each case of the file once, answered or not, ordered by item.
+
+    Raises:
+        UserError: naming the row, if the file is malformed, holds no case, or gives a case two texts.
+    """
+    path, cases = EvaluationDir(Path(data).expanduser()).adjudicate, dict[str, CaseCandidate]()
+    for row in read_rows(path):
+        given = {name: row.cells[name] for name in GIVEN}
+        if not given["case"]:
+            raise UserError(f"{row.file}, row {row.number}, column case: is empty; give each case its id")
+        known = cases.setdefault(given["case"], _case(given))
+        if known.given != given:
+            raise UserError(
+                f"{row.file}, row {row.number}: an earlier row of this case differs in {', '.join(GIVEN[1:])}"
+            )
+    if not cases:
+        raise UserError(f"{path}: no case to adjudicate")
+    return sorted(cases.values(), key=lambda case: case.item)
+
+
+def turns_of(text: str) -> list[Message]:
+    """Return the messages of a conversation from its text in the file. Words before the first speaker are the client's."""
+    before, *turns = _TURN.split(text)
+    pairs = zip(turns[::2], turns[1::2], strict=True)
+    messages: list[Message] = [{"role": _ROLES[speaker], "content": words.strip("\n")} for speaker, words in pairs]
+    return [{"role": "user", "content": before}, *messages] if before.strip() else messages
+
+
+def _case(given: dict[str, str]) -> CaseCandidate:
+    return CaseCandidate(
+        item=hashlib.sha256(given["case"].encode()).hexdigest()[:16],
+        speech=given["case"],
+        prompt=turns_of(given["messages"]),
+        given=given,
+        expected_action=given["expected_action"],
+        strata=(given["part"], given["expected_action"]),
+    )

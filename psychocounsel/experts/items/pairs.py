@@ -27,153 +27,6 @@ from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, ReviewDir, 
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.steps.tables import Row, rows_of
 
-# Candidates from a win-rate folder, so that experts judge the same pairs as the judges
-
-ORDER = "order"  # a judge's two verdicts contradict each other
-JUDGES = "judges"  # two judges prefer different replies
-_SPEECH_COLUMNS = ("speech", "messages", "topic", "risk", "language")
-_VERDICT_COLUMNS = ("speech", "first_reply", "second_reply", "judge", "order", "outcome", "overall")
-
-
-def verdict_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
-    """Yield the pairs of replies with a verdict. `preferred` is the reply that judges prefer on average.
-
-    `gap` is the absolute mean of their verdicts, which are 1, 0 or -1.
-    """
-    speeches = {row["speech"]: row for row in rows_of(files.speeches, _SPEECH_COLUMNS)}
-    texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
-    verdicts: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows_of(files.verdicts, _VERDICT_COLUMNS):
-        if row["overall"] is not None and row["outcome"] != EQUAL:
-            turned = row["first_reply"] > row["second_reply"]
-            pair = sorted((row["first_reply"], row["second_reply"]))
-            side = -row["overall"] if turned else row["overall"]  # 1: the first reply of `pair` is better
-            verdicts[row["speech"], pair[0], pair[1]].append(row | {"overall": side})
-    for (speech, first, second), rows in verdicts.items():
-        about = speeches[speech]
-        mean = float(np.mean([row["overall"] for row in rows]))
-        yield pair_candidate(
-            speech,
-            json.loads(about["messages"]),
-            texts[first],
-            texts[second],
-            None if mean == 0 else int(mean < 0),
-            gap=abs(mean),
-            flags=tuple(_doubts(rows)),
-            **{name: about[name] for name in ("risk", "topic", "language")},
-        )
-
-
-def _doubts(rows: list[Row]) -> Iterator[str]:
-    of_judge: dict[str, set[int]] = defaultdict(set)
-    for row in rows:
-        of_judge[row["judge"]].add(row["overall"])
-    if any({1, -1} <= sides for sides in of_judge.values()):
-        yield ORDER
-    firm = {next(iter(sides)) for sides in of_judge.values() if len(sides) == 1}
-    if {1, -1} <= firm:
-        yield JUDGES
-
-
-# Sources: folders of annotate, evaluate and audit, and files of pairs
-
-_DATASET_COLUMNS = ("ID", "question", "chosen", "rejected", "chosen_probability", "topic", "risk", "language")
-_RATING_COLUMNS = [(f"chosen_{name}_rating", f"rejected_{name}_rating") for name in PRINCIPLES]
-SPLIT_VOTES = "split_votes"  # at most half of the annotators' votes prefer the chosen reply
-
-
-def candidates_of(data: Path) -> list[PairCandidate]:
-    """Return every pair of replies in a folder of annotate, evaluate or audit, or in a file, ordered by item.
-
-    Raises:
-        UserError: if there is no pair, or `data` is not such a folder or file.
-    """
-    candidates = distinct(_read(data))
-    if not candidates:
-        raise UserError(f"data={data}: no speech has two different replies")
-    return candidates
-
-
-def _read(data: Path) -> Iterator[PairCandidate | None]:
-    tables = [file for name in ("train", "test") if (file := AnnotationDir(data).dataset / f"{name}.parquet").is_file()]
-    if tables:
-        return (
-            _of_dataset(row) for file in tables for row in rows_of(file, [*_DATASET_COLUMNS, *sum(_RATING_COLUMNS, ())])
-        )
-    if EvaluationDir(data).verdicts.is_file():
-        return verdict_candidates(EvaluationDir(data))
-    if RunDir(data).audit.is_file():
-        config = read_config(data)
-        train, held_out = load_split(config.data, lambda line: None)
-        return _of_examples(([*train, *held_out] if config.part == "all" else held_out)[: config.limit], data)
-    if data.is_dir() and not any(data.glob("*.jsonl")) and not any(data.rglob("*.parquet")):
-        raise UserError(
-            f"data={data}: this folder holds no pairs, crisis set or adjudicate.csv; if annotate, evaluate or audit writes this "
-            "folder, that run has not come far enough: wait for it, or give another folder"
-        )
-    if not data.exists():
-        raise UserError(f"data={data}: does not exist")
-    return _of_examples(load_examples(str(data), "train", None), data)
-
-
-def _of_dataset(row: Row) -> PairCandidate | None:
-    gaps = [row[chosen] - row[rejected] for chosen, rejected in _RATING_COLUMNS]
-    return pair_candidate(
-        row["ID"],
-        [{"role": "user", "content": row["question"]}],
-        row["chosen"],
-        row["rejected"],
-        0,
-        gap=sum(gaps) / len(gaps),
-        flags=(SPLIT_VOTES,) if row["chosen_probability"] <= 0.5 else (),
-        **{name: row[name] for name in ("risk", "topic", "language")},
-    )
-
-
-def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandidate | None]:
-    """Yield pairs as training reads them. Risk comes from the data's column, or from the shipped rules."""
-    risks = read_risk_rules()
-    for example in examples:
-        if len(example.replies) != 2 or example.rated:
-            raise UserError(
-                f"data={data}: {example.where}: not a pair of a chosen and a rejected reply; annotate makes pairs from ratings"
-            )
-        words = client_words(example.prompt)
-        yield pair_candidate(
-            speech_id(normalised(example.prompt)),
-            example.prompt,
-            example.replies[0],
-            example.replies[1],
-            0,
-            gap=_gap(example.ratings),
-            flags=(SPLIT_VOTES,) if example.probability is not None and example.probability <= 0.5 else (),
-            risk=risks.of(words, example.risk).kind,
-            topic=example.topic,
-            language=sure_language_of(words),
-        )
-
-
-def _gap(ratings: Any) -> float | None:
-    """Return the difference of mean ratings over the principles that both replies have."""
-    if not ratings or len(ratings) != 2:
-        return None
-    both = ratings[0].keys() & ratings[1].keys()
-    return sum(ratings[0][name] - ratings[1][name] for name in both) / len(both) if both else None
-
-
-# Rules of the principles' ratings
-
-
-def rating_rules(rubric: Rubric) -> list[dict[str, Any]]:
-    """Return for each principle its name, title, definition and the rule of each rating, best first."""
-    entries = []
-    for name in PRINCIPLES:
-        principle = rubric.principles[name]
-        rules = [(rating, principle.levels[rating].rule) for rating in sorted(principle.levels, reverse=True)]
-        entries.append({"name": name, "title": principle.title, "definition": principle.definition, "rules": rules})
-    return entries
-
-
 # The kind
 
 _CHOICE_LABELS = {
@@ -289,3 +142,150 @@ def _expert_rows(given: Sequence[ItemAnswer]) -> Iterator[AnswerRow]:
             "better": _BETTER[answer.last["choice"]],
             "expert": answer.expert,
         }
+
+
+# Sources: folders of annotate, evaluate and audit, and files of pairs
+
+_DATASET_COLUMNS = ("ID", "question", "chosen", "rejected", "chosen_probability", "topic", "risk", "language")
+_RATING_COLUMNS = [(f"chosen_{name}_rating", f"rejected_{name}_rating") for name in PRINCIPLES]
+SPLIT_VOTES = "split_votes"  # at most half of the annotators' votes prefer the chosen reply
+
+
+def candidates_of(data: Path) -> list[PairCandidate]:
+    """Return every pair of replies in a folder of annotate, evaluate or audit, or in a file, ordered by item.
+
+    Raises:
+        UserError: if there is no pair, or `data` is not such a folder or file.
+    """
+    candidates = distinct(_read(data))
+    if not candidates:
+        raise UserError(f"data={data}: no speech has two different replies")
+    return candidates
+
+
+def _read(data: Path) -> Iterator[PairCandidate | None]:
+    tables = [file for name in ("train", "test") if (file := AnnotationDir(data).dataset / f"{name}.parquet").is_file()]
+    if tables:
+        return (
+            _of_dataset(row) for file in tables for row in rows_of(file, [*_DATASET_COLUMNS, *sum(_RATING_COLUMNS, ())])
+        )
+    if EvaluationDir(data).verdicts.is_file():
+        return verdict_candidates(EvaluationDir(data))
+    if RunDir(data).audit.is_file():
+        config = read_config(data)
+        train, held_out = load_split(config.data, lambda line: None)
+        return _of_examples(([*train, *held_out] if config.part == "all" else held_out)[: config.limit], data)
+    if data.is_dir() and not any(data.glob("*.jsonl")) and not any(data.rglob("*.parquet")):
+        raise UserError(
+            f"data={data}: this folder holds no pairs, crisis set or adjudicate.csv; if annotate, evaluate or audit writes this "
+            "folder, that run has not come far enough: wait for it, or give another folder"
+        )
+    if not data.exists():
+        raise UserError(f"data={data}: does not exist")
+    return _of_examples(load_examples(str(data), "train", None), data)
+
+
+def _of_dataset(row: Row) -> PairCandidate | None:
+    gaps = [row[chosen] - row[rejected] for chosen, rejected in _RATING_COLUMNS]
+    return pair_candidate(
+        row["ID"],
+        [{"role": "user", "content": row["question"]}],
+        row["chosen"],
+        row["rejected"],
+        0,
+        gap=sum(gaps) / len(gaps),
+        flags=(SPLIT_VOTES,) if row["chosen_probability"] <= 0.5 else (),
+        **{name: row[name] for name in ("risk", "topic", "language")},
+    )
+
+
+def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandidate | None]:
+    """Yield pairs as training reads them. Risk comes from the data's column, or from the shipped rules."""
+    risks = read_risk_rules()
+    for example in examples:
+        if len(example.replies) != 2 or example.rated:
+            raise UserError(
+                f"data={data}: {example.where}: not a pair of a chosen and a rejected reply; annotate makes pairs from ratings"
+            )
+        words = client_words(example.prompt)
+        yield pair_candidate(
+            speech_id(normalised(example.prompt)),
+            example.prompt,
+            example.replies[0],
+            example.replies[1],
+            0,
+            gap=_gap(example.ratings),
+            flags=(SPLIT_VOTES,) if example.probability is not None and example.probability <= 0.5 else (),
+            risk=risks.of(words, example.risk).kind,
+            topic=example.topic,
+            language=sure_language_of(words),
+        )
+
+
+def _gap(ratings: Any) -> float | None:
+    """Return the difference of mean ratings over the principles that both replies have."""
+    if not ratings or len(ratings) != 2:
+        return None
+    both = ratings[0].keys() & ratings[1].keys()
+    return sum(ratings[0][name] - ratings[1][name] for name in both) / len(both) if both else None
+
+
+# Candidates from a win-rate folder: the pairs that the judges compared
+
+ORDER = "order"  # a judge's two verdicts contradict each other
+JUDGES = "judges"  # two judges prefer different replies
+_SPEECH_COLUMNS = ("speech", "messages", "topic", "risk", "language")
+_VERDICT_COLUMNS = ("speech", "first_reply", "second_reply", "judge", "order", "outcome", "overall")
+
+
+def verdict_candidates(files: EvaluationDir) -> Iterator[PairCandidate | None]:
+    """Yield the pairs of replies with a verdict. `preferred` is the reply that judges prefer on average.
+
+    `gap` is the absolute mean of their verdicts, which are 1, 0 or -1.
+    """
+    speeches = {row["speech"]: row for row in rows_of(files.speeches, _SPEECH_COLUMNS)}
+    texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
+    verdicts: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows_of(files.verdicts, _VERDICT_COLUMNS):
+        if row["overall"] is not None and row["outcome"] != EQUAL:
+            turned = row["first_reply"] > row["second_reply"]
+            pair = sorted((row["first_reply"], row["second_reply"]))
+            side = -row["overall"] if turned else row["overall"]  # 1: the first reply of `pair` is better
+            verdicts[row["speech"], pair[0], pair[1]].append(row | {"overall": side})
+    for (speech, first, second), rows in verdicts.items():
+        about = speeches[speech]
+        mean = float(np.mean([row["overall"] for row in rows]))
+        yield pair_candidate(
+            speech,
+            json.loads(about["messages"]),
+            texts[first],
+            texts[second],
+            None if mean == 0 else int(mean < 0),
+            gap=abs(mean),
+            flags=tuple(_doubts(rows)),
+            **{name: about[name] for name in ("risk", "topic", "language")},
+        )
+
+
+def _doubts(rows: list[Row]) -> Iterator[str]:
+    of_judge: dict[str, set[int]] = defaultdict(set)
+    for row in rows:
+        of_judge[row["judge"]].add(row["overall"])
+    if any({1, -1} <= sides for sides in of_judge.values()):
+        yield ORDER
+    firm = {next(iter(sides)) for sides in of_judge.values() if len(sides) == 1}
+    if {1, -1} <= firm:
+        yield JUDGES
+
+
+# Rules of the principles' ratings
+
+
+def rating_rules(rubric: Rubric) -> list[dict[str, Any]]:
+    """Return for each principle its name, title, definition and the rule of each rating, best first."""
+    entries = []
+    for name in PRINCIPLES:
+        principle = rubric.principles[name]
+        rules = [(rating, principle.levels[rating].rule) for rating in sorted(principle.levels, reverse=True)]
+        entries.append({"name": name, "title": principle.title, "definition": principle.definition, "rules": rules})
+    return entries

@@ -18,41 +18,6 @@ from psychocounsel.experts.page.forms import MOST_BYTES, BadForm, Form, read_for
 from psychocounsel.experts.page.views import PageViews
 from psychocounsel.experts.review.blind_review import BlindReview
 
-# Bodies of limited size, and headers that protect the experts' privacy
-
-_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; form-action 'self'; "
-_HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": _POLICY + "base-uri 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-
-
-async def body_of(request: Request) -> bytes:
-    """Return the body of a form. Reading stops at the size limit.
-
-    Raises:
-        BadForm: if the body is longer or not a form.
-    """
-    if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
-        raise BadForm("The request is not a form.")
-    parts, size = list[bytes](), 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BYTES:
-            raise BadForm("The form is too long.")
-        parts.append(part)
-    return b"".join(parts)
-
-
-def guarded(response: Response) -> Response:
-    """Add headers: browsers must not cache, frame or sniff the page, load from other hosts, or send its address to them."""
-    response.headers.update(_HEADERS)
-    return response
-
-
 # Addresses
 
 STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
@@ -289,3 +254,38 @@ def hosts_of(port: int, address: str | None) -> set[str]:
     """Return the allowed values of the header Host: loopback names, and the proxy's address."""
     hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
     return hosts | {urlsplit(address).netloc.lower()} if address else hosts
+
+
+# Bodies of limited size, and headers for privacy
+
+_POLICY = "default-src 'none'; style-src 'self'; script-src 'self'; img-src data:; form-action 'self'; "
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": _POLICY + "base-uri 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def body_of(request: Request) -> bytes:
+    """Return the body of a form. Reading stops at the size limit.
+
+    Raises:
+        BadForm: if the body is longer or not a form.
+    """
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/x-www-form-urlencoded":
+        raise BadForm("The request is not a form.")
+    parts, size = list[bytes](), 0
+    async for part in request.stream():
+        size += len(part)
+        if size > MOST_BYTES:
+            raise BadForm("The form is too long.")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def guarded(response: Response) -> Response:
+    """Add headers: browsers must not cache, frame or sniff the page, load from other hosts, or send its address to them."""
+    response.headers.update(_HEADERS)
+    return response

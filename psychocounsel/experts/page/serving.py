@@ -30,53 +30,6 @@ from psychocounsel.storage.files import write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict
 
-# Server on loopback, until Ctrl-C or SIGTERM
-
-HOST = "127.0.0.1"
-
-
-def listening(port: int) -> socket.socket:
-    """Return a socket bound to 127.0.0.1. Port 0 picks a free port.
-
-    Raises:
-        UserError: if the port is taken.
-    """
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        raise UserError(f"review.port={port}: cannot be opened ({error.strerror}); 0 takes a free port") from error
-    return listener
-
-
-def serve(application: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """Serve until a signal arrives; open requests are still answered. `ready` is called once the server accepts requests.
-
-    Requests are not logged, because their addresses are secret.
-    """
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            ready()
-
-    settings = uvicorn.Config(
-        application,
-        log_level="error",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=10,
-        timeout_keep_alive=30,
-        limit_concurrency=200,
-        h11_max_incomplete_event_size=32_000,
-    )
-    Server(settings).run(sockets=[listener])
-
-
 # The command
 
 _NOT_STORED = ("review.protocol=", "review.contact.command=")
@@ -255,3 +208,50 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
     if undelivered := review.adverse.undelivered():
         lines.append(f"WARNING: {len(undelivered)} reports of a person at risk have not reached the contact.")
     return [*lines, "Press Ctrl-C to stop; no answer is lost."]
+
+
+# Server on loopback, until Ctrl-C or SIGTERM
+
+HOST = "127.0.0.1"
+
+
+def listening(port: int) -> socket.socket:
+    """Return a socket bound to 127.0.0.1. Port 0 picks a free port.
+
+    Raises:
+        UserError: if the port is taken.
+    """
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise UserError(f"review.port={port}: cannot be opened ({error.strerror}); 0 takes a free port") from error
+    return listener
+
+
+def serve(application: Any, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """Serve until a signal arrives; open requests are still answered. `ready` is called once the server accepts requests.
+
+    Requests are not logged, because their addresses are secret.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            ready()
+
+    settings = uvicorn.Config(
+        application,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=10,
+        timeout_keep_alive=30,
+        limit_concurrency=200,
+        h11_max_incomplete_event_size=32_000,
+    )
+    Server(settings).run(sockets=[listener])

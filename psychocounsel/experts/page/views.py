@@ -14,38 +14,6 @@ from psychocounsel.experts.items.pairs import rating_rules
 from psychocounsel.experts.page.forms import MOST_CHARACTERS
 from psychocounsel.experts.review.blind_review import BlindReview, NextStep, PracticeItem
 
-# Consent and support texts as HTML: headings, lists and paragraphs; everything else stays text
-
-
-def html_of(text: str, heading: int) -> Markup:
-    """Return the text as HTML. Headings of the first level become h`heading`; lines with `- ` become a list."""
-    blocks = [block.strip().splitlines() for block in text.replace("\r\n", "\n").split("\n\n") if block.strip()]
-    return Markup("\n").join(element for block in blocks for element in _block(block, heading))
-
-
-def _block(lines: list[str], heading: int) -> Iterator[Markup]:
-    while lines and lines[0].startswith("#"):
-        marks = len(lines[0]) - len(lines[0].lstrip("#"))
-        level = min(heading + marks - 1, 6)
-        yield Markup("<h{0}>{1}</h{0}>").format(level, lines[0].lstrip("#").strip())
-        lines = lines[1:]
-    words = list[str]()
-    items = list[str]()
-    for line in lines:
-        if line.startswith(("- ", "* ")):
-            items.append(line[2:])
-        elif items:
-            items[-1] += " " + line.strip()
-        else:
-            words.append(line.strip())
-    if words:
-        yield Markup("<p>{}</p>").format(" ".join(words))
-    if items:
-        yield Markup("<ul>{}</ul>").format(
-            Markup("").join(Markup("<li>{}</li>").format(escape(item)) for item in items)
-        )
-
-
 # Pages
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -139,3 +107,35 @@ class PageViews:
             if (history := rater.answers.get((shown.item, shown.repeat)))
         ]
         return self.page("answers", root, rows=rows)
+
+
+# Consent and support texts as HTML
+
+
+def html_of(text: str, heading: int) -> Markup:
+    """Return the text as HTML. Headings of the first level become h`heading`; lines with `- ` become a list."""
+    blocks = [block.strip().splitlines() for block in text.replace("\r\n", "\n").split("\n\n") if block.strip()]
+    return Markup("\n").join(element for block in blocks for element in _block(block, heading))
+
+
+def _block(lines: list[str], heading: int) -> Iterator[Markup]:
+    while lines and lines[0].startswith("#"):
+        marks = len(lines[0]) - len(lines[0].lstrip("#"))
+        level = min(heading + marks - 1, 6)
+        yield Markup("<h{0}>{1}</h{0}>").format(level, lines[0].lstrip("#").strip())
+        lines = lines[1:]
+    words = list[str]()
+    items = list[str]()
+    for line in lines:
+        if line.startswith(("- ", "* ")):
+            items.append(line[2:])
+        elif items:
+            items[-1] += " " + line.strip()
+        else:
+            words.append(line.strip())
+    if words:
+        yield Markup("<p>{}</p>").format(" ".join(words))
+    if items:
+        yield Markup("<ul>{}</ul>").format(
+            Markup("").join(Markup("<li>{}</li>").format(escape(item)) for item in items)
+        )

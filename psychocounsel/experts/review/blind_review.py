@@ -1,5 +1,7 @@
 """State of a review while its page is served: each expert's progress and next step."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,63 +33,6 @@ from psychocounsel.experts.review.progress import (
 )
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import write_atomically
-
-# Practice items: two replies from the rubric's examples whose ratings on one principle differ clearly
-
-LEAST_DIFFERENCE = 2  # between the two ratings
-
-
-@dataclass(frozen=True)
-class PracticeItem:
-    """A practice item. On the principle, `left` is rated `ratings[0]` and `right` `ratings[1]`, for the given reasons."""
-
-    number: int
-    principle: str
-    speech: str
-    left: str
-    right: str
-    ratings: tuple[int, int]
-    reasons: tuple[str, str]
-
-    @property
-    def better(self) -> str:
-        return "left" if self.ratings[0] > self.ratings[1] else "right"
-
-
-def practice_pairs(rubric: Rubric) -> list[tuple[str, str, RatedExample, RatedExample]]:
-    """Return (principle, speech, reply, reply) for all pairs of the rubric's examples that differ by two points or more."""
-    pairs = []
-    for name in PRINCIPLES:
-        principle = rubric.principles[name]
-        examples = [example for level in principle.levels.values() for example in level.examples]
-        for one, other in combinations(examples, 2):
-            apart = abs(one.ratings[name] - other.ratings[name])
-            if one.speech == other.speech and apart >= LEAST_DIFFERENCE:
-                pairs.append((name, principle.speeches[one.speech], one, other))
-    return pairs
-
-
-def practice_round(rubric: Rubric, count: int, seed: Sequence[int], done: int) -> list[PracticeItem]:
-    """Return the items of an expert's round after `done` rounds. Rounds continue through one random order.
-
-    `seed` holds the review's seed and the expert's number. The order cycles through the principles.
-    """
-    random = np.random.default_rng([*seed, 3])
-    pairs = practice_pairs(rubric)
-    shuffled = [pairs[at] for at in random.permutation(len(pairs))]
-    of_principle = {name: [pair for pair in shuffled if pair[0] == name] for name in PRINCIPLES}
-    longest = max(len(group) for group in of_principle.values())
-    in_turn = [group[at] for at in range(longest) for group in of_principle.values() if at < len(group)]
-    sides = random.integers(2, size=len(in_turn))
-    items = []
-    for number in range(done * count, (done + 1) * count):
-        at = number % len(in_turn)
-        name, speech, one, other = in_turn[at]
-        left, right = (one, other) if sides[at] else (other, one)
-        ratings = left.ratings[name], right.ratings[name]
-        items.append(PracticeItem(number, name, speech, left.reply, right.reply, ratings, (left.reason, right.reason)))
-    return items
-
 
 # State of the review
 
@@ -249,3 +194,60 @@ class BlindReview:
     def _export_all(self) -> None:
         self._export()
         self.plan.kind.write_tables(self._files, list(item_answers(self.raters, self.plan.items)))
+
+
+# Practice items: pairs of the rubric's examples with clearly different ratings
+
+LEAST_DIFFERENCE = 2  # between the two ratings
+
+
+@dataclass(frozen=True)
+class PracticeItem:
+    """A practice item. On the principle, `left` is rated `ratings[0]` and `right` `ratings[1]`, for the given reasons."""
+
+    number: int
+    principle: str
+    speech: str
+    left: str
+    right: str
+    ratings: tuple[int, int]
+    reasons: tuple[str, str]
+
+    @property
+    def better(self) -> str:
+        return "left" if self.ratings[0] > self.ratings[1] else "right"
+
+
+def practice_pairs(rubric: Rubric) -> list[tuple[str, str, RatedExample, RatedExample]]:
+    """Return (principle, speech, reply, reply) for all pairs of the rubric's examples that differ by two points or more."""
+    pairs = []
+    for name in PRINCIPLES:
+        principle = rubric.principles[name]
+        examples = [example for level in principle.levels.values() for example in level.examples]
+        for one, other in combinations(examples, 2):
+            apart = abs(one.ratings[name] - other.ratings[name])
+            if one.speech == other.speech and apart >= LEAST_DIFFERENCE:
+                pairs.append((name, principle.speeches[one.speech], one, other))
+    return pairs
+
+
+def practice_round(rubric: Rubric, count: int, seed: Sequence[int], done: int) -> list[PracticeItem]:
+    """Return the items of an expert's round after `done` rounds. Rounds continue through one random order.
+
+    `seed` holds the review's seed and the expert's number. The order cycles through the principles.
+    """
+    random = np.random.default_rng([*seed, 3])
+    pairs = practice_pairs(rubric)
+    shuffled = [pairs[at] for at in random.permutation(len(pairs))]
+    of_principle = {name: [pair for pair in shuffled if pair[0] == name] for name in PRINCIPLES}
+    longest = max(len(group) for group in of_principle.values())
+    in_turn = [group[at] for at in range(longest) for group in of_principle.values() if at < len(group)]
+    sides = random.integers(2, size=len(in_turn))
+    items = []
+    for number in range(done * count, (done + 1) * count):
+        at = number % len(in_turn)
+        name, speech, one, other = in_turn[at]
+        left, right = (one, other) if sides[at] else (other, one)
+        ratings = left.ratings[name], right.ratings[name]
+        items.append(PracticeItem(number, name, speech, left.reply, right.reply, ratings, (left.reason, right.reason)))
+    return items

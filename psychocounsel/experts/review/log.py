@@ -89,7 +89,7 @@ def _event(line: bytes, where: str) -> Event:
     return event
 
 
-# Reports of a person at risk: logged first, then passed to the study's contact
+# Reports of a person at risk, passed to the contact of the study
 
 _RETRY_SECONDS = 60.0  # seconds until a failed command is run again
 _COMMAND_SECONDS = 60.0  # seconds that the command may take

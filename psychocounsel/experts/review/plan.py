@@ -19,50 +19,6 @@ from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
-# Choice of the kind of items: by the plan if it exists, otherwise by the data
-
-_KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last, because they take all other data
-
-
-def kind_of(data: str, files: ReviewDir) -> ItemKind:
-    """Return the kind of the review in `files`, or of `data` if no review exists.
-
-    Raises:
-        UserError: if the plan names an unknown kind.
-    """
-    if plan := read_mapping(files.plan):
-        name = plan.get("kind", PairKind.name)
-        if (stored := next((kind for kind in _KINDS if kind.name == name), None)) is None:
-            raise UserError(
-                f"{files.plan}: the kind of its items is unknown to this version; restore the file from a copy"
-            )
-        return stored
-    return next(kind for kind in _KINDS if kind.holds(data))
-
-
-def place_of(data: str) -> str:
-    """Return the absolute path of `data`, or the name of the shipped crisis set."""
-    return data if data == SHIPPED_SET else str(Path(data).expanduser().absolute())
-
-
-def fill_in_options(config: Any, line: Sequence[str], kind: ItemKind) -> None:
-    """Fill in options that depend on the kind.
-
-    Raises:
-        UserError: if `line` sets an option without effect on items of this kind.
-    """
-    typed, defaults = {text.partition("=")[0] for text in line}, ReviewOptions()
-    for name in kind.without_effect:
-        if f"review.{name}" in typed or config.review[name] != getattr(defaults, name):
-            raise UserError(f"review.{name}: no effect on {kind.what}; leave it out")
-    if kind.draws_all and "review.items" not in typed:
-        config.review["items"] = MOST_ITEMS
-    if "practice" in kind.without_effect:
-        config.review.practice = 0
-    if config.review.title is None:
-        config.review.title = kind.texts.title
-
-
 # The plan
 
 _PRIVATE = 0o600
@@ -188,3 +144,47 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def version_of(text: str) -> str:
     """Return the version of a consent text, a hash of its words."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# The kind of items: that of the plan if it exists, otherwise that of the data
+
+_KINDS: tuple[ItemKind, ...] = (CrisisSetKind(), GateKind(), PairKind())  # pairs last, because they take all other data
+
+
+def kind_of(data: str, files: ReviewDir) -> ItemKind:
+    """Return the kind of the review in `files`, or of `data` if no review exists.
+
+    Raises:
+        UserError: if the plan names an unknown kind.
+    """
+    if plan := read_mapping(files.plan):
+        name = plan.get("kind", PairKind.name)
+        if (stored := next((kind for kind in _KINDS if kind.name == name), None)) is None:
+            raise UserError(
+                f"{files.plan}: the kind of its items is unknown to this version; restore the file from a copy"
+            )
+        return stored
+    return next(kind for kind in _KINDS if kind.holds(data))
+
+
+def place_of(data: str) -> str:
+    """Return the absolute path of `data`, or the name of the shipped crisis set."""
+    return data if data == SHIPPED_SET else str(Path(data).expanduser().absolute())
+
+
+def fill_in_options(config: Any, line: Sequence[str], kind: ItemKind) -> None:
+    """Fill in options that depend on the kind.
+
+    Raises:
+        UserError: if `line` sets an option without effect on items of this kind.
+    """
+    typed, defaults = {text.partition("=")[0] for text in line}, ReviewOptions()
+    for name in kind.without_effect:
+        if f"review.{name}" in typed or config.review[name] != getattr(defaults, name):
+            raise UserError(f"review.{name}: no effect on {kind.what}; leave it out")
+    if kind.draws_all and "review.items" not in typed:
+        config.review["items"] = MOST_ITEMS
+    if "practice" in kind.without_effect:
+        config.review.practice = 0
+    if config.review.title is None:
+        config.review.title = kind.texts.title

@@ -14,7 +14,7 @@ from psychocounsel.experts.items.candidates import Shown
 from psychocounsel.experts.review.log import Event
 from psychocounsel.storage.files import write_atomically
 
-# Pauses: after several items at risk in a row, after a long stretch, and after enough work in a day
+# Pauses
 
 _MOST_SECONDS = 15 * 60.0  # seconds counted per item at most, because an open page is not work
 
