@@ -10,7 +10,7 @@ from psychocounsel.algo.base import Algorithm
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine, deepspeed_config
 from psychocounsel.errors import UserError
-from psychocounsel.model.cpu import lane_count, prepare_process
+from psychocounsel.model.cpu import micro_batches_at_once, prepare_process
 from psychocounsel.model.load import load_causal_lm, model_dtype, ready_to_train
 from psychocounsel.model.lora import add_adapter
 from psychocounsel.model.packed import Critic, PackedModel, Policy, RewardModel, check_packing
@@ -28,7 +28,7 @@ def build_engines(config: DictConfig, algorithm: Algorithm, world: World, tokeni
     main = build_engine(config, algorithm, world, tokenizer)
     engines = {algorithm.needs.main: main}
     if algorithm.critic_kind == "own":
-        engines["critic"] = build_critic(config, algorithm, world, tokenizer, main.lanes)
+        engines["critic"] = build_critic(config, algorithm, world, tokenizer, main.at_once)
     return engines
 
 
@@ -51,22 +51,22 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     if algorithm.critic_kind == "shared":
         assert isinstance(model, Policy)
         model.add_value_head(dtype)
-    lanes = lane_count(config, model, model.drops, world.size, world.device)
-    engine = Engine(model, config, algorithm, dtype, lanes)
+    at_once = micro_batches_at_once(config, model, model.drops, world.size, world.device)
+    engine = Engine(model, config, algorithm, dtype, at_once)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, config.model.path)
     return engine
 
 
-def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any, lanes: int) -> Engine:
+def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any, at_once: int) -> Engine:
     """Return the critic's engine, which starts from the reward model, or from the policy with a new head.
 
-    `lanes` is the number of micro-batches that the policy's engine computes at once.
+    `at_once`: the number of micro-batches that the policy's engine computes at once.
 
     Raises:
         UserError: if the critic cannot be loaded or cannot be trained correctly on packed rows, the reward model has
-            another tokenizer than the policy, or the critic has dropout and `lanes` > 1, because the order of random
-            draws differs between runs with several lanes.
+            another tokenizer than the policy, or the critic has dropout and `at_once` > 1. Threads that draw random
+            numbers at the same time do so in an order that differs between runs.
     """
     dtype = model_dtype(config.model, world.device)
     where = world.device.type
@@ -84,12 +84,12 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
             # Random values would change the policy before the critic has learned anything.
             torch.nn.init.zeros_(parameter)
     model = Critic(lm, name, None, config.model.attention, world.device.type)
-    if lanes > 1 and model.drops:
+    if at_once > 1 and model.drops:
         raise UserError(
             f"{name}: the critic has dropout, which is not reproducible with two micro-batches at once; "
             "use engine.two_lanes=false"
         )
-    engine = Engine(model, config, algorithm, dtype, lanes)
+    engine = Engine(model, config, algorithm, dtype, at_once)
     engine.train(False)
     check_packing(model, engine, dtype, world.device, name)
     return engine

@@ -18,7 +18,7 @@ from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
-from psychocounsel.model.cpu import Lanes
+from psychocounsel.model.cpu import Queues
 from psychocounsel.model.packed import PackedModel
 
 
@@ -82,47 +82,49 @@ def metrics_of(tally: Tally) -> dict[str, float]:
 
 
 class Stepper:
-    """Runs global batches through the engines and an algorithm's loss, in lanes (threads) with a micro-batch each."""
+    """Runs global batches through the engines and an algorithm's loss, micro-batch by micro-batch.
+
+    The micro-batches of a rank stand in a queue. With small models on CPU, a rank has two queues, which run at once.
+    """
 
     def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
         self.budget = budget  # tokens of a micro-batch; 0 until it is known
-        self.lanes = Lanes(self.main.lanes)
+        self.queues = Queues(self.main.at_once)
         self.on_gpu = world.device.type == "cuda"
         self.ahead = self.on_gpu  # on CPU, building batches would take cores from computing
         self.data_seconds = 0.0  # time spent so far waiting for micro-batches
         self.untrained = False  # the policy still equals the reference, so the groups may hold its log-probabilities
 
     def plan(self, lengths: Sequence[int], budget: int | None = None) -> list[list[MicroBatch]]:
-        """Return the micro-batches of every lane of every rank, for a global batch of groups of `lengths` tokens.
+        """Return the queues of micro-batches of all ranks, for a global batch of groups of `lengths` tokens.
 
         `budget`: tokens of a micro-batch (default: the run's).
         """
-        lanes = self.lanes.count  # all lanes together hold the tokens of one micro-batch at a time
-        tokens = (self.budget if budget is None else budget) // lanes
-        return plan_step(lengths, lanes * self.world.size, max(1, tokens), self.main.module.attention.one_row)
+        at_once = self.queues.count  # so many micro-batches together have the tokens of one
+        tokens = (self.budget if budget is None else budget) // at_once
+        return plan_step(lengths, at_once * self.world.size, max(1, tokens), self.main.module.attention.one_row)
 
-    def micro_batches(self, groups: Sequence[Group], lane: int = 0) -> Iterator[tuple[list[int], Batch]]:
-        """Yield the group numbers and the Batch of each micro-batch of a lane of this rank.
+    def micro_batches(self, groups: Sequence[Group], queue: int = 0) -> Iterator[tuple[list[int], Batch]]:
+        """Yield the group numbers and the Batch of each micro-batch in a queue of this rank.
 
         A micro-batch without groups gives a filler of weight 0, because all ranks must run the models equally often.
         """
-        started, built = time.perf_counter(), self._built(groups, lane)
+        started, built = time.perf_counter(), self._built(groups, queue)
         for members, batch in one_ahead(built, self._use_device) if self.ahead else built:
             batch = batch.to(self.world.device)
-            if lane == 0:
+            if queue == 0:
                 self.data_seconds += time.perf_counter() - started
             yield members, batch
             started = time.perf_counter()
 
-    def _built(self, groups: Sequence[Group], lane: int) -> Iterator[tuple[list[int], Batch]]:
+    def _built(self, groups: Sequence[Group], queue: int) -> Iterator[tuple[list[int], Batch]]:
         """Yield the micro-batches in host memory."""
         multiple = self.main.module.attention.multiple
         filler = [[groups[0].shortened()]]
-        plan = self.plan([group.tokens for group in groups])[self.world.rank * self.lanes.count + lane]
-        # Every second lane starts at the other end, because the two largest micro-batches at once need the most memory.
-        for micro in plan[::-1] if lane % 2 else plan:
+        plan = self.plan([group.tokens for group in groups])
+        for micro in self.queues.of_rank(plan, self.world.rank)[queue]:
             rows = [[groups[index] for index in row] for row in micro]
             batch = build_batch(rows or filler, float(bool(rows)), multiple)
             yield [index for row in micro for index in row], batch.pinned() if self.on_gpu else batch
@@ -145,12 +147,12 @@ class Stepper:
         counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
         known = self.untrained and not train and reference_of(groups) is not None
 
-        def run(lane: int, members: list[int], batch: Batch) -> _Part:
-            outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch, lane, idle)
+        def work(members: list[int], batch: Batch) -> _Part:
+            outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch, idle)
             terms = self.algorithm.loss(outputs, batch)
             self._check_units(terms, counts)
             if train:
-                self._backward(terms, counts, batch.weight, lane, idle)
+                self._backward(terms, counts, batch.weight, idle)
             part = self._part(members, batch, terms, None if train else outputs.scores)
             if not train:
                 # Not strict, because a filler has a group but no members.
@@ -158,9 +160,7 @@ class Stepper:
             return part
 
         with torch.set_grad_enabled(train):
-            parts = self._each(groups, run)
-        for engine in self.engines.values():
-            engine.join_lanes()
+            parts = self._run(groups, work)
         totals = self.world.sum(torch.stack([part.sums for part in parts]).sum(0).tolist())
         tally = {
             name: Tallied(total, counts[unit], weight)
@@ -184,29 +184,28 @@ class Stepper:
             tally[name].by_group = [(row[name], count[units[name]]) for row, count in zip(sums, counts, strict=True)]
 
     def rehearse(self, batches: Sequence[Batch]) -> None:
-        """Run one batch per lane forward, backward and through all optimizers, to measure memory; no weights change.
-
-        The first lane runs last, so that the gradients of all other lanes are in memory by then.
-        """
+        """Run one batch per queue forward, backward and through all optimizers, to measure memory; no weights change."""
         for engine in self.engines.values():
             engine.train(True)
-        for lane, batch in reversed([*enumerate(batches)]):
-            made = self._forward(batch, lane, ())
-            own = {"critic": [made.values]} if "critic" in self.engines else {}
-            mine = [made.scores, made.logprobs, made.entropy, *([] if own else [made.values])]
-            for name, outputs in {self.algorithm.needs.main: mine, **own}.items():
-                loss = torch.stack([output.sum() for output in outputs if output is not None]).sum()
-                self.engines[name].backward(loss * 0.0, lane)
+        self.queues.in_turn(self._rehearse, batches)
         for engine in self.engines.values():
             engine.rehearse_step()
 
-    def _each(self, groups: Sequence[Group], run: Callable[[int, list[int], Batch], T]) -> list[T]:
-        """Return `run`'s result for each micro-batch of this rank, lane by lane; `run` gets the lane and group numbers, too."""
+    def _rehearse(self, batch: Batch) -> None:
+        made = self._forward(batch, ())
+        own = {"critic": [made.values]} if "critic" in self.engines else {}
+        mine = [made.scores, made.logprobs, made.entropy, *([] if own else [made.values])]
+        for name, outputs in {self.algorithm.needs.main: mine, **own}.items():
+            loss = torch.stack([output.sum() for output in outputs if output is not None]).sum()
+            self.engines[name].backward(loss * 0.0)
 
-        def lane(number: int) -> list[T]:
-            return [run(number, members, batch) for members, batch in self.micro_batches(groups, number)]
+    def _run(self, groups: Sequence[Group], work: Callable[[list[int], Batch], T]) -> list[T]:
+        """Return the result of `work` for each micro-batch of this rank; it gets the group numbers and the Batch."""
 
-        return list(itertools.chain.from_iterable(self.lanes.run(lane)))
+        def run_queue(number: int) -> list[T]:
+            return [work(members, batch) for members, batch in self.micro_batches(groups, number)]
+
+        return list(itertools.chain.from_iterable(self.queues.run(run_queue)))
 
     def _part(self, members: list[int], batch: Batch, terms: dict[str, Term], scores: torch.Tensor | None) -> _Part:
         names = sorted(terms)
@@ -215,25 +214,18 @@ class Stepper:
         kinds = [(name, terms[name].unit, terms[name].weight) for name in names]
         return _Part(batch.groups, kinds, sums, dict(zip(members, rows, strict=False)), {})
 
-    def _forward(self, batch: Batch, lane: int, idle: Collection[str]) -> Outputs:
+    def _forward(self, batch: Batch, idle: Collection[str]) -> Outputs:
         is_policy = self.algorithm.needs.main == "policy"
         wanted = {"entropy": self.algorithm.reads_entropy, "values": self.algorithm.critic_kind == "shared"}
-        asked = {name: True for name, is_wanted in wanted.items() if is_wanted}
+        extra = {name: True for name, is_wanted in wanted.items() if is_wanted}
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.algorithm.needs.main not in idle):
-            output = self.main(batch, lane, **asked)
+            output = self.main(batch, **extra)
         if not is_policy:
             return Outputs(scores=output)
-        outputs = Outputs(**dict(zip(("logprobs", *asked), output if asked else (output,), strict=True)))
+        outputs = Outputs(**dict(zip(("logprobs", *extra), output if extra else (output,), strict=True)))
         if "critic" in self.engines:
-            outputs.values = self.engines["critic"](batch, lane)
+            outputs.values = self.engines["critic"](batch)
         return outputs
-
-    def _output(
-        self, model: PackedModel | Engine | None, batch: Batch, lane: int, asked: dict[str, bool]
-    ) -> torch.Tensor:
-        if isinstance(model, PackedModel):
-            return model(batch)
-        return (model or self.main)(batch, lane, **asked)
 
     def _gather(self, mine: dict[int, Any], count: int) -> list[Any]:
         """Return the values of all ranks for each of `count` groups; [] if no rank has any."""
@@ -251,9 +243,7 @@ class Stepper:
                 kind, engines = type(self.algorithm).__name__, ", ".join(self.engines)
                 raise UserError(f"{kind}: term {name} belongs to engine {term.engine!r}, but this run trains {engines}")
 
-    def _backward(
-        self, terms: dict[str, Term], counts: dict[str, int], weight: float, lane: int, idle: Collection[str]
-    ) -> None:
+    def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float, idle: Collection[str]) -> None:
         for name, engine in self.engines.items():
             if name in idle:
                 continue
@@ -262,7 +252,7 @@ class Stepper:
                 for term in terms.values()
                 if term.engine == name and term.weight
             ]
-            engine.backward(torch.stack(parts).sum(), lane)
+            engine.backward(torch.stack(parts).sum())
 
     @torch.no_grad()
     def per_token(
@@ -270,25 +260,25 @@ class Stepper:
         groups: Sequence[Group],
         model: PackedModel | Engine | None = None,
         batch: int | None = None,
-        **asked: bool,
+        **outputs: bool,
     ) -> list[list[np.ndarray]]:
         """Return `model`'s output for each token, float32[len] for each completion of each group, on every rank.
 
         `model`: default is the policy's engine, whose output is log-probabilities. `batch`: number of groups that are
-        split into micro-batches together (default: all). `asked`: keyword arguments of the policy's `forward`, for
+        split into micro-batches together (default: all). `outputs`: keyword arguments of the policy's `forward`, for
         output other than log-probabilities.
         """
 
-        def run(lane: int, members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
-            pieces = batch.split_completions(self._output(model, batch, lane, asked))
+        def work(members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
+            pieces = batch.split_completions((model or self.main)(batch, **outputs))
             return dict(zip(members, pieces, strict=False))  # a filler has pieces, but no group numbers
 
-        found: list[list[np.ndarray]] = []
+        values: list[list[np.ndarray]] = []
         for start in range(0, len(groups), batch or len(groups) or 1):
             some = groups[start : start + batch] if batch else groups
-            mine = {index: pieces for part in self._each(some, run) for index, pieces in part.items()}
-            found += self._gather(mine, len(some))
-        return found
+            mine = {index: pieces for part in self._run(some, work) for index, pieces in part.items()}
+            values += self._gather(mine, len(some))
+        return values
 
 
 def _sums_by_group(terms: dict[str, Term], batch: Batch) -> Iterator[dict[str, float]]:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from psychocounsel.algo.base import Algorithm
-from psychocounsel.model.cpu import replica
+from psychocounsel.model.cpu import Copies
 from psychocounsel.model.gradients import add_in_place
 from psychocounsel.model.packed import PackedModel
 
@@ -55,11 +55,11 @@ def deepspeed_config(
 class Engine:
     """A DeepSpeed engine that also gives the gradient norm at every stage, and whole parameters.
 
-    It runs up to `lanes` micro-batches at once; lanes after the first use copies that share the module's weights.
+    `at_once`: number of micro-batches that it computes at once, 1 on a GPU. Each has a thread, and a copy of the module.
     """
 
     def __init__(
-        self, module: PackedModel, config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, lanes: int = 1
+        self, module: PackedModel, config: DictConfig, algorithm: Algorithm, dtype: torch.dtype, at_once: int = 1
     ) -> None:
         import deepspeed
 
@@ -70,8 +70,8 @@ class Engine:
             eps=algorithm.adam_eps,
             fused=True,
         )
-        self.module, self.dtype = module, dtype
-        self._replicas = [replica(module) for _ in range(1, lanes)]
+        self.module, self.dtype, self.at_once = module, dtype, at_once
+        self.copies = Copies(module, at_once)
         frozen = any(not parameter.requires_grad for parameter in module.parameters())
         on_gpu = deepspeed.accelerator.get_accelerator().device_name() == "cuda"
         settings = deepspeed_config(config, algorithm, dtype, on_gpu)
@@ -79,45 +79,30 @@ class Engine:
         with redirect_stdout(io.StringIO()):
             self.deepspeed, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings)
         if config.zero.stage == 0 and not frozen and self.deepspeed.device.type == "cpu":
-            for each in (module, *self._replicas):
-                add_in_place(each)
+            for model in (module, *self.copies.all):
+                add_in_place(model)
         self.norm: float | None = None
         self._max_norm = settings["gradient_clipping"]
         self.deepspeed.clip_fp32_gradients = self._clip  # ZeRO-0 in fp32 clips without reporting the norm
 
-    @property
-    def lanes(self) -> int:
-        return 1 + len(self._replicas)
-
-    def __call__(self, batch: Any, lane: int = 0, **asked: bool) -> Any:
-        """Return the module's output for a batch; `asked` are keyword arguments of its `forward`."""
-        if lane == 0:
-            return self.deepspeed(batch, **asked)
-        return self._replicas[lane - 1](batch, **asked)
+    def __call__(self, batch: Any, **outputs: bool) -> Any:
+        """Return the module's output for a batch; `outputs` are keyword arguments of its `forward`."""
+        return (self.copies.mine() or self.deepspeed)(batch, **outputs)
 
     def train(self, mode: bool) -> None:
         self.deepspeed.train(mode)
-        for module in self._replicas:
+        for module in self.copies.all:
             module.train(mode)
 
-    def backward(self, loss: torch.Tensor, lane: int = 0) -> None:
+    def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients; `loss` is this rank's share of the global batch's loss."""
-        if lane:
+        if self.copies.mine():
             loss.backward()
         else:  # DeepSpeed averages over ranks, but the shares must be summed
             self.deepspeed.backward(loss * self.deepspeed.dp_world_size, scale_wrt_gas=False)
 
-    def join_lanes(self) -> None:
-        """Add the gradients of all lanes, in the order of the lanes."""
-        for module in self._replicas:
-            for mine, other in zip(self.module.parameters(), module.parameters(), strict=True):
-                if other.grad is not None:
-                    mine.grad = other.grad if mine.grad is None else mine.grad.add_(other.grad)
-                    other.grad = None
-
     def rehearse_step(self) -> None:
         """Allocate the optimizer's state, before training, by a step with zero gradients and zero learning rate."""
-        self.join_lanes()
         steps = {id(state): state["step"].clone() for state in self._optimizer_states() if "step" in state}
         self.step(0.0)
         for state in self._optimizer_states():
@@ -131,6 +116,7 @@ class Engine:
         """Clip the gradients, update the weights and clear the gradients; return the global gradient norm before clipping."""
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
+        self.copies.move_gradients()
         self.norm = None
         self.deepspeed.step()
         norm = self.norm if self.norm is not None else self.deepspeed.get_global_grad_norm()

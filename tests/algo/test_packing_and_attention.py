@@ -54,14 +54,17 @@ def groups_for(name: str) -> list[Group]:
     return groups
 
 
-def step(name: str, attention: str, budget: int, lanes: int = 1) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+def step(name: str, attention: str, budget: int, at_once: int = 1) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     algorithm = ALGORITHMS[name]()
     if isinstance(algorithm, KTO):
         algorithm._kl = 0.3
     lm = small_lm(rewards=name == "reward", pad_token_id=0)
-    stepper = make_stepper(lm, algorithm, budget, torch.float32, f"model.attention={attention}", "zero=0", lanes=lanes)
+    stepper = make_stepper(
+        lm, algorithm, budget, torch.float32, f"model.attention={attention}", "zero=0", at_once=at_once
+    )
     stepper.main.train(True)
     tally, _ = stepper.accumulate(groups_for(name), train=True)
+    stepper.main.copies.move_gradients()
     return metrics_of(tally), {key: value.grad for key, value in lm.named_parameters() if value.grad is not None}
 
 
@@ -81,7 +84,7 @@ def test_every_path_gives_what_groups_one_by_one_give(
     for path, (attention, budget) in PATHS.items():
         if attention == "dense" and smallest_head > 1:
             continue  # the CPU has neither kernel
-        metrics, others = step(name, attention, budget, lanes=2 if path in TWO_LANES else 1)
+        metrics, others = step(name, attention, budget, at_once=2 if path in TWO_LANES else 1)
         assert metrics == pytest.approx(expected, rel=2e-5, abs=1e-6), path
         assert others.keys() == gradients.keys()
         for key, gradient in gradients.items():

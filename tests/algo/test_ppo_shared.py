@@ -61,10 +61,10 @@ def padded_losses(lm: Any, head: torch.Tensor, groups: list[Group], algorithm: P
 
 
 @pytest.mark.usefixtures("in_process_training")
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_updates_are_those_of_a_plain_loop_with_both_losses(lanes: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_updates_are_those_of_a_plain_loop_with_both_losses(at_once: int) -> None:
     algorithm = PPO(critic="shared", value_weight=0.7, lr=1e-3, critic_lr=5e-3, adam_eps=1e-5, entropy=False)
-    stepper = make_stepper(small_lm(), algorithm, budget=90 * lanes, lanes=lanes)
+    stepper = make_stepper(small_lm(), algorithm, budget=90 * at_once, at_once=at_once)
     lm, head = small_lm(), torch.zeros(48, requires_grad=True)
     parameters = list(lm.parameters())
     optimizer = torch.optim.AdamW(
@@ -93,11 +93,11 @@ def test_updates_are_those_of_a_plain_loop_with_both_losses(lanes: int) -> None:
 
 @pytest.mark.usefixtures("in_process_training")
 def test_a_critic_of_its_own_learns_the_same_in_two_lanes() -> None:
-    def learn(lanes: int) -> tuple[list[dict[str, float]], list[Any]]:
+    def learn(at_once: int) -> tuple[list[dict[str, float]], list[Any]]:
         algorithm = PPO(critic="policy", lr=1e-3, adam_eps=1e-5)
-        stepper = make_stepper(small_lm(), algorithm, budget=90 * lanes, lanes=lanes)
+        stepper = make_stepper(small_lm(), algorithm, budget=90 * at_once, at_once=at_once)
         critic = Critic(small_lm(rewards=True, seed=1), "critic")
-        stepper.engines["critic"] = Engine(critic, check(compose([])), algorithm, torch.float32, lanes)
+        stepper.engines["critic"] = Engine(critic, check(compose([])), algorithm, torch.float32, at_once)
         lines = []
         for step in range(STEPS):
             metrics = metrics_of_tally(stepper.accumulate(learned_from(step), train=True)[0])

@@ -83,7 +83,7 @@ def test_rows_of_both_lanes_are_in_memory_together(monkeypatch: pytest.MonkeyPat
     memory = TokenMemory(0.0, 1e6)
     assert chosen_tokens(make_stepper(small_lm(), DPO()), groups, memory, 8, 10) == longest[0]
     with pytest.raises(UserError, match=r"try engine.two_lanes=false, model.gradient"):
-        chosen_tokens(make_stepper(small_lm(), DPO(), lanes=2), groups, memory, 8, 10)
+        chosen_tokens(make_stepper(small_lm(), DPO(), at_once=2), groups, memory, 8, 10)
 
 
 def test_memory_of_a_pass_grows_with_its_tokens() -> None:
@@ -107,7 +107,7 @@ def test_a_measure_is_kept_for_the_same_setup_alone(tmp_path: Path) -> None:
         make_stepper(small_lm(), SimPO()),
         make_stepper(small_lm(hidden_size=64), DPO()),
         make_stepper(small_lm(), DPO(), 4096, torch.bfloat16),
-        make_stepper(small_lm(), DPO(), lanes=2),
+        make_stepper(small_lm(), DPO(), at_once=2),
     ):
         assert KeptMeasure(config, stranger).read() is None
     kept.file.write_bytes(kept.file.read_bytes()[:-10])

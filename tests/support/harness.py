@@ -117,7 +117,7 @@ def make_stepper(
     budget: int = 4096,
     dtype: torch.dtype = torch.float32,
     *overrides: str,
-    lanes: int = 1,
+    at_once: int = 1,
 ) -> Stepper:
     """Return a Stepper that trains `lm` in this process; `stepper.main.step(lr)` updates the weights."""
     here = world()
@@ -127,7 +127,7 @@ def make_stepper(
     model = make(lm.to(dtype), "test", attention=config.model.attention)
     if algorithm.critic_kind == "shared":
         model.add_value_head(dtype)
-    engine = Engine(model, config, algorithm, dtype, lanes)
+    engine = Engine(model, config, algorithm, dtype, at_once)
     return Stepper(algorithm, {main: engine}, here, budget)
 
 

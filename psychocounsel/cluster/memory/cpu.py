@@ -57,7 +57,7 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
 
 
 def _lanes(shape: Shape, config: DictConfig, processes: int) -> int:
-    """Return the number of micro-batches that a process computes at once, like `model.cpu.lane_count` but without torch."""
+    """Return the same as `model.cpu.micro_batches_at_once`, without torch."""
     threads = config.cluster.get("threads") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     several = config.engine.two_lanes and processes == 1 and int(threads) >= 2
     plain = config.zero.stage == 0 and not config.model.lora.rank and not config.model.gradient_checkpointing

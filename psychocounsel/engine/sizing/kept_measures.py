@@ -91,7 +91,7 @@ def memory_identity(config: DictConfig, stepper: Stepper) -> dict[str, Any]:
         "processes": stepper.world.size,
         "dtype": str(engine.dtype),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": [engine.lanes, torch.get_num_threads()],
+        "threads": [engine.at_once, torch.get_num_threads()],
         "lengths": [config.max_length, config.get("max_prompt_length")],
         "versions": [version(name) for name in ("torch", "transformers", "deepspeed")],
         "code": code_id(*(file for pattern in _CODE for file in PACKAGE.glob(pattern))),

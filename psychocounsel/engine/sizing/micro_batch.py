@@ -93,7 +93,7 @@ def measure(stepper: Stepper, longest: Group, step_tokens: int) -> TokenMemory:
     _, *needed = [max(world.gather(_peak(stepper, first, short))) for first in (short, short, long)]
     tokens = [sum(group.tokens for group in groups) for groups in (short, long)]
     per_token = max(1.0, (needed[1] - needed[0]) / max(1, tokens[1] - tokens[0]))
-    others = (stepper.main.lanes - 1) * tokens[0]  # tokens of other lanes, in memory at the same time
+    others = (stepper.main.at_once - 1) * tokens[0]  # tokens of other micro-batches, in memory at the same time
     return TokenMemory(max(0.0, needed[1] - per_token * (tokens[1] + others)), per_token)
 
 
@@ -114,9 +114,9 @@ def _groups(group: Group, tokens: int, may_cut: bool) -> list[Group]:
 
 
 def _peak(stepper: Stepper, first: Sequence[Group], others: Sequence[Group]) -> float:
-    """Return the peak memory of a pass [bytes]: the first lane computes `first`, every other lane `others`."""
-    device, lanes = stepper.world.device, stepper.main.lanes
-    batches = [_batch(stepper, groups) for groups in [first, *[others] * (lanes - 1)]]
+    """Return the peak memory of a pass [bytes]: `first` is one micro-batch; each other at once is `others`."""
+    device, at_once = stepper.world.device, stepper.main.at_once
+    batches = [_batch(stepper, groups) for groups in [first, *[others] * (at_once - 1)]]
     forget_peak(device)
     try:
         stepper.rehearse(batches)
@@ -210,10 +210,10 @@ def chosen_tokens(
     limit = min(world.gather(_SHARE * usable_bytes(world)))
     longest, fitting = longest_of(groups).tokens, memory.tokens_in(limit)
     if fitting < _tokens_at_once(stepper, groups):
-        lanes = "engine.two_lanes=false, " if stepper.main.lanes > 1 else ""
+        one_at_once = "engine.two_lanes=false, " if stepper.main.at_once > 1 else ""
         raise UserError(
             f"micro_batch_tokens=auto: the longest row ({longest} tokens) does not fit into {limit / 1e9:.1f} GB; try "
-            f"{lanes}model.gradient_checkpointing=true, zero=2 or 3 over more processes, model.lora.rank=16, or a smaller "
+            f"{one_at_once}model.gradient_checkpointing=true, zero=2 or 3 over more processes, model.lora.rank=16, or a smaller "
             "max_length"
         )
     least = max(longest, min(max_length, fitting))
@@ -231,8 +231,8 @@ def _typical_step(groups: Sequence[Group], batch_size: int) -> list[int]:
 
 
 def _tokens_at_once(stepper: Stepper, groups: Sequence[Group]) -> int:
-    """Return the tokens of the longest rows, one for each lane. Even the smallest micro-batches have these in memory together."""
-    return sum(sorted((group.tokens for group in groups), reverse=True)[: stepper.main.lanes])
+    """Return the tokens of the longest rows, one for each micro-batch that is computed at once."""
+    return sum(sorted((group.tokens for group in groups), reverse=True)[: stepper.main.at_once])
 
 
 def _worth(

@@ -11,7 +11,7 @@ from torch import nn
 
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.engine.step import Stepper, metrics_of
-from psychocounsel.model.cpu import Lanes, lane_count
+from psychocounsel.model.cpu import Queues, micro_batches_at_once
 from psychocounsel.model.packed import Policy
 from tests.support.harness import check, compose, make_stepper, random_groups, small_lm
 
@@ -26,8 +26,8 @@ def two_threads() -> Any:
     torch.set_num_threads(before)
 
 
-def train(lanes: int, dtype: torch.dtype = torch.float32, steps: int = 3) -> tuple[Stepper, list[dict[str, float]]]:
-    stepper = make_stepper(small_lm(), DPO(), 60, dtype, "zero=0", lanes=lanes)
+def train(at_once: int, dtype: torch.dtype = torch.float32, steps: int = 3) -> tuple[Stepper, list[dict[str, float]]]:
+    stepper = make_stepper(small_lm(), DPO(), 60, dtype, "zero=0", at_once=at_once)
     lines = []
     for seed in range(steps):
         stepper.main.train(True)
@@ -63,17 +63,17 @@ def test_two_lanes_give_the_same_bits_every_time(two_threads: None) -> None:
 
 
 def test_both_lanes_work_at_once_and_on_all_groups(two_threads: None) -> None:
-    stepper = make_stepper(small_lm(), DPO(), 60, torch.float32, "zero=0", lanes=2)
+    stepper = make_stepper(small_lm(), DPO(), 60, torch.float32, "zero=0", at_once=2)
     groups = random_groups(9)
     parts = [[members for members, _ in stepper.micro_batches(groups, lane)] for lane in (0, 1)]
     assert sorted(index for lane in parts for members in lane for index in members) == list(range(9))
     assert len(parts[0]) == len(parts[1]) > 1
     meeting = threading.Barrier(2, timeout=30)  # raises unless both lanes arrive
-    assert sorted(Lanes(2).run(lambda lane: meeting.wait() >= 0 and lane)) == [0, 1]
+    assert sorted(Queues(2).run(lambda lane: meeting.wait() >= 0 and lane)) == [0, 1]
 
 
 def test_an_error_in_a_lane_is_raised_once_the_other_has_ended(two_threads: None) -> None:
-    lanes, ended = Lanes(2), []
+    queues, ended = Queues(2), []
     for failing in (0, 1):
 
         def work(lane: int, failing: int = failing) -> None:
@@ -83,32 +83,32 @@ def test_an_error_in_a_lane_is_raised_once_the_other_has_ended(two_threads: None
             ended.append(lane)
 
         with pytest.raises(ValueError, match=f"lane {failing}"):
-            lanes.run(work)
+            queues.run(work)
         assert torch.get_num_threads() == 2, "the caller has all threads again"
     assert ended == [1, 0]
 
 
 def test_a_lane_computes_with_half_of_the_threads_and_the_callers_gradient_mode(two_threads: None) -> None:
-    lanes = Lanes(2)
+    queues = Queues(2)
     with torch.no_grad():
-        assert lanes.run(lambda lane: (torch.get_num_threads(), torch.is_grad_enabled())) == [(1, False)] * 2
-    assert lanes.run(lambda lane: torch.is_grad_enabled()) == [True, True]
+        assert queues.run(lambda lane: (torch.get_num_threads(), torch.is_grad_enabled())) == [(1, False)] * 2
+    assert queues.run(lambda lane: torch.is_grad_enabled()) == [True, True]
 
 
 def test_a_lane_that_computes_late_keeps_its_number_of_threads(two_threads: None) -> None:
     """The caller has set its own number again by the first operation of the other lane."""
-    lanes, caller = Lanes(2), threading.current_thread().ident
+    queues, caller = Queues(2), threading.current_thread().ident
 
     def late(lane: int) -> int:
         if threading.current_thread().ident != caller:
             time.sleep(0.3)
         return torch.get_num_threads()
 
-    assert lanes.run(late) == [1, 1]
+    assert queues.run(late) == [1, 1]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "changes", "lanes"),
+    ("overrides", "changes", "at_once"),
     [
         ([], {}, 2),
         (["engine.two_lanes=false"], {}, 1),
@@ -118,14 +118,14 @@ def test_a_lane_that_computes_late_keeps_its_number_of_threads(two_threads: None
     ],
 )
 def test_where_there_are_two_lanes(
-    overrides: list[str], changes: dict[str, float], lanes: int, two_threads: None
+    overrides: list[str], changes: dict[str, float], at_once: int, two_threads: None
 ) -> None:
     config = check(compose(["zero=0", *overrides]))
-    assert count(config, Policy(small_lm(**changes), "m")) == lanes
+    assert count(config, Policy(small_lm(**changes), "m")) == at_once
 
 
 def count(config: DictConfig, model: Policy) -> int:
-    return lane_count(config, model, model.drops, 1, torch.device("cpu"))
+    return micro_batches_at_once(config, model, model.drops, 1, torch.device("cpu"))
 
 
 def test_one_lane_for_dropout_adapters_and_a_single_thread(two_threads: None) -> None:
