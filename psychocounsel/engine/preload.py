@@ -1,6 +1,5 @@
 """Module imported once in the process that CPU ranks are forked from: it loads everything that each rank would import."""
 
-import gc
 import os
 import signal
 
@@ -18,5 +17,3 @@ import transformers.models.llama.modeling_llama  # noqa: E402, F401
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402, F401
 
 import psychocounsel.engine.trainer  # noqa: E402, F401
-
-gc.freeze()  # the collector skips long-lived objects, so ranks do not copy their pages by marking them

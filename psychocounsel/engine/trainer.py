@@ -18,7 +18,7 @@ from psychocounsel.engine.feed import Collector, Feed, OfflineFeed, mixed
 from psychocounsel.engine.loop import Evaluator, HeldOutEvaluation, LoopState, OptimizerStep, StopRequest, Watchdog
 from psychocounsel.engine.products import Products
 from psychocounsel.engine.references import choose_reference
-from psychocounsel.engine.rounds.held_out import open_held_out
+from psychocounsel.engine.rounds.held_out import HeldOutReplies, open_held_out
 from psychocounsel.engine.rounds.resting import open_resting
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
@@ -91,14 +91,35 @@ class Trainer:
     def _feed(self) -> Feed:
         config = self.config
         if not self.algorithm.needs.rollouts:
-            prompts, order = self.data.held_out_prompts, data_order(config, len(self.data.train))
-            asked = (self.run, prompts, self.stepper, self.tokenizer, self.chat, self._stop_if_asked, self.resting)
-            return OfflineFeed(self.data, order, self.collector, open_held_out(*asked) if prompts else None)
-        more = (self.tokenizer, self.chat, self._announce, self._alive_in_round, self.resting)
-        rounds = open_rounds(self.run, self.data, self.collector, *more)
+            order = data_order(config, len(self.data.train))
+            return OfflineFeed(self.data, order, self.collector, self._held_out_replies())
+        rounds = open_rounds(
+            self.run,
+            self.data,
+            self.collector,
+            self.tokenizer,
+            self.chat,
+            announce=self._announce,
+            alive=self._alive_in_round,
+            resting=self.resting,
+        )
         if not self.algorithm.offline_groups(config.global_batch_size):
             return rounds
         return mixed(rounds, self.data, self._collector(rounds=False))
+
+    def _held_out_replies(self) -> HeldOutReplies | None:
+        """Return the writer of replies to held-out prompts; None if the run has no such prompts."""
+        if not self.data.held_out_prompts:
+            return None
+        return open_held_out(
+            self.run,
+            self.data.held_out_prompts,
+            self.stepper,
+            self.tokenizer,
+            self.chat,
+            alive=self._stop_if_asked,
+            resting=self.resting,
+        )
 
     # -- starting
 
@@ -121,8 +142,17 @@ class Trainer:
                 "the processes of this run read different data: make sure that all nodes see the same files in data.*"
             )
         nodes = sorted(set(self.world.gather(platform.node())))
-        about = (self.steps, fingerprints, self.started, self.phases)
-        self.products = Products(self.run, self.stepper, self.tokenizer, self.chat, *about, self.callbacks.announce)
+        self.products = Products(
+            self.run,
+            self.stepper,
+            self.tokenizer,
+            self.chat,
+            steps=self.steps,
+            fingerprints=fingerprints,
+            started=self.started,
+            phases=self.phases,
+            announce=self.callbacks.announce,
+        )
         with self.phases("checkpoint"):
             self.state = self.products.restore() or self.state
         if self.state.step > self.steps:
