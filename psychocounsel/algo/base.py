@@ -77,15 +77,15 @@ class Term:
     global batch ("pairs", "groups", "completions", "tokens" or "chosen_tokens") and adds `weight` times the result to
     the loss of `engine`. The gradient is therefore the same for any split of the batch into ranks and micro-batches.
 
-    `each` holds the summands in the batch's order, float[P] of pairs or float[C] of completions; None if they are not
-    known. The intervals of held-out figures are computed from them.
+    `summands`: what `sum` adds up, in the batch's order, float[P] of pairs or float[C] of completions; None if they are
+    not known. The intervals of held-out figures are computed from them.
     """
 
     sum: torch.Tensor
     unit: str
     weight: float = 1.0
     engine: str = "policy"
-    each: torch.Tensor | None = None
+    summands: torch.Tensor | None = None
 
 
 @dataclass

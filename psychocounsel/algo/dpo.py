@@ -63,14 +63,14 @@ class DPO(Algorithm):
             )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
-        found = super().unused(config)
+        unused = super().unused(config)
         if self.loss_type not in ("sigmoid", "robust"):
-            found["label_smoothing"] = (
+            unused["label_smoothing"] = (
                 f"algo.loss_type={self.loss_type} does not use label smoothing (sigmoid and robust do)"
             )
         if self.loss_type == "ipo":
-            found["length_normalised"] = "algo.loss_type=ipo always uses per-token means"
-        return found
+            unused["length_normalised"] = "algo.loss_type=ipo always uses per-token means"
+        return unused
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         return collect_reference(groups, ctx)

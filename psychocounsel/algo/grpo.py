@@ -58,7 +58,7 @@ class GRPO(PolicyGradient):
         kl = k3(batch.ref_logprobs - outputs.logprobs)
         terms = {"loss_policy": Term((batch.completion_sums(losses) / batch.completion_lengths).sum(), "completions")}
         if self.kl_weight:
-            each = batch.completion_sums(kl) / batch.completion_lengths
-            terms["loss_kl"] = Term(each.sum(), "completions", self.kl_weight)
+            means = batch.completion_sums(kl) / batch.completion_lengths
+            terms["loss_kl"] = Term(means.sum(), "completions", self.kl_weight)
         metrics = ratio_metrics(ratio, self.clip_low, self.clip_high, "tokens")
         return terms | metrics | self.common_terms(outputs, batch)

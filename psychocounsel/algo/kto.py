@@ -89,9 +89,9 @@ class KTO(Algorithm):
         margin = self.beta * sign * (ratios.detach() - self._kl)
         wins = (margin > 0).float() + 0.5 * (margin == 0).float()
         return {
-            "loss_preference": Term(losses.sum(), "completions", each=losses),
-            "rewards/accuracy": Term(wins.sum(), "completions", 0.0, each=wins),
-            "rewards/margin": Term(margin.sum(), "completions", 0.0, each=margin),
+            "loss_preference": Term(losses.sum(), "completions", summands=losses),
+            "rewards/accuracy": Term(wins.sum(), "completions", 0.0, summands=wins),
+            "rewards/margin": Term(margin.sum(), "completions", 0.0, summands=margin),
             "kl": Term(torch.full_like(margin, self._kl).sum(), "completions", 0.0),
         }
 
@@ -103,12 +103,14 @@ def _mismatched(groups: list[Group], index: int) -> Group:
     """
     group = groups[index]
     following = (groups[(index + step) % len(groups)] for step in range(1, len(groups)))
-    other = next((each for each in following if each.prompt_ids.tobytes() != group.prompt_ids.tobytes()), None)
+    other = next(
+        (stranger for stranger in following if stranger.prompt_ids.tobytes() != group.prompt_ids.tobytes()), None
+    )
     if other is None:
         raise UserError(
             "algo=kto: this run trains on one prompt only, and KTO compares replies across prompts; add rows"
         )
-    room = max(len(each.prompt_ids) + len(reply.ids) for each in (group, other) for reply in each.completions)
+    room = max(len(source.prompt_ids) + len(reply.ids) for source in (group, other) for reply in source.completions)
     strangers = [
         replace(reply, ids=reply.ids[: max(1, room - len(group.prompt_ids))], label=None) for reply in other.completions
     ]
@@ -116,4 +118,4 @@ def _mismatched(groups: list[Group], index: int) -> Group:
 
 
 def _labelled(group: Group, labelled: bool) -> Group:
-    return replace(group, completions=[each for each in group.completions if (each.label is not None) == labelled])
+    return replace(group, completions=[reply for reply in group.completions if (reply.label is not None) == labelled])

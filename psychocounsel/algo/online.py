@@ -73,7 +73,7 @@ class Online(Algorithm):
         """
         from psychocounsel.metrics.replies import repetition
 
-        found = []
+        errors = []
         for reply in group.completions:
             terms = {
                 "length_penalty": self.length_penalty * len(reply.ids),
@@ -83,8 +83,8 @@ class Online(Algorithm):
             for name, penalty in terms.items():
                 if getattr(self, name):
                     ctx.count(name, penalty / len(group.completions))
-            found.append((reply.reward or 0.0) - sum(terms.values()))
-        return found
+            errors.append((reply.reward or 0.0) - sum(terms.values()))
+        return errors
 
 
 def _check_order(cls: type[Online]) -> None:
@@ -144,10 +144,10 @@ class OnlinePairs(Online):
             )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
-        found = super().unused(config)
+        unused = super().unused(config)
         if self.pairs != "top_k":
-            found["top_k"] = f"algo.pairs={self.pairs} does not use top_k"
-        return found
+            unused["top_k"] = f"algo.pairs={self.pairs} does not use top_k"
+        return unused
 
     def offline_groups(self, batch: int) -> int:
         return round(self.offline_fraction * batch)

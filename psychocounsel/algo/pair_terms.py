@@ -52,7 +52,7 @@ def reward_metrics(chosen: torch.Tensor, rejected: torch.Tensor) -> dict[str, Te
     chosen, margin = chosen.detach(), (chosen - rejected).detach()
     wins = (margin > 0).float() + 0.5 * (margin == 0).float()
     metrics = {"accuracy": wins, "margin": margin, "chosen": chosen}
-    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0, each=value) for name, value in metrics.items()}
+    return {f"rewards/{name}": Term(value.sum(), "pairs", 0.0, summands=value) for name, value in metrics.items()}
 
 
 def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
@@ -62,4 +62,4 @@ def chosen_nll(logprobs: torch.Tensor, batch: Batch, weight: float) -> Term:
     """
     chosen, _ = batch.pairs(batch.completion_sums(logprobs))
     losses = -(chosen * batch.pair_weights)
-    return Term(losses.sum(), "chosen_tokens", weight, each=losses)
+    return Term(losses.sum(), "chosen_tokens", weight, summands=losses)

@@ -80,15 +80,15 @@ class PolicyGradient(Online):
             )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
-        found = super().unused(config)
+        unused = super().unused(config)
         if self._round_is_one_step(config):
             reason = (
                 "a round is one step, in which the ratio to the policy that wrote the replies is 1 (see algo.passes)"
             )
-            found |= {item.name: reason for item in fields(self) if item.name in _RATIO_BOUNDS}
+            unused |= {item.name: reason for item in fields(self) if item.name in _RATIO_BOUNDS}
         if not self.entropy:
-            found["entropy_weight"] = "algo.entropy=false measures no entropy"
-        return found
+            unused["entropy_weight"] = "algo.entropy=false measures no entropy"
+        return unused
 
     def _round_is_one_step(self, config: DictConfig) -> bool:
         """Return True if every step trains on replies written by the policy's present weights."""
@@ -122,7 +122,7 @@ class PolicyGradient(Online):
                 completion.logprobs = now
         note_differences(gaps, ctx)
         if self.importance_cap is not None:
-            ctx.note("importance", float(np.concatenate([each for some in weights for each in some]).mean()))
+            ctx.note("importance", float(np.concatenate([factors for some in weights for factors in some]).mean()))
         return weights
 
     def importance(self, gap: np.ndarray) -> np.ndarray:

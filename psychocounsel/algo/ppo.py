@@ -105,14 +105,14 @@ class PPO(PolicyGradient):
             )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
-        found = super().unused(config)
+        unused = super().unused(config)
         if self.critic_kind == "own":
-            found["value_weight"] = "the critic is a model of its own, with the learning rate algo.critic_lr"
+            unused["value_weight"] = "the critic is a model of its own, with the learning rate algo.critic_lr"
         if self.kl_target is None:
-            found["kl_gain"] = "it adapts the weight towards algo.kl_target, which is not set"
+            unused["kl_gain"] = "it adapts the weight towards algo.kl_target, which is not set"
         if not self.kl_weight:
-            found["kl_in"] = "algo.kl_weight=0 ignores the divergence"
-        return found
+            unused["kl_in"] = "algo.kl_weight=0 ignores the divergence"
+        return unused
 
     def check_rounds(self, rounds: int) -> None:
         if self.critic_warmup >= rounds:
@@ -140,7 +140,7 @@ class PPO(PolicyGradient):
         weights = [weight for some in self.take_logprobs(groups, ctx) for weight in some]
         completions = [completion for group in groups for completion in group.completions]
         kl = [completion.logprobs - completion.ref_logprobs for completion in completions]  # type: ignore[operator]
-        kl_weight = self._next_kl_weight(float(np.mean([each.sum() for each in kl])), ctx)
+        kl_weight = self._next_kl_weight(float(np.mean([divergences.sum() for divergences in kl])), ctx)
         values = [values for some in ctx.values(groups) for values in some]
         rewards = self._rewards(np.concatenate([self.rewards(group, ctx) for group in groups]))
         for completion, divergence, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):

@@ -29,4 +29,4 @@ class SFT(Algorithm):
         `outputs.logprobs`: float32[N], log-probabilities of the batch's completion tokens.
         """
         assert outputs.logprobs is not None
-        return {"nll": Term(-outputs.logprobs.sum(), "tokens", each=-batch.completion_sums(outputs.logprobs))}
+        return {"nll": Term(-outputs.logprobs.sum(), "tokens", summands=-batch.completion_sums(outputs.logprobs))}

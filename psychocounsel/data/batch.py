@@ -94,10 +94,10 @@ class Batch:
     @cached_property
     def pair_probabilities(self) -> torch.Tensor | None:
         """Probability that each pair's chosen reply is preferred, float32[P]; None if no pair has a soft label."""
-        found = [group.probability for group in self.groups]
-        if all(probability is None for probability in found):
+        probabilities = [group.probability for group in self.groups]
+        if all(probability is None for probability in probabilities):
             return None
-        return self._floats([1.0 if probability is None else probability for probability in found])
+        return self._floats([1.0 if probability is None else probability for probability in probabilities])
 
     def _floats(self, values: Sequence[float]) -> torch.Tensor:
         return moved(torch.tensor(values, dtype=torch.float32), self.target_ids.device)
@@ -137,7 +137,7 @@ class Batch:
 
     def _with(self, place: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """Return the batch with `place` applied to its tensors; cached properties are dropped."""
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
         return Batch(
             **{name: place(value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
         )

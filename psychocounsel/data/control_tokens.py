@@ -35,8 +35,8 @@ class ControlTokens:
     def __init__(self, tokenizer: Any, template: str) -> None:
         special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         added = {token.content: (index, token) for index, token in tokenizer.added_tokens_decoder.items()}
-        found = {text: index for text, (index, token) in added.items() if token.special or _is_markup(text, template)}
-        self.ids: dict[str, int] = {text: index for text, index in {**special, **found}.items() if text.strip()}
+        marks = {text: index for text, (index, token) in added.items() if token.special or _is_markup(text, template)}
+        self.ids: dict[str, int] = {text: index for text, index in {**special, **marks}.items() if text.strip()}
         self.backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         self._unknown = tokenizer.unk_token_id
         self._texts = sorted(self.ids, key=len, reverse=True)  # at one place the longest token matches

@@ -56,15 +56,15 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
         raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
     if config.data.balance:
         train = weigh_pairs(train, config.data.balance, report)
-    found = Dataset(train, held_out[: config.eval.limit])
+    dataset = Dataset(train, held_out[: config.eval.limit])
     if config.eval.replies and kind != "prompts":
         _, prompts = through_cache(config, chat, "prompts", report, partial(_tokenise, chat, "prompts"))
-        found.held_out_prompts = prompts[: config.eval.limit]
+        dataset.held_out_prompts = prompts[: config.eval.limit]
     if pairs:
-        found.pairs, _ = through_cache(config, chat, "pairs", report, partial(_tokenise, chat, "pairs"))
-        if not found.pairs:
+        dataset.pairs, _ = through_cache(config, chat, "pairs", report, partial(_tokenise, chat, "pairs"))
+        if not dataset.pairs:
             raise UserError(f"no pair fits max_length={config.max_length}: raise it, or use algo.offline_fraction=0")
-    return found
+    return dataset
 
 
 def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -> Parts:

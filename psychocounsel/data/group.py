@@ -85,9 +85,9 @@ class Group:
 
 def reference_of(groups: Sequence[Group]) -> list[list[Array]] | None:
     """Return `ref_logprobs` of every completion; None if any completion lacks them."""
-    found = [[completion.ref_logprobs for completion in group.completions] for group in groups]
-    known = [[values for values in some if values is not None] for some in found]
-    return known if list(map(len, known)) == list(map(len, found)) else None
+    logprobs = [[completion.ref_logprobs for completion in group.completions] for group in groups]
+    known = [[values for values in some if values is not None] for some in logprobs]
+    return known if list(map(len, known)) == list(map(len, logprobs)) else None
 
 
 _FLOATS = pa.list_(pa.float32())
@@ -146,7 +146,7 @@ def read_groups(path: Path) -> list[Group]:
         return Completion(**known)
 
     def group(row: dict[str, Any]) -> Group:
-        completions = [completion(each) for each in row["completions"]]
+        completions = [completion(entry) for entry in row["completions"]]
         prompt = np.array(row["prompt_ids"], np.int32)
         return Group(row["id"], prompt, completions, row["prompt_text"], row["messages"])
 

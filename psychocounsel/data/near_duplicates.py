@@ -108,7 +108,7 @@ def _sketch(texts: Sequence[str]) -> tuple[Array, Array, Array]:
     from rensa import RMinHash
 
     sets = list(shingles(texts))
-    sizes = np.array([len(each) for each in sets], np.int64)
+    sizes = np.array([len(members) for members in sets], np.int64)
     hashes = np.concatenate([np.empty(0, np.uint64), *sets])
     starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint64)
     rows = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, _BANDS * _ROWS, _SEED).to_rows()
@@ -131,16 +131,16 @@ def near_pairs(within: Sketches, threshold: float) -> Iterator[tuple[int, int, f
     the cluster is found, but hardly any text of it is missed.
     """
     count = len(within)
-    found = np.empty(0, np.int64)
+    pairs = np.empty(0, np.int64)
     for band in range(_BANDS):
         values = within.signatures[:, band]
         order = np.argsort(values, kind="stable")
         values = values[order]
         for step in range(1, min(_COMPARED, count - 1) + 1):
             same = values[step:] == values[:-step]
-            found = np.append(found, order[:-step][same] * count + order[step:][same])
-        found = np.unique(found)
-    for pair in found.tolist():
+            pairs = np.append(pairs, order[:-step][same] * count + order[step:][same])
+        pairs = np.unique(pairs)
+    for pair in pairs.tolist():
         first, second = divmod(pair, count)
         if (size := overlap(within.set_of(first), within.set_of(second))) >= threshold:
             yield first, second, size
@@ -148,7 +148,7 @@ def near_pairs(within: Sketches, threshold: float) -> Iterator[tuple[int, int, f
 
 def near_matches(ours: Sketches, theirs: Sketches, threshold: float) -> set[int]:
     """Return the indices of the texts in `ours` whose overlap with a text in `theirs` is at least `threshold`."""
-    count, found = len(theirs), set[int]()
+    count, near = len(theirs), set[int]()
     candidates = np.empty(0, np.int64)
     for band in range(_BANDS):
         order = np.argsort(theirs.signatures[:, band], kind="stable")
@@ -161,6 +161,6 @@ def near_matches(ours: Sketches, theirs: Sketches, threshold: float) -> set[int]
         candidates = np.unique(candidates)
     for pair in candidates.tolist():
         number, other = divmod(pair, count)
-        if number not in found and overlap(ours.set_of(number), theirs.set_of(other)) >= threshold:
-            found.add(number)
-    return found
+        if number not in near and overlap(ours.set_of(number), theirs.set_of(other)) >= threshold:
+            near.add(number)
+    return near

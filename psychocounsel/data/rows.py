@@ -109,11 +109,11 @@ def _label(row: Mapping[str, Any]) -> bool | None:
 def _writers(row: Mapping[str, Any]) -> list[str] | None:
     """Return the writer of each reply; None if any writer is missing."""
     if "replies" in row:
-        found = [reply.get("model") for reply in row["replies"]]
+        models = [reply.get("model") for reply in row["replies"]]
     else:
-        found = [row.get(f"{side}_model") for side in ("chosen", "rejected")]
-    names = [name for name in found if isinstance(name, str)]
-    return names if len(names) == len(found) else None
+        models = [row.get(f"{side}_model") for side in ("chosen", "rejected")]
+    names = [name for name in models if isinstance(name, str)]
+    return names if len(names) == len(models) else None
 
 
 def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequence[float]) -> Example:
@@ -199,8 +199,8 @@ def _first_key(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> st
     for name in names:
         if name in row:
             return name
-    found = words(", ".join(sorted(map(str, row))) or "none")  # names may be texts: a table may lack its header
-    raise UserError(f"{where}: needs {' or '.join(names)}; its non-empty columns are {found}")
+    columns = words(", ".join(sorted(map(str, row))) or "none")  # names may be texts: a table may lack its header
+    raise UserError(f"{where}: needs {' or '.join(names)}; its non-empty columns are {columns}")
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:

@@ -222,13 +222,13 @@ def rank(text: str, seed: int, purpose: str) -> str:
 # `data.soft_labels`: probabilities that chosen replies are preferred, from the column `chosen_probability`.
 
 
-def with_soft_labels(rows: Sequence[Example], asked: bool) -> list[Example]:
-    """Return the rows with their soft labels if `asked`, otherwise without.
+def with_soft_labels(rows: Sequence[Example], wanted: bool) -> list[Example]:
+    """Return the rows with their soft labels if `wanted`, otherwise without.
 
     Raises:
-        UserError: naming the first row without a soft label, if `asked`.
+        UserError: naming the first row without a soft label, if `wanted`.
     """
-    if not asked:
+    if not wanted:
         return [row if row.probability is None else replace(row, probability=None) for row in rows]
     for row in rows:
         if row.probability is None:
@@ -239,19 +239,19 @@ def with_soft_labels(rows: Sequence[Example], asked: bool) -> list[Example]:
     return list(rows)
 
 
-# `data.swapped`: pairs whose rejected reply was chosen for another client, so that only the prompt reveals the better
-# one.
+# `data.swapped`: additional training pairs of two good replies, of which one was written for another client. Only the
+# prompt tells which of them is better.
 
 
 def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Callable[[str], None]) -> list[Example]:
-    """Return `pairs` followed by swapped pairs: `share` new pairs for each given pair, at least one in total.
+    """Return `pairs` followed by swapped pairs, `share` times as many as `pairs`, and at least one.
 
-    The chosen reply of a new pair was chosen for its own client; the rejected reply was chosen for another client. The
-    other client belongs to another component of shared text, and to the same topic if the data name topics.
+    A swapped pair keeps the prompt and the chosen reply of a given pair. Its rejected reply is the chosen reply of
+    another client. The two clients share no text (`components_of`), and have the same topic if the data name topics.
 
-    Each chosen reply gets one new pair before any gets a second, in an order that `seed` fixes, and never the same
-    opponent twice. New pairs have no ratings and no scores, because nobody rated the other client's reply here. With
-    soft labels, their probability is 1.
+    Each given pair is used once before any is used a second time, in an order that `seed` fixes, and never twice with
+    the same rejected reply. Swapped pairs have no ratings and no scores, because nobody rated the other client's reply
+    for this prompt. With soft labels, their probability is 1.
 
     Raises:
         UserError: if rows are not pairs, or there are too few clients for this many pairs.
@@ -273,7 +273,7 @@ def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Call
 
 
 def _candidates(pairs: Sequence[Example], seed: int) -> Iterator[Example]:
-    """Yield all possible swapped pairs in the order in which they are taken."""
+    """Yield all possible swapped pairs; `with_swapped` takes the first ones."""
     component = components_of(pairs)
     firsts = {(normalised(pair.prompt), pair.replies[0]): index for index, pair in reversed(list(enumerate(pairs)))}
     ranks = {index: rank(f"{prompt} {reply}", seed, "swapped") for (prompt, reply), index in firsts.items()}

@@ -61,5 +61,5 @@ def components_of_groups(groups: Sequence[Group]) -> Array:
     numbers: dict[bytes, int] = {}
     prompts = [numbers.setdefault(group.prompt_ids.tobytes(), len(numbers)) for group in groups]
     texts: dict[bytes, int] = {}
-    replies = [[texts.setdefault(each.ids.tobytes(), len(texts)) for each in group.completions] for group in groups]
+    replies = [[texts.setdefault(reply.ids.tobytes(), len(texts)) for reply in group.completions] for group in groups]
     return components(prompts, replies)

@@ -151,8 +151,8 @@ def _jsonl(file: Path) -> Iterator[tuple[str, Row | UserError]]:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 where = f"{file.name} line {number}"
-                found = _parse_json(line, where)
-                yield where, found if isinstance(found, UserError) else _object(found, where)
+                value = _parse_json(line, where)
+                yield where, value if isinstance(value, UserError) else _object(value, where)
 
 
 def _json(file: Path) -> Iterator[tuple[str, Row | UserError]]:

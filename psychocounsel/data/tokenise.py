@@ -149,11 +149,11 @@ class ChatFormat:
         )
 
     def _encode(self, texts: Sequence[Rendered]) -> list[Array]:
-        plain = [each.text for each in texts if each.shielded is None]
+        plain = [text.text for text in texts if text.shielded is None]
         options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
         encoded = iter(self.tokenizer(plain, add_special_tokens=False, **options)["input_ids"] if plain else [])
-        shielded = iter(self.control.encode([each.shielded for each in texts if each.shielded is not None]))
-        return [np.array(next(encoded if each.shielded is None else shielded), np.int32) for each in texts]
+        shielded = iter(self.control.encode([text.shielded for text in texts if text.shielded is not None]))
+        return [np.array(next(encoded if text.shielded is None else shielded), np.int32) for text in texts]
 
 
 def tokenise(
@@ -212,7 +212,7 @@ class _Rendered:
 
     @property
     def is_shielded(self) -> bool:
-        return any(each.shielded is not None for each in (self.prompt, *self.whole))
+        return any(text.shielded is not None for text in (self.prompt, *self.whole))
 
 
 def _render(

@@ -70,17 +70,17 @@ def through_cache(
     lock = Lock(_lock_of(entry))
     try:
         make_shared(entry.parent)
-        found = _load(entry, lock, report)
+        loaded = _load(entry, lock, report)
     except (OSError, Foreign) as error:
         reason = getattr(error, "strerror", None) or "it is not a file of this cache"
         report(f"{entry}: cannot be used ({reason}); tokenising without it")
         return make(config, report)
-    if found is None:
+    if loaded is None:
         try:
             return _make_and_keep(config, chat, kind, report, make, entry)
         finally:
             lock.release()
-    about, parts = found
+    about, parts = loaded
     for line in about["lines"]:
         report(line)
     chat.end_tokens |= set(about["end_tokens"])
@@ -100,7 +100,7 @@ def _load(entry: Path, lock: Lock, report: Report) -> tuple[dict[str, Any], Part
             told = True
         time.sleep(_POLL_SECONDS)
     try:
-        found = _read(entry)  # another process may have made it before we took the lock
+        stored = _read(entry)  # another process may have made it before we took the lock
     except FileNotFoundError:
         return None
     except Damaged:
@@ -110,7 +110,7 @@ def _load(entry: Path, lock: Lock, report: Report) -> tuple[dict[str, Any], Part
         lock.release()
         raise
     lock.release()
-    return found
+    return stored
 
 
 def _read(entry: Path) -> tuple[dict[str, Any], Parts]:
@@ -161,10 +161,10 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
     if backend is None or any(_unpinned(config)):
         return None
     try:
-        found = _files(config.data)
-        if found is None:
+        files_of_sources = _files(config.data)
+        if files_of_sources is None:
             return None
-        contents = [content_id(_common(files), files, config.paths.cache) for files in found]
+        contents = [content_id(_common(files), files, config.paths.cache) for files in files_of_sources]
     except OSError:
         return None  # loading reports it more clearly
     settings: Any = OmegaConf.to_container(config.data)
@@ -185,9 +185,9 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
 def _files(data: DictConfig) -> list[Sequence[Path]] | None:
     """Return the files that are read for each path; None if the source does not name them."""
     source = source_of(data)
-    found = [source.files(path) for path in paths_of(data)]
-    known = [[*files] for files in found if files is not None]
-    return [files for files in known if files] if len(known) == len(found) else None
+    listings = [source.files(path) for path in paths_of(data)]
+    known = [[*files] for files in listings if files is not None]
+    return [files for files in known if files] if len(known) == len(listings) else None
 
 
 def _common(files: Sequence[Path]) -> Path:
@@ -197,8 +197,8 @@ def _common(files: Sequence[Path]) -> Path:
 def _code(settings: DictConfig) -> set[Path]:
     """Return the code files that read and tokenise rows, including the classes of a user's own source."""
     ours = {file for room in (data, counsel) for file in Path(room.__path__[0]).rglob("*.py")}
-    classes: list[type] = [each for each in type(source_of(settings)).__mro__ if issubclass(each, Source)]
-    return ours | {Path(inspect.getfile(each)) for each in classes}
+    classes: list[type] = [kind for kind in type(source_of(settings)).__mro__ if issubclass(kind, Source)]
+    return ours | {Path(inspect.getfile(kind)) for kind in classes}
 
 
 def _unpinned(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
@@ -209,9 +209,9 @@ def _unpinned(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
 
 def _pinned(config: DictConfig) -> DictConfig:
     """Return the configuration with the present commits of its hub datasets, as far as they can be determined."""
-    found = {key: _commit(source) for source, key in _unpinned(config)}
-    config = deepcopy(config) if found else config
-    for key, commit in found.items():
+    commits = {key: _commit(source) for source, key in _unpinned(config)}
+    config = deepcopy(config) if commits else config
+    for key, commit in commits.items():
         if commit:
             OmegaConf.update(config, key, commit)
     return config
@@ -253,7 +253,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
     tokens = [*prompts.values(), *(reply.ids for reply in replies)]
     texts = [*(group.id for group in groups), *(text for text, _ in numbers), *(reply.text for reply in replies)]
     messages = {number: group.messages for number, group in zip(prompt_of, groups, strict=True)}
-    texts += [json.dumps(each) for each in messages.values()]
+    texts += [json.dumps(message) for message in messages.values()]
     encoded = [text.encode(errors="surrogatepass") for text in texts]
     return {
         "tokens": np.concatenate([*tokens, np.empty(0, np.int32)]),

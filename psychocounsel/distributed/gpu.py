@@ -23,10 +23,10 @@ def driver_cuda() -> tuple[int, int] | None:
     """Return the newest CUDA version that this machine's NVIDIA driver supports; None without a driver."""
     version = ctypes.c_int()
     try:
-        found = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+        error = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
     except (OSError, AttributeError):
         return None
-    return None if found else (version.value // 1000, version.value % 1000 // 10)
+    return None if error else (version.value // 1000, version.value % 1000 // 10)
 
 
 def problem(built_for: str | None, driver: tuple[int, int] | None, sees: bool) -> str:

@@ -35,12 +35,12 @@ class ServerGroup:
         Raises:
             RuntimeError: if rank 0 dies, or nothing arrives before the time-out.
         """
-        found = [
+        tensors = [
             (name, torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)) for name, dtype, shape in header
         ]
-        for work, _ in self.send(value for _, value in found):
+        for work, _ in self.send(value for _, value in tensors):
             work.wait()
-        return found
+        return tensors
 
     def close(self) -> None:
         with suppress(RuntimeError):  # a failed group may already be gone

@@ -29,24 +29,29 @@ def name_interface(on_one_machine: bool) -> None:
     """Set gloo's interface in the environment, unless the user has set it."""
     if on_one_machine:  # a container's own name may not resolve
         os.environ.setdefault(_GLOO, "lo")
-    elif _GLOO not in os.environ and (asked := os.environ.get(_NCCL)):
+    elif _GLOO not in os.environ and (setting := os.environ.get(_NCCL)):
         names = [name for _, name in socket.if_nameindex()]
-        if found := chosen(asked, [name for name in names if _has_address(name)]):
-            os.environ[_GLOO] = found[0]
+        if allowed := chosen(setting, [name for name in names if _has_address(name)]):
+            os.environ[_GLOO] = allowed[0]
 
 
-def chosen(asked: str, interfaces: Sequence[str]) -> list[str]:
-    """Return the members of `interfaces` selected by NCCL_SOCKET_IFNAME=`asked`.
+def chosen(setting: str, interfaces: Sequence[str]) -> list[str]:
+    """Return the members of `interfaces` selected by NCCL_SOCKET_IFNAME=`setting`.
 
-    `asked` lists prefixes of names. "=" before the list means whole names, and "^" means names to exclude.
+    `setting` lists prefixes of names. "=" before the list means whole names, and "^" means names to exclude.
     """
-    leaves_out, rest = asked.startswith("^"), asked.removeprefix("^")
+    leaves_out, rest = setting.startswith("^"), setting.removeprefix("^")
     whole, rest = rest.startswith("="), rest.removeprefix("=")
     names = [name.partition(":")[0] for name in rest.split(",") if name]
-    named = {each for each in interfaces for name in names if (each == name if whole else each.startswith(name))}
+    named = {
+        interface
+        for interface in interfaces
+        for name in names
+        if (interface == name if whole else interface.startswith(name))
+    }
     if leaves_out:
-        return [each for each in interfaces if each not in named and not each.startswith(_LOCAL)]
-    return [each for each in interfaces if each in named]
+        return [interface for interface in interfaces if interface not in named and not interface.startswith(_LOCAL)]
+    return [interface for interface in interfaces if interface in named]
 
 
 def _has_address(interface: str) -> bool:

@@ -51,10 +51,10 @@ class Callbacks:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.each = [_instantiate(name, callback) for name, callback in run.config.callbacks.items()]
+        self.callbacks = [_instantiate(name, callback) for name, callback in run.config.callbacks.items()]
 
     def announce(self, event: str, step: int) -> None:
-        for callback in self.each:
+        for callback in self.callbacks:
             callback.on(event, step, self.run)
 
     def eval_end(self, metrics: dict[str, float], step: int, gather: Callable[[str], list[str]]) -> str:
@@ -62,9 +62,9 @@ class Callbacks:
 
         `gather` collects the reasons of all ranks.
         """
-        if not self.each:
+        if not self.callbacks:
             return ""
-        reasons = [callback.eval_end(metrics, step, self.run) for callback in self.each]
+        reasons = [callback.eval_end(metrics, step, self.run) for callback in self.callbacks]
         return next(filter(None, gather(next(filter(None, reasons), ""))), "")
 
 

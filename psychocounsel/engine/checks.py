@@ -105,10 +105,10 @@ def _check_callbacks(config: DictConfig) -> None:
         if not target:
             raise UserError(f"callbacks.{name}: needs a _target_, for instance {{_target_: my_module.MyCallback}}")
         try:
-            found = importlib.util.find_spec(target.rpartition(".")[0])
+            module = importlib.util.find_spec(target.rpartition(".")[0])
         except (ImportError, ValueError):
-            found = None
-        if found is None:
+            module = None
+        if module is None:
             raise UserError(f"callbacks.{name}._target_={target}: no such module")
 
 

@@ -138,10 +138,10 @@ class OptimizerStep:
         idle = {name for name in self.engines if not self.algorithm.gets_gradients(name, self.collector)}
         if groups and len(idle) < len(self.engines):
             groups = self.algorithm.batch_groups(groups, self.collector)
-            found, rested = self._learn(groups, state, line["lr"], idle)
+            metrics, rested = self._learn(groups, state, line["lr"], idle)
             seconds = time.perf_counter() - started
             speed = self.speed.of(groups, seconds) | {"data_seconds": self.stepper.data_seconds}
-            line = {"loss": found.pop("loss"), **line, **speed, **found}
+            line = {"loss": metrics.pop("loss"), **line, **speed, **metrics}
         else:
             line["groups"], rested = 0, self.main in idle
             line["step_seconds"] = time.perf_counter() - started  # includes the time of writing a round's replies
@@ -210,10 +210,10 @@ class Evaluator:
         if not state.step:  # `guard` limits the change by training, so it does not apply before the first step
             return HeldOutEvaluation(metrics)
         over = exceeded(metrics, state.before, self.run.config.guard)
-        names = {each.name for each in over}
+        names = {figure.name for figure in over}
         marks = {f"guard/{name}": float(name in names) for name in set_limits(self.run.config.guard)}
-        for each in over:
-            self.run.say(f"guard: after step {state.step} {each}")
+        for figure in over:
+            self.run.say(f"guard: after step {state.step} {figure}")
         return HeldOutEvaluation(metrics | marks, over)
 
     def _rows(self) -> dict[str, float]:

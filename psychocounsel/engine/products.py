@@ -127,10 +127,10 @@ def kept_of_run(run: Run, world: World) -> tuple[bool, dict[str, Any]]:
 
     Rank 0's view is broadcast because all ranks must resume alike.
     """
-    found: tuple[bool, dict[str, Any]] = world.broadcast(
+    ending: tuple[bool, dict[str, Any]] = world.broadcast(
         (is_finished(run.dir), kept_model(run.files.model)) if world.rank == 0 else None
     )
-    return found
+    return ending
 
 
 def save_rows(path: Path, groups: Sequence[Group]) -> Path:

@@ -166,9 +166,9 @@ def _mask(buckets: Iterable[int]) -> int:
 
 def folders(cache: Path) -> list[Path]:
     """Return the folders of all references."""
-    found = sorted(_home(cache).glob("*"))
+    paths = sorted(_home(cache).glob("*"))
     return [
-        folder for folder in found if _FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
+        folder for folder in paths if _FOLDER.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink()
     ]
 
 
@@ -196,7 +196,7 @@ def _entry(folder: Path) -> Entry:
     return entry
 
 
-# Order of computing missing values; processes that need the same values share the work.
+# Computing the missing values. Processes that need the same values share the work.
 
 FLUSH_SECONDS = 10.0  # the most work that a killed process loses
 # Wait before a lock that a live process held is checked again, because on NFS each check writes a file.
@@ -240,10 +240,14 @@ def make_units(groups: Sequence[Group], keys: Sequence[Sequence[bytes]], budget:
     return sorted(units, key=lambda unit: unit.bucket)
 
 
-class Filling:
-    """Hands out the rows of `units` that neither the store nor `add` has provided yet.
+class CacheFiller:
+    """Completes a store: it tells a process which rows of `units` to compute, and stores them.
 
-    The order is fixed, so that a killed and restarted process computes the same batches as an uninterrupted one.
+    A process computes only the rows of buckets that it has locked. Rows of other buckets appear in the store when the
+    process that locked these has computed them. The order of rows is fixed, so that a killed and restarted process
+    computes the same batches as an uninterrupted one.
+
+    `known`: the values of all rows so far. `computed`: the number of rows that this process computed.
     """
 
     def __init__(self, store: ReferenceStore, units: Sequence[Unit]) -> None:

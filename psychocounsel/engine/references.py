@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.group import Array, Group
 from psychocounsel.engine.engines import build_reference
-from psychocounsel.engine.reference_store import Filling, Order, ReferenceStore, Unit, make_units, row_key
-from psychocounsel.engine.rounds.resting import resident
+from psychocounsel.engine.reference_store import CacheFiller, Order, ReferenceStore, Unit, make_units, row_key
+from psychocounsel.engine.rounds.offloading import on_device
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.telemetry.progress import Progress
 from psychocounsel.errors import UserError
@@ -71,13 +71,18 @@ class AdaptersOff(Reference):
 
 
 class FrozenCopy(Reference):
-    """A frozen copy of the policy before training, in addition to the trained one; it is on the GPU only within `resident`."""
+    """A frozen copy of the policy before training, in addition to the trained one.
 
-    def __init__(self, stepper: Stepper, batch: int, model: PackedModel, resident: AbstractContextManager[Any]) -> None:
-        self.stepper, self.batch, self.model, self.resident = stepper, batch, model, resident
+    `on_device`: the context in which the copy is on the GPU.
+    """
+
+    def __init__(
+        self, stepper: Stepper, batch: int, model: PackedModel, on_device: AbstractContextManager[Any]
+    ) -> None:
+        self.stepper, self.batch, self.model, self.on_device = stepper, batch, model, on_device
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
-        with self.resident:
+        with self.on_device:
             return self.stepper.per_token(groups, self.model, self.batch)
 
 
@@ -157,26 +162,26 @@ class CachedReference(Reference):
             return self.source.logprobs(groups)
         keys = [[row_key(group.prompt_ids, reply.ids) for reply in group.completions] for group in groups]
         units = make_units(groups, keys, self.config.micro_batch_tokens)
-        filling = Filling(self.store, units) if self.store is not None else None
+        filler = CacheFiller(self.store, units) if self.store is not None else None
         try:
-            for order in self.progress.bar(self._orders(filling), "reference log-probabilities"):
+            for order in self.progress.bar(self._orders(filler), "reference log-probabilities"):
                 rows = self.source.logprobs([units[number].group(positions) for number, positions in order])
                 self.computed += sum(map(len, rows))
-                if filling is not None:
-                    filling.add(order, rows)
+                if filler is not None:
+                    filler.add(order, rows)
         finally:
-            if filling is not None:
-                filling.close()
-        known = self._share(filling, units)
+            if filler is not None:
+                filler.close()
+        known = self._share(filler, units)
         self.replies += len(known)
         return [[known[key] for key in some] for some in keys]
 
-    def _orders(self, filling: Filling | None) -> Iterator[Order]:
+    def _orders(self, filler: CacheFiller | None) -> Iterator[Order]:
         """Yield the batches that rank 0 chooses, the same on every rank."""
         told = False
         while True:
             self.alive()
-            order = self.world.broadcast(filling.next(self.config.global_batch_size) if filling else None)
+            order = self.world.broadcast(filler.next(self.config.global_batch_size) if filler else None)
             if order is None:
                 return
             if order:
@@ -187,11 +192,11 @@ class CachedReference(Reference):
             told = True
             time.sleep(_POLL_SECONDS)
 
-    def _share(self, filling: Filling | None, units: Sequence[Unit]) -> dict[bytes, Array]:
+    def _share(self, filler: CacheFiller | None, units: Sequence[Unit]) -> dict[bytes, Array]:
         """Return rank 0's values on every rank."""
         names = [key for unit in units for key in unit.keys]
         ends = np.cumsum([len(ids) for unit in units for ids in unit.replies], dtype=np.int64)
-        flat = np.concatenate([filling.known[name] for name in names]) if filling and names else None
+        flat = np.concatenate([filler.known[name] for name in names]) if filler and names else None
         rows = np.split(self.world.broadcast_floats(flat, int(ends[-1]) if names else 0), ends[:-1])
         return dict(zip(names, rows, strict=False))
 
@@ -232,4 +237,4 @@ def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
     if stepper.main.module.adapter is not None:
         return AdaptersOff(stepper, batch)
     model = build_reference(config, stepper.algorithm, world, tokenizer)
-    return FrozenCopy(stepper, batch, model, resident([model], world, config.rollout.offload_idle))
+    return FrozenCopy(stepper, batch, model, on_device([model], world, config.rollout.offload_idle))

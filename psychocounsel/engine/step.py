@@ -37,7 +37,7 @@ class NonFiniteBatch(Exception):
 class Tallied:
     """A term's sum over the groups seen so far, the count of its unit in them, and its weight in the loss.
 
-    In an evaluation `by_group` holds the sum and the count of each group, for terms that give their summands (`Term.each`).
+    In an evaluation `by_group` holds the sum and the count of each group, for terms that give their summands (`Term.summands`).
     """
 
     sum: float
@@ -53,7 +53,7 @@ class Tallied:
 class _Part:
     """Result of one micro-batch: name, unit and weight of each term, and their sums float64[terms].
 
-    In an evaluation, `scores` and `by_group` (the sums of terms with `Term.each`) are keyed by group number.
+    In an evaluation, `scores` and `by_group` (the sums of terms with `Term.summands`) are keyed by group number.
     """
 
     groups: list[Group]
@@ -283,7 +283,9 @@ class Stepper:
 
 def _sums_by_group(terms: dict[str, Term], batch: Batch) -> Iterator[dict[str, float]]:
     """Yield the sums of the terms that give their summands, for each group of the batch."""
-    known = {name: term.each.detach().double().cpu().numpy() for name, term in terms.items() if term.each is not None}
+    known = {
+        name: term.summands.detach().double().cpu().numpy() for name, term in terms.items() if term.summands is not None
+    }
     ends = np.cumsum([0, *(len(group.completions) for group in batch.groups)])
     for number in range(len(batch.groups)):
         rows = {len(batch.groups): slice(number, number + 1), int(ends[-1]): slice(ends[number], ends[number + 1])}

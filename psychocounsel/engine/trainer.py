@@ -19,7 +19,7 @@ from psychocounsel.engine.loop import Evaluator, HeldOutEvaluation, LoopState, O
 from psychocounsel.engine.products import Products
 from psychocounsel.engine.references import choose_reference
 from psychocounsel.engine.rounds.held_out import HeldOutReplies, open_held_out
-from psychocounsel.engine.rounds.resting import open_resting
+from psychocounsel.engine.rounds.offloading import open_offloading
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.sizing.micro_batch import micro_batch_tokens
@@ -57,7 +57,7 @@ class Trainer:
         speed = Speed(self.engines[self.main], self.world)
         self.progress = Progress(run.is_main, run.log)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
-        self.resting = open_resting(self.stepper, run.config)
+        self.offloading = open_offloading(self.stepper, run.config)
         with self.phases("reference and reward models" if self.algorithm.needs.rollouts else "reference model"):
             self.collector = self._collector(self.algorithm.needs.rollouts)
             self.feed = self._feed()
@@ -101,7 +101,7 @@ class Trainer:
             self.chat,
             announce=self._announce,
             alive=self._alive_in_round,
-            resting=self.resting,
+            offloading=self.offloading,
         )
         if not self.algorithm.offline_groups(config.global_batch_size):
             return rounds
@@ -118,7 +118,7 @@ class Trainer:
             self.tokenizer,
             self.chat,
             alive=self._stop_if_asked,
-            resting=self.resting,
+            offloading=self.offloading,
         )
 
     # -- starting
@@ -230,12 +230,12 @@ class Trainer:
     def _tally(self, groups: list[Group]) -> tuple[Tally, Scores]:
         """Return the terms and scores of a batch of held-out rows."""
         try:
-            found = self.stepper.accumulate(groups, train=False)
+            terms_and_scores = self.stepper.accumulate(groups, train=False)
         except NonFiniteBatch as error:
             raise self.products.failed(error, self.state.step) from error
         self._announce("eval_batch")
         self._heartbeat("evaluating")
-        return found
+        return terms_and_scores
 
     def _finish_step(self, line: dict[str, Any]) -> None:
         """Evaluate if due, write the step's line, and save a checkpoint if due."""
@@ -244,8 +244,8 @@ class Trainer:
         if evaluation.metrics:
             line |= evaluation.metrics
             self._note(evaluation)
-            said = self.callbacks.eval_end(evaluation.metrics, self.state.step, self.world.gather)
-            self.state.ended_early = "" if is_last else said or self.state.out_of_patience(self.config.checkpoint)
+            reason = self.callbacks.eval_end(evaluation.metrics, self.state.step, self.world.gather)
+            self.state.ended_early = "" if is_last else reason or self.state.out_of_patience(self.config.checkpoint)
         is_last = is_last or bool(self.state.ended_early)
         self.state.line = None
         self.records.write(line)
@@ -280,7 +280,7 @@ class Trainer:
 
     def _stop_here(self, why: str = "stop requested", end: Exception | None = None) -> None:
         self.run.say(f"{why}: saving step {self.state.step}")
-        self.resting.end()
+        self.offloading.end()
         self._checkpoint()
         self._settle(wait=True)
         self.progress.close()

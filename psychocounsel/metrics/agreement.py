@@ -81,12 +81,12 @@ def agreement(
     names, rows = np.unique(prompts, return_inverse=True)
     cells = rows * 9 + ((first + 1) * 3 + second + 1).astype(int)
     counts = np.bincount(cells, minlength=9 * len(names)).reshape(-1, 9)
-    [found] = _agreement_figures(counts.sum(0)[None, :])
+    [figures] = _agreement_figures(counts.sum(0)[None, :])
     parts = [_agreement_figures(drawn @ counts) for drawn in draws(len(names), samples, seed)]
     resampled = np.concatenate([*parts, np.empty((0, 3))])
     low, high = mean_intervals((first == second)[:, None], rows, samples, seed=seed, shares=True)[0]
-    kappa, ac1 = (measure(float(value), column) for value, column in zip(found[1:], resampled.T[1:], strict=True))
-    return Agreement(len(first), len(names), Measure(float(found[0]), float(low), float(high)), kappa, ac1)
+    kappa, ac1 = (measure(float(value), column) for value, column in zip(figures[1:], resampled.T[1:], strict=True))
+    return Agreement(len(first), len(names), Measure(float(figures[0]), float(low), float(high)), kappa, ac1)
 
 
 def _agreement_figures(counts: np.ndarray) -> np.ndarray:
@@ -111,12 +111,12 @@ def judges_agreement(verdicts: Verdicts, judge: int, other: int, samples: int = 
     """
     keys = np.stack([getattr(verdicts, name) for name in ("prompt", "sample", "a", "b", "seed_a", "seed_b")], axis=1)
     _, pair = np.unique(keys, axis=0, return_inverse=True)
-    found = labels(verdicts)
+    label_of = labels(verdicts)
     sides = np.full((2, int(pair.max()) + 1 if len(pair) else 0), np.nan)
     prompts = np.zeros(sides.shape[1], int)
     for side, number in enumerate((judge, other)):
         rows = verdicts.judge == number
-        sides[side, pair[rows]] = found[rows]
+        sides[side, pair[rows]] = label_of[rows]
         prompts[pair[rows]] = verdicts.prompt[rows]
     return agreement(sides[0], sides[1], prompts, samples, seed)
 
@@ -147,20 +147,22 @@ class PositionBias:
 
 
 def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PositionBias:
-    """Return the position bias with intervals by bootstrap over prompts; every row of `verdicts` has the same weight.
+    """Return the position bias with bootstrap intervals over prompts. Every row of `verdicts` has the same weight.
 
-    `shift`: let logit P(a is preferred) be t + s if a is shown first and t - s if it is shown second. Some rows prefer the
-    first place in both orders, others the second place in both. The ratio of their numbers is exp(2 s) for any t, so
-    s = log(first / second) / 2. This is the conditional estimate of a Rasch model (Cox 1958); 1/2 is added to both counts
-    (Haldane 1956).
+    Let `first` be the number of rows in which the judge prefers the first place in both orders, and `second` the number
+    of rows in which it prefers the second place in both.
 
-    `error`: let h be the probability that a better reply is preferred when shown first, and l that of a worse reply. Among
-    rows without a tie, h l is the share that prefers the first place twice, and (1 - h)(1 - l) the share that prefers the
-    second place twice. Both shares determine h and l, and the error is ((1 - h) + l) / 2. The estimate assumes that calls
-    are independent and that all pairs are equally hard.
+    `shift` is log(first / second) / 2, with 1/2 added to both counts (Haldane 1956). The model behind it is
+    logit P(a is preferred) = t + s if a is shown first, and t - s if a is shown second. Then first / second is exp(2 s)
+    for any t. This is the conditional estimate of a Rasch model (Cox 1958).
+
+    `error` is ((1 - h) + l) / 2. Here h is the probability that the better reply is preferred if it is shown first, and
+    l the probability that the worse reply is preferred if it is shown first. They follow from two shares of the rows
+    without a tie: h l is the share of `first`, and (1 - h)(1 - l) is the share of `second`. The estimate assumes that
+    calls are independent and that all pairs are equally hard.
     """
-    judged = verdicts.judged()
-    forward, backward = judged.forward, judged.backward
+    judged_rows = verdicts.judged_rows()
+    forward, backward = judged_rows.forward, judged_rows.backward
     decided = (forward != 0) & (backward != 0)
     columns = [
         np.ones(len(forward)),
@@ -171,13 +173,13 @@ def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pos
         decided & (forward < backward),  # the second place twice
         decided,
     ]
-    prompts, rows = np.unique(judged.prompt, return_inverse=True)
-    sums = np.stack([np.bincount(rows, each, len(prompts)) for each in columns], axis=1)
+    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
+    sums = np.stack([np.bincount(rows, column, len(prompts)) for column in columns], axis=1)
     parts = [_bias_figures(drawn @ sums) for drawn in draws(len(prompts), samples, seed)]
-    [found], resampled = _bias_figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])
+    [figures], resampled = _bias_figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])
     intervals = mean_intervals(np.stack(columns[1:4], axis=1), rows, samples, seed=seed, shares=True)
-    shares = (Measure(float(value), *map(float, each)) for value, each in zip(found[:3], intervals, strict=True))
-    others = (measure(float(value), column) for value, column in zip(found[3:], resampled.T[3:], strict=True))
+    shares = (Measure(float(value), *map(float, bounds)) for value, bounds in zip(figures[:3], intervals, strict=True))
+    others = (measure(float(value), column) for value, column in zip(figures[3:], resampled.T[3:], strict=True))
     return PositionBias(len(forward), *shares, *others)
 
 

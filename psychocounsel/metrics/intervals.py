@@ -38,7 +38,7 @@ def bootstrap(
     members: dict[Hashable, list[int]] = {}
     for row, cluster in enumerate(clusters):
         members.setdefault(cluster, []).append(row)
-    rows = [np.array(each) for each in members.values()]
+    rows = [np.array(indices) for indices in members.values()]
     if not rows:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
@@ -93,10 +93,10 @@ def mean_intervals(
     for start in range(0, samples, 100):  # in blocks of resamples to limit memory, because there may be many clusters
         drawn = rng.multinomial(count, np.full(count, 1 / count), min(100, samples - start))
         means.append((drawn @ sums) / (drawn @ sizes)[:, None])
-    found = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    found[(sums == sizes[:, None]).all(0) & shares] = exact_interval(True, count, level)
-    found[(sums == 0).all(0) & shares] = exact_interval(False, count, level)
-    return found
+    bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    bounds[(sums == sizes[:, None]).all(0) & shares] = exact_interval(True, count, level)
+    bounds[(sums == 0).all(0) & shares] = exact_interval(False, count, level)
+    return bounds
 
 
 def ratio_intervals(
@@ -132,11 +132,11 @@ def ratio_intervals(
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
     ratios = (drawn @ totals) / np.maximum(drawn @ sizes, 1)
     ratios = np.column_stack([ratios, ratios @ weights])
-    found = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    of_shares = found[:-1]
+    bounds = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    of_shares = bounds[:-1]
     of_shares[(totals == sizes).all(0) & shares] = exact_interval(True, count, level)
     of_shares[(totals == 0).all(0) & shares] = exact_interval(False, count, level)
-    return np.asarray(found)
+    return np.asarray(bounds)
 
 
 # `Measure`, a figure with its interval; resamples of prompts; and figures in a form that is valid JSON.
@@ -175,9 +175,9 @@ def plain(figures: Any) -> Any:
     if dataclasses.is_dataclass(figures) and not isinstance(figures, type):
         return {field.name: plain(getattr(figures, field.name)) for field in dataclasses.fields(figures)}
     if isinstance(figures, dict):
-        return {name: plain(each) for name, each in figures.items()}
+        return {name: plain(figure) for name, figure in figures.items()}
     if isinstance(figures, list | tuple):
-        return [plain(each) for each in figures]
+        return [plain(figure) for figure in figures]
     return None if isinstance(figures, float) and not math.isfinite(figures) else figures
 
 
@@ -227,13 +227,20 @@ def tango(worse: np.ndarray, better: np.ndarray, items: float, margin: float) ->
 
 
 def difference_upper(worse: float, better: float, items: float, level: float = LEVEL) -> float:
-    """Return the one-sided upper score bound of share(worse) - share(better) (Tango 1998); 1 without cases.
+    """Return the one-sided upper bound of share(worse) - share(better) over paired items; 1 without items.
 
-    The bound is the difference whose score equals the normal quantile of `level`, negated. `worse` and `better` may be
-    sums of the positive and of the negative differences of clusters. If nearly all differences have one sign, the score
-    bound alone is too low (at 52 cases it fails in 7 % instead of 5 %). Therefore the result is at least `upper_bound`
-    of worse - better, unless this difference is negative. With worse = better = 0 the score bound is z^2 / (n + z^2)
-    and the exact bound 1 - (1 - level)^(1/n).
+    The score bound (Tango 1998) is the difference at which `tango` equals the negative normal quantile of `level`. It is
+    too low if nearly all items changed in one direction: at 52 items it fails in 7 % of cases instead of 5 %. If more
+    items got worse than better, or as many, the result is therefore the larger of two bounds, the score bound and
+    `upper_bound` of worse - better failures.
+
+    Without any change (worse = better = 0), the score bound is z^2 / (n + z^2), and the other 1 - (1 - level)^(1/n).
+
+    Args:
+        worse: number of items that got worse; for clusters of items, the sum of their positive differences.
+        better: number of items that got better; for clusters, the sum of their negative differences without the sign.
+        items: number of all paired items, or of clusters.
+        level: probability with which the bound holds.
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
@@ -252,7 +259,7 @@ def difference_upper(worse: float, better: float, items: float, level: float = L
 
 
 def difference_lower(worse: float, better: float, items: float, level: float = LEVEL) -> float:
-    """Return the one-sided lower score bound of share(worse) - share(better); -1 without cases.
+    """Return the one-sided lower bound of share(worse) - share(better) over paired items; -1 without items.
 
     The arguments are those of `difference_upper`.
     """

@@ -53,5 +53,7 @@ def exceeded(evaluation: Figures, before: Figures, guard: DictConfig) -> list[Ex
     `evaluation` has the keys of `reply_metrics` under `eval/`. `before` is the evaluation before training, against
     which length and reward are compared.
     """
-    found = [Exceeded(name, _MEASURES[name].of(evaluation, before), limit) for name, limit in set_limits(guard).items()]
-    return [each for each in found if not each.measured <= each.limit]  # NaN must count as exceeded
+    figures = [
+        Exceeded(name, _MEASURES[name].of(evaluation, before), limit) for name, limit in set_limits(guard).items()
+    ]
+    return [figure for figure in figures if not figure.measured <= figure.limit]  # NaN must count as exceeded

@@ -29,19 +29,19 @@ def fit_logistic(
         weights: float64[s, n], not negative.
         start: initial coefficients, float64[d]; default: zeros.
     """
-    found = np.zeros((len(weights), terms.shape[1])) + (0 if start is None else start)
+    coefficients = np.zeros((len(weights), terms.shape[1])) + (0 if start is None else start)
     products = (terms[:, :, None] * terms[:, None, :]).reshape(len(terms), -1)
     square = (len(weights), terms.shape[1], terms.shape[1])
     for _ in range(_STEPS):
-        chances = expit(found @ terms.T)
-        gradient = (weights * (scores - chances)) @ terms - RIDGE * found
+        chances = expit(coefficients @ terms.T)
+        gradient = (weights * (scores - chances)) @ terms - RIDGE * coefficients
         curvature = ((weights * chances * (1 - chances)) @ products).reshape(square) + RIDGE * np.eye(terms.shape[1])
         step = np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
         size = np.abs(step).max(initial=0)
-        found += step / np.maximum(1, np.abs(step).max(1, keepdims=True) / _LARGEST)
+        coefficients += step / np.maximum(1, np.abs(step).max(1, keepdims=True) / _LARGEST)
         if size < _TOLERANCE:
             break
-    return found
+    return coefficients
 
 
 # Length-controlled win rates by regression, as in AlpacaEval 2; optionally controlled for ending and formatting, too.
@@ -69,7 +69,7 @@ def length_controlled(
 
     The model is logit P(a is preferred) = model + length * tanh((length_a - length_b) / SD). The paper's term for the
     difficulty of an instruction is omitted because it needs the verdicts of many models. The score of both orders is a soft
-    label, and every prompt has weight 1. Every term has the ridge `weighted_logistic.RIDGE`. The intervals are a bootstrap
+    label, and every prompt has weight 1. Every term has the ridge `RIDGE`. The intervals are a bootstrap
     over prompts; every resample uses the SD of all rows. If one side won every row, length explains nothing: the result is
     then the plain win rate with its exact interval, and the effects are NaN.
 
@@ -80,23 +80,24 @@ def length_controlled(
         samples: number of resamples.
         seed: seed of the resampling.
     """
-    judged = verdicts.judged()
+    judged_rows = verdicts.judged_rows()
     names = ["model", "length", *(["ending"] if ending else []), *(["formatting"] if formatting else [])]
-    scores, weights = judged.scores(), row_weights(judged.prompt)
+    scores, weights = judged_rows.scores(), row_weights(judged_rows.prompt)
     if set(scores) <= {0.0} or set(scores) <= {1.0}:  # nothing is judged, or one side won every row
         value = float(scores[0]) if len(scores) else math.nan
-        raw = Measure(value, *mean_interval(prompt_means(judged).means, samples, seed))
+        raw = Measure(value, *mean_interval(prompt_means(judged_rows).means, samples, seed))
         return Controlled(raw, dict.fromkeys(names[1:], Measure(math.nan, math.nan, math.nan)), math.nan)
-    longer = judged.length_a.astype(float) - judged.length_b
+    longer = judged_rows.length_a.astype(float) - judged_rows.length_b
     unit = float(longer.std())
     terms = {"model": np.ones(len(longer)), "length": np.tanh(longer / unit) if unit else np.zeros(len(longer))}
-    terms["ending"] = judged.question_a.astype(float) - judged.question_b
-    terms["formatting"] = judged.formatted_a.astype(float) - judged.formatted_b
+    terms["ending"] = judged_rows.question_a.astype(float) - judged_rows.question_b
+    terms["formatting"] = judged_rows.formatted_a.astype(float) - judged_rows.formatted_b
     table = np.stack([terms[name] for name in names], axis=1)
     [fitted] = fit_logistic(table, scores, weights[None, :])
-    prompts, rows = np.unique(judged.prompt, return_inverse=True)
+    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
     drawn = [
-        fit_logistic(table, scores, weights * each[:, rows], fitted) for each in draws(len(prompts), samples, seed)
+        fit_logistic(table, scores, weights * multiplicities[:, rows], fitted)
+        for multiplicities in draws(len(prompts), samples, seed)
     ]
     resampled = np.concatenate(drawn)
     effects = {name: measure(fitted[place], resampled[:, place]) for place, name in enumerate(names)}
@@ -144,25 +145,25 @@ def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ran
     """Return strengths t with logit P(i beats j) = t_i - t_j, and their intervals by bootstrap over prompts.
 
     A tie is half a win for both settings. Each prompt has weight 1 in each pair of settings. The fit is a logistic regression
-    with the ridge `weighted_logistic.RIDGE`. Without a ridge, the estimate is finite only if a chain of points won leads from
+    with the ridge `RIDGE`. Without a ridge, the estimate is finite only if a chain of points won leads from
     every setting to every other one (Ford 1957); `bounded` is True if this holds.
     """
-    judged = verdicts.judged()
-    settings, numbers = np.unique(np.concatenate([judged.a, judged.b]), return_inverse=True)
+    judged_rows = verdicts.judged_rows()
+    settings, numbers = np.unique(np.concatenate([judged_rows.a, judged_rows.b]), return_inverse=True)
     count, (a, b) = len(settings), numbers.reshape(2, -1)
     upper = np.triu_indices(count, 1)
     pairs = np.zeros((count, count), int)
     pairs[upper] = np.arange(len(upper[0]))
     pair = pairs[np.minimum(a, b), np.maximum(a, b)]
-    scores = np.where(a < b, judged.scores(), 1 - judged.scores())  # of the setting with the smaller number
-    prompts, rows = np.unique(judged.prompt, return_inverse=True)
+    scores = np.where(a < b, judged_rows.scores(), 1 - judged_rows.scores())  # of the setting with the smaller number
+    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
     cells, size = rows * len(upper[0]) + pair, len(prompts) * len(upper[0])
     weights = row_weights(cells)
     shape = len(prompts), len(upper[0])
-    sums, played = (np.bincount(cells, each, size).reshape(shape) for each in (weights * scores, weights))
+    sums, played = (np.bincount(cells, values, size).reshape(shape) for values in (weights * scores, weights))
 
     groups, bounded = _linked(count, upper, sums.sum(0), played.sum(0))
-    named = [[int(settings[each]) for each in group] for group in groups]
+    named = [[int(settings[index]) for index in group] for group in groups]
     if len(groups) != 1:
         return Ranking({}, named, False)
     terms = np.zeros((len(upper[0]), count))
@@ -171,10 +172,11 @@ def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ran
     def fit(points: np.ndarray, games: np.ndarray) -> np.ndarray:
         return fit_logistic(terms, np.where(games > 0, points / np.maximum(games, 1e-300), 0.5), games)
 
-    [found] = fit(sums.sum(0)[None, :], played.sum(0)[None, :])
+    [estimates] = fit(sums.sum(0)[None, :], played.sum(0)[None, :])
     parts = [fit(drawn @ sums, drawn @ played) for drawn in draws(len(prompts), samples, seed)]
     strengths = {
-        int(settings[each]): _strength(found[each], np.concatenate(parts)[:, each]) for each in np.argsort(-found)
+        int(settings[index]): _strength(estimates[index], np.concatenate(parts)[:, index])
+        for index in np.argsort(-estimates)
     }
     return Ranking(strengths, named, bounded)
 
@@ -188,7 +190,7 @@ def _linked(
     won.T[upper] = games - points > 1e-9
     number, group = connected_components(won, directed=True, connection="weak")
     strong, _ = connected_components(won, directed=True, connection="strong")
-    return [np.flatnonzero(group == each).tolist() for each in range(number)], strong == 1
+    return [np.flatnonzero(group == part).tolist() for part in range(number)], strong == 1
 
 
 def _strength(value: float, resampled: np.ndarray) -> Strength:

@@ -76,12 +76,12 @@ class Verdicts:
         behind = self.where((self.a == second) & (self.b == first)).turned()
         return Verdicts(
             **{
-                each.name: np.concatenate([getattr(ahead, each.name), getattr(behind, each.name)])
-                for each in fields(self)
+                field.name: np.concatenate([getattr(ahead, field.name), getattr(behind, field.name)])
+                for field in fields(self)
             }
         )
 
-    def judged(self) -> Verdicts:
+    def judged_rows(self) -> Verdicts:
         """Return the rows with a verdict in both orders, because one order alone would count position bias as a verdict."""
         return self.where(~np.isnan(self.forward) & ~np.isnan(self.backward))
 
@@ -109,10 +109,10 @@ class PromptMeans:
 
 def prompt_means(verdicts: Verdicts) -> PromptMeans:
     """Return a's mean score on each prompt that has verdicts in both orders, over its samples, seeds and judges."""
-    judged = verdicts.judged()
-    prompts, rows = np.unique(judged.prompt, return_inverse=True)
+    judged_rows = verdicts.judged_rows()
+    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
     return PromptMeans(
-        prompts, np.bincount(rows, judged.scores(), len(prompts)) / np.bincount(rows, minlength=len(prompts))
+        prompts, np.bincount(rows, judged_rows.scores(), len(prompts)) / np.bincount(rows, minlength=len(prompts))
     )
 
 
@@ -128,7 +128,7 @@ def mean_interval(values: np.ndarray, samples: int, seed: int) -> tuple[float, f
 # Win rates of one setting against another: overall, over training seeds, and on slices of the prompts.
 
 SMALL = 30  # prompts; with fewer, bootstrap intervals are too narrow
-# The five possible scores of two orders together (paired_verdicts.Verdicts.scores).
+# The five possible scores of two orders together (`Verdicts.scores`).
 _SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
 
 
@@ -157,10 +157,10 @@ def pair_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pair
 
     `verdicts` are about one pair of settings (`Verdicts.between`).
     """
-    judged = verdicts.judged()
-    means = prompt_means(judged).means
+    judged_rows = verdicts.judged_rows()
+    means = prompt_means(judged_rows).means
     value = float(means.mean()) if len(means) else math.nan
-    weights, scores = row_weights(judged.prompt), judged.scores()
+    weights, scores = row_weights(judged_rows.prompt), judged_rows.scores()
     total = weights.sum()
     return PairFigures(
         win_rate=Measure(value, *mean_interval(means, samples, seed)),
@@ -216,32 +216,39 @@ def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Seed
     the same prompts (pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386). If replies were only
     compared with replies of the same seed, one draw of seeds serves both a and b.
     """
-    judged = verdicts.judged()
-    if not len(judged.prompt):
+    judged_rows = verdicts.judged_rows()
+    if not len(judged_rows.prompt):
         return SeedFigures(math.nan, math.nan, 0, 0, (math.nan, math.nan), False, {})
-    mine = np.unique(judged.seed_a)
-    rates = {int(each): float(prompt_means(judged.where(judged.seed_a == each)).means.mean()) for each in mine}
-    theirs = len(np.unique(judged.seed_b))
+    mine = np.unique(judged_rows.seed_a)
+    rates = {
+        int(own_seed): float(prompt_means(judged_rows.where(judged_rows.seed_a == own_seed)).means.mean())
+        for own_seed in mine
+    }
+    theirs = len(np.unique(judged_rows.seed_b))
     mean = float(np.mean(list(rates.values())))
     sd = float(np.std(list(rates.values()), ddof=1)) if len(mine) > 1 else math.nan
     if len(mine) == theirs == 1:
-        interval = mean_interval(prompt_means(judged).means, samples, seed)
+        interval = mean_interval(prompt_means(judged_rows).means, samples, seed)
     else:
-        found = measure(mean, _two_levels(judged, samples, seed))
-        interval = found.low, found.high
+        measured = measure(mean, _two_levels(judged_rows, samples, seed))
+        interval = measured.low, measured.high
     return SeedFigures(mean, sd, len(mine), theirs, interval, len(mine) > 1 or theirs > 1, rates)
 
 
-def _two_levels(judged: Verdicts, samples: int, seed: int) -> np.ndarray:
+def _two_levels(judged_rows: Verdicts, samples: int, seed: int) -> np.ndarray:
     """Return the mean win rates over a's seeds in resamples of seeds and prompts, float64[samples]."""
     # Equal seeds that were paired are drawn together: most independent draws would combine seeds that never met.
-    opponents = np.zeros_like(judged.seed_b) if (judged.seed_a == judged.seed_b).all() else judged.seed_b
-    numbers = [np.unique(each, return_inverse=True)[1] for each in (judged.prompt, judged.seed_a, opponents)]
-    prompts, mine, theirs = (int(each.max()) + 1 for each in numbers)
+    opponents = (
+        np.zeros_like(judged_rows.seed_b) if (judged_rows.seed_a == judged_rows.seed_b).all() else judged_rows.seed_b
+    )
+    numbers = [
+        np.unique(values, return_inverse=True)[1] for values in (judged_rows.prompt, judged_rows.seed_a, opponents)
+    ]
+    prompts, mine, theirs = (int(column.max()) + 1 for column in numbers)
     cells = np.ravel_multi_index((numbers[1], numbers[0], numbers[2]), (mine, prompts, theirs))
-    sums = np.bincount(cells, judged.scores(), mine * prompts * theirs).reshape(-1, theirs)
+    sums = np.bincount(cells, judged_rows.scores(), mine * prompts * theirs).reshape(-1, theirs)
     counts = np.bincount(cells, minlength=mine * prompts * theirs).reshape(-1, theirs)
-    rng, found = np.random.default_rng([seed, 1]), []
+    rng, means = np.random.default_rng([seed, 1]), []
     for drawn in draws(prompts, samples, seed):
         of_a = rng.multinomial(mine, np.full(mine, 1 / mine), len(drawn))
         of_b = rng.multinomial(theirs, np.full(theirs, 1 / theirs), len(drawn))
@@ -251,8 +258,8 @@ def _two_levels(judged: Verdicts, samples: int, seed: int) -> np.ndarray:
         weights = drawn[:, None, :] * (held > 0)
         with np.errstate(invalid="ignore"):
             rates = (weights * scores).sum(2) / weights.sum(2)
-        found.append(np.where(of_a > 0, of_a * rates, 0).sum(1) / mine)
-    return np.concatenate(found)
+        means.append(np.where(of_a > 0, of_a * rates, 0).sum(1) / mine)
+    return np.concatenate(means)
 
 
 # Sign-flip test of a win rate against 1/2, over prompts, adjusted for the number of comparisons in a table.
@@ -280,14 +287,14 @@ def sign_flip(means: np.ndarray, seed: int = 0) -> float:
     if not len(means):
         return math.nan
     apart = means[means != 0.5] - 0.5
-    found = abs(apart.sum()) * (1 - 1e-9)  # equal sums may differ by rounding
+    observed = abs(apart.sum()) * (1 - 1e-9)  # equal sums may differ by rounding
     if len(apart) <= _EXACT:
         signs = (np.arange(2 ** len(apart))[:, None] >> np.arange(len(apart))) % 2 * 2 - 1
-        return float(np.mean(np.abs(signs @ apart) >= found))
+        return float(np.mean(np.abs(signs @ apart) >= observed))
     rng, larger = np.random.default_rng(seed), 0
     for _ in range(0, _FLIPS, 500):
         flipped = rng.integers(0, 2, (500, len(apart)), dtype=np.int8) @ apart * 2 - apart.sum()
-        larger += int(np.sum(np.abs(flipped) >= found))
+        larger += int(np.sum(np.abs(flipped) >= observed))
     return (1 + larger) / (1 + _FLIPS)
 
 

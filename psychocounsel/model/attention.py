@@ -26,13 +26,13 @@ class Attention:
         UserError: if the requested implementation does not support the architecture or the device.
     """
 
-    def __init__(self, config: Any, asked: str, device: str, name: str) -> None:
+    def __init__(self, config: Any, setting: str, device: str, name: str) -> None:
         self.config = config
         self.on_cpu = device == "cpu"
         self.kinds = _layer_kinds(config, name)
         self.capped = bool(getattr(config, "attn_logit_softcapping", None))
         self.drops = bool(getattr(config, "attention_dropout", None))
-        self.way = self._choose(asked, device, name)
+        self.way = self._choose(setting, device, name)
         register_varlen()
         register_flex()
 
@@ -75,22 +75,22 @@ class Attention:
         }
         return {"attention_mask": masks if len(masks) > 1 else masks[self.kinds[0]]}
 
-    def _choose(self, asked: str, device: str, name: str) -> str:
-        if asked == "auto":
+    def _choose(self, setting: str, device: str, name: str) -> str:
+        if setting == "auto":
             if not (self.capped or self.drops):
                 return "varlen"
             return "flex" if device == "cuda" and not self.drops and not lacking() else "dense"
-        if asked != "dense" and self.drops:
-            raise UserError(f"model.attention={asked}: {name} has attention_dropout, which only dense supports")
-        if asked == "varlen" and self.capped:
+        if setting != "dense" and self.drops:
+            raise UserError(f"model.attention={setting}: {name} has attention_dropout, which only dense supports")
+        if setting == "varlen" and self.capped:
             raise UserError(
                 f"model.attention=varlen: {name} caps its attention scores, which only dense and flex support"
             )
-        if asked == "flex" and device != "cuda":
+        if setting == "flex" and device != "cuda":
             raise UserError("model.attention=flex: needs a GPU for its backward pass; use varlen")
-        if asked == "flex":
+        if setting == "flex":
             require_compiler("model.attention=flex", f"model.attention={'dense' if self.capped else 'varlen'}")
-        return asked
+        return setting
 
     def _block_mask(self, batch: Any, window: int | None, dtype: torch.dtype) -> Any:
         return block_mask(batch, window)

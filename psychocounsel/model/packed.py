@@ -112,15 +112,15 @@ class Policy(PackedModel):
         distribution [nats]. `values`: the value before each target, from the value head.
         """
         hidden = self.hidden(batch)[batch.rows, batch.columns]
-        found: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
         if logprobs:
             softcap = getattr(self.text_config, "final_logit_softcapping", None)
             output = self.output_layer[0](hidden, batch.target_ids, self.temperature, softcap, entropy)
-            found += output if entropy else [output]
+            outputs += output if entropy else [output]
         if values:
             assert self.value_head is not None
-            found.append(self.value_head(hidden).squeeze(-1))
-        return found[0] if len(found) == 1 else tuple(found)
+            outputs.append(self.value_head(hidden).squeeze(-1))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
         return batch.split_completions(output)

@@ -103,7 +103,7 @@ def _load(
         ) from error
     # Otherwise save_pretrained would rename the head back to the name it was loaded from.
     renamings = getattr(lm, "_weight_conversions", None) or []
-    lm._weight_conversions = [each for each in renamings if f"{HEAD}." not in each.target_patterns] or None
+    lm._weight_conversions = [renaming for renaming in renamings if f"{HEAD}." not in renaming.target_patterns] or None
     missing_head = {name for name in missing if name.startswith(f"{HEAD}.")}
     if rest := missing - missing_head:
         raise UserError(f"{key}.path={model.path}: lacks {len(rest)} of its weights, such as {sorted(rest)[0]}")

@@ -85,9 +85,9 @@ def _check_adapter(config: DictConfig) -> None:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install -c constraints.txt -e '.[qlora]'")
     if config.zero.stage == 3 or config.zero.offload_parameters:
-        asked = "zero=3" if config.zero.stage == 3 else "zero.offload_parameters=true, which needs zero=3"
+        sharding = "zero=3" if config.zero.stage == 3 else "zero.offload_parameters=true, which needs zero=3"
         raise UserError(
-            f"model.quantise={quantise} and {asked}: quantised weights are not partitioned; use zero=0, 1 or 2"
+            f"model.quantise={quantise} and {sharding}: quantised weights are not partitioned; use zero=0, 1 or 2"
         )
     if lora.merge:
         raise UserError(

@@ -122,13 +122,13 @@ def _numbers(scorer: Scorer, name: str, values: Any, count: int) -> np.ndarray:
     import numpy as np
 
     try:
-        found = np.asarray(values)
+        scores = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):  # lists of unequal length, a tensor on a GPU
-        found = np.asarray(None)
+        scores = np.asarray(None)
     where = f"{type(scorer).__name__}.{name}"
-    if found.shape != (count,) or found.dtype.kind not in "fiu":
-        got = f"{found.dtype}{[*found.shape]}" if found.dtype.kind != "O" else type(values).__name__
+    if scores.shape != (count,) or scores.dtype.kind not in "fiu":
+        got = f"{scores.dtype}{[*scores.shape]}" if scores.dtype.kind != "O" else type(values).__name__
         raise UserError(f"{where}: must be {count} numbers, one for each conversation, float32[{count}]; it is {got}")
-    if not np.isfinite(found).all():
+    if not np.isfinite(scores).all():
         raise UserError(f"{where}: some rewards are not finite (NaN or infinite); a model may need reward.dtype=fp32")
-    return found
+    return scores

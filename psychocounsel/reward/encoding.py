@@ -53,10 +53,10 @@ def encode_conversations(
         Encoded(prompt.text, text if chat.keep_tail else text.rstrip(), ids[prompt], reply)
         for prompt, text, reply in zip(prompts, map(chat.for_server, whole), replies, strict=True)
     ]
-    for number, each in enumerate(encoded, first):
-        if max_length and len(each.ids) > max_length:
+    for number, encoding in enumerate(encoded, first):
+        if max_length and len(encoding.ids) > max_length:
             raise TooManyTokens(
-                f"conversation {number}: has {len(each.ids)} tokens, more than the limit of {max_length} "
+                f"conversation {number}: has {len(encoding.ids)} tokens, more than the limit of {max_length} "
                 "(reward.max_length, or the model's own): shorten it"
             )
     return encoded

@@ -44,7 +44,7 @@ class EnsembleReward(RewardSettings):
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Return the addresses of all members."""
         members = enumerate(self._members())
-        return [each for index, member in members for each in member.receivers(f"{key}.members[{index}]")]
+        return [receiver for index, member in members for receiver in member.receivers(f"{key}.members[{index}]")]
 
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
         """Return the memory of all members."""

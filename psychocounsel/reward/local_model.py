@@ -55,9 +55,9 @@ class LocalReward(RewardSettings):
 
 def format_lines(rewards: Iterable[RewardSettings]) -> Iterator[str]:
     """Yield a line for each reward model that is loaded in the number format of its training."""
-    for each in rewards:
-        if isinstance(each, LocalReward) and (dtype := each.number_format()) != each.dtype:
-            yield f"number format of {each.name}: {dtype}, because its training had model.dtype={dtype}"
+    for reward in rewards:
+        if isinstance(reward, LocalReward) and (dtype := reward.number_format()) != reward.dtype:
+            yield f"number format of {reward.name}: {dtype}, because its training had model.dtype={dtype}"
 
 
 class LocalScorer(Scorer):
@@ -137,5 +137,8 @@ class LocalScorer(Scorer):
         from psychocounsel.reward.encoding import encode_conversations
 
         encoded = encode_conversations(self.chat, conversations, self.max_length, first)
-        runs = [list(run) for _, run in groupby(encoded, key=lambda each: each.prompt.tobytes())]
-        return [Group(run[0].prompt_text, run[0].prompt, [Completion(each.reply) for each in run]) for run in runs]
+        runs = [list(run) for _, run in groupby(encoded, key=lambda conversation: conversation.prompt.tobytes())]
+        return [
+            Group(run[0].prompt_text, run[0].prompt, [Completion(conversation.reply) for conversation in run])
+            for run in runs
+        ]

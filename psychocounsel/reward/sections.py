@@ -92,7 +92,9 @@ def resolve_rewards(composed: DictConfig, preset: Preset) -> None:
         raise UserError("compare: is a list of reward models, for instance [tiny,RUN/model]")
     with open_dict(composed):
         if compared:
-            composed.compare = [_compared(f"compare[{index}]", each, preset) for index, each in enumerate(compared)]
+            composed.compare = [
+                _compared(f"compare[{index}]", section, preset) for index, section in enumerate(compared)
+            ]
         if OmegaConf.is_dict(composed.get("reward")):
             _resolve_members("reward", composed.reward, preset)
         for index, section in enumerate(composed.get("compare") or []):
@@ -203,8 +205,8 @@ def _check_list(holder: DictConfig, name: str, key: str, typed: Callable[[DictCo
         try:
             holder[name][index] = typed(OmegaConf.create({"reward": section})).reward
         except UserError as error:
-            said = re.sub(r"(?<![.\w])reward[.]", "", str(error))
-            raise UserError(f"{key}[{index}]: {said}") from error
+            message = re.sub(r"(?<![.\w])reward[.]", "", str(error))
+            raise UserError(f"{key}[{index}]: {message}") from error
 
 
 def name_rewards(config: DictConfig) -> None:

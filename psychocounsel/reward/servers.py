@@ -187,7 +187,7 @@ class OpenRLHFScorer(ServerScorer):
 
     def payload(self, batch: Sequence[Encoded]) -> dict[str, Any]:
         bos = "" if self.settings.send_bos else self.tokenizer.bos_token or ""
-        return {"query": [each.text.removeprefix(bos) for each in batch]}
+        return {"query": [conversation.text.removeprefix(bos) for conversation in batch]}
 
     def values(self, answer: Any, payload: dict[str, Any]) -> tuple[list[Any], int]:
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
@@ -213,7 +213,7 @@ class VLLMScorer(ServerScorer):
     route = "/classify"
 
     def payload(self, batch: Sequence[Encoded]) -> dict[str, Any]:
-        return {"input": [each.ids.tolist() for each in batch], "use_activation": False}
+        return {"input": [conversation.ids.tolist() for conversation in batch], "use_activation": False}
 
     def values(self, answer: Any, payload: dict[str, Any]) -> tuple[list[Any], int]:
         try:

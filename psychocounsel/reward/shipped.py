@@ -58,7 +58,7 @@ def _defaults(plain: DictConfig) -> Iterator[tuple[Any, str, str]]:
     if not isinstance(judge, DictConfig):
         return
     if judge.get("members") is not None:
-        yield from ((each.get("reward"), "judge", _JUDGE) for each in judge.members)
+        yield from ((member.get("reward"), "judge", _JUDGE) for member in judge.members)
     else:
         yield judge.get("reward"), "reward model of the judge", _JUDGE_REWARD
 

@@ -26,10 +26,10 @@ def engine_rank(rank: int) -> int:
     Raises:
         UserError: if `rank` is too large for vLLM.
     """
-    found = next((each for each in _RANKS if each >= rank), None)
-    if found is None:
+    supported = next((supported_rank for supported_rank in _RANKS if supported_rank >= rank), None)
+    if supported is None:
         raise UserError(f"model.lora.rank={rank}: vLLM supports adapters up to rank {_RANKS[-1]}; use rollout=hf")
-    return found
+    return supported
 
 
 def lora_arguments(lora: DictConfig) -> dict[str, Any]:

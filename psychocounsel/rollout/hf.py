@@ -88,7 +88,7 @@ class HFRollout(Rollout):
         order = sorted(range(len(groups)), key=lambda index: (len(groups[index].prompt_ids), index))
         size = max(1, self.batch_size // sampling.n)
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        found: dict[int, list[Completion]] = {}
+        completions: dict[int, list[Completion]] = {}
         training = self.policy.training
         self.policy.eval()
         with decoding(self.policy, partitioned=self.together is not None):
@@ -96,9 +96,9 @@ class HFRollout(Rollout):
                 members = batches.pop(0) if batches else []
                 own = [torch.Generator(device).manual_seed(seeds[index]) for index in members] if seeds else generator
                 made = self._batch([groups[index] for index in members], sampling, own, watch)
-                found |= zip(members, made, strict=True)
+                completions |= zip(members, made, strict=True)
         self.policy.train(training)
-        return [replace(group, completions=found[index]) for index, group in enumerate(groups)]
+        return [replace(group, completions=completions[index]) for index, group in enumerate(groups)]
 
     def _anyone(self, here: bool) -> bool:
         """Return True if there is work here or, with sharded weights, on any rank."""
@@ -249,7 +249,7 @@ def _uniform(rows: int, generator: _Random, device: torch.device) -> torch.Tenso
     options: Any = {"dtype": torch.float64, "device": device}
     if not isinstance(generator, list):
         return torch.rand(rows, 1, generator=generator, **options)
-    return torch.cat([torch.rand(1, 1, generator=each, **options) for each in generator])
+    return torch.cat([torch.rand(1, 1, generator=source, **options) for source in generator])
 
 
 def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -90,9 +90,9 @@ class _Server:
     def answers(self) -> bool:
         if not self.runs():
             return False
-        asked = httpx.stream("GET", f"{self.address}/health", timeout=10, trust_env=False)
+        request = httpx.stream("GET", f"{self.address}/health", timeout=10, trust_env=False)
         # The body is not read, because it may have any size.
-        with contextlib.suppress(httpx.HTTPError), asked as answer:
+        with contextlib.suppress(httpx.HTTPError), request as answer:
             return answer.status_code == 200
         return False
 
@@ -118,26 +118,29 @@ def visible_gpus() -> list[str]:
     return named.split(",")[:count] if named else [str(number) for number in range(count)]
 
 
-def gpus_of_servers(visible: Sequence[str], training: int, count: int, each: int) -> list[str]:
-    """Return CUDA_VISIBLE_DEVICES of `count` servers of `each` GPUs, taken after the first `training` ones of `visible`.
+def gpus_of_servers(visible: Sequence[str], training: int, count: int, per_server: int) -> list[str]:
+    """Return CUDA_VISIBLE_DEVICES of `count` servers of `per_server` GPUs, taken after the first `training` ones of `visible`.
 
     Raises:
         UserError: if there are too few GPUs.
     """
-    if (spare := len(visible) - training) < count * each:
-        raise UserError(too_few_gpus(count, each, spare, training))
-    return [",".join(visible[first : first + each]) for first in range(training, training + count * each, each)]
+    if (spare := len(visible) - training) < count * per_server:
+        raise UserError(too_few_gpus(count, per_server, spare, training))
+    return [
+        ",".join(visible[first : first + per_server])
+        for first in range(training, training + count * per_server, per_server)
+    ]
 
 
-def too_few_gpus(count: int, each: int, spare: int, training: int, nodes: int = 1) -> str:
-    """Return the error message for `count` servers of `each` GPUs that do not fit on the `spare` GPUs of rank 0's node.
+def too_few_gpus(count: int, per_server: int, spare: int, training: int, nodes: int = 1) -> str:
+    """Return the error message for `count` servers of `per_server` GPUs that do not fit on the `spare` GPUs of rank 0's node.
 
     `training` GPUs of each of `nodes` nodes train.
     """
-    needed, left = count * each, training + spare - count * each
+    needed, left = count * per_server, training + spare - count * per_server
     ways = [f"cluster.processes={left * nodes}"] if left > 0 else []
     ways += ["cluster.server_nodes=1 (cluster=slurm)", "rollout=vllm, which shares the GPUs with training"]
     return (
-        f"rollout=vllm_server: rollout.servers={count} with rollout.tensor_parallel={each} need {needed} of a node's GPUs, "
+        f"rollout=vllm_server: rollout.servers={count} with rollout.tensor_parallel={per_server} need {needed} of a node's GPUs, "
         f"but only {max(0, spare)} are left beside the {training} that train: use {', '.join(ways[:-1])} or {ways[-1]}"
     )

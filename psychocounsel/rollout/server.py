@@ -118,31 +118,31 @@ class Server:
         return _json({"version": self.version})
 
     async def generate(self, request: Any) -> Any:
-        asked = await _content(request)
+        body = await _content(request)
         version = self.version
-        if version is None or asked["version"] != version:
-            return _error(409, f"the weights here have version {version}, not {asked['version']}")
+        if version is None or body["version"] != version:
+            return _error(409, f"the weights here have version {version}, not {body['version']}")
         from starlette.responses import StreamingResponse
 
-        return StreamingResponse(self._written(asked, version), media_type="application/json")
+        return StreamingResponse(self._written(body, version), media_type="application/json")
 
-    async def _written(self, asked: Any, version: int) -> AsyncIterator[bytes]:
+    async def _written(self, body: Any, version: int) -> AsyncIterator[bytes]:
         """Yield the answer to `/generate`: a space for each second with progress, then JSON."""
-        each = map(self._reply, asked["prompts"], asked["settings"], [asked["stop"]] * len(asked["prompts"]))
-        writing, steps = asyncio.gather(*each), self.progress.steps
+        requests = map(self._reply, body["prompts"], body["settings"], [body["stop"]] * len(body["prompts"]))
+        writing, steps = asyncio.gather(*requests), self.progress.steps
         try:
             while not (await asyncio.wait({writing}, timeout=_SPACE_SECONDS))[0]:
                 if self.progress.steps != steps:
                     steps = self.progress.steps
                     yield b" "
-            found = await writing
+            replies = await writing
         finally:
             writing.cancel()  # if the client is gone
-        if self.version != version or any(None in some for some in found):
+        if self.version != version or any(None in some for some in replies):
             changed = f"the weights changed from version {version} while the replies were written"
             yield json.dumps({"version": self.version, "error": changed}).encode()
         else:
-            yield json.dumps({"version": version, "replies": found}).encode()
+            yield json.dumps({"version": version, "replies": replies}).encode()
 
     async def _reply(self, prompt: list[int], settings: dict[str, Any], stop: list[int]) -> Any:
         self.count += 1
@@ -151,7 +151,7 @@ class Server:
             {"prompt_token_ids": prompt}, sampling_params(settings, stop), name, lora_request=self.lora
         )
         async for output in written:
-            if output.finished and all(each.finish_reason in ("stop", "length") for each in output.outputs):
+            if output.finished and all(reply.finish_reason in ("stop", "length") for reply in output.outputs):
                 return replies(output)
         return [None]
 

@@ -148,22 +148,23 @@ class VLLMRollout(Rollout):
             self.llm.wake_up(tags=["kv_cache"])
             self.llm.reset_prefix_cache()
             self.cache_awake = True
-        asked = self.neighbours.gather(request(groups, sampling))
-        prompts, settings = [each for part in asked for each in part[0]], [each for part in asked for each in part[1]]
+        requests = self.neighbours.gather(request(groups, sampling))
+        prompts = [prompt for part in requests for prompt in part[0]]
+        settings = [setting for part in requests for setting in part[1]]
         if not prompts:
             return []
         inputs: Any = [{"prompt_token_ids": ids} for ids in prompts]
         outputs = self.llm.generate(
             inputs,
-            [sampling_params(each, self.stop) for each in settings],
+            [sampling_params(setting, self.stop) for setting in settings],
             use_tqdm=False,
             lora_request=self.lora,
         )
-        first = sum(len(part[0]) for part in asked[: self.neighbours.place])
+        first = sum(len(part[0]) for part in requests[: self.neighbours.place])
         return [
             replace(
                 group,
-                completions=[completion(*each, self.tokenizer, self.stop, self.version) for each in replies(output)],
+                completions=[completion(*reply, self.tokenizer, self.stop, self.version) for reply in replies(output)],
             )
             for group, output in zip(groups, outputs[first : first + len(groups)], strict=True)
         ]

@@ -170,8 +170,11 @@ def sampling_params(settings: dict[str, Any], stop: Sequence[int]) -> Any:
 def replies(output: Any) -> list[Reply]:
     """Return the replies in a vLLM RequestOutput."""
     return [
-        (list(each.token_ids), [some[token].logprob for token, some in zip(each.token_ids, each.logprobs, strict=True)])
-        for each in output.outputs
+        (
+            list(reply.token_ids),
+            [some[token].logprob for token, some in zip(reply.token_ids, reply.logprobs, strict=True)],
+        )
+        for reply in output.outputs
     ]
 
 
@@ -203,10 +206,10 @@ def quiet_start(what: str) -> Iterator[None]:
         UserError: if the start fails, after all of its output was printed.
     """
     shown = os.dup(1), os.dup(2)
-    with _log() as said:
-        start = said.seek(0, os.SEEK_END)
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+    with _log() as log:
+        start = log.seek(0, os.SEEK_END)
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
         failure: Exception | None = None
         try:
             yield
@@ -217,8 +220,8 @@ def quiet_start(what: str) -> Iterator[None]:
                 os.dup2(descriptor, number)
                 os.close(descriptor)
         if failure is not None:
-            said.seek(start)
-            os.write(2, said.read())
+            log.seek(start)
+            os.write(2, log.read())
             line = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
             raise UserError(f"{what}: the engine could not start: {words(line[:300])}") from failure
 

@@ -83,7 +83,7 @@ class VLLMServer(VLLMEngine):
             raise UserError(too_few_gpus(self.servers, self.tensor_parallel, gpus - training, training, nodes))
 
     def unused(self, config: DictConfig) -> dict[str, str]:
-        found = super().unused(config)
+        unused = super().unused(config)
         if self.addresses:
             ours = (
                 "servers",
@@ -94,12 +94,12 @@ class VLLMServer(VLLMEngine):
                 "cpu_cache_gb",
                 "eager",
             )
-            return found | dict.fromkeys(ours, "the servers at rollout.addresses were started with their own settings")
+            return unused | dict.fromkeys(ours, "the servers at rollout.addresses were started with their own settings")
         if config.cluster.get("server_nodes"):
-            return found | dict.fromkeys(
+            return unused | dict.fromkeys(
                 ("servers", "start_minutes"), "cluster.server_nodes and cluster.servers replace this setting"
             )
-        return found
+        return unused
 
     def open(
         self, config: DictConfig, engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
@@ -138,9 +138,9 @@ class VLLMServer(VLLMEngine):
 
     @classmethod
     def servers_per_node(cls, rollout: DictConfig, gpus: Any) -> int:
-        each = rollout.get("tensor_parallel")
-        both_count = isinstance(gpus, int) and isinstance(each, int) and each > 0
-        return max(1, gpus // each) if both_count else 1
+        per_server = rollout.get("tensor_parallel")
+        both_count = isinstance(gpus, int) and isinstance(per_server, int) and per_server > 0
+        return max(1, gpus // per_server) if both_count else 1
 
 
 class VLLMServerRollout(Rollout):
@@ -176,25 +176,25 @@ class VLLMServerRollout(Rollout):
 
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """Implements `Rollout.generate`. Requests to a server that died go to the others, or to a restarted one."""
-        found: dict[int, list[Any]] = {}
+        replies: dict[int, list[Any]] = {}
         while True:
-            lost = self._ask(groups, sampling, found)
+            lost = self._ask(groups, sampling, replies)
             if not self.world.any(lost is not None):
-                return [self._with(group, found[place]) for place, group in enumerate(groups)]
+                return [self._with(group, replies[place]) for place, group in enumerate(groups)]
             self._send(self.version)
 
     def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
         """Like `generate`, on this rank alone and from any thread; None if no server answers."""
-        found: dict[int, list[Any]] = {}
-        if self._ask(groups, sampling, found) is not None:
+        replies: dict[int, list[Any]] = {}
+        if self._ask(groups, sampling, replies) is not None:
             return None
-        return [self._with(group, found[place]) for place, group in enumerate(groups)]
+        return [self._with(group, replies[place]) for place, group in enumerate(groups)]
 
-    def _ask(self, groups: Sequence[Group], sampling: Sampling, found: dict[int, list[Any]]) -> str | None:
-        """Put replies into `found`, by the prompts' places; return the reason if no server is left for some of them."""
+    def _ask(self, groups: Sequence[Group], sampling: Sampling, replies_of: dict[int, list[Any]]) -> str | None:
+        """Put replies into `replies_of`, by the prompts' places; return the reason if no server is left for some of them."""
         from psychocounsel.remote.client import NoServerLeft
 
-        left = [place for place in range(len(groups)) if place not in found]
+        left = [place for place in range(len(groups)) if place not in replies_of]
         prompts, settings = request(groups, sampling)
         common = {"version": self.version, "stop": self.stop}
         most = max(1, math.ceil(self.slots / (self.world.size * sampling.n)))
@@ -202,7 +202,7 @@ class VLLMServerRollout(Rollout):
         try:
             answers = self.client.answers("/generate", payloads, partial(self._read, sampling.n), most)
             for place, replies in zip(left, answers, strict=True):  # replies before a failure are kept
-                found[place] = replies  # noqa: PERF403
+                replies_of[place] = replies  # noqa: PERF403
         except NoServerLeft as error:
             return str(error)
         return None

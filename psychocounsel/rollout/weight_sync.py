@@ -80,21 +80,21 @@ class Transfer:
         parts = urlsplit(address)
         here = own_address(parts.hostname or "", parts.port or 80)
         place = {"host": here, "port": self._store.port} if self._store else {}
-        found = self.client.post(address, "/weights/begin", json.dumps(place).encode())
-        if found is not None:
-            self.slots[address] = found["slots"]
-            _refuse_other_adapters(address, adapter_rank, found["adapter_rank"])
-        if found is None or not place or adapter_rank:
+        answer = self.client.post(address, "/weights/begin", json.dumps(place).encode())
+        if answer is not None:
+            self.slots[address] = answer["slots"]
+            _refuse_other_adapters(address, adapter_rank, answer["adapter_rank"])
+        if answer is None or not place or adapter_rank:
             return
-        backend = "nccl" if {self.device.type, found["device"]} == {"cuda"} else "gloo"
-        if self.kind == "auto" and not (found["reached"] and backend == "nccl"):
+        backend = "nccl" if {self.device.type, answer["device"]} == {"cuda"} else "gloo"
+        if self.kind == "auto" and not (answer["reached"] and backend == "nccl"):
             return
-        if not found["reached"]:
+        if not answer["reached"]:
             raise UserError(
                 f"rollout.transfer=collective: {address} cannot connect to {place['host']}:{place['port']}, where this "
                 "process waits for it; open the ports between them, or use rollout.transfer=http"
             )
-        size = 1 + found["workers"]
+        size = 1 + answer["workers"]
         meeting = {**place, "name": address, "size": size, "backend": backend, "seconds": self.seconds}
         group = _in_background(lambda: join(rank=0, device=self.device, **meeting))
         if self.client.post(address, "/weights/join", json.dumps(meeting).encode()) is None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.data.group import Completion, Group
-from psychocounsel.engine.reference_store import Filling, ReferenceStore, make_units, row_key
+from psychocounsel.engine.reference_store import CacheFiller, ReferenceStore, make_units, row_key
 from psychocounsel.storage import files, locks
 from psychocounsel.storage.modes import own_umask, restricted
 from tests.support.processes import FORKED
@@ -52,15 +52,15 @@ def fill(
     """Return all rows of `groups`, and the keys of the rows that were computed here."""
     units = make_units(groups, keys_of(groups), 60)
     store = cache if isinstance(cache, ReferenceStore) else ReferenceStore(str(cache), identity, "test", said)
-    filling = Filling(store, units)
+    filler = CacheFiller(store, units)
     mine: list[bytes] = []
-    while (order := filling.next(size)) is not None:
+    while (order := filler.next(size)) is not None:
         batch = [units[number].group(positions) for number, positions in order]
         time.sleep(seconds * len(batch) if batch else 0.02)
-        filling.add(order, [[computed(group.prompt_ids, reply.ids) for reply in group.completions] for group in batch])
+        filler.add(order, [[computed(group.prompt_ids, reply.ids) for reply in group.completions] for group in batch])
         mine += [units[number].keys[position] for number, positions in order for position in positions]
-    filling.close()
-    return filling.known, mine
+    filler.close()
+    return filler.known, mine
 
 
 def expected(groups: list[Group]) -> dict[bytes, np.ndarray]:
@@ -175,7 +175,7 @@ def half_a_file(path: Path, pieces: list[bytes], **_: object) -> None:
 
 
 DEATHS = {
-    "locks taken, nothing computed": (Filling, "add"),
+    "locks taken, nothing computed": (CacheFiller, "add"),
     "computed, nothing written": (ReferenceStore, "add"),
     "half a file written": ("blob", "write_atomically"),
     "written, not renamed": (files.os, "replace"),
@@ -218,16 +218,16 @@ def test_rows_of_a_live_process_are_waited_for(tmp_path: Path) -> None:
     gate, results = FORKED.Barrier(2), FORKED.Queue()
     store = ReferenceStore(str(tmp_path), IDENTITY, "test", print)
     units = make_units(groups, keys_of(groups), 60)
-    filling = Filling(store, units)
-    order = filling.next(100)
+    filler = CacheFiller(store, units)
+    order = filler.next(100)
     assert order is not None and len(order) == len(units)
     process = FORKED.Process(target=run, args=(0, tmp_path, groups, gate, results))
     process.start()
     gate.wait()
     time.sleep(0.5)
     assert results.empty() and process.is_alive()
-    filling.add(order, [[computed(unit.prompt_ids, ids) for ids in unit.replies] for unit in units])
-    filling.close()
+    filler.add(order, [[computed(unit.prompt_ids, ids) for ids in unit.replies] for unit in units])
+    filler.close()
     known, mine = results.get(timeout=120)
     process.join()
     assert_right(known, groups)
@@ -237,12 +237,12 @@ def test_rows_of_a_live_process_are_waited_for(tmp_path: Path) -> None:
 def test_who_stops_gives_up_its_locks_and_keeps_its_rows(tmp_path: Path) -> None:
     groups = some_groups(30)
     units = make_units(groups, keys_of(groups), 60)
-    filling = Filling(ReferenceStore(str(tmp_path), IDENTITY, "test", print), units)
-    order = filling.next(5)
+    filler = CacheFiller(ReferenceStore(str(tmp_path), IDENTITY, "test", print), units)
+    order = filler.next(5)
     assert order is not None
-    filling.add(order, [[computed(units[n].prompt_ids, ids) for ids in units[n].replies] for n, _ in order])
-    filling.next(5)
-    filling.close()
+    filler.add(order, [[computed(units[n].prompt_ids, ids) for ids in units[n].replies] for n, _ in order])
+    filler.next(5)
+    filler.close()
     assert not [name for name in names(tmp_path) if name.endswith(".lock")]
     known, mine = fill(tmp_path, groups)
     assert_right(known, groups)
@@ -252,12 +252,12 @@ def test_who_stops_gives_up_its_locks_and_keeps_its_rows(tmp_path: Path) -> None
 def test_what_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     groups = some_groups(2)
     units = make_units(groups, keys_of(groups), 60)
-    filling = Filling(ReferenceStore(str(tmp_path), IDENTITY, "test", print), units)
-    order = filling.next(9)
+    filler = CacheFiller(ReferenceStore(str(tmp_path), IDENTITY, "test", print), units)
+    order = filler.next(9)
     assert order is not None
-    filling.add(order, [[np.full(len(ids), np.nan, np.float32) for ids in units[n].replies] for n, _ in order])
-    assert filling.next(9) is None
-    filling.close()
+    filler.add(order, [[np.full(len(ids), np.nan, np.float32) for ids in units[n].replies] for n, _ in order])
+    assert filler.next(9) is None
+    filler.close()
     assert_right(fill(tmp_path, groups)[0], groups)
 
 
@@ -332,13 +332,13 @@ def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path: Path) -> Non
 
     groups = some_groups(20)
     units = make_units(groups, keys_of(groups), 60)
-    filling = Filling(ReferenceStore(str(tmp_path), IDENTITY, "test", pytest.fail), units)
-    order = filling.next(100)
+    filler = CacheFiller(ReferenceStore(str(tmp_path), IDENTITY, "test", pytest.fail), units)
+    order = filler.next(100)
     assert order is not None
     shutil.rmtree(tmp_path / "reference")
-    filling.add(order, [[computed(unit.prompt_ids, ids) for ids in unit.replies] for unit in units])
-    assert filling.next(100) is None
-    filling.close()
+    filler.add(order, [[computed(unit.prompt_ids, ids) for ids in unit.replies] for unit in units])
+    assert filler.next(100) is None
+    filler.close()
     known, mine = fill(tmp_path, groups)
     assert_right(known, groups)
     assert mine == []

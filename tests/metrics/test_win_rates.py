@@ -51,7 +51,7 @@ def test_a_pair_of_settings_is_found_on_both_sides() -> None:
         for row, (a, b, score) in enumerate(zip(found.a, found.b, found.scores(), strict=True))
         if {a, b} == {0, 2} and not np.isnan(score)
     ]
-    pair = found.between(2, 0).judged()
+    pair = found.between(2, 0).judged_rows()
     assert set(pair.a) == {2} and set(pair.b) == {0}
     assert sorted(pair.scores()) == sorted(score for _, score in expected)
     means = {int(prompt): [score for row, score in expected if found.prompt[row] == prompt] for prompt in pair.prompt}

@@ -72,18 +72,18 @@ class TakeAway(Callback):
         import torch
 
         from psychocounsel.engine import references
-        from psychocounsel.engine.rounds import resting, scoring
+        from psychocounsel.engine.rounds import offloading, scoring
 
-        class Away(resting.Resident):
+        class Away(offloading.OnDevice):
             def _leave(self) -> None:
                 super()._leave()
                 for parameter, _ in self._waiting:
                     parameter.data = torch.empty(0)
 
         def always(models: Any, world: Any, offload: bool) -> Any:
-            return Away(models, world) if offload else resting.resident(models, world, offload)
+            return Away(models, world) if offload else offloading.on_device(models, world, offload)
 
-        references.resident = scoring.resident = always
+        references.on_device = scoring.on_device = always
 
 
 @dataclass
@@ -92,9 +92,9 @@ class RestEngines(Callback):
 
     def __post_init__(self) -> None:
         from psychocounsel.engine import trainer
-        from psychocounsel.engine.rounds.resting import Resting
+        from psychocounsel.engine.rounds.offloading import Offloading
 
-        trainer.open_resting = lambda stepper, config: Resting(stepper, True)
+        trainer.open_offloading = lambda stepper, config: Offloading(stepper, True)
 
 
 @dataclass

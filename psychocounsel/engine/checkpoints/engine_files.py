@@ -51,8 +51,8 @@ class Partition:
         self.stage = int(engine.zero_optimization_stage())
         self.wrapper = engine.optimizer
         self.optimizer: torch.optim.Optimizer = getattr(self.wrapper, "optimizer", self.wrapper)
-        self.parameters = {name: each for name, each in module.named_parameters() if each.requires_grad}
-        self._names = {id(each): name for name, each in self.parameters.items()}
+        self.parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self._names = {id(parameter): name for name, parameter in self.parameters.items()}
         self.held = list({0: self._whole, 1: self._of_groups, 2: self._of_groups, 3: self._of_parameters}[self.stage]())
 
     def shape(self, name: str) -> list[int]:
@@ -67,7 +67,7 @@ class Partition:
         zero = self.wrapper
         if hasattr(zero, "fp32_groups_flat_partition"):  # DeepSpeed has a separate optimizer for stage 1 in bfloat16
             groups, owners = zero.bf16_groups, zero.fp32_groups_flat_partition
-            places = [list(accumulate([each.numel() for each in members], initial=0))[:-1] for members in groups]
+            places = [list(accumulate([member.numel() for member in members], initial=0))[:-1] for members in groups]
         else:
             groups, owners = zero.round_robin_bit16_groups, zero.single_partition_of_fp32_groups
             places = zero.round_robin_bit16_offsets
@@ -97,15 +97,15 @@ class Partition:
         """
         if self.stage:
             return self.held
-        total = sum(each.stop for each in self.held)
+        total = sum(piece.stop for piece in self.held)
         first, last = total * rank // ranks, total * (rank + 1) // ranks
-        found, place = [], 0
-        for each in self.held:
-            start, stop = max(first - place, 0), min(last - place, each.stop)
+        pieces, place = [], 0
+        for piece in self.held:
+            start, stop = max(first - place, 0), min(last - place, piece.stop)
             if start < stop:
-                found.append(Held(each.name, start, stop, each.owner, start))
-            place += each.stop
-        return found
+                pieces.append(Held(piece.name, start, stop, piece.owner, start))
+            place += piece.stop
+        return pieces
 
     # -- the optimizer's state
 
@@ -124,12 +124,12 @@ class Partition:
         Raises:
             UserError: if parameters that share one state in this layout had different numbers of steps.
         """
-        found: dict[torch.Tensor, set[int]] = {}
-        for each in self.held:
-            counts = found.setdefault(each.owner, set())
-            if (count := steps[each.name]) is not None:
+        counts_of: dict[torch.Tensor, set[int]] = {}
+        for piece in self.held:
+            counts = counts_of.setdefault(piece.owner, set())
+            if (count := steps[piece.name]) is not None:
                 counts.add(count)
-        for owner, counts in found.items():
+        for owner, counts in counts_of.items():
             if len(counts) > 1:
                 raise UserError(
                     f"some parameters of the checkpoint were trained for {min(counts)} steps and some for {max(counts)}, which "
@@ -206,10 +206,10 @@ def describe(partition: Partition, slices: Sequence[Sequence[Slice]]) -> dict[st
     """
     steps = {name: count for part in slices for name, _, _, count in part}
     parameters = {
-        name: {"shape": partition.shape(name), "dtype": _NAMES[each.dtype], "steps": steps[name]}
-        for name, each in partition.parameters.items()
+        name: {"shape": partition.shape(name), "dtype": _NAMES[parameter.dtype], "steps": steps[name]}
+        for name, parameter in partition.parameters.items()
     }
-    ranges = [[each[:3] for each in part] for part in slices]
+    ranges = [[piece[:3] for piece in part] for part in slices]
     return {"zero_stage": partition.stage, "processes": len(ranges), "parameters": parameters, "slices": ranges}
 
 
@@ -259,8 +259,12 @@ class EngineFiles:
         try:
             about = read_json(self.folder.description(engine))
             self.parameters: dict[str, dict[str, Any]] = {
-                name: {"shape": list(map(int, each["shape"])), "dtype": _DTYPES[each["dtype"]], "steps": each["steps"]}
-                for name, each in about["parameters"].items()
+                name: {
+                    "shape": list(map(int, entry["shape"])),
+                    "dtype": _DTYPES[entry["dtype"]],
+                    "steps": entry["steps"],
+                }
+                for name, entry in about["parameters"].items()
             }
             for rank, ranges in enumerate(about["slices"]):
                 for name, start, stop in ranges:
@@ -311,7 +315,7 @@ class EngineFiles:
         for name in sorted(partition.parameters.keys() ^ self.parameters.keys()) or partition.parameters:
             if name not in self.parameters or self.parameters[name]["shape"] != partition.shape(name):
                 raise UserError(f"{self.folder.path}: belongs to another model (parameter {name}); use another run_dir")
-        steps = {name: each["steps"] for name, each in self.parameters.items()}
+        steps = {name: entry["steps"] for name, entry in self.parameters.items()}
         partition.set_steps(steps)
         with torch.no_grad():
             for held in partition.held:

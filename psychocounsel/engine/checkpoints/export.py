@@ -35,8 +35,8 @@ class Export:
     public: bool = False
 
 
-def export_run(run: Path, asked: Export) -> None:
-    """Write a run's weights to `asked.to` (default: RUN/export), and upload them to the hub if `asked.push` is set.
+def export_run(run: Path, settings: Export) -> None:
+    """Write a run's weights to `settings.to` (default: RUN/export), and upload them to the hub if `settings.push` is set.
 
     Raises:
         UserError: if these weights do not exist, another user could have written them, the folder must not be replaced,
@@ -45,7 +45,7 @@ def export_run(run: Path, asked: Export) -> None:
     refuse_untrusted_run(run)
     _, config = read_run(run)
     try:
-        _export(run, config, asked)
+        _export(run, config, settings)
     except ConfigAttributeError as error:
         raise UserError(
             f"another version of psychocounsel wrote this run (it has no key {error.full_key}); "
@@ -53,25 +53,25 @@ def export_run(run: Path, asked: Export) -> None:
         ) from error
 
 
-def _export(run: Path, config: DictConfig, asked: Export) -> None:
+def _export(run: Path, config: DictConfig, settings: Export) -> None:
     add_code_path(config.code_path)  # the user's own algorithm may be there
     set_cache_directories(config.paths.cache)
-    if asked.push is not None:
-        _check_push(run, asked.push)
-    folder = Path(asked.to).expanduser() if asked.to else RunDir(run).export
+    if settings.push is not None:
+        _check_push(run, settings.push)
+    folder = Path(settings.to).expanduser() if settings.to else RunDir(run).export
     place = folder.resolve()
     _check_replaceable(place, folder, run)
     quiet_libraries()
     from psychocounsel.engine.checkpoints.publish import assemble, push
 
-    hosts = [each for _, each in _confidential_sources(run)]
+    hosts = [allowed for _, allowed in _confidential_sources(run)]
     allowed_hosts = sorted(set.intersection(*hosts)) if hosts else None
     with restricted(_mask(run, config, place.parent)):
-        about = assemble(run, config, asked.step, asked.merge, place, allowed_hosts)
+        about = assemble(run, config, settings.step, settings.merge, place, allowed_hosts)
     print(f"{folder}: the weights of step {about['step']}, with README.md as their card")
-    if asked.push is not None:
-        address = push(place, asked.push, asked.public)
-        print(f"pushed to {address} ({'public' if asked.public else 'private'})")
+    if settings.push is not None:
+        address = push(place, settings.push, settings.public)
+        print(f"pushed to {address} ({'public' if settings.public else 'private'})")
 
 
 def _mask(run: Path, config: DictConfig, place: Path) -> int:
@@ -99,10 +99,10 @@ def _check_push(run: Path, repository: str) -> None:
 
 def _confidential_sources(run: Path) -> Iterator[tuple[Path, set[str]]]:
     """Yield the runs and exports in the run's lineage whose weights saw confidential data, with the hosts allowed for each."""
-    for each in _lineage(run):
-        config = read_config(each)
+    for folder in _lineage(run):
+        config = read_config(folder)
         if config.data.confidential:
-            yield each, {host.lower() for host in config.data.allowed_hosts}
+            yield folder, {host.lower() for host in config.data.allowed_hosts}
         model = Path(config.model.path)
         if (hosts := _recorded_hosts(ModelDir(model).confidential)) is not None:
             yield model, hosts

@@ -202,8 +202,8 @@ def model_licence(model: DictConfig) -> str | None:
     if not path.is_dir() and not path.is_absolute():
         from huggingface_hub import try_to_load_from_cache
 
-        found = try_to_load_from_cache(model.path, "README.md", revision=model.revision)
-        card = found if isinstance(found, str) else None
+        file = try_to_load_from_cache(model.path, "README.md", revision=model.revision)
+        card = file if isinstance(file, str) else None
     return _licence_of(Path(card)) if card and Path(card).is_file() else None
 
 

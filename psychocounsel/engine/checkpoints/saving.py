@@ -118,7 +118,7 @@ class Checkpoints:
         if self.world.any(rank == 0 and json_text(state) == self._last and is_complete(target.path)):
             return
         self._together(target, partial(self._make_draft, target.draft) if rank == 0 else None)
-        shards = {name: shard_of(each, rank, ranks) for name, each in self.partitions.items()}
+        shards = {name: shard_of(partition, rank, ranks) for name, partition in self.partitions.items()}
         everyone = self.world.gather({name: (shard.slices, shard.size) for name, shard in shards.items()})
         notes: dict[str, Any] = {target.loop.name: state}
         for name, partition in self.partitions.items():
@@ -189,7 +189,7 @@ class Checkpoints:
         }
         for name, shard in shards.items():
             partition = self.partitions[name]
-            shapes = {each: partition.shape(each) for each in partition.parameters}
+            shapes = {parameter: partition.shape(parameter) for parameter in partition.parameters}
             marks |= write_shard(shard, shapes, draft, name, self.world.rank)
             fsync_directory(draft.description(name).parent)
         return marks
@@ -201,15 +201,15 @@ class Checkpoints:
             done = work() if work else None
         except OSError as error:
             wrong = error.strerror or str(error)
-        found = self.world.gather((done, wrong))
-        if wrong := next((each for _, each in found if each), None):
+        results = self.world.gather((done, wrong))
+        if wrong := next((reason for _, reason in results if reason), None):
             if self.world.rank == 0:
                 shutil.rmtree(target.draft.path, ignore_errors=True)
             raise Unwritable(
                 f"{target.path}: the checkpoint cannot be written ({wrong}); make room, then the same command resumes from "
                 "the previous one"
             )
-        return [each for each, _ in found]
+        return [value for value, _ in results]
 
     def _make_draft(self, draft: CheckpointDir) -> None:
         shutil.rmtree(draft.path, ignore_errors=True)
@@ -220,8 +220,8 @@ class Checkpoints:
         replace_directory(target.draft.path, target.path)
         write_atomically(self.files.latest_checkpoint, target.path.name + "\n")
         whole = [path for path in complete_checkpoints(self.files.path) if CheckpointDir(path).step <= target.step]
-        found = [each.path for each in self.files.checkpoint_dirs()] + self.files.checkpoint_leftovers()
-        for path in found:  # damaged checkpoints of later steps, which were skipped, are removed, too
+        stale = [folder.path for folder in self.files.checkpoint_dirs()] + self.files.checkpoint_leftovers()
+        for path in stale:  # damaged checkpoints of later steps, which were skipped, are removed, too
             if path not in whole[-self.settings.keep_last :]:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -236,7 +236,7 @@ class Checkpoints:
         Only complete folders are ever renamed, so an incomplete one is damaged.
         """
         folders = self.files.checkpoint_dirs() if self.world.rank == 0 else []
-        known = [(each.step, file_marks(each.path) if is_complete(each.path) else {}) for each in folders]
+        known = [(folder.step, file_marks(folder.path) if is_complete(folder.path) else {}) for folder in folders]
         damaged = []
         for step, marks in reversed(self.world.broadcast(known)):
             folder = self.files.checkpoint(step)

@@ -8,7 +8,7 @@ from psychocounsel.data.group import Array, Group, read_groups, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.references import Reference, RoundStart, before_training
-from psychocounsel.engine.rounds.resting import Resting
+from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
@@ -38,10 +38,10 @@ class HeldOutReplies:
         reference: Reference | None,
         world: World,
         alive: Callable[[], None],
-        resting: Resting,
+        offloading: Offloading,
     ) -> None:
         self.run, self.prompts, self.rollout, self.scoring = run, prompts, rollout, scoring
-        self.resting = resting
+        self.offloading = offloading
         self.policy, self.reference, self.world, self.alive = policy, reference, world, alive
 
     def metrics(self, step: int) -> dict[str, float]:
@@ -61,7 +61,7 @@ class HeldOutReplies:
 
     def write(self, step: int) -> list[Group]:
         """Return a scored reply to each prompt by the weights after `step` steps; the seed is the same at each evaluation."""
-        with self.resting:
+        with self.offloading:
             parts = self.world.gather(self._written(step))
         count, ranks = len(self.prompts), self.world.size
         return [parts[index % ranks][index // ranks] for index in range(count)]
@@ -69,7 +69,7 @@ class HeldOutReplies:
     def _written(self, step: int) -> Sequence[Group]:
         """Return this rank's scored replies."""
         self.rollout.sync(step)
-        self.resting.leave_weights()
+        self.offloading.leave_weights()
         shards, written = self._shards(), list[Group]()
         size = at_once(self.rollout, self.run.config.rollout.shard_prompts, 1)
         for first in range(0, len(shards), size):
@@ -93,7 +93,7 @@ def open_held_out(
     tokenizer: Any,
     chat: ChatFormat,
     alive: Callable[[], None],
-    resting: Resting,
+    offloading: Offloading,
 ) -> HeldOutReplies:
     """Return the writer of replies to `prompts` at evaluations of a run without rounds, with rollout, reward and reference.
 
@@ -102,12 +102,12 @@ def open_held_out(
     """
     config: Any = run.config
     world, settings = stepper.world, configs.build(config, "rollout")
-    with resting:
+    with offloading:
         rollout = open_rollout(settings, config, stepper.main, tokenizer, [chat.end_token()], world)
         scoring = open_scoring(config, world)
     reference = before_training(run, stepper, tokenizer)
     policy = RoundStart(stepper, config.global_batch_size)
-    return HeldOutReplies(run, prompts, rollout, scoring, policy, reference, world, alive, resting)
+    return HeldOutReplies(run, prompts, rollout, scoring, policy, reference, world, alive, offloading)
 
 
 def held_out_metrics(
@@ -129,8 +129,8 @@ def held_out_metrics(
     if metrics:
         prompts = [group.prompt_ids.tobytes() for group in groups]
         before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None)
-        found = win_rate(_rewards(groups), before if step else _rewards(groups), prompts)
-        metrics |= {f"eval/{name}": value for name, value in found.items()}
+        figures = win_rate(_rewards(groups), before if step else _rewards(groups), prompts)
+        metrics |= {f"eval/{name}": value for name, value in figures.items()}
     return metrics
 
 

@@ -22,7 +22,7 @@ from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.feed import Collector
 from psychocounsel.engine.references import RoundStart
 from psychocounsel.engine.rounds.held_out import HeldOutReplies
-from psychocounsel.engine.rounds.resting import Resting
+from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
 from psychocounsel.engine.schedule import RoundOrder, round_order
 from psychocounsel.errors import UserError
@@ -110,11 +110,11 @@ class Shards:
         world: World,
         announce: Announce,
         alive: Callable[[], None],
-        resting: Resting,
+        offloading: Offloading,
     ) -> None:
         self.run, self.data, self.order, self.world = run, data, order, world
         self.samples, self.rollout, self.scoring = samples, rollout, scoring
-        self.announce, self.alive, self.resting = announce, alive, resting
+        self.announce, self.alive, self.offloading = announce, alive, offloading
         self.config: Any = run.config
         self.ahead: WrittenAhead | None = None
         self.seconds: dict[str, float] = {}  # of the last round, by phase
@@ -127,7 +127,7 @@ class Shards:
             UserError: if replies on disk were written with weights that are too old for this round.
         """
         self.wait_for_ahead()
-        with self.resting:
+        with self.offloading:
             files = self._written(number, step)
         for file in files:
             await_file(file)
@@ -139,7 +139,7 @@ class Shards:
         """Return the files of a round, after all replies are written and scored."""
         started = time.perf_counter()
         self.rollout.sync(step)
-        self.resting.leave_weights()
+        self.offloading.leave_weights()
         self.announce("sync_done")
         synced = time.perf_counter()
         self._plan(number)
@@ -167,10 +167,10 @@ class Shards:
     def _begin_ahead(self, number: int) -> None:
         """Start to write the following rounds that may be written with this round's weights."""
         coming = range(number + 1, min(number + 1 + self.rollout.rounds_ahead, self.order.rounds))
-        for each in coming:
-            self._plan(each)
+        for later in coming:
+            self._plan(later)
         if coming:
-            self.ahead = WrittenAhead([self._batches(each) for each in coming], self.rollout)
+            self.ahead = WrittenAhead([self._batches(later) for later in coming], self.rollout)
 
     def _check_versions(self, number: int, step: int, replies: list[Group]) -> None:
         """Raise if a reply's weights are older than the rollout's number of rounds ahead allows."""
@@ -202,8 +202,8 @@ class Shards:
     def _shard_prompts(self) -> int:
         """Prompts of a shard: `rollout.shard_prompts`, or fewer for many ranks if the replies stay the same."""
         setting: int = self.config.rollout.shard_prompts
-        each = math.ceil(self.order.prompts / self.world.size)
-        return min(setting, each) if self.rollout.draws_by_prompt else setting
+        share = math.ceil(self.order.prompts / self.world.size)
+        return min(setting, share) if self.rollout.draws_by_prompt else setting
 
     def _cut(self, number: int) -> list[tuple[Path, Shard]]:
         """Return file, prompts and sampling settings of each shard of a round."""
@@ -227,7 +227,7 @@ class Shards:
         if self._shard_prompts == setting:
             return whole[0]
         places = range(first, first + count)
-        seeds = tuple(each.seed_of(place % setting) for each, place in zip(whole, places, strict=True))
+        seeds = tuple(shard.seed_of(place % setting) for shard, place in zip(whole, places, strict=True))
         return replace(whole[0], seeds=seeds)
 
     def _batches(self, number: int) -> list[Batch]:
@@ -238,7 +238,7 @@ class Shards:
         shards, ranks = self._cut(number), self.world.size
         size = ranks * at_once(self.rollout, self._shard_prompts, self.samples)
         parts = [shards[first : first + size] for first in range(0, len(shards), size)]
-        return [[each for each in part[self.world.rank :: ranks] if not each[0].exists()] for part in parts]
+        return [[shard for shard in part[self.world.rank :: ranks] if not shard[0].exists()] for part in parts]
 
     def _write(self, number: int) -> list[Path]:
         """Write the replies of all missing shards; return the files of all shards."""
@@ -342,7 +342,7 @@ def open_rounds(
     chat: ChatFormat,
     announce: Announce,
     alive: Callable[[], None],
-    resting: Resting,
+    offloading: Offloading,
 ) -> RoundFeed:
     """Return the feed of an algorithm with rollouts, with its rollout and its reward.
 
@@ -355,11 +355,11 @@ def open_rounds(
     engine, world = collector.stepper.main, collector.world
     order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
-    with resting:
+    with offloading:
         rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
         scoring = open_scoring(config, world)
-    shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive, resting)
+    shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive, offloading)
     initial = collector.reference if algorithm.reference_kind == "initial" else None
     policy = RoundStart(collector.stepper, config.global_batch_size)
-    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, policy, initial, world, alive, resting)
+    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, policy, initial, world, alive, offloading)
     return RoundFeed(run, shards, held_out, collector, announce)

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.group import Group
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.rounds.resting import resident
+from psychocounsel.engine.rounds.offloading import on_device
 from psychocounsel.reward.base import Scorer, open_scorer, scored
 from psychocounsel.settings import config as configs
 
@@ -15,7 +15,7 @@ class Scoring:
     """Scores replies by `scorer`; with `offload`, the scorer's models are on the GPU only while scoring."""
 
     def __init__(self, scorer: Scorer, world: World, offload: bool) -> None:
-        self.scorer, self.resident = scorer, resident(scorer.models, world, offload)
+        self.scorer, self.on_device = scorer, on_device(scorer.models, world, offload)
 
     def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
         """Return the same groups with the `reward` of each completion, and `reward_parts` if there are several reward models."""
@@ -24,7 +24,7 @@ class Scoring:
             [*(group.messages or []), {"role": "assistant", "content": completion.text}]
             for group, completion in replies
         ]
-        with self.resident:
+        with self.on_device:
             rewards = scored(self.scorer, conversations).tolist() if conversations else []
         for index, (_, completion) in enumerate(replies):
             completion.reward = rewards[index]

@@ -61,8 +61,8 @@ class KeptMeasure:
         with contextlib.suppress(OSError, Damaged, Foreign, KeyError, TypeError, ValueError):
             about, _ = read_blob(self.file)
             os.utime(self.file)  # time of its last use
-            found = TokenMemory(float(about["fixed"]), float(about["per_token"]))
-            return found if 0 < found.per_token < math.inf and 0 <= found.fixed < math.inf else None
+            memory = TokenMemory(float(about["fixed"]), float(about["per_token"]))
+            return memory if 0 < memory.per_token < math.inf and 0 <= memory.fixed < math.inf else None
         return None
 
     def write(self, memory: TokenMemory) -> None:
@@ -83,7 +83,7 @@ def memory_identity(config: DictConfig, stepper: Stepper) -> dict[str, Any]:
         name: OmegaConf.to_container(config[name], resolve=True) for name in ("reward", "rollout") if name in config
     }
     return {
-        "models": {name: _shape(each.module) for name, each in stepper.engines.items()},
+        "models": {name: _shape(trained.module) for name, trained in stepper.engines.items()},
         "model": {name: value for name, value in model.items() if name not in _IRRELEVANT},
         "algorithm": [type(algorithm).__qualname__, algorithm.reads_entropy, algorithm.critic_kind],
         "resident": [algorithm.reference_kind, config.eval.replies, others],
@@ -100,7 +100,10 @@ def memory_identity(config: DictConfig, stepper: Stepper) -> dict[str, Any]:
 
 def _shape(module: PackedModel) -> list[Any]:
     """Return the architecture of a model, its number of weights and its number of trained weights."""
-    sizes = [(getattr(each, "ds_numel", each.numel()), each.requires_grad) for each in module.parameters()]
+    sizes = [
+        (getattr(parameter, "ds_numel", parameter.numel()), parameter.requires_grad)
+        for parameter in module.parameters()
+    ]
     architecture = {name: value for name, value in module.lm.config.to_dict().items() if name != "_name_or_path"}
     return [architecture, sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)]
 

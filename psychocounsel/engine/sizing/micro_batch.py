@@ -67,10 +67,10 @@ def _free_in_cgroup() -> float:
 
 
 def _kilobytes(file: str, name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
-    if found is None:
+    match = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+    if match is None:
         raise UserError(f"micro_batch_tokens=auto: {file} has no line {name} on this system; give a number")
-    return int(found[1])
+    return int(match[1])
 
 
 # Memory that a token of a micro-batch needs, measured by three short passes of all trained models
@@ -169,9 +169,9 @@ def _token_memory(config: DictConfig, stepper: Stepper, groups: Sequence[Group])
     """Return the memory per token, and its source in words. Rank 0 reads it from the cache; otherwise it is measured and kept."""
     world = stepper.world
     kept = KeptMeasure(config, stepper)
-    found: TokenMemory | None = world.broadcast(kept.read() if world.rank == 0 else None)
-    if found is not None:
-        return found, "from the cache"
+    known: TokenMemory | None = world.broadcast(kept.read() if world.rank == 0 else None)
+    if known is not None:
+        return known, "from the cache"
     started = time.perf_counter()
     memory = measure(stepper, longest_of(groups), step_tokens(groups, config.global_batch_size, world.size))
     if world.rank == 0:

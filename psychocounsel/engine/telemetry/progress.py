@@ -52,7 +52,7 @@ def lines_above_bars() -> Iterator[None]:
         yield
         return
     replaced: dict[TextIO, Any] = {stream: LinesAboveBar(stream, err) for stream in (out, err) if stream.isatty()}
-    handlers = [each for each in _handlers() if any(each.stream is stream for stream in replaced)]
+    handlers = [handler for handler in _handlers() if any(handler.stream is stream for stream in replaced)]
     for handler in handlers:
         handler.setStream(replaced[handler.stream])
     sys.stdout, sys.stderr = replaced.get(out, out), replaced.get(err, err)
@@ -69,9 +69,9 @@ def lines_above_bars() -> Iterator[None]:
 
 def _handlers() -> list[Any]:
     """Return the log handlers that keep a stream; other handlers look up `sys.stderr` whenever they write."""
-    named = [each for each in logging.Logger.manager.loggerDict.values() if isinstance(each, logging.Logger)]
-    found = {id(handler): handler for logger in [logging.root, *named] for handler in logger.handlers}
-    return [handler for handler in found.values() if "stream" in vars(handler)]
+    named = [logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    handlers = {id(handler): handler for logger in [logging.root, *named] for handler in logger.handlers}
+    return [handler for handler in handlers.values() if "stream" in vars(handler)]
 
 
 T = TypeVar("T")

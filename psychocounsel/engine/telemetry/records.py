@@ -97,10 +97,10 @@ class Phases:
 
 def ready_line(total: float, seconds: dict[str, float]) -> str:
     """Return `ready in 41 s: imports 9 s, data 2 s, ...`, with the rest as "other"."""
-    shown = {name: each for name, each in seconds.items() if each >= _SHOWN}
+    shown = {name: duration for name, duration in seconds.items() if duration >= _SHOWN}
     if (rest := total - sum(shown.values())) >= _SHOWN:
         shown["other"] = rest
-    parts = ", ".join(f"{name} {each:.0f} s" for name, each in shown.items())
+    parts = ", ".join(f"{name} {duration:.0f} s" for name, duration in shown.items())
     return f"ready in {total:.0f} s" + (f": {parts}" if parts else "")
 
 

@@ -7,7 +7,7 @@ import torch
 
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.cluster.memory.gpu import resting_states
-from psychocounsel.engine.rounds.resting import Resting, open_resting
+from psychocounsel.engine.rounds.offloading import Offloading, open_offloading
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import CONTINUE_LATER
 from tests.algo.test_online_dpo import BASE
@@ -36,15 +36,15 @@ def test_training_goes_on_as_if_nothing_had_left(stage: int, dtype: torch.dtype,
     found = []
     for rests in (False, True):
         stepper = stepper_of(stage, dtype)
-        resting = Resting(stepper, rests, copied)
+        offloading = Offloading(stepper, rests, copied)
         for step in range(3):
             train(stepper, step)
-            with resting:
+            with offloading:
                 for _, value in stepper.main.whole_parameters():
                     assert value.isfinite().all(), (
                         "the weights remain, because replies are written with them or they are yet to be copied"
                     )
-                resting.leave_weights()
+                offloading.leave_weights()
         found.append([value.clone() for _, value in stepper.main.whole_parameters()])
     assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
 
@@ -53,17 +53,17 @@ def test_training_goes_on_as_if_nothing_had_left(stage: int, dtype: torch.dtype,
 def test_optimizer_state_and_master_weights_leave(stage: int, dtype: torch.dtype) -> None:
     stepper = stepper_of(stage, dtype)
     train(stepper, 0)
-    resting = Resting(stepper, True)
+    offloading = Offloading(stepper, True)
     weights = sum(value.numel() for _, value in stepper.main.whole_parameters())
     optimizer = stepper.main.deepspeed.optimizer
     moments = [state["exp_avg"] for state in getattr(optimizer, "optimizer", optimizer).state.values()]
-    with resting:
+    with offloading:
         assert not any(moment.untyped_storage().nbytes() for moment in moments)
-        away = sum(len(waiting) for _, waiting in resting._waiting)
+        away = sum(len(waiting) for _, waiting in offloading._waiting)
         assert away >= resting_states(weights, stage, 1, False, False), "at least the amount in the estimate of memory"
-        resting.end()
+        offloading.end()
         assert all(moment.untyped_storage().nbytes() for moment in moments), "the state is back for a checkpoint"
-    assert not resting._waiting
+    assert not offloading._waiting
 
 
 @pytest.mark.parametrize(("stage", "dtype"), STAGES[1:])
@@ -72,11 +72,11 @@ def test_weights_leave_once_an_engine_has_copied_them(stage: int, dtype: torch.d
     train(stepper, 0)
     parts = [getattr(each, "ds_tensor", each) for each in stepper.main.module.parameters()]
     weights = sum(value.numel() for _, value in stepper.main.whole_parameters())
-    with (resting := Resting(stepper, True, copied=True)):
+    with (offloading := Offloading(stepper, True, copied=True)):
         assert all(part.untyped_storage().nbytes() for part in parts), "the engine has yet to copy them"
-        resting.leave_weights()
+        offloading.leave_weights()
         assert not any(part.untyped_storage().nbytes() for part in parts)
-        away = sum(len(waiting) for _, waiting in resting._waiting)
+        away = sum(len(waiting) for _, waiting in offloading._waiting)
         assert away >= resting_states(weights, stage, 1, False, True), "at least the amount in the estimate of memory"
     assert all(part.untyped_storage().nbytes() for part in parts)
 
@@ -84,7 +84,7 @@ def test_weights_leave_once_an_engine_has_copied_them(stage: int, dtype: torch.d
 def test_a_critic_leaves_with_its_weights() -> None:
     stepper, critic = stepper_of(1, torch.bfloat16), stepper_of(1, torch.bfloat16)
     both = Stepper(stepper.algorithm, {"policy": stepper.main, "critic": critic.main}, stepper.world)
-    with Resting(both, True):
+    with Offloading(both, True):
         assert not any(parameter.untyped_storage().nbytes() for parameter in critic.main.module.parameters())
         assert all(parameter.untyped_storage().nbytes() for parameter in stepper.main.module.parameters())
 
@@ -92,7 +92,7 @@ def test_a_critic_leaves_with_its_weights() -> None:
 def test_engines_stay_where_nothing_is_gained() -> None:
     stepper = stepper_of(0, torch.float32)
     for given in (["algo=grpo"], ["algo=grpo", "rollout.offload_idle=true"], ["algo=grpo", "rollout=vllm_server"], []):
-        assert not open_resting(stepper, compose(given)).moves, "on CPU"
+        assert not open_offloading(stepper, compose(given)).moves, "on CPU"
 
 
 @pytest.mark.slow

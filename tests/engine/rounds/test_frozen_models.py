@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.rounds.resting import Resident, node_copies, resident
+from psychocounsel.engine.rounds.offloading import OnDevice, node_copies, on_device
 from psychocounsel.errors import UserError
 from psychocounsel.reward.local_model import LocalScorer
 from tests.algo.test_online_dpo import BASE
@@ -21,7 +21,7 @@ def test_weights_come_to_the_device_and_what_waited_is_the_same_afterwards() -> 
     scorer = LocalScorer.load(str(REWARD))
     expected = scorer.score(CONVERSATIONS)
     weight = next(scorer.model.parameters())
-    waiting = Resident(scorer.models, world())
+    waiting = OnDevice(scorer.models, world())
     on_host = weight.data_ptr()
     for _ in range(2):
         with waiting:
@@ -36,7 +36,7 @@ def test_weights_come_to_the_device_and_what_waited_is_the_same_afterwards() -> 
 def test_models_on_cpu_stay_where_they_are() -> None:
     scorer = LocalScorer.load(str(REWARD))
     before = [parameter.data_ptr() for parameter in scorer.model.parameters()]
-    with resident(scorer.models, world(), offload=True):
+    with on_device(scorer.models, world(), offload=True):
         assert [parameter.data_ptr() for parameter in scorer.model.parameters()] == before
 
 

@@ -23,7 +23,7 @@ from psychocounsel.settings import config as configs
 # Training state, which leaves the GPU while replies are written and scored
 
 
-class Resting:
+class Offloading:
     """Context in which optimizer states, master weights and gradient buffers of all engines are in pinned host memory.
 
     A critic's weights are moved, too. The main model's weights stay on the GPU, because replies are generated with them.
@@ -86,13 +86,13 @@ class Resting:
         """Return the storages on the GPU that will be moved, each once."""
         kept = [] if with_main else map(_storage_of, _weights(self.stepper.main))
         needed = {storage.data_ptr() for storage in kept}
-        found: dict[int, torch.UntypedStorage] = {}
+        storages: dict[int, torch.UntypedStorage] = {}
         for engine in self.stepper.engines.values():
             for tensor in (*_weights(engine), *_of_training(engine)):
                 storage = _storage_of(tensor)
                 if storage.device == self.device and storage.nbytes() and storage.data_ptr() not in needed:
-                    found[storage.data_ptr()] = storage
-        return list(found.values())
+                    storages[storage.data_ptr()] = storage
+        return list(storages.values())
 
 
 def _weights(engine: Engine) -> Iterator[torch.Tensor]:
@@ -136,13 +136,13 @@ def _synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def open_resting(stepper: Stepper, config: DictConfig) -> Resting:
+def open_offloading(stepper: Stepper, config: DictConfig) -> Offloading:
     """Return the context for writing and scoring replies; on CPU it moves nothing, because host memory is all there is."""
     if config.get("rollout") is None:
-        return Resting(stepper, False)
+        return Offloading(stepper, False)
     kind = configs.target_class(config, "rollout")
     moves = kind.shares_gpus and config.rollout.offload_idle and stepper.world.device.type == "cuda"
-    return Resting(stepper, moves, kind.copies_weights)
+    return Offloading(stepper, moves, kind.copies_weights)
 
 
 # Tensors that are equal on all ranks, stored once in the host memory of each machine
@@ -211,9 +211,9 @@ def _reserve(size: int) -> str | OSError:
     return name
 
 
-def _refuse(found: Sequence[str | OSError], world: World, size: int) -> None:
+def _refuse(results: Sequence[str | OSError], world: World, size: int) -> None:
     """Raise on all ranks if one of them failed."""
-    failed = [each for some in world.gather(found) for each in some if isinstance(each, OSError)]
+    failed = [result for from_rank in world.gather(results) for result in from_rank if isinstance(result, OSError)]
     if failed:
         raise UserError(
             f"rollout.offload_idle=true: the processes of a machine cannot share {size / 1e9:.1f} GB in {_SHARED} "
@@ -224,7 +224,7 @@ def _refuse(found: Sequence[str | OSError], world: World, size: int) -> None:
 # Frozen models, which are on the GPU only while they are used
 
 
-class Resident:
+class OnDevice:
     """Context in which the weights of `models` are on this rank's device; outside it they are in host memory.
 
     The weights never change, so all ranks of a machine share one host copy, and nothing is copied back. Buffers are
@@ -257,7 +257,7 @@ class Resident:
             torch.cuda.empty_cache()  # frees the memory for an inference engine with a pool of its own
 
 
-def resident(models: Iterable[nn.Module], world: World, offload: bool) -> AbstractContextManager[Any]:
+def on_device(models: Iterable[nn.Module], world: World, offload: bool) -> AbstractContextManager[Any]:
     """Return the context to use `models` in. It moves them only with `offload` and on GPU.
 
     On CPU they stay where they are, because host memory is all there is.
@@ -265,4 +265,4 @@ def resident(models: Iterable[nn.Module], world: World, offload: bool) -> Abstra
     Raises:
         UserError: as in `node_copies`.
     """
-    return Resident(models, world) if offload and world.device.type == "cuda" else nullcontext()
+    return OnDevice(models, world) if offload and world.device.type == "cuda" else nullcontext()
