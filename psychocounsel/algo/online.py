@@ -93,12 +93,12 @@ def _check_order(cls: type[Online]) -> None:
     offline = next((place for place, base in enumerate(bases) if not issubclass(base, Online)), len(bases))
     hidden = [base.__name__ for base in bases[offline:] if issubclass(base, Online)]
     if hidden:
-        given, right = (
+        wrong, right = (
             ", ".join(base.__name__ for base in order)
             for order in (cls.__bases__, sorted(cls.__bases__, key=lambda base: not issubclass(base, Online)))
         )
         raise UserError(
-            f"class {cls.__name__}({given}): {bases[offline].__name__} hides how {hidden[0]} collects replies; write the "
+            f"class {cls.__name__}({wrong}): {bases[offline].__name__} hides how {hidden[0]} collects replies; write the "
             f"online base first: class {cls.__name__}({right})"
         )
 
@@ -163,12 +163,12 @@ class OnlinePairs(Online):
         for group in groups:
             rewards = self.rewards(group, ctx)
             texts = [completion.ids.tobytes() for completion in group.completions]
-            made = reward_pairs(rewards, texts, self.pairs, self.min_margin, self.top_k, ctx.rng)
-            ctx.count("pairs", len(made.pairs))
-            ctx.count("ties", made.ties)
-            ctx.count("equal_replies", made.equal)
-            ctx.count("too_close", made.too_close)
-            collected += [group.pair(chosen, rejected) for chosen, rejected in made.pairs]
+            selection = reward_pairs(rewards, texts, self.pairs, self.min_margin, self.top_k, ctx.rng)
+            ctx.count("pairs", len(selection.pairs))
+            ctx.count("ties", selection.ties)
+            ctx.count("equal_replies", selection.equal)
+            ctx.count("too_close", selection.too_close)
+            collected += [group.pair(chosen, rejected) for chosen, rejected in selection.pairs]
         collected = self.collect_offline(collected, ctx)
         self._compare(collected[: min(_COMPARED_PAIRS, 1 + len(collected) // 8)], ctx)
         return collected

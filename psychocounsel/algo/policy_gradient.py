@@ -122,7 +122,9 @@ class PolicyGradient(Online):
                 completion.logprobs = now
         note_differences(gaps, ctx)
         if self.importance_cap is not None:
-            ctx.note("importance", float(np.concatenate([factors for some in weights for factors in some]).mean()))
+            ctx.note(
+                "importance", float(np.concatenate([factors for of_group in weights for factors in of_group]).mean())
+            )
         return weights
 
     def importance(self, gap: np.ndarray) -> np.ndarray:

@@ -137,11 +137,11 @@ class PPO(PolicyGradient):
         import numpy as np
 
         groups = collect_reference(groups, ctx)
-        weights = [weight for some in self.take_logprobs(groups, ctx) for weight in some]
+        weights = [weight for of_group in self.take_logprobs(groups, ctx) for weight in of_group]
         completions = [completion for group in groups for completion in group.completions]
         kl = [completion.logprobs - completion.ref_logprobs for completion in completions]  # type: ignore[operator]
         kl_weight = self._next_kl_weight(float(np.mean([divergences.sum() for divergences in kl])), ctx)
-        values = [values for some in ctx.values(groups) for values in some]
+        values = [values for of_group in ctx.values(groups) for values in of_group]
         rewards = self._rewards(np.concatenate([self.rewards(group, ctx) for group in groups]))
         for completion, divergence, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):
             tokens = -(kl_weight if self.kl_in == "reward" else 0.0) * divergence

@@ -45,7 +45,7 @@ class ControlTokens:
         self._nonce = f"q{secrets.token_hex(16)}x"
         self._normalised = self._normalised_pattern([text for text, (_, token) in added.items() if token.normalized])
 
-    def found(self, content: str) -> bool:
+    def spelled_in(self, content: str) -> bool:
         """Return True if `content` spells a control token, as written or after the tokenizer's normaliser."""
         if self._pattern.search(content):
             return True

@@ -86,7 +86,7 @@ class Group:
 def reference_of(groups: Sequence[Group]) -> list[list[Array]] | None:
     """Return `ref_logprobs` of every completion; None if any completion lacks them."""
     logprobs = [[completion.ref_logprobs for completion in group.completions] for group in groups]
-    known = [[values for values in some if values is not None] for some in logprobs]
+    known = [[values for values in of_group if values is not None] for of_group in logprobs]
     return known if list(map(len, known)) == list(map(len, logprobs)) else None
 
 

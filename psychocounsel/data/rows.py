@@ -126,11 +126,14 @@ def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequ
         name = f"replies, reply {number}"
         texts.append(_reply(reply.get("text"), prompt, where, name))
         harmful.append(_flag(reply.get("harmful"), f"{where}: {name}: harmful"))
-        given = reply.get("ratings")
-        if not isinstance(given, Mapping):
+        reply_ratings = reply.get("ratings")
+        if not isinstance(reply_ratings, Mapping):
             raise UserError(f"{where}: {name}: has no ratings")
         ratings.append(
-            {key: _rating(given.get(key), f"{where}: {name}: ratings.{key}", rating_range) for key in PRINCIPLES}
+            {
+                key: _rating(reply_ratings.get(key), f"{where}: {name}: ratings.{key}", rating_range)
+                for key in PRINCIPLES
+            }
         )
     return Example(identity, where, prompt, texts, ratings, rated=True, harmful=harmful)
 

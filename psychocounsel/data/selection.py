@@ -106,13 +106,13 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
             continue
         if example.ratings is None:
             raise UserError(f"{example.where}: lacks ratings (chosen_empathy_rating, ...): use {off}, or rated data")
-        made = make_pairs(example.ratings, rule, weights, veto)
+        selection = make_pairs(example.ratings, rule, weights, veto)
         dropped["their prompt has one reply only"] += len(example.replies) < 2
-        dropped["their scores are equal"] += made.ties
-        dropped["gap below data.min_gap"] += made.too_close
-        dropped["the reply with the higher score is rated less safe"] += made.unsafe
-        usable = [pair for pair in made.pairs if not (example.harmful and example.harmful[pair[0]])]
-        dropped["the reply with the higher score is marked harmful"] += len(made.pairs) - len(usable)
+        dropped["their scores are equal"] += selection.ties
+        dropped["gap below data.min_gap"] += selection.too_close
+        dropped["the reply with the higher score is rated less safe"] += selection.unsafe
+        usable = [pair for pair in selection.pairs if not (example.harmful and example.harmful[pair[0]])]
+        dropped["the reply with the higher score is marked harmful"] += len(selection.pairs) - len(usable)
         relabelled += sum(not example.rated and pair == (1, 0) for pair in usable)
         kept += [_pair(example, *pair) for pair in usable]
     for reason, count in dropped.items():
@@ -260,16 +260,17 @@ def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Call
         if len(pair.replies) < 2:
             raise UserError(f"{pair.where}: has only one reply, but data.swapped={share:g} needs pairs")
     wanted = max(round(share * len(pairs)), 1)
-    made = list(islice(_candidates(pairs, seed), wanted))
-    if len(made) < wanted:
+    swapped = list(islice(_candidates(pairs, seed), wanted))
+    if len(swapped) < wanted:
         raise UserError(
             f"data.swapped={share:g}: needs {wanted} pairs, but the replies chosen for other clients of the same topic give only "
-            f"{len(made)}: lower it, or add rows"
+            f"{len(swapped)}: lower it, or add rows"
         )
     report(
-        f"data.swapped: {len(made)} training pairs added, each of a chosen reply and a reply that was chosen for another client"
+        f"data.swapped: {len(swapped)} training pairs added, each of a chosen reply and a reply that was chosen for another "
+        "client"
     )
-    return [*pairs, *made]
+    return [*pairs, *swapped]
 
 
 def _candidates(pairs: Sequence[Example], seed: int) -> Iterator[Example]:

@@ -41,8 +41,8 @@ def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array
             node = parent[node]
         return node
 
-    for own, some in zip(prompt, replies, strict=True):
-        for reply in some:
+    for own, members in zip(prompt, replies, strict=True):
+        for reply in members:
             parent[root(shift + reply)] = root(own)
     numbers: dict[int, int] = {}
     return np.array([numbers.setdefault(root(own), len(numbers)) for own in prompt], np.int64)

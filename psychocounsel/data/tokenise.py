@@ -61,7 +61,7 @@ class ChatFormat:
         """Render the conversation with `reply`, or, without a reply, up to the point where the reply would begin."""
         answer: list[Message] = [] if reply is None else [{"role": "assistant", "content": reply}]
         conversation = [*messages, *answer]
-        if not any(self.control.found(message["content"]) for message in conversation):
+        if not any(self.control.spelled_in(message["content"]) for message in conversation):
             return Rendered(self._apply(conversation, reply is None))
         if self.control.backend is None:
             raise UserError(

@@ -89,15 +89,15 @@ def through_cache(
 
 def _load(entry: Path, lock: Lock, report: Report) -> tuple[dict[str, Any], Parts] | None:
     """Return the entry once it is complete; None, with the lock held, if this process must make it."""
-    started, told = time.monotonic(), False
+    started, is_announced = time.monotonic(), False
     while True:
         with contextlib.suppress(FileNotFoundError, Damaged):
             return _read(entry)
         if lock.take():
             break
-        if not told and time.monotonic() - started > _PATIENCE_SECONDS and (owner := holder(lock.path)):
+        if not is_announced and time.monotonic() - started > _PATIENCE_SECONDS and (owner := holder(lock.path)):
             report(f"waiting for process {owner['pid']} on {owner['host']}, which tokenises the same data")
-            told = True
+            is_announced = True
         time.sleep(_POLL_SECONDS)
     try:
         stored = _read(entry)  # another process may have made it before we took the lock
@@ -278,13 +278,13 @@ def unflatten(arrays: dict[str, Array]) -> list[Group]:
     written = texts[count + distinct : count + distinct + len(rewards)]
     replies = zip(tokens[distinct:], written, rewards, labels, strict=True)
     messages = [json.loads(text) for text in texts[count + distinct + len(rewards) :]]
-    made = (Completion(ids, text, reward=reward, label=label) for ids, text, reward, label in replies)
+    completions = (Completion(ids, text, reward=reward, label=label) for ids, text, reward, label in replies)
     prompt_of, counts = arrays["prompt_of"].tolist(), arrays["counts"].tolist()
     return [
         Group(
             name,
             tokens[prompt],
-            [next(made) for _ in range(size)],
+            [next(completions) for _ in range(size)],
             texts[count + prompt],
             messages[prompt],
             probability=probability,

@@ -70,14 +70,14 @@ class Callbacks:
 
 def _instantiate(name: str, callback: Any) -> Callback:
     try:
-        made = instantiate(callback)
+        instance = instantiate(callback)
     except InstantiationException as error:
         reason = str(error.__cause__ or error).splitlines()[0]
         raise UserError(f"callbacks.{name}: cannot be created ({reason})") from error
-    if not isinstance(made, Callback):
+    if not isinstance(instance, Callback):
         base = f"{Callback.__module__}.{Callback.__qualname__}"
         raise UserError(f"callbacks.{name}._target_={callback['_target_']}: must be a class that derives from {base}")
-    return made
+    return instance
 
 
 @dataclass

@@ -224,8 +224,8 @@ class Evaluator:
         scores: Scores = []
         for start in range(0, len(held_out), size):
             self.alive()
-            part, some = self.tally(algorithm.batch_groups(held_out[start : start + size], self.collector))
-            scores += some
+            part, batch_scores = self.tally(algorithm.batch_groups(held_out[start : start + size], self.collector))
+            scores += batch_scores
             tally = {name: tally[name] + term if name in tally else term for name, term in part.items()}
         metrics = metrics_of(tally) | intervals_of(tally, held_out)
         metrics |= algorithm.evaluation(held_out, scores) if scores else {}

@@ -174,11 +174,11 @@ class CachedReference(Reference):
                 filler.close()
         known = self._share(filler, units)
         self.replies += len(known)
-        return [[known[key] for key in some] for some in keys]
+        return [[known[key] for key in keys_of_group] for keys_of_group in keys]
 
     def _orders(self, filler: CacheFiller | None) -> Iterator[Order]:
         """Yield the batches that rank 0 chooses, the same on every rank."""
-        told = False
+        is_announced = False
         while True:
             self.alive()
             order = self.world.broadcast(filler.next(self.config.global_batch_size) if filler else None)
@@ -187,9 +187,9 @@ class CachedReference(Reference):
             if order:
                 yield order
                 continue
-            if not told:
+            if not is_announced:
                 self.run.say("waiting for another process that computes reference log-probabilities of this run")
-            told = True
+            is_announced = True
             time.sleep(_POLL_SECONDS)
 
     def _share(self, filler: CacheFiller | None, units: Sequence[Unit]) -> dict[bytes, Array]:

@@ -102,7 +102,7 @@ class Stepper:
 
         `budget`: tokens of a micro-batch (default: the run's).
         """
-        at_once = self.queues.count  # so many micro-batches together have the tokens of one
+        at_once = self.queues.count  # micro-batches in memory at the same time, which share the budget of one
         tokens = (self.budget if budget is None else budget) // at_once
         return plan_step(lengths, at_once * self.world.size, max(1, tokens), self.main.module.attention.one_row)
 
@@ -192,9 +192,9 @@ class Stepper:
             engine.rehearse_step()
 
     def _rehearse(self, batch: Batch) -> None:
-        made = self._forward(batch, ())
-        own = {"critic": [made.values]} if "critic" in self.engines else {}
-        mine = [made.scores, made.logprobs, made.entropy, *([] if own else [made.values])]
+        results = self._forward(batch, ())
+        own = {"critic": [results.values]} if "critic" in self.engines else {}
+        mine = [results.scores, results.logprobs, results.entropy, *([] if own else [results.values])]
         for name, outputs in {self.algorithm.needs.main: mine, **own}.items():
             loss = torch.stack([output.sum() for output in outputs if output is not None]).sum()
             self.engines[name].backward(loss * 0.0)
@@ -275,9 +275,9 @@ class Stepper:
 
         values: list[list[np.ndarray]] = []
         for start in range(0, len(groups), batch or len(groups) or 1):
-            some = groups[start : start + batch] if batch else groups
-            mine = {index: pieces for part in self._run(some, work) for index, pieces in part.items()}
-            values += self._gather(mine, len(some))
+            chunk = groups[start : start + batch] if batch else groups
+            mine = {index: pieces for part in self._run(chunk, work) for index, pieces in part.items()}
+            values += self._gather(mine, len(chunk))
         return values
 
 

@@ -55,7 +55,7 @@ def deepspeed_config(
 class Engine:
     """A DeepSpeed engine that also gives the gradient norm at every stage, and whole parameters.
 
-    `at_once`: number of micro-batches that it computes at once, 1 on a GPU. Each has a thread, and a copy of the module.
+    `at_once`: number of micro-batches that it computes at once, 1 on a GPU (`model.cpu.micro_batches_at_once`).
     """
 
     def __init__(

@@ -65,7 +65,7 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
     for name in sorted({name for reply in replies for name in reply.reward_parts or ()}):
         figures[f"reward_{name}"] = [(reply.reward_parts or {}).get(name, 0.0) for reply in replies]
     if reference is not None:
-        flat = [values for some in reference for values in some]
+        flat = [values for of_group in reference for values in of_group]
         figures["kl"] = [
             float((reply.logprobs - values).sum()) if reply.logprobs is not None else 0.0
             for reply, values in zip(replies, flat, strict=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class EnsembleReward(RewardSettings):
     """Reward that is the mean or the minimum of the members' rewards.
 
-    `members` holds the settings of rewards, each with its `_target_`; `settings.reward_sections.resolve_rewards` builds
+    `members` holds the settings of rewards, each with its `_target_`; `reward.sections.resolve_rewards` builds
     them from the user's settings.
     """
 

@@ -126,15 +126,15 @@ def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
 
 def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:
     """Return the settings of the language model that ranks."""
-    given = OmegaConf.create({"use": entry}) if isinstance(entry, str) else entry
-    if not OmegaConf.is_dict(given) or not ("use" in given or "_target_" in given):
+    section = OmegaConf.create({"use": entry}) if isinstance(entry, str) else entry
+    if not OmegaConf.is_dict(section) or not ("use" in section or "_target_" in section):
         raise UserError(f"{key}: is a name in conf/judge/, or a mapping with one, as {{use: openai, model: NAME}}")
-    if "_target_" in given:
-        return given
-    base = _loaded(key, "judge", str(given.use), preset)
+    if "_target_" in section:
+        return section
+    base = _loaded(key, "judge", str(section.use), preset)
     if "members" in base:
-        raise UserError(f"{key}: {given.use} has several members; write a separate entry of compare for each")
-    return _filled(key, _own(given), base)
+        raise UserError(f"{key}: {section.use} has several members; write a separate entry of compare for each")
+    return _filled(key, _own(section), base)
 
 
 def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
@@ -163,24 +163,24 @@ def _resolve_members(key: str, section: DictConfig, preset: Preset) -> None:
 
 
 def _resolved(key: str, member: Any, ensemble: DictConfig, preset: Preset) -> DictConfig:
-    given = OmegaConf.create({"path": member}) if isinstance(member, str) else member
-    if not isinstance(given, DictConfig):
+    section = OmegaConf.create({"path": member}) if isinstance(member, str) else member
+    if not isinstance(section, DictConfig):
         raise UserError(f"{key}: is a path, or a mapping, for instance {{name: psychocounsel_8b}}")
-    base = given if "_target_" in given else preset("reward", given.get("name", "local"))
+    base = section if "_target_" in section else preset("reward", section.get("name", "local"))
     if _is_several(base):
         raise UserError(f"{key}: an ensemble cannot be a member of another")
-    if "_target_" in given:
-        return given  # resolved already, or the user's own reward
+    if "_target_" in section:
+        return section  # resolved already, or the user's own reward
     if "normalise" in base:
         base.normalise = ensemble.normalise
-    return _filled(key, given, base)
+    return _filled(key, section, base)
 
 
-def _filled(key: str, given: DictConfig, base: DictConfig) -> DictConfig:
+def _filled(key: str, overrides: DictConfig, base: DictConfig) -> DictConfig:
     """Return the settings `base` updated by the given ones."""
-    if unknown := sorted({*map(str, given)} - {*map(str, base)}):
+    if unknown := sorted({*map(str, overrides)} - {*map(str, base)}):
         raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
-    merged = OmegaConf.merge(base, given)
+    merged = OmegaConf.merge(base, overrides)
     assert isinstance(merged, DictConfig)
     return merged
 

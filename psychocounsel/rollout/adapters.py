@@ -65,11 +65,11 @@ class AdapterFolder:
 
     def packed(self) -> bytes:
         """Return the adapter's two files as one zip archive."""
-        made = io.BytesIO()
-        with zipfile.ZipFile(made, "w") as archive:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
             for name in _FILES:
                 archive.write(self.path / name, name)
-        return made.getvalue()
+        return buffer.getvalue()
 
     def unpack(self, body: bytes) -> None:
         """Extract the files of `packed` into this folder.

@@ -95,8 +95,8 @@ class HFRollout(Rollout):
             while self._anyone(bool(batches)):
                 members = batches.pop(0) if batches else []
                 own = [torch.Generator(device).manual_seed(seeds[index]) for index in members] if seeds else generator
-                made = self._batch([groups[index] for index in members], sampling, own, watch)
-                completions |= zip(members, made, strict=True)
+                replies = self._batch([groups[index] for index in members], sampling, own, watch)
+                completions |= zip(members, replies, strict=True)
         self.policy.train(training)
         return [replace(group, completions=completions[index]) for index, group in enumerate(groups)]
 

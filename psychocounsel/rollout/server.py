@@ -103,8 +103,8 @@ class Server:
 
     def _with_key(self, route: Any) -> Any:
         async def guarded(request: Any) -> Any:
-            given = request.headers.get("authorization", "").encode()
-            if not hmac.compare_digest(given, f"Bearer {self.key}".encode()):
+            header = request.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(header, f"Bearer {self.key}".encode()):
                 return _error(401, "the key is not this server's")
             try:
                 return await route(request)
@@ -138,7 +138,7 @@ class Server:
             replies = await writing
         finally:
             writing.cancel()  # if the client is gone
-        if self.version != version or any(None in some for some in replies):
+        if self.version != version or any(None in of_prompt for of_prompt in replies):
             changed = f"the weights changed from version {version} while the replies were written"
             yield json.dumps({"version": self.version, "error": changed}).encode()
         else:

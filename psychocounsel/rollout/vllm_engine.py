@@ -172,7 +172,7 @@ def replies(output: Any) -> list[Reply]:
     return [
         (
             list(reply.token_ids),
-            [some[token].logprob for token, some in zip(reply.token_ids, reply.logprobs, strict=True)],
+            [candidates[token].logprob for token, candidates in zip(reply.token_ids, reply.logprobs, strict=True)],
         )
         for reply in output.outputs
     ]

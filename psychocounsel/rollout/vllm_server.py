@@ -218,8 +218,8 @@ class VLLMServerRollout(Rollout):
         return list(replies)
 
     def _with(self, group: Group, replies: list[Any]) -> Group:
-        made = [completion(ids, logprobs, self.tokenizer, self.stop, self.version) for ids, logprobs in replies]
-        return replace(group, completions=made)
+        completions = [completion(ids, logprobs, self.tokenizer, self.stop, self.version) for ids, logprobs in replies]
+        return replace(group, completions=completions)
 
     def _send(self, version: int) -> None:
         """Send the policy's weights to all servers that answer.

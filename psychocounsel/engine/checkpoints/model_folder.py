@@ -161,7 +161,7 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
     front = _front_matter(config, algorithm, [licence for _, licence in licences])
     figures = [f"| {name} | {value:.4f} |" for name, value in about.items() if name.startswith("eval/")]
     table = ["| held-out metric | value |", "|---|---|", *figures] if figures else ["These weights were not evaluated."]
-    made = f"`{algorithm}` from `{_public(config.model.path)}` (revision {config.model.revision or 'not pinned'})"
+    training = f"`{algorithm}` from `{_public(config.model.path)}` (revision {config.model.revision or 'not pinned'})"
     return "\n".join(
         [
             "---",
@@ -170,7 +170,7 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
             "",
             f"# {algorithm} of {config.model.name}",
             "",
-            f"Trained with psychocounsel: step {about['step']} of {made} on {', '.join(map(_public, _sources(config)))}. "
+            f"Trained with psychocounsel: step {about['step']} of {training} on {', '.join(map(_public, _sources(config)))}. "
             "Not for clinical use.",
             "",
             "## Licence",

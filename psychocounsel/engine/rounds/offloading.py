@@ -52,9 +52,9 @@ class Offloading:
         if not self.moves:
             return
         _synchronise(self.device)
-        gone = len(self._waiting)
+        first = len(self._waiting)
         for place, storage in enumerate(self._storages(with_main)):
-            key = gone + place, storage.nbytes()
+            key = first + place, storage.nbytes()
             if key not in self._room:
                 self._room[key] = torch.empty(
                     storage.nbytes(), dtype=torch.uint8, pin_memory=self.device.type == "cuda"
@@ -62,7 +62,7 @@ class Offloading:
             self._room[key].copy_(_bytes_of(storage), non_blocking=True)
             self._waiting.append((storage, self._room[key]))
         _synchronise(self.device)
-        for storage, _ in self._waiting[gone:]:
+        for storage, _ in self._waiting[first:]:
             storage.resize_(0)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()  # frees the memory for vLLM's pool
@@ -163,8 +163,8 @@ def node_copies(values: Sequence[torch.Tensor], world: World) -> list[torch.Tens
     names = world.gather(os.uname().nodename)
     leader = names.index(names[world.rank])
     starts, total = _places(values)
-    made: str | OSError = _reserve(total) if world.rank == leader else ""
-    place = world.gather(made)[leader]
+    reserved: str | OSError = _reserve(total) if world.rank == leader else ""
+    place = world.gather(reserved)[leader]
     _refuse([place], world, total)
     try:
         shared = torch.from_file(str(place), shared=True, size=total, dtype=torch.uint8)

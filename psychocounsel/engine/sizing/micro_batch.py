@@ -114,7 +114,7 @@ def _groups(group: Group, tokens: int, may_cut: bool) -> list[Group]:
 
 
 def _peak(stepper: Stepper, first: Sequence[Group], others: Sequence[Group]) -> float:
-    """Return the peak memory of a pass [bytes]: `first` is one micro-batch; each other at once is `others`."""
+    """Return the peak memory of a pass over `first` [bytes]; micro-batches computed at the same time have `others`."""
     device, at_once = stepper.world.device, stepper.main.at_once
     batches = [_batch(stepper, groups) for groups in [first, *[others] * (at_once - 1)]]
     forget_peak(device)

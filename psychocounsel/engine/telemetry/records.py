@@ -285,10 +285,10 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
 def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
     """Return the options and overrides of the run's command, quoted for a shell, without those that the sweep sets itself."""
     file = run.files.overrides
-    given = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    overrides = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     own = (*swept, "run_dir", "sweep_dir", "dry_run")
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
-    kept = (text for text in given if text and text.lstrip("+").partition("=")[0] not in own)
+    kept = (text for text in overrides if text and text.lstrip("+").partition("=")[0] not in own)
     return [shlex.quote(text) for text in (*folders, *kept)]
 
 
