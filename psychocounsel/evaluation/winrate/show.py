@@ -1,155 +1,372 @@
-"""Printed lines of the win-rate figures."""
+"""Blocks of `evaluation=winrate`: how often judges prefer the model's replies, as written and corrected for length."""
 
-from __future__ import annotations
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from collections.abc import Iterator
-from typing import Any
+from psychocounsel.blocks.cells import (
+    Titled,
+    cell,
+    count,
+    counts,
+    exact,
+    measured,
+    name_in,
+    points,
+    report_table,
+    warnings_of,
+    words_limit,
+)
+from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
+from psychocounsel.blocks.tables import Cell, TableFigure
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.evaluation.winrate.figures import (
+    AgreementResult,
+    OpponentResult,
+    PairResult,
+    WinrateFigures,
+    WinrateVariant,
+)
 
-_TITLE = 30  # characters
-_CONTROLLED = {
+Runs = Sequence[Titled[WinrateFigures]]
+_HEADINGS = ["evaluation", "model", "against", "length limit"]
+_BY_SPEECH = "intervals are computed over speeches"
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """The model of the evaluation `title` against an opponent under one length limit; `label` is its name in charts."""
+
+    title: str
+    model: str
+    opponent: str
+    limit: int | None
+    label: str
+    figures: OpponentResult
+
+    @property
+    def head(self) -> list[Cell]:
+        return [self.title, self.model, self.opponent, words_limit(self.limit)]
+
+
+def winrate_blocks(runs: Runs) -> list[Block]:
+    """Return warnings, charts, and tables of win rates, judges, strengths and replies."""
+    contests = [*_contests(runs)]
+    return [
+        *warnings_of([(run.title, [*run.figures["warnings"], *_cautions(run.figures)]) for run in runs]),
+        *_left_out(runs),
+        *_headline(contests),
+        *_overview_chart(contests),
+        *_principle_chart(contests),
+        *_by_principle(contests),
+        *_by_slice(contests),
+        *_controls(contests),
+        *_shares(contests),
+        *_seeds(contests),
+        *_biases(runs),
+        *_agreements(runs),
+        *_rankings(runs),
+        *_reply_counts(runs),
+    ]
+
+
+def _contests(runs: Runs) -> Iterator[_Contest]:
+    for run in runs:
+        model = run.figures["model"]
+        for variant in run.figures["variants"]:
+            limit = variant["length_limit"]
+            for name, figures in variant["opponents"].items():
+                label = name_in(run.title, f"{model} against {name}", len(runs) > 1, words_limit(limit))
+                yield _Contest(run.title, model, name, limit, label, figures)
+
+
+def _variants(runs: Runs) -> Iterator[tuple[Titled[WinrateFigures], WinrateVariant, list[Cell]]]:
+    """Yield each run with each of its variants, and the first cells of their rows."""
+    for run in runs:
+        for variant in run.figures["variants"]:
+            yield run, variant, [run.title, words_limit(variant["length_limit"])]
+
+
+# Warnings that follow from the figures
+
+
+def _cautions(figures: WinrateFigures) -> Iterator[str]:
+    for variant in figures["variants"]:
+        limit = variant["length_limit"]
+        where = "" if limit is None else f" (replies of at most {limit} words)"
+        if not variant["opponents"]:
+            yield f"no verdicts, so win rates are unknown{where}"
+        ranking = variant["ranking"]
+        if ranking and len(ranking["groups"]) > 1:
+            groups = " | ".join(", ".join(group) for group in ranking["groups"])
+            yield f"no chain of comparisons links these groups: {groups}{where}"
+        elif ranking and not ranking["bounded"]:
+            yield (
+                "some models won, or lost, every comparison with others: their order on the one scale is valid, the distances "
+                f"are not{where}"
+            )
+    if not any(variant["experts"] for variant in figures["variants"]):
+        yield "no expert has compared these replies, so the judges' agreement with people is unknown"
+
+
+def _left_out(runs: Runs) -> Iterator[Paragraph]:
+    for run in runs:
+        if number := run.figures["left_out"]:
+            said = f"{number} speeches are skipped, because they are near-duplicates of training data."
+            yield Paragraph(name_in(run.title, said, len(runs) > 1))
+
+
+# Win rates and their charts
+
+
+def _headline(contests: Sequence[_Contest]) -> list[ReportTable]:
+    headings = [*_HEADINGS, "win rate", "at equal length", "speeches", "pairs", "p", "Holm p"]
+    headings += ["judges and experts agree", "pairs judged by experts", "note"]
+    rows = [
+        [
+            *contest.head,
+            measured(contest.figures["overall"]["win_rate"], percent=True),
+            measured(contest.figures["length_controlled"]["win_rate"], percent=True),
+            *(count(contest.figures["overall"]["prompts"]), count(contest.figures["overall"]["rows"])),
+            *(exact(contest.figures["p"]), exact(contest.figures["p_adjusted"])),
+            *_experts(contest.figures["experts"]["together"]),
+            _note(contest.figures["overall"]),
+        ]
+        for contest in contests
+    ]
+    notes = [
+        "each speech has weight 1, a tie is half a win, and every pair is judged in both orders",
+        f"{_BY_SPEECH}; p is two-sided; Holm p is adjusted over the opponents of one evaluation",
+        "at equal length: a regression on the difference in length, as in AlpacaEval 2",
+    ]
+    if any(contest.figures["overall"]["small"] for contest in contests):
+        notes += ["few speeches: fewer than 30, so intervals are too narrow to trust"]
+    if any(contest.figures["overall"]["unjudged"] for contest in contests):
+        notes += ["without a verdict: pairs that lack it in one order or both; no figure includes them"]
+    if any(contest.figures["experts"]["together"] is None for contest in contests):
+        notes += ["without comparisons by experts, it is unknown whether these judges agree with people"]
+    return report_table("win-rates", "Win rates", headings, rows, *notes)
+
+
+def _experts(agreement: AgreementResult | None) -> tuple[Cell, Cell]:
+    return (None, None) if agreement is None else (measured(agreement["raw"], percent=True), count(agreement["rows"]))
+
+
+def _note(overall: PairResult) -> str:
+    if not overall["prompts"]:
+        return "no pair has a verdict in both orders"
+    said = ["few speeches"] if overall["small"] else []
+    said += [f"{overall['unjudged']} without a verdict"] if overall["unjudged"] else []
+    return "; ".join(said)
+
+
+def _overview_chart(contests: Sequence[_Contest]) -> list[Chart]:
+    """Return a chart of both main figures of every contest, side by side."""
+    overall = {place: contest.figures["overall"]["win_rate"] for place, contest in enumerate(contests)}
+    controlled = {place: contest.figures["length_controlled"]["win_rate"] for place, contest in enumerate(contests)}
+    curves = points("win rate", overall, "comparison", 0, 2) + points("at equal length", controlled, "comparison", 1, 2)
+    ticks = [contest.label for contest in contests]
+    notes = ["At one half, both models are preferred equally often.", "Bars are 95 % intervals over speeches."]
+    title = "Win rates with their intervals"
+    chart = Chart("win-rate-overview", title, "win rate", curves, ticks=ticks, reference=0.5, notes=notes)
+    return [chart] if curves else []
+
+
+def _principle_chart(contests: Sequence[_Contest]) -> list[Chart]:
+    """Return a chart of the win rates on each principle, for contests whose judges rate principles."""
+    rated = [contest for contest in contests if contest.figures["principles"]]
+    curves = []
+    for number, contest in enumerate(rated):
+        results = contest.figures["principles"]
+        rates = {place: results[name]["win_rate"] for place, name in enumerate(PRINCIPLES) if name in results}
+        curves += points(contest.label, rates, "principle", number, len(rated))
+    notes = ["At one half, both models are preferred equally often on this principle."]
+    title = "Win rates on each principle"
+    chart = Chart("win-rate-principles", title, "win rate", curves, ticks=PRINCIPLES, reference=0.5, notes=notes)
+    return [chart] if curves else []
+
+
+# Win rates by principle, and by judge, risk and topic
+
+_FEW = "few speeches: fewer than 30, too few for a conclusion"
+_Slicing = Literal["by_judge", "risk", "topics"]
+_SLICINGS: dict[_Slicing, str] = {"by_judge": "judge", "risk": "risk", "topics": "topic"}
+
+
+def _by_principle(contests: Sequence[_Contest]) -> list[ReportTable]:
+    headings = [*_HEADINGS, "principle", "speeches", "judged pairs", "win rate", "note"]
+    rows = [
+        [*contest.head, name, *_slice_cells(contest.figures["principles"][name])]
+        for contest in contests
+        for name in PRINCIPLES
+        if name in contest.figures["principles"]
+    ]
+    notes = ["only judges that rate principles are counted; reward models and experts do not", _BY_SPEECH, _FEW]
+    return report_table("win-rate-by-principle", "Win rates on each principle", headings, rows, *notes)
+
+
+def _by_slice(contests: Sequence[_Contest]) -> list[ReportTable]:
+    headings = [*_HEADINGS, "kind", "slice", "speeches", "judged pairs", "win rate", "note"]
+    headings += ["judge and experts agree", "pairs judged by experts"]
+    rows = [
+        [*contest.head, kind, name, *_slice_cells(result), *_experts(_of_judge(contest.figures, slicing, name))]
+        for contest in contests
+        for slicing, kind in _SLICINGS.items()
+        for name, result in contest.figures[slicing].items()
+    ]
+    notes = [f"{_BY_SPEECH}, without correction for the number of slices", _FEW]
+    if any(contest.figures["experts"]["together"] for contest in contests):
+        notes += ["agreement with experts is computed for each judge, and for all judges in the table of win rates"]
+    return report_table("win-rate-slices", "Win rates by judge, risk and topic", headings, rows, *notes)
+
+
+def _of_judge(figures: OpponentResult, slicing: _Slicing, name: str) -> AgreementResult | None:
+    return figures["experts"]["by_judge"].get(name) if slicing == "by_judge" else None
+
+
+def _slice_cells(result: PairResult) -> list[Cell]:
+    few = "few speeches" if result["small"] else ""
+    return [count(result["prompts"]), count(result["rows"]), measured(result["win_rate"], percent=True), few]
+
+
+# Corrections, shares and seeds
+
+_Control = Literal[
+    "length_controlled", "length_and_ending_controlled", "length_and_formatting_controlled", "all_controlled"
+]
+_CONTROLS: dict[_Control, str] = {
     "length_controlled": "at equal length",
     "length_and_ending_controlled": "and equal ending",
     "length_and_formatting_controlled": "and equal formatting",
     "all_controlled": "and equal in both",
 }
+_SHARES = ("won", "partly_won", "tied", "partly_lost", "lost")
 
 
-def lines_of(figures: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines that show figures.json."""
-    if figures["left_out"]:
-        yield f"left out: {figures['left_out']:,} speeches that are nearly the same as training data"
-    for variant in figures["variants"]:
-        limit = variant["length_limit"]
-        if limit is not None:
-            yield f"\nReplies of at most {limit} words"
-        if not variant["opponents"]:
-            yield "no verdicts: win rates are unknown"
-        for name, found in variant["opponents"].items():
-            yield from _opponent(figures["model"], name, found)
-        yield from _replied(variant.get("contestants", {}))
-        yield from _ranking(variant["ranking"])
-        yield from _judges(variant)
-    if not any(variant["experts"] for variant in figures["variants"]):
-        yield "The agreement of these judges with experts is unknown, because no expert has compared these replies."
-    yield from figures["warnings"]
+def _controls(contests: Sequence[_Contest]) -> list[ReportTable]:
+    """Return a table of the win rate corrected for length, for a question at the end, and for formatting."""
+    headings = [*_HEADINGS, "speeches", "win rate", *_CONTROLS.values()]
+    headings += ["log-odds of length", "log-odds of a question at the end", "log-odds of formatting"]
+    rows = [
+        [
+            *(*contest.head, count(contest.figures["overall"]["prompts"])),
+            measured(contest.figures["overall"]["win_rate"], percent=True),
+            *(measured(contest.figures[key]["win_rate"], percent=True) for key in _CONTROLS),
+            *(
+                measured(contest.figures["all_controlled"]["effects"].get(key))
+                for key in ("length", "ending", "formatting")
+            ),
+        ]
+        for contest in contests
+    ]
+    notes = [
+        "log-odds: effect of a difference on the odds of the reply that has more of it; one regression for all three",
+        "length: log-odds for the largest possible difference",
+        "formatting: lists, headings or bold type",
+    ]
+    title = "Win rates corrected for length, ending and formatting"
+    return report_table("win-rate-controls", title, headings, rows, *notes)
 
 
-def _opponent(model: str, name: str, found: dict[str, Any]) -> Iterator[str]:
-    overall, seeds = found["overall"], found["seeds"]
-    yield f"\n{model} against {name}: {overall['prompts']:,} speeches, {overall['rows']:,} judged pairs"
-    if not overall["prompts"]:
-        yield "  no pair has a verdict in both orders"
-        return
-    agree = _beside(found["experts"]["together"])
-    yield _measured("win rate", overall["win_rate"]) + _p(found) + agree
-    for key, title in _CONTROLLED.items():
-        yield _measured(f"  {title}", found[key]["win_rate"]) + agree
-    shares = overall["shares"]
-    won, lost = shares["won"] + shares["partly_won"], shares["lost"] + shares["partly_lost"]
-    yield f"  {'won, tied, lost':<{_TITLE}}{100 * won:6.1f} % {100 * shares['tied']:6.1f} % {100 * lost:6.1f} %"
-    if seeds["n"] > 1:
-        low, high = seeds["interval"]
-        yield (
-            f"  {'over training seeds':<{_TITLE}}{100 * seeds['mean']:6.1f} % (SD {100 * seeds['sd']:.1f}, n = {seeds['n']}; "
-            f"{100 * low:.1f} to {100 * high:.1f})" + agree
-        )
-    else:
-        yield f"  {'training seeds':<{_TITLE}} n = 1: the variation between training seeds is unknown"
-    yield from _slices(found, agree)
-    if overall["unjudged"]:
-        yield f"  {overall['unjudged']:,} pairs lack a verdict in one order or both; no figure includes them"
-    if overall["small"]:
-        yield "  fewer than 30 speeches: the intervals are too narrow"
+def _shares(contests: Sequence[_Contest]) -> list[ReportTable]:
+    rows = [
+        [
+            *(*contest.head, count(contest.figures["overall"]["rows"])),
+            *(cell(contest.figures["overall"]["shares"][name], percent=True) for name in _SHARES),
+        ]
+        for contest in contests
+    ]
+    notes = ["partly: one order is a tie", "contradicting verdicts in both orders count as a tie"]
+    headings = [*_HEADINGS, "judged pairs", *(name.replace("_", " ") for name in _SHARES)]
+    return report_table("win-rate-shares", "Pairs won, tied and lost", headings, rows, *notes)
 
 
-def _slices(found: dict[str, Any], agree: str) -> Iterator[str]:
-    """Yield the win rates by judge, principle, risk and topic, each with the agreement with experts if it is known.
-
-    `agree`: the text about the agreement of all judges on all pairs.
-    """
-    for group in ("by_judge", "principles", "risk", "topics"):
-        if len(found[group]) == 1 and group != "principles":
-            continue
-        kind = {"by_judge": "judge ", "topics": "topic "}.get(group, "")
-        for label, each in found[group].items():
-            beside = agree
-            if group == "by_judge":
-                beside = _beside(found["experts"]["by_judge"].get(label)) or (
-                    agree and "; no expert compared its pairs"
-                )
-            elif group == "principles":
-                beside = agree and "; experts do not rate principles"
-            elif group in ("risk", "topics"):
-                beside = agree and "; agreement with experts: see win rate"
-            if each["prompts"]:
-                yield _slice(kind + label, each) + beside
+def _seeds(contests: Sequence[_Contest]) -> list[ReportTable]:
+    """Return a table of mean and spread over training seeds, for settings with several seeds."""
+    rows = list[list[Cell]]()
+    for contest in contests:
+        seeds = contest.figures["seeds"]
+        if seeds["n"] > 1 and seeds["mean"] is not None:
+            mean = TableFigure(seeds["mean"], seeds["sd"], *seeds["interval"], seeds["n"], True)
+            by_seed = ", ".join(f"{seed}: {100 * rate:.1f} %" for seed, rate in seeds["by_seed"].items())
+            rows.append([*contest.head, count(seeds["n"]), count(seeds["opponent_n"]), mean, by_seed])
+    headings = [*_HEADINGS, "seeds", "seeds of the opponent", "win rate", "by seed"]
+    notes = [
+        "the interval is computed over seeds and speeches; every other comparison has one seed per model, so its spread over "
+        "training seeds is unknown"
+    ]
+    return report_table("win-rate-seeds", "Win rates over training seeds", headings, rows, *notes)
 
 
-def _beside(agreement: dict[str, Any] | None) -> str:
-    """Return the text about the agreement between judges and experts, for the end of a line; "" if it is unknown."""
-    if agreement is None:
-        return ""
-    return f"; judges and experts agree: {100 * agreement['raw']['value']:.1f} % of {agreement['rows']}"
+# Judges: position bias, agreement with each other and with experts; strengths of all models; and replies
 
 
-def _slice(label: str, found: dict[str, Any]) -> str:
-    few = ", too few for a conclusion" if found["small"] else ""
-    return _measured(f"  {label}", found["win_rate"]) + f", n = {found['prompts']}{few}"
+def _biases(runs: Runs) -> list[ReportTable]:
+    headings = ["evaluation", "length limit", "judge", "pairs in both orders", "contradicts itself"]
+    headings += ["a tie in one order", "prefers the first place", "log-odds of the first place"]
+    headings += ["chance of an error", "all its calls"]
+    rows = [
+        [
+            *(*head, name, count(bias["rows"])),
+            measured(bias["inconsistent"], percent=True),
+            measured(bias["half_consistent"], percent=True),
+            measured(bias["first_place"], percent=True),
+            measured(bias["shift"]),
+            measured(bias["error"], percent=True),
+            counts(run.figures["verdicts"].get(name, {})),
+        ]
+        for run, variant, head in _variants(runs)
+        for name, bias in variant["judges"].items()
+    ]
+    notes = [
+        "no bias: 50 % of first places, log-odds of 0",
+        "contradicting verdicts count as ties",
+        "a reward model scores each reply alone, so order has no effect",
+        "calls: by outcome, over all length limits; equal replies are ties without a call",
+    ]
+    return report_table("judge-bias", "Judges: position bias", headings, rows, *notes)
 
 
-def _measured(title: str, measure: dict[str, float | None]) -> str:
-    if measure["value"] is None:
-        return f"  {title:<{_TITLE}}cannot be computed"
-    interval = "" if measure["low"] is None else f" ({100 * measure['low']:.1f} to {100 * (measure['high'] or 0):.1f})"
-    return f"  {title:<{_TITLE}}{100 * measure['value']:6.1f} %{interval}"
+def _agreements(runs: Runs) -> list[ReportTable]:
+    headings = ["evaluation", "length limit", "judge", "with", "pairs", "speeches", "equal labels", "kappa", "AC1"]
+    rows = list[list[Cell]]()
+    for _, variant, head in _variants(runs):
+        rows += [[*head, *pair["judges"], *_agreement(pair["agreement"])] for pair in variant["agreement"]]
+        rows += [
+            [*head, pair["judge"], f"expert {pair['expert']}", *_agreement(pair["agreement"])]
+            for pair in variant["experts"]
+        ]
+    notes = ["labels: better, tie or worse; kappa (Cohen) and AC1 (Gwet) are corrected for chance", _BY_SPEECH]
+    title = "Agreement of judges with each other and with experts"
+    return report_table("judge-agreement", title, headings, rows, *notes)
 
 
-def _p(found: dict[str, Any]) -> str:
-    if found["p"] is None:
-        return ""
-    adjusted = f", {found['p_adjusted']:.3g} by Holm" if found["p_adjusted"] != found["p"] else ""
-    return f", p = {found['p']:.3g}{adjusted}"
+def _agreement(result: AgreementResult) -> list[Cell]:
+    figures = [measured(result["raw"], percent=True), measured(result["kappa"]), measured(result["ac1"])]
+    return [count(result["rows"]), count(result["prompts"]), *figures]
 
 
-def _replied(contestants: dict[str, Any]) -> Iterator[str]:
-    """Yield lines about replies without a text, and about replies over the length limit."""
-    for name, counts in contestants.items():
-        if missing := sum(counts["without_text"].values()):
-            said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts["without_text"].items()))
-            yield f"{name}: {missing:,} of {counts['wanted']:,} replies have no text ({said}); these replies are in no comparison"
-        if counts["over_limit"]:
-            yield f"{name}: {counts['over_limit']:,} of {counts['wanted']:,} replies are longer than the limit"
+def _rankings(runs: Runs) -> list[ReportTable]:
+    rows = [
+        [*head, name, measured(strength["elo"]), measured(strength["log_odds"])]
+        for _, variant, head in _variants(runs)
+        if variant["ranking"] is not None
+        for name, strength in variant["ranking"]["strengths"].items()
+    ]
+    headings = ["evaluation", "length limit", "model", "Elo", "log-odds"]
+    note = f"Bradley-Terry strengths: 400 Elo points are odds of 10 to 1, the mean is 1000; {_BY_SPEECH}"
+    return report_table("bradley-terry", "One scale for all models", headings, rows, note)
 
 
-def _ranking(ranking: dict[str, Any] | None) -> Iterator[str]:
-    if ranking is None:
-        return
-    yield "\nBradley-Terry strengths (Elo scale, mean 1000)"
-    for name, each in ranking["strengths"].items():
-        elo = each["elo"]
-        interval = "" if elo["low"] is None else f" ({elo['low']:.0f} to {elo['high']:.0f})"
-        yield f"  {name:<{_TITLE}}{elo['value']:6.0f}{interval}"
-    if len(ranking["groups"]) > 1:
-        yield "  no chain of comparisons links these groups: " + " | ".join(
-            ", ".join(group) for group in ranking["groups"]
-        )
-    elif not ranking["bounded"]:
-        yield "  some settings never lost (or never won) a point against others: the order is valid, the distances are not"
-
-
-def _judges(variant: dict[str, Any]) -> Iterator[str]:
-    for name, bias in variant["judges"].items():
-        share = bias["inconsistent"]["value"]
-        if share:
-            yield _measured(f"judge {name} contradicts itself", bias["inconsistent"]) + ", counted as ties"
-            yield _measured("  prefers the first place", bias["first_place"])
-    for each in variant["agreement"]:
-        yield from _agreement(" and ".join(each["judges"]), each["agreement"])
-    for each in variant["experts"]:
-        yield from _agreement(f"{each['judge']} and expert {each['expert']}", each["agreement"])
-
-
-def _agreement(names: str, found: dict[str, Any]) -> Iterator[str]:
-    if found["raw"]["value"] is not None:
-        kappa = "" if found["kappa"]["value"] is None else f", kappa {found['kappa']['value']:.2f}"
-        yield _measured(f"{names} agree", found["raw"]) + f"{kappa}, AC1 {found['ac1']['value'] or 0:.2f}"
+def _reply_counts(runs: Runs) -> list[ReportTable]:
+    rows = [
+        [
+            *(run.title, name, words_limit(variant["length_limit"]), count(replies["wanted"])),
+            *(counts(replies["without_text"]), count(replies["over_limit"])),
+        ]
+        for run, variant, _ in _variants(runs)
+        for name, replies in variant.get("contestants", {}).items()
+    ]
+    headings = ["evaluation", "contestant", "length limit", "replies wanted", "without text", "longer than the limit"]
+    note = "replies without text are in no comparison"
+    return report_table("win-rate-replies", "Replies that could be compared", headings, rows, note)

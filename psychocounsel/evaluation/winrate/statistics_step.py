@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.evaluation.judging.bias import judge_warnings
-from psychocounsel.evaluation.winrate.show import lines_of
+from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures
+from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.evaluation.winrate.verdict_table import (
     OVERALL,
     PairKey,
@@ -58,7 +61,7 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
     }
 
 
-def winrate_warnings(figures: dict[str, Any]) -> Iterator[str]:
+def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
     """Yield warnings about judges with a strong position bias, and about servers that changed their model."""
     for name, models in figures["answered_by"].items():
         if len(models) > 1:
@@ -82,14 +85,14 @@ def winrate_warnings(figures: dict[str, Any]) -> Iterator[str]:
 _READ = ("speech", "setting", "length_limit", "text", "outcome")
 
 
-def replies_of_contestants(files: EvaluationDir, include_near: bool) -> dict[int | None, dict[str, dict[str, Any]]]:
+def replies_of_contestants(files: EvaluationDir, include_near: bool) -> dict[int | None, dict[str, ReplyCounts]]:
     """Return counts by length limit and setting: `wanted` replies, `without_text` by outcome, and `over_limit`.
 
     Without `include_near`, speeches that are nearly the same as training data are not counted.
     """
     speeches = rows_of(files.speeches, ["speech", "near_training"])
     judged = {row["speech"] for row in speeches if include_near or not row["near_training"]}
-    found: dict[int | None, dict[str, dict[str, Any]]] = {}
+    found: dict[int | None, dict[str, ReplyCounts]] = {}
     for row in rows_of(files.replies, _READ):
         if row["speech"] not in judged:
             continue
@@ -122,17 +125,17 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
     replied = replies_of_contestants(files, config.evaluation.include_near)
     experts = read_experts(config.evaluation.experts)
-    figures = {
+    measured = {
         "evaluation": "winrate",
         "model": settings[0],
         "left_out": 0 if config.evaluation.include_near else _near(files),
         **verdict_counts(files),
         "variants": [_variant(each, replied, experts, options) for each in context.bar(found, "figures")],
     }
-    figures = plain(figures)
+    figures: WinrateFigures = plain(measured)
     figures["warnings"] = [*judge_warnings(config), *winrate_warnings(figures)]
     write_json(files.figures, figures)
-    for line in lines_of(figures):
+    for line in terminal_lines(winrate_blocks([Titled("", figures)])):
         context.say(line)
     return {"metrics": dict(_metrics(figures))}
 
@@ -141,7 +144,7 @@ def _near(files: EvaluationDir) -> int:
     return sum(row["near_training"] for row in rows_of(files.speeches, ["near_training"]))
 
 
-def _variant(variant: Variant, replied: dict[int | None, Any], experts: Experts, options: Any) -> dict[str, Any]:
+def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Experts, options: Any) -> dict[str, Any]:
     """Return the figures of all opponents and of the judges, for one length limit."""
     overall = variant.verdicts.get(OVERALL)
     if overall is None:
@@ -216,7 +219,7 @@ def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, An
     }
 
 
-def _metrics(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _metrics(figures: WinrateFigures) -> Iterator[tuple[str, float]]:
     """Yield the metrics for summary.json: a key for each length limit and opponent.
 
     Metrics of the first opponent are also given without the opponent's name.
@@ -226,11 +229,11 @@ def _metrics(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
         for place, (name, found) in enumerate(variant["opponents"].items()):
             overall, controlled = found["overall"]["win_rate"], found["length_controlled"]["win_rate"]
             for key, rate in ((f"win_rate{suffix}", overall), (f"win_rate_at_equal_length{suffix}", controlled)):
-                for part in ("value", "low", "high"):
-                    measured = key if part == "value" else f"{key}_{part}"
-                    if (value := rate.get(part)) is not None:
-                        yield f"{measured}/{name}", value
+                for metric, value in ((key, rate["value"]), (f"{key}_low", rate["low"]), (f"{key}_high", rate["high"])):
+                    if value is not None:
+                        yield f"{metric}/{name}", value
                         if place == 0:
-                            yield measured, value
-            if number == 0 and (known := found["experts"]["together"]):
-                yield f"experts_agree/{name}", known["raw"]["value"]
+                            yield metric, value
+            together = found["experts"]["together"]
+            if number == 0 and together and together["raw"]["value"] is not None:
+                yield f"experts_agree/{name}", together["raw"]["value"]

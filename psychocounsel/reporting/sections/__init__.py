@@ -19,7 +19,6 @@ from psychocounsel.reporting.sections import (
     safety,
     sessions,
     trade_offs,
-    win_rates,
 )
 from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
 
@@ -39,7 +38,7 @@ TRAINING_SECTIONS: tuple[BuildSection, ...] = (
 
 EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(by_setting.evaluation_section),
-    tolerant(win_rates.section),
+    tolerant(evaluated.winrate_section),
     tolerant(reward_models.section),
     tolerant(gates.section),
     tolerant(safety.section),

@@ -6,6 +6,7 @@ from typing import Any
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block, Paragraph, Section
 from psychocounsel.evaluation.health.show import health_blocks
+from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
 
 
@@ -21,14 +22,25 @@ def without_figures(runs: Iterable[RunMaterial], has: Callable[[RunMaterial], bo
     ]
 
 
+def winrate_section(material: Material) -> Section:
+    return _section(material, "winrate", "Win rates", "variants", winrate_blocks, "win-rates")
+
+
 def health_section(material: Material) -> Section:
     return _section(material, "health", "Health of replies", "variants", health_blocks)
 
 
 def _section(
-    material: Material, what: str, title: str, key: str, blocks: Callable[[Sequence[Titled[Any]]], Sequence[Block]]
+    material: Material,
+    what: str,
+    title: str,
+    key: str,
+    blocks: Callable[[Sequence[Titled[Any]]], Sequence[Block]],
+    name: str = "",
 ) -> Section:
-    """Return the section on `evaluation=WHAT`; a run has figures if its figures.json holds `key`."""
+    """Return the section on `evaluation=WHAT`, named `name` or WHAT; a run has figures if its figures.json holds `key`."""
     runs = evaluations(material, what)
     finished = [Titled(run.title, run.figures) for run in runs if run.figures.get(key)]
-    return Section(what, title, [*without_figures(runs, lambda run: bool(run.figures.get(key))), *blocks(finished)])
+    return Section(
+        name or what, title, [*without_figures(runs, lambda run: bool(run.figures.get(key))), *blocks(finished)]
+    )

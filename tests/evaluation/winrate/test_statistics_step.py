@@ -3,13 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.blocks.cells import Titled
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
+from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
 from tests.support.harness import write_jsonl
 from tests.support.scripted import completion
+from tests.support.shown_blocks import rows
 
 
 def figures(folder: Path, against: str, answer: Any) -> tuple[dict[str, Any], str]:
@@ -34,8 +37,9 @@ def test_a_contestant_that_does_not_reply_is_listed_and_said(tmp_path: Path) -> 
     found, said = figures(tmp_path, against, lambda payload, _: completion(verdict("tie"), payload))
     assert {name: each["overall"]["prompts"] for name, each in found["opponents"].items()} == {"part": 5, "none": 0}
     assert found["contestants"]["part"] == {"wanted": 12, "without_text": {"failed": 7}, "over_limit": 0}
-    assert "part: 7 of 12 replies have no text (7 failed); these replies are in no comparison" in said
-    assert "none: 12 of 12 replies have no text" in said
+    lines = [" ".join(line.split()) for line in said.splitlines()]
+    assert "part 12 7 failed 0" in lines and "none 12 12 failed 0" in lines
+    assert "* replies without text are in no comparison" in lines
 
 
 def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
@@ -55,7 +59,7 @@ def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
     several, order = found["warnings"]
     assert several.startswith("warning: the server of judge j answered as several models (other, usual)")
     assert order == "warning: judge j has a strong position bias: the order of the replies changes its verdicts"
-    assert said.endswith(f"{several}\n{order}")
+    assert f"\n{several}\n{order}\n" in said
 
 
 def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_path: Path) -> None:
@@ -86,22 +90,25 @@ def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_pa
             f"against=[{tmp_path}/base.jsonl,{tmp_path}/other.jsonl]", "judge=several", f"judge.members=[{members}]",
             f"evaluation.experts=[{experts}]",
         )  # fmt: skip
-        lines: list[str] = []
-        made = context(config, tmp_path / "out", lines)
+        made = context(config, tmp_path / "out")
         for step in (replies_step, verdicts_step, statistics_step):
             step.run(made)
-    [variant] = read_json(tmp_path / "out" / "figures.json")["variants"]
+    written: Any = read_json(tmp_path / "out" / "figures.json")
+    [variant] = written["variants"]
     beside = {name: each["experts"] for name, each in variant["opponents"].items()}
     shares = {name: (each["raw"]["value"], each["rows"]) for name, each in beside["base"]["by_judge"].items()}
     assert shares == {"warm": (6 / 8, 8), "cold": (2 / 8, 8)}
     together = beside["base"]["together"]
     assert (together["raw"]["value"], together["rows"], together["prompts"]) == (8 / 16, 16, 4)
     assert beside["other"] == {"together": None, "by_judge": {}}
-    first, second = "\n".join(lines).split("mine against other")
-    judge = {line.split()[1]: line for line in first.split("\n") if line.startswith("    judge ")}
-    assert judge["warm"].endswith("; judges and experts agree: 75.0 % of 8")
-    assert judge["cold"].endswith("; judges and experts agree: 25.0 % of 8")
-    assert "experts" not in second.split("Bradley-Terry")[0]
+    blocks = winrate_blocks([Titled("", written)])
+    by_judge = [row for row in rows(blocks, "win-rate-slices") if row["kind"] == "judge"]
+    told = {(row["against"], row["slice"]): row["judge and experts agree"] for row in by_judge}
+    assert [told["base", name].value for name in ("warm", "cold")] == [6 / 8, 2 / 8]
+    assert told["other", "warm"] is told["other", "cold"] is None
+    headline = rows(blocks, "win-rates")
+    assert headline[0]["judges and experts agree"].value == 8 / 16
+    assert headline[1]["judges and experts agree"] is None
 
 
 def test_verdicts_in_one_order_alone_give_no_figure_and_no_ranking(tmp_path: Path) -> None:
@@ -114,7 +121,7 @@ def test_verdicts_in_one_order_alone_give_no_figure_and_no_ranking(tmp_path: Pat
         return completion(verdict("first") if mine_first else "I'm sorry, but I can't help with that.", payload)
 
     found, said = figures(tmp_path, f"[{tmp_path}/base.jsonl,{tmp_path}/other.jsonl]", answer)
-    assert found["ranking"] is None and "Bradley-Terry" not in said
+    assert found["ranking"] is None and "One scale for all models" not in said
     assert said.count("no pair has a verdict in both orders") == 2
 
 

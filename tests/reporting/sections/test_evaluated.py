@@ -1,18 +1,21 @@
 """Sections on evaluations hold the evaluation's own blocks for the runs with figures, and name the others."""
 
 from pathlib import Path
+from typing import Any
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.evaluation.health.figures import HealthFigures
 from psychocounsel.evaluation.health.figures_step import summarise
 from psychocounsel.evaluation.health.show import health_blocks
+from psychocounsel.evaluation.winrate.figures import WinrateFigures
+from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
-from psychocounsel.reporting.sections.evaluated import health_section
+from psychocounsel.reporting.sections.evaluated import health_section, winrate_section
 from tests.reporting.sections.shown import material
 from tests.support.shown_blocks import said
 
 
-def health(title: str, figures: HealthFigures | None, what: str = "health") -> RunMaterial:
+def evaluated(title: str, what: str, figures: Any) -> RunMaterial:
     status = "finished" if figures else "running"
     return RunMaterial(Path(title), title, EVALUATION, what, status, figures=dict(figures or {}))
 
@@ -22,9 +25,36 @@ def test_the_section_on_health() -> None:
     row |= {"length_limit": None, "completion_tokens": 9}
     variants = summarise([row], [{"speech": "a", "text": "I cry.", "language": "en"}])
     figures: HealthFigures = {"evaluation": "health", "model": "mine", "variants": variants, "warnings": []}
-    runs = [health("one", figures), health("two", None), health("three", figures), health("four", figures, "winrate")]
-    section = health_section(material(*runs))
+    runs = [
+        evaluated("one", "health", figures),
+        evaluated("two", "health", None),
+        evaluated("three", "health", figures),
+    ]
+    other = evaluated("four", "winrate", figures)
+    section = health_section(material(*runs, other))
     warning = "two: no figures, because it is running."
     assert said(section)[0] == warning
     assert section.blocks[1:] == health_blocks([Titled("one", figures), Titled("three", figures)])
-    assert not health_section(material(health("four", figures, "winrate"))).blocks
+    assert not health_section(material(other)).blocks
+
+
+def test_the_section_on_win_rates() -> None:
+    nothing: Any = {"opponents": {}, "judges": {}, "agreement": [], "experts": [], "ranking": None}
+    figures: WinrateFigures = {
+        "evaluation": "winrate",
+        "model": "mine",
+        "left_out": 3,
+        "verdicts": {},
+        "answered_by": {},
+        "variants": [{"length_limit": None, **nothing}],
+        "warnings": [],
+    }
+    runs = [
+        evaluated("one", "winrate", figures),
+        evaluated("two", "winrate", None),
+        evaluated("three", "health", figures),
+    ]
+    section = winrate_section(material(*runs))
+    assert (section.name, said(section)[0]) == ("win-rates", "two: no figures, because it is running.")
+    assert section.blocks[1:] == winrate_blocks([Titled("one", figures)])
+    assert not winrate_section(material(runs[2])).blocks

@@ -1,4 +1,4 @@
-"""Tests of the win-rate section against win rates computed from verdicts.parquet and the intervals in figures.json."""
+"""Blocks of win rates, against win rates computed from verdicts.parquet and the intervals in figures.json."""
 
 from collections import defaultdict
 from pathlib import Path
@@ -7,14 +7,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from psychocounsel.blocks.kinds import Section
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.kinds import Block
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
-from psychocounsel.reporting.material import EVALUATION, RunMaterial
-from psychocounsel.reporting.sections.win_rates import section
-from psychocounsel.storage.files import read_json, write_json
-from tests.reporting.sections.shown import material, run_of
+from psychocounsel.evaluation.winrate.figures import RankingResult, WinrateFigures, WinrateVariant
+from psychocounsel.evaluation.winrate.show import winrate_blocks
+from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
 from tests.support.harness import write_jsonl
@@ -29,7 +30,13 @@ def longer(payload: Any, number: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
+def printed() -> list[str]:
+    """Lines that the step `statistics` printed."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, printed: list[str]) -> Path:
     """Contest of `mine` against two opponents under two length limits, with an expert on two pairs."""
     folder = tmp_path_factory.mktemp("winrate")
     replies(
@@ -53,15 +60,22 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
             f"against=[{folder}/base.jsonl,{folder}/other.jsonl]", f"evaluation.experts=[{experts}]",
             "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]",
         )  # fmt: skip
-        made = context(config, folder / "contest")
+        files = context(config, folder / "contest", printed)
         for step in (replies_step, verdicts_step, statistics_step):
-            step.run(made)
-    return run_of(folder / "contest", EVALUATION, "winrate", config)
+            del printed[:]
+            step.run(files)
+    return folder / "contest"
 
 
 @pytest.fixture(scope="module")
-def found(judged: RunMaterial) -> Section:
-    return section(material(judged))
+def figures(folder: Path) -> WinrateFigures:
+    figures: Any = read_json(folder / "figures.json")
+    return figures
+
+
+@pytest.fixture(scope="module")
+def blocks(figures: WinrateFigures) -> list[Block]:
+    return winrate_blocks([Titled("", figures)])
 
 
 def win_rates(path: Path, verdict_of: str) -> dict[tuple[str, str], float]:
@@ -76,17 +90,19 @@ def win_rates(path: Path, verdict_of: str) -> dict[tuple[str, str], float]:
     }
 
 
-def test_headlines_are_the_win_rates_of_the_verdicts(judged: RunMaterial, found: Section) -> None:
-    expected, table = win_rates(judged.path, "overall"), rows(found, "win-rates")
+def test_headlines_are_the_win_rates_of_the_verdicts(
+    folder: Path, figures: WinrateFigures, blocks: list[Block]
+) -> None:
+    expected, table = win_rates(folder, "overall"), rows(blocks, "win-rates")
     assert {(row["against"], row["length limit"]) for row in table} == set(expected) and len(table) == 4
-    variants = {variant["length_limit"]: variant for variant in read_json(judged.path / "figures.json")["variants"]}
+    variants = {variant["length_limit"]: variant for variant in figures["variants"]}
     for row in table:
         value, low, high = numbers(row["win rate"])
         assert value == pytest.approx(expected[row["against"], row["length limit"]])
-        figures = variants[None if row["length limit"] == "no limit" else 3]["opponents"][row["against"]]
-        assert (value, low, high) == written(figures["overall"]["win_rate"])
-        assert numbers(row["at equal length"]) == written(figures["length_controlled"]["win_rate"])
-        assert (row["p"].value, row["Holm p"].value) == (figures["p"], figures["p_adjusted"])
+        against = variants[None if row["length limit"] == "no limit" else 3]["opponents"][row["against"]]
+        assert (value, low, high) == written(against["overall"]["win_rate"])
+        assert numbers(row["at equal length"]) == written(against["length_controlled"]["win_rate"])
+        assert (row["p"].value, row["Holm p"].value) == (against["p"], against["p_adjusted"])
         assert (row["speeches"], row["pairs"], row["model"]) == ("12", "12", "mine")
         assert row["note"] == "few speeches"
     assert len({value for value, _, _ in map(numbers, column(table, "win rate"))}) > 1, (
@@ -94,78 +110,91 @@ def test_headlines_are_the_win_rates_of_the_verdicts(judged: RunMaterial, found:
     )
 
 
-def test_experts_stand_beside_the_figures_they_spoke_of(found: Section) -> None:
-    table = {(row["against"], row["length limit"]): row for row in rows(found, "win-rates")}
+def test_experts_stand_beside_the_figures_they_spoke_of(blocks: list[Block]) -> None:
+    table = {(row["against"], row["length limit"]): row for row in rows(blocks, "win-rates")}
     known = table["base", "no limit"]
     assert (numbers(known["judges and experts agree"])[0], known["pairs judged by experts"]) == (0.5, "2")
     assert table["other", "no limit"]["judges and experts agree"] is None
-    agreement = rows(found, "judge-agreement")
+    agreement = rows(blocks, "judge-agreement")
     assert ("j", "expert experts", "2") in {(row["judge"], row["with"], row["pairs"]) for row in agreement}
-    assert not [line for line in said(found) if "no expert" in line]
+    assert not [line for line in said(blocks) if "no expert" in line]
 
 
-def test_principles_have_their_own_win_rates(judged: RunMaterial, found: Section) -> None:
-    table = rows(found, "win-rate-by-principle")
+def test_principles_have_their_own_win_rates(folder: Path, blocks: list[Block]) -> None:
+    table = rows(blocks, "win-rate-by-principle")
     assert column(table, "principle") == [*PRINCIPLES] * 4
     for name in PRINCIPLES:
-        expected = win_rates(judged.path, name)
+        expected = win_rates(folder, name)
         for row in (row for row in table if row["principle"] == name):
             assert numbers(row["win rate"])[0] == pytest.approx(expected[row["against"], row["length limit"]])
-    drawn = chart(found, "win-rate-principles")
+    drawn = chart(blocks, "win-rate-principles")
     assert [*drawn.ticks] == [*PRINCIPLES] and drawn.reference == 0.5 and len(drawn.curves) == 4
     for curve in drawn.curves:
         assert [round(place) for place in curve.x["principle"]] == [*range(7)]
 
 
-def test_the_overview_shows_each_comparison_at_its_own_place(judged: RunMaterial, found: Section) -> None:
-    drawn = chart(found, "win-rate-overview")
+def test_the_overview_shows_each_comparison_at_its_own_place(folder: Path, blocks: list[Block]) -> None:
+    drawn = chart(blocks, "win-rate-overview")
     overall = next(curve for curve in drawn.curves if curve.title == "win rate")
-    expected = win_rates(judged.path, "overall")
+    expected = win_rates(folder, "overall")
     for place, value in zip(overall.x["comparison"], overall.y, strict=True):
         opponent = drawn.ticks[round(place)].removeprefix("mine against ").partition(", ")
         assert value == pytest.approx(expected[opponent[0], opponent[2] or "no limit"])
 
 
-def test_a_judge_that_takes_the_first_place_is_told(judged: RunMaterial, found: Section) -> None:
-    texts = {row["reply"]: row["text"] for row in pq.read_table(judged.path / "replies.parquet").to_pylist()}
-    verdicts = pq.read_table(judged.path / "verdicts.parquet").to_pylist()
+def test_a_judge_that_takes_the_first_place_is_told(folder: Path, blocks: list[Block]) -> None:
+    texts = {row["reply"]: row["text"] for row in pq.read_table(folder / "replies.parquet").to_pylist()}
+    verdicts = pq.read_table(folder / "verdicts.parquet").to_pylist()
     same = [
         len(texts[row["first_reply"]]) == len(texts[row["second_reply"]])
         for row in verdicts
         if row["order"] == "forward"
     ]
-    for row in rows(found, "judge-bias"):
+    for row in rows(blocks, "judge-bias"):
         assert numbers(row["contradicts itself"])[0] == pytest.approx(sum(same) / len(same))
         assert row["all its calls"] == "96 text"
 
 
-def test_models_stand_on_one_scale(judged: RunMaterial, found: Section) -> None:
-    expected, table = win_rates(judged.path, "overall"), rows(found, "bradley-terry")
+def test_models_stand_on_one_scale(folder: Path, blocks: list[Block]) -> None:
+    expected, table = win_rates(folder, "overall"), rows(blocks, "bradley-terry")
     for limit in ("no limit", "at most 3 words"):
         order = [row["model"] for row in table if row["length limit"] == limit]
         assert (order.index("mine") < order.index("base")) == (expected["base", limit] > 0.5)
         assert sum(numbers(row["Elo"])[0] for row in table if row["length limit"] == limit) == pytest.approx(3000)
 
 
-def test_several_evaluations_stand_side_by_side_and_one_without_figures_is_told(
-    judged: RunMaterial, tmp_path: Path
-) -> None:
-    (tmp_path / "begun").mkdir()
-    begun = run_of(tmp_path / "begun", EVALUATION, "winrate", status="running")
-    write_json(
-        tmp_path / "figures.json",
-        read_json(judged.path / "figures.json") | {"warnings": ["warning: beware"], "left_out": 3},
-    )
-    again = run_of(tmp_path, EVALUATION, "winrate", title="again")
-    found = section(material(judged, again, begun))
-    assert column(rows(found, "win-rates"), "evaluation") == ["contest"] * 4 + ["again"] * 4
-    assert chart(found, "win-rate-overview").ticks[4].startswith("again: mine against base")
-    warned = said(found, "warning")
-    assert "begun: no figures, because it is running." in warned and "again: beware" in warned
-    assert "again: 3 speeches are skipped, because they are near-duplicates of training data." in said(found)
+def test_several_evaluations_share_the_tables(figures: WinrateFigures, blocks: list[Block]) -> None:
+    again: WinrateFigures = {**figures, "warnings": ["warning: beware"], "left_out": 3}
+    both = winrate_blocks([Titled("one", figures), Titled("two", again)])
+    assert tables(both) == tables(blocks), "names of tables do not depend on the number of evaluations"
+    assert column(rows(both, "win-rates"), "evaluation") == ["one"] * 4 + ["two"] * 4
+    assert "evaluation" not in rows(blocks, "win-rates")[0]
+    assert chart(both, "win-rate-overview").ticks[4].startswith("two: mine against base")
+    assert "two: beware" in said(both, "warning")
+    assert "two: 3 speeches are skipped, because they are near-duplicates of training data." in said(both)
+    assert "win-rate-seeds" not in tables(both), "one seed has no spread"
 
 
-def test_without_win_rates_there_is_no_section(judged: RunMaterial) -> None:
-    assert not section(material()).blocks
-    assert not section(material(run_of(judged.path, EVALUATION, "health"))).blocks
-    assert "win-rate-seeds" not in tables(section(material(judged))), "one seed has no spread"
+def test_what_cannot_be_told_is_a_warning(figures: WinrateFigures) -> None:
+    variants = figures["variants"]
+    ranking = variants[0]["ranking"]
+    assert ranking is not None
+    apart: RankingResult = {**ranking, "strengths": {}, "groups": [["mine", "base"], ["other"]]}
+    unbounded: RankingResult = {**ranking, "groups": [["mine", "base", "other"]], "bounded": False}
+    unknown: list[WinrateVariant] = [
+        {**variants[0], "experts": [], "ranking": apart},
+        {**variants[1], "experts": [], "ranking": unbounded},
+        {**variants[1], "length_limit": 5, "opponents": {}, "experts": [], "ranking": None},
+    ]
+    assert said(winrate_blocks([Titled("", {**figures, "variants": unknown})]), "warning") == [
+        *(line.removeprefix("warning: ") for line in figures["warnings"]),
+        "no chain of comparisons links these groups: mine, base | other",
+        "some models won, or lost, every comparison with others: their order on the one scale is valid, the distances are not "
+        "(replies of at most 3 words)",
+        "no verdicts, so win rates are unknown (replies of at most 5 words)",
+        "no expert has compared these replies, so the judges' agreement with people is unknown",
+    ]
+
+
+def test_the_step_prints_these_blocks(printed: list[str], blocks: list[Block]) -> None:
+    assert printed == [*terminal_lines(blocks)]
