@@ -16,6 +16,7 @@ import numpy as np
 from psychocounsel.asking.in_process import InProcess, Transformers
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError, words
+from psychocounsel.evaluation.external.figures import AbilityFigures
 from psychocounsel.metrics.intervals import mean_intervals
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -91,14 +92,14 @@ def measure_ability(model: str, asked: AbilityTasks) -> Measured:
         return read_mapping(result)
 
 
-def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -> dict[str, Any]:
+def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -> AbilityFigures:
     """Return the figures of each contestant (by name) and, with a `base`, the differences to it, ready for JSON.
 
     If lm-eval returns a value for each document, the difference is paired by document and has a 95 % interval over
     resampled documents; `worse` is then True if the whole interval is a loss. Otherwise (a group of tasks, or a figure
     of a whole corpus) both are None.
     """
-    figures: dict[str, Any] = {
+    figures: AbilityFigures = {
         "settings": {
             name: {
                 task: {

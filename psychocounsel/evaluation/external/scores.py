@@ -7,12 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from string import ascii_uppercase
-from typing import Any
 
 import numpy as np
 
 from psychocounsel.asking.language_model import CUT, FILTERED, REFUSED, TEXT
 from psychocounsel.evaluation.external.exams import ExamItem, ExamSet, is_shuffled
+from psychocounsel.evaluation.external.figures import (
+    CommonestLetter,
+    ExamFigures,
+    ExamResult,
+    LetterShares,
+    MeanScore,
+    RubricFigures,
+    RubricResult,
+    SeedAccuracies,
+    SetDifference,
+    TopicAccuracy,
+)
 from psychocounsel.evaluation.external.rubric_sets import RubricSet, Values
 from psychocounsel.metrics.intervals import mean_intervals
 
@@ -52,7 +63,7 @@ class ExamAnswer:
         return None if self.chosen is None else frozenset(self.shown[place] for place in self.chosen)
 
 
-def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None = None) -> dict[str, Any]:
+def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None = None) -> ExamFigures:
     """Return all figures of an exam, ready for JSON. `base`: the setting that the others are compared with.
 
     Each item counts once: its score is the mean of its scored answers over orders and seeds. Intervals (95 %) resample
@@ -60,7 +71,8 @@ def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None 
     """
     settings = [*dict.fromkeys(answer.setting for answer in answers)]
     scores = {name: item_scores(exam, [each for each in answers if each.setting == name]) for name in settings}
-    figures: dict[str, Any] = {
+    figures: ExamFigures = {
+        "kind": "exam",
         "items": len(exam.items),
         "repeated": exam.repeated,
         "fixed_order": sum(not is_shuffled(item) for item in exam.items),
@@ -73,7 +85,7 @@ def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None 
     }
     if base in scores:
         others = [name for name in settings if name != base]
-        figures["against"] = {name: difference(exam, scores[name], scores[base]) | {"base": base} for name in others}
+        figures["against"] = {name: difference(exam, scores[name], scores[base], base) for name in others}
     return figures
 
 
@@ -96,22 +108,28 @@ def item_scores(exam: ExamSet, answers: Sequence[ExamAnswer]) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(len(places), np.nan), where=counts > 0)
 
 
-def difference(exam: ExamSet, mine: np.ndarray, base: np.ndarray) -> dict[str, Any]:
-    """Return the paired difference of item scores, with its interval and an exact test.
+def difference(exam: ExamSet, mine: np.ndarray, theirs: np.ndarray, base: str) -> SetDifference:
+    """Return the paired difference of item scores to those of `base`, with its interval and an exact test.
 
     `p` is the two-sided p-value of the sign test on items whose scores differ. With one answer per item it is McNemar's
     exact test (McNemar 1947). The test treats items as independent; the interval resamples contexts.
     """
-    both = ~np.isnan(mine) & ~np.isnan(base)
-    change = (mine - base)[both]
+    both = ~np.isnan(mine) & ~np.isnan(theirs)
+    change = (mine - theirs)[both]
+    return _against(base, change, _interval(change, _clusters(exam)[both], share=False))
+
+
+def _against(base: str, change: np.ndarray, interval: list[float] | None) -> SetDifference:
+    """Return the mean of the items' differences, float64[items], with `interval` and the sign test."""
     better, worse = int((change > 0).sum()), int((change < 0).sum())
     return {
-        "items": int(both.sum()),
+        "items": len(change),
         "difference": _mean_or_none(change),
-        "interval": _interval(change, _clusters(exam)[both], share=False),
+        "interval": interval,
         "better": better,
         "worse": worse,
         "p": sign_test(better, worse),
+        "base": base,
     }
 
 
@@ -122,7 +140,7 @@ def sign_test(better: int, worse: int) -> float:
     return min(1.0, 2 * tail / 2**total)
 
 
-def _exam_setting(exam: ExamSet, answers: Sequence[ExamAnswer], scores: np.ndarray) -> dict[str, Any]:
+def _exam_setting(exam: ExamSet, answers: Sequence[ExamAnswer], scores: np.ndarray) -> ExamResult:
     clusters, scored = _clusters(exam), ~np.isnan(scores)
     in_file_order = item_scores(exam, [each for each in answers if each.order == 0])
     kept = ~np.isnan(in_file_order)
@@ -142,9 +160,9 @@ def _exam_setting(exam: ExamSet, answers: Sequence[ExamAnswer], scores: np.ndarr
     }
 
 
-def _by_topic(exam: ExamSet, scores: np.ndarray) -> dict[str, Any]:
+def _by_topic(exam: ExamSet, scores: np.ndarray) -> dict[str, TopicAccuracy]:
     topics = np.array([item.topic or "" for item in exam.items])
-    clusters, found = _clusters(exam), {}
+    clusters, found = _clusters(exam), dict[str, TopicAccuracy]()
     for topic in sorted({*topics} - {""}):
         rows = (topics == topic) & ~np.isnan(scores)
         found[str(topic)] = {
@@ -155,7 +173,7 @@ def _by_topic(exam: ExamSet, scores: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
+def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, LetterShares]:
     """Return, for each letter, how often it was chosen, how often it was right, and the accuracy when it was right.
 
     Only items with one right choice and answers with one letter count. A model without a preference for positions chooses
@@ -194,7 +212,7 @@ def _consistency(answers: Sequence[ExamAnswer]) -> float | None:
     return sum(len({*choices}) == 1 for choices in several) / len(several) if several else None
 
 
-def _over_seeds(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, Any]:
+def _over_seeds(exam: ExamSet, answers: Sequence[ExamAnswer]) -> SeedAccuracies:
     """Return the accuracy of each seed of a setting, and the standard deviation (n - 1) over seeds."""
     seeds = sorted({answer.seed for answer in answers})
     scores = [item_scores(exam, [each for each in answers if each.seed == seed]) for seed in seeds]
@@ -211,7 +229,7 @@ def _chance(items: Sequence[ExamItem]) -> float:
     return float(np.mean(one + several))
 
 
-def _commonest_letter(items: Sequence[ExamItem]) -> dict[str, Any]:
+def _commonest_letter(items: Sequence[ExamItem]) -> CommonestLetter:
     """Return the letter that is right most often in the file's order, and the accuracy of always answering it."""
     counts = Counter(min(item.right) for item in items if len(item.right) == 1)
     if not counts:
@@ -266,7 +284,7 @@ class RubricRating:
     values: Values | None
 
 
-def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str | None = None) -> dict[str, Any]:
+def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str | None = None) -> RubricFigures:
     """Return all figures of a rubric set, ready for JSON. `base`: the setting that the others are compared with.
 
     An item's score is the mean over its rated replies and judges. Replies without a rating are not scored, but counted by
@@ -274,7 +292,8 @@ def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str 
     """
     settings = [*dict.fromkeys(rating.setting for rating in ratings)]
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]
-    figures: dict[str, Any] = {
+    figures: RubricFigures = {
+        "kind": "rubric",
         "items": len(found.items),
         "repeated": found.repeated,
         "judges": judges,
@@ -285,7 +304,7 @@ def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str 
     if base in settings:
         theirs = [each for each in ratings if each.setting == base]
         figures["against"] = {
-            name: _difference(found, [each for each in ratings if each.setting == name], theirs) | {"base": base}
+            name: _difference(found, [each for each in ratings if each.setting == name], theirs, base)
             for name in settings
             if name != base
         }
@@ -303,7 +322,7 @@ def rubric_scores(found: RubricSet, ratings: Sequence[RubricRating]) -> np.ndarr
     return np.array([np.mean(each) if each else np.nan for each in scores])
 
 
-def _rubric_setting(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str, Any]:
+def _rubric_setting(found: RubricSet, ratings: Sequence[RubricRating]) -> RubricResult:
     scores = rubric_scores(found, ratings)
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]
     replies = {(each.item, each.seed, each.sample): each.reply_outcome for each in ratings}
@@ -318,7 +337,7 @@ def _rubric_setting(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[s
     }
 
 
-def _by_criterion(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str, Any]:
+def _by_criterion(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str, MeanScore]:
     """Return the mean share of points of each named criterion; for a fault, the share of replies that have it."""
     items = {item.item: item for item in found.items}
     shares: dict[str, dict[str, list[float]]] = {}
@@ -329,31 +348,24 @@ def _by_criterion(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str
     return {name: _mean_score(np.array([np.mean(each) for each in of.values()])) for name, of in sorted(shares.items())}
 
 
-def _difference(found: RubricSet, mine: Sequence[RubricRating], base: Sequence[RubricRating]) -> dict[str, Any]:
-    """Return the paired difference over items that the same judges rated for both, and an exact two-sided sign test."""
-    judges = {rating.judge for rating in mine} & {rating.judge for rating in base}
+def _difference(
+    found: RubricSet, mine: Sequence[RubricRating], theirs: Sequence[RubricRating], base: str
+) -> SetDifference:
+    """Return the paired difference to `base` over items that the same judges rated for both."""
+    judges = {rating.judge for rating in mine} & {rating.judge for rating in theirs}
     changes = [
         rubric_scores(found, [each for each in mine if each.judge == judge])
-        - rubric_scores(found, [each for each in base if each.judge == judge])
+        - rubric_scores(found, [each for each in theirs if each.judge == judge])
         for judge in sorted(judges)
     ]
     told = np.array(changes).reshape(len(changes), len(found.items))
     known = ~np.isnan(told)
     rows = known.any(0)
     change = np.where(known, told, 0).sum(0)[rows] / known.sum(0)[rows]
-    better, worse = int((change > 0).sum()), int((change < 0).sum())
-    figures = _mean_score(change)
-    return {
-        "items": figures["items"],
-        "difference": figures["score"],
-        "interval": figures["interval"],
-        "better": better,
-        "worse": worse,
-        "p": sign_test(better, worse),
-    }
+    return _against(base, change, _mean_score(change)["interval"])
 
 
-def _mean_score(scores: np.ndarray) -> dict[str, Any]:
+def _mean_score(scores: np.ndarray) -> MeanScore:
     told = scores[~np.isnan(scores)]
     if not len(told):
         return {"items": 0, "score": None, "interval": None}

@@ -5,6 +5,7 @@ from typing import Any
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block, Paragraph, Section
+from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.health.show import health_blocks
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
@@ -28,6 +29,11 @@ def winrate_section(material: Material) -> Section:
 
 def health_section(material: Material) -> Section:
     return _section(material, "health", "Health of replies", "variants", health_blocks)
+
+
+def external_section(material: Material) -> Section:
+    # `sets` is empty if only general ability was measured.
+    return _section(material, "external", "External benchmarks", "evaluation", external_blocks, "benchmarks")
 
 
 def _section(

@@ -19,7 +19,6 @@ from psychocounsel.evaluation.external.exams import (
     is_shuffled,
     read_letters,
 )
-from psychocounsel.evaluation.external.figures_step import _lines
 from psychocounsel.evaluation.external.scores import ExamAnswer, difference, exam_figures, item_scores, sign_test
 
 WANTED = ("Which is a cognitive distortion?", ("Grief", "Mind reading", "Sleep"), {1})
@@ -237,13 +236,13 @@ def test_baselines() -> None:
     both = exam_set("f", [("f", {"question": "Q?", "choices": ["u", "v", "w"], "answer": "AB"})], {})
     figures = exam_figures(both, answered(both, lambda ask: 0))
     assert figures["chance"] == 1 / 4, "of AB, AC, BC, ABC"
-    assert next(_lines({"f": {"kind": "exam", **figures}}, {})) == "f: 1 items, chance 25.0%"
+    assert figures["commonest_letter"]["letter"] is None, "no item has one right choice"
 
 
 def test_the_difference_is_paired_and_tested_exactly() -> None:
     found, rng = exam(150), np.random.default_rng(3)
     mine, base = rng.random(150) < 0.7, rng.random(150) < 0.5
-    result = difference(found, mine.astype(float), base.astype(float))
+    result = difference(found, mine.astype(float), base.astype(float), "base")
     better, worse = int((mine & ~base).sum()), int((~mine & base).sum())
     assert (result["better"], result["worse"]) == (better, worse)
     assert result["p"] == pytest.approx(binomtest(better, better + worse).pvalue)

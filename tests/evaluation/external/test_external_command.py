@@ -86,9 +86,11 @@ def test_prompts_with_criteria_from_the_command_line(tmp_path: Path) -> None:
     assert found["against"]["mine"]["difference"] == 1.0 and found["against"]["mine"]["p"] == 2 / 2**3
     metrics = read_json(tmp_path / "out" / "summary.json")["metrics"]
     assert metrics == {"rubric/score": 1.0, "score": 1.0}
-    lines = result.stderr.splitlines()
-    assert "rubric: 4 items, rated by j" in lines
-    assert any(line.startswith("  mine: 100.0%") and line.endswith(", 1 unparsable") for line in lines)
+    lines = [" ".join(line.split()) for line in result.stderr.splitlines()]
+    assert "Prompts with criteria" in lines
+    assert any(
+        line.startswith("rubric mine 3 100.0 (") and line.endswith(" j 4 text 3 text, 1 unparsable") for line in lines
+    )
 
 
 def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:

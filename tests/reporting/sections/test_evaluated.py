@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
+from psychocounsel.evaluation.external.figures import ExternalFigures
+from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.health.figures import HealthFigures
 from psychocounsel.evaluation.health.figures_step import summarise
 from psychocounsel.evaluation.health.show import health_blocks
 from psychocounsel.evaluation.winrate.figures import WinrateFigures
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.reporting.material import EVALUATION, RunMaterial
-from psychocounsel.reporting.sections.evaluated import health_section, winrate_section
+from psychocounsel.reporting.sections.evaluated import external_section, health_section, winrate_section
 from tests.reporting.sections.shown import material
 from tests.support.shown_blocks import said
 
@@ -58,3 +60,19 @@ def test_the_section_on_win_rates() -> None:
     assert (section.name, said(section)[0]) == ("win-rates", "two: no figures, because it is running.")
     assert section.blocks[1:] == winrate_blocks([Titled("one", figures)])
     assert not winrate_section(material(runs[2])).blocks
+
+
+def test_the_section_on_external_benchmarks() -> None:
+    metric: Any = {"value": 0.5, "stderr": "N/A", "documents": 8}
+    figures: ExternalFigures = {
+        "evaluation": "external",
+        "model": "mine",
+        "base": None,
+        "sets": {},
+        "ability": {"settings": {"mine": {"task": {"acc": metric}}}},
+        "warnings": [],
+    }
+    runs = [evaluated("one", "external", figures), evaluated("two", "external", None)]
+    section = external_section(material(*runs))
+    assert (section.name, said(section)[0]) == ("benchmarks", "two: no figures, because it is running.")
+    assert section.blocks[1:] == external_blocks([Titled("one", figures)]) != []
