@@ -6,7 +6,7 @@ The dataclasses of `psychocounsel.metrics` with the same fields explain these.
 from typing import NotRequired, TypedDict
 
 
-class Estimate(TypedDict):
+class MeasureResult(TypedDict):
     """A figure and its 95 % interval over prompts (`intervals.Measure`)."""
 
     value: float | None
@@ -17,7 +17,7 @@ class Estimate(TypedDict):
 class PairResult(TypedDict):
     """Win rate of the model against an opponent, on all prompts or on a slice of them (`win_rates.PairFigures`)."""
 
-    win_rate: Estimate
+    win_rate: MeasureResult
     shares: dict[str, float | None]
     prompts: int
     rows: int
@@ -28,8 +28,8 @@ class PairResult(TypedDict):
 class ControlledResult(TypedDict):
     """Win rate if both replies were equal in length or form, and the effects of differences (`regressions.Controlled`)."""
 
-    win_rate: Estimate
-    effects: dict[str, Estimate]
+    win_rate: MeasureResult
+    effects: dict[str, MeasureResult]
     length_unit: float | None
 
 
@@ -50,9 +50,9 @@ class AgreementResult(TypedDict):
 
     rows: int
     prompts: int
-    raw: Estimate
-    kappa: Estimate
-    ac1: Estimate
+    raw: MeasureResult
+    kappa: MeasureResult
+    ac1: MeasureResult
 
 
 class ExpertsResult(TypedDict):
@@ -84,11 +84,11 @@ class BiasResult(TypedDict):
     """Position bias of a judge (`agreement.PositionBias`)."""
 
     rows: int
-    inconsistent: Estimate
-    half_consistent: Estimate
-    first_place: Estimate
-    shift: Estimate
-    error: Estimate
+    inconsistent: MeasureResult
+    half_consistent: MeasureResult
+    first_place: MeasureResult
+    shift: MeasureResult
+    error: MeasureResult
 
 
 class JudgesResult(TypedDict):
@@ -103,8 +103,8 @@ class ExpertResult(TypedDict):
 
 
 class StrengthResult(TypedDict):
-    log_odds: Estimate
-    elo: Estimate
+    log_odds: MeasureResult
+    elo: MeasureResult
 
 
 class RankingResult(TypedDict):
