@@ -204,6 +204,7 @@ def test_equal_settings_are_called_different_as_often_as_promised() -> None:
 
 def test_holm_follows_its_definition() -> None:
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.5, 0.6])) == pytest.approx([1, 1]) and not len(holm(np.array([])))
     values = np.random.default_rng(1).random(30) ** 3
     ranks = stats.rankdata(values, "ordinal")
     expected = [min(1, max((30 - ranks[j] + 1) * values[j] for j in range(30) if values[j] <= each)) for each in values]

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+import numpy as np
+
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import Table, TableFigure
+from psychocounsel.metrics.win_rates import holm
 from psychocounsel.reporting.material import AUDIT, EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparisons import (
     Family,
@@ -51,20 +54,11 @@ def comparisons(family: Family) -> list[Comparison]:
     """Compare the first setting of the family with every other."""
     best, *others = family.settings
     raw = [_welch(family.values(best), family.values(other), other) for other in others]
-    adjusted = iter(holm([each.p for each in raw if each.p is not None]))
+    adjusted = iter(holm(np.array([each.p for each in raw if each.p is not None])).tolist())
     return [
         each if each.p is None else Comparison(each.other, each.difference, each.low, each.high, next(adjusted))
         for each in raw
     ]
-
-
-def holm(values: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p-values: the k-th smallest of n times n - k + 1, at most 1, never below the previous."""
-    order, found, largest = sorted(range(len(values)), key=lambda place: values[place]), [0.0] * len(values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[place]))
-        found[place] = largest
-    return found
 
 
 def _welch(best: Sequence[float], other: Sequence[float], setting: RunSetting) -> Comparison:

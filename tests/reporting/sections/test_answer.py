@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import t as student_t
 
 from psychocounsel.reporting.material import AUDIT, EVALUATION, RunMaterial, StudyMaterial
-from psychocounsel.reporting.sections.answer import holm, section
+from psychocounsel.reporting.sections.answer import section
 from tests.reporting.sections.shown import material_of, trained
 from tests.support.shown_blocks import rows, said, tables
 
@@ -64,14 +64,6 @@ def test_what_it_beats_follows_from_welch_and_holm() -> None:
         assert row["beaten"] == ("yes" if expected[beta] < 0.05 else "no")
     [verdict] = said(found, "warning")
     assert "It beats algo.beta=0.3." in verdict and "not shown to be better than algo.beta=1" in verdict
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]), ([0.5, 0.6], [1.0, 1.0]), ([], [])],
-)
-def test_holm(values: list[float], expected: list[float]) -> None:
-    assert holm(values) == pytest.approx(expected)
 
 
 def with_interval(value: float) -> dict[str, float]:
