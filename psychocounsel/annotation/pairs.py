@@ -161,12 +161,12 @@ class PairMaker:
         self.dropped["gap_too_small"] += made.too_close
         self.dropped["chosen_less_safe"] += made.unsafe
         for places in made.pairs:
-            (chosen, its), (rejected, others) = (means[place] for place in places)
+            (chosen, chosen_ratings), (rejected, rejected_ratings) = (means[place] for place in places)
             probability = chosen_probability(chosen, rejected, self.weights)
             if probability is None:
                 self.dropped["no_vote_rated_both"] += 1
                 continue
-            row = pair_row(speech, (chosen, rejected), (its, others), probability)
+            row = pair_row(speech, (chosen, rejected), (chosen_ratings, rejected_ratings), probability)
             self.agreement[row["agreement"]] += 1
             self.notes["against_majority"] += probability < 0.5
             self.notes["unequal_votes"] += chosen.votes.keys() != rejected.votes.keys()

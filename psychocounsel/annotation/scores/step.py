@@ -77,9 +77,9 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
 def estimate(context: StepContext[AnnotationDir]) -> Estimate:
     """Estimate the calls for ratings that the journal lacks; speeches.parquet and replies.parquet must exist."""
     plan = plan_of(context)
-    asked = [model for model in plan.annotators if not isinstance(model, Rules)]
+    models = [model for model in plan.annotators if not isinstance(model, Rules)]
     with closing(Answers(context.files.answers)) as answers:
-        return Estimate.of(((model, ask) for model, ask in _asks(context, plan) if model in asked), answers)
+        return Estimate.of(((model, ask) for model, ask in _asks(context, plan) if model in models), answers)
 
 
 def plan_of(context: StepContext[AnnotationDir]) -> RatingPlan:

@@ -195,12 +195,12 @@ class ReviewPages:
 
     def _send_report(self, visit: Visit) -> Response:
         refuse_other_fields(visit.form, {"said", "item"})
-        said, item = text_of(visit.form, "said"), visit.form.get("item") or None
+        report, item = text_of(visit.form, "said"), visit.form.get("item") or None
         if item is not None and all(entry.item != item for entry in self._review.raters[visit.expert].shown):
             raise BadForm("The form names an item that is not assigned to you.")
-        if not said:
+        if not report:
             return self._report(visit)
-        self._review.adverse.report(visit.expert, item, said)
+        self._review.adverse.report(visit.expert, item, report)
         return _page(self._views.page("report", visit.root, item="", sent=True))
 
     def _ask_withdrawal(self, visit: Visit) -> Response:
@@ -214,9 +214,9 @@ class ReviewPages:
             self._review.withdraw(visit.expert)
         return _redirect(visit, "")
 
-    def _problem(self, code: int, heading: str, said: str) -> Response:
-        text = self._views.page("problem", "./", heading=heading, said=said)
-        return guarded(HTMLResponse(text, code))
+    def _problem(self, code: int, heading: str, text: str) -> Response:
+        page = self._views.page("problem", "./", heading=heading, said=text)
+        return guarded(HTMLResponse(page, code))
 
     async def _missing(self, request: Request, error: Exception) -> Response:
         return self._problem(404, "Not found", _NOT_FOUND)

@@ -114,12 +114,12 @@ class AdverseEvents:
     def reports(self) -> list[Event]:
         return [event for event in self._log.events if event["kind"] == REPORT]
 
-    def report(self, expert: str, item: str | None, said: str) -> None:
+    def report(self, expert: str, item: str | None, words: str) -> None:
         """Write a report to the log and wake the thread that notifies the contact."""
         with self._lock:
             number = len(self.reports) + 1
             report = {"kind": REPORT, "number": number, "time": datetime.now(UTC).isoformat(), "expert": expert}
-            self._log.append({**report, "item": item, "said": said})
+            self._log.append({**report, "item": item, "said": words})
         self._print(f"REPORT {number} by {expert}: this may be a real person at risk; see {self._log.path}")
         self._wake.set()
 
