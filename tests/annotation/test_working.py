@@ -12,6 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run import Run
+from psychocounsel.settings.command import command_of
 from psychocounsel.settings.config import build
 from psychocounsel.storage.files import write_json
 from tests.support.composed import check, compose
@@ -43,7 +44,7 @@ def test_nothing_works_beside_a_live_shard(files: AnnotationDir, removal: bool) 
     config = configured(files, *([f"remove={files.path.parent}/ids.txt"] if removal else []))
     with ownership(files.shard(1).path):
         for begin in (
-            lambda: build(config, "cluster").select([Job("psychocounsel.annotate", config, files.path)]),
+            lambda: build(config, "cluster").select([Job(command_of("psychocounsel.annotate"), config, files.path)]),
             lambda: work(config, files.path),
             lambda: work(config, files.shards / "speeches"),
         ):
@@ -62,4 +63,4 @@ def test_an_unfinished_removal_binds_the_shards(files: AnnotationDir) -> None:
     with pytest.raises(UserError, match="a removal of speeches is unfinished"):
         work(configured(files, share=1), files.shard(1).path)
     with pytest.raises(UserError, match="a removal of speeches is unfinished"):
-        sharing.submit(Job("psychocounsel.annotate", configured(files), files.path))
+        sharing.submit(Job(command_of("psychocounsel.annotate"), configured(files), files.path))

@@ -69,7 +69,7 @@ def test_the_likeliest_reply_is_that_of_transformers_own_generation(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = ["model.path=builtin:tiny", "replies.temperature=0", SHORT, "replies.system_prompt=null", "~reward"]
+    options = ["model.path=builtin:tiny", "replies.temperature=0", SHORT, "replies.system_prompt=null", "reward=null"]
     assert converse(monkeypatch, f"{ONE}\n/save talk.jsonl\n", *options) == 0
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     lm = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32)

@@ -9,6 +9,7 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.local import _remove_unstarted
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.settings.command import command_of
 
 
 def refused(folder: Path) -> Job:
@@ -16,7 +17,7 @@ def refused(folder: Path) -> Job:
     files.path.mkdir()
     files.config.write_text("{}")
     Journal(files.counterfactual_answers)  # the journal was opened, but has no answers
-    return Job("psychocounsel.evaluate", OmegaConf.create({}), files.path)
+    return Job(command_of("psychocounsel.evaluate"), OmegaConf.create({}), files.path)
 
 
 def test_a_refused_run_leaves_nothing(tmp_path: Path) -> None:

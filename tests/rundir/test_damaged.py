@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -70,19 +68,6 @@ def test_a_disk_that_fills_up_is_one_line_and_no_half_files(small_model: Path, t
     assert done.returncode == CONTINUE_LATER, done.stderr
     assert "stopped: no space left for " in done.stderr and "Traceback" not in done.stderr
     assert ".tmp" not in left
-
-
-def test_ctrl_c_while_importing_is_one_line(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "psychocounsel.train"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
-    while "_yaml" not in Path(f"/proc/{process.pid}/maps").read_text():  # one of the first imported libraries
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == CONTINUE_LATER
-    assert error == "stopped before anything started; to resume: the same command\n"
-    assert not list(tmp_path.iterdir())
 
 
 def test_metrics_end_before_the_first_damaged_line(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_in_a_job_an_owner_that_lives_is_one_line_and_75_of_the_command_and_of_a
     owned_elsewhere(run)
     monkeypatch.setattr(sys, "argv", ["train", f"run_dir={run}"])
     with pytest.raises(SystemExit) as ended:
-        main("psychocounsel.train", "train")
+        main("psychocounsel.train")
     assert ended.value.code == CONTINUE_LATER
     _, line = capfd.readouterr().err.splitlines()
     assert line.startswith(f"error: {run} is still in use by process 1 on elsewhere (job 6)")

@@ -20,6 +20,7 @@ from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, pars
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import attempts
+from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
 
 # -- times and sizes
@@ -322,7 +323,9 @@ def test_runs_side_by_side_share_a_node() -> None:
 
 
 def job(index: int, *overrides: str) -> Job:
-    return Job("psychocounsel.train", check(compose(["cluster=slurm", *overrides])), Path(f"/runs/{index}"), index)
+    return Job(
+        command_of("psychocounsel.train"), check(compose(["cluster=slurm", *overrides])), Path(f"/runs/{index}"), index
+    )
 
 
 def test_jobs_are_grouped_by_what_they_ask_for_and_cut_at_the_largest_array() -> None:
