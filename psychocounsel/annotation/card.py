@@ -24,7 +24,9 @@ from psychocounsel.annotation.origins import (
     votes_section,
     writers_section,
 )
+from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.markdown import escaped, fenced, histogram, plain, table
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.licences import identifier, strictest
 from psychocounsel.data.rows import parse_row
@@ -280,7 +282,7 @@ _MOST = 10_000  # pairs; rows are sorted by a hash of the speech, so the first o
 def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
     """Return the table of `psychocounsel.audit` for the first 10,000 pairs, or one line that says why the audit is missing."""
     from psychocounsel.evaluation.audit.auditing import measure
-    from psychocounsel.evaluation.audit.show import lines_of
+    from psychocounsel.evaluation.audit.show import audit_blocks
 
     try:
         examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(_rows(paths), _MOST), 1)]
@@ -290,7 +292,7 @@ def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
     except UserError as error:
         return [f"Not audited: {error}."]
     assert measured is not None
-    return "\n".join(lines_of("this dataset", None, measured.figures)).strip().split("\n")
+    return "\n".join(terminal_lines(audit_blocks([Titled("", measured.figures)]))).strip().split("\n")
 
 
 def is_partial(rows: int) -> bool:

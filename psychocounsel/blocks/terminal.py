@@ -13,11 +13,14 @@ _ASCII |= str.maketrans({"┼": "+", "±": "+-", "…": "..."})
 
 
 def terminal_lines(blocks: Iterable[Block]) -> Iterator[str]:
-    """Yield the blocks as lines. Warnings come last, where a reader sees them; a note of several tables is shown once."""
-    warnings, told = list[str](), set[str]()
+    """Yield the blocks as lines. Conclusions (good or bad) and warnings come last, where a reader sees them.
+
+    A note of several tables is shown once.
+    """
+    last, told = list[str](), set[str]()
     for block in blocks:
-        if isinstance(block, Paragraph) and block.tone in ("warning", "bad"):
-            warnings.append(f"warning: {block.text}")
+        if isinstance(block, Paragraph) and block.tone != "plain":
+            last.append(block.text if block.tone == "good" else f"warning: {block.text}")
         elif isinstance(block, Paragraph):
             yield printable(block.text)
         elif isinstance(block, ReportTable):
@@ -26,7 +29,7 @@ def terminal_lines(blocks: Iterable[Block]) -> Iterator[str]:
             rows = aligned([shown_headings(block.table), *([*map(cell_text, row)] for row in block.table.rows)])
             lines = ("", block.table.title, *(f"  {row}" for row in rows), *(f"  * {note}" for note in notes))
             yield from map(printable, lines)
-    yield from map(printable, warnings)
+    yield from map(printable, last)
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:

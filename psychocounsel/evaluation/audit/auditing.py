@@ -3,21 +3,31 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, report_dropped
 from psychocounsel.data.selection import all_rows, load_split, no_pairs
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, UserError
-from psychocounsel.evaluation.audit.blind import blind_baselines
+from psychocounsel.evaluation.audit.blind import Blind, blind_baselines
 from psychocounsel.evaluation.audit.faults import Texts, contradictions, halo, rating_disagreement, repeats, shared
+from psychocounsel.evaluation.audit.figures import (
+    Accuracy,
+    AuditFigures,
+    BlindFigures,
+    Disagreement,
+    Halo,
+    PairCounts,
+)
 from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies, pairs_from, rated_from
 from psychocounsel.evaluation.audit.reading import (
     Score,
@@ -26,7 +36,7 @@ from psychocounsel.evaluation.audit.reading import (
     reading_figures,
     reward_margins,
 )
-from psychocounsel.evaluation.audit.show import lines_of
+from psychocounsel.evaluation.audit.show import audit_blocks
 from psychocounsel.evaluation.audit.topics import topics_of
 from psychocounsel.evaluation.reward.figures import flipped_figures
 from psychocounsel.rundir.paths import RunDir
@@ -51,7 +61,7 @@ class GateVerdict:
     baseline: str
 
 
-def judge_blind(baselines: dict[str, dict[str, Any]], limit: float | None) -> GateVerdict:
+def judge_blind(baselines: Mapping[str, Mapping[str, Accuracy]], limit: float | None) -> GateVerdict:
     """Compare the `by_prompt` intervals of all baselines with `limit`.
 
     The gate refuses if one whole interval is above the limit, passes if no interval reaches above it, and is undecided
@@ -95,8 +105,11 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
     if found is None:
         return DONE
     figures, verdict = found.figures, found.verdict
-    _write(config, folder, found.pairs, figures, FINISHED if verdict.code == DONE else verdict.word)
-    for line in lines_of(config.data.name, OmegaConf.select(config, "reward.name"), figures):
+    settings = {key: OmegaConf.to_container(config[key]) for key in ("audit", "data", "reward") if key in config}
+    about = {"part": config.part, "limit": config.limit, **settings}
+    figures = {"settings": about, "fingerprint": found.pairs.fingerprint(), **figures}
+    _write(folder, figures, FINISHED if verdict.code == DONE else verdict.word)
+    for line in terminal_lines(audit_blocks([Titled("", figures)])):
         say(line)
     say(f"written to {RunDir(folder).audit}")
     return verdict.code
@@ -107,7 +120,7 @@ class Measured:
     """Audited pairs with their figures and the verdict of the gate."""
 
     pairs: Pairs
-    figures: Figures
+    figures: AuditFigures
     verdict: GateVerdict
 
 
@@ -145,17 +158,38 @@ def measure(
     given, shown = config.audit, lambda names: bar(names, "baselines")
     blind = blind_baselines(pairs, topics, given.folds, given.permutations, given.seed, workers, shown)
     verdict = judge_blind(blind.baselines, config.audit.max_blind)
-    figures: Figures = {
+    halo_of, disagreement = _of_ratings(rated, config.data.rating_range[1], examples)
+    repeated, against = _of_texts(config, pairs, others)
+    figures: AuditFigures = {
         "counts": _counts(pairs),
         "topics": {"source": topics.source, "count": len(topics.names)},
-        "blind": {**asdict(blind), "maximum": {**asdict(blind.maximum), "cue": blind.best}},
+        "blind": _of_blind(blind),
         "reading": {name: _of_reading(found, pairs, examples) for name, found in margins.items()},
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
-        **_of_ratings(rated, config.data.rating_range[1], examples),
+        "halo": halo_of,
+        "disagreement": disagreement,
         "contradictions": contradictions(pairs),
-        **_of_texts(config, pairs, others),
+        "repeats": repeated,
+        "against": against,
     }
     return Measured(pairs, figures, verdict)
+
+
+def _of_blind(blind: Blind) -> BlindFigures:
+    best = blind.maximum
+    return {
+        "baselines": blind.baselines,
+        "cues": blind.cues,
+        "maximum": {
+            "column": best.column,
+            "accuracy": best.accuracy,
+            "low": best.low,
+            "high": best.high,
+            "p": best.p,
+            "cue": blind.best,
+        },
+        "best": blind.best,
+    }
 
 
 def _of_reading(margins: dict[str, np.ndarray], pairs: Pairs, examples: Sequence[Example]) -> Figures:
@@ -194,7 +228,7 @@ def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
     return found
 
 
-def _counts(pairs: Pairs) -> Figures:
+def _counts(pairs: Pairs) -> PairCounts:
     sizes = np.bincount(pairs.component)
     return {
         "pairs": len(pairs),
@@ -206,26 +240,26 @@ def _counts(pairs: Pairs) -> Figures:
     }
 
 
-def _of_ratings(rows: Callable[[], Sequence[Example]], highest: float, examples: Sequence[Example]) -> Figures:
+def _of_ratings(
+    rows: Callable[[], Sequence[Example]], highest: float, examples: Sequence[Example]
+) -> tuple[Halo | None, Disagreement | None]:
     """Return halo and rating disagreement over all replies to the audited prompts; both are None without ratings."""
     if not any(example.ratings for example in examples):
-        return {"halo": None, "disagreement": None}
+        return None, None
     prompts = {normalised(example.prompt) for example in examples}
     rated: RatedReplies = rated_from([row for row in rows() if normalised(row.prompt) in prompts], list(PRINCIPLES))
-    return {
-        "halo": halo(rated.ratings, list(PRINCIPLES), highest),
-        "disagreement": rating_disagreement(rated),
-    }
+    return halo(rated.ratings, list(PRINCIPLES), highest), rating_disagreement(rated)
 
 
-def _of_texts(config: DictConfig, pairs: Pairs, others: Mapping[str, list[Example]]) -> Figures:
-    """Return the duplicates within the pairs and the overlap with each other data set."""
+def _of_texts(
+    config: DictConfig, pairs: Pairs, others: Mapping[str, list[Example]]
+) -> tuple[dict[str, int], dict[str, Mapping[str, Any]]]:
+    """Return the duplicates within the pairs, and the overlap with each other data set by name."""
     texts = Texts(pairs)
-    found: Figures = {"repeats": repeats(pairs, texts, config.audit.near), "against": {}}
+    against = dict[str, Mapping[str, Any]]()
     for name, rows in others.items():
-        figures = shared(pairs, texts, rows, config.audit.near)
-        found["against"][name] = {**figures, "fingerprint": _fingerprint(rows)}
-    return found
+        against[name] = {**shared(pairs, texts, rows, config.audit.near), "fingerprint": _fingerprint(rows)}
+    return repeats(pairs, texts, config.audit.near), against
 
 
 def _fingerprint(rows: Sequence[Example]) -> str:
@@ -235,11 +269,9 @@ def _fingerprint(rows: Sequence[Example]) -> str:
     return digest.hexdigest()
 
 
-def _write(config: DictConfig, folder: Path, pairs: Pairs, figures: Figures, status: str) -> None:
-    settings = {key: OmegaConf.to_container(config[key]) for key in ("audit", "data", "reward") if key in config}
-    about = {"part": config.part, "limit": config.limit, **settings}
+def _write(folder: Path, figures: AuditFigures, status: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(RunDir(folder).audit, {"settings": about, "fingerprint": pairs.fingerprint(), **figures})
+    write_json(RunDir(folder).audit, figures)
     best = figures["blind"]["baselines"][figures["gate"]["baseline"]]["by_prompt"]
     metrics = {f"blind_{name}": best[name] for name in ("accuracy", "low", "high")}
     for name, found in figures["reading"].items():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.counsel.cues import CUES, cue_values
+from psychocounsel.evaluation.audit.figures import Accuracy, CueAccuracy, JudgedAccuracy
 from psychocounsel.evaluation.audit.pairs import Pairs
 from psychocounsel.evaluation.audit.topics import (
     NONE,
@@ -179,7 +180,6 @@ def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed
 
 # The baselines and their accuracy.
 
-Figures = dict[str, Any]
 Step = Callable[[Iterable[str]], Iterable[str]]
 
 MOST_TOPIC_FOLDS = 10
@@ -205,8 +205,8 @@ class Blind:
         best: the name of that cue.
     """
 
-    baselines: dict[str, Figures]
-    cues: dict[str, Figures]
+    baselines: dict[str, dict[str, JudgedAccuracy]]
+    cues: dict[str, CueAccuracy]
     maximum: Maximum
     best: str
 
@@ -241,7 +241,7 @@ def blind_baselines(
         for scheme, each in schemes.items():
             margins[scheme][name] = cross_fit(differences, each, fit, workers)
     decides = (signs != 0).sum(0).tolist()
-    cues = {
+    cues: dict[str, CueAccuracy] = {
         name: {**figures, "decides": count}
         for name, figures, count in zip(names, accuracies(signs, pairs.component), decides, strict=True)
     }
@@ -249,9 +249,9 @@ def blind_baselines(
     return Blind(_baselines(margins, pairs.component), cues, maximum, names[maximum.column])
 
 
-def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[str, Figures]:
+def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[str, dict[str, JudgedAccuracy]]:
     """Return the figures of each baseline by scheme, over the pairs that the scheme's folds tested (`judged` of them)."""
-    found: dict[str, Figures] = {name: {} for name in margins["by_prompt"]}
+    found: dict[str, dict[str, JudgedAccuracy]] = {name: {} for name in margins["by_prompt"]}
     for scheme, each in margins.items():
         columns = np.column_stack(list(each.values()))
         judged = ~np.isnan(columns).any(1)
@@ -260,7 +260,7 @@ def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[s
     return found
 
 
-def accuracies(margins: Array, component: Array) -> list[Figures]:
+def accuracies(margins: Array, component: Array) -> list[Accuracy]:
     """Return `accuracy` of each column of `margins`, float[pairs, columns], with its 95 % interval by components."""
     won = wins(margins)
     intervals = mean_intervals(won, component, shares=True).tolist()

@@ -9,6 +9,7 @@ import numpy as np
 from psychocounsel.data.near_duplicates import Sketches, near_matches, near_pairs, sketches
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import normalised, reply_key, same_texts
+from psychocounsel.evaluation.audit.figures import Disagreement, Halo, PrincipleRatings
 from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies
 
 # Duplicates and near duplicates within a data set, and its overlap with other data sets.
@@ -26,7 +27,7 @@ class Texts:
         self.prompt_sketches, self.reply_sketches = sketches(self.prompts), sketches(self.replies)
 
 
-def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, Any]:
+def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, int]:
     """Count repeated pairs, replies under several prompts, and near duplicates.
 
     Two texts are near duplicates if the Jaccard index of their word 3-grams is `threshold` or more. `reused_replies`
@@ -58,7 +59,7 @@ def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, Any]:
     }
 
 
-def shared(pairs: Pairs, texts: Texts, others: Sequence[Example], threshold: float) -> dict[str, Any]:
+def shared(pairs: Pairs, texts: Texts, others: Sequence[Example], threshold: float) -> dict[str, int]:
     """Count prompts and replies that another data set also holds: equal after normalisation, or near duplicates.
 
     `pairs` counts the pairs that contain such a prompt or reply, whether equal or near.
@@ -114,7 +115,7 @@ def contradictions(pairs: Pairs) -> dict[str, int]:
     return {"repeated": len(repeated), "contradicted": sum(len(set(orders)) > 1 for orders in repeated)}
 
 
-def rating_disagreement(rated: RatedReplies) -> dict[str, Any] | None:
+def rating_disagreement(rated: RatedReplies) -> Disagreement | None:
     """Return the number of replies with different ratings (`replies`), and their mean standard deviation (`deviation`).
 
     `of` is the number of all rated replies. The result is None if every reply has one set of ratings, because agreement
@@ -130,7 +131,7 @@ def rating_disagreement(rated: RatedReplies) -> dict[str, Any] | None:
 # Halo and ceiling of ratings: how strongly the principles correlate, and how often a rating is the highest possible.
 
 
-def halo(ratings: np.ndarray, names: Sequence[str], top: float) -> dict[str, Any]:
+def halo(ratings: np.ndarray, names: Sequence[str], top: float) -> Halo:
     """Return the halo figures of `ratings`, float[replies, principles]; `top` is the highest possible rating.
 
     `alpha` is Cronbach's alpha (1951). `first_component` is the share of variance of the first principal component of the
@@ -144,7 +145,7 @@ def halo(ratings: np.ndarray, names: Sequence[str], top: float) -> dict[str, Any
     if matrix is not None:
         correlations[np.ix_(varying, varying)] = matrix
     total = ratings.sum(1)
-    principles = {
+    principles: dict[str, PrincipleRatings] = {
         name: {
             "mean": float(ratings[:, column].mean()),
             "deviation": float(ratings[:, column].std()),

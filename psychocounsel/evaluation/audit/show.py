@@ -1,170 +1,279 @@
-"""Printed table of an audit: lines of figures, without any text of the data."""
+"""Blocks of an audit: conclusions, chart and tables of one or several audits, without any text of the data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from psychocounsel.blocks.cells import (
+    Figures,
+    Titled,
+    count,
+    exact,
+    measured,
+    name_in,
+    named,
+    percent_text,
+    points,
+    report_table,
+)
+from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
+from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import MOST_TOPIC_FOLDS, TITLES
+from psychocounsel.evaluation.audit.figures import AuditFigures, CueAccuracy, TopicCounts
 from psychocounsel.evaluation.audit.topics import CLUSTERS, NONE
 
-Figures = dict[str, Any]
+Audits = Sequence[Titled[AuditFigures]]
 
-_CUES = 5  # single cues to show
-_TITLE, _SHARE = 36, 30  # column widths [characters]
-_CONDITIONS = {"own": "own", "swapped": "another client's", "removed": "without it"}
+_GATES = {
+    "passed": ("passed, because the whole interval is below the limit", "good"),
+    "refused": ("refused, because the whole interval is above the limit", "bad"),
+    "undecided": ("undecided, because the interval includes the limit", "warning"),
+}
+GAIN_NOTE = "gain: accuracy with the client's own speech minus accuracy with the speech shown, in percentage points"
+_CONDITIONS = {"own": "the client's own speech", "swapped": "another client's speech", "removed": "no speech"}
 
 
-def lines_of(data: str, reward: str | None, figures: Figures) -> Iterator[str]:
-    """Yield the lines of the table. `data` and `reward`: names of the data group and of the reward group."""
-    counts = figures["counts"]
-    yield f"\ndata={data}: {counts['pairs']} pairs; distinct texts: {counts['prompts']} prompts, {counts['replies']} replies"
-    yield (
-        f"{counts['components']} components, which share no prompt and no reply; the largest has "
-        f"{counts['largest_component']} pairs. Folds and intervals are by component."
-    )
+def audit_blocks(audits: Audits) -> list[Block]:
+    """Return conclusions, then tables of predicting labels without and with the speech, of ratings and of duplicates."""
+    return [
+        *(Paragraph(_of(audits, audit, text), tone) for audit in audits for text, tone in _conclusions(audit.figures)),
+        *_blind(audits),
+        *_chart(audits),
+        *_cues(audits),
+        *_reading(audits),
+        *_sizes(audits),
+        *_duplicates(audits),
+        *_shared(audits),
+        *_ratings(audits),
+    ]
+
+
+def _of(audits: Audits, audit: Titled[AuditFigures], text: str) -> str:
+    """Return a sentence on an audit, preceded by its title if there are several audits."""
+    return name_in(audit.title, text, len(audits) > 1)
+
+
+# Conclusions
+
+
+def _conclusions(figures: AuditFigures) -> Iterator[tuple[str, str]]:
+    """Yield sentences, each with its tone: on the gate, on labels without the speech, on reading, and on missing figures."""
+    baselines = {name: schemes["by_prompt"] for name, schemes in figures["blind"]["baselines"].items()}
+    gate, counts = figures["gate"], figures["counts"]
+    if gate["verdict"] in _GATES:
+        verdict, tone = _GATES[gate["verdict"]]
+        accuracy = f"{TITLES[gate['baseline']]} {percent_text(baselines[gate['baseline']])}"
+        yield f"gate audit.max_blind={gate['limit']:g}: {verdict} ({accuracy}).", tone
+    best = max(baselines, key=lambda name: baselines[name]["accuracy"])
+    accuracy = f"the best baseline ({TITLES[best]}) is right on {percent_text(baselines[best])} of the pairs"
+    if baselines[best]["low"] > 0.5:
+        yield f"the labels can partly be predicted without reading the client: {accuracy}.", "warning"
+    else:
+        yield f"no evidence that labels can be predicted without reading the client: {accuracy}.", "good"
+    if reading := figures["reading"].get("reward"):
+        yield uses_speech(_judge(figures, "reward"), reading)
     if 2 * counts["largest_component"] > counts["pairs"]:
-        yield "warning: one component holds more than half of the pairs, so folds are uneven and intervals unreliable"
-    yield from _blind(figures["blind"], figures["topics"])
-    yield from _reading(figures["reading"], reward)
-    yield from _ratings(figures["halo"], figures["disagreement"], figures["contradictions"])
-    yield from _texts(figures["repeats"], figures["against"], counts)
-    yield from _gate(figures["gate"], figures["blind"]["baselines"])
+        yield "one component holds more than half of the pairs: folds are uneven and intervals unreliable.", "warning"
+    if figures["halo"] is None:
+        yield "the data have no ratings, so halo and ceiling are unknown.", "plain"
 
 
-def _blind(blind: Figures, topics: Figures) -> Iterator[str]:
-    yield "\nWithout the client's speech"
-    yield f"  {'':<{_TITLE}}{'folds of prompts':<{_SHARE}}{_left_out(topics)}"
-    for name, found in blind["baselines"].items():
-        row = f"  {TITLES[name]:<{_TITLE}}{_share(found['by_prompt']):<{_SHARE}}"
-        yield (row + (_share(found["by_topic"]) if "by_topic" in found else "")).rstrip()
-    yield from _unjudged(blind["baselines"]["best_cue"], topics)
-    maximum = blind["maximum"]
-    yield (
-        f"  The best of {len(blind['cues'])} cues ({maximum['cue']}) wins {_percent(maximum['accuracy'])}; with random labels "
-        f"the best would win {_percent(maximum['low'])} to {_percent(maximum['high'])} (p = {maximum['p']:.2g})."
+def uses_speech(who: str, reading: Figures) -> tuple[str, str]:
+    """Return a sentence, with its tone, on whether a judge uses the client's speech. `reading`: from `reading_figures`."""
+    gain = reading["gains"]["swapped"]
+    low, high = 100 * gain["low"], 100 * gain["high"]
+    than = "with the client's own speech instead of another client's"
+    size = f"its accuracy changes by {100 * gain['gain']:+.1f} percentage points ({low:+.1f} to {high:+.1f}) {than}"
+    if gain["low"] > 0:
+        return f"{who} uses the client's speech: {size}.", "good"
+    if gain["high"] < 0:
+        return f"{who} is right less often with the right client's speech: {size}.", "bad"
+    return f"no evidence that {who} uses the client's speech: {size}.", "warning"
+
+
+def _judge(figures: AuditFigures, name: str) -> str:
+    if name != "reward":
+        return "words shared with the speech"
+    reward = figures.get("settings", {}).get("reward") or {}
+    return f"the reward model {reward.get('name', '')}".strip()
+
+
+# Without the client's speech
+
+
+def _blind(audits: Audits) -> list[ReportTable]:
+    rows, notes = list[list[Cell]](), list[str]()
+    for audit in audits:
+        figures = audit.figures
+        for name, schemes in figures["blind"]["baselines"].items():
+            by_prompt, by_topic = schemes["by_prompt"], schemes.get("by_topic")
+            accuracies = [measured(by_prompt, "accuracy", True), measured(by_topic, "accuracy", True)]
+            judged = [count(by_prompt["judged"]), count(by_topic["judged"] if by_topic else None)]
+            rows.append([audit.title, TITLES[name], judged[0], accuracies[0], judged[1], accuracies[1]])
+        notes += [_of(audits, audit, note) for note in _topic_notes(figures)]
+    headings = ["audit", "baseline", "pairs", "accuracy", "pairs judged by topic", "accuracy, folds of topics"]
+    fitted = (
+        "baselines see both replies but not the client; each is judged on prompts (or topics) that it was not fitted to"
     )
-    ranked = sorted(blind["cues"].items(), key=lambda item: -abs(item[1]["accuracy"] - 0.5))
-    for name, found in ranked[:_CUES]:
-        larger = found["accuracy"] >= 0.5
-        figure = found if larger else _mirrored(found)
-        title = f"{'more' if larger else 'less'} of `{name}` wins"
-        yield f"  {title:<{_TITLE}}{_share(figure):<{_SHARE}}decides {found['decides']} pairs"
+    chance = "50 % is chance; intervals are computed over components, which share no prompt and no reply"
+    title = "Predicting labels without the client's speech"
+    return report_table("audit-blind", title, headings, rows, fitted, chance, *notes)
 
 
-def _unjudged(found: Figures, topics: Figures) -> Iterator[str]:
-    judged, every = found.get("by_topic", {}).get("judged", 0), found["by_prompt"]["judged"]
-    if topics["source"] != NONE and judged < every:
+def _topic_notes(figures: AuditFigures) -> Iterator[str]:
+    """Yield which topics are left out, and why fewer pairs are judged by topic than by prompt."""
+    topics, schemes = figures["topics"], figures["blind"]["baselines"]["best_cue"]
+    yield f"folds of topics: {_left_out(topics)}"
+    judged = schemes["by_topic"]["judged"] if "by_topic" in schemes else 0
+    if topics["source"] != NONE and judged < schemes["by_prompt"]["judged"]:
         yield (
-            f"  By topic, only {judged} of {every} pairs are tested: for the others, too few pairs of other topics without a "
-            "shared text remain to fit a baseline."
+            f"by topic, only {judged} of {schemes['by_prompt']['judged']} pairs are judged: for the others, too few pairs of "
+            "other topics without a shared text remain to fit a baseline"
         )
 
 
-def _left_out(topics: Figures) -> str:
+def _left_out(topics: TopicCounts) -> str:
     if topics["source"] == NONE:
-        return "(too few prompts for topics)"
+        return "too few prompts"
     clusters = "clusters of prompts, because not all rows name a topic, or all name the same"
     what = clusters if topics["source"] == CLUSTERS else "topics of the data"
     folds = f", in {MOST_TOPIC_FOLDS} folds" if topics["count"] > MOST_TOPIC_FOLDS else ""
     return f"leaving out each of {topics['count']} {what}{folds}"
 
 
-def _reading(reading: Figures, reward: str | None) -> Iterator[str]:
-    yield "\nWith the client's speech"
-    yield f"  {'':<{_TITLE}}{'accuracy':<{_SHARE}}gain from the client's own speech"
-    for name, found in reading.items():
-        title = f"reward={reward}" if name == "reward" else "word overlap"
-        for condition, words in _CONDITIONS.items():
-            if condition in found:
-                gain = found["gains"].get(condition)
-                row = f"  {f'{title}, {words}':<{_TITLE}}{_share(found[condition]):<{_SHARE}}"
-                yield (row + (_points(gain) if gain else "")).rstrip()
-        if flipped := found["flipped"]:
-            row = f"  {f'{title}, flipped pairs':<{_TITLE}}{_share(_accuracy_of(flipped)):<{_SHARE}}"
-            yield f"{row}of {flipped['flipped_pairs']} pairs; a scorer that does not read wins half"
-        if found["left_out"]:
-            yield f"  {title}: {found['left_out']} pairs skipped, because they are too long for it in one of these conditions"
+def _chart(audits: Audits) -> list[Chart]:
+    baselines = [audit.figures["blind"]["baselines"] for audit in audits]
+    names = [name for name in TITLES if any(name in schemes for schemes in baselines)]
+    curves = []
+    for number, (audit, schemes) in enumerate(zip(audits, baselines, strict=True)):
+        accuracies = {names.index(name): by_scheme["by_prompt"] for name, by_scheme in schemes.items()}
+        curves += points(audit.title, accuracies, "baseline", number, len(audits), "accuracy")
+    notes = ["At one half, a baseline is no better than chance.", "Bars are 95 % intervals; folds are of prompts."]
+    title, ticks = "Accuracy of predicting labels without the client's speech", [TITLES[name] for name in names]
+    chart = Chart("audit-blind", title, "accuracy", curves, ticks=ticks, reference=0.5, notes=notes)
+    return [chart] if curves else []
 
 
-def _ratings(halo: Figures | None, disagreement: Figures | None, contradictions: Figures) -> Iterator[str]:
-    if halo is None:
-        yield "\nRatings: the data have none, so halo and ceiling are unknown."
-    else:
-        yield f"\nRatings of {halo['replies']} replies"
-        yield (
-            f"  Cronbach's alpha {_number(halo['alpha'])}, first component {_percent(halo['first_component'])}, "
-            f"mean correlation {_number(halo['mean_correlation'])}"
-        )
-        yield f"  {'':<{_TITLE}}{'mean':<8}{'at the top':<13}correlation with the others"
-        for name, found in halo["principles"].items():
-            top = _percent(found["at_top"])
-            yield f"  {name:<{_TITLE}}{found['mean']:<8.2f}{top:<13}{_number(found['with_others'])}"
-    if disagreement:
-        yield (
-            f"  Disagreement: {disagreement['replies']} of {disagreement['of']} replies have several different ratings; "
-            f"their standard deviation is {disagreement['deviation']:.2f} on average."
-        )
-    elif halo is not None:
-        yield "  Disagreement: unknown, because no reply has several different ratings."
-    if contradictions["repeated"]:
-        yield (
-            f"  Of {contradictions['repeated']} pairs (same prompt, same two replies) that occur several times, "
-            f"{contradictions['contradicted']} are labelled both ways round."
-        )
+def _cues(audits: Audits) -> list[ReportTable]:
+    rows, notes = list[list[Cell]](), list[str]()
+    for audit in audits:
+        cues, best = audit.figures["blind"]["cues"], audit.figures["blind"]["maximum"]
+        for name, cue in sorted(cues.items(), key=_distance_from_chance):
+            rows.append([audit.title, _words(name), count(cue["decides"]), measured(cue, "accuracy", True)])
+        won = f"the best of {len(cues)} cues ({_words(best['cue'])}) wins {100 * best['accuracy']:.1f} %"
+        chance = f"with random labels the best would win {100 * best['low']:.1f} to {100 * best['high']:.1f} %"
+        notes.append(_of(audits, audit, f"{won}; {chance} (p = {best['p']:.2g})"))
+    headings = ["audit", "cue", "pairs decided", "reply with more of it is chosen"]
+    more = "reply with more of it is chosen: share of pairs; equal replies are half a win (nothing is fitted)"
+    return report_table("audit-cues", "Single cues of replies", headings, rows, more, *notes)
 
 
-def _texts(repeats: Figures, against: dict[str, Figures], counts: Figures) -> Iterator[str]:
-    yield "\nDuplicates"
-    yield (
-        f"  {repeats['repeated_pairs']} pairs repeat an earlier one; {repeats['reused_replies']} replies occur under several "
-        f"prompts, in {repeats['pairs_with_reused']} pairs"
-    )
-    yield (
-        f"  near duplicates: {repeats['near_prompts']} prompts and {repeats['near_replies']} replies, among them "
-        f"{repeats['near_prompts_apart']} and {repeats['near_replies_apart']} across components; "
-        f"{repeats['near_pairs']} pairs whose two replies are near duplicates of each other"
-    )
-    for name, found in against.items():
-        yield (
-            f"  shared with {name} ({found['rows']} rows): {found['prompts']} prompts and {found['replies']} replies are equal, "
-            f"{found['near_prompts']} and {found['near_replies']} more are near duplicates; {found['pairs']} of "
-            f"{counts['pairs']} pairs contain one"
-        )
+def _distance_from_chance(cue: tuple[str, CueAccuracy]) -> float:
+    return -abs(cue[1]["accuracy"] - 0.5)
 
 
-def _gate(gate: Figures, baselines: dict[str, Figures]) -> Iterator[str]:
-    if gate["limit"] is None:
-        return
-    figures = _share(baselines[gate["baseline"]]["by_prompt"])
-    said = {
-        "passed": "passed: the interval is below the limit",
-        "refused": "refused: the interval is above the limit",
-        "undecided": "undecided: the interval includes the limit",
-    }[gate["verdict"]]
-    yield f"\naudit.max_blind={gate['limit']:g}: {TITLES[gate['baseline']]} {figures}; {said}"
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
-def _share(figures: Figures) -> str:
-    return f"{_percent(figures['accuracy'])}  ({_percent(figures['low'])} to {_percent(figures['high'])})"
+# With the client's speech
 
 
-def _accuracy_of(flipped: Figures) -> Figures:
-    names = {"accuracy": "flipped_accuracy", "low": "flipped_accuracy_low", "high": "flipped_accuracy_high"}
-    return {short: flipped[name] for short, name in names.items()}
+def _reading(audits: Audits) -> list[ReportTable]:
+    rows = list[list[Cell]]()
+    for audit in audits:
+        pairs = count(audit.figures["counts"]["pairs"])
+        for name, reading in audit.figures["reading"].items():
+            judge = _judge(audit.figures, name)
+            rows += [[audit.title, judge, shown, pairs, *cells] for shown, *cells in reading_rows(reading)]
+            if flipped := reading["flipped"]:
+                own = [count(flipped["flipped_pairs"]), None, named(flipped, "flipped_accuracy", True), None]
+                rows.append([audit.title, judge, "flipped pairs, own speech", *own])
+    headings = ["audit", "judged by", "speech shown", "pairs", "pairs skipped", "accuracy", "gain of own speech"]
+    notes = [
+        GAIN_NOTE,
+        "pairs skipped: too long for the judge with one of the speeches",
+        "flipped pairs: two replies to two clients, with opposite labels; a judge that ignores the client is right on half",
+    ]
+    return report_table("audit-reading", "Judging with the client's speech", headings, rows, *notes)
 
 
-def _mirrored(figures: Figures) -> Figures:
-    """Return the figures of preferring the smaller value instead of the larger one."""
-    return {"accuracy": 1 - figures["accuracy"], "low": 1 - figures["high"], "high": 1 - figures["low"]}
+def reading_rows(reading: Figures) -> Iterator[list[Cell]]:
+    """Yield a row for each speech that a judge was shown: speech, pairs skipped, accuracy, gain of own speech."""
+    for condition, shown in _CONDITIONS.items():
+        if condition in reading:
+            gain = measured(reading["gains"].get(condition), "gain", True)
+            yield [shown, count(reading["left_out"]), measured(reading[condition], "accuracy", True), gain]
 
 
-def _points(gain: Figures) -> str:
-    """Format a gain with its interval in percentage points."""
-    return f"{100 * gain['gain']:.1f} points ({100 * gain['low']:.1f} to {100 * gain['high']:.1f})"
+# The data themselves: sizes, duplicates, overlap with other sets, ratings
 
 
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"
+def _sizes(audits: Audits) -> list[ReportTable]:
+    keys = ("pairs", "prompts", "replies", "components", "largest_component")
+    rows = list[list[Cell]]()
+    for audit in audits:
+        counts: dict[str, Any] = {**audit.figures["counts"]}
+        data = audit.figures.get("settings", {}).get("data") or {}
+        rows.append([audit.title, data.get("name"), *(count(counts[key]) for key in keys)])
+    headings = ["audit", "data", "pairs", "prompts", "replies", "components", "pairs in the largest"]
+    notes = ["prompts and replies: distinct texts", "components share no prompt and no reply; folds are by component"]
+    return report_table("audit-sizes", "Audited data", headings, rows, *notes)
 
 
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.2f}"
+def _duplicates(audits: Audits) -> list[ReportTable]:
+    titles = {
+        "repeated_pairs": "pairs that repeat an earlier one, with the same label",
+        "repeated": "pairs (same prompt, same two replies) that occur several times",
+        "contradicted": "of these, labelled both ways round",
+        "reused_replies": "replies under several prompts",
+        "pairs_with_reused": "pairs with such a reply",
+        "near_prompts": "prompts with a near duplicate",
+        "near_prompts_apart": "of these prompts, across components",
+        "near_replies": "replies with a near duplicate",
+        "near_replies_apart": "of these replies, across components",
+        "near_pairs": "pairs whose two replies are near duplicates of each other",
+    }
+    rows = [
+        [audit.title, title, count(counts.get(key))]
+        for audit in audits
+        for counts in [{**audit.figures["repeats"], **audit.figures["contradictions"]}]
+        for key, title in titles.items()
+    ]
+    headings = ["audit", "duplicates", "number"]
+    return report_table("audit-duplicates", "Duplicates in the audited data", headings, rows)
+
+
+def _shared(audits: Audits) -> list[ReportTable]:
+    keys = ("rows", "prompts", "near_prompts", "replies", "near_replies", "pairs")
+    rows = [
+        [audit.title, name, *(count(shared[key]) for key in keys)]
+        for audit in audits
+        for name, shared in audit.figures["against"].items()
+    ]
+    headings = ["audit", "other set", "its rows", "prompts shared", "near prompts shared", "replies shared"]
+    headings += ["near replies shared", "pairs affected"]
+    near = "near: not equal, but a near duplicate"
+    return report_table("audit-shared", "Overlap of audited data with other sets", headings, rows, near)
+
+
+def _ratings(audits: Audits) -> list[ReportTable]:
+    """Return a table of ratings by principle, with notes on halo (correlated principles) and ceiling (top ratings)."""
+    rows, notes = list[list[Cell]](), list[str]()
+    for audit in audits:
+        halo = audit.figures["halo"]
+        if halo is None:
+            continue
+        for name, ratings in halo["principles"].items():
+            cells = [exact(ratings["mean"]), exact(ratings["deviation"]), exact(ratings["at_top"], percent=True)]
+            rows.append([audit.title, name, count(halo["replies"]), *cells, exact(ratings["with_others"])])
+        overall = {"Cronbach's alpha": halo["alpha"], "share of the first component": halo["first_component"]}
+        overall["mean correlation"] = halo["mean_correlation"]
+        said = (f"{what} {'unknown' if value is None else f'{value:.3f}'}" for what, value in overall.items())
+        disagreement = "disagreement is unknown, because no reply has several different ratings"
+        if measurement := audit.figures["disagreement"]:
+            several = f"{measurement['replies']} of {measurement['of']} replies have several different ratings"
+            disagreement = f"{several}; their standard deviation is {measurement['deviation']:.3f} on average"
+        notes += [_of(audits, audit, note) for note in (", ".join(said), disagreement)]
+    headings = ["audit", "principle", "replies", "mean rating", "standard deviation", "top rating"]
+    headings += ["correlation with the others"]
+    return report_table("audit-ratings", "Ratings: halo and ceiling", headings, rows, *notes)

@@ -5,7 +5,6 @@ To add one, write a function `section(material)` and list it here.
 
 from psychocounsel.reporting.sections import (
     answer,
-    audits,
     by_setting,
     cost,
     curves,
@@ -46,7 +45,7 @@ EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(evaluated.external_section),
     tolerant(replies.reply_section),
     tolerant(datasets.section),
-    tolerant(audits.section),
+    tolerant(evaluated.audit_section),
 )
 
 # The report

@@ -5,10 +5,11 @@ from typing import Any
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block, Paragraph, Section
+from psychocounsel.evaluation.audit.show import audit_blocks
 from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.health.show import health_blocks
 from psychocounsel.evaluation.winrate.show import winrate_blocks
-from psychocounsel.reporting.material import EVALUATION, Material, RunMaterial
+from psychocounsel.reporting.material import AUDIT, EVALUATION, Material, RunMaterial
 
 
 def evaluations(material: Material, what: str) -> list[RunMaterial]:
@@ -34,6 +35,14 @@ def health_section(material: Material) -> Section:
 def external_section(material: Material) -> Section:
     # `sets` is empty if only general ability was measured.
     return _section(material, "external", "External benchmarks", "evaluation", external_blocks, "benchmarks")
+
+
+def audit_section(material: Material) -> Section:
+    runs = material.of(AUDIT)
+    finished = [run for run in runs if "blind" in (run.extra.get("audit") or {})]
+    blocks = audit_blocks([Titled(run.title, run.extra["audit"]) for run in finished])
+    missing = without_figures(runs, lambda run: run in finished)
+    return Section("audits", "Audits of preference data", [*missing, *blocks])
 
 
 def _section(

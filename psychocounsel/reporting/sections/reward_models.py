@@ -8,12 +8,11 @@ from psychocounsel.blocks.cells import Figures, count, exact, measured, name_in,
 from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
+from psychocounsel.evaluation.audit.show import GAIN_NOTE, reading_rows, uses_speech
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
 
 # The audit's baselines on the same pairs, and how much the model depends on the speech
-
-CONDITIONS = {"own": "the client's own speech", "swapped": "another client's speech", "removed": "no speech"}
 
 
 def baselines(runs: Sequence[RunMaterial]) -> list[Block]:
@@ -22,29 +21,20 @@ def baselines(runs: Sequence[RunMaterial]) -> list[Block]:
     headings = ["evaluation", "judged by", "speech shown", "pairs skipped", "accuracy", "gain of own speech"]
     rows = [row for run in with_some for row in _baseline_rows(run)]
     notes = ["baselines without the speech are judged on prompts that they were not fitted to"]
-    notes += ["gain: accuracy with the client's own speech minus accuracy with the speech shown, in percentage points"]
+    notes += [GAIN_NOTE]
     title = "Reward models against baselines that do not read the client's speech, or only count words shared with it"
     table = report_table("reward-baselines", title, headings, rows, *notes)
     return [*(Paragraph(*said) for run in with_some for said in _baseline_conclusions(run)), *table]
-
-
-def reading_rows(title: str, found: Figures) -> Iterator[list[Cell]]:
-    """Yield a row for each speech that a judge was shown: judge, speech, pairs skipped, accuracy, gain of own speech."""
-    for condition, shown in CONDITIONS.items():
-        if condition in found:
-            gain = measured(found["gains"].get(condition), "gain", True)
-            accuracy = measured(found[condition], "accuracy", True)
-            yield [title, shown, count(found["left_out"]), accuracy, gain]
 
 
 def _baseline_rows(run: RunMaterial) -> Iterator[list[Cell]]:
     found = run.summary["baselines"]
     for name, each in found["blind"].items():
         yield [run.title, TITLES.get(name, name), "replies only", None, measured(each, "accuracy", True), None]
-    yield from ([run.title, *row] for row in reading_rows("words shared with the speech", found["overlap"]))
+    yield from ([run.title, "words shared with the speech", *row] for row in reading_rows(found["overlap"]))
     for name, reading in run.summary.get("reading", {}).items():
         if reading is not None:
-            yield from ([run.title, *row] for row in reading_rows(f"reward model {name}", reading))
+            yield from ([run.title, f"reward model {name}", *row] for row in reading_rows(reading))
 
 
 def _baseline_conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
@@ -59,20 +49,8 @@ def _baseline_conclusions(run: RunMaterial) -> Iterator[tuple[str, str]]:
                 "warning",
             )
         else:
-            yield reads(run.title, f"the reward model {name}", reading)
-
-
-def reads(run: str, who: str, reading: Figures) -> tuple[str, str]:
-    """Return a sentence, with its tone, on whether a judge uses the client's speech."""
-    gain = reading["gains"]["swapped"]
-    low, high = 100 * gain["low"], 100 * gain["high"]
-    than = "with the client's own speech instead of another client's"
-    size = f"its accuracy changes by {100 * gain['gain']:+.1f} percentage points ({low:+.1f} to {high:+.1f}) {than}"
-    if gain["low"] > 0:
-        return f"{run}: {who} uses the client's speech: {size}.", "good"
-    if gain["high"] < 0:
-        return f"{run}: {who} is right less often with the right client's speech: {size}.", "bad"
-    return f"{run}: no evidence that {who} uses the client's speech: {size}.", "warning"
+            text, tone = uses_speech(f"the reward model {name}", reading)
+            yield f"{run.title}: {text}", tone
 
 
 # Charts: reliability in two kinds of bins, and accuracy by share of judged pairs

@@ -19,7 +19,6 @@ from psychocounsel.evaluation.audit.blind import (
     wins,
 )
 from psychocounsel.evaluation.audit.pairs import pairs_from
-from psychocounsel.evaluation.audit.show import _SHARE, _share
 from psychocounsel.evaluation.audit.topics import CLUSTERS, FROM_DATA, NONE, difference, tf_idf, topics_of, word_ngrams
 from tests.support.preferences import example, random_pairs, text
 
@@ -136,12 +135,6 @@ def test_topics_that_all_share_their_prompts_judge_nothing() -> None:
     rows = [replace(row, topic=topic) for topic in ("empathy", "safety") for row in random_pairs(60)]
     found = measured(rows)
     assert all(list(figures) == ["by_prompt"] for figures in found.baselines.values())
-
-
-def test_columns_of_shares_do_not_run_into_each_other() -> None:
-    """The longest share is one of 100.0 %."""
-    longest = _share({"accuracy": 1.0, "low": 0.692, "high": 1.0})
-    assert longest == "100.0 %  (69.2 % to 100.0 %)" and len(longest) < _SHARE
 
 
 @pytest.mark.parametrize(("words", "clusters"), [(["sad"], 1), (["sad", "alone", "tired"], 3)])

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
+from psychocounsel.evaluation.audit.figures import AuditFigures
+from psychocounsel.evaluation.audit.show import audit_blocks
 from psychocounsel.evaluation.external.figures import ExternalFigures
 from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.health.figures import HealthFigures
@@ -11,8 +13,8 @@ from psychocounsel.evaluation.health.figures_step import summarise
 from psychocounsel.evaluation.health.show import health_blocks
 from psychocounsel.evaluation.winrate.figures import WinrateFigures
 from psychocounsel.evaluation.winrate.show import winrate_blocks
-from psychocounsel.reporting.material import EVALUATION, RunMaterial
-from psychocounsel.reporting.sections.evaluated import external_section, health_section, winrate_section
+from psychocounsel.reporting.material import AUDIT, EVALUATION, RunMaterial
+from psychocounsel.reporting.sections.evaluated import audit_section, external_section, health_section, winrate_section
 from tests.reporting.sections.shown import material
 from tests.support.shown_blocks import said
 
@@ -76,3 +78,33 @@ def test_the_section_on_external_benchmarks() -> None:
     section = external_section(material(*runs))
     assert (section.name, said(section)[0]) == ("benchmarks", "two: no figures, because it is running.")
     assert section.blocks[1:] == external_blocks([Titled("one", figures)]) != []
+
+
+AUDITED: AuditFigures = {
+    "counts": {"pairs": 9, "prompts": 9, "replies": 18, "components": 9, "largest_component": 1, "writers": None},
+    "topics": {"source": "none", "count": 1},
+    "blind": {
+        "baselines": {"best_cue": {"by_prompt": {"accuracy": 0.6, "low": 0.4, "high": 0.8, "judged": 9}}},
+        "cues": {"length": {"accuracy": 0.6, "low": 0.4, "high": 0.8, "decides": 9}},
+        "maximum": {"column": 0, "accuracy": 0.6, "low": 0.55, "high": 0.8, "p": 0.4, "cue": "length"},
+        "best": "length",
+    },
+    "reading": {},
+    "gate": {"limit": None, "baseline": "best_cue", "verdict": "none"},
+    "halo": None,
+    "disagreement": None,
+    "contradictions": {},
+    "repeats": {},
+    "against": {},
+}
+
+
+def test_the_section_on_audits() -> None:
+    titles = {"one": AUDITED, "two": None, "three": AUDITED}
+    runs = [
+        RunMaterial(Path(title), title, AUDIT, "", "finished" if figures else "failed", extra={"audit": figures})
+        for title, figures in titles.items()
+    ]
+    section = audit_section(material(*runs))
+    assert said(section)[0] == "two: no figures, because it is failed."
+    assert section.blocks[1:] == audit_blocks([Titled("one", AUDITED), Titled("three", AUDITED)])
