@@ -22,11 +22,11 @@ from psychocounsel.evaluation.audit.blind import Blind, blind_baselines
 from psychocounsel.evaluation.audit.faults import Texts, contradictions, halo, rating_disagreement, repeats, shared
 from psychocounsel.evaluation.audit.figures import (
     Accuracy,
+    AuditedCounts,
     AuditFigures,
     BlindFigures,
     Disagreement,
     Halo,
-    PairCounts,
 )
 from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies, pairs_from, rated_from
 from psychocounsel.evaluation.audit.reading import (
@@ -228,7 +228,7 @@ def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
     return found
 
 
-def _counts(pairs: Pairs) -> PairCounts:
+def _counts(pairs: Pairs) -> AuditedCounts:
     sizes = np.bincount(pairs.component)
     return {
         "pairs": len(pairs),

@@ -44,7 +44,7 @@ class BlindFigures(TypedDict):
     best: str
 
 
-class PairCounts(TypedDict):
+class AuditedCounts(TypedDict):
     """`prompts` and `replies` are distinct texts; `writers` is None if not all pairs name them."""
 
     pairs: int
@@ -105,7 +105,7 @@ class AuditFigures(TypedDict):
     `against` (by name of the other set) hold the counts of `faults.repeats` and `faults.shared`.
     """
 
-    counts: PairCounts
+    counts: AuditedCounts
     topics: TopicCounts
     blind: BlindFigures
     reading: dict[str, Mapping[str, Any]]

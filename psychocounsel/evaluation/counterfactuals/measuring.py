@@ -1,4 +1,4 @@
-"""Counterfactuals within a reward evaluation: they are made, scored by all ranks, measured, written and printed."""
+"""Counterfactuals within a reward evaluation: they are made, scored by all ranks, measured and written."""
 
 import json
 from collections import Counter, defaultdict
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import normalised
@@ -201,33 +200,3 @@ def figures_and_rows(
     return found | {
         "not_sent": sum(may_forge_turns(examples[pair].replies[side]) for pair, side in asked if settings.addresses)
     }
-
-
-def say_counterfactuals(figures: Figures, say: Callable[[str], None]) -> None:
-    """Print the table of counterfactuals, below the table of accuracies."""
-    sources = sorted({each["by"] for each in figures["made"].values()}, reverse=True)
-    say(f"\nreplies of {figures['pairs']} pairs changed by {' and by a '.join(sources)}; the rules are for English")
-    say("sensitivity: share of changes for the worse that lower the reward (0.5: chance)")
-    for name in PRINCIPLES:
-        found = figures["sensitivity"].get(name)
-        if found is None:
-            say(f"  {name:<20}{'-':>7}   0 changes")
-            continue
-        interval = f"95 % interval, by prompts: {found['value_low']:.3f} to {found['value_high']:.3f}"
-        say(f"  {name:<20}{found['value']:>7.3f}   {interval}, {found['count']} changes")
-    say(
-        "changes of style: mean absolute and mean change of the reward, in units of the median gap between chosen and rejected "
-        "reply (0 is best); share of pairs whose order flips"
-    )
-    rows = {**figures["invariance"], "all of these": figures["all_styles"]}
-    for name, found in rows.items():
-        if found:
-            change, shift = (f"{found[key]:.2f}" if found[key] is not None else "-" for key in ("change", "shift"))
-            words = name.replace("_", " ")
-            say(f"  {words:<22}{change:>5}   mean {shift:>5}, flips {found['flips']:>6.1%}, {found['count']} changes")
-    if figures["not_sent"]:
-        say(
-            f"  {figures['not_sent']} replies were not sent to the language model, because they contain control tokens as text"
-        )
-    if figures["left_out"]:
-        say(f"  {figures['left_out']} changed replies were skipped, because they are too long for the reward model")

@@ -11,7 +11,7 @@ import numpy as np
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.auditing import LEAST_COMPONENTS
-from psychocounsel.evaluation.audit.blind import TITLES, blind_baselines, wins
+from psychocounsel.evaluation.audit.blind import blind_baselines, wins
 from psychocounsel.evaluation.audit.pairs import Pairs, pairs_from
 from psychocounsel.evaluation.audit.reading import other_prompts, overlap_margins, reading_figures
 from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of
@@ -23,7 +23,7 @@ from psychocounsel.metrics.win_rates import Tested, adjusted_tests
 # Several reward models on the same pairs: the paper's table, and the difference of each model to the first.
 
 Figures = dict[str, Any]
-_COLUMNS = {"accuracy": ("Acc", accuracy), "auc": ("AUC", auc), "ece": ("ECE", ece), "brier": ("Brier", brier)}
+_COLUMNS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}
 
 
 def side_by_side(
@@ -71,27 +71,6 @@ def side_by_side(
     return {"pairs": len(kept), "left_out": len(examples) - len(kept), "models": models}
 
 
-def say_side_by_side(figures: Figures, say: Callable[[str], None]) -> None:
-    """Print the table of all models, then the differences to the first model."""
-    models, titles = figures["models"], [title for title, _ in _COLUMNS.values()]
-    width = max(map(len, models)) + 2
-    say(f"\n{'reward model':<{width}}" + "".join(f"{title:>8}" for title in titles) + f"   of {figures['pairs']} pairs")
-    for name, found in models.items():
-        columns = list(_COLUMNS)[1:]
-        cells = [f"{100 * found['accuracy']:.1f} %"]
-        cells += [f"{found[column]:.3f}" if column in found else "-" for column in columns]
-        say(f"{name:<{width}}" + "".join(f"{cell:>8}" for cell in cells))
-    if figures["left_out"]:
-        say(f"{figures['left_out']} pairs are left out because at least one model gave no score or verdict")
-    first, *others = models
-    for name in others:
-        say(f"{name} minus {first}, 95 % intervals by prompts that share no reply")
-        for column, (title, _) in _COLUMNS.items():
-            if found := models[name]["differences"].get(column):
-                tested = f", p {found['p']:.3f}, by Holm {found['p_adjusted']:.3f}" if "p" in found else ""
-                say(f"  {title:<8}{found['value']:>+7.3f}   {found['low']:+.3f} to {found['high']:+.3f}{tested}")
-
-
 def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figures:
     """Return a ranker's accuracy and its difference to the first model's accuracy, from scores of each pair [0 to 1].
 
@@ -118,7 +97,7 @@ def _tests(right: Mapping[str, np.ndarray], component: np.ndarray) -> dict[str, 
 
 def _differences(margins: np.ndarray, first: np.ndarray, clusters: list[int]) -> Figures:
     differences = {}
-    for name, (_, metric) in _COLUMNS.items():
+    for name, metric in _COLUMNS.items():
         low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]) - metric(first[rows]), clusters)  # type: ignore[misc]
         differences[name] = {"value": metric(margins) - metric(first), "low": low, "high": high}
     return differences
@@ -196,29 +175,3 @@ def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> Figures | None
     if np.isnan(np.column_stack(list(margins.values()))).any(1).all():
         return None
     return reading_figures(margins, ground.pairs.component)
-
-
-def say_baselines(figures: Figures, reading: dict[str, Figures | None], say: Say) -> None:
-    """Print one line for each baseline, and two lines for each reward model in `reading`."""
-    say(
-        "\naccuracy of the audit's baselines on these pairs (docs/audit.md), 95 % intervals by prompts that share no reply"
-    )
-    for name, found in figures["blind"].items():
-        say(f"  {TITLES[name]:<30}{found['accuracy']:>7.3f}   {_interval(found)}, without the client's speech")
-    own, gain = figures["overlap"]["own"], figures["overlap"]["gains"]["swapped"]
-    say(f"  {'words of the speech':<30}{own['accuracy']:>7.3f}   {_interval(own)}; {_gain(gain, 'another client')}")
-    for name, found in reading.items():
-        if found is None:
-            say(f"  {name}: no pair with another client's speech fits into the model")
-            continue
-        for condition, title in (("swapped", "another client's speech"), ("removed", "no speech")):
-            gain = found["gains"][condition]
-            say(f"  {f'{name}, {title}':<30}{found[condition]['accuracy']:>7.3f}   {_gain(gain, title)}")
-
-
-def _interval(found: Figures) -> str:
-    return f"{found['low']:.3f} to {found['high']:.3f}"
-
-
-def _gain(found: Figures, than: str) -> str:
-    return f"the client's speech gains {found['gain']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}) over {than}"

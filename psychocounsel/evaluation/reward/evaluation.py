@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.tokenise import with_system_prompt
@@ -21,7 +23,6 @@ from psychocounsel.evaluation.counterfactuals.making import Counterfactual
 from psychocounsel.evaluation.counterfactuals.measuring import (
     figures_and_rows,
     make_counterfactuals,
-    say_counterfactuals,
     score_counterfactuals,
 )
 from psychocounsel.evaluation.reward.comparison import (
@@ -29,8 +30,6 @@ from psychocounsel.evaluation.reward.comparison import (
     baseline_figures,
     ground_of,
     reading_of,
-    say_baselines,
-    say_side_by_side,
     side_by_side,
 )
 from psychocounsel.evaluation.reward.figures import (
@@ -39,20 +38,18 @@ from psychocounsel.evaluation.reward.figures import (
     reliability,
     reward_figures,
     risk_coverage_curve,
-    say_figures,
-    say_flipped,
-    say_slices,
 )
 from psychocounsel.evaluation.reward.rankers import (
     JudgedPairs,
     Ranker,
+    consistency,
     evaluated_pairs,
     mixed_models,
     rank_pairs,
     ranker_warnings,
     rankers_of,
-    say_ranking,
 )
+from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
 from psychocounsel.metrics.rewards import accuracy, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer, scored
 from psychocounsel.reward.encoding import score_what_fits
@@ -184,8 +181,12 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         figures["counterfactuals"] = figures_and_rows(
             config.counterfactuals, made, changed, scores[0].raw, examples, folder
         )
-    _write(folder, examples, scores, rankings, figures)
-    _say(config, figures, rankings, say)
+    curves = _curves(scores)
+    _write(folder, examples, scores, rankings, figures, curves)
+    blocks = reward_blocks([Titled("", RewardFigures(config.reward.name, figures, curves))])
+    consistencies = [block for name, ranking in rankings.items() for block in consistency(name, ranking)]
+    for line in terminal_lines([*blocks, *consistencies]):
+        say(line)
     say(f"written to {folder}")
 
 
@@ -271,24 +272,14 @@ def _figures(
     return found
 
 
-def _say(config: DictConfig, figures: dict[str, Any], rankings: Mapping[str, JudgedPairs], say: Say) -> None:
-    metrics = figures["metrics"]
-    say(
-        f"\nreward={config.reward.name} on {metrics['pairs']} pairs of {metrics['prompts']} prompts, data={config.data.name}"
-    )
-    say_figures(metrics, metrics["longer_reply_accuracy"], say)
-    say_flipped(metrics, say)
-    say_slices(figures["slices"], say)
-    if "baselines" in figures:
-        say_baselines(figures["baselines"], figures["reading"], say)
-    if "counterfactuals" in figures:
-        say_counterfactuals(figures["counterfactuals"], say)
-    if "compare" in figures:
-        say_side_by_side(figures["compare"], say)
-        for name, ranking in rankings.items():
-            say_ranking(name, ranking, say)
-        for line in figures["compare"]["warnings"]:
-            say(line)
+def _curves(scores: Sequence[PairScores]) -> dict[str, Any]:
+    """Return the content of reliability.json: reliability diagrams and risk-coverage curve of each model."""
+    curves = {}
+    for each in scores:
+        margins = each.margins[~np.isnan(each.margins)]
+        if len(margins):
+            curves[each.name] = {**reliability(margins), "risk_coverage": risk_coverage_curve(margins)}
+    return curves
 
 
 def _write(
@@ -297,6 +288,7 @@ def _write(
     scores: Sequence[PairScores],
     rankings: Mapping[str, JudgedPairs],
     figures: dict[str, Any],
+    curves: dict[str, Any],
 ) -> None:
     """Write scores.jsonl, reliability.json and summary.json.
 
@@ -313,11 +305,6 @@ def _write(
             rows[-1]["verdicts"] = orders
     files = RunDir(folder)
     write_atomically(files.scores, "".join(json.dumps(row) + "\n" for row in rows))
-    curves = {}
-    for each in scores:
-        margins = each.margins[~np.isnan(each.margins)]
-        if len(margins):
-            curves[each.name] = {**reliability(margins), "risk_coverage": risk_coverage_curve(margins)}
     write_json(files.reliability, curves)
     write_summary(folder, FINISHED, **figures)
 

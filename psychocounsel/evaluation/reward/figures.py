@@ -241,23 +241,7 @@ def _kept(count: int, coverage: float) -> int:
     return int(np.ceil(round(count * coverage, 9)))
 
 
-# All figures of one reward model, computed from its margins, and their printed table.
-
-_TITLES = {"accuracy": "accuracy", "auc": "AUC", "ece": "ECE (10 bins)", "brier": "Brier score"}
-_MORE_TITLES = {
-    "ece_adaptive": "ECE (equal mass)",
-    "calibration_slope": "calibration slope",
-    "calibration_intercept": "  and intercept",
-    "accuracy_at_90": "accuracy, surest 90 %",
-    "accuracy_at_80": "accuracy, surest 80 %",
-    "accuracy_at_50": "accuracy, surest 50 %",
-    "aurc": "risk-coverage area",
-}
-_READ_AS = {
-    "calibration_slope": "; 1 is best, below 1 margins are too large",
-    "calibration_intercept": "; replies in random order, so only chance moves it from 0",
-    "aurc": "; 0 is best",
-}
+# All figures of one reward model, computed from its margins.
 
 
 def reward_figures(ids: Sequence[str], margins: np.ndarray, component: np.ndarray) -> dict[str, float]:
@@ -274,23 +258,6 @@ def reward_figures(ids: Sequence[str], margins: np.ndarray, component: np.ndarra
         **calibration_line(ids, margins, component),
         **coverage_figures(margins, clusters),
     }
-
-
-def say_figures(figures: dict[str, float], longer: float, say: Callable[[str], None]) -> None:
-    """Print a line for each figure. `longer`: the accuracy of always choosing the longer reply."""
-    for name, title in _TITLES.items():
-        say(
-            f"{title:<22}{figures[name]:>7.3f}   95 % interval by prompts that share no reply: {_interval(figures, name)}"
-        )
-    say(f"{'the longer reply wins':<22}{longer:>7.3f}   accuracy of always preferring the longer reply")
-    for name, title in _MORE_TITLES.items():
-        if name in figures:
-            say(f"{title:<22}{figures[name]:>7.3f}   {_interval(figures, name)}{_READ_AS.get(name, '')}")
-
-
-def _interval(figures: dict[str, float], name: str) -> str:
-    low, high = figures[f"{name}_low"], figures[f"{name}_high"]
-    return f"{low:.3f} to {high:.3f}" if low < high else "-"
 
 
 # Accuracy of a reward model on slices of the pairs: by topic, crisis, gap of ratings, and difference in length.
@@ -333,20 +300,6 @@ def pair_slices(
         for kind, named in kinds.items()
         if named
     }
-
-
-def say_slices(figures: Figures, say: Callable[[str], None]) -> None:
-    """Print a table of all slices except `risk`, with a note on slices named by rules or with few components."""
-    say("\naccuracy by kind of pair, 95 % intervals by prompts that share no reply")
-    for kind, found in figures.items():
-        if kind == "risk":
-            continue
-        for name, row in found["slices"].items():
-            notes = [f"{row['pairs']} pairs"]
-            notes += ["by rules"] if found["by"].get("rules") else []
-            notes += [f"few: {row['components']} components"] if row["few"] else []
-            interval = f"{row['low']:.3f} to {row['high']:.3f}"
-            say(f"  {f'{kind}: {name}':<30}{row['accuracy']:>7.3f}   {interval}, {', '.join(notes)}")
 
 
 def _slices(names: Sequence[str], won: np.ndarray, component: np.ndarray) -> Figures:
@@ -448,12 +401,3 @@ def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[st
         "flipped_accuracy_low": low,
         "flipped_accuracy_high": high,
     }
-
-
-def say_flipped(figures: dict[str, float], say: Callable[[str], None]) -> None:
-    """Print a line for the figures of `flipped_figures`, if `figures` contains them."""
-    if "flipped_pairs" in figures:
-        say(
-            f"{'flipped pairs':<22}{figures['flipped_accuracy']:>7.3f}   95 % interval: {figures['flipped_accuracy_low']:.3f} to "
-            f"{figures['flipped_accuracy_high']:.3f}, {figures['flipped_pairs']} pairs; ignoring the client gives 0.500"
-        )

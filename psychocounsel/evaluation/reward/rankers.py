@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import REFUSED, TEXT, Ask, LanguageModel
+from psychocounsel.blocks.kinds import Paragraph
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.rows import Example
@@ -211,16 +212,14 @@ def ranking_forecast(config: DictConfig) -> list[str]:
         return Estimate.of(asks, answers).lines("compare")
 
 
-def say_ranking(name: str, ranking: JudgedPairs, say: Callable[[str], None]) -> None:
-    """Print how consistent a ranker is, and how many of its calls gave no verdict."""
+def consistency(name: str, ranking: JudgedPairs) -> list[Paragraph]:
+    """Return a sentence on how often a ranker gives the same verdict in both orders; [] if it judged no pair."""
     both = ranking.orders[~np.isnan(ranking.verdicts)]
-    if len(both):
-        same = float((both[:, 0] == both[:, 1]).mean())
-        say(f"{name}: the same verdict in both orders on {same:.1%} of {len(both)} pairs; it has no probabilities")
-    odd = {outcome: count for outcome, count in ranking.outcomes.items() if outcome not in (TEXT, EQUAL)}
-    if odd:
-        said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
-        say(f"{name}: calls without a verdict: {said}; these pairs are excluded for all models")
+    if not len(both):
+        return []
+    same = float((both[:, 0] == both[:, 1]).mean())
+    text = f"{name}: the same verdict in both orders on {same:.1%} of {len(both)} pairs; it has no probabilities"
+    return [Paragraph(text)]
 
 
 def mixed_models(name: str, ranking: JudgedPairs) -> list[str]:

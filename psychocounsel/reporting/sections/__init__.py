@@ -13,7 +13,6 @@ from psychocounsel.reporting.sections import (
     gates,
     overview,
     replies,
-    reward_models,
     safety,
     sessions,
     trade_offs,
@@ -37,7 +36,7 @@ TRAINING_SECTIONS: tuple[BuildSection, ...] = (
 EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(by_setting.evaluation_section),
     tolerant(evaluated.winrate_section),
-    tolerant(reward_models.section),
+    tolerant(evaluated.reward_section),
     tolerant(gates.section),
     tolerant(safety.section),
     tolerant(sessions.section),

@@ -8,6 +8,7 @@ from psychocounsel.blocks.kinds import Block, Paragraph, Section
 from psychocounsel.evaluation.audit.show import audit_blocks
 from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.health.show import health_blocks
+from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.reporting.material import AUDIT, EVALUATION, Material, RunMaterial
 
@@ -43,6 +44,19 @@ def audit_section(material: Material) -> Section:
     blocks = audit_blocks([Titled(run.title, run.extra["audit"]) for run in finished])
     missing = without_figures(runs, lambda run: run in finished)
     return Section("audits", "Audits of preference data", [*missing, *blocks])
+
+
+def reward_section(material: Material) -> Section:
+    runs = evaluations(material, "reward")
+    finished = [run for run in runs if "metrics" in run.summary]
+    blocks = reward_blocks([Titled(run.title, _reward_figures(run)) for run in finished])
+    missing = without_figures(runs, lambda run: run in finished)
+    return Section("reward-models", "Reward models", [*missing, *blocks])
+
+
+def _reward_figures(run: RunMaterial) -> RewardFigures:
+    name = str((run.config.get("reward") or {}).get("name") or "reward model")
+    return RewardFigures(name, run.summary, run.extra.get("reliability") or {})
 
 
 def _section(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import normalised
@@ -17,9 +19,9 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     Figures,
     counterfactual_figures,
     figures_and_rows,
-    say_counterfactuals,
     score_counterfactuals,
 )
+from psychocounsel.evaluation.counterfactuals.show import counterfactual_blocks
 from psychocounsel.evaluation.reward.evaluation import evaluate_reward
 from psychocounsel.reward.base import Conversation, Scorer
 from psychocounsel.reward.encoding import TooManyTokens
@@ -28,6 +30,7 @@ from psychocounsel.storage.files import read_json
 from tests.support.composed import check, compose
 from tests.support.harness import world
 from tests.support.ranks import in_ranks
+from tests.support.shown_blocks import numbers, rows
 
 # Counterfactuals in an evaluation: files and printed figures agree with the scorer, also if a reply is too long for
 # it.
@@ -96,7 +99,7 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     summary = read_json(tmp_path / "summary.json")
     figures, rows = summary["counterfactuals"], (tmp_path / "counterfactuals.jsonl").read_text().splitlines()
     made = [json.loads(row) for row in rows]
-    assert "\nreplies of 3 pairs changed by rules; the rules are for English" in said
+    assert "  * replies of 3 pairs changed by rules; the rules are for English" in said
     assert figures["pairs"] == 3 == len({row["id"] for row in made})
     pairs = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
     assert sum(each["changed"] for each in figures["made"].values()) == len(made)
@@ -109,12 +112,10 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     assert len(capitals) == 6 and all(row["text"].islower() for row in capitals)
     expected = np.mean([abs(row["changed"] - row["original"]) for row in capitals]) / gap
     assert figures["invariance"]["capitals"]["change"] == pytest.approx(expected, rel=1e-4)
-    assert any(line.startswith("  capitals") and f"{expected:.2f}" in line for line in said)
-    relevance = figures["sensitivity"]["relevance"]
+    assert any(line.startswith("  capitals") and f"{expected:.3g}" in line for line in said)
+    relevance = {end: 100 * figures["sensitivity"]["relevance"][f"value{end}"] for end in ("", "_low", "_high")}
     line = next(line for line in said if line.startswith("  relevance"))
-    assert (
-        f"{relevance['value']:.3f}" in line and f"{relevance['value_low']:.3f} to {relevance['value_high']:.3f}" in line
-    )
+    assert f"{relevance['']:.1f} ({relevance['_low']:.1f} to {relevance['_high']:.1f})" in line
     scorer = LocalScorer.load("builtin:tiny_reward", dtype="fp32")
     speech = {example.id: example.prompt for example in held_out()}[capitals[0]["id"]]
     alone = scorer.score([[*speech, {"role": "assistant", "content": capitals[0]["text"]}]])
@@ -122,13 +123,20 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
 
 
 def test_a_principle_that_nothing_tests_is_named_in_the_table(tmp_path: Path) -> None:
-    made, said = by_rules(EXAMPLES, range(6)), list[str]()
+    made = by_rules(EXAMPLES, range(6))
     scores = np.arange(12.0).reshape(6, 2)
     settings = config_of("counterfactuals.limit=6").counterfactuals
-    say_counterfactuals(figures_and_rows(settings, made, np.zeros(len(made)), scores, EXAMPLES, tmp_path), said.append)
-    shown = {line.split()[0]: line.split("   ")[-1] for line in said[2:9]}
-    assert set(shown) == set(PRINCIPLES)
-    assert "interval" in shown["relevance"] and shown["safety"] == "0 changes"
+    figures = figures_and_rows(settings, made, np.zeros(len(made)), scores, EXAMPLES, tmp_path)
+    blocks = counterfactual_blocks([Titled("", {**figures, "not_sent": 2, "left_out": 3})])
+    shown = {row["principle"]: row for row in rows(blocks, "reward-sensitivity")}
+    assert [*shown] == [*PRINCIPLES]
+    assert numbers(shown["relevance"]["noticed"]) == tuple(
+        figures["sensitivity"]["relevance"][f"value{end}"] for end in ("", "_low", "_high")
+    )
+    assert (shown["safety"]["changes"], shown["safety"]["noticed"]) == ("0", None)
+    notes = [*terminal_lines(blocks)]
+    assert "  * 2 replies were not sent to the language model, because they contain control tokens as text" in notes
+    assert "  * 3 changed replies were skipped, because they are too long for the reward model" in notes
 
 
 def held_out() -> list[Example]:

@@ -63,13 +63,10 @@ def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_pa
     found = read_json(tmp_path / "out" / "summary.json")["compare"]
     assert [*found["models"]] == [*wanted] and (found["pairs"], found["left_out"]) == (len(ROWS), 0)
     assert np.abs(first[:, 0] - first[:, 1] - raw[:, 0] + raw[:, 1]).max() > 0.01, "or equal rows would show nothing"
-    rows = {
-        line.split()[0]: line.split()[1:]
-        for line in result.stderr.splitlines()
-        if " minus " not in line and line.split()
-    }
+    lines = result.stderr.splitlines()
+    start = lines.index("Reward models on the evaluated pairs") + 2
+    rows = {line.split()[0]: line.split()[1:] for line in lines[start : start + len(wanted)]}
     for name, scores in wanted.items():
         figures = {each: metric(scores[:, 0] - scores[:, 1]) for each, metric in FIGURES.items()}
         assert {each: found["models"][name][each] for each in FIGURES} == pytest.approx(figures, abs=1e-3), name
-        cells = [f"{100 * figures['accuracy']:.1f}", "%"]
-        assert rows[name][:2] == cells and len(rows[name]) == 5, name
+        assert rows[name][0] == str(len(ROWS)) and f"{100 * figures['accuracy']:.1f}" in rows[name], name

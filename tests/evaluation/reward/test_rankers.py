@@ -164,8 +164,10 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
         )
         said: list[str] = []
         evaluate_reward(config, tmp_path / "out", world(), said.append, no_bar)
-    line = next(line for line in said if line.startswith("llm ") and "%" in line)
-    assert line.split() == ["llm", "50.0", "%", "-", "-", "-"]
+    row = next(line for line in said if line.startswith("  llm "))
+    name, pairs, _, accuracy, *others = row.split()
+    assert (name, pairs, accuracy) == ("llm", "4", "50.0") and others[-3:] == ["-", "-", "-"]
+    assert "llm: the same verdict in both orders on 75.0% of 4 pairs; it has no probabilities" in said
     scores = [json.loads(row) for row in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert {row["id"]: row["verdicts"]["llm"] for row in scores} == {
         "0": [1, 1],

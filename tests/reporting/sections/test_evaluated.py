@@ -11,10 +11,17 @@ from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.health.figures import HealthFigures
 from psychocounsel.evaluation.health.figures_step import summarise
 from psychocounsel.evaluation.health.show import health_blocks
+from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
 from psychocounsel.evaluation.winrate.figures import WinrateFigures
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.reporting.material import AUDIT, EVALUATION, RunMaterial
-from psychocounsel.reporting.sections.evaluated import audit_section, external_section, health_section, winrate_section
+from psychocounsel.reporting.sections.evaluated import (
+    audit_section,
+    external_section,
+    health_section,
+    reward_section,
+    winrate_section,
+)
 from tests.reporting.sections.shown import material
 from tests.support.shown_blocks import said
 
@@ -108,3 +115,20 @@ def test_the_section_on_audits() -> None:
     section = audit_section(material(*runs))
     assert said(section)[0] == "two: no figures, because it is failed."
     assert section.blocks[1:] == audit_blocks([Titled("one", AUDITED), Titled("three", AUDITED)])
+
+
+def test_the_section_on_reward_models() -> None:
+    metrics = {"accuracy": 0.6, "pairs": 9, "prompts": 9, "longer_reply_accuracy": 0.5}
+    curves = {"mine": {"risk_coverage": [{"coverage": 1.0, "accuracy": 0.6, "margin": 0.1}]}}
+    config, summary = {"reward": {"name": "mine"}}, {"metrics": metrics}
+    runs = [
+        RunMaterial(
+            Path(title), title, EVALUATION, "reward", "failed", config, summary=written, extra={"reliability": curves}
+        )
+        for title, written in {"one": summary, "two": {}, "three": summary}.items()
+    ]
+    section = reward_section(material(*runs))
+    assert said(section) == ["two: no figures, because it is failed."]
+    figures = RewardFigures("mine", summary, curves)
+    assert section.blocks[1:] == reward_blocks([Titled("one", figures), Titled("three", figures)])
+    assert not reward_section(material(evaluated("four", "health", None))).blocks

@@ -1,4 +1,4 @@
-"""Tests of the section on reward models against figures computed from scores.jsonl."""
+"""The blocks of `evaluation=reward` against figures computed from scores.jsonl."""
 
 import json
 from pathlib import Path
@@ -9,14 +9,14 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from psychocounsel.blocks.kinds import Section
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.kinds import Block
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.data.rows import Example
 from psychocounsel.evaluation.reward.comparison import ground_of
-from psychocounsel.evaluation.reward.evaluation import PairScores, _figures, _write
-from psychocounsel.reporting.material import EVALUATION, RunMaterial
-from psychocounsel.reporting.sections.reward_models import section
+from psychocounsel.evaluation.reward.evaluation import PairScores, _curves, _figures, _write
+from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
 from psychocounsel.storage.files import read_json
-from tests.reporting.sections.shown import material, run_of
 from tests.support.contests import contest
 from tests.support.shown_blocks import chart, column, numbers, rows, said, tables, written
 
@@ -41,8 +41,8 @@ def pairs(count: int) -> list[Example]:
     ]
 
 
-def evaluated(folder: Path, names: tuple[str, ...], count: int = 90, too_long: int = 0) -> RunMaterial:
-    """Return a directory of `evaluation=reward`, written by the evaluation from rewards drawn here."""
+def evaluated(folder: Path, names: tuple[str, ...], count: int = 90, too_long: int = 0) -> Titled[RewardFigures]:
+    """Return the figures in a directory of `evaluation=reward`, written by the evaluation from rewards drawn here."""
     examples, rng = pairs(count), np.random.default_rng(1)
     ground = ground_of(examples, True, lambda line: None)
     scores = []
@@ -55,23 +55,29 @@ def evaluated(folder: Path, names: tuple[str, ...], count: int = 90, too_long: i
         scores.append(PairScores(name, raw, raw, reading))
     folder.mkdir(parents=True)
     config = contest("evaluation=reward", f"reward.name={names[0]}")
-    _write(folder, examples, scores, {}, _figures(config, examples, ground, scores, {}))
-    return run_of(folder, EVALUATION, "reward", config)
+    _write(folder, examples, scores, {}, _figures(config, examples, ground, scores, {}), _curves(scores))
+    written: Any = [read_json(folder / name) for name in ("summary.json", "reliability.json")]
+    return Titled(folder.name, RewardFigures(names[0], *written))
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> RunMaterial:
-    return evaluated(tmp_path_factory.mktemp("reward") / "compared", MODELS)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reward") / "compared"
 
 
 @pytest.fixture(scope="module")
-def found(compared: RunMaterial) -> Section:
-    return section(material(compared))
+def compared(folder: Path) -> Titled[RewardFigures]:
+    return evaluated(folder, MODELS)
 
 
-def margins_of(run: RunMaterial) -> dict[str, np.ndarray]:
+@pytest.fixture(scope="module")
+def found(compared: Titled[RewardFigures]) -> list[Block]:
+    return reward_blocks([compared])
+
+
+def margins_of(folder: Path) -> dict[str, np.ndarray]:
     """Return chosen minus rejected reward of each pair, from scores.jsonl alone."""
-    lines = [json.loads(line) for line in (run.path / "scores.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (folder / "scores.jsonl").read_text().splitlines()]
     return {name: np.array([line["chosen"][name] - line["rejected"][name] for line in lines]) for name in MODELS}
 
 
@@ -80,10 +86,10 @@ def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([p, 1 - p]), np.repeat([1, 0], len(p))
 
 
-def test_figures_are_those_of_the_scores(compared: RunMaterial, found: Section) -> None:
-    table, raw = rows(found, "reward-models"), margins_of(compared)
+def test_figures_are_those_of_the_scores(folder: Path, compared: Titled[RewardFigures], found: list[Block]) -> None:
+    table, raw = rows(found, "reward-models"), margins_of(folder)
     assert column(table, "reward model") == [*MODELS] and set(column(table, "pairs")) == {"90"}
-    models = read_json(compared.path / "summary.json")["compare"]["models"]
+    models = compared.figures.summary["compare"]["models"]
     for row in table:
         margins, wrote = raw[row["reward model"]], models[row["reward model"]]
         p, labels = both_orders(margins)
@@ -95,15 +101,20 @@ def test_figures_are_those_of_the_scores(compared: RunMaterial, found: Section) 
         }
         for heading, value in expected.items():
             assert numbers(row[heading])[0] == pytest.approx(value)
-        keys = ("accuracy", "auc", "ece", "ece_adaptive", "brier", "calibration_slope", "calibration_intercept")
-        for heading, key in zip([*row][4:], keys, strict=True):
+        for heading, key in zip([*row][4:], ("accuracy", "auc", "ece", "brier"), strict=True):
+            assert numbers(row[heading]) == (wrote[key], wrote[f"{key}_low"], wrote[f"{key}_high"]), heading
+    for row in rows(found, "reward-calibration"):
+        wrote = models[row["reward model"]]
+        for heading, key in zip(
+            [*row][3:], ("ece_adaptive", "calibration_slope", "calibration_intercept"), strict=True
+        ):
             assert numbers(row[heading]) == (wrote[key], wrote[f"{key}_low"], wrote[f"{key}_high"]), heading
 
 
-def test_reliability_and_risk_are_drawn_from_the_margins(compared: RunMaterial, found: Section) -> None:
+def test_reliability_and_risk_are_drawn_from_the_margins(folder: Path, found: list[Block]) -> None:
     drawn = chart(found, "reliability")
     assert drawn.diagonal and [curve.title for curve in drawn.curves] == [*MODELS]
-    for curve, margins in zip(drawn.curves, margins_of(compared).values(), strict=True):
+    for curve, margins in zip(drawn.curves, margins_of(folder).values(), strict=True):
         p, labels = both_orders(margins)
         bins = (p * 10).astype(int)
         held = np.unique(bins)
@@ -117,27 +128,29 @@ def test_reliability_and_risk_are_drawn_from_the_margins(compared: RunMaterial, 
             )
             assert (low, high) == pytest.approx((wilson.low, wilson.high))
         assert (curve.labels or [""])[0].startswith(f"{(bins == held[0]).sum()} predictions from ")
-    for curve, margins in zip(chart(found, "risk-coverage").curves, margins_of(compared).values(), strict=True):
+    for curve, margins in zip(chart(found, "risk-coverage").curves, margins_of(folder).values(), strict=True):
         right = (margins > 0)[np.argsort(-np.abs(margins))]
         kept = sorted({int(np.ceil(round(share * 0.9, 9))) for share in range(1, 101)})
         np.testing.assert_allclose(curve.y, [right[:count].mean() for count in kept])
         np.testing.assert_allclose(curve.x["share of pairs judged"], np.array(kept) / 90)
 
 
-def test_differences_are_paired_and_carry_holm(compared: RunMaterial, found: Section) -> None:
+def test_differences_are_paired_and_carry_holm(
+    folder: Path, compared: Titled[RewardFigures], found: list[Block]
+) -> None:
     [row] = rows(found, "reward-comparisons")
-    raw = margins_of(compared)
+    raw = margins_of(folder)
     assert (row["reward model"], row["minus"], row["pairs"]) == ("blunt", "sharp", "90")
     assert numbers(row["accuracy"])[0] == pytest.approx((raw["blunt"] > 0).mean() - (raw["sharp"] > 0).mean())
-    wrote = read_json(compared.path / "summary.json")["compare"]["models"]["blunt"]["differences"]
+    wrote = compared.figures.summary["compare"]["models"]["blunt"]["differences"]
     for heading, key in (("accuracy", "accuracy"), ("AUC", "auc"), ("ECE", "ece"), ("Brier", "brier")):
         assert numbers(row[heading]) == written(wrote[key])
     assert (row["p"].value, row["Holm p"].value) == (wrote["accuracy"]["p"], wrote["accuracy"]["p_adjusted"])
 
 
-def test_slices_hold_the_pairs_that_they_name(compared: RunMaterial, found: Section) -> None:
+def test_slices_hold_the_pairs_that_they_name(folder: Path, found: list[Block]) -> None:
     table = {(row["kind"], row["slice"]): row for row in rows(found, "reward-slices")}
-    won = margins_of(compared)["sharp"] > 0
+    won = margins_of(folder)["sharp"] > 0
     for place, topic in enumerate(TOPICS):
         row = table["topic", topic]
         assert numbers(row["accuracy"])[0] == pytest.approx(won[place::3].mean())
@@ -147,11 +160,13 @@ def test_slices_hold_the_pairs_that_they_name(compared: RunMaterial, found: Sect
     assert (crisis["pairs"], crisis["note"]) == ("18", "few components")
 
 
-def test_baselines_stand_beside_and_say_who_reads(compared: RunMaterial, found: Section) -> None:
+def test_baselines_stand_beside_and_say_who_reads(
+    folder: Path, compared: Titled[RewardFigures], found: list[Block]
+) -> None:
     table = {(row["judged by"], row["speech shown"]): row for row in rows(found, "reward-baselines")}
-    wrote = read_json(compared.path / "summary.json")
+    wrote = compared.figures.summary
     own = numbers(table["reward model sharp", "the client's own speech"]["accuracy"])
-    assert own[0] == pytest.approx((margins_of(compared)["sharp"] > 0).mean())
+    assert own[0] == pytest.approx((margins_of(folder)["sharp"] > 0).mean())
     gain = numbers(table["reward model sharp", "another client's speech"]["gain of own speech"])
     assert gain == written(wrote["reading"]["sharp"]["gains"]["swapped"], "gain")
     assert numbers(table["word 1-2-grams", "replies only"]["accuracy"]) == written(
@@ -159,23 +174,35 @@ def test_baselines_stand_beside_and_say_who_reads(compared: RunMaterial, found: 
     )
     [reads] = [line for line in said(found, "good") if "sharp" in line]
     assert reads.startswith(
-        f"compared: the reward model sharp uses the client's speech: its accuracy changes by {100 * gain[0]:+.1f}"
+        f"the reward model sharp uses the client's speech: its accuracy changes by {100 * gain[0]:+.1f}"
     )
 
 
 def test_pairs_that_a_model_cannot_score_are_told_apart(tmp_path: Path) -> None:
     run = evaluated(tmp_path / "part", MODELS, too_long=10)
-    table = rows(section(material(run)), "reward-models")
+    blocks = reward_blocks([run])
+    table = rows(blocks, "reward-models")
     found = [(row["reward model"], row["pairs"]) for row in table]
     assert found == [("sharp, all pairs", "90"), ("sharp", "80"), ("blunt", "80")]
+    note = "models are compared on the pairs that all of them judged; 10 pairs are left out"
+    assert f"  * {note}" in [*terminal_lines(blocks)]
+    summary: Any = run.figures.summary
+    summary["compare"]["models"]["blunt"]["outcomes"] = {"text": 70, "equal": 2, "other_model": 7, "refused": 1}
+    summary["compare"]["warnings"] = ["warning: it judges itself"]
+    summary["reading"]["blunt"] = None
+    lines = [*terminal_lines(reward_blocks([run]))]
+    odd = "blunt: calls without a verdict: 7 other_model, 1 refused; these pairs are excluded for all models"
+    assert f"  * {odd}" in lines and lines[-1] == "warning: it judges itself"
+    unknown = "no pair with another client's speech fits blunt's length, so its use of the speech is unknown."
+    assert f"warning: {unknown}" in lines
 
 
 def test_one_model_has_no_comparison_and_two_evaluations_stand_in_one_table(
-    tmp_path: Path, compared: RunMaterial
+    tmp_path: Path, compared: Titled[RewardFigures]
 ) -> None:
     alone = evaluated(tmp_path / "alone", ("sharp",), 40)
-    assert "reward-comparisons" not in tables(section(material(alone)))
-    both: Any = section(material(alone, compared))
+    assert "reward-comparisons" not in tables(reward_blocks([alone]))
+    both = reward_blocks([alone, compared])
     assert column(rows(both, "reward-models"), "evaluation") == ["alone", "compared", "compared"]
     titles = [curve.title for curve in chart(both, "reliability").curves]
     assert titles == ["alone: sharp", "compared: sharp", "compared: blunt"]
