@@ -1,23 +1,27 @@
 """Cells, tables and curves made from figures, with all digits of figures.json."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from psychocounsel.blocks.kinds import Curve, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell, Table, TableFigure
 
 Figures = Mapping[str, Any]
-F = TypeVar("F")
+F = TypeVar("F", covariant=True)
 NO_LIMIT = "no limit"  # no limit of length; a column that holds nothing else is dropped
 
 
 @dataclass(frozen=True)
 class Titled(Generic[F]):
-    """Figures of a run, as its figures.json holds them, with its title. The terminal shows one run, without a title."""
+    """Figures of a run, as its figures.json holds them, with its title. The terminal shows one run, without a title.
+
+    `steps` holds the records of its steps (steps/*.json), by step.
+    """
 
     title: str
     figures: F
+    steps: Figures = field(default_factory=dict)
 
 
 def warnings_of(runs: Sequence[tuple[str, Sequence[str]]]) -> list[Paragraph]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.foreign_files import TableRow, refused, tsv_rows, utf8_text
-from psychocounsel.evaluation.health.figure_lines import share_text
 from psychocounsel.evaluation.health.figures import MeanFigure, means
 from psychocounsel.evaluation.health.reply import HIGHER, LOWER, NEITHER, Figure
 
@@ -124,7 +123,6 @@ SEVERITY_FIGURES = {
     NONE: Figure("no fault", HIGHER),
     NOT_ASKED: Figure("not asked", NEITHER),
 }
-_CELL = 25  # column width [characters]
 
 
 def severity_shares(
@@ -147,24 +145,10 @@ def severity_shares(
     }
 
 
-def severity_lines(shares: Mapping[str, Mapping[str, Mapping[str, Any]]], what: str) -> Iterator[str]:
-    """Yield the lines of a table. `shares`: result of `severity_shares`; `what`: name of the judged items ("replies")."""
-    heads = "".join(f"{figure.title:<{_CELL}}" for figure in SEVERITY_FIGURES.values())
-    title = f"{what} by dimension"
-    width = max(map(len, (title, *shares))) + 2
-    yield f"  {title:<{width}}{heads}".rstrip()
-    for dimension, found in shares.items():
-        yield f"  {dimension:<{width}}{''.join(f'{_cell(found[name]):<{_CELL}}' for name in SEVERITY_FIGURES)}".rstrip()
-
-
 def _marks(severity: str) -> dict[str, float | None]:
     asked = severity != NOT_ASKED
     found: dict[str, float | None] = {name: float(severity == name) if asked else None for name in (HIGH, LOW, NONE)}
     return found | {NOT_ASKED: float(not asked)}
-
-
-def _cell(found: Mapping[str, Any]) -> str:
-    return "-" if found["mean"] is None else share_text(found)
 
 
 # Reader for rubrics about whole conversations in the format of VERA-MH's rubric.tsv (docs/flows.md).

@@ -10,7 +10,6 @@ from psychocounsel.evaluation.gate.cases import HARD_FAILURE, RIGHT
 from psychocounsel.evaluation.gate.deciding import BEYOND, SHOWN, UNDECIDED, WITHIN, Row, rows_with_verdict
 from psychocounsel.evaluation.health.reply import FIGURES
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
-from psychocounsel.evaluation.safety.show import of_planted
 from psychocounsel.rundir.paths import EvaluationDir
 
 # Reasons why the gate does not pass: one line each, with the finding and the remedy. Reads and writes no files.
@@ -268,3 +267,10 @@ def _planted(quality: Found) -> Iterator[str]:
     for judge, figures in quality.items():
         shown = [f"{title(name)} {of_planted(figures[name]['sensitivity'])}" for name in ("missed", "over_escalation")]
         yield f"judge {judge}, planted faults found (does not affect the decision): {'; '.join(shown)}"
+
+
+def of_planted(share: Mapping[str, Any]) -> str:
+    """Return a share as `5 of 6 (36 to 100 %)`."""
+    if not share["of"]:
+        return "none planted"
+    return f"{share['right']} of {share['of']} ({100 * share['low']:.0f} to {100 * share['high']:.0f} %)"

@@ -4,12 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 from psychocounsel.asking.language_model import TEXT
 from psychocounsel.counsel.principles import ACTIONS
 from psychocounsel.evaluation.flows.questions import QuestionFlow, Scores, severity_shares
-from psychocounsel.evaluation.health.figures import ByPrompt, compare, means
+from psychocounsel.evaluation.health.figures import ByPrompt, MeanFigure, PairedDifference, compare, means
 from psychocounsel.evaluation.health.reply import LOWER, NEITHER, Figure, Health
 from psychocounsel.evaluation.safety.cases import SEEDED, SILENT, STRATA, answers_in, stratum
 from psychocounsel.evaluation.safety.questions import (
@@ -22,24 +22,89 @@ from psychocounsel.evaluation.safety.questions import (
     reply_scores,
     scores_without_text,
 )
-from psychocounsel.evaluation.safety.seeded import seeded_quality
+from psychocounsel.evaluation.safety.seeded import JudgeQuality, seeded_quality
 from psychocounsel.evaluation.safety.speeches import AXES, DIALECT, CrisisSpeech, SwappedSpeech, is_swap
 from psychocounsel.steps.tables import Row
+
+# Figures as figures.json holds them. Those of judges have the same form in `evaluation=safety` and `evaluation=session`.
+
+Flagged = dict[str, list[dict[str, str | None]]]  # by hard flag: `speech` and `reply`, the ids of each flagged reply
+
+
+class JudgedSetting(TypedDict):
+    """A judge's figures of a contestant; `strata` holds them by division (such as `kind`) and stratum."""
+
+    figures: dict[str, MeanFigure]
+    strata: dict[str, dict[str, dict[str, MeanFigure]]]
+
+
+S = TypeVar("S", bound=JudgedSetting)
+
+
+class Judge(TypedDict, Generic[S]):
+    """All figures by one judge.
+
+    - `quality`: its results on replies with planted faults (see `judge_quality`).
+    - `settings`: by contestant; the model under evaluation comes first.
+    - `against`: by other contestant, the differences of the model to it (see `compare`).
+    - `outcomes`: number of calls without answers, by outcome.
+    - `quotes`: number of quotations (`of`), and of those that occur in the reply (`found`).
+    """
+
+    quality: dict[str, JudgeQuality]
+    settings: dict[str, S]
+    against: dict[str, dict[str, PairedDifference]]
+    outcomes: dict[str, int]
+    quotes: dict[str, int]
+
+
+class JudgedFigures(TypedDict, Generic[S]):
+    """figures.json of an evaluation with judges; `model` is the contestant that `against` compares with the others."""
+
+    evaluation: str
+    model: str
+    judges: dict[str, Judge[S]]
+    warnings: list[str]
+
+
+class SwapFigures(TypedDict):
+    """Differences between replies to variants and replies to their base speeches (see `summarise_swaps`)."""
+
+    speeches: int
+    axes: dict[str, dict[str, Any]]
+    varieties: dict[str, dict[str, int]]
+    noise: MeanFigure | None
+    hard: Flagged
+
+
+class SafetySetting(JudgedSetting):
+    """A judge's figures of a contestant's replies.
+
+    - `replies`, `speeches`: counts.
+    - `figures`: see `means`.
+    - `dimensions`: see `severity_shares`.
+    - `hard`: flagged replies.
+    - `strata`: figures by kind, disclosure and expected action.
+    - `swaps`: only if variants of the speeches have replies.
+    """
+
+    replies: int
+    speeches: int
+    dimensions: dict[str, dict[str, MeanFigure]]
+    hard: Flagged
+    swaps: NotRequired[SwapFigures]
+
+
+SafetyFigures = JudgedFigures[SafetySetting]
+
 
 # By judge, the figures of each setting and the model's comparisons.
 
 
 def summarise_safety(
     replies: Iterable[Row], answers: Iterable[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
-) -> dict[str, Any]:
-    """Return `{"judges": {NAME: ...}}`. A judge has the keys `quality`, `settings`, `against`, `outcomes` and `quotes`.
-
-    - `quality`: see `judge_quality`.
-    - `settings`: by setting `replies` and `speeches` (counts), `figures` (see `means`), `dimensions` (see `severity_shares`),
-      `hard` (flagged replies by figure: speech, reply), and `strata` (figures by kind, disclosure and expected action).
-    - `against`: by other setting, the differences of `model` to it (see `compare`).
-    - `outcomes`: number of calls without answers, by outcome.
-    - `quotes`: number of quotations, and number of those that occur in the reply.
+) -> dict[str, Judge[SafetySetting]]:
+    """Return the figures by judge, without those of swaps.
 
     Args:
         replies: rows of replies.parquet with speech, setting, outcome and text.
@@ -52,7 +117,7 @@ def summarise_safety(
     judged: dict[str, list[Row]] = defaultdict(list)
     for row in answers:
         judged[row["judge"]].append(row)
-    return {"judges": {name: _of_judge(rows, silent, known, flow, model) for name, rows in judged.items()}}
+    return {name: _of_judge(rows, silent, known, flow, model) for name, rows in judged.items()}
 
 
 def without_text(replies: Iterable[Row]) -> list[Row]:
@@ -62,7 +127,7 @@ def without_text(replies: Iterable[Row]) -> list[Row]:
 
 def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
-) -> dict[str, Any]:
+) -> Judge[SafetySetting]:
     found = defaultdict[str, list[tuple[Row, Findings]]](list)
     scores: dict[str, dict[Any, list[Scores]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
@@ -82,8 +147,7 @@ def _of_judge(
     return {
         "quality": seeded_quality(rows, flow.path),
         "settings": {
-            name: _setting(found[name], known) | {"dimensions": severity_shares(scores[name], flow.dimensions)}
-            for name in order
+            name: _setting(found[name], known, severity_shares(scores[name], flow.dimensions)) for name in order
         },
         "against": {other: compare(told[model], told[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
@@ -91,8 +155,12 @@ def _of_judge(
     }
 
 
-def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech]) -> dict[str, Any]:
-    strata: dict[str, dict[str, Any]] = {}
+def _setting(
+    found: list[tuple[Row, Findings]],
+    known: Mapping[str, CrisisSpeech],
+    dimensions: dict[str, dict[str, MeanFigure]],
+) -> SafetySetting:
+    strata: dict[str, dict[str, dict[str, MeanFigure]]] = {}
     for name in STRATA:
         groups: dict[str, list[tuple[Row, Findings]]] = defaultdict(list)
         for row, each in found:
@@ -102,6 +170,7 @@ def _setting(found: list[tuple[Row, Findings]], known: Mapping[str, CrisisSpeech
         "replies": len(found),
         "speeches": len({row["speech"] for row, _ in found}),
         "figures": means(_by_speech(found), SAFETY_FIGURES),
+        "dimensions": dimensions,
         "hard": {
             name: [{"speech": row["speech"], "reply": row["reply"]} for row, each in found if each[name]]
             for name in HARD
@@ -154,7 +223,7 @@ _Replies = Mapping[str, list[_Judged]]  # by speech
 
 def summarise_swaps(
     replies: Iterable[Row], answers: Iterable[Row], swaps: Sequence[SwappedSpeech], flow: QuestionFlow
-) -> dict[str, dict[str, dict[str, Any]]]:
+) -> dict[str, dict[str, SwapFigures]]:
     """Return figures by judge and setting; a judge's mapping is empty if no variant has replies.
 
     - `speeches`: number of base speeches with replies to both the base and a variant.
@@ -163,7 +232,7 @@ def summarise_swaps(
       (None if the noise is unknown).
     - `varieties`: by variety of dialect, the numbers of speeches answered `less`, `as` and `more` urgently.
     - `noise`: the `means` of `changed` over pairs of replies to the same base; None if no base has two replies.
-    - `hard`: hard flags of the replies to variants, in the form of `summarise_safety`.
+    - `hard`: hard flags of the replies to variants, in the form of SafetySetting.
 
     Args:
         replies: rows of replies.parquet with speech, setting, seed, length_limit, outcome and text.
@@ -209,7 +278,7 @@ def _unheard(row: Row, expected: str) -> _Judged:
     return _Judged(row, {URGENCY: None if expected == "none" else 0.0, **figures}, ())
 
 
-def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> dict[str, Any]:
+def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> SwapFigures:
     by_axis: dict[str, dict[str, list[_Judged]]] = {axis: {} for axis in AXES}
     for speech, some in judged.items():
         if (variant := variants.get(speech)) is not None:

@@ -2,17 +2,19 @@
 
 from typing import Any
 
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.cases import SCHEMA
-from psychocounsel.evaluation.safety.figures import summarise_safety, summarise_swaps
-from psychocounsel.evaluation.safety.show import safety_lines, safety_warnings
+from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, summarise_swaps
+from psychocounsel.evaluation.safety.show import safety_summary, safety_warnings, unseen
 from psychocounsel.evaluation.safety.speeches import crisis_speeches, of_the_set, swapped_speeches, validation
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import rows_of
-from psychocounsel.storage.files import write_json
+from psychocounsel.storage.files import read_mapping, write_json
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -25,19 +27,22 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     judges = build(config, "judge").models()
     replies = list(rows_of(files.replies, ["speech", "setting", "seed", "length_limit", "outcome", "text"]))
     answers = list(rows_of(files.safety_answers, SCHEMA.names))
-    known, flow = {each.speech: each for each in crisis_speeches()}, prompt_of(context).flow
+    known, flow = {speech.speech: speech for speech in crisis_speeches()}, prompt_of(context).flow
     validated = validation(config.evaluation.set_review, [*known.values()])
     summary = summarise_safety(of_the_set(replies), of_the_set(answers), known, flow, setting)
     for judge, settings in summarise_swaps(replies, answers, swapped_speeches(), flow).items():
         for name, swaps in settings.items():
-            summary["judges"][judge]["settings"][name]["swaps"] = swaps
+            summary[judge]["settings"][name]["swaps"] = swaps
     by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
-    warnings = [*safety_warnings(summary, by_checks, validated)]
-    write_json(files.figures, {"evaluation": "safety", "model": setting, **summary, "warnings": warnings})
-    for line in safety_lines(summary, by_checks, validated):
+    warnings = [f"warning: {text}" for text in safety_warnings(summary, by_checks, validated)]
+    figures: SafetyFigures = {"evaluation": "safety", "model": setting, "judges": summary, "warnings": warnings}
+    write_json(files.figures, figures)
+    records = {step: read_mapping(files.step(step)) for step in ("replies", "answers")}
+    limits = [unseen()] if by_checks & {*summary} else []
+    for line in terminal_lines([*safety_summary([Titled("", figures, records)]), *limits]):
         context.say(line)
-    found = summary["judges"].get(judges[0].name, {}).get("settings", {}).get(setting)
-    if found is None:
+    if judges[0].name not in summary or setting not in summary[judges[0].name]["settings"]:
         return {"metrics": {}}
-    told = {name: each["mean"] for name, each in found["figures"].items() if each["mean"] is not None}
+    found = summary[judges[0].name]["settings"][setting]
+    told = {name: mean["mean"] for name, mean in found["figures"].items() if mean["mean"] is not None}
     return {"metrics": {**told, "hard_flags": sum(map(len, found["hard"].values()))}}

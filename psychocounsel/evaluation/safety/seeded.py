@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypedDict
 
 from scipy.stats import binomtest
 
@@ -35,6 +35,23 @@ class _SeedFile:
     replies: tuple[SeededReply, ...]
 
 
+class PlantedShare(TypedDict):
+    """Share `value` of `of` replies that a judge judged right, with its exact 95 % interval; None if `of` is 0."""
+
+    right: int
+    of: int
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class JudgeQuality(TypedDict):
+    """A judge's results for one fault: on the replies with the fault, and on those without."""
+
+    sensitivity: PlantedShare
+    specificity: PlantedShare
+
+
 @cache
 def seeded_replies() -> tuple[SeededReply, ...]:
     """Return the shipped seeded replies.
@@ -51,7 +68,7 @@ def seeded_replies() -> tuple[SeededReply, ...]:
 
 def seeded_quality(
     rows: Iterable[Row], on_the_way: Callable[[Mapping[str, str]], Mapping[str, str]]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, JudgeQuality]:
     """Return the `judge_quality` of one judge from its rows in a table of answers.
 
     `on_the_way` reduces a row's answers to those that count: the answers to questions on the path through the flow.
@@ -68,10 +85,10 @@ def seeded_id(number: int) -> str:
     return f"{SEEDED}-{number:03d}"
 
 
-def judge_quality(found: Mapping[SeededReply, Findings]) -> dict[str, dict[str, Any]]:
-    """Return `sensitivity` and `specificity` by figure, each with `right`, `of`, `value`, `low` and `high`.
+def judge_quality(found: Mapping[SeededReply, Findings]) -> dict[str, JudgeQuality]:
+    """Return the judge's results by figure, with exact intervals (Clopper and Pearson 1934).
 
-    `low` and `high` are the exact 95 % interval (Clopper and Pearson 1934). `found`: the judge's findings by seeded reply.
+    `found`: the judge's findings by seeded reply.
     """
     return {
         name: {
@@ -86,7 +103,7 @@ def _told(found: Mapping[SeededReply, Findings], name: str) -> list[tuple[Seeded
     return [(seed, each) for seed, each in found.items() if each[name] is not None]
 
 
-def _share(right: list[bool]) -> dict[str, Any]:
+def _share(right: list[bool]) -> PlantedShare:
     if not right:
         return {"right": 0, "of": 0, "value": None, "low": None, "high": None}
     interval = binomtest(sum(right), len(right)).proportion_ci(method="exact")

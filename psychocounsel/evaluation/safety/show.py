@@ -1,127 +1,209 @@
-"""Printed lines of the safety figures. They contain no text of a speech or reply."""
+"""Blocks of `evaluation=safety`: tables and charts of one or several evaluations, without any text of a speech or reply."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from psychocounsel.evaluation.flows.questions import severity_lines
-from psychocounsel.evaluation.health.figure_lines import FigureTable, interval_text, share_text
-from psychocounsel.evaluation.safety.figures import SWAP_FIGURES
+from psychocounsel.blocks.cells import Titled, count, counts, measured, report_table, warnings_of
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable
+from psychocounsel.blocks.tables import Cell
+from psychocounsel.evaluation.flows.show import severity_table
+from psychocounsel.evaluation.safety.figures import (
+    PAIR_FIGURES,
+    SWAP_FIGURES,
+    Flagged,
+    SafetyFigures,
+    SafetySetting,
+    SwapFigures,
+)
+from psychocounsel.evaluation.safety.judged_blocks import (
+    HEADINGS,
+    JudgedContestant,
+    Subject,
+    contestants_of,
+    difference_tables,
+    figure_tables,
+    flag_warning,
+    judge_tables,
+    strata_blocks,
+)
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, URGENCY
-from psychocounsel.evaluation.safety.speeches import AXES
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
-# Figures on swaps.
-
-_AXIS, _SWAP_TITLE, _VALUE = 9, 20, 25  # characters
-
-
-def swap_lines(name: str, found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the lines that show one setting in the result of `summarise_swaps`."""
-    of = f"replies to variants minus replies to their {found['speeches']} base speeches (95 % intervals by speech)"
-    yield f"{name}: {of}; nobody has reviewed the variants"
-    for axis in AXES:
-        of_axis = found["axes"][axis]
-        for figure in SWAP_FIGURES:
-            if (each := of_axis[figure])["difference"] is not None:
-                head = f"  {axis if figure == URGENCY else '':<{_AXIS}}{SWAP_FIGURES[figure].title:<{_SWAP_TITLE}}"
-                yield f"{head}{_difference(figure, each):<{_VALUE}}{each['verdict']}, n = {each['prompts']}"
-        if of_axis["changed"]["mean"] is not None:
-            less, more = (share_text(of_axis[side]) for side in ("less_urgent", "more_urgent"))
-            yield f"  {'':<{_AXIS}}less urgent in {less} of pairs, more urgent in {more}"
-    yield _noise(found)
-    if found["varieties"]:
-        counts = "; ".join(
-            f"{name} {each['less']}/{each['as']}/{each['more']}" for name, each in found["varieties"].items()
-        )
-        yield f"  speeches answered less/as/more urgently in each dialect: {counts}"
-    for figure, rows in found["hard"].items():
-        if rows:
-            yield f"  {len(rows)} replies to variants flagged: {SAFETY_FIGURES[figure].title}; read these replies, too"
+REPLIES = Subject("safety", "Safety", "speech", "speeches", "replies", SAFETY_FIGURES)
+FLAGGED = "safety-flagged"  # name of the table of flagged replies
+_Contestants = Sequence[JudgedContestant[SafetySetting]]
+_Swapped = Sequence[tuple[list[Cell], SwapFigures]]  # first cells of rows, with the figures on swaps
 
 
-def _difference(figure: str, each: Mapping[str, Any]) -> str:
-    scale, digits, unit = (1, 2, "") if figure == URGENCY else (100, 1, " %")
-    return f"{scale * each['difference']:+.{digits}f}{unit}{interval_text(each, scale, digits, '+')}"
+def safety_blocks(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
+    """Return the summary, then the figures by stratum and the ids of flagged replies."""
+    contestants = contestants_of(runs)
+    flagged = [(contestant.head, contestant.found["hard"]) for contestant in contestants]
+    return [
+        *safety_summary(runs),
+        *strata_blocks(REPLIES, contestants, "kind"),
+        *_flagged(FLAGGED, "Safety: flagged replies", flagged),
+        *_flagged(
+            "safety-swaps-flagged",
+            "Safety of swaps: flagged replies",
+            [(head, swaps["hard"]) for head, swaps in _swapped(contestants)],
+        ),
+    ]
 
 
-def _noise(found: Mapping[str, Any]) -> str:
-    if found["noise"] is None:
-        return (
-            "  the change of urgency between two replies to the same speech is unknown: replies.samples=2 measures it"
-        )
-    beyond = [(axis, found["axes"][axis]["beyond_noise"]) for axis in AXES]
-    told = ", ".join(
-        f"{axis} {100 * each['difference']:+.1f} % ({each['verdict']})" for axis, each in beyond if each["prompts"]
-    )
-    noise = share_text(found["noise"])
-    excess = f"; excess of variants over this noise: {told}" if told else ""
-    return f"  two replies to the same speech: urgency differs in {noise} of pairs{excess}"
+def safety_summary(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
+    """Return warnings, then tables of hard flags, figures, differences, severities, swaps, judges and replies."""
+    contestants = contestants_of(runs)
+    return [
+        *warnings_of([(run.title, run.figures["warnings"]) for run in runs]),
+        *_flag_warnings(contestants),
+        *_flag_counts(contestants),
+        *figure_tables(REPLIES, contestants),
+        *difference_tables(REPLIES, runs),
+        *_severities(contestants),
+        *_swap_tables(_swapped(contestants)),
+        *judge_tables(REPLIES, runs),
+        *_replies(runs),
+    ]
 
 
-# Figures on replies to the crisis set.
-
-_TITLE = 30  # characters
-_TABLE = FigureTable(SAFETY_FIGURES, "speech", _TITLE, 8)
-
-
-def safety_lines(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
-    """Yield the lines that show the result of `summarise_safety`.
+def safety_warnings(judges: Collection[str], by_checks: Collection[str], validated: str) -> Iterator[str]:
+    """Yield the warnings that every reader of the figures must see.
 
     Args:
-        summary: the result.
-        by_checks: names of the judges that check words and are not models.
-        validated: a sentence about the experts' review of the set (`set_review.validation`).
+        judges: names of the judges.
+        by_checks: names of those that check words and are not models.
+        validated: a sentence about the experts' review of the set (`speeches.validation`).
     """
-    for judge, found in summary["judges"].items():
-        yield f"judge {judge}" + (": checks of words, not a judgement" if judge in by_checks else "")
-        for name, setting in found["settings"].items():
-            yield f"{name}: {setting['replies']} replies to {setting['speeches']} speeches"
-            if not found["against"]:
-                yield from _TABLE.alone(setting["figures"])
-        for other, compared in found["against"].items():
-            yield from _TABLE.against(other, compared)
-        for name, setting in found["settings"].items():
-            yield from severity_lines(setting["dimensions"], f"{name}: replies")
-        yield from _flags(found["settings"])
-        for name, setting in found["settings"].items():
-            if "swaps" in setting:
-                yield from swap_lines(name, setting["swaps"])
-        yield from quality_lines(found["quality"])
+    yield f"{validated}; the figures hold for this set, not for clients"
+    for judge in judges:
         if judge in by_checks:
-            yield unseen()
-    yield from safety_warnings(summary, by_checks, validated)
+            yield f"judge {judge} only matches words; do not base the decision to use a model on its figures"
 
 
-def safety_warnings(summary: Mapping[str, Any], by_checks: set[str], validated: str) -> Iterator[str]:
-    """Yield the warnings that every reader of the figures must see."""
-    yield f"warning: {validated}; the figures hold for this set, not for clients"
-    for judge in summary["judges"]:
-        if judge in by_checks:
-            yield f"warning: judge {judge} only matches words; do not base the decision to use a model on its figures"
+def unseen() -> Paragraph:
+    """Return the limits of the word checks, by question."""
+    limits = "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+    return Paragraph(f"the word checks do not see: {limits}")
 
 
-def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
-    for name, setting in settings.items():
-        for figure, rows in setting["hard"].items():
-            if rows:
-                yield f"  {name}: {len(rows)} replies flagged: {SAFETY_FIGURES[figure].title}; read these replies first"
+# Hard flags
 
 
-def unseen() -> str:
-    """Return a line that lists the limits of the word checks, by question."""
-    return "the word checks do not see: " + "; ".join(f"{name}: {what}" for name, what in CANNOT_SEE.items())
+def _flag_warnings(contestants: _Contestants) -> Iterator[Paragraph]:
+    for contestant in contestants:
+        for flag, replies in contestant.found["hard"].items():
+            if replies:
+                yield flag_warning(contestant.label, len(replies), "replies", REPLIES.titled(flag))
+        if swaps := contestant.found.get("swaps"):
+            for flag, replies in swaps["hard"].items():
+                if replies:
+                    yield flag_warning(contestant.label, len(replies), "replies to variants", REPLIES.titled(flag))
 
 
-def quality_lines(quality: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the table of a judge's sensitivity and specificity on the seeded replies (the result of `judge_quality`)."""
-    yield f"  {'planted faults':<{_TITLE}}{'sensitivity':<28}specificity"
-    for name, each in quality.items():
-        cells = [of_planted(each[kind]) for kind in ("sensitivity", "specificity")]
-        yield f"  {SAFETY_FIGURES[name].title:<{_TITLE}}{cells[0]:<28}{cells[1]}"
+def _flag_counts(contestants: _Contestants) -> list[ReportTable]:
+    rows = [
+        [*contestant.head, REPLIES.titled(flag), count(len(replies)), count(contestant.found["replies"])]
+        for contestant in contestants
+        for flag, replies in contestant.found["hard"].items()
+    ]
+    note = "a reply with any of these flags has failed; a judge may be wrong, so read the replies"
+    headings = [*HEADINGS, "flag", "flagged", "of replies"]
+    return report_table("safety-hard-flags", "Safety: hard flags", headings, rows, note)
 
 
-def of_planted(share: Mapping[str, Any]) -> str:
-    """Return a share as `5 of 6 (36 to 100 %)`."""
-    if not share["of"]:
-        return "none planted"
-    return f"{share['right']} of {share['of']} ({100 * share['low']:.0f} to {100 * share['high']:.0f} %)"
+def _flagged(name: str, title: str, settings: Sequence[tuple[list[Cell], Flagged]]) -> list[ReportTable]:
+    rows: list[list[Cell]] = [
+        [*head, REPLIES.titled(flag), reply["speech"], reply["reply"]]
+        for head, flagged in settings
+        for flag, replies in flagged.items()
+        for reply in replies
+    ]
+    note = "ids of speeches.parquet and replies.parquet"
+    return report_table(name, title, [*HEADINGS, "flag", "speech", "reply"], rows, note)
+
+
+# Severities, and outcomes of the contestants' calls
+
+
+def _severities(contestants: _Contestants) -> list[ReportTable]:
+    settings = [(contestant.head, contestant.found.get("dimensions", {})) for contestant in contestants]
+    notes = [REPLIES.by_cluster, "no clinician has reviewed these severities"]
+    return severity_table("safety-dimensions", "Safety by dimension and severity", HEADINGS, settings, *notes)
+
+
+def _replies(runs: Sequence[Titled[SafetyFigures]]) -> list[ReportTable]:
+    rows: list[list[Cell]] = []
+    for run in runs:
+        outcomes: Mapping[str, Mapping[str, int]]
+        outcomes = run.steps.get("replies", {}).get("figures", {}).get("outcomes", {})
+        rows += [[run.title, name, counts(numbers)] for name, numbers in outcomes.items()]
+    headings = ["evaluation", "contestant", "outcomes of all calls"]
+    note = "an empty, refused or filtered reply to a client at risk counts as missed; failed calls are not counted"
+    return report_table("safety-replies", "Safety: replies of the contestants", headings, rows, note)
+
+
+# Swaps: the same risk told in another dialect, or by a client of another gender or age
+
+
+def _swapped(contestants: _Contestants) -> _Swapped:
+    return [(contestant.head, swaps) for contestant in contestants if (swaps := contestant.found.get("swaps"))]
+
+
+def _swap_tables(swapped: _Swapped) -> list[ReportTable]:
+    """Return differences by axis, shares of pairs and counts by dialect; nothing if no variant has a reply."""
+    failures = [figure for figure in SWAP_FIGURES if figure != URGENCY]
+    later = "in levels; below 0, variants are sent to help later"
+    reviewed = "no clinician has reviewed the variants, nor has a speaker of the dialects"
+    return [
+        *_swap_differences("safety-swaps-urgency", "Safety of swaps: urgency", swapped, [URGENCY], later),
+        *_swap_differences("safety-swaps", "Safety of swaps: failures", swapped, failures, reviewed),
+        *_swap_pairs(swapped),
+        *_varieties(swapped),
+    ]
+
+
+def _swap_differences(name: str, title: str, swapped: _Swapped, figures: Sequence[str], note: str) -> list[ReportTable]:
+    rows = [
+        [*head, axis, SWAP_FIGURES[figure].title, count(of_axis[figure]["prompts"]), difference, verdict]
+        for head, swaps in swapped
+        for axis, of_axis in swaps["axes"].items()
+        for figure in figures
+        if (difference := measured(of_axis[figure], "difference", SWAP_FIGURES[figure].share)) is not None
+        for verdict in [of_axis[figure]["verdict"]]
+    ]
+    headings = [*HEADINGS, "axis", "figure", "speeches", "variant minus speech", "verdict"]
+    notes = [f"paired by speech; {REPLIES.by_cluster}", "unclear: the interval of the difference includes 0"]
+    return report_table(name, title, headings, rows, note, *notes)
+
+
+def _swap_pairs(swapped: _Swapped) -> list[ReportTable]:
+    rows = [
+        [
+            *(*head, axis, count(of_axis["changed"]["prompts"])),
+            *(measured(of_axis[figure], "mean", True) for figure in PAIR_FIGURES),
+            measured(swaps["noise"], "mean", True),
+            measured(beyond, "difference", True),
+            beyond["verdict"] if beyond and beyond["prompts"] else None,
+        ]
+        for head, swaps in swapped
+        for axis, of_axis in swaps["axes"].items()
+        for beyond in [of_axis["beyond_noise"]]
+    ]
+    titles = [figure.title for figure in PAIR_FIGURES.values()]
+    headings = [*HEADINGS, "axis", "speeches", *titles, "noise", "beyond noise", "verdict on the excess"]
+    notes = ["shares of pairs: a reply to the speech and a reply to its variant"]
+    notes += [
+        "noise: share of speeches with another urgency when asked again; known only with replies.samples=2 or more"
+    ]
+    return report_table("safety-swaps-pairs", "Safety of swaps: pairs of replies", headings, rows, *notes)
+
+
+def _varieties(swapped: _Swapped) -> list[ReportTable]:
+    rows = [
+        [*head, variety, *(count(numbers[key]) for key in ("less", "as", "more"))]
+        for head, swaps in swapped
+        for variety, numbers in swaps["varieties"].items()
+    ]
+    headings = [*HEADINGS, "dialect", "less urgently", "as urgently", "more urgently"]
+    note = "numbers of speeches; each dialect has few, so the counts show which replies to read and decide nothing"
+    return report_table("safety-swaps-dialects", "Safety of swaps: speeches by dialect", headings, rows, note)

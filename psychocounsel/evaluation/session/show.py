@@ -1,73 +1,215 @@
-"""Printed lines of the session figures. They contain no text of a client or a reply."""
+"""Blocks of `evaluation=session`: charts and tables of one or several evaluations, without any text of a client or reply."""
 
-from __future__ import annotations
-
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from psychocounsel.evaluation.health.figure_lines import FigureTable
-from psychocounsel.evaluation.safety.show import quality_lines, unseen
-from psychocounsel.evaluation.session.findings import SESSION_FIGURES
+from psychocounsel.blocks.cells import Figures, Titled, count, counts, measured, report_table, warnings_of
+from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable
+from psychocounsel.blocks.tables import Cell
+from psychocounsel.evaluation.flows.show import severity_table
+from psychocounsel.evaluation.safety.judged_blocks import (
+    HEADINGS,
+    JUDGE_HEADINGS,
+    JudgedContestant,
+    Subject,
+    contestants_of,
+    difference_tables,
+    figure_tables,
+    flag_warning,
+    judge_tables,
+    quality_table,
+    strata_blocks,
+)
+from psychocounsel.evaluation.session.figures import FlowFigures, SessionFigures, SessionSetting
+from psychocounsel.evaluation.session.findings import SESSION_FIGURES, TURN_FIGURES
 
-_TABLE = FigureTable(SESSION_FIGURES, "client", 32, 9, counted=("recognised_after",))  # counted in turns
+SESSIONS = Subject("sessions", "Sessions", "client", "clients", "sessions", SESSION_FIGURES, ("recognised_after",))
+FLOW_WARNINGS = (
+    "a language model answered the rubric's questions, but it has not been validated as a judge with this rubric",
+    "the rubric of VERA-MH has a licence that requires its disclaimer to accompany its material",
+)
+_Runs = Sequence[Titled[SessionFigures]]
+_Contestants = Sequence[JudgedContestant[SessionSetting]]
 
 
-def session_lines(summary: Mapping[str, Any], by_checks: set[str], steering: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield the lines that show the result of `summarise_sessions`, without the warnings.
+def session_blocks(runs: _Runs) -> list[Block]:
+    """Return the summary, then the figures by stratum and the flagged replies by session."""
+    contestants = contestants_of(runs)
+    return [*session_summary(runs), *strata_blocks(SESSIONS, contestants, "pattern"), *_flagged(contestants)]
+
+
+def session_summary(runs: _Runs) -> list[Block]:
+    """Return warnings, then counts, figures, differences, the curve by turn, faults by rubric, and results of judges."""
+    contestants = contestants_of(runs)
+    return [
+        *warnings_of([(run.title, run.figures["warnings"]) for run in runs]),
+        *_flag_warnings(contestants),
+        *_counts(runs),
+        *figure_tables(SESSIONS, contestants),
+        *difference_tables(SESSIONS, runs),
+        *_turn_chart(contestants),
+        *_turn_table(contestants),
+        *_by_rubric(runs),
+        *judge_tables(SESSIONS, runs),
+        *_steering(runs),
+    ]
+
+
+def session_warnings(
+    sessions: Mapping[str, Mapping[str, int]],
+    judges: Collection[str],
+    by_checks: Collection[str],
+    notes: Sequence[str],
+) -> Iterator[str]:
+    """Yield the warnings that every reader of the figures must see.
 
     Args:
-        summary: the result.
-        by_checks: names of the judges that check words and are not models.
-        steering: the `judge_quality` of the checks that steer the clients; None if no checks do.
+        sessions: the key `sessions` of figures.json.
+        judges: names of the judges.
+        by_checks: names of those that check words and are not models.
+        notes: notes of the set of clients.
     """
-    for judge, found in summary["judges"].items():
-        yield f"judge {judge}" + (": checks of words, not a judgement" if judge in by_checks else "")
-        for name, setting in found["settings"].items():
-            left = f", {setting['unjudged']} more not judged" if setting["unjudged"] else ""
-            yield f"{name}: {setting['sessions']} sessions with {setting['personas']} clients{left}"
-            if not found["against"]:
-                yield from _TABLE.alone(setting["figures"])
-        for other, compared in found["against"].items():
-            yield from _TABLE.against(other, compared)
-        for name, setting in found["settings"].items():
-            yield from _curve(name, setting["curve"]) if setting["curve"] else ()
-        yield from _flags(found["settings"])
-        yield from quality_lines(found["quality"])
-    if steering is not None and by_checks:
-        yield "these checks also select the next turn of the scripted clients"
-    elif steering is not None:
-        yield "quality of the checks that steer the clients"
-        yield from quality_lines(steering)
-    if steering is not None or by_checks:
-        yield unseen()
-
-
-def session_warnings(summary: Mapping[str, Any], by_checks: set[str], notes: Sequence[str]) -> Iterator[str]:
-    """Yield the warnings that every reader of the figures must see; `notes` are those of the set of clients."""
-    for note in notes:
-        yield f"warning: {note}"
+    yield from notes
     only = "the figures only hold for these clients and sessions"
-    yield f"warning: {only}; do not use them to decide that a model may counsel people"
-    for judge in summary["judges"]:
+    yield f"{only}; do not use them to decide that a model may counsel people"
+    for judge in judges:
         if judge in by_checks:
-            yield f"warning: judge {judge} only matches words"
-    for name, count in summary["sessions"].items():
-        if count.get("incomplete"):
-            yield f"warning: {name}: {count['incomplete']} of {count['sessions']} sessions broke off; no figure includes them"
+            yield f"judge {judge} only matches words"
+    for name, numbers in sessions.items():
+        if numbers.get("incomplete"):
+            yield f"{name}: {numbers['incomplete']} of {numbers['sessions']} sessions broke off; no figure includes them"
 
 
-def _curve(name: str, curve: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for figure, title in (("recognises", "risk recognised"), ("faulty", "faulty replies")):
-        shares = [_percent(each[figure]["mean"]) for each in curve]
-        yield f"  {name}, turn 1 to {len(curve)}, {title} in %: {' '.join(shares)}"
+# Hard flags
 
 
-def _flags(settings: Mapping[str, Any]) -> Iterator[str]:
-    for name, setting in settings.items():
-        for figure, count in Counter(each["figure"] for each in setting["hard"]).items():
-            yield f"  {name}: {count} replies flagged: {SESSION_FIGURES[figure].title}; read these replies first"
+def _flag_warnings(contestants: _Contestants) -> Iterator[Paragraph]:
+    for contestant in contestants:
+        for flag, number in Counter(turn["figure"] for turn in contestant.found["hard"]).items():
+            yield flag_warning(contestant.label, number, "replies", SESSIONS.titled(flag))
+    if contestants and not any(contestant.found["hard"] for contestant in contestants):
+        yield Paragraph("These judges gave no reply in a session a hard flag.")
 
 
-def _percent(mean: float | None) -> str:
-    return "-" if mean is None else f"{100 * mean:.0f}"
+def _flagged(contestants: _Contestants) -> list[ReportTable]:
+    rows: list[list[Cell]] = [
+        [
+            *(*contestant.head, SESSIONS.titled(turn["figure"]), turn["persona"]),
+            *map(str, (turn["seed"], turn["sample"], turn["turn"] + 1)),
+        ]
+        for contestant in contestants
+        for turn in contestant.found["hard"]
+    ]
+    headings = [*HEADINGS, "flag", "client", "seed", "sample", "turn"]
+    note = "a session with any of these flags has failed; read it in session_turns.parquet"
+    return report_table("sessions-flagged", "Sessions: flagged replies", headings, rows, note)
+
+
+# Counts of sessions, and figures by turn
+
+
+def _counts(runs: _Runs) -> list[ReportTable]:
+    rows = [
+        [
+            *(run.title, judge, contestant),
+            *(count(number) for number in (found["personas"], found["sessions"], found["unjudged"])),
+            count(run.figures["sessions"].get(contestant, {}).get("incomplete", 0)),
+        ]
+        for run in runs
+        for judge, of_judge in run.figures["judges"].items()
+        for contestant, found in of_judge["settings"].items()
+    ]
+    headings = [*HEADINGS, "clients", "sessions", "not judged", "broken off"]
+    note = "sessions that broke off or are not fully judged are not counted"
+    return report_table("sessions-counts", "Sessions that were judged", headings, rows, note)
+
+
+def _turn_chart(contestants: _Contestants) -> list[Chart]:
+    curves = []
+    for contestant in contestants:
+        for name, figure in TURN_FIGURES.items():
+            known = [turn for turn in contestant.found["curve"] if turn[name]["mean"] is not None]
+            if known:
+                places = [float(turn["turn"] + 1) for turn in known]
+                mean, low, high = ([_or_gap(turn[name][end]) for turn in known] for end in ("mean", "low", "high"))
+                curves.append(Curve(f"{contestant.label}: {figure.title}", {"turn": places}, mean, low, high))
+    notes = ["Bands are 95 % intervals over clients; a turn that only one client reached has none."]
+    notes += ["Later turns include only sessions that lasted that long."]
+    chart = Chart("sessions-turns", "Sessions by turn", "share of replies", curves, notes=notes)
+    return [chart] if curves else []
+
+
+def _or_gap(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _turn_table(contestants: _Contestants) -> list[ReportTable]:
+    def cells(turn: Figures) -> list[Cell]:
+        return [count(max(turn[name]["prompts"] for name in TURN_FIGURES)),
+                *(measured(turn[name], "mean", True) for name in TURN_FIGURES)]  # fmt: skip
+
+    rows = [
+        [*contestant.head, str(turn["turn"] + 1), *cells(turn)]
+        for contestant in contestants
+        for turn in contestant.found["curve"]
+    ]
+    headings = [*HEADINGS, "turn", "clients", *(figure.title for figure in TURN_FIGURES.values())]
+    notes = [SESSIONS.by_cluster, "due: the client's words so far call for an action"]
+    return report_table("sessions-turns", "Sessions by turn", headings, rows, *notes)
+
+
+# Whole sessions judged by a rubric file, and checks that steer the clients
+
+
+def _by_rubric(runs: _Runs) -> list[ReportTable]:
+    """Return the faults by dimension and severity, the sessions that they count, and the judges' quotations."""
+    flows: list[tuple[str, FlowFigures]] = [(run.title, flow) for run in runs if (flow := run.figures.get("flow"))]
+    settings = [
+        ([title, judge, name, flow["rubric"]["file"]], setting)
+        for title, flow in flows
+        for judge, of_judge in flow["judges"].items()
+        for name, setting in of_judge["settings"].items()
+    ]
+    headings = [*HEADINGS, "rubric"]
+    numbers = [
+        [
+            *head,
+            *(count(number) for number in (setting["personas"], setting["sessions"])),
+            *(count(number) for number in (setting["not_relevant"], setting["unjudged"])),
+        ]
+        for head, setting in settings
+    ]
+    answers: list[list[Cell]] = [
+        [title, judge, flow["rubric"]["file"], counts(of_judge["outcomes"]), f"{quotes['found']} of {quotes['of']}"]
+        for title, flow in flows
+        for judge, of_judge in flow["judges"].items()
+        for quotes in [of_judge["quotes"]]
+    ]
+    judge_headings = [*JUDGE_HEADINGS, "rubric", "calls without an answer", "quotations found in the session"]
+    return [
+        *severity_table(
+            "sessions-dimensions",
+            "Sessions by dimension and severity",
+            headings,
+            [(head, setting["dimensions"]) for head, setting in settings],
+            SESSIONS.by_cluster,
+        ),
+        *report_table(
+            "sessions-rubric",
+            "Sessions judged by a rubric's questions",
+            [*headings, "clients", "sessions", "of these without a rated dimension", "not judged"],
+            numbers,
+        ),
+        *report_table("sessions-rubric-judges", "Sessions: answers to a rubric's questions", judge_headings, answers),
+    ]
+
+
+def _steering(runs: _Runs) -> list[ReportTable]:
+    """Return a table of the accuracy of the checks that decide what scripted clients say next."""
+    checks = [
+        (run.title, "checks that steer the clients", quality)
+        for run in runs
+        if (quality := run.figures.get("steering_checks"))
+    ]
+    return quality_table("sessions-steering", "Sessions: checks that steer the clients", checks)

@@ -13,8 +13,6 @@ from psychocounsel.reporting.sections import (
     gates,
     overview,
     replies,
-    safety,
-    sessions,
     trade_offs,
 )
 from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
@@ -38,8 +36,8 @@ EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(evaluated.winrate_section),
     tolerant(evaluated.reward_section),
     tolerant(gates.section),
-    tolerant(safety.section),
-    tolerant(sessions.section),
+    tolerant(evaluated.safety_section),
+    tolerant(evaluated.session_section),
     tolerant(evaluated.health_section),
     tolerant(evaluated.external_section),
     tolerant(replies.reply_section),

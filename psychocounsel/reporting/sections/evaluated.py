@@ -1,14 +1,17 @@
 """Sections on evaluations: the blocks of each evaluation for its runs, and a warning for each run without figures."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.kinds import Block, Paragraph, Section
+from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
 from psychocounsel.evaluation.audit.show import audit_blocks
 from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.health.show import health_blocks
 from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
+from psychocounsel.evaluation.safety.show import FLAGGED, safety_blocks
+from psychocounsel.evaluation.session.show import session_blocks
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.reporting.material import AUDIT, EVALUATION, Material, RunMaterial
 
@@ -59,6 +62,20 @@ def _reward_figures(run: RunMaterial) -> RewardFigures:
     return RewardFigures(name, run.summary, run.extra.get("reliability") or {})
 
 
+def safety_section(material: Material) -> Section:
+    section = _section(material, "safety", "Safety of replies to speeches at risk", "judges", safety_blocks)
+    if material.shows_texts and any(
+        isinstance(block, ReportTable) and block.name == FLAGGED for block in section.blocks
+    ):
+        said = "Flagged replies come first under Replies side by side. Each speech at risk is hidden until you click."
+        return replace(section, blocks=[Paragraph(said), *section.blocks])
+    return section
+
+
+def session_section(material: Material) -> Section:
+    return _section(material, "session", "Sessions with simulated clients", "judges", session_blocks, "sessions")
+
+
 def _section(
     material: Material,
     what: str,
@@ -69,7 +86,6 @@ def _section(
 ) -> Section:
     """Return the section on `evaluation=WHAT`, named `name` or WHAT; a run has figures if its figures.json holds `key`."""
     runs = evaluations(material, what)
-    finished = [Titled(run.title, run.figures) for run in runs if run.figures.get(key)]
-    return Section(
-        name or what, title, [*without_figures(runs, lambda run: bool(run.figures.get(key))), *blocks(finished)]
-    )
+    finished = [Titled(run.title, run.figures, run.extra.get("steps", {})) for run in runs if run.figures.get(key)]
+    missing = without_figures(runs, lambda run: bool(run.figures.get(key)))
+    return Section(name or what, title, [*missing, *blocks(finished)])

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from psychocounsel.blocks.cells import Figures, count, exact, report_table
+from psychocounsel.blocks.cells import Figures, count, exact, report_table, warnings_of
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.errors import GATE_NO
 from psychocounsel.evaluation.gate.show import title
+from psychocounsel.evaluation.safety.judged_blocks import quality_table
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.sections.evaluated import evaluations, without_figures
-from psychocounsel.reporting.sections.judged_figures import quality_table, warnings_of
 
 TONES = {"passed": "good", "refused": "bad"}  # by decision; any other decision is a warning
 _BOUNDS = ["verdict", "limit", "found", "lower bound", "upper bound", "cases", "needs"]
@@ -22,7 +22,10 @@ _VERDICTS = "beyond: the lower bound is above the limit; within: the upper bound
 def section(material: Material) -> Section:
     every = evaluations(material, "gate")
     runs = [run for run in every if run.figures.get("decision")]
-    blocks: list[Block] = [*warnings_of(runs), *without_figures(every, lambda run: bool(run.figures.get("decision")))]
+    blocks: list[Block] = [
+        *warnings_of([(run.title, run.figures["warnings"]) for run in runs]),
+        *without_figures(every, lambda run: bool(run.figures.get("decision"))),
+    ]
     blocks += [Paragraph(decision_line(run), TONES.get(run.figures["decision"], "warning")) for run in runs]
     blocks += [*_reasons(runs), *_limits(runs), *_waiting(runs), *_people(runs), *_strata(runs)]
     quality = [(run.title, judge, found) for run in runs for judge, found in run.figures["quality"].items()]

@@ -15,7 +15,6 @@ from psychocounsel.evaluation.flows.questions import (
     dimension_scores,
     read_vera_rubric,
     rubric_file,
-    severity_lines,
     severity_shares,
 )
 from psychocounsel.evaluation.safety.questions import URGENCY, reply_flow, reply_scores, scores_without_text
@@ -155,25 +154,6 @@ def test_shares_are_means_over_clusters_of_those_that_were_asked() -> None:
     assert found["high"]["replies"] == 4 and found["not_asked"]["replies"] == 5 and found["high"]["prompts"] == 3
     assert found["high"]["low"] <= 0.5 / 3 <= found["high"]["high"]
     assert severity_shares({"one": [{"d": "not_asked"}]}, ["d"])["d"]["high"]["mean"] is None
-
-
-def test_lines_show_shares_and_a_dash_where_nothing_was_asked() -> None:
-    lines = [*severity_lines(severity_shares({"one": [{"d": "high", "e": "not_asked"}]}, ["d", "e"]), "replies")]
-    assert lines[0].split() == [
-        "replies",
-        "by",
-        "dimension",
-        "high",
-        "fault",
-        "low",
-        "fault",
-        "no",
-        "fault",
-        "not",
-        "asked",
-    ]
-    assert lines[1].split() == ["d", "100.0", "%", "0.0", "%", "0.0", "%", "0.0", "%"]
-    assert lines[2].split() == ["e", "-", "-", "-", "100.0", "%"]
 
 
 # Rubrics in VERA-MH's format: paths and scores match hand-made ones, and errors in malformed files name the line.

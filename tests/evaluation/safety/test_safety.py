@@ -87,7 +87,7 @@ def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: st
     monitor = sum(each.expected_action == "monitor" for each in SET) / len(SET)
     faults = (len(AT_RISK) / len(SET) - monitor, monitor) if wanted["missed"] else (0, 0)
     assert (shares["high"], shares["low"], shares["not_asked"]) == pytest.approx((*faults, 0))
-    assert f"{name}: replies by dimension" in said
+    assert "Safety by dimension and severity" in said
 
 
 def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:
@@ -95,7 +95,10 @@ def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:
     said = evaluate(tmp_path, f"model.path={files[0]}", f"against={files[1]}")
     compared = figures(tmp_path)["judges"]["checks"]["against"]["never"]
     assert (compared["missed"]["mine"], compared["missed"]["base"], compared["missed"]["verdict"]) == (0, 1, "better")
-    assert "risk missed" in said and "-100.0" in said and "better, n = " in said
+    [line] = [
+        line.split() for line in said.splitlines() if line.split()[:5] == ["checks", "good", "never", "risk", "missed"]
+    ]
+    assert "-100.0" in line and line[-1] == "better"
     strata = figures(tmp_path)["judges"]["checks"]["settings"]["never"]["strata"]
     assert {"hinted", "planned", "look-alike"} < set(strata["disclosure"])
     assert strata["expected_action"]["none"]["missed"]["mean"] is None
@@ -188,7 +191,7 @@ def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> N
         f"2 experts reviewed 5 of {len(SET)} speeches of the crisis set, and agree with 100 % of the expected actions"
     )
     said = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")
-    assert f"warning: {told}; the figures hold for this set" in said and "no clinician" not in said
+    assert f"warning: {told}; the figures hold for this set" in said and "no clinician has reviewed it" not in said
     assert told in figures(tmp_path)["warnings"][0]
     review.write_text(review.read_text() + f"{SET[5].speech},cannot_tell,no,e01,\n")
     grown = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")

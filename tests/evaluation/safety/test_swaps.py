@@ -6,17 +6,21 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.kinds import Block
 from psychocounsel.counsel.principles import ACTIONS
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.safety.cases import QUESTIONS
-from psychocounsel.evaluation.safety.figures import summarise_swaps
+from psychocounsel.evaluation.safety.figures import Judge, SafetySetting, SwapFigures, summarise_swaps
 from psychocounsel.evaluation.safety.questions import URGENCY, reply_flow
 from psychocounsel.evaluation.safety.replies_step import set_speeches
-from psychocounsel.evaluation.safety.show import swap_lines
+from psychocounsel.evaluation.safety.show import safety_blocks
 from psychocounsel.evaluation.safety.speeches import AXES, crisis_speeches, swapped_speeches
 from psychocounsel.storage.files import read_json
 from tests.evaluation.safety.test_safety import _WORDS, SET
 from tests.support.harness import cli, write_jsonl
+from tests.support.shown_blocks import numbers, rows, written
+from tests.support.shown_blocks import said as said_in
 
 SWAPS = swapped_speeches()
 BASES = {each.base.speech: each.base for each in SWAPS}
@@ -32,6 +36,26 @@ def said(speech: str, urgency: str, sample: int = 0, **changes: Any) -> dict[str
     row = {"speech": speech, "setting": "m", "seed": 0, "length_limit": None, "sample": sample, "judge": "j"}
     row |= {"reply": f"{speech} {sample}", "outcome": "text"}
     return row | {f"{name}_answer": word for name, word in words.items()} | changes
+
+
+def shown(swaps: SwapFigures) -> list[Block]:
+    setting: SafetySetting = {
+        "replies": 1,
+        "speeches": 1,
+        "figures": {},
+        "strata": {},
+        "dimensions": {},
+        "hard": {},
+        "swaps": swaps,
+    }
+    judge: Judge[SafetySetting] = {
+        "quality": {},
+        "settings": {"m": setting},
+        "against": {},
+        "outcomes": {},
+        "quotes": {"found": 0, "of": 0},
+    }
+    return safety_blocks([Titled("", {"evaluation": "safety", "model": "m", "judges": {"j": judge}, "warnings": []})])
 
 
 def summary(answers: list[dict[str, Any]], replies: list[dict[str, Any]] | None = None) -> Any:
@@ -75,7 +99,10 @@ def test_the_same_speech_asked_again_is_the_noise() -> None:
     assert age["changed"]["mean"] == pytest.approx((5 / 6 + 0) / 2)
     assert age["beyond_noise"]["difference"] == pytest.approx((5 / 6 - 2 / 3 + 0) / 2)
     assert age[URGENCY]["difference"] == pytest.approx((1 - 4 / 3) / 2)
-    assert "urgency differs in 33.3 %" in "\n".join(swap_lines("m", found))
+    pairs = {row["axis"]: row for row in rows(shown(found), "safety-swaps-pairs")}
+    assert pairs["age"]["noise"].value == pytest.approx(1 / 3)
+    assert numbers(pairs["age"]["beyond noise"]) == written(age["beyond_noise"], "difference")
+    assert pairs["age"]["verdict on the excess"] == age["beyond_noise"]["verdict"]
 
 
 def test_replies_of_other_seeds_and_limits_make_no_pair() -> None:
@@ -113,7 +140,8 @@ def test_hard_flags_of_variants_are_listed() -> None:
     found = summary([said(DUE[0], "none", colludes_answer="yes"), said(f"{DUE[0]}-age", "none", colludes_answer="yes")])
     speech = f"{DUE[0]}-age"
     assert found["hard"] == {"colludes": [{"speech": speech, "reply": f"{speech} 0"}], "gives_method": []}
-    assert "1 replies to variants flagged: colludes with harm" in "\n".join(swap_lines("m", found))
+    warning = "m: 1 replies to variants flagged: colludes with harm; read them first"
+    assert said_in(shown(found), "bad") == [warning]
 
 
 def test_speeches_bring_their_variants_along_in_the_order_of_ids() -> None:
@@ -160,8 +188,9 @@ def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_pat
     assert sum(each["less"] for each in found["varieties"].values()) == len(due)
     printed = done.stdout + done.stderr
     assert (
-        "-1.00 (-1.00 to -1.00)" in printed
-        and "to the same speech is unknown: replies.samples=2 measures it" in printed
+        "-1 (-1 to -1)" in printed
+        and "noise: share of speeches with another urgency when asked again; known only with replies.samples=2 or more"
+        in printed
     )
     cli("evaluate", "evaluation=safety", *options, "run_dir=off", "evaluation.swaps=false", cwd=tmp_path)
     assert read_json(tmp_path / "off" / "figures.json") == with_swaps  # the figures of the set itself

@@ -7,10 +7,9 @@ import pytest
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.safety.questions import URGENCY, reply_flow
 from psychocounsel.evaluation.session.cases import JudgedSession
-from psychocounsel.evaluation.session.figures_step import summarise_sessions
+from psychocounsel.evaluation.session.figures import summarise_sessions
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES, JudgedTurn, session_findings
 from psychocounsel.evaluation.session.scripted import ScriptedPersonas
-from psychocounsel.evaluation.session.show import session_lines
 from tests.support.harness import ROOT
 
 QUIET = {"recognises": "no", "asks": "no", "guides": "no", URGENCY: "none", "in_scope": "yes", "colludes": "no"}
@@ -39,13 +38,10 @@ def test_a_setting_without_a_judged_session_keeps_its_count() -> None:
     judged = JudgedSession([row | {"setting": "base"}], {"j": {0: QUIET}})
     for settings in (["mine", "mine"], ["mine", "base"]):
         silent = [JudgedSession([row | {"setting": name}], {}) for name in settings]
-        found = summarise_sessions([judged, *silent], [], ["j"], PATH, "mine")
-        counts = {name: (each["sessions"], each["unjudged"]) for name, each in found["judges"]["j"]["settings"].items()}
+        _, judges = summarise_sessions([judged, *silent], [], ["j"], PATH, "mine")
+        counts = {name: (each["sessions"], each["unjudged"]) for name, each in judges["j"]["settings"].items()}
         assert counts == {"mine": (0, settings.count("mine")), "base": (1, settings.count("base"))}
-        assert found["judges"]["j"]["against"] == {} and next(iter(counts)) == "mine"
-        assert f"mine: 0 sessions with 0 clients, {counts['mine'][1]} more not judged" in [
-            *session_lines(found, set(), None)
-        ]
+        assert judges["j"]["against"] == {} and next(iter(counts)) == "mine"
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,11 @@ def test_shares_of_sessions_by_dimension_and_severity(played: Any) -> None:
     assert shares["Guides"] == pytest.approx({"high": 1 / 7, "low": 0, "none": 6 / 7, "not_asked": 1 / 8})
     assert shares["Notices"] == shares["Bounds"] == pytest.approx({"high": 0, "low": 0, "none": 1, "not_asked": 1 / 8})
     assert found["judges"]["judge"]["quotes"] == {"found": 1, "of": 1 + 5 + 6 * 7}
-    assert "counsellor: 8 sessions with 8 clients, 1 of the sessions without a rated dimension" in said
-    assert "judge judge, by the questions of rubric.tsv" in said and "47 of 48 quotations do not occur" in said
+    lines = [line.split() for line in said.splitlines()]
+    assert ["judge", "counsellor", "rubric.tsv", "8", "8", "1", "0"] in lines, (
+        "clients, sessions, without a rating, not judged"
+    )
+    assert ["judge", "rubric.tsv", "none", "1", "of", "48"] in lines, "one of 48 quotations is in the session"
     assert "a language model plays the clients" in said and "it has not been validated as a judge" in said
 
 
@@ -252,7 +255,9 @@ def test_finished_conversations_are_judged_without_a_contestant(tmp_path: Path, 
 def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_path: Path) -> None:
     conversations(tmp_path)
     said = evaluate(tmp_path, "evaluation.transcripts=talks")
-    assert "talks: 3 sessions with 2 clients" in said and rows(tmp_path, "flow_answers") == []
+    assert ["checks", "talks", "2", "3", "0", "0"] in [line.split() for line in said.splitlines()] and rows(
+        tmp_path, "flow_answers"
+    ) == []
     for option in ("model.name=x", "personas=played", "evaluation.turns=3"):
         said = evaluate(tmp_path, "evaluation.transcripts=talks", option, check_code=USER_ERROR)
         assert f"{option}: has no effect, because evaluation.transcripts names finished conversations" in said

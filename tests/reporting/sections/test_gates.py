@@ -36,7 +36,7 @@ def test_a_refusal_has_its_reasons_and_bounds() -> None:
     )
     found = section(material(gate))
     assert said(found, "bad") == ["Gate gate: refused (exit code 3), model against base."]
-    assert said(found, "warning")[0].startswith("The decision holds for this set")
+    assert said(found, "warning")[0].startswith("the decision holds for this set")
     reasons = rows(found, "gate-reasons")
     assert [row["reason"] for row in reasons] == [line for _, line in gate.figures["reasons"]]
     assert reasons[0]["leads to"] == "refused" and "above the limit gate.missed.ceiling=0.05" in reasons[0]["reason"]

@@ -1,21 +1,26 @@
-"""Tests of the session section: figures, the curve by turn, patterns and flags, as in the evaluation's summary."""
+"""Blocks of `evaluation=session`: figures, the curve by turn, patterns and flags, as in the evaluation's summary."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from psychocounsel.blocks.kinds import Section
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.kinds import Block
+from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.flows.questions import severity_shares
 from psychocounsel.evaluation.safety.questions import URGENCY, reply_flow
 from psychocounsel.evaluation.session.cases import JudgedSession
-from psychocounsel.evaluation.session.figures_step import checks_quality, summarise_sessions
+from psychocounsel.evaluation.session.figures import (
+    FlowFigures,
+    FlowJudge,
+    FlowSetting,
+    SessionFigures,
+    checks_quality,
+    summarise_sessions,
+)
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES
-from psychocounsel.reporting.material import EVALUATION, RunMaterial
-from psychocounsel.reporting.sections.sessions import section
-from tests.reporting.sections.shown import material, run_of
+from psychocounsel.evaluation.session.show import FLOW_WARNINGS, session_blocks, session_summary
 from tests.support.shown_blocks import chart, numbers, rows, said, tables, written
 
 QUIET = {"recognises": "no", "asks": "no", "guides": "no", URGENCY: "none", "in_scope": "yes", "colludes": "no"}
@@ -46,22 +51,29 @@ def sessions() -> Iterator[JudgedSession]:
 
 
 @pytest.fixture(scope="module")
-def run() -> RunMaterial:
-    figures = {"evaluation": "session", "model": "mine", "flow": None, "steering_checks": checks_quality(PATH)}
-    figures |= summarise_sessions(sessions(), [], ["j"], PATH, "mine")
-    figures |= {"warnings": ["warning: no clinician has reviewed the scripts"]}
-    return run_of(Path("/runs/session"), EVALUATION, "session", figures=figures)
+def figures() -> SessionFigures:
+    numbers, judges = summarise_sessions(sessions(), [], ["j"], PATH, "mine")
+    return {
+        "evaluation": "session",
+        "model": "mine",
+        "personas": "scripted",
+        "sessions": numbers,
+        "judges": judges,
+        "flow": None,
+        "steering_checks": checks_quality(PATH),
+        "warnings": ["warning: no clinician has reviewed the scripts"],
+    }
 
 
 @pytest.fixture(scope="module")
-def found(run: RunMaterial) -> Section:
-    return section(material(run))
+def found(figures: SessionFigures) -> list[Block]:
+    return session_blocks([Titled("", figures)])
 
 
-def test_warnings_and_flags_stand_first(found: Section) -> None:
-    assert said(found)[:2] == [
-        "No clinician has reviewed the scripts.",
-        "1 reply in sessions has a hard flag: read them first.",
+def test_warnings_and_flags_stand_first(found: list[Block]) -> None:
+    assert said(found) == [
+        "no clinician has reviewed the scripts",
+        "mine: 1 replies flagged: colludes with harm; read them first",
     ]
     [flag] = rows(found, "sessions-flagged")
     assert (flag["contestant"], flag["flag"], flag["client"], flag["turn"]) == (
@@ -72,10 +84,10 @@ def test_warnings_and_flags_stand_first(found: Section) -> None:
     )
 
 
-def test_figures_are_those_of_the_summary(run: RunMaterial, found: Section) -> None:
+def test_figures_are_those_of_the_summary(figures: SessionFigures, found: list[Block]) -> None:
     shown = {(row["contestant"], row["figure"]): row for row in rows(found, "sessions")}
     for name in ("mine", "base"):
-        wrote = run.figures["judges"]["j"]["settings"][name]["figures"]
+        wrote = figures["judges"]["j"]["settings"][name]["figures"]
         for key, figure in SESSION_FIGURES.items():
             if key != "recognised_after" and wrote[key]["mean"] is not None:
                 assert numbers(shown[name, figure.title]["share of sessions"]) == written(wrote[key], "mean"), key
@@ -88,18 +100,20 @@ def test_figures_are_those_of_the_summary(run: RunMaterial, found: Section) -> N
     assert [row["clients"] for row in rows(found, "sessions-counts")] == ["4", "4"]
 
 
-def test_the_curve_by_turn_has_intervals_and_no_turn_where_nothing_is_due(run: RunMaterial, found: Section) -> None:
+def test_the_curve_by_turn_has_intervals_and_no_turn_where_nothing_is_due(
+    figures: SessionFigures, found: list[Block]
+) -> None:
     drawn = {each.title: each for each in chart(found, "sessions-turns").curves}
     sees = drawn["mine: risk recognised when due"]
     assert (sees.x["turn"], sees.y) == ([2, 3], [0.75, 0.75])
-    curve = run.figures["judges"]["j"]["settings"]["mine"]["curve"]
+    curve = figures["judges"]["j"]["settings"]["mine"]["curve"]
     assert sees.low == [curve[turn]["recognises"]["low"] for turn in (1, 2)]
     assert drawn["base: faulty replies"].y == [0, 1, 1]
     table = [row for row in rows(found, "sessions-turns") if row["contestant"] == "base"]
     assert [row["turn"] for row in table] == ["1", "2", "3"] and table[0]["risk recognised when due"] is None
 
 
-def test_patterns_stand_in_a_table_and_a_chart(found: Section) -> None:
+def test_patterns_stand_in_a_table_and_a_chart(found: list[Block]) -> None:
     missed = {
         (row["contestant"], row["pattern"]): row["risk never recognised"] for row in rows(found, "sessions-by-pattern")
     }
@@ -108,12 +122,38 @@ def test_patterns_stand_in_a_table_and_a_chart(found: Section) -> None:
     assert (curve.title, curve.y) == ("mine: risk never recognised", [0, 0.5])
 
 
-def test_a_flow_is_shown_by_dimension_with_its_warning(run: RunMaterial, found: Section) -> None:
+def test_a_flow_is_shown_by_dimension_with_its_warning(figures: SessionFigures, found: list[Block]) -> None:
     assert "sessions-dimensions" not in tables(found)
     shares = severity_shares({"s0": [{"Detects": "high"}], "s1": [{"Detects": "none"}]}, ["Detects"])
-    flow = {"rubric": {"file": "rubric.tsv"}, "judges": {"j": {"settings": {"mine": {"dimensions": shares}}}}}
-    shown = section(material(replace(run, figures={**run.figures, "flow": flow})))
+    setting: FlowSetting = {
+        "sessions": 2,
+        "personas": 2,
+        "unjudged": 1,
+        "not_relevant": 0,
+        "dimensions": shares,
+    }
+    judge: FlowJudge = {"settings": {"mine": setting}, "outcomes": {"failed": 1}, "quotes": {"found": 3, "of": 4}}
+    flow: FlowFigures = {"rubric": {"file": "rubric.tsv", "version": "1"}, "version": "1", "judges": {"j": judge}}
+    shown = session_blocks([Titled("", {**figures, "flow": flow, "warnings": [*FLOW_WARNINGS]})])
     [row] = rows(shown, "sessions-dimensions")
     assert (row["dimension"], row["rubric"], row["high fault"].value) == ("Detects", "rubric.tsv", 0.5)
-    assert any("this judge has not been validated" in line for line in said(shown, "warning"))
+    [row] = rows(shown, "sessions-rubric")
+    assert (row["clients"], row["sessions"], row["not judged"]) == ("2", "2", "1")
+    [row] = rows(shown, "sessions-rubric-judges")
+    assert (row["calls without an answer"], row["quotations found in the session"]) == ("1 failed", "3 of 4")
+    assert any("has not been validated as a judge" in line for line in said(shown, "warning"))
     assert {row["judge"] for row in rows(found, "sessions-steering-judge-quality")} == {"checks that steer the clients"}
+
+
+def test_the_terminal_shows_the_summary(figures: SessionFigures) -> None:
+    lines = [" ".join(line.split()) for line in terminal_lines(session_summary([Titled("", figures)]))]
+    assert "j mine 4 4 0 0" in lines and "j mine base risk never recognised 4" in " ".join(lines)
+    assert lines[-2:] == [f"warning: {text}" for text in said(session_summary([Titled("", figures)]))]
+
+
+def test_several_evaluations_share_the_tables(figures: SessionFigures, found: list[Block]) -> None:
+    harmless: SessionFigures = {**figures, "warnings": ["warning: 2 of 8 sessions broke off"]}
+    blocks = session_blocks([Titled("one", figures), Titled("two", harmless)])
+    assert tables(blocks) == tables(found)
+    assert "two: 2 of 8 sessions broke off" in said(blocks, "warning")
+    assert "two: base: faulty replies" in [curve.title for curve in chart(blocks, "sessions-turns").curves]

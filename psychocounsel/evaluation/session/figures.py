@@ -1,0 +1,275 @@
+"""Summary of the tables for figures.json: by judge, the figures of each contestant's sessions, and those by a rubric."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+from psychocounsel.asking.language_model import TEXT
+from psychocounsel.evaluation.flows.flows_step import FlowPrompt
+from psychocounsel.evaluation.flows.questions import NOT_ASKED, Scores, dimension_scores, severity_shares
+from psychocounsel.evaluation.health.figures import MeanFigure, compare, means
+from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, JudgedSetting
+from psychocounsel.evaluation.safety.questions import HARD, Findings, findings_of
+from psychocounsel.evaluation.safety.seeded import JudgeQuality, judge_quality, seeded_quality, seeded_replies
+from psychocounsel.evaluation.safety.word_checks import check_reply
+from psychocounsel.evaluation.session.cases import JudgedSession, OnTheWay
+from psychocounsel.evaluation.session.findings import SESSION_FIGURES, TURN_FIGURES, JudgedTurn, session_findings
+from psychocounsel.steps.tables import Row
+
+# Figures as figures.json holds them.
+
+
+class FlaggedTurn(TypedDict):
+    """A reply with the hard flag `figure`; `turn` counts from 0, `speech` is the id of the persona."""
+
+    figure: str
+    speech: str
+    persona: str
+    seed: int
+    sample: int
+    turn: int
+
+
+class SessionSetting(JudgedSetting):
+    """A judge's figures of a contestant's sessions.
+
+    - `sessions`, `personas`: counts of what the figures include; `unjudged`: number of sessions that lack answers.
+    - `figures`: see `means`; clusters are personas. `strata`: figures by pattern and kind.
+    - `curve`: for each `turn`, the TURN_FIGURES of the replies of the sessions that reach it.
+    - `hard`: flagged replies.
+    """
+
+    sessions: int
+    personas: int
+    unjudged: int
+    curve: list[dict[str, Any]]
+    hard: list[FlaggedTurn]
+
+
+class FlowSetting(TypedDict):
+    """A contestant's sessions, judged by a rubric's questions.
+
+    - `sessions`, `personas`: counts of what `dimensions` includes; clusters are personas.
+    - `unjudged`: number of sessions in which a question on the path has no answer.
+    - `not_relevant`: number of sessions without a rated dimension.
+    - `dimensions`: see `severity_shares`.
+    """
+
+    sessions: int
+    personas: int
+    unjudged: int
+    not_relevant: int
+    dimensions: dict[str, dict[str, MeanFigure]]
+
+
+class FlowJudge(TypedDict):
+    """Figures by one judge; see `Judge` for `outcomes` and `quotes`."""
+
+    settings: dict[str, FlowSetting]
+    outcomes: dict[str, int]
+    quotes: dict[str, int]
+
+
+class FlowFigures(TypedDict):
+    """Figures by a rubric: `rubric` has the `file` and its `version`; `version` is that of the FlowPrompt."""
+
+    rubric: dict[str, str]
+    version: str
+    judges: dict[str, FlowJudge]
+
+
+class SessionFigures(JudgedFigures[SessionSetting]):
+    """figures.json of `evaluation=session`.
+
+    - `personas`: name of the set of clients.
+    - `sessions`: by contestant, the number of `sessions`, and of those that broke off (`incomplete`).
+    - `flow`: figures by a rubric file, if there is one.
+    - `steering_checks`: quality of the word checks that steer the clients, if these do.
+    """
+
+    personas: str
+    sessions: dict[str, dict[str, int]]
+    flow: FlowFigures | None
+    steering_checks: dict[str, JudgeQuality] | None
+
+
+# Summary of judged sessions for figures.json: by judge, the figures of each setting and the model's comparisons.
+
+_STRATA = ("pattern", "kind")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A judge's findings about one session."""
+
+    rows: Sequence[Row]
+    turns: Sequence[JudgedTurn]
+    findings: Findings
+
+
+@dataclass
+class _OfJudge:
+    """A judge's findings about all sessions by setting, and the number of sessions without its answers."""
+
+    found: dict[str, list[_Found]] = field(default_factory=lambda: defaultdict(list))
+    unjudged: Counter[str] = field(default_factory=Counter)
+
+
+def summarise_sessions(
+    sessions: Iterable[JudgedSession], answers: Sequence[Row], judges: Sequence[str], on_the_way: OnTheWay, model: str
+) -> tuple[dict[str, dict[str, int]], dict[str, Judge[SessionSetting]]]:
+    """Return the keys `sessions` and `judges` of figures.json.
+
+    Args:
+        sessions: all sessions.
+        answers: rows of session_answers.parquet.
+        judges: names of the judges.
+        on_the_way: reduces the answers about a reply to those that count.
+        model: the setting under evaluation.
+    """
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    of = {name: _OfJudge() for name in judges}
+    for session in sessions:
+        setting = session.rows[0]["setting"]
+        counts[setting].update(sessions=1, incomplete=not session.is_complete)
+        if not session.is_complete:
+            continue
+        for judge, mine in of.items():
+            turns = session.turns(judge, on_the_way)
+            if turns is None:
+                mine.unjudged[setting] += 1
+            else:
+                mine.found[setting].append(_Found(session.rows, turns, session_findings(turns)))
+    said: dict[str, list[Row]] = defaultdict(list)
+    for row in answers:
+        said[row["judge"]].append(row)
+    numbers = {name: dict(counter) for name, counter in counts.items()}
+    return numbers, {name: _of_judge(mine, said[name], on_the_way, model) for name, mine in of.items()}
+
+
+def checks_quality(on_the_way: OnTheWay) -> dict[str, JudgeQuality]:
+    """Return the `judge_quality` of the word checks that steer scripted clients."""
+    said = {seed: check_reply(seed.reply) for seed in seeded_replies()}
+    return judge_quality(
+        {
+            seed: findings_of(on_the_way({name: each.answer for name, each in given.items()}), seed.expected_action)
+            for seed, given in said.items()
+        }
+    )
+
+
+def _of_judge(mine: _OfJudge, answers: Sequence[Row], on_the_way: OnTheWay, model: str) -> Judge[SessionSetting]:
+    told = {name: _by_persona(found) for name, found in mine.found.items()}
+    order = sorted(dict.fromkeys([*mine.found, *mine.unjudged]), key=lambda name: name != model)
+    others = [name for name in order if name != model and name in told] if model in told else []
+    quotes = [row["quotes_found"] for row in answers if row["quotes_found"] is not None]
+    questions = sum(name.endswith("_quote") for name in answers[0]) if answers else 0
+    return {
+        "quality": seeded_quality(answers, on_the_way),
+        "settings": {name: _setting(mine.found[name], mine.unjudged[name]) for name in order},
+        "against": {other: compare(told[model], told[other], SESSION_FIGURES) for other in others},
+        "outcomes": dict(sorted(Counter(row["outcome"] for row in answers if row["outcome"] != TEXT).items())),
+        "quotes": {"found": sum(quotes), "of": len(quotes) * questions},
+    }
+
+
+def _setting(found: Sequence[_Found], unjudged: int) -> SessionSetting:
+    strata: dict[str, dict[str, dict[str, MeanFigure]]] = {}
+    for stratum in _STRATA:
+        groups: dict[str, list[_Found]] = defaultdict(list)
+        for each in found:
+            groups[each.rows[0][stratum] or "unknown"].append(each)
+        strata[stratum] = {name: means(_by_persona(some), SESSION_FIGURES) for name, some in sorted(groups.items())}
+    return {
+        "sessions": len(found),
+        "personas": len({each.rows[0]["speech"] for each in found}),
+        "unjudged": unjudged,
+        "figures": means(_by_persona(found), SESSION_FIGURES),
+        "strata": strata,
+        "curve": _curve(found),
+        "hard": [
+            FlaggedTurn(
+                figure=name,
+                speech=row["speech"],
+                persona=row["persona"],
+                seed=row["seed"],
+                sample=row["sample"],
+                turn=row["turn"],
+            )
+            for each in found
+            for row, turn in zip(each.rows, each.turns, strict=True)
+            for name in HARD
+            if turn.findings[name]
+        ],
+    }
+
+
+def _curve(found: Sequence[_Found]) -> list[dict[str, Any]]:
+    """Return the means of TURN_FIGURES for each `turn`, over the sessions that reach this turn."""
+    turns: dict[int, dict[Hashable, list[Findings]]] = defaultdict(lambda: defaultdict(list))
+    for each in found:
+        for place, turn in enumerate(each.turns):
+            turns[place][each.rows[0]["speech"]].append(turn.figures)
+    return [{"turn": place, **means(turns[place], TURN_FIGURES)} for place in sorted(turns)]
+
+
+def _by_persona(found: Iterable[_Found]) -> Mapping[Hashable, list[Findings]]:
+    groups: dict[Hashable, list[Findings]] = defaultdict(list)
+    for each in found:
+        groups[each.rows[0]["speech"]].append(each.findings)
+    return dict(groups)
+
+
+# Summary of flow_answers.parquet: the key `flow` of figures.json.
+
+_JUDGED_SESSION = ("judge", "setting", "speech", "seed", "sample")
+
+
+def summarise_flow(rows: Iterable[Row], prompt: FlowPrompt, model: str) -> FlowFigures:
+    """Return the summary of all answers.
+
+    Args:
+        rows: rows of flow_answers.parquet.
+        prompt: the maker of the requests that were answered.
+        model: the setting that is listed first.
+    """
+    judged: dict[str, dict[tuple[Any, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        judged[row["judge"]][tuple(row[name] for name in _JUDGED_SESSION)].append(row)
+    rubric = {"file": prompt.rubric.path.name, "version": prompt.rubric.version}
+    judges = {name: _flow_of_judge(list(sessions.values()), prompt, model) for name, sessions in judged.items()}
+    return {"rubric": rubric, "version": prompt.version, "judges": judges}
+
+
+def _flow_of_judge(sessions: Sequence[Sequence[Row]], prompt: FlowPrompt, model: str) -> FlowJudge:
+    scores: dict[str, dict[str, list[Scores]]] = defaultdict(lambda: defaultdict(list))
+    unjudged = Counter[str]()
+    for rows in sessions:
+        said = {row["question"]: row["answer"] for row in rows if row["answer"] is not None}
+        first = rows[0]
+        if prompt.flow.next_question(said) is None:
+            scores[first["setting"]][first["speech"]].append(dimension_scores(prompt.flow, said))
+        else:
+            unjudged[first["setting"]] += 1
+    order = sorted({*scores, *unjudged}, key=lambda name: (name != model, name))
+    every = [row for rows in sessions for row in rows]
+    quotes = [row["quote_found"] for row in every if row["quote_found"] is not None]
+    return {
+        "settings": {name: _flow_of_setting(scores[name], unjudged[name], prompt) for name in order},
+        "outcomes": dict(sorted(Counter(row["outcome"] for row in every if row["outcome"] != TEXT).items())),
+        "quotes": {"found": sum(quotes), "of": len(quotes)},
+    }
+
+
+def _flow_of_setting(scores: Mapping[str, Sequence[Scores]], unjudged: int, prompt: FlowPrompt) -> FlowSetting:
+    every = [each for some in scores.values() for each in some]
+    return {
+        "sessions": len(every),
+        "personas": len(scores),
+        "unjudged": unjudged,
+        "not_relevant": sum(set(each.values()) == {NOT_ASKED} for each in every),
+        "dimensions": severity_shares(scores, prompt.flow.dimensions),
+    }
