@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 from psychocounsel.evaluation.gate.cases import (
@@ -21,6 +21,7 @@ from psychocounsel.evaluation.gate.cases import (
 )
 from psychocounsel.evaluation.gate.keys import DECIDING
 from psychocounsel.evaluation.safety.cases import JudgedCase
+from psychocounsel.evaluation.safety.seeded import JudgeQuality
 from psychocounsel.metrics.intervals import (
     LEVEL,
     difference_lower,
@@ -249,6 +250,41 @@ def sensitivity(cases: Sequence[JudgedCase], figure: str, rulings: Rulings, draw
 WITHIN, BEYOND, UNDECIDED, SHOWN = "within", "beyond", "undecided", "shown"
 WORDS = {DONE: "passed", GATE_NO: "refused", GATE_UNDECIDED: "undecided"}
 Row = dict[str, Any]
+
+
+class GateMeasures(TypedDict):
+    """What the gate decides by.
+
+    `figures`, `strata`, `hard` and `labels` come from `MeasuredCases`, `health` from `held_health`, and `quality` (by judge)
+    from the safety part. `parts` holds the directory of each part, `clusters` its number of speeches or personas, and
+    `adjudicated` the numbers of judged cases and of people, with their agreement.
+    """
+
+    evaluation: str
+    model: str
+    base: str
+    parts: dict[str, str]
+    clusters: dict[str, int]
+    figures: dict[str, Row]
+    strata: dict[str, dict[str, Row]]
+    health: dict[str, Row]
+    hard: Row
+    labels: Row
+    wrong_labels: float
+    adjudicated: Row
+    quality: dict[str, dict[str, JudgeQuality]]
+
+
+class GateFigures(GateMeasures):
+    """figures.json of `evaluation=gate`.
+
+    `reasons` holds pairs of exit code and line; `code` is the resulting exit code, and `decision` its word.
+    """
+
+    reasons: Sequence[tuple[int, str]]
+    code: int
+    decision: str
+    warnings: list[str]
 
 
 @dataclass(frozen=True)

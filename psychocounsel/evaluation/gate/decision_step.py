@@ -11,10 +11,18 @@ from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
 from psychocounsel.errors import GATE_UNDECIDED, UserError
 from psychocounsel.evaluation.gate.adjudicate_step import all_answers
 from psychocounsel.evaluation.gate.cases import Answered, agreement
-from psychocounsel.evaluation.gate.deciding import WORDS, GateLimits, MeasuredCases, code_of, held_health
+from psychocounsel.evaluation.gate.deciding import (
+    WORDS,
+    GateFigures,
+    GateLimits,
+    GateMeasures,
+    MeasuredCases,
+    code_of,
+    held_health,
+)
 from psychocounsel.evaluation.gate.keys import DECIDING, PARTS
 from psychocounsel.evaluation.gate.parts import Evidence, evidence_of, part_files, taken, wanted_parts
-from psychocounsel.evaluation.gate.show import reasons_of
+from psychocounsel.evaluation.gate.reasons import reasons_of
 from psychocounsel.evaluation.safety.cases import LOOK_ALIKE
 from psychocounsel.evaluation.safety.speeches import NOT_VALIDATED
 from psychocounsel.evaluation.session.cases import UNKNOWN
@@ -103,11 +111,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     return {"metrics": metrics}
 
 
-def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -> dict[str, Any]:
+def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -> GateFigures:
     """Return the content of figures.json.
-
-    `figures`, `strata`, `hard` and `labels` come from `MeasuredCases`, `health` from `held_health`. `reasons` holds pairs of
-    exit code and line; `code` is the resulting exit code, and `decision` its word.
 
     Raises:
         UserError: if a stratum with a ceiling has no cases.
@@ -116,7 +121,7 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
     measured = MeasuredCases(evidence.cases, evidence.model, evidence.base, answered, limits)
     strata = measured.strata()
     strata_limits(config.gate.strata, strata)
-    found: dict[str, Any] = {
+    found: GateMeasures = {
         "evaluation": "gate",
         "model": evidence.model,
         "base": evidence.base,
@@ -138,7 +143,8 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
     missing_parts = [name for name in PARTS if name not in wanted_parts(config)]
     reasons = reasons_of(found, missing_parts, evidence.missing, evidence.limits)
     code = code_of(reasons)
-    return found | {"reasons": reasons, "code": code, "decision": WORDS[code], "warnings": [HOLDS, NOT_VALIDATED]}
+    warnings = [HOLDS, NOT_VALIDATED]
+    return {**found, "reasons": reasons, "code": code, "decision": WORDS[code], "warnings": warnings}
 
 
 def _places(config: DictConfig) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class Evidence:
     missing: dict[str, int]
     limits: dict[str, list[str]]
     health: Figures | None
-    quality: Figures
+    quality: dict[str, Figures]
 
     @property
     def mine(self) -> list[JudgedCase]:
@@ -158,7 +158,7 @@ class Evidence:
 def evidence_of(config: DictConfig) -> Evidence:
     """Read the evidence of all parts; they must be finished."""
     cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
-    health, quality, names = None, Figures(), list[str]()
+    health, quality, names = None, dict[str, Figures](), list[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
         part_config = read_config(files.path)

@@ -121,7 +121,8 @@ class GateEvaluation(SteppedEvaluation):
 
         code = code_in(context.files)
         if context.files.step("decision").exists():
-            for line in gate_lines(read_mapping(context.files.figures), context.files):
+            figures: Any = read_mapping(context.files.figures)
+            for line in gate_lines(figures, context.files):
                 context.say(line)
         return code, FINISHED if code == DONE else WORDS[code]
 

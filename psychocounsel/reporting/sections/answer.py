@@ -9,6 +9,7 @@ import numpy as np
 
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import Table, TableFigure
+from psychocounsel.evaluation.gate.show import TONES, decision_line
 from psychocounsel.metrics.win_rates import holm
 from psychocounsel.reporting.material import AUDIT, EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparisons import (
@@ -21,7 +22,6 @@ from psychocounsel.reporting.sections.comparisons import (
     listed,
     value_text,
 )
-from psychocounsel.reporting.sections.gates import TONES, decision_line
 from psychocounsel.studies.tables.runs import is_share
 
 # Comparison with the other settings: Welch's t test over seeds, with Holm's correction
@@ -189,7 +189,8 @@ def _of_safety(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
     """Yield the decisions of evaluation=gate, and the hard flags of safety and session evaluations."""
     for run in runs:
         if run.what == "gate" and run.figures.get("decision"):
-            said = f"{decision_line(run)} It holds for these speeches and simulated clients, not for real clients."
+            decided = decision_line(run.title, run.figures)
+            said = f"{decided} It holds for these speeches and simulated clients, not for real clients."
             yield Paragraph(said, TONES.get(run.figures["decision"], "warning"))
         if run.what in ("safety", "session") and (count := run.figure("hard_flags")):
             replies = "reply has a hard flag" if count == 1 else "replies have a hard flag"

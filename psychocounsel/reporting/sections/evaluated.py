@@ -8,6 +8,7 @@ from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
 from psychocounsel.evaluation.audit.show import audit_blocks
 from psychocounsel.evaluation.external.show import external_blocks
+from psychocounsel.evaluation.gate.show import gate_blocks
 from psychocounsel.evaluation.health.show import health_blocks
 from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
 from psychocounsel.evaluation.safety.show import FLAGGED, safety_blocks
@@ -60,6 +61,10 @@ def reward_section(material: Material) -> Section:
 def _reward_figures(run: RunMaterial) -> RewardFigures:
     name = str((run.config.get("reward") or {}).get("name") or "reward model")
     return RewardFigures(name, run.summary, run.extra.get("reliability") or {})
+
+
+def gate_section(material: Material) -> Section:
+    return _section(material, "gate", "The gate", "decision", gate_blocks)
 
 
 def safety_section(material: Material) -> Section:

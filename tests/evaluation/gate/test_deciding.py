@@ -31,7 +31,8 @@ from psychocounsel.evaluation.gate.deciding import (
     sensitivity,
 )
 from psychocounsel.evaluation.gate.keys import DECIDING
-from psychocounsel.evaluation.gate.show import gate_lines, reasons_of
+from psychocounsel.evaluation.gate.reasons import reasons_of
+from psychocounsel.evaluation.gate.show import gate_lines
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.metrics.intervals import difference_upper, upper_bound
 from psychocounsel.rundir.paths import EvaluationDir
@@ -134,8 +135,17 @@ def test_hard_flags_wait_for_people_and_refuse_if_confirmed() -> None:
 def test_flags_of_the_model_that_nobody_has_judged_wait_in_the_file(tmp_path: Path) -> None:
     cases = [case(0, missed=1.0), *CLEAN[1:], *BASE]
     measured = MeasuredCases(cases, "model", "base", [*map(answered, CLEAN[1:])], LIMITS)
-    found = {"model": "model", "base": "base", "clusters": {}, "parts": {}, "strata": {}, "health": {}, "quality": {}}
-    found |= {"figures": measured.figures(), "hard": measured.hard(), "adjudicated": {"cases": 0}, "reasons": []}
+    found: Any = {
+        "model": "model",
+        "base": "base",
+        "clusters": {},
+        "parts": {},
+        "strata": {},
+        "health": {},
+        "quality": {},
+    }
+    found |= {"figures": measured.figures(), "hard": measured.hard(), "labels": measured.labels(), "wrong_labels": 0.1}
+    found |= {"adjudicated": {"cases": 0, "adjudicators": 0, "agreement": {}}, "reasons": []}
     found |= {"code": GATE_UNDECIDED, "decision": "undecided", "warnings": ["one", "two"]}
     files = EvaluationDir(tmp_path)
     assert [*gate_lines(found, files)][-1].startswith(f"next: fill in {files.adjudicate}, ")

@@ -1,5 +1,6 @@
 """Sections on evaluations hold the evaluation's own blocks for the runs with figures, and name the others."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from psychocounsel.reporting.material import AUDIT, EVALUATION, RunMaterial
 from psychocounsel.reporting.sections.evaluated import (
     audit_section,
     external_section,
+    gate_section,
     health_section,
     reward_section,
+    session_section,
     winrate_section,
 )
 from tests.reporting.sections.shown import material
-from tests.support.shown_blocks import said
+from tests.support.shown_blocks import rows, said
 
 
 def evaluated(title: str, what: str, figures: Any) -> RunMaterial:
@@ -132,3 +135,17 @@ def test_the_section_on_reward_models() -> None:
     figures = RewardFigures("mine", summary, curves)
     assert section.blocks[1:] == reward_blocks([Titled("one", figures), Titled("three", figures)])
     assert not reward_section(material(evaluated("four", "health", None))).blocks
+
+
+def test_the_sections_on_sessions_and_gates() -> None:
+    session: Any = {"evaluation": "session", "model": "mine", "sessions": {}, "warnings": ["warning: scripted"]}
+    judge: Any = {"quality": {}, "settings": {}, "against": {}, "outcomes": {}, "quotes": {"found": 1, "of": 2}}
+    session |= {"judges": {"j": judge}}
+    outcomes = {"steps": {"answers": {"figures": {"outcomes": {"j": {"text": 4}}}}}}
+    run = replace(evaluated("one", "session", session), extra=outcomes)
+    section = session_section(material(run, evaluated("two", "session", None)))
+    assert (section.name, said(section)) == ("sessions", ["two: no figures, because it is running.", "scripted"])
+    [row] = rows(section, "sessions-judges")
+    assert row["outcomes of all calls"] == "4 text", "from the record of the step"
+    begun = gate_section(material(evaluated("three", "gate", None)))
+    assert (begun.name, said(begun)) == ("gate", ["three: no figures, because it is running."])
