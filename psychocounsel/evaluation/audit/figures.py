@@ -62,7 +62,7 @@ class TopicCounts(TypedDict):
     count: int
 
 
-class GateFigures(TypedDict):
+class AuditGate(TypedDict):
     """Verdict on the limit `audit.max_blind`, and the baseline that decides it."""
 
     limit: float | None
@@ -109,7 +109,7 @@ class AuditFigures(TypedDict):
     topics: TopicCounts
     blind: BlindFigures
     reading: dict[str, Mapping[str, Any]]
-    gate: GateFigures
+    gate: AuditGate
     halo: Halo | None
     disagreement: Disagreement | None
     contradictions: dict[str, int]
