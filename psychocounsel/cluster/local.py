@@ -160,7 +160,7 @@ class Local(Cluster):
                 environment |= allocation.rendezvous()
                 code, rank = allocation.run(job.run_dir, job.processes, environment, attempt, job.command.stopping)
             else:
-                preload = job.command.preloads if job.command.loads_a_model(job.config) else job.command.light_preloads
+                preload = PRELOAD if job.command.loads_a_model(job.config) else job.command.light_preloads
                 code, rank = run_ranks(
                     job.run_dir, job.processes, environment, attempt, gpu, job.command.stopping, preload
                 )

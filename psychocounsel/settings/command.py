@@ -8,7 +8,7 @@ else asks which command runs.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -41,9 +41,6 @@ class Presets(Protocol):
 
     def data(self, name: str, key: str = "data.mix") -> DictConfig:
         """Return `conf/data/<name>.yaml`. Raises UserError, which names `key`, if it does not exist."""
-
-    def names(self, group: str) -> list[str]:
-        """Return the names of a group's files."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,7 @@ class Command(Contract):
         reads_rows: the command reads rows of `data`, which can be checked before jobs start.
         place: the key that names the directory of its results.
         nullable: groups that may be null on the command line.
-        preloads: modules that a worker's process imports before it is forked.
-        light_preloads: the same for workers without torch.
+        light_preloads: modules that a worker without torch imports before it is forked.
         stopping: what the terminal prints on a stop request.
     """
 
@@ -91,7 +87,6 @@ class Command(Contract):
     reads_rows: ClassVar[bool] = True
     place: ClassVar[str] = "run_dir"
     nullable: ClassVar[tuple[str, ...]] = ()
-    preloads: ClassVar[tuple[str, ...]] = ("psychocounsel.engine.preload", "psychocounsel.commands.application")
     light_preloads: ClassVar[tuple[str, ...]] = ("psychocounsel.commands.application",)
     stopping: ClassVar[str] = "stopping"
 
@@ -282,6 +277,3 @@ def lists_own_figures(made: Any, makers: tuple[str, ...]) -> bool:
 def ordered(names: Iterable[str] | None) -> list[str] | None:
     """Return names without repetitions; None stays None."""
     return None if names is None else list(dict.fromkeys(names))
-
-
-Typed = Callable[[DictConfig], DictConfig]
