@@ -1,4 +1,4 @@
-"""Blocks as lines: tables aligned with intervals and units, notes once, warnings last, no chart and no text of a reply."""
+"""Blocks as lines: aligned tables with intervals and units, notes once, conclusions and warnings last, no chart, no reply."""
 
 from psychocounsel.blocks.kinds import Chart, Paragraph, ReportTable, ShownSpeech, SpeechBrowser
 from psychocounsel.blocks.tables import Table, TableFigure
@@ -17,7 +17,8 @@ def test_blocks_become_lines() -> None:
     words = Table(
         "Words", ["contestant", "words"], [["mine", TableFigure(12.0, low=9.5, high=14.0)]], ["over speeches"]
     )
-    blocks = [Paragraph("few clients", "warning"), *hidden, ReportTable("s", SHARES), ReportTable("w", words)]
+    conclusions = [Paragraph("few clients", "warning"), Paragraph("no loops", "good")]
+    blocks = [*conclusions, *hidden, ReportTable("s", SHARES), ReportTable("w", words)]
     brackets = "brackets contain the 95 % interval over prompts of one run, whose spread over seeds is unknown"
     assert [*terminal_lines([*blocks, Paragraph("done")])] == [
         "",
@@ -34,6 +35,7 @@ def test_blocks_become_lines() -> None:
         "  mine        12 (9.5 to 14)",
         "done",
         "warning: few clients",
+        "no loops",
     ]
 
 
