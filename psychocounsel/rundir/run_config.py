@@ -1,6 +1,7 @@
 """Definition of a run: `config.yaml` and `job.json`, written before it starts and read by its workers."""
 
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def read_config(run_dir: Path) -> DictConfig:
     """
     path = RunDir(run_dir).config
     try:
-        loaded = OmegaConf.create(_text_of(run_dir))
+        loaded = OmegaConf.load(StringIO(_text_of(run_dir)))
     except Exception as error:
         raise UserError(
             f"{path}: cannot be read ({type(error).__name__}); restore it or use another run_dir"
@@ -73,9 +74,9 @@ def read_config(run_dir: Path) -> DictConfig:
     return loaded
 
 
-def _text_of(run_dir: Path) -> str:
+def _text_of(run_dir: Path, errors: str = "strict") -> str:
     """Return the text of `config.yaml` with the present names of moved classes."""
-    text = RunDir(run_dir).config.read_text(encoding="utf-8", errors="replace")
+    text = RunDir(run_dir).config.read_text(encoding="utf-8", errors=errors)
     return _TARGET.sub(lambda match: match[1] + MOVED.get(match[2], match[2]), text)
 
 
@@ -98,7 +99,7 @@ def read_section(run_dir: Path, key: str) -> Any:
         DamagedFile: if the value is not YAML.
     """
     try:
-        text = _text_of(run_dir)
+        text = _text_of(run_dir, "replace")
     except FileNotFoundError:
         return None
     section = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
