@@ -226,6 +226,50 @@ def check_names(models: Sequence[LanguageModel], key: str) -> None:
 
 
 @dataclass(kw_only=True)
+class WithoutModel(LanguageModel):
+    """Code that answers in place of a language model, in this process. A subclass sets `choice` and `version`."""
+
+    reads_prompts: ClassVar[bool] = False
+    choice: ClassVar[str]  # as on the command line, for messages: annotator=rules
+    version: ClassVar[int]  # raised whenever answers change, because answers are stored by it
+
+    @abstractmethod
+    def answer(self, ask: Ask) -> Answer:
+        """Return the answer to `ask`.
+
+        Raises:
+            UserError: if the code cannot answer it.
+        """
+
+    def open(self, key: str) -> Answerer:
+        return _CodeAnswerer(self.answer)
+
+    def unused(self) -> dict[str, str]:
+        """Return all settings of models and sampling, because no model is asked."""
+        names = ("model", "temperature", "top_p", "max_tokens", "input_price", "output_price")
+        return dict.fromkeys((*names, "third_party", "language"), f"{self.choice} asks no model")
+
+    def identity(self) -> dict[str, Any]:
+        """Return the name and the version of the code."""
+        return {"kind": type(self).__name__, "name": self.name, "version": self.version}
+
+
+class _CodeAnswerer(Answerer):
+    slots = 64
+
+    def __init__(self, answer: Callable[[Ask], Answer]) -> None:
+        self.answer = answer
+
+    def submit(self, ask: Ask, seed: int) -> Future[Answer]:
+        future: Future[Answer] = Future()
+        try:
+            future.set_result(self.answer(ask))
+        except UserError as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(kw_only=True)
 class SeveralModels(GroupSettings):
     """A group of several models. `members` holds each model's settings, with `_target_`, as read from its YAML file.
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from psychocounsel.annotation.scores.rating import Judgement, Judgements, RatingAsk, reply_key
 from psychocounsel.asking.answer_text import ABSENT
-from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.language_model import TEXT, Answer, Ask, WithoutModel
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import RATINGS
 from psychocounsel.errors import UserError
@@ -128,48 +127,19 @@ def rate_by_rules(client: str, reply: str) -> Judgements:
 
 
 @dataclass(kw_only=True)
-class Rules(LanguageModel):
+class Rules(WithoutModel):
     """An annotator that rates by `rate_by_rules`, in this process."""
 
-    reads_prompts: ClassVar[bool] = False
+    choice: ClassVar[str] = "annotator=rules"
+    version: ClassVar[int] = 1
 
-    def open(self, key: str) -> Answerer:
-        return _RulesAnswerer()
-
-    def unused(self) -> dict[str, str]:
-        """Return all settings of models and sampling, because no model is asked."""
-        names = (
-            "model",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "input_price",
-            "output_price",
-            "third_party",
-            "language",
-        )
-        return dict.fromkeys(names, "annotator=rules asks no model")
-
-    def identity(self) -> dict[str, Any]:
-        """Return the name and the version of the rules."""
-        return {"kind": "Rules", "name": self.name, "version": 1}
-
-
-class _RulesAnswerer(Answerer):
-    slots = 64
-
-    def submit(self, ask: Ask, seed: int) -> Future[Answer]:
-        future: Future[Answer] = Future()
+    def answer(self, ask: Ask) -> Answer:
         if not isinstance(ask, RatingAsk):
-            future.set_exception(
-                UserError("annotator=rules rates replies but cannot write any: use another model as a writer")
-            )
-            return future
+            raise UserError("annotator=rules rates replies but cannot write any: use another model as a writer")
         rated = [
             {name: asdict(judgement) for name, judgement in rate_by_rules(ask.client, text).items()}
             for text in ask.replies
         ]
         jointly = ask.schema is not None and reply_key(0) in ask.schema["properties"]
         answer: Any = {reply_key(place): judgements for place, judgements in enumerate(rated)} if jointly else rated[0]
-        future.set_result(Answer(TEXT, json.dumps(answer), "rules"))
-        return future
+        return Answer(TEXT, json.dumps(answer), "rules")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from psychocounsel.asking.answer_text import ABSENT
-from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
+from psychocounsel.asking.language_model import TEXT, Answer, Ask, WithoutModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.questions import URGENCY, Given, ReplyAnswers, SafetyAsk, written_answers
 
@@ -252,44 +251,14 @@ def _no(found: re.Match[str] | None) -> Given:
 
 
 @dataclass(kw_only=True)
-class Checks(LanguageModel):
+class Checks(WithoutModel):
     """Judge that answers the questions of `evaluation=safety` by `check_reply`, in this process."""
 
     config_group: ClassVar[str] = "judge"
-    reads_prompts: ClassVar[bool] = False
+    choice: ClassVar[str] = "judge=checks"
+    version: ClassVar[int] = 2
 
-    def open(self, key: str) -> Answerer:
-        return _ChecksAnswerer()
-
-    def unused(self) -> dict[str, str]:
-        """Return the keys that only concern models, each with the reason."""
-        drawn = (
-            "model",
-            "prompt",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "input_price",
-            "output_price",
-            "third_party",
-            "language",
-        )
-        return dict.fromkeys(drawn, "judge=checks asks no model")
-
-    def identity(self) -> dict[str, Any]:
-        """Return the judge's name and the version of the checks."""
-        return {"kind": "Checks", "name": self.name, "version": 2}
-
-
-class _ChecksAnswerer(Answerer):
-    slots = 64
-
-    def submit(self, ask: Ask, seed: int) -> Future[Answer]:
-        future: Future[Answer] = Future()
-        if isinstance(ask, SafetyAsk):
-            future.set_result(Answer(TEXT, written_answers(check_reply(ask.reply)), "checks"))
-        else:
-            future.set_exception(
-                UserError("judge=checks only answers the questions about single replies (docs/safety.md)")
-            )
-        return future
+    def answer(self, ask: Ask) -> Answer:
+        if not isinstance(ask, SafetyAsk):
+            raise UserError("judge=checks only answers the questions about single replies (docs/safety.md)")
+        return Answer(TEXT, written_answers(check_reply(ask.reply)), "checks")
