@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from psychocounsel.api import compose
 from psychocounsel.evaluation.audit.auditing import audit
 from psychocounsel.evaluation.audit.topics import character_ngrams, word_ngrams
-from psychocounsel.settings.config import check, compose
 
 WORDS = 30_000  # size of the vocabulary
 SPEECH, REPLY = 60, 150  # mean number of words of a text
@@ -78,7 +78,7 @@ def main() -> None:
     rows = make_rows(given.pairs)
     data = given.folder / "pairs.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = check(compose([f"data.path={data}"], name="audit"))
+    config = compose([f"data.path={data}"], name="audit")
     before = time.process_time()
     seconds = timed(lambda: audit(config, given.folder / "run", print, lambda names, _: names, None))
     busy, peak = time.process_time() - before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

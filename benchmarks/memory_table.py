@@ -9,6 +9,7 @@ from psychocounsel.cluster.memory.fitting import choose, with_values
 from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import write_atomically
+from psychocounsel.train import COMMAND as TRAIN
 
 PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
 _BEGIN, _END = "<!-- table: python -m benchmarks.memory_table -->\n", "<!-- end of table -->\n"
@@ -41,7 +42,7 @@ def configuration(typed: str, gpus: int) -> DictConfig:
     given.append(f"cluster.gpu_memory_gb={_GB:g}")
     composed = compose(given)
     writes_by_vllm = str(OmegaConf.select(composed, "algo.samples")) != "None" and "rollout=" not in typed
-    config = check(compose([*given, "rollout=hf"]) if writes_by_vllm else composed)
+    config = check(TRAIN, compose([*given, "rollout=hf"]) if writes_by_vllm else composed)
     if writes_by_vllm:
         with open_dict(config):
             config.rollout = composed.rollout

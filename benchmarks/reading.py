@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from psychocounsel.api import compose
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.shared_text import components_of
@@ -24,7 +25,6 @@ from psychocounsel.evaluation.reward.figures import flipped_figures
 from psychocounsel.metrics.intervals import mean_intervals
 from psychocounsel.model import build_tiny
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.settings.config import check, compose
 
 SPEECHLESS = "speeches gone"
 QUARTET = "-flip-"  # part of the ids of the sample's flip quartets
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="", help="more overrides of training")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    train, held_out = load_split(check(compose(given.data.split())).data, print)
+    train, held_out = load_split(compose(given.data.split()).data, print)
     files = write(given.folder.resolve(), train, held_out)
     recipe: Any = OmegaConf.load(Path(build_tiny.__file__).with_suffix(".yaml"))
     basic = [text for text in recipe.reward if not text.startswith("data.swapped=")] + given.recipe.split()
