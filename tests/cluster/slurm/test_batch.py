@@ -161,7 +161,7 @@ def test_an_override_of_several_lines_is_refused_whatever_its_key(
 
     monkeypatch.setattr("sys.argv", ["train", "algo.beta=0.1", "data.name='a\n#SBATCH --wrap=b'", "dry_run=true"])
     with pytest.raises(SystemExit) as ended:
-        main("psychocounsel.train", "train")
+        main("psychocounsel.train")
     (line,) = capfd.readouterr().err.splitlines()
     assert ended.value.code == 2 and line.startswith("error: data.name: contains a newline")
 
