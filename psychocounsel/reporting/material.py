@@ -45,8 +45,8 @@ class RunMaterial:
         summary, state, environment, figures: contents of `summary.json`, `state.json`, `environment.json` and (evaluations)
             `figures.json`; {} if missing.
         extra: other JSON files by name (`reliability`, `audit`, `ability`); under `steps` the records of steps, by step;
-            for annotation directories under `counts` the counts that `reading/dataset_counts.py` makes of their tables.
-        texts: replies read by `reading/shown_texts.py`; None if the run has none or texts must not be shown.
+            for annotation directories under `counts` the counts that `reading/runs.py` makes of their tables.
+        texts: replies read by `reading/texts.py`; None if the run has none or texts must not be shown.
         attempts: one dictionary per attempt: number, begun, ended (seconds since 1970 or None), seconds, processes, gpus.
         problems: faults of the run directory, one line each (half-written line, another version's files, no metrics).
         confidential: texts of this run must not be shown.

@@ -46,7 +46,7 @@ class WinRate(SteppedEvaluation):
         retries: number of times that a judge is asked again after an unreadable verdict.
         seed: seed of the order of principles and of the judges' random numbers.
         include_near: True also judges speeches that are nearly the same as training data.
-        experts: files with experts' labels of pairs of replies, in the format of winrate/expert_labels.py.
+        experts: files with experts' labels of pairs of replies, with the columns prompt, reply_a, reply_b, better and expert.
         samples: number of resamples for each interval.
         figures_seed: seed of the resamples.
     """
