@@ -26,9 +26,9 @@ from psychocounsel.asking.language_model import (
 )
 from psychocounsel.asking.parties import is_own
 from psychocounsel.errors import UserError, words
-from psychocounsel.remote.client import Client, Unanswered, check_addresses
+from psychocounsel.remote.client import Client, Unanswered
 from psychocounsel.remote.exchange import Refused
-from psychocounsel.remote.server_access import check_key_variable
+from psychocounsel.remote.server_access import check_addresses, check_key_variable
 from psychocounsel.settings.schema import option
 
 # Servers

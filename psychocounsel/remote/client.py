@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.exchange import Exchange, NotJson, Passing, Refused, Request
 from psychocounsel.remote.journal import Journal, request_key
+from psychocounsel.remote.server_access import check_addresses
 
 # The client
 
@@ -274,31 +274,6 @@ def _read(answer: Any, request: Request, source: str, read: Read[T]) -> T:
 # Addresses: choice of a server for each request
 
 _SKIPPED_SECONDS = 300  # a failed address is skipped for this time
-
-
-def check_addresses(addresses: Sequence[str], key: str) -> None:
-    """Reject an invalid list of base addresses.
-
-    Raises:
-        UserError: if there is no address, an address is listed twice, or is invalid; names the first invalid address.
-    """
-    if not addresses:
-        raise UserError(f"{key} is empty: give the servers' addresses, for instance [http://HOST:8000]")
-    for number, address in enumerate(addresses, 1):
-        if set(address) & set("@?#"):
-            raise UserError(
-                f"{key}: address {number} may hold a secret, because it contains @, ? or #; use the form http://HOST:PORT, and "
-                "put a key into an environment variable"
-            )
-        try:
-            parts = urlsplit(address)
-            is_base = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # a port that is not a number
-            is_base = False
-        if not is_base:
-            raise UserError(f"{key}: {address} is not a server address; use the form http://HOST:PORT")
-    if len(set(addresses)) < len(addresses):
-        raise UserError(f"{key}: the same address is listed twice")
 
 
 class NoServerLeft(UserError):

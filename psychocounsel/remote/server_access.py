@@ -1,8 +1,9 @@
-"""Access to servers: the proxy that the environment sets, and the variable that holds a server's key."""
+"""Access to servers: their addresses, the proxy that the environment sets, and the variable that holds a key."""
 
 import contextlib
 import re
 import urllib.request
+from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 from urllib.parse import urlsplit
 
@@ -66,3 +67,28 @@ def _excepts(entry: str, address: str) -> bool:
     except ValueError:  # a port that is not a number
         return False
     return bool(wanted.hostname) and is_port and (host == wanted.hostname or host.endswith(f".{wanted.hostname}"))
+
+
+def check_addresses(addresses: Sequence[str], key: str) -> None:
+    """Reject an invalid list of base addresses.
+
+    Raises:
+        UserError: if there is no address, an address is listed twice, or is invalid; names the first invalid address.
+    """
+    if not addresses:
+        raise UserError(f"{key} is empty: give the servers' addresses, for instance [http://HOST:8000]")
+    for number, address in enumerate(addresses, 1):
+        if set(address) & set("@?#"):
+            raise UserError(
+                f"{key}: address {number} may hold a secret, because it contains @, ? or #; use the form http://HOST:PORT, and "
+                "put a key into an environment variable"
+            )
+        try:
+            parts = urlsplit(address)
+            is_base = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port that is not a number
+            is_base = False
+        if not is_base:
+            raise UserError(f"{key}: {address} is not a server address; use the form http://HOST:PORT")
+    if len(set(addresses)) < len(addresses):
+        raise UserError(f"{key}: the same address is listed twice")

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from omegaconf import MISSING, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.remote.client import check_addresses
-from psychocounsel.remote.server_access import check_key_variable
+from psychocounsel.remote.server_access import check_addresses, check_key_variable
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError, words
-from psychocounsel.remote.client import check_addresses
+from psychocounsel.remote.server_access import check_addresses
 from psychocounsel.rollout.adapters import AdapterFolder
 from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
 from psychocounsel.rollout.local_servers import gpus_of_servers, too_few_gpus, visible_gpus
