@@ -85,7 +85,7 @@ def test_a_filled_file_keeps_its_rows_and_gets_the_new_ones(tmp_path: Path) -> N
     said = gate(tmp_path, *options, "gate.passes=1000", "gate.adjudicated=[ben.csv]", code=GATE_UNDECIDED)
     lines = [line.split() for line in said.splitlines()]
     assert [str(len(cells)), "2"] in [line[:2] for line in lines], "cases judged, people"
-    assert ["hard", "failures", "100.0", str(len(cells))] in lines, "pairs of people agree"
+    assert ["hard", "failures", "100.0", str(first)] in lines, "pairs of people agree"
     assert "wait in" not in said
     fill_in(file, lambda row: {"missed": "perhaps"})
     refused = gate(tmp_path, *options, "gate.passes=1000", code=USER_ERROR)
