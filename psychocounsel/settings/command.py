@@ -196,9 +196,9 @@ class Command(Contract):
         """Return how the work is divided among array jobs. Called only if the command works in steps.
 
         Raises:
-            UserError: if the work cannot be divided now.
+            UserError: if the work cannot be divided, or not now. Default: it never can.
         """
-        raise NotImplementedError
+        raise UserError(f"shards={config.shards}: {self.name} cannot divide its work among jobs; leave shards out")
 
     def forecast(self, config: DictConfig) -> list[str]:
         """Return the lines that a dry run prints about requests to language models."""
