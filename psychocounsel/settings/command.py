@@ -7,6 +7,7 @@ else asks which command runs.
 
 from __future__ import annotations
 
+import sys
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -234,7 +235,8 @@ def command_of(module: str) -> Command:
 
 def command_named(name: str) -> Command | None:
     """Return a command by its name: one of the package, or of a user's own module; None if there is none."""
-    for module in (f"psychocounsel.{name}", name):
+    own = () if name in sys.stdlib_module_names else (name,)  # a typo must not import `test` or `site`
+    for module in (f"psychocounsel.{name}", *own):
         if (
             name.isidentifier()
             and find_spec(module)
