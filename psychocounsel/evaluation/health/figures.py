@@ -96,13 +96,13 @@ def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[st
     A prompt's value is the mean over those of its replies for which the figure is known; prompts without such a reply are
     skipped. `mean` is None if no prompt is left; `low` and `high` are None for fewer than two prompts.
     """
-    found: dict[str, MeanFigure] = {}
+    averages: dict[str, MeanFigure] = {}
     for name, figure in figures.items():
         values = _by_prompt(replies, name)
         mean, low, high = _interval(np.array(list(values.values()))[:, None], (figure.share,))[0]
-        told = sum(each[name] is not None for some in replies.values() for each in some)
-        found[name] = {"mean": mean, "low": low, "high": high, "prompts": len(values), "replies": told}
-    return found
+        known = sum(health[name] is not None for healths in replies.values() for health in healths)
+        averages[name] = {"mean": mean, "low": low, "high": high, "prompts": len(values), "replies": known}
+    return averages
 
 
 def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, PairedDifference]:
@@ -114,28 +114,30 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
     would have no width; the interval then has the bounds of paired shares (`difference_upper`), 97.5 % each. Other figures
     have no interval if all differences are 0.
     """
-    found: dict[str, PairedDifference] = {}
+    differences: dict[str, PairedDifference] = {}
     for name, figure in figures.items():
-        sides = [_by_prompt(each, name) for each in (mine, base)]
+        sides = [_by_prompt(replies, name) for replies in (mine, base)]
         shared = [prompt for prompt in sides[0] if prompt in sides[1]]
         values = np.array([[side[prompt] for side in sides] for prompt in shared]).reshape(-1, 2)
         columns = np.column_stack((values, values[:, 0] - values[:, 1]))
-        (of_mine, *_), (of_base, *_), (difference, low, high) = _interval(columns, (figure.share, figure.share, False))
+        (mine_mean, *_), (base_mean, *_), (difference, low, high) = _interval(
+            columns, (figure.share, figure.share, False)
+        )
         if difference is not None and low is not None and np.ptp(columns[:, 2]) < _EQUAL:
             if figure.share:
                 low, high = _paired_bounds(difference, len(shared))
             elif abs(difference) < _EQUAL:
                 low = high = None
-        found[name] = PairedDifference(
-            mine=of_mine,
-            base=of_base,
+        differences[name] = PairedDifference(
+            mine=mine_mean,
+            base=base_mean,
             difference=difference,
             low=low,
             high=high,
             prompts=len(shared),
             verdict=_verdict(figure.better, low, high),
         )
-    return found
+    return differences
 
 
 def beyond(figures: Mapping[str, MeanFigure], limits: Mapping[str, float] = LIMITS) -> list[LimitCheck]:
@@ -155,8 +157,11 @@ def beyond(figures: Mapping[str, MeanFigure], limits: Mapping[str, float] = LIMI
 
 
 def _by_prompt(replies: ByPrompt, name: str) -> dict[Hashable, float]:
-    told = {prompt: [value for each in some if (value := each[name]) is not None] for prompt, some in replies.items()}
-    return {prompt: sum(values) / len(values) for prompt, values in told.items() if values}
+    known = {
+        prompt: [value for health in healths if (value := health[name]) is not None]
+        for prompt, healths in replies.items()
+    }
+    return {prompt: sum(values) / len(values) for prompt, values in known.items() if values}
 
 
 def _interval(columns: np.ndarray, shares: Sequence[bool]) -> list[tuple[float | None, float | None, float | None]]:

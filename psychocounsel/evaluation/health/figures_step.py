@@ -64,21 +64,21 @@ def _health(row: Row, prompt: str, language: str | None, tells_cuts: bool) -> He
 def _variant(
     limit: int | None, settings: Mapping[str, list[tuple[Row, Health | None]]], model: str | None
 ) -> HealthVariant:
-    told = {name: _grouped(measured, "speech") for name, measured in settings.items()}
+    by_speech = {name: _grouped(measured, "speech") for name, measured in settings.items()}
     others = [name for name in settings if name != model] if model in settings else []
     return {
         "length_limit": limit,
-        "settings": {name: _setting(measured, told[name]) for name, measured in settings.items()},
-        "against": {other: compare(told[str(model)], told[other]) for other in others},
+        "settings": {name: _setting(measured, by_speech[name]) for name, measured in settings.items()},
+        "against": {other: compare(by_speech[str(model)], by_speech[other]) for other in others},
     }
 
 
-def _setting(measured: list[tuple[Row, Health | None]], told: Mapping[Hashable, list[Health]]) -> ContestantHealth:
-    figures = means(told)
+def _setting(measured: list[tuple[Row, Health | None]], by_speech: Mapping[Hashable, list[Health]]) -> ContestantHealth:
+    figures = means(by_speech)
     seeds = _grouped(measured, "seed")
     return {
-        "replies": sum(map(len, told.values())),
-        "prompts": len(told),
+        "replies": sum(map(len, by_speech.values())),
+        "prompts": len(by_speech),
         "outcomes": dict(sorted(Counter(row["outcome"] for row, _ in measured).items())),
         "figures": figures,
         "limits": beyond(figures),
@@ -96,13 +96,17 @@ def _grouped(measured: Iterable[tuple[Row, Health | None]], column: str) -> dict
 
 def _over_seeds(seeds: list[list[Health]]) -> dict[str, SeedSpread]:
     """Return the spread of each figure over the seeds that have it, if these are at least two."""
-    found: dict[str, SeedSpread] = {}
+    spreads: dict[str, SeedSpread] = {}
     for name in FIGURES:
-        told = [[value for each in some if (value := each[name]) is not None] for some in seeds]
-        averages = [float(np.mean(values)) for values in told if values]
+        known = [[value for health in healths if (value := health[name]) is not None] for healths in seeds]
+        averages = [float(np.mean(values)) for values in known if values]
         if len(averages) > 1:
-            found[name] = {"n": len(averages), "mean": float(np.mean(averages)), "sd": float(np.std(averages, ddof=1))}
-    return found
+            spreads[name] = {
+                "n": len(averages),
+                "mean": float(np.mean(averages)),
+                "sd": float(np.std(averages, ddof=1)),
+            }
+    return spreads
 
 
 # The step.
@@ -120,7 +124,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_json(files.figures, figures)
     for line in terminal_lines(health_blocks([Titled("", figures)])):
         context.say(line)
-    found = variants[0]["settings"][setting]
-    averages = {name: each["mean"] for name, each in found["figures"].items() if each["mean"] is not None}
-    exceeded = sum(each["verdict"] == EXCEEDED for each in found["limits"])
+    evaluated = variants[0]["settings"][setting]
+    averages = {name: figure["mean"] for name, figure in evaluated["figures"].items() if figure["mean"] is not None}
+    exceeded = sum(check["verdict"] == EXCEEDED for check in evaluated["limits"])
     return {"metrics": {"limits_exceeded": exceeded, **averages}}

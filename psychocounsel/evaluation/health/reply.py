@@ -92,7 +92,7 @@ def mtld(words: Sequence[str]) -> float | None:
     if len(words) < MTLD_WORDS:
         return None
     factors = [_factors(words), _factors(words[::-1])]
-    return sum(len(words) / each for each in factors) / 2 if all(factors) else None
+    return sum(len(words) / count for count in factors) / 2 if all(factors) else None
 
 
 def _factors(words: Sequence[str]) -> float:
@@ -179,8 +179,8 @@ def has_junk(text: str) -> bool:
     punctuation marks and spaces. They count as junk if they make up more than 30 % of a text of at least 20 characters, so
     a few emoji are allowed.
     """
-    shown = [each for each in text if each not in "\n\r\t"]
-    kinds = [unicodedata.category(each) for each in shown]
+    shown = [character for character in text if character not in "\n\r\t"]
+    kinds = [unicodedata.category(character) for character in shown]
     if "\ufffd" in text or any(kind in _UNPRINTABLE for kind in kinds) or _RUN.search(text):
         return True
     odd = sum(kind[0] not in _PLAIN and kind != "Cf" for kind in kinds)
@@ -242,13 +242,13 @@ def health_of(
         refused: True if the reply is known to be a refusal, by the API's own field or by its outcome.
         language: language of the client (ISO 639-1); None: detected.
     """
-    found: Health = dict.fromkeys(FIGURES)
+    figures: Health = dict.fromkeys(FIGURES)
     text = reply.strip()
-    found["cut"] = None if cut is None else float(cut)
+    figures["cut"] = None if cut is None else float(cut)
     if refused:
-        return found | {"refusal": 1.0}
-    found["empty"] = float(not text)
-    return found | _told(text, bool(cut), language or sure_language_of(prompt)) if text else found
+        return figures | {"refusal": 1.0}
+    figures["empty"] = float(not text)
+    return figures | _told(text, bool(cut), language or sure_language_of(prompt)) if text else figures
 
 
 def _told(text: str, cut: bool, client: str | None) -> Health:

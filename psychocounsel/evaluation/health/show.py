@@ -88,8 +88,8 @@ def _contestants(runs: Sequence[Titled[HealthFigures]]) -> Iterator[_Contestant]
 def _few_speeches(contestants: Sequence[_Contestant]) -> Iterator[Paragraph]:
     labels = [contestant.label for contestant in contestants if contestant.health["prompts"] < SMALL]
     if labels:
-        said = f"{', '.join(labels)}: fewer than {SMALL} speeches: the intervals are too narrow to trust"
-        yield Paragraph(said, "warning")
+        caution = f"{', '.join(labels)}: fewer than {SMALL} speeches: the intervals are too narrow to trust"
+        yield Paragraph(caution, "warning")
 
 
 def _share_chart(contestants: Sequence[_Contestant]) -> list[Chart]:
