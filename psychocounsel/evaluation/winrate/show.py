@@ -112,8 +112,8 @@ def _cautions(figures: WinrateFigures) -> Iterator[str]:
 def _left_out(runs: Runs) -> Iterator[Paragraph]:
     for run in runs:
         if number := run.figures["left_out"]:
-            said = f"{number} speeches are skipped, because they are near-duplicates of training data."
-            yield Paragraph(name_in(run.title, said, len(runs) > 1))
+            sentence = f"{number} speeches are skipped, because they are near-duplicates of training data."
+            yield Paragraph(name_in(run.title, sentence, len(runs) > 1))
 
 
 # Win rates and their charts
@@ -155,9 +155,9 @@ def _experts(agreement: AgreementResult | None) -> tuple[Cell, Cell]:
 def _note(overall: PairResult) -> str:
     if not overall["prompts"]:
         return "no pair has a verdict in both orders"
-    said = ["few speeches"] if overall["small"] else []
-    said += [f"{overall['unjudged']} without a verdict"] if overall["unjudged"] else []
-    return "; ".join(said)
+    notes = ["few speeches"] if overall["small"] else []
+    notes += [f"{overall['unjudged']} without a verdict"] if overall["unjudged"] else []
+    return "; ".join(notes)
 
 
 def _overview_chart(contests: Sequence[_Contest]) -> list[Chart]:

@@ -92,18 +92,18 @@ def replies_of_contestants(files: EvaluationDir, include_near: bool) -> dict[int
     """
     speeches = rows_of(files.speeches, ["speech", "near_training"])
     judged = {row["speech"] for row in speeches if include_near or not row["near_training"]}
-    found: dict[int | None, dict[str, ReplyCounts]] = {}
+    by_limit: dict[int | None, dict[str, ReplyCounts]] = {}
     for row in rows_of(files.replies, _READ):
         if row["speech"] not in judged:
             continue
-        of_limit = found.setdefault(row["length_limit"], {})
-        counts = of_limit.setdefault(row["setting"], {"wanted": 0, "without_text": {}, "over_limit": 0})
+        by_setting = by_limit.setdefault(row["length_limit"], {})
+        counts = by_setting.setdefault(row["setting"], {"wanted": 0, "without_text": {}, "over_limit": 0})
         counts["wanted"] += 1
         if not row["text"]:
             counts["without_text"][row["outcome"]] = counts["without_text"].get(row["outcome"], 0) + 1
         elif row["length_limit"] and len(row["text"].split()) > row["length_limit"]:
             counts["over_limit"] += 1
-    return found
+    return by_limit
 
 
 # The step.
@@ -121,7 +121,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """
     config, files = context.config, context.files
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
-    found = variants(files, settings)
+    by_limit = variants(files, settings)
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
     replied = replies_of_contestants(files, config.evaluation.include_near)
     experts = read_experts(config.evaluation.experts)
@@ -130,7 +130,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "model": settings[0],
         "left_out": 0 if config.evaluation.include_near else _near(files),
         **verdict_counts(files),
-        "variants": [_variant(each, replied, experts, options) for each in context.bar(found, "figures")],
+        "variants": [_variant(variant, replied, experts, options) for variant in context.bar(by_limit, "figures")],
     }
     figures: WinrateFigures = plain(measured)
     figures["warnings"] = [*judge_warnings(config), *winrate_warnings(figures)]
@@ -153,13 +153,18 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
     present = range(1, len(variant.settings))  # includes opponents without a verdict
     asked = overall.where(variant.asked)  # without equal replies, because no judge was asked about them
     tests = adjusted_tests(
-        {variant.settings[each]: prompt_means(overall.between(0, each)).means for each in present}, options["seed"]
+        {variant.settings[opponent]: prompt_means(overall.between(0, opponent)).means for opponent in present},
+        options["seed"],
     )
     opponents = {}
-    for each in present:
-        name = variant.settings[each]
-        opponents[name] = {**_against(variant, each, options), "p": tests[name].raw, "p_adjusted": tests[name].adjusted}
-        opponents[name]["experts"] = beside_win_rate(variant, overall, each, experts, options)
+    for opponent in present:
+        name = variant.settings[opponent]
+        opponents[name] = {
+            **_against(variant, opponent, options),
+            "p": tests[name].raw,
+            "p_adjusted": tests[name].adjusted,
+        }
+        opponents[name]["experts"] = beside_win_rate(variant, overall, opponent, experts, options)
     return {
         "length_limit": variant.length_limit,
         "opponents": opponents,
@@ -209,13 +214,13 @@ def _agreements(verdicts: Verdicts, judges: list[str], options: Any) -> Iterator
 
 def _ranking(variant: Variant, verdicts: Verdicts, options: Any) -> dict[str, Any] | None:
     """Return the strengths of all settings; None if no pair has a verdict in both orders."""
-    found = bradley_terry(verdicts, **options)
-    if not found.groups:
+    ranking = bradley_terry(verdicts, **options)
+    if not ranking.groups:
         return None
     return {
-        "strengths": {variant.settings[number]: strength for number, strength in found.strengths.items()},
-        "groups": [[variant.settings[number] for number in group] for group in found.groups],
-        "bounded": found.bounded,
+        "strengths": {variant.settings[number]: strength for number, strength in ranking.strengths.items()},
+        "groups": [[variant.settings[number] for number in group] for group in ranking.groups],
+        "bounded": ranking.bounded,
     }
 
 
@@ -226,14 +231,14 @@ def _metrics(figures: WinrateFigures) -> Iterator[tuple[str, float]]:
     """
     for number, variant in enumerate(figures["variants"]):  # `variants` puts no limit first, so the others have a limit
         suffix = "" if number == 0 else f"_{variant['length_limit']}_words"
-        for place, (name, found) in enumerate(variant["opponents"].items()):
-            overall, controlled = found["overall"]["win_rate"], found["length_controlled"]["win_rate"]
+        for place, (name, result) in enumerate(variant["opponents"].items()):
+            overall, controlled = result["overall"]["win_rate"], result["length_controlled"]["win_rate"]
             for key, rate in ((f"win_rate{suffix}", overall), (f"win_rate_at_equal_length{suffix}", controlled)):
                 for metric, value in ((key, rate["value"]), (f"{key}_low", rate["low"]), (f"{key}_high", rate["high"])):
                     if value is not None:
                         yield f"{metric}/{name}", value
                         if place == 0:
                             yield metric, value
-            together = found["experts"]["together"]
+            together = result["experts"]["together"]
             if number == 0 and together and together["raw"]["value"] is not None:
                 yield f"experts_agree/{name}", together["raw"]["value"]

@@ -84,7 +84,7 @@ def _variant(
     keys = [(row["speech"], row["first_reply"], row["second_reply"]) for row in rows]
     risks = [speeches[speech]["risk"] for speech in named]
     asked = np.array([row["outcome"] != EQUAL for row in rows], bool)
-    found = Variant(limit, settings, judges, named, topics, keys, risks, asked)
+    variant = Variant(limit, settings, judges, named, topics, keys, risks, asked)
     sides = [[texts[row[f"{side}_reply"]] for row in rows] for side in ("first", "second")]
     common: dict[str, Any] = {
         "prompt": _numbers(rows, "speech", named),
@@ -101,8 +101,8 @@ def _variant(
     for name in (OVERALL, *PRINCIPLES):
         forward, backward = (np.array([*_sides(pairs, name, order)], np.float64) for order in (FORWARD, BACKWARD))
         if not np.isnan(forward).all() or not np.isnan(backward).all():
-            found.verdicts[name] = Verdicts(forward=forward, backward=backward, **common)
-    return found
+            variant.verdicts[name] = Verdicts(forward=forward, backward=backward, **common)
+    return variant
 
 
 def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) -> Iterator[float]:
@@ -145,7 +145,7 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
     Raises:
         UserError: if a column is missing or a value is wrong. The message names file and row.
     """
-    found: dict[str, dict[PairKey, float]] = {}
+    experts: dict[str, dict[PairKey, float]] = {}
     for file in files:
         for where, row in read_rows(StandardSource(), file, "train", None):
             if isinstance(row, UserError):
@@ -160,10 +160,10 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
                 raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
             prompt = normalised(messages_of(row["prompt"], f"evaluation.experts: {where}"))
             speech, first, second = speech_id(prompt), reply_id(row["reply_a"]), reply_id(row["reply_b"])
-            said = found.setdefault(str(row.get("expert") or Path(file).stem), {})
+            expert_labels = experts.setdefault(str(row.get("expert") or Path(file).stem), {})
             side = _BETTER[row["better"]]
-            said[speech, first, second], said[speech, second, first] = side, -side
-    return found
+            expert_labels[speech, first, second], expert_labels[speech, second, first] = side, -side
+    return experts
 
 
 def reply_id(text: str) -> str:
@@ -188,21 +188,24 @@ def beside_win_rate(
     variant: Variant, verdicts: Verdicts, opponent: int, experts: dict[str, dict[PairKey, float]], options: Any
 ) -> BesideWinRate:
     """Return the agreement with experts on the pairs of the setting under evaluation (number 0) and `opponent`."""
-    said, against = labels(verdicts), verdicts.b == opponent
+    verdict_labels, against = labels(verdicts), verdicts.b == opponent
 
     def pooled(rows: np.ndarray) -> Agreement:
         theirs = [
-            [known.get(key, np.nan) for key, taken in zip(variant.pairs, rows, strict=True) if taken]
-            for known in experts.values()
+            [expert_labels.get(key, np.nan) for key, taken in zip(variant.pairs, rows, strict=True) if taken]
+            for expert_labels in experts.values()
         ]
-        again = len(experts)
+        count = len(experts)
         labelled = np.array(theirs, np.float64).reshape(-1)
-        return agreement(np.tile(said[rows], again), labelled, np.tile(verdicts.prompt[rows], again), **options)
+        return agreement(
+            np.tile(verdict_labels[rows], count), labelled, np.tile(verdicts.prompt[rows], count), **options
+        )
 
-    found = {judge: pooled(against & (verdicts.judge == number)) for number, judge in enumerate(variant.judges)}
+    by_judge = {judge: pooled(against & (verdicts.judge == number)) for number, judge in enumerate(variant.judges)}
     together = pooled(against)
     return BesideWinRate(
-        together if together.rows else None, {judge: each for judge, each in found.items() if each.rows}
+        together if together.rows else None,
+        {judge: shared for judge, shared in by_judge.items() if shared.rows},
     )
 
 
@@ -210,11 +213,11 @@ def agreement_with_experts(
     variant: Variant, verdicts: Verdicts, experts: dict[str, dict[PairKey, float]], options: Any
 ) -> Iterator[dict[str, Any]]:
     """Yield the agreement of each judge with each expert on the pairs that both compared."""
-    said = labels(verdicts)
-    for name, known in experts.items():
-        theirs = np.array([known.get(key, np.nan) for key in variant.pairs], np.float64)
+    verdict_labels = labels(verdicts)
+    for name, expert_labels in experts.items():
+        theirs = np.array([expert_labels.get(key, np.nan) for key in variant.pairs], np.float64)
         for number, judge in enumerate(variant.judges):
             rows = verdicts.judge == number
-            both = agreement(said[rows], theirs[rows], verdicts.prompt[rows], **options)
-            if both.rows:
-                yield {"expert": name, "judge": judge, "agreement": both}
+            shared = agreement(verdict_labels[rows], theirs[rows], verdicts.prompt[rows], **options)
+            if shared.rows:
+                yield {"expert": name, "judge": judge, "agreement": shared}

@@ -154,8 +154,8 @@ def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answer
     for call in _calls(context, judging):
         outcome: Outcome[Any] | str | None = call.outcome
         if call.ask is not None:
-            found = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
-            outcome = found if isinstance(found, Outcome) else None
+            settled = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
+            outcome = settled if isinstance(settled, Outcome) else None
         row = verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
         if row["model"] and not call.judge.reads_prompts:
             row["model"] = call.judge.name  # the journal may hold an earlier name of this reward model
@@ -167,8 +167,8 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
     for name, counts in figures["outcomes"].items():
         odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL)}
         if odd:
-            said = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
-            yield f"judge {name}: calls without a verdict: {said}; no figure includes them"
+            reasons = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
+            yield f"judge {name}: calls without a verdict: {reasons}; no figure includes them"
         if counts.get(WITHHELD):
             yield (
                 f"judge {name}: speeches that may be about a crisis are withheld because a third party runs this judge; "
