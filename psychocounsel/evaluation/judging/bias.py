@@ -111,9 +111,9 @@ def labellers_of(data: Path) -> set[str]:
 
     The set is empty for other datasets.
     """
-    folder = next((each for each in (data, data.parent, data.parent.parent) if RunDir(each).config.exists()), None)
+    folder = next((path for path in (data, data.parent, data.parent.parent) if RunDir(path).config.exists()), None)
     if folder is None or not AnnotationDir(folder).votes.exists():
         return set()
     annotator = read_config(folder).get("annotator")
     members = [] if annotator is None else [*annotator.members] if "members" in annotator else [annotator]
-    return {str(each.get(key)) for each in members for key in ("name", "model") if each.get(key)}
+    return {str(member.get(key)) for member in members for key in ("name", "model") if member.get(key)}

@@ -156,23 +156,23 @@ def read_verdict(text: str) -> Verdict | None:
 
 
 def _verdict(text: str) -> Verdict:
-    found = json_object(parsed_json(text), "the answer")
-    if {*found} == {FIRST, SECOND}:
-        first, second = (_score(found[side]) for side in (FIRST, SECOND))
+    answer = json_object(parsed_json(text), "the answer")
+    if {*answer} == {FIRST, SECOND}:
+        first, second = (_score(answer[side]) for side in (FIRST, SECOND))
         return Verdict((first > second) - (first < second), {}, (first, second))
-    check_keys(found, [*PRINCIPLES, "overall"], "")
-    sides = {name: _side(json_object(found[name], name), name) for name in (*PRINCIPLES, "overall")}
+    check_keys(answer, [*PRINCIPLES, "overall"], "")
+    sides = {name: _side(json_object(answer[name], name), name) for name in (*PRINCIPLES, "overall")}
     overall = sides.pop("overall")
     return Verdict(overall, sides)
 
 
-def _side(found: dict[str, Any], where: str) -> int:
-    check_keys(found, ("reason", "better"), f"{where}: ")
-    if not isinstance(found["reason"], str) or not found["reason"].strip():
+def _side(answer: dict[str, Any], where: str) -> int:
+    check_keys(answer, ("reason", "better"), f"{where}: ")
+    if not isinstance(answer["reason"], str) or not answer["reason"].strip():
         raise Unreadable(f"{where}: the reason is empty or no text")
-    if not isinstance(found["better"], str) or found["better"] not in _SIGNS:
+    if not isinstance(answer["better"], str) or answer["better"] not in _SIGNS:
         raise Unreadable(f"{where}: `better` names no reply and no tie")
-    return _SIGNS[found["better"]]
+    return _SIGNS[answer["better"]]
 
 
 def _score(value: Any) -> float:
@@ -243,8 +243,8 @@ def verdict_row(
     if outcome is None:
         return row | {"outcome": FAILED}
     if isinstance(outcome, str):
-        said = ("overall", *PRINCIPLES) if version else ("overall",)
-        ties = dict.fromkeys(said, 0) if outcome == EQUAL else {}
+        columns = ("overall", *PRINCIPLES) if version else ("overall",)
+        ties = dict.fromkeys(columns, 0) if outcome == EQUAL else {}
         return row | {"outcome": outcome, **ties}
     row |= {"outcome": outcome.outcome, "model": outcome.answer.model, "attempts": outcome.attempts}
     if outcome.outcome != TEXT:
@@ -261,8 +261,8 @@ def verdict_row(
 
 def without_verdict(row: Row, outcome: str) -> Row:
     """Return the row with another outcome and without its verdict."""
-    told = ("overall", *PRINCIPLES, "first_score", "second_score")
-    return row | dict.fromkeys(told) | {"outcome": outcome}
+    columns = ("overall", *PRINCIPLES, "first_score", "second_score")
+    return row | dict.fromkeys(columns) | {"outcome": outcome}
 
 
 # The calls to judges about pairs of replies.
