@@ -40,18 +40,18 @@ def resolve_contestants(composed: DictConfig, preset: Preset, files: bool = True
     _choose_base(composed)
     for key, entry in _entries(composed):
         paths = entry.get("path")
-        several = list(paths) if OmegaConf.is_list(paths) else [paths]
-        if not several:
+        listed = list(paths) if OmegaConf.is_list(paths) else [paths]
+        if not listed:
             raise UserError(f"{key}.path=[]: give one path or more")
-        found = [_member(f"{key}.path", entry, path, sampling, preset, composed, files) for path in several]
-        entries.append((entry, found))
+        entry_members = [_member(f"{key}.path", entry, path, sampling, preset, composed, files) for path in listed]
+        entries.append((entry, entry_members))
     names = _names(entries)
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UserError(f"against: two contestants are called {twice}; give one a name, as {{path: PATH, name: NAME}}")
     members, settings = list[DictConfig](), list[str]()
-    for name, (_, found) in zip(names, entries, strict=True):
-        for number, member in enumerate(found, 1):
-            member.name = name if len(found) == 1 else f"{name}-{number}"
+    for name, (_, entry_members) in zip(names, entries, strict=True):
+        for number, member in enumerate(entry_members, 1):
+            member.name = name if len(entry_members) == 1 else f"{name}-{number}"
             members.append(member)
             settings.append(name)
     with open_dict(composed):
@@ -74,20 +74,20 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
     for section in judge.members if judge.get("members") is not None else [judge]:
         if "reward" not in section or "_target_" in section.reward:
             continue
-        given = OmegaConf.create({"use": section.reward}) if isinstance(section.reward, str) else section.reward
-        if not OmegaConf.is_dict(given) or "use" not in given:
+        reward = OmegaConf.create({"use": section.reward}) if isinstance(section.reward, str) else section.reward
+        if not OmegaConf.is_dict(reward) or "use" not in reward:
             raise UserError(
                 "judge.reward: is a name in conf/reward, or a mapping with one, as {use: local, path: RUN/model}"
             )
-        base = preset("reward", str(given.use))
-        own = {str(name): given._get_node(name) for name in given if name != "use"}
+        base = preset("reward", str(reward.use))
+        own = {str(name): reward._get_node(name) for name in reward if name != "use"}
         if unknown := sorted(set(own) - {*map(str, base)}):
             raise UserError(f"judge.reward: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
         with open_dict(section):
             if not isinstance(section.name, str):
-                section.name = given.get("name", base.get("name", given.use))
-                if "name" not in given and isinstance(given.get("path"), str):
-                    unnamed.append((section, given.path))
+                section.name = reward.get("name", base.get("name", reward.use))
+                if "name" not in reward and isinstance(reward.get("path"), str):
+                    unnamed.append((section, reward.path))
             section.reward = OmegaConf.merge(base, OmegaConf.create(own))
     _name_by_paths(unnamed)
 
@@ -137,7 +137,7 @@ def _choose_base(composed: DictConfig) -> None:
     paths = composed.model.get("path")
     paths = list(paths) if OmegaConf.is_list(paths) else [paths]
     starts = [start_of(path) for path in paths]
-    if later := next((each for each in paths if isinstance(each, str) and _is_unborn(composed, each)), None):
+    if later := next((path for path in paths if isinstance(path, str) and _is_unborn(composed, path)), None):
         raise UserError(f"against=auto: {later} does not exist yet, so its base is unknown; give against=BASE, or null")
     if any(start != starts[0] for start in starts):
         raise UserError(
@@ -161,10 +161,10 @@ def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
     yield "model", composed.model
     against = composed.against
     listed = list(against) if OmegaConf.is_list(against) else [] if against is None else [against]
-    for number, each in enumerate(listed):
-        entry = OmegaConf.create({"path": each}) if isinstance(each, str) else each
+    for number, opponent in enumerate(listed):
+        entry = OmegaConf.create({"path": opponent}) if isinstance(opponent, str) else opponent
         if not OmegaConf.is_dict(entry):
-            raise UserError(f"against: {each} is not a contestant; give {_FORMS}")
+            raise UserError(f"against: {opponent} is not a contestant; give {_FORMS}")
         yield ("against" if len(listed) == 1 else f"against[{number}]"), entry
 
 
@@ -203,7 +203,7 @@ def _member(
 
 def _names(entries: list[tuple[DictConfig, list[DictConfig]]]) -> list[str]:
     """Return the name of each contestant, as typed or by its path; equal names of folders get their parent's as a prefix."""
-    names = [str(entry.get("name") or found[0].name) for entry, found in entries]
+    names = [str(entry.get("name") or members[0].name) for entry, members in entries]
     longer = list[str]()
     for name, (entry, _) in zip(names, entries, strict=True):
         path = entry.get("path")
@@ -247,8 +247,8 @@ def _reply_file(key: str, path: str) -> DictConfig:
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"{key}={path}: no such file of replies")
-    about = {"_target_": REPLY_FILE, "name": file.stem, "model": str(file.resolve())}
-    return OmegaConf.create(about)
+    settings = {"_target_": REPLY_FILE, "name": file.stem, "model": str(file.resolve())}
+    return OmegaConf.create(settings)
 
 
 def _name(path: str, parent: bool = False) -> str:

@@ -84,7 +84,7 @@ def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_spe
     write_speeches(context, speeches)
     models = build(context.config, "contestants").models()
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        asks = [(each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None]
+        asks = [(reply.contestant.model, reply.ask) for reply in wanted_replies(context) if reply.ask is not None]
         budget = buy(
             asks,
             answers,
@@ -113,8 +113,8 @@ def write_speeches(context: StepContext[EvaluationDir], speeches: Speeches = eva
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
     """Estimate the cost of the replies that the journal lacks; speeches.parquet must exist."""
     with closing(Answers(context.files.answers)) as answers:
-        found = ((each.contestant.model, each.ask) for each in wanted_replies(context) if each.ask is not None)
-        return Estimate.of(found, answers)
+        asks = ((reply.contestant.model, reply.ask) for reply in wanted_replies(context) if reply.ask is not None)
+        return Estimate.of(asks, answers)
 
 
 def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
@@ -138,8 +138,8 @@ def _reason_against(model: LanguageModel, speech: Row, crisis_to_third_parties: 
     return None if may_see(model, speech["crisis"], crisis_to_third_parties) else WITHHELD
 
 
-def _prompt(given: str | None, limit: int | None) -> str | None:
-    return prompt_text(given, "replies.system_prompt", limit) if given else None
+def _prompt(system_prompt: str | None, limit: int | None) -> str | None:
+    return prompt_text(system_prompt, "replies.system_prompt", limit) if system_prompt else None
 
 
 def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:
@@ -181,11 +181,11 @@ def _row(reply: Reply, answers: Answers) -> Row:
     if reply.ask is None:
         return row | {"outcome": reply.outcome}
     row["prompt_version"] = prompt_version(reply.ask)
-    found = answers.settled(contestant.model, reply.ask, str, 0)
-    if not isinstance(found, Outcome):
+    settled = answers.settled(contestant.model, reply.ask, str, 0)
+    if not isinstance(settled, Outcome):
         return row | {"outcome": FAILED}
-    row |= reply_columns(found)
-    return row | {"prompt_tokens": found.answer.prompt_tokens, "completion_tokens": found.answer.completion_tokens}
+    row |= reply_columns(settled)
+    return row | {"prompt_tokens": settled.answer.prompt_tokens, "completion_tokens": settled.answer.completion_tokens}
 
 
 def prompt_version(ask: Ask) -> str:
@@ -194,15 +194,15 @@ def prompt_version(ask: Ask) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
-def reply_columns(found: Outcome[str]) -> Row:
+def reply_columns(settled: Outcome[str]) -> Row:
     """Return the columns outcome, model, text and reply of an answer; text and reply are None if it has no reply text."""
-    text, outcome = found.answer.text.strip(), found.outcome
+    text, outcome = settled.answer.text.strip(), settled.outcome
     if outcome in (TEXT, CUT) and not text:
         outcome = EMPTY
     elif outcome == TEXT and is_refusal(text):
         outcome = REFUSED
-    row: Row = {"outcome": outcome, "model": found.answer.model, "text": None, "reply": None}
-    if text and found.outcome in (TEXT, CUT):  # the text of an API's refusal or content filter is not a reply
+    row: Row = {"outcome": outcome, "model": settled.answer.model, "text": None, "reply": None}
+    if text and settled.outcome in (TEXT, CUT):  # the text of an API's refusal or content filter is not a reply
         row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
     return row
 

@@ -77,21 +77,23 @@ class Contestants(SeveralModels):
         for member, model in zip(self.members, models, strict=True):
             if member.get("dtype") == "auto" and (dtype := getattr(model, "dtype", "auto")) != "auto":
                 settled.setdefault(dtype, []).append(model)
-        for dtype, of in settled.items():
-            trained = [model.name for model in of if trained_dtype(model.model)]
+        for dtype, group in settled.items():
+            trained = [model.name for model in group if trained_dtype(model.model)]
             reason = (
                 f"because the training of {trained[0]} had model.dtype={dtype}"
                 if trained
                 else f"as for {models[0].name}"
             )
-            yield f"number format of {' and '.join(model.name for model in of)}: {dtype}, {reason}"
+            yield f"number format of {' and '.join(model.name for model in group)}: {dtype}, {reason}"
 
     def all(self) -> list[Contestant]:
         """Return the contestants, the evaluated setting's first."""
-        found = list[Contestant]()
+        contestants = list[Contestant]()
         for setting, model in zip(self.settings, self.models(), strict=True):
-            found.append(Contestant(setting, sum(each.setting == setting for each in found), model))
-        return found
+            contestants.append(
+                Contestant(setting, sum(contestant.setting == setting for contestant in contestants), model)
+            )
+        return contestants
 
 
 def _same(path: str, other: str | None) -> bool:
@@ -156,13 +158,13 @@ class _Reading(Answerer):
         self.replies = replies_of(Path(str(settings.model)), key)
 
     def submit(self, ask: Ask, seed: int) -> Future[Answer]:
-        found: Future[Answer] = Future()
+        future: Future[Answer] = Future()
         replies = self.replies.get(normalised(ask.messages), [])
         digits = _NUMBER.search(ask.part)
         number = int(digits[0]) if digits else 0
         has_one = number < len(replies)
-        found.set_result(Answer(TEXT, replies[number], self.name) if has_one else Answer(FAILED))
-        return found
+        future.set_result(Answer(TEXT, replies[number], self.name) if has_one else Answer(FAILED))
+        return future
 
 
 def replies_of(file: Path, key: str) -> dict[str, list[str]]:
@@ -173,7 +175,7 @@ def replies_of(file: Path, key: str) -> dict[str, list[str]]:
     """
     from psychocounsel.data.sources import StandardSource, read_rows
 
-    found: dict[str, list[str]] = {}
+    by_prompt: dict[str, list[str]] = {}
     for where, row in read_rows(StandardSource(), str(file), "train", None):
         if isinstance(row, UserError):
             raise row
@@ -183,8 +185,8 @@ def replies_of(file: Path, key: str) -> dict[str, list[str]]:
             raise UserError(
                 f"{key}: {where}: has no prompt or no reply; name the columns {_PROMPTS[0]} and {_REPLIES[0]}"
             )
-        found.setdefault(normalised(messages_of(prompt, f"{key}: {where}")), []).append(reply)
-    return found
+        by_prompt.setdefault(normalised(messages_of(prompt, f"{key}: {where}")), []).append(reply)
+    return by_prompt
 
 
 def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
@@ -196,8 +198,8 @@ def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     is_chat = isinstance(prompt, list) and all(
-        isinstance(each, dict) and isinstance(each.get("role"), str) and isinstance(each.get("content"), str)
-        for each in prompt
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in prompt
     )
     if not is_chat:
         raise UserError(f"{where}: its prompt is neither a text nor a list of {{role, content}} messages")

@@ -62,10 +62,10 @@ def evaluation_speeches(config: DictConfig, say: Callable[[str], None]) -> list[
 
 def _distinct(examples: Sequence[Example]) -> list[Example]:
     """Return the first example of each distinct prompt."""
-    found: dict[str, Example] = {}
+    firsts: dict[str, Example] = {}
     for example in examples:
-        found.setdefault(normalised(example.prompt), example)
-    return list(found.values())
+        firsts.setdefault(normalised(example.prompt), example)
+    return list(firsts.values())
 
 
 def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
@@ -100,17 +100,19 @@ def client_words(prompt: Sequence[Message]) -> str:
 
 def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
     """Return the normalised prompts that contestants were trained on, as known from their runs and from `trained_on`."""
-    found = set[str]()
+    prompts = set[str]()
     for path in config.trained_on:
-        found |= {normalised(example.prompt) for example in load_examples(path, "train", None)}
+        prompts |= {normalised(example.prompt) for example in load_examples(path, "train", None)}
     unknown = []
     for model in build(config, "contestants").models():
         runs = runs_of(model.model)
         for run in runs:
-            found |= {normalised(example.prompt) for example in load_split(read_config(run).data, lambda line: None)[0]}
+            prompts |= {
+                normalised(example.prompt) for example in load_split(read_config(run).data, lambda line: None)[0]
+            }
         base = read_config(runs[-1]).model.path if runs else model.model
         if str(base).startswith("builtin:"):
-            found |= {normalised(example.prompt) for example in _of_shipped_models(config)}
+            prompts |= {normalised(example.prompt) for example in _of_shipped_models(config)}
         elif not runs:
             unknown.append(model.name)
     if unknown and not config.trained_on:
@@ -118,7 +120,7 @@ def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
             f"the training data of {', '.join(unknown)} are unknown, so speeches near them are not marked; "
             "trained_on=[FILE] names them"
         )
-    return sorted(found)
+    return sorted(prompts)
 
 
 def _of_shipped_models(config: DictConfig) -> list[Example]:
