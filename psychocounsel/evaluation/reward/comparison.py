@@ -58,13 +58,16 @@ def side_by_side(
     ids, component = [row.id for row in rows], component[kept]
     first, *_ = margins.values()
     models: dict[str, Figures] = {}
-    for name, found in margins.items():
-        models[name] = {**reward_figures(ids, found[kept], component), **flipped_figures(rows, found[kept])}
-        if found is not first:
-            models[name]["differences"] = _differences(found[kept], first[kept], component.tolist())
-    right = {name: wins(found[kept]) for name, found in margins.items()}
-    for name, found in rankings.items():
-        right[name] = (1 + found[kept]) / 2
+    for name, model_margins in margins.items():
+        models[name] = {
+            **reward_figures(ids, model_margins[kept], component),
+            **flipped_figures(rows, model_margins[kept]),
+        }
+        if model_margins is not first:
+            models[name]["differences"] = _differences(model_margins[kept], first[kept], component.tolist())
+    right = {name: wins(model_margins[kept]) for name, model_margins in margins.items()}
+    for name, verdicts in rankings.items():
+        right[name] = (1 + verdicts[kept]) / 2
         models[name] = _ranked(right[name], wins(first[kept]), component)
     for name, test in _tests(right, component).items():
         models[name]["differences"]["accuracy"] |= {"p": test.raw, "p_adjusted": test.adjusted}
@@ -92,7 +95,7 @@ def _tests(right: Mapping[str, np.ndarray], component: np.ndarray) -> dict[str, 
     (_, first), *others = right.items()
     # Scaled to 0 to 1, like the scores of prompts: 1/2 if both models are right equally often.
     largest = np.bincount(group).max()
-    return adjusted_tests({name: 0.5 + np.bincount(group, found - first) / (2 * largest) for name, found in others})
+    return adjusted_tests({name: 0.5 + np.bincount(group, scores - first) / (2 * largest) for name, scores in others})
 
 
 def _differences(margins: np.ndarray, first: np.ndarray, clusters: list[int]) -> Figures:
@@ -162,7 +165,7 @@ def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[s
     by_prompt = replace(ground.topics, source=NONE)
     blind = blind_baselines(ground.pairs, by_prompt, _FOLDS, _PERMUTATIONS, _SEED, workers, steps)
     return {
-        "blind": {name: found["by_prompt"] for name, found in blind.baselines.items()},
+        "blind": {name: by_scheme["by_prompt"] for name, by_scheme in blind.baselines.items()},
         "overlap": reading_figures(overlap_margins(ground.pairs, ground.other), ground.pairs.component),
     }
 

@@ -157,7 +157,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         say(line)
     ground = ground_of(examples, config.evaluation.baselines, say)
     scores = []
-    made: list[Counterfactual] = []
+    counterfactuals: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)
     for key, section in scorer_sections(config):
         settings = build_section(section, "reward")
@@ -166,20 +166,22 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         scorer = open_scorer(settings, world.device)
         scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
         if key == "reward" and config.counterfactuals.limit:
-            made = make_counterfactuals(config, examples, folder, world, bar)
-            changed = score_counterfactuals(made, examples, config.data.system_prompt, scorer, world, bar)
+            counterfactuals = make_counterfactuals(config, examples, folder, world, bar)
+            changed = score_counterfactuals(counterfactuals, examples, config.data.system_prompt, scorer, world, bar)
             changed = scorer.unnormalised(changed)
         del scorer  # one model is in memory at a time
         free_memory(world)
     # Paid models are asked last, after everything else has worked.
-    rankings = {each.name: _rank(config, each, key, examples, folder, world, bar) for key, each in rankers_of(config)}
+    rankings = {
+        ranker.name: _rank(config, ranker, key, examples, folder, world, bar) for key, ranker in rankers_of(config)
+    }
     if world.rank:
         return
     folder.mkdir(parents=True, exist_ok=True)
     figures = _figures(config, examples, ground, scores, rankings)
-    if made:
+    if counterfactuals:
         figures["counterfactuals"] = figures_and_rows(
-            config.counterfactuals, made, changed, scores[0].raw, examples, folder
+            config.counterfactuals, counterfactuals, changed, scores[0].raw, examples, folder
         )
     curves = _curves(scores)
     _write(folder, examples, scores, rankings, figures, curves)
@@ -207,9 +209,9 @@ def _score(
     if ground is not None:
         score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
         reading = reward_margins(ground.pairs, ground.other, score, config.data.system_prompt)
-    given = scores.reshape(-1, 2)
+    rewards = scores.reshape(-1, 2)
     # All figures use unnormalised rewards, even if scores.jsonl holds normalised ones.
-    return PairScores(name, given, scorer.unnormalised(given), reading)
+    return PairScores(name, rewards, scorer.unnormalised(rewards), reading)
 
 
 def _rank(
@@ -233,10 +235,10 @@ def _rank(
         except UserError as error:
             return error
 
-    found: JudgedPairs | UserError = world.from_main(work, lambda: None)
-    if isinstance(found, UserError):
-        raise found
-    return found
+    result: JudgedPairs | UserError = world.from_main(work, lambda: None)
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
 def _figures(
@@ -256,29 +258,29 @@ def _figures(
         **flipped_figures(examples, first.margins),
         "longer_reply_accuracy": longer,
     }
-    found: dict[str, Any] = {"metrics": metrics}
-    found["slices"] = pair_slices(examples, first.margins, component, config.data.rating_range)
+    figures: dict[str, Any] = {"metrics": metrics}
+    figures["slices"] = pair_slices(examples, first.margins, component, config.data.rating_range)
     if ground is not None:
-        found["baselines"] = baseline_figures(ground)
-        found["reading"] = {each.name: reading_of(ground, each.reading) for each in scores if each.reading}
+        figures["baselines"] = baseline_figures(ground)
+        figures["reading"] = {model.name: reading_of(ground, model.reading) for model in scores if model.reading}
     if len(scores) > 1 or rankings:
-        margins = {each.name: each.margins for each in scores}
+        margins = {model.name: model.margins for model in scores}
         verdicts = {name: ranking.verdicts for name, ranking in rankings.items()}
-        found["compare"] = side_by_side(examples, margins, component, verdicts)
+        figures["compare"] = side_by_side(examples, margins, component, verdicts)
         for name, ranking in rankings.items():
-            found["compare"]["models"][name] |= {"outcomes": ranking.outcomes, "answered_by": ranking.models}
+            figures["compare"]["models"][name] |= {"outcomes": ranking.outcomes, "answered_by": ranking.models}
         mixed = [line for name, ranking in rankings.items() for line in mixed_models(name, ranking)]
-        found["compare"]["warnings"] = [*ranker_warnings(config, examples), *mixed]
-    return found
+        figures["compare"]["warnings"] = [*ranker_warnings(config, examples), *mixed]
+    return figures
 
 
 def _curves(scores: Sequence[PairScores]) -> dict[str, Any]:
     """Return the content of reliability.json: reliability diagrams and risk-coverage curve of each model."""
     curves = {}
-    for each in scores:
-        margins = each.margins[~np.isnan(each.margins)]
+    for model in scores:
+        margins = model.margins[~np.isnan(model.margins)]
         if len(margins):
-            curves[each.name] = {**reliability(margins), "risk_coverage": risk_coverage_curve(margins)}
+            curves[model.name] = {**reliability(margins), "risk_coverage": risk_coverage_curve(margins)}
     return curves
 
 
@@ -297,11 +299,13 @@ def _write(
     """
     rows: list[dict[str, Any]] = []
     for index, example in enumerate(examples):
-        sides = [{each.name: _number(each.given[index, side]) for each in scores} for side in (0, 1)]
+        sides = [{model.name: _number(model.given[index, side]) for model in scores} for side in (0, 1)]
         chosen, rejected = sides if len(scores) > 1 else [next(iter(side.values())) for side in sides]
         rows.append({"id": example.id, "chosen": chosen, "rejected": rejected})
         if rankings:
-            orders = {name: [_number(each) for each in ranking.orders[index]] for name, ranking in rankings.items()}
+            orders = {
+                name: [_number(verdict) for verdict in ranking.orders[index]] for name, ranking in rankings.items()
+            }
             rows[-1]["verdicts"] = orders
     files = RunDir(folder)
     write_atomically(files.scores, "".join(json.dumps(row) + "\n" for row in rows))

@@ -43,19 +43,19 @@ def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarr
     fitted = logistic_fit(signs * margins, (signs > 0).astype(np.float64), clusters)
     if fitted is None:
         return {}
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name, value, error in zip(names, *fitted, strict=True):
-        found |= {
+        figures |= {
             name: float(value),
             f"{name}_low": float(value - _Z * error),
             f"{name}_high": float(value + _Z * error),
         }
-    return found
+    return figures
 
 
 def orientation(ids: Sequence[str]) -> np.ndarray:
     """Return 1 for pairs shown with the chosen reply first, otherwise -1, float64[n], by a bit of the id's SHA-256."""
-    return np.array([1.0 if hashlib.sha256(each.encode()).digest()[0] & 1 else -1.0 for each in ids])
+    return np.array([1.0 if hashlib.sha256(pair_id.encode()).digest()[0] & 1 else -1.0 for pair_id in ids])
 
 
 def logistic_fit(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -85,8 +85,8 @@ def logistic_fit(x: np.ndarray, y: np.ndarray, clusters: np.ndarray) -> tuple[np
     def hessian(coefficients: np.ndarray) -> np.ndarray:
         return information(coefficients) / len(y)
 
-    found = minimize(loss, np.zeros(2), jac=True, hess=hessian, method="trust-exact", options={"gtol": 1e-10})
-    coefficients = found.x
+    optimum = minimize(loss, np.zeros(2), jac=True, hess=hessian, method="trust-exact", options={"gtol": 1e-10})
+    coefficients = optimum.x
     if np.linalg.cond(information(coefficients)) > 1e12:
         return None
     scores = np.zeros((groups, 2))
@@ -164,18 +164,18 @@ def wilson(right: np.ndarray, n: np.ndarray) -> np.ndarray:
 
 def _bins(p: np.ndarray, labels: np.ndarray, bins: np.ndarray, edges: np.ndarray) -> list[Figures]:
     n = np.bincount(bins, minlength=BINS)
-    held = np.flatnonzero(n)
-    right = np.bincount(bins, labels, BINS)[held]
+    filled = np.flatnonzero(n)
+    right = np.bincount(bins, labels, BINS)[filled]
     columns = np.column_stack(
         [
-            *(edges[held], edges[held + 1], np.bincount(bins, p, BINS)[held] / n[held], right / n[held]),
-            wilson(right, n[held]),
+            *(edges[filled], edges[filled + 1], np.bincount(bins, p, BINS)[filled] / n[filled], right / n[filled]),
+            wilson(right, n[filled]),
         ]
     )
     names = ("from", "to", "mean_p", "right", "low", "high")
     return [
         {**dict(zip(names, row, strict=True)), "n": count}
-        for row, count in zip(columns.tolist(), n[held].tolist(), strict=True)
+        for row, count in zip(columns.tolist(), n[filled].tolist(), strict=True)
     ]
 
 
@@ -211,10 +211,10 @@ def accuracy_at(margins: np.ndarray, coverage: float) -> float:
 
 def risk_coverage_curve(margins: np.ndarray) -> list[dict[str, float]]:
     """Return at most 100 points of the curve: `coverage`, its `accuracy`, and `margin`, the smallest |margin| included."""
-    found, size = risks(margins), -np.sort(-np.abs(margins))
+    errors, size = risks(margins), -np.sort(-np.abs(margins))
     kept = sorted({_kept(len(margins), point / _POINTS) for point in range(1, _POINTS + 1)})
     return [
-        {"coverage": k / len(margins), "accuracy": float(1 - found[k - 1]), "margin": float(size[k - 1])} for k in kept
+        {"coverage": k / len(margins), "accuracy": float(1 - errors[k - 1]), "margin": float(size[k - 1])} for k in kept
     ]
 
 
@@ -228,7 +228,7 @@ def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples:
     for coverage in COVERAGES:
         name = f"accuracy_at_{round(100 * coverage)}"
         trials[name] = len({clusters[row] for row in surest[: _kept(len(margins), coverage)]})
-        metrics[name] = lambda some, coverage=coverage: accuracy_at(some, coverage)  # type: ignore[misc]
+        metrics[name] = lambda subset, coverage=coverage: accuracy_at(subset, coverage)  # type: ignore[misc]
     figures = dict[str, float]()
     for name, metric in metrics.items():
         low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples, trials=trials[name])  # type: ignore[misc]
@@ -303,21 +303,21 @@ def pair_slices(
 
 
 def _slices(names: Sequence[str], won: np.ndarray, component: np.ndarray) -> Figures:
-    found, column = {}, np.array(names)
+    slices, column = {}, np.array(names)
     for name in _ordered(names):
         rows = np.flatnonzero(column == name)
         low, high = mean_intervals(won[rows, None], component[rows], shares=True)[0].tolist()
         components = len(np.unique(component[rows]))
-        found[name] = {
+        slices[name] = {
             **{"accuracy": float(won[rows].mean()), "low": low, "high": high},
             **{"pairs": len(rows), "components": components, "few": components < FEW},
         }
-    return found
+    return slices
 
 
 def _ordered(names: Iterable[str]) -> list[str]:
     """Return the names of the slices, the largest slice first."""
-    return [name for name, _ in sorted(Counter(names).items(), key=lambda each: (-each[1], each[0]))]
+    return [name for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))]
 
 
 def _speech(example: Example) -> str:
@@ -331,8 +331,8 @@ def _topic(example: Example) -> tuple[str, str]:
 
 
 def _risk(example: Example) -> tuple[str, str]:
-    found = read_risk_rules(may_clear=True).of(_speech(example), example.risk)
-    return found.kind, found.source
+    risk = read_risk_rules(may_clear=True).of(_speech(example), example.risk)
+    return risk.kind, risk.source
 
 
 def _crisis(example: Example) -> tuple[str, str]:
@@ -345,14 +345,14 @@ def _gaps(examples: Sequence[Example], rating_range: Sequence[float]) -> list[tu
     edges = [share * (rating_range[1] - rating_range[0]) for share in _GAPS]
     names = [f"under {edges[0]:g}", *(f"{low:g} to {high:g}" for low, high in pairwise(edges))]
     names.append(f"{edges[-1]:g} or more")
-    found = []
+    slices = []
     for example in examples:
         if not example.scores:
             return []
         # Rounded, because mean ratings carry floating-point errors.
         gap = round(abs(example.scores[0] - example.scores[1]), 9)
-        found.append((names[sum(gap >= edge for edge in edges)], "ratings"))
-    return found
+        slices.append((names[sum(gap >= edge for edge in edges)], "ratings"))
+    return slices
 
 
 def _length(example: Example) -> str:
@@ -375,11 +375,11 @@ def flipped_rows(examples: Sequence[Example]) -> np.ndarray:
     """
     texts = same_texts([reply for example in examples for reply in example.replies[:2]]).reshape(-1, 2).tolist()
     prompts = [normalised(example.prompt) for example in examples]
-    found: dict[tuple[int, int], set[str]] = {}
+    by_pair: dict[tuple[int, int], set[str]] = {}
     for (chosen, rejected), prompt in zip(texts, prompts, strict=True):
-        found.setdefault((chosen, rejected), set()).add(prompt)
+        by_pair.setdefault((chosen, rejected), set()).add(prompt)
     rows = zip(texts, prompts, strict=True)
-    kept = [row for row, ((chosen, rejected), own) in enumerate(rows) if found.get((rejected, chosen), set()) - {own}]
+    kept = [row for row, ((chosen, rejected), own) in enumerate(rows) if by_pair.get((rejected, chosen), set()) - {own}]
     return np.array(kept, np.int64)
 
 

@@ -75,8 +75,8 @@ class Ranker(RewardSettings):
 
     def model(self) -> LanguageModel:
         """Return the language model that ranks."""
-        found: LanguageModel = build_section(OmegaConf.create(self.judge), "judge")
-        return found
+        model: LanguageModel = build_section(OmegaConf.create(self.judge), "judge")
+        return model
 
 
 def rankers_of(config: DictConfig) -> Iterator[tuple[str, Ranker]]:
@@ -97,13 +97,13 @@ def ranker_warnings(config: DictConfig, examples: Sequence[Example]) -> Iterator
     for _, settings in rankers_of(config):
         model, name = settings.model(), f"warning: {settings.name}"
         own, family = {model.name, model.model}, family_of(model)
-        kin = sorted(each for each in labellers if family and family_in(each) == family)
+        kin = sorted(labeller for labeller in labellers if family and family_in(labeller) == family)
         if labellers & own:
             yield f"{name} labelled these pairs: its accuracy only measures agreement with itself"
         elif kin:
             yield f"{name} and {kin[0]}, which labelled these pairs, belong to one model family ({family}): they may share errors"
-        for reward, known in _labellers_of_training(config).items():
-            if known & own:
+        for reward, annotators in _labellers_of_training(config).items():
+            if annotators & own:
                 yield f"{name} labelled the training data of {reward}, which learned to agree with it"
         share = sum(family_in(writer) == family for writer in writers) / len(writers) if writers and family else 0
         if share:
@@ -115,12 +115,12 @@ def ranker_warnings(config: DictConfig, examples: Sequence[Example]) -> Iterator
 
 def _labellers_of_training(config: DictConfig) -> dict[str, set[str]]:
     """Return the annotators of the training data of each reward model that lies in a run, by the model's name."""
-    found: dict[str, set[str]] = {}
+    annotators: dict[str, set[str]] = {}
     for _, section in reward_sections(config):
         for run in runs_of(section.get("path")):
             for path in paths_of(read_config(run).data):
-                found.setdefault(section.name, set()).update(labellers_of(Path(path)) if path else ())
-    return found
+                annotators.setdefault(section.name, set()).update(labellers_of(Path(path)) if path else ())
+    return annotators
 
 
 # The pairs on which `evaluation=reward` measures reward models.
@@ -192,11 +192,11 @@ def rank_pairs(
         )
         settled = [_settled(call, answers, settings.retries) for call in calls]
     models = Counter(
-        found.answer.model for found in settled if isinstance(found, Outcome) and found.answer.model is not None
+        outcome.answer.model for outcome in settled if isinstance(outcome, Outcome) and outcome.answer.model is not None
     )
     mostly = models.most_common(1)[0][0] if models else None
-    counted = [OTHER_MODEL if _is_of_another(found, mostly) else found for found in settled]
-    sides = [_side(call, found) for call, found in zip(calls, counted, strict=True)]
+    counted = [OTHER_MODEL if _is_of_another(outcome, mostly) else outcome for outcome in settled]
+    sides = [_side(call, outcome) for call, outcome in zip(calls, counted, strict=True)]
     return JudgedPairs(
         np.array(sides, np.float64).reshape(-1, 2), dict(Counter(map(_word, counted))), dict(models.most_common())
     )
@@ -255,25 +255,25 @@ def _pair(example: Example) -> ReplyPair:
 def _settled(call: JudgeCall, answers: Answers, retries: int) -> Outcome[Verdict | None] | str:
     if call.ask is None:
         return str(call.outcome)
-    found: Outcome[Verdict | None] | int = answers.settled(call.judge, call.ask, read_verdict, retries)
-    return found if isinstance(found, Outcome) else "failed"
+    outcome: Outcome[Verdict | None] | int = answers.settled(call.judge, call.ask, read_verdict, retries)
+    return outcome if isinstance(outcome, Outcome) else "failed"
 
 
-def _is_of_another(found: Outcome[Verdict | None] | str, model: str | None) -> bool:
-    return isinstance(found, Outcome) and found.answer.model not in (None, model)
+def _is_of_another(outcome: Outcome[Verdict | None] | str, model: str | None) -> bool:
+    return isinstance(outcome, Outcome) and outcome.answer.model not in (None, model)
 
 
-def _word(found: Outcome[Verdict | None] | str) -> str:
+def _word(outcome: Outcome[Verdict | None] | str) -> str:
     """Return the outcome of a call in one word; a text without a verdict counts as a refusal."""
-    if isinstance(found, str):
-        return found
-    return REFUSED if found.outcome == TEXT and found.value is None else found.outcome
+    if isinstance(outcome, str):
+        return outcome
+    return REFUSED if outcome.outcome == TEXT and outcome.value is None else outcome.outcome
 
 
-def _side(call: JudgeCall, found: Outcome[Verdict | None] | str) -> float:
+def _side(call: JudgeCall, outcome: Outcome[Verdict | None] | str) -> float:
     """Return 1 if the chosen reply is better, -1 if the rejected one is, 0 for a tie, NaN without a verdict."""
-    if isinstance(found, str):
-        return 0.0 if found == EQUAL else float("nan")
-    if found.outcome != TEXT or found.value is None:
+    if isinstance(outcome, str):
+        return 0.0 if outcome == EQUAL else float("nan")
+    if outcome.outcome != TEXT or outcome.value is None:
         return float("nan")
-    return float(found.value.overall if call.order == FORWARD else -found.value.overall)
+    return float(outcome.value.overall if call.order == FORWARD else -outcome.value.overall)

@@ -71,9 +71,9 @@ class RewardEvaluation(Evaluation):
         from psychocounsel.evaluation.reward.rankers import rankers_of
 
         rankers = dict(rankers_of(config))
-        for each in rankers.values():
-            pair_prompt(each.rubric, each.examples)
-            Budget(config.budget.cost, models=[each.model()])
+        for ranker in rankers.values():
+            pair_prompt(ranker.rubric, ranker.examples)
+            Budget(config.budget.cost, models=[ranker.model()])
         if not config.dry_run:
             require_keys(config, ["compare"])
         refuse_internet_of(config, rankers)

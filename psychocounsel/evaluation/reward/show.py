@@ -49,8 +49,12 @@ def reward_blocks(runs: Runs) -> list[Block]:
     """Return conclusions, charts and tables of figures, comparisons, baselines, slices and counterfactuals, and warnings."""
     models = [model for run in runs for model in _models(run)]
     compared = [(run.title, run.figures.summary.get("compare") or {}) for run in runs]
-    changed = [Titled(run.title, found) for run in runs if (found := run.figures.summary.get("counterfactuals"))]
-    conclusions = [(run, said) for run in runs for said in _conclusions(run.figures.summary)]
+    changed = [
+        Titled(run.title, counterfactuals)
+        for run in runs
+        if (counterfactuals := run.figures.summary.get("counterfactuals"))
+    ]
+    conclusions = [(run, conclusion) for run in runs for conclusion in _conclusions(run.figures.summary)]
     return [
         *(Paragraph(_of(runs, run, text), tone) for run, (text, tone) in conclusions),
         *_figures(models, runs),
@@ -101,9 +105,9 @@ def _models(run: Titled[RewardFigures]) -> list[_Model]:
     models = compared["models"].items()
     if not compared["left_out"]:
         same = {"longer_reply_accuracy": metrics["longer_reply_accuracy"]}
-        return [_Model(run.title, other, {**same, **found}, compared["pairs"], prompts) for other, found in models]
+        return [_Model(run.title, other, {**same, **figures}, compared["pairs"], prompts) for other, figures in models]
     # The number of prompts among the remaining pairs is not recorded.
-    others = [_Model(run.title, other, found, compared["pairs"], None) for other, found in models]
+    others = [_Model(run.title, other, figures, compared["pairs"], None) for other, figures in models]
     return [_Model(run.title, f"{name}, all pairs", metrics, pairs, prompts), *others]
 
 
@@ -126,8 +130,8 @@ def _missing_pairs(figures: RewardFigures) -> Iterator[str]:
     compared = figures.summary.get("compare") or {"left_out": 0, "models": {}}
     if compared["left_out"]:
         yield f"models are compared on the pairs that all of them judged; {compared['left_out']} pairs are left out"
-    for name, found in compared["models"].items():
-        if odd := {word: calls for word, calls in found.get("outcomes", {}).items() if word not in (TEXT, EQUAL)}:
+    for name, model in compared["models"].items():
+        if odd := {word: calls for word, calls in model.get("outcomes", {}).items() if word not in (TEXT, EQUAL)}:
             yield f"{name}: calls without a verdict: {counts(odd)}; these pairs are excluded for all models"
 
 
@@ -310,9 +314,9 @@ def _slices(runs: Runs) -> list[ReportTable]:
     for run in runs:
         for kind, slices in run.figures.summary.get("slices", {}).items():
             by = ", ".join(sorted(slices["by"]))
-            for name, found in slices["slices"].items():
-                numbers = [count(found["pairs"]), count(found["components"]), measured(found, "accuracy", True)]
-                few = "few components" if found["few"] else ""
+            for name, result in slices["slices"].items():
+                numbers = [count(result["pairs"]), count(result["components"]), measured(result, "accuracy", True)]
+                few = "few components" if result["few"] else ""
                 rows.append([run.title, kind, name, *numbers, by, few])
     headings = ["evaluation", "kind", "slice", "pairs", "components", "accuracy", "named by", "note"]
     notes = [
