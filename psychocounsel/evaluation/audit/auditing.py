@@ -67,16 +67,16 @@ def judge_blind(baselines: Mapping[str, Mapping[str, Accuracy]], limit: float | 
     The gate refuses if one whole interval is above the limit, passes if no interval reaches above it, and is undecided
     otherwise. If it passes or has no limit (None), the verdict names the most accurate baseline.
     """
-    found = {name: each["by_prompt"] for name, each in baselines.items()}
-    best = max(found, key=lambda name: found[name]["accuracy"])
+    accuracies = {name: schemes["by_prompt"] for name, schemes in baselines.items()}
+    best = max(accuracies, key=lambda name: accuracies[name]["accuracy"])
     if limit is None:
         return GateVerdict("none", DONE, best)
-    surest, widest = (max(found, key=lambda name: found[name][end]) for end in ("low", "high"))
-    if found[surest]["low"] > limit:
+    surest, widest = (max(accuracies, key=lambda name: accuracies[name][end]) for end in ("low", "high"))
+    if accuracies[surest]["low"] > limit:
         return GateVerdict("refused", GATE_NO, surest)
     return (
         GateVerdict("undecided", GATE_UNDECIDED, widest)
-        if found[widest]["high"] > limit
+        if accuracies[widest]["high"] > limit
         else GateVerdict("passed", DONE, best)
     )
 
@@ -101,13 +101,13 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
             if every pair is too long for the reward model.
     """
     examples, others = load_pairs(config, say), load_others(config, say)
-    found = measure(examples, lambda: all_rows(config.data), others, config, bar, score, is_main)
-    if found is None:
+    measured = measure(examples, lambda: all_rows(config.data), others, config, bar, score, is_main)
+    if measured is None:
         return DONE
-    figures, verdict = found.figures, found.verdict
-    settings = {key: OmegaConf.to_container(config[key]) for key in ("audit", "data", "reward") if key in config}
-    about = {"part": config.part, "limit": config.limit, **settings}
-    figures = {"settings": about, "fingerprint": found.pairs.fingerprint(), **figures}
+    figures, verdict = measured.figures, measured.verdict
+    sections = {key: OmegaConf.to_container(config[key]) for key in ("audit", "data", "reward") if key in config}
+    settings = {"part": config.part, "limit": config.limit, **sections}
+    figures = {"settings": settings, "fingerprint": measured.pairs.fingerprint(), **figures}
     _write(folder, figures, FINISHED if verdict.code == DONE else verdict.word)
     for line in terminal_lines(audit_blocks([Titled("", figures)])):
         say(line)
@@ -155,8 +155,8 @@ def measure(
         return None
     margins["overlap"] = overlap_margins(pairs, other)
     workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
-    given, shown = config.audit, lambda names: bar(names, "baselines")
-    blind = blind_baselines(pairs, topics, given.folds, given.permutations, given.seed, workers, shown)
+    options, steps = config.audit, lambda names: bar(names, "baselines")
+    blind = blind_baselines(pairs, topics, options.folds, options.permutations, options.seed, workers, steps)
     verdict = judge_blind(blind.baselines, config.audit.max_blind)
     halo_of, disagreement = _of_ratings(rated, config.data.rating_range[1], examples)
     repeated, against = _of_texts(config, pairs, others)
@@ -164,7 +164,7 @@ def measure(
         "counts": _counts(pairs),
         "topics": {"source": topics.source, "count": len(topics.names)},
         "blind": _of_blind(blind),
-        "reading": {name: _of_reading(found, pairs, examples) for name, found in margins.items()},
+        "reading": {name: _of_reading(judge_margins, pairs, examples) for name, judge_margins in margins.items()},
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
         "halo": halo_of,
         "disagreement": disagreement,
@@ -219,13 +219,13 @@ def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
     Raises:
         UserError: if a data set cannot be read, or has no usable row.
     """
-    found = {}
+    others = {}
     for entry in config.audit.against:
         name, dropped = entry.name or entry.path, list[str]()
         rows = load_examples(entry.path, entry.split, entry.revision, None, config.data.rating_range, dropped)
         report_dropped(dropped, len(dropped) + len(rows), f"audit.against={name}", say)
-        found[name] = rows
-    return found
+        others[name] = rows
+    return others
 
 
 def _counts(pairs: Pairs) -> AuditedCounts:
@@ -274,7 +274,10 @@ def _write(folder: Path, figures: AuditFigures, status: str) -> None:
     write_json(RunDir(folder).audit, figures)
     best = figures["blind"]["baselines"][figures["gate"]["baseline"]]["by_prompt"]
     metrics = {f"blind_{name}": best[name] for name in ("accuracy", "low", "high")}
-    for name, found in figures["reading"].items():
-        metrics |= {f"{name}_accuracy": found["own"]["accuracy"], f"{name}_reads": found["gains"]["swapped"]["gain"]}
+    for name, reading in figures["reading"].items():
+        metrics |= {
+            f"{name}_accuracy": reading["own"]["accuracy"],
+            f"{name}_reads": reading["gains"]["swapped"]["gain"],
+        }
     # A run with `after` this audit starts only if the status is FINISHED.
     write_summary(folder, status, metrics=metrics)

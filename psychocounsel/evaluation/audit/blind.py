@@ -128,8 +128,8 @@ def cross_fit(differences: Any, folds: Sequence[Fold], fit: Fit, workers: int) -
     """
     margins = np.full(differences.shape[0], np.nan)
     with ThreadPoolExecutor(workers) as pool:
-        for fold, found in zip(folds, pool.map(lambda fold: fit(differences, fold.train), folds), strict=True):
-            margins[fold.test] = found[fold.test]
+        for fold, fold_margins in zip(folds, pool.map(lambda fold: fit(differences, fold.train), folds), strict=True):
+            margins[fold.test] = fold_margins[fold.test]
     return margins
 
 
@@ -234,12 +234,12 @@ def blind_baselines(
     schemes = {"by_prompt": by_component(pairs.component, folds, seed)}
     if topics.source != NONE:
         schemes["by_topic"] = by_topic(topics.of_pair, pairs.component, MOST_TOPIC_FOLDS, seed)
-    schemes = {scheme: each for scheme, each in schemes.items() if each}
+    schemes = {scheme: scheme_folds for scheme, scheme_folds in schemes.items() if scheme_folds}
     margins: dict[str, dict[str, Array]] = {scheme: {} for scheme in schemes}
     for name in steps([name for name in TITLES if _is_there(name, pairs)]):
         differences, fit = _prepared(name, pairs, values, signs)
-        for scheme, each in schemes.items():
-            margins[scheme][name] = cross_fit(differences, each, fit, workers)
+        for scheme, scheme_folds in schemes.items():
+            margins[scheme][name] = cross_fit(differences, scheme_folds, fit, workers)
     decides = (signs != 0).sum(0).tolist()
     cues: dict[str, CueAccuracy] = {
         name: {**figures, "decides": count}
@@ -251,13 +251,13 @@ def blind_baselines(
 
 def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[str, dict[str, JudgedAccuracy]]:
     """Return the figures of each baseline by scheme, over the pairs that the scheme's folds tested (`judged` of them)."""
-    found: dict[str, dict[str, JudgedAccuracy]] = {name: {} for name in margins["by_prompt"]}
-    for scheme, each in margins.items():
-        columns = np.column_stack(list(each.values()))
+    baselines: dict[str, dict[str, JudgedAccuracy]] = {name: {} for name in margins["by_prompt"]}
+    for scheme, by_baseline in margins.items():
+        columns = np.column_stack(list(by_baseline.values()))
         judged = ~np.isnan(columns).any(1)
-        for name, figures in zip(each, accuracies(columns[judged], component[judged]), strict=True):
-            found[name][scheme] = {**figures, "judged": int(judged.sum())}
-    return found
+        for name, figures in zip(by_baseline, accuracies(columns[judged], component[judged]), strict=True):
+            baselines[name][scheme] = {**figures, "judged": int(judged.sum())}
+    return baselines
 
 
 def accuracies(margins: Array, component: Array) -> list[Accuracy]:

@@ -39,8 +39,8 @@ def repeats(pairs: Pairs, texts: Texts, threshold: float) -> dict[str, int]:
     used = np.unique(np.column_stack([np.tile(pairs.prompt, 2), sides.T.ravel()]), axis=0)
     reused = np.flatnonzero(np.bincount(used[:, 1], minlength=len(texts.replies)) > 1)
     prompts, replies = (
-        [(first, second) for first, second, _ in near_pairs(each, threshold)]
-        for each in (texts.prompt_sketches, texts.reply_sketches)
+        [(first, second) for first, second, _ in near_pairs(sketched, threshold)]
+        for sketched in (texts.prompt_sketches, texts.reply_sketches)
     )
     of_prompt = _first(pairs.prompt, pairs.component, len(texts.prompts))
     of_reply = _first(sides.ravel(), np.repeat(pairs.component, 2), len(texts.replies))
@@ -90,8 +90,8 @@ def _shared(ours: list[str], sketched: Sketches, theirs: list[str], threshold: f
     )
 
 
-def _members(found: Any) -> set[int]:
-    return {number for pair in found for number in pair}
+def _members(pairs: Any) -> set[int]:
+    return {number for pair in pairs for number in pair}
 
 
 def _first(texts: np.ndarray, component: np.ndarray, count: int) -> np.ndarray:

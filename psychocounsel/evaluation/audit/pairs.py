@@ -99,13 +99,13 @@ def pairs_from(examples: Sequence[Example]) -> Pairs:
 
 def rated_from(examples: Sequence[Example], principles: Sequence[str]) -> RatedReplies:
     """Return all ratings of the examples. A reply that several examples hold with equal ratings counts once."""
-    found: dict[tuple[str, str, tuple[float, ...]], None] = {}
+    combinations: dict[tuple[str, str, tuple[float, ...]], None] = {}
     for example in examples:
         prompt = normalised(example.prompt)
         for reply, ratings in zip(example.replies, example.ratings or [], strict=False):
-            found[prompt, reply_key(reply), _values(ratings, principles)] = None
-    table = np.array([values for _, _, values in found], np.float64).reshape(len(found), len(principles))
-    return RatedReplies([prompt for prompt, _, _ in found], [reply for _, reply, _ in found], table)
+            combinations[prompt, reply_key(reply), _values(ratings, principles)] = None
+    table = np.array([values for _, _, values in combinations], np.float64).reshape(len(combinations), len(principles))
+    return RatedReplies([prompt for prompt, _, _ in combinations], [reply for _, reply, _ in combinations], table)
 
 
 def _values(ratings: Ratings, principles: Sequence[str]) -> tuple[float, ...]:

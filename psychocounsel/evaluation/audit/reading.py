@@ -37,13 +37,15 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
         raise UserError(
             "every pair is too long for the reward model with its own or another client's speech: raise reward.max_length"
         )
-    margins, component = {name: found[kept] for name, found in margins.items()}, component[kept]
-    won = np.column_stack([wins(found) for found in margins.values()])
+    margins, component = {name: values[kept] for name, values in margins.items()}, component[kept]
+    won = np.column_stack([wins(values) for values in margins.values()])
     columns = np.column_stack([won, won[:, :1] - won[:, 1:]])
     are_shares = np.arange(columns.shape[1]) < len(margins)
     means, intervals = columns.mean(0).tolist(), mean_intervals(columns, component, shares=are_shares).tolist()
     whole = [{"accuracy": mean, "low": low, "high": high} for mean, (low, high) in zip(means, intervals, strict=True)]
-    gains = [{"gain": found["accuracy"], "low": found["low"], "high": found["high"]} for found in whole[len(margins) :]]
+    gains = [
+        {"gain": figure["accuracy"], "low": figure["low"], "high": figure["high"]} for figure in whole[len(margins) :]
+    ]
     return {
         **dict(zip(margins, whole, strict=False)),
         "gains": dict(zip(list(margins)[1:], gains, strict=True)),
@@ -127,7 +129,7 @@ def other_prompts(pairs: Pairs, topic: np.ndarray, seed: int) -> np.ndarray:
     component[pairs.prompt], topics[pairs.prompt] = pairs.component, topic
     order = np.random.default_rng(seed).permutation(count)
     result = np.full(count, -1, np.int64)
-    for members in [*(order[topics[order] == each] for each in np.unique(topics)), order]:
+    for members in [*(order[topics[order] == number] for number in np.unique(topics)), order]:
         for place, prompt in enumerate(members):
             if result[prompt] < 0:
                 result[prompt] = _next(members, place, component)

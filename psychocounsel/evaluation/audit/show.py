@@ -163,8 +163,8 @@ def _cues(audits: Audits) -> list[ReportTable]:
         chance = f"with random labels the best would win {100 * best['low']:.1f} to {100 * best['high']:.1f} %"
         notes.append(_of(audits, audit, f"{won}; {chance} (p = {best['p']:.2g})"))
     headings = ["audit", "cue", "pairs decided", "reply with more of it is chosen"]
-    more = "reply with more of it is chosen: share of pairs; equal replies are half a win (nothing is fitted)"
-    return report_table("audit-cues", "Single cues of replies", headings, rows, more, *notes)
+    note = "reply with more of it is chosen: share of pairs; equal replies are half a win (nothing is fitted)"
+    return report_table("audit-cues", "Single cues of replies", headings, rows, note, *notes)
 
 
 def _distance_from_chance(cue: tuple[str, CueAccuracy]) -> float:
@@ -268,12 +268,12 @@ def _ratings(audits: Audits) -> list[ReportTable]:
             rows.append([audit.title, name, count(halo["replies"]), *cells, exact(ratings["with_others"])])
         overall = {"Cronbach's alpha": halo["alpha"], "share of the first component": halo["first_component"]}
         overall["mean correlation"] = halo["mean_correlation"]
-        said = (f"{what} {'unknown' if value is None else f'{value:.3f}'}" for what, value in overall.items())
+        measures = (f"{what} {'unknown' if value is None else f'{value:.3f}'}" for what, value in overall.items())
         disagreement = "disagreement is unknown, because no reply has several different ratings"
         if measurement := audit.figures["disagreement"]:
             several = f"{measurement['replies']} of {measurement['of']} replies have several different ratings"
             disagreement = f"{several}; their standard deviation is {measurement['deviation']:.3f} on average"
-        notes += [_of(audits, audit, note) for note in (", ".join(said), disagreement)]
+        notes += [_of(audits, audit, note) for note in (", ".join(measures), disagreement)]
     headings = ["audit", "principle", "replies", "mean rating", "standard deviation", "top rating"]
     headings += ["correlation with the others"]
     return report_table("audit-ratings", "Ratings: halo and ceiling", headings, rows, *notes)

@@ -90,9 +90,9 @@ def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
 
     parts = [csr_array((0, 1 << BITS), dtype=np.float32)]
     for start in range(0, len(texts), _TEXTS):
-        some = [codes(text) for text in texts[start : start + _TEXTS]]
-        whole = np.concatenate([each for code in some for each in (code, [_BREAK])])
-        row = np.repeat(np.arange(len(some)), [len(code) + 1 for code in some])
+        batch = [codes(text) for text in texts[start : start + _TEXTS]]
+        whole = np.concatenate([piece for code in batch for piece in (code, [_BREAK])])
+        row = np.repeat(np.arange(len(batch)), [len(code) + 1 for code in batch])
         columns, rows = [], []
         for length in lengths:
             hashed = rolled(whole, length) >> np.uint64(64 - BITS)
@@ -102,13 +102,15 @@ def _counted(texts: Sequence[str], codes: Any, lengths: Sequence[int]) -> Any:
             rows.append(row[:last][inside].astype(np.int32))
         place = np.concatenate(rows), np.concatenate(columns)
         ones = np.ones(len(place[0]), np.float32)
-        parts.append(coo_array((ones, place), shape=(len(some), 1 << BITS)).tocsr())
+        parts.append(coo_array((ones, place), shape=(len(batch), 1 << BITS)).tocsr())
     return small_indices(vstack(parts, format="csr"))
 
 
 def small_indices(matrix: Any) -> Any:
     """Convert the indices of a sparse matrix to 32 bits in place, because scikit-learn requires it; return the matrix."""
-    matrix.indices, matrix.indptr = (each.astype(np.int32, copy=False) for each in (matrix.indices, matrix.indptr))
+    matrix.indices, matrix.indptr = (
+        indices.astype(np.int32, copy=False) for indices in (matrix.indices, matrix.indptr)
+    )
     return matrix
 
 
@@ -166,5 +168,5 @@ def _clusters(speeches: list[str], count: int, seed: int) -> np.ndarray:
     lengths = np.linalg.norm(components, axis=1, keepdims=True)
     directions = components / np.where(lengths > 0, lengths, 1)
     count = min(count, len(np.unique(directions.round(6), axis=0)))
-    found = KMeans(count, n_init=3, random_state=seed).fit_predict(directions)
-    return np.asarray(np.unique(found, return_inverse=True)[1], np.int64)
+    labels = KMeans(count, n_init=3, random_state=seed).fit_predict(directions)
+    return np.asarray(np.unique(labels, return_inverse=True)[1], np.int64)
