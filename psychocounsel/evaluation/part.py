@@ -45,10 +45,12 @@ class EvaluatedPart:
             reason = ", because no evaluated run trained on this file" if own_file(config) else ""
             return f"{named} all {total:,} {rows}{reason}"
         reason = f", because {self.run} trained on this file" if self.run else ""
-        said = f"{named} {used:,} of {total:,} {rows}, the held-out part{reason}; part=all takes all"
+        sentence = f"{named} {used:,} of {total:,} {rows}, the held-out part{reason}; part=all takes all"
         if other := _other_split(self.run, config):
-            return f"{said}; warning: that training had another data.{other}, so it may have used some of these {rows}"
-        return said
+            return (
+                f"{sentence}; warning: that training had another data.{other}, so it may have used some of these {rows}"
+            )
+        return sentence
 
 
 def evaluated_part(config: DictConfig) -> EvaluatedPart:

@@ -101,7 +101,7 @@ def make_files_absolute(config: DictConfig) -> None:
 def _absolute(value: Any) -> Any:
     """Return a path, or each of several, as an absolute path if it exists; otherwise the value."""
     if OmegaConf.is_list(value):
-        return [_absolute(each) for each in value]
+        return [_absolute(path) for path in value]
     with contextlib.suppress(OSError):  # the text is too long for a path
         if isinstance(value, str) and value and Path(value).expanduser().exists():
             return str(Path(value).expanduser().resolve())

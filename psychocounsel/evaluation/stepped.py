@@ -113,14 +113,14 @@ class SteppedEvaluation(Evaluation):
             raise UserError(
                 f"run_dir={run_dir}: holds evaluation={before}; choose another run_dir for evaluation={self.name}"
             )
-        due = {each.step for each in self.planned(config) if each.due}
+        due = {planned.step for planned in self.planned(config) if planned.due}
         asking = {group for step in due for group in self.course.models(config, step)}
         if not config.dry_run:
             require_keys(config, asking)
         refuse_internet(config, sorted(asking))
 
     def nothing_due(self, config: DictConfig) -> bool:
-        return not any(each.due for each in self.planned(config))
+        return not any(planned.due for planned in self.planned(config))
 
     def planned(self, config: DictConfig) -> list[PlannedStep]:
         """Return the steps of a checked configuration; each is marked as due or as done in the run directory."""
@@ -133,7 +133,7 @@ class SteppedEvaluation(Evaluation):
     def forecast(self, config: DictConfig) -> list[str]:
         from psychocounsel.steps.running import draft_of
 
-        due = {each.step for each in self.planned(config) if each.due}
+        due = {planned.step for planned in self.planned(config) if planned.due}
         if not due:
             return ["all steps are done: there is nothing to do"]
         with draft_of(EvaluationDir(Path(config.run_dir))) as draft:
@@ -151,13 +151,13 @@ def directory(config: DictConfig) -> EvaluationDir:
 
 def source_marks(config: DictConfig) -> dict[str, Any]:
     """Return [size, modification time in ns] of each file that speeches are read from; {} if a file no longer exists."""
-    found: dict[str, Any] = {}
+    marks: dict[str, Any] = {}
     try:
         for path in _sources(config):
-            found[str(path)] = [(about := path.stat()).st_size, about.st_mtime_ns]
+            marks[str(path)] = [(status := path.stat()).st_size, status.st_mtime_ns]
     except OSError:
         return {}
-    return found
+    return marks
 
 
 def _sources(config: DictConfig) -> Iterator[Path]:
