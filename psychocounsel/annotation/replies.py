@@ -19,7 +19,7 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.asking.parties import who_may_see
-from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy

@@ -13,12 +13,13 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import CUT, EMPTY, TEXT, Answer, LanguageModel, keys_of, open_model
 from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import is_own
-from psychocounsel.asking.system_prompts import prompt_text, refuse_system_prompts
+from psychocounsel.asking.system_prompts import refuse_system_prompts
 from psychocounsel.chatting.histories import ChatHistories, ChatReply, ChatTranscript, save
 from psychocounsel.chatting.raters import Remarks, ReplyRaters, check_findings
 from psychocounsel.chatting.settings import transcript_path
 from psychocounsel.chatting.speakers import Speaker, Writing, stopping
 from psychocounsel.chatting.terminal import Screen, clean, next_message, read_piped, terminal_reader
+from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
 from psychocounsel.remote.server_access import host_of

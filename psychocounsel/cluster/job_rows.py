@@ -98,14 +98,14 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
                 mixes = algorithm.offline_groups(job.config.global_batch_size) > 0
                 data = build_dataset(job.config, chat, algorithm.needs.data, say, mixes)
             algorithm.check(data.train, data.held_out)
-            steps.append(steps_of(job.config, algorithm, len(data.train)))
+            steps.append(steps_of(job.config, algorithm, data.rows))
         except UserError as error:
             raise UserError(f"combination {' '.join(job.overrides)}: {error}" if of_several else error) from error
     assert data is not None
     config = alike[0].config
     prompts = len({group.prompt_ids.tobytes() for group in data.held_out})
     names = f"{config.model.name} with data={config.data.name}"
-    return Counted(names, len(data.train), len(data.held_out), prompts, (min(steps), max(steps)))
+    return Counted(names, data.rows, len(data.held_out), prompts, (min(steps), max(steps)))
 
 
 def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:

@@ -1,14 +1,17 @@
 """Data of a run: turns the `data` group of the configuration into Groups of token ids."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from functools import partial
 
 from omegaconf import DictConfig
 
+from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.balance import weigh_pairs
+from psychocounsel.data.controls import epoch_of, rate_of, with_controls
 from psychocounsel.data.group import Group
-from psychocounsel.data.selection import load_split, with_swapped
+from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
@@ -18,6 +21,8 @@ from psychocounsel.errors import UserError
 class Dataset:
     """Groups that a run trains on and is evaluated on.
 
+    `fresh`: number of training rows that each epoch replaces (control pairs). `train` ends with the `fresh` rows of the
+    first epoch, of the second, and so on, `sets` times.
     `pairs`: pairs of the training split, for an algorithm that also writes replies to the prompts in `train`.
     `held_out_prompts`: the prompts of `held_out`, each once, if `eval.replies` asks for replies to them.
     """
@@ -26,6 +31,13 @@ class Dataset:
     held_out: list[Group]
     pairs: list[Group] = field(default_factory=list)
     held_out_prompts: list[Group] = field(default_factory=list)
+    fresh: int = 0
+    sets: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Number of training rows of an epoch."""
+        return len(self.train) - (self.sets - 1) * self.fresh
 
     def fingerprint(self) -> str:
         """Return the sha256 of all token ids, rewards, labels, weights and soft labels, in order."""
@@ -54,23 +66,41 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
     train, held_out = through_cache(config, chat, kind, report, partial(_tokenise, chat, kind))
     if not train:
         raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
-    if config.data.balance:
-        train = weigh_pairs(train, config.data.balance, report)
-    dataset = Dataset(train, held_out[: config.eval.limit])
+    dataset = _assembled(config, train, held_out[: config.eval.limit], report)
     if config.eval.replies and kind != "prompts":
         _, prompts = through_cache(config, chat, "prompts", report, partial(_tokenise, chat, "prompts"))
         dataset.held_out_prompts = prompts[: config.eval.limit]
     if pairs:
-        dataset.pairs, _ = through_cache(config, chat, "pairs", report, partial(_tokenise, chat, "pairs"))
+        one_epoch = partial(_tokenise, chat, "pairs", epochs=1)
+        dataset.pairs, _ = through_cache(config, chat, "pairs of one epoch", report, one_epoch)
         if not dataset.pairs:
             raise UserError(f"no pair fits max_length={config.max_length}: raise it, or use algo.offline_fraction=0")
     return dataset
 
 
-def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -> Parts:
+def _assembled(config: DictConfig, train: list[Group], held_out: list[Group], report: Report) -> Dataset:
+    """Return the data with the weights of `data.balance`, and with equally many control pairs for each epoch."""
+    epochs: dict[int, list[Group]] = {}
+    rows = list[Group]()
+    for group in train:
+        epoch = epoch_of(group.id)
+        (rows if epoch is None else epochs.setdefault(epoch, [])).append(group)
+    if config.data.balance:
+        rows = weigh_pairs(rows, config.data.balance, report)
+    fresh = min(map(len, epochs.values()), default=0)
+    controls = [group for epoch in sorted(epochs) for group in epochs[epoch][:fresh]]
+    return Dataset([*rows, *controls], held_out, fresh=fresh, sets=max(len(epochs), 1))
+
+
+def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, epochs: int | None = None) -> Parts:
+    """Load and tokenise rows. `epochs`: number of epochs that get controls of their own; None: all epochs of the run."""
     rows, held_out_rows = load_split(config.data, report)
-    if config.data.swapped and kind == "pairs":
-        rows = with_swapped(rows, config.data.swapped, config.data.split_seed, report)
+    if config.data.controls and kind == "pairs":
+        prompt = config.data.system_prompt or COUNSELLOR
+        controls = partial(with_controls, data=config.data, system_prompt=prompt, seed=config.seed)
+        rows = controls(rows, epochs=epochs or _epochs(config, len(rows)), report=report)
+        if config.data.controls_held_out and held_out_rows:
+            held_out_rows = controls(held_out_rows, epochs=1, report=lambda line: report(f"held-out part: {line}"))
     train, held_out = (
         tokenise(
             examples,
@@ -86,3 +116,13 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report) -
         for name, examples in (("training", rows), ("held-out", held_out_rows))
     )
     return train, held_out
+
+
+def _epochs(config: DictConfig, pairs: int) -> int:
+    """Return the number of epochs, begun ones included, in which a run trains on `pairs` pairs and their controls."""
+    lengths = []
+    if config.epochs is not None:
+        lengths.append(config.epochs)
+    if config.max_steps is not None:
+        lengths.append(config.max_steps * config.global_batch_size / (pairs * (1 + rate_of(config.data))))
+    return max(math.ceil(min(lengths)), 1)

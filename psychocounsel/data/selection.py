@@ -3,9 +3,8 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from omegaconf import DictConfig
 
@@ -237,76 +236,6 @@ def with_soft_labels(rows: Sequence[Example], wanted: bool) -> list[Example]:
                 "data.soft_labels out"
             )
     return list(rows)
-
-
-# `data.swapped`: additional training pairs of two good replies, of which one was written for another client. Only the
-# prompt tells which of them is better.
-
-
-def with_swapped(pairs: Sequence[Example], share: float, seed: int, report: Callable[[str], None]) -> list[Example]:
-    """Return `pairs` followed by swapped pairs, `share` times as many as `pairs`, and at least one.
-
-    A swapped pair keeps the prompt and the chosen reply of a given pair. Its rejected reply is the chosen reply of
-    another client. The two clients share no text (`components_of`), and have the same topic if the data name topics.
-
-    Each given pair is used once before any is used a second time, in an order that `seed` fixes, and never twice with
-    the same rejected reply. Swapped pairs have no ratings and no scores, because nobody rated the other client's reply
-    for this prompt. With soft labels, their probability is 1.
-
-    Raises:
-        UserError: if rows are not pairs, or there are too few clients for this many pairs.
-    """
-    for pair in pairs:
-        if len(pair.replies) < 2:
-            raise UserError(f"{pair.where}: has only one reply, but data.swapped={share:g} needs pairs")
-    wanted = max(round(share * len(pairs)), 1)
-    swapped = list(islice(_candidates(pairs, seed), wanted))
-    if len(swapped) < wanted:
-        raise UserError(
-            f"data.swapped={share:g}: needs {wanted} pairs, but the replies chosen for other clients of the same topic give only "
-            f"{len(swapped)}: lower it, or add rows"
-        )
-    report(
-        f"data.swapped: {len(swapped)} training pairs added, each of a chosen reply and a reply that was chosen for another "
-        "client"
-    )
-    return [*pairs, *swapped]
-
-
-def _candidates(pairs: Sequence[Example], seed: int) -> Iterator[Example]:
-    """Yield all possible swapped pairs; `with_swapped` takes the first ones."""
-    component = components_of(pairs)
-    firsts = {(normalised(pair.prompt), pair.replies[0]): index for index, pair in reversed(list(enumerate(pairs)))}
-    ranks = {index: rank(f"{prompt} {reply}", seed, "swapped") for (prompt, reply), index in firsts.items()}
-    rows = sorted(ranks, key=lambda index: ranks[index])
-    topics: dict[str | None, list[int]] = {}
-    for row in rows:
-        topics.setdefault(pairs[row].topic, []).append(row)
-    place = {row: number for members in topics.values() for number, row in enumerate(members)}
-    for step in range(1, max(map(len, topics.values()), default=0)):
-        for row in rows:
-            members = topics[pairs[row].topic]
-            if step < len(members):
-                other = members[(place[row] + step) % len(members)]
-                if component[other] != component[row] and pairs[other].replies[0] != pairs[row].replies[0]:
-                    yield _swapped_pair(pairs[row], pairs[other])
-
-
-def _swapped_pair(own: Example, other: Example) -> Example:
-    writers = [own.writers[0], other.writers[0]] if own.writers and other.writers else None
-    replies = [own.replies[0], other.replies[0]]
-    identity = f"{own.id}-swapped-{other.id}"
-    probability = None if own.probability is None else 1.0
-    return replace(
-        own,
-        id=identity,
-        replies=replies,
-        ratings=None,
-        scores=None,
-        writers=writers,
-        order=None,
-        probability=probability,
-    )
 
 
 def no_pairs(command: str) -> UserError:

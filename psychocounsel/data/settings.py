@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
@@ -14,6 +15,8 @@ from psychocounsel.settings.keys import unknown_key
 from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
 from psychocounsel.settings.targets import build, is_on_hub
+
+OWN = "own"  # a control that the user gives: replies of the base or of an earlier policy, in `data.own_replies`
 
 
 @dataclass
@@ -51,7 +54,11 @@ class DataConfig:
     bad_rows: str = option("refuse", choices=("refuse", "drop"))
     rating_range: list[float] = option([1.0, 5.0])
     mix: list[MixEntry] = option([])
-    swapped: float = option(0.0, at_least=0, at_most=5)
+    # Controls (data/controls.py). None by default, so that runs of earlier versions keep their identity.
+    controls: list[str] | None = None
+    control_rate: float | None = option(None, above=0, at_most=5)
+    own_replies: str | None = None
+    controls_held_out: bool | None = None
     soft_labels: bool = False
     balance: list[str] | None = None
     confidential: bool = False
@@ -88,6 +95,7 @@ def check_data(config: DictConfig) -> None:
         raise UserError(f"data.rating_range={data.rating_range}: give the lowest and the highest rating, as [1,5]")
     if data.limit and data.fraction:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
+    _check_controls(config)
     own_source = bool(data.get("_target_"))
     if own_source and data.mix:
         raise UserError(
@@ -116,6 +124,21 @@ def check_data(config: DictConfig) -> None:
             check_local_path(data[key], f"data.{key}", of_data=True)
 
 
+def _check_controls(config: DictConfig) -> None:
+    data, known = config.data, [*KINDS, OWN]
+    names = [*(data.controls or [])]
+    for name in names:
+        if name not in known:
+            raise UserError(f"data.controls: there is no control {name}; {suggestion(name, known)}")
+    if len({*names}) < len(names):
+        raise UserError(f"data.controls=[{','.join(names)}]: names a control twice; give each once")
+    if OWN in names and not data.own_replies:
+        raise UserError("data.controls: own needs data.own_replies=FILE, with the columns prompt and reply")
+    made = data.own_replies and is_made_before(config, data.own_replies)
+    if data.own_replies and not made and not Path(data.own_replies).expanduser().exists():
+        raise UserError(f"data.own_replies={data.own_replies}: there is no such file or folder")
+
+
 def _is_one_part(path: str) -> bool:
     """Return True if the data source at `path` has no splits."""
     return path == "builtin:sample" or Path(path).expanduser().is_file()
@@ -123,7 +146,7 @@ def _is_one_part(path: str) -> bool:
 
 def settle_data(config: DictConfig) -> None:
     """Make the paths of `data` absolute, and name a file or folder of the user after its path."""
-    make_absolute(config, config.data, ("path", "eval_path"))
+    make_absolute(config, config.data, ("path", "eval_path", "own_replies"))
     for entry in config.data.mix:
         make_absolute(config, entry, ("path",))
     name_by_path(config.data, ("local", "sample"))
@@ -175,6 +198,11 @@ def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.dev_fraction", "data.eval_path or data.eval_split gives the held-out rows"
     if not (data.limit or data.fraction or data.mix) and (own_held_out or not data.dev_fraction):
         yield "data.split_seed", "nothing is drawn at random: all rows are used, and no prompt is held out"
+    if not data.controls:
+        yield "data.control_rate", "data.controls names no control"
+        yield "data.controls_held_out", "data.controls names no control"
+    if OWN not in (data.controls or []):
+        yield "data.own_replies", "data.controls does not name own"
     if data.min_gap is None:
         yield "data.gap", "it is the scale of data.min_gap, which is not set"
 
@@ -182,7 +210,8 @@ def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
 def idle_without_training() -> Iterator[tuple[str, str]]:
     """Yield the keys of `data` that only training uses, each with the reason."""
     yield "data.balance", "only training weights pairs"
-    yield "data.swapped", "only training adds pairs"
+    for name in ("controls", "control_rate", "own_replies", "controls_held_out"):
+        yield f"data.{name}", "only training adds pairs"
     yield "data.soft_labels", "only training uses soft labels"
 
 

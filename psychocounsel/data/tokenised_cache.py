@@ -27,6 +27,7 @@ from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import COMMIT, HubSource
+from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
 from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.hashes import code_id, content_id
@@ -179,7 +180,18 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
         "kind": kind,
         "lengths": [config.max_length, config.max_prompt_length],
     }
+    if config.data.controls:
+        length = [config.epochs, config.max_steps, config.global_batch_size]
+        identity["controls"] = [config.seed, *length, _content_of_own_replies(config)]
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def _content_of_own_replies(config: DictConfig) -> str | None:
+    path = config.data.own_replies and Path(config.data.own_replies)
+    if not path:
+        return None
+    files = [EvaluationDir(path).speeches, EvaluationDir(path).replies] if path.is_dir() else [path]
+    return content_id(_common(files), files, config.paths.cache)
 
 
 def _files(data: DictConfig) -> list[Sequence[Path]] | None:

@@ -184,7 +184,7 @@ def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
         UserError: naming the cue, or the algorithms to use instead.
     """
     _check_balance(config, algorithm)
-    _check_swapped(config, algorithm)
+    _check_controls(config, algorithm)
     if config.data.soft_labels and not algorithm.needs.soft_labels:
         raise UserError(
             f"data.soft_labels=true: the loss of algo={type(algorithm).__name__} does not use soft labels: use algo=dpo or "
@@ -207,12 +207,13 @@ def _check_balance(config: DictConfig, algorithm: Any) -> None:
         )
 
 
-def _check_swapped(config: DictConfig, algorithm: Any) -> None:
+def _check_controls(config: DictConfig, algorithm: Any) -> None:
+    names = config.data.controls or []
     mixes = algorithm.offline_groups(config.global_batch_size) > 0
-    if config.data.swapped and algorithm.needs.data != "pairs" and not mixes:
+    if names and algorithm.needs.data != "pairs" and not mixes:
         raise UserError(
-            f"data.swapped={config.data.swapped:g}: adds pairs, but algo={type(algorithm).__name__} does not use pairs "
-            "of the data: use algo=reward, dpo, simpo or orpo, online_dpo with algo.offline_fraction, or leave data.swapped out"
+            f"data.controls=[{','.join(names)}]: adds pairs, but algo={type(algorithm).__name__} does not use pairs of the "
+            "data: use algo=reward, dpo, simpo or orpo, online_dpo with algo.offline_fraction, or leave data.controls out"
         )
 
 

@@ -24,7 +24,8 @@ def learning_rate(algorithm: Algorithm, step: int, total: int) -> float:
 class DataOrder:
     """Order of the rows over the steps: one shuffle per epoch; batches cross epoch borders, and the last may be smaller.
 
-    The length of the run is `epochs`, `max_steps`, or the smaller of the two.
+    The length of the run is `epochs`, `max_steps`, or the smaller of the two. In each epoch, the last `fresh` of the `rows`
+    are others: those of one of `sets` sets, which follow each other in the dataset (`Dataset.fresh`).
     """
 
     rows: int
@@ -32,6 +33,8 @@ class DataOrder:
     epochs: float | None
     max_steps: int | None
     seed: int
+    fresh: int = 0
+    sets: int = 1
 
     @property
     def steps(self) -> int:
@@ -46,10 +49,11 @@ class DataOrder:
         """Return the row numbers of step `step` (from 0)."""
         start = step * self.batch_size
         stop = start + self.batch_size if self._all_rows is None else min(start + self.batch_size, self._all_rows)
-        return [
-            int(_shuffle(self.seed, position // self.rows, self.rows)[position % self.rows])
-            for position in range(start, stop)
-        ]
+        return [self._index(*divmod(position, self.rows)) for position in range(start, stop)]
+
+    def _index(self, epoch: int, place: int) -> int:
+        index = int(_shuffle(self.seed, epoch, self.rows)[place])
+        return index if index < self.rows - self.fresh else index + self.fresh * (epoch % self.sets)
 
     def visited(self) -> list[int]:
         """Return the numbers of all rows that some step trains on, each once, in ascending order."""
@@ -108,9 +112,9 @@ class RoundOrder:
         return [int(index) for index in np.array_split(shuffled, self._per_pass)[place]]
 
 
-def data_order(config: DictConfig, rows: int) -> DataOrder:
-    """Return the order of `rows` rows in a run without rollouts."""
-    return DataOrder(rows, config.global_batch_size, config.epochs, config.max_steps, config.seed)
+def data_order(config: DictConfig, rows: int, fresh: int = 0, sets: int = 1) -> DataOrder:
+    """Return the order of `rows` rows in a run without rollouts, of which each epoch replaces `fresh`."""
+    return DataOrder(rows, config.global_batch_size, config.epochs, config.max_steps, config.seed, fresh, sets)
 
 
 def round_order(config: DictConfig, algorithm: Algorithm, rows: int) -> RoundOrder:

@@ -91,7 +91,7 @@ class Trainer:
     def _feed(self) -> Feed:
         config = self.config
         if not self.algorithm.needs.rollouts:
-            order = data_order(config, len(self.data.train))
+            order = data_order(config, self.data.rows, self.data.fresh, self.data.sets)
             return OfflineFeed(self.data, order, self.collector, self._held_out_replies())
         rounds = open_rounds(
             self.run,
@@ -305,7 +305,7 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self.records.sync()
-        self.products.checkpoint(self.state, len(self.data.train))
+        self.products.checkpoint(self.state, self.data.rows)
         self.watchdog.alive()
 
     def _settle(self, wait: bool) -> None:

@@ -56,6 +56,7 @@ _DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "s
 # Keys that a run fills in if its command leaves them open: commits of the hub, and a measured size.
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
 _OPEN = (None, "auto")
+_GONE = {"data.swapped": 0.0}  # keys of earlier versions, with the value that has no effect
 # Keys that a job adds to a recipe in `settled` when it begins.
 _NOTED = ("value", "journal")
 
@@ -123,7 +124,9 @@ def is_same(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[str]:
     for key in (*new, *(key for key in old if key not in new)):
-        if new.get(key) != old.get(key) and not (_FILLED_IN.fullmatch(key) and new.get(key) in _OPEN):
+        if new.get(key) == old.get(key) or (key in _GONE and old.get(key) == _GONE[key]):
+            continue
+        if not (_FILLED_IN.fullmatch(key) and new.get(key) in _OPEN):
             yield key
 
 

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.annotation.replies import SCHEMA, Drawing, Speech, drawing_of, estimate, reply_id, run
 from psychocounsel.asking.budget import BudgetSpent
-from psychocounsel.asking.system_prompts import COUNSELLOR, prompt_text
+from psychocounsel.counsel.system_prompt import COUNSELLOR, prompt_text
 from psychocounsel.errors import UserError
 from psychocounsel.remote import client
 from psychocounsel.rundir.paths import AnnotationDir

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from psychocounsel.annotation.scores.rules import rate_by_rules
 from psychocounsel.asking.in_process import Transformers
 from psychocounsel.asking.language_model import Ask
-from psychocounsel.asking.system_prompts import COUNSELLOR
+from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.reward.local_model import LocalScorer
 from tests.support.chats import converse, rows
 from tests.support.harness import TINY

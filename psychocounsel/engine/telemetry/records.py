@@ -35,7 +35,7 @@ def opening_lines(data: Dataset, unit: str, steps: int, batch: int) -> Iterator[
     word = _UNITS[unit]
     of = "" if word == "prompt" else f" ({_counted(prompts, 'prompt')})"
     yield (
-        f"{len(data.train):,} train / {_counted(len(data.held_out), f'held-out {word}')}{of}, "
+        f"{data.rows:,} train / {_counted(len(data.held_out), f'held-out {word}')}{of}, "
         f"{_counted(steps, 'step')} of {batch:,}"
     )
     if data.held_out and prompts < FEW_PROMPTS:

@@ -28,7 +28,7 @@ from psychocounsel.asking.language_model import (
     LanguageModel,
 )
 from psychocounsel.asking.parties import may_see
-from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.contestants.speeches import SCHEMA as SPEECHES

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from psychocounsel.asking.in_process import settle_dtypes
 from psychocounsel.asking.language_model import FAILED, TEXT, Answer, Answerer, Ask, LanguageModel, SeveralModels
 from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.sources import replies_of
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.entries import start_of
 from psychocounsel.rundir.trained_runs import trained_dtype
@@ -119,8 +120,6 @@ def in_the_users_words(settings: Sequence[str]) -> Iterator[None]:
 
 # Contestant whose replies come from a file: another program or a person wrote them to the same speeches.
 
-_REPLIES = ("reply", "response", "completion", "answer", "output")
-_PROMPTS = ("prompt", "question", "speech", "messages")
 _NUMBER = re.compile(r"\d+$")
 
 
@@ -165,42 +164,3 @@ class _Reading(Answerer):
         has_one = number < len(replies)
         future.set_result(Answer(TEXT, replies[number], self.name) if has_one else Answer(FAILED))
         return future
-
-
-def replies_of(file: Path, key: str) -> dict[str, list[str]]:
-    """Return the file's replies to each normalised prompt. `key`: the setting that error messages name.
-
-    Raises:
-        UserError: if the file cannot be read, or a row lacks its prompt or reply.
-    """
-    from psychocounsel.data.sources import StandardSource, read_rows
-
-    by_prompt: dict[str, list[str]] = {}
-    for where, row in read_rows(StandardSource(), str(file), "train", None):
-        if isinstance(row, UserError):
-            raise row
-        prompt = next((row[name] for name in _PROMPTS if row.get(name)), None)
-        reply = next((row[name] for name in _REPLIES if row.get(name) is not None), None)
-        if prompt is None or not isinstance(reply, str):
-            raise UserError(
-                f"{key}: {where}: has no prompt or no reply; name the columns {_PROMPTS[0]} and {_REPLIES[0]}"
-            )
-        by_prompt.setdefault(normalised(messages_of(prompt, f"{key}: {where}")), []).append(reply)
-    return by_prompt
-
-
-def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
-    """Return a prompt column as chat messages. A text becomes the client's only turn.
-
-    Raises:
-        UserError: if the prompt is neither a text nor a list of messages; the error names `where`.
-    """
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    is_chat = isinstance(prompt, list) and all(
-        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-        for message in prompt
-    )
-    if not is_chat:
-        raise UserError(f"{where}: its prompt is neither a text nor a list of {{role, content}} messages")
-    return list(prompt)

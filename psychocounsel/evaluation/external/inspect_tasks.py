@@ -30,18 +30,18 @@ from omegaconf import OmegaConf
 from psychocounsel.asking.answer_text import is_refusal, without_thoughts
 from psychocounsel.asking.answers import Outcome, outcome_of
 from psychocounsel.asking.language_model import CUT, FILTERED, TEXT, Answer, Answerer, Ask, LanguageModel
-from psychocounsel.asking.system_prompts import BUILTIN, prompt_text
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import load_rubric
+from psychocounsel.counsel.system_prompt import BUILTIN, prompt_text
 from psychocounsel.counsel.traits import sure_language_of
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.sources import replies_of
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.replies_step import reply_columns
-from psychocounsel.evaluation.contestants.settings import replies_of
 from psychocounsel.evaluation.contestants.speeches import client_words, speech_id
 from psychocounsel.evaluation.health.reply import health_of
 from psychocounsel.evaluation.judging.pairs import (

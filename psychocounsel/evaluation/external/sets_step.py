@@ -14,7 +14,7 @@ from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, WITHHELD, Answer, Ask, LanguageModel
 from psychocounsel.asking.parties import may_see
-from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.evaluation.external.exams import ExamAsk, ExamSet, exam_asks, read_letters
 from psychocounsel.evaluation.external.rubric_sets import RubricItem, RubricSet, criteria_ask, read_values

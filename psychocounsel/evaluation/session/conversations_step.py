@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate, estimated_tokens
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, LanguageModel, keys_of
-from psychocounsel.asking.system_prompts import prompt_text
+from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.evaluation.contestants.replies_step import cut_warnings
 from psychocounsel.evaluation.session.dialogue import SCHEMA, Conversation, SessionPlan, SideBySide, replay
 from psychocounsel.evaluation.session.personas import Persona, PersonaSet

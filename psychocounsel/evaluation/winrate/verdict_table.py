@@ -13,9 +13,8 @@ import numpy as np
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.data.sources import StandardSource, messages_of, read_rows
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.contestants.settings import messages_of
 from psychocounsel.evaluation.contestants.speeches import speech_id
 from psychocounsel.evaluation.judging.pairs import BACKWARD, EQUAL, FORWARD
 from psychocounsel.metrics.agreement import Agreement, agreement, labels

@@ -1,0 +1,148 @@
+"""Controls as rejected replies in training pairs (`data.controls`)."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from psychocounsel.counsel.controls import Material, control_of
+from psychocounsel.data.rows import Example
+from psychocounsel.data.settings import OWN
+from psychocounsel.data.shared_text import components_of, normalised
+from psychocounsel.data.sources import replies_of
+from psychocounsel.errors import UserError
+
+RATE = 0.5  # controls per pair, if `data.control_rate` is null
+_WORDS_OF = 500  # examples whose words `random` draws from
+
+
+def speech_of(example: Example) -> str:
+    """Return the client's turns of an example as one text."""
+    return "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
+
+
+class Clients:
+    """Source of the material of n clients; `good` holds an example for each, whose first reply is a good one."""
+
+    def __init__(self, good: Sequence[Example], system_prompt: str) -> None:
+        self.good, self.system_prompt = good, system_prompt
+        self.component = components_of(good)
+        self.words = [word for example in good[:_WORDS_OF] for word in example.replies[0].split()]
+        self.by_topic: dict[str | None, list[int]] = {}
+        for number, example in enumerate(good):
+            self.by_topic.setdefault(example.topic, []).append(number)
+
+    def material(self, number: int, rng: random.Random) -> Material:
+        """Return the material of one client.
+
+        `other` is the first reply of a random example of the same topic that shares no text with this one; of any topic,
+        if the topic has no such example.
+        """
+        example = self.good[number]
+        other = self._other(number, self.by_topic[example.topic], rng)
+        if other is None:
+            other = self._other(number, range(len(self.good)), rng)
+        return Material(speech_of(example), example.replies[0], other, self.system_prompt, self.words)
+
+    def _other(self, number: int, members: Sequence[int], rng: random.Random) -> str | None:
+        start = rng.randrange(len(members))
+        for step in range(len(members)):
+            member = members[(start + step) % len(members)]
+            reply = self.good[member].replies[0]
+            if self.component[member] != self.component[number] and reply != self.good[number].replies[0]:
+                return reply
+        return None
+
+
+def rate_of(data: DictConfig) -> float:
+    return RATE if data.control_rate is None else float(data.control_rate)
+
+
+def with_controls(
+    pairs: Sequence[Example],
+    data: DictConfig,
+    system_prompt: str,
+    seed: int,
+    epochs: int,
+    report: Callable[[str], None],
+) -> list[Example]:
+    """Return `pairs` followed by the control pairs of each epoch: the chosen reply of a pair against a control.
+
+    An epoch has `data.control_rate` times as many control pairs as pairs, equally many of each kind in `data.controls`.
+    `seed` and the epoch decide which pairs get a control, and all random words. Control pairs have no ratings; with soft
+    labels, their probability is 1.
+
+    Raises:
+        UserError: if rows are not pairs, or a kind of control cannot be made from them.
+    """
+    for pair in pairs:
+        if len(pair.replies) < 2:
+            raise UserError(f"{pair.where}: has only one reply, but data.controls needs pairs")
+    count = max(round(rate_of(data) * len(pairs)), 1)
+    clients, own = Clients(pairs, system_prompt), dict[int, list[str]]()
+    if OWN in data.controls:
+        replies = replies_of(Path(data.own_replies), "data.own_replies")
+        own = {number: replies.get(normalised(pair.prompt), []) for number, pair in enumerate(pairs)}
+    added = [
+        pair
+        for epoch in range(epochs)
+        for index, kind in enumerate(data.controls)
+        for pair in _of_kind(kind, clients, own, len(range(index, count, len(data.controls))), seed, epoch)
+    ]
+    kinds = ", ".join(data.controls)
+    report(f"data.controls: {count} training pairs added to each epoch, with {kinds} as the rejected reply")
+    return [*pairs, *added]
+
+
+def _of_kind(
+    kind: str, clients: Clients, own: Mapping[int, Sequence[str]], count: int, seed: int, epoch: int
+) -> Iterator[Example]:
+    """Yield `count` control pairs of one kind, of different pairs as long as there are any."""
+    rng = random.Random(f"{kind} {seed} {epoch}")
+    order = rng.sample(range(len(clients.good)), len(clients.good))
+    made = tried = 0
+    while made < count:
+        number = order[tried % len(order)]
+        tried += 1
+        if (text := _text(kind, number, clients, own, rng)) is not None:
+            yield _control_pair(clients.good[number], text, kind, epoch, made)
+            made += 1
+        elif tried >= len(order) and not made:
+            raise UserError(_without(kind))
+
+
+def _text(kind: str, number: int, clients: Clients, own: Mapping[int, Sequence[str]], rng: random.Random) -> str | None:
+    if kind != OWN:
+        return control_of(kind, clients.material(number, rng), rng)
+    replies = [reply.strip() for reply in own[number] if reply.strip() not in ("", *clients.good[number].replies)]
+    return rng.choice(replies) if replies else None
+
+
+def _without(kind: str) -> str:
+    if kind == OWN:
+        return "data.own_replies: has no reply to any training prompt; let the model reply to the training part of this data"
+    return f"data.controls: {kind} cannot be made from these rows, because all clients share replies; leave it out"
+
+
+_MARK = " control "  # in the id of a control pair, before its kind, epoch and number
+
+
+def _control_pair(pair: Example, control: str, kind: str, epoch: int, number: int) -> Example:
+    return replace(
+        pair,
+        id=f"{pair.id}{_MARK}{kind} {epoch} {number}",
+        replies=[pair.replies[0], control],
+        ratings=None,
+        scores=None,
+        writers=None,
+        order=None,
+        probability=None if pair.probability is None else 1.0,
+    )
+
+
+def epoch_of(identity: str) -> int | None:
+    """Return the epoch of a control pair from its id; None for another pair."""
+    _, mark, name = identity.rpartition(_MARK)
+    return int(name.split()[1]) if mark else None
