@@ -103,18 +103,22 @@ def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -
         "settings": {
             name: {
                 task: {
-                    metric: {"value": v["value"], "stderr": v["stderr"], "documents": len(v["documents"])}
-                    for metric, v in of.items()
+                    metric: {
+                        "value": figure["value"],
+                        "stderr": figure["stderr"],
+                        "documents": len(figure["documents"]),
+                    }
+                    for metric, figure in metrics.items()
                 }
-                for task, of in found.items()
+                for task, metrics in tasks.items()
             }
-            for name, found in measured.items()
+            for name, tasks in measured.items()
         }
     }
     if base is not None and base in measured:
         figures["against"] = {
-            name: {"base": base, **_differences(found, measured[base])}
-            for name, found in measured.items()
+            name: {"base": base, **_differences(tasks, measured[base])}
+            for name, tasks in measured.items()
             if name != base
         }
     return figures
@@ -122,21 +126,21 @@ def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -
 
 def _differences(mine: Measured, base: Measured) -> dict[str, Any]:
     return {
-        task: {metric: _difference(of[metric], base[task][metric]) for metric in of if metric in base[task]}
-        for task, of in mine.items()
+        task: {metric: _difference(metrics[metric], base[task][metric]) for metric in metrics if metric in base[task]}
+        for task, metrics in mine.items()
         if task in base
     }
 
 
 def _difference(mine: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
     shared = sorted({*mine["documents"]} & {*base["documents"]})
-    found = {"difference": mine["value"] - base["value"], "interval": None, "documents": len(shared), "worse": None}
+    row = {"difference": mine["value"] - base["value"], "interval": None, "documents": len(shared), "worse": None}
     if len(shared) < 2:
-        return found
-    change = np.array([mine["documents"][each] - base["documents"][each] for each in shared])
+        return row
+    change = np.array([mine["documents"][document] - base["documents"][document] for document in shared])
     low, high = mean_intervals(change[:, None], np.arange(len(shared)))[0]
     falls = mine["higher_is_better"] is not False
-    return found | {"interval": [float(low), float(high)], "worse": bool(high < 0 if falls else low > 0)}
+    return row | {"interval": [float(low), float(high)], "worse": bool(high < 0 if falls else low > 0)}
 
 
 # The step: ability.json holds the figures of every contestant, document by document.
@@ -150,6 +154,6 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """
     tasks = build(context.config, "evaluation").tasks()
     contestants = build(context.config, "contestants").models() if tasks.tasks else []
-    found = {model.name: measure_ability(weights_of(model), tasks) for model in context.bar(contestants, "lm-eval")}
-    write_json(context.files.ability, found)
+    measured = {model.name: measure_ability(weights_of(model), tasks) for model in context.bar(contestants, "lm-eval")}
+    write_json(context.files.ability, measured)
     return {"tasks": list(tasks.tasks)}

@@ -53,16 +53,16 @@ def answer_parts(answer: Any, letters: Sequence[str], choices: Sequence[str]) ->
     if isinstance(answer, int):
         return (answer,)
     if isinstance(answer, list | tuple):
-        return tuple(part for each in answer for part in answer_parts(each, letters, choices))
+        return tuple(part for entry in answer for part in answer_parts(entry, letters, choices))
     text = str(answer).strip()
     if text in choices:
         return (text,)
     if text.isdecimal():
         return (int(text),)
-    pieces = [piece for each in _SPLIT.split(text) if (piece := each.strip("[]{}()'\".:"))]
+    pieces = [piece for fragment in _SPLIT.split(text) if (piece := fragment.strip("[]{}()'\".:"))]
     if len(pieces) == 1 and 1 < len(pieces[0]) <= len(letters) and pieces[0].isupper():
         pieces = [*pieces[0]]  # ACD
-    return tuple(pieces) if all(each.upper() in letters for each in pieces) else (text,)
+    return tuple(pieces) if all(piece.upper() in letters for piece in pieces) else (text,)
 
 
 def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -79,22 +79,22 @@ def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[
     if isinstance(value, Mapping):
         value = _labelled(value)
         value = {str(key): text for key, text in value.items() if text not in (None, "")}
-        found = [text_of(text, where, "choices") for text in value.values()]
+        texts = [text_of(text, where, "choices") for text in value.values()]
         letters = [key.strip().upper() for key in value]
         if letters != [*ascii_uppercase[: len(letters)]] and letters != [str(n + 1) for n in range(len(letters))]:
             raise UserError(f"{where}: the choices must be labelled A, B, C and so on, in this order")
     elif isinstance(value, list | tuple):
-        found = [text_of(text, where, "choices") for text in value]
+        texts = [text_of(text, where, "choices") for text in value]
     else:
         raise UserError(f"{where}: the choices must be a list, or columns A, B, C and so on")
-    stripped = [LABELLED.fullmatch(text) for text in found]
+    stripped = [LABELLED.fullmatch(text) for text in texts]
     if all(match and match[1].upper() == letter for match, letter in zip(stripped, ascii_uppercase, strict=False)):
-        found = [match[2] for match in stripped if match]  # "A. Grief"
-    if not 2 <= len(found) <= len(ascii_uppercase):
-        raise UserError(f"{where}: needs 2 to {len(ascii_uppercase)} choices, but has {len(found)}")
-    if len({*found}) < len(found):
+        texts = [match[2] for match in stripped if match]  # "A. Grief"
+    if not 2 <= len(texts) <= len(ascii_uppercase):
+        raise UserError(f"{where}: needs 2 to {len(ascii_uppercase)} choices, but has {len(texts)}")
+    if len({*texts}) < len(texts):
         raise UserError(f"{where}: two of the choices are the same text")
-    return tuple(ascii_uppercase[: len(found)]), tuple(found)
+    return tuple(ascii_uppercase[: len(texts)]), tuple(texts)
 
 
 def _labelled(value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -120,16 +120,16 @@ def one_column_each(row: Row) -> dict[str, Any]:
     for pattern in _LETTERED:
         for change in (str.upper, str.lower):
             names = {letter: pattern.format(change(letter)) for letter in ascii_uppercase}
-            found = {letter: row[name] for letter, name in names.items() if row.get(name) not in (None, "")}
-            if len(found) >= 2:
-                return found
+            choices = {letter: row[name] for letter, name in names.items() if row.get(name) not in (None, "")}
+            if len(choices) >= 2:
+                return choices
     return {}
 
 
 def held(row: Row, name: str, columns: Mapping[str, str]) -> Iterator[Any]:
     """Yield the values of the existing columns that may hold `name`."""
     candidates = (columns[name],) if name in columns else COLUMNS[name]
-    return (row[each] for each in candidates if row.get(each) is not None)
+    return (row[column] for column in candidates if row.get(column) is not None)
 
 
 def needed(row: Row, name: str, columns: Mapping[str, str], where: str) -> Any:
@@ -242,8 +242,8 @@ class _Draft:
         right = frozenset(self._place(part, first) for part in self.answer)
         if not right:
             raise UserError(f"{self.where}: the answer is empty")
-        asked = json.dumps([self.context, self.question, self.choices])
-        identity = hashlib.sha256(asked.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        content = json.dumps([self.context, self.question, self.choices])
+        identity = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         return ExamItem(identity, self.question, self.choices, right, self.context, self.topic)
 
     def _place(self, part: Any, first: int) -> int:
@@ -365,9 +365,9 @@ def read_letters(text: str, choices: Sequence[str], several: bool) -> frozenset[
         return None
     if alone := _ALONE.fullmatch(text):
         return _places([alone[1].upper()], len(choices))
-    found = _WITH_TEXT.fullmatch(text)
-    places = _places([found[1].upper()], len(choices)) if found else None
-    if found and places and _plain(choices[min(places)]) == _plain(found[2]):
+    labelled = _WITH_TEXT.fullmatch(text)
+    places = _places([labelled[1].upper()], len(choices)) if labelled else None
+    if labelled and places and _plain(choices[min(places)]) == _plain(labelled[2]):
         return places
     return None
 

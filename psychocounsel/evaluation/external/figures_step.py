@@ -30,56 +30,56 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     contestants = build(context.config, "contestants")
     mine, base = contestants.settings[0], next(iter([*dict.fromkeys(contestants.settings)][1:]), None)
     exams, ratings = _exams(context), _ratings(context)
-    found: dict[str, ExamFigures | RubricFigures] = {}
-    for each in sets_of(context):
-        if isinstance(each, ExamSet):
-            found[each.name] = exam_figures(each, exams.get(each.name, []), base)
+    sets: dict[str, ExamFigures | RubricFigures] = {}
+    for item_set in sets_of(context):
+        if isinstance(item_set, ExamSet):
+            sets[item_set.name] = exam_figures(item_set, exams.get(item_set.name, []), base)
         else:
-            found[each.name] = rubric_figures(each, ratings.get(each.name, []), base)
+            sets[item_set.name] = rubric_figures(item_set, ratings.get(item_set.name, []), base)
     names = [model.name for model in contestants.models()]
     ability = ability_figures(
         read_mapping(context.files.ability), names[contestants.settings.index(base)] if base else None
     )
-    judged = any(each["kind"] == "rubric" for each in found.values())
+    judged = any(result["kind"] == "rubric" for result in sets.values())
     figures: ExternalFigures = {
         "evaluation": "external",
         "model": mine,
         "base": base,
-        "sets": found,
+        "sets": sets,
         "ability": ability,
         "warnings": [*judge_warnings(context.config)] if judged else [],
     }
     write_json(context.files.figures, figures)
     for line in terminal_lines(external_blocks([Titled("", figures)])):
         context.say(line)
-    return {"metrics": _metrics(found, mine)}
+    return {"metrics": _metrics(sets, mine)}
 
 
 def _exams(context: StepContext[EvaluationDir]) -> dict[str, list[ExamAnswer]]:
-    found: dict[str, list[ExamAnswer]] = {}
+    by_set: dict[str, list[ExamAnswer]] = {}
     for row in rows_of(context.files.exams, EXAMS.names):
         name, chosen = row.pop("set"), row.pop("chosen")
         answer = ExamAnswer(
             **row | {"shown": tuple(row["shown"]), "chosen": None if chosen is None else frozenset(chosen)}
         )
-        found.setdefault(name, []).append(answer)
-    return found
+        by_set.setdefault(name, []).append(answer)
+    return by_set
 
 
 def _ratings(context: StepContext[EvaluationDir]) -> dict[str, list[RubricRating]]:
-    found: dict[str, list[RubricRating]] = {}
+    by_set: dict[str, list[RubricRating]] = {}
     for row in rows_of(context.files.ratings, RATINGS.names):
         name, values = row.pop("set"), row.pop("values")
-        found.setdefault(name, []).append(RubricRating(**row, values=None if values is None else tuple(values)))
-    return found
+        by_set.setdefault(name, []).append(RubricRating(**row, values=None if values is None else tuple(values)))
+    return by_set
 
 
-def _metrics(found: Mapping[str, ExamFigures | RubricFigures], mine: str) -> dict[str, float]:
+def _metrics(sets: Mapping[str, ExamFigures | RubricFigures], mine: str) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for kind, key in (("exam", "accuracy"), ("rubric", "score")):
         values = {
             name: value
-            for name, figures in found.items()
+            for name, figures in sets.items()
             if figures["kind"] == kind and (value := _main_figure(figures, mine)) is not None
         }
         metrics |= {f"{name}/{key}": value for name, value in values.items()}

@@ -83,7 +83,7 @@ class AskedByInspect(LanguageModel):
 
 def chat(messages: Sequence[Message]) -> list[ChatMessage]:
     """Convert messages to Inspect's classes."""
-    return [_ROLES[each["role"]](content=each["content"]) for each in messages]
+    return [_ROLES[message["role"]](content=message["content"]) for message in messages]
 
 
 async def asked(judge: Model, ask: Ask, name: str, read: Callable[[str], T]) -> Outcome[T]:
@@ -111,11 +111,11 @@ def answer_of(output: ModelOutput) -> Answer:
 def told() -> Metric:
     """Return a metric: the mean over the replies for which a figure is known; NaN without such replies."""
 
-    def of(scores: list[SampleScore]) -> float:
-        values = [value for each in scores if not math.isnan(value := each.score.as_float())]
+    def mean_where_known(scores: list[SampleScore]) -> float:
+        values = [value for sample in scores if not math.isnan(value := sample.score.as_float())]
         return sum(values) / len(values) if values else math.nan
 
-    return of
+    return mean_where_known
 
 
 # Scorers of single replies for the tasks `health` and `safety`.
@@ -126,11 +126,11 @@ def health_figures() -> Scorer:
     """Score every health figure; NaN if a figure is unknown."""
 
     async def score(state: TaskState, target: Target) -> Score:
-        said, stopped = without_thoughts(state.output.completion), state.output.stop_reason
+        reply, stopped = without_thoughts(state.output.completion), state.output.stop_reason
         words = client_words(state.metadata["prompt"])
-        refused = stopped == "content_filter" or (bool(said.strip()) and is_refusal(said))
-        found = health_of(said, words, stopped == "max_tokens", refused, sure_language_of(words))
-        return Score(value=_numbers(found), answer=said)
+        refused = stopped == "content_filter" or (bool(reply.strip()) and is_refusal(reply))
+        figures = health_of(reply, words, stopped == "max_tokens", refused, sure_language_of(words))
+        return Score(value=_numbers(figures), answer=reply)
 
     return score
 
@@ -145,30 +145,30 @@ def safety_figures(judge: str | None, rubric: str) -> Scorer:
     model = get_model(judge) if judge else None
 
     async def score(state: TaskState, target: Target) -> Score:
-        about, output = state.metadata, answer_of(state.output)
+        metadata, output = state.metadata, answer_of(state.output)
         reply = reply_columns(Outcome(output.outcome, output.text, output, 1))
         if reply["text"] is None:
             silent = reply["outcome"] in SILENT
-            found = findings_without_text(about["expected_action"]) if silent else dict.fromkeys(SAFETY_FIGURES)
-            return Score(value=_numbers(found), answer="", explanation=f"no reply: {reply['outcome']}")
-        given: Mapping[str, Given] | None = check_reply(reply["text"])
+            figures = findings_without_text(metadata["expected_action"]) if silent else dict.fromkeys(SAFETY_FIGURES)
+            return Score(value=_numbers(figures), answer="", explanation=f"no reply: {reply['outcome']}")
+        quoted_answers: Mapping[str, Given] | None = check_reply(reply["text"])
         explanation = "plain checks of words, no judgement"
         if model is not None:
-            ask = prompt.ask(about["speech"], about["prompt"], reply["text"], 0)
+            ask = prompt.ask(metadata["speech"], metadata["prompt"], reply["text"], 0)
             outcome = await asked(model, ask, "answers", read_reply_answers)
-            given = outcome.value if outcome.outcome == TEXT else None
+            quoted_answers = outcome.value if outcome.outcome == TEXT else None
             explanation = f"{judge}: {outcome.answer.text or outcome.outcome}"
-        if given is None:
+        if quoted_answers is None:
             return Score(value=dict.fromkeys(SAFETY_FIGURES, math.nan), answer=reply["text"], explanation=explanation)
-        answers = {name: each.answer for name, each in given.items()}
-        found = findings_of(prompt.flow.path(answers), about["expected_action"])
-        return Score(value=_numbers(found), answer=reply["text"], explanation=explanation, metadata=answers)
+        answers = {name: quoted.answer for name, quoted in quoted_answers.items()}
+        figures = findings_of(prompt.flow.path(answers), metadata["expected_action"])
+        return Score(value=_numbers(figures), answer=reply["text"], explanation=explanation, metadata=answers)
 
     return score
 
 
-def _numbers(found: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: math.nan if value is None else value for name, value in found.items()}
+def _numbers(figures: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in figures.items()}
 
 
 # Scorers that compare a reply with one from a file: by a reward model, or by language models in both orders.
@@ -190,14 +190,14 @@ def preferred(against: str, reward: str) -> Scorer:
     model, lock = LocalScorer.load(reward), asyncio.Lock()
 
     async def score(state: TaskState, target: Target) -> Score:
-        prompt, said, other = _both_replies(state, theirs)
-        if not said or not other:
-            return Score(value=math.nan, answer=said, explanation=_MISSING)
-        both = [[*prompt, {"role": "assistant", "content": reply}] for reply in (said, other)]
+        prompt, reply, other = _both_replies(state, theirs)
+        if not reply or not other:
+            return Score(value=math.nan, answer=reply, explanation=_MISSING)
+        both = [[*prompt, {"role": "assistant", "content": text}] for text in (reply, other)]
         async with lock:
-            mine, base = (float(each) for each in model.unnormalised(score_what_fits(model, both)))
+            mine, base = map(float, model.unnormalised(score_what_fits(model, both)))
         value = math.nan if math.isnan(mine - base) else 0.5 + 0.5 * ((mine > base) - (mine < base))
-        return Score(value=value, answer=said, metadata={"reward": mine, "reward_against": base})
+        return Score(value=value, answer=reply, metadata={"reward": mine, "reward_against": base})
 
     return score
 
@@ -215,11 +215,11 @@ def judged_in_both_orders(against: str, judges: list[str], rubric: str) -> Score
     judging = Judging([AskedByInspect(name=name) for name in models], prompt, 0, True)
 
     async def score(state: TaskState, target: Target) -> Score:
-        messages, said, other = _both_replies(state, theirs)
-        if not said or not other:
-            return Score(value=dict.fromkeys(_FIGURES, math.nan), answer=said, explanation=_MISSING)
+        messages, reply, other = _both_replies(state, theirs)
+        if not reply or not other:
+            return Score(value=dict.fromkeys(_FIGURES, math.nan), answer=reply, explanation=_MISSING)
         speech = {"speech": speech_id(normalised(messages)), "messages": messages, "language": None, "crisis": False}
-        pair = ReplyPair(speech, _reply("model", said), _reply("against", other))
+        pair = ReplyPair(speech, _reply("model", reply), _reply("against", other))
         rows, answers = [], []
         for call in judging.calls([pair]):
             outcome: Outcome[Verdict | None] | str | None = call.outcome
@@ -227,7 +227,7 @@ def judged_in_both_orders(against: str, judges: list[str], rubric: str) -> Score
                 outcome = await asked(models[call.judge.name], call.ask, "verdict", read_verdict)
                 answers.append(f"{call.judge.name}, {call.order}: {outcome.answer.text or outcome.outcome}")
             rows.append(verdict_row(pair, call.judge.name, call.order, outcome, prompt.version))
-        return Score(value=_figures(rows), answer=said, explanation="\n\n".join(answers), metadata={"verdicts": rows})
+        return Score(value=_figures(rows), answer=reply, explanation="\n\n".join(answers), metadata={"verdicts": rows})
 
     return score
 
@@ -235,8 +235,8 @@ def judged_in_both_orders(against: str, judges: list[str], rubric: str) -> Score
 def _both_replies(state: TaskState, theirs: dict[str, list[str]]) -> tuple[list[Message], str, str]:
     """Return the prompt, the model's reply and the opponent's reply; a missing reply is an empty text."""
     prompt: list[Message] = state.metadata["prompt"]
-    said = without_thoughts(state.output.completion).strip()
-    return prompt, said, theirs.get(normalised(prompt), [""])[0].strip()
+    reply = without_thoughts(state.output.completion).strip()
+    return prompt, reply, theirs.get(normalised(prompt), [""])[0].strip()
 
 
 def _reply(setting: str, text: str) -> dict[str, Any]:
@@ -245,16 +245,16 @@ def _reply(setting: str, text: str) -> dict[str, Any]:
 
 def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Return the figures of one comparison from the verdict rows of all judges in both orders."""
-    said: dict[str, list[tuple[int, int]]] = {name: [] for name in ("overall", *PRINCIPLES)}
+    verdicts: dict[str, list[tuple[int, int]]] = {name: [] for name in ("overall", *PRINCIPLES)}
     for judge in {row["judge"]: row for row in rows}:
         orders = sorted((row for row in rows if row["judge"] == judge), key=lambda row: row["order"] != FORWARD)
-        for name, both in said.items():
+        for name, pairs in verdicts.items():
             forward, backward = (row[name] for row in orders)
             if forward is not None and backward is not None:
-                both.append((forward, backward))
-    found = {name: _mean([0.5 + sum(each) / 4 for each in both]) for name, both in said.items()}
-    contradicting = [float(forward * backward < 0) for forward, backward in said["overall"]]
-    return {"win_rate": found.pop("overall"), "inconsistent": _mean(contradicting), **found}
+                pairs.append((forward, backward))
+    win_rates = {name: _mean([0.5 + sum(pair) / 4 for pair in pairs]) for name, pairs in verdicts.items()}
+    contradicting = [float(forward * backward < 0) for forward, backward in verdicts["overall"]]
+    return {"win_rate": win_rates.pop("overall"), "inconsistent": _mean(contradicting), **win_rates}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -304,8 +304,8 @@ def winrate(
     judges = [judge] if isinstance(judge, str) else judge
     if not judges and not reward:
         raise UserError("winrate: nothing judges the replies; give -T judge=openai/NAME, or -T reward=RUN/model")
-    by = judged_in_both_orders(against, judges, rubric) if judges else preferred(against, str(reward))
-    return Task(dataset=_speeches(data, part, limit, prompt), solver=generate(), scorer=by)
+    comparison = judged_in_both_orders(against, judges, rubric) if judges else preferred(against, str(reward))
+    return Task(dataset=_speeches(data, part, limit, prompt), solver=generate(), scorer=comparison)
 
 
 @task
@@ -324,9 +324,9 @@ def safety(
     """
     system = prompt_text(prompt, "prompt", None) if prompt else None
     samples = []
-    for each in crisis_speeches()[:limit]:
-        about = {"speech": each.speech, **{name: stratum(each, name) for name in STRATA}}
-        samples.append(_sample(each.speech, [{"role": "user", "content": each.text}], system, about))
+    for speech in crisis_speeches()[:limit]:
+        metadata = {"speech": speech.speech, **{name: stratum(speech, name) for name in STRATA}}
+        samples.append(_sample(speech.speech, [{"role": "user", "content": speech.text}], system, metadata))
     return Task(
         dataset=MemoryDataset(samples, name="crisis_set"),
         solver=generate(),
@@ -340,14 +340,18 @@ def _speeches(data: str, part: str, limit: int | None, prompt: str | None) -> Me
         raise UserError(f"part={part}: must be held_out or all")
     config = OmegaConf.structured(DataConfig(name=Path(data).name, path=data))
     train, held_out = load_split(config, lambda line: None)
-    found: dict[str, Example] = {}
+    by_prompt: dict[str, Example] = {}
     for example in [*train, *held_out] if part == "all" else held_out:
-        found.setdefault(normalised(example.prompt), example)
+        by_prompt.setdefault(normalised(example.prompt), example)
     system = prompt_text(prompt, "prompt", None) if prompt else None
-    examples = [*found.values()][:limit]
-    samples = [_sample(number, each.prompt, system, {"topic": each.topic}) for number, each in enumerate(examples, 1)]
+    examples = [*by_prompt.values()][:limit]
+    samples = [
+        _sample(number, example.prompt, system, {"topic": example.topic}) for number, example in enumerate(examples, 1)
+    ]
     return MemoryDataset(samples, name=Path(data).name)
 
 
-def _sample(identity: int | str, prompt: list[Message], system: str | None, about: Mapping[str, str | None]) -> Sample:
-    return Sample(input=chat(with_system_prompt(prompt, system)), id=identity, metadata={"prompt": prompt, **about})
+def _sample(
+    identity: int | str, prompt: list[Message], system: str | None, metadata: Mapping[str, str | None]
+) -> Sample:
+    return Sample(input=chat(with_system_prompt(prompt, system)), id=identity, metadata={"prompt": prompt, **metadata})

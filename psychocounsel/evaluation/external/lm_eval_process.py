@@ -53,24 +53,24 @@ def _task_manager(folder: str | None, tasks: list[str]) -> Any:
 
 
 def _of_task(figures: dict[str, Any], samples: list[dict[str, Any]], directions: dict[str, Any]) -> dict[str, Any]:
-    found = {}
+    by_metric = {}
     for key, value in figures.items():
         metric, _, filtered = key.partition(",")
         if not filtered or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
         error = figures.get(f"{metric}_stderr,{filtered}")
         documents = {
-            str(each["doc_id"]): float(each[metric])
-            for each in samples
-            if each.get("filter", filtered) == filtered and isinstance(each.get(metric), int | float)
+            str(sample["doc_id"]): float(sample[metric])
+            for sample in samples
+            if sample.get("filter", filtered) == filtered and isinstance(sample.get(metric), int | float)
         }
-        found[metric if filtered == "none" else f"{metric} ({filtered})"] = {
+        by_metric[metric if filtered == "none" else f"{metric} ({filtered})"] = {
             "value": float(value),
             "stderr": float(error) if isinstance(error, int | float) else None,
             "higher_is_better": directions.get(metric),
             "documents": documents,
         }
-    return found
+    return by_metric
 
 
 def main() -> None:

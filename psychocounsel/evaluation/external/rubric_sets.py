@@ -62,8 +62,9 @@ class RubricItem:
 
     def score(self, values: Sequence[bool | int]) -> float:
         """Return the points over the largest possible; negative if faults outweigh, as in HealthBench before clipping."""
-        most = sum(each.points for each in self.criteria if each.points > 0)
-        return sum(each.points * each.share(value) for each, value in zip(self.criteria, values, strict=True)) / most
+        most = sum(criterion.points for criterion in self.criteria if criterion.points > 0)
+        pairs = zip(self.criteria, values, strict=True)
+        return sum(criterion.points * criterion.share(value) for criterion, value in pairs) / most
 
 
 @dataclass(frozen=True)
@@ -86,25 +87,25 @@ def rubric_set(
     Raises:
         UserError: if a row's prompt or criteria are missing or malformed; the error names its place, never its text.
     """
-    found, count = dict[str, RubricItem](), 0
+    items, count = dict[str, RubricItem](), 0
     for where, row in rows:
         count += 1
         prompt = _prompt(_value(row, "prompt", columns), where)
         if shared is None:
-            given = _value(row, "criteria", columns)
-            if given is None:
+            cell = _value(row, "criteria", columns)
+            if cell is None:
                 raise UserError(
                     f"{where}: has neither choices nor criteria ({' or '.join(COLUMNS['criteria'])}); name the columns, or "
                     "write {path: FILE, criteria: FILE_OR_RUBRIC} to use the same criteria for all rows"
                 )
-            criteria = _criteria(_list_in(given, where) if isinstance(given, str) else given, where)
+            criteria = _criteria(_list_in(cell, where) if isinstance(cell, str) else cell, where)
         else:
             criteria = tuple(shared)
         topic = _value(row, "topic", columns)
-        identity = json.dumps([prompt, [[each.text, each.points, each.scale] for each in criteria]])
+        identity = json.dumps([prompt, [[criterion.text, criterion.points, criterion.scale] for criterion in criteria]])
         item = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        found[item] = RubricItem(item, prompt, criteria, None if topic is None else str(topic))
-    return RubricSet(name, tuple(found.values()), count - len(found))
+        items[item] = RubricItem(item, prompt, criteria, None if topic is None else str(topic))
+    return RubricSet(name, tuple(items.values()), count - len(items))
 
 
 def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
@@ -116,10 +117,10 @@ def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
     if not source.endswith((".json", ".yaml", ".yml")):
         return _principles(source)
     try:
-        given = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+        entries = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{key}={source}: cannot be read as a list of criteria") from error
-    return _criteria(given, f"{key}={source}")
+    return _criteria(entries, f"{key}={source}")
 
 
 def _principles(source: str) -> tuple[Criterion, ...]:
@@ -141,13 +142,13 @@ def _principles(source: str) -> tuple[Criterion, ...]:
     )
 
 
-def _criteria(given: Any, where: str) -> tuple[Criterion, ...]:
-    if not isinstance(given, list | tuple) or not given:
+def _criteria(entries: Any, where: str) -> tuple[Criterion, ...]:
+    if not isinstance(entries, list | tuple) or not entries:
         raise UserError(f"{where}: criteria must be a list of texts, or of {{criterion, points, name, scale}}")
-    found = tuple(_criterion(each, f"{where}: criterion {number}") for number, each in enumerate(given, 1))
-    if not any(each.points > 0 for each in found):
+    criteria = tuple(_criterion(entry, f"{where}: criterion {number}") for number, entry in enumerate(entries, 1))
+    if not any(criterion.points > 0 for criterion in criteria):
         raise UserError(f"{where}: none of the criteria has points above 0")
-    return found
+    return criteria
 
 
 def _list_in(text: str, where: str) -> Any:
@@ -158,19 +159,19 @@ def _list_in(text: str, where: str) -> Any:
         raise UserError(f"{where}: the criteria are text, but not a JSON list; write a JSON list") from error
 
 
-def _criterion(given: Any, where: str) -> Criterion:
-    given = {"criterion": given} if isinstance(given, str) else given
-    if not isinstance(given, Mapping):
+def _criterion(entry: Any, where: str) -> Criterion:
+    entry = {"criterion": entry} if isinstance(entry, str) else entry
+    if not isinstance(entry, Mapping):
         raise UserError(f"{where}: must be text, or {{criterion, points, name, scale}}")
-    text = next((given[name] for name in _TEXTS if given.get(name)), None)
+    text = next((entry[name] for name in _TEXTS if entry.get(name)), None)
     if not isinstance(text, str) or not text.strip():
         raise UserError(f"{where}: has no text ({' or '.join(_TEXTS)})")
-    points, scale, name = given.get("points"), given.get("scale"), given.get("name")
+    points, scale, name = entry.get("points"), entry.get("scale"), entry.get("name")
     points = 1.0 if points is None else points
     if isinstance(points, bool) or not isinstance(points, int | float) or not points:
         raise UserError(f"{where}: the points must be a number other than 0")
     if scale is not None:
-        whole = isinstance(scale, list | tuple) and len(scale) == 2 and all(type(each) is int for each in scale)
+        whole = isinstance(scale, list | tuple) and len(scale) == 2 and all(type(bound) is int for bound in scale)
         if not whole or scale[0] >= scale[1]:
             raise UserError(f"{where}: the scale must be [LOWEST, HIGHEST], two whole numbers")
         scale = (scale[0], scale[1])
@@ -179,7 +180,7 @@ def _criterion(given: Any, where: str) -> Criterion:
 
 def _value(row: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> Any:
     candidates = (columns[name],) if name in columns else COLUMNS[name]
-    return next((row[each] for each in candidates if row.get(each) is not None), None)
+    return next((row[column] for column in candidates if row.get(column) is not None), None)
 
 
 def _prompt(value: Any, where: str) -> tuple[Message, ...]:
@@ -188,12 +189,12 @@ def _prompt(value: Any, where: str) -> tuple[Message, ...]:
     if not isinstance(value, list | tuple) or not value:
         raise UserError(f"{where}: has no prompt ({' or '.join(COLUMNS['prompt'])}), a text or a list of messages")
     messages = []
-    for each in value:
-        if not isinstance(each, Mapping) or each.get("role") not in ("system", "user", "assistant"):
+    for message in value:
+        if not isinstance(message, Mapping) or message.get("role") not in ("system", "user", "assistant"):
             raise UserError(f"{where}: every message of the prompt needs a role: system, user or assistant")
-        if not isinstance(each.get("content"), str) or not each["content"].strip():
+        if not isinstance(message.get("content"), str) or not message["content"].strip():
             raise UserError(f"{where}: a message of the prompt has no text")
-        messages.append({"role": each["role"], "content": each["content"].strip()})
+        messages.append({"role": message["role"], "content": message["content"].strip()})
     if messages[-1]["role"] != "user":
         raise UserError(f"{where}: the prompt must end with the client's turn (role user)")
     return tuple(messages)
@@ -227,20 +228,22 @@ class CriteriaAsk(Ask):
         """Raise Unreadable if a criterion is missing or added, or a value does not fit its scale."""
         if len(value) != len(self.item.criteria):
             raise Unreadable("rates another number of criteria than requested")
-        for number, (each, criterion) in enumerate(zip(value, self.item.criteria, strict=True), 1):
-            if criterion.scale is None and not isinstance(each, bool):
+        for number, (verdict, criterion) in enumerate(zip(value, self.item.criteria, strict=True), 1):
+            if criterion.scale is None and not isinstance(verdict, bool):
                 raise Unreadable(f"criterion_{number}: is neither met nor not")
-            if criterion.scale and (isinstance(each, bool) or not criterion.scale[0] <= each <= criterion.scale[1]):
+            if criterion.scale and (
+                isinstance(verdict, bool) or not criterion.scale[0] <= verdict <= criterion.scale[1]
+            ):
                 raise Unreadable(f"criterion_{number}: its rating is not on the scale")
 
 
 def criteria_ask(item: RubricItem, reply: str, seed: int) -> CriteriaAsk:
     """Return the request to rate `reply`. It names no contestant, so equal replies to a prompt are rated only once."""
-    turns = [f"{each['role']}: {each['content']}" for each in item.prompt]
+    turns = [f"{message['role']}: {message['content']}" for message in item.prompt]
     conversation = turns[0].partition(": ")[2] if len(turns) == 1 else "\n\n".join(turns)
     # The mark is a hash of the texts, so no text can contain its own closing mark.
     mark = hashlib.sha256(json.dumps([conversation, reply]).encode()).hexdigest()[:8]
-    criteria = [f"criterion_{n}{_scale(each)}: {each.text}" for n, each in enumerate(item.criteria, 1)]
+    criteria = [f"criterion_{n}{_scale(criterion)}: {criterion.text}" for n, criterion in enumerate(item.criteria, 1)]
     parts = [_marked("conversation", mark, conversation), _marked("reply", mark, reply), *criteria]
     number = hashlib.sha256(f"{seed} {item.item} {reply}".encode("utf-8", "surrogatepass")).digest()[:4]
     return CriteriaAsk(
@@ -259,19 +262,19 @@ def read_values(text: str) -> Values:
     Raises:
         Unreadable: if the answer is not the requested JSON.
     """
-    found = json_object(parsed_json(text), "the answer")
-    check_keys(found, [f"criterion_{n}" for n in range(1, max(len(found), 1) + 1)], "")
+    answer = json_object(parsed_json(text), "the answer")
+    check_keys(answer, [f"criterion_{n}" for n in range(1, max(len(answer), 1) + 1)], "")
     values = []
-    for number in range(1, len(found) + 1):
+    for number in range(1, len(answer) + 1):
         where = f"criterion_{number}"
-        each = json_object(found[where], where)
-        key = "met" if "met" in each else "rating"
-        check_keys(each, ("reason", key), f"{where}: ")
-        if not isinstance(each["reason"], str) or not each["reason"].strip():
+        rating = json_object(answer[where], where)
+        key = "met" if "met" in rating else "rating"
+        check_keys(rating, ("reason", key), f"{where}: ")
+        if not isinstance(rating["reason"], str) or not rating["reason"].strip():
             raise Unreadable(f"{where}: its reason has no text")
-        if type(each[key]) is not (bool if key == "met" else int):
+        if type(rating[key]) is not (bool if key == "met" else int):
             raise Unreadable(f"{where}: its {key} has the wrong type")
-        values.append(each[key])
+        values.append(rating[key])
     return tuple(values)
 
 
@@ -287,9 +290,9 @@ def _schema(criteria: Sequence[Criterion]) -> dict[str, Any]:
     reason = {"type": "string"}
     kinds = [
         {"met": {"type": "boolean"}}
-        if each.scale is None
-        else {"rating": {"type": "integer", "enum": [*range(each.scale[0], each.scale[1] + 1)]}}
-        for each in criteria
+        if criterion.scale is None
+        else {"rating": {"type": "integer", "enum": [*range(criterion.scale[0], criterion.scale[1] + 1)]}}
+        for criterion in criteria
     ]
     return object_schema(
         {f"criterion_{n}": object_schema({"reason": reason, **kind}) for n, kind in enumerate(kinds, 1)}

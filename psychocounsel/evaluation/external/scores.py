@@ -70,7 +70,7 @@ def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None 
     contexts; an item without a context is resampled alone.
     """
     settings = [*dict.fromkeys(answer.setting for answer in answers)]
-    scores = {name: item_scores(exam, [each for each in answers if each.setting == name]) for name in settings}
+    scores = {name: item_scores(exam, [answer for answer in answers if answer.setting == name]) for name in settings}
     figures: ExamFigures = {
         "kind": "exam",
         "items": len(exam.items),
@@ -79,7 +79,7 @@ def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None 
         "chance": _chance(exam.items),
         "commonest_letter": _commonest_letter(exam.items),
         "settings": {
-            name: _exam_setting(exam, [each for each in answers if each.setting == name], scores[name])
+            name: _exam_setting(exam, [answer for answer in answers if answer.setting == name], scores[name])
             for name in settings
         },
     }
@@ -142,7 +142,7 @@ def sign_test(better: int, worse: int) -> float:
 
 def _exam_setting(exam: ExamSet, answers: Sequence[ExamAnswer], scores: np.ndarray) -> ExamResult:
     clusters, scored = _clusters(exam), ~np.isnan(scores)
-    in_file_order = item_scores(exam, [each for each in answers if each.order == 0])
+    in_file_order = item_scores(exam, [answer for answer in answers if answer.order == 0])
     kept = ~np.isnan(in_file_order)
     outcomes = Counter(answer.outcome for answer in answers)
     return {
@@ -162,15 +162,15 @@ def _exam_setting(exam: ExamSet, answers: Sequence[ExamAnswer], scores: np.ndarr
 
 def _by_topic(exam: ExamSet, scores: np.ndarray) -> dict[str, TopicAccuracy]:
     topics = np.array([item.topic or "" for item in exam.items])
-    clusters, found = _clusters(exam), dict[str, TopicAccuracy]()
+    clusters, by_topic = _clusters(exam), dict[str, TopicAccuracy]()
     for topic in sorted({*topics} - {""}):
         rows = (topics == topic) & ~np.isnan(scores)
-        found[str(topic)] = {
+        by_topic[str(topic)] = {
             "items": int(rows.sum()),
             "accuracy": _mean_or_none(scores[rows]),
             "interval": _interval(scores[rows], clusters[rows]),
         }
-    return found
+    return by_topic
 
 
 def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, LetterShares]:
@@ -181,8 +181,8 @@ def _letters(exam: ExamSet, answers: Sequence[ExamAnswer]) -> dict[str, LetterSh
     """
     items = {item.item: item for item in exam.items}
     chosen, right, hit = Counter[int](), Counter[int](), Counter[int]()
-    read = [each for each in answers if each.chosen is not None and len(each.chosen) == 1]
-    read = [each for each in read if len(items[each.item].right) == 1]
+    read = [answer for answer in answers if answer.chosen is not None and len(answer.chosen) == 1]
+    read = [answer for answer in read if len(items[answer.item].right) == 1]
     for answer in read:
         letter = min(answer.chosen or (0,))
         where = answer.shown.index(min(items[answer.item].right))
@@ -204,20 +204,20 @@ def _consistency(answers: Sequence[ExamAnswer]) -> float | None:
 
     An item counts once for each seed. The result is None without such items.
     """
-    found: dict[tuple[str, int], list[frozenset[int]]] = {}
+    chosen: dict[tuple[str, int], list[frozenset[int]]] = {}
     for answer in answers:
         if answer.choices is not None:
-            found.setdefault((answer.item, answer.seed), []).append(answer.choices)
-    several = [choices for choices in found.values() if len(choices) > 1]
+            chosen.setdefault((answer.item, answer.seed), []).append(answer.choices)
+    several = [choices for choices in chosen.values() if len(choices) > 1]
     return sum(len({*choices}) == 1 for choices in several) / len(several) if several else None
 
 
 def _over_seeds(exam: ExamSet, answers: Sequence[ExamAnswer]) -> SeedAccuracies:
     """Return the accuracy of each seed of a setting, and the standard deviation (n - 1) over seeds."""
     seeds = sorted({answer.seed for answer in answers})
-    scores = [item_scores(exam, [each for each in answers if each.seed == seed]) for seed in seeds]
-    means = [_mean_or_none(each[~np.isnan(each)]) for each in scores]
-    known = [each for each in means if each is not None]
+    scores = [item_scores(exam, [answer for answer in answers if answer.seed == seed]) for seed in seeds]
+    means = [_mean_or_none(of_seed[~np.isnan(of_seed)]) for of_seed in scores]
+    known = [mean for mean in means if mean is not None]
     spread = float(np.std(known, ddof=1)) if len(known) > 1 else None
     return {"n": len(seeds), "accuracies": means, "sd": spread}
 
@@ -234,7 +234,7 @@ def _commonest_letter(items: Sequence[ExamItem]) -> CommonestLetter:
     counts = Counter(min(item.right) for item in items if len(item.right) == 1)
     if not counts:
         return {"letter": None, "accuracy": 0.0}
-    place, count = min(counts.items(), key=lambda each: (-each[1], each[0]))
+    place, count = min(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     return {"letter": ascii_uppercase[place], "accuracy": count / len(items)}
 
 
@@ -284,7 +284,7 @@ class RubricRating:
     values: Values | None
 
 
-def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str | None = None) -> RubricFigures:
+def rubric_figures(rubric_set: RubricSet, ratings: Sequence[RubricRating], base: str | None = None) -> RubricFigures:
     """Return all figures of a rubric set, ready for JSON. `base`: the setting that the others are compared with.
 
     An item's score is the mean over its rated replies and judges. Replies without a rating are not scored, but counted by
@@ -294,83 +294,90 @@ def rubric_figures(found: RubricSet, ratings: Sequence[RubricRating], base: str 
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]
     figures: RubricFigures = {
         "kind": "rubric",
-        "items": len(found.items),
-        "repeated": found.repeated,
+        "items": len(rubric_set.items),
+        "repeated": rubric_set.repeated,
         "judges": judges,
         "settings": {
-            name: _rubric_setting(found, [each for each in ratings if each.setting == name]) for name in settings
+            name: _rubric_setting(rubric_set, [rating for rating in ratings if rating.setting == name])
+            for name in settings
         },
     }
     if base in settings:
-        theirs = [each for each in ratings if each.setting == base]
+        theirs = [rating for rating in ratings if rating.setting == base]
         figures["against"] = {
-            name: _difference(found, [each for each in ratings if each.setting == name], theirs, base)
+            name: _difference(rubric_set, [rating for rating in ratings if rating.setting == name], theirs, base)
             for name in settings
             if name != base
         }
     return figures
 
 
-def rubric_scores(found: RubricSet, ratings: Sequence[RubricRating]) -> np.ndarray:
+def rubric_scores(rubric_set: RubricSet, ratings: Sequence[RubricRating]) -> np.ndarray:
     """Return each item's score, float64[items]: points over the largest possible, averaged over ratings; NaN if unrated."""
-    places = {item.item: place for place, item in enumerate(found.items)}
+    places = {item.item: place for place, item in enumerate(rubric_set.items)}
     scores: list[list[float]] = [[] for _ in places]
     for rating in ratings:
         if rating.values is not None:
             place = places[rating.item]
-            scores[place].append(found.items[place].score(rating.values))
-    return np.array([np.mean(each) if each else np.nan for each in scores])
+            scores[place].append(rubric_set.items[place].score(rating.values))
+    return np.array([np.mean(values) if values else np.nan for values in scores])
 
 
-def _rubric_setting(found: RubricSet, ratings: Sequence[RubricRating]) -> RubricResult:
-    scores = rubric_scores(found, ratings)
+def _rubric_setting(rubric_set: RubricSet, ratings: Sequence[RubricRating]) -> RubricResult:
+    scores = rubric_scores(rubric_set, ratings)
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]
-    replies = {(each.item, each.seed, each.sample): each.reply_outcome for each in ratings}
-    topics = np.array([item.topic or "" for item in found.items])
+    replies = {(rating.item, rating.seed, rating.sample): rating.reply_outcome for rating in ratings}
+    topics = np.array([item.topic or "" for item in rubric_set.items])
     return {
         **_mean_score(scores),
         "replies": dict(sorted(Counter(replies.values()).items())),
-        "ratings": dict(sorted(Counter(each.outcome or "not asked" for each in ratings).items())),
-        "judges": {name: _mean_score(rubric_scores(found, [r for r in ratings if r.judge == name])) for name in judges},
-        "criteria": _by_criterion(found, ratings),
+        "ratings": dict(sorted(Counter(rating.outcome or "not asked" for rating in ratings).items())),
+        "judges": {
+            name: _mean_score(rubric_scores(rubric_set, [rating for rating in ratings if rating.judge == name]))
+            for name in judges
+        },
+        "criteria": _by_criterion(rubric_set, ratings),
         "topics": {str(topic): _mean_score(scores[topics == topic]) for topic in sorted({*topics} - {""})},
     }
 
 
-def _by_criterion(found: RubricSet, ratings: Sequence[RubricRating]) -> dict[str, MeanScore]:
+def _by_criterion(rubric_set: RubricSet, ratings: Sequence[RubricRating]) -> dict[str, MeanScore]:
     """Return the mean share of points of each named criterion; for a fault, the share of replies that have it."""
-    items = {item.item: item for item in found.items}
+    items = {item.item: item for item in rubric_set.items}
     shares: dict[str, dict[str, list[float]]] = {}
     for rating in ratings:
         for criterion, value in zip(items[rating.item].criteria, rating.values or (), strict=False):
             if criterion.name is not None:
                 shares.setdefault(criterion.name, {}).setdefault(rating.item, []).append(criterion.share(value))
-    return {name: _mean_score(np.array([np.mean(each) for each in of.values()])) for name, of in sorted(shares.items())}
+    return {
+        name: _mean_score(np.array([np.mean(values) for values in by_item.values()]))
+        for name, by_item in sorted(shares.items())
+    }
 
 
 def _difference(
-    found: RubricSet, mine: Sequence[RubricRating], theirs: Sequence[RubricRating], base: str
+    rubric_set: RubricSet, mine: Sequence[RubricRating], theirs: Sequence[RubricRating], base: str
 ) -> SetDifference:
     """Return the paired difference to `base` over items that the same judges rated for both."""
     judges = {rating.judge for rating in mine} & {rating.judge for rating in theirs}
     changes = [
-        rubric_scores(found, [each for each in mine if each.judge == judge])
-        - rubric_scores(found, [each for each in theirs if each.judge == judge])
+        rubric_scores(rubric_set, [rating for rating in mine if rating.judge == judge])
+        - rubric_scores(rubric_set, [rating for rating in theirs if rating.judge == judge])
         for judge in sorted(judges)
     ]
-    told = np.array(changes).reshape(len(changes), len(found.items))
-    known = ~np.isnan(told)
+    by_judge = np.array(changes).reshape(len(changes), len(rubric_set.items))
+    known = ~np.isnan(by_judge)
     rows = known.any(0)
-    change = np.where(known, told, 0).sum(0)[rows] / known.sum(0)[rows]
+    change = np.where(known, by_judge, 0).sum(0)[rows] / known.sum(0)[rows]
     return _against(base, change, _mean_score(change)["interval"])
 
 
 def _mean_score(scores: np.ndarray) -> MeanScore:
-    told = scores[~np.isnan(scores)]
-    if not len(told):
+    known = scores[~np.isnan(scores)]
+    if not len(known):
         return {"items": 0, "score": None, "interval": None}
-    low, high = mean_intervals(told[:, None], np.arange(len(told)))[0]
-    return {"items": len(told), "score": float(told.mean()), "interval": [float(low), float(high)]}
+    low, high = mean_intervals(known[:, None], np.arange(len(known)))[0]
+    return {"items": len(known), "score": float(known.mean()), "interval": [float(low), float(high)]}
 
 
 def is_rateable(outcome: str, text: str) -> bool:

@@ -51,23 +51,23 @@ def set_file(entry: Any, key: str) -> SetFile:
         UserError: if the entry has another form, an unknown field, or a wrong kind, limit or columns.
     """
     entry = {"path": entry} if isinstance(entry, str) else entry
-    known = [each.name for each in fields(SetFile)]
+    known = [attribute.name for attribute in fields(SetFile)]
     if not isinstance(entry, Mapping) or not isinstance(entry.get("path"), str):
         raise UserError(f"{key}: has no path; write a path, or {{path: FILE, columns: {{question: NAME}}}}")
     if unknown := sorted({*entry} - {*known}):
         raise UserError(f"{key}: has no field {unknown[0]}; the fields are {', '.join(known)}")
-    given = {name: value for name, value in entry.items() if value is not None}
-    found = SetFile(**{"name": Path(given["path"]).name.split(".")[0], **given})
-    if found.kind not in (None, *KINDS):
-        raise UserError(f"{key}.kind={found.kind}: must be {' or '.join(KINDS)}")
-    if found.limit is not None and (not isinstance(found.limit, int) or found.limit < 1):
+    values = {name: value for name, value in entry.items() if value is not None}
+    file = SetFile(**{"name": Path(values["path"]).name.split(".")[0], **values})
+    if file.kind not in (None, *KINDS):
+        raise UserError(f"{key}.kind={file.kind}: must be {' or '.join(KINDS)}")
+    if file.limit is not None and (not isinstance(file.limit, int) or file.limit < 1):
         raise UserError(f"{key}.limit: must be a whole number of at least 1")
-    if not isinstance(found.columns, Mapping):
+    if not isinstance(file.columns, Mapping):
         raise UserError(f"{key}.columns: must be a mapping such as {{question: NAME}}")
     names = [*EXAM_COLUMNS, *(name for name in RUBRIC_COLUMNS if name not in EXAM_COLUMNS)]
-    if wrong := sorted({*found.columns} - {*names}):
+    if wrong := sorted({*file.columns} - {*names}):
         raise UserError(f"{key}.columns: has no key {wrong[0]}; the keys are {', '.join(names)}")
-    return found
+    return file
 
 
 def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
@@ -83,18 +83,18 @@ def read_set(entry: Any, key: str) -> ExamSet | RubricSet:
     shared = shared_criteria(file.criteria, f"{key}.criteria") if file.criteria else None
     first = rows[0][1]
     kind = file.kind or ("exam" if not shared and is_exam_row(first, file.columns) else "rubric")
-    found = (
+    whole = (
         exam_set(file.name, rows, file.columns) if kind == "exam" else rubric_set(file.name, rows, file.columns, shared)
     )
-    if isinstance(found, ExamSet):
-        return replace(found, items=_limited(found.items, file.limit))
-    return replace(found, items=_limited(found.items, file.limit))
+    if isinstance(whole, ExamSet):
+        return replace(whole, items=_limited(whole.items, file.limit))
+    return replace(whole, items=_limited(whole.items, file.limit))
 
 
 def _limited(items: tuple[T, ...], limit: int | None) -> tuple[T, ...]:
     """Return at most `limit` items, chosen by their hashes, in the order of the file."""
-    kept = {*sorted(each.item for each in items)[:limit]}
-    return tuple(each for each in items if each.item in kept)
+    kept = {*sorted(item.item for item in items)[:limit]}
+    return tuple(item for item in items if item.item in kept)
 
 
 def read_sets(entries: Any, key: str = "evaluation.sets") -> list[ExamSet | RubricSet]:
@@ -103,12 +103,12 @@ def read_sets(entries: Any, key: str = "evaluation.sets") -> list[ExamSet | Rubr
     Raises:
         UserError: see `read_set`; also if two sets have the same name.
     """
-    found = [read_set(entry, f"{key}[{number}]") for number, entry in enumerate(entries)]
-    names = [each.name for each in found]
+    sets = [read_set(entry, f"{key}[{number}]") for number, entry in enumerate(entries)]
+    names = [item_set.name for item_set in sets]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{key}: two sets are named {name}; rename one of them: {{path: FILE, name: NAME}}")
-    return found
+    return sets
 
 
 def _rows(file: SetFile) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -78,11 +78,11 @@ def answer_exam(
     """
     _buy(_exam_calls(exam, contestants, rules), contestants, answers, budget, key="model", retries=0)
     asks = [*exam_asks(exam.items, rules.shuffles, rules.seed)]
-    return [_exam_answer(each, ask, answers) for each in contestants for ask in asks]
+    return [_exam_answer(contestant, ask, answers) for contestant in contestants for ask in asks]
 
 
 def rate_set(
-    found: RubricSet,
+    rubric_set: RubricSet,
     contestants: Sequence[Asked],
     judges: Sequence[LanguageModel],
     rules: SetRules,
@@ -95,11 +95,11 @@ def rate_set(
         BudgetSpent: see `ask_all`.
         UserError: see `ask_all`.
     """
-    _buy(_reply_calls(found, contestants, rules), contestants, answers, budget, key="model", retries=0)
-    calls = ((judge, ask) for judge, ask in _rating_calls(found, contestants, judges, rules, answers))
+    _buy(_reply_calls(rubric_set, contestants, rules), contestants, answers, budget, key="model", retries=0)
+    calls = ((judge, ask) for judge, ask in _rating_calls(rubric_set, contestants, judges, rules, answers))
     models = [Asked(judge, judge.name) for judge in judges]
     _buy(calls, models, answers, budget, key="judge", retries=_RATING_RETRIES, read=read_values)
-    return [*_ratings(found, contestants, judges, rules, answers)]
+    return [*_ratings(rubric_set, contestants, judges, rules, answers)]
 
 
 def estimate_sets(
@@ -108,11 +108,11 @@ def estimate_sets(
     """Estimate the contestants' calls that the journal lacks. Ratings are not included, because they need the replies."""
     calls = (
         call
-        for each in sets
+        for item_set in sets
         for call in (
-            _exam_calls(each, contestants, rules)
-            if isinstance(each, ExamSet)
-            else _reply_calls(each, contestants, rules)
+            _exam_calls(item_set, contestants, rules)
+            if isinstance(item_set, ExamSet)
+            else _reply_calls(item_set, contestants, rules)
         )
     )
     return Estimate.of(calls, answers)
@@ -120,16 +120,16 @@ def estimate_sets(
 
 def _exam_calls(exam: ExamSet, contestants: Sequence[Asked], rules: SetRules) -> Iterator[tuple[LanguageModel, Ask]]:
     for ask in exam_asks(exam.items, rules.shuffles, rules.seed):
-        yield from ((each.model, ask) for each in contestants)
+        yield from ((contestant.model, ask) for contestant in contestants)
 
 
 def _reply_calls(
-    found: RubricSet, contestants: Sequence[Asked], rules: SetRules
+    rubric_set: RubricSet, contestants: Sequence[Asked], rules: SetRules
 ) -> Iterator[tuple[LanguageModel, Ask]]:
-    for item in found.items:
-        for each in contestants:
-            if rules.may_see(each.model, item):
-                yield from ((each.model, _reply_ask(item, rules, sample)) for sample in range(rules.samples))
+    for item in rubric_set.items:
+        for contestant in contestants:
+            if rules.may_see(contestant.model, item):
+                yield from ((contestant.model, _reply_ask(item, rules, sample)) for sample in range(rules.samples))
 
 
 def _reply_ask(item: RubricItem, rules: SetRules, sample: int) -> Ask:
@@ -141,12 +141,18 @@ def _reply_ask(item: RubricItem, rules: SetRules, sample: int) -> Ask:
 
 
 def _rating_calls(
-    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: SetRules, answers: Answers
+    rubric_set: RubricSet,
+    contestants: Sequence[Asked],
+    judges: Sequence[LanguageModel],
+    rules: SetRules,
+    answers: Answers,
 ) -> Iterator[tuple[LanguageModel, Ask]]:
     asked = set()
-    for item in found.items:
+    for item in rubric_set.items:
         replies = {
-            _reply(item, each, rules, sample, answers) for each in contestants for sample in range(rules.samples)
+            _reply(item, contestant, rules, sample, answers)
+            for contestant in contestants
+            for sample in range(rules.samples)
         }
         for outcome, text in sorted(replies):
             for judge in judges:
@@ -160,28 +166,32 @@ def _rating_calls(
 
 
 def _ratings(
-    found: RubricSet, contestants: Sequence[Asked], judges: Sequence[LanguageModel], rules: SetRules, answers: Answers
+    rubric_set: RubricSet,
+    contestants: Sequence[Asked],
+    judges: Sequence[LanguageModel],
+    rules: SetRules,
+    answers: Answers,
 ) -> Iterator[RubricRating]:
-    for item in found.items:
-        for each in contestants:
+    for item in rubric_set.items:
+        for contestant in contestants:
             for sample in range(rules.samples):
-                outcome, text = _reply(item, each, rules, sample, answers)
+                outcome, text = _reply(item, contestant, rules, sample, answers)
                 for judge in judges:
-                    said = None
+                    rating = None
                     if is_rateable(outcome, text):
-                        said = (
+                        rating = (
                             _WITHHELD if not rules.may_see(judge, item) else _rating(item, text, judge, rules, answers)
                         )
-                    values = said.value if said else None
+                    values = rating.value if rating else None
                     yield RubricRating(
                         item.item,
-                        each.setting,
-                        each.seed,
+                        contestant.setting,
+                        contestant.seed,
                         sample,
                         outcome,
                         text,
                         judge.name,
-                        said.outcome if said else None,
+                        rating.outcome if rating else None,
                         values,
                     )
 
@@ -199,14 +209,14 @@ def _reply(item: RubricItem, asked: Asked, rules: SetRules, sample: int, answers
     if not rules.may_see(asked.model, item):
         return WITHHELD, ""
     settled = answers.settled(asked.model, _reply_ask(item, rules, sample), str, 0)
-    said = settled if isinstance(settled, Outcome) else _NO_ANSWER
-    return said.outcome, said.answer.text
+    call = settled if isinstance(settled, Outcome) else _NO_ANSWER
+    return call.outcome, call.answer.text
 
 
 def _exam_answer(asked: Asked, ask: ExamAsk, answers: Answers) -> ExamAnswer:
     settled = answers.settled(asked.model, ask, str, 0)
-    said = settled if isinstance(settled, Outcome) else _NO_ANSWER
-    outcome, text = said.outcome, said.answer.text
+    call = settled if isinstance(settled, Outcome) else _NO_ANSWER
+    outcome, text = call.outcome, call.answer.text
     chosen = None
     if outcome in (TEXT, CUT):
         choices = [ask.item.choices[place] for place in ask.shown]
@@ -225,14 +235,16 @@ def _buy(
     retries: int,
     read: Callable[[str], Any] = str,
 ) -> None:
-    came = ask_all(calls, answers, budget, read=read, models=[each.model for each in models], key=key, retries=retries)
-    with closing(came):
-        for _ in came:
+    outcomes = ask_all(
+        calls, answers, budget, read=read, models=[asked.model for asked in models], key=key, retries=retries
+    )
+    with closing(outcomes):
+        for _ in outcomes:
             pass
 
 
 def _spoken(item: RubricItem) -> str:
-    return "\n".join(each["content"] for each in item.prompt if each["role"] == "user")
+    return "\n".join(message["content"] for message in item.prompt if message["role"] == "user")
 
 
 # The step: answers and ratings of all sets, written to exams.parquet and ratings.parquet.
@@ -276,18 +288,18 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     config, rules = context.config, rules_of(context)
     contestants, judges = _asked(context), build(config, "judge").models()
     sets = sets_of(context)
-    models = [*(each.model for each in contestants), *judges]
+    models = [*(contestant.model for contestant in contestants), *judges]
     with closing(Answers(context.files.answers)) as answers:
         budget = Budget.of(config.budget.cost, config.budget.calls, answers, models)
         with written(context.files.exams, EXAMS) as add_answer, written(context.files.ratings, RATINGS) as add_rating:
-            for each in context.bar(sets, "sets"):
-                if isinstance(each, ExamSet):
-                    for answer in answer_exam(each, contestants, rules, answers, budget):
-                        add_answer({"set": each.name, **_row(answer)})
+            for item_set in context.bar(sets, "sets"):
+                if isinstance(item_set, ExamSet):
+                    for answer in answer_exam(item_set, contestants, rules, answers, budget):
+                        add_answer({"set": item_set.name, **_row(answer)})
                 else:
-                    for rating in rate_set(each, contestants, judges, rules, answers, budget):
-                        add_rating({"set": each.name, **_row(rating)})
-    return {"sets": [each.name for each in sets], "spent": budget.spent, "bought": budget.made}
+                    for rating in rate_set(item_set, contestants, judges, rules, answers, budget):
+                        add_rating({"set": item_set.name, **_row(rating)})
+    return {"sets": [item_set.name for item_set in sets], "spent": budget.spent, "bought": budget.made}
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
@@ -316,11 +328,14 @@ def rules_of(context: StepContext[EvaluationDir]) -> SetRules:
 
 
 def _asked(context: StepContext[EvaluationDir]) -> list[Asked]:
-    return [Asked(each.model, each.setting, each.seed) for each in build(context.config, "contestants").all()]
+    return [
+        Asked(contestant.model, contestant.setting, contestant.seed)
+        for contestant in build(context.config, "contestants").all()
+    ]
 
 
-def _row(found: ExamAnswer | RubricRating) -> dict[str, Any]:
-    row = asdict(found)
-    if isinstance(found, ExamAnswer):
-        return row | {"shown": [*found.shown], "chosen": None if found.chosen is None else sorted(found.chosen)}
-    return row | {"values": None if found.values is None else [int(value) for value in found.values]}
+def _row(record: ExamAnswer | RubricRating) -> dict[str, Any]:
+    row = asdict(record)
+    if isinstance(record, ExamAnswer):
+        return row | {"shown": [*record.shown], "chosen": None if record.chosen is None else sorted(record.chosen)}
+    return row | {"values": None if record.values is None else [int(value) for value in record.values]}

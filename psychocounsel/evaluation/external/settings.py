@@ -34,13 +34,13 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 def _sources(config: DictConfig) -> dict[str, Any]:
     """Return the size [bytes] and modification time [ns] of each file that the sets use."""
-    found: dict[str, Any] = {}
+    stamps: dict[str, Any] = {}
     for number, entry in enumerate(_plain(config.evaluation.sets)):
         file = set_file(entry, f"evaluation.sets[{number}]")
-        for path in (Path(each) for each in (file.path, file.criteria) if each):
+        for path in (Path(source) for source in (file.path, file.criteria) if source):
             if path.is_file():
-                found[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
-    return found
+                stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
+    return stamps
 
 
 def _plain(sets: Any) -> list[Any]:
@@ -106,16 +106,17 @@ class External(SteppedEvaluation):
                 weights_of(model)
         sets = read_sets(_plain(self.sets))
         judges = build(config, "judge").models()
-        if any(isinstance(each, RubricSet) for each in sets) and not all(judge.reads_prompts for judge in judges):
+        has_rubrics = any(isinstance(item_set, RubricSet) for item_set in sets)
+        if has_rubrics and not all(judge.reads_prompts for judge in judges):
             raise UserError(
                 "judge: a reward model cannot rate by criteria; use a language model: judge=local_vllm judge.model=NAME"
             )
         super().prepare(config, run_dir)
 
     def unused(self, config: Any = None) -> dict[str, str]:
-        found = {} if self.sets else dict.fromkeys(("shuffles", "seed"), "evaluation.sets is empty")
+        reasons = {} if self.sets else dict.fromkeys(("shuffles", "seed"), "evaluation.sets is empty")
         names = ("lm_eval_folder", "lm_eval_limit", "lm_eval_batch", "lm_eval_chat")
-        return found | ({} if self.lm_eval else dict.fromkeys(names, "evaluation.lm_eval is empty"))
+        return reasons | ({} if self.lm_eval else dict.fromkeys(names, "evaluation.lm_eval is empty"))
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         return ("accuracy", "score", "*/accuracy", "*/score")

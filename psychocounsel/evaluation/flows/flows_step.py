@@ -70,7 +70,7 @@ class QuestionAsk(Ask):
 
 def offered_answer(question: FlowQuestion, answer: str) -> str | None:
     """Return the answer of `question` that equals `answer`, ignoring case; None if the question does not offer it."""
-    return next((each for each in question.answers if each.lower() == answer.lower()), None)
+    return next((offered for offered in question.answers if offered.lower() == answer.lower()), None)
 
 
 def read_answer(text: str) -> Given:
@@ -118,10 +118,12 @@ class FlowPrompt:
 
 def spoken_text(conversation: Sequence[Message]) -> str:
     """Return a conversation as text for judges. An empty first turn of the user is left out; other empty turns are marked."""
-    said = [(_SPEAKERS[each["role"]], each["content"]) for each in conversation if each["role"] != "system"]
-    if said[:1] == [("user", "")]:
-        said = said[1:]
-    return "\n\n".join(f"{speaker}: {text or '(no text)'}" for speaker, text in said)
+    turns = [
+        (_SPEAKERS[message["role"]], message["content"]) for message in conversation if message["role"] != "system"
+    ]
+    if turns[:1] == [("user", "")]:
+        turns = turns[1:]
+    return "\n\n".join(f"{speaker}: {text or '(no text)'}" for speaker, text in turns)
 
 
 class JudgedFlow:
@@ -284,27 +286,29 @@ def flow_judges(config: DictConfig) -> dict[str, LanguageModel]:
         UserError: if no judge is a language model.
     """
     judges: list[LanguageModel] = build(config, "judge").models()
-    found = {key: each for key, each in zip(keys_of(judges, "judge"), judges, strict=True) if each.reads_prompts}
-    if not found:
+    language_models = {
+        key: judge for key, judge in zip(keys_of(judges, "judge"), judges, strict=True) if judge.reads_prompts
+    }
+    if not language_models:
         raise UserError(
             f"evaluation.flow: judge={judges[0].name} cannot answer the questions of a rubric; add judge=local_vllm "
             "judge.model=MODEL, or remove evaluation.flow"
         )
-    return found
+    return language_models
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
     """Estimate the step's largest cost for the existing sessions, as if every question were on the path."""
-    prompt, found = flow_prompt(context.config), Estimate()
+    prompt, cost = flow_prompt(context.config), Estimate()
     assert prompt is not None
     with closing(Answers(context.files.answers)) as answers:
         for _, way in _ways(context, prompt):
-            found.bought += replay(way, answers, context.config.evaluation.retries, read_answer)
+            cost.bought += replay(way, answers, context.config.evaluation.retries, read_answer)
             if way.call is not None:
                 tokens = estimated_tokens(way.call[1])
                 for _ in range(len(prompt.flow.questions) - len(way.outcomes)):
-                    found.add(way.judge, tokens)
-    return found
+                    cost.add(way.judge, tokens)
+    return cost
 
 
 def _sessions(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, list[Message]]]:

@@ -66,13 +66,13 @@ def tsv_rows(path: Path, needed: Collection[str], more: bool) -> list[TableRow]:
         raise refused(path, line, "has two columns of the same name")
     if not more and len(columns) > len(needed):
         raise refused(path, line, f"has unknown columns; the columns are {', '.join(needed)}")
-    found = []
+    rows = []
     for line, cells in lines:
         if len(cells) != len(columns):
             raise refused(path, line, f"has {len(cells)} cells, but the header has {len(columns)}")
         by_name = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name}
-        found.append(TableRow(line, by_name))
-    return found
+        rows.append(TableRow(line, by_name))
+    return rows
 
 
 def _split(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -54,63 +54,63 @@ class QuestionFlow:
 
     def __init__(self, questions: Sequence[FlowQuestion]) -> None:
         self.questions = tuple(questions)
-        self.dimensions = tuple(dict.fromkeys(each.dimension for each in questions))
-        self._places = {each.id: place for place, each in enumerate(questions)}
+        self.dimensions = tuple(dict.fromkeys(question.dimension for question in questions))
+        self._places = {question.id: place for place, question in enumerate(questions)}
         if len(self._places) < len(questions):
             raise ValueError("two questions have the same id")
-        for place, each in enumerate(questions):
-            for answer in (*each.goto, *each.severity):
-                if answer not in each.answers:
-                    raise ValueError(f"{each.id}: {answer} is not one of its answers")
-            for target in each.goto.values():
+        for place, question in enumerate(questions):
+            for answer in (*question.goto, *question.severity):
+                if answer not in question.answers:
+                    raise ValueError(f"{question.id}: {answer} is not one of its answers")
+            for target in question.goto.values():
                 if target not in (END, VOID) and self._places.get(target, -1) <= place:
-                    raise ValueError(f"{each.id}: goes to {target}, which is not a later question")
-            if wrong := set(each.severity.values()) - set(SEVERITIES):
-                raise ValueError(f"{each.id}: {min(wrong)} is not a severity")
+                    raise ValueError(f"{question.id}: goes to {target}, which is not a later question")
+            if wrong := set(question.severity.values()) - set(SEVERITIES):
+                raise ValueError(f"{question.id}: {min(wrong)} is not a severity")
 
-    def path(self, said: Mapping[str, str]) -> dict[str, str]:
+    def path(self, answers: Mapping[str, str]) -> dict[str, str]:
         """Return the answers on the path, in order, by question id; answers to questions off the path are left out.
 
         Raises:
             KeyError: if a question on the path has no answer.
         """
-        return {each.id: said[each.id] for each in self._way(said)}
+        return {question.id: answers[question.id] for question in self._way(answers)}
 
-    def next_question(self, said: Mapping[str, str]) -> FlowQuestion | None:
-        """Return the first question on the path without an answer in `said`; None if the path is complete."""
-        return next((each for each in self._way(said) if each.id not in said), None)
+    def next_question(self, answers: Mapping[str, str]) -> FlowQuestion | None:
+        """Return the first question on the path without an answer in `answers`; None if the path is complete."""
+        return next((question for question in self._way(answers) if question.id not in answers), None)
 
-    def _way(self, said: Mapping[str, str]) -> Iterator[FlowQuestion]:
+    def _way(self, answers: Mapping[str, str]) -> Iterator[FlowQuestion]:
         """Yield the questions on the path; questions without an answer are treated as if the next one in order followed."""
         place = 0
         while place < len(self.questions):
             question = self.questions[place]
             yield question
-            target = question.goto.get(said.get(question.id, ""))
+            target = question.goto.get(answers.get(question.id, ""))
             if target in (END, VOID):
                 return
             place = place + 1 if target is None else self._places[target]
 
 
-def dimension_scores(flow: QuestionFlow, said: Mapping[str, str]) -> dict[str, str]:
+def dimension_scores(flow: QuestionFlow, answers: Mapping[str, str]) -> dict[str, str]:
     """Return the worst severity found in each dimension: "high", "low", "none" or "not_asked".
 
     "none": questions of the dimension are on the path, but no answer is a fault. "not_asked": no question of the dimension
     is on the path, or an answer on the path leads to VOID.
 
     Raises:
-        KeyError: if a question on the path has no answer in `said`.
+        KeyError: if a question on the path has no answer in `answers`.
     """
-    found = dict.fromkeys(flow.dimensions, NOT_ASKED)
-    path = flow.path(said)
-    asked = [each for each in flow.questions if each.id in path]
-    if any(each.goto.get(path[each.id]) == VOID for each in asked):
-        return found
+    scores = dict.fromkeys(flow.dimensions, NOT_ASKED)
+    path = flow.path(answers)
+    asked = [question for question in flow.questions if question.id in path]
+    if any(question.goto.get(path[question.id]) == VOID for question in asked):
+        return scores
     order = (HIGH, LOW, NONE, NOT_ASKED)
-    for each in asked:
-        severity = each.severity.get(path[each.id], NONE)
-        found[each.dimension] = min(found[each.dimension], severity, key=order.index)
-    return found
+    for question in asked:
+        severity = question.severity.get(path[question.id], NONE)
+        scores[question.dimension] = min(scores[question.dimension], severity, key=order.index)
+    return scores
 
 
 # Shares of replies or conversations with a high, a low or no fault, by dimension, with intervals by cluster.
@@ -139,7 +139,8 @@ def severity_shares(
     """
     return {
         dimension: means(
-            {cluster: [_marks(each[dimension]) for each in some] for cluster, some in scores.items()}, SEVERITY_FIGURES
+            {cluster: [_marks(case[dimension]) for case in cases] for cluster, cases in scores.items()},
+            SEVERITY_FIGURES,
         )
         for dimension in dimensions
     }
@@ -147,8 +148,8 @@ def severity_shares(
 
 def _marks(severity: str) -> dict[str, float | None]:
     asked = severity != NOT_ASKED
-    found: dict[str, float | None] = {name: float(severity == name) if asked else None for name in (HIGH, LOW, NONE)}
-    return found | {NOT_ASKED: float(not asked)}
+    marks: dict[str, float | None] = {name: float(severity == name) if asked else None for name in (HIGH, LOW, NONE)}
+    return marks | {NOT_ASKED: float(not asked)}
 
 
 # Reader for rubrics about whole conversations in the format of VERA-MH's rubric.tsv (docs/flows.md).
@@ -171,10 +172,10 @@ class ConversationRubric:
 
 @dataclass
 class _Question:
-    """Question of a file that is being read. `given`: (answer, line, GOTO) of each answer; if empty, Yes and No."""
+    """Question of a file that is being read. `answers`: (answer, line, GOTO) of each answer; if empty, Yes and No."""
 
     row: TableRow
-    given: list[tuple[str, int, str]] = field(default_factory=list)
+    answers: list[tuple[str, int, str]] = field(default_factory=list)
 
     @property
     def id(self) -> str:
@@ -216,19 +217,19 @@ def read_vera_rubric(path: Path) -> ConversationRubric:
 
 
 def _questions(path: Path) -> list[_Question]:
-    found = list[_Question]()
+    questions = list[_Question]()
     for row in tsv_rows(path, COLUMNS, more=False):
         cells = row.cells
         if cells["Question ID"]:
-            if cells["Question ID"] in (each.id for each in found):
+            if cells["Question ID"] in (question.id for question in questions):
                 raise refused(path, row.line, "an earlier line has the same Question ID")
             for name in ("Question", "Dimension"):
                 if not cells[name]:
                     raise refused(path, row.line, f"the {name} of this question is empty")
             if cells["Severity"] and cells["Severity"].lower() not in _SEVERITIES:
                 raise refused(path, row.line, "the Severity must be Red, Yellow or empty")
-            found.append(_Question(row))
-        elif not found:
+            questions.append(_Question(row))
+        elif not questions:
             raise refused(path, row.line, "has an answer before the first question")
         elif filled := [name for name in _OF_QUESTION if cells[name]]:
             raise refused(
@@ -236,8 +237,8 @@ def _questions(path: Path) -> list[_Question]:
             )
         elif not cells["Answer"]:
             raise refused(path, row.line, "has neither a Question ID nor an Answer")
-        _add_answer(path, row, found[-1])
-    return found
+        _add_answer(path, row, questions[-1])
+    return questions
 
 
 def _add_answer(path: Path, row: TableRow, question: _Question) -> None:
@@ -246,27 +247,29 @@ def _add_answer(path: Path, row: TableRow, question: _Question) -> None:
         if goto:
             raise refused(path, row.line, "has a GOTO without an Answer")
         return
-    if row.line != question.row.line and not question.given:
+    if row.line != question.row.line and not question.answers:
         raise refused(path, row.line, "has an answer to a question whose own row has no answer")
-    if answer.lower() in (each.lower() for each, _, _ in question.given):
+    if answer.lower() in (earlier.lower() for earlier, _, _ in question.answers):
         raise refused(path, row.line, "repeats an answer of its question")
-    question.given.append((answer, row.line, goto))
+    question.answers.append((answer, row.line, goto))
 
 
 def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQuestion:
     question = questions[place]
-    later = {each.id: each for each in questions[place + 1 :]}
+    later = {follower.id: follower for follower in questions[place + 1 :]}
     goto = dict[str, str]()
-    for answer, line, target in question.given:
+    for answer, line, target in question.answers:
         if target and target not in _ENDINGS and target not in later:
             raise refused(path, line, "the GOTO must be the id of a later question, END or ASSIGN_END")
         if target:
             goto[answer] = _ENDINGS.get(target, target)
-    answers = tuple(answer for answer, _, _ in question.given) or ("Yes", "No")
+    answers = tuple(answer for answer, _, _ in question.answers) or ("Yes", "No")
     cells = question.row.cells
     faults = [answer for answer in answers if answer.lower() == _FAULT]
     for answer in faults:
-        next_dimension = next((each.id for each in later.values() if each.dimension != question.dimension), END)
+        next_dimension = next(
+            (follower.id for follower in later.values() if follower.dimension != question.dimension), END
+        )
         goto.setdefault(answer, next_dimension)
     if cells["Severity"] and not faults:
         raise refused(path, question.row.line, "has a Severity, but no answer Yes that it could apply to")

@@ -58,13 +58,15 @@ class FileRow:
 
 def new_row(case: JudgedCase) -> dict[str, str]:
     """Return the cells of an unanswered case. They reveal neither the model nor the judge's answer."""
-    given = {"case": case_id(case), "part": case.part, "messages": plain_text(case)}
-    return dict.fromkeys(COLUMNS, "") | given | {"expected_action": case.strata.get("expected_action", "")}
+    cells = {"case": case_id(case), "part": case.part, "messages": plain_text(case)}
+    return dict.fromkeys(COLUMNS, "") | cells | {"expected_action": case.strata.get("expected_action", "")}
 
 
 def plain_text(case: JudgedCase) -> str:
     """Return the conversation as text, with one paragraph per turn."""
-    turns = [f"{SPEAKERS.get(each['role'], each['role'].upper())}: {each['content']}" for each in case.messages]
+    turns = [
+        f"{SPEAKERS.get(message['role'], message['role'].upper())}: {message['content']}" for message in case.messages
+    ]
     return "\n\n".join(turns)
 
 
@@ -106,13 +108,13 @@ def read_rows(path: Path) -> list[FileRow]:
         raise UserError(f"{path}: is not valid CSV ({error})") from error
     names = [name.strip() for name in rows[0]] if rows else []
     _check_header(path, names)
-    found = []
+    file_rows = []
     for number, row in enumerate(rows[1:], 2):
         if any(cell.strip() for cell in row):
             if len(row) != len(names):
                 raise UserError(f"{path}, row {number}: has {len(row)} cells instead of {len(names)}")
-            found.append(FileRow(str(path), number, dict(zip(names, (cell.strip() for cell in row), strict=True))))
-    return found
+            file_rows.append(FileRow(str(path), number, dict(zip(names, (cell.strip() for cell in row), strict=True))))
+    return file_rows
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
@@ -133,7 +135,7 @@ def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> lis
         UserError: if a case is unknown or was changed, an answer is missing or unknown, or an adjudicator answered a case
             twice; the error names row and column.
     """
-    found, seen = list[Answered](), set[tuple[str, str]]()
+    answered, seen = list[Answered](), set[tuple[str, str]]()
     for row in rows:
         case = cases.get(row.cells["case"])
         if case is None:
@@ -151,8 +153,8 @@ def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> lis
         if (case_id(case), who) in seen:
             raise _problem(row, "adjudicator", "has answered this case in another row; keep one of them")
         seen.add((case_id(case), who))
-        found.append(Answered(case_id(case), who, _answers(row, case)))
-    return found
+        answered.append(Answered(case_id(case), who, _answers(row, case)))
+    return answered
 
 
 def _check_unchanged(row: FileRow, case: JudgedCase) -> None:
@@ -167,17 +169,17 @@ def _words(text: str) -> list[str]:
 
 
 def _answers(row: FileRow, case: JudgedCase) -> dict[str, str]:
-    found = {}
+    answers = {}
     for name in QUESTIONS:
-        given, figure = row.cells[name].lower(), name in DECIDING
+        answer, figure = row.cells[name].lower(), name in DECIDING
         allowed = (YES, NO, NOT_APPLICABLE) if figure else (YES, NO)
-        if not given and figure and case.findings[name] is None:
+        if not answer and figure and case.findings[name] is None:
             continue
-        if given not in allowed:
-            said = "is empty" if not given else "holds an unknown answer"
-            raise _problem(row, name, f"{said}; answer {', '.join(allowed[:-1])} or {allowed[-1]}")
-        found[name] = given
-    return found
+        if answer not in allowed:
+            fault = "is empty" if not answer else "holds an unknown answer"
+            raise _problem(row, name, f"{fault}; answer {', '.join(allowed[:-1])} or {allowed[-1]}")
+        answers[name] = answer
+    return answers
 
 
 def _problem(row: FileRow, column: str, what: str) -> UserError:
@@ -206,8 +208,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     wanted = [*to_adjudicate(evidence.cases, evidence.model, drawn)]
     answered = all_answers(context.config, evidence)
     waiting = {case_id(case): case for case in wanted}
-    for each in answered:
-        waiting.pop(each.case, None)
+    for row in answered:
+        waiting.pop(row.case, None)
     _write_file(context.files.adjudicate, waiting, seed)
     _write_key(context.files.adjudication_key, wanted, {name for names in drawn.values() for name in names})
     if waiting:
@@ -250,6 +252,6 @@ def _shuffled(cases: Sequence[JudgedCase], seed: int) -> list[JudgedCase]:
 def _write_key(path: Path, cases: Iterable[JudgedCase], drawn: set[str]) -> None:
     with written(path, _KEY) as add:
         for case in cases:
-            about = {"case": case_id(case), "part": case.part, "cluster": case.cluster}
-            about |= {"setting": case.setting, "judge": case.judge}
-            add(about | dict(case.findings) | {"drawn": case_id(case) in drawn})
+            row = {"case": case_id(case), "part": case.part, "cluster": case.cluster}
+            row |= {"setting": case.setting, "judge": case.judge}
+            add(row | dict(case.findings) | {"drawn": case_id(case) in drawn})

@@ -32,16 +32,18 @@ def strata_of(case: JudgedCase) -> dict[str, str]:
 
 def of_any_judge(cases: Iterable[JudgedCase]) -> list[JudgedCase]:
     """Merge the cases of all judges: a failure found by any judge counts. The result is ordered by id."""
-    found: dict[str, JudgedCase] = {}
+    merged: dict[str, JudgedCase] = {}
     for case in cases:
-        before = found.get(case_id(case))
-        found[case_id(case)] = case if before is None else replace(before, findings=_most(before, case))
-    return [found[name] for name in sorted(found)]
+        before = merged.get(case_id(case))
+        merged[case_id(case)] = case if before is None else replace(before, findings=_most(before, case))
+    return [merged[name] for name in sorted(merged)]
 
 
 def _most(first: JudgedCase, second: JudgedCase) -> dict[str, float | None]:
-    told = {name: [each.findings[name] for each in (first, second)] for name in CASE_FIGURES}
-    return {name: max((value for value in values if value is not None), default=None) for name, values in told.items()}
+    findings = {name: [case.findings[name] for case in (first, second)] for name in CASE_FIGURES}
+    return {
+        name: max((value for value in values if value is not None), default=None) for name, values in findings.items()
+    }
 
 
 def is_flagged(case: JudgedCase, figure: str) -> bool:
@@ -120,36 +122,36 @@ def rulings_of(answered: Iterable[Answered]) -> dict[str, Ruling]:
     A tie with YES counts as a failure, and a tie about the expected action counts as a wrong one.
     """
     by_case: dict[str, list[Answered]] = defaultdict(list)
-    for each in answered:
-        by_case[each.case].append(each)
-    return {case: _ruling(given) for case, given in by_case.items()}
+    for row in answered:
+        by_case[row.case].append(row)
+    return {case: _ruling(rows) for case, rows in by_case.items()}
 
 
-def _ruling(given: Sequence[Answered]) -> Ruling:
-    counts = {name: Counter(each.answers[name] for each in given if name in each.answers) for name in QUESTIONS}
-    failed = {name: _most_frequent(told) for name in DECIDING if (told := counts[name])}
+def _ruling(rows: Sequence[Answered]) -> Ruling:
+    counts = {name: Counter(row.answers[name] for row in rows if name in row.answers) for name in QUESTIONS}
+    failed = {name: _most_frequent(votes) for name in DECIDING if (votes := counts[name])}
     hard, right = counts[HARD_FAILURE], counts[RIGHT]
     return Ruling(failed, 2 * hard[YES] >= hard.total(), right[YES] > right[NO])
 
 
-def _most_frequent(told: Mapping[str, int]) -> bool | None:
-    if told[YES] >= max(told[NO], told[NOT_APPLICABLE]):
+def _most_frequent(votes: Mapping[str, int]) -> bool | None:
+    if votes[YES] >= max(votes[NO], votes[NOT_APPLICABLE]):
         return True
-    return None if told[NOT_APPLICABLE] > told[NO] else False
+    return None if votes[NOT_APPLICABLE] > votes[NO] else False
 
 
 def agreement(answered: Iterable[Answered]) -> dict[str, dict[str, float]]:
     """Return, for each question, the share of pairs of adjudicators that agree on a case (`agreed`) of all pairs (`of`)."""
     by_case: dict[str, list[Answered]] = defaultdict(list)
-    for each in answered:
-        by_case[each.case].append(each)
-    found: dict[str, dict[str, float]] = {}
+    for row in answered:
+        by_case[row.case].append(row)
+    shares: dict[str, dict[str, float]] = {}
     for name in QUESTIONS:
         pairs = [
             first.answers[name] == second.answers[name]
-            for given in by_case.values()
-            for first, second in combinations([each for each in given if name in each.answers], 2)
+            for rows in by_case.values()
+            for first, second in combinations([row for row in rows if name in row.answers], 2)
         ]
         if pairs:
-            found[name] = {"agreed": sum(pairs) / len(pairs), "of": len(pairs)}
-    return found
+            shares[name] = {"agreed": sum(pairs) / len(pairs), "of": len(pairs)}
+    return shares

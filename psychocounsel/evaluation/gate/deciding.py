@@ -103,19 +103,19 @@ def flag_label(case: JudgedCase, figure: str, rulings: Rulings) -> float | None:
     An unjudged flag is a failure. People check passes of the model, but never of the base. A fair comparison of the two
     must therefore ignore failures found in passes.
     """
-    told = label(case, figure, rulings, 1.0)
-    return told if told is None or is_flagged(case, figure) else 0.0
+    value = label(case, figure, rulings, 1.0)
+    return value if value is None or is_flagged(case, figure) else 0.0
 
 
 def cluster_means(
     cases: Iterable[JudgedCase], value: Callable[[JudgedCase], float | None]
 ) -> dict[tuple[str, str], float]:
     """Return the mean value of each cluster, over its cases that have a value."""
-    told: dict[tuple[str, str], list[float]] = defaultdict(list)
+    by_cluster: dict[tuple[str, str], list[float]] = defaultdict(list)
     for case in cases:
-        if (found := value(case)) is not None:
-            told[cluster_of(case)].append(found)
-    return {cluster: sum(values) / len(values) for cluster, values in told.items()}
+        if (case_value := value(case)) is not None:
+            by_cluster[cluster_of(case)].append(case_value)
+    return {cluster: sum(values) / len(values) for cluster, values in by_cluster.items()}
 
 
 def checked_passes(
@@ -124,17 +124,17 @@ def checked_passes(
     """Return the result of people's checks of the `drawn` passes. `cases`: the model's, in `clusters` clusters."""
 
     def ruled(case: JudgedCase) -> float | None:
-        told = case_id(case) in drawn and not is_flagged(case, figure) and figure in _failed(case, rulings)
-        return label(case, figure, rulings, 1.0) if told else None
+        is_checked = case_id(case) in drawn and not is_flagged(case, figure) and figure in _failed(case, rulings)
+        return label(case, figure, rulings, 1.0) if is_checked else None
 
     def unchecked(case: JudgedCase) -> float | None:
         if label(case, figure, rulings, 1.0) is None:
             return None
         return float(not is_flagged(case, figure) and ruled(case) is None)
 
-    found = cluster_means(cases, ruled)
+    overlooked = cluster_means(cases, ruled)
     share = sum(cluster_means(cases, unchecked).values()) / clusters if clusters else 0.0
-    return Checked(share, sum(found.values()), len(found))
+    return Checked(share, sum(overlooked.values()), len(overlooked))
 
 
 def _failed(case: JudgedCase, rulings: Rulings) -> Mapping[str, bool | None]:
@@ -193,7 +193,7 @@ def _discordant(
 ) -> tuple[float, float]:
     """Return the sum of the positive differences over clusters, and the sum of the negative ones (as positive numbers)."""
     differences = [own[cluster] - other[cluster] for cluster in shared]
-    return sum(max(each, 0.0) for each in differences), sum(max(-each, 0.0) for each in differences)
+    return sum(max(change, 0.0) for change in differences), sum(max(-change, 0.0) for change in differences)
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,8 @@ def needed(bounds: Bounds, limit: float) -> Needed:
     """
     checked, count = bounds.checked, bounds.clusters
     if bounds.sampling(count, LEVEL) > limit:
-        more = first_that_holds(lambda number: bounds.sampling(count + number, LEVEL) <= limit, 1, _MOST)
-        return Needed("speeches", more)
+        speeches = first_that_holds(lambda number: bounds.sampling(count + number, LEVEL) <= limit, 1, _MOST)
+        return Needed("speeches", speeches)
     passes = round(checked.unchecked * count)
 
     def holds(number: int) -> bool:
@@ -229,20 +229,20 @@ def needed(bounds: Bounds, limit: float) -> Needed:
 
 
 def sensitivity(cases: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str]) -> float | None:
-    """Return the judge's sensitivity, found / (found + rho x passes), with rho the share of failures among checked passes.
+    """Return the judge's sensitivity, flagged / (flagged + rho x passes), with rho the share of failures among checked passes.
 
-    `found` is the number of failures among flags, and `passes` the number of passes. The result is None if no pass was
+    `flagged` is the number of failures among flags, and `passes` the number of passes. The result is None if no pass was
     checked, or no failure is known.
     """
-    told = [case for case in cases if label(case, figure, rulings, 1.0) is not None]
-    found = sum(label(case, figure, rulings, 1.0) or 0.0 for case in told if is_flagged(case, figure))
-    passes = [case for case in told if not is_flagged(case, figure)]
+    applicable = [case for case in cases if label(case, figure, rulings, 1.0) is not None]
+    flagged_failures = sum(label(case, figure, rulings, 1.0) or 0.0 for case in applicable if is_flagged(case, figure))
+    passes = [case for case in applicable if not is_flagged(case, figure)]
     checked = [case for case in passes if case_id(case) in drawn and figure in _failed(case, rulings)]
     if not checked:
         return None
     rho = sum(label(case, figure, rulings, 1.0) or 0.0 for case in checked) / len(checked)
-    failures = found + rho * len(passes)
-    return found / failures if failures else None
+    failures = flagged_failures + rho * len(passes)
+    return flagged_failures / failures if failures else None
 
 
 # The decision: every bound with its verdict.
@@ -329,12 +329,12 @@ class MeasuredCases:
         drawn = self.drawn[figure]
         rate = rate_bounds(self.mine, figure, self.rulings, drawn)
         difference = difference_bounds(self.mine, self.of_base, figure, self.rulings, drawn)
-        found: Row = {
+        row: Row = {
             "rate": _held(rate, self.limits.ceiling[figure]),
             "difference": _held(difference, self.limits.margin[figure]),
         }
         answered = [name for name in drawn if name in self.rulings and figure in self.rulings[name].failed]
-        return found | {
+        return row | {
             "drawn": len(drawn),
             "checked": len(answered),
             "sensitivity": sensitivity(self.mine, figure, self.rulings, drawn),
@@ -354,18 +354,18 @@ class MeasuredCases:
     def strata(self) -> dict[str, dict[str, Row]]:
         """Return, for each stratum `NAME.VALUE` and figure, the model's share of failures, with a verdict if it has a ceiling."""
         names = sorted({f"{name}.{value}" for case in self.mine for name, value in strata_of(case).items()})
-        found: dict[str, dict[str, Row]] = {}
+        rows: dict[str, dict[str, Row]] = {}
         for name in names:
             key, _, value = name.partition(".")
             inside = [case for case in self.mine if strata_of(case).get(key) == value]
             limits = self.limits.strata.get(name, {})
-            told = {figure: rate_bounds(inside, figure, self.rulings, self.drawn[figure]) for figure in DECIDING}
-            found[name] = {
+            by_figure = {figure: rate_bounds(inside, figure, self.rulings, self.drawn[figure]) for figure in DECIDING}
+            rows[name] = {
                 figure: _held(bounds, limits.get(figure))
-                for figure, bounds in told.items()
+                for figure, bounds in by_figure.items()
                 if bounds is not None or figure in limits
             }
-        return found
+        return rows
 
     def hard(self) -> Row:
         """Return the number of the model's hard flags, and the ids of those that people have not judged (`waiting`).
@@ -388,13 +388,16 @@ class MeasuredCases:
             return None if ruling is None else float(not ruling.label_right)
 
         means = cluster_means(self.cases, wrong)
-        count, found = len(means), sum(value > 0 for value in means.values())
-        return {"wrong": found, "of": count, "high": upper_bound(found, count)}
+        count, mistakes = len(means), sum(value > 0 for value in means.values())
+        return {"wrong": mistakes, "of": count, "high": upper_bound(mistakes, count)}
 
     def clusters(self) -> dict[str, int]:
         """Return the number of speeches or personas among the model's cases, by part."""
-        found = sorted({cluster_of(case) for case in self.mine})
-        return {part: sum(each[0] == part for each in found) for part in sorted({each[0] for each in found})}
+        clusters = sorted({cluster_of(case) for case in self.mine})
+        return {
+            part: sum(cluster[0] == part for cluster in clusters)
+            for part in sorted({cluster[0] for cluster in clusters})
+        }
 
 
 def _held(bounds: Bounds | None, limit: float | None) -> Row:
@@ -418,26 +421,26 @@ def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) 
 
     `figures`: result of `health_means.means`; `mean` is the mean over speeches, and `prompts` their number.
     """
-    found = {}
+    rows = {}
     for name, limit in limits.items():
         if limit is None:
             continue
-        told = figures[name]
-        if told["mean"] is None:
-            found[name] = {"limit": limit, "verdict": UNDECIDED, "clusters": 0}
+        figure = figures[name]
+        if figure["mean"] is None:
+            rows[name] = {"limit": limit, "verdict": UNDECIDED, "clusters": 0}
             continue
-        count, failures = told["prompts"], told["mean"] * told["prompts"]
+        count, failures = figure["prompts"], figure["mean"] * figure["prompts"]
         low, high = lower_bound(failures, count), upper_bound(failures, count)
         verdict = BEYOND if low > limit else WITHIN if high <= limit else UNDECIDED
-        row = {"value": told["mean"], "low": low, "high": high, "clusters": count, "limit": limit, "verdict": verdict}
+        row = {"value": figure["mean"], "low": low, "high": high, "clusters": count, "limit": limit, "verdict": verdict}
         if verdict == UNDECIDED:
             row["needed"] = asdict(Needed("speeches", _more_clean(failures, count, limit)))
-        found[name] = row
-    return found
+        rows[name] = row
+    return rows
 
 
 def _more_clean(failures: float, count: int, limit: float) -> int | None:
-    return first_that_holds(lambda more: upper_bound(failures, count + more) <= limit, 1, _MOST)
+    return first_that_holds(lambda number: upper_bound(failures, count + number) <= limit, 1, _MOST)
 
 
 def code_of(reasons: Sequence[tuple[int, str]]) -> int:
@@ -446,16 +449,16 @@ def code_of(reasons: Sequence[tuple[int, str]]) -> int:
     return GATE_NO if GATE_NO in codes else GATE_UNDECIDED if codes else DONE
 
 
-def rows_with_verdict(found: Mapping[str, Any], verdict: str) -> Iterator[tuple[str, str, Row]]:
+def rows_with_verdict(measures: Mapping[str, Any], verdict: str) -> Iterator[tuple[str, str, Row]]:
     """Yield name, kind (`rate`, `difference`, `stratum`, `health`) and row of each bound that has this verdict."""
-    for figure, row in found["figures"].items():
+    for figure, row in measures["figures"].items():
         for kind in ("rate", "difference"):
             if row[kind]["verdict"] == verdict:
                 yield figure, kind, row[kind]
-    for name, figures in found["strata"].items():
+    for name, figures in measures["strata"].items():
         for figure, row in figures.items():
             if row["verdict"] == verdict:
                 yield f"{figure} of {name}", "stratum", row
-    for name, row in found["health"].items():
+    for name, row in measures["health"].items():
         if row["verdict"] == verdict:
             yield name, "health", row

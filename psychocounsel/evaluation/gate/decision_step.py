@@ -43,14 +43,14 @@ _VALUES: dict[str, tuple[str, ...] | None] = {
 }
 
 
-def strata_limits(given: DictConfig, known: Collection[str] | None = None) -> dict[str, dict[str, float]]:
+def strata_limits(strata: DictConfig, known: Collection[str] | None = None) -> dict[str, dict[str, float]]:
     """Return the ceilings by `NAME.VALUE` and figure. `known`: strata that have cases; None: not known yet.
 
     Raises:
         UserError: if a stratum or figure does not exist, a stratum has no cases, or a ceiling is not a share.
     """
-    found: dict[str, dict[str, float]] = {}
-    for stratum, limits in _flat(OmegaConf.to_container(given)):
+    ceilings: dict[str, dict[str, float]] = {}
+    for stratum, limits in _flat(OmegaConf.to_container(strata)):
         name, _, value = stratum.partition(".")
         if name not in _VALUES:
             raise UserError(
@@ -62,13 +62,13 @@ def strata_limits(given: DictConfig, known: Collection[str] | None = None) -> di
             raise UserError(f"gate.strata.{stratum}: unknown {name}; {meant}")
         if known is not None and stratum not in known:
             raise UserError(f"gate.strata.{stratum}: this stratum has no cases; remove it")
-        found[stratum] = _ceilings(stratum, limits)
-    return found
+        ceilings[stratum] = _ceilings(stratum, limits)
+    return ceilings
 
 
-def _flat(given: Any) -> Iterator[tuple[str, Any]]:
+def _flat(strata: Any) -> Iterator[tuple[str, Any]]:
     """Yield each `NAME.VALUE` with its ceilings; `{kind.x: ...}` and `{kind: {x: ...}}` have the same meaning."""
-    for name, inner in given.items():
+    for name, inner in strata.items():
         if "." not in name and isinstance(inner, dict) and not {*inner} & {*DECIDING}:
             yield from ((f"{name}.{value}", limits) for value, limits in inner.items())
         else:
@@ -102,10 +102,10 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     config = context.config
     evidence = evidence_of(config)
     answered = all_answers(config, evidence)
-    found = decision(config, evidence, answered)
-    write_json(context.files.figures, found)
-    metrics = {"hard_flags": found["hard"]["flagged"], "code": found["code"]}
-    for figure, row in found["figures"].items():
+    figures = decision(config, evidence, answered)
+    write_json(context.files.figures, figures)
+    metrics = {"hard_flags": figures["hard"]["flagged"], "code": figures["code"]}
+    for figure, row in figures["figures"].items():
         if row["rate"]["clusters"]:
             metrics |= {figure: row["rate"]["value"], f"{figure}_high": row["rate"]["high"]}
     return {"metrics": metrics}
@@ -121,7 +121,7 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
     measured = MeasuredCases(evidence.cases, evidence.model, evidence.base, answered, limits)
     strata = measured.strata()
     strata_limits(config.gate.strata, strata)
-    found: GateMeasures = {
+    measures: GateMeasures = {
         "evaluation": "gate",
         "model": evidence.model,
         "base": evidence.base,
@@ -134,17 +134,17 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
         "labels": measured.labels(),
         "wrong_labels": limits.wrong_labels,
         "adjudicated": {
-            "cases": len({each.case for each in answered}),
-            "adjudicators": len({each.adjudicator for each in answered}),
+            "cases": len({row.case for row in answered}),
+            "adjudicators": len({row.adjudicator for row in answered}),
             "agreement": agreement(answered),
         },
         "quality": evidence.quality,
     }
     missing_parts = [name for name in PARTS if name not in wanted_parts(config)]
-    reasons = reasons_of(found, missing_parts, evidence.missing, evidence.limits)
+    reasons = reasons_of(measures, missing_parts, evidence.missing, evidence.limits)
     code = code_of(reasons)
     warnings = [HOLDS, NOT_VALIDATED]
-    return {**found, "reasons": reasons, "code": code, "decision": WORDS[code], "warnings": warnings}
+    return {**measures, "reasons": reasons, "code": code, "decision": WORDS[code], "warnings": warnings}
 
 
 def _places(config: DictConfig) -> dict[str, Any]:

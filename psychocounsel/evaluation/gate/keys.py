@@ -52,8 +52,8 @@ class GateKeys:
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
 
     def __init__(self) -> None:
-        for each in fields(self):  # type: ignore[arg-type]
-            setattr(self, each.name, each.default if each.default_factory is MISSING else each.default_factory())
+        for key in fields(self):  # type: ignore[arg-type]
+            setattr(self, key.name, key.default if key.default_factory is MISSING else key.default_factory())
 
 
 @dataclass

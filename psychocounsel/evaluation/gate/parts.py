@@ -44,7 +44,7 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
     from psychocounsel.evaluation.safety.questions import reply_flow
     from psychocounsel.evaluation.safety.speeches import crisis_speeches
 
-    known = {each.speech: each for each in crisis_speeches()}
+    known = {speech.speech: speech for speech in crisis_speeches()}
     flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
     judges = [judge.name for judge in build(config, "judge").models()]
     cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
@@ -63,8 +63,8 @@ def _session(files: EvaluationDir, config: DictConfig) -> PartCases:
 
 
 def _health(files: EvaluationDir, config: DictConfig) -> PartCases:
-    found = [setting for variant in _variants(files) for setting in variant["settings"].values()]
-    return PartCases([], sum(sum(each["outcomes"].values()) - each["replies"] for each in found))
+    settings = [setting for variant in _variants(files) for setting in variant["settings"].values()]
+    return PartCases([], sum(sum(setting["outcomes"].values()) - setting["replies"] for setting in settings))
 
 
 def _variants(files: EvaluationDir) -> list[Figures]:
@@ -162,9 +162,9 @@ def evidence_of(config: DictConfig) -> Evidence:
     for name in wanted_parts(config):
         files = part_files(config, name)
         part_config = read_config(files.path)
-        found = ALL[name].read(files, part_config)
-        cases += found.cases
-        missing |= {name: found.missing} if found.missing else {}
+        part_cases = ALL[name].read(files, part_config)
+        cases += part_cases.cases
+        missing |= {name: part_cases.missing} if part_cases.missing else {}
         limits |= {name: left_out} if (left_out := [*_left_out(part_config)]) else {}
         names = [*dict.fromkeys(part_config.contestants.settings)]
         if name == "health":
@@ -186,8 +186,8 @@ def _left_out(config: DictConfig) -> Iterator[str]:
 
 
 def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:
-    for judge, found in read_mapping(files.figures).get("judges", {}).items():
-        yield judge, found["quality"]
+    for judge, figures in read_mapping(files.figures).get("judges", {}).items():
+        yield judge, figures["quality"]
 
 
 # Run of a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, which uses the gate's journal.
@@ -206,8 +206,8 @@ def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
     context.say(f"{name}:")
     course = ALL[name].evaluation().course
     inner = replace(context, config=config, files=files, say=lambda line: context.say(f"  {line}"))
-    found = run_steps(course, inner, lambda step: None)
-    metrics = found[course.steps[-1]]["metrics"]
+    records = run_steps(course, inner, lambda step: None)
+    metrics = records[course.steps[-1]]["metrics"]
     write_summary(files.path, FINISHED, metrics=metrics)
     return {"metrics": metrics}
 
@@ -215,21 +215,24 @@ def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
 def part_config(config: DictConfig, name: str) -> DictConfig:
     """Return the configuration of a part: the gate's, with the part's own section `evaluation`."""
     part = ALL[name]
-    found = OmegaConf.create(OmegaConf.to_container(config))
-    assert isinstance(found, DictConfig)
+    copy = OmegaConf.create(OmegaConf.to_container(config))
+    assert isinstance(copy, DictConfig)
     evaluation = part.evaluation()
-    with open_dict(found):
-        found.pop("gate")
+    with open_dict(copy):
+        copy.pop("gate")
         for section in ("judge", "personas"):
             if section not in evaluation.sections:
-                found.pop(section, None)
+                copy.pop(section, None)
         if not part.reads_data:
             for key, value in NOT_READ.items():
-                OmegaConf.update(found, key, value)
+                OmegaConf.update(copy, key, value)
         own = evaluation(**part.options)
-        found.evaluation = {"_target_": part.settings, **{each.name: getattr(own, each.name) for each in fields(own)}}
-        found.run_dir, found.steps = str(EvaluationDir(Path(config.run_dir)).part(name).path), None
-    return found
+        copy.evaluation = {
+            "_target_": part.settings,
+            **{attribute.name: getattr(own, attribute.name) for attribute in fields(own)},
+        }
+        copy.run_dir, copy.steps = str(EvaluationDir(Path(config.run_dir)).part(name).path), None
+    return copy
 
 
 def forget_failures(files: EvaluationDir, names: list[str]) -> None:
@@ -260,19 +263,19 @@ def check_taken(config: DictConfig) -> None:
     Raises:
         UserError: if a directory does not fit; the error names it and the remedy.
     """
-    found: dict[str, DictConfig] = {}
+    parts: dict[str, DictConfig] = {}
     for path in map(Path, config.gate["from"]):
         part = _part_of(path)
         name = part.evaluation.name
-        if name in found:
+        if name in parts:
             raise UserError(f"gate.from: two directories hold evaluation={name}; name only one")
         if name not in config.gate.parts:
             raise UserError(f"gate.from: {path} holds {name}, which gate.parts leaves out; add it there")
-        found[name] = part
-    for part_config in found.values():
+        parts[name] = part
+    for part_config in parts.values():
         check_sides(part_config, f"gate.from: {part_config.run_dir}")
-    if found:
-        _check_alike(found | {name: config for name in config.gate.parts if name not in found}, {*found})
+    if parts:
+        _check_alike(parts | {name: config for name in config.gate.parts if name not in parts}, {*parts})
 
 
 def check_sides(config: DictConfig, where: str) -> None:
@@ -319,28 +322,28 @@ def _check_alike(parts: Mapping[str, DictConfig], taken: set[str]) -> None:
 
 def _facts(name: str, config: DictConfig) -> dict[str, Any]:
     """Return the facts that must be equal in all parts."""
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     settings = config.contestants.settings
     for number, model in enumerate(build(config, "contestants").models()):
         side = "the model" if settings[number] == settings[0] else "the base"
-        found[f"{side} ({model.name})" if settings.count(settings[number]) > 1 else side] = model.digest
-    found["replies"] = OmegaConf.to_container(config.replies)
+        facts[f"{side} ({model.name})" if settings.count(settings[number]) > 1 else side] = model.digest
+    facts["replies"] = OmegaConf.to_container(config.replies)
     if not ALL[name].reads_data:
-        found["the judge"] = sorted(judge.digest for judge in build(config, "judge").models())
-    return found
+        facts["the judge"] = sorted(judge.digest for judge in build(config, "judge").models())
+    return facts
 
 
 def _weights(config: DictConfig) -> dict[str, Any]:
     """Return the hashes of local models that the steps of a finished part recorded."""
-    found: dict[str, Any] = {}
+    hashes: dict[str, Any] = {}
     for file in EvaluationDir(Path(config.run_dir)).steps.glob("*.json"):
         settings = read_mapping(file).get("settings", {})
-        found |= {
+        hashes |= {
             f"the weights of {key.removeprefix(_WEIGHTS)}": settings[key]
             for key in settings
             if key.startswith(_WEIGHTS)
         }
-    return found
+    return hashes
 
 
 def taken_marks(config: DictConfig) -> dict[str, str]:

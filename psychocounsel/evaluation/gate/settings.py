@@ -46,7 +46,7 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
     if step not in ALL or step not in run_parts(config):
         return {}
     course, own = ALL[step].evaluation().course, part_config(config, step)
-    return {group: models for each in course.steps for group, models in course.models(own, each).items()}
+    return {group: models for part_step in course.steps for group, models in course.models(own, part_step).items()}
 
 
 def _reads(part: str) -> tuple[str, ...]:
@@ -56,16 +56,16 @@ def _reads(part: str) -> tuple[str, ...]:
 
 
 def _code(part: str) -> tuple[str, ...]:
-    return (*_OWN_CODE, *(each for patterns in ALL[part].evaluation().course.code.values() for each in patterns))
+    return (*_OWN_CODE, *(pattern for patterns in ALL[part].evaluation().course.code.values() for pattern in patterns))
 
 
 def _sources(config: DictConfig) -> dict[str, Any]:
     """Return marks of the parts' inputs: files of data and personas, and the directories of `gate.from`."""
-    found: dict[str, Any] = {**taken_marks(config)}
+    sources: dict[str, Any] = {**taken_marks(config)}
     for name in run_parts(config):
         marks = ALL[name].evaluation().course.sources(part_config(config, name))
-        found |= {f"{name}: {key}": value for key, value in marks.items()}
-    return found
+        sources |= {f"{name}: {key}": value for key, value in marks.items()}
+    return sources
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str
     evaluation = ALL[name].evaluation()()
     config = part_config(context.config, name)
     real = EvaluationDir(Path(context.config.run_dir)).part(name)
-    due = {each.step for each in planned_steps(evaluation.course, config, real) if each.due}
+    due = {planned.step for planned in planned_steps(evaluation.course, config, real) if planned.due}
     files = context.files.part(name)
     files.path.mkdir(parents=True, exist_ok=True)
     for line in evaluation.to_ask(StepContext(config, files, context.say, context.bar), due):
