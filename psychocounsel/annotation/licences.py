@@ -62,10 +62,10 @@ def refuse_conflicts(present: list[Conflict], accepted: list[str]) -> None:
         raise UserError(
             f"accept_terms: {strange[0]} is not a conflict of these sources and writers; conflicts: {listed}"
         )
-    left = [conflict for conflict in present if conflict.name not in accepted]
-    if left:
-        names = ",".join(sorted({*accepted, *(conflict.name for conflict in left)}))
-        sentences = " ".join(f"[{conflict.name}] {conflict.sentence}" for conflict in left)
+    remaining = [conflict for conflict in present if conflict.name not in accepted]
+    if remaining:
+        names = ",".join(sorted({*accepted, *(conflict.name for conflict in remaining)}))
+        sentences = " ".join(f"[{conflict.name}] {conflict.sentence}" for conflict in remaining)
         raise UserError(
             f"licences and terms: {sentences} If you have settled these conflicts, add accept_terms=[{names}]. {NOT_ADVICE}"
         )

@@ -48,12 +48,12 @@ def speeches_section(files: AnnotationDir) -> Iterator[str]:
     if dropped:
         yield from ("Dropped rows, by reason:", "")
         yield from table(("source", "reason", "rows"), [(*values, count) for values, count in _sorted(dropped)])
-    about = counted(files.speeches, ["topic", "risk", "risk_source"])
-    assert about is not None
-    yield from histogram("topic", _named(marginal_counts(about, 0)))
-    yield from histogram("risk", _named(marginal_counts(about, 1)))
+    speech_counts = counted(files.speeches, ["topic", "risk", "risk_source"])
+    assert speech_counts is not None
+    yield from histogram("topic", _named(marginal_counts(speech_counts, 0)))
+    yield from histogram("risk", _named(marginal_counts(speech_counts, 1)))
     yield from ("Origin of the risk label (`unknown` counts as a crisis):", "")
-    yield from histogram("risk known by", _named(marginal_counts(about, 2)))
+    yield from histogram("risk known by", _named(marginal_counts(speech_counts, 2)))
 
 
 def identifiers_section(files: AnnotationDir) -> Iterator[str]:
@@ -66,8 +66,8 @@ def identifiers_section(files: AnnotationDir) -> Iterator[str]:
     counts = counted(files.speeches, ["identifiers"])
     if counts is not None:
         total = sum((number or 0) * count for (number,), count in counts.items())
-        some = sum(count for (number,), count in counts.items() if number)
-        yield f"{total:,} placeholders in {some:,} of {sum(counts.values()):,} speeches."
+        replaced = sum(count for (number,), count in counts.items() if number)
+        yield f"{total:,} placeholders in {replaced:,} of {sum(counts.values()):,} speeches."
     yield ""
     planted = read_mapping(files.step("speeches")).get("figures", {}).get("planted")
     if planted:
@@ -191,7 +191,7 @@ def _retest(figures: dict[str, Any] | None) -> Iterator[str]:
         twice, changed = retest["rated_twice"], retest["changed_outcome"]
         yield f"- {escaped(annotator)}: {twice:,} replies rated twice, {changed:,} with another outcome the second time."
         yield ""
-        rows = [(name, *(at.get(key) for key in _RETEST)) for name, at in retest["principles"].items()]
+        rows = [(name, *(agreement.get(key) for key in _RETEST)) for name, agreement in retest["principles"].items()]
         yield from table(("principle", "replies", "equal", "mean difference", "weighted kappa"), rows)
 
 

@@ -191,10 +191,10 @@ class RatedReply:
         """Return the mean of all votes on each principle, or None if any principle has no numeric vote."""
         means = dict[str, float]()
         for name in PRINCIPLES:
-            given = [rating for vote in self.votes.values() if (rating := vote[name]) is not None]
-            if not given:
+            ratings = [rating for vote in self.votes.values() if (rating := vote[name]) is not None]
+            if not ratings:
                 return None
-            means[name] = sum(given) / len(given)
+            means[name] = sum(ratings) / len(ratings)
         return means
 
 

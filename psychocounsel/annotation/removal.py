@@ -258,13 +258,13 @@ def drop_rows(path: Path, is_removed: Callable[[str], bool]) -> int:
         columns = id_columns(file.schema_arrow)
         with pq.ParquetWriter(temporary, file.schema_arrow, compression="zstd") as writer:
             for batch in file.iter_batches(_ROWS):
-                kept = batch
+                rest = batch
                 for column in columns:
-                    gone = [speech for speech in pc.unique(kept[column]).to_pylist() if speech and is_removed(speech)]
-                    kept = kept.filter(pc.invert(pc.is_in(kept[column], pa.array(gone, pa.string()))))
-                dropped += batch.num_rows - kept.num_rows
-                if kept.num_rows:
-                    writer.write_batch(kept)
+                    gone = [speech for speech in pc.unique(rest[column]).to_pylist() if speech and is_removed(speech)]
+                    rest = rest.filter(pc.invert(pc.is_in(rest[column], pa.array(gone, pa.string()))))
+                dropped += batch.num_rows - rest.num_rows
+                if rest.num_rows:
+                    writer.write_batch(rest)
         os.chmod(temporary, path.stat().st_mode & 0o777)
     return dropped
 
@@ -406,8 +406,8 @@ def _of_votes(files: AnnotationDir, before: dict[str, Any]) -> dict[str, Any]:
     # From the record, because an annotator that was never asked has no votes.
     annotators = {*before.get("annotators", {}), *before.get("skipped", {})}
     annotated = (
-        (rows[0], [row["reply"] for row in texts if row["reply"] is not None], given)
-        for rows, texts, given in joined(speeches, replies, votes)
+        (rows[0], [row["reply"] for row in texts if row["reply"] is not None], ratings)
+        for rows, texts, ratings in joined(speeches, replies, votes)
     )
     return vote_figures(annotated, sorted(annotators))
 

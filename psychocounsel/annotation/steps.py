@@ -38,7 +38,7 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 def _source_marks(config: DictConfig) -> dict[str, Any]:
     files: Iterable[Path] = build(config, "speeches").files()
     try:
-        return {str(path): [(about := path.stat()).st_size, about.st_mtime_ns] for path in files}
+        return {str(path): [(stat := path.stat()).st_size, stat.st_mtime_ns] for path in files}
     except OSError:
         return {}
 

@@ -56,9 +56,9 @@ def named(figures: Figures, name: str, percent: bool = False) -> Cell:
     return cell(figures.get(name), figures.get(f"{name}_low"), figures.get(f"{name}_high"), percent)
 
 
-def measured(found: Figures | None, key: str = "value", percent: bool = False) -> Cell:
+def measured(figures: Figures | None, key: str = "value", percent: bool = False) -> Cell:
     """Return the figure `key` with the interval `low`, `high` of the same mapping."""
-    return None if not found else cell(found.get(key), found.get("low"), found.get("high"), percent)
+    return None if not figures else cell(figures.get(key), figures.get("low"), figures.get("high"), percent)
 
 
 def spanned(value: float | None, interval: Sequence[float] | None, percent: bool = False) -> Cell:
@@ -71,17 +71,17 @@ def count(number: int | None) -> str | None:
     return None if number is None else str(number)
 
 
-def counts(found: Mapping[str, int]) -> str:
+def counts(numbers: Mapping[str, int]) -> str:
     """Return `12 text, 3 refused`: the largest count first, zeros omitted."""
-    ranked = sorted(found.items(), key=lambda each: (-each[1], each[0]))
+    ranked = sorted(numbers.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{number} {name}" for name, number in ranked if number) or "none"
 
 
-def percent_text(found: Figures, key: str = "accuracy") -> str:
+def percent_text(figures: Figures, key: str = "accuracy") -> str:
     """Return `61.2 % (55.0 to 67.4)` for a sentence. The table has all digits."""
-    if found.get("low") is None or found.get("high") is None:
-        return f"{100 * found[key]:.1f} % (no interval)"
-    return f"{100 * found[key]:.1f} % ({100 * found['low']:.1f} to {100 * found['high']:.1f})"
+    if figures.get("low") is None or figures.get("high") is None:
+        return f"{100 * figures[key]:.1f} % (no interval)"
+    return f"{100 * figures[key]:.1f} % ({100 * figures['low']:.1f} to {100 * figures['high']:.1f})"
 
 
 def report_table(
@@ -90,9 +90,9 @@ def report_table(
     """Return a table without its empty columns; no table if there are no rows."""
     if not rows:
         return []
-    kept = [place for place in range(len(headings)) if any(row[place] not in (None, "", NO_LIMIT) for row in rows)]
+    shown = [place for place in range(len(headings)) if any(row[place] not in (None, "", NO_LIMIT) for row in rows)]
     table = Table(
-        title, [headings[place] for place in kept], [[row[place] for place in kept] for row in rows], [*notes]
+        title, [headings[place] for place in shown], [[row[place] for place in shown] for row in rows], [*notes]
     )
     return [ReportTable(name, table)]
 
@@ -102,20 +102,20 @@ def words_limit(limit: int | None) -> str:
     return NO_LIMIT if limit is None else f"at most {limit} words"
 
 
-def name_in(title: str, name: str, several: bool, *more: str | None) -> str:
+def name_in(title: str, name: str, several: bool, *details: str | None) -> str:
     """Return a curve's name: `name`, preceded by the run's title if several runs have curves."""
-    said = ", ".join([name, *(each for each in more if each and each != NO_LIMIT)])
-    return f"{title}: {said}" if several else said
+    text = ", ".join([name, *(detail for detail in details if detail and detail != NO_LIMIT)])
+    return f"{title}: {text}" if several else text
 
 
 def points(
-    title: str, figures: Mapping[int, Figures], axis: str, number: int, of: int, key: str = "value"
+    title: str, figures: Mapping[int, Figures], axis: str, number: int, total: int, key: str = "value"
 ) -> list[Curve]:
-    """Return figures with intervals as points at named places. Curve `number` of `of` is shifted a little sideways.
+    """Return figures with intervals as points at named places. Curve `number` of `total` is shifted a little sideways.
 
     A figure without a value or an interval is omitted. Without any points there is no curve.
     """
-    known = {place: each for place, each in figures.items() if None not in (each[key], each["low"], each["high"])}
-    aside = (number - (of - 1) / 2) * min(0.15, 0.6 / of)
-    value, low, high = ([each[end] for each in known.values()] for end in (key, "low", "high"))
+    known = {place: point for place, point in figures.items() if None not in (point[key], point["low"], point["high"])}
+    aside = (number - (total - 1) / 2) * min(0.15, 0.6 / total)
+    value, low, high = ([point[end] for point in known.values()] for end in (key, "low", "high"))
     return [Curve(title, {axis: [place + aside for place in known]}, value, low, high, points=True)] if known else []

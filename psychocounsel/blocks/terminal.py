@@ -17,15 +17,15 @@ def terminal_lines(blocks: Iterable[Block]) -> Iterator[str]:
 
     A note of several tables is shown once.
     """
-    last, told = list[str](), set[str]()
+    last, shown = list[str](), set[str]()
     for block in blocks:
         if isinstance(block, Paragraph) and block.tone != "plain":
             last.append(block.text if block.tone == "good" else f"warning: {block.text}")
         elif isinstance(block, Paragraph):
             yield printable(block.text)
         elif isinstance(block, ReportTable):
-            notes = [note for note in shown_notes(block.table) if note not in told]
-            told |= {*notes}
+            notes = [note for note in shown_notes(block.table) if note not in shown]
+            shown |= {*notes}
             rows = aligned([shown_headings(block.table), *([*map(cell_text, row)] for row in block.table.rows)])
             lines = ("", block.table.title, *(f"  {row}" for row in rows), *(f"  * {note}" for note in notes))
             yield from map(printable, lines)

@@ -173,9 +173,9 @@ def _add_legend(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> No
     """Add a legend with one entry per group. A single group needs no legend; of many groups the first 12 are named."""
     if len(names) < 2:
         return
-    more = f"and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else None
+    remark = f"and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else None
     shown = [_plain(name) for name in names[:_MOST_NAMED]]
-    style = {"fontsize": 7, "frameon": False, "title": more, "title_fontsize": 7}
+    style = {"fontsize": 7, "frameon": False, "title": remark, "title_fontsize": 7}
     figure.legend(handles[:_MOST_NAMED], shown, loc="outside lower center", ncols=2, **style)
 
 

@@ -51,11 +51,11 @@ class MadeReport:
 
     def listed(self) -> list[str]:
         """Return a line per file; a folder of tables or figures gets one line with the number of its files."""
-        found = [str(path) for path in (self.files.page, self.files.cells, self.files.reproducibility)]
+        lines = [str(path) for path in (self.files.page, self.files.cells, self.files.reproducibility)]
         for folder, ending in ((self.files.tables, "tex"), (self.files.figures, "pdf")):
             count = len([*folder.glob(f"*.{ending}")])
-            found += [f"{folder / f'*.{ending}'} ({count})"] if count else []
-        return found
+            lines += [f"{folder / f'*.{ending}'} ({count})"] if count else []
+        return lines
 
 
 def make_report(folders: Sequence[Path], options: Options) -> MadeReport:
@@ -111,9 +111,9 @@ def unfinished(material: Material) -> str:
     others = [run for run in material.runs if not run.is_finished and run.status not in OF_GATES]
     verdicts = Counter(run.status for run in material.runs if run.status in OF_GATES)
     counts = Counter(run.status for run in others)
-    said = [f"{count} {status} ({_names(others, status)})" for status, count in counts.items()]
-    have = "has" if len(material.runs) == 1 else "have"
-    parts = [f"{len(others)} of {len(material.runs)} runs {have} not finished: {', '.join(said)}"] if said else []
+    states = [f"{count} {status} ({_names(others, status)})" for status, count in counts.items()]
+    verb = "has" if len(material.runs) == 1 else "have"
+    parts = [f"{len(others)} of {len(material.runs)} runs {verb} not finished: {', '.join(states)}"] if states else []
     problems = len(material.problems) + sum(len(study.problems) for study in material.studies)
     problems += sum(len(run.problems) for run in material.runs)
     if problems:

@@ -48,7 +48,7 @@ def _search_ranges(runs: list[RunMaterial]) -> Iterator[str]:
 
 def _search_range(recipe: Mapping[str, Any]) -> str:
     if "choices" in recipe:
-        return f"one of {', '.join(escaped(each) for each in recipe['choices'])}"
+        return f"one of {', '.join(escaped(choice) for choice in recipe['choices'])}"
     step = f" in steps of {recipe['step']}" if recipe.get("step") else ""
     return f"{recipe.get('low')} to {recipe.get('high')}{' on a logarithmic scale' if recipe.get('log') else ''}{step}"
 
@@ -81,28 +81,28 @@ def model_rows(material: Material) -> list[Row]:
 
 
 def _counted(rows: Iterator[Row]) -> list[Row]:
-    found: dict[Row, int] = {}
+    counts: dict[Row, int] = {}
     for row in rows:
-        found[row] = found.get(row, 0) + 1
-    return [(*row, count) for row, count in found.items()]
+        counts[row] = counts.get(row, 0) + 1
+    return [(*row, count) for row, count in counts.items()]
 
 
 def _data(run: RunMaterial) -> Iterator[Row]:
-    mark = run.environment.get("data") or (run.extra.get("audit") or {}).get("fingerprint")
+    fingerprint = run.environment.get("data") or (run.extra.get("audit") or {}).get("fingerprint")
     data, speeches = run.config.get("data"), run.config.get("speeches")
     if isinstance(data, Mapping):
-        for each in data.get("mix") or [data]:
-            yield (*_source({**data, **each}), mark)
+        for source in data.get("mix") or [data]:
+            yield (*_source({**data, **source}), fingerprint)
         if data.get("eval_path"):
             held_out = {
                 "path": data["eval_path"],
                 "revision": data.get("eval_revision"),
                 "split": data.get("eval_split"),
             }
-            yield (*_source({**data, **held_out}), mark)
+            yield (*_source({**data, **held_out}), fingerprint)
     if isinstance(speeches, Mapping):
-        for each in speeches.get("sources") or [speeches]:
-            yield (*_source({**speeches, **each}), None)
+        for source in speeches.get("sources") or [speeches]:
+            yield (*_source({**speeches, **source}), None)
 
 
 def _source(section: Mapping[str, Any]) -> Row:
@@ -139,30 +139,30 @@ def _models(run: RunMaterial) -> Iterator[Row]:
     if isinstance(model, Mapping):
         yield model.get("path"), _revision(model), model.get("license"), run.environment.get("weights")
     if isinstance(reward, Mapping):
-        for each in reward.get("members") or [reward]:
-            yield each.get("path"), _revision(each), each.get("license"), None
+        for member in reward.get("members") or [reward]:
+            yield member.get("path"), _revision(member), member.get("license"), None
     weights = _weights(run)
     for group in ("writers", "annotator", "contestants", "judge", "client"):
         section = run.config.get(group)
-        for each in (section.get("members") or [section]) if isinstance(section, Mapping) else ():
-            named = each if each.get("model") else each.get("reward") or {}
-            place = named.get("model") or named.get("path")
-            if place:
+        for member in (section.get("members") or [section]) if isinstance(section, Mapping) else ():
+            settings = member if member.get("model") else member.get("reward") or {}
+            path = settings.get("model") or settings.get("path")
+            if path:
                 yield (
-                    place,
-                    _revision(named),
-                    each.get("terms"),
-                    weights.get(f"{group}.local_weights.{each.get('name')}"),
+                    path,
+                    _revision(settings),
+                    member.get("terms"),
+                    weights.get(f"{group}.local_weights.{member.get('name')}"),
                 )
 
 
 def _weights(run: RunMaterial) -> dict[str, str]:
     """Return the hashes of local weights recorded by the run's steps, by setting name."""
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for record in (run.extra.get("steps") or {}).values():
         settings = record.get("settings") or {}
-        found |= {key: value for key, value in settings.items() if ".local_weights." in key}
-    return found
+        hashes |= {key: value for key, value in settings.items() if ".local_weights." in key}
+    return hashes
 
 
 # The file
@@ -189,26 +189,28 @@ def write_reproducibility(report: Report, material: Material, path: Path) -> Non
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
-    found = [*lines]
-    return [f"## {title}", "", *found, ""] if found else []
+    body = [*lines]
+    return [f"## {title}", "", *body, ""] if body else []
 
 
 def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> list[str]:
-    found = [[*row] for row in rows]
-    return table(head, found)[:-1] if found else []
+    lists = [[*row] for row in rows]
+    return table(head, lists)[:-1] if lists else []
 
 
 def _software(material: Material) -> Iterator[str]:
     """Yield a table with each combination of versions, code and devices, and its number of runs."""
-    found: dict[tuple[str, str, str], int] = {}
+    counts: dict[tuple[str, str, str], int] = {}
     for run in material.runs:
         versions = {"python": run.environment.get("python"), **(run.environment.get("versions") or {})}
         packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
         gpus = run.environment.get("gpus") or []
         devices = ", ".join(f"{gpus.count(name)} {name}" for name in dict.fromkeys(gpus)) or "CPU"
         key = (packages or "not recorded", _code(run), devices if "gpus" in run.environment else "not recorded")
-        found[key] = found.get(key, 0) + 1
-    yield from _table(("versions", "code", "devices per node", "runs"), ([*key, count] for key, count in found.items()))
+        counts[key] = counts.get(key, 0) + 1
+    yield from _table(
+        ("versions", "code", "devices per node", "runs"), ([*key, count] for key, count in counts.items())
+    )
 
 
 def _code(run: RunMaterial) -> str:
@@ -232,7 +234,7 @@ def device_hours(run: RunMaterial) -> tuple[float, float]:
 def _hours(material: Material) -> Iterator[str]:
     hours = [device_hours(run) for run in material.runs]
     tries = sum(len(run.attempts) for run in material.runs)
-    gpu, cpu = (sum(each[device] for each in hours) for device in (0, 1))
+    gpu, cpu = (sum(pair[device] for pair in hours) for device in (0, 1))
     yield (
         f"GPU-hours: {gpu:.4g}. CPU process hours without a GPU: {cpu:.4g}. "
         f"Both include all {tries} attempts of {len(material.runs)} runs, even failed and stopped ones."
@@ -240,8 +242,8 @@ def _hours(material: Material) -> Iterator[str]:
 
 
 def _cost(material: Material) -> Iterator[str]:
-    found = bought_answers(material.runs)
-    answers, cost = sum(each.answers for each in found), sum(each.cost for each in found)
+    journals = bought_answers(material.runs)
+    answers, cost = sum(journal.answers for journal in journals), sum(journal.cost for journal in journals)
     yield (
         f"Calls of language models: {answers:,} answers, cost {cost:.4g} in the currency of the configured prices "
         "(models without a price count as 0)."

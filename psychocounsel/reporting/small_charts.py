@@ -33,8 +33,8 @@ def small_charts(folder: Path, width: int, encoding: str | None = None) -> str:
 
 
 def _chosen(material: Material) -> Iterator[Chart]:
-    found = curve_section(Material(material.folders, material.of(TRAINING)))
-    charts = {block.name: block for block in found.blocks if isinstance(block, Chart)}
+    section = curve_section(Material(material.folders, material.of(TRAINING)))
+    charts = {block.name: block for block in section.blocks if isinstance(block, Chart)}
     yield from (chart for name, chart in charts.items() if name.startswith("curve-loss"))
     yield from [charts[name] for name in _REWARDS if name in charts][:1]
 
@@ -44,20 +44,20 @@ def _drawn(chart: Chart, width: int) -> str:
     from plotext import figure, terminal  # slow to import
 
     shown = chart.curves[:_MOST_RUNS]
-    steps = [step for each in shown for step in each.x["steps"]]
+    steps = [step for curve in shown for step in curve.x["steps"]]
     terminal.limit(width=False, height=False)  # otherwise plotext cuts the chart at the terminal's size
     figure.clear()
     figure.theme("colorless")
     figure.plot_size(width, _ROWS)
-    for letter, each in zip(ascii_lowercase, shown, strict=False):
-        figure.draw(figure.signal(*_points(each), marker=letter).lines())
+    for letter, curve in zip(ascii_lowercase, shown, strict=False):
+        figure.draw(figure.signal(*_points(curve), marker=letter).lines())
     figure.title(f"{chart.title} by step")
     places = _ticks(min(steps), max(steps))
     figure.ruler("x").ticks(places, [str(place) for place in places])
     lines = [line.rstrip() for line in figure.build().string(colorless=True).splitlines()]
-    lines += [_cut(f"  {letter}  {each.title}", width) for letter, each in zip(ascii_lowercase, shown, strict=False)]
-    left = len(chart.curves) - len(shown)
-    lines += [f"  and {left} more (python -m psychocounsel.report shows all)"] if left else []
+    lines += [_cut(f"  {letter}  {curve.title}", width) for letter, curve in zip(ascii_lowercase, shown, strict=False)]
+    omitted = len(chart.curves) - len(shown)
+    lines += [f"  and {omitted} more (python -m psychocounsel.report shows all)"] if omitted else []
     return "\n".join(lines)
 
 

@@ -72,10 +72,10 @@ def _follow(make: Callable[[], Report], report: Report, watched: "_Watched", too
 def stamps(report: Report) -> Stamps:
     """Return modification time [ns] and size [bytes] by file. Hidden files are skipped, because they are unfinished."""
     return {
-        entry.path: (about.st_mtime_ns, about.st_size)
+        entry.path: (stat.st_mtime_ns, stat.st_size)
         for folder in report.folders
         for entry in _files(Path(folder))
-        if (about := _about(entry))
+        if (stat := _about(entry))
     }
 
 
@@ -134,11 +134,11 @@ class _Watched:
 def _server(watched: _Watched, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = watched.answer(urlsplit(self.path).path, self.headers.get("Host", ""))
-            if found is None:
+            answer = watched.answer(urlsplit(self.path).path, self.headers.get("Host", ""))
+            if answer is None:
                 self.send_error(404)
                 return
-            kind, text = found
+            kind, text = answer
             body = text.encode()
             self.send_response(200)
             headers = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}

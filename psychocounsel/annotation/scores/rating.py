@@ -257,23 +257,23 @@ class RatingPlan:
 
     def _rounds(self, annotator: LanguageModel, speech: Row, texts: list[tuple[str, str]]) -> Iterator[RatingCall]:
         rounds = [(vote, 0) for vote in range(self.votes)]
-        about = (speech["speech"], *(identity for identity, _ in texts))
-        if _number(self.seed, "repeat", *about) < self.repeat * 2**64:
+        parts = (speech["speech"], *(identity for identity, _ in texts))
+        if _number(self.seed, "repeat", *parts) < self.repeat * 2**64:
             rounds.append((0, 1))
         for vote, repeat in rounds:
-            draw = ("order", *about, annotator.name, str(vote), str(repeat))
+            draw = ("order", *parts, annotator.name, str(vote), str(repeat))
             shown = sorted(texts, key=lambda reply: _number(self.seed, *draw, reply[0]))
             yield RatingCall(annotator, speech, shown, vote, repeat)
 
     def ask(self, call: RatingCall) -> RatingAsk:
         """Return the Ask of a call."""
         speech, texts = call.speech, tuple(text for _, text in call.replies)
-        about = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
-        order = principle_order(_number(self.seed, "principles", *about))
+        parts = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
+        order = principle_order(_number(self.seed, "principles", *parts))
         return RatingAsk(
             speech=speech["speech"],
             messages=self.prompt.messages(speech["text"], texts, order),
-            seed=_number(self.seed, "seed", *about) >> 32,
+            seed=_number(self.seed, "seed", *parts) >> 32,
             part=call.part,
             schema=self.prompt.schema(order, len(texts)),
             client=speech["text"],

@@ -150,16 +150,16 @@ class _Writing:
 
     def _vote_rows(self, call: RatingCall) -> list[Row]:
         ask, name = self.plan.ask(call), call.annotator.name
-        about: Row = {"joint": self.plan.prompt.joint, "prompt_version": self.plan.prompt.version}
+        common: Row = {"joint": self.plan.prompt.joint, "prompt_version": self.plan.prompt.version}
         result = self.answers.settled(call.annotator, ask, self.read, self.retries)
         if not isinstance(result, Outcome):  # the number of the attempt that has no answer
-            return vote_rows(call, FAILED, None, {**about, "model": None, "attempts": result})
+            return vote_rows(call, FAILED, None, {**common, "model": None, "attempts": result})
         self._note_unreadable(call, ask, result)
         outcome = outcome_of_vote(result.outcome, result.value)
         ratings = result.value if outcome == RATED else None
         if ratings is not None:
             self.findings.note_quotes(name, ratings, ask.replies)
-        return vote_rows(call, outcome, ratings, {**about, "model": result.answer.model, "attempts": result.attempts})
+        return vote_rows(call, outcome, ratings, {**common, "model": result.answer.model, "attempts": result.attempts})
 
     def _note_unreadable(self, call: RatingCall, ask: RatingAsk, outcome: Outcome[Verdict]) -> None:
         """Count the unreadable answers: those before the final one, and the final one if it is unreadable, too."""

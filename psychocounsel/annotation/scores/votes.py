@@ -43,17 +43,17 @@ VOTES = pa.schema(
 )
 
 
-def vote_rows(call: RatingCall, outcome: str, ratings: Sequence[Judgements] | None, about: Row) -> list[Row]:
+def vote_rows(call: RatingCall, outcome: str, ratings: Sequence[Judgements] | None, common: Row) -> list[Row]:
     """Return a row for each reply of a call. `ratings` holds their ratings in the order shown, if `outcome` is `rated`.
 
-    `about` holds the values common to all rows: `model`, `attempts`, `joint`, `prompt_version`.
+    `common` holds the values that all rows share: `model`, `attempts`, `joint`, `prompt_version`.
     """
     assert outcome in OUTCOMES and (ratings is not None) == (outcome == RATED)
     rows: list[Row] = []
     for place, (reply, _) in enumerate(call.replies):
         row: Row = dict.fromkeys(VOTES.names)
         row |= {"speech": call.speech["speech"], "reply": reply, "annotator": call.annotator.name}
-        row |= {"vote": call.vote, "repeat": call.repeat, "outcome": outcome, **about}
+        row |= {"vote": call.vote, "repeat": call.repeat, "outcome": outcome, **common}
         row["position"] = place if row["joint"] else None
         for name, judgement in (ratings[place] if ratings else {}).items():
             row |= {f"{name}_{key}": value for key, value in asdict(judgement).items()}
@@ -144,9 +144,9 @@ class Retest:
 
     def add(self, rows: Iterable[Row]) -> None:
         """Count the rows of votes.parquet about one speech."""
-        wanted = [row for row in rows if row["vote"] == 0]
-        first = {(row["annotator"], row["reply"]): row for row in wanted if row["repeat"] == 0}
-        for row in wanted:
+        first_votes = [row for row in rows if row["vote"] == 0]
+        first = {(row["annotator"], row["reply"]): row for row in first_votes if row["repeat"] == 0}
+        for row in first_votes:
             if row["repeat"] == 0:
                 continue
             annotator, before = row["annotator"], first[row["annotator"], row["reply"]]

@@ -66,22 +66,22 @@ def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | Ba
 
 
 def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechRow:
-    given = {name: value for name, value in row.items() if value is not None}
-    wanted = (source.column,) if source.column else _COLUMNS
-    column = next((name for name in wanted if name in given), None)
+    values = {name: value for name, value in row.items() if value is not None}
+    candidates = (source.column,) if source.column else _COLUMNS
+    column = next((name for name in candidates if name in values), None)
     if column is None:
-        columns = words(", ".join(sorted(map(str, given))) or "none")
+        columns = words(", ".join(sorted(map(str, values))) or "none")
         raise UserError(
-            f"{where}: needs a column {' or '.join(wanted)}; the columns with values are {columns} (speeches.column)"
+            f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns} (speeches.column)"
         )
-    identity = next((given[name] for name in _IDS if isinstance(given.get(name), str | int)), where)
+    identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
     return SpeechRow(
         source.title,
         str(identity),
-        _text(given[column], f"{where}: {column}"),
+        _text(values[column], f"{where}: {column}"),
         source.license,
         source.language,
-        given.get(source.topic_column),
+        values.get(source.topic_column),
         row.get(source.risk_column),
     )
 

@@ -318,11 +318,11 @@ def measured_recall(replace: Callable[[str], str]) -> dict[str, dict[str, Any]]:
     """
     planted, gone = Counter[str](), Counter[str]()
     for speech in planted_speeches():
-        left = replace(speech.text)
+        text = replace(speech.text)
         for kind, value in speech.identifiers:
             for name in (kind, "all"):
                 planted[name] += 1
-                gone[name] += not _is_left(value, left)
+                gone[name] += not _is_left(value, text)
     return {
         kind: {"planted": planted[kind], "found": gone[kind], "recall": round(gone[kind] / planted[kind], 4)}
         for kind in sorted(planted, key=lambda kind: (kind == "all", kind))

@@ -49,12 +49,12 @@ def presidio_finder(use: str, model: str | None) -> Callable[[str], Sequence[Ide
         wish = f"speeches.presidio_model={model}" if use == "installed" else f"speeches.presidio={use}"
         raise UserError(f"{wish} needs Presidio: pip install 'psychocounsel[presidio]'")
     engine = _engine(model)
-    wanted = sorted(set(_KINDS) & set(engine.get_supported_entities(language="en")))
+    kinds = sorted(set(_KINDS) & set(engine.get_supported_entities(language="en")))
     if model is None:
-        wanted = [kind for kind in wanted if kind not in ("PERSON", "LOCATION")]
+        kinds = [kind for kind in kinds if kind not in ("PERSON", "LOCATION")]
 
     def find(text: str) -> Sequence[IdentifierSpan]:
-        results = engine.analyze(text=text, language="en", entities=wanted, score_threshold=_LEAST)
+        results = engine.analyze(text=text, language="en", entities=kinds, score_threshold=_LEAST)
         ranked = sorted(results, key=lambda result: (-result.score, result.start - result.end, result.start))
         return [IdentifierSpan(result.start, result.end, _KINDS[result.entity_type]) for result in ranked]
 

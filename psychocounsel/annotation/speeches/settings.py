@@ -109,10 +109,10 @@ class Speeches(_Place, GroupSettings):
                 f"speeches.sources: two sources have the name {twice}; give each a name of its own: {{name: NAME, path: ...}}"
             )
         for key in ("min_characters", "max_characters"):
-            given = getattr(self, key)
-            if wrong := sorted(set(given) - set(SCRIPTS)):
+            limits = getattr(self, key)
+            if wrong := sorted(set(limits) - set(SCRIPTS)):
                 raise UserError(f"speeches.{key}.{wrong[0]}: unknown script; use {' or '.join(SCRIPTS)}")
-            if "default" not in given or any(value < 1 for value in given.values()):
+            if "default" not in limits or any(value < 1 for value in limits.values()):
                 raise UserError(
                     f"speeches.{key} needs `default` and whole numbers from 1, such as {{default: 100, cjk: 40}}"
                 )

@@ -84,8 +84,8 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
 @contextmanager
 def _work_folder(settings: Speeches, files: AnnotationDir) -> Iterator[Path]:
     """Give a temporary folder in the directory. Files made inside the block are as private as the sources' files."""
-    for left in files.path.glob(".speeches-*.tmp"):  # left by a killed step, with copies of the sources inside
-        shutil.rmtree(left)
+    for leftover in files.path.glob(".speeches-*.tmp"):  # left by a killed step, with copies of the sources inside
+        shutil.rmtree(leftover)
     with (
         restricted(mask_of(settings.files(), files.path)),
         tempfile.TemporaryDirectory(prefix=".speeches-", suffix=".tmp", dir=files.path) as folder,

@@ -208,8 +208,8 @@ def write_speeches(
                 reason = REASONS[decision]
                 dropped.setdefault(row["source"], Counter())[reason] += 1
                 is_duplicate = decision in (SAME, NEAR)  # removal needs the ids of duplicates
-                own, of = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_duplicate else (None, None)
-                drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": of})
+                own, first = (row["speech"], f"{int(ids[choice.first[number]]):016x}") if is_duplicate else (None, None)
+                drop({"source": row["source"], "row": row["row"], "reason": reason, "speech": own, "of": first})
                 continue
             _raise_risk(row, int(most_urgent[number]))
             row["split"] = "test" if choice.is_test[number] else "train"

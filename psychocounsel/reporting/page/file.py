@@ -105,8 +105,10 @@ class _Views:
 @cache
 def _template() -> Template:
     loader = PackageLoader("psychocounsel.reporting.page", "assets")
-    found = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return found.get_template("page.html.jinja")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.jinja")
 
 
 @cache

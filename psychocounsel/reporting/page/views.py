@@ -157,11 +157,11 @@ class ChartView:
             "ticks": list(chart.ticks),
             "diagonal": chart.diagonal,
             "reference": chart.reference,
-            "curves": [self._curve(curve, kept) for curve, kept in zip(chart.curves, self.places, strict=True)],
+            "curves": [self._curve(curve, places) for curve, places in zip(chart.curves, self.places, strict=True)],
         }
 
     def _curve(self, curve: Curve, places: list[int]) -> dict[str, Any]:
-        found: dict[str, Any] = {
+        data: dict[str, Any] = {
             "title": curve.title,
             "group": self.groups.index(_group(curve)),
             "look": self.looks[_group(curve)],
@@ -169,10 +169,10 @@ class ChartView:
             "y": _finite(curve.y, places),
         }
         if curve.low is not None and curve.high is not None:
-            found |= {"low": _finite(curve.low, places), "high": _finite(curve.high, places)}
+            data |= {"low": _finite(curve.low, places), "high": _finite(curve.high, places)}
         if curve.labels is not None:
-            found["labels"] = [curve.labels[place] for place in places]
-        return found | ({"points": True} if curve.points else {})
+            data["labels"] = [curve.labels[place] for place in places]
+        return data | ({"points": True} if curve.points else {})
 
     @property
     def description(self) -> str:
@@ -197,14 +197,16 @@ class ChartView:
 
     def _thinned(self) -> list[str]:
         pairs = zip(self.chart.curves, self.places, strict=True)
-        lengths = [(len(curve.y), len(kept)) for curve, kept in pairs if len(kept) < len(curve.y)]
+        lengths = [(len(curve.y), len(places)) for curve, places in pairs if len(places) < len(curve.y)]
         if not lengths:
             return []
-        of, to = max(lengths)
-        several = "up to " if len({each for each, _ in lengths}) > 1 else ""
-        said = f"Each long curve is thinned from {several}{of:,} to {to:,} points: the lowest and the highest of each stretch"
+        whole, thinned = max(lengths)
+        several = "up to " if len({length for length, _ in lengths}) > 1 else ""
+        text = f"Each long curve is thinned from {several}{whole:,} to {thinned:,} points"
         smoothing = "; smoothing uses the points shown" if self.smooths else ""
-        return [f"{said}{smoothing}. metrics.jsonl of each run has all points."]
+        return [
+            f"{text}: the lowest and the highest of each stretch{smoothing}. metrics.jsonl of each run has all points."
+        ]
 
     def _gaps(self) -> list[str]:
         broken = [curve.title for curve in self.chart.curves if not all(map(math.isfinite, curve.y))]
@@ -226,7 +228,7 @@ class ChartView:
             for place, y in enumerate(curve.y):
                 row: list[Cell] = [curve.title, *(self._x(curve.x[axis][place]) for axis in self.axes), _figure(y)]
                 if interval:
-                    row += [_figure(of[place]) if of is not None else None for of in (curve.low, curve.high)]
+                    row += [_figure(bound[place]) if bound is not None else None for bound in (curve.low, curve.high)]
                 rows.append(row + ([curve.labels[place] if curve.labels else None] if labelled else []))
         return Table(f"Figures of: {self.chart.title}", headings + (["point"] if labelled else []), rows)
 
@@ -264,15 +266,15 @@ _ALIKE = 0.2  # below this share of common words, nearly everything would be mar
 
 def marked(first: str, other: str) -> list[tuple[str, bool]] | None:
     """Return `other` in pieces, each with True if it differs from `first`; None if almost no word is shared."""
-    one, two = first.split(), _WORDS.findall(other)
-    words = [(place, piece) for place, piece in enumerate(two) if not piece.isspace()]
-    matcher = SequenceMatcher(None, one, [piece for _, piece in words], autojunk=False)
+    first_words, pieces = first.split(), _WORDS.findall(other)
+    words = [(place, piece) for place, piece in enumerate(pieces) if not piece.isspace()]
+    matcher = SequenceMatcher(None, first_words, [piece for _, piece in words], autojunk=False)
     if matcher.ratio() < _ALIKE:
         return None
     same = {
         words[place][0] for block in matcher.get_matching_blocks() for place in range(block.b, block.b + block.size)
     }
-    return list(_stretches(two, same))
+    return list(_stretches(pieces, same))
 
 
 def _stretches(pieces: list[str], same: set[int]) -> Iterator[tuple[str, bool]]:
@@ -333,7 +335,7 @@ class BrowserView:
         self.speeches = [_speech(speech) for speech in browser.speeches]
         self.topics = sorted({speech.topic for speech in browser.speeches if speech.topic})
         self.risks = sorted({speech.risk for speech in browser.speeches if speech.risk})
-        self.opened = next((each for each in self.speeches if not each.speech.crisis), None)
+        self.opened = next((view for view in self.speeches if not view.speech.crisis), None)
         self.compares = any(len(speech.replies) > 1 for speech in browser.speeches)
 
 

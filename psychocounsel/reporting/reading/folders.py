@@ -63,9 +63,9 @@ def listed_runs(folder: Path, problems: list[str]) -> Iterator[ListedCell]:
 def _stages(files: StudyDir, problems: list[str]) -> Stages:
     """Return the stages of `cells.json` by name. If nothing is planned yet, return the names in `study.yaml` without contents."""
     try:
-        found = read_mapping(files.cells).get("stages")
-        if isinstance(found, dict) and all(isinstance(stage, dict) for stage in found.values()):
-            return found
+        planned = read_mapping(files.cells).get("stages")
+        if isinstance(planned, dict) and all(isinstance(stage, dict) for stage in planned.values()):
+            return planned
     except DamagedFile as error:
         problems.append(str(error))
     try:
@@ -89,27 +89,27 @@ def _is_gate(files: StudyDir, stage: Mapping[str, Any]) -> bool:
 
 def _gate(files: StudyDir, stage: Mapping[str, Any]) -> bool | None:
     """Return True if all audits or gates of a stage passed; None while one of them has not ended."""
-    said = list[str | None]()
+    statuses = list[str | None]()
     for cell in stage.get("cells") or []:
         try:
-            said.append(read_mapping(RunDir(files.path / cell["run_dir"]).summary).get("status"))
+            statuses.append(read_mapping(RunDir(files.path / cell["run_dir"]).summary).get("status"))
         except (DamagedFile, KeyError, TypeError):
-            said.append(None)
-    if not said or None in said:
+            statuses.append(None)
+    if not statuses or None in statuses:
         return None
-    return all(each == FINISHED for each in said)
+    return all(status == FINISHED for status in statuses)
 
 
 def _chosen_run(files: StudyDir, stage: str, select: str, problems: list[str]) -> Path | None:
     """Return the run that the stage's selection chose, or None if it has not chosen yet."""
-    place = SelectionDir(files.stage(stage).path / select)
+    selection = SelectionDir(files.stage(stage).path / select)
     try:
-        record = read_mapping(place.record)
+        record = read_mapping(selection.record)
         return (files.stage(stage).cell(str(record["chosen"]["run"]))).resolve() if record else None
     except DamagedFile as error:
         problems.append(str(error))
     except (KeyError, TypeError):
-        problems.append(f"{place.record}: names no run; run the study's command again to rewrite it")
+        problems.append(f"{selection.record}: names no run; run the study's command again to rewrite it")
     return None
 
 
@@ -117,7 +117,7 @@ def _chosen_run(files: StudyDir, stage: str, select: str, problems: list[str]) -
 
 
 @dataclass
-class _Found:
+class _Collection:
     """Runs and studies found, in the order in which the folders were given. A run that two folders hold is found once."""
 
     runs: dict[Path, RunMaterial] = field(default_factory=dict)
@@ -147,37 +147,37 @@ def read_material(folders: Sequence[Path], shows_texts: bool = True) -> Material
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
-    found = _Found()
+    collection = _Collection()
     for folder in folders:
-        _read(folder, found)
-    if not found.runs and not found.studies:
+        _read(folder, collection)
+    if not collection.runs and not collection.studies:
         shown = ", ".join(map(str, folders))
         raise UserError(
             f"{shown}: no run, sweep or study found; give folders written by train, annotate, audit, evaluate or launch"
         )
-    runs = with_settings([*found.runs.values()], found.typed)
+    runs = with_settings([*collection.runs.values()], collection.typed)
     shows = shows_texts and not any(run.confidential for run in runs)
     if shows:
         runs = [_with_texts(run) for run in runs]
-    return Material([*folders], runs, found.studies, shows, found.problems)
+    return Material([*folders], runs, collection.studies, shows, collection.problems)
 
 
-def _read(folder: Path, found: _Found, is_below: bool = False) -> None:
+def _read(folder: Path, collection: _Collection, is_below: bool = False) -> None:
     """Add the run, sweep or study in a folder, or otherwise those in its subfolders."""
     if StudyDir(folder).cells.exists() or StudyDir(folder).study.exists():
-        _read_study(folder, found)
+        _read_study(folder, collection)
     elif is_sweep(folder):
-        _read_sweep(folder, found)
+        _read_sweep(folder, collection)
     elif is_run(folder) or has_config(folder) or RunDir(folder).metrics.exists():
-        found.add(ListedRun(None, folder, ""))
+        collection.add(ListedRun(None, folder, ""))
     elif is_below:
-        found.problems.append(f"{folder}: not a run, sweep or study; skipped")
+        collection.problems.append(f"{folder}: not a run, sweep or study; skipped")
     else:
         inner = [path for path in sorted(folder.iterdir()) if _is_looked_at(path)]
         for path in inner:
-            _read(path, found, is_below=True)
+            _read(path, collection, is_below=True)
         if not inner:
-            found.problems.append(f"{folder}: no run, sweep or study found; skipped")
+            collection.problems.append(f"{folder}: no run, sweep or study found; skipped")
 
 
 def _is_looked_at(path: Path) -> bool:
@@ -185,34 +185,34 @@ def _is_looked_at(path: Path) -> bool:
     return path.is_dir() and not is_hidden and not ReportDir(path).is_report
 
 
-def _read_study(folder: Path, found: _Found) -> None:
+def _read_study(folder: Path, collection: _Collection) -> None:
     study = read_study_material(folder)
-    found.studies.append(study)
-    cells = [*listed_runs(folder, found.problems)]
-    for each in cells:
-        found.add(each.run, StudyDir(folder).stage(each.stage).path, each.stage, each.command)
+    collection.studies.append(study)
+    cells = [*listed_runs(folder, collection.problems)]
+    for cell in cells:
+        collection.add(cell.run, StudyDir(folder).stage(cell.stage).path, cell.stage, cell.command)
     for path in [] if cells else filter(is_sweep, filter(_is_looked_at, sorted(folder.iterdir()))):
-        _read_sweep(path, found)  # the study's list of cells is damaged, or not written yet
+        _read_sweep(path, collection)  # the study's list of cells is damaged, or not written yet
 
 
-def _read_sweep(folder: Path, found: _Found) -> None:
+def _read_sweep(folder: Path, collection: _Collection) -> None:
     """Add the runs of a sweep. For a stage of a study, add the runs that the study lists now."""
     if StudyDir(folder.parent).cells.exists():
-        cells = [each for each in listed_runs(folder.parent, found.problems) if each.stage == folder.name]
+        cells = [cell for cell in listed_runs(folder.parent, collection.problems) if cell.stage == folder.name]
         for cell in cells:
-            found.add(cell.run, folder, cell.stage, cell.command)
+            collection.add(cell.run, folder, cell.stage, cell.command)
         if cells:
             return
-    for each in _listed(folder, found):
-        found.add(each, folder)
+    for run in _listed(folder, collection):
+        collection.add(run, folder)
 
 
-def _listed(folder: Path, found: _Found) -> Iterator[ListedRun]:
+def _listed(folder: Path, collection: _Collection) -> Iterator[ListedRun]:
     """Yield the runs that a sweep lists; if its table is damaged, the runs found in its folder."""
     try:
         yield from runs_of(folder)
     except UserError as error:
-        found.problems.append(f"{error}; the runs found in the folder are shown")
+        collection.problems.append(f"{error}; the runs found in the folder are shown")
         inner = [path for path in sorted(folder.iterdir()) if _is_looked_at(path)]
         yield from (ListedRun(None, path, "") for path in inner if is_run(path) or has_config(path))
 
@@ -222,7 +222,7 @@ def _with_texts(run: RunMaterial) -> RunMaterial:
     try:
         return replace(run, texts=shown_texts(run.path, run.kind, run.config))
     except (UserError, OSError) as error:
-        said = str(error).removeprefix(f"{run.path}/")
+        problem = str(error).removeprefix(f"{run.path}/")
     except FOREIGN:
-        said = "its speeches and replies are not shown, because another version wrote them"
-    return replace(run, problems=[*run.problems, said])
+        problem = "its speeches and replies are not shown, because another version wrote them"
+    return replace(run, problems=[*run.problems, problem])

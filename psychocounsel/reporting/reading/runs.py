@@ -39,10 +39,10 @@ class MetricLines:
     def problems(self) -> list[str]:
         name = RunDir(Path()).metrics.name
         earlier = self.damaged - self.is_cut
-        found = [f"{name}: the last line is half-written and was skipped"] if self.is_cut else []
+        problems = [f"{name}: the last line is half-written and was skipped"] if self.is_cut else []
         if earlier:
-            found.append(f"{name}: {earlier} damaged {'line was' if earlier == 1 else 'lines were'} skipped")
-        return found
+            problems.append(f"{name}: {earlier} damaged {'line was' if earlier == 1 else 'lines were'} skipped")
+        return problems
 
 
 def metric_lines(run_dir: Path) -> MetricLines:
@@ -56,30 +56,30 @@ def metric_lines(run_dir: Path) -> MetricLines:
     whole = _lines_at_once(texts)
     if whole is not None:
         return MetricLines(whole)
-    found = [_line(text) for text in texts]
-    lines = [line for line in found if line is not None]
-    return MetricLines(lines, len(found) - len(lines), is_open and bool(found) and found[-1] is None)
+    parsed = [_line(text) for text in texts]
+    lines = [line for line in parsed if line is not None]
+    return MetricLines(lines, len(parsed) - len(lines), is_open and bool(parsed) and parsed[-1] is None)
 
 
 def _lines_at_once(texts: list[bytes]) -> list[Line] | None:
     """Parse all lines by one call, which is twice as fast and lets them share keys. Return None if one is damaged."""
     try:
-        found = json.loads(b"[" + b",".join(texts) + b"]")
+        lines = json.loads(b"[" + b",".join(texts) + b"]")
     except (ValueError, RecursionError):
         return None
-    return found if len(found) == len(texts) and all(map(_is_line, found)) else None
+    return lines if len(lines) == len(texts) and all(map(_is_line, lines)) else None
 
 
 def _line(text: bytes) -> Line | None:
     try:
-        found = json.loads(text)
+        line = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return {sys.intern(key): value for key, value in found.items()} if _is_line(found) else None
+    return {sys.intern(key): value for key, value in line.items()} if _is_line(line) else None
 
 
-def _is_line(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("step"), int)
+def _is_line(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("step"), int)
 
 
 # Attempts: when each began and ended, and how long it ran, including failed ones
@@ -104,36 +104,36 @@ def run_attempts(
     lasted from the creation of its log folder until the last write to its logs.
     """
     files = RunDir(run_dir)
-    recorded = {each["number"]: each for each in attempts(run_dir)}
+    recorded = {attempt["number"]: attempt for attempt in attempts(run_dir)}
     in_steps = _step_seconds(lines)
     numbers = sorted({*files.attempt_numbers(), *in_steps})
     processes = int(environment.get("processes") or 1)
-    found = []
+    rows = []
     for number in numbers:
         begun, ended = _recorded_times(recorded[number], state) if number in recorded else _times_of_logs(files, number)
         if number not in recorded and number == numbers[-1] and isinstance(summary.get("seconds"), int | float):
             begun = None if ended is None else ended - summary["seconds"]
-        lasted = 0.0 if begun is None or ended is None else ended - begun
+        duration = 0.0 if begun is None or ended is None else ended - begun
         verdict = recorded.get(number, {}).get("verdict") or (
             summary.get("status", "") if number == numbers[-1] else ""
         )
-        about: Attempt = {"number": number, "begun": begun, "ended": ended, "verdict": verdict, "processes": processes}
-        about |= {
-            "seconds": max(lasted, in_steps.get(number, 0.0)),
+        row: Attempt = {"number": number, "begun": begun, "ended": ended, "verdict": verdict, "processes": processes}
+        row |= {
+            "seconds": max(duration, in_steps.get(number, 0.0)),
             "gpus": processes if environment.get("gpus") else 0,
         }
-        found.append(about)
-    return found
+        rows.append(row)
+    return rows
 
 
 def _step_seconds(lines: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     """Return the sum of step seconds in the metrics, by attempt."""
-    found: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     for line in lines:
         number = line.get("attempt")
         if isinstance(number, int):
-            found[number] = found.get(number, 0.0) + (line.get("step_seconds") or 0.0)
-    return found
+            seconds[number] = seconds.get(number, 0.0) + (line.get("step_seconds") or 0.0)
+    return seconds
 
 
 def _recorded_times(record: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[float | None, float | None]:
@@ -218,15 +218,15 @@ def dataset_counts(path: Path) -> dict[str, Any]:
         UserError: if a table is damaged.
     """
     files = AnnotationDir(path)
-    found = {split: pair_counts(files.dataset / f"{split}.parquet") for split in _SPLITS}
+    by_split = {split: pair_counts(files.dataset / f"{split}.parquet") for split in _SPLITS}
     return {
         "pairs": {
             split: {
-                **{"rows": each.rows, "clients": each.clients, "gap": gap_bins(each.gaps)},
-                **{name: _named(getattr(each, name)) for name in ("topic", "risk", "language")},
+                **{"rows": pairs.rows, "clients": pairs.clients, "gap": gap_bins(pairs.gaps)},
+                **{name: _named(getattr(pairs, name)) for name in ("topic", "risk", "language")},
             }
-            for split, each in found.items()
-            if each is not None
+            for split, pairs in by_split.items()
+            if pairs is not None
         },
         "speeches": _counts(files.speeches, ("source", "license", "language")),
         "replies": _counts(files.replies, ("writer", "model", "terms")),
@@ -238,8 +238,8 @@ def _named(counts: Any) -> dict[str, int]:
 
 
 def _counts(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    found = counted(path, columns) or Counter[tuple[Any, ...]]()
-    rows = sorted(found.items(), key=lambda each: (-each[1], str(each[0])))
+    counts = counted(path, columns) or Counter[tuple[Any, ...]]()
+    rows = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
     return [{**dict(zip(columns, values, strict=True)), "count": count} for values, count in rows]
 
 
@@ -288,15 +288,15 @@ class _Reading:
     def file(self, path: Path) -> dict[str, Any]:
         return self.mapping(lambda: read_mapping(path))
 
-    def of_forms(self, name: str, found: dict[str, Any]) -> dict[str, Any]:
-        """Return `found` without keys whose values have an unexpected type; they are noted as problems."""
+    def of_forms(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
+        """Return `content` without keys whose values have an unexpected type; they are noted as problems."""
         forms = _FORMS[name]
         strange = [
-            key for key, value in found.items() if value is not None and not isinstance(value, forms.get(key, object))
+            key for key, value in content.items() if value is not None and not isinstance(value, forms.get(key, object))
         ]
         if strange:
             self.problems.append(f"{name}: {', '.join(strange)} cannot be read, because another version wrote it")
-        return {key: value for key, value in found.items() if key not in strange}
+        return {key: value for key, value in content.items() if key not in strange}
 
     def note_damage(self, text: str) -> None:
         self.is_damaged = True
@@ -352,16 +352,16 @@ def _config(reading: _Reading) -> dict[str, Any]:
     """Return the configuration. Values that the job found at its start replace their placeholders."""
     if not has_config(reading.run_dir):
         return {}
-    found = read_plain(reading.run_dir)
-    if found is None:
+    config = read_plain(reading.run_dir)
+    if config is None:
         reading.note_damage(f"{RunDir(reading.run_dir).config.name}: cannot be read; restore it")
         return {}
-    return reading.of_forms("config", found)
+    return reading.of_forms("config", config)
 
 
-def _attempts(reading: _Reading, lines: MetricLines, *told: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _attempts(reading: _Reading, lines: MetricLines, *records: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
-        return run_attempts(reading.run_dir, lines.lines, *told)
+        return run_attempts(reading.run_dir, lines.lines, *records)
     except (UserError, OSError) as error:
         reading.note_damage(str(error))
     except FOREIGN:
@@ -404,17 +404,17 @@ def _what(kind: str, config: Mapping[str, Any], overrides: str) -> str:
 def _extra(reading: _Reading, files: EvaluationDir, kind: str) -> dict[str, Any]:
     """Return the run's other JSON files, its step records and, for annotation, the counts of its tables."""
     named = {"reliability": files.reliability, "audit": files.audit, "ability": files.ability}
-    found: dict[str, Any] = {name: reading.file(path) for name, path in named.items() if path.exists()}
+    contents: dict[str, Any] = {name: reading.file(path) for name, path in named.items() if path.exists()}
     records = sorted(files.steps.glob("*.json")) if files.steps.is_dir() else []
     if records:
-        found["steps"] = {path.stem: reading.file(path) for path in records}
+        contents["steps"] = {path.stem: reading.file(path) for path in records}
     if kind == ANNOTATION:
         try:
-            found["counts"] = dataset_counts(files.path)
+            contents["counts"] = dataset_counts(files.path)
         except (UserError, *FOREIGN) as error:
-            said = str(error) if isinstance(error, UserError) else "its tables were written by another version"
-            reading.note_damage(said)
-    return found
+            problem = str(error) if isinstance(error, UserError) else "its tables were written by another version"
+            reading.note_damage(problem)
+    return contents
 
 
 def _other_problems(
@@ -442,11 +442,11 @@ def _version(run_dir: Path, environment: Mapping[str, Any]) -> str:
 
 
 def _seed(config: Mapping[str, Any], overrides: str) -> int | None:
-    found = config.get("seed")
+    seed = config.get("seed")
     if not config:
         typed = re.search(r"(?:^| )seed=(\d+)(?: |$)", overrides)
-        found = int(typed[1]) if typed else None
-    return found if isinstance(found, int) else None
+        seed = int(typed[1]) if typed else None
+    return seed if isinstance(seed, int) else None
 
 
 def _overrides(run_dir: Path) -> str:
@@ -459,7 +459,7 @@ def _is_confidential(config: Mapping[str, Any], run_dir: Path) -> bool:
     if not config:
         return has_config(run_dir)
     sections = (config.get("data"), config.get("speeches"))
-    return any(isinstance(each, Mapping) and bool(each.get("confidential")) for each in sections)
+    return any(isinstance(section, Mapping) and bool(section.get("confidential")) for section in sections)
 
 
 @contextmanager

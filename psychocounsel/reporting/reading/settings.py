@@ -27,30 +27,32 @@ def with_settings(runs: Sequence[RunMaterial], typed: Mapping[Path, str]) -> lis
 
     An evaluation of a run of this report also gets that run's settings and seed.
     """
-    found = {id(run): run for run in runs}
+    by_id = {id(run): run for run in runs}
     for group in _groups(runs):
         for run, settings in zip(group, _settings(group, typed), strict=True):
-            found[id(run)] = replace(run, settings=settings)
-    known = [found[id(run)] for run in runs]
+            by_id[id(run)] = replace(run, settings=settings)
+    known = [by_id[id(run)] for run in runs]
     parents = {run.path: run for run in known if run.kind == TRAINING}
     return _titled([_of_parent(run, _parent(run, parents)) for run in known], len({run.stage for run in runs}) > 1)
 
 
 def _groups(runs: Sequence[RunMaterial]) -> Iterator[list[RunMaterial]]:
-    found = defaultdict[tuple[str, str], list[RunMaterial]](list)
+    groups = defaultdict[tuple[str, str], list[RunMaterial]](list)
     for run in runs:
-        found[run.kind, run.what if run.kind == EVALUATION else ""].append(run)
-    yield from found.values()
+        groups[run.kind, run.what if run.kind == EVALUATION else ""].append(run)
+    yield from groups.values()
 
 
 def _settings(runs: Sequence[RunMaterial], typed: Mapping[Path, str]) -> list[dict[str, str]]:
-    given = [typed.get(run.path, run.overrides).split() for run in runs]
-    flats = [_flat(run) or _of_texts(texts) for run, texts in zip(runs, given, strict=True)]
-    shown = [key for key in dict.fromkeys(key_of(text) for texts in given for text in texts) if _differs(key, flats)]
+    overrides = [typed.get(run.path, run.overrides).split() for run in runs]
+    flats = [_flat(run) or _of_texts(texts) for run, texts in zip(runs, overrides, strict=True)]
+    shown = [
+        key for key in dict.fromkeys(key_of(text) for texts in overrides for text in texts) if _differs(key, flats)
+    ]
     shown.sort(key=lambda key: "." in key)  # groups first: algo=dpo, algo.beta=0.1
     classes = _classes(flats, shown)
     for key in _others(flats, shown):
-        if any(_differs(key, each) for each in classes):
+        if any(_differs(key, members) for members in classes):
             shown.append(key)
             classes = _classes(flats, shown)
     return [{key: _text(flat[key]) for key in shown if key in flat} for flat in flats]
@@ -78,8 +80,8 @@ def _with_contestants(flat: Flat) -> Flat:
 
 def _of_texts(overrides: Sequence[str]) -> Flat:
     """Return the keys and values of overrides, for a run that has no configuration yet."""
-    found = {key_of(text): text.partition("=")[2] for text in overrides if "=" in text}
-    return {key: value for key, value in found.items() if key != _SEED}
+    values = {key_of(text): text.partition("=")[2] for text in overrides if "=" in text}
+    return {key: value for key, value in values.items() if key != _SEED}
 
 
 def _others(flats: Sequence[Flat], shown: Sequence[str]) -> list[str]:
@@ -94,10 +96,10 @@ def _differs(key: str, flats: Sequence[Flat]) -> bool:
 
 def _classes(flats: Sequence[Flat], keys: Sequence[str]) -> list[list[Flat]]:
     """Return groups of runs that are equal in `keys`; a run without an equal is omitted."""
-    found = defaultdict[tuple[Any, ...], list[Flat]](list)
+    classes = defaultdict[tuple[Any, ...], list[Flat]](list)
     for flat in flats:
-        found[tuple(_text(flat.get(key)) for key in keys)].append(flat)
-    return [each for each in found.values() if len(each) > 1]
+        classes[tuple(_text(flat.get(key)) for key in keys)].append(flat)
+    return [members for members in classes.values() if len(members) > 1]
 
 
 def _text(value: Any) -> str:
@@ -116,9 +118,8 @@ def _parent(run: RunMaterial, parents: Mapping[Path, RunMaterial]) -> RunMateria
         path = _evaluated_path(run.config)
     except (KeyError, TypeError, IndexError, AttributeError):
         return None
-    return (
-        next((parents[each] for each in (Path(path), *Path(path).parents) if each in parents), None) if path else None
-    )
+    folders = (Path(path), *Path(path).parents) if path else ()
+    return next((parents[folder] for folder in folders if folder in parents), None)
 
 
 def _evaluated_path(config: Mapping[str, Any]) -> str | None:
@@ -126,7 +127,7 @@ def _evaluated_path(config: Mapping[str, Any]) -> str | None:
     contestants = config.get("contestants")
     if contestants is None:
         return str(config["reward"]["path"])
-    members = {each["name"]: each.get("model") for each in contestants.get("members", [contestants])}
+    members = {member["name"]: member.get("model") for member in contestants.get("members", [contestants])}
     return members.get(contestants["settings"][0], next(iter(members.values())))
 
 

@@ -28,16 +28,16 @@ Flags = dict[tuple[str, str | None], dict[str, float]]
 
 def flagged_replies(files: EvaluationDir) -> Flags:
     """Return `{"colludes with harm, by JUDGE": 1.0}` by speech and reply; {} for other evaluations or without figures."""
-    found = defaultdict[tuple[str, str | None], dict[str, float]](dict)
+    flags = defaultdict[tuple[str, str | None], dict[str, float]](dict)
     figures = read_mapping(files.figures)
     for judge, of_judge in figures["judges"].items() if figures.get("evaluation") == "safety" else ():
         for setting in of_judge["settings"].values():
             for hard in (setting["hard"], (setting.get("swaps") or {}).get("hard", {})):
                 for flag, flagged in hard.items():
                     title = SAFETY_FIGURES[flag].title if flag in SAFETY_FIGURES else flag
-                    for one in flagged:
-                        found[one["speech"], one["reply"]][f"{title}, by {judge}"] = 1.0
-    return dict(found)
+                    for row in flagged:
+                        flags[row["speech"], row["reply"]][f"{title}, by {judge}"] = 1.0
+    return dict(flags)
 
 
 # Speeches and replies, with each reply's scores
@@ -77,24 +77,24 @@ def _of_evaluation(path: Path, config: Mapping[str, Any], most: int) -> ShownTex
     tables += [by_speech(files.verdicts, _VERDICT)] if files.verdicts.exists() else []
     settings = (config.get("contestants") or {}).get("settings") or [None]
     in_crisis = (config.get("evaluation") or {}).get("name") in _INVENTED_CRISES
-    flags, found = flagged_replies(files), []
-    every = joined(by_speech(files.speeches, ("speech", *_SPEECH)), *tables)
+    flags, speeches = flagged_replies(files), []
+    groups = joined(by_speech(files.speeches, ("speech", *_SPEECH)), *tables)
     if flags:  # speeches with a reply that a judge flagged come first
         flagged = {speech for speech, _ in flags}
-        every = iter(sorted(every, key=lambda each: each[0][0]["speech"] not in flagged))
-    for (speech,), replies, *verdicts in islice(every, most):
+        groups = iter(sorted(groups, key=lambda group: group[0][0]["speech"] not in flagged))
+    for (speech,), replies, *verdicts in islice(groups, most):
         scores = _verdicts_on(verdicts[0] if verdicts else [])
-        named = _authors(replies)
+        authors = _authors(replies)
         # The setting under evaluation comes last, because the page marks differences from the first reply, the base's.
-        rows = sorted(zip(named, replies, strict=True), key=lambda each: each[1]["setting"] == settings[0])
+        rows = sorted(zip(authors, replies, strict=True), key=lambda pair: pair[1]["setting"] == settings[0])
         harm = [flags.get((speech["speech"], row["reply"]), {}) for _, row in rows]
         shown = [
-            ShownReply(name, _text(row), {**scores.get(_key(row), {}), **each})
-            for (name, row), each in zip(rows, harm, strict=True)
+            ShownReply(name, _text(row), {**scores.get(_key(row), {}), **marks})
+            for (name, row), marks in zip(rows, harm, strict=True)
         ]
         waits = in_crisis and (speech["risk"] not in (None, "none") or any(harm))
-        found.append(_speech({**speech, "crisis": speech["crisis"] or waits}, shown))
-    return ShownTexts(found, _rows(files.speeches), "replies of the evaluation")
+        speeches.append(_speech({**speech, "crisis": speech["crisis"] or waits}, shown))
+    return ShownTexts(speeches, _rows(files.speeches), "replies of the evaluation")
 
 
 def _key(row: Row) -> Key:
@@ -108,10 +108,10 @@ def _authors(replies: Sequence[Row]) -> list[str]:
         seeds[row["setting"]].add(row["seed"])
     names = []
     for row in replies:
-        more = [f"seed {row['seed']}"] if len(seeds[row["setting"]]) > 1 else []
-        more += [f"at most {row['length_limit']} words"] if row["length_limit"] else []
-        more += [f"sample {row['sample'] + 1}"] if len(samples) > 1 else []
-        names.append(", ".join([row["setting"], *more]))
+        details = [f"seed {row['seed']}"] if len(seeds[row["setting"]]) > 1 else []
+        details += [f"at most {row['length_limit']} words"] if row["length_limit"] else []
+        details += [f"sample {row['sample'] + 1}"] if len(samples) > 1 else []
+        names.append(", ".join([row["setting"], *details]))
     return names
 
 
@@ -128,19 +128,19 @@ def _verdicts_on(verdicts: Iterable[Row]) -> dict[Key, dict[str, float]]:
 
     1 means that all judges preferred the reply in all comparisons and orders. A tie counts one half.
     """
-    said = defaultdict[Key, dict[str, list[float]]](lambda: defaultdict(list))
+    scores = defaultdict[Key, dict[str, list[float]]](lambda: defaultdict(list))
     for row in verdicts:
         common = (row["length_limit"], row["sample"])
         for side, sign in (("first", 1), ("second", -1)):
             key = (row[f"{side}_setting"], row[f"{side}_seed"], *common)
             for name in ("overall", *PRINCIPLES):
                 if row[name] is not None:
-                    said[key][f"better {'overall' if name == 'overall' else f'on {name}'}"].append(
+                    scores[key][f"better {'overall' if name == 'overall' else f'on {name}'}"].append(
                         (1 + sign * row[name]) / 2
                     )
             if row["outcome"] != EQUAL and row[f"{side}_score"] is not None:
-                said[key][f"reward by {row['judge']}"].append(row[f"{side}_score"])
-    return {key: {name: fmean(values) for name, values in found.items()} for key, found in said.items()}
+                scores[key][f"reward by {row['judge']}"].append(row[f"{side}_score"])
+    return {key: {name: fmean(values) for name, values in by_name.items()} for key, by_name in scores.items()}
 
 
 def _of_annotation(path: Path, config: Mapping[str, Any], most: int) -> ShownTexts | None:
@@ -149,13 +149,13 @@ def _of_annotation(path: Path, config: Mapping[str, Any], most: int) -> ShownTex
         return None
     tables = [by_speech(files.replies, ("number", "reply", "writer", "text", "outcome"))]
     tables += [by_speech(files.votes, _RATING)] if files.votes.exists() else []
-    found = []
+    speeches = []
     for (speech,), replies, *votes in islice(joined(by_speech(files.speeches, _SPEECH), *tables), most):
         ratings = _ratings_of(votes[0] if votes else [])
         rows = sorted(replies, key=lambda row: row["number"])
         shown = [ShownReply(_writer(row), _text(row), ratings.get(row["reply"], {})) for row in rows]
-        found.append(_speech(speech, shown))
-    return ShownTexts(found, _rows(files.speeches), "replies of the dataset with the mean of their ratings, 1 to 5")
+        speeches.append(_speech(speech, shown))
+    return ShownTexts(speeches, _rows(files.speeches), "replies of the dataset with the mean of their ratings, 1 to 5")
 
 
 def _writer(row: Row) -> str:
@@ -164,21 +164,23 @@ def _writer(row: Row) -> str:
 
 def _ratings_of(votes: Iterable[Row]) -> dict[str, dict[str, float]]:
     """Return the mean rating of each principle by reply. Repeated ratings (for test-retest figures) are skipped."""
-    said = defaultdict[str, dict[str, list[float]]](lambda: defaultdict(list))
+    ratings = defaultdict[str, dict[str, list[float]]](lambda: defaultdict(list))
     for row in votes:
         for name in PRINCIPLES:
             if not row["repeat"] and row[f"{name}_rating"] is not None:
-                said[row["reply"]][name].append(row[f"{name}_rating"])
-    return {reply: {name: fmean(values) for name, values in found.items()} for reply, found in said.items()}
+                ratings[row["reply"]][name].append(row[f"{name}_rating"])
+    return {
+        reply: {name: fmean(values) for name, values in by_principle.items()} for reply, by_principle in ratings.items()
+    }
 
 
 def _of_training(path: Path, config: Mapping[str, Any], most: int) -> ShownTexts | None:
     """Return replies of the last complete round; for a run without rounds, replies to held-out prompts before training."""
     files = RunDir(path)
-    rounds = sorted(each for each in files.rounds.glob("[0-9]*") if each.name.isdigit())
-    kept = [each for each in rounds if files.round(int(each.name)).groups.exists()]
-    if kept:
-        number = int(kept[-1].name)
+    rounds = sorted(folder for folder in files.rounds.glob("[0-9]*") if folder.name.isdigit())
+    complete = [folder for folder in rounds if files.round(int(folder.name)).groups.exists()]
+    if complete:
+        number = int(complete[-1].name)
         return _groups(
             files.round(number).groups, most, f"replies of round {number} of training, best and worst reward"
         )
@@ -187,9 +189,9 @@ def _of_training(path: Path, config: Mapping[str, Any], most: int) -> ShownTexts
 
 def _groups(path: Path, most: int, source: str) -> ShownTexts:
     risks = read_risk_rules()
-    found = []
+    speeches = []
     for row in islice(_group_rows(path), most):
-        speech = "\n\n".join(each["content"] for each in row["messages"] or [] if each["role"] == "user")
+        speech = "\n\n".join(message["content"] for message in row["messages"] or [] if message["role"] == "user")
         speech = speech or row["prompt_text"]
         ranked = sorted(row["completions"], key=lambda reply: -(reply["reward"] or 0.0))
         ends = {"best reply": ranked[0], "worst reply": ranked[-1]} if len(ranked) > 1 else {"reply": ranked[0]}
@@ -198,8 +200,8 @@ def _groups(path: Path, most: int, source: str) -> ShownTexts:
             for name, reply in ends.items()
         ]
         risk = risks.of(speech)
-        found.append(ShownSpeech(speech, shown, "", risk.kind, risk.crisis))
-    return ShownTexts(found, _rows(path), source)
+        speeches.append(ShownSpeech(speech, shown, "", risk.kind, risk.crisis))
+    return ShownTexts(speeches, _rows(path), source)
 
 
 def _group_rows(path: Path) -> Iterator[Row]:

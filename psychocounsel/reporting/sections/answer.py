@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 import numpy as np
@@ -54,11 +54,8 @@ def comparisons(family: Family) -> list[Comparison]:
     """Compare the first setting of the family with every other."""
     best, *others = family.settings
     raw = [_welch(family.values(best), family.values(other), other) for other in others]
-    adjusted = iter(holm(np.array([each.p for each in raw if each.p is not None])).tolist())
-    return [
-        each if each.p is None else Comparison(each.other, each.difference, each.low, each.high, next(adjusted))
-        for each in raw
-    ]
+    adjusted = iter(holm(np.array([comparison.p for comparison in raw if comparison.p is not None])).tolist())
+    return [comparison if comparison.p is None else replace(comparison, p=next(adjusted)) for comparison in raw]
 
 
 def _welch(best: Sequence[float], other: Sequence[float], setting: RunSetting) -> Comparison:
@@ -67,11 +64,11 @@ def _welch(best: Sequence[float], other: Sequence[float], setting: RunSetting) -
         return Comparison(setting, difference)
     from scipy.stats import ttest_ind  # a second to import
 
-    found = ttest_ind(best, other, equal_var=False)
-    interval = found.confidence_interval(LEVEL)
-    if not all(map(math.isfinite, (found.pvalue, interval.low, interval.high))):
+    test = ttest_ind(best, other, equal_var=False)
+    interval = test.confidence_interval(LEVEL)
+    if not all(map(math.isfinite, (test.pvalue, interval.low, interval.high))):
         return Comparison(setting, difference)
-    return Comparison(setting, difference, float(interval.low), float(interval.high), float(found.pvalue))
+    return Comparison(setting, difference, float(interval.low), float(interval.high), float(test.pvalue))
 
 
 # The section
@@ -80,9 +77,9 @@ _NAME, _TITLE = "answer", "The answer"
 
 
 def section(material: Material) -> Section:
-    found = families(material)
-    blocks: list[Block] = [block for number, family in enumerate(found, 1) for block in _of_family(family, number)]
-    if not found and material.of(TRAINING, EVALUATION):
+    groups = families(material)
+    blocks: list[Block] = [block for number, family in enumerate(groups, 1) for block in _of_family(family, number)]
+    if not groups and material.of(TRAINING, EVALUATION):
         blocks.append(Paragraph("No answer yet: no finished run has a figure to compare runs by.", "warning"))
     return Section(_NAME, _TITLE, [*blocks, *_gates(material)])
 
@@ -96,18 +93,18 @@ def _of_family(family: Family, number: int) -> Iterator[Block]:
         )
         return
     order = "smallest" if family.smaller else "largest"
-    equal = [each.title for each in others if family.figure(each).value == family.figure(best).value]
+    equal = [setting.title for setting in others if family.figure(setting).value == family.figure(best).value]
     tied = f", and so has {listed(equal)}" if len(equal) == 1 else f", and so have {listed(equal)}" if equal else ""
     yield Paragraph(
         f"{_upper(family.name)}: of {len(family.settings)} settings {best.title} has the {order} {family.metric}, {figure}{tied}."
         f" Compared by {family.metric}, because {family.reason}."
     )
     if differing := differing_held_out(family.runs):
-        told = f"The runs were evaluated on different held-out data ({differ(differing)})"
-        yield Paragraph(f"{told}, so the order may come from the data.", "bad")
-    found = comparisons(family)
-    yield _verdict(best, found)
-    yield _table(family, found, number)
+        warning = f"The runs were evaluated on different held-out data ({differ(differing)})"
+        yield Paragraph(f"{warning}, so the order may come from the data.", "bad")
+    results = comparisons(family)
+    yield _verdict(best, results)
+    yield _table(family, results, number)
 
 
 def _spread(family: Family, setting: RunSetting) -> str:
@@ -121,37 +118,43 @@ def _spread(family: Family, setting: RunSetting) -> str:
     return f"mean of {figure.n} seeds, 95 % interval {interval}"
 
 
-def _verdict(best: RunSetting, found: Sequence[Comparison]) -> Paragraph:
+def _verdict(best: RunSetting, results: Sequence[Comparison]) -> Paragraph:
     """Return a paragraph on the settings that the best one beats, does not beat, or cannot be compared with."""
-    beaten = [each.other.title for each in found if each.is_beaten]
-    open_ = [each.other.title for each in found if each.p is not None and not each.is_beaten]
-    unknown = [each.other.title for each in found if each.p is None]
-    said = [f"It beats {listed(beaten)}."] if beaten else []
+    beaten = [result.other.title for result in results if result.is_beaten]
+    open_ = [result.other.title for result in results if result.p is not None and not result.is_beaten]
+    unknown = [result.other.title for result in results if result.p is None]
+    sentences = [f"It beats {listed(beaten)}."] if beaten else []
     if open_:
-        said.append(f"It is not shown to be better than {listed(open_)}: the difference may be chance.")
+        sentences.append(f"It is not shown to be better than {listed(open_)}: the difference may be chance.")
     if unknown:
-        few = len(best.finished) == 1 or any(len(each.other.finished) == 1 for each in found if each.p is None)
+        few = len(best.finished) == 1 or any(len(result.other.finished) == 1 for result in results if result.p is None)
         why = "a single run shows no spread over seeds" if few else "their runs show no spread over seeds"
-        said.append(f"Whether it beats {listed(unknown)} is unknown, because {why}.")
+        sentences.append(f"Whether it beats {listed(unknown)} is unknown, because {why}.")
     if not open_ and not unknown:
-        said.append("It was chosen by these same figures, so confirm it on another data set.")
-    return Paragraph(" ".join(said), "good" if beaten and not open_ and not unknown else "warning")
+        sentences.append("It was chosen by these same figures, so confirm it on another data set.")
+    return Paragraph(" ".join(sentences), "good" if beaten and not open_ and not unknown else "warning")
 
 
-def _table(family: Family, found: Sequence[Comparison], number: int) -> ReportTable:
+def _table(family: Family, results: Sequence[Comparison], number: int) -> ReportTable:
     best, percent = family.settings[0], is_share(family.metric)
     rows = [
         [
-            each.other.title,
-            each.other.count,
-            family.figure(each.other),
+            result.other.title,
+            result.other.count,
+            family.figure(result.other),
             TableFigure(
-                each.difference, None, each.low, each.high, len(best.runs) + len(each.other.runs), percent, False
+                result.difference,
+                None,
+                result.low,
+                result.high,
+                len(best.runs) + len(result.other.runs),
+                percent,
+                False,
             ),
-            None if each.p is None else TableFigure(each.p, spreads=False),
-            "yes" if each.is_beaten else "no" if each.p is not None else "not known",
+            None if result.p is None else TableFigure(result.p, spreads=False),
+            "yes" if result.is_beaten else "no" if result.p is not None else "not known",
         ]
-        for each in found
+        for result in results
     ]
     notes = [f"difference: {best.title} minus the other, with Welch's 95 % interval over seeds in brackets"]
     notes += ["p: Welch's t test, with Holm's correction over all rows; beaten: p below 0.05"]
@@ -164,34 +167,34 @@ def _gates(material: Material) -> Iterator[Paragraph]:
     """Yield paragraphs on gates of studies, audits and evaluations, hard flags, and limits of `guard` and of health."""
     for study in material.studies:
         for name, passed in study.gates.items():
-            said = {True: "passed", False: "did not pass", None: "has not been decided yet"}[passed]
+            verdict = {True: "passed", False: "did not pass", None: "has not been decided yet"}[passed]
             yield Paragraph(
-                f"Gate {name} of study {study.name} {said}.", {True: "good", False: "bad", None: "warning"}[passed]
+                f"Gate {name} of study {study.name} {verdict}.", {True: "good", False: "bad", None: "warning"}[passed]
             )
     for run in material.of(TRAINING):
         yield from _guard(run)
     for run in material.of(AUDIT):
         gate = run.extra.get("audit", {}).get("gate") or {}
         if gate.get("limit") is not None:
-            said = f"Gate of audit {run.title}: {gate.get('verdict')} (limit of the blind accuracy: {gate['limit']:g})."
-            yield Paragraph(said, {"passed": "good", "refused": "bad"}.get(str(gate.get("verdict")), "warning"))
+            line = f"Gate of audit {run.title}: {gate.get('verdict')} (limit of the blind accuracy: {gate['limit']:g})."
+            yield Paragraph(line, {"passed": "good", "refused": "bad"}.get(str(gate.get("verdict")), "warning"))
     yield from _of_safety(material.of(EVALUATION))
     for run in material.of(EVALUATION):
         count = run.figure("limits_exceeded") if run.what == "health" else None
         if count is not None:
-            said = (
+            state = (
                 "is within every limit" if not count else f"exceeds {count:.0f} {'limit' if count == 1 else 'limits'}"
             )
-            yield Paragraph(f"{run.title}: health {said}.", "bad" if count else "good")
+            yield Paragraph(f"{run.title}: health {state}.", "bad" if count else "good")
 
 
 def _of_safety(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
     """Yield the decisions of evaluation=gate, and the hard flags of safety and session evaluations."""
     for run in runs:
         if run.what == "gate" and run.figures.get("decision"):
-            decided = decision_line(run.title, run.figures)
-            said = f"{decided} It holds for these speeches and simulated clients, not for real clients."
-            yield Paragraph(said, TONES.get(run.figures["decision"], "warning"))
+            decision = decision_line(run.title, run.figures)
+            sentence = f"{decision} It holds for these speeches and simulated clients, not for real clients."
+            yield Paragraph(sentence, TONES.get(run.figures["decision"], "warning"))
         if run.what in ("safety", "session") and (count := run.figure("hard_flags")):
             replies = "reply has a hard flag" if count == 1 else "replies have a hard flag"
             yield Paragraph(f"{run.title}: {count:.0f} {replies}; read them first.", "bad")
@@ -202,9 +205,11 @@ def _guard(run: RunMaterial) -> Iterator[Paragraph]:
     last = (run.summary.get("metrics") or {}).get("last") or {}
     marks = {key.removeprefix("guard/"): value for key, value in last.items() if key.startswith("guard/")}
     if marks:
-        bad = [name for name, value in marks.items() if value]
-        said = f"exceeds the limit of {listed(bad)}" if bad else f"is within the limits of {listed([*marks])}"
-        yield Paragraph(f"{run.title} {said} at its last evaluation.", "bad" if bad else "good")
+        exceeded = [name for name, value in marks.items() if value]
+        state = (
+            f"exceeds the limit of {listed(exceeded)}" if exceeded else f"is within the limits of {listed([*marks])}"
+        )
+        yield Paragraph(f"{run.title} {state} at its last evaluation.", "bad" if exceeded else "good")
 
 
 def _upper(text: str) -> str:

@@ -43,8 +43,8 @@ def final_section(material: Material) -> Section:
     if not any(setting.finished for setting in settings):
         return Section("final", "Final figures")
     table = final_table(settings)
-    warned = [Paragraph(text, "warning") for text in loss_warning(settings)]
-    return Section("final", "Final figures", [*warned, ReportTable("final", table)])
+    warnings = [Paragraph(text, "warning") for text in loss_warning(settings)]
+    return Section("final", "Final figures", [*warnings, ReportTable("final", table)])
 
 
 def final_table(settings: Sequence[RunSetting]) -> Table:
@@ -72,12 +72,12 @@ def loss_warning(settings: Sequence[RunSetting]) -> list[str]:
 
 
 def _columns(settings: Sequence[RunSetting]) -> dict[str, str]:
-    left_out = ("eval/loss",) if loss_warning(settings) else ()
+    omitted = ("eval/loss",) if loss_warning(settings) else ()
     finished = [run for setting in settings for run in setting.finished]
     return {
         key: title
         for key, title in COLUMNS.items()
-        if key not in left_out and any(run.figure(key) is not None for run in finished)
+        if key not in omitted and any(run.figure(key) is not None for run in finished)
     }
 
 
@@ -88,11 +88,11 @@ _WIDE = 20  # a wider range of values (largest / smallest) gets a logarithmic ax
 
 def effect_section(material: Material) -> Section:
     trained = {id(run) for run in material.of(TRAINING)}
-    found = [family for family in families(material) if all(id(run) in trained for run in family.runs)]
+    groups = [family for family in families(material) if all(id(run) in trained for run in family.runs)]
     blocks = [
         block
-        for number, family in enumerate(found, 1)
-        for block in _of_family(family, f"{number}-" if len(found) > 1 else "")
+        for number, family in enumerate(groups, 1)
+        for block in _of_family(family, f"{number}-" if len(groups) > 1 else "")
     ]
     return Section("effects", "Effects of settings", blocks)
 
@@ -102,8 +102,8 @@ def _of_family(family: Family, prefix: str) -> Iterator[Block]:
     for key, values in varying.items():
         others = [other for other in varying if other != key]
         verb = "varies" if len(others) == 1 else "vary"
-        told = f"{listed(others)} {verb}, too: points may differ in more than {key}."
-        notes = [told] if others else []
+        remark = f"{listed(others)} {verb}, too: points may differ in more than {key}."
+        notes = [remark] if others else []
         by_value = {value: [run for run in family.runs if run.settings.get(key) == value] for value in values}
         name = f"effect-{prefix}{key.replace('.', '-').replace('_', '-')}"
         yield _effect_chart(name, key, by_value, family, notes)
@@ -114,8 +114,8 @@ def _of_family(family: Family, prefix: str) -> Iterator[Block]:
 def _varying(runs: Sequence[RunMaterial]) -> dict[str, list[str]]:
     """Return the settings with two values or more, with their values in order."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    found = {key: dict.fromkeys(run.settings[key] for run in runs if key in run.settings) for key in keys}
-    return {key: sorted(values, key=_order) for key, values in found.items() if len(values) > 1}
+    values_by_key = {key: dict.fromkeys(run.settings[key] for run in runs if key in run.settings) for key in keys}
+    return {key: sorted(values, key=_order) for key, values in values_by_key.items() if len(values) > 1}
 
 
 def _order(value: str) -> tuple[bool, float, str]:
@@ -139,7 +139,7 @@ def _effect_chart(
         points=True,
     )
     means = [over_seeds([_figure(run, family) for run in runs]) for runs in by_value.values()]
-    values = [each.value for each in means if each]
+    values = [figure.value for figure in means if figure]
     # A line would suggest values in between, which do not exist for values without an order.
     mean = Curve(
         "mean over all runs with this value", _effect_axes(key, places, is_numeric), values, points=not is_numeric
@@ -179,10 +179,10 @@ def _figure(run: RunMaterial, family: Family) -> float:
 
 def _number(value: str) -> float | None:
     try:
-        found = float(value)
+        number = float(value)
     except ValueError:
         return None
-    return found if math.isfinite(found) else None
+    return number if math.isfinite(number) else None
 
 
 # Section on evaluations by setting: main figures over training seeds
@@ -205,13 +205,13 @@ def evaluation_section(material: Material) -> Section:
 
 def setting_tables(material: Material) -> dict[str, Table]:
     """Return a table for each evaluation with finished runs, by the evaluation's name. A row is a setting."""
-    found = defaultdict[str, list[RunSetting]](list)
+    by_evaluation = defaultdict[str, list[RunSetting]](list)
     for setting in settings_of(material.of(EVALUATION)):
-        found[setting.runs[0].what].append(setting)
+        by_evaluation[setting.runs[0].what].append(setting)
     return {
         what: _evaluation_table(what, settings)
-        for what, settings in found.items()
-        if any(each.finished for each in settings)
+        for what, settings in by_evaluation.items()
+        if any(setting.finished for setting in settings)
     }
 
 

@@ -18,16 +18,16 @@ RunSetting = Setting[RunMaterial]
 
 def settings_of(runs: Iterable[RunMaterial]) -> list[RunSetting]:
     """Group runs that differ only in their seeds into settings, in the order in which the runs were given."""
-    found: dict[tuple[str, ...], RunSetting] = {}
+    settings: dict[tuple[str, ...], RunSetting] = {}
     for run in runs:
         key = (run.kind, run.what, run.stage, run.setting)
-        found.setdefault(key, Setting(setting_title(run))).runs.append(run)
-    return list(found.values())
+        settings.setdefault(key, Setting(setting_title(run))).runs.append(run)
+    return list(settings.values())
 
 
 def setting_title(run: RunMaterial) -> str:
     """Return `stage, key=value, ...`, or the run's algorithm, evaluation or title if it has neither."""
-    parts = [each for each in (run.stage, run.setting) if each]
+    parts = [part for part in (run.stage, run.setting) if part]
     return ", ".join(parts) or run.what or run.title
 
 
@@ -78,15 +78,15 @@ def loss_kind(run: RunMaterial) -> str:
 
 def loss_settings(run: RunMaterial) -> dict[str, str]:
     """Return every setting of the algorithm that enters its loss, as text."""
-    kept = {key: str(value) for key, value in _algorithm(run).items() if key not in _OF_THE_OPTIMIZER}
-    return {"what": run.what, **kept}
+    settings = {key: str(value) for key, value in _algorithm(run).items() if key not in _OF_THE_OPTIMIZER}
+    return {"what": run.what, **settings}
 
 
 def differing_loss_settings(runs: Iterable[RunMaterial]) -> list[str]:
     """Return the settings of the loss that differ between runs, such as `algo.beta`; only `algo` if the algorithms differ."""
-    given = [loss_settings(run) for run in runs]
-    keys = dict.fromkeys(key for each in given for key in each)
-    differing = [key for key in keys if len({each.get(key) for each in given}) > 1]
+    by_run = [loss_settings(run) for run in runs]
+    keys = dict.fromkeys(key for settings in by_run for key in settings)
+    differing = [key for key in keys if len({settings.get(key) for settings in by_run}) > 1]
     if {"what", "_target_"} & set(differing):
         return ["algo"]
     return [f"algo.{key}" for key in differing]
@@ -129,17 +129,17 @@ _DATA_KEYS += (
 
 def differing_held_out(runs: Iterable[RunMaterial]) -> list[str]:
     """Return the settings of the held-out data that differ between runs, such as `data.dev_fraction` or `eval.limit`."""
-    given = [_data_settings(run) for run in runs]
-    keys = dict.fromkeys(key for each in given for key in each)
-    return [key for key in keys if len({each.get(key) for each in given}) > 1]
+    by_run = [_data_settings(run) for run in runs]
+    keys = dict.fromkeys(key for settings in by_run for key in settings)
+    return [key for key in keys if len({settings.get(key) for settings in by_run}) > 1]
 
 
 def _data_settings(run: RunMaterial) -> dict[str, str]:
     data, evaluated = run.config.get("data"), run.config.get("eval")
-    found = {f"data.{key}": str(data.get(key)) for key in _DATA_KEYS} if isinstance(data, Mapping) else {}
+    settings = {f"data.{key}": str(data.get(key)) for key in _DATA_KEYS} if isinstance(data, Mapping) else {}
     if isinstance(evaluated, Mapping):
-        found["eval.limit"] = str(evaluated.get("limit"))
-    return {**found, "max_length": str(run.config.get("max_length"))}
+        settings["eval.limit"] = str(evaluated.get("limit"))
+    return {**settings, "max_length": str(run.config.get("max_length"))}
 
 
 # Families of runs that one metric can compare: all have it, and its values mean the same in each
@@ -169,9 +169,9 @@ class Family:
 
     def figure(self, setting: RunSetting) -> TableFigure:
         """Return the metric of a setting: the mean over its seeds, or one run's value with that run's own interval."""
-        found = of_setting(setting, self.metric, is_share(self.metric))
-        assert found is not None, "a family has only runs with the metric"
-        return found
+        figure = of_setting(setting, self.metric, is_share(self.metric))
+        assert figure is not None, "a family has only runs with the metric"
+        return figure
 
     def values(self, setting: RunSetting) -> list[float]:
         """Return the metric of each run of the setting."""
@@ -185,16 +185,16 @@ class Family:
 def families(material: Material) -> list[Family]:
     """Return families of finished runs: trainings by the metric that most have, evaluations by their main figure."""
     trained = [run for run in material.of(TRAINING) if run.is_finished]
-    found = list[Family]()
+    groups = list[Family]()
     for name, chosen in (("policies", False), ("reward models", True)):
-        found += _of_trainings(name, [run for run in trained if is_reward_model(run) is chosen])
+        groups += _of_trainings(name, [run for run in trained if is_reward_model(run) is chosen])
     for what, metric in _OF_EVALUATIONS.items():
         runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
         if known := [run for run in runs if run.figure(metric) is not None]:
-            found.append(
+            groups.append(
                 _family(f"evaluations ({what})", metric, "auto", "it is the main figure of this evaluation", known)
             )
-    return found
+    return groups
 
 
 def is_reward_model(run: RunMaterial) -> bool:
@@ -208,20 +208,20 @@ def metric_of(run: RunMaterial) -> str:
 
 def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
     """Yield families of runs: first those with the metric that most runs have, then the remaining runs likewise."""
-    left = [*runs]
-    while left:
-        asked = list(dict.fromkeys(filter(None, map(metric_of, left))))
+    remaining = [*runs]
+    while remaining:
+        asked = list(dict.fromkeys(filter(None, map(metric_of, remaining))))
         ranked = [*(metric for metric in asked if "loss" not in metric), *_COMPARABLE, *asked]
-        have = {metric: _with_figure(left, metric) for metric in dict.fromkeys(ranked)}
-        usable = [metric for metric in have if have[metric] and _is_usable(metric, have[metric])]
+        by_metric = {metric: _with_figure(remaining, metric) for metric in dict.fromkeys(ranked)}
+        usable = [metric for metric in by_metric if by_metric[metric] and _is_usable(metric, by_metric[metric])]
         if not usable:
             return
-        metric = max(usable, key=lambda each: (len(have[each]), len(asked) == 1 and each == asked[0]))
-        mode = str(_section(have[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
-        yield _family(name, metric, mode, _reason(metric, asked), have[metric])
+        metric = max(usable, key=lambda key: (len(by_metric[key]), len(asked) == 1 and key == asked[0]))
+        mode = str(_section(by_metric[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
+        yield _family(name, metric, mode, _reason(metric, asked), by_metric[metric])
         # Comparing runs themselves is slow, because it compares all their lines.
-        taken = {id(run) for run in have[metric]}
-        left = [run for run in left if id(run) not in taken]
+        taken = {id(run) for run in by_metric[metric]}
+        remaining = [run for run in remaining if id(run) not in taken]
 
 
 def _with_figure(runs: Sequence[RunMaterial], metric: str) -> list[RunMaterial]:
@@ -242,8 +242,8 @@ def _reason(metric: str, asked: Sequence[str]) -> str:
 
 def _family(name: str, metric: str, mode: str, reason: str, runs: Sequence[RunMaterial]) -> Family:
     smaller = smaller_is_better(metric, mode)
-    found = Family(name, metric, smaller, reason, settings_of(runs))
-    ranked = sorted(_told_apart(found.settings), key=lambda setting: found.figure(setting).value, reverse=not smaller)
+    family = Family(name, metric, smaller, reason, settings_of(runs))
+    ranked = sorted(_told_apart(family.settings), key=lambda setting: family.figure(setting).value, reverse=not smaller)
     return Family(name, metric, smaller, reason, ranked)
 
 

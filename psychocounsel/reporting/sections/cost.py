@@ -41,7 +41,7 @@ def bought_answers(runs: Iterable[RunMaterial]) -> list[BoughtAnswers]:
     sharing: dict[Path, list[RunMaterial]] = {}
     for run in runs:
         sharing.setdefault(_journal_owner(run.path), []).append(run)
-    return [found for path, using in sharing.items() if (found := _journal_totals(path, using))]
+    return [totals for path, using in sharing.items() if (totals := _journal_totals(path, using))]
 
 
 def _journal_owner(path: Path) -> Path:
@@ -53,22 +53,24 @@ def _journal_owner(path: Path) -> Path:
 def _journal_totals(owner: Path, runs: Sequence[RunMaterial]) -> BoughtAnswers | None:
     """Return the totals of one journal, or None if no step of these runs has asked a language model."""
     figures = [record.get("figures") or {} for run in runs for record in _step_records(run)]
-    answers = max((_number(each["bought"]) for each in figures if "bought" in each), default=None)
+    answers = max(
+        (_number(step_figures["bought"]) for step_figures in figures if "bought" in step_figures), default=None
+    )
     if answers is None:
         return None
-    cost = max(_number(each.get("spent")) for each in figures)
-    whole = next((run for run in runs if run.path == owner), runs[0])
-    seconds = sum(_number(record.get("seconds")) for record in _step_records(whole))
-    return BoughtAnswers(whole, int(answers), cost, seconds)
+    cost = max(_number(step_figures.get("spent")) for step_figures in figures)
+    owner_run = next((run for run in runs if run.path == owner), runs[0])
+    seconds = sum(_number(record.get("seconds")) for record in _step_records(owner_run))
+    return BoughtAnswers(owner_run, int(answers), cost, seconds)
 
 
 def _step_records(run: RunMaterial) -> Iterable[Mapping[str, Any]]:
     return (run.extra.get("steps") or {}).values()
 
 
-def _number(found: Any) -> float:
+def _number(value: Any) -> float:
     """Return a number read from a file, or 0 for anything else, because another version may have written the file."""
-    return float(found) if isinstance(found, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 # The section
@@ -98,12 +100,12 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
     """Yield a table of the hours of all attempts, with a separate count of unfinished ones."""
     rows: list[list[Cell]] = []
     for run in runs:
-        known = [each for each in run.attempts if each.get("seconds") is not None]
+        known = [attempt for attempt in run.attempts if attempt.get("seconds") is not None]
         if not known:
             continue
-        lost = [each for each in known if _is_lost(each, run)]
-        wall = sum(each["seconds"] for each in known) / 3600
-        devices = {"GPU" if each.get("gpus") else "CPU process" for each in known}
+        lost = [attempt for attempt in known if _is_lost(attempt, run)]
+        wall = sum(attempt["seconds"] for attempt in known) / 3600
+        devices = {"GPU" if attempt.get("gpus") else "CPU process" for attempt in known}
         rows.append(
             [
                 run.title,
@@ -183,7 +185,7 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
     if rows:
         headings = ["run", "step hours", *_PHASES.values(), "training"]
         headings += ["tokens/s", "MFU", "peak memory (GB)"]
-        kept = [place for place in range(len(headings)) if any(row[place] is not None for row in rows)]
+        shown = [place for place in range(len(headings)) if any(row[place] is not None for row in rows)]
         notes = ["step hours: hours of all steps times processes, without evaluations, checkpoints and loading"]
         notes += [
             "shares of step hours: writing and scoring replies, transfer of weights to the rollout, waiting for data"
@@ -193,8 +195,8 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
         notes += ["MFU: relative to the fastest matrix product measured on the same device"]
         table = Table(
             "Time of the steps by phase",
-            [headings[place] for place in kept],
-            [[row[place] for place in kept] for row in rows],
+            [headings[place] for place in shown],
+            [[row[place] for place in shown] for row in rows],
             notes,
         )
         yield ReportTable("cost-steps", table)
@@ -203,7 +205,7 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
 def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
     lines = {id(run): lines_of(run, _SPEEDS) for run in runs}
     for key, (title, y_title) in _SPEEDS.items():
-        curves = [each for run in runs if (each := curve(run, lines[id(run)], key))]
+        curves = [run_curve for run in runs if (run_curve := curve(run, lines[id(run)], key))]
         if curves:
             yield Chart(f"cost-{key.replace('_', '-')}", title, y_title, curves, smooths=True)
 
@@ -211,8 +213,8 @@ def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
 def _calls(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
     """Yield a table of the answers bought from language models and their cost, a row for each journal."""
     rows: list[list[Cell]] = [
-        [each.run.title, each.run.kind, str(each.answers), _plain(each.cost), _plain(each.seconds / 60)]
-        for each in bought_answers(runs)
+        [journal.run.title, journal.run.kind, str(journal.answers), _plain(journal.cost), _plain(journal.seconds / 60)]
+        for journal in bought_answers(runs)
     ]
     if rows:
         headings = ["run", "kind", "answers bought", "cost", "minutes of steps"]

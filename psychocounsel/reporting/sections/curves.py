@@ -47,7 +47,7 @@ def lines_of(run: RunMaterial, keys: Collection[str] = ()) -> TrainingLines:
     known = {key for line in run.lines for key in line}
     chosen = known & {*keys} if keys else known
     indices = {key: [index for index, line in enumerate(run.lines) if key in line] for key in chosen}
-    values = {key: [run.lines[index][key] for index in found] for key, found in indices.items()}
+    values = {key: [run.lines[index][key] for index in line_indices] for key, line_indices in indices.items()}
     places: dict[str, Sequence[float]] = {STEPS: [line["step"] for line in run.lines]}
     if "tokens" in known:
         places[TOKENS] = [*accumulate(line.get("tokens", 0) for line in run.lines)]
@@ -69,11 +69,11 @@ def curve(run: RunMaterial, lines: TrainingLines, key: str) -> Curve | None:
         values, indices = [values[place] for place in finite], [indices[place] for place in finite]
     if not indices:
         return None
-    found = Curve(run.title, lines.at(indices), values, group=setting_title(run))
+    run_curve = Curve(run.title, lines.at(indices), values, group=setting_title(run))
     if f"{key}_low" not in lines.values:
-        return found
+        return run_curve
     low, high = ([run.lines[index].get(f"{key}_{end}", math.nan) for index in indices] for end in ("low", "high"))
-    return replace(found, low=low, high=high) if all(map(_is_number, [*low, *high])) else found
+    return replace(run_curve, low=low, high=high) if all(map(_is_number, [*low, *high])) else run_curve
 
 
 def not_finite(run: RunMaterial) -> int:
@@ -125,9 +125,9 @@ def curve_section(material: Material) -> Section:
     runs = [run for run in material.of(TRAINING) if run.lines]
     lines = {id(run): lines_of(run) for run in runs}
     charts = [*_loss_charts(runs, lines), *_other_charts(runs, lines)]
-    without = any(not run.environment.get("gpus") for run in runs)
-    told = [Paragraph("For runs without a GPU, GPU-hours are process hours.")] if charts and without else []
-    return Section("curves", "Training curves", [*told, *charts])
+    lacks_gpus = any(not run.environment.get("gpus") for run in runs)
+    notes = [Paragraph("For runs without a GPU, GPU-hours are process hours.")] if charts and lacks_gpus else []
+    return Section("curves", "Training curves", [*notes, *charts])
 
 
 def _loss_charts(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> Iterator[Chart]:
@@ -183,7 +183,7 @@ def _training_chart(
     smooths: bool,
     notes: Sequence[str],
 ) -> Iterator[Chart]:
-    curves = [each for run in runs if (each := curve(run, lines[id(run)], key))]
+    curves = [run_curve for run in runs if (run_curve := curve(run, lines[id(run)], key))]
     if curves:
         yield Chart(f"curve-{name}", title, y_title, curves, smooths, reference=_CHANCE.get(key), notes=notes)
 
@@ -231,21 +231,21 @@ def _rounds(run: RunMaterial) -> list[int]:
 def _round_charts(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
     lines = {id(run): lines_of(run, _OF_ROUNDS) for run in runs}
     for key, (title, y_title) in _OF_ROUNDS.items():
-        curves = [_by_round(run, each, key) for run in runs if (each := curve(run, lines[id(run)], key))]
+        curves = [_by_round(run, run_curve, key) for run in runs if (run_curve := curve(run, lines[id(run)], key))]
         if curves:
             notes = [_STALENESS] if "logprob" in key else []
             yield Chart(f"round-{_round_name(key)}", title, y_title, curves, smooths=True, notes=notes)
 
 
-def _by_round(run: RunMaterial, found: Curve, key: str) -> Curve:
+def _by_round(run: RunMaterial, run_curve: Curve, key: str) -> Curve:
     """Return the curve with the round number as its first axis."""
     rounds = {run.lines[index]["step"]: number for number, index in enumerate(_rounds(run), 1)}
-    numbers = [rounds.get(step, 0) for step in found.x["steps"]]
-    return Curve(found.title, {"rounds": numbers, **found.x}, found.y, group=found.group)
+    numbers = [rounds.get(step, 0) for step in run_curve.x["steps"]]
+    return Curve(run_curve.title, {"rounds": numbers, **run_curve.x}, run_curve.y, group=run_curve.group)
 
 
 def _win_rates(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
-    curves = [each for run in runs if (each := curve(run, lines_of(run, _WIN_RATE), _WIN_RATE[0]))]
+    curves = [run_curve for run in runs if (run_curve := curve(run, lines_of(run, _WIN_RATE), _WIN_RATE[0]))]
     if curves:
         notes = ["bands are 95 % intervals over prompts"]
         title = "Win rate of held-out replies against replies before training"

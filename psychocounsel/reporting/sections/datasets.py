@@ -25,23 +25,23 @@ def losses(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
 
 
 def _losses(steps: dict[str, Any]) -> Iterator[list[Cell]]:
-    for source, found in steps.get("speeches", {}).get("sources", {}).items():
-        yield from _reasons("speeches", source, found["fell"])
+    for source, figures in steps.get("speeches", {}).get("sources", {}).items():
+        yield from _reasons("speeches", source, figures["fell"])
     for writer, outcomes in steps.get("replies", {}).get("writers", {}).items():
         yield from _reasons("replies", f"writer {writer}", outcomes)
     scores = steps.get("scores", {})
-    for name, found in scores.get("annotators", {}).items():
-        yield from _reasons("scores", f"annotator {name}", found["votes"])
+    for name, figures in scores.get("annotators", {}).items():
+        yield from _reasons("scores", f"annotator {name}", figures["votes"])
     for name, reasons in scores.get("skipped", {}).items():
-        said = {f"not asked: {reason}": number for reason, number in reasons.items()}
-        yield from _reasons("scores", f"annotator {name}", said)
-    for split, found in steps.get("pairs", {}).items():
-        if isinstance(found, dict):
-            yield from _reasons("pairs", split, found["dropped"])
+        skipped = {f"not asked: {reason}": number for reason, number in reasons.items()}
+        yield from _reasons("scores", f"annotator {name}", skipped)
+    for split, figures in steps.get("pairs", {}).items():
+        if isinstance(figures, dict):
+            yield from _reasons("pairs", split, figures["dropped"])
 
 
 def _reasons(step: str, where: str, reasons: dict[str, int]) -> Iterator[list[Cell]]:
-    for reason, number in sorted(reasons.items(), key=lambda each: -each[1]):
+    for reason, number in sorted(reasons.items(), key=lambda item: -item[1]):
         if number and reason not in _KEPT:
             yield [step, where, reason.replace("_", " "), count(number)]
 
@@ -50,13 +50,13 @@ def _missing(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable
     """Return a table with the share of missing ratings by risk and topic; no table if no rating is missing."""
     rows = [
         [
-            *(run.title, kind, value, count(sum(number for key, number in each.items() if key != "missing"))),
-            cell(each["missing"], percent=True),
+            *(run.title, kind, value, count(sum(number for key, number in ratings.items() if key != "missing"))),
+            cell(ratings["missing"], percent=True),
         ]
         for run in runs
         for kind, values in steps_of(run).get("scores", {}).get("missing", {}).items()
-        for value, each in values.items()
-        if each["missing"]
+        for value, ratings in values.items()
+        if ratings["missing"]
     ]
     headings = ["dataset", "kind", "risk or topic", "ratings wanted", "missing"]
     notes = [
@@ -79,12 +79,12 @@ def pair_blocks(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[Block]:
 def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
     rows = list[list[Cell]]()
     for run in runs:
-        pairs, held = steps_of(run).get("pairs", {}), (run.extra.get("counts") or {}).get("pairs", {})
+        pairs, by_split = steps_of(run).get("pairs", {}), (run.extra.get("counts") or {}).get("pairs", {})
         for split in _SPLITS:
-            if found := pairs.get(split):
-                counts = [*found["agreement"].values(), found["against_majority"], found["unequal_votes"]]
-                clients = held.get(split, {}).get("clients")
-                rows.append([run.title, split, count(found["pairs"]), count(clients), *map(count, counts)])
+            if figures := pairs.get(split):
+                votes = [*figures["agreement"].values(), figures["against_majority"], figures["unequal_votes"]]
+                clients = by_split.get(split, {}).get("clients")
+                rows.append([run.title, split, count(figures["pairs"]), count(clients), *map(count, votes)])
     headings = ["dataset", "split", "pairs", "clients", "unanimous", "majority", "split votes", "against the majority"]
     notes = ["unanimous: all votes prefer the chosen reply; majority: more than half; split: half or fewer"]
     notes += [
@@ -96,21 +96,21 @@ def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTab
 
 
 def _gap_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
-    held = [
-        (name_in(run.title, split, len(runs) > 1), found["gap"])
+    histograms = [
+        (name_in(run.title, split, len(runs) > 1), pairs["gap"])
         for run in runs
-        for split, found in (run.extra.get("counts") or {}).get("pairs", {}).items()
-        if found["gap"]
+        for split, pairs in (run.extra.get("counts") or {}).get("pairs", {}).items()
+        if pairs["gap"]
     ]
-    ticks = sorted({gap for _, gaps in held for gap in gaps}, key=lambda gap: float(gap.split()[0]))
+    ticks = sorted({gap for _, gaps in histograms for gap in gaps}, key=lambda gap: float(gap.split()[0]))
     curves = [
         Curve(title, {"gap of mean ratings": [ticks.index(gap) for gap in gaps]}, list(gaps.values()))
-        for title, gaps in held
+        for title, gaps in histograms
     ]
     notes = ["Bins of half a point, named by their ends; bins without pairs are omitted."]
     return (
         [Chart("dataset-gaps", "Pairs by the gap of their ratings", "pairs", curves, ticks=ticks, notes=notes)]
-        if held
+        if histograms
         else []
     )
 
@@ -118,11 +118,13 @@ def _gap_chart(runs: Sequence[RunMaterial]) -> list[Chart]:
 def _kinds(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     rows = list[list[Cell]]()
     for run in runs:
-        held = (run.extra.get("counts") or {}).get("pairs", {})
+        by_split = (run.extra.get("counts") or {}).get("pairs", {})
         for kind in _KINDS:
-            values = dict.fromkeys(value for split in held.values() for value in split[kind])
+            values = dict.fromkeys(value for pairs in by_split.values() for value in pairs[kind])
             for value in values:
-                numbers = [count(held[split][kind].get(value, 0)) if split in held else None for split in _SPLITS]
+                numbers = [
+                    count(by_split[split][kind].get(value, 0)) if split in by_split else None for split in _SPLITS
+                ]
                 rows.append([run.title, kind, value, *numbers])
     headings = ["dataset", "kind", "value", "training pairs", "test pairs"]
     return report_table("dataset-kinds", "Pairs by gap, topic, risk and language", headings, rows)
@@ -134,30 +136,30 @@ _RATINGS = ("1", "2", "3", "4", "5", "not applicable")
 
 
 def vote_tables(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
-    scores = [(run.title, found) for run in runs if (found := steps_of(run).get("scores"))]
+    scores = [(run.title, figures) for run in runs if (figures := steps_of(run).get("scores"))]
     votes = [
         [
             title,
             name,
-            count(sum(each["votes"].values())),
-            counts(each["votes"]),
-            counts(each["models"]),
-            _quotes(found, name),
+            count(sum(annotator["votes"].values())),
+            counts(annotator["votes"]),
+            counts(annotator["models"]),
+            _quotes(figures, name),
         ]
-        for title, found in scores
-        for name, each in found["annotators"].items()
+        for title, figures in scores
+        for name, annotator in figures["annotators"].items()
     ]
     headings = ["dataset", "annotator", "votes", "by outcome", "answered as", "quotations not found in the reply"]
     tables = report_table("dataset-votes", "Votes of annotators", headings, votes, "votes for test-retest are included")
     ratings = [
-        [title, name, principle, *(count(given.get(rating, 0)) for rating in _RATINGS)]
-        for title, found in scores
-        for name, each in found["annotators"].items()
-        for principle, given in each["ratings"].items()
+        [title, name, principle, *(count(by_rating.get(rating, 0)) for rating in _RATINGS)]
+        for title, figures in scores
+        for name, annotator in figures["annotators"].items()
+        for principle, by_rating in annotator["ratings"].items()
     ]
     headings = ["dataset", "annotator", "principle", *_RATINGS]
     tables += report_table("dataset-ratings", "Ratings by annotator", headings, ratings)
-    retest = [[title, *row] for title, found in scores for row in _retest(found["retest"])]
+    retest = [[title, *row] for title, figures in scores for row in _retest(figures["retest"])]
     headings = [
         "dataset",
         "annotator",
@@ -172,16 +174,16 @@ def vote_tables(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTa
     return tables + report_table("dataset-retest", "Annotators asked twice", headings, retest, *notes)
 
 
-def _quotes(found: dict[str, dict[str, dict[str, int]]], name: str) -> Cell:
-    said = found["quotes"].get(name)
-    return count(said["not_in_reply"]) if said else None
+def _quotes(figures: dict[str, dict[str, dict[str, int]]], name: str) -> Cell:
+    quotes = figures["quotes"].get(name)
+    return count(quotes["not_in_reply"]) if quotes else None
 
 
-def _retest(found: dict[str, dict[str, dict[str, dict[str, float]]]]) -> Iterator[list[Cell]]:
-    for annotator, each in found.items():
-        for principle, at in each["principles"].items():
-            figures = [cell(at["exact"], percent=True), cell(at["difference"]), cell(at["weighted_kappa"])]
-            yield [annotator, principle, count(int(at["replies"])), *figures]
+def _retest(retest: dict[str, dict[str, dict[str, dict[str, float]]]]) -> Iterator[list[Cell]]:
+    for annotator, record in retest.items():
+        for principle, scores in record["principles"].items():
+            figures = [cell(scores["exact"], percent=True), cell(scores["difference"]), cell(scores["weighted_kappa"])]
+            yield [annotator, principle, count(int(scores["replies"])), *figures]
 
 
 # The section
@@ -190,10 +192,10 @@ STEPS = ("speeches", "replies", "scores", "pairs", "card")
 
 
 def section(material: Material) -> Section:
-    every = material.of(ANNOTATION)
-    runs = [run for run in every if steps_of(run)]
-    blocks: list[Block] = [*without_figures(every, lambda run: bool(steps_of(run)))]
-    blocks += [Paragraph(*said) for run in runs for said in _warnings(run)]
+    datasets = material.of(ANNOTATION)
+    runs = [run for run in datasets if steps_of(run)]
+    blocks: list[Block] = [*without_figures(datasets, lambda run: bool(steps_of(run)))]
+    blocks += [Paragraph(*warning) for run in runs for warning in _warnings(run)]
     blocks += [*_steps(runs), *losses(runs, steps_of), *pair_blocks(runs, steps_of), *vote_tables(runs, steps_of)]
     return Section("datasets", "Annotated datasets", [*blocks, *_licences(runs)])
 
@@ -207,10 +209,10 @@ def steps_of(run: RunMaterial) -> dict[str, Any]:
 def _warnings(run: RunMaterial) -> Iterator[tuple[str, str]]:
     steps = steps_of(run)
     for name in steps.get("scores", {}).get("demonstration", []):
-        said = (
+        remark = (
             f"a demonstration. The ratings of {name} come from simple rules that do not judge, so do not train on them"
         )
-        yield f"{run.title}: {said}.", "bad"
+        yield f"{run.title}: {remark}.", "bad"
     for step in STEPS:
         if step not in steps:
             yield f"{run.title}: the step {step} is not finished.", "warning"
@@ -225,12 +227,12 @@ def _warnings(run: RunMaterial) -> Iterator[tuple[str, str]]:
 
 
 def _steps(runs: Sequence[RunMaterial]) -> list[ReportTable]:
-    made = {"speeches": "speeches", "replies": "replies"}
+    keys = {"speeches": "speeches", "replies": "replies"}
     rows = list[list[Cell]]()
     for run in runs:
         for step, figures in steps_of(run).items():
             record = run.extra["steps"][step]
-            number = figures.get(made[step]) if step in made else _made(step, figures)
+            number = figures.get(keys[step]) if step in keys else _made(step, figures)
             bought, spent = figures.get("bought"), exact(figures.get("spent"))
             rows.append([run.title, step, count(number), count(bought), spent, exact(record.get("seconds"))])
     headings = ["dataset", "step", "rows", "answers bought so far", "spent so far", "seconds"]
@@ -249,13 +251,13 @@ def _made(step: str, figures: dict[str, Any]) -> int | None:
 def _licences(runs: Sequence[RunMaterial]) -> list[ReportTable]:
     rows = list[list[Cell]]()
     for run in runs:
-        counts = run.extra.get("counts") or {}
-        for each in counts.get("speeches", []):
-            about = [f"speeches of {each['source']}", each["language"] or "unknown", each["license"] or "unknown"]
-            rows.append([run.title, *about, count(each["count"])])
-        for each in counts.get("replies", []):
-            writer = each["writer"] + (f" ({each['model']})" if each["model"] not in (None, each["writer"]) else "")
-            rows.append([run.title, f"replies of {writer}", "", each["terms"] or "unknown", count(each["count"])])
+        tables = run.extra.get("counts") or {}
+        for row in tables.get("speeches", []):
+            cells = [f"speeches of {row['source']}", row["language"] or "unknown", row["license"] or "unknown"]
+            rows.append([run.title, *cells, count(row["count"])])
+        for row in tables.get("replies", []):
+            writer = row["writer"] + (f" ({row['model']})" if row["model"] not in (None, row["writer"]) else "")
+            rows.append([run.title, f"replies of {writer}", "", row["terms"] or "unknown", count(row["count"])])
     headings = ["dataset", "what", "language", "licence or terms", "rows"]
     notes = ["all licences of sources and all terms of writers apply together; if one is unknown, ask its authors"]
     return report_table("dataset-licences", "Licences and terms", headings, rows, *notes)

@@ -72,8 +72,8 @@ def safety_section(material: Material) -> Section:
     if material.shows_texts and any(
         isinstance(block, ReportTable) and block.name == FLAGGED for block in section.blocks
     ):
-        said = "Flagged replies come first under Replies side by side. Each speech at risk is hidden until you click."
-        return replace(section, blocks=[Paragraph(said), *section.blocks])
+        note = "Flagged replies come first under Replies side by side. Each speech at risk is hidden until you click."
+        return replace(section, blocks=[Paragraph(note), *section.blocks])
     return section
 
 

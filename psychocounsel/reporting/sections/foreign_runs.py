@@ -21,12 +21,12 @@ def tolerant(section: BuildSection) -> BuildSection:
     """
 
     def checked(material: Material) -> Section:
-        found = section(material)
-        for values in _numbers(found):
+        result = section(material)
+        for values in _numbers(result):
             for kind in {*map(type, values)}:  # types only, because curves have millions of points
                 if not issubclass(kind, Real) or issubclass(kind, bool):
                     raise TypeError(f"{kind.__name__} instead of a number")
-        return found
+        return result
 
     def build(material: Material) -> Section:
         try:
@@ -37,10 +37,10 @@ def tolerant(section: BuildSection) -> BuildSection:
                 raise
             # Comparing runs themselves is slow, because it compares all their lines.
             skipped = {id(run) for run in foreign}
-        found = checked(replace(material, runs=[run for run in material.runs if id(run) not in skipped]))
-        said = "its files cannot be read here, because another version wrote them or they are damaged"
-        lines = [Paragraph(f"{run.title}: {said}. It is missing from this section.", "warning") for run in foreign]
-        return replace(found, blocks=[*lines, *found.blocks])
+        result = checked(replace(material, runs=[run for run in material.runs if id(run) not in skipped]))
+        reason = "its files cannot be read here, because another version wrote them or they are damaged"
+        lines = [Paragraph(f"{run.title}: {reason}. It is missing from this section.", "warning") for run in foreign]
+        return replace(result, blocks=[*lines, *result.blocks])
 
     return build
 
@@ -66,6 +66,6 @@ def _numbers(section: Section) -> Iterator[Iterable[Any]]:
         elif isinstance(block, ReportTable):
             for cell in (cell for row in block.table.rows for cell in row):
                 if isinstance(cell, TableFigure):
-                    yield [cell.value, *(each for each in (cell.sd, cell.low, cell.high) if each is not None)]
+                    yield [cell.value, *(number for number in (cell.sd, cell.low, cell.high) if number is not None)]
                 elif not isinstance(cell, str | None):
                     raise TypeError(f"{type(cell).__name__} instead of a cell")

@@ -59,10 +59,10 @@ def question_section(material: Material) -> Section:
 def _counts(material: Material) -> str:
     """Return a sentence such as `8 trainings and 1 evaluation; seeds 1 and 2.`"""
     counts = {kind: len(material.of(kind)) for kind in _KIND_NAMES}
-    said = listed([f"{count} {_KIND_NAMES[kind][count > 1]}" for kind, count in counts.items() if count])
+    kinds = listed([f"{count} {_KIND_NAMES[kind][count > 1]}" for kind, count in counts.items() if count])
     studies = listed([study.name for study in material.studies]) if material.studies else ""
     seeds = sorted({run.seed for run in material.runs if run.seed is not None})
-    parts = [said, f"study {studies}" if studies else ""]
+    parts = [kinds, f"study {studies}" if studies else ""]
     parts += [f"{'seed' if len(seeds) == 1 else 'seeds'} {listed([*map(str, seeds)])}"] if seeds else []
     return f"{'; '.join(filter(None, parts))}."
 
@@ -76,11 +76,11 @@ def _equal(runs: Sequence[RunMaterial]) -> str:
 
 def _versions(runs: Sequence[RunMaterial]) -> str:
     """Return the versions of the main packages. A package that changed between runs has several."""
-    found = list[str]()
+    versions = list[str]()
     for name in _VERSIONS:
-        given = dict.fromkeys(filter(None, ((run.environment.get("versions") or {}).get(name) for run in runs)))
-        found += [f"{name} {' and '.join(map(str, given))}"] if given else []
-    return f"Versions: {', '.join(found)}." if found else ""
+        values = dict.fromkeys(filter(None, ((run.environment.get("versions") or {}).get(name) for run in runs)))
+        versions += [f"{name} {' and '.join(map(str, values))}"] if values else []
+    return f"Versions: {', '.join(versions)}." if versions else ""
 
 
 def _differences(runs: Sequence[RunMaterial]) -> list[Block]:
@@ -100,24 +100,24 @@ def _differences(runs: Sequence[RunMaterial]) -> list[Block]:
 
 def _values(runs: Sequence[RunMaterial], key: str) -> tuple[str, str]:
     """Return each value with its number of runs, and the number of runs without the setting."""
-    given = [run.settings[key] for run in runs if key in run.settings]
-    counts = {value: given.count(value) for value in dict.fromkeys(given)}
+    values = [run.settings[key] for run in runs if key in run.settings]
+    counts = {value: values.count(value) for value in dict.fromkeys(values)}
     shown = [f"{value} ({count})" for value, count in counts.items()]
-    return listed(shown, _MOST_VALUES), str(len(runs) - len(given) or "")
+    return listed(shown, _MOST_VALUES), str(len(runs) - len(values) or "")
 
 
 def _value(run: RunMaterial, key: str) -> str:
     """Return a setting by its dotted key; "" if the run does not have it."""
-    here: object = run.config
+    node: object = run.config
     for name in key.split("."):
-        here = here.get(name) if hasattr(here, "get") else None
-    return "" if here is None else str(here)
+        node = node.get(name) if hasattr(node, "get") else None
+    return "" if node is None else str(node)
 
 
 def _only(values: Iterable[str]) -> str:
     """Return the value if all non-empty values are equal, otherwise ""."""
-    given = {*filter(None, values)}
-    return given.pop() if len(given) == 1 else ""
+    distinct = {*filter(None, values)}
+    return distinct.pop() if len(distinct) == 1 else ""
 
 
 def _short(key: str, value: str) -> str:
@@ -131,14 +131,14 @@ _ALIVE = ("running", "pending", "requeued")
 
 
 def missing_section(material: Material) -> Section:
-    told = [
+    paragraphs = [
         *_problems(material),
         *_unfinished(material),
         *_not_finite(material),
         *_alone(material),
         *_not_comparable(material),
     ]
-    return Section("missing", "Missing or not comparable", [*dict.fromkeys(told)])
+    return Section("missing", "Missing or not comparable", [*dict.fromkeys(paragraphs)])
 
 
 def _problems(material: Material) -> Iterator[Paragraph]:
@@ -178,8 +178,8 @@ def _go_on(run: RunMaterial) -> str:
 def _not_finite(material: Material) -> Iterator[Paragraph]:
     for run in material.runs:
         if count := not_finite(run):
-            said = "figure is" if count == 1 else "figures are"
-            yield Paragraph(f"{run.title}: {count} {said} not finite (nan or inf) and not in any chart.", "warning")
+            subject = "figure is" if count == 1 else "figures are"
+            yield Paragraph(f"{run.title}: {count} {subject} not finite (nan or inf) and not in any chart.", "warning")
 
 
 def _alone(material: Material) -> Iterator[Paragraph]:
@@ -206,14 +206,14 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
         if len(runs) < 2:
             continue
         if differing := differing_held_out(runs):
-            told = f"The {name} were evaluated on different held-out data: {differ(differing)}"
-            yield Paragraph(f"{told}. Their evaluation figures cannot be compared.", "bad")
+            warning = f"The {name} were evaluated on different held-out data: {differ(differing)}"
+            yield Paragraph(f"{warning}. Their evaluation figures cannot be compared.", "bad")
         elif _values_differ(runs, lambda run: run.environment.get("data")):
             yield from _other_data(runs)
         if keys := differing_loss_settings(runs):
             yield Paragraph(f"Losses of {name} cannot be compared, because {differ(keys)}.")
-    found = [family for family in families(material) if family.name in ("policies", "reward models")]
-    for family in found if len(found) > 1 else []:
+    groups = [family for family in families(material) if family.name in ("policies", "reward models")]
+    for family in groups if len(groups) > 1 else []:
         titles = listed([setting.title for setting in family.settings])
         alone = "compared with no other" if len(family.settings) == 1 else "compared only with each other"
         yield Paragraph(f"{titles}: {alone}, by {family.metric}, which the others lack or do not use.")
@@ -242,7 +242,7 @@ def _other_data(runs: Sequence[RunMaterial]) -> Iterator[Paragraph]:
 
 
 def _values_differ(runs: Sequence[RunMaterial], value: Callable[[RunMaterial], object]) -> bool:
-    return len({found for run in runs if (found := value(run))}) > 1
+    return len({result for run in runs if (result := value(run))}) > 1
 
 
 def _version(run: RunMaterial) -> str:
@@ -262,10 +262,10 @@ def study_section(material: Material) -> Section:
 
 
 def _of_study(study: StudyMaterial, material: Material, several: bool) -> Iterator[Block]:
-    own = {stage: _runs(study, material, stage) for stage in study.stages}
+    runs_by_stage = {stage: _runs(study, material, stage) for stage in study.stages}
     rows: list[list[Cell]] = [
         [stage, str(len(runs)), str(sum(run.is_finished for run in runs)), _states(runs), *_choice(study, stage, runs)]
-        for stage, runs in own.items()
+        for stage, runs in runs_by_stage.items()
     ]
     headings = ["stage", "runs", "finished", "others", "gate", "best run"]
     prefix = f"study-{_block_name(study.name)}" if several else "study"
@@ -281,7 +281,7 @@ def _runs(study: StudyMaterial, material: Material, stage: str) -> list[RunMater
 def _states(runs: list[RunMaterial]) -> str:
     """Return the statuses of unfinished runs: `1 failed, 2 running`."""
     others = [run.status for run in runs if not run.is_finished]
-    return ", ".join(f"{others.count(each)} {each}" for each in dict.fromkeys(others))
+    return ", ".join(f"{others.count(status)} {status}" for status in dict.fromkeys(others))
 
 
 def _choice(study: StudyMaterial, stage: str, runs: list[RunMaterial]) -> tuple[str, str]:
@@ -306,13 +306,13 @@ def _written_table(name: str, title: str, text: str) -> Block:
         if headings[place + 1 : place + 5] == [f"{heading} {part}" for part in _FIGURE_PARTS]
     ]
     inside = {place + offset for place in figures for offset in range(1, 5)}
-    kept = [place for place in range(len(headings)) if place not in inside]
+    columns = [place for place in range(len(headings)) if place not in inside]
     rows = [
-        [_written_cell(line, place, place in figures) for place in kept]
+        [_written_cell(line, place, place in figures) for place in columns]
         for line in lines[1:]
         if len(line) == len(headings)
     ]
-    return ReportTable(name, Table(f"{title} (written by the study)", [headings[place] for place in kept], rows))
+    return ReportTable(name, Table(f"{title} (written by the study)", [headings[place] for place in columns], rows))
 
 
 def _written_cell(line: list[str], place: int, is_figure: bool) -> Cell:

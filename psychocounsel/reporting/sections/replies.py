@@ -45,8 +45,8 @@ def _browser(name: str, runs: Sequence[RunMaterial]) -> Iterator[Block]:
     speeches = _merged(runs)
     for run in runs:
         assert run.texts is not None
-        held = len(run.texts.speeches)
-        yield Paragraph(f"{run.title}: {run.texts.source}, {held} of {run.texts.count} speeches.")
+        shown = len(run.texts.speeches)
+        yield Paragraph(f"{run.title}: {run.texts.source}, {shown} of {run.texts.count} speeches.")
     if any("better " in score for speech in speeches for reply in speech.replies for score in reply.scores):
         yield Paragraph(
             "Scores `better ...` (0 to 1): how often judges preferred the reply to others; a tie counts half."
@@ -66,13 +66,13 @@ def _merged(runs: Sequence[RunMaterial]) -> list[ShownSpeech]:
         for speech in run.texts.speeches if run.texts else ():
             first.setdefault(speech.speech, speech)
             replies.setdefault(speech.speech, []).extend((run, reply) for reply in speech.replies)
-    found = []
+    speeches = []
     for text, speech in first.items():
         crisis = speech.crisis or any(_is_crisis(run, text) for run, _ in replies[text])
-        found.append(ShownSpeech(text, _distinct(replies[text]), speech.topic, speech.risk, crisis))
-    held = {text: len({run.path for run, _ in of}) for text, of in replies.items()}
+        speeches.append(ShownSpeech(text, _distinct(replies[text]), speech.topic, speech.risk, crisis))
+    run_counts = {text: len({run.path for run, _ in pairs}) for text, pairs in replies.items()}
     # The sort is stable, so speeches with equally many runs stay in the order of the runs.
-    return sorted(found, key=lambda speech: -held[speech.speech])
+    return sorted(speeches, key=lambda speech: -run_counts[speech.speech])
 
 
 def _is_crisis(run: RunMaterial, text: str) -> bool:
@@ -89,16 +89,16 @@ def _distinct(replies: Sequence[tuple[RunMaterial, ShownReply]]) -> list[ShownRe
     for author, _ in authors:
         texts[author] = texts.get(author, 0) + 1
     several = len({run.path for run, _ in replies}) > 1
-    found = []
-    for (author, text), said in sorted(authors.items(), key=lambda each: -len(each[1])):
-        name = f"{said[0][0].title}: {author}" if several and texts[author] > 1 else author
-        found.append(ShownReply(name, text, _scores(said)))
-    return found
+    distinct = []
+    for (author, text), pairs in sorted(authors.items(), key=lambda item: -len(item[1])):
+        name = f"{pairs[0][0].title}: {author}" if several and texts[author] > 1 else author
+        distinct.append(ShownReply(name, text, _scores(pairs)))
+    return distinct
 
 
-def _scores(said: Sequence[tuple[RunMaterial, ShownReply]]) -> dict[str, float]:
+def _scores(pairs: Sequence[tuple[RunMaterial, ShownReply]]) -> dict[str, float]:
     """Return all scores of a reply. If several runs judged it, each score names its run."""
-    judged = [(run, reply) for run, reply in said if reply.scores]
+    judged = [(run, reply) for run, reply in pairs if reply.scores]
     return {
         f"{run.title}: {name}" if len(judged) > 1 else name: score
         for run, reply in judged

@@ -26,11 +26,11 @@ Points = Sequence[EvaluationPoint]
 
 
 def overoptimisation_section(material: Material) -> Section:
-    found = [(run, points) for run in material.of(TRAINING) if (points := _points(run))]
+    points_by_run = [(run, points) for run in material.of(TRAINING) if (points := _points(run))]
     blocks: list[Block] = []
-    for key in _figures(found):
-        blocks += _divergence_charts(key, found)
-    return Section("overoptimisation", "Reward against divergence", [*blocks, *_divided(found)])
+    for key in _figures(points_by_run):
+        blocks += _divergence_charts(key, points_by_run)
+    return Section("overoptimisation", "Reward against divergence", [*blocks, *_divided(points_by_run)])
 
 
 def _points(run: RunMaterial) -> Points:
@@ -39,9 +39,9 @@ def _points(run: RunMaterial) -> Points:
     return [point for point in by_step.values() if point.kl is not None and _REWARD in point.figures]
 
 
-def _figures(found: Sequence[tuple[RunMaterial, Points]]) -> list[str]:
+def _figures(points_by_run: Sequence[tuple[RunMaterial, Points]]) -> list[str]:
     """Return the trained reward's key, the keys of other measured rewards, and the win rate's key."""
-    keys = dict.fromkeys(key for _, points in found for point in points for key in point.figures)
+    keys = dict.fromkeys(key for _, points in points_by_run for point in points for key in point.figures)
     return [key for key in (_REWARD, *_others(keys), _WIN_RATE) if key in keys]
 
 
@@ -49,9 +49,9 @@ def _others(keys: Sequence[str] | dict[str, None]) -> list[str]:
     return sorted(key for key in keys if key.startswith(f"{_REWARD}_") and not key.endswith(("_low", "_high")))
 
 
-def _divergence_charts(key: str, found: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Chart]:
+def _divergence_charts(key: str, points_by_run: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Chart]:
     curves = list[Curve]()
-    for run, points in found:
+    for run, points in points_by_run:
         known = [point for point in points if key in point.figures]
         if known:
             places = {title: [_place(point, axis) for point in known] for title, axis in _AXES.items()}
@@ -70,15 +70,15 @@ def _place(point: EvaluationPoint, axis: str) -> float:
     return 0.0 if value is None else value
 
 
-def _divided(found: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Paragraph]:
+def _divided(points_by_run: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Paragraph]:
     """Warn of over-optimisation: the trained reward still rises while another figure falls."""
-    if not found:
+    if not points_by_run:
         return
-    keys = [key for key in _figures(found) if key != _REWARD]
+    keys = [key for key in _figures(points_by_run) if key != _REWARD]
     if not keys:
         how = "reward=ensemble with its members, or eval/win_rate"
         yield Paragraph(f"No second reward was measured ({how}), so over-optimisation cannot be detected.", "warning")
-    for run, points in found:
+    for run, points in points_by_run:
         for key in keys:
             yield from _of_figure(run.title, key, [point for point in points if key in point.figures])
 
@@ -87,7 +87,7 @@ def _of_figure(title: str, key: str, known: Points) -> Iterator[Paragraph]:
     if len(known) < 3:
         return
     top, last = max(known, key=lambda point: point.figures[key]), known[-1]
-    (high, low), (before, after) = ((top.figures[each], last.figures[each]) for each in (key, _REWARD))
+    (high, low), (before, after) = ((top.figures[figure], last.figures[figure]) for figure in (key, _REWARD))
     if low < high and after > before:
         yield Paragraph(
             f"{title}: {key} is highest at step {top.steps} ({top.kl:.3g} nats), then falls from {high:.4g} to {low:.4g} while "
@@ -104,11 +104,11 @@ _OF_EVALUATION = {JUDGED: "win_rate", f"{JUDGED}_low": "win_rate_low", f"{JUDGED
 
 def judged_runs(material: Material) -> list[RunMaterial]:
     """Return training runs. If exactly one finished `evaluation=winrate` judged a run's model, the run gets the figure JUDGED."""
-    found = defaultdict[Path, list[RunMaterial]](list)
+    evaluations = defaultdict[Path, list[RunMaterial]](list)
     for run in material.of(EVALUATION):
         if run.what == "winrate" and run.is_finished and run.evaluates is not None:
-            found[run.evaluates].append(run)
-    return [_with_win_rate(run, found[run.path]) for run in material.of(TRAINING)]
+            evaluations[run.evaluates].append(run)
+    return [_with_win_rate(run, evaluations[run.path]) for run in material.of(TRAINING)]
 
 
 def _with_win_rate(run: RunMaterial, evaluations: Sequence[RunMaterial]) -> RunMaterial:
@@ -143,7 +143,7 @@ class TradeOff:
 
 def pareto_section(material: Material) -> Section:
     settings = [setting for setting in settings_of(judged_runs(material)) if setting.finished]
-    good = next((key for key in _GOODS if sum(of_setting(each, key) is not None for each in settings) > 1), None)
+    good = next((key for key in _GOODS if sum(of_setting(setting, key) is not None for setting in settings) > 1), None)
     blocks: list[Block] = []
     if good is not None:
         for key, title in _costs(settings).items():
@@ -173,10 +173,10 @@ def _trade_off_chart(good: str, cost: str, title: str, settings: Sequence[RunSet
     name, what = cost.rpartition("/")[2].replace("_", "-"), _named(good)
     line = Curve("best trade-offs", {title: [point.cost.value for point in best]}, [point.good.value for point in best])
     curves = [_trade_off_curve(point, title) for point in points]
-    more = "less" if smaller else "more"
+    direction = "less" if smaller else "more"
     notes = [
         "each point is a setting (mean over its seeds) with its 95 % interval",
-        f"better: further up, and {more} on the x axis",
+        f"better: further up, and {direction} on the x axis",
     ]
     yield Chart(
         f"pareto-{name}", f"{what} against {title}", what, [*curves, *([line] if len(best) > 1 else [])], notes=notes
@@ -199,8 +199,8 @@ def front(points: Sequence[TradeOff], smaller: bool) -> list[TradeOff]:
         gains = (other.good.value - point.good.value, sign * (point.cost.value - other.cost.value))
         return min(gains) >= 0 and max(gains) > 0
 
-    kept = [point for point in points if not any(map(partial(beats, point), points))]
-    return sorted(kept, key=lambda point: point.cost.value)
+    winners = [point for point in points if not any(map(partial(beats, point), points))]
+    return sorted(winners, key=lambda point: point.cost.value)
 
 
 def _trade_off_curve(point: TradeOff, axis: str) -> Curve:
@@ -214,7 +214,7 @@ def _trade_off_table(
     name: str, good: str, cost: str, points: Sequence[TradeOff], best: Sequence[TradeOff]
 ) -> ReportTable:
     rows: list[list[Cell]] = [
-        [point.setting.title, point.good, point.cost, "yes" if any(point is each for each in best) else ""]
+        [point.setting.title, point.good, point.cost, "yes" if any(point is winner for winner in best) else ""]
         for point in points
     ]
     headings = ["setting", _named(good), _named(cost), "best trade-off"]
