@@ -43,7 +43,15 @@ if TYPE_CHECKING:
     from psychocounsel.evaluation.audit.reading import Score
     from psychocounsel.rundir.run import Run
 
-_FIGURES = ("blind_accuracy", "blind_low", "blind_high", "*_accuracy", "*_reads")
+_FIGURES = (
+    "blind_accuracy",
+    "blind_low",
+    "blind_high",
+    "*_accuracy",
+    "*_reads",
+    "*_reads_beyond_overlap",
+    "*_worst_control",
+)
 
 
 class Audit(Command):

@@ -16,7 +16,7 @@ from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
 
 _EVALUATED = "eval/"
-_OF_REPLIES = ("reward", "length", "unfinished", "repetition", "win_rate", "win_rate_low", "win_rate_high")
+_OF_REPLIES = ("reward", "length", "unfinished", "repetition", "echo", "win_rate", "win_rate_low", "win_rate_high")
 
 
 def check_training(config: DictConfig, cluster: Any) -> None:
@@ -246,6 +246,7 @@ def figures_of_training(config: DictConfig) -> list[str] | None:
     names = list[str]()
     if config.get("rollout") is not None:  # replies are measured, independent of the loss
         names += [*_OF_REPLIES, *_of_reference(algorithm), *_of_rewards(config)]
+        names += ["recital"] if data.system_prompt else []
     if not algorithm.needs.rollouts:
         own = algorithm.figure_names() if lists_own_figures(algorithm, ("loss", "evaluation")) else None
         if own is None:

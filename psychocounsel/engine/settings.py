@@ -28,6 +28,8 @@ class EvalConfig:
 @dataclass
 class GuardConfig:
     repetition: float | None = option(None, at_least=0, at_most=1)
+    echo: float | None = option(None, at_least=0, at_most=1)
+    recital: float | None = option(None, at_least=0, at_most=1)
     unfinished: float | None = option(None, at_least=0, at_most=1)
     kl: float | None = option(None, above=0)
     length_ratio: float | None = option(None, at_least=1)

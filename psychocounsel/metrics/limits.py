@@ -34,6 +34,10 @@ def _length_ratio(now: Figures, before: Figures) -> float:
 
 _MEASURES = {
     "repetition": _Measure("held-out repetition", lambda now, before: now["eval/repetition"]),
+    "echo": _Measure("the share of words taken from the client", lambda now, before: now["eval/echo"]),
+    "recital": _Measure(
+        "the share of words taken from the system prompt", lambda now, before: now.get("eval/recital", 0.0)
+    ),
     "unfinished": _Measure("the share of unfinished replies", lambda now, before: now["eval/unfinished"]),
     "kl": _Measure("the divergence from the reference [nats]", lambda now, before: now["eval/kl"]),
     "length_ratio": _Measure("the ratio of the mean reply lengths before and now", _length_ratio),

@@ -1,17 +1,19 @@
 """Metrics of replies that a policy wrote, and a page with a few of them for people to read."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from psychocounsel.data.group import Array, Completion, Group
+from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.metrics.intervals import FEWEST, mean_intervals
 
 # Metrics of replies that a policy wrote.
 
 MOSTLY_CUT = 0.5  # share of replies cut at the limit of tokens from which on a warning is printed
-_GRAM = 4
+GRAM = 4  # words or tokens in a run
 _SHARES = ("unfinished",)  # figures that are 0 or 1 for each reply
 
 
@@ -50,6 +52,8 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
     `length`: number of tokens.
     `unfinished`: 1 if the reply was cut at the length limit, otherwise 0.
     `repetition`: see the function of this name.
+    `echo`, `recital`: `copied_share` of the reply's words, from the client's turns and from the system prompt; each only
+    if all prompts have such messages.
     `kl`: sum over tokens of log pi - log ref [nats]; only with `reference`, log-probabilities float32[len] for each
     reply of each group.
     """
@@ -62,6 +66,13 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
         "unfinished": [reply.finish_reason == "length" for reply in replies],
         "repetition": [repetition(reply.ids.tolist()) for reply in replies],
     }
+    for name, role in COPIED_FROM.items():
+        sources = [_words_from(group, role) for group in groups]
+        if all(sources):
+            pairs = zip(groups, sources, strict=True)
+            figures[name] = [
+                copied_share(words_of(reply.text), source) for group, source in pairs for reply in group.completions
+            ]
     for name in sorted({name for reply in replies for name in reply.reward_parts or ()}):
         figures[f"reward_{name}"] = [(reply.reward_parts or {}).get(name, 0.0) for reply in replies]
     if reference is not None:
@@ -80,12 +91,38 @@ def cut_warning(share: float, writer: str, key: str, limit: int) -> Iterator[str
         yield f"warning: {writer}: {cut}, so the figures are those of cut texts; raise {key}"
 
 
+_WORD = re.compile(rf"[{CJK}]|(?:(?![{CJK}])\w)+(?:['\u2019](?:(?![{CJK}])\w)+)*")
+CONTENT_WORD = re.compile(r"[^\W\d_]{4,}")  # four letters or more, because most shorter words occur in all texts
+COPIED_FROM = {"echo": "user", "recital": "system"}  # figure: the role whose words are copied
+
+
+def words_of(text: str) -> list[str]:
+    """Return the lower-cased words without punctuation; each Chinese, Japanese or Korean character is a word."""
+    return _WORD.findall(text.lower().replace("\u2019", "'"))
+
+
+def copied_share(words: Sequence[str], source: Sequence[str]) -> float:
+    """Return the share of `words` within runs of four or more words that also stand in `source`; 0 for fewer than four."""
+    known = {tuple(source[start : start + GRAM]) for start in range(len(source) - GRAM + 1)}
+    copied = set[int]()
+    for start in range(len(words) - GRAM + 1):
+        if tuple(words[start : start + GRAM]) in known:
+            copied.update(range(start, start + GRAM))
+    return len(copied) / len(words) if words else 0.0
+
+
+def _words_from(group: Group, role: str) -> list[str]:
+    return [
+        word for message in group.messages or [] if message["role"] == role for word in words_of(message["content"])
+    ]
+
+
 def repetition(ids: Sequence[int]) -> float:
     """Return the share of four-token runs in `ids` that repeat an earlier run; 0 for fewer than five tokens.
 
     1 - (number of distinct runs) / (number of runs), in [0, 1].
     """
-    runs = [tuple(ids[start : start + _GRAM]) for start in range(len(ids) - _GRAM + 1)]
+    runs = [tuple(ids[start : start + GRAM]) for start in range(len(ids) - GRAM + 1)]
     return 1 - len(Counter(runs)) / len(runs) if len(runs) > 1 else 0.0
 
 
@@ -98,14 +135,17 @@ def sample_page(groups: Sequence[Group], count: int, title: str) -> str:
     for group in groups[:count]:
         ranked = sorted(group.completions, key=lambda reply: -(reply.reward or 0.0))
         parts += [_quoted(f"**{message['role']}**: {message['content']}") for message in group.messages or []]
-        parts += [_shown(reply) for reply in (ranked[:1] if len(ranked) < 2 else [ranked[0], ranked[-1]])]
+        parts += [_shown(reply, group) for reply in (ranked[:1] if len(ranked) < 2 else [ranked[0], ranked[-1]])]
         parts.append("---")
     return "\n\n".join(parts) + "\n"
 
 
-def _shown(reply: Completion) -> str:
-    cut = ", cut" if reply.finish_reason == "length" else ""
-    return f"reward {reply.reward or 0.0:.3f}, {len(reply.ids)} tokens{cut}\n\n" + _quoted(reply.text)
+def _shown(reply: Completion, group: Group) -> str:
+    marks = [", cut"] if reply.finish_reason == "length" else []
+    for name, role in COPIED_FROM.items():
+        if share := copied_share(words_of(reply.text), _words_from(group, role)):
+            marks.append(f", {name} {100 * share:.0f} %")
+    return f"reward {reply.reward or 0.0:.3f}, {len(reply.ids)} tokens{''.join(marks)}\n\n" + _quoted(reply.text)
 
 
 def _quoted(text: str) -> str:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.rows import Example, report_dropped
 from psychocounsel.data.selection import all_rows, load_split, no_pairs
 from psychocounsel.data.shared_text import normalised
@@ -31,6 +32,7 @@ from psychocounsel.evaluation.audit.figures import (
 from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies, pairs_from, rated_from
 from psychocounsel.evaluation.audit.reading import (
     Score,
+    beyond_overlap,
     other_prompts,
     overlap_margins,
     reading_figures,
@@ -38,6 +40,13 @@ from psychocounsel.evaluation.audit.reading import (
 )
 from psychocounsel.evaluation.audit.show import audit_blocks
 from psychocounsel.evaluation.audit.topics import topics_of
+from psychocounsel.evaluation.judging.controls import (
+    control_conversations,
+    controlled_speeches,
+    overlap_figures,
+    scored_figures,
+    worst_control,
+)
 from psychocounsel.evaluation.reward.figures import flipped_figures
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import FINISHED, write_summary
@@ -149,11 +158,16 @@ def measure(
         )
     other = other_prompts(pairs, topics.of_pair, config.audit.seed)
     margins = {}
+    prompt = config.data.system_prompt
+    controlled = controlled_speeches(examples, prompt or COUNSELLOR, config.audit.controls)
+    controls = {}
     if score is not None:
-        margins["reward"] = reward_margins(pairs, other, score, config.data.system_prompt)
+        margins["reward"] = reward_margins(pairs, other, score, prompt)
+        controls["reward"] = scored_figures(controlled, score(control_conversations(controlled, prompt)).tolist())
     if not is_main:
         return None
     margins["overlap"] = overlap_margins(pairs, other)
+    controls["overlap"] = overlap_figures(controlled)
     workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     options, steps = config.audit, lambda names: bar(names, "baselines")
     blind = blind_baselines(pairs, topics, options.folds, options.permutations, options.seed, workers, steps)
@@ -164,7 +178,8 @@ def measure(
         "counts": _counts(pairs),
         "topics": {"source": topics.source, "count": len(topics.names)},
         "blind": _of_blind(blind),
-        "reading": {name: _of_reading(judge_margins, pairs, examples) for name, judge_margins in margins.items()},
+        "reading": {name: _of_reading(name, margins, pairs, examples) for name in margins},
+        "controls": controls,
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
         "halo": halo_of,
         "disagreement": disagreement,
@@ -192,12 +207,17 @@ def _of_blind(blind: Blind) -> BlindFigures:
     }
 
 
-def _of_reading(margins: dict[str, np.ndarray], pairs: Pairs, examples: Sequence[Example]) -> Figures:
-    """Return the accuracy with each speech, and on flipped pairs. `margins["own"]` may be NaN; such pairs are skipped."""
-    own = margins["own"]
+def _of_reading(
+    judge: str, margins: Mapping[str, dict[str, np.ndarray]], pairs: Pairs, examples: Sequence[Example]
+) -> Figures:
+    """Return a judge's accuracy with each speech, on flipped pairs, and beyond word overlap. NaN margins are skipped."""
+    own = margins[judge]["own"]
     kept = np.flatnonzero(~np.isnan(own))
     flipped = flipped_figures([examples[row] for row in kept], own[kept])
-    return {**reading_figures(margins, pairs.component), "flipped": flipped}
+    beyond = {}
+    if judge != "overlap":
+        beyond["beyond_overlap"] = beyond_overlap(margins[judge], margins["overlap"], pairs.component)
+    return {**reading_figures(margins[judge], pairs.component), "flipped": flipped, **beyond}
 
 
 def load_pairs(config: DictConfig, say: Say) -> list[Example]:
@@ -279,5 +299,8 @@ def _write(folder: Path, figures: AuditFigures, status: str) -> None:
             f"{name}_accuracy": reading["own"]["accuracy"],
             f"{name}_reads": reading["gains"]["swapped"]["gain"],
         }
+        if beyond := reading.get("beyond_overlap"):
+            metrics[f"{name}_reads_beyond_overlap"] = beyond["gain"]["value"]
+        metrics |= worst_control(figures.get("controls", {}).get(name, {}), f"{name}_")
     # A run with `after` this audit starts only if the status is FINISHED.
     write_summary(folder, status, metrics=metrics)

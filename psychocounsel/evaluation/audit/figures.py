@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
+from psychocounsel.evaluation.judging.controls import ControlFigures
+
 
 class Accuracy(TypedDict):
     """Share of pairs that are judged right. A tie counts half."""
@@ -101,7 +103,8 @@ class Disagreement(TypedDict):
 class AuditFigures(TypedDict):
     """All figures; `audit` adds `settings` and `fingerprint` (sha256 of all texts) to the file.
 
-    `reading` holds the figures of `reading_figures` for each judge (`reward`, `overlap`), and `flipped`. `repeats` and
+    `reading` holds the figures of `reading_figures` for each judge (`reward`, `overlap`), `flipped`, and for a reward model
+    `beyond_overlap`. `controls` holds each judge's preferences for controls. `repeats` and
     `against` (by name of the other set) hold the counts of `faults.repeats` and `faults.shared`.
     """
 
@@ -109,6 +112,7 @@ class AuditFigures(TypedDict):
     topics: TopicCounts
     blind: BlindFigures
     reading: dict[str, Mapping[str, Any]]
+    controls: NotRequired[dict[str, ControlFigures]]
     gate: AuditGate
     halo: Halo | None
     disagreement: Disagreement | None

@@ -1,6 +1,5 @@
 """Test of reading: a scorer that reads the client's speech loses accuracy if the speech is swapped or removed."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,13 +11,13 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs
 from psychocounsel.metrics.intervals import mean_intervals
+from psychocounsel.metrics.replies import CONTENT_WORD
 
 Array = np.ndarray
 # Maps n conversations that end with a reply to rewards, float[n]; NaN for a conversation that is too long.
 Score = Callable[[list[list[Message]]], Array]
 
 REMOVED: list[Message] = [{"role": "user", "content": "Hello."}]  # replaces a removed speech
-_WORD = re.compile(r"[^\W\d_]{4,}")  # four letters or more, because most shorter words occur in all texts
 
 
 def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, Any]:
@@ -51,6 +50,30 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
         "gains": dict(zip(list(margins)[1:], gains, strict=True)),
         "left_out": int((~kept).sum()),
     }
+
+
+def beyond_overlap(margins: dict[str, Array], overlap: dict[str, Array], component: Array) -> dict[str, Any]:
+    """Return what a scorer reads beyond words shared with the speech.
+
+    Args:
+        margins: of the scorer, float[n] by condition, with `own` and `swapped`; NaN where a pair is too long.
+        overlap: the same by `overlap_margins`.
+        component: int[n]; intervals resample components.
+
+    Returns:
+        `gain`: the paired difference of both gains of the own speech, with `low` and `high`. `misled`: the scorer's accuracy
+        on the pairs in which the overlap prefers the wrong reply, with `low`, `high` and `pairs`; None without such pairs.
+    """
+    kept = ~np.isnan(np.column_stack([margins["own"], margins["swapped"]])).any(1)
+    own, swapped = (wins(margins[name][kept]) for name in ("own", "swapped"))
+    by_words = [wins(overlap[name][kept]) for name in ("own", "swapped")]
+    difference = (own - swapped) - (by_words[0] - by_words[1])
+    low, high = mean_intervals(difference[:, None], component[kept])[0].tolist()
+    misled = None
+    if (wrong := overlap["own"][kept] < 0).any():
+        least, most = mean_intervals(own[wrong, None], component[kept][wrong], shares=True)[0].tolist()
+        misled = {"accuracy": float(own[wrong].mean()), "low": least, "high": most, "pairs": int(wrong.sum())}
+    return {"gain": {"value": float(difference.mean()), "low": low, "high": high}, "misled": misled}
 
 
 def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
@@ -107,7 +130,7 @@ def _numbers(numbers: dict[tuple[int, int], int], prompt: Array, reply: Array) -
 
 def _words(text: str, known: dict[str, int]) -> set[int]:
     """Return the distinct words as numbers, which take little memory. New words are added to `known`."""
-    return {known.setdefault(word, len(known)) for word in _WORD.findall(text.lower())}
+    return {known.setdefault(word, len(known)) for word in CONTENT_WORD.findall(text.lower())}
 
 
 # Swapped speeches: each prompt gets the speech of a client in another component, preferably of the same topic.

@@ -30,6 +30,7 @@ class AuditOptions:
     folds: int = option(5, at_least=2, at_most=20)
     permutations: int = option(2000, at_least=100, at_most=100_000)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    controls: int = option(40, at_least=0)
 
 
 @dataclass

@@ -20,6 +20,7 @@ from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import MOST_TOPIC_FOLDS, TITLES
 from psychocounsel.evaluation.audit.figures import AuditFigures, CueAccuracy, TopicCounts
 from psychocounsel.evaluation.audit.topics import CLUSTERS, NONE
+from psychocounsel.evaluation.judging.controls import control_blocks
 
 Audits = Sequence[Titled[AuditFigures]]
 
@@ -40,6 +41,7 @@ def audit_blocks(audits: Audits) -> list[Block]:
         *_chart(audits),
         *_cues(audits),
         *_reading(audits),
+        *_controls(audits),
         *_sizes(audits),
         *_duplicates(audits),
         *_shared(audits),
@@ -78,13 +80,27 @@ def _conclusions(figures: AuditFigures) -> Iterator[tuple[str, str]]:
 
 
 def uses_speech(who: str, reading: Figures) -> tuple[str, str]:
-    """Return a sentence, with its tone, on whether a judge uses the client's speech. `reading`: from `reading_figures`."""
+    """Return a sentence, with its tone, on whether a judge reads the client's speech.
+
+    `reading`: from `reading_figures`, and `beyond_overlap`, which files of earlier versions lack.
+    """
     gain = reading["gains"]["swapped"]
     low, high = 100 * gain["low"], 100 * gain["high"]
     than = "with the client's own speech instead of another client's"
     size = f"its accuracy changes by {100 * gain['gain']:+.1f} percentage points ({low:+.1f} to {high:+.1f}) {than}"
     if gain["low"] > 0:
-        return f"{who} uses the client's speech: {size}.", "good"
+        beyond = reading.get("beyond_overlap")
+        if beyond is None:
+            return (
+                f"{who} uses the client's speech, but perhaps only words that it shares with the reply: {size}.",
+                "plain",
+            )
+        more = beyond["gain"]
+        gains = f"{100 * more['value']:+.1f} ({100 * more['low']:+.1f} to {100 * more['high']:+.1f})"
+        against = f"its gain less that of counting shared words is {gains} points"
+        if more["low"] > 0:
+            return f"{who} reads the client's speech: {size}; {against}.", "good"
+        return f"no evidence that {who} reads more than words shared with the reply: {size}; {against}.", "warning"
     if gain["high"] < 0:
         return f"{who} is right less often with the right client's speech: {size}.", "bad"
     return f"no evidence that {who} uses the client's speech: {size}.", "warning"
@@ -197,12 +213,27 @@ def _reading(audits: Audits) -> list[ReportTable]:
     return report_table("audit-reading", "Judging with the client's speech", headings, rows, *notes)
 
 
+def _controls(audits: Audits) -> Sequence[Block]:
+    """Return the table of controls, after a warning about each judge that prefers one of them."""
+    judged = [
+        Titled(audit.title, {_judge(audit.figures, name): shares for name, shares in controls.items()})
+        for audit in audits
+        if (controls := audit.figures.get("controls"))
+    ]
+    return control_blocks(judged, "audit-controls")
+
+
 def reading_rows(reading: Figures) -> Iterator[list[Cell]]:
     """Yield a row for each speech that a judge was shown: speech, pairs skipped, accuracy, gain of own speech."""
     for condition, shown in _CONDITIONS.items():
         if condition in reading:
             gain = measured(reading["gains"].get(condition), "gain", True)
             yield [shown, count(reading["left_out"]), measured(reading[condition], "accuracy", True), gain]
+    if beyond := reading.get("beyond_overlap"):
+        yield ["own speech, beyond shared words", None, None, measured(beyond["gain"], percent=True)]
+        if misled := beyond["misled"]:
+            shown = f"own speech, {misled['pairs']} pairs in which shared words mislead"
+            yield [shown, None, measured(misled, "accuracy", True), None]
 
 
 # The data themselves: sizes, duplicates, overlap with other sets, ratings

@@ -1,14 +1,17 @@
 """Step `figures` of `evaluation=health`: measures replies.parquet and writes figures.json."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.evaluation.health.figures import (
     EXCEEDED,
     ContestantHealth,
@@ -30,35 +33,65 @@ from psychocounsel.storage.files import write_json
 # Summary of replies.parquet for figures.json: figures of each setting, and comparison of one setting with the others.
 
 Row = Mapping[str, Any]
+READ = ("speech", "setting", "seed", "length_limit", "text", "outcome", "completion_tokens")
 _READ = (TEXT, CUT, REFUSED, EMPTY)  # replies with other outcomes are only counted, because they have no text
 
 
-def summarise(rows: Iterable[Row], speeches: Iterable[Row], model: str | None = None) -> list[HealthVariant]:
+def summarise(
+    rows: Iterable[Row],
+    speeches: Iterable[Row],
+    model: str | None = None,
+    system_prompts: Mapping[int | None, str] = MappingProxyType({}),
+) -> list[HealthVariant]:
     """Return the figures of all replies, with one variant for each length limit.
 
     Args:
-        rows: rows of replies.parquet: speech, setting, seed, length_limit, text, outcome, completion_tokens.
+        rows: rows of replies.parquet with the columns READ.
         speeches: rows of speeches.parquet: speech, text, language.
         model: the setting that is compared with the others; None: no comparison.
+        system_prompts: the system prompt of each length limit, as `system_prompts_of` returns them.
     """
-    clients = {row["speech"]: (row["text"], row.get("language")) for row in speeches}
     variants: dict[int | None, dict[str, list[tuple[Row, Health | None]]]] = defaultdict(lambda: defaultdict(list))
-    rows = list(rows)
-    # Replies from a file have neither token counts nor the outcome CUT, so whether they were cut is unknown.
-    telling = {row["setting"] for row in rows if row["completion_tokens"] is not None or row["outcome"] == CUT}
-    for row in rows:
-        measured = _health(row, *clients[row["speech"]], row["setting"] in telling)
+    for row, measured in measured_replies(rows, speeches, system_prompts):
         variants[row["length_limit"]][row["setting"]].append((row, measured))
     limits = sorted(variants, key=lambda limit: (limit is not None, limit or 0))
     return [_variant(limit, variants[limit], model) for limit in limits]
 
 
-def _health(row: Row, prompt: str, language: str | None, tells_cuts: bool) -> Health | None:
-    """Return the figures of a reply; None if its outcome means that no reply exists."""
-    if row["outcome"] not in _READ:
-        return None
-    cut = row["outcome"] == CUT if tells_cuts else None
-    return health_of(row["text"] or "", prompt, cut, row["outcome"] == REFUSED, language)
+def system_prompts_of(config: DictConfig) -> dict[int | None, str]:
+    """Return the system prompt of the contestants by length limit; {} if they get none."""
+    given = config.replies.system_prompt
+    limits = config.replies.length_limits if given else []
+    return {limit: prompt_text(given, "replies.system_prompt", limit) for limit in limits}
+
+
+def measured_replies(
+    rows: Iterable[Row], speeches: Iterable[Row], system_prompts: Mapping[int | None, str]
+) -> Iterator[tuple[Row, Health | None]]:
+    """Yield each row of replies.parquet with its figures; None if its outcome means that no reply exists.
+
+    Arguments: see `summarise`.
+    """
+    clients = {row["speech"]: row for row in speeches}
+    rows = list(rows)
+    # Replies from a file have neither token counts nor the outcome CUT, so whether they were cut is unknown.
+    telling = {row["setting"] for row in rows if row["completion_tokens"] is not None or row["outcome"] == CUT}
+    for row in rows:
+        if row["outcome"] not in _READ:
+            yield row, None
+            continue
+        client = clients[row["speech"]]
+        yield (
+            row,
+            health_of(
+                row["text"] or "",
+                client["text"],
+                cut=row["outcome"] == CUT if row["setting"] in telling else None,
+                refused=row["outcome"] == REFUSED,
+                language=client.get("language"),
+                system_prompt=system_prompts.get(row["length_limit"]),
+            ),
+        )
 
 
 def _variant(
@@ -117,8 +150,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     files = context.files
     setting = build(context.config, "contestants").settings[0]
     speeches = rows_of(files.speeches, ["speech", "text", "language"])
-    columns = ["speech", "setting", "seed", "length_limit", "text", "outcome", "completion_tokens"]
-    variants = summarise(rows_of(files.replies, columns), speeches, setting)
+    variants = summarise(rows_of(files.replies, READ), speeches, setting, system_prompts_of(context.config))
     warnings = [f"warning: {text}" for text in limit_warnings(variants)]
     figures: HealthFigures = {"evaluation": "health", "model": setting, "variants": variants, "warnings": warnings}
     write_json(files.figures, figures)

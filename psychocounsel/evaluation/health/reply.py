@@ -11,16 +11,18 @@ import numpy as np
 from psychocounsel.asking.answer_text import is_refusal
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.traits import sure_language_of
-from psychocounsel.data.near_duplicates import CJK
-from psychocounsel.metrics.replies import repetition
+from psychocounsel.metrics.replies import GRAM, copied_share, repetition, words_of
 
 # Thresholds of the health figures, and the limits that the replies of a healthy model keep.
-
-GRAM = 4  # words in a run, for `repetition`
 
 # A `loop` is a span of words that is repeated several times in a row.
 LOOP_COPIES, LOOP_WORDS = 3, 12  # anywhere: least number of copies, and least number of words of all copies together
 TAIL_COPIES, TAIL_WORDS = 2, 20  # the same at the end of a reply, where a loop may have been cut
+
+# A reply is an `echo` or a `recital` if more than this share of its words, and at least COPIED_WORDS, stand in runs of four words
+# that it shares with the client or with the system prompt. The good and bad replies of the sample reach .23 and .05.
+ECHO, RECITAL = 0.25, 0.10
+COPIED_WORDS = 8
 
 JUNK_RUN = 8  # copies of one character in a row
 JUNK_SHARE = 0.3  # largest allowed share of odd symbols in a text of at least JUNK_CHARACTERS characters
@@ -36,6 +38,8 @@ LIMITS = {
     "cut": 0.05,
     "unfinished": 0.10,
     "loop": 0.02,
+    "echo": 0.01,
+    "recital": 0.01,
     "invented_turns": 0.01,
     "leaked_tokens": 0.01,
     "junk": 0.01,
@@ -43,13 +47,6 @@ LIMITS = {
 }
 
 # Words of a reply: loops among them, and their diversity.
-
-_WORD = re.compile(rf"[{CJK}]|(?:(?![{CJK}])\w)+(?:['\u2019](?:(?![{CJK}])\w)+)*")
-
-
-def words_of(text: str) -> list[str]:
-    """Return the lower-cased words without punctuation; each Chinese, Japanese or Korean character is a word."""
-    return _WORD.findall(text.lower().replace("\u2019", "'"))
 
 
 def numbered(words: Sequence[str]) -> np.ndarray:
@@ -215,6 +212,9 @@ FIGURES = {
     "unfinished": Figure("unfinished", LOWER),
     "loop": Figure("loop", LOWER),
     "repetition": Figure("repeated runs of four words", LOWER, share=False),
+    "echo": Figure("echo of the client", LOWER),
+    "recital": Figure("recital of the system prompt", LOWER),
+    "copied": Figure("words in runs taken from the client", LOWER, share=False),
     "invented_turns": Figure("invented turns", LOWER),
     "leaked_tokens": Figure("special tokens or template", LOWER),
     "junk": Figure("junk characters", LOWER),
@@ -228,8 +228,22 @@ FIGURES = {
 }
 
 
+# Signs by which a reply counts as unhealthy: a win rate counts it as lost against a healthy reply.
+UNHEALTHY = ("empty", "cut", "loop", "echo", "recital", "other_language")
+
+
+def unhealthy(health: Health) -> list[str]:
+    """Return the signs of UNHEALTHY that a reply shows."""
+    return [name for name in UNHEALTHY if health[name]]
+
+
 def health_of(
-    reply: str, prompt: str, cut: bool | None = None, refused: bool = False, language: str | None = None
+    reply: str,
+    prompt: str,
+    cut: bool | None = None,
+    refused: bool = False,
+    language: str | None = None,
+    system_prompt: str | None = None,
 ) -> Health:
     """Return the health figures of a reply.
 
@@ -241,6 +255,7 @@ def health_of(
         cut: True if generation stopped at `max_tokens`; None if unknown, for instance for replies from a file.
         refused: True if the reply is known to be a refusal, by the API's own field or by its outcome.
         language: language of the client (ISO 639-1); None: detected.
+        system_prompt: the text that the model got before the client's words; None: none, so `recital` is unknown.
     """
     figures: Health = dict.fromkeys(FIGURES)
     text = reply.strip()
@@ -248,11 +263,22 @@ def health_of(
     if refused:
         return figures | {"refusal": 1.0}
     figures["empty"] = float(not text)
-    return figures | _told(text, bool(cut), language or sure_language_of(prompt)) if text else figures
+    if not text:
+        return figures
+    words = words_of(text)
+    copied = copied_share(words, words_of(prompt))
+    figures |= {"copied": copied, "echo": _copies(words, copied, ECHO)}
+    if system_prompt:
+        figures["recital"] = _copies(words, copied_share(words, words_of(system_prompt)), RECITAL)
+    return figures | _of_text(text, words, bool(cut), language or sure_language_of(prompt))
 
 
-def _told(text: str, cut: bool, client: str | None) -> Health:
-    words, language = words_of(text), sure_language_of(text)
+def _copies(words: Sequence[str], share: float, limit: float) -> float:
+    return float(share > limit and share * len(words) >= COPIED_WORDS)
+
+
+def _of_text(text: str, words: Sequence[str], cut: bool, client: str | None) -> Health:
+    language = sure_language_of(text)
     numbers = numbered(words)
     unfinished = True if cut else ends_unfinished(text)
     return {

@@ -13,7 +13,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.auditing import LEAST_COMPONENTS
 from psychocounsel.evaluation.audit.blind import blind_baselines, wins
 from psychocounsel.evaluation.audit.pairs import Pairs, pairs_from
-from psychocounsel.evaluation.audit.reading import other_prompts, overlap_margins, reading_figures
+from psychocounsel.evaluation.audit.reading import beyond_overlap, other_prompts, overlap_margins, reading_figures
 from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of
 from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figures
 from psychocounsel.metrics.intervals import bootstrap, mean_intervals
@@ -177,4 +177,6 @@ def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> Figures | None
     """
     if np.isnan(np.column_stack(list(margins.values()))).any(1).all():
         return None
-    return reading_figures(margins, ground.pairs.component)
+    component = ground.pairs.component
+    beyond = beyond_overlap(margins, overlap_margins(ground.pairs, ground.other), component)
+    return {**reading_figures(margins, component), "beyond_overlap": beyond}

@@ -25,6 +25,15 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     make_counterfactuals,
     score_counterfactuals,
 )
+from psychocounsel.evaluation.judging.controls import (
+    ControlFigures,
+    control_conversations,
+    control_pairs,
+    overlap_figures,
+    ranked_figures,
+    scored_figures,
+    worst_control,
+)
 from psychocounsel.evaluation.reward.comparison import (
     Ground,
     baseline_figures,
@@ -43,6 +52,7 @@ from psychocounsel.evaluation.reward.rankers import (
     JudgedPairs,
     Ranker,
     consistency,
+    evaluated_controls,
     evaluated_pairs,
     mixed_models,
     rank_pairs,
@@ -156,6 +166,9 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     for line in format_lines(build_section(section, "reward") for _, section in reward_sections(config)):
         say(line)
     ground = ground_of(examples, config.evaluation.baselines, say)
+    prompt = config.data.system_prompt
+    controlled = evaluated_controls(config, examples)
+    conversations, controls = control_conversations(controlled, prompt), dict[str, ControlFigures]()
     scores = []
     counterfactuals: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)
@@ -165,6 +178,8 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
             continue
         scorer = open_scorer(settings, world.device)
         scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
+        rewards = score_shared(scorer, conversations, world, bar, f"controls, by {section.name}")
+        controls[section.name] = scored_figures(controlled, rewards.tolist())
         if key == "reward" and config.counterfactuals.limit:
             counterfactuals = make_counterfactuals(config, examples, folder, world, bar)
             changed = score_counterfactuals(counterfactuals, examples, config.data.system_prompt, scorer, world, bar)
@@ -175,10 +190,17 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     rankings = {
         ranker.name: _rank(config, ranker, key, examples, folder, world, bar) for key, ranker in rankers_of(config)
     }
+    pairs = control_pairs(controlled)
+    for key, ranker in rankers_of(config):
+        ranking = _rank(config, ranker, key, pairs, folder, world, bar)
+        controls[ranker.name] = ranked_figures(controlled, ranking.verdicts.tolist())
     if world.rank:
         return
     folder.mkdir(parents=True, exist_ok=True)
     figures = _figures(config, examples, ground, scores, rankings)
+    if controlled:
+        figures["controls"] = {**controls, "words shared with the speech": overlap_figures(controlled)}
+        figures["metrics"] |= worst_control(controls[config.reward.name])
     if counterfactuals:
         figures["counterfactuals"] = figures_and_rows(
             config.counterfactuals, counterfactuals, changed, scores[0].raw, examples, folder

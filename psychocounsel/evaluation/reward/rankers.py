@@ -16,12 +16,14 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import REFUSED, TEXT, Ask, LanguageModel
 from psychocounsel.blocks.kinds import Paragraph
+from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import no_pairs
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.bias import family_in, family_of, labellers_of
+from psychocounsel.evaluation.judging.controls import Controlled, control_pairs, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
     EQUAL,
     FORWARD,
@@ -140,6 +142,11 @@ def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Exam
     return examples
 
 
+def evaluated_controls(config: DictConfig, examples: Sequence[Example]) -> list[Controlled]:
+    """Return the controls of `evaluation.controls` speeches of the evaluated pairs."""
+    return controlled_speeches(examples, config.data.system_prompt or COUNSELLOR, config.evaluation.controls)
+
+
 # Ranking of pairs by language models. Each pair is shown in both orders, and no answer is bought twice.
 
 
@@ -207,7 +214,8 @@ def ranking_forecast(config: DictConfig) -> list[str]:
     files = EvaluationDir(Path(config.run_dir))
     files.answers = files.ranker_answers
     examples = evaluated_pairs(config, lambda line: None)
-    asks = [ask for _, settings in rankers_of(config) for ask in _asks(_calls(settings, examples))]
+    pairs = [*examples, *control_pairs(evaluated_controls(config, examples))]
+    asks = [ask for _, settings in rankers_of(config) for ask in _asks(_calls(settings, pairs))]
     with draft_of(files) as draft, closing(Answers(draft.answers)) as answers:
         return Estimate.of(asks, answers).lines("compare")
 

@@ -14,6 +14,7 @@ from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.settings import EvaluateConfig
 from psychocounsel.reward.sections import ranker_models
 from psychocounsel.rundir.results import is_finished
+from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Bar
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _WITH_INTERVALS = (
 )
 FIGURE_NAMES = (
     *(f"{name}{end}" for name in _WITH_INTERVALS for end in ("", "_low", "_high")),
-    *("pairs", "prompts", "reward_mean", "reward_std", "longer_reply_accuracy", "flipped_pairs"),
+    *("pairs", "prompts", "reward_mean", "reward_std", "longer_reply_accuracy", "flipped_pairs", "worst_control"),
 )
 
 
@@ -35,6 +36,7 @@ class RewardEvaluation(Evaluation):
 
     Attributes:
         baselines: True computes the audit's baselines, False skips them; None computes them for at most 1000 pairs.
+        controls: number of speeches on which each model meets replies made by rule (echoes, loops, ...); 0: none.
     """
 
     schema: ClassVar[type] = EvaluateConfig
@@ -43,6 +45,7 @@ class RewardEvaluation(Evaluation):
 
     name: str = "reward"
     baselines: bool | None = None
+    controls: int = option(40, at_least=0)
 
     def work(self, run: Run, bar: Bar) -> int:
         from psychocounsel.asking.budget import BudgetSpent

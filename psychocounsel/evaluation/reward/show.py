@@ -23,6 +23,7 @@ from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
 from psychocounsel.evaluation.audit.show import GAIN_NOTE, reading_rows, uses_speech
 from psychocounsel.evaluation.counterfactuals.show import counterfactual_blocks
+from psychocounsel.evaluation.judging.controls import control_blocks
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.reward.figures import FEW
 
@@ -65,6 +66,9 @@ def reward_blocks(runs: Runs) -> list[Block]:
         *_risk_coverage_chart(runs),
         *_comparison(runs),
         *_baselines(runs),
+        *control_blocks(
+            [Titled(run.title, run.figures.summary.get("controls", {})) for run in runs], "reward-controls"
+        ),
         *_slices(runs),
         *counterfactual_blocks(changed),
         *warnings_of([(title, compare.get("warnings", [])) for title, compare in compared]),
