@@ -11,11 +11,17 @@ from psychocounsel.data import tokenised_cache
 from psychocounsel.engine import reference_store
 from psychocounsel.engine.sizing import kept_measures
 from psychocounsel.errors import DONE, UserError
+from psychocounsel.evaluation.winrate import controls_step
 from psychocounsel.settings.command_line import Parser, run
 from psychocounsel.storage.cache_entries import prune, show
 from psychocounsel.storage.files import shipped
 
-_CACHES = {"reference": reference_store, "tokenised": tokenised_cache, "micro-batch": kept_measures}
+_CACHES = {
+    "reference": reference_store,
+    "tokenised": tokenised_cache,
+    "micro-batch": kept_measures,
+    "controls": controls_step,
+}
 _UNITS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 

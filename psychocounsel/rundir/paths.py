@@ -160,6 +160,7 @@ class EvaluationDir(StepsDir):
         self.speeches = path / "speeches.parquet"  # the clients' speeches that contestants reply to
         self.replies = path / "replies.parquet"  # every reply of every contestant, or the reason for a missing one
         self.verdicts = path / "verdicts.parquet"  # the judges' verdicts on each pair of replies, in both orders
+        self.controls = path / "controls.parquet"  # verdicts on controls, and on replies against those of the data
         self.exams = path / "exams.parquet"  # evaluation=external: every contestant's answer to every item
         self.ratings = path / "ratings.parquet"  # evaluation=external: the judges' ratings of replies by criteria
         self.safety_answers = path / "safety_answers.parquet"  # evaluation=safety: the judges' answers on each reply

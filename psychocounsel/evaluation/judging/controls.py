@@ -218,10 +218,10 @@ def control_blocks(
         for judge, figures in run.figures.items()
         if (kinds := fooled_by(figures, limit))
     ]
-    return [*warnings, *_control_table(runs, name, limit)]
+    return [*warnings, *control_table(runs, name, limit)]
 
 
-def _control_table(runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: str, limit: float) -> list[ReportTable]:
+def control_table(runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: str, limit: float) -> list[ReportTable]:
     rows: list[list[Cell]] = [
         [
             *(run.title, judge, KINDS[kind].title),

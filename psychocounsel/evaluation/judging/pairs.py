@@ -13,7 +13,16 @@ import pyarrow as pa
 
 from psychocounsel.asking.answer_text import Unreadable, check_keys, is_refusal, json_object, object_schema, parsed_json
 from psychocounsel.asking.answers import Outcome
-from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, REFUSED, TEXT, WITHHELD, Ask, LanguageModel
+from psychocounsel.asking.language_model import (
+    EMPTY,
+    FAILED,
+    OTHER_LANGUAGE,
+    REFUSED,
+    TEXT,
+    WITHHELD,
+    Ask,
+    LanguageModel,
+)
 from psychocounsel.asking.parties import may_see
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
@@ -239,7 +248,11 @@ def verdict_row(
     row |= {"speech": pair.speech["speech"], "judge": judge, "order": order, "prompt_version": version}
     row |= {name: pair.first[name] for name in ("length_limit", "sample")}
     for side, reply in (("first", pair.first), ("second", pair.second)):
-        row |= {f"{side}_{kind}": reply[kind] for kind in ("setting", "seed", "reply")}
+        row |= {
+            f"{side}_setting": reply["setting"],
+            f"{side}_seed": reply["seed"],
+            f"{side}_reply": reply["reply"] or "",
+        }
     if outcome is None:
         return row | {"outcome": FAILED}
     if isinstance(outcome, str):
@@ -290,12 +303,14 @@ class Judging:
         prompt: the prompt of judges that read one; None if no judge does.
         seed: decides the order of the principles and the seed of each call.
         crisis_to_third_parties: True if judges run by others may see crisis speeches.
+        both_orders: False asks a judge that reads prompts about each pair in one order only, which a hash of the pair selects.
     """
 
     judges: Sequence[LanguageModel]
     prompt: PairPrompt | None
     seed: int
     crisis_to_third_parties: bool
+    both_orders: bool = True
 
     def version(self, judge: LanguageModel) -> str | None:
         """Return the prompt's version; None for a judge that reads no prompt."""
@@ -305,8 +320,10 @@ class Judging:
         """Yield every call about `pairs`, in the order of the pairs. No `ask` contains the name of a contestant."""
         for pair in pairs:
             for judge in self.judges:
-                orders = (FORWARD, BACKWARD) if judge.reads_prompts else (FORWARD,)
-                if pair.first["text"] == pair.second["text"]:
+                orders = self._orders(pair, judge)
+                if not pair.first["text"] or not pair.second["text"]:
+                    yield from (JudgeCall(pair, judge, order, outcome=EMPTY) for order in orders)
+                elif pair.first["text"] == pair.second["text"]:
                     yield from (JudgeCall(pair, judge, order, outcome=EQUAL) for order in orders)
                 elif judge.language not in (None, pair.speech.get("language")):
                     yield from (JudgeCall(pair, judge, order, outcome=OTHER_LANGUAGE) for order in orders)
@@ -314,6 +331,14 @@ class Judging:
                     yield from (JudgeCall(pair, judge, order, outcome=WITHHELD) for order in orders)
                 else:
                     yield from (JudgeCall(pair, judge, order, self._ask(pair, judge, order)) for order in orders)
+
+    def _orders(self, pair: ReplyPair, judge: LanguageModel) -> tuple[str, ...]:
+        if not judge.reads_prompts:
+            return (FORWARD,)
+        if self.both_orders:
+            return (FORWARD, BACKWARD)
+        texts = (str(pair.first["text"]), str(pair.second["text"]))
+        return ((FORWARD, BACKWARD)[_number(self.seed, pair.speech["speech"], *texts) % 2],)
 
     def _ask(self, pair: ReplyPair, judge: LanguageModel, order: str) -> PairAsk:
         texts = (pair.first["text"], pair.second["text"])
@@ -359,16 +384,21 @@ def judged_pairs(speech: Row, replies: Sequence[Row], setting: str) -> Iterator[
     """Yield the pairs of one speech: each reply of `setting` with each opponent's reply of the same length limit and sample.
 
     If both settings have the same training seeds, replies with equal seeds are paired. Otherwise each seed of one setting is
-    paired with each seed of the other. Replies without a text are skipped because there is nothing to compare.
+    paired with each seed of the other. Replies that do not exist are skipped; empty replies are not.
     """
     seeds: dict[str, set[int]] = {}
     for row in replies:
         seeds.setdefault(row["setting"], set()).add(row["seed"])
     for first in replies:
-        if first["setting"] != setting or not first["text"]:
+        if first["setting"] != setting or not is_judged(first):
             continue
         for second in replies:
             alike = all(first[name] == second[name] for name in ("length_limit", "sample"))
             meet = first["seed"] == second["seed"] or seeds[setting] != seeds[second["setting"]]
-            if second["setting"] != setting and second["text"] and alike and meet:
+            if second["setting"] != setting and is_judged(second) and alike and meet:
                 yield ReplyPair(speech, first, second)
+
+
+def is_judged(reply: Row) -> bool:
+    """Return True for a reply with a text, and for an empty one, which loses without a call."""
+    return bool(reply["text"]) or reply["outcome"] == EMPTY

@@ -5,6 +5,8 @@ The dataclasses of `psychocounsel.metrics` with the same fields explain these.
 
 from typing import NotRequired, TypedDict
 
+from psychocounsel.evaluation.judging.controls import ControlFigures, Share
+
 
 class MeasureResult(TypedDict):
     """A figure and its 95 % interval over prompts (`intervals.Measure`)."""
@@ -63,9 +65,13 @@ class ExpertsResult(TypedDict):
 
 
 class OpponentResult(TypedDict):
-    """Figures of the model against one opponent; `p_adjusted` is Holm's p-value over the opponents of the variant."""
+    """Figures of the model against one opponent; `p_adjusted` is Holm's p-value over the opponents of the variant.
+
+    All win rates count unhealthy replies as lost, except `plain`, which holds the judges' own verdicts.
+    """
 
     overall: PairResult
+    plain: NotRequired[PairResult]
     seeds: SeedResult
     length_controlled: ControlledResult
     length_and_ending_controlled: ControlledResult
@@ -123,6 +129,20 @@ class ReplyCounts(TypedDict):
     over_limit: int
 
 
+class AnchorResult(TypedDict):
+    """Win rate of a contestant against the best, or the median, reply of the data; `plain`: without the health rule."""
+
+    win_rate: Share
+    plain: NotRequired[Share]
+
+
+class ControlsResult(TypedDict):
+    """Each judge's preferences for controls, and the largest share that a judge may have."""
+
+    limit: float
+    judges: dict[str, ControlFigures]
+
+
 class WinrateVariant(TypedDict):
     """Figures under one length limit [words]. `opponents` is empty and `contestants` missing if no verdict exists."""
 
@@ -133,6 +153,7 @@ class WinrateVariant(TypedDict):
     agreement: list[JudgesResult]
     experts: list[ExpertResult]
     ranking: RankingResult | None
+    anchors: NotRequired[dict[str, dict[str, AnchorResult]]]
 
 
 class WinrateFigures(TypedDict):
@@ -148,4 +169,5 @@ class WinrateFigures(TypedDict):
     verdicts: dict[str, dict[str, int]]
     answered_by: dict[str, dict[str, int]]
     variants: list[WinrateVariant]
+    controls: NotRequired[ControlsResult]
     warnings: list[str]

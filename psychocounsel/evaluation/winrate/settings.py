@@ -25,15 +25,18 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
 
 _JUDGING = ("rubric", "examples", "retries", "seed", "include_near")
-_FIGURES = ("samples", "figures_seed", "experts")
+_FIGURES = ("samples", "figures_seed", "experts", "max_control")
 
 
 def _output(files: EvaluationDir, step: str) -> Path:
-    return {"replies": files.replies, "verdicts": files.verdicts, "statistics": files.figures}[step]
+    written = {"replies": files.replies, "verdicts": files.verdicts, "controls": files.controls}
+    return {**written, "statistics": files.figures}[step]
 
 
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
-    return models_of(config, {"replies": ("contestants",), "verdicts": ("judge",)}.get(step, ()))
+    return models_of(
+        config, {"replies": ("contestants",), "verdicts": ("judge",), "controls": ("judge",)}.get(step, ())
+    )
 
 
 @dataclass(kw_only=True)
@@ -46,6 +49,9 @@ class WinRate(SteppedEvaluation):
         retries: number of times that a judge is asked again after an unreadable verdict.
         seed: seed of the order of principles and of the judges' random numbers.
         include_near: True also judges speeches that are nearly the same as training data.
+        controls: number of speeches on which judges compare controls (replies made by rule, such as echoes and loops), and the
+            contestants' replies, with the best and the median reply of the data; 0: none.
+        max_control: share of speeches; a judge that prefers some control to the best reply more often crowns nobody.
         experts: files with experts' labels of pairs of replies, with the columns prompt, reply_a, reply_b, better and expert.
         samples: number of resamples for each interval.
         figures_seed: seed of the resamples.
@@ -54,15 +60,17 @@ class WinRate(SteppedEvaluation):
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
     metric: ClassVar[str] = "win_rate"
     course: ClassVar[Course[EvaluationDir]] = Course(
-        steps=("replies", "verdicts", "statistics"),
+        steps=("replies", "verdicts", "controls", "statistics"),
         modules={
             "replies": REPLIES,
             "verdicts": "psychocounsel.evaluation.winrate.verdicts_step",
+            "controls": "psychocounsel.evaluation.winrate.controls_step",
             "statistics": "psychocounsel.evaluation.winrate.statistics_step",
         },
         reads={
             "replies": READ_BY_REPLIES,
             "verdicts": ("judge", "crisis_to_third_parties", *(f"evaluation.{name}" for name in _JUDGING)),
+            "controls": ("evaluation.controls",),
             "statistics": tuple(f"evaluation.{name}" for name in _FIGURES),
         },
         output=_output,
@@ -70,7 +78,7 @@ class WinRate(SteppedEvaluation):
         sources=source_marks,
         redone=("statistics",),
         answering=("contestants", "judge"),
-        code={"statistics": ("evaluation/winrate/*.py", *COMPUTED_BY)},
+        code={"statistics": ("evaluation/winrate/*.py", "evaluation/health/*.py", *COMPUTED_BY)},
     )
 
     name: str = "winrate"
@@ -79,6 +87,8 @@ class WinRate(SteppedEvaluation):
     retries: int = option(2, at_least=0, at_most=20)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
     include_near: bool = False
+    controls: int = option(40, at_least=0)
+    max_control: float = option(0.1, at_least=0, at_most=1)
     experts: list[str] = option([])
     samples: int = option(1000, at_least=100, at_most=100_000)
     figures_seed: int = option(0, at_least=0, at_most=2**32 - 1)
@@ -109,15 +119,22 @@ class WinRate(SteppedEvaluation):
             limits if None in config.replies.length_limits else limits[1:]
         )  # keys of the first limit have no suffix
         suffixes = ("", *(f"_{limit}_words" for limit in others))
-        rates = [f"{key}{suffix}" for suffix in suffixes for key in ("win_rate", "win_rate_at_equal_length")]
+        rates = [
+            f"{key}{suffix}"
+            for suffix in suffixes
+            for key in ("win_rate", "win_rate_at_equal_length", "win_rate_plain")
+        ]
         known = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
-        return (*known, *(f"{name}/*" for name in (*known, "experts_agree")))
+        against_data = [f"{key}{suffix}" for suffix in suffixes for key in ("against_best", "against_median")]
+        of_judges = (*against_data, "worst_control", "judges_fooled")
+        return (*known, *of_judges, *(f"{name}/*" for name in (*known, "experts_agree")))
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
-        from psychocounsel.evaluation.winrate import verdicts_step
+        from psychocounsel.evaluation.winrate import controls_step, verdicts_step
 
         lines = replies_to_ask(context) if "replies" in due else []
-        return lines + (verdicts_step.to_ask(context, "replies" in due) if "verdicts" in due else [])
+        lines += verdicts_step.to_ask(context, "replies" in due) if "verdicts" in due else []
+        return lines + (controls_step.to_ask(context, "replies" in due) if "controls" in due else [])
 
 
 def _refuse_word_checks(config: DictConfig) -> None:

@@ -19,7 +19,9 @@ from psychocounsel.blocks.cells import (
 )
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell, TableFigure
+from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.evaluation.judging.controls import control_table, fooled_by, fooled_line
 from psychocounsel.evaluation.winrate.figures import (
     AgreementResult,
     OpponentResult,
@@ -43,6 +45,7 @@ class _Contest:
     limit: int | None
     label: str
     figures: OpponentResult
+    doubt: str = ""  # why this win rate crowns nobody
 
     @property
     def head(self) -> list[Cell]:
@@ -60,9 +63,11 @@ def winrate_blocks(runs: Runs) -> list[Block]:
         *_principle_chart(contests),
         *_by_principle(contests),
         *_by_slice(contests),
-        *_controls(contests),
+        *_corrected(contests),
         *_shares(contests),
         *_seeds(contests),
+        *_anchors(runs),
+        *_control_tables(runs),
         *_biases(runs),
         *_agreements(runs),
         *_rankings(runs),
@@ -77,7 +82,16 @@ def _contests(runs: Runs) -> Iterator[_Contest]:
             limit = variant["length_limit"]
             for name, figures in variant["opponents"].items():
                 label = name_in(run.title, f"{model} against {name}", len(runs) > 1, words_limit(limit))
-                yield _Contest(run.title, model, name, limit, label, figures)
+                yield _Contest(run.title, model, name, limit, label, figures, _doubt(run.figures))
+
+
+def _doubt(figures: WinrateFigures) -> str:
+    """Return which controls the judges prefer, for the note beside a win rate; "" if there are none."""
+    controls = figures.get("controls")
+    if controls is None:  # figures of an earlier version
+        return ""
+    kinds = {kind for shares in controls["judges"].values() for kind in fooled_by(shares, controls["limit"])}
+    return fooled_line("the judges", [kind for kind in KINDS if kind in kinds]) if kinds else ""
 
 
 def _variants(runs: Runs) -> Iterator[tuple[Titled[WinrateFigures], WinrateVariant, list[Cell]]]:
@@ -120,21 +134,24 @@ def _left_out(runs: Runs) -> Iterator[Paragraph]:
 
 
 def _headline(contests: Sequence[_Contest]) -> list[ReportTable]:
-    headings = [*_HEADINGS, "win rate", "at equal length", "speeches", "pairs", "p", "Holm p"]
+    headings = [*_HEADINGS, "win rate", "at equal length", "by the judges alone", "speeches", "pairs", "p", "Holm p"]
     headings += ["judges and experts agree", "pairs judged by experts", "note"]
     rows = [
         [
             *contest.head,
             measured(contest.figures["overall"]["win_rate"], percent=True),
             measured(contest.figures["length_controlled"]["win_rate"], percent=True),
+            measured(contest.figures.get("plain", {}).get("win_rate"), percent=True),
             *(count(contest.figures["overall"]["prompts"]), count(contest.figures["overall"]["rows"])),
             *(exact(contest.figures["p"]), exact(contest.figures["p_adjusted"])),
             *_experts(contest.figures["experts"]["together"]),
-            _note(contest.figures["overall"]),
+            "; ".join(filter(None, (contest.doubt, _note(contest.figures["overall"])))),
         ]
         for contest in contests
     ]
     notes = [
+        "a reply that is empty, cut, a loop, an echo, a recital or in another language is lost, and two such replies tie; "
+        "by the judges alone: without this rule",
         "each speech has weight 1, a tie is half a win, and every pair is judged in both orders",
         f"{_BY_SPEECH}; p is two-sided; Holm p is adjusted over the opponents of one evaluation",
         "at equal length: a regression on the difference in length, as in AlpacaEval 2",
@@ -243,7 +260,7 @@ _CONTROLS: dict[_Control, str] = {
 _SHARES = ("won", "partly_won", "tied", "partly_lost", "lost")
 
 
-def _controls(contests: Sequence[_Contest]) -> list[ReportTable]:
+def _corrected(contests: Sequence[_Contest]) -> list[ReportTable]:
     """Return a table of the win rate corrected for length, for a question at the end, and for formatting."""
     headings = [*_HEADINGS, "speeches", "win rate", *_CONTROLS.values()]
     headings += ["log-odds of length", "log-odds of a question at the end", "log-odds of formatting"]
@@ -265,7 +282,7 @@ def _controls(contests: Sequence[_Contest]) -> list[ReportTable]:
         "formatting: lists, headings or bold type",
     ]
     title = "Win rates corrected for length, ending and formatting"
-    return report_table("win-rate-controls", title, headings, rows, *notes)
+    return report_table("win-rate-corrected", title, headings, rows, *notes)
 
 
 def _shares(contests: Sequence[_Contest]) -> list[ReportTable]:
@@ -296,6 +313,38 @@ def _seeds(contests: Sequence[_Contest]) -> list[ReportTable]:
         "training seeds is unknown"
     ]
     return report_table("win-rate-seeds", "Win rates over training seeds", headings, rows, *notes)
+
+
+# Replies of the data and controls
+
+
+def _anchors(runs: Runs) -> list[ReportTable]:
+    """Return the win rates of all contestants against the best and the median reply of the data."""
+    rows = [
+        [
+            *(*head, name, f"the {anchor} reply of the data"),
+            *(measured(dict(result[key]) if key in result else None, percent=True) for key in ("win_rate", "plain")),
+            count(result["plain"]["speeches"] if "plain" in result else None),
+        ]
+        for _, variant, head in _variants(runs)
+        for name, results in variant.get("anchors", {}).items()
+        for anchor, result in results.items()
+    ]
+    headings = ["evaluation", "length limit", "model", "against", "win rate", "by the judges alone", "speeches"]
+    notes = [
+        "above 50 % against the best reply, a small model is no better than its author: the judges are at fault",
+        _BY_SPEECH,
+    ]
+    return report_table("win-rate-anchors", "Win rates against replies of the data", headings, rows, *notes)
+
+
+def _control_tables(runs: Runs) -> list[ReportTable]:
+    """Return the table of controls of each judge; the figures' warnings name the judges that prefer some."""
+    measured_runs = [(run, controls) for run in runs if (controls := run.figures.get("controls"))]
+    limit = max((controls["limit"] for _, controls in measured_runs), default=0.0)
+    return control_table(
+        [Titled(run.title, controls["judges"]) for run, controls in measured_runs], "win-rate-controls", limit
+    )
 
 
 # Judges: position bias, agreement with each other and with experts; strengths of all models; and replies

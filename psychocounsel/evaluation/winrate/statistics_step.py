@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from itertools import combinations
 from typing import Any
 
-from psychocounsel.blocks.cells import Titled
+import numpy as np
+
+from psychocounsel.blocks.cells import Titled, percent_text
 from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.evaluation.health.figures_step import system_prompts_of
 from psychocounsel.evaluation.judging.bias import judge_warnings
+from psychocounsel.evaluation.judging.controls import (
+    BEST,
+    ControlFigures,
+    control_figures,
+    fooled_by,
+    fooled_line,
+    share_of,
+    worst_control,
+)
+from psychocounsel.evaluation.winrate.controls_step import CONTROL, DATA
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.evaluation.winrate.verdict_table import (
     OVERALL,
+    PLAIN,
     PairKey,
+    ReplyKey,
     Variant,
     agreement_with_experts,
     beside_win_rate,
     read_experts,
+    unhealthy_replies,
     variants,
 )
 from psychocounsel.metrics.agreement import bias_by_judge, judges_agreement
@@ -36,7 +52,7 @@ from psychocounsel.metrics.win_rates import (
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.tables import rows_of
+from psychocounsel.steps.tables import Row, rows_of
 from psychocounsel.storage.files import write_json
 
 # Counts of the judges' verdicts, and warnings about unreliable verdicts.
@@ -76,6 +92,71 @@ def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
             share = bias["inconsistent"]["value"]
             if share is not None and share > _BIAS:
                 yield f"warning: judge {name} has a strong position bias: the order of the replies changes its verdicts{where}"
+
+
+# Controls: replies made by rule, and replies of the data, that judges compared with each other and with the contestants'.
+
+_OF_CONTROLS = ("judge", "speech", "length_limit", "sample", "first_setting", "first_seed", "second_setting", "overall")
+
+
+def judge_controls(rows: Iterable[Row]) -> dict[str, ControlFigures]:
+    """Return each judge's preferences for controls, from rows of controls.parquet."""
+    verdicts: dict[str, list[tuple[str, str, float]]] = {}
+    for row in rows:
+        setting, _, kind = row["first_setting"].partition(" ")
+        if setting == CONTROL:
+            anchor = row["second_setting"].removeprefix(f"{DATA} ")
+            verdicts.setdefault(row["judge"], []).append((kind, anchor, _score(row["overall"])))
+    return {judge: control_figures(of_judge) for judge, of_judge in verdicts.items()}
+
+
+def anchors(rows: Iterable[Row], limit: int | None, lost: Set[ReplyKey]) -> dict[str, dict[str, Any]]:
+    """Return each contestant's win rates against the best and the median reply of the data, under one length limit.
+
+    `win_rate` counts the replies in `lost` as lost, `plain` does not. A speech's value is the mean over judges, seeds and
+    samples.
+    """
+    scores: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for row in rows:
+        setting, seed = row["first_setting"], row["first_seed"]
+        if setting.startswith(f"{CONTROL} ") or row["length_limit"] != limit:
+            continue
+        plain_score = _score(row["overall"])
+        key = (row["speech"], setting, seed, row["length_limit"], row["sample"])
+        by_speech = scores.setdefault((setting, row["second_setting"].removeprefix(f"{DATA} ")), {})
+        by_speech.setdefault(row["speech"], []).append((0.0 if key in lost else plain_score, plain_score))
+    results: dict[str, dict[str, Any]] = {}
+    for (setting, anchor), of_setting in scores.items():
+        for place, name in enumerate(("win_rate", "plain")):
+            known = [[pair[place] for pair in pairs if not np.isnan(pair[place])] for pairs in of_setting.values()]
+            if means := [float(np.mean(values)) for values in known if values]:
+                results.setdefault(setting, {}).setdefault(anchor, {})[name] = share_of(means)
+    return results
+
+
+def _score(overall: int | None) -> float:
+    return float("nan") if overall is None else (1 + overall) / 2
+
+
+def control_warnings(figures: WinrateFigures) -> Iterator[str]:
+    """Yield why the win rate crowns nobody: judges that prefer controls, or were not measured; and improbable wins."""
+    judges, limit = figures["controls"]["judges"], figures["controls"]["limit"]
+    if not judges:
+        yield (
+            "warning: no judge was measured on controls, so that it is unknown whether it prefers echoes or loops: "
+            "evaluation.controls=40 measures it if the data hold replies to these speeches"
+        )
+    for judge, shares in judges.items():
+        if kinds := fooled_by(shares, limit):
+            yield f"warning: {fooled_line(f'judge {judge}', kinds)}; its win rates crown nobody"
+    for variant in figures["variants"]:
+        for contestant, results in variant["anchors"].items():
+            if BEST in results and "plain" in results[BEST] and results[BEST]["plain"]["value"] > 0.5:
+                share = percent_text(results[BEST]["plain"], "value")
+                yield (
+                    f"warning: the judges prefer {contestant} to the best reply of the data in {share} of the speeches: this "
+                    f"is a fault of the judges, unless {contestant} writes better than the authors of the data"
+                )
 
 
 # Counts of the contestants' replies.
@@ -121,7 +202,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """
     config, files = context.config, context.files
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
-    by_limit = variants(files, settings)
+    lost = unhealthy_replies(files, system_prompts_of(config))
+    by_limit = variants(files, settings, lost)
+    rows = [*rows_of(files.controls, _OF_CONTROLS)]
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
     replied = replies_of_contestants(files, config.evaluation.include_near)
     experts = read_experts(config.evaluation.experts)
@@ -130,10 +213,14 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "model": settings[0],
         "left_out": 0 if config.evaluation.include_near else _near(files),
         **verdict_counts(files),
-        "variants": [_variant(variant, replied, experts, options) for variant in context.bar(by_limit, "figures")],
+        "controls": {"limit": config.evaluation.max_control, "judges": judge_controls(rows)},
+        "variants": [
+            _variant(variant, replied, experts, options) | {"anchors": anchors(rows, variant.length_limit, lost)}
+            for variant in context.bar(by_limit, "figures")
+        ],
     }
     figures: WinrateFigures = plain(measured)
-    figures["warnings"] = [*judge_warnings(config), *winrate_warnings(figures)]
+    figures["warnings"] = [*judge_warnings(config), *winrate_warnings(figures), *control_warnings(figures)]
     write_json(files.figures, figures)
     for line in terminal_lines(winrate_blocks([Titled("", figures)])):
         context.say(line)
@@ -146,12 +233,12 @@ def _near(files: EvaluationDir) -> int:
 
 def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Experts, options: Any) -> dict[str, Any]:
     """Return the figures of all opponents and of the judges, for one length limit."""
-    overall = variant.verdicts.get(OVERALL)
-    if overall is None:
+    overall, plain_verdicts = variant.verdicts.get(OVERALL), variant.verdicts.get(PLAIN)
+    if overall is None or plain_verdicts is None:
         nothing: dict[str, Any] = {"opponents": {}, "judges": {}, "agreement": [], "experts": [], "ranking": None}
         return {"length_limit": variant.length_limit, **nothing}
     present = range(1, len(variant.settings))  # includes opponents without a verdict
-    asked = overall.where(variant.asked)  # without equal replies, because no judge was asked about them
+    asked = plain_verdicts.where(variant.asked)  # without equal and empty replies, about which no judge was asked
     tests = adjusted_tests(
         {variant.settings[opponent]: prompt_means(overall.between(0, opponent)).means for opponent in present},
         options["seed"],
@@ -164,14 +251,14 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
             "p": tests[name].raw,
             "p_adjusted": tests[name].adjusted,
         }
-        opponents[name]["experts"] = beside_win_rate(variant, overall, opponent, experts, options)
+        opponents[name]["experts"] = beside_win_rate(variant, plain_verdicts, opponent, experts, options)
     return {
         "length_limit": variant.length_limit,
         "opponents": opponents,
         "contestants": replied[variant.length_limit],
         "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(asked, **options).items()},
         "agreement": list(_agreements(asked, variant.judges, options)),
-        "experts": list(agreement_with_experts(variant, overall, experts, options)),
+        "experts": list(agreement_with_experts(variant, plain_verdicts, experts, options)),
         "ranking": _ranking(variant, overall, options) if len(present) > 1 else None,
     }
 
@@ -179,7 +266,7 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
 def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
     """Return the figures of the setting under evaluation against one opponent."""
     pairs = {name: verdicts.between(0, opponent) for name, verdicts in variant.verdicts.items()}
-    overall = pairs.pop(OVERALL)
+    overall, plain_verdicts = pairs.pop(OVERALL), pairs.pop(PLAIN)
     topics = {place: topic for place, topic in enumerate(variant.topics) if topic}
     names = {"none": "no risk", "unknown": "risk unknown"}
     risks = {place: names.get(kind, "risk") for place, kind in enumerate(variant.risks)}
@@ -189,6 +276,7 @@ def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
 
     return {
         "overall": figures(overall),
+        "plain": figures(plain_verdicts),
         "seeds": seed_figures(overall, **options),
         "length_controlled": length_controlled(overall, **options),
         "length_and_ending_controlled": length_controlled(overall, ending=True, **options),
@@ -232,8 +320,13 @@ def _metrics(figures: WinrateFigures) -> Iterator[tuple[str, float]]:
     for number, variant in enumerate(figures["variants"]):  # `variants` puts no limit first, so the others have a limit
         suffix = "" if number == 0 else f"_{variant['length_limit']}_words"
         for place, (name, result) in enumerate(variant["opponents"].items()):
-            overall, controlled = result["overall"]["win_rate"], result["length_controlled"]["win_rate"]
-            for key, rate in ((f"win_rate{suffix}", overall), (f"win_rate_at_equal_length{suffix}", controlled)):
+            rates = {
+                f"win_rate{suffix}": result["overall"],
+                f"win_rate_at_equal_length{suffix}": result["length_controlled"],
+                f"win_rate_plain{suffix}": result["plain"],
+            }
+            for key, of_rate in rates.items():
+                rate = of_rate["win_rate"]
                 for metric, value in ((key, rate["value"]), (f"{key}_low", rate["low"]), (f"{key}_high", rate["high"])):
                     if value is not None:
                         yield f"{metric}/{name}", value
@@ -242,3 +335,9 @@ def _metrics(figures: WinrateFigures) -> Iterator[tuple[str, float]]:
             together = result["experts"]["together"]
             if number == 0 and together and together["raw"]["value"] is not None:
                 yield f"experts_agree/{name}", together["raw"]["value"]
+        for anchor, result_of_anchor in variant["anchors"].get(figures["model"], {}).items():
+            yield f"against_{anchor}{suffix}", result_of_anchor["win_rate"]["value"]
+    judges = figures["controls"]["judges"]
+    if worst := [share for shares in judges.values() for share in worst_control(shares).values()]:
+        yield "worst_control", max(worst)
+        yield "judges_fooled", sum(bool(fooled_by(shares, figures["controls"]["limit"])) for shares in judges.values())

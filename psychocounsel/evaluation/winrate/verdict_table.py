@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, messages_of, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.speeches import speech_id
+from psychocounsel.evaluation.health.figures_step import READ, measured_replies
+from psychocounsel.evaluation.health.reply import unhealthy
 from psychocounsel.evaluation.judging.pairs import BACKWARD, EQUAL, FORWARD
 from psychocounsel.metrics.agreement import Agreement, agreement, labels
 from psychocounsel.metrics.win_rates import Verdicts
@@ -24,10 +27,22 @@ from psychocounsel.steps.tables import Row, rows_of
 
 # verdicts.parquet as arrays: one row for each pair of replies and judge, with the verdicts of both orders.
 
-OVERALL = "overall"
+OVERALL, PLAIN = (
+    "overall",
+    "plain",
+)  # PLAIN: the judges' own verdicts; OVERALL: the same, with unhealthy replies as lost
 _KEY = ("speech", "sample", "first_setting", "first_seed", "second_setting", "second_seed", "judge")
 _FORMATS = ("bullets", "headings", "bold")
-_READ = (*_KEY, "length_limit", "first_reply", "second_reply", "order", "outcome", "first_score", "second_score")
+_COLUMNS_READ = (
+    *_KEY,
+    "length_limit",
+    "first_reply",
+    "second_reply",
+    "order",
+    "outcome",
+    "first_score",
+    "second_score",
+)
 
 
 @dataclass
@@ -36,7 +51,7 @@ class Variant:
 
     Attributes:
         length_limit: the limit in words; None for no limit.
-        verdicts: `overall` verdicts, and verdicts on each principle that a judge compared. All have the same rows.
+        verdicts: `overall` and `plain` verdicts, and verdicts on each principle that a judge compared, with the same rows.
         settings, judges, speeches: names, indexed by the numbers in the arrays of `verdicts`.
         topics: topic of each speech.
         risks: risk of each speech: `none`, `unknown` or a kind of risk.
@@ -55,19 +70,34 @@ class Variant:
     verdicts: dict[str, Verdicts] = field(default_factory=dict)
 
 
-def variants(files: EvaluationDir, settings: Sequence[str]) -> list[Variant]:
+ReplyKey = tuple[str, str, int, int | None, int]  # speech, setting, seed, length limit, sample
+
+
+def unhealthy_replies(files: EvaluationDir, system_prompts: Mapping[int | None, str]) -> set[ReplyKey]:
+    """Return the replies of a run directory that are empty, cut, loops, echoes, recitals, or in another language."""
+    rows = rows_of(files.replies, [*READ, "sample"])
+    speeches = rows_of(files.speeches, ["speech", "text", "language"])
+    return {
+        (row["speech"], row["setting"], row["seed"], row["length_limit"], row["sample"])
+        for row, health in measured_replies(rows, speeches, system_prompts)
+        if health is not None and unhealthy(health)
+    }
+
+
+def variants(files: EvaluationDir, settings: Sequence[str], lost: Set[ReplyKey]) -> list[Variant]:
     """Return the verdicts of a run directory, one variant for each length limit.
 
-    `settings`: names of the settings, in the order of the contestants.
+    `settings`: names of the settings, in the order of the contestants. `lost`: replies that lose against all others, and
+    tie with each other, whatever the judges say.
     """
     speeches = {row["speech"]: row for row in rows_of(files.speeches, ["speech", "topic", "risk", "crisis"])}
     texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
     grouped: dict[int | None, dict[tuple[Any, ...], dict[str, Row]]] = {}
-    for row in rows_of(files.verdicts, [*_READ, OVERALL, *PRINCIPLES]):
+    for row in rows_of(files.verdicts, [*_COLUMNS_READ, OVERALL, *PRINCIPLES]):
         pairs = grouped.setdefault(row["length_limit"], {})
         pairs.setdefault(tuple(row[name] for name in _KEY), {})[row["order"]] = row
     limits = sorted(grouped, key=lambda limit: (limit is not None, limit or 0))
-    return [_variant(limit, grouped[limit], list(settings), speeches, texts) for limit in limits]
+    return [_variant(limit, grouped[limit], list(settings), speeches, texts, lost) for limit in limits]
 
 
 def _variant(
@@ -76,15 +106,16 @@ def _variant(
     settings: list[str],
     speeches: dict[str, Row],
     texts: dict[str, str],
+    lost: Set[ReplyKey],
 ) -> Variant:
     rows = [next(iter(orders.values())) for orders in pairs.values()]
     judges, named = _names(rows, "judge"), _names(rows, "speech")
     topics = [speeches[speech]["topic"] for speech in named]
     keys = [(row["speech"], row["first_reply"], row["second_reply"]) for row in rows]
     risks = [speeches[speech]["risk"] for speech in named]
-    asked = np.array([row["outcome"] != EQUAL for row in rows], bool)
+    asked = np.array([row["outcome"] not in (EQUAL, EMPTY) for row in rows], bool)
     variant = Variant(limit, settings, judges, named, topics, keys, risks, asked)
-    sides = [[texts[row[f"{side}_reply"]] for row in rows] for side in ("first", "second")]
+    sides = [[texts.get(row[f"{side}_reply"], "") for row in rows] for side in ("first", "second")]
     common: dict[str, Any] = {
         "prompt": _numbers(rows, "speech", named),
         "sample": np.array([row["sample"] for row in rows], np.int64),
@@ -99,9 +130,32 @@ def _variant(
         common[f"formatted_{letter}"] = np.array([any(CUES[name](text) for name in _FORMATS) for text in written], bool)
     for name in (OVERALL, *PRINCIPLES):
         forward, backward = (np.array([*_sides(pairs, name, order)], np.float64) for order in (FORWARD, BACKWARD))
+        if name == OVERALL:
+            variant.verdicts[PLAIN] = Verdicts(forward=forward, backward=backward, **common)
+            forward, backward = (_decided(order, *_lost(rows, lost)) for order in (forward, backward))
         if not np.isnan(forward).all() or not np.isnan(backward).all():
             variant.verdicts[name] = Verdicts(forward=forward, backward=backward, **common)
     return variant
+
+
+def _lost(rows: Sequence[Row], lost: Set[ReplyKey]) -> list[np.ndarray]:
+    """Return for each row whether the first reply is in `lost`, bool[rows], and whether the second one is."""
+    return [
+        np.array(
+            [
+                (row["speech"], row[f"{side}_setting"], row[f"{side}_seed"], row["length_limit"], row["sample"]) in lost
+                for row in rows
+            ],
+            bool,
+        )
+        for side in ("first", "second")
+    ]
+
+
+def _decided(verdicts: np.ndarray, first_lost: np.ndarray, second_lost: np.ndarray) -> np.ndarray:
+    """Return the verdicts with lost replies as lost: -1 if only the first is, 1 if only the second is, 0 if both are."""
+    sides = second_lost.astype(np.float64) - first_lost
+    return np.where(first_lost | second_lost, sides, verdicts)
 
 
 def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) -> Iterator[float]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import FAILED, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
+from psychocounsel.asking.language_model import EMPTY, FAILED, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.bias import judge_warnings
 from psychocounsel.evaluation.judging.pairs import (
@@ -30,7 +30,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.tables import Row, by_speech, joined, written
+from psychocounsel.steps.tables import Row, by_speech, written
 
 _WORDS = 150  # assumed length of a reply that is not written yet, to estimate the tokens of its verdicts
 _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
@@ -49,14 +49,14 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         context.say(line)
     with closing(Answers(context.files.answers, context.shard)) as answers:
         budget = buy(
-            _asks(_calls(context, judging)),
+            asks_of(_calls(context, judging)),
             answers,
             config.budget,
             models=judging.judges,
             key="judge",
             read=read_verdict,
             retries=config.evaluation.retries,
-            count=sum(1 for _ in _asks(_calls(context, judging))),
+            count=sum(1 for _ in asks_of(_calls(context, judging))),
             bar=context.bar,
             what="verdicts",
         )
@@ -84,7 +84,17 @@ def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[s
     judging = judging_of(context)
     with closing(Answers(context.files.answers)) as answers:
         pairs = _imagined(context, answers) if without_replies else _pairs(context)
-        return Estimate.of(_asks(judging.calls(pairs)), answers).lines("verdicts")
+        return Estimate.of(asks_of(judging.calls(pairs)), answers).lines("verdicts")
+
+
+def speech_rows(context: StepContext[EvaluationDir]) -> dict[str, Row]:
+    """Return the speeches that judges compare replies to, by id, with their messages."""
+    near = context.config.evaluation.include_near
+    return {
+        name: {**speech, "messages": json.loads(speech["messages"])}
+        for name, (speech,) in by_speech(context.files.speeches, _SPEECH)
+        if near or not speech["near_training"]
+    }
 
 
 def _calls(context: StepContext[EvaluationDir], judging: Judging) -> Iterator[JudgeCall]:
@@ -94,11 +104,10 @@ def _calls(context: StepContext[EvaluationDir], judging: Judging) -> Iterator[Ju
 def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
     """Yield the pairs of all speeches; speeches nearly the same as training data only with `evaluation.include_near`."""
     setting = context.config.contestants.settings[0]
-    speeches = by_speech(context.files.speeches, _SPEECH)
-    for (speech,), replies in joined(speeches, by_speech(context.files.replies, _REPLY)):
-        if speech["near_training"] and not context.config.evaluation.include_near:
-            continue
-        yield from judged_pairs({**speech, "messages": json.loads(speech["messages"])}, replies, setting)
+    speeches = speech_rows(context)
+    for name, replies in by_speech(context.files.replies, _REPLY):
+        if name in speeches:
+            yield from judged_pairs(speeches[name], replies, setting)
 
 
 def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator[ReplyPair]:
@@ -110,16 +119,16 @@ def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator
             row |= {"length_limit": wanted.length_limit, "sample": wanted.sample}
             bought = answers.settled(wanted.contestant.model, wanted.ask, str, 0)
             text = f"{number} " + "word " * (wanted.length_limit or _WORDS)
-            text = bought.answer.text.strip() if isinstance(bought, Outcome) else text
-            rows.setdefault(wanted.speech["speech"], []).append(row | {"text": text})
+            row |= (
+                replies_step.reply_columns(bought) if isinstance(bought, Outcome) else {"text": text, "outcome": TEXT}
+            )
+            rows.setdefault(wanted.speech["speech"], []).append(row)
     setting = context.config.contestants.settings[0]
-    for ((speech, *_),) in joined(by_speech(context.files.speeches, _SPEECH)):
-        if context.config.evaluation.include_near or not speech["near_training"]:
-            speech = {**speech, "messages": json.loads(speech["messages"])}
-            yield from judged_pairs(speech, rows.get(speech["speech"], []), setting)
+    for name, speech in speech_rows(context).items():
+        yield from judged_pairs(speech, rows.get(name, []), setting)
 
 
-def _asks(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
+def asks_of(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
     """Yield each call once, because replies of two contestants or of two samples may be the same text."""
     seen = set[str]()
     for call in calls:
@@ -165,7 +174,7 @@ def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answer
 def _said(figures: dict[str, Any]) -> Iterator[str]:
     yield f"{figures['verdicts']:,} verdicts"
     for name, counts in figures["outcomes"].items():
-        odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL)}
+        odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL, EMPTY)}
         if odd:
             reasons = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
             yield f"judge {name}: calls without a verdict: {reasons}; no figure includes them"

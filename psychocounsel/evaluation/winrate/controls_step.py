@@ -1,0 +1,218 @@
+"""The step `controls` of `evaluation=winrate`: judges compare controls and contestants with the best replies of the data.
+
+A judge's verdicts on controls depend on the judge and the data alone, so that `paths.cache` keeps them for other evaluations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig
+
+from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.budget import Estimate
+from psychocounsel.asking.language_model import FAILED, LanguageModel
+from psychocounsel.counsel.system_prompt import COUNSELLOR, prompt_text
+from psychocounsel.data.shared_text import normalised
+from psychocounsel.evaluation.judging.controls import Controlled, controlled_speeches
+from psychocounsel.evaluation.judging.pairs import (
+    SCHEMA,
+    JudgeCall,
+    Judging,
+    ReplyPair,
+    is_judged,
+    read_verdict,
+    verdict_row,
+)
+from psychocounsel.evaluation.part import load_evaluated
+from psychocounsel.evaluation.winrate.verdicts_step import asks_of, judging_of, speech_rows
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.steps.buying import buy
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.tables import Row, by_speech, rows_of, written
+from psychocounsel.storage.cache_entries import Entry
+from psychocounsel.storage.modes import make_shared
+
+CONTROL = (
+    "control"  # the setting of a control in controls.parquet is `control KIND`, that of a reply of the data `data best`
+)
+DATA = "data"
+_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Ask the judges for the verdicts that journal and cache lack, and write controls.parquet, ordered by speech.
+
+    Raises:
+        BudgetSpent: if the budget ends before all verdicts are bought; the journal keeps the bought ones.
+        UserError: if a key, an address or the rubric is wrong, or no server answers any more.
+    """
+    config, judging = context.config, replace(judging_of(context), both_orders=False)
+    pairs = [*_pairs(context)]
+    known = _known(config, judging, pairs)
+    with closing(Answers(context.files.answers, context.shard)) as answers:
+        asks = [*asks_of(_calls(judging, pairs, known))]
+        budget = buy(
+            asks,
+            answers,
+            config.budget,
+            models=judging.judges,
+            key="judge",
+            read=read_verdict,
+            retries=config.evaluation.retries,
+            count=len(asks),
+            bar=context.bar,
+            what="verdicts on controls",
+        )
+        rows = _rows(context, judging, pairs, known, answers)
+    with written(context.files.controls, SCHEMA) as add:
+        for row in sorted(rows, key=lambda row: str(row["speech"])):
+            add(row)
+    _keep(config, judging, pairs, known, rows)
+    outcomes = {
+        judge.name: dict(Counter(row["outcome"] for row in rows if row["judge"] == judge.name))
+        for judge in judging.judges
+    }
+    return {"verdicts": len(rows), "outcomes": outcomes, "spent": budget.spent, "bought": budget.made}
+
+
+def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:
+    """Return the lines of a dry run. With `without_replies`, the contestants' replies are not known, and not counted."""
+    judging = replace(judging_of(context), both_orders=False)
+    pairs = [*_pairs(context, without_replies)]
+    with closing(Answers(context.files.answers)) as answers:
+        calls = _calls(judging, pairs, _known(context.config, judging, pairs))
+        return Estimate.of(asks_of(calls), answers).lines("controls")
+
+
+def _pairs(context: StepContext[EvaluationDir], without_replies: bool = False) -> Iterator[ReplyPair]:
+    """Yield the pairs about each controlled speech: controls, then the contestants' replies, against replies of the data."""
+    speeches = speech_rows(context)
+    controlled = {speech.id: speech for speech in _controlled(context) if speech.id in speeches}
+    replies: dict[str, list[Row]] = {}
+    if not without_replies and controlled:
+        replies = {name: rows for name, rows in by_speech(context.files.replies, _REPLY) if name in controlled}
+    for name in sorted(controlled):
+        yield from _of_speech(speeches[name], controlled[name], replies.get(name, []))
+
+
+def _of_speech(speech: Row, controlled: Controlled, replies: Sequence[Row]) -> Iterator[ReplyPair]:
+    anchors = [_made(f"{DATA} {name}", text) for name, text in controlled.anchors.items()]
+    for kind, text in controlled.controls.items():
+        for anchor in anchors:
+            yield ReplyPair(speech, _made(f"{CONTROL} {kind}", text), anchor)
+    for reply in replies:
+        if is_judged(reply):
+            for anchor in anchors:
+                yield ReplyPair(
+                    speech, reply, anchor | {"length_limit": reply["length_limit"], "sample": reply["sample"]}
+                )
+
+
+def _made(setting: str, text: str) -> Row:
+    reply = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return {"setting": setting, "seed": 0, "length_limit": None, "sample": 0, "reply": reply, "text": text}
+
+
+def _controlled(context: StepContext[EvaluationDir]) -> list[Controlled]:
+    config = context.config
+    given = config.replies.system_prompt
+    prompt = prompt_text(given, "replies.system_prompt", None) if given else COUNSELLOR
+    examples = load_evaluated(config, lambda line: None).used
+    prompts = dict.fromkeys(normalised(example.prompt) for example in examples)
+    evaluated = {*islice(prompts, config.limit)}  # as `evaluation_speeches` chooses them
+    examples = [example for example in examples if normalised(example.prompt) in evaluated]
+    return controlled_speeches(examples, prompt, config.evaluation.controls)
+
+
+def _calls(judging: Judging, pairs: Sequence[ReplyPair], known: Mapping[str, Sequence[Row]]) -> Iterator[JudgeCall]:
+    """Yield the calls about `pairs`, except those about controls of judges whose verdicts are `known`."""
+    for call in judging.calls(pairs):
+        if not (_is_control(call.pair) and call.judge.name in known):
+            yield call
+
+
+def _rows(
+    context: StepContext[EvaluationDir],
+    judging: Judging,
+    pairs: Sequence[ReplyPair],
+    known: Mapping[str, Sequence[Row]],
+    answers: Answers,
+) -> list[Row]:
+    rows = [row for stored in known.values() for row in stored]
+    for call in _calls(judging, pairs, known):
+        outcome: Outcome[Any] | str | None = call.outcome
+        if call.ask is not None:
+            settled = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
+            outcome = settled if isinstance(settled, Outcome) else None
+        rows.append(verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge)))
+    return rows
+
+
+def _is_control(pair: ReplyPair) -> bool:
+    return str(pair.first["setting"]).startswith(f"{CONTROL} ")
+
+
+# Verdicts on controls in the cache, a file for each judge and set of controls.
+
+
+def _file(config: DictConfig, judging: Judging, judge: LanguageModel, pairs: Sequence[ReplyPair]) -> Path:
+    controls = [[pair.speech["speech"], pair.first["text"], pair.second["text"]] for pair in pairs if _is_control(pair)]
+    about = [judge.digest, judging.version(judge), judging.seed, config.evaluation.retries, SCHEMA.names, controls]
+    name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
+    return _home(config.paths.cache) / f"{name}.parquet"
+
+
+def _known(config: DictConfig, judging: Judging, pairs: Sequence[ReplyPair]) -> dict[str, list[Row]]:
+    """Return the rows of the judges whose verdicts on these controls are in the cache, by judge."""
+    files = {judge.name: _file(config, judging, judge, pairs) for judge in judging.judges}
+    return {
+        name: [{**row, "judge": name} for row in rows_of(file, SCHEMA.names)]
+        for name, file in files.items()
+        if file.is_file()
+    }
+
+
+def _keep(
+    config: DictConfig,
+    judging: Judging,
+    pairs: Sequence[ReplyPair],
+    known: Mapping[str, Sequence[Row]],
+    rows: Sequence[Row],
+) -> None:
+    """Store the verdicts on controls of each judge that gave them all."""
+    for judge in judging.judges:
+        own = [row for row in rows if row["judge"] == judge.name and row["first_setting"].startswith(f"{CONTROL} ")]
+        if not own or judge.name in known or any(row["outcome"] == FAILED for row in own):
+            continue
+        file = _file(config, judging, judge, pairs)
+        make_shared(file.parent)
+        with written(file, SCHEMA) as add:
+            for row in own:
+                add(row)
+
+
+# For `psychocounsel.cache`
+
+
+def _home(cache: str | Path) -> Path:
+    return Path(cache) / "controls"
+
+
+def folders(cache: Path) -> list[Path]:
+    return [_home(cache)]
+
+
+def entries(cache: Path) -> Iterator[Entry]:
+    for file in sorted(_home(cache).glob("*.parquet")):
+        rows = pq.read_metadata(file).num_rows
+        yield Entry("controls", "verdicts of a judge on controls", rows, file.stat().st_mtime, [file])
