@@ -112,14 +112,21 @@ def answers_to_ask(context: StepContext[EvaluationDir], replies: Replies) -> lis
 
 def seeded_rows() -> Iterator[tuple[Row, Row]]:
     """Yield speech and reply of each seeded reply as rows of the tables."""
-    for number, each in enumerate(seeded_replies()):
+    for number, seeded in enumerate(seeded_replies()):
         identity = seeded_id(number)
         speech = {
             "speech": identity,
-            "messages": json.dumps([{"role": "user", "content": each.speech}]),
+            "messages": json.dumps([{"role": "user", "content": seeded.speech}]),
             "language": "en",
         }
-        reply = {"setting": SEEDED, "seed": 0, "length_limit": None, "sample": 0, "reply": identity, "text": each.reply}
+        reply = {
+            "setting": SEEDED,
+            "seed": 0,
+            "length_limit": None,
+            "sample": 0,
+            "reply": identity,
+            "text": seeded.reply,
+        }
         yield speech, {"speech": identity, **reply}
 
 
@@ -158,6 +165,6 @@ def _rows(calls: Iterator[_Call], answers: Answers, schema: pa.Schema, version: 
     for call in calls:
         outcome: Outcome[Any] | str | None = OTHER_LANGUAGE
         if call.ask is not None:
-            found = answers.settled(call.judge, call.ask, read_reply_answers, retries)
-            outcome = found if isinstance(found, Outcome) else None
+            settled = answers.settled(call.judge, call.ask, read_reply_answers, retries)
+            outcome = settled if isinstance(settled, Outcome) else None
         yield answer_row(schema, call.reply, call.judge.name, outcome, version)

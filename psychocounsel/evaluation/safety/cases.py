@@ -34,10 +34,10 @@ SEEDED = "seeded"  # the setting of replies with planted faults
 QUESTIONS = (*SAFETY_QUESTIONS, "gives_method", "claims_human", URGENCY)
 
 
-def answer_schema(*more: pa.Field) -> pa.Schema:
+def answer_schema(*key_columns: pa.Field) -> pa.Schema:
     """Return the columns of a table of answers.
 
-    A reply is identified by speech, setting, seed and sample, and by the additional columns `more`.
+    A reply is identified by speech, setting, seed and sample, and by the additional columns `key_columns`.
     """
     return pa.schema(
         [
@@ -45,7 +45,7 @@ def answer_schema(*more: pa.Field) -> pa.Schema:
             pa.field("setting", pa.string(), nullable=False),
             pa.field("seed", pa.int64(), nullable=False),
             pa.field("sample", pa.int64(), nullable=False),
-            *more,
+            *key_columns,
             pa.field("reply", pa.string()),
             pa.field("judge", pa.string(), nullable=False),
             pa.field("model", pa.string()),
@@ -87,15 +87,15 @@ def answer_row(
     row |= {"outcome": outcome.outcome, "model": outcome.answer.model, "attempts": outcome.attempts}
     if outcome.value is None:
         return row | ({"outcome": REFUSED} if outcome.outcome == "text" else {})
-    for name, given in outcome.value.items():
-        row |= {f"{name}_answer": given.answer, f"{name}_quote": given.quote}
-    return row | {"quotes_found": sum(stands_in(given.quote, reply["text"]) for given in outcome.value.values())}
+    for name, answer in outcome.value.items():
+        row |= {f"{name}_answer": answer.answer, f"{name}_quote": answer.quote}
+    return row | {"quotes_found": sum(stands_in(answer.quote, reply["text"]) for answer in outcome.value.values())}
 
 
 def answers_in(row: Row) -> dict[str, str] | None:
     """Return the judge's answers by question; None if one is missing."""
-    given = {name: row[f"{name}_answer"] for name in QUESTIONS}
-    return None if any(value is None for value in given.values()) else given
+    answers = {name: row[f"{name}_answer"] for name in QUESTIONS}
+    return None if any(value is None for value in answers.values()) else answers
 
 
 # `JudgedCase`: a judge's findings about one reply to a crisis speech, or about one whole session.
@@ -151,18 +151,18 @@ def safety_cases(
         flow: the judge's questions (`reply_flow`).
     """
     columns = [*_REPLY, "text", "outcome"]
-    told = {_identity(row): row for row in rows_of(files.safety_answers, SCHEMA.names) if row["judge"] == judge}
+    answered = {_identity(row): row for row in rows_of(files.safety_answers, SCHEMA.names) if row["judge"] == judge}
     for row in rows_of(files.replies, columns):
         speech = known.get(row["speech"])
         if speech is None:
             continue
         if row["text"]:
-            given = answers_in(told[_identity(row)]) if _identity(row) in told else None
-            found = None if given is None else findings_of(flow.path(given), speech.expected_action)
+            answers = answers_in(answered[_identity(row)]) if _identity(row) in answered else None
+            findings = None if answers is None else findings_of(flow.path(answers), speech.expected_action)
         else:
-            found = findings_without_text(speech.expected_action) if row["outcome"] in SILENT else None
-        if found is not None:
-            yield _case(row, speech, judge, found)
+            findings = findings_without_text(speech.expected_action) if row["outcome"] in SILENT else None
+        if findings is not None:
+            yield _case(row, speech, judge, findings)
 
 
 def stratum(speech: CrisisSpeech, name: str) -> str:
@@ -172,14 +172,14 @@ def stratum(speech: CrisisSpeech, name: str) -> str:
     return str(getattr(speech, name))
 
 
-def _case(row: Row, speech: CrisisSpeech, judge: str, found: Findings) -> JudgedCase:
+def _case(row: Row, speech: CrisisSpeech, judge: str, findings: Findings) -> JudgedCase:
     return JudgedCase(
         part="safety",
         cluster=speech.speech,
         case=hashlib.sha256(repr(("safety", *_identity(row))).encode()).hexdigest()[:16],
         setting=row["setting"],
         judge=judge,
-        findings={name: found[name] for name in CASE_FIGURES},
+        findings={name: findings[name] for name in CASE_FIGURES},
         strata={name: stratum(speech, name) for name in STRATA},
         messages=(
             {"role": "user", "content": speech.text},

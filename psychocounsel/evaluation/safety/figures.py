@@ -128,61 +128,61 @@ def without_text(replies: Iterable[Row]) -> list[Row]:
 def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> Judge[SafetySetting]:
-    found = defaultdict[str, list[tuple[Row, Findings]]](list)
+    judged = defaultdict[str, list[tuple[Row, Findings]]](list)
     scores: dict[str, dict[Any, list[Scores]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        given = answers_in(row)
-        if row["setting"] != SEEDED and given is not None:
+        answers = answers_in(row)
+        if row["setting"] != SEEDED and answers is not None:
             expected = known[row["speech"]].expected_action
-            found[row["setting"]].append((row, findings_of(flow.path(given), expected)))
-            scores[row["setting"]][row["speech"]].append(reply_scores(flow, given, expected))
+            judged[row["setting"]].append((row, findings_of(flow.path(answers), expected)))
+            scores[row["setting"]][row["speech"]].append(reply_scores(flow, answers, expected))
     for row in silent:
         expected = known[row["speech"]].expected_action
-        found[row["setting"]].append((row | {"reply": None}, findings_without_text(expected)))
+        judged[row["setting"]].append((row | {"reply": None}, findings_without_text(expected)))
         scores[row["setting"]][row["speech"]].append(scores_without_text(expected))
-    order = sorted(found, key=lambda name: name != model)
-    told = {name: _by_speech(found[name]) for name in order}
-    others = [name for name in order if name != model] if model in told else []
+    order = sorted(judged, key=lambda name: name != model)
+    by_speech = {name: _by_speech(judged[name]) for name in order}
+    others = [name for name in order if name != model] if model in by_speech else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
     return {
         "quality": seeded_quality(rows, flow.path),
         "settings": {
-            name: _setting(found[name], known, severity_shares(scores[name], flow.dimensions)) for name in order
+            name: _setting(judged[name], known, severity_shares(scores[name], flow.dimensions)) for name in order
         },
-        "against": {other: compare(told[model], told[other], SAFETY_FIGURES) for other in others},
+        "against": {other: compare(by_speech[model], by_speech[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
         "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},
     }
 
 
 def _setting(
-    found: list[tuple[Row, Findings]],
+    judged: list[tuple[Row, Findings]],
     known: Mapping[str, CrisisSpeech],
     dimensions: dict[str, dict[str, MeanFigure]],
 ) -> SafetySetting:
     strata: dict[str, dict[str, dict[str, MeanFigure]]] = {}
     for name in STRATA:
         groups: dict[str, list[tuple[Row, Findings]]] = defaultdict(list)
-        for row, each in found:
-            groups[stratum(known[row["speech"]], name)].append((row, each))
+        for row, findings in judged:
+            groups[stratum(known[row["speech"]], name)].append((row, findings))
         strata[name] = {value: means(_by_speech(rows), SAFETY_FIGURES) for value, rows in sorted(groups.items())}
     return {
-        "replies": len(found),
-        "speeches": len({row["speech"] for row, _ in found}),
-        "figures": means(_by_speech(found), SAFETY_FIGURES),
+        "replies": len(judged),
+        "speeches": len({row["speech"] for row, _ in judged}),
+        "figures": means(_by_speech(judged), SAFETY_FIGURES),
         "dimensions": dimensions,
         "hard": {
-            name: [{"speech": row["speech"], "reply": row["reply"]} for row, each in found if each[name]]
+            name: [{"speech": row["speech"], "reply": row["reply"]} for row, findings in judged if findings[name]]
             for name in HARD
         },
         "strata": strata,
     }
 
 
-def _by_speech(found: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Findings]]:
+def _by_speech(judged: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Findings]]:
     groups: dict[Any, list[Findings]] = defaultdict(list)
-    for row, each in found:
-        groups[row["speech"]].append(each)
+    for row, findings in judged:
+        groups[row["speech"]].append(findings)
     return dict(groups)
 
 
@@ -240,31 +240,31 @@ def summarise_swaps(
         swaps: all variants.
         flow: the judge's questions.
     """
-    variants = {each.speech: each for each in swaps}
-    expected = {each.base.speech: each.base.expected_action for each in swaps}
-    expected |= {name: each.base.expected_action for name, each in variants.items()}
+    variants = {swap.speech: swap for swap in swaps}
+    expected = {swap.base.speech: swap.base.expected_action for swap in swaps}
+    expected |= {name: variant.base.expected_action for name, variant in variants.items()}
     answers = [row for row in answers if row["speech"] in expected and row["setting"] != SEEDED]
     silent = [row for row in without_text(replies) if row["speech"] in expected]
-    found: dict[str, dict[str, dict[str, list[_Judged]]]] = defaultdict(
+    by_judge: dict[str, dict[str, dict[str, list[_Judged]]]] = defaultdict(
         lambda: defaultdict(lambda: defaultdict(list[_Judged]))
     )
     for row in answers:
         if (judged := _judged(row, expected[row["speech"]], flow)) is not None:
-            found[row["judge"]][row["setting"]][row["speech"]].append(judged)
+            by_judge[row["judge"]][row["setting"]][row["speech"]].append(judged)
     for judge, row in product({row["judge"] for row in answers}, silent):
-        found[judge][row["setting"]][row["speech"]].append(_unheard(row, expected[row["speech"]]))
+        by_judge[judge][row["setting"]][row["speech"]].append(_unheard(row, expected[row["speech"]]))
     return {
         judge: {
             setting: _of_setting(judged, variants) for setting, judged in settings.items() if any(map(is_swap, judged))
         }
-        for judge, settings in found.items()
+        for judge, settings in by_judge.items()
     }
 
 
 def _judged(row: Row, expected: str, flow: QuestionFlow) -> _Judged | None:
-    if (given := answers_in(row)) is None:
+    if (answers := answers_in(row)) is None:
         return None
-    counted = flow.path(given)
+    counted = flow.path(answers)
     findings = findings_of(counted, expected)
     figures: Health = {URGENCY: float(ACTIONS.index(counted[URGENCY]))}
     figures |= {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
@@ -280,23 +280,25 @@ def _unheard(row: Row, expected: str) -> _Judged:
 
 def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> SwapFigures:
     by_axis: dict[str, dict[str, list[_Judged]]] = {axis: {} for axis in AXES}
-    for speech, some in judged.items():
+    for speech, replies in judged.items():
         if (variant := variants.get(speech)) is not None:
-            by_axis[variant.axis][variant.base.speech] = some
-    bases = {speech: some for speech, some in judged.items() if speech not in variants}
+            by_axis[variant.axis][variant.base.speech] = replies
+    bases = {speech: replies for speech, replies in judged.items() if speech not in variants}
     noise = dict[Hashable, list[Health]]()
-    for speech, some in bases.items():
-        if pairs := [*_pairs(combinations(some, 2))]:
+    for speech, replies in bases.items():
+        if pairs := [*_pairs(combinations(replies, 2))]:
             noise[speech] = pairs
-    flagged = [each for speech, some in judged.items() if speech in variants for each in some]
+    flagged = [reply for speech, replies in judged.items() if speech in variants for reply in replies]
     return {
-        "speeches": len({*bases} & {speech for some in by_axis.values() for speech in some}),
-        "axes": {axis: _of_axis(some, bases, noise) for axis, some in by_axis.items()},
+        "speeches": len({*bases} & {speech for swapped in by_axis.values() for speech in swapped}),
+        "axes": {axis: _of_axis(swapped, bases, noise) for axis, swapped in by_axis.items()},
         "varieties": _by_variety(by_axis[DIALECT], bases, variants),
         "noise": means(noise, {"changed": PAIR_FIGURES["changed"]})["changed"] if noise else None,
         "hard": {
             name: [
-                {"speech": each.row["speech"], "reply": each.row.get("reply")} for each in flagged if name in each.flags
+                {"speech": reply.row["speech"], "reply": reply.row.get("reply")}
+                for reply in flagged
+                if name in reply.flags
             ]
             for name in HARD
         },
@@ -305,8 +307,8 @@ def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> Swap
 
 def _of_axis(swapped: _Replies, bases: _Replies, noise: ByPrompt) -> dict[str, Any]:
     pairs = dict[Hashable, list[Health]]()
-    for speech, some in swapped.items():
-        pairs[speech] = [*_pairs(product(bases.get(speech, []), some))]
+    for speech, replies in swapped.items():
+        pairs[speech] = [*_pairs(product(bases.get(speech, []), replies))]
     changed = {"changed": PAIR_FIGURES["changed"]}
     return {
         **compare(_figures(swapped), _figures(bases), SWAP_FIGURES),
@@ -316,7 +318,7 @@ def _of_axis(swapped: _Replies, bases: _Replies, noise: ByPrompt) -> dict[str, A
 
 
 def _figures(replies: _Replies) -> ByPrompt:
-    return {speech: [each.figures for each in some] for speech, some in replies.items()}
+    return {speech: [reply.figures for reply in judged] for speech, judged in replies.items()}
 
 
 def _pairs(replies: Iterable[tuple[_Judged, _Judged]]) -> Iterator[Health]:
@@ -325,7 +327,7 @@ def _pairs(replies: Iterable[tuple[_Judged, _Judged]]) -> Iterator[Health]:
     Pairs with different seeds or length limits, or with an unknown urgency, are skipped.
     """
     for first, second in replies:
-        steps = [each.figures[URGENCY] for each in (first, second)]
+        steps = [reply.figures[URGENCY] for reply in (first, second)]
         if first.run == second.run and steps[0] is not None and steps[1] is not None:
             change = steps[1] - steps[0]
             yield {"less_urgent": float(change < 0), "more_urgent": float(change > 0), "changed": float(change != 0)}
@@ -334,15 +336,15 @@ def _pairs(replies: Iterable[tuple[_Judged, _Judged]]) -> Iterator[Health]:
 def _by_variety(
     dialects: _Replies, bases: _Replies, variants: Mapping[str, SwappedSpeech]
 ) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for base, some in dialects.items():
-        before, after = _mean_urgency(bases.get(base, [])), _mean_urgency(some)
+    varieties: dict[str, dict[str, int]] = {}
+    for base, replies in dialects.items():
+        before, after = _mean_urgency(bases.get(base, [])), _mean_urgency(replies)
         if before is not None and after is not None:
-            counts = found.setdefault(variants[f"{base}-{DIALECT}"].change, {"less": 0, "as": 0, "more": 0})
+            counts = varieties.setdefault(variants[f"{base}-{DIALECT}"].change, {"less": 0, "as": 0, "more": 0})
             counts["less" if after < before else "more" if after > before else "as"] += 1
-    return dict(sorted(found.items()))
+    return dict(sorted(varieties.items()))
 
 
 def _mean_urgency(replies: Iterable[_Judged]) -> float | None:
-    told = [step for each in replies if (step := each.figures[URGENCY]) is not None]
-    return sum(told) / len(told) if told else None
+    steps = [step for reply in replies if (step := reply.figures[URGENCY]) is not None]
+    return sum(steps) / len(steps) if steps else None

@@ -43,6 +43,6 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         context.say(line)
     if judges[0].name not in summary or setting not in summary[judges[0].name]["settings"]:
         return {"metrics": {}}
-    found = summary[judges[0].name]["settings"][setting]
-    told = {name: mean["mean"] for name, mean in found["figures"].items() if mean["mean"] is not None}
-    return {"metrics": {**told, "hard_flags": sum(map(len, found["hard"].values()))}}
+    evaluated = summary[judges[0].name]["settings"][setting]
+    means = {name: mean["mean"] for name, mean in evaluated["figures"].items() if mean["mean"] is not None}
+    return {"metrics": {**means, "hard_flags": sum(map(len, evaluated["hard"].values()))}}

@@ -86,10 +86,10 @@ def contestants_of(runs: Sequence[Titled[JudgedFigures[S]]]) -> list[JudgedConte
             name,
             contestant,
             name_in(run.title, contestant, len(runs) > 1, f"by {name}" if several else None),
-            found,
+            figures,
         )
         for run, name, judge in judges_of(runs)
-        for contestant, found in judge["settings"].items()
+        for contestant, figures in judge["settings"].items()
     ]
 
 
@@ -118,11 +118,11 @@ def figure_tables(subject: Subject, contestants: Sequence[JudgedContestant[S]]) 
     headings = [*HEADINGS, "figure", subject.clusters, subject.cases]
     notes = [f"{subject.by_cluster}; a figure counts only the {subject.clusters} that call for it"]
     better = [subject.titled(name) for name in subject.shares if subject.figures[name].better == HIGHER]
-    more = [f"{' and '.join(better)}: more is better"] if better else []
+    direction = [f"{' and '.join(better)}: more is better"] if better else []
     title = f"{subject.title}: figures"
     shares = [*headings, f"share of {subject.cases}"]
     return [
-        *report_table(subject.prefix, title, shares, rows(subject.shares, True), *notes, *more),
+        *report_table(subject.prefix, title, shares, rows(subject.shares, True), *notes, *direction),
         *report_table(f"{subject.prefix}-counted", f"{title} that are not shares", [*headings, "mean"],
                       rows(subject.counted, False), *notes),
     ]  # fmt: skip

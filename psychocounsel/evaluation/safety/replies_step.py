@@ -31,12 +31,12 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
     """
     speeches = crisis_speeches()
     say(f"warning: {validation(config.evaluation.set_review, speeches)}")
-    chosen = {each.speech: each for each in speeches[: config.limit]}
-    rows = [_row(each.speech, each.text, each) for each in chosen.values()]
+    chosen = {speech.speech: speech for speech in speeches[: config.limit]}
+    rows = [_row(speech.speech, speech.text, speech) for speech in chosen.values()]
     if config.evaluation.swaps:
-        swaps = [each for each in swapped_speeches() if each.base.speech in chosen]
+        swaps = [swap for swap in swapped_speeches() if swap.base.speech in chosen]
         say(f"{len(swaps)} variants of these speeches with another dialect, gender or age (evaluation.swaps)")
-        rows += [_row(each.speech, each.text, each.base) for each in swaps]
+        rows += [_row(swap.speech, swap.text, swap.base) for swap in swaps]
     return sorted(rows, key=lambda row: str(row["speech"]))
 
 

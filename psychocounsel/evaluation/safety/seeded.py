@@ -60,10 +60,10 @@ def seeded_replies() -> tuple[SeededReply, ...]:
         UserError: if the file is wrong; the message lists all problems.
     """
     problems = Problems()
-    found = read_file(_SeedFile, _FILE, problems)
+    content = read_file(_SeedFile, _FILE, problems)
     if problems:
         raise UserError(f"{_FILE}: {'; '.join(problems)}")
-    return tuple(found.replies)
+    return tuple(content.replies)
 
 
 def seeded_quality(
@@ -73,10 +73,10 @@ def seeded_quality(
 
     `on_the_way` reduces a row's answers to those that count: the answers to questions on the path through the flow.
     """
-    seeds = {seeded_id(number): each for number, each in enumerate(seeded_replies())}
-    said = {seeds[row["speech"]]: answers_in(row) for row in rows if row["setting"] == SEEDED}
+    seeds = {seeded_id(number): seed for number, seed in enumerate(seeded_replies())}
+    by_seed = {seeds[row["speech"]]: answers_in(row) for row in rows if row["setting"] == SEEDED}
     return judge_quality(
-        {seed: findings_of(on_the_way(given), seed.expected_action) for seed, given in said.items() if given}
+        {seed: findings_of(on_the_way(answers), seed.expected_action) for seed, answers in by_seed.items() if answers}
     )
 
 
@@ -85,22 +85,26 @@ def seeded_id(number: int) -> str:
     return f"{SEEDED}-{number:03d}"
 
 
-def judge_quality(found: Mapping[SeededReply, Findings]) -> dict[str, JudgeQuality]:
+def judge_quality(findings: Mapping[SeededReply, Findings]) -> dict[str, JudgeQuality]:
     """Return the judge's results by figure, with exact intervals (Clopper and Pearson 1934).
 
-    `found`: the judge's findings by seeded reply.
+    `findings`: the judge's findings by seeded reply.
     """
     return {
         name: {
-            "sensitivity": _share([each[name] == 1 for seed, each in _told(found, name) if name in seed.faults]),
-            "specificity": _share([each[name] == 0 for seed, each in _told(found, name) if name not in seed.faults]),
+            "sensitivity": _share(
+                [figures[name] == 1 for seed, figures in _told(findings, name) if name in seed.faults]
+            ),
+            "specificity": _share(
+                [figures[name] == 0 for seed, figures in _told(findings, name) if name not in seed.faults]
+            ),
         }
         for name in _FAULTS
     }
 
 
-def _told(found: Mapping[SeededReply, Findings], name: str) -> list[tuple[SeededReply, Findings]]:
-    return [(seed, each) for seed, each in found.items() if each[name] is not None]
+def _told(findings: Mapping[SeededReply, Findings], name: str) -> list[tuple[SeededReply, Findings]]:
+    return [(seed, figures) for seed, figures in findings.items() if figures[name] is not None]
 
 
 def _share(right: list[bool]) -> PlantedShare:

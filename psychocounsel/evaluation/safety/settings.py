@@ -40,7 +40,7 @@ def _texts(config: DictConfig) -> dict[str, Any]:
     """Return a hash of all texts of the crisis set, so that a changed text makes the replies due again."""
     from psychocounsel.evaluation.safety.speeches import crisis_speeches, swapped_speeches
 
-    texts = [*(each.text for each in crisis_speeches()), *(each.text for each in swapped_speeches())]
+    texts = [*(speech.text for speech in crisis_speeches()), *(swap.text for swap in swapped_speeches())]
     return {"texts": hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]}
 
 

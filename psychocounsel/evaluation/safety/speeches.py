@@ -93,27 +93,27 @@ def crisis_speeches(folder: Path = SHIPPED_SPEECHES) -> tuple[CrisisSpeech, ...]
     Raises:
         UserError: if a file is wrong; the message lists all problems.
     """
-    problems, found = Problems(), list[CrisisSpeech]()
+    problems, speeches = Problems(), list[CrisisSpeech]()
     for kind in RISK_KINDS:
         if (content := read_file(_RiskFile, folder / f"{kind}.yaml", problems)) is not None:
-            found += [_speech(each, kind, problems) for each in (*content.speeches, *content.raised)]
+            speeches += [_speech(entry, kind, problems) for entry in (*content.speeches, *content.raised)]
     if (harmless := read_file(_LookAlikeFile, folder / f"{LOOK_ALIKES}.yaml", problems)) is not None:
-        found += [
-            CrisisSpeech(_id(each.speech), each.speech, each.looks_like, (), "none", each.because)
-            for each in harmless.speeches
+        speeches += [
+            CrisisSpeech(_id(entry.speech), entry.speech, entry.looks_like, (), "none", entry.because)
+            for entry in harmless.speeches
         ]
-    if len({each.speech for each in found}) < len(found):
+    if len({speech.speech for speech in speeches}) < len(speeches):
         problems.append("a speech occurs twice")
     if problems:
         raise UserError(f"crisis set {folder}: {'; '.join(problems)}")
-    return tuple(sorted(found, key=lambda each: each.speech))
+    return tuple(sorted(speeches, key=lambda speech: speech.speech))
 
 
-def _speech(each: _AtRisk | _Raised, kind: str, problems: Problems) -> CrisisSpeech:
-    if each.risks[0].kind != kind or any(risk.words not in each.speech for risk in each.risks):
+def _speech(entry: _AtRisk | _Raised, kind: str, problems: Problems) -> CrisisSpeech:
+    if entry.risks[0].kind != kind or any(risk.words not in entry.speech for risk in entry.risks):
         problems.append(f"{kind}.yaml: the first risk must be of this kind, and all its words must occur in the speech")
-    because = each.because if isinstance(each, _Raised) else ""
-    return CrisisSpeech(_id(each.speech), each.speech, kind, each.risks, each.expected_action, because)
+    because = entry.because if isinstance(entry, _Raised) else ""
+    return CrisisSpeech(_id(entry.speech), entry.speech, kind, entry.risks, entry.expected_action, because)
 
 
 def _id(text: str) -> str:
@@ -189,28 +189,28 @@ def swapped_speeches(folder: Path = SHIPPED_SWAPS) -> tuple[SwappedSpeech, ...]:
         UserError: if a file is wrong, a base is not in the crisis set or occurs twice, or a variant has the text of another
             variant or speech. The message lists all problems.
     """
-    problems, found = Problems(), list[SwappedSpeech]()
-    known = {each.text: each for each in crisis_speeches()}
+    problems, variants = Problems(), list[SwappedSpeech]()
+    known = {speech.text: speech for speech in crisis_speeches()}
     done, texts = set[str](), {_words(text) for text in known}
     for name in (*RISK_KINDS, LOOK_ALIKES):
         content = read_file(_SwapFile, folder / f"{name}.yaml", problems)
-        for number, each in enumerate(content.swaps if content else (), 1):
+        for number, swaps in enumerate(content.swaps if content else (), 1):
             where = f"{name}.yaml: swaps[{number}]"
-            if each.base not in known or each.base in done:
-                wrong = "is not the exact text of a crisis speech" if each.base not in known else "occurs twice"
+            if swaps.base not in known or swaps.base in done:
+                wrong = "is not the exact text of a crisis speech" if swaps.base not in known else "occurs twice"
                 problems.append(f"{where}: the base {wrong}")
                 continue
-            done.add(each.base)
-            for variant in _variants(known[each.base], each):
+            done.add(swaps.base)
+            for variant in _variants(known[swaps.base], swaps):
                 if _words(variant.text) in texts:
                     problems.append(
                         f"{where}: {variant.axis}: has the same words as another variant or a speech of the set"
                     )
                 texts.add(_words(variant.text))
-                found.append(variant)
+                variants.append(variant)
     if problems:
         raise UserError(f"swaps {folder}: {'; '.join(problems)}")
-    return tuple(sorted(found, key=lambda each: each.speech))
+    return tuple(sorted(variants, key=lambda variant: variant.speech))
 
 
 def _variants(base: CrisisSpeech, swaps: _Swaps) -> Iterator[SwappedSpeech]:
@@ -267,17 +267,17 @@ def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
     """
     if file is None:
         return NOT_VALIDATED
-    known = {each.speech: each for each in speeches}
+    known = {speech.speech: speech for speech in speeches}
     reviews = read_set_review(Path(file).expanduser(), known)
-    agreed = sum(each.expected_action == known[each.speech].expected_action for each in reviews)
-    experts = len({each.adjudicator for each in reviews})
-    seen = Counter(each.speech for each in reviews)
-    said = (
+    agreed = sum(review.expected_action == known[review.speech].expected_action for review in reviews)
+    experts = len({review.adjudicator for review in reviews})
+    seen = Counter(review.speech for review in reviews)
+    sentence = (
         f"{_counted(experts, 'expert')} reviewed {len(seen)} of {len(known)} speeches of the crisis set, and agree with "
         f"{100 * agreed / len(reviews):.0f} % of the expected actions"
     )
     alone = sum(count < 2 for count in seen.values())
-    return f"{said}; only one expert reviewed {_counted(alone, 'speech', 'speeches')}" if alone else said
+    return f"{sentence}; only one expert reviewed {_counted(alone, 'speech', 'speeches')}" if alone else sentence
 
 
 def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[SpeechReview]:
@@ -287,7 +287,7 @@ def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[Speec
         UserError: if a row is wrong, is not about one of the `known` speeches, or repeats another row's speech and
             adjudicator. The message names the line.
     """
-    found, places = list[SpeechReview](), dict[tuple[str, str], int]()
+    reviews, places = list[SpeechReview](), dict[tuple[str, str], int]()
     for line, row in _rows(file):
         where = f"evaluation.set_review={file}: line {line}"
         for name, words in _WORDS.items():
@@ -303,12 +303,12 @@ def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[Speec
         if key in places:
             raise UserError(f"{where}: the same speech and adjudicator as in line {places[key]}; keep one of them")
         places[key] = line
-        found.append(
+        reviews.append(
             SpeechReview(row["speech"], row["expected_action"], row["believable"] == "yes", row["adjudicator"])
         )
-    if not found:
+    if not reviews:
         raise UserError(f"evaluation.set_review={file}: contains no reviews")
-    return found
+    return reviews
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
