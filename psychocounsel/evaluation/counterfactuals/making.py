@@ -55,14 +55,14 @@ def wanted(examples: Sequence[Example], pairs: Sequence[int], kind: Kind) -> lis
 
 def by_rules(examples: Sequence[Example], pairs: Sequence[int], kinds: Sequence[Kind] = KINDS) -> list[Counterfactual]:
     """Return the counterfactuals of these pairs. A reply is skipped if the rule finds nothing to change in it."""
-    found = []
+    made = []
     for kind in kinds:
         for pair, side in wanted(examples, pairs, kind):
             reply = examples[pair].replies[side]
             text = kind.change(reply) if kind.change else _strangers_reply(examples, pair)
             if text is not None and text != reply:
-                found.append(Counterfactual(pair, side, kind, text))
-    return found
+                made.append(Counterfactual(pair, side, kind, text))
+    return made
 
 
 def _strangers_reply(examples: Sequence[Example], pair: int) -> str | None:
@@ -119,7 +119,7 @@ class Writer:
             UserError: if no server is left, a server refuses, or an answer is not a chat completion.
         """
         asked = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
-        places = [each for each in asked if not may_forge_turns(examples[each[1]].replies[each[2]])]
+        places = [(kind, pair, side) for kind, pair, side in asked if not may_forge_turns(examples[pair].replies[side])]
         payloads = [self._payload(kind, examples[pair].replies[side]) for kind, pair, side in places]
         try:
             answers = self.client.answers(_ROUTE, payloads, _read)

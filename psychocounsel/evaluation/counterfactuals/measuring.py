@@ -53,20 +53,22 @@ def counterfactual_figures(
         if made[index].kind.prefers_original:
             by_principle[made[index].kind.principle].append(index)
     style = [index for index in scored if not made[index].kind.prefers_original]
-    original = np.array([scores[each.pair, each.side] for each in made])
+    original = np.array([scores[edit.pair, edit.side] for edit in made])
     gains = np.sign(original - changed) / 2 + 0.5
-    clusters = [prompts[each.pair] for each in made]
-    flips = np.array([_flips(each, now, scores) for each, now in zip(made, changed, strict=True)])
+    clusters = [prompts[edit.pair] for edit in made]
+    flips = np.array([_flips(edit, reward, scores) for edit, reward in zip(made, changed, strict=True)])
     moved = (changed - original) / unit if unit else None
 
     def looks(rows: list[int]) -> Figures:
-        found: Figures = {
+        figures: Figures = {
             "count": len(rows),
             "change": None,
             "shift": None,
             **_mean("flips", flips, rows, clusters, share=True),
         }
-        return found if moved is None else found | _mean("change", np.abs(moved), rows, clusters) | _shift(moved, rows)
+        return (
+            figures if moved is None else figures | _mean("change", np.abs(moved), rows, clusters) | _shift(moved, rows)
+        )
 
     kinds = {name: rows for name, rows in by_kind.items() if made[rows[0]].kind.prefers_original}
     return {
@@ -82,16 +84,16 @@ def counterfactual_figures(
     }
 
 
-def _flips(each: Counterfactual, changed: float, scores: np.ndarray) -> float:
+def _flips(edit: Counterfactual, changed: float, scores: np.ndarray) -> float:
     """Return 1 if the change reverses the sign of the pair's margin, 0.5 if one of the two margins is 0, otherwise 0."""
-    chosen, rejected = scores[each.pair]
-    margin = (changed - rejected) if each.side == 0 else (chosen - changed)
+    chosen, rejected = scores[edit.pair]
+    margin = (changed - rejected) if edit.side == 0 else (chosen - changed)
     return float(abs(np.sign(margin) - np.sign(chosen - rejected)) / 2)
 
 
 def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[str], share: bool = False) -> Figures:
-    some, own = values[rows], [clusters[row] for row in rows]
-    low, high = bootstrap(lambda drawn: float(some[drawn].mean()), own, trials=len({*own}) if share else 0)
+    selected, own = values[rows], [clusters[row] for row in rows]
+    low, high = bootstrap(lambda drawn: float(selected[drawn].mean()), own, trials=len({*own}) if share else 0)
     return {name: float(values[rows].mean()), f"{name}_low": low, f"{name}_high": high}
 
 
@@ -129,13 +131,13 @@ def make_counterfactuals(
     # Ranks exchange names of kinds, because kinds hold functions, which cannot be sent.
     names = {kind.name: kind for kind in KINDS}
     plain = (
-        written if isinstance(written, str) else [(each.pair, each.side, each.kind.name, each.text) for each in written]
+        written if isinstance(written, str) else [(edit.pair, edit.side, edit.kind.name, edit.text) for edit in written]
     )
     plain = world.broadcast(plain)
     if isinstance(plain, str):
         raise UserError(plain)
-    found = [Counterfactual(pair, side, names[name], text) for pair, side, name, text in plain]
-    return found + by_rules(examples, pairs, [kind for kind in KINDS if not kind.instruction])
+    by_model = [Counterfactual(pair, side, names[name], text) for pair, side, name, text in plain]
+    return by_model + by_rules(examples, pairs, [kind for kind in KINDS if not kind.instruction])
 
 
 def score_counterfactuals(
@@ -147,8 +149,8 @@ def score_counterfactuals(
     bar: Bar,
 ) -> np.ndarray:
     """Return the rewards of the changed replies, float32[made], on every rank; NaN if the changed reply is too long."""
-    prompts = [with_system_prompt(examples[each.pair].prompt, system_prompt) for each in made]
-    keys = [(repr(prompt), each.text) for prompt, each in zip(prompts, made, strict=True)]
+    prompts = [with_system_prompt(examples[edit.pair].prompt, system_prompt) for edit in made]
+    keys = [(repr(prompt), edit.text) for prompt, edit in zip(prompts, made, strict=True)]
     # Each distinct reply is scored once. Neighbours in this order share their prompt, which is then computed only once.
     distinct = sorted(dict(zip(keys, range(len(made)), strict=True)).values(), key=lambda index: made[index].pair)
     conversations = [
@@ -179,14 +181,14 @@ def figures_and_rows(
     prompts = [normalised(example.prompt) for example in examples]
     rows = [
         {
-            **{"id": examples[each.pair].id, "reply": ("chosen", "rejected")[each.side], "kind": each.kind.name},
-            **{"original": float(scores[each.pair, each.side]), "text": each.text},
+            **{"id": examples[edit.pair].id, "reply": ("chosen", "rejected")[edit.side], "kind": edit.kind.name},
+            **{"original": float(scores[edit.pair, edit.side]), "text": edit.text},
             "changed": None if np.isnan(reward) else float(reward),
         }
-        for each, reward in zip(made, rewards, strict=True)
+        for edit, reward in zip(made, rewards, strict=True)
     ]
     write_atomically(RunDir(folder).counterfactuals, "".join(json.dumps(row) + "\n" for row in rows))
-    pairs, changed = spread(examples, settings.limit), Counter(each.kind.name for each in made)
+    pairs, changed = spread(examples, settings.limit), Counter(edit.kind.name for edit in made)
     counts = {
         kind.name: {
             "replies": len(wanted(examples, pairs, kind)),
@@ -195,8 +197,8 @@ def figures_and_rows(
         }
         for kind in KINDS
     }
-    found = {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, prompts)}
+    figures = {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, prompts)}
     asked = {place for kind in KINDS if kind.instruction for place in wanted(examples, pairs, kind)}
-    return found | {
+    return figures | {
         "not_sent": sum(may_forge_turns(examples[pair].replies[side]) for pair, side in asked if settings.addresses)
     }

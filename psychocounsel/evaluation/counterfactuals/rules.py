@@ -68,11 +68,11 @@ def edited(text: str, pattern: re.Pattern[str], other: Callable[[re.Match[str]],
     outside the matches stays as it is; replacements get typographic apostrophes if the text has any.
     """
     pieces, start = list[str](), 0
-    for found in pattern.finditer(text.replace("\u2019", "'")):
-        word = other(found)
+    for match in pattern.finditer(text.replace("\u2019", "'")):
+        word = other(match)
         if word is not None:
-            pieces += [text[start : found.start()], word.replace("'", "\u2019") if "\u2019" in text else word]
-            start = found.end()
+            pieces += [text[start : match.start()], word.replace("'", "\u2019") if "\u2019" in text else word]
+            start = match.end()
     return "".join(pieces) + text[start:]
 
 
@@ -153,8 +153,8 @@ def feeling_unnamed(text: str) -> str | None:
 
 def offers_as_orders(text: str) -> str | None:
     """Replace "you could" by "you must" (and the like), and remove "if you like", so that the client has no choice."""
-    decided = edited(text, _LEFT_OPEN, lambda found: like(found["next"], found["first"]))
-    changed = edited(decided, _OFFERED, lambda found: like(_OFFERS[found[0].lower()], found[0]))
+    decided = edited(text, _LEFT_OPEN, lambda match: like(match["next"], match["first"]))
+    changed = edited(decided, _OFFERED, lambda match: like(_OFFERS[match[0].lower()], match[0]))
     return changed if changed != text else None
 
 
@@ -224,20 +224,20 @@ def _indirect(question: str) -> str | None:
     if _TOO_MUCH.search(question) or plain.endswith((".", "!", '"', "'", ")")) or _HOW_ABOUT.match(plain):
         return None
     turned = len(_TURNED.findall(plain))
-    if turned == 1 and (found := _ASKS_WITH.fullmatch(plain)):
-        return _wonder(f"{_low(found['asked'])} {_clause(found)}")
-    if turned == 1 and (found := _ASKS_WHETHER.fullmatch(plain)):
-        return _wonder(f"whether {_clause(found)}")
+    if turned == 1 and (match := _ASKS_WITH.fullmatch(plain)):
+        return _wonder(f"{_low(match['asked'])} {_clause(match)}")
+    if turned == 1 and (match := _ASKS_WHETHER.fullmatch(plain)):
+        return _wonder(f"whether {_clause(match)}")
     if not turned and _ASKS_OF_SUBJECT.fullmatch(plain) and not re.search(r"\b(?:do|does|did)\b", plain, re.IGNORECASE):
         return _wonder(small_first(plain))
     return None
 
 
-def _clause(found: re.Match[str]) -> str:
+def _clause(match: re.Match[str]) -> str:
     """Put the subject before the verb: "do you want" becomes "you want", "could you say" becomes "you could say"."""
-    who = "I" if found["who"] in ("I", "i") else found["who"].lower()
-    verb = "" if found["aux"].lower() == "do" else f" {found['aux'].lower()}"
-    return f"{who}{verb}{found['rest']}"
+    who = "I" if match["who"] in ("I", "i") else match["who"].lower()
+    verb = "" if match["aux"].lower() == "do" else f" {match['aux'].lower()}"
+    return f"{who}{verb}{match['rest']}"
 
 
 def _low(words: str) -> str:
@@ -290,16 +290,16 @@ _TO_CONTRACT = re.compile(
 def other_contractions(text: str) -> str | None:
     """Expand all contractions; if the text has none, contract "I am" and the like."""
 
-    def expand(found: re.Match[str]) -> str | None:
-        word = found[0].lower()
-        if word.endswith("n't") and _ASKED_AFTER_NOT.match(found.string, found.end()):
+    def expand(match: re.Match[str]) -> str | None:
+        word = match[0].lower()
+        if word.endswith("n't") and _ASKED_AFTER_NOT.match(match.string, match.end()):
             return None
-        return like(_EXPANDED[word], found[0])
+        return like(_EXPANDED[word], match[0])
 
-    expanded = edited(edited(text, _IS, lambda found: f"{found[1]} is"), _TO_EXPAND, expand)
+    expanded = edited(edited(text, _IS, lambda match: f"{match[1]} is"), _TO_EXPAND, expand)
     if expanded != text:
         return expanded
-    contracted = edited(text, _TO_CONTRACT, lambda found: like(_CONTRACTED[found[0].lower()], found[0]))
+    contracted = edited(text, _TO_CONTRACT, lambda match: like(_CONTRACTED[match[0].lower()], match[0]))
     return contracted if contracted != text else None
 
 
@@ -349,7 +349,7 @@ _TO_AMERICAN, _TO_BRITISH = _any_of(_AMERICAN), _any_of(_BRITISH)
 def other_spelling(text: str) -> str | None:
     """Replace British spellings by American ones; if the text has none, American by British."""
     for words, pattern in ((_AMERICAN, _TO_AMERICAN), (_BRITISH, _TO_BRITISH)):
-        changed = pattern.sub(lambda found, words=words: like(words[found[0].lower()], found[0]), text)  # type: ignore[misc]
+        changed = pattern.sub(lambda match, words=words: like(words[match[0].lower()], match[0]), text)  # type: ignore[misc]
         if changed != text:
             return changed
     return None
@@ -374,7 +374,7 @@ _TO_PARAPHRASE = re.compile(  # excludes "the very spot", "very much", "as well 
 
 def paraphrase(text: str) -> str | None:
     """Replace phrases by equivalent ones throughout the text."""
-    changed = edited(text, _TO_PARAPHRASE, lambda found: like(_OTHER_WORDS[found[0].lower()], found[0]))
+    changed = edited(text, _TO_PARAPHRASE, lambda match: like(_OTHER_WORDS[match[0].lower()], match[0]))
     return changed if changed != text else None
 
 
