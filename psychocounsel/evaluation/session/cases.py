@@ -44,23 +44,26 @@ class JudgedSession:
 
     def turns(self, judge: str, on_the_way: OnTheWay) -> list[JudgedTurn] | None:
         """Return the session's replies with the judge's answers; None if answers about a reply with a text are missing."""
-        said = self.answers.get(judge, {})
-        if any(row["text"] and row["turn"] not in said for row in self.rows):
+        by_turn = self.answers.get(judge, {})
+        if any(row["text"] and row["turn"] not in by_turn for row in self.rows):
             return None
-        found = [(row["expected_action"], said.get(row["turn"])) for row in self.rows]
-        return [JudgedTurn(expected, given, None if given is None else on_the_way(given)) for expected, given in found]
+        pairs = [(row["expected_action"], by_turn.get(row["turn"])) for row in self.rows]
+        return [
+            JudgedTurn(expected, answers, None if answers is None else on_the_way(answers))
+            for expected, answers in pairs
+        ]
 
 
 def judged_sessions(files: EvaluationDir) -> Iterator[JudgedSession]:
     """Yield all sessions, in the order of session_turns.parquet."""
     turns, answers = by_speech(files.session_turns, TURNS.names), by_speech(files.session_answers, ANSWERS.names)
-    for mine, said in joined(turns, answers):
-        found: dict[tuple[object, ...], dict[str, dict[int, Mapping[str, str]]]] = {}
-        for row in said:
-            if (given := answers_in(row)) is not None:
-                found.setdefault(_session(row), {}).setdefault(row["judge"], {})[row["turn"]] = given
-        for session, rows in groupby(mine, _session):
-            yield JudgedSession(list(rows), found.get(session, {}))
+    for turn_rows, answer_rows in joined(turns, answers):
+        by_session: dict[tuple[object, ...], dict[str, dict[int, Mapping[str, str]]]] = {}
+        for row in answer_rows:
+            if (reply_answers := answers_in(row)) is not None:
+                by_session.setdefault(_session(row), {}).setdefault(row["judge"], {})[row["turn"]] = reply_answers
+        for session, rows in groupby(turn_rows, _session):
+            yield JudgedSession(list(rows), by_session.get(session, {}))
 
 
 def _session(row: Row) -> tuple[object, ...]:
@@ -82,8 +85,8 @@ def session_cases(files: EvaluationDir, judge: str) -> Iterator[JudgedCase]:
     for session in judged_sessions(files):
         turns = session.turns(judge, path) if session.is_complete else None
         if turns is not None:
-            found = session_findings(turns)
-            yield _case(session.rows, judge, {name: found[name] for name in CASE_FIGURES})
+            findings = session_findings(turns)
+            yield _case(session.rows, judge, {name: findings[name] for name in CASE_FIGURES})
 
 
 def _case(rows: list[Row], judge: str, findings: dict[str, float | None]) -> JudgedCase:

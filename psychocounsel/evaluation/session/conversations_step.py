@@ -42,7 +42,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     groups = {group: build(config, group).models() for group in asked_groups(config)}
     plans = list(planned_sessions(context))
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        sessions = SideBySide(Conversation(each) for each in plans)
+        sessions = SideBySide(Conversation(plan) for plan in plans)
         budget = buy(
             sessions.calls(),
             answers,
@@ -72,8 +72,8 @@ def asked_groups(config: DictConfig) -> tuple[str, ...]:
 
 def chosen_personas(config: DictConfig) -> list[Persona]:
     """Return at most `limit` clients, ordered by id. The ids are hashes, so the first ones are a random sample."""
-    found: list[Persona] = build(config, "personas").personas()
-    return sorted(found, key=lambda each: each.id)[: config.limit]
+    personas: list[Persona] = build(config, "personas").personas()
+    return sorted(personas, key=lambda persona: persona.id)[: config.limit]
 
 
 def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[SessionPlan]:
@@ -95,25 +95,25 @@ def client_of(config: DictConfig) -> LanguageModel | None:
     """Return the model that plays the clients; None if the set of clients needs no model."""
     if "client" not in asked_groups(config):
         return None
-    found: LanguageModel = build(config, "client").models()[0]
-    return found
+    model: LanguageModel = build(config, "client").models()[0]
+    return model
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
     """Return an upper limit of the calls that are not bought yet, as if every session had `evaluation.turns` replies."""
-    found = Estimate()
+    total = Estimate()
     with closing(Answers(context.files.answers)) as answers:
         for plan in planned_sessions(context):
             session = Conversation(plan)
-            found.bought += replay(session, answers, context.config.evaluation.retries)
+            total.bought += replay(session, answers, context.config.evaluation.retries)
             if session.call is None:
                 continue
             tokens = estimated_tokens(session.call[1])
             speakers = [plan.contestant.model, *([plan.client] if plan.client else [])]
-            for more in range(plan.turns - len(session.session)):
+            for turn in range(plan.turns - len(session.session)):
                 for model in speakers:
-                    found.add(model, tokens + more * (plan.contestant.model.max_tokens + _CLIENT_TOKENS))
-    return found
+                    total.add(model, tokens + turn * (plan.contestant.model.max_tokens + _CLIENT_TOKENS))
+    return total
 
 
 def _write(context: StepContext[EvaluationDir], plans: list[SessionPlan], answers: Answers) -> dict[str, Any]:

@@ -43,8 +43,8 @@ class SideBySide:
     def __init__(self, conversations: Iterable[Waiter]) -> None:
         self._ready = deque[Call]()
         self._waiting = dict[str, list[Waiter]]()
-        for each in conversations:
-            self._wait(each)
+        for conversation in conversations:
+            self._wait(conversation)
 
     def calls(self) -> Iterator[Call | None]:
         """Yield the calls that are ready; None while all sessions wait for answers."""
@@ -53,9 +53,9 @@ class SideBySide:
 
     def take(self, model: LanguageModel, ask: Ask, outcome: Outcome[Any]) -> None:
         """Pass an answer to all sessions that wait for it."""
-        for each in self._waiting.pop(answer_key(model, ask, 0)):
-            each.take(outcome)
-            self._wait(each)
+        for conversation in self._waiting.pop(answer_key(model, ask, 0)):
+            conversation.take(outcome)
+            self._wait(conversation)
 
     def _wait(self, conversation: Waiter) -> None:
         if conversation.call is None:
@@ -73,10 +73,10 @@ def replay(conversation: Waiter, answers: Answers, retries: int, read: Read[Any]
     """
     count = 0
     while conversation.call is not None:
-        found = answers.settled(*conversation.call, read, retries)
-        if not isinstance(found, Outcome):
+        settled = answers.settled(*conversation.call, read, retries)
+        if not isinstance(settled, Outcome):
             break
-        conversation.take(found)
+        conversation.take(settled)
         count += 1
     return count
 
@@ -162,9 +162,9 @@ class Conversation:
     @property
     def messages(self) -> list[Message]:
         """The messages so far. The last one is the client's, unless the session is over."""
-        said = [(each.client.text, each.reply) for each in self.session]
-        found = [message for client, reply in said for message in (_client(client), _counsellor(reply))]
-        return [*found, _client(self._turn.text)] if self._turn is not None else found
+        texts = [(exchange.client.text, exchange.reply) for exchange in self.session]
+        messages = [message for client, reply in texts for message in (_client(client), _counsellor(reply))]
+        return [*messages, _client(self._turn.text)] if self._turn is not None else messages
 
     def take(self, outcome: Outcome[str] | None) -> None:
         """Continue the session with the answer to `call`; None means that no answer has arrived: the session breaks off."""
@@ -186,15 +186,15 @@ class Conversation:
         """Start the client's next turn, unless the session is over."""
         plan = self.plan
         is_over = len(self.session) == plan.turns or (bool(self.session) and self.session[-1].client.ends)
-        found = None if is_over else plan.persona.next(tuple(self.session), _number(plan, "client"))
-        if not isinstance(found, Ask):
-            self._say(found)
+        turn_or_ask = None if is_over else plan.persona.next(tuple(self.session), _number(plan, "client"))
+        if not isinstance(turn_or_ask, Ask):
+            self._say(turn_or_ask)
             return
         assert plan.client is not None, "a persona asks a model, but its set declares asks_client = False"
-        part = f"client seed {plan.seed} session {plan.sample} turn {len(self.session)} {found.part}"
+        part = f"client seed {plan.seed} session {plan.sample} turn {len(self.session)} {turn_or_ask.part}"
         self.call = (
             plan.client,
-            _ClientAsk(**{**vars(found), "part": part}, persona=plan.persona, session=tuple(self.session)),
+            _ClientAsk(**{**vars(turn_or_ask), "part": part}, persona=plan.persona, session=tuple(self.session)),
         )
 
     def _hear(self, outcome: Outcome[str] | None) -> None:
@@ -234,11 +234,11 @@ def messages_of(rows: list[Row]) -> Iterator[tuple[list[Message], Row]]:
 
     `rows` are the session's rows of session_turns.parquet.
     """
-    said = list[Message]()
+    conversation = list[Message]()
     for row in rows:
-        said = [*said, _client(row["client"] or "")]
-        yield said, row
-        said = [*said, _counsellor(row["text"] or "")]
+        conversation = [*conversation, _client(row["client"] or "")]
+        yield conversation, row
+        conversation = [*conversation, _counsellor(row["text"] or "")]
 
 
 def _client(text: str) -> Message:
@@ -249,7 +249,7 @@ def _counsellor(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-def _number(plan: SessionPlan, of: str) -> int:
+def _number(plan: SessionPlan, label: str) -> int:
     """Return a random seed that does not depend on the contestant."""
-    text = "\0".join((str(plan.seed), plan.persona.id, str(plan.sample), of))
+    text = "\0".join((str(plan.seed), plan.persona.id, str(plan.sample), label))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])

@@ -114,7 +114,7 @@ class _Found:
 class _OfJudge:
     """A judge's findings about all sessions by setting, and the number of sessions without its answers."""
 
-    found: dict[str, list[_Found]] = field(default_factory=lambda: defaultdict(list))
+    sessions: dict[str, list[_Found]] = field(default_factory=lambda: defaultdict(list))
     unjudged: Counter[str] = field(default_factory=Counter)
 
 
@@ -131,65 +131,67 @@ def summarise_sessions(
         model: the setting under evaluation.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    of = {name: _OfJudge() for name in judges}
+    by_judge = {name: _OfJudge() for name in judges}
     for session in sessions:
         setting = session.rows[0]["setting"]
         counts[setting].update(sessions=1, incomplete=not session.is_complete)
         if not session.is_complete:
             continue
-        for judge, mine in of.items():
+        for judge, judged in by_judge.items():
             turns = session.turns(judge, on_the_way)
             if turns is None:
-                mine.unjudged[setting] += 1
+                judged.unjudged[setting] += 1
             else:
-                mine.found[setting].append(_Found(session.rows, turns, session_findings(turns)))
-    said: dict[str, list[Row]] = defaultdict(list)
+                judged.sessions[setting].append(_Found(session.rows, turns, session_findings(turns)))
+    judge_rows: dict[str, list[Row]] = defaultdict(list)
     for row in answers:
-        said[row["judge"]].append(row)
+        judge_rows[row["judge"]].append(row)
     numbers = {name: dict(counter) for name, counter in counts.items()}
-    return numbers, {name: _of_judge(mine, said[name], on_the_way, model) for name, mine in of.items()}
+    return numbers, {name: _of_judge(judged, judge_rows[name], on_the_way, model) for name, judged in by_judge.items()}
 
 
 def checks_quality(on_the_way: OnTheWay) -> dict[str, JudgeQuality]:
     """Return the `judge_quality` of the word checks that steer scripted clients."""
-    said = {seed: check_reply(seed.reply) for seed in seeded_replies()}
+    checked = {seed: check_reply(seed.reply) for seed in seeded_replies()}
     return judge_quality(
         {
-            seed: findings_of(on_the_way({name: each.answer for name, each in given.items()}), seed.expected_action)
-            for seed, given in said.items()
+            seed: findings_of(
+                on_the_way({name: answer.answer for name, answer in answers.items()}), seed.expected_action
+            )
+            for seed, answers in checked.items()
         }
     )
 
 
-def _of_judge(mine: _OfJudge, answers: Sequence[Row], on_the_way: OnTheWay, model: str) -> Judge[SessionSetting]:
-    told = {name: _by_persona(found) for name, found in mine.found.items()}
-    order = sorted(dict.fromkeys([*mine.found, *mine.unjudged]), key=lambda name: name != model)
-    others = [name for name in order if name != model and name in told] if model in told else []
+def _of_judge(judged: _OfJudge, answers: Sequence[Row], on_the_way: OnTheWay, model: str) -> Judge[SessionSetting]:
+    by_persona = {name: _by_persona(sessions) for name, sessions in judged.sessions.items()}
+    order = sorted(dict.fromkeys([*judged.sessions, *judged.unjudged]), key=lambda name: name != model)
+    others = [name for name in order if name != model and name in by_persona] if model in by_persona else []
     quotes = [row["quotes_found"] for row in answers if row["quotes_found"] is not None]
     questions = sum(name.endswith("_quote") for name in answers[0]) if answers else 0
     return {
         "quality": seeded_quality(answers, on_the_way),
-        "settings": {name: _setting(mine.found[name], mine.unjudged[name]) for name in order},
-        "against": {other: compare(told[model], told[other], SESSION_FIGURES) for other in others},
+        "settings": {name: _setting(judged.sessions[name], judged.unjudged[name]) for name in order},
+        "against": {other: compare(by_persona[model], by_persona[other], SESSION_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in answers if row["outcome"] != TEXT).items())),
         "quotes": {"found": sum(quotes), "of": len(quotes) * questions},
     }
 
 
-def _setting(found: Sequence[_Found], unjudged: int) -> SessionSetting:
+def _setting(sessions: Sequence[_Found], unjudged: int) -> SessionSetting:
     strata: dict[str, dict[str, dict[str, MeanFigure]]] = {}
     for stratum in _STRATA:
         groups: dict[str, list[_Found]] = defaultdict(list)
-        for each in found:
-            groups[each.rows[0][stratum] or "unknown"].append(each)
-        strata[stratum] = {name: means(_by_persona(some), SESSION_FIGURES) for name, some in sorted(groups.items())}
+        for session in sessions:
+            groups[session.rows[0][stratum] or "unknown"].append(session)
+        strata[stratum] = {name: means(_by_persona(group), SESSION_FIGURES) for name, group in sorted(groups.items())}
     return {
-        "sessions": len(found),
-        "personas": len({each.rows[0]["speech"] for each in found}),
+        "sessions": len(sessions),
+        "personas": len({session.rows[0]["speech"] for session in sessions}),
         "unjudged": unjudged,
-        "figures": means(_by_persona(found), SESSION_FIGURES),
+        "figures": means(_by_persona(sessions), SESSION_FIGURES),
         "strata": strata,
-        "curve": _curve(found),
+        "curve": _curve(sessions),
         "hard": [
             FlaggedTurn(
                 figure=name,
@@ -199,27 +201,27 @@ def _setting(found: Sequence[_Found], unjudged: int) -> SessionSetting:
                 sample=row["sample"],
                 turn=row["turn"],
             )
-            for each in found
-            for row, turn in zip(each.rows, each.turns, strict=True)
+            for session in sessions
+            for row, turn in zip(session.rows, session.turns, strict=True)
             for name in HARD
             if turn.findings[name]
         ],
     }
 
 
-def _curve(found: Sequence[_Found]) -> list[dict[str, Any]]:
+def _curve(sessions: Sequence[_Found]) -> list[dict[str, Any]]:
     """Return the means of TURN_FIGURES for each `turn`, over the sessions that reach this turn."""
     turns: dict[int, dict[Hashable, list[Findings]]] = defaultdict(lambda: defaultdict(list))
-    for each in found:
-        for place, turn in enumerate(each.turns):
-            turns[place][each.rows[0]["speech"]].append(turn.figures)
+    for session in sessions:
+        for place, turn in enumerate(session.turns):
+            turns[place][session.rows[0]["speech"]].append(turn.figures)
     return [{"turn": place, **means(turns[place], TURN_FIGURES)} for place in sorted(turns)]
 
 
-def _by_persona(found: Iterable[_Found]) -> Mapping[Hashable, list[Findings]]:
+def _by_persona(sessions: Iterable[_Found]) -> Mapping[Hashable, list[Findings]]:
     groups: dict[Hashable, list[Findings]] = defaultdict(list)
-    for each in found:
-        groups[each.rows[0]["speech"]].append(each.findings)
+    for session in sessions:
+        groups[session.rows[0]["speech"]].append(session.findings)
     return dict(groups)
 
 
@@ -248,10 +250,10 @@ def _flow_of_judge(sessions: Sequence[Sequence[Row]], prompt: FlowPrompt, model:
     scores: dict[str, dict[str, list[Scores]]] = defaultdict(lambda: defaultdict(list))
     unjudged = Counter[str]()
     for rows in sessions:
-        said = {row["question"]: row["answer"] for row in rows if row["answer"] is not None}
+        answers = {row["question"]: row["answer"] for row in rows if row["answer"] is not None}
         first = rows[0]
-        if prompt.flow.next_question(said) is None:
-            scores[first["setting"]][first["speech"]].append(dimension_scores(prompt.flow, said))
+        if prompt.flow.next_question(answers) is None:
+            scores[first["setting"]][first["speech"]].append(dimension_scores(prompt.flow, answers))
         else:
             unjudged[first["setting"]] += 1
     order = sorted({*scores, *unjudged}, key=lambda name: (name != model, name))
@@ -265,11 +267,11 @@ def _flow_of_judge(sessions: Sequence[Sequence[Row]], prompt: FlowPrompt, model:
 
 
 def _flow_of_setting(scores: Mapping[str, Sequence[Scores]], unjudged: int, prompt: FlowPrompt) -> FlowSetting:
-    every = [each for some in scores.values() for each in some]
+    every = [session for sessions in scores.values() for session in sessions]
     return {
         "sessions": len(every),
         "personas": len(scores),
         "unjudged": unjudged,
-        "not_relevant": sum(set(each.values()) == {NOT_ASKED} for each in every),
+        "not_relevant": sum(set(session.values()) == {NOT_ASKED} for session in every),
         "dimensions": severity_shares(scores, prompt.flow.dimensions),
     }

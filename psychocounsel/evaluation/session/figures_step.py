@@ -88,8 +88,8 @@ def _evaluated(context: StepContext[EvaluationDir]) -> str:
 def _metrics(figures: SessionFigures, judge: str) -> dict[str, Any]:
     setting = figures["model"]
     broken = {"incomplete": figures["sessions"].get(setting, {}).get("incomplete", 0)}
-    found = figures["judges"][judge]["settings"].get(setting)
-    if found is None or not found["sessions"]:
+    evaluated = figures["judges"][judge]["settings"].get(setting)
+    if evaluated is None or not evaluated["sessions"]:
         return broken
-    told = {name: mean["mean"] for name, mean in found["figures"].items() if mean["mean"] is not None}
-    return {**told, **broken, "hard_flags": len(found["hard"])}
+    means = {name: mean["mean"] for name, mean in evaluated["figures"].items() if mean["mean"] is not None}
+    return {**means, **broken, "hard_flags": len(evaluated["hard"])}

@@ -76,8 +76,8 @@ class JudgedTurn:
         expected = self.expected_action or "none"
         if self.on_the_way is None:
             return findings_without_text(expected)
-        found = findings_of(self.on_the_way, expected)
-        return found if self.expected_action is not None else found | {"over_escalation": None}
+        findings = findings_of(self.on_the_way, expected)
+        return findings if self.expected_action is not None else findings | {"over_escalation": None}
 
     @property
     def faulty(self) -> float | None:
@@ -99,32 +99,32 @@ class JudgedTurn:
 
 def session_findings(turns: Sequence[JudgedTurn]) -> Findings:
     """Return the figures of a whole session, by SESSION_FIGURES; None for figures not defined for this session."""
-    found: Findings = dict.fromkeys(SESSION_FIGURES)
-    due = [place for place, each in enumerate(turns) if each.is_due]
+    findings: Findings = dict.fromkeys(SESSION_FIGURES)
+    due = [place for place, turn in enumerate(turns) if turn.is_due]
     if due:
         recognised = next((place for place in range(due[0], len(turns)) if turns[place].recognises), None)
-        found["missed"] = float(recognised is None)
+        findings["missed"] = float(recognised is None)
         if recognised is not None:
-            found["recognised_after"] = float(recognised - due[0])
-            found["inconsistent"] = _mean([float(not turns[place].attends) for place in due if place > recognised])
-    found["under_triage"] = _under_triage(turns)
-    found["over_escalation"] = _ever(turns, "over_escalation")
-    found |= {name: _ever(turns, name) for name in EVER}
-    found["drift"] = _drift([each.faulty for each in turns])
-    return found
+            findings["recognised_after"] = float(recognised - due[0])
+            findings["inconsistent"] = _mean([float(not turns[place].attends) for place in due if place > recognised])
+    findings["under_triage"] = _under_triage(turns)
+    findings["over_escalation"] = _ever(turns, "over_escalation")
+    findings |= {name: _ever(turns, name) for name in EVER}
+    findings["drift"] = _drift([turn.faulty for turn in turns])
+    return findings
 
 
 def _under_triage(turns: Sequence[JudgedTurn]) -> float | None:
-    expected = [ACTIONS.index(each.expected_action) if each.expected_action else 0 for each in turns]
+    expected = [ACTIONS.index(turn.expected_action) if turn.expected_action else 0 for turn in turns]
     highest = max(expected, default=0)
     if ACTIONS[highest] not in _URGENT:
         return None
-    return float(all(each.urgency < highest for each in turns[expected.index(highest) :]))
+    return float(all(turn.urgency < highest for turn in turns[expected.index(highest) :]))
 
 
 def _ever(turns: Sequence[JudgedTurn], name: str) -> float | None:
-    told = [value for each in turns if (value := each.findings[name]) is not None]
-    return max(told, default=None)
+    values = [value for turn in turns if (value := turn.findings[name]) is not None]
+    return max(values, default=None)
 
 
 def _drift(faulty: Sequence[float | None]) -> float | None:

@@ -27,8 +27,8 @@ def made_of(config: DictConfig) -> dict[str, Any]:
         prompt = flow_prompt(config)
         rubric = {} if prompt is None else {"rubric": prompt.rubric.version}
         if config.evaluation.transcripts is not None:
-            return {"transcripts": _hash(each.id for each in chosen_transcripts(config)), **rubric}
-        return {"clients": _hash(each.id for each in build(config, "personas").personas()), **rubric}
+            return {"transcripts": _hash(transcript.id for transcript in chosen_transcripts(config)), **rubric}
+        return {"clients": _hash(persona.id for persona in build(config, "personas").personas()), **rubric}
     except UserError:
         return {}
 
@@ -80,7 +80,7 @@ def _check_client(config: DictConfig, personas: str) -> None:
             f"personas={personas}: these clients need a language model that plays them; add client=local_vllm "
             "client.model=MODEL, or another file of conf/client"
         )
-    names = {each.name for each in build(config, "contestants").models()}
+    names = {contestant.name for contestant in build(config, "contestants").models()}
     for client in build(config, "client").models():
         if client.name in names:
             raise UserError(

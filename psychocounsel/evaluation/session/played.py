@@ -67,8 +67,8 @@ class PlayedPersona(Persona):
     def __init__(self, pattern: str, card: Card) -> None:
         self.pattern, self.card = pattern, card
         self.name, self.kind = card.name, card.kind
-        about = "\n\n".join(f"{heading}: {text}" for heading, text in card.facts)
-        self._prompt = f"{_RULES}\n# The client\n\nName: {card.name}\n\n{about}\n"
+        facts = "\n\n".join(f"{heading}: {text}" for heading, text in card.facts)
+        self._prompt = f"{_RULES}\n# The client\n\nName: {card.name}\n\n{facts}\n"
         content = json.dumps([pattern, asdict(card), self._prompt], sort_keys=True)
         self.id = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -85,9 +85,9 @@ class PlayedPersona(Persona):
             {"role": "system", "content": self._prompt},
             {"role": "user", "content": _BEGIN},
         ]
-        for each in session:
-            messages.append({"role": "assistant", "content": each.client.text})
-            messages.append({"role": "user", "content": each.reply.strip() or _NO_REPLY})
+        for exchange in session:
+            messages.append({"role": "assistant", "content": exchange.client.text})
+            messages.append({"role": "user", "content": exchange.reply.strip() or _NO_REPLY})
         return Ask(self.id, tuple(messages), seed, "client")
 
     def read(self, text: str, session: Sequence[SessionExchange]) -> ClientTurn | None:
@@ -138,19 +138,19 @@ def read_cards(file: Path) -> list[Card]:
         UserError: if the file is wrong. The message lists all problems, by card or line.
     """
     problems = Problems()
-    given = list(_of_lines(file, problems) if file.suffix == ".jsonl" else _of_yaml(file, problems))
-    names = [each.name for each in given]
+    cards = list(_of_lines(file, problems) if file.suffix == ".jsonl" else _of_yaml(file, problems))
+    names = [card.name for card in cards]
     problems += [f"two clients have the name {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
-    if not given and not problems:
+    if not cards and not problems:
         problems.append("contains no card")
     if problems:
         raise UserError(f"{file}: {'; '.join(problems)}")
-    return [_card(each) for each in given]
+    return [_card(card) for card in cards]
 
 
 def _of_yaml(file: Path, problems: Problems) -> tuple[_FileCard, ...]:
-    found = read_file(_CardFile, file, problems)
-    return () if problems else found.clients
+    content = read_file(_CardFile, file, problems)
+    return () if problems else content.clients
 
 
 def _of_lines(file: Path, problems: Problems) -> list[_FileCard]:
@@ -158,14 +158,14 @@ def _of_lines(file: Path, problems: Problems) -> list[_FileCard]:
     return [] if problems else cards
 
 
-def _card(given: _FileCard) -> Card:
+def _card(card: _FileCard) -> Card:
     facts = (
-        ("Who the client is", given.about),
-        ("How the client writes", given.writes),
-        ("How the client speaks of what is hard", given.discloses),
-        ("How the client takes what the counsellor says", given.reacts),
+        ("Who the client is", card.about),
+        ("How the client writes", card.writes),
+        ("How the client speaks of what is hard", card.discloses),
+        ("How the client takes what the counsellor says", card.reacts),
     )
-    return Card(given.name, given.kind, facts, given.opening)
+    return Card(card.name, card.kind, facts, card.opening)
 
 
 # Reader of client cards from public sets: VERA-MH's personas.tsv and MindEval's profiles.jsonl (docs/flows.md).
@@ -197,18 +197,18 @@ def read_vera_personas(file: Path) -> list[Card]:
     Raises:
         UserError: if a row is wrong; the message names the line.
     """
-    found = list[Card]()
+    cards = list[Card]()
     for row in tsv_rows(file, PERSONA_COLUMNS, more=True):
         if empty := [name for name in PERSONA_COLUMNS if not row.cells[name]]:
             raise refused(file, row.line, f"{empty[0]} is empty")
-        if row.cells["Name"] in (each.name for each in found):
+        if row.cells["Name"] in (card.name for card in cards):
             raise refused(file, row.line, "an earlier line has the same Name")
         kind = NO_RISK if row.cells[_LEVEL].lower() == NO_RISK else "suicidal_thoughts"
         facts = tuple((name, text) for name, text in row.cells.items() if text and name != "Name")
-        found.append(Card(row.cells["Name"], kind, facts))
-    if not found:
+        cards.append(Card(row.cells["Name"], kind, facts))
+    if not cards:
         raise refused(file, 1, "contains no personas below the header")
-    return found
+    return cards
 
 
 def read_mindeval_profiles(file: Path) -> list[Card]:
@@ -217,7 +217,7 @@ def read_mindeval_profiles(file: Path) -> list[Card]:
     Raises:
         UserError: if a line is wrong; the message names the line.
     """
-    found = list[Card]()
+    cards = list[Card]()
     seen = dict[tuple[tuple[str, str], ...], int]()
     for line, profile in json_lines(file):
         attributes, narrative = profile.get(_ATTRIBUTES), profile.get(_NARRATIVE)
@@ -227,14 +227,17 @@ def read_mindeval_profiles(file: Path) -> list[Card]:
             raise refused(file, line, f"{_NARRATIVE} is empty or not a text")
         if not _is_text(attributes.get("name")):
             raise refused(file, line, f"{_ATTRIBUTES} has no name")
-        facts = (*(_fact(file, line, *each) for each in attributes.items()), ("Your life so far", narrative.strip()))
+        facts = (
+            *(_fact(file, line, *attribute) for attribute in attributes.items()),
+            ("Your life so far", narrative.strip()),
+        )
         if (before := seen.setdefault(facts, line)) != line:
             raise refused(file, line, f"repeats the profile of line {before}")
-        others = tuple(each for each in facts if each[0] != "name")
-        found.append(Card(f"{attributes['name'].strip()} {line}", None, others))
-    if not found:
+        others = tuple(fact for fact in facts if fact[0] != "name")
+        cards.append(Card(f"{attributes['name'].strip()} {line}", None, others))
+    if not cards:
         raise UserError(f"{file}: contains no profiles")
-    return found
+    return cards
 
 
 def _fact(file: Path, line: int, name: str, value: Any) -> tuple[str, str]:

@@ -34,28 +34,30 @@ def way_problems(start: str, targets: Targets, due: set[str], at_risk: bool) -> 
         due: the states at which an action is due.
         at_risk: True if the client is at risk: every path must then contain a state of `due`. Otherwise `due` must be empty.
     """
-    found = Problems()
+    problems = Problems()
     if start not in targets:
-        found.append(f"start: {shown(start)} is not a state")
+        problems.append(f"start: {shown(start)} is not a state")
     for state, following in targets.items():
-        found += [
-            f"state {shown(state)}: goto {shown(each)} is not a state" for each in following if each not in targets
+        problems += [
+            f"state {shown(state)}: goto {shown(follower)} is not a state"
+            for follower in following
+            if follower not in targets
         ]
-    if found:
-        return found
+    if problems:
+        return problems
     order = _in_order(start, targets)
     if order is None:
-        return [*found, "the states form a cycle, so a session might never end"]
-    found += [f"state {shown(state)} is never reached" for state in targets if state not in order]
+        return [*problems, "the states form a cycle, so a session might never end"]
+    problems += [f"state {shown(state)} is never reached" for state in targets if state not in order]
     fewest, most = _length(order, targets, min), _length(order, targets, max)
     if fewest < FEWEST_TURNS or most > MOST_TURNS:
-        of = str(fewest) if fewest == most else f"{fewest} to {most}"
-        found.append(f"the paths have {of} turns, but each must have {FEWEST_TURNS} to {MOST_TURNS}")
+        length = str(fewest) if fewest == most else f"{fewest} to {most}"
+        problems.append(f"the paths have {length} turns, but each must have {FEWEST_TURNS} to {MOST_TURNS}")
     if at_risk and _can_avoid(order, targets, due):
-        found.append("on some path no action is ever due, although the kind is a risk")
+        problems.append("on some path no action is ever due, although the kind is a risk")
     if not at_risk and due:
-        found.append(f"state {shown(min(due))}: an action is due, although the kind is none")
-    return found
+        problems.append(f"state {shown(min(due))}: an action is due, although the kind is none")
+    return problems
 
 
 def _in_order(start: str, targets: Targets) -> list[str] | None:
@@ -68,7 +70,7 @@ def _in_order(start: str, targets: Targets) -> list[str] | None:
         if state in done:
             return True
         open_.add(state)
-        whole = all(visit(each) for each in targets[state])
+        whole = all(visit(follower) for follower in targets[state])
         open_.discard(state)
         done.append(state)
         return whole
@@ -80,7 +82,7 @@ def _length(order: Sequence[str], targets: Targets, choose: Callable[[list[int]]
     """Return the number of states on the shortest path (`choose` is min) or on the longest path (`choose` is max)."""
     lengths = dict[str, int]()
     for state in reversed(order):
-        lengths[state] = 1 + choose([lengths[each] for each in targets[state]] or [0])
+        lengths[state] = 1 + choose([lengths[follower] for follower in targets[state]] or [0])
     return lengths[order[0]]
 
 
@@ -88,7 +90,7 @@ def _can_avoid(order: Sequence[str], targets: Targets, due: set[str]) -> bool:
     """Return True if some path from the start to an end contains no state of `due`."""
     avoids = dict[str, bool]()
     for state in reversed(order):
-        following = [avoids[each] for each in targets[state]]
+        following = [avoids[follower] for follower in targets[state]]
         avoids[state] = state not in due and (not following or any(following))
     return avoids[order[0]]
 
@@ -146,14 +148,14 @@ def read_scripts(folder: Path) -> dict[str, tuple[Script, ...]]:
     files = sorted(folder.glob("*.yaml"))
     if not files:
         raise UserError(f"{folder}: contains no script files (*.yaml)")
-    problems, found, owners = Problems(), dict[str, tuple[Script, ...]](), dict[str, str]()
+    problems, scripts, owners = Problems(), dict[str, tuple[Script, ...]](), dict[str, str]()
     for file in files:
         content: _ScriptFile | None = read_file(_ScriptFile, file, problems)
         if content is None:
             continue
-        if content.pattern in found:
+        if content.pattern in scripts:
             problems.append(f"{file.name}: another file also has the pattern {shown(content.pattern)}")
-        found[content.pattern] = content.personas
+        scripts[content.pattern] = content.personas
         for script in content.personas:
             where = f"{file.name}: {shown(script.name)}"
             if script.name in owners:
@@ -162,48 +164,48 @@ def read_scripts(folder: Path) -> dict[str, tuple[Script, ...]]:
             problems += [f"{where}: {problem}" for problem in _problems(script)]
     if problems:
         raise UserError(f"scripts {folder}: {'; '.join(problems)}")
-    return found
+    return scripts
 
 
 def _problems(script: Script) -> Problems:
-    found = Problems()
+    problems = Problems()
     if not _NAME.fullmatch(script.name):
-        found.append("the name must be lower-case letters and digits, joined by hyphens")
+        problems.append("the name must be lower-case letters and digits, joined by hyphens")
     if len(script.states) > MOST_STATES:
-        found.append(f"has {len(script.states)} states, but at most {MOST_STATES} are allowed")
+        problems.append(f"has {len(script.states)} states, but at most {MOST_STATES} are allowed")
     texts = [" ".join(state.says.split()).casefold() for state in script.states.values()]
-    found += [
+    problems += [
         f"state {shown(name)} says the same as an earlier state"
         for place, name in enumerate(script.states)
         if texts[place] in texts[:place]
     ]
     for name, state in script.states.items():
-        found += [f"state {shown(name)}: {problem}" for problem in _state_problems(state)]
-    return found or way_problems(script.start, _targets(script), _due(script), script.kind != NO_RISK)
+        problems += [f"state {shown(name)}: {problem}" for problem in _state_problems(state)]
+    return problems or way_problems(script.start, _targets(script), _due(script), script.kind != NO_RISK)
 
 
 def _state_problems(state: State) -> Problems:
-    found = Problems()
+    problems = Problems()
     if state.ends and state.then:
-        found.append("has ends: true, so then must be left out")
+        problems.append("has ends: true, so then must be left out")
     if not state.ends and not state.then:
-        found.append("needs then or ends: true")
-    for place, each in enumerate(state.then, 1):
+        problems.append("needs then or ends: true")
+    for place, transition in enumerate(state.then, 1):
         where, last = f"then[{place}]", place == len(state.then)
-        if last and each.if_:
-            found.append(f"{where}: the last transition must have no if, so that it fits all other replies")
-        if not last and not each.if_:
-            found.append(f"{where}: needs an if, because the transitions after it would never be used")
-        check_keys(each.if_, QUESTIONS, f"{where}: if", found, needed=())
-        for question in each.if_.keys() & {*QUESTIONS}:
+        if last and transition.if_:
+            problems.append(f"{where}: the last transition must have no if, so that it fits all other replies")
+        if not last and not transition.if_:
+            problems.append(f"{where}: needs an if, because the transitions after it would never be used")
+        check_keys(transition.if_, QUESTIONS, f"{where}: if", problems, needed=())
+        for question in transition.if_.keys() & {*QUESTIONS}:
             known = ACTIONS if question == URGENCY else ANSWERS
-            if not {*each.if_[question]} <= {*known}:
-                found.append(f"{where}: if.{question} must be one of {', '.join(known)}, or a list of these words")
-    return found
+            if not {*transition.if_[question]} <= {*known}:
+                problems.append(f"{where}: if.{question} must be one of {', '.join(known)}, or a list of these words")
+    return problems
 
 
 def _targets(script: Script) -> Mapping[str, list[str]]:
-    return {name: [each.goto for each in state.then] for name, state in script.states.items()}
+    return {name: [transition.goto for transition in state.then] for name, state in script.states.items()}
 
 
 def _due(script: Script) -> set[str]:
@@ -233,9 +235,9 @@ class ScriptedPersona(Persona):
         if last.client.ends:
             return None
         answers = check_reply(last.reply)
-        for each in self.script.states[str(last.client.state)].then:
-            if all(answers[question].answer in given for question, given in each.if_.items()):
-                return self._turn(each.goto)
+        for transition in self.script.states[str(last.client.state)].then:
+            if all(answers[question].answer in allowed for question, allowed in transition.if_.items()):
+                return self._turn(transition.goto)
         raise AssertionError("no transition fits, although the last one must fit every reply")
 
     def _turn(self, name: str) -> ClientTurn:

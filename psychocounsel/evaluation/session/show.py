@@ -113,12 +113,12 @@ def _counts(runs: _Runs) -> list[ReportTable]:
     rows = [
         [
             *(run.title, judge, contestant),
-            *(count(number) for number in (found["personas"], found["sessions"], found["unjudged"])),
+            *(count(number) for number in (figures["personas"], figures["sessions"], figures["unjudged"])),
             count(run.figures["sessions"].get(contestant, {}).get("incomplete", 0)),
         ]
         for run in runs
         for judge, of_judge in run.figures["judges"].items()
-        for contestant, found in of_judge["settings"].items()
+        for contestant, figures in of_judge["settings"].items()
     ]
     headings = [*HEADINGS, "clients", "sessions", "not judged", "broken off"]
     note = "sessions that broke off or are not fully judged are not counted"

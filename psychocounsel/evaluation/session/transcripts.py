@@ -61,13 +61,17 @@ def read_transcripts(path: Path) -> list[Transcript]:
     Raises:
         UserError: if there are no conversations, or one is wrong. The message names file and line.
     """
-    files = sorted(each for each in path.rglob("*") if each.suffix in (".txt", ".jsonl")) if path.is_dir() else [path]
+    files = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".jsonl")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: contains no .txt or .jsonl file with conversations")
-    found = [each for file in files for each in (_of_lines(file) if file.suffix == ".jsonl" else [_of_text(file)])]
-    if not found:
+    transcripts = [
+        transcript
+        for file in files
+        for transcript in (_of_lines(file) if file.suffix == ".jsonl" else [_of_text(file)])
+    ]
+    if not transcripts:
         raise UserError(f"{path}: contains no conversations")
-    return found
+    return transcripts
 
 
 def _of_text(file: Path) -> Transcript:
@@ -116,29 +120,31 @@ def _of_lines(file: Path) -> Iterator[Transcript]:
 def _json_turns(file: Path, line: int, key: str, messages: Any) -> Iterator[Turn]:
     if not isinstance(messages, list) or not messages:
         raise refused(file, line, f"{key} is not a list of messages")
-    for each in messages:
-        if not (isinstance(each, dict) and each.get("role") in _ROLES and isinstance(each.get("content"), str)):
+    for message in messages:
+        if not (
+            isinstance(message, dict) and message.get("role") in _ROLES and isinstance(message.get("content"), str)
+        ):
             raise refused(file, line, f"a message in {key} lacks a role (user or assistant) or a text as content")
-        yield line, _ROLES[each["role"]], each["content"].strip()
+        yield line, _ROLES[message["role"]], message["content"].strip()
 
 
 def _pairs(file: Path, turns: Iterable[Turn]) -> tuple[tuple[str, str], ...]:
     """Return pairs of a client's speech and the reply to it."""
-    found = list[tuple[str, str]]()
+    pairs = list[tuple[str, str]]()
     client, line = None, 1
     for line, speaker, text in turns:
         if speaker == COUNSELLOR:
-            if client is None and found:
+            if client is None and pairs:
                 raise refused(file, line, "the counsellor has two turns in a row")
-            found.append((client or "", text))
+            pairs.append((client or "", text))
             client = None
         elif client is not None:
             raise refused(file, line, "the client has two turns in a row")
         else:
             client = text
-    if not any(reply for _, reply in found):
+    if not any(reply for _, reply in pairs):
         raise refused(file, line, "the counsellor has no text in any turn")
-    return tuple(found)
+    return tuple(pairs)
 
 
 def _profile_name(profile: dict[str, Any]) -> str:
@@ -163,8 +169,8 @@ def chosen_transcripts(config: DictConfig) -> list[Transcript]:
     Raises:
         UserError: if a file is wrong; the message names the line.
     """
-    found = read_transcripts(Path(config.evaluation.transcripts))
-    return sorted(found, key=lambda each: each.id)[: config.limit]
+    transcripts = read_transcripts(Path(config.evaluation.transcripts))
+    return sorted(transcripts, key=lambda transcript: transcript.id)[: config.limit]
 
 
 def transcript_notes(config: DictConfig) -> list[str]:
@@ -188,7 +194,7 @@ def write_transcripts(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             add(row)
             outcomes.setdefault(row["setting"], Counter())[row["outcome"]] += 1
     replies = sum(count.total() for count in outcomes.values())
-    personas = len({each.persona for each in chosen})
+    personas = len({transcript.persona for transcript in chosen})
     context.say(f"{len(chosen):,} conversations of {personas:,} clients, {replies:,} replies")
     counted = {name: dict(sorted(counts.items())) for name, counts in outcomes.items()}
     return {"personas": personas, "sessions": len(chosen), "replies": replies, "outcomes": counted, "failed": 0}
@@ -197,15 +203,15 @@ def write_transcripts(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 def _rows(transcripts: list[Transcript]) -> Iterator[Row]:
     """Yield the rows, ordered by `speech`, a hash of the persona; `sample` numbers a setting's conversations with a persona."""
     samples = Counter[tuple[str, str]]()
-    for each in sorted(transcripts, key=lambda one: (_hash(one.persona), one.setting, one.id)):
-        sample = samples[each.persona, each.setting]
-        samples[each.persona, each.setting] += 1
+    for transcript in sorted(transcripts, key=lambda one: (_hash(one.persona), one.setting, one.id)):
+        sample = samples[transcript.persona, transcript.setting]
+        samples[transcript.persona, transcript.setting] += 1
         head: Row = dict.fromkeys(SCHEMA.names)
-        head |= {"speech": _hash(each.persona), "persona": each.persona, "pattern": NAME}
-        head |= {"setting": each.setting, "contestant": each.setting, "seed": 0, "sample": sample}
-        for turn, (client, reply) in enumerate(each.turns):
-            said = {"text": reply, "reply": _hash(reply), "outcome": TEXT} if reply else {"outcome": EMPTY}
-            yield head | {"turn": turn, "client": client, "ends": turn == len(each.turns) - 1} | said
+        head |= {"speech": _hash(transcript.persona), "persona": transcript.persona, "pattern": NAME}
+        head |= {"setting": transcript.setting, "contestant": transcript.setting, "seed": 0, "sample": sample}
+        for turn, (client, reply) in enumerate(transcript.turns):
+            reply_columns = {"text": reply, "reply": _hash(reply), "outcome": TEXT} if reply else {"outcome": EMPTY}
+            yield head | {"turn": turn, "client": client, "ends": turn == len(transcript.turns) - 1} | reply_columns
 
 
 def _hash(text: str) -> str:
