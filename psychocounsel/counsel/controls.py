@@ -27,7 +27,7 @@ _REFUSALS = (
 
 
 @dataclass(frozen=True)
-class Material:
+class ControlSource:
     """What the controls for one client are made from.
 
     Attributes:
@@ -59,29 +59,33 @@ def _shuffled(parts: Sequence[str], rng: random.Random) -> str:
 
 
 @dataclass(frozen=True)
-class Kind:
+class ControlKind:
     """A kind of control: `title` completes "this judge can't tell replies from ..."; `make` returns the text."""
 
     title: str
-    make: Callable[[Material, random.Random], str | None]
+    make: Callable[[ControlSource, random.Random], str | None]
 
 
-KINDS: Mapping[str, Kind] = {
-    "echo": Kind("the client's own words", lambda given, rng: given.speech),
-    "half_echo": Kind("half of the client's words", lambda given, rng: _first_half(given.speech)),
-    "shuffled": Kind("the client's words shuffled", lambda given, rng: _shuffled(given.speech.split(), rng)),
-    "sentences": Kind("the client's sentences shuffled", lambda given, rng: _shuffled(_sentences(given.speech), rng)),
-    "other_client": Kind("good replies to other clients", lambda given, rng: given.other),
-    "recital": Kind("the system prompt", lambda given, rng: given.system_prompt),
-    "loop": Kind("loops", lambda given, rng: " ".join([given.good, *_sentences(given.good)[-1:] * _LOOPS])),
-    "cut": Kind("replies cut in half", lambda given, rng: _first_half(given.good)),
-    "random": Kind("random words", lambda given, rng: " ".join(rng.choices(given.words, k=len(given.good.split())))),
-    "praise": Kind("empty praise", lambda given, rng: _shuffled(_PRAISE, rng)),
-    "refusal": Kind("refusals", lambda given, rng: rng.choice(_REFUSALS)),
+KINDS: Mapping[str, ControlKind] = {
+    "echo": ControlKind("the client's own words", lambda given, rng: given.speech),
+    "half_echo": ControlKind("half of the client's words", lambda given, rng: _first_half(given.speech)),
+    "shuffled": ControlKind("the client's words shuffled", lambda given, rng: _shuffled(given.speech.split(), rng)),
+    "sentences": ControlKind(
+        "the client's sentences shuffled", lambda given, rng: _shuffled(_sentences(given.speech), rng)
+    ),
+    "other_client": ControlKind("good replies to other clients", lambda given, rng: given.other),
+    "recital": ControlKind("the system prompt", lambda given, rng: given.system_prompt),
+    "loop": ControlKind("loops", lambda given, rng: " ".join([given.good, *_sentences(given.good)[-1:] * _LOOPS])),
+    "cut": ControlKind("replies cut in half", lambda given, rng: _first_half(given.good)),
+    "random": ControlKind(
+        "random words", lambda given, rng: " ".join(rng.choices(given.words, k=len(given.good.split())))
+    ),
+    "praise": ControlKind("empty praise", lambda given, rng: _shuffled(_PRAISE, rng)),
+    "refusal": ControlKind("refusals", lambda given, rng: rng.choice(_REFUSALS)),
 }
 
 
-def control_of(kind: str, material: Material, rng: random.Random) -> str | None:
+def control_of(kind: str, material: ControlSource, rng: random.Random) -> str | None:
     """Return a control of this `kind`; None if it would equal the good reply or has no material."""
     text = KINDS[kind].make(material, rng)
     return None if text is None or text.strip() in ("", material.good) else text.strip()

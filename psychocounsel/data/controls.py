@@ -7,11 +7,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from psychocounsel.counsel.controls import Material, control_of
+from psychocounsel.counsel.controls import ControlSource, control_of
+from psychocounsel.data.reply_files import replies_of
 from psychocounsel.data.rows import Example
 from psychocounsel.data.settings import OWN
 from psychocounsel.data.shared_text import components_of, normalised
-from psychocounsel.data.sources import replies_of
 from psychocounsel.errors import UserError
 
 RATE = 0.5  # controls per pair, if `data.control_rate` is null
@@ -34,7 +34,7 @@ class Clients:
         for number, example in enumerate(good):
             self.by_topic.setdefault(example.topic, []).append(number)
 
-    def material(self, number: int, rng: random.Random) -> Material:
+    def material(self, number: int, rng: random.Random) -> ControlSource:
         """Return the material of one client.
 
         `other` is the first reply of a random example of the same topic that shares no text with this one; of any topic,
@@ -44,7 +44,7 @@ class Clients:
         other = self._other(number, self.by_topic[example.topic], rng)
         if other is None:
             other = self._other(number, range(len(self.good)), rng)
-        return Material(speech_of(example), example.replies[0], other, self.system_prompt, self.words)
+        return ControlSource(speech_of(example), example.replies[0], other, self.system_prompt, self.words)
 
     def _other(self, number: int, members: Sequence[int], rng: random.Random) -> str | None:
         start = rng.randrange(len(members))

@@ -19,10 +19,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
 from psychocounsel.data.rows import Example, parse_row
-from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
-from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
@@ -337,71 +335,3 @@ def _reply(reply: dict[str, Any], texts: dict[str, str], harmful: dict[str, str]
 
 def _rated(text: str, ratings: dict[str, int], harmful: bool = False) -> dict[str, Any]:
     return {"text": text, "ratings": ratings, "harmful": harmful}
-
-
-# Replies to prompts, which another program, a person or an evaluation of ours wrote.
-
-_REPLIES = ("reply", "response", "completion", "answer", "output")
-_PROMPTS = ("prompt", "question", "speech", "messages")
-
-
-def replies_of(path: Path, key: str) -> dict[str, list[str]]:
-    """Return the replies to each normalised prompt. `key`: the setting that error messages name.
-
-    `path` is a file with the columns `prompt` and `reply`, or the directory of an evaluation whose contestants replied.
-
-    Raises:
-        UserError: if the file cannot be read, or a row lacks its prompt or reply.
-    """
-    if path.is_dir():
-        return _replies_of_evaluation(path, key)
-    by_prompt: dict[str, list[str]] = {}
-    for where, row in read_rows(StandardSource(), str(path), "train", None):
-        if isinstance(row, UserError):
-            raise row
-        prompt = next((row[name] for name in _PROMPTS if row.get(name)), None)
-        reply = next((row[name] for name in _REPLIES if row.get(name) is not None), None)
-        if prompt is None or not isinstance(reply, str):
-            raise UserError(
-                f"{key}: {where}: has no prompt or no reply; name the columns {_PROMPTS[0]} and {_REPLIES[0]}"
-            )
-        by_prompt.setdefault(normalised(messages_of(prompt, f"{key}: {where}")), []).append(reply)
-    return by_prompt
-
-
-def _replies_of_evaluation(folder: Path, key: str) -> dict[str, list[str]]:
-    """Return all replies of an evaluation's first contestant, by normalised prompt."""
-    import pyarrow.parquet as pq
-
-    files = EvaluationDir(folder)
-    if not files.speeches.is_file() or not files.replies.is_file():
-        raise UserError(
-            f"{key}={folder}: is no evaluation with replies; give one, or a file with the columns prompt and reply"
-        )
-    prompts = {
-        row["speech"]: normalised(json.loads(row["messages"]))
-        for row in pq.read_table(files.speeches, columns=["speech", "messages"]).to_pylist()
-    }
-    rows = pq.read_table(files.replies, columns=["speech", "setting", "text"]).to_pylist()
-    by_prompt: dict[str, list[str]] = {}
-    for row in rows:
-        if row["text"] and row["setting"] == rows[0]["setting"]:
-            by_prompt.setdefault(prompts[row["speech"]], []).append(row["text"])
-    return by_prompt
-
-
-def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
-    """Return a prompt column as chat messages. A text becomes the client's only turn.
-
-    Raises:
-        UserError: if the prompt is neither a text nor a list of messages; the error names `where`.
-    """
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    is_chat = isinstance(prompt, list) and all(
-        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-        for message in prompt
-    )
-    if not is_chat:
-        raise UserError(f"{where}: its prompt is neither a text nor a list of {{role, content}} messages")
-    return list(prompt)

@@ -13,16 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.rows import Example, parse_row
-from psychocounsel.data.selection import load_split, pairs_of, split_by_prompt, subset, with_swapped
+from psychocounsel.data.selection import load_split, pairs_of, split_by_prompt, subset
 from psychocounsel.data.settings import DataConfig
-from psychocounsel.data.shared_text import components_of, normalised
+from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
 from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
 from tests.support.in_process import run_here
-from tests.support.preferences import example, random_pairs
 
 # The held-out split, subsets, mixtures, and the effect of ratings on pairs.
 
@@ -438,15 +437,6 @@ def test_a_pair_that_changes_sides_takes_the_other_label(tmp_path: Path) -> None
         assert group.probability == pytest.approx(0.2 if odd else 0.8)
 
 
-def test_swapped_pairs_are_certain(tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "rows.jsonl", [row(number, chosen_probability=0.7) for number in range(20)])
-    found = labels_of(built(file, tmp_path / "cache", "data.soft_labels=true", "data.swapped=0.5"))
-    assert {label for name, label in found.items() if "swapped" in name} == {1.0}
-    assert {label for name, label in found.items() if "swapped" not in name} == {0.7}
-    plain = labels_of(built(file, tmp_path / "cache", "data.swapped=0.5"))
-    assert set(plain.values()) == {None}
-
-
 @pytest.mark.parametrize("value", [-0.01, 1.01, 85, "0.8", True, float("nan"), [0.5]])
 def test_a_column_that_holds_something_else_is_refused_by_its_name(value: object) -> None:
     with pytest.raises(UserError, match=r"^here: chosen_probability must be a number from 0 to 1$"):
@@ -469,74 +459,3 @@ def test_rows_without_the_column_are_refused(tmp_path: Path, monkeypatch: pytest
     )
     answer = run_here("train algo=dpo data=sample data.soft_labels=true dry_run=true")
     assert answer.code == 2 and "which it lacks: add it, or leave data.soft_labels out" in answer.stderr
-
-
-# Swapped pairs: a chosen reply against a reply chosen for another client of the topic.
-
-
-def clients(count: int) -> list[Example]:
-    """Return two pairs per client with one chosen reply, topics in turn; the last client shares a reply with the first."""
-    rows = []
-    for number in range(count):
-        for side in range(2):
-            topic = ("grief", "work")[number % 2]
-            rows.append(example(len(rows), f"I am {number}.", f"Good {number}.", f"Bad {number} {side}.", topic=topic))
-    rows[-1].replies[1] = "Bad 0 0."
-    return rows
-
-
-def added(rows: list[Example], share: float, seed: int = 0) -> list[Example]:
-    both = with_swapped(rows, share, seed, lambda line: None)
-    assert both[: len(rows)] == rows
-    return both[len(rows) :]
-
-
-def test_opponents_are_chosen_replies_of_other_clients_of_the_topic() -> None:
-    rows = clients(20)
-    component = dict(zip((row.prompt[0]["content"] for row in rows), components_of(rows).tolist(), strict=True))
-    own = {row.prompt[0]["content"]: row for row in rows}
-    for_reply = {row.replies[0]: row.prompt[0]["content"] for row in rows}
-    made = added(rows, 2.0)
-    assert len(made) == 80
-    assert len({(new.prompt[0]["content"], *new.replies) for new in made}) == 80  # no pair twice
-    for new in made:
-        prompt, (chosen, rejected) = new.prompt[0]["content"], new.replies
-        other = for_reply[rejected]
-        assert chosen == own[prompt].replies[0]
-        assert own[other].topic == new.topic == own[prompt].topic
-        assert component[other] != component[prompt]
-        assert new.ratings is new.scores is new.order is None
-    assert len({new.id for new in made}) == 80
-
-
-def test_every_chosen_reply_is_used_before_one_is_used_again_and_on_both_sides_alike() -> None:
-    made = added(clients(20), 0.5)
-    assert Counter(new.replies[0] for new in made) == Counter(f"Good {number}." for number in range(20))
-    assert max(Counter(new.replies[1] for new in made).values()) <= 2
-
-
-def test_the_choice_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
-    rows = clients(20)
-    first, shuffled = added(rows, 0.3), added(rows[::-1], 0.3)
-    key = [(new.prompt[0]["content"], *new.replies) for new in first]
-    assert key == [(new.prompt[0]["content"], *new.replies) for new in shuffled]
-    assert key != [(new.prompt[0]["content"], *new.replies) for new in added(rows, 0.3, seed=1)]
-
-
-def test_too_few_clients_are_refused() -> None:
-    with pytest.raises(UserError, match=r"data.swapped=1: needs 2 pairs, but .* give only 0: lower it, or add rows"):
-        added([example(0, "A.", "Good.", "Bad."), example(1, "B.", "Better.", "Bad.")], 1.0)
-    with pytest.raises(UserError, match=r"data.swapped=5: needs 20 pairs, but .* give only 12"):
-        added(random_pairs(4), 5)
-
-
-def test_training_gets_the_pairs_and_the_held_out_part_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    rows = [{"prompt": f"I am {n}.", "chosen": f"Good {n}.", "rejected": f"Bad {n}."} for n in range(20)]
-    file = write_jsonl(tmp_path / "rows.jsonl", rows)
-    answer = run_here(f"train algo=reward data=local data.path={file} data.swapped=0.5 dry_run=true")
-    assert answer.code == 0
-    assert answer.said[0].startswith("data.swapped: 9 training pairs added")
-    assert "27 training groups, 2 held-out groups of 2 prompts" in answer.said[1]

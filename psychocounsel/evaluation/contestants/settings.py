@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 from psychocounsel.asking.in_process import settle_dtypes
 from psychocounsel.asking.language_model import FAILED, TEXT, Answer, Answerer, Ask, LanguageModel, SeveralModels
+from psychocounsel.data.reply_files import replies_of
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.sources import replies_of
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.entries import start_of
 from psychocounsel.rundir.trained_runs import trained_dtype

@@ -34,11 +34,11 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.system_prompt import BUILTIN, prompt_text
 from psychocounsel.counsel.traits import sure_language_of
+from psychocounsel.data.reply_files import replies_of
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.sources import replies_of
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.replies_step import reply_columns

@@ -31,7 +31,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class Controlled:
+class ControlledSpeech:
     """A speech with replies of the data and controls.
 
     Attributes:
@@ -50,7 +50,7 @@ class Controlled:
         return [*self.anchors.values(), *self.controls.values()]
 
 
-def controlled_speeches(examples: Sequence[Example], system_prompt: str, limit: int) -> list[Controlled]:
+def controlled_speeches(examples: Sequence[Example], system_prompt: str, limit: int) -> list[ControlledSpeech]:
     """Return the controls of at most `limit` speeches of `examples`, in a fixed random order of the prompts.
 
     The best reply has the highest score; in pairs without scores, it wins most of its pairs. Prompts without a good reply
@@ -66,12 +66,12 @@ def controlled_speeches(examples: Sequence[Example], system_prompt: str, limit: 
     return [_controlled(clients, numbers[prompt], ranked[prompt], prompt) for prompt in chosen]
 
 
-def _controlled(clients: Clients, number: int, replies: Sequence[str], prompt: str) -> Controlled:
+def _controlled(clients: Clients, number: int, replies: Sequence[str], prompt: str) -> ControlledSpeech:
     rng = random.Random(f"{_SEED} {prompt}")
     material = clients.material(number, rng)
     controls = {kind: text for kind in KINDS if (text := control_of(kind, material, rng)) is not None}
     anchors = {BEST: replies[0]} | ({MEDIAN: replies[len(replies) // 2]} if len(replies) > 2 else {})
-    return Controlled(speech_id(prompt), clients.good[number].prompt, anchors, controls)
+    return ControlledSpeech(speech_id(prompt), clients.good[number].prompt, anchors, controls)
 
 
 def _ranked(rows: Sequence[Example]) -> list[str]:
@@ -133,7 +133,7 @@ def share_of(scores: Sequence[float]) -> Share:
     return {"value": float(values.mean()), "low": low, "high": high, "speeches": len(values)}
 
 
-def scored_figures(speeches: Sequence[Controlled], rewards: Sequence[float]) -> ControlFigures:
+def scored_figures(speeches: Sequence[ControlledSpeech], rewards: Sequence[float]) -> ControlFigures:
     """Return the figures of a scorer from the rewards of `control_conversations`, in their order."""
     numbers = iter(rewards)
     verdicts = []
@@ -148,7 +148,9 @@ def scored_figures(speeches: Sequence[Controlled], rewards: Sequence[float]) -> 
     return control_figures(verdicts)
 
 
-def control_conversations(speeches: Sequence[Controlled], system_prompt: str | None = None) -> list[list[Message]]:
+def control_conversations(
+    speeches: Sequence[ControlledSpeech], system_prompt: str | None = None
+) -> list[list[Message]]:
     """Return a conversation for each anchor and each control of every speech."""
     return [
         [*with_system_prompt(speech.prompt, system_prompt), {"role": "assistant", "content": text}]
@@ -157,23 +159,22 @@ def control_conversations(speeches: Sequence[Controlled], system_prompt: str | N
     ]
 
 
-def control_pairs(speeches: Sequence[Controlled]) -> list[Example]:
-    """Return a pair for each anchor and control of every speech, the anchor as the chosen reply."""
+def control_pairs(speeches: Sequence[ControlledSpeech]) -> list[Example]:
+    """Return a pair for each control of every speech, with the best reply as the chosen one."""
     return [
-        Example(f"{speech.id} {anchor} {kind}", "controls", speech.prompt, [good, control])
+        Example(f"{speech.id} {kind}", "controls", speech.prompt, [speech.anchors[BEST], control])
         for speech in speeches
-        for anchor, good in speech.anchors.items()
         for kind, control in speech.controls.items()
     ]
 
 
-def ranked_figures(speeches: Sequence[Controlled], verdicts: Sequence[float]) -> ControlFigures:
-    """Return the figures of a judge from its verdicts on `control_pairs`: 1 if the anchor is better, -1, or between; NaN."""
-    names = [(kind, anchor) for speech in speeches for anchor in speech.anchors for kind in speech.controls]
-    return control_figures((*name, (1 - verdict) / 2) for name, verdict in zip(names, verdicts, strict=True))
+def ranked_figures(speeches: Sequence[ControlledSpeech], verdicts: Sequence[float]) -> ControlFigures:
+    """Return the figures of a judge from its verdicts on `control_pairs`: from 1, if the best reply is better, to -1; NaN."""
+    kinds = [kind for speech in speeches for kind in speech.controls]
+    return control_figures((kind, BEST, (1 - verdict) / 2) for kind, verdict in zip(kinds, verdicts, strict=True))
 
 
-def overlap_figures(speeches: Sequence[Controlled]) -> ControlFigures:
+def overlap_figures(speeches: Sequence[ControlledSpeech]) -> ControlFigures:
     """Return the figures of word overlap as a scorer: the share of a reply's distinct words that the speech contains."""
     rewards = []
     for conversation in control_conversations(speeches):

@@ -23,7 +23,7 @@ from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import no_pairs
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.bias import family_in, family_of, labellers_of
-from psychocounsel.evaluation.judging.controls import Controlled, control_pairs, controlled_speeches
+from psychocounsel.evaluation.judging.controls import ControlledSpeech, control_pairs, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
     EQUAL,
     FORWARD,
@@ -142,7 +142,7 @@ def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Exam
     return examples
 
 
-def evaluated_controls(config: DictConfig, examples: Sequence[Example]) -> list[Controlled]:
+def evaluated_controls(config: DictConfig, examples: Sequence[Example]) -> list[ControlledSpeech]:
     """Return the controls of `evaluation.controls` speeches of the evaluated pairs."""
     return controlled_speeches(examples, config.data.system_prompt or COUNSELLOR, config.evaluation.controls)
 

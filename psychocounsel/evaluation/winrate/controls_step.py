@@ -23,7 +23,7 @@ from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, LanguageModel
 from psychocounsel.counsel.system_prompt import COUNSELLOR, prompt_text
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.evaluation.judging.controls import Controlled, controlled_speeches
+from psychocounsel.evaluation.judging.controls import ControlledSpeech, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
     SCHEMA,
     JudgeCall,
@@ -105,7 +105,7 @@ def _pairs(context: StepContext[EvaluationDir], without_replies: bool = False) -
         yield from _of_speech(speeches[name], controlled[name], replies.get(name, []))
 
 
-def _of_speech(speech: Row, controlled: Controlled, replies: Sequence[Row]) -> Iterator[ReplyPair]:
+def _of_speech(speech: Row, controlled: ControlledSpeech, replies: Sequence[Row]) -> Iterator[ReplyPair]:
     anchors = [_made(f"{DATA} {name}", text) for name, text in controlled.anchors.items()]
     for kind, text in controlled.controls.items():
         for anchor in anchors:
@@ -123,7 +123,7 @@ def _made(setting: str, text: str) -> Row:
     return {"setting": setting, "seed": 0, "length_limit": None, "sample": 0, "reply": reply, "text": text}
 
 
-def _controlled(context: StepContext[EvaluationDir]) -> list[Controlled]:
+def _controlled(context: StepContext[EvaluationDir]) -> list[ControlledSpeech]:
     config = context.config
     given = config.replies.system_prompt
     prompt = prompt_text(given, "replies.system_prompt", None) if given else COUNSELLOR

@@ -204,7 +204,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
     lost = unhealthy_replies(files, system_prompts_of(config))
     by_limit = variants(files, settings, lost)
-    rows = [*rows_of(files.controls, _OF_CONTROLS)]
+    rows = [*rows_of(files.controls, _OF_CONTROLS)] if files.controls.exists() else []
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
     replied = replies_of_contestants(files, config.evaluation.include_near)
     experts = read_experts(config.evaluation.experts)

@@ -13,8 +13,9 @@ import numpy as np
 from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.reply_files import messages_of
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.sources import StandardSource, messages_of, read_rows
+from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.speeches import speech_id
 from psychocounsel.evaluation.health.figures_step import READ, measured_replies

@@ -102,7 +102,7 @@ def test_conclusions_follow_from_the_intervals(figures: AuditFigures, found: lis
     assert best["low"] > 0.5 and f"{100 * best['accuracy']:.1f} % ({100 * best['low']:.1f} to" in predicted
     [reads] = said(found, "good")
     gain = figures["reading"]["reward"]["gains"]["swapped"]
-    assert gain["low"] > 0 and reads.startswith("the reward model tiny uses the client's speech: ")
+    assert gain["low"] > 0 and reads.startswith("the reward model tiny reads the client's speech: ")
     assert (
         f"{100 * gain['gain']:+.1f} percentage points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" in reads
     )

@@ -196,6 +196,7 @@ def test_equal_empty_withheld_and_near_replies_cost_nothing(tmp_path: Path) -> N
         assert not server.asked and bought(files) == []
         assert [(row["speech"], row["outcome"], row["overall"]) for row in rows] == [
             *[("1", "equal", 0)] * 2,
+            *[("2", "empty", None)] * 2,
             *[("3", "withheld", None)] * 2,
         ]
         assert any("crisis_to_third_parties=true sends them" in line for line in said)

@@ -201,6 +201,7 @@ def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Pat
             "part=all",
             "counterfactuals.limit=0",
             "evaluation.baselines=false",
+            "evaluation.controls=0",
             "run_dir=out",
         ]
         given += [compared(server), "cluster.threads=1"]

@@ -174,7 +174,7 @@ def test_baselines_stand_beside_and_say_who_reads(
     )
     [reads] = [line for line in said(found, "good") if "sharp" in line]
     assert reads.startswith(
-        f"the reward model sharp uses the client's speech: its accuracy changes by {100 * gain[0]:+.1f}"
+        f"the reward model sharp reads the client's speech: its accuracy changes by {100 * gain[0]:+.1f}"
     )
 
 
