@@ -33,8 +33,8 @@ def annotate(run: Run) -> int:
     def do() -> dict[str, Any]:
         if config.remove:
             _forget_shards(context.files)
-            return remove(context)
-        return _make(context, progress)
+            return {"metrics": remove(context)}
+        return {"metrics": _make(context, progress)}
 
     return work_in_steps(run, context.files, do)
 

@@ -72,8 +72,8 @@ class SteppedEvaluation(Evaluation):
             for path in context.files.shards.glob("*/*.parquet"):
                 path.unlink()  # the merged tables hold the same texts
             run.say(f"written to {run.dir}")
-            metrics: dict[str, Any] = figures.get(self.course.steps[-1], {}).get("metrics", {})
-            return metrics
+            last = figures.get(self.course.steps[-1], {})
+            return {"metrics": last.get("metrics", {}), **({"doubts": last["doubts"]} if last.get("doubts") else {})}
 
         return work_in_steps(run, context.files, do, lambda: self.ending(context))
 

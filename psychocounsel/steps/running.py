@@ -228,7 +228,7 @@ def work_in_steps(
     do: Callable[[], dict[str, Any]],
     ending: Callable[[], tuple[int, str]] = lambda: (DONE, FINISHED),
 ) -> int:
-    """Run the steps by calling `do`, which returns the run's metrics; returns the exit code.
+    """Run the steps by calling `do`, which returns `metrics` and further content of summary.json; returns the exit code.
 
     The code is 75 after a stop request and 3 if the budget is spent; the same command then continues. `ending` gives the exit
     code and the status in summary.json once all steps are done, for commands such as gates whose code depends on the result.
@@ -240,9 +240,9 @@ def work_in_steps(
 
     try:
         with stoppable(run.dir, grace_of(run.config), stopped):
-            figures = do()
+            content = do()
         code, status = ending()
-        write_summary(run.dir, status, metrics=figures)
+        write_summary(run.dir, status, **content)
         return code
     except BudgetSpent as spent:
         return end_without_budget(run, spent)

@@ -138,23 +138,23 @@ def _score(overall: int | None) -> float:
     return float("nan") if overall is None else (1 + overall) / 2
 
 
-def control_warnings(figures: WinrateFigures) -> Iterator[str]:
+def control_doubts(figures: WinrateFigures) -> Iterator[str]:
     """Yield why the win rate crowns nobody: judges that prefer controls, or were not measured; and improbable wins."""
     judges, limit = figures["controls"]["judges"], figures["controls"]["limit"]
     if not judges:
         yield (
-            "warning: no judge was measured on controls, so that it is unknown whether it prefers echoes or loops: "
+            "no judge was measured on controls, so that it is unknown whether it prefers echoes or loops: "
             "evaluation.controls=40 measures it if the data hold replies to these speeches"
         )
     for judge, shares in judges.items():
         if kinds := fooled_by(shares, limit):
-            yield f"warning: {fooled_line(f'judge {judge}', kinds)}; its win rates crown nobody"
+            yield f"{fooled_line(f'judge {judge}', kinds)}; its win rates crown nobody"
     for variant in figures["variants"]:
         for contestant, results in variant["anchors"].items():
             if BEST in results and "plain" in results[BEST] and results[BEST]["plain"]["value"] > 0.5:
                 share = percent_text(results[BEST]["plain"], "value")
                 yield (
-                    f"warning: the judges prefer {contestant} to the best reply of the data in {share} of the speeches: this "
+                    f"the judges prefer {contestant} to the best reply of the data in {share} of the speeches: this "
                     f"is a fault of the judges, unless {contestant} writes better than the authors of the data"
                 )
 
@@ -220,11 +220,16 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         ],
     }
     figures: WinrateFigures = plain(measured)
-    figures["warnings"] = [*judge_warnings(config), *winrate_warnings(figures), *control_warnings(figures)]
+    doubts = [*control_doubts(figures)]
+    figures["warnings"] = [
+        *judge_warnings(config),
+        *winrate_warnings(figures),
+        *(f"warning: {line}" for line in doubts),
+    ]
     write_json(files.figures, figures)
     for line in terminal_lines(winrate_blocks([Titled("", figures)])):
         context.say(line)
-    return {"metrics": dict(_metrics(figures))}
+    return {"metrics": dict(_metrics(figures)), "doubts": doubts}
 
 
 def _near(files: EvaluationDir) -> int:

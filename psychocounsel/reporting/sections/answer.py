@@ -91,6 +91,7 @@ def _of_family(family: Family, number: int) -> Iterator[Block]:
         yield Paragraph(
             f"{_upper(family.name)}: {best.title} has {family.metric} {figure}. No other setting was run to compare it with."
         )
+        yield from (Paragraph(doubt, "bad") for doubt in doubts_of(family))
         return
     order = "smallest" if family.smaller else "largest"
     equal = [setting.title for setting in others if family.figure(setting).value == family.figure(best).value]
@@ -102,8 +103,9 @@ def _of_family(family: Family, number: int) -> Iterator[Block]:
     if differing := differing_held_out(family.runs):
         warning = f"The runs were evaluated on different held-out data ({differ(differing)})"
         yield Paragraph(f"{warning}, so the order may come from the data.", "bad")
-    results = comparisons(family)
-    yield _verdict(best, results)
+    results, doubts = comparisons(family), doubts_of(family)
+    yield _verdict(best, results, bool(doubts))
+    yield from (Paragraph(doubt, "bad") for doubt in doubts)
     yield _table(family, results, number)
 
 
@@ -118,7 +120,16 @@ def _spread(family: Family, setting: RunSetting) -> str:
     return f"mean of {figure.n} seeds, 95 % interval {interval}"
 
 
-def _verdict(best: RunSetting, results: Sequence[Comparison]) -> Paragraph:
+def doubts_of(family: Family) -> list[str]:
+    """Return why figures of the family's runs crown nobody, each once, after the titles of its runs."""
+    whose: dict[str, list[str]] = {}
+    for run in family.runs:
+        for doubt in run.summary.get("doubts", []):
+            whose.setdefault(doubt, []).append(run.title)
+    return [f"{listed(titles)}: {doubt}." for doubt, titles in whose.items()]
+
+
+def _verdict(best: RunSetting, results: Sequence[Comparison], doubted: bool) -> Paragraph:
     """Return a paragraph on the settings that the best one beats, does not beat, or cannot be compared with."""
     beaten = [result.other.title for result in results if result.is_beaten]
     open_ = [result.other.title for result in results if result.p is not None and not result.is_beaten]
@@ -132,7 +143,7 @@ def _verdict(best: RunSetting, results: Sequence[Comparison]) -> Paragraph:
         sentences.append(f"Whether it beats {listed(unknown)} is unknown, because {why}.")
     if not open_ and not unknown:
         sentences.append("It was chosen by these same figures, so confirm it on another data set.")
-    return Paragraph(" ".join(sentences), "good" if beaten and not open_ and not unknown else "warning")
+    return Paragraph(" ".join(sentences), "good" if beaten and not (open_ or unknown or doubted) else "warning")
 
 
 def _table(family: Family, results: Sequence[Comparison], number: int) -> ReportTable:

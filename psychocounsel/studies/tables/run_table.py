@@ -51,7 +51,11 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
         else [_own_row(setting) for setting in all_settings]
     )
     headings = ["setting", "runs", *(columns or ("metric", "value"))]
-    notes = list[str]()
+    notes = [
+        f"{setting.title}: {doubt}"
+        for setting in all_settings
+        for doubt in dict.fromkeys(doubt for run in setting.finished for doubt in run.summary.get("doubts", []))
+    ]
     if layout.get("paper"):
         rows += _paper_rows(layout["paper"], [*columns])
         notes.append(f"(paper): {published()[layout['paper']]['source']}; not measured here")
