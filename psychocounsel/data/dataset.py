@@ -40,9 +40,12 @@ class Dataset:
         return len(self.train) - (self.sets - 1) * self.fresh
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all token ids, rewards, labels, weights and soft labels, in order."""
+        """Return the sha256 of all token ids, rewards, labels, weights and soft labels, in order.
+
+        Of control pairs, it includes those of the first epoch, so that a run may go on for more epochs.
+        """
         digest = hashlib.sha256()
-        for group in [*self.train, *self.held_out, *self.pairs]:
+        for group in [*self.train[: self.rows], *self.held_out, *self.pairs]:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
                 digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
             digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
