@@ -58,6 +58,12 @@ def _shuffled(parts: Sequence[str], rng: random.Random) -> str:
     return " ".join(rng.sample(parts, len(parts)))
 
 
+def _reordered(text: str, rng: random.Random) -> str | None:
+    """Return the text with its sentences shuffled; None for a single sentence."""
+    sentences = _sentences(text)
+    return _shuffled(sentences, rng) if len(sentences) > 1 else None
+
+
 @dataclass(frozen=True)
 class ControlKind:
     """A kind of control: `title` completes "this judge can't tell replies from ..."; `make` returns the text."""
@@ -70,9 +76,7 @@ KINDS: Mapping[str, ControlKind] = {
     "echo": ControlKind("the client's own words", lambda given, rng: given.speech),
     "half_echo": ControlKind("half of the client's words", lambda given, rng: _first_half(given.speech)),
     "shuffled": ControlKind("the client's words shuffled", lambda given, rng: _shuffled(given.speech.split(), rng)),
-    "sentences": ControlKind(
-        "the client's sentences shuffled", lambda given, rng: _shuffled(_sentences(given.speech), rng)
-    ),
+    "sentences": ControlKind("the client's sentences shuffled", lambda given, rng: _reordered(given.speech, rng)),
     "other_client": ControlKind("good replies to other clients", lambda given, rng: given.other),
     "recital": ControlKind("the system prompt", lambda given, rng: given.system_prompt),
     "loop": ControlKind("loops", lambda given, rng: " ".join([given.good, *_sentences(given.good)[-1:] * _LOOPS])),

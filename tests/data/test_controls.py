@@ -22,6 +22,7 @@ from tests.support.composed import check, compose
 from tests.support.harness import cli, metrics_of, write_jsonl
 from tests.support.in_process import run_here
 
+
 @pytest.fixture
 def in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -172,8 +173,20 @@ def test_a_run_of_a_version_with_the_old_key_goes_on() -> None:
 
 
 def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(tmp_path: Path) -> None:
-    given = ["algo=reward", "data.limit=24", "data.controls=[shuffled,random,praise]", "epochs=2", "global_batch_size=12"]
-    given += ["eval.every=0", "cluster.threads=1", "algo.schedule=constant", "algo.warmup=0", f"paths.cache={tmp_path}/cache"]
+    given = [
+        "algo=reward",
+        "data.limit=24",
+        "data.controls=[shuffled,random,praise]",
+        "epochs=2",
+        "global_batch_size=12",
+    ]
+    given += [
+        "eval.every=0",
+        "cluster.threads=1",
+        "algo.schedule=constant",
+        "algo.warmup=0",
+        f"paths.cache={tmp_path}/cache",
+    ]
     cli("train", *given, "run_dir=whole", cwd=tmp_path)
     cli("train", *given, "run_dir=parts", "epochs=1", cwd=tmp_path)
     cli("train", *given, "run_dir=parts", cwd=tmp_path)
