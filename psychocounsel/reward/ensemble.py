@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import OmegaConf
 
+from psychocounsel.errors import UserError
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer, open_scorer
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EnsembleReward(RewardSettings):
-    """Reward that is the mean or the minimum of the members' rewards.
+    """Reward that is the mean of the members' rewards, their minimum, or their mean less `deviations` standard deviations.
 
     `members` holds the settings of rewards, each with its `_target_`; `reward.sections.resolve_rewards` builds
     them from the user's settings.
@@ -29,17 +30,20 @@ class EnsembleReward(RewardSettings):
     several: ClassVar[bool] = True
 
     members: list[Any] = option([])
-    combine: str = option("mean", choices=("mean", "min"))
+    combine: str = option("mean", choices=("mean", "min", "lower"))
+    deviations: float | None = option(None, above=0)  # None by default, so that runs of earlier versions keep their identity
     normalise: bool = True
 
     def open(self, device: torch.device) -> Scorer:
         """Open every member, one after another."""
         opened = {member.name: open_scorer(member, device) for member in self._members()}
-        return EnsembleScorer(opened, self.combine)
+        return EnsembleScorer(opened, self.combine, 1.0 if self.deviations is None else self.deviations)
 
     def check(self, key: str) -> None:
         for index, member in enumerate(self._members()):
             member.check(f"{key}.members[{index}]")
+        if self.deviations is not None and self.combine != "lower":
+            raise UserError(f"{key}.deviations={self.deviations:g}: only {key}.combine=lower subtracts standard deviations")
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Return the addresses of all members."""
@@ -58,13 +62,16 @@ class EnsembleReward(RewardSettings):
 
 
 class EnsembleScorer(Scorer):
-    """Scorer that returns the mean of the rewards of `members`, or with `combine="min"` their minimum.
+    """Scorer that combines the rewards of `members`.
+
+    `combine`: `mean`; `min`, the minimum; `lower`, mean - `deviations` * sd over the members (sd with n in the denominator),
+    a pessimistic reward as in Coste et al. 2023 (arXiv 2310.02743), who subtract the variance.
 
     `parts` holds each member's rewards of the last scored conversations, float32[n], by name.
     """
 
-    def __init__(self, members: Mapping[str, Scorer], combine: str) -> None:
-        self.members, self.combine = members, combine
+    def __init__(self, members: Mapping[str, Scorer], combine: str, deviations: float = 1.0) -> None:
+        self.members, self.combine, self.deviations = members, combine, deviations
         self.models = [model for member in members.values() for model in member.models]
 
     def score(
@@ -75,4 +82,9 @@ class EnsembleScorer(Scorer):
 
         self.parts = {name: member.score(conversations, progress) for name, member in self.members.items()}
         rewards = np.stack([*self.parts.values()])
-        return rewards.min(0) if self.combine == "min" else rewards.mean(0, dtype=np.float64).astype(np.float32)
+        if self.combine == "min":
+            return rewards.min(0)
+        combined = rewards.mean(0, dtype=np.float64)
+        if self.combine == "lower":
+            combined -= self.deviations * rewards.std(0, dtype=np.float64)
+        return combined.astype(np.float32)

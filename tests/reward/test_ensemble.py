@@ -24,7 +24,7 @@ from tests.support.harness import cli, metrics_of
 __all__ = ["mine", "model", "no_proxy"]
 
 
-@pytest.mark.parametrize("combine", ["mean", "min"])
+@pytest.mark.parametrize("combine", ["mean", "min", "lower"])
 @pytest.mark.parametrize("normalise", [True, False])
 def test_several_reward_models_are_their_mean_or_their_least(combine: str, normalise: bool, model: Model) -> None:
     raw = LocalScorer.load(str(REWARD)).score(CONVERSATIONS)
@@ -42,7 +42,8 @@ def test_several_reward_models_are_their_mean_or_their_least(combine: str, norma
         scorer.score(CONVERSATIONS)
     first = LocalScorer.load(str(REWARD), normalise=normalise).score(CONVERSATIONS)
     second = centre - 2 * raw
-    expected = [getattr(np, combine)([a, b]) for a, b in zip(first, second, strict=True)]
+    of_pair = {"mean": np.mean, "min": np.min, "lower": lambda both: np.mean(both) - 0.5 * abs(both[0] - both[1])}[combine]
+    expected = [of_pair([a, b]) for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(rewards, expected, atol=5e-5)
     assert rewards.dtype == np.float32
     assert (first < second).any() and (second < first).any(), "otherwise the minimum would prove nothing"
@@ -98,7 +99,7 @@ WRONG = [
         "reward.members[0]: dtype=half: must",
     ),
     (["reward=ensemble", "reward.members=[{name: tiny},./nowhere]"], "reward.members[1].path=./nowhere: no such file"),
-    (["reward=ensemble", "reward.combine=max", "reward.members=[a/b,c/d]"], "must be one of mean, min"),
+    (["reward=ensemble", "reward.combine=max", "reward.members=[a/b,c/d]"], "must be one of mean, min, lower"),
     (["reward=vllm_server", "reward.path=a/b"], "reward.addresses is empty"),
     (["reward=vllm_server", "reward.addresses=[http://a:1]"], "reward.path is not set"),
     (
