@@ -31,7 +31,9 @@ class EnsembleReward(RewardSettings):
 
     members: list[Any] = option([])
     combine: str = option("mean", choices=("mean", "min", "lower"))
-    deviations: float | None = option(None, above=0)  # None by default, so that runs of earlier versions keep their identity
+    deviations: float | None = option(
+        None, above=0
+    )  # None by default, so that runs of earlier versions keep their identity
     normalise: bool = True
 
     def open(self, device: torch.device) -> Scorer:
@@ -43,7 +45,9 @@ class EnsembleReward(RewardSettings):
         for index, member in enumerate(self._members()):
             member.check(f"{key}.members[{index}]")
         if self.deviations is not None and self.combine != "lower":
-            raise UserError(f"{key}.deviations={self.deviations:g}: only {key}.combine=lower subtracts standard deviations")
+            raise UserError(
+                f"{key}.deviations={self.deviations:g}: only {key}.combine=lower subtracts standard deviations"
+            )
 
     def receivers(self, key: str) -> list[tuple[str, str]]:
         """Return the addresses of all members."""

@@ -20,7 +20,7 @@ from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import MOST_TOPIC_FOLDS, TITLES
 from psychocounsel.evaluation.audit.figures import AuditFigures, CueAccuracy, TopicCounts
 from psychocounsel.evaluation.audit.topics import CLUSTERS, NONE
-from psychocounsel.evaluation.judging.controls import control_blocks
+from psychocounsel.evaluation.judging.controls import OVERLAP, control_blocks
 
 Audits = Sequence[Titled[AuditFigures]]
 
@@ -108,7 +108,7 @@ def uses_speech(who: str, reading: Figures) -> tuple[str, str]:
 
 def _judge(figures: AuditFigures, name: str) -> str:
     if name != "reward":
-        return "words shared with the speech"
+        return OVERLAP
     reward = figures.get("settings", {}).get("reward") or {}
     return f"the reward model {reward.get('name', '')}".strip()
 

@@ -26,6 +26,7 @@ from psychocounsel.metrics.intervals import mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
 
 BEST, MEDIAN = "best", "median"  # the replies of the data that a control meets
+OVERLAP = "words shared with the speech"  # the name of word overlap among judges
 MOST_WON = 0.1  # default of `evaluation.max_control`
 _SEED = 0
 
@@ -209,7 +210,7 @@ def listed(names: Sequence[str]) -> str:
 def control_blocks(
     runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: str, limit: float = MOST_WON
 ) -> list[Paragraph | ReportTable]:
-    """Return a warning about each judge that prefers controls, and the table `name`.
+    """Return a warning about each judge that prefers controls (not about word overlap), and the table `name`.
 
     `runs` holds, for each evaluation, the figures of each judge by its name.
     """
@@ -217,7 +218,7 @@ def control_blocks(
         Paragraph(name_in(run.title, f"{fooled_line(judge, kinds)}.", len(runs) > 1), "warning")
         for run in runs
         for judge, figures in run.figures.items()
-        if (kinds := fooled_by(figures, limit))
+        if judge != OVERLAP and (kinds := fooled_by(figures, limit))
     ]
     return [*warnings, *control_table(runs, name, limit)]
 

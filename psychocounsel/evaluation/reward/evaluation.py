@@ -26,6 +26,7 @@ from psychocounsel.evaluation.counterfactuals.measuring import (
     score_counterfactuals,
 )
 from psychocounsel.evaluation.judging.controls import (
+    OVERLAP,
     ControlFigures,
     control_conversations,
     control_pairs,
@@ -199,7 +200,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     folder.mkdir(parents=True, exist_ok=True)
     figures = _figures(config, examples, ground, scores, rankings)
     if controlled:
-        figures["controls"] = {**controls, "words shared with the speech": overlap_figures(controlled)}
+        figures["controls"] = {**controls, OVERLAP: overlap_figures(controlled)}
         figures["metrics"] |= worst_control(controls[config.reward.name])
     if counterfactuals:
         figures["counterfactuals"] = figures_and_rows(
