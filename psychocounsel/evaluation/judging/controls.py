@@ -26,7 +26,7 @@ from psychocounsel.metrics.intervals import mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
 
 BEST, MEDIAN = "best", "median"  # the replies of the data that a control meets
-CONTROL, DATA = "control", "data"  # settings in controls.parquet: `control KIND` for a control, `data best` for a reply of the data
+CONTROL, DATA = "control", "data"  # settings in controls.parquet: `control KIND`, and `data best` for a reply of the data
 MOST_WON = 0.1  # default of `evaluation.max_control`
 _SEED = 0
 
