@@ -1,7 +1,7 @@
-"""Measure if a reward model uses the speech, and if swapped pairs help: `python -m benchmarks.reading FOLDER`.
+"""Measure if a reward model uses the speech, and if controls help: `python -m benchmarks.reading FOLDER`.
 
 For each seed, the benchmark trains reward models from the shipped policy, with the settings of the shipped reward model: one
-on pairs without their speeches, and one for each value of `--swapped` on the whole pairs. All are evaluated on the same
+on pairs without their speeches, and one for each value of `--rates` on the whole pairs. All are evaluated on the same
 held-out pairs. The gain of a model is the difference of its accuracy to that of the model without speeches, averaged over
 seeds and pairs. The 95 % intervals are bootstraps over components of shared text.
 """
@@ -62,6 +62,11 @@ def write(folder: Path, train: Sequence[Example], held_out: Sequence[Example]) -
     return found
 
 
+def with_controls(rate: str) -> list[str]:
+    """Return the overrides that add `rate` times as many pairs against good replies to other clients; none for 0."""
+    return ["data.controls=[other_client]", f"data.control_rate={rate}"] if float(rate) else []
+
+
 def run(*command: str) -> None:
     done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
     if done.returncode:
@@ -116,16 +121,16 @@ def main() -> None:
         "--data", default="data=sample", help="overrides of the data, separated by spaces (data=sample)"
     )
     parser.add_argument("--seeds", default="1,2", help="seeds of training (1,2)")
-    parser.add_argument("--swapped", default="0,0.2,1", help="values of data.swapped (0,0.2,1)")
+    parser.add_argument("--rates", default="0,0.2,1", help="numbers of other_client controls per pair (0,0.2,1)")
     parser.add_argument("--recipe", default="", help="more overrides of training")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     train, held_out = load_split(compose(given.data.split()).data, print)
     files = write(given.folder.resolve(), train, held_out)
     recipe: Any = OmegaConf.load(Path(build_tiny.__file__).with_suffix(".yaml"))
-    basic = [text for text in recipe.reward if not text.startswith("data.swapped=")] + given.recipe.split()
+    basic = [text for text in recipe.tiny_reward if not text.startswith("data.control")] + given.recipe.split()
     kinds = {SPEECHLESS: (False, basic)}
-    kinds |= {f"swapped={share}": (True, [*basic, f"data.swapped={share}"]) for share in given.swapped.split(",")}
+    kinds |= {f"controls={rate}": (True, [*basic, *with_controls(rate)]) for rate in given.rates.split(",")}
     ids, found = [pair.id for pair in held_out], {}
     for name, (with_speech, training) in kinds.items():
         folders = [

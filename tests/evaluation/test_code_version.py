@@ -61,7 +61,7 @@ def test_other_code_makes_the_statistics_anew_and_buys_nothing(tmp_path: Path, c
         config = contest(
             "evaluation=winrate", *data(tmp_path), f"model.path={tmp_path}/mine.jsonl",
             f"against={tmp_path}/base.jsonl", f"run_dir={tmp_path}/out",
-            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]",
+            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]", "evaluation.controls=0",
         )  # fmt: skip
         files, said = EvaluationDir(tmp_path / "out"), list[str]()
         made = context(config, files.path, said)

@@ -23,7 +23,7 @@ from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, LanguageModel
 from psychocounsel.counsel.system_prompt import COUNSELLOR, prompt_text
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.evaluation.judging.controls import ControlledSpeech, controlled_speeches
+from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
     SCHEMA,
     JudgeCall,
@@ -42,10 +42,6 @@ from psychocounsel.steps.tables import Row, by_speech, rows_of, written
 from psychocounsel.storage.cache_entries import Entry
 from psychocounsel.storage.modes import make_shared
 
-CONTROL = (
-    "control"  # the setting of a control in controls.parquet is `control KIND`, that of a reply of the data `data best`
-)
-DATA = "data"
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 

@@ -78,7 +78,12 @@ class WinRate(SteppedEvaluation):
         sources=source_marks,
         redone=("statistics",),
         answering=("contestants", "judge"),
-        code={"statistics": ("evaluation/winrate/*.py", "evaluation/health/*.py", *COMPUTED_BY)},
+        code={
+            "statistics": (
+                *("evaluation/winrate/*.py", "evaluation/health/*.py", "evaluation/judging/controls.py"),
+                *COMPUTED_BY,
+            )
+        },
     )
 
     name: str = "winrate"

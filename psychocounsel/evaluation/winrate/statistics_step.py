@@ -15,6 +15,8 @@ from psychocounsel.evaluation.health.figures_step import system_prompts_of
 from psychocounsel.evaluation.judging.bias import judge_warnings
 from psychocounsel.evaluation.judging.controls import (
     BEST,
+    CONTROL,
+    DATA,
     ControlFigures,
     control_figures,
     fooled_by,
@@ -22,7 +24,6 @@ from psychocounsel.evaluation.judging.controls import (
     share_of,
     worst_control,
 )
-from psychocounsel.evaluation.winrate.controls_step import CONTROL, DATA
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.evaluation.winrate.verdict_table import (

@@ -34,6 +34,7 @@ def test_shards_give_the_figures_of_one_process(slurm: Cluster, tmp_path: Path) 
     with model_server(0.3, asked) as server:
         given = ["evaluate", "evaluation=winrate", *data(tmp_path), "model.path=mine.jsonl", "against=base.jsonl"]
         given += ["judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]", "judge.concurrency=1"]
+        given += ["evaluation.controls=0"]
         out = tmp_path / "shared"
         planned = cli(*given, *SLURM, f"run_dir={out}", "dry_run=script", cwd=tmp_path, **slurm.environment).stdout
         assert "--array=0-1" in planned and planned.count("#!/bin/bash") == 2

@@ -100,12 +100,16 @@ def test_conclusions_follow_from_the_intervals(figures: AuditFigures, found: lis
     best = max(figures["blind"]["baselines"].values(), key=lambda each: each["by_prompt"]["accuracy"])["by_prompt"]
     [predicted] = [line for line in said(found, "warning") if "predicted" in line]
     assert best["low"] > 0.5 and f"{100 * best['accuracy']:.1f} % ({100 * best['low']:.1f} to" in predicted
-    [reads] = said(found, "good")
-    gain = figures["reading"]["reward"]["gains"]["swapped"]
-    assert gain["low"] > 0 and reads.startswith("the reward model tiny reads the client's speech: ")
+    [reads] = [line for line in said(found, "warning") if "reads" in line]
+    gain, beyond = (figures["reading"]["reward"][name] for name in ("gains", "beyond_overlap"))
+    gain, beyond = gain["swapped"], beyond["gain"]
+    assert gain["low"] > 0 and beyond["low"] <= 0, "its reward is a count of shared words"
+    assert reads.startswith("no evidence that the reward model tiny reads more than words shared with the reply: ")
     assert (
         f"{100 * gain['gain']:+.1f} percentage points ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})" in reads
     )
+    assert f"{100 * beyond['value']:+.1f} ({100 * beyond['low']:+.1f} to {100 * beyond['high']:+.1f}) points" in reads
+    assert not said(found, "good")
 
 
 def test_reading_is_shown_with_each_speech(figures: AuditFigures, found: list[Block]) -> None:

@@ -201,7 +201,7 @@ def test_equal_empty_withheld_and_near_replies_cost_nothing(tmp_path: Path) -> N
         ]
         assert any("crisis_to_third_parties=true sends them" in line for line in said)
         figures, _ = judge_pairs(files, theirs, include_near=True, crisis_to_third_parties=True)
-    assert figures["outcomes"] == {"judge": {"equal": 2, "text": 4}}
+    assert figures["outcomes"] == {"judge": {"equal": 2, "empty": 2, "text": 4}}
 
 
 _RUN = """
