@@ -111,7 +111,11 @@ class _Scoring(BatchAnswerer):
             if isinstance(ask, PairAsk)
             for reply in ask.replies
         ]
-        scores = self.scorer.unnormalised(score_what_fits(self.scorer, conversations)).reshape(-1, 2)
+        # Controls meet the same replies of the data again and again, so each conversation is scored once.
+        numbers: dict[str, int] = {}
+        places = [numbers.setdefault(json.dumps(conversation), len(numbers)) for conversation in conversations]
+        distinct = [conversations[places.index(number)] for number in numbers.values()]
+        scores = self.scorer.unnormalised(score_what_fits(self.scorer, distinct))[places].reshape(-1, 2)
         return [self._said(pair) for pair in scores]
 
     def _said(self, pair: np.ndarray) -> Answer:

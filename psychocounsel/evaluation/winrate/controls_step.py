@@ -34,7 +34,7 @@ from psychocounsel.evaluation.judging.pairs import (
     verdict_row,
 )
 from psychocounsel.evaluation.part import load_evaluated
-from psychocounsel.evaluation.winrate.verdicts_step import asks_of, judging_of, speech_rows
+from psychocounsel.evaluation.winrate.verdicts_step import asks_of, imagined_replies, judging_of, speech_rows
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
@@ -53,7 +53,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
     config, judging = context.config, replace(judging_of(context), both_orders=False)
-    pairs = [*_pairs(context)]
+    pairs = [*_pairs(context, _replies(context))]
     known = _known(config, judging, pairs)
     with closing(Answers(context.files.answers, context.shard)) as answers:
         asks = [*asks_of(_calls(judging, pairs, known))]
@@ -82,21 +82,23 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 
 def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:
-    """Return the lines of a dry run. With `without_replies`, the contestants' replies are not known, and not counted."""
+    """Return the lines of a dry run. With `without_replies`, placeholders stand for replies that are not written yet."""
     judging = replace(judging_of(context), both_orders=False)
-    pairs = [*_pairs(context, without_replies)]
     with closing(Answers(context.files.answers)) as answers:
+        replies = imagined_replies(context, answers) if without_replies else _replies(context)
+        pairs = [*_pairs(context, replies)]
         calls = _calls(judging, pairs, _known(context.config, judging, pairs))
         return Estimate.of(asks_of(calls), answers).lines("controls")
 
 
-def _pairs(context: StepContext[EvaluationDir], without_replies: bool = False) -> Iterator[ReplyPair]:
+def _replies(context: StepContext[EvaluationDir]) -> dict[str, list[Row]]:
+    return dict(by_speech(context.files.replies, _REPLY))
+
+
+def _pairs(context: StepContext[EvaluationDir], replies: Mapping[str, Sequence[Row]]) -> Iterator[ReplyPair]:
     """Yield the pairs about each controlled speech: controls, then the contestants' replies, against replies of the data."""
     speeches = speech_rows(context)
     controlled = {speech.id: speech for speech in _controlled(context) if speech.id in speeches}
-    replies: dict[str, list[Row]] = {}
-    if not without_replies and controlled:
-        replies = {name: rows for name, rows in by_speech(context.files.replies, _REPLY) if name in controlled}
     for name in sorted(controlled):
         yield from _of_speech(speeches[name], controlled[name], replies.get(name, []))
 

@@ -110,8 +110,8 @@ def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
             yield from judged_pairs(speeches[name], replies, setting)
 
 
-def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator[ReplyPair]:
-    """Yield pairs of replies, with placeholder texts of typical length for the replies that are not bought yet."""
+def imagined_replies(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, list[Row]]:
+    """Return the replies to each speech, with placeholder texts of typical length for those that are not bought yet."""
     rows: dict[str, list[Row]] = {}
     for number, wanted in enumerate(replies_step.wanted_replies(context)):
         if wanted.ask is not None:
@@ -123,9 +123,13 @@ def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator
                 replies_step.reply_columns(bought) if isinstance(bought, Outcome) else {"text": text, "outcome": TEXT}
             )
             rows.setdefault(wanted.speech["speech"], []).append(row)
-    setting = context.config.contestants.settings[0]
+    return rows
+
+
+def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator[ReplyPair]:
+    setting, replies = context.config.contestants.settings[0], imagined_replies(context, answers)
     for name, speech in speech_rows(context).items():
-        yield from judged_pairs(speech, rows.get(name, []), setting)
+        yield from judged_pairs(speech, replies.get(name, []), setting)
 
 
 def asks_of(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
