@@ -8,11 +8,18 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.evaluation.judging.controls import (
+    control_conversations,
+    controlled_speeches,
+    scored_figures,
+    worst_control,
+)
 from psychocounsel.evaluation.reward.evaluation import evaluate_reward
 from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figures
 from psychocounsel.metrics.rewards import pair_metrics
@@ -36,8 +43,8 @@ def run(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluation(*overrides: str) -> DictConfig:
-    """Return a configuration without the audit's baselines, which take seconds and have their own tests."""
-    return check(compose(["evaluation.baselines=false", *overrides], name="evaluate"))
+    """Return a configuration without the audit's baselines and controls, which take seconds and have their own tests."""
+    return check(compose(["evaluation.baselines=false", "evaluation.controls=0", *overrides], name="evaluate"))
 
 
 def evaluate(reward: Path, folder: Path, *overrides: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
@@ -96,18 +103,22 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     metrics, scores = written(tmp_path / "out")
     _, held_out = split(*SPLIT)
     assert [line["id"] for line in scores] == [example.id for example in held_out]
-    expected = LocalScorer.load(str(run / "model"), dtype="fp32").score(conversations(held_out)).reshape(-1, 2)
+    scorer = LocalScorer.load(str(run / "model"), dtype="fp32")
+    expected = scorer.score(conversations(held_out)).reshape(-1, 2)
     found = np.array([[line["chosen"], line["rejected"]] for line in scores])
     assert np.ptp(found) > 0.05  # equal scores would make the comparison pointless
     np.testing.assert_allclose(found, expected, atol=2e-5)
     prompts = [normalised(example.prompt) for example in held_out]
     longer = [np.sign(len(chosen) - len(rejected)) / 2 + 0.5 for chosen, rejected in (e.replies for e in held_out)]
+    controlled = controlled_speeches(held_out, COUNSELLOR, 40)
+    rewards = scorer.score(control_conversations(controlled))
     assert metrics == {
         **pair_metrics(found[:, 0].tolist(), found[:, 1].tolist(), components_of(held_out).tolist()),
         **reward_figures([line["id"] for line in scores], found[:, 0] - found[:, 1], components_of(held_out)),
         **flipped_figures(held_out, found[:, 0] - found[:, 1]),
         **{"pairs": len(held_out), "prompts": len(set(prompts)), "longer_reply_accuracy": np.mean(longer)},
         **{"reward_mean": pytest.approx(found.mean()), "reward_std": pytest.approx(found.std(ddof=1))},
+        **worst_control(scored_figures(controlled, rewards.tolist())),
     }
     lines = result.stderr.splitlines()
     row = next(line for line in lines if line.startswith("  mine"))

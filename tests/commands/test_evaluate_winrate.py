@@ -35,7 +35,7 @@ def by_length(payload: Any, number: int) -> Any:
 def command(home: Path, address: str, *more: str) -> list[str]:
     given = ["evaluate", "evaluation=winrate", *data(home), "model.path=mine.jsonl", "against=base.jsonl"]
     judge = ["judge=local_vllm", "judge.model=j", f"judge.addresses=[{address}/v1]", "judge.concurrency=2"]
-    return [*given, *judge, "run_dir=out", "cluster.threads=1", *more]
+    return [*given, *judge, "evaluation.controls=0", "run_dir=out", "cluster.threads=1", *more]
 
 
 def verdicts(folder: Path) -> list[Any]:

@@ -27,10 +27,8 @@ from psychocounsel.metrics.replies import CONTENT_WORD
 
 BEST, MEDIAN = "best", "median"  # the replies of the data that a control meets
 OVERLAP = "words shared with the speech"  # the name of word overlap among judges
-CONTROL, DATA = (
-    "control",
-    "data",
-)  # settings in controls.parquet: `control KIND`, and `data best` for a reply of the data
+# Settings in controls.parquet: `control KIND`, and `data best` or `data median` for a reply of the data.
+CONTROL, DATA = "control", "data"
 MOST_WON = 0.1  # default of `evaluation.max_control`
 _SEED = 0
 
