@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES, STAGES
@@ -21,6 +22,9 @@ from psychocounsel.data.sources import (
     sample_rows,
     topic_files,
 )
+from psychocounsel.evaluation.audit.blind import wins
+from psychocounsel.evaluation.audit.pairs import pairs_from
+from psychocounsel.evaluation.audit.reading import overlap_margins
 from psychocounsel.evaluation.reward.figures import flipped_rows
 from tests.support.composed import check, compose
 from tests.support.harness import cli, metrics_of
@@ -166,11 +170,23 @@ def test_the_default_split_holds_out_a_fifth_of_the_clients_and_no_text_of_their
     assert not set(component[: len(train)]) & set(component[len(train) :])
 
 
+def test_word_overlap_tells_neither_all_pairs_nor_the_flipped_ones() -> None:
+    train, held_out = load_split(check(compose(["data=sample"])).data, print)
+    examples = [*train, *held_out]
+    audited = pairs_from(examples)
+    won = wins(overlap_margins(audited, np.arange(len(audited.prompts)))["own"])
+    flipped = flipped_rows(examples)
+    for first in (0, len(train)):  # overall, and held-out pairs only
+        assert won[first:].mean() <= 0.55
+        assert won[flipped[flipped >= first]].mean() <= 0.6
+
+
 def test_the_card_has_the_figures_of_today(pairs: list[Example]) -> None:
     shorter = sum(len(pair.replies[0]) < len(pair.replies[1]) for pair in pairs)
     actions = Counter(row["expected_action"] for row in ROWS)
     means = zip(*(sorted(map(mean, row["replies"]), reverse=True) for row in ENTRIES), strict=True)
     words = sorted(len(text.split()) for text in {reply["text"] for reply in REPLIES})
+    spoken = sorted(len(row["prompt"].split()) for row in ROWS)
     for line in (
         f"| clients with four replies | {len(ENTRIES)} |",
         f"| flip quartets, of two clients each | {len(FLIPS) // 2} |",
@@ -178,6 +194,7 @@ def test_the_card_has_the_figures_of_today(pairs: list[Example]) -> None:
         f"| expected action: none, monitor, same day, emergency | {', '.join(str(actions[each]) for each in URGENCY)} |",
         f"| pairs (mean gap of at least 1) | {len(pairs)} |",
         f"| pairs whose chosen reply is the shorter | {shorter} ({shorter / len(pairs):.0%}) |",
+        f"| words in a speech: least, median, most | {spoken[0]}, {spoken[len(spoken) // 2]}, {spoken[-1]} |",
         f"| words in a reply: least, median, most | {words[0]}, {words[len(words) // 2]}, {words[-1]} |",
         f"| mean rating of the best, second, third and last reply | "
         f"{', '.join(f'{statistics.mean(place):.1f}' for place in means)} |",

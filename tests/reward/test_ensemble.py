@@ -42,7 +42,9 @@ def test_several_reward_models_are_their_mean_or_their_least(combine: str, norma
         scorer.score(CONVERSATIONS)
     first = LocalScorer.load(str(REWARD), normalise=normalise).score(CONVERSATIONS)
     second = centre - 2 * raw
-    of_pair = {"mean": np.mean, "min": np.min, "lower": lambda both: np.mean(both) - 0.5 * abs(both[0] - both[1])}[combine]
+    of_pair = {"mean": np.mean, "min": np.min, "lower": lambda both: np.mean(both) - 0.5 * abs(both[0] - both[1])}[
+        combine
+    ]
     expected = [of_pair([a, b]) for a, b in zip(first, second, strict=True)]
     np.testing.assert_allclose(rewards, expected, atol=5e-5)
     assert rewards.dtype == np.float32
