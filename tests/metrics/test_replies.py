@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from psychocounsel.data.group import Completion, Group
 from psychocounsel.evaluation.contestants.replies_step import cut_warnings
+from psychocounsel.metrics.replies import copied_share, reply_figures, sample_page
 from tests.support.harness import ROOT, cli
 
 _LINE = "100 % of the replies were cut at {key}=4, so the figures are those of cut texts; raise {key}"
@@ -41,3 +44,30 @@ def test_half_of_the_replies_is_the_bound() -> None:
     assert line.startswith("warning: a: 50 % of the replies were cut at replies.max_tokens=7")
     (line,) = cut_warnings({"thinks": {"empty": 3}}, {"thinks": 3}, {"thinks": 7})
     assert line.startswith("warning: thinks: 100 %")
+
+
+def test_copied_words_equal_a_search_of_every_run() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        words, source = (rng.integers(0, 4, rng.integers(0, 30)).astype(str).tolist() for _ in range(2))
+        joined = " " + " ".join(source) + " "
+        copied = set[int]()
+        for start in range(len(words)):
+            for stop in range(start + 4, len(words) + 1):
+                if f" {' '.join(words[start:stop])} " in joined:
+                    copied |= {*range(start, stop)}
+        assert copied_share(words, source) == (len(copied) / len(words) if words else 0.0)
+
+
+def test_a_round_measures_echoes_and_its_page_marks_them() -> None:
+    client, system = "I lie awake until four every night.", "You answer as a kind counsellor would."
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": client}]
+    texts = ("I lie awake until four every night. You answer as a kind friend.", "What keeps you awake?")
+    replies = [Completion(np.arange(9, dtype=np.int32), text, reward=float(-n)) for n, text in enumerate(texts)]
+    group = Group("g", np.arange(3, dtype=np.int32), replies, messages=messages)
+    figures = reply_figures([group], None)
+    assert figures["echo"] == pytest.approx([7 / 13, 0]) and figures["recital"] == pytest.approx([5 / 13, 0])
+    page = sample_page([group], 1, "Round 0")
+    assert "9 tokens, echo 54 %, recital 38 %\n" in page and "reward -1.000, 9 tokens\n" in page
+    without = Group("g", group.prompt_ids, replies, messages=messages[1:])
+    assert "recital" not in reply_figures([without], None)

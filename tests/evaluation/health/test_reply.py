@@ -6,8 +6,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
+from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.sources import sample_rows
 from psychocounsel.evaluation.health.reply import (
+    ECHO,
     FIGURES,
     distinct_2,
     ends_unfinished,
@@ -18,6 +20,7 @@ from psychocounsel.evaluation.health.reply import (
     leaks_tokens,
     mtld,
     numbered,
+    unhealthy,
     words_of,
 )
 
@@ -276,3 +279,41 @@ def test_replies_that_were_written_with_care_are_healthy() -> None:
     for name in ("empty", "refusal", "unfinished", "loop", "invented_turns", "leaked_tokens", "junk", "other_language"):
         assert sum(each[name] or 0 for each in found) == 0, name
     assert max(each["repetition"] or 0 for each in found) < 0.1
+
+
+def test_no_reply_of_the_sample_is_an_echo_or_a_recital() -> None:
+    """The limits are above what the good and bad replies of the sample reach."""
+    rows = [row for _, row in sample_rows()]
+    found = [
+        health_of(reply["text"], row["prompt"], system_prompt=COUNSELLOR) for row in rows for reply in row["replies"]
+    ]
+    assert max(each["copied"] or 0 for each in found) < ECHO and not any(each["echo"] for each in found)
+    assert not any(each["recital"] for each in found)
+
+
+CLIENT_WORDS = "I lie awake until four every night. My sister says it will pass, but she does not see me at four."
+SYSTEM = "You are a counsellor. Stay with what the client has said, and do not assume what they have not told you."
+
+
+@pytest.mark.parametrize(
+    ("text", "echo", "recital", "copied"),
+    [
+        (CLIENT_WORDS, 1.0, 0.0, 1.0),
+        ("I LIE AWAKE, until four: every night! What would help?", 0.0, 0.0, 7 / 10),  # seven words are too few
+        ("You lie awake until four every night, and your sister says it will pass. What then?", 1.0, 0.0, 11 / 16),
+        ("At four nobody sees you. What goes through your mind then?", 0.0, 0.0, 0.0),
+        ("Stay with what the client has said, and do not assume. What else?", 0.0, 1.0, 0.0),
+    ],
+)
+def test_copied_words_by_hand(text: str, echo: float, recital: float, copied: float) -> None:
+    found = health_of(text, CLIENT_WORDS, system_prompt=SYSTEM)
+    assert (found["echo"], found["recital"]) == (echo, recital)
+    assert found["copied"] == pytest.approx(copied)
+    assert health_of(text, CLIENT_WORDS)["recital"] is None, "without a system prompt nobody recites it"
+
+
+def test_signs_of_unhealthy_replies() -> None:
+    assert unhealthy(health_of("", "Hm.")) == ["empty"]
+    assert unhealthy(health_of(f"{CLIENT_WORDS} {CLIENT_WORDS}", CLIENT_WORDS, cut=True)) == ["cut", "loop", "echo"]
+    assert unhealthy(health_of("What would help you tonight?", CLIENT_WORDS, cut=False)) == []
+    assert unhealthy(health_of("I can't help.", CLIENT_WORDS, refused=True)) == []
