@@ -42,8 +42,8 @@ def convert(file: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         source = _unpacked(file, Path(scratch)) if zipfile.is_zipfile(file) else file
-        _write(source, Path(scratch) / "model")
-        (Path(scratch) / "model").rename(folder)
+        _write(source, Path(scratch) / "converted")
+        (Path(scratch) / "converted").rename(folder)
 
 
 def _unpacked(archive: Path, folder: Path) -> Path:
