@@ -131,7 +131,15 @@ def test_a_reward_model_in_two_processes_is_scored_as_in_one(home: Path) -> None
         cli(*given, f"cluster.processes={processes}", f"run_dir={name}", cwd=home)
     one, two = (read_json(home / name / "audit.json") for name in ("one", "two"))
     assert one["reading"]["reward"] == two["reading"]["reward"] and one["blind"] == two["blind"]
-    assert set(one["reading"]["reward"]) == {"own", "swapped", "removed", "gains", "left_out", "flipped"}
+    assert set(one["reading"]["reward"]) == {
+        "own",
+        "swapped",
+        "removed",
+        "gains",
+        "left_out",
+        "flipped",
+        "beyond_overlap",
+    }
 
 
 def test_without_a_reward_model_no_torch_is_imported(home: Path) -> None:
