@@ -206,7 +206,7 @@ def preferred(against: str, reward: str) -> Scorer:
 def judged_in_both_orders(against: str, judges: list[str], rubric: str) -> Scorer:
     """Score `win_rate`, `inconsistent`, and the win rate on each principle.
 
-    `win_rate` is the mean score of the judges, as defined in docs/winrate.md. `inconsistent` is the share of judges whose
+    `win_rate` is the mean score of the judges: `win_rate_plain` of docs/winrate.md. `inconsistent` is the share of judges whose
     two orders contradict each other. A judge without a verdict in one of the orders is skipped; if none is left, the
     figures are NaN.
     """
