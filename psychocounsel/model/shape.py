@@ -34,6 +34,7 @@ _SIZES: dict[str, tuple[int, ...]] = {
     "Qwen/Qwen3-0.6B": (1024, 28, 3072, 16, 8, 128, 151936, True),
     "Qwen/Qwen3-8B": (4096, 36, 12288, 32, 8, 128, 151936, False),
     "HuggingFaceTB/SmolLM2-1.7B-Instruct": (2048, 24, 8192, 32, 32, 64, 49152, True),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (576, 30, 1536, 9, 3, 64, 49152, True),
     "HuggingFaceTB/SmolLM2-360M-Instruct": (960, 32, 2560, 15, 5, 64, 49152, True),
 }
 

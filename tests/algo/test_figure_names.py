@@ -64,7 +64,7 @@ def test_the_figures_of_a_reward_model_are_all_named() -> None:
     found = reward_figures([str(row) for row in range(60)], margins, np.arange(60))
     assert found.keys() < set(FIGURE_NAMES)
     assert set(FIGURE_NAMES) - found.keys() == {
-        *("pairs", "prompts", "reward_mean", "reward_std", "longer_reply_accuracy"),
+        *("pairs", "prompts", "reward_mean", "reward_std", "longer_reply_accuracy", "worst_control"),
         *("flipped_pairs", "flipped_accuracy", "flipped_accuracy_low", "flipped_accuracy_high"),
     }
 

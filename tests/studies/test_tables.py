@@ -117,6 +117,21 @@ def test_evaluations_are_grouped_by_the_setting_of_the_run_that_they_look_at(mad
     assert float(row["wins"]) == pytest.approx(0.65)
 
 
+def test_a_win_rate_in_doubt_says_so_below_the_table(made: MadeStudy) -> None:
+    for seed in (1, 2):
+        files = made.run("winrate", f"seed-{seed}", {"seed": str(seed)})
+        summary = {
+            "status": "finished",
+            "metrics": {"win_rate": 0.6},
+            "doubts": ["judge j can't tell replies from loops"],
+        }
+        write_json(files.summary, summary)
+    rows_of(made, study({"t": {"rows": ["winrate"], "columns": {"wins": "win_rate"}}}, "winrate"), "t")
+    for ending in ("md", "tex"):
+        page = made.files.written_table("t", ending).read_text()
+        assert page.count("judge j can't tell replies from loops") == 1
+
+
 def test_one_evaluation_keeps_its_own_interval(made: MadeStudy) -> None:
     files = made.run("winrate", "run", {})
     figures = {"win_rate": 0.6, "win_rate_low": 0.4, "win_rate_high": 0.8}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     assert len(capitals) == 6 and all(row["text"].islower() for row in capitals)
     expected = np.mean([abs(row["changed"] - row["original"]) for row in capitals]) / gap
     assert figures["invariance"]["capitals"]["change"] == pytest.approx(expected, rel=1e-4)
-    assert any(line.startswith("  capitals") and f"{expected:.3g}" in line for line in said)
+    assert any(line.startswith("  capitals") and f"{expected:.4g}" in line for line in said)
     relevance = {end: 100 * figures["sensitivity"]["relevance"][f"value{end}"] for end in ("", "_low", "_high")}
     line = next(line for line in said if line.startswith("  relevance"))
     assert f"{relevance['']:.1f} ({relevance['_low']:.1f} to {relevance['_high']:.1f})" in line
@@ -181,10 +182,19 @@ def measured(
     return counterfactual_figures(made, changed, scores, prompts), changed, scores
 
 
-def overlap(prompt: str, reply: str) -> float:
-    """Scorer that reads: the share of the prompt's long words that the reply repeats."""
-    words = {word for word in prompt.split() if len(word) > 4}
-    return len(words & set(normalised([{"role": "user", "content": reply}]).split())) / max(1, len(words))
+def reader_of(examples: list[Example]) -> Score:
+    """Return a scorer that reads: the share of a reply's words that the best reply to this client contains."""
+    best: dict[str, tuple[float, set[str]]] = {}
+    for example, prompt in zip(examples, prompts_of(examples), strict=True):
+        assert example.scores is not None
+        best[prompt] = max(
+            best.get(prompt, (0.0, set())), (example.scores[0], words_of(example.replies[0])), key=itemgetter(0)
+        )
+    return lambda prompt, reply: len(words_of(reply) & best[prompt][1]) / max(1, len(words_of(reply)))
+
+
+def words_of(reply: str) -> set[str]:
+    return set(normalised([{"role": "user", "content": reply}]).split())
 
 
 def ending(prompt: str, reply: str) -> float:
@@ -225,7 +235,7 @@ def test_figures_are_those_of_a_loop(examples: list[Example]) -> None:
 
 def test_a_scorer_that_reads_is_told_from_one_that_looks_at_the_ending(examples: list[Example]) -> None:
     made = by_rules(examples, spread(examples, 80))
-    reads, looks = (measured(examples, score, made)[0] for score in (overlap, ending))
+    reads, looks = (measured(examples, score, made)[0] for score in (reader_of(examples), ending))
     assert reads["sensitivity"]["relevance"]["value_low"] > 0.7
     assert looks["sensitivity"]["relevance"]["value_high"] < 0.7
     assert looks["sensitivity"]["relevance"]["value_low"] < 0.5 < looks["sensitivity"]["relevance"]["value_high"]

@@ -1,5 +1,6 @@
 """Tests of the answer section: the best setting with its interval, and no claim that the runs do not support."""
 
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev, variance
 
@@ -147,3 +148,14 @@ def test_settings_are_called_by_what_differs_among_those_compared() -> None:
     ]
     first, _, second = said(section(material_of(*runs)))
     assert "algo=simpo has the largest eval/accuracy" in first and "algo=grpo, steps=6 has eval/reward" in second
+
+
+def test_a_figure_in_doubt_wins_nothing() -> None:
+    doubt = "judge j can't tell good replies from loops; its win rates crown nobody"
+    figures = {"0.1": [0.91, 0.92, 0.93], "0.3": [0.51, 0.52, 0.53]}
+    assert len(said(section(material_of(*sweep(figures))), "good")) == 1
+    doubted = [replace(run, summary={**run.summary, "doubts": [doubt]}) for run in sweep(figures)]
+    found = section(material_of(*doubted))
+    assert said(found, "good") == [] and "It beats algo.beta=0.3." in said(found, "warning")[0]
+    [line] = said(found, "bad")
+    assert line.endswith(f": {doubt}.") and all(run.title in line for run in doubted)
