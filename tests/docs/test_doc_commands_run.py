@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 _RUN = ("train", "evaluate", "audit", "annotate", "agreement", "export", "report", "jobs", "cache", "launch")
 # Commands that need a GPU, a hub, other projects' files, or a server or cluster, with which other files of this folder run them.
 _ELSEWHERE = re.compile(
-    r"vllm|qwen|llama|nemotron|_8b|_3b|http|openai|slurm|=psychocounsel|nf4|vera_mh|played|study=(paper|algorithms|NAME)"
+    r"vllm|qwen|llama|nemotron|smollm2|_8b|_3b|http|openai|slurm|=psychocounsel|nf4|vera_mh|played|study=(paper|algorithms|NAME)"
     r"|lm_eval|push=|/runs/anna|\$SCRATCH|quickstart$",
     re.IGNORECASE,
 )
