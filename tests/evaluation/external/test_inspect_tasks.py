@@ -167,7 +167,7 @@ def test_winrate_by_language_models_is_ours(tmp_path: Path, scripted_judges: Non
     given = {"against": str(tmp_path / "base.jsonl"), "data": str(pairs(tmp_path)), "part": "all"}
     log = run(winrate(**given, judge=["scripted/judge", "scripted/mute"]), tmp_path)
     means = {score.name: next(iter(score.metrics.values())).value for score in log.results.scores}
-    rate, contradicting = wanted["overall"]["win_rate"]["value"], wanted["judges"]["j"]["inconsistent"]["value"]
+    rate, contradicting = wanted["plain"]["win_rate"]["value"], wanted["judges"]["j"]["inconsistent"]["value"]
     assert rate != 0.5 and contradicting > 0, "or equal figures would show nothing"
     assert means["win_rate"] == pytest.approx(rate) and means["inconsistent"] == pytest.approx(contradicting)
     for name in PRINCIPLES:
