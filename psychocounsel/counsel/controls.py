@@ -1,4 +1,4 @@
-"""Controls: replies made by rule from a client's speech, which a reader would not prefer to a good reply.
+"""Controls: bad replies that rules make from a client's speech or from a good reply.
 
 Judges and reward models are measured on them, and `data.controls` adds them to training pairs as rejected replies.
 """

@@ -30,9 +30,12 @@ class Clients:
         self.good, self.system_prompt = good, system_prompt
         self.component = components_of(good)
         self.words = [word for example in good[:_WORDS_OF] for word in example.replies[0].split()]
-        self.by_topic: dict[str | None, list[int]] = {}
+        topics: dict[str | None, list[int]] = {}
         for number, example in enumerate(good):
-            self.by_topic.setdefault(example.topic, []).append(number)
+            topics.setdefault(example.topic, []).append(number)
+        # Only groups of clients that do not all share texts, so that the search for another client ends soon.
+        self.by_topic = {topic: members for topic, members in topics.items() if self._differ(members)}
+        self.everyone: Sequence[int] = range(len(good)) if self._differ(range(len(good))) else ()
 
     def material(self, number: int, rng: random.Random) -> ControlSource:
         """Return the material of one client.
@@ -41,19 +44,19 @@ class Clients:
         if the topic has no such example.
         """
         example = self.good[number]
-        other = self._other(number, self.by_topic[example.topic], rng)
-        if other is None:
-            other = self._other(number, range(len(self.good)), rng)
+        other = self._other(number, self.by_topic.get(example.topic, self.everyone), rng)
         return ControlSource(speech_of(example), example.replies[0], other, self.system_prompt, self.words)
 
     def _other(self, number: int, members: Sequence[int], rng: random.Random) -> str | None:
-        start = rng.randrange(len(members))
+        start = rng.randrange(max(len(members), 1))
         for step in range(len(members)):
             member = members[(start + step) % len(members)]
-            reply = self.good[member].replies[0]
-            if self.component[member] != self.component[number] and reply != self.good[number].replies[0]:
-                return reply
+            if self.component[member] != self.component[number]:
+                return self.good[member].replies[0]
         return None
+
+    def _differ(self, members: Sequence[int]) -> bool:
+        return len({int(self.component[member]) for member in members}) > 1
 
 
 def rate_of(data: DictConfig) -> float:

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
@@ -39,22 +42,19 @@ def replies_of(path: Path, key: str) -> dict[str, list[str]]:
 
 def _replies_of_evaluation(folder: Path, key: str) -> dict[str, list[str]]:
     """Return all replies of an evaluation's first contestant, by normalised prompt."""
-    import pyarrow.parquet as pq
-
     files = EvaluationDir(folder)
-    if not files.speeches.is_file() or not files.replies.is_file():
-        raise UserError(
-            f"{key}={folder}: is no evaluation with replies; give one, or a file with the columns prompt and reply"
-        )
-    prompts = {
-        row["speech"]: normalised(json.loads(row["messages"]))
-        for row in pq.read_table(files.speeches, columns=["speech", "messages"]).to_pylist()
-    }
-    rows = pq.read_table(files.replies, columns=["speech", "setting", "text"]).to_pylist()
     by_prompt: dict[str, list[str]] = {}
-    for row in rows:
-        if row["text"] and row["setting"] == rows[0]["setting"]:
-            by_prompt.setdefault(prompts[row["speech"]], []).append(row["text"])
+    try:
+        speeches = pq.read_table(files.speeches, columns=["speech", "messages"]).to_pylist()
+        prompts = {row["speech"]: normalised(json.loads(row["messages"])) for row in speeches}
+        rows = pq.read_table(files.replies, columns=["speech", "setting", "text"]).to_pylist()
+        for row in rows:
+            if row["text"] and row["setting"] == rows[0]["setting"]:
+                by_prompt.setdefault(prompts[row["speech"]], []).append(row["text"])
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{key}={folder}: its speeches.parquet or replies.parquet cannot be read; run it again"
+        ) from error
     return by_prompt
 
 

@@ -11,6 +11,7 @@ from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
+from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.keys import unknown_key
 from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
@@ -135,8 +136,16 @@ def _check_controls(config: DictConfig) -> None:
     if OWN in names and not data.own_replies:
         raise UserError("data.controls: own needs data.own_replies=FILE, with the columns prompt and reply")
     made = data.own_replies and is_made_before(config, data.own_replies)
-    if data.own_replies and not made and not Path(data.own_replies).expanduser().exists():
+    if not data.own_replies or made:
+        return
+    place = Path(data.own_replies).expanduser()
+    if not place.exists():
         raise UserError(f"data.own_replies={data.own_replies}: there is no such file or folder")
+    if place.is_dir() and not (EvaluationDir(place).speeches.is_file() and EvaluationDir(place).replies.is_file()):
+        raise UserError(
+            f"data.own_replies={data.own_replies}: is no evaluation with replies; give one, or a file with the columns prompt "
+            "and reply"
+        )
 
 
 def _is_one_part(path: str) -> bool:

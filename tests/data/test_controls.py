@@ -116,6 +116,13 @@ def test_own_replies_come_from_a_file_and_bring_only_what_it_holds(tmp_path: Pat
         added(rows, "data.controls=[own]", f"data.own_replies={other}")
 
 
+def test_a_damaged_evaluation_is_refused_in_a_line(tmp_path: Path) -> None:
+    for name in ("speeches.parquet", "replies.parquet"):
+        (tmp_path / name).write_bytes(b"PAR1 cut off")
+    with pytest.raises(UserError, match=r"data.own_replies=.*: its speeches.parquet or replies.parquet cannot be read"):
+        added([pair(1), pair(2)], "data.controls=[own]", f"data.own_replies={tmp_path}")
+
+
 def built(folder: Path, *overrides: str) -> tuple[Dataset, DictConfig]:
     rows = [{"prompt": f"I am {n}. It hurts.", "chosen": f"Good {n}. Why?", "rejected": f"Bad {n}."} for n in range(20)]
     file = write_jsonl(folder / "rows.jsonl", rows)
@@ -156,6 +163,7 @@ def test_max_steps_alone_gives_as_many_epochs_of_controls_as_begin(tmp_path: Pat
         (["data.controls=[echo,echo]"], "names a control twice"),
         (["data.controls=[own]"], "own needs data.own_replies=FILE"),
         (["data.controls=[own]", "data.own_replies=none.jsonl"], "none.jsonl: there is no such file or folder"),
+        (["data.controls=[own]", "data.own_replies=."], "data.own_replies=.: is no evaluation with replies"),
         (["data.control_rate=0.5"], "data.control_rate=0.5: has no effect, because data.controls names no control"),
         (["algo=kto", "data.controls=[echo]"], "data.controls=[echo]: adds pairs, but algo=KTO does not use pairs"),
         (["data.swapped=0.2"], "was renamed to data.controls=[other_client] with data.control_rate"),

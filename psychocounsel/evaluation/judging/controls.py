@@ -163,7 +163,7 @@ def control_conversations(
 
 
 def control_pairs(speeches: Sequence[ControlledSpeech]) -> list[Example]:
-    """Return a pair for each control of every speech, with the best reply as the chosen one."""
+    """Return a preference pair for each control: the best reply of the data is chosen, the control is rejected."""
     return [
         Example(f"{speech.id} {kind}", "controls", speech.prompt, [speech.anchors[BEST], control])
         for speech in speeches

@@ -111,7 +111,7 @@ class _Scoring(BatchAnswerer):
             if isinstance(ask, PairAsk)
             for reply in ask.replies
         ]
-        # Controls meet the same replies of the data again and again, so each conversation is scored once.
+        # Many pairs share a reply of the data, so equal conversations are scored once.
         numbers: dict[str, int] = {}
         places = [numbers.setdefault(json.dumps(conversation), len(numbers)) for conversation in conversations]
         distinct = [conversations[places.index(number)] for number in numbers.values()]

@@ -5,6 +5,7 @@ A judge's verdicts on controls depend on the judge and the data alone, so that `
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -15,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
@@ -23,6 +25,7 @@ from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, LanguageModel
 from psychocounsel.counsel.system_prompt import COUNSELLOR, prompt_text
 from psychocounsel.data.shared_text import normalised
+from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
     SCHEMA,
@@ -171,13 +174,13 @@ def _file(config: DictConfig, judging: Judging, judge: LanguageModel, pairs: Seq
 
 
 def _known(config: DictConfig, judging: Judging, pairs: Sequence[ReplyPair]) -> dict[str, list[Row]]:
-    """Return the rows of the judges whose verdicts on these controls are in the cache, by judge."""
-    files = {judge.name: _file(config, judging, judge, pairs) for judge in judging.judges}
-    return {
-        name: [{**row, "judge": name} for row in rows_of(file, SCHEMA.names)]
-        for name, file in files.items()
-        if file.is_file()
-    }
+    """Return the rows of the judges whose verdicts on these controls are in the cache, by judge; damaged files are ignored."""
+    known: dict[str, list[Row]] = {}
+    for judge in judging.judges:
+        with contextlib.suppress(UserError):  # missing or damaged
+            rows = rows_of(_file(config, judging, judge, pairs), SCHEMA.names)
+            known[judge.name] = [{**row, "judge": judge.name} for row in rows]
+    return known
 
 
 def _keep(
@@ -212,5 +215,7 @@ def folders(cache: Path) -> list[Path]:
 
 def entries(cache: Path) -> Iterator[Entry]:
     for file in sorted(_home(cache).glob("*.parquet")):
-        rows = pq.read_metadata(file).num_rows
-        yield Entry("controls", "verdicts of a judge on controls", rows, file.stat().st_mtime, [file])
+        rows, about = 0, "damaged"
+        with contextlib.suppress(OSError, pa.ArrowException):
+            rows, about = pq.read_metadata(file).num_rows, "verdicts of a judge on controls"
+        yield Entry("controls", about, rows, file.stat().st_mtime, [file])

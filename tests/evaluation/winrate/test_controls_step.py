@@ -64,12 +64,17 @@ def test_controls_and_replies_meet_those_of_the_data_and_a_judge_is_asked_once(t
     figures = read_json(files.figures)
     assert [f"warning: {line}" for line in summary["doubts"]] == figures["warnings"][-2:]
     assert figures["controls"]["judges"]["j"]["echo"]["best"]["value"] == 1
-    # Another evaluation by the same judge on the same data asks about its own replies alone.
+    # The cache answers for the controls, so the second evaluation asks only about its contestants' replies.
     replies(tmp_path / "mine.jsonl", lambda prompt: f"Another reply {prompt[6:12]}?")
     _, again, _ = evaluated(tmp_path, "two", longer)
     on_controls = 5 * 9
     assert len(asked) == 12 * 2 + on_controls + 5 * 2 and len(again) == 12 * 2 + 5 * 2
-    assert len([*(tmp_path / "cache" / "controls").glob("*.parquet")]) == 1
+    [kept] = (tmp_path / "cache" / "controls").glob("*.parquet")
+    # A damaged file of the cache counts as missing, for the evaluation and for `cache list`.
+    kept.write_bytes(b"PAR1")
+    assert [entry.of for entry in controls_step.entries(tmp_path / "cache")] == ["damaged"]
+    _, repaired, _ = evaluated(tmp_path, "three", longer)
+    assert len(repaired) == len(asked)
 
 
 def test_a_judge_that_is_never_fooled_leaves_no_doubt(tmp_path: Path) -> None:
