@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from psychocounsel.data.sources import StandardSource, source_of
 from psychocounsel.errors import hide_words
 from psychocounsel.remote.confidential import check_confidential
-from psychocounsel.rundir.paths import ModelDir
+from psychocounsel.rundir.paths import EvaluationDir, ModelDir
 from psychocounsel.settings.command import Command
 from psychocounsel.storage.modes import make_shared, mask_of, own_umask, restrict
 
@@ -55,6 +55,14 @@ def is_confidential(command: Command, config: DictConfig) -> bool:
     return bool(config[command.texts].confidential)
 
 
+def own_reply_files(data: DictConfig) -> list[Path]:
+    """Return the files of `data.own_replies`: the file itself, or the tables of an evaluation; [] if it is not set."""
+    if not data.get("own_replies"):
+        return []
+    place = Path(data.own_replies)
+    return [EvaluationDir(place).speeches, EvaluationDir(place).replies] if place.is_dir() else [place]
+
+
 def data_files(config: DictConfig) -> Iterator[Path]:
     """Yield the files of `data`, as far as they are known, and a file of the trained model if psychocounsel made the model."""
     source = source_of(config.data)
@@ -62,5 +70,6 @@ def data_files(config: DictConfig) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # loading reports it more clearly
             files = source.files(path)
             yield from StandardSource().files(path) if files is None and path else files or ()
+    yield from own_reply_files(config.data)
     if config.get("model") is not None:
         yield ModelDir(Path(config.model.path)).about

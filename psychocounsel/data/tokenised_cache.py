@@ -20,14 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel import counsel, data
 from psychocounsel.data.base import Source
 from psychocounsel.data.group import Array, Completion, Group
-from psychocounsel.data.privacy import data_files, paths_of
+from psychocounsel.data.privacy import data_files, own_reply_files, paths_of
 from psychocounsel.data.settings import data_repositories
 from psychocounsel.data.sources import source_of
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import COMMIT, HubSource
-from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.storage.blob import Damaged, Foreign, read_blob, write_blob
 from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.hashes import code_id, content_id
@@ -187,11 +186,8 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
 
 
 def _content_of_own_replies(config: DictConfig) -> str | None:
-    path = config.data.own_replies and Path(config.data.own_replies)
-    if not path:
-        return None
-    files = [EvaluationDir(path).speeches, EvaluationDir(path).replies] if path.is_dir() else [path]
-    return content_id(_common(files), files, config.paths.cache)
+    files = own_reply_files(config.data)
+    return content_id(_common(files), files, config.paths.cache) if files else None
 
 
 def _files(data: DictConfig) -> list[Sequence[Path]] | None:

@@ -11,6 +11,7 @@ from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.controls import epoch_of, with_controls
 from psychocounsel.data.dataset import Dataset, build_dataset
+from psychocounsel.data.privacy import data_files
 from psychocounsel.data.rows import Example
 from psychocounsel.data.settings import OWN
 from psychocounsel.data.shared_text import components_of
@@ -114,6 +115,12 @@ def test_own_replies_come_from_a_file_and_bring_only_what_it_holds(tmp_path: Pat
     other = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "Somebody else.", "reply": "Junk."}])
     with pytest.raises(UserError, match="data.own_replies: has no reply to any training prompt"):
         added(rows, "data.controls=[own]", f"data.own_replies={other}")
+
+
+def test_private_replies_make_a_private_run(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "own.jsonl", [{"prompt": "Hm.", "reply": "Junk."}])
+    assert file in [*data_files(check(compose(["algo=reward", "data.controls=[own]", f"data.own_replies={file}"])))]
+    assert file not in [*data_files(check(compose(["algo=reward"])))]
 
 
 def test_a_damaged_evaluation_is_refused_in_a_line(tmp_path: Path) -> None:
