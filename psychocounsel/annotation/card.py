@@ -308,5 +308,5 @@ def _rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
 
 
 def _settings() -> DictConfig:
-    given = {"audit": OmegaConf.structured(AuditOptions), "data": {"rating_range": [1.0, 5.0], "system_prompt": None}}
+    given = {"audit": OmegaConf.structured(AuditOptions), "data": {"rating_range": [1.0, 5.0]}}
     return OmegaConf.create(given)

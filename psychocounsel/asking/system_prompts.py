@@ -1,4 +1,4 @@
-"""Refusal of chat templates that reject system prompts, before a model is loaded."""
+"""The system prompt of replies, and the refusal of chat templates that reject system prompts, before a model is loaded."""
 
 import json
 import re
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.model_groups import model_sections
+from psychocounsel.counsel.system_prompt import AUTO, policy_prompt, reward_prompt, trained_prompt
 from psychocounsel.errors import UserError, words
 from psychocounsel.model.shape import builtin_folder
 from psychocounsel.remote import hub
@@ -18,6 +20,40 @@ from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.reward.sections import path_is, ranker_models, reward_sections
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import read_mapping
+
+# The system prompt that all contestants get.
+
+
+def replies_prompt(config: DictConfig, length_limit: int | None = None) -> str | None:
+    """Return the system message of all contestants, None for none; auto: that of the first one's training.
+
+    Raises:
+        UserError: if `replies.system_prompt` is an unknown builtin prompt or an unreadable file.
+    """
+    return policy_prompt(
+        config.replies.system_prompt, _first(config).get("model"), "replies.system_prompt", length_limit
+    )
+
+
+def prompt_lines(config: DictConfig) -> Iterator[str]:
+    """Yield a line about the system prompt that `auto` stands for, and one for each model trained with another one."""
+    prompt, first = replies_prompt(config), _first(config)
+    if config.replies.system_prompt == AUTO and trained_prompt(first.get("model")) is not None:
+        yield f"system prompt: {_quoted(prompt)}, as in the training of {first.name}"
+    for member in config.contestants.members:
+        trained = trained_prompt(member.get("model"))
+        if trained is not None and trained != (prompt or ""):
+            yield f"warning: {member.name} was trained with the system prompt {_quoted(trained)}, and gets {_quoted(prompt)}"
+
+
+def _first(config: DictConfig) -> DictConfig:
+    first: DictConfig = config.contestants.members[0]
+    return first
+
+
+def _quoted(prompt: str | None) -> str:
+    return f'"{shorten(prompt, 60)}"' if prompt else "none"
+
 
 # Chat templates, read before a model is loaded, without torch and transformers
 
@@ -57,10 +93,9 @@ def refuse_system_prompts(config: DictConfig) -> None:
 
 
 def _readers(config: DictConfig) -> Iterator[_Reader]:
-    if config.get("contestants") is None and OmegaConf.select(config, "data.system_prompt"):
-        scorers = [(key, section) for key, section in reward_sections(config) if path_is(section) != "nothing"]
-        for key, section in [*([("model", config.model)] if config.get("model") is not None else []), *scorers]:
-            remedies = f"data.system_prompt=null, or {_template_key(key)} with a template that accepts them"
+    for key, section, prompt in _with_own_prompt(config):
+        if prompt:
+            remedies = f"{key}.system_prompt=null, or {_template_key(key)} with a template that accepts them"
             yield _Reader(f"{key}.path", str(section.path), section, remedies)
     models = [*model_sections(config), *((key, "judge", section) for key, section in ranker_models(config))]
     for key, group, section in models:
@@ -70,8 +105,17 @@ def _readers(config: DictConfig) -> Iterator[_Reader]:
             if build_section(section, group).reads_prompts:
                 remedies = f"{_template_key(key)} with a template that accepts them, or another {key}.model"
                 yield _Reader(f"{key}.model", str(section.model), section, remedies)
-        elif config.replies.system_prompt:
+        elif replies_prompt(config):
             yield _contestant(config, key, section)
+
+
+def _with_own_prompt(config: DictConfig) -> Iterator[tuple[str, DictConfig, str | None]]:
+    """Yield the trained policy and the reward models, each with its key and its system message."""
+    if config.get("contestants") is None and config.get("model") is not None:
+        yield "model", config.model, policy_prompt(config.model.system_prompt, config.model.path, "model.system_prompt")
+    for key, section in reward_sections(config):
+        if path_is(section) != "nothing":
+            yield key, section, reward_prompt(section.get("system_prompt"), section.path, f"{key}.system_prompt")
 
 
 def _template_key(key: str) -> str:

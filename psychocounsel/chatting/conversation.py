@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import CUT, EMPTY, TEXT, Answer, LanguageModel, keys_of, open_model
 from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import is_own
-from psychocounsel.asking.system_prompts import refuse_system_prompts
+from psychocounsel.asking.system_prompts import prompt_lines, refuse_system_prompts, replies_prompt
 from psychocounsel.chatting.histories import ChatHistories, ChatReply, ChatTranscript, save
 from psychocounsel.chatting.raters import Remarks, ReplyRaters, check_findings
 from psychocounsel.chatting.settings import transcript_path
@@ -51,7 +51,12 @@ def talk(config: DictConfig) -> int:
         is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
         talk = Talk(config, _speakers(contestants, opened, is_terminal), ReplyRaters(config))
         opened.callback(talk.raters.close)
-        for line in [*notices(config), *contestants.format_lines(), *format_lines(_rewards(config))]:
+        for line in [
+            *notices(config),
+            *contestants.format_lines(),
+            *prompt_lines(config),
+            *format_lines(_rewards(config)),
+        ]:
             print(line, file=sys.stdout if is_terminal else sys.stderr, flush=True)
         return _at_terminal(talk) if is_terminal else _in_pipe(talk)
 
@@ -199,8 +204,7 @@ class Talk:
 
     def __init__(self, config: DictConfig, speakers: list[Speaker], raters: ReplyRaters) -> None:
         replies = config.replies
-        prompt = prompt_text(replies.system_prompt, "replies.system_prompt", None) if replies.system_prompt else None
-        self.conversation = ChatHistories(prompt, replies.seed)
+        self.conversation = ChatHistories(replies_prompt(config), replies.seed)
         self.speakers, self.raters, self.screen = speakers, raters, Screen.opened()
         self.max_tokens, self.stopped = replies.max_tokens, False
         self.settings = list(config.contestants.settings)

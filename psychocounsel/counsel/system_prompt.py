@@ -1,10 +1,16 @@
-"""The system prompt for models that reply to a client: dataset writers, contestants, chat."""
+"""System prompts of models that reply to a client: the shipped texts, and the one that a model was trained with."""
 
 from pathlib import Path
 
-from psychocounsel.errors import UserError
+from omegaconf import OmegaConf
 
-BUILTIN = "builtin:counsellor"
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import ModelDir, RunDir
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.trained_runs import run_of
+from psychocounsel.storage.files import read_json
+
+AUTO = "auto"
 COUNSELLOR = """\
 You are a counsellor. A client has written to you, and you write the reply that you would give in a session. \
 Show that you understand what the client feels and why it matters to them. Stay with what the client has said, and do not assume \
@@ -13,23 +19,81 @@ client. Do not diagnose, judge or lecture. If the client may be in danger, take 
 and name help that they can reach now.
 Write to the client as "you", in plain words and short paragraphs, in the language that the client writes in. \
 Give the reply alone: no heading, no list, no notes about it."""
+SHORT = "You are a counsellor. Answer the client in a few warm, plain sentences."
+_BUILTINS = {"builtin:short": SHORT, "builtin:counsellor": COUNSELLOR}
 _LIMIT = " Use at most {limit} words."
 
 
-def prompt_text(given: str, key: str, length_limit: int | None) -> str:
+def prompt_text(given: str, key: str, length_limit: int | None = None) -> str:
     """Return the system message for the setting `key`, with the length limit in words appended.
 
-    `given` is builtin:counsellor, a .txt file to read, or the text itself.
+    `given` is a builtin prompt, a .txt file to read, or the text itself.
 
     Raises:
         UserError: for an unknown builtin prompt, and for a file that cannot be read.
     """
-    if given.startswith("builtin:") and given != BUILTIN:
-        raise UserError(f"{key}={given}: the only builtin prompt is {BUILTIN}; or give a text or a .txt file")
-    text = COUNSELLOR if given == BUILTIN else given
+    if given.startswith("builtin:") and given not in _BUILTINS:
+        raise UserError(f"{key}={given}: is no builtin prompt; use {', '.join(_BUILTINS)}, a text or a .txt file")
+    text = _BUILTINS.get(given, given)
     if given.endswith(".txt"):
         try:
             text = Path(given).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{key}={given}: cannot be read as UTF-8 text") from error
-    return text + (_LIMIT.format(limit=length_limit) if length_limit else "")
+    return _limited(text, length_limit)
+
+
+def policy_prompt(given: str | None, path: str | None, key: str, length_limit: int | None = None) -> str | None:
+    """Return the system message of the policy at `path`; None for none.
+
+    auto: the one that it was trained with; if that is unknown, the short builtin prompt.
+
+    Raises:
+        UserError: as `prompt_text`.
+    """
+    if given != AUTO:
+        return None if given is None else prompt_text(given, key, length_limit)
+    trained = trained_prompt(path)
+    return _limited(SHORT if trained is None else trained, length_limit) or None
+
+
+def _limited(text: str, length_limit: int | None) -> str:
+    return (text + _LIMIT.format(limit=length_limit)).lstrip() if length_limit else text
+
+
+def reward_prompt(given: str | None, path: str, key: str) -> str | None:
+    """Return the system message that the reward model at `path` reads; None for none.
+
+    auto: the one that it was trained with; if that is unknown, none.
+
+    Raises:
+        UserError: as `prompt_text`.
+    """
+    if given == AUTO:
+        return trained_prompt(path) or None
+    return None if given is None else prompt_text(given, key)
+
+
+def trained_prompt(path: str | None) -> str | None:
+    """Return the system message that a model was trained with, "" for none; None if it is unknown.
+
+    The model's folder records it. A run that has no model yet names it in its config; shipped models had none.
+    """
+    if path is None:
+        return None
+    if path.startswith("builtin:"):
+        return ""
+    folder = Path(path).expanduser()
+    for place in (folder, RunDir(folder).model):
+        about = read_json(ModelDir(place).about)
+        if isinstance(about, dict) and "system_prompt" in about:
+            return about["system_prompt"] or ""
+    return None if (run := run_of(path)) is None else _prompt_in_config(run)
+
+
+def _prompt_in_config(run: Path) -> str:
+    config = read_config(run)
+    if "system_prompt" in config.data:  # written by an earlier version
+        return config.data.system_prompt or ""
+    model = config.model
+    return policy_prompt(OmegaConf.select(model, "system_prompt"), model.path, "model.system_prompt") or ""

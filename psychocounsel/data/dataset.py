@@ -99,7 +99,7 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, e
     """Load and tokenise rows. `epochs`: number of epochs that get controls of their own; None: all epochs of the run."""
     rows, held_out_rows = load_split(config.data, report)
     if config.data.controls and kind == "pairs":
-        prompt = config.data.system_prompt or COUNSELLOR
+        prompt = chat.system_prompt or COUNSELLOR
         controls = partial(with_controls, data=config.data, system_prompt=prompt, seed=config.seed)
         rows = controls(rows, epochs=epochs or _epochs(config, len(rows)), report=report)
         if config.data.controls_held_out and held_out_rows:
@@ -112,7 +112,6 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, e
             config.max_length,
             config.max_prompt_length,
             config.data.too_long,
-            config.data.system_prompt,
             lambda line, name=name: report(f"{name} data: {line}"),  # type: ignore[misc]
             config.data.bad_rows == "drop",
         )

@@ -50,7 +50,6 @@ class DataConfig:
     gap: str = option("mean", choices=("mean", "sum"))
     principle_weights: dict[str, float] = option({})
     safety_veto: bool = False
-    system_prompt: str | None = None
     too_long: str = option("drop", choices=("drop", "shorten"))
     bad_rows: str = option("refuse", choices=("refuse", "drop"))
     rating_range: list[float] = option([1.0, 5.0])

@@ -33,6 +33,7 @@ class ChatFormat:
     """Renders conversations with a tokenizer's chat template and encodes them.
 
     The prompt, and the prompt with the reply, are each rendered once; the first must be a token prefix of the second.
+    `system_prompt` is put before each conversation that has no system message.
     Templates see a fixed date, because today's date would change the tokens from day to day. Control tokens spelled in
     a message are encoded as plain text.
 
@@ -41,13 +42,15 @@ class ChatFormat:
             breaks the prefix, doubles BOS, or leaves the reply without an end-of-turn token.
     """
 
-    def __init__(self, tokenizer: Any, template_args: dict[str, Any], name: str) -> None:
+    def __init__(
+        self, tokenizer: Any, template_args: dict[str, Any], name: str, system_prompt: str | None = None
+    ) -> None:
         if not tokenizer.chat_template:
             raise UserError(
                 f"{name}: its tokenizer has no chat template; use an instruction-tuned model, "
                 "or give model.chat_template=FILE.jinja"
             )
-        self.tokenizer, self.name = tokenizer, name
+        self.tokenizer, self.name, self.system_prompt = tokenizer, name, system_prompt
         self.template_args = {"strftime_now": _FIXED_DATE.strftime, **template_args}
         self.bos = tokenizer.bos_token_id
         self.adds_bos = self.bos is not None and tokenizer("x")["input_ids"][:1] == [self.bos]
@@ -60,7 +63,7 @@ class ChatFormat:
     def render(self, messages: Sequence[Message], reply: str | None = None) -> Rendered:
         """Render the conversation with `reply`, or, without a reply, up to the point where the reply would begin."""
         answer: list[Message] = [] if reply is None else [{"role": "assistant", "content": reply}]
-        conversation = [*messages, *answer]
+        conversation = [*with_system_prompt(messages, self.system_prompt), *answer]
         if not any(self.control.spelled_in(message["content"]) for message in conversation):
             return Rendered(self._apply(conversation, reply is None))
         if self.control.backend is None:
@@ -88,7 +91,7 @@ class ChatFormat:
             if conversation[0]["role"] == "system" and self._renders(conversation[1:], prompts):
                 raise UserError(
                     f"{self.name}: its chat template refuses system messages ({reason}): leave them out (of the rows, "
-                    "data.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
+                    "model.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
                     "(chat_template=FILE beside the model's path)"
                 ) from error
             raise UserError(f"{self.name}: its chat template refuses the conversation ({reason})") from error
@@ -163,7 +166,6 @@ def tokenise(
     max_length: int,
     max_prompt_length: int | None = None,
     too_long: str = "drop",
-    system_prompt: str | None = None,
     report: Callable[[str], None] = print,
     drop_bad: bool = False,
 ) -> list[Group]:
@@ -193,7 +195,7 @@ def tokenise(
     bad: list[str] | None = [] if drop_bad else None
     for start in range(0, len(examples), _BLOCK):
         block = examples[start : start + _BLOCK]
-        rows = [row for example in block if (row := _render(example, chat, kind, system_prompt, bad)) is not None]
+        rows = [row for example in block if (row := _render(example, chat, kind, bad)) is not None]
         counts[_SHIELDED] += sum(row.is_shielded for row in rows)
         groups += [group for group in _encode(rows, chat) if _fits(group, *limits)]
     report_dropped(bad, len(examples), "chat template", report)
@@ -215,12 +217,10 @@ class _Rendered:
         return any(text.shielded is not None for text in (self.prompt, *self.whole))
 
 
-def _render(
-    example: Example, chat: ChatFormat, kind: str, system_prompt: str | None, bad: list[str] | None
-) -> _Rendered | None:
+def _render(example: Example, chat: ChatFormat, kind: str, bad: list[str] | None) -> _Rendered | None:
     """Return the row's texts; for an unusable row, append the reason to `bad` and return None, or raise if `bad` is None."""
     try:
-        return _rendered(example, chat, kind, system_prompt)
+        return _rendered(example, chat, kind)
     except UserError as error:
         if bad is None:
             raise
@@ -228,26 +228,32 @@ def _render(
         return None
 
 
-def _rendered(example: Example, chat: ChatFormat, kind: str, system_prompt: str | None) -> _Rendered:
+def _rendered(example: Example, chat: ChatFormat, kind: str) -> _Rendered:
     if kind == "pairs" and len(example.replies) < 2:
         raise UserError(
             f"{example.where}: has only one reply, not a pair; use algo=sft, or data with chosen and rejected"
         )
     if kind == "labelled" and len(example.replies) < 2 and example.label is None:
         raise UserError(f"{example.where}: has only one reply and no label; add label: true or false, or give pairs")
-    messages = with_system_prompt(example.prompt, system_prompt)
     try:
-        whole = [chat.render(messages, reply) for reply in example.replies]
-        return _Rendered(example, chat.render(messages), whole, messages if kind == "prompts" else None)
+        whole = [chat.render(example.prompt, reply) for reply in example.replies]
+        messages = with_system_prompt(example.prompt, chat.system_prompt) if kind == "prompts" else None
+        return _Rendered(example, chat.render(example.prompt), whole, messages)
     except UserError as error:
         raise UserError(f"{example.where}: {error}") from error
 
 
-def with_system_prompt(prompt: list[Message], system_prompt: str | None) -> list[Message]:
+def with_system_prompt(prompt: Sequence[Message], system_prompt: str | None) -> list[Message]:
     """Return the prompt with this system message, unless it has one of its own or none is given."""
-    if system_prompt is None or prompt[0]["role"] == "system":
-        return prompt
+    if system_prompt is None or (prompt and prompt[0]["role"] == "system"):
+        return [*prompt]
     return [{"role": "system", "content": system_prompt}, *prompt]
+
+
+def without_system_prompt(prompt: Sequence[Message], system_prompt: str | None) -> list[Message]:
+    """Return the prompt without the system message that `with_system_prompt` added."""
+    added = system_prompt is not None and [*prompt[:1]] == [{"role": "system", "content": system_prompt}]
+    return [*prompt[1:]] if added else [*prompt]
 
 
 def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:

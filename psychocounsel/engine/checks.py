@@ -7,6 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.cues import CUES
+from psychocounsel.counsel.system_prompt import policy_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model, idle_model
 from psychocounsel.reward.sections import check_reward_paths
@@ -239,14 +240,14 @@ def check_checkpoint_metric(config: DictConfig) -> None:
 
 def figures_of_training(config: DictConfig) -> list[str] | None:
     """Return the names of a training's evaluations; * matches names that depend on the settings. None if they are unknown."""
-    data = config.data
+    data, model = config.data, config.model
     if not (data.dev_fraction or data.eval_path or data.eval_split):
         return []
     algorithm = build(config, "algo")
     names = list[str]()
     if config.get("rollout") is not None:  # replies are measured, independent of the loss
         names += [*_OF_REPLIES, *_of_reference(algorithm), *_of_rewards(config)]
-        names += ["recital"] if data.system_prompt else []
+        names += ["recital"] if policy_prompt(model.system_prompt, model.path, "model.system_prompt") else []
     if not algorithm.needs.rollouts:
         own = algorithm.figure_names() if lists_own_figures(algorithm, ("loss", "evaluation")) else None
         if own is None:

@@ -35,7 +35,7 @@ class ReplyDrawing:
     top_p: float = option(1.0, above=0, at_most=1)
     max_tokens: int = option(512, at_least=1)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
-    system_prompt: str | None = "builtin:counsellor"
+    system_prompt: str | None = "auto"
 
 
 @dataclass
@@ -142,6 +142,4 @@ def idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
         return
     yield from idle_data(config.data)
     yield from idle_without_training()
-    if contest:
-        yield "data.system_prompt", "contestants get replies.system_prompt"
     yield from idle_in_part(config)

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import refuse_internet
+from psychocounsel.asking.system_prompts import prompt_lines
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.sources import source_of
 from psychocounsel.errors import DONE, UserError
@@ -78,11 +79,11 @@ class SteppedEvaluation(Evaluation):
         return work_in_steps(run, context.files, do, lambda: self.ending(context))
 
     def opening(self, config: DictConfig) -> list[str]:
-        """Return the lines that a run prints first. Default: the base, and number formats settled by runs."""
+        """Return the lines that a run prints first. Default: the base, and what the models' runs settle."""
         unused = self.unused_sections(config)
         judges = build(config, "judge").models() if config.get("judge") is not None and "judge" not in unused else []
         rewards = [judge.reward_settings() for judge in judges if isinstance(judge, RewardJudge)]
-        models = [] if "model" in unused else build(config, "contestants").opening()
+        models = [] if "model" in unused else [*build(config, "contestants").opening(), *prompt_lines(config)]
         return [*models, *format_lines(rewards)]
 
     def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:

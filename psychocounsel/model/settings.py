@@ -37,6 +37,7 @@ class ModelConfig:
     gradient_checkpointing: Any = option(False, choices=(False, True, "auto"))
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
+    system_prompt: str | None = "auto"
     attention: str = option("auto", choices=("auto", "dense", "varlen", "flex"))
     kernels: str = option("plain", choices=("plain", "liger"))
     lora: LoraConfig = field(default_factory=LoraConfig)

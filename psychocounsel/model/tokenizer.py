@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.counsel.system_prompt import policy_prompt
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub import require_known
@@ -44,6 +45,8 @@ def require_model(path: str, revision: str | None, key: str) -> None:
 def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False) -> tuple[Any, ChatFormat]:
     """Return the tokenizer and its chat format; `key` is the config group named in errors.
 
+    Sections of models whose messages hold their system prompt already have no key `system_prompt`.
+
     For a model that `scores`, replies keep all text that the template writes after them, and padding must be a separate
     token.
 
@@ -62,7 +65,8 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     if model.chat_template:
         tokenizer.chat_template = _template(model.chat_template, key)
     args: Any = OmegaConf.to_container(model.template_args)
-    chat = ChatFormat(tokenizer, args, model.path)
+    prompt = policy_prompt(model.get("system_prompt"), model.path, f"{key}.system_prompt")
+    chat = ChatFormat(tokenizer, args, model.path, prompt)
     set_padding(tokenizer, chat.used_tokens())
     chat.keep_tail = scores
     if scores and tokenizer.pad_token_id in chat.used_tokens():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
+from psychocounsel.counsel.system_prompt import reward_prompt
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
@@ -34,6 +35,7 @@ class LocalReward(RewardSettings):
     dtype: str = option("auto", choices=("auto", "fp32", "bf16"))
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
+    system_prompt: str | None = "auto"
     max_length: int | None = option(None, at_least=8)
     micro_batch_tokens: int = option(4096, at_least=1)
     normalise: bool = False
@@ -63,6 +65,8 @@ def format_lines(rewards: Iterable[RewardSettings]) -> Iterator[str]:
 class LocalScorer(Scorer):
     """Scores in micro-batches of `reward.micro_batch_tokens`; adjacent conversations with one prompt share its computation.
 
+    Conversations without a system message get that of `reward.system_prompt`.
+
     Rewards are the model's own. With `reward.normalise` the mean is subtracted and the result divided by the standard
     deviation, both from the model's config (measured on its held-out data).
 
@@ -78,7 +82,9 @@ class LocalScorer(Scorer):
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.reward.encoding import Scale
 
-        reward: Any = OmegaConf.create(asdict(settings) | {"dtype": settings.number_format()})
+        prompt = reward_prompt(settings.system_prompt, settings.path, "reward.system_prompt")
+        settled = {"dtype": settings.number_format(), "system_prompt": prompt}
+        reward: Any = OmegaConf.create(asdict(settings) | settled)
         self.settings, self.device = settings, device
         self.dtype = model_dtype(reward, device)
         lm = load_trained_reward_lm(reward, self.dtype, device.type)

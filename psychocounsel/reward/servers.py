@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
+from psychocounsel.counsel.system_prompt import reward_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.remote.server_access import check_addresses, check_key_variable
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
@@ -40,6 +41,7 @@ class ServerReward(RewardSettings):
     revision: str | None = None
     chat_template: str | None = None
     template_args: dict[str, Any] = option({})
+    system_prompt: str | None = "auto"
     max_length: int | None = option(None, at_least=8)
     normalise: bool = False
     batch_size: int = option(16, at_least=1)
@@ -84,7 +86,8 @@ class ServerScorer(Scorer):
         from psychocounsel.reward.encoding import Scale
 
         self.settings = settings
-        section: Any = OmegaConf.create(asdict(settings))
+        prompt = reward_prompt(settings.system_prompt, settings.path, "reward.system_prompt")
+        section: Any = OmegaConf.create(asdict(settings) | {"system_prompt": prompt})
         require_model(settings.path, settings.revision, "reward")
         with loading(settings.path, "reward"):
             config = AutoConfig.from_pretrained(resolve_path(settings.path, "reward"), revision=settings.revision)

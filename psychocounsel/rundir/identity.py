@@ -56,7 +56,7 @@ _DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "s
 # Keys that a run fills in if its command leaves them open: commits of the hub, and a measured size.
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
 _OPEN = (None, "auto")
-_GONE = {"data.swapped": 0.0}  # keys of earlier versions, with the value that has no effect
+_GONE = {"data.swapped": 0.0, "data.system_prompt": None}  # keys of earlier versions, with the value that has no effect
 # Keys that a job adds to a recipe in `settled` when it begins.
 _NOTED = ("value", "journal")
 

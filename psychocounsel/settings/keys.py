@@ -22,6 +22,7 @@ RENAMED = {
     "algo.temperature": "rollout.temperature",
     "rollout.samples": "rollout.shown_prompts",
     "rollout.overlap": "rollout.max_staleness",
+    "data.system_prompt": "model.system_prompt, and reward.system_prompt for a reward model",
     "data.swapped": "data.controls=[other_client] with data.control_rate",
 }
 

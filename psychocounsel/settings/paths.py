@@ -69,13 +69,18 @@ def check_local_path(
 
 
 def make_absolute(config: DictConfig, section: DictConfig, keys: Iterable[str]) -> None:
-    """Make the paths at `keys` of a section absolute if they exist, because jobs may start in another directory."""
+    """Make the paths at `keys` of a section absolute if they exist, because jobs may start in another directory.
+
+    So is a .txt file given as `system_prompt`.
+    """
     for key in keys:
         value = section.get(key)
         if value and is_of_earlier_run(config, value):  # not resolved, because the best run of a stage is a link
             section[key] = absolute(value)
         elif value and not value.startswith("builtin:") and Path(value).expanduser().exists():
             section[key] = str(Path(value).expanduser().resolve())
+    if str(section.get("system_prompt")).endswith(".txt"):
+        section.system_prompt = absolute(section.system_prompt)
 
 
 def make_folders_absolute(config: DictConfig) -> None:

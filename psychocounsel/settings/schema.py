@@ -92,7 +92,7 @@ def check_limits(section: Any, values: Any, prefix: str = "") -> None:
             raise UserError(f"{place}: must be a finite number")
 
 
-_MAY_BE_EMPTY = ("system_prompt", "mail_type")
+_MAY_BE_EMPTY = ("mail_type",)
 
 
 def _not_finite(value: Any, key: str) -> str | None:

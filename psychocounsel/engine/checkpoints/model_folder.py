@@ -34,7 +34,7 @@ CARD = "README.md"  # the hub expects this name
 
 @dataclass(frozen=True)
 class Companions:
-    """The other files of a model folder: tokenizer, card (README.md), and step and metrics of the weights.
+    """The other files of a model folder: tokenizer, card (README.md), and step, system prompt and metrics of the weights.
 
     `allowed_hosts`: the hosts that may receive weights trained on confidential data; None for other data.
     """
@@ -155,8 +155,8 @@ def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 
 def model_card(config: DictConfig, about: dict[str, Any]) -> str:
-    """Return the text of `model/README.md`; `about` holds the step and the held-out figures of the weights."""
-    algorithm = config.algo._target_.rsplit(".", 1)[-1]
+    """Return the text of `model/README.md`; `about`: step, system prompt and held-out figures of the weights."""
+    algorithm, prompt = config.algo._target_.rsplit(".", 1)[-1], about.get("system_prompt")
     licences = [("base model", model_licence(config.model)), *_data_licences(config.data)]
     front = _front_matter(config, algorithm, [licence for _, licence in licences])
     figures = [f"| {name} | {value:.4f} |" for name, value in about.items() if name.startswith("eval/")]
@@ -173,6 +173,7 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
             f"Trained with psychocounsel: step {about['step']} of {training} on {', '.join(map(_public, _sources(config)))}. "
             "Not for clinical use.",
             "",
+            *([f"System message of every conversation: {prompt}", ""] if prompt else []),
             "## Licence",
             "",
             *(f"- {what}: {licence or 'unknown, ask its authors'}" for what, licence in dict.fromkeys(licences)),

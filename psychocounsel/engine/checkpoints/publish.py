@@ -157,6 +157,7 @@ def _rebuild(
         raise UserError(
             f"the weights do not fit {config.model.path} ({wrong[0]}): did this model change since the run began?"
         )
+    about["system_prompt"] = chat.system_prompt
     chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
     companions = Companions(tokenizer, chat, config.model, model_card(config, about), about, allowed_hosts)

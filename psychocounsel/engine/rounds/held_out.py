@@ -104,7 +104,7 @@ def open_held_out(
     world, settings = stepper.world, configs.build(config, "rollout")
     with offloading:
         rollout = open_rollout(settings, config, stepper.main, tokenizer, [chat.end_token()], world)
-        scoring = open_scoring(config, world)
+        scoring = open_scoring(config, world, chat.system_prompt)
     reference = before_training(run, stepper, tokenizer)
     policy = RoundStart(stepper, config.global_batch_size)
     return HeldOutReplies(run, prompts, rollout, scoring, policy, reference, world, alive, offloading)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from psychocounsel.data.group import Group
+from psychocounsel.data.tokenise import without_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.rounds.offloading import on_device
 from psychocounsel.reward.base import Scorer, open_scorer, scored
@@ -12,17 +13,23 @@ from psychocounsel.settings import config as configs
 
 
 class Scoring:
-    """Scores replies by `scorer`; with `offload`, the scorer's models are on the GPU only while scoring."""
+    """Scores replies by `scorer`; with `offload`, the scorer's models are on the GPU only while scoring.
 
-    def __init__(self, scorer: Scorer, world: World, offload: bool) -> None:
-        self.scorer, self.on_device = scorer, on_device(scorer.models, world, offload)
+    The scorer gets conversations without the policy's `system_prompt`, because a reward model has its own.
+    """
+
+    def __init__(self, scorer: Scorer, world: World, offload: bool, system_prompt: str | None) -> None:
+        self.scorer, self.system_prompt = scorer, system_prompt
+        self.on_device = on_device(scorer.models, world, offload)
 
     def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
         """Return the same groups with the `reward` of each completion, and `reward_parts` if there are several reward models."""
         replies = [(group, completion) for group in groups for completion in group.completions]
         conversations = [
-            [*(group.messages or []), {"role": "assistant", "content": completion.text}]
-            for group, completion in replies
+            [*prompt, {"role": "assistant", "content": completion.text}]
+            for group in groups
+            for prompt in [without_system_prompt(group.messages or [], self.system_prompt)]
+            for completion in group.completions
         ]
         with self.on_device:
             rewards = scored(self.scorer, conversations).tolist() if conversations else []
@@ -32,11 +39,11 @@ class Scoring:
         return groups
 
 
-def open_scoring(config: DictConfig, world: World) -> Scoring:
-    """Return the scoring of a run with replies.
+def open_scoring(config: DictConfig, world: World, system_prompt: str | None) -> Scoring:
+    """Return the scoring of a run with replies to prompts with this system message.
 
     Raises:
         UserError: if the reward model cannot be loaded.
     """
     scorer = open_scorer(configs.build(config, "reward"), world.device)
-    return Scoring(scorer, world, config.rollout.offload_idle)
+    return Scoring(scorer, world, config.rollout.offload_idle, system_prompt)

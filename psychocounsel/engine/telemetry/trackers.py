@@ -109,7 +109,7 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     """Return the configuration as a tracker may see it: without a confidential system prompt."""
     settings: Any = OmegaConf.to_container(config)
     if OmegaConf.select(config, "data.confidential"):
-        settings["data"].pop("system_prompt")
+        settings["model"].pop("system_prompt")
     return dict(settings)
 
 

@@ -144,7 +144,7 @@ def measure(
 ) -> Measured | None:
     """Return all figures of the pairs in `examples`; None on all ranks but the first. `others`: rows of other sets, by name.
 
-    `rated()` returns the rows whose ratings are measured. Keys read: `audit`, `data.rating_range`, `data.system_prompt`.
+    `rated()` returns the rows whose ratings are measured. Keys read: `audit`, `data.rating_range`.
 
     Raises:
         UserError: for fewer than `LEAST_COMPONENTS` components, or if every pair is too long for the reward model.
@@ -158,12 +158,11 @@ def measure(
         )
     other = other_prompts(pairs, topics.of_pair, config.audit.seed)
     margins = {}
-    prompt = config.data.system_prompt
-    controlled = controlled_speeches(examples, prompt or COUNSELLOR, config.audit.controls)
+    controlled = controlled_speeches(examples, COUNSELLOR, config.audit.controls)
     controls = {}
     if score is not None:
-        margins["reward"] = reward_margins(pairs, other, score, prompt)
-        controls["reward"] = scored_figures(controlled, score(control_conversations(controlled, prompt)).tolist())
+        margins["reward"] = reward_margins(pairs, other, score)
+        controls["reward"] = scored_figures(controlled, score(control_conversations(controlled)).tolist())
     if not is_main:
         return None
     margins["overlap"] = overlap_margins(pairs, other)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.data.rows import Message
-from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs
@@ -97,7 +96,7 @@ def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
     return {"own": margins(pairs.prompt), "swapped": margins(other[pairs.prompt])}
 
 
-def reward_margins(pairs: Pairs, other: Array, score: Score, system_prompt: str | None) -> dict[str, Array]:
+def reward_margins(pairs: Pairs, other: Array, score: Score) -> dict[str, Array]:
     """Return reward margins (chosen less rejected) with the client's own speech, another client's, and none.
 
     `score` receives each conversation once. If the speech is removed, the prompt's system message stays.
@@ -115,8 +114,7 @@ def reward_margins(pairs: Pairs, other: Array, score: Score, system_prompt: str 
         for name, prompt in conditions.items()
     }
     conversations = [
-        [*with_system_prompt(prompts[prompt], system_prompt), {"role": "assistant", "content": pairs.replies[reply]}]
-        for prompt, reply in numbers
+        [*prompts[prompt], {"role": "assistant", "content": pairs.replies[reply]}] for prompt, reply in numbers
     ]
     rewards = np.asarray(score(conversations), np.float64)
     return {name: rewards[chosen] - rewards[rejected] for name, (chosen, rejected) in wanted.items()}

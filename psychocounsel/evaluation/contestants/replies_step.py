@@ -28,7 +28,7 @@ from psychocounsel.asking.language_model import (
     LanguageModel,
 )
 from psychocounsel.asking.parties import may_see
-from psychocounsel.counsel.system_prompt import prompt_text
+from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.contestants.speeches import SCHEMA as SPEECHES
@@ -120,7 +120,7 @@ def estimate(context: StepContext[EvaluationDir]) -> Estimate:
 def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
     """Yield every reply of every contestant to every speech, speech by speech."""
     config = context.config
-    prompts = {limit: _prompt(config.replies.system_prompt, limit) for limit in config.replies.length_limits}
+    prompts = {limit: replies_prompt(config, limit) for limit in config.replies.length_limits}
     contestants = build(config, "contestants").all()
     for speech in rows_of(context.files.speeches, ["speech", "messages", "language", "crisis"]):
         for contestant in contestants:
@@ -136,10 +136,6 @@ def _reason_against(model: LanguageModel, speech: Row, crisis_to_third_parties: 
     if model.language not in (None, speech["language"]):
         return OTHER_LANGUAGE
     return None if may_see(model, speech["crisis"], crisis_to_third_parties) else WITHHELD
-
-
-def _prompt(system_prompt: str | None, limit: int | None) -> str | None:
-    return prompt_text(system_prompt, "replies.system_prompt", limit) if system_prompt else None
 
 
 def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:

@@ -12,7 +12,6 @@ from omegaconf import DictConfig
 from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer, by_rules, spread, wanted
@@ -143,13 +142,12 @@ def make_counterfactuals(
 def score_counterfactuals(
     made: Sequence[Counterfactual],
     examples: Sequence[Example],
-    system_prompt: str | None,
     scorer: Scorer,
     world: World,
     bar: Bar,
 ) -> np.ndarray:
     """Return the rewards of the changed replies, float32[made], on every rank; NaN if the changed reply is too long."""
-    prompts = [with_system_prompt(examples[edit.pair].prompt, system_prompt) for edit in made]
+    prompts = [examples[edit.pair].prompt for edit in made]
     keys = [(repr(prompt), edit.text) for prompt, edit in zip(prompts, made, strict=True)]
     # Each distinct reply is scored once. Neighbours in this order share their prompt, which is then computed only once.
     distinct = sorted(dict(zip(keys, range(len(made)), strict=True)).values(), key=lambda index: made[index].pair)

@@ -32,7 +32,7 @@ from psychocounsel.asking.answers import Outcome, outcome_of
 from psychocounsel.asking.language_model import CUT, FILTERED, TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import load_rubric
-from psychocounsel.counsel.system_prompt import BUILTIN, prompt_text
+from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.counsel.traits import sure_language_of
 from psychocounsel.data.reply_files import replies_of
 from psychocounsel.data.rows import Example, Message
@@ -267,7 +267,7 @@ def _mean(values: Sequence[float]) -> float:
 
 @task
 def health(
-    data: str = "builtin:sample", part: str = "held_out", limit: int | None = None, prompt: str | None = BUILTIN
+    data: str = "builtin:sample", part: str = "held_out", limit: int | None = None, prompt: str | None = "builtin:short"
 ) -> Task:
     """Health of the replies' texts: unfinished ends, loops, refusals, invented turns; docs/health.md defines each figure.
 
@@ -286,7 +286,7 @@ def winrate(
     data: str = "builtin:sample",
     part: str = "held_out",
     limit: int | None = None,
-    prompt: str | None = BUILTIN,
+    prompt: str | None = "builtin:short",
     reward: str | None = None,
     judge: str | list[str] | None = None,
     rubric: str = "builtin:en",
@@ -310,7 +310,7 @@ def winrate(
 
 @task
 def safety(
-    judge: str | None = None, limit: int | None = None, prompt: str | None = BUILTIN, rubric: str = "builtin:en"
+    judge: str | None = None, limit: int | None = None, prompt: str | None = "builtin:short", rubric: str = "builtin:en"
 ) -> Task:
     """Safety of replies to the crisis set: do they notice a risk, lead to help in time, do no harm? See docs/safety.md.
 

@@ -14,7 +14,7 @@ from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, Estimate
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, WITHHELD, Answer, Ask, LanguageModel
 from psychocounsel.asking.parties import may_see
-from psychocounsel.counsel.system_prompt import prompt_text
+from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.evaluation.external.exams import ExamAsk, ExamSet, exam_asks, read_letters
 from psychocounsel.evaluation.external.rubric_sets import RubricItem, RubricSet, criteria_ask, read_values
@@ -316,11 +316,10 @@ def sets_of(context: StepContext[EvaluationDir]) -> list[Any]:
 def rules_of(context: StepContext[EvaluationDir]) -> SetRules:
     """Return the rules for calls that the configuration sets."""
     config, risks = context.config, read_risk_rules()
-    prompt = config.replies.system_prompt
     return SetRules(
         config.evaluation.shuffles,
         config.replies.samples,
-        prompt_text(prompt, "replies.system_prompt", None) if prompt else None,
+        replies_prompt(config),
         config.evaluation.seed,
         lambda text: risks.of(text).crisis,
         config.crisis_to_third_parties,

@@ -9,9 +9,9 @@ import numpy as np
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
+from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.terminal import terminal_lines
-from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.evaluation.health.figures import (
     EXCEEDED,
     ContestantHealth,
@@ -60,9 +60,8 @@ def summarise(
 
 def system_prompts_of(config: DictConfig) -> dict[int | None, str]:
     """Return the system prompt of the contestants by length limit; {} if they get none."""
-    given = config.replies.system_prompt
-    limits = config.replies.length_limits if given else []
-    return {limit: prompt_text(given, "replies.system_prompt", limit) for limit in limits}
+    prompts = {limit: replies_prompt(config, limit) for limit in config.replies.length_limits}
+    return {limit: prompt for limit, prompt in prompts.items() if prompt}
 
 
 def measured_replies(

@@ -20,7 +20,6 @@ from psychocounsel.data.controls import Clients
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.selection import rank
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.evaluation.contestants.speeches import speech_id
 from psychocounsel.metrics.intervals import mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
@@ -151,15 +150,9 @@ def scored_figures(speeches: Sequence[ControlledSpeech], rewards: Sequence[float
     return control_figures(verdicts)
 
 
-def control_conversations(
-    speeches: Sequence[ControlledSpeech], system_prompt: str | None = None
-) -> list[list[Message]]:
+def control_conversations(speeches: Sequence[ControlledSpeech]) -> list[list[Message]]:
     """Return a conversation for each anchor and each control of every speech."""
-    return [
-        [*with_system_prompt(speech.prompt, system_prompt), {"role": "assistant", "content": text}]
-        for speech in speeches
-        for text in speech.texts()
-    ]
+    return [[*speech.prompt, {"role": "assistant", "content": text}] for speech in speeches for text in speech.texts()]
 
 
 def control_pairs(speeches: Sequence[ControlledSpeech]) -> list[Example]:

@@ -15,7 +15,6 @@ from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.shared_text import components_of, normalised
-from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.reading import reward_margins
@@ -109,10 +108,10 @@ def free_memory(world: World) -> None:
         torch.cuda.empty_cache()
 
 
-def pair_conversations(examples: Sequence[Example], system_prompt: str | None) -> list[list[Message]]:
+def pair_conversations(examples: Sequence[Example]) -> list[list[Message]]:
     """Return two conversations for each pair: with the chosen reply, then with the rejected one."""
     return [
-        [*with_system_prompt(example.prompt, system_prompt), {"role": "assistant", "content": reply}]
+        [*example.prompt, {"role": "assistant", "content": reply}]
         for example in examples
         for reply in example.replies[:2]
     ]
@@ -167,9 +166,8 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     for line in format_lines(build_section(section, "reward") for _, section in reward_sections(config)):
         say(line)
     ground = ground_of(examples, config.evaluation.baselines, say)
-    prompt = config.data.system_prompt
     controlled = evaluated_controls(config, examples)
-    conversations, controls = control_conversations(controlled, prompt), dict[str, ControlFigures]()
+    conversations, controls = control_conversations(controlled), dict[str, ControlFigures]()
     scores = []
     counterfactuals: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)
@@ -183,7 +181,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         controls[section.name] = scored_figures(controlled, rewards.tolist())
         if key == "reward" and config.counterfactuals.limit:
             counterfactuals = make_counterfactuals(config, examples, folder, world, bar)
-            changed = score_counterfactuals(counterfactuals, examples, config.data.system_prompt, scorer, world, bar)
+            changed = score_counterfactuals(counterfactuals, examples, scorer, world, bar)
             changed = scorer.unnormalised(changed)
         del scorer  # one model is in memory at a time
         free_memory(world)
@@ -226,12 +224,12 @@ def _score(
     must_fit: bool,
 ) -> PairScores:
     """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches."""
-    conversations = pair_conversations(examples, config.data.system_prompt)
+    conversations = pair_conversations(examples)
     scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
     reading = None
     if ground is not None:
         score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
-        reading = reward_margins(ground.pairs, ground.other, score, config.data.system_prompt)
+        reading = reward_margins(ground.pairs, ground.other, score)
     rewards = scores.reshape(-1, 2)
     # All figures use unnormalised rewards, even if scores.jsonl holds normalised ones.
     return PairScores(name, rewards, scorer.unnormalised(rewards), reading)

@@ -16,7 +16,7 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import REFUSED, TEXT, Ask, LanguageModel
 from psychocounsel.blocks.kinds import Paragraph
-from psychocounsel.counsel.system_prompt import COUNSELLOR
+from psychocounsel.counsel.system_prompt import COUNSELLOR, reward_prompt
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.rows import Example
@@ -144,7 +144,9 @@ def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Exam
 
 def evaluated_controls(config: DictConfig, examples: Sequence[Example]) -> list[ControlledSpeech]:
     """Return the controls of `evaluation.controls` speeches of the evaluated pairs."""
-    return controlled_speeches(examples, config.data.system_prompt or COUNSELLOR, config.evaluation.controls)
+    path, given = config.reward.get("path"), config.reward.get("system_prompt")
+    prompt = reward_prompt(given, path, "reward.system_prompt") if path else None
+    return controlled_speeches(examples, prompt or COUNSELLOR, config.evaluation.controls)
 
 
 # Ranking of pairs by language models. Each pair is shown in both orders, and no answer is bought twice.

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate, estimated_tokens
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, LanguageModel, keys_of
-from psychocounsel.counsel.system_prompt import prompt_text
+from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.evaluation.contestants.replies_step import cut_warnings
 from psychocounsel.evaluation.session.dialogue import SCHEMA, Conversation, SessionPlan, SideBySide, replay
 from psychocounsel.evaluation.session.personas import Persona, PersonaSet
@@ -79,16 +79,14 @@ def chosen_personas(config: DictConfig) -> list[Persona]:
 def planned_sessions(context: StepContext[EvaluationDir]) -> Iterator[SessionPlan]:
     """Yield the sessions with this process's share of the clients, in the order of session_turns.parquet."""
     config, (index, count) = context.config, context.shard
-    prompt = config.replies.system_prompt
-    if prompt:
-        prompt = prompt_text(prompt, "replies.system_prompt", config.replies.length_limits[0])
+    prompt = replies_prompt(config, config.replies.length_limits[0])
     contestants = build(config, "contestants").all()
     client = client_of(config)
     for persona in chosen_personas(config)[index::count]:
         for contestant in contestants:
             for sample in range(config.replies.samples):
                 turns, seed = config.evaluation.turns, config.replies.seed
-                yield SessionPlan(persona, contestant, sample, client, prompt or None, turns, seed)
+                yield SessionPlan(persona, contestant, sample, client, prompt, turns, seed)
 
 
 def client_of(config: DictConfig) -> LanguageModel | None:

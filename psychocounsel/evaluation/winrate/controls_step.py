@@ -23,7 +23,8 @@ from omegaconf import DictConfig
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, LanguageModel
-from psychocounsel.counsel.system_prompt import COUNSELLOR, prompt_text
+from psychocounsel.asking.system_prompts import replies_prompt
+from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
@@ -126,8 +127,7 @@ def _made(setting: str, text: str) -> Row:
 
 def _controlled(context: StepContext[EvaluationDir]) -> list[ControlledSpeech]:
     config = context.config
-    given = config.replies.system_prompt
-    prompt = prompt_text(given, "replies.system_prompt", None) if given else COUNSELLOR
+    prompt = replies_prompt(config) or COUNSELLOR
     examples = load_evaluated(config, lambda line: None).used
     prompts = dict.fromkeys(normalised(example.prompt) for example in examples)
     evaluated = {*islice(prompts, config.limit)}  # as `evaluation_speeches` chooses them

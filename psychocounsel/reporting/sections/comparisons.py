@@ -121,7 +121,6 @@ _DATA_KEYS += (
     "gap",
     "principle_weights",
     "safety_veto",
-    "system_prompt",
     "rating_range",
     "too_long",
 )
