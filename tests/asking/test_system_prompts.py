@@ -26,23 +26,23 @@ _HEALTH = "evaluate evaluation=health against=[] model.path=GEMMA"
 # Command line, the key of the refused model, and overrides that mend it, of which the answer names each.
 _COMMANDS = [
     (
-        "train model.path=GEMMA data.system_prompt=Hi",
+        "train model.path=GEMMA",
         "model.path",
-        ["data.system_prompt=null", "model.chat_template=FILE"],
+        ["model.system_prompt=null", "model.chat_template=FILE"],
     ),
     (
-        "train algo=ppo reward=local reward.path=GEMMA data.system_prompt=Hi",
+        "train algo=ppo reward=local reward.path=GEMMA reward.system_prompt=Hi",
         "reward.path",
-        ["data.system_prompt=null", "reward.chat_template=FILE"],
+        ["reward.system_prompt=null", "reward.chat_template=FILE"],
     ),
     (
-        "evaluate reward=local reward.path=GEMMA data.system_prompt=Hi",
+        "evaluate reward=local reward.path=GEMMA reward.system_prompt=Hi",
         "reward.path",
-        ["data.system_prompt=null", "reward.chat_template=FILE"],
+        ["reward.system_prompt=null", "reward.chat_template=FILE"],
     ),
     (_HEALTH, "model.path", ["replies.system_prompt=null", "+model.chat_template=FILE"]),
     (
-        "evaluate evaluation=winrate model.path=builtin:tiny_dpo judge=tiny against=[GEMMA]",
+        "evaluate evaluation=winrate model.path=builtin:tiny_dpo judge=tiny against=[GEMMA] replies.system_prompt=Hi",
         "against",
         ["replies.system_prompt=null", "'against=[{path: PATH, chat_template: FILE}]'"],
     ),
@@ -97,7 +97,7 @@ def test_a_refused_system_prompt_is_said_before_a_model_loads_and_each_remedy_wo
 
 
 def test_prepare_refuses_as_the_job_would(gemma: Path, tmp_path: Path) -> None:
-    done = cli("prepare", f"model.path={gemma}", "data.system_prompt=Hi", cwd=tmp_path, check_code=USER_ERROR)
+    done = cli("prepare", f"model.path={gemma}", cwd=tmp_path, check_code=USER_ERROR)
     assert f"error: model.path={gemma}: its chat template refuses system messages" in done.stderr
 
 

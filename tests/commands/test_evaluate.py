@@ -179,7 +179,7 @@ def test_the_system_prompt_is_read_as_in_training(run: Path, tmp_path: Path) -> 
         *pairs(6),
         {**pairs(7)[6], "prompt": [{"role": "system", "content": "Own."}, {"role": "user", "content": "Hi."}]},
     ]
-    more = [f"data.path={write_jsonl(tmp_path / 'rows.jsonl', rows)}", "data.system_prompt=Be kind.", "part=all"]
+    more = [f"data.path={write_jsonl(tmp_path / 'rows.jsonl', rows)}", "reward.system_prompt=Be kind.", "part=all"]
     _, scores, _ = evaluate(run / "model", tmp_path / "out", *more)
     system = {"role": "system", "content": "Be kind."}
     train, held_out = split(*more[:2])

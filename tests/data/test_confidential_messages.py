@@ -51,8 +51,8 @@ def test_a_table_without_a_header_shows_no_text(hidden: bool, tmp_path: Path) ->
 
 def test_a_template_that_quotes_is_not_quoted(hidden: bool) -> None:
     quoting = MISTRAL.replace("'System role not supported'", "'No system role: ' + m['content']")
-    chat = ChatFormat(tokenizer(quoting), {}, "org/model")
-    said = said_of(lambda: tokenise([example("Hm.", "No.")], chat, "pairs", 512, system_prompt=f"Be {SECRET}."))
+    chat = ChatFormat(tokenizer(quoting), {}, "org/model", f"Be {SECRET}.")
+    said = said_of(lambda: tokenise([example("Hm.", "No.")], chat, "pairs", 512))
     assert said.startswith("rows.jsonl row 1: org/model: its chat template refuses") and (SECRET in said) != hidden
 
 

@@ -1,6 +1,5 @@
 """`data.controls`: which controls are added to which pairs, in which epoch, and what cannot be added."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from psychocounsel.data.controls import epoch_of, with_controls
 from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.privacy import data_files
 from psychocounsel.data.rows import Example
-from psychocounsel.data.settings import OWN
 from psychocounsel.data.shared_text import components_of
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.errors import USER_ERROR, UserError
@@ -209,7 +207,8 @@ def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(tmp_path: Path) -> N
     assert losses[0] == losses[1] and len(losses[0]) == 6
 
 
-def test_the_counsellor_prompt_is_recited_if_training_has_none() -> None:
-    config = settings("data.controls=[recital]")
-    assert json.dumps(config.data.system_prompt) == "null"
-    assert COUNSELLOR.startswith("You are a counsellor.") and OWN not in KINDS
+def test_the_recital_is_of_the_own_prompt_or_else_of_the_counsellors(tmp_path: Path) -> None:
+    for more, recited in (([], COUNSELLOR), (["model.system_prompt=Stay calm."], "Stay calm.")):
+        data, _ = built(tmp_path, "data.controls=[recital]", *more)
+        rejected = {group.completions[1].text for group in data.train if epoch_of(group.id) is not None}
+        assert rejected == {recited}

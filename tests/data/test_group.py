@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from transformers import AutoTokenizer
 
 from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.group import SCHEMA, Completion, Group, read_groups, write_groups
-from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
+from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.composed import check, compose
-from tests.support.harness import TINY, random_groups, write_jsonl
+from tests.support.harness import random_groups, write_jsonl
 
 
 def ids(*values: int) -> np.ndarray:
@@ -93,8 +92,8 @@ def test_token_counts_and_the_filler() -> None:
 
 def build(*overrides: str, kind: str = "pairs") -> tuple[Dataset, list[str]]:
     said: list[str] = []
-    chat = ChatFormat(AutoTokenizer.from_pretrained(TINY), {}, "tiny")
-    return build_dataset(check(compose(list(overrides))), chat, kind, said.append), said
+    config = check(compose(list(overrides)))
+    return build_dataset(config, load_chat_format(config.model)[1], kind, said.append), said
 
 
 def test_the_sample_becomes_pairs_and_demonstrations() -> None:
@@ -111,7 +110,7 @@ def test_the_sample_becomes_pairs_and_demonstrations() -> None:
 def test_the_fingerprint_follows_the_tokens() -> None:
     first, again, other = (build(*o)[0].fingerprint() for o in ([], ["seed=7"], ["data.split_seed=1"]))
     assert first == again != other
-    assert build("data.system_prompt=Be kind.")[0].fingerprint() != first
+    assert build("model.system_prompt=Be kind.")[0].fingerprint() != first
     pair = Group("a", ids(1, 2), [Completion(ids(3)), Completion(ids(4))])
     swapped = Group("a", ids(1, 2), pair.completions[::-1])
     moved = Group("a", ids(1), [Completion(ids(2, 3)), Completion(ids(4))])

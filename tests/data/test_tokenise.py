@@ -64,8 +64,10 @@ def tokenizer(template: str | None, bos: str | None = "<s>", eos: str = "</s>", 
     return fast
 
 
-def chat_of(template: str | None, args: dict[str, Any] | None = None, **options: Any) -> ChatFormat:
-    return ChatFormat(tokenizer(template, **options), args or {}, "org/model")
+def chat_of(
+    template: str | None, args: dict[str, Any] | None = None, system_prompt: str | None = None, **options: Any
+) -> ChatFormat:
+    return ChatFormat(tokenizer(template, **options), args or {}, "org/model", system_prompt)
 
 
 def example(*replies: str, prompt: str = "I can't sleep.", number: int = 1) -> Example:
@@ -194,10 +196,10 @@ def test_a_reply_that_spells_an_end_token_does_not_stand_in_for_one() -> None:
 
 def test_a_conversation_that_the_template_refuses_names_model_and_row() -> None:
     with pytest.raises(UserError) as caught:
-        pair(chat_of(MISTRAL), system_prompt="Be kind.")
+        pair(chat_of(MISTRAL, system_prompt="Be kind."))
     assert str(caught.value) == (
         "rows.jsonl row 1: org/model: its chat template refuses system messages (System role not supported): leave them out (of "
-        "the rows, data.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
+        "the rows, model.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
         "(chat_template=FILE beside the model's path)"
     )
 
@@ -310,10 +312,10 @@ def test_a_pair_needs_two_replies() -> None:
 
 
 def test_the_system_prompt_goes_where_there_is_none() -> None:
-    chat = chat_of(CHATML, bos=None)
-    assert pair(chat, system_prompt="Be kind.").prompt_text.startswith("<|im_start|>system\nBe kind.<|im_end|>\n")
+    chat = chat_of(CHATML, system_prompt="Be kind.", bos=None)
+    assert pair(chat).prompt_text.startswith("<|im_start|>system\nBe kind.<|im_end|>\n")
     own = example("yes", "no")
     own.prompt = [{"role": "system", "content": "Be brief."}, *own.prompt]
-    (group,) = tokenise([own], chat, "pairs", 512, system_prompt="Be kind.")
+    (group,) = tokenise([own], chat, "pairs", 512)
     assert group.prompt_text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
     assert "Be kind." not in group.prompt_text

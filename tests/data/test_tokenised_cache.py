@@ -17,6 +17,7 @@ from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
+from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.storage import blob
 from tests.support.composed import check, compose
 from tests.support.harness import TINY, write_jsonl
@@ -39,7 +40,8 @@ def home(tmp_path: Path) -> Path:
 def make(home: Path, *overrides: str, kind: str = "pairs", chat: ChatFormat | None = None) -> tuple[Dataset, list[str]]:
     said: list[str] = []
     given = ["data=local", f"data.path={home / 'data.jsonl'}", f"paths.cache={home / 'cache'}", *overrides]
-    return build_dataset(check(compose(given)), chat or chat_format(), kind, said.append), said
+    config = check(compose(given))
+    return build_dataset(config, chat or load_chat_format(config.model)[1], kind, said.append), said
 
 
 def chat_format(**args: Any) -> ChatFormat:
@@ -105,7 +107,7 @@ CHANGES = [
     ["max_length=512"],
     ["max_prompt_length=100"],
     ["data.too_long=shorten"],
-    ["data.system_prompt=Be kind."],
+    ["model.system_prompt=Be kind."],
     ["data.limit=5"],
     ["data.split_seed=1"],
     ["data.dev_fraction=0.3"],

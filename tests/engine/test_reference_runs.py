@@ -189,7 +189,7 @@ def test_what_changes_a_reference_or_a_row_is_computed_anew(small_model: Path, t
     template = tmp_path / "template.jinja"
     template.write_text((small_model / "chat_template.jinja").read_text() + "{# another #}")
     assert counts("same", f"model.chat_template={template}") == (rows, 0), "another template that gives the same tokens"
-    assert counts("system", "data.system_prompt=Be kind.") == (0, rows)
+    assert counts("system", "model.system_prompt=Be kind.") == (0, rows)
     _, fresh = counts("cut", "max_length=200", "data.too_long=shorten")
     assert fresh > 0
 

@@ -110,7 +110,7 @@ def test_without_matplotlib_a_line_says_how_to_install_it(tmp_path: Path, monkey
 
 
 def test_reproducibility_adds_up_hours_and_cost_and_names_what_was_used(tmp_path: Path) -> None:
-    run = training_run(tmp_path / "run", "algo=dpo", "data.system_prompt='be brief'", gpus=["H100"], lines=[])
+    run = training_run(tmp_path / "run", "algo=dpo", "model.system_prompt='be brief'", gpus=["H100"], lines=[])
     slurm_attempt(run, 1, 1000.0, 1000.0 + 7200, "failed")
     slurm_attempt(run, 2, 9000.0, 9000.0 + 1800)
     winrate_run(tmp_path / "first"), winrate_run(tmp_path / "second")

@@ -23,11 +23,11 @@ _TEXTS = [
 
 @pytest.mark.parametrize("text", _TEXTS)
 def test_the_advised_words_work_in_bash(text: str, own_environment: None) -> None:
-    refused = run_here(_in_double_quotes(f"data.system_prompt={text}"), rows=False)
+    refused = run_here(_in_double_quotes(f"model.system_prompt={text}"), rows=False)
     assert refused.code == 2 and refused.stderr.count("\n") == 1
     (_, advised) = refused.stderr.rstrip("\n").rsplit(" as well: " if " as well: " in refused.stderr else " type ", 1)
     word = subprocess.run(["bash", "-c", f"printf %s {advised}"], capture_output=True, text=True, check=True).stdout
-    assert checked(word).data.system_prompt == text
+    assert checked(word).model.system_prompt == text
 
 
 def _in_double_quotes(override: str) -> str:

@@ -125,7 +125,7 @@ def test_texts_go_to_a_tracker_only_where_that_is_said(
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_BASE_URL", "https://track.example")
-    given = ["data.system_prompt=prompt-zugzwangerl", "data.confidential=true", "data.allowed_hosts=[track.example]"]
+    given = ["model.system_prompt=prompt-zugzwangerl", "data.confidential=true", "data.allowed_hosts=[track.example]"]
     run = Printing(tmp_path, f"tracker={kind}", *given, *(["tracker.texts=true"] if texts else []))
     records = StepLog(run, lambda step: f"> speech-zugzwangerl {step}")  # type: ignore[arg-type]
     records.open(-1)

@@ -88,7 +88,7 @@ def test_word_overlap_is_the_share_of_words_taken_from_the_speech(pairs: Pairs) 
     assert found["gains"]["swapped"]["low"] > 0.2
 
 
-def test_each_conversation_is_scored_once_and_begins_with_the_system_prompt() -> None:
+def test_each_conversation_is_scored_once() -> None:
     rows = [example(number, "One speech.", f"reply {number}", f"reply {number + 1}") for number in range(3)]
     rows.append(example(3, "Another.", "yes", "no"))
     pairs, seen = pairs_from(rows), []
@@ -97,10 +97,9 @@ def test_each_conversation_is_scored_once_and_begins_with_the_system_prompt() ->
         seen.extend(tuple(turn["content"] for turn in turns) for turn_list in [conversations] for turns in turn_list)
         return np.zeros(len(conversations))
 
-    reward_margins(pairs, other_prompts(pairs, np.zeros(4, int), 0), score, "Be kind.")
+    reward_margins(pairs, other_prompts(pairs, np.zeros(4, int), 0), score)
     assert len(seen) == len(set(seen)) == 3 * 6
-    assert {turns[0] for turns in seen} == {"Be kind."}
-    assert {turns[1] for turns in seen} == {"One speech.", "Another.", REMOVED[0]["content"]}
+    assert {turns[0] for turns in seen} == {"One speech.", "Another.", REMOVED[0]["content"]}
 
 
 def test_another_clients_speech_is_of_another_component_and_of_the_same_topic() -> None:

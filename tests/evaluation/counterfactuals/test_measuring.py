@@ -69,14 +69,14 @@ def config_of(*overrides: str) -> DictConfig:
     return check(compose([*overrides], name="evaluate"))
 
 
-def test_each_distinct_reply_is_scored_once_with_the_system_prompt_and_what_is_too_long_is_left_out() -> None:
+def test_each_distinct_reply_is_scored_once_and_what_is_too_long_is_left_out() -> None:
     made, scorer = by_rules(EXAMPLES, range(6)), Lengths(60)
-    rewards = score_counterfactuals(made, EXAMPLES, "Be kind.", scorer, world(), no_bar)
+    rewards = score_counterfactuals(made, EXAMPLES, scorer, world(), no_bar)
     for each, reward in zip(made, rewards, strict=True):
         if len(each.text) > 60:
             assert np.isnan(reward)
         else:
-            assert reward == 3000 + len("Be kind.") + len(each.text), "system prompt, speech and reply"
+            assert reward == 2000 + len(EXAMPLES[each.pair].prompt[0]["content"]) + len(each.text), "speech and reply"
     assert 0 < np.isnan(rewards).sum() < len(made)
     distinct = {(EXAMPLES[each.pair].prompt[0]["content"], each.text) for each in made if len(each.text) <= 60}
     assert scorer.scored == len(distinct) < len(made)
@@ -84,7 +84,7 @@ def test_each_distinct_reply_is_scored_once_with_the_system_prompt_and_what_is_t
 
 def of_ranks(here: World) -> list[float]:
     made = by_rules(EXAMPLES, range(6))
-    return [float(reward) for reward in score_counterfactuals(made, EXAMPLES, None, Lengths(10_000), here, no_bar)]
+    return [float(reward) for reward in score_counterfactuals(made, EXAMPLES, Lengths(10_000), here, no_bar)]
 
 
 @pytest.mark.slow
