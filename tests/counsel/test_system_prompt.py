@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from psychocounsel.counsel.system_prompt import (
     COUNSELLOR,
@@ -13,7 +14,7 @@ from psychocounsel.counsel.system_prompt import (
     trained_prompt,
 )
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.run_config import write_config
+from psychocounsel.rundir.run_config import write_config, write_job
 from psychocounsel.storage.files import write_json
 from tests.support.composed import check, compose
 
@@ -22,6 +23,12 @@ def folder_of(path: Path, **about: object) -> str:
     path.mkdir(parents=True)
     write_json(path / "psychocounsel.json", {"step": 3, **about})
     return str(path)
+
+
+def new_run(folder: Path, config: DictConfig) -> None:
+    folder.mkdir()
+    write_config(folder, config)
+    write_job(folder, "psychocounsel.train", 0, [])
 
 
 def test_a_prompt_is_builtin_a_text_or_a_file(tmp_path: Path) -> None:
@@ -59,9 +66,9 @@ def test_a_run_without_a_model_yet_names_its_prompt_in_its_config(tmp_path: Path
         ("none", ["model.system_prompt=null"], ""),
         ("from tiny", [], ""),
     ]:
-        write_config(tmp_path / name, check(compose(overrides)))
+        new_run(tmp_path / name, check(compose(overrides)))
         assert trained_prompt(str(tmp_path / name)) == trained_prompt(str(tmp_path / name / "model")) == expected
     config = check(compose([]))
     config.model.path = kind
-    write_config(tmp_path / "chained", config)
+    new_run(tmp_path / "chained", config)
     assert trained_prompt(str(tmp_path / "chained")) == "Be kind."

@@ -41,7 +41,7 @@ def counts_questions(conversations: list[list[Message]]) -> np.ndarray:
 
 def test_a_scorer_that_reads_gains_by_the_clients_own_speech(pairs: Pairs) -> None:
     other = other_prompts(pairs, np.zeros(200, int), seed=0)
-    found = reading_figures(reward_margins(pairs, other, reads, None), pairs.component)
+    found = reading_figures(reward_margins(pairs, other, reads), pairs.component)
     assert found["own"]["accuracy"] > 0.97
     for condition in ("swapped", "removed"):
         assert 0.4 < found[condition]["accuracy"] < 0.62
@@ -52,7 +52,7 @@ def test_a_scorer_that_reads_gains_by_the_clients_own_speech(pairs: Pairs) -> No
 
 def test_one_that_does_not_read_gains_nothing_however_good_it_is(pairs: Pairs) -> None:
     other = other_prompts(pairs, np.zeros(200, int), seed=0)
-    found = reading_figures(reward_margins(pairs, other, counts_questions, None), pairs.component)
+    found = reading_figures(reward_margins(pairs, other, counts_questions), pairs.component)
     assert found["own"]["accuracy"] == pytest.approx(0.7, abs=0.07)
     for condition in ("swapped", "removed"):
         assert found[condition] == found["own"] and found["gains"][condition] == {"gain": 0, "low": 0, "high": 0}
@@ -65,7 +65,7 @@ def test_a_noisy_scorer_that_does_not_read_straddles_no_gain(pairs: Pairs) -> No
     def noisy(conversations: list[list[Message]]) -> np.ndarray:
         return counts_questions(conversations) + rng.normal(0, 1, len(conversations))
 
-    gains = reading_figures(reward_margins(pairs, other, noisy, None), pairs.component)["gains"]
+    gains = reading_figures(reward_margins(pairs, other, noisy), pairs.component)["gains"]
     for gain in gains.values():
         assert gain["low"] < 0 < gain["high"]
 
@@ -125,10 +125,10 @@ def test_pairs_that_are_too_long_in_one_condition_count_in_none(pairs: Pairs) ->
     def narrow(conversations: list[list[Message]]) -> np.ndarray:
         return np.where([turns[-2]["content"] in known for turns in conversations], reads(conversations), np.nan)
 
-    found = reading_figures(reward_margins(pairs, other, narrow, None), pairs.component)
+    found = reading_figures(reward_margins(pairs, other, narrow), pairs.component)
     fits = np.isin(pairs.prompt, short) & np.isin(other[pairs.prompt], short)
     kept = reading_figures(
-        {name: margins[fits] for name, margins in reward_margins(pairs, other, reads, None).items()},
+        {name: margins[fits] for name, margins in reward_margins(pairs, other, reads).items()},
         pairs.component[fits],
     )
     assert found == {**kept, "left_out": 200 - int(fits.sum())} and found["left_out"] >= 50
@@ -146,6 +146,6 @@ def test_a_removed_speech_leaves_the_system_message() -> None:
         seen.extend(conversations)
         return np.zeros(len(conversations))
 
-    reward_margins(pairs, other_prompts(pairs, np.zeros(6, int), seed=0), listen, None)
+    reward_margins(pairs, other_prompts(pairs, np.zeros(6, int), seed=0), listen)
     removed = [turns for turns in seen if turns[-2] == REMOVED[0]]
     assert len(removed) == 12 and all(turns[0] == {"role": "system", "content": "Be kind."} for turns in removed)

@@ -97,7 +97,7 @@ def test_planted_faults_of_a_scorer_are_found(reward, fooling) -> None:  # type:
     speeches = controlled_speeches(pairs(20), PROMPT, 20)
     rewards = [
         float(reward(conversation[-2]["content"], conversation[-1]["content"]))
-        for conversation in control_conversations(speeches, "A system prompt.")
+        for conversation in control_conversations(speeches)
     ]
     figures = scored_figures(speeches, rewards)
     for kind, shares in figures.items():
