@@ -33,6 +33,9 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
         train = _drop_leaks(train, held_out, report)
     else:
         train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)
+    if data.half:
+        halves = split_by_prompt(train, 0.5, data.split_seed, lambda line: None)
+        train = halves[data.half == "second"]
     train = subset(train, data.limit, data.fraction, data.split_seed)
     if len(train) == 1:
         report("warning: only one training row is left")

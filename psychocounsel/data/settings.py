@@ -45,6 +45,7 @@ class DataConfig:
     split_seed: int = 0
     limit: int | None = option(None, at_least=1)
     fraction: float | None = option(None, above=0, at_most=1)
+    half: str | None = option(None, choices=("first", "second"))
     pairs: str = option("all", choices=("all", "extremes"))
     min_gap: float | None = option(None, at_least=0)
     gap: str = option("mean", choices=("mean", "sum"))
@@ -204,7 +205,7 @@ def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
     own_held_out = data.eval_path or data.eval_split
     if own_held_out:
         yield "data.dev_fraction", "data.eval_path or data.eval_split gives the held-out rows"
-    if not (data.limit or data.fraction or data.mix) and (own_held_out or not data.dev_fraction):
+    if not (data.limit or data.fraction or data.half or data.mix) and (own_held_out or not data.dev_fraction):
         yield "data.split_seed", "nothing is drawn at random: all rows are used, and no prompt is held out"
     if not data.controls:
         yield "data.control_rate", "data.controls names no control"
@@ -218,6 +219,7 @@ def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
 def idle_without_training() -> Iterator[tuple[str, str]]:
     """Yield the keys of `data` that only training uses, each with the reason."""
     yield "data.balance", "only training weights pairs"
+    yield "data.half", "only training takes a half"
     for name in ("controls", "control_rate", "own_replies", "controls_held_out"):
         yield f"data.{name}", "only training adds pairs"
     yield "data.soft_labels", "only training uses soft labels"

@@ -33,12 +33,22 @@ def renamed(key: str, value: object = None) -> str | None:
     return f"{written}: was renamed to {RENAMED[key]}" if key in RENAMED else None
 
 
-def unknown_key(key: str, valid: Sequence[str]) -> str:
-    """Return one line that names the choices of the group that have the key, or the nearest of the `valid` keys."""
+def unknown_key(key: str, valid: Sequence[str], config_name: str | None = None) -> str:
+    """Return one line that names the choices of the group that have the key, or the nearest of the `valid` keys.
+
+    `config_name`: the command's configuration; only its groups have choices (None: all groups have).
+    """
     group, _, name = key.partition(".")
-    if choices := sorted(file.stem for file in (shipped("conf") / group).glob("*.yaml") if name in _keys_of(file)):
+    files = (shipped("conf") / group).glob("*.yaml")
+    choices = sorted(file.stem for file in files if name in _keys_of(file))
+    if choices and (config_name is None or group in _groups_of(config_name)):
         return f"unknown key {key}: {group}={'|'.join(choices)} has it, but the chosen one does not"
     return f"unknown key {key}: {suggestion(key, list(valid))}"
+
+
+def _groups_of(config_name: str) -> set[str]:
+    content = yaml.safe_load((shipped("conf") / f"{config_name}.yaml").read_text())
+    return {group for entry in content["defaults"] if isinstance(entry, dict) for group in entry}
 
 
 def _keys_of(file: Path) -> set[str]:

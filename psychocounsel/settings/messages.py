@@ -89,7 +89,7 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
-    message = unknown_key(key, valid)
+    message = unknown_key(key, valid, config_name)
     tail = key.rpartition(".")[2]
     elsewhere = " has it" in message or any(name.rpartition(".")[2] == tail for name in valid)
     return message if elsewhere else f"{message} (to add a key that the YAML omits, write +{key}=VALUE)"

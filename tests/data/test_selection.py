@@ -197,6 +197,19 @@ def test_a_limit_leaves_the_held_out_rows_alone(tmp_path: Path) -> None:
     assert ids(limited[0]) < ids(whole[0])
 
 
+def test_the_halves_share_no_text_and_leave_the_held_out_rows_alone() -> None:
+    whole, *halves = (
+        load_split(config(path="builtin:sample", **more), str) for more in ({}, {"half": "first"}, {"half": "second"})
+    )
+    first, second = (train for train, _ in halves)
+    assert all(held_out == whole[1] for _, held_out in halves)
+    assert ids(first) | ids(second) == ids(whole[0]) and not prompts(first) & prompts(second)
+    assert not {reply for row in first for reply in row.replies} & {reply for row in second for reply in row.replies}
+    assert 0.8 < len(prompts(first)) / len(prompts(second)) < 1.25
+    limited, _ = load_split(config(path="builtin:sample", half="second", limit=20), str)
+    assert len(limited) == 20 and ids(limited) < ids(second)
+
+
 def test_a_selection_that_leaves_nothing_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves no training rows"):
         load_split(config(path=file(tmp_path, "a", rows(1)), dev_fraction=0.9), print)
