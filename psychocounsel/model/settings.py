@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.model.shape import number_of_weights
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import run_of_model
 from psychocounsel.rundir.run_config import is_run
@@ -116,6 +117,27 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
         )
     if section.chat_template:
         check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)
+
+
+# Defaults by the size of the trained model, as ${by_size:TINY,SMALL,LARGE} in conf/
+
+_TINY, _SMALL = 30e6, 2e9  # weights below which a model is tiny, or small
+_ADAPTERS = 10.0  # adapters learn best at about ten times the rate of all weights, at any rank, with alpha 32
+
+
+def _by_size(tiny: Any, small: Any, large: Any, *, _root_: DictConfig) -> Any:
+    weights = number_of_weights(_root_, str(_root_.model.path))
+    return large if weights is None or weights >= _SMALL else small if weights >= _TINY else tiny
+
+
+def _rate_by_size(tiny: float, small: float, large: float, *, _root_: DictConfig) -> float:
+    """Return a learning rate: that of the size, or for adapters ten times as much ("LoRA Without Regret", Schulman 2025)."""
+    rate = float(_by_size(tiny, small, large, _root_=_root_))
+    return rate * _ADAPTERS if _root_.model.lora.rank else rate
+
+
+OmegaConf.register_new_resolver("by_size", _by_size, replace=True)
+OmegaConf.register_new_resolver("rate_by_size", _rate_by_size, replace=True)
 
 
 def settle_model(config: DictConfig) -> None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import HubSource
+from psychocounsel.rundir.trained_runs import start_path
 from psychocounsel.storage.files import read_json
 
 _NAMES = (
@@ -130,6 +131,21 @@ def shape_of(config: DictConfig, key: str, path: str) -> Shape | None:
         return _read(folder)
     known = published(path)
     return Shape.of(known) if known else None
+
+
+def number_of_weights(config: DictConfig, path: str) -> int | None:
+    """Return the number of weights of the model in `path`; if it is not trained yet, of the model that its run starts from.
+
+    None if it is unknown.
+    """
+    seen = set[str]()
+    while path not in seen:
+        seen.add(path)
+        place = Path(path).expanduser()
+        if shape := shape_of(config, "model", str(place.absolute()) if place.exists() else path):
+            return shape.parameters
+        path = start_path(path) or path
+    return None
 
 
 @cache

@@ -30,6 +30,22 @@ def runs_of(path: str | None) -> list[Path]:
     return runs
 
 
+_planned: dict[Path, str] = {}  # runs of a study that have no directory yet: the model that each will start from
+
+
+def plan_training(run_dir: Path, model_path: str) -> None:
+    """Note the model that a training will start from, for the runs of the same study that continue from it."""
+    _planned[run_dir] = model_path
+
+
+def start_path(path: str) -> str | None:
+    """Return the path of the model from which the run behind `path` started, or will start; None without a run."""
+    if (run := run_of(path)) is not None:
+        return OmegaConf.select(read_config(run), "model.path")
+    place = Path(path)
+    return next((start for folder in (place, place.parent) if (start := _planned.get(folder))), None)
+
+
 def trained_dtype(path: str | None) -> str | None:
     """Return the number format that a run's `model.dtype` names for this model; None without a run, and for `auto`."""
     run = run_of(path)

@@ -16,6 +16,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ONLY_CELL, StudyDir
 from psychocounsel.rundir.results import is_finished
 from psychocounsel.rundir.sweep import key_of
+from psychocounsel.rundir.trained_runs import plan_training
 from psychocounsel.search.space import SWEEPER, search_options
 from psychocounsel.settings.command import Command, command_named, refuse_unknown_figure
 from psychocounsel.settings.messages import one_line
@@ -139,6 +140,8 @@ class _Planning:
             if stage.best is not None and planned.cells:
                 planned.selection, choice = selection_job(planned, folder)
                 self.fingerprints[planned.selection.run_dir] = choice
+                if planned.stage.command == "train":
+                    plan_training(folder.selection(choice).best, planned.cells[0].job.config.model.path)
         self.made[stage.name] = MadeStage(stage.command, cells, folder, stage.best is not None, is_known, choice)
         self.planned.append(planned)
 
@@ -223,6 +226,8 @@ class _Planning:
                 f"is the same run as that of {' '.join(other.job.overrides)}: leave one out, or sweep a distinguishing key"
             )
         self.fingerprints[run_dir] = fingerprint
+        if stage.command == "train":
+            plan_training(run_dir, config.model.path)
         job = self._job(planned, config, overrides, run_dir)
         job.after = list(config.after)
         parent_cell = parent[1] if parent is not None and isinstance(parent[1], StudyCell) else None
