@@ -195,6 +195,7 @@ def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(tmp_path: Path) -> N
     ]
     given += [
         "eval.every=0",
+        "eval.limit=2",
         "cluster.threads=1",
         "algo.schedule=constant",
         "algo.warmup=0",

@@ -1,14 +1,11 @@
 """Tests of a rank's view of its machine: the driver of its GPUs, and gloo's network interface."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from psychocounsel.distributed.gpu import driver_cuda, problem
-from psychocounsel.distributed.world import chosen
-from tests.support.harness import ROOT
+from psychocounsel.distributed.world import chosen, name_interface
 
 NAMES = ["lo", "docker0", "eth0", "eth1", "ib0"]
 
@@ -66,11 +63,11 @@ def test_gloo_takes_the_interface_that_nccl_is_told(asked: str, expected: list[s
         ({"GLOO_SOCKET_IFNAME": "eth7"}, True, "eth7"),
     ],
 )
-def test_gloo_is_told_its_interface(given: dict[str, str], on_one_machine: bool, expected: str) -> None:
-    code = "import os; from psychocounsel.distributed.world import name_interface as name; "
-    code += f"name({on_one_machine}); print(os.environ.get('GLOO_SOCKET_IFNAME', ''))"
-    environment = {name: value for name, value in os.environ.items() if "SOCKET_IFNAME" not in name}
-    said = subprocess.run(
-        [sys.executable, "-c", code], env=environment | given, cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert said.stdout.strip() == expected
+def test_gloo_is_told_its_interface(
+    given: dict[str, str], on_one_machine: bool, expected: str, own_environment: None
+) -> None:
+    for name in ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"):
+        os.environ.pop(name, None)
+    os.environ.update(given)
+    name_interface(on_one_machine)
+    assert os.environ.get("GLOO_SOCKET_IFNAME", "") == expected

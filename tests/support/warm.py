@@ -13,6 +13,7 @@ test needs it, and ends with the session.
 import atexit
 import contextlib
 import gc
+import importlib
 import json
 import multiprocessing
 import os
@@ -32,6 +33,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
+_LATER = ("pandas", "pyarrow.dataset")  # pyarrow imports them when it first makes a table
+_LATER_IN_RANKS = (
+    *(*_LATER, "psychocounsel.rollout.hf", "psychocounsel.reward.local_model", "scipy.optimize", "scipy.stats"),
+    *(
+        "sklearn.cluster",
+        "sklearn.decomposition",
+        "sklearn.feature_extraction.text",
+        "sklearn.linear_model",
+        "sklearn.svm",
+    ),
+)
 
 
 class Warm:
@@ -101,7 +113,10 @@ def serve(address: str, session: int) -> None:
     """Import the libraries, then answer requests until the process with the number `session` has ended."""
     import psychocounsel.commands.application  # noqa: F401
 
-    multiprocessing.set_forkserver_preload(["psychocounsel.engine.preload", "psychocounsel.commands.application"])
+    for name in _LATER:
+        importlib.import_module(name)
+    first = ("psychocounsel.engine.preload", "psychocounsel.commands.application")
+    multiprocessing.set_forkserver_preload([*first, *_LATER_IN_RANKS])
     forkserver.ensure_running()
     gc.freeze()  # the garbage collector of commands skips the imported modules
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children are reaped without a wait
