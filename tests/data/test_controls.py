@@ -128,9 +128,15 @@ def test_a_damaged_evaluation_is_refused_in_a_line(tmp_path: Path) -> None:
         added([pair(1), pair(2)], "data.controls=[own]", f"data.own_replies={tmp_path}")
 
 
+def short_rows(folder: Path, count: int = 20) -> Path:
+    rows = [
+        {"prompt": f"I am {n}. It hurts.", "chosen": f"Good {n}. Why?", "rejected": f"Bad {n}."} for n in range(count)
+    ]
+    return write_jsonl(folder / "rows.jsonl", rows)
+
+
 def built(folder: Path, *overrides: str) -> tuple[Dataset, DictConfig]:
-    rows = [{"prompt": f"I am {n}. It hurts.", "chosen": f"Good {n}. Why?", "rejected": f"Bad {n}."} for n in range(20)]
-    file = write_jsonl(folder / "rows.jsonl", rows)
+    file = short_rows(folder)
     config = check(
         compose(["algo=reward", "data=local", f"data.path={file}", f"paths.cache={folder}/cache", *overrides])
     )
@@ -185,9 +191,12 @@ def test_a_run_of_a_version_with_the_old_key_goes_on() -> None:
     assert differing(new, {**new, "data.swapped": 0.2}) == ["data.swapped"]
 
 
-def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(small_model: Path, tmp_path: Path) -> None:
     given = [
         "algo=reward",
+        "data=local",
+        f"data.path={short_rows(tmp_path, 30)}",
+        f"model.path={small_model}",
         "data.limit=24",
         "data.controls=[shuffled,random,praise]",
         "epochs=2",
