@@ -1,6 +1,7 @@
 """Tests of `psychocounsel.evaluate`: figures follow from the scorer's rewards on exactly the pairs that training held out."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.storage.files import read_json
 from tests.support.composed import check, compose
 from tests.support.harness import TINY, cli, metrics_of, world, write_jsonl
+from tests.support.in_process import run_here
 
 SPLIT = ["data.dev_fraction=0.1", "data.split_seed=3"]
 STEPS = 4
@@ -98,6 +100,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
         "run_dir=out",
         "reward.dtype=fp32",
         "evaluation.baselines=false",
+        "evaluation.controls=8",
         cwd=tmp_path,
     )
     metrics, scores = written(tmp_path / "out")
@@ -110,7 +113,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     np.testing.assert_allclose(found, expected, atol=2e-5)
     prompts = [normalised(example.prompt) for example in held_out]
     longer = [np.sign(len(chosen) - len(rejected)) / 2 + 0.5 for chosen, rejected in (e.replies for e in held_out)]
-    controlled = controlled_speeches(held_out, COUNSELLOR, 40)
+    controlled = controlled_speeches(held_out, COUNSELLOR, 8)
     rewards = scorer.score(control_conversations(controlled))
     assert metrics == {
         **pair_metrics(found[:, 0].tolist(), found[:, 1].tolist(), components_of(held_out).tolist()),
@@ -266,8 +269,12 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
         (["-m", "limit=1,0"], "combination limit=0: limit=0: must be at least 1"),
     ],
 )
-def test_mistakes_on_the_command_line(arguments: list[str], message: str, tmp_path: Path) -> None:
-    result = cli("evaluate", *arguments, cwd=tmp_path, check_code=USER_ERROR)
+def test_mistakes_on_the_command_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_environment: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_here(shlex.join(["evaluate", *arguments]))
+    assert result.code == USER_ERROR
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ") and message in line
     assert not list(tmp_path.iterdir()), "a refused command creates no files"

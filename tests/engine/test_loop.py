@@ -108,8 +108,9 @@ def test_evaluations_in_a_row_without_a_better_one_are_counted() -> None:
     assert state.unimproved == 3
 
 
-def test_a_run_that_learns_nothing_ends_early_and_is_finished(tmp_path: Path) -> None:
-    given = ["algo=sft", "algo.lr=1e-30", "data.limit=20", "global_batch_size=4", "eval.every=1", "eval.limit=4"]
+def test_a_run_that_learns_nothing_ends_early_and_is_finished(small_model: Path, tmp_path: Path) -> None:
+    given = ["algo=sft", f"model.path={small_model}", "algo.lr=1e-30", "data.limit=20", "global_batch_size=4"]
+    given += ["eval.every=1", "eval.limit=4"]
     given += ["max_steps=9", "checkpoint.patience=2", "run_dir=run", "cluster.threads=1"]
     done = cli("train", *given, cwd=tmp_path)
     summary = read_summary(tmp_path / "run")
