@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,24 @@ def bootstrap(
     if not rows:
         return float("nan"), float("nan")
     rng = np.random.default_rng(seed)
-    draws = rng.integers(0, len(rows), (samples, len(rows)))
-    values = np.array([statistic(np.concatenate([rows[index] for index in draw])) for draw in draws])
+    grouped, sizes = np.concatenate(rows), np.array([len(indices) for indices in rows])
+    starts = np.cumsum(sizes) - sizes
+    values = np.array(
+        [
+            statistic(grouped[_places(starts[draw], sizes[draw])])
+            for draw in rng.integers(0, len(rows), (samples, len(rows)))
+        ]
+    )
     if trials and (values == values[0]).all() and values[0] in (0.0, 1.0):
         return exact_interval(bool(values[0]), trials, level)
     low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _places(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return the numbers start, start + 1, ..., start + size - 1 of all runs one after the other."""
+    ends = np.cumsum(sizes)
+    return np.repeat(starts - ends + sizes, sizes) + np.arange(ends[-1])
 
 
 def exact_interval(won: bool, trials: int, level: float = 0.95) -> tuple[float, float]:
@@ -89,13 +102,12 @@ def mean_intervals(
         return np.full((values.shape[1], 2), np.nan)
     sums = np.stack([np.bincount(rows, column, count) for column in values.T], axis=1)
     sizes = np.bincount(rows, minlength=count)
-    rng, means = np.random.default_rng(seed), []
-    for start in range(0, samples, 100):  # in blocks of resamples to limit memory, because there may be many clusters
-        drawn = rng.multinomial(count, np.full(count, 1 / count), min(100, samples - start))
-        means.append((drawn @ sums) / (drawn @ sizes)[:, None])
-    bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    bounds[(sums == sizes[:, None]).all(0) & shares] = exact_interval(True, count, level)
-    bounds[(sums == 0).all(0) & shares] = exact_interval(False, count, level)
+    won, lost = (sums == sizes[:, None]).all(0) & shares, (sums == 0).all(0) & shares
+    bounds = np.empty((values.shape[1], 2))
+    if not (won | lost).all():
+        means = [(drawn @ sums) / (drawn @ sizes)[:, None] for drawn in draws(count, samples, seed)]
+        bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    bounds[won], bounds[lost] = exact_interval(True, count, level), exact_interval(False, count, level)
     return bounds
 
 
@@ -143,6 +155,7 @@ def ratio_intervals(
 
 TWO_SIDED_LEVEL = 0.95
 _AT_A_TIME = 100  # resamples; with 10,000 prompts they take 8 MB
+_MOST_KEPT = 2_000_000  # numbers of a table of resamples that is kept; as int32 they take 8 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +168,26 @@ class Measure:
 
 
 def draws(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield bootstrap resamples in blocks, int[at most 100, prompts]: the number of times that each prompt is drawn."""
+    """Yield bootstrap resamples in blocks, int[at most 100, prompts]: the number of times that each prompt is drawn.
+
+    Small tables of resamples are kept, because drawing takes most of the time, and many figures have the same prompts.
+    """
+    if prompts * samples <= _MOST_KEPT:
+        kept = _kept_draws(prompts, samples, seed)
+        return (kept[start : start + _AT_A_TIME] for start in range(0, len(kept), _AT_A_TIME))
+    return _draws(prompts, samples, seed)
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(prompts: int, samples: int, seed: int) -> np.ndarray:
+    kept = np.concatenate(
+        [np.empty((0, prompts), np.int32), *_draws(prompts, samples, seed)], dtype=np.int32, casting="same_kind"
+    )
+    kept.flags.writeable = False
+    return kept
+
+
+def _draws(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     for start in range(0, samples if prompts else 0, _AT_A_TIME):
         yield rng.multinomial(prompts, np.full(prompts, 1 / prompts), min(_AT_A_TIME, samples - start))

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binom, binomtest, norm
 
+from psychocounsel.metrics import intervals
 from psychocounsel.metrics.intervals import (
     bootstrap,
     difference_lower,
@@ -29,6 +30,26 @@ def test_they_agree_with_the_bootstrap_of_rows() -> None:
         assert found[column] == pytest.approx(expected, abs=0.012)
     apart = mean_intervals(values, np.arange(300), samples=4000)
     assert (apart[:, 1] - apart[:, 0] < found[:, 1] - found[:, 0]).all(), "rows of a cluster are alike"
+
+
+def test_resamples_are_the_same_whether_they_are_kept_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, clusters = np.random.default_rng(2).random((90, 2)), np.repeat(np.arange(30), 3)
+    found = [mean_intervals(values, clusters, samples=250).tolist() for _ in range(2)]
+    monkeypatch.setattr(intervals, "_MOST_KEPT", 0)
+    assert found == [mean_intervals(values, clusters, samples=250).tolist()] * 2
+    plain = np.random.default_rng(4).multinomial(30, np.full(30, 1 / 30), 250)
+    for most in (0, 10_000):
+        monkeypatch.setattr(intervals, "_MOST_KEPT", most)
+        blocks = list(intervals.draws(30, 250, 4))
+        assert [len(block) for block in blocks] == [100, 100, 50] and np.array_equal(np.concatenate(blocks), plain)
+
+
+def test_a_bootstrap_draws_whole_clusters() -> None:
+    rows: list[list[int]] = []
+    bootstrap(lambda drawn: float(rows.append(drawn.tolist()) or 0), ["b", "a", "b", "c", "c", "c"], samples=50, seed=7)  # type: ignore[func-returns-value]
+    members = ([0, 2], [1], [3, 4, 5])
+    draws = np.random.default_rng(7).integers(0, 3, (50, 3))
+    assert rows == [[row for cluster in draw for row in members[cluster]] for draw in draws]
 
 
 def test_a_share_of_all_or_none_is_not_certain() -> None:
