@@ -20,7 +20,7 @@ from psychocounsel.studies.launching import read_arguments
 from tests.support.doc_blocks import Command, blocks, commands, pages
 from tests.support.doc_runs import write_files
 from tests.support.harness import ROOT
-from tests.support.in_process import parse_files_once, run_here
+from tests.support.in_process import run_here
 
 COMPOSED = {"prepare": "train", **{name: name for name in ("train", "evaluate", "audit", "annotate", "chat")}}
 PARSED = ("jobs", "report", "cache", "serve")
@@ -70,7 +70,6 @@ def test_commands_are_found_in_blocks_tables_and_over_several_lines(
 
 def test_every_command_names_what_exists() -> None:
     assert len(shown()) > 50, "or nothing is checked"
-    parse_files_once()
     problems = [f"{each}\n    {problem}" for each in shown() if (problem := _problem(each))]
     assert not problems, "\n".join(problems)
 

@@ -2,17 +2,13 @@
 
 import importlib
 import os
-import pickle
 import shlex
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
 
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -22,8 +18,7 @@ from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.cluster.starting import check_jobs
 from psychocounsel.commands import application
 from psychocounsel.settings import command_line
-
-_parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, inode, size and modification time
+from tests.support.quick_composing import compose_quickly
 
 _COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate", "audit": "audit", "annotate": "annotate"}
 
@@ -46,7 +41,7 @@ def run_here(line: str, rows: bool = True) -> Answer:
     command, *arguments = shlex.split(line)
     out, err, said, code = StringIO(), StringIO(), list[str](), 0
     argv, sys.argv = sys.argv, [command, *arguments]
-    parse_files_once()
+    compose_quickly()
     os.environ.pop("HYDRA_FULL_ERROR", None)
     GlobalHydra.instance().clear()
 
@@ -70,23 +65,3 @@ def run_here(line: str, rows: bool = True) -> Answer:
         sys.argv = argv
         os.environ.pop("HYDRA_FULL_ERROR", None)
     return Answer(code, out.getvalue(), err.getvalue(), tuple(said))
-
-
-def parse_files_once() -> None:
-    """Cache each parsed YAML file in this process, because parsing takes most of the time of composing."""
-    Plugins.instance()
-    source = SourcesRegistry.instance().resolve("file")
-    if hasattr(source, "parse"):
-        return
-
-    def load_config(self: Any, config_path: str) -> Any:
-        file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
-        if not os.path.exists(file):
-            return self.parse(config_path)
-        found = os.stat(file)
-        key = f"{self.provider} {self.path} {config_path}", found.st_ino, found.st_size, found.st_mtime_ns
-        if key not in _parsed:
-            _parsed[key] = pickle.dumps(self.parse(config_path))
-        return pickle.loads(_parsed[key])
-
-    source.parse, source.load_config = source.load_config, load_config

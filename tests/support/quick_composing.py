@@ -1,0 +1,51 @@
+"""Caches for composing in the test's process, where hundreds of configurations come from the same files.
+
+A command composes once, so none of this pays in production.
+"""
+
+import os
+import pickle
+from functools import cache, lru_cache
+from typing import Any
+
+import omegaconf._utils
+import omegaconf.base
+from hydra._internal import defaults_list
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
+from omegaconf import grammar_parser
+
+_parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, inode, size and modification time
+
+
+@cache
+def compose_quickly() -> None:
+    """Keep parsed files and interpolations in this process, and skip the names of choices where nothing refers to them."""
+    _keep_files()
+    parse: Any = lru_cache(maxsize=4096)(grammar_parser.parse)
+    omegaconf.base.parse = omegaconf._utils.parse = parse  # type: ignore[attr-defined]
+    named = defaults_list._create_interpolation_map
+
+    def named_if_used(overrides: Any, defaults: list[Any], self_added: bool) -> Any:
+        return named(overrides, defaults, self_added) if any(each.is_interpolation() for each in defaults) else None
+
+    defaults_list._create_interpolation_map = named_if_used
+
+
+def _keep_files() -> None:
+    """Parse each version of a YAML file once, because parsing takes most of the time of composing."""
+    Plugins.instance()
+    source: Any = SourcesRegistry.instance().resolve("file")
+    parse = source.load_config
+
+    def load_config(self: Any, config_path: str) -> Any:
+        file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
+        if not os.path.exists(file):
+            return parse(self, config_path)
+        found = os.stat(file)
+        key = f"{self.provider} {self.path} {config_path}", found.st_ino, found.st_size, found.st_mtime_ns
+        if key not in _parsed:
+            _parsed[key] = pickle.dumps(parse(self, config_path))
+        return pickle.loads(_parsed[key])
+
+    source.load_config = load_config
