@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +210,11 @@ def make_configs(folder: Path) -> None:
 def make_runs(folder: Path) -> None:
     """Write run directories of the default configuration, nearly all with one damaged or missing file."""
 
+    checked = check(compose(["max_steps=2", f"run_dir={folder}"]))
+
     def run(name: str, change: Callable[[RunDir], Any]) -> None:
-        config = check(compose(["max_steps=2", f"run_dir={folder / name}"]))
+        config = deepcopy(checked)
+        config.run_dir = str(folder / name)
         job = make_job(command_of("psychocounsel.train"), config, ["max_steps=2"])
         write_run_directory(job)
         change(job.files)
