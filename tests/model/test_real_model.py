@@ -25,7 +25,7 @@ from psychocounsel.engine.step import metrics_of
 from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.composed import check, compose
 from tests.support.harness import make_stepper
-from tests.support.parity import OURS, THEIRS, reference_of
+from tests.support.parity import OURS, THEIRS, Models, reference_of
 from tests.support.real_model import smollm2
 from tests.support.trl_oracle import Recording, train_dpo, train_kto, train_orpo, train_reward, train_sft, train_simpo
 
@@ -74,7 +74,7 @@ def groups_of(kind: str, rows: list[Row], scores: bool = False) -> list[Group]:
 
 
 def rendered(rows: list[Row], scores: bool) -> list[Row]:
-    """Return the rows for TRL: texts that end with the end token, or messages for a reward model, which reads the whole template."""
+    """Return the rows for TRL: texts that end with the end token; for a reward model, which reads the whole template, messages."""
     tokenizer = chat(scores)[0]
 
     def prompt_of(row: Row) -> list[Row]:
@@ -88,14 +88,11 @@ def rendered(rows: list[Row], scores: bool) -> list[Row]:
             return prompt_of(row)
         return tokenizer.apply_chat_template(prompt_of(row), tokenize=False, add_generation_prompt=True)
 
-    replies = ("chosen", "rejected", "completion")
-    return [
-        {
-            "prompt": prompt(row),
-            **{key: reply(value) if key in replies else value for key, value in row.items() if key != "prompt"},
-        }
-        for row in rows
-    ]
+    made = []
+    for row in rows:
+        replies = {key: reply(row[key]) for key in ("chosen", "rejected", "completion") if key in row}
+        made.append({**row, "prompt": prompt(row), **replies})
+    return made
 
 
 def model(rewards: bool = False, dtype: torch.dtype = torch.float32) -> Any:
@@ -123,6 +120,7 @@ def moved(lm: Any) -> Any:
 def step_of(lm: Any, algorithm: Any, groups: list[Group]) -> tuple[float, float]:
     """Return the loss and the gradient's norm of one step of ours."""
     stepper = make_stepper(lm, algorithm, BUDGET)
+    groups = algorithm.batch_groups(groups, Models(policy=stepper))
     loss = metrics_of(stepper.accumulate(groups, train=True)[0])["loss"]
     return loss, float(stepper.main.step(1e-6))
 
@@ -176,7 +174,7 @@ def _kto(folder: Path) -> tuple[tuple[float, float], Recording]:
 def _simpo(folder: Path) -> tuple[tuple[float, float], Recording]:
     more = {"beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0}
     theirs = train_simpo(model(), chat()[0], rendered(pairs(), False), folder, **more, **_THEIRS)
-    return step_of(model(), SimPO(beta=2.0, gamma_ratio=0.5, **OURS), groups_of("pairs", pairs())), theirs
+    return step_of(model(), SimPO(beta=2.0, gamma_beta_ratio=0.5, **OURS), groups_of("pairs", pairs())), theirs
 
 
 def _orpo(folder: Path) -> tuple[tuple[float, float], Recording]:
