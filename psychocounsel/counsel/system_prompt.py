@@ -84,6 +84,8 @@ def trained_prompt(path: str | None) -> str | None:
     if path.startswith("builtin:"):
         return ""
     folder = Path(path).expanduser()
+    if folder.is_file():  # of replies
+        return None
     for place in (folder, RunDir(folder).model):
         about = read_json(ModelDir(place).about)
         if isinstance(about, dict) and "system_prompt" in about:

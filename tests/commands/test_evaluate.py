@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.counsel.system_prompt import COUNSELLOR
+from psychocounsel.counsel.system_prompt import SHORT
 from psychocounsel.data.dataset import build_dataset
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
@@ -113,7 +113,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     np.testing.assert_allclose(found, expected, atol=2e-5)
     prompts = [normalised(example.prompt) for example in held_out]
     longer = [np.sign(len(chosen) - len(rejected)) / 2 + 0.5 for chosen, rejected in (e.replies for e in held_out)]
-    controlled = controlled_speeches(held_out, COUNSELLOR, 8)
+    controlled = controlled_speeches(held_out, SHORT, 8)
     rewards = scorer.score(control_conversations(controlled))
     assert metrics == {
         **pair_metrics(found[:, 0].tolist(), found[:, 1].tolist(), components_of(held_out).tolist()),

@@ -56,6 +56,8 @@ def test_auto_is_the_prompt_of_the_training(tmp_path: Path) -> None:
         assert trained_prompt(path) is None
         assert policy_prompt("auto", path, "key") == SHORT
     assert reward_prompt("auto", "org/model", "key") is None
+    (tmp_path / "replies.jsonl").touch()
+    assert trained_prompt(str(tmp_path / "replies.jsonl")) is None
     assert policy_prompt(None, kind, "key") is None and policy_prompt("Stay.", kind, "key") == "Stay."
 
 

@@ -163,7 +163,7 @@ def test_a_template_that_writes_on_after_the_end_token_is_read_as_transformers_d
         "algo.lr=1e-2",
         "run_dir=run",
     ]
-    cli("train", *settings, "model=local", "model.path=base", cwd=tmp_path)
+    cli("train", *settings, "model=local", "model.path=base", "model.system_prompt=null", cwd=tmp_path)
     folder = tmp_path / "run" / "model"
     ours = LocalScorer.load(str(folder)).score(CONVERSATIONS)
     assert np.ptp(ours) > 0.01

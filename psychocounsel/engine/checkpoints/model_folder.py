@@ -114,7 +114,8 @@ def kept_model(folder: Path) -> dict[str, Any]:
     A folder that a kill left half replaced is repaired first.
     """
     recover_directory(folder)
-    return read_json(ModelDir(folder).about) or {}
+    about = read_json(ModelDir(folder).about) or {}
+    return {name: value for name, value in about.items() if name != "system_prompt"}
 
 
 def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.dtype, more: dict[str, Any]) -> None:
