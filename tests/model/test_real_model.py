@@ -74,7 +74,7 @@ def groups_of(kind: str, rows: list[Row], scores: bool = False) -> list[Group]:
 
 
 def rendered(rows: list[Row], scores: bool) -> list[Row]:
-    """Return the rows for TRL: texts that end with the end token; for a reward model, which reads the whole template, messages."""
+    """Return the rows for TRL: texts that end with the end token, or messages where the whole template is read (`scores`)."""
     tokenizer = chat(scores)[0]
 
     def prompt_of(row: Row) -> list[Row]:
