@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -109,12 +110,17 @@ def test_experiments_of_8b_fit_eight_gpus_of_80_gb(name: str) -> None:
 # -- advice
 
 
+@cache
+def _large(name: str) -> DictConfig:
+    given = [*name.split(), "model=llama3_1_8b", "model.gradient_checkpointing=false", "micro_batch_tokens=8192"]
+    return _config(*given, *(["reward=psychocounsel_8b"] if name in ("algo=ppo", "algo=grpo rollout=vllm") else []))
+
+
 @pytest.mark.parametrize("limit", [24.0, 40.0, 60.0, 80.0])
 @pytest.mark.parametrize("gpus", [1, 2, 8])
 @pytest.mark.parametrize("name", ["algo=dpo", "algo=ppo", "algo=reward", "algo=grpo rollout=vllm"])
 def test_what_is_advised_fits_once_it_is_typed(name: str, gpus: int, limit: float) -> None:
-    given = [*name.split(), "model=llama3_1_8b", "model.gradient_checkpointing=false", "micro_batch_tokens=8192"]
-    config = _config(*given, *(["reward=psychocounsel_8b"] if name in ("algo=ppo", "algo=grpo rollout=vllm") else []))
+    config = _large(name)
     assert not fits(_shape(config), config, gpus, limit)
     for typed in advice(_shape(config), config, gpus, limit):
         pairs = (each.partition("=") for each in typed.split())

@@ -1,6 +1,8 @@
 """Settings that fit the memory: the values chosen for `auto`, and advice if a run is too large."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -36,9 +38,14 @@ def on_gpus_of(config: DictConfig, limit_gb: float) -> DictConfig:
     return copy
 
 
-def fits(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> bool:
-    """Return True if the estimated memory of a run fits GPUs of `limit_gb` [10^9 bytes]."""
-    return estimate(shape, on_gpus_of(config, limit_gb), gpus).total <= limit_gb * _GB
+def fits(
+    shape: Shape, config: DictConfig, gpus: int, limit_gb: float, values: Mapping[str, Any] = MappingProxyType({})
+) -> bool:
+    """Return True if the estimated memory of a run with other `values` fits GPUs of `limit_gb` [10^9 bytes]."""
+    changed = on_gpus_of(config, limit_gb)
+    for key, value in values.items():
+        OmegaConf.update(changed, key, value)
+    return estimate(shape, changed, gpus).total <= limit_gb * _GB
 
 
 def is_open(config: DictConfig) -> list[str]:
@@ -68,7 +75,7 @@ def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) 
     tried = [_open_values(keys, values) for values in _tried(config, gpus, "zero.stage" in keys)]
     for values in tried:
         checkpoints = values.get("model.gradient_checkpointing", True)
-        if fits(shape, with_values(config, values), gpus, limit_gb * (1 if checkpoints else _SHARE)):
+        if fits(shape, config, gpus, limit_gb * (1 if checkpoints else _SHARE), values):
             return values
     return tried[-1]
 
@@ -123,13 +130,11 @@ def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list
     changes.append({"zero.stage": 3, "zero.offload_optimizer": True, "zero.offload_parameters": True, **checkpoints})
     if config.model.quantise:
         changes = [change for change in changes if "zero.stage" not in change]
-    fitting = []
-    for change in changes:
-        for more in _less_for_replies(config):
-            values = {key: value for key, value in {**change, **more}.items() if OmegaConf.select(config, key) != value}
-            if values and fits(shape, with_values(config, values), gpus, limit_gb):
-                fitting.append(" ".join(f"{key}={str(value).lower()}" for key, value in values.items()))
-    return list(dict.fromkeys(fitting))
+    tried: dict[str, dict[str, Any]] = {}
+    for change, more in product(changes, _less_for_replies(config)):
+        values = {key: value for key, value in {**change, **more}.items() if OmegaConf.select(config, key) != value}
+        tried[" ".join(f"{key}={str(value).lower()}" for key, value in values.items())] = values
+    return [typed for typed, values in tried.items() if values and fits(shape, config, gpus, limit_gb, values)]
 
 
 def _less_for_replies(config: DictConfig) -> list[dict[str, Any]]:
