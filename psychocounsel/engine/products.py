@@ -97,7 +97,7 @@ class Products:
             Unwritable: if that checkpoint cannot be written.
         """
         self.checkpoints.settle()
-        about = {"step": step, "system_prompt": self.chat.system_prompt, **evaluation}
+        about = {"step": step, **evaluation, "system_prompt": self.chat.system_prompt}
         companions = Companions(self.tokenizer, self.chat, self.config.model, model_card(self.config, about), about)
         export_model(self.files.model, self.main, self.world, companions)
 

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from psychocounsel.annotation.scores.rules import rate_by_rules
 from psychocounsel.asking.in_process import Transformers
 from psychocounsel.asking.language_model import Ask
-from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.reward.local_model import LocalScorer
 from tests.support.chats import converse, rows
 from tests.support.harness import TINY
@@ -23,7 +22,7 @@ SHORT = "replies.max_tokens=12"
 
 
 def ask(messages: list[dict[str, str]]) -> Ask:
-    return Ask("s", ({"role": "system", "content": COUNSELLOR}, *messages), 0, "reply")
+    return Ask("s", tuple(messages), 0, "reply")
 
 
 def test_the_command_over_a_pipe_gives_the_replies_that_writers_give(tmp_path: Path) -> None:

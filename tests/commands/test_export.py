@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from psychocounsel.counsel.system_prompt import SHORT
 from psychocounsel.export import main as export
 from psychocounsel.storage.files import read_json
 from tests.support.export_runs import SETTINGS, STEPS, best_step, content, copy_of, train
@@ -89,7 +90,7 @@ def test_weights_of_a_step_are_those_of_its_checkpoint(policy_run: Path, export_
         assert torch.equal(exported(TEXT).logits, by_hand(TEXT).logits)
     assert not torch.equal(before, exported(TEXT).logits)
     assert exported.lm_head.weight is exported.model.embed_tokens.weight
-    assert read_json(tmp_path / "out" / "psychocounsel.json") == {"step": 3}
+    assert read_json(tmp_path / "out" / "psychocounsel.json") == {"step": 3, "system_prompt": SHORT}
     card = (tmp_path / "out" / "README.md").read_text()
     assert "These weights were not evaluated." in card and "step 3 of `DPO` from `base`" in card
 

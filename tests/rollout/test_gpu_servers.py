@@ -76,7 +76,7 @@ def test_a_server_that_needs_more_gpus_than_a_node_has_is_refused() -> None:
 def run_dir(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     run.mkdir()
-    here = [f"run_dir={run}", f"paths.cache={tmp_path / 'cache'}"]
+    here = [f"run_dir={run}", f"paths.cache={tmp_path / 'cache'}", "rollout.max_tokens=96", "algo.lr=1e-6"]
     write_config(run, compose(["algo=online_dpo", "rollout=vllm_server", *here]))
     return run
 

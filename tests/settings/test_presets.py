@@ -231,7 +231,7 @@ def test_model_presets_take_a_folder_in_the_place_of_theirs(name: str, stand_ins
     config = check(compose([f"model={name}", *in_place(name, stand_ins)]))
     assert config.model.name == name
     assert {**hub, "path": config.model.path} == config.model
-    assert config.algo.lr == 5e-7, "a learning rate for large models, whatever the size of the stand-in"
+    assert config.algo.lr == 3e-4, "the learning rate for the size of the stand-in"
     _, chat = load_chat_format(config.model)
     assert len(build_dataset(config, chat, "completions", pytest.fail).train) == 36
 

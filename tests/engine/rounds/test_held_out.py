@@ -17,7 +17,7 @@ from tests.support.harness import ROOT, cli, metrics_of
 
 STEPS = ["max_steps=6", "data.limit=40", "eval.limit=6", "global_batch_size=4", "eval.every=2", "checkpoint.every=2"]
 REPLIES = ["eval.replies=true", "reward=tiny", "rollout.max_tokens=12", "checkpoint.metric=eval/loss"]
-MEASURED = ("reward", "kl", "length", "unfinished", "repetition", "echo", "win_rate")
+MEASURED = ("reward", "kl", "length", "unfinished", "repetition", "echo", "recital", "win_rate")
 MEASURED += tuple(f"{name}_{end}" for name in MEASURED for end in ("low", "high"))
 
 
