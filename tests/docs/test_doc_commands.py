@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from psychocounsel import export
+from psychocounsel.commands.composing import config_groups
 from psychocounsel.console import COMMANDS
 from psychocounsel.errors import UserError
 from psychocounsel.experts.settings import read_agreement, read_review
@@ -70,8 +71,43 @@ def test_commands_are_found_in_blocks_tables_and_over_several_lines(
 
 def test_every_command_names_what_exists() -> None:
     assert len(shown()) > 50, "or nothing is checked"
-    problems = [f"{each}\n    {problem}" for each in shown() if (problem := _problem(each))]
+    composed = [each for each in shown() if each.name in COMPOSED]
+    suspects = [each for alike in _alike(composed) if _compose_together(alike) for each in alike]
+    suspects += [each for each in shown() if each.name not in COMPOSED]
+    problems = [f"{each}\n    {problem}" for each in suspects if (problem := _problem(each))]
     assert not problems, "\n".join(problems)
+
+
+def _alike(composed: list[Command]) -> list[list[Command]]:
+    """Return the commands with the same configuration and choices together: for them the same keys exist."""
+    groups = config_groups([ROOT / "conf"])
+    alike: dict[tuple[str, ...], list[Command]] = {}
+    for each in composed:
+        choices = [text for text in _typed(each) if text.lstrip("+").partition("=")[0] in (*groups, "--config-dir")]
+        alike.setdefault((COMPOSED[each.name], *sorted(choices)), []).append(each)
+    return [*alike.values()]
+
+
+def _compose_together(alike: list[Command]) -> str | None:
+    """Return what is wrong with a configuration that gives all keys of the commands, each its first value; None if nothing is."""
+    try:
+        texts = [text for each in alike for text in _overrides(each)]
+        first = {text.partition("=")[0]: text for text in reversed(texts)}
+        configs.compose([*first.values()], COMPOSED[alike[0].name])
+    except (UserError, HydraException) as error:
+        return str(error)
+    return None
+
+
+def test_a_wrong_key_or_value_is_found_among_commands_composed_together() -> None:
+    right, *wrong = (
+        Command("page", 1, "train", ("algo=sft", *texts))
+        for texts in (["seed=1"], ["seed=2", "algo.betta=1"], ["algo.lr=2", "seeed=1"])
+    )
+    assert _alike([right, *wrong]) == [[right, *wrong]] and _compose_together([right]) is None
+    for each in wrong:
+        assert _compose_together([right, each])
+    assert len(_alike([right, Command("page", 1, "train", ("algo=dpo",)), Command("page", 1, "audit", ())])) == 3
 
 
 @pytest.mark.parametrize(
