@@ -215,12 +215,8 @@ def write_run_directory(job: Job) -> None:
     for_readers = {job.files.overrides: "".join(f"{line}\n" for line in job.overrides)}
     if not job.files.code.exists():
         for_readers[job.files.code] = _code_state()
-    for (
-        file,
-        content,
-    ) in (
-        for_readers.items()
-    ):  # not durable: jobs do not need these after a crash, and a sweep would wait for every fsync
+    for file, content in for_readers.items():
+        # Not durable: jobs do not need these after a crash, and a sweep would wait for every fsync.
         write_atomically(file, content, durable=False)
     write_config(job.run_dir, job.config)
     write_job(job.run_dir, job.command.module, job.index, job.after)
