@@ -11,14 +11,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.asking.language_model import LanguageModel, keys_of
 from psychocounsel.asking.model_groups import model_sections
 from psychocounsel.counsel.system_prompt import AUTO, policy_prompt, reward_prompt, trained_prompt
 from psychocounsel.errors import UserError, words
 from psychocounsel.model.shape import builtin_folder
 from psychocounsel.remote import hub
+from psychocounsel.remote.confidential import on_the_way
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.reward.sections import path_is, ranker_models, reward_sections
-from psychocounsel.settings.targets import build_section
+from psychocounsel.rundir.trained_runs import confidential_sources
+from psychocounsel.settings.targets import build, build_section
 from psychocounsel.storage.files import read_mapping
 
 # The system prompt that all contestants get.
@@ -33,6 +36,32 @@ def replies_prompt(config: DictConfig, length_limit: int | None = None) -> str |
     return policy_prompt(
         config.replies.system_prompt, _first(config).get("model"), "replies.system_prompt", length_limit
     )
+
+
+def refuse_confidential_prompt(config: DictConfig) -> None:
+    """Refuse to send the system prompt of a training on confidential data to hosts that must not see it.
+
+    Only `replies.system_prompt=auto` is checked, because a text that is typed is meant for the contestants.
+
+    Raises:
+        UserError: names the contestant, the host, and what to type instead.
+    """
+    if config.get("contestants") is None or config.replies.system_prompt != AUTO or not replies_prompt(config):
+        return
+    first = _first(config)
+    allowed = [hosts for _, hosts in confidential_sources(first.get("model"))]
+    if not allowed:
+        return
+    models: list[LanguageModel] = build(config, "contestants").models()
+    for key, model in zip(keys_of(models, "contestants"), models, strict=True):
+        for _, address in model.receivers(key):
+            for host, what in on_the_way(address):
+                if host not in set.intersection(*allowed):
+                    raise UserError(
+                        f"replies.system_prompt=auto: {model.name} would send the system prompt of {first.name} to {what}{host}, "
+                        "but its training had data.confidential=true; give another text, for instance "
+                        "replies.system_prompt=builtin:short"
+                    )
 
 
 def prompt_lines(config: DictConfig) -> Iterator[str]:
@@ -52,7 +81,9 @@ def _first(config: DictConfig) -> DictConfig:
 
 
 def _quoted(prompt: str | None) -> str:
-    return f'"{shorten(prompt, 60)}"' if prompt else "none"
+    """Return the beginning of a system prompt for a line on the terminal; it may come from a stranger's model."""
+    shown = "".join(character if character.isprintable() else " " for character in prompt or "")
+    return f'"{words(shorten(shown, 60))}"' if prompt else "none"
 
 
 # Chat templates, read before a model is loaded, without torch and transformers
@@ -76,13 +107,14 @@ class _Reader:
 
 
 def refuse_system_prompts(config: DictConfig) -> None:
-    """Refuse a model that gets system messages and whose chat template rejects them.
+    """Refuse system prompts that a host must not see, and those that a model's chat template rejects.
 
     Templates are read from local folders and the hub's cache. Other templates are checked when the tokenizer is loaded.
 
     Raises:
         UserError: names the model, and what to type instead.
     """
+    refuse_confidential_prompt(config)
     for reader in _readers(config):
         file = reader.section.get("chat_template")
         template = _text(Path(file)) if file else _template_in(_folder(config, reader))

@@ -323,7 +323,7 @@ def _system(talk: Talk, given: str) -> None:
         conversation.system_prompt = None if given == "null" else _prompt(given)
         talk.screen.line("the next message will use this system prompt", "dim")
     else:
-        talk.screen.line(conversation.system_prompt or "there is no system prompt")
+        talk.screen.line(clean(conversation.system_prompt or "there is no system prompt"))
 
 
 def _prompt(given: str) -> str:

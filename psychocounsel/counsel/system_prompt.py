@@ -1,4 +1,4 @@
-"""System prompts of models that reply to a client: the shipped texts, and the one that a model was trained with."""
+"""System prompts: the texts that ship with the package, and the prompt that a model was trained with."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.trained_runs import run_of
-from psychocounsel.storage.files import read_json
+from psychocounsel.storage.files import read_mapping
 
 AUTO = "auto"
 COUNSELLOR = """\
@@ -44,9 +44,10 @@ def prompt_text(given: str, key: str, length_limit: int | None = None) -> str:
 
 
 def policy_prompt(given: str | None, path: str | None, key: str, length_limit: int | None = None) -> str | None:
-    """Return the system message of the policy at `path`; None for none.
+    """Return the system message that the policy at `path` gets; None if it gets none.
 
-    auto: the one that it was trained with; if that is unknown, the short builtin prompt.
+    `given`: the value of the setting `key`. auto stands for the message of the policy's training, or for the short builtin
+    prompt if that message is unknown.
 
     Raises:
         UserError: as `prompt_text`.
@@ -62,9 +63,10 @@ def _limited(text: str, length_limit: int | None) -> str:
 
 
 def reward_prompt(given: str | None, path: str, key: str) -> str | None:
-    """Return the system message that the reward model at `path` reads; None for none.
+    """Return the system message that the reward model at `path` reads; None if it reads none.
 
-    auto: the one that it was trained with; if that is unknown, none.
+    `given`: the value of the setting `key`. auto stands for the message of the reward model's training, or for none if that
+    message is unknown.
 
     Raises:
         UserError: as `prompt_text`.
@@ -79,23 +81,41 @@ def trained_prompt(path: str | None) -> str | None:
 
     The model's folder records it. A run that has no model yet names it in its config; shipped models had none.
     """
-    if path is None:
-        return None
-    if path.startswith("builtin:"):
-        return ""
-    folder = Path(path).expanduser()
-    if folder.is_file():  # of replies
-        return None
-    for place in (folder, RunDir(folder).model):
-        about = read_json(ModelDir(place).about)
-        if isinstance(about, dict) and "system_prompt" in about:
-            return about["system_prompt"] or ""
-    return None if (run := run_of(path)) is None else _prompt_in_config(run)
+    seen = list[str]()
+    while path is not None and path not in seen:
+        seen.append(path)
+        if path.startswith("builtin:"):
+            return ""
+        folder = Path(path).expanduser()
+        if folder.is_file():  # of replies
+            return None
+        for place in (folder, RunDir(folder).model):
+            if (recorded := _recorded(ModelDir(place).about)) is not None:
+                return recorded
+        if (run := run_of(path)) is None:
+            return None if len(seen) == 1 else SHORT
+        config = read_config(run)
+        given = OmegaConf.select(config, "model.system_prompt")
+        given = OmegaConf.select(config, "data.system_prompt", default=given)  # the key of an earlier version
+        if given != AUTO:
+            return prompt_text(str(given), "model.system_prompt") if given else ""
+        path = OmegaConf.select(config, "model.path")
+    return None
 
 
-def _prompt_in_config(run: Path) -> str:
-    config = read_config(run)
-    if "system_prompt" in config.data:  # written by an earlier version
-        return config.data.system_prompt or ""
-    model = config.model
-    return policy_prompt(OmegaConf.select(model, "system_prompt"), model.path, "model.system_prompt") or ""
+def _recorded(file: Path) -> str | None:
+    """Return the system message in a model's record, "" for none; None without a record.
+
+    Raises:
+        UserError: if the record cannot be read or holds anything else, because another program may have written it.
+    """
+    try:
+        about = read_mapping(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    if "system_prompt" not in about:
+        return None
+    prompt = about["system_prompt"]
+    if not isinstance(prompt, str | None):
+        raise UserError(f"{file}: its system_prompt is not a text; correct it, or give the system_prompt yourself")
+    return prompt or ""

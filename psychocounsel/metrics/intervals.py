@@ -58,7 +58,7 @@ def bootstrap(
 
 
 def _places(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return the numbers start, start + 1, ..., start + size - 1 of all runs one after the other."""
+    """Return the positions of all slices, concatenated: slice i begins at `starts[i]` and holds `sizes[i]` positions."""
     ends = np.cumsum(sizes)
     return np.repeat(starts - ends + sizes, sizes) + np.arange(ends[-1])
 
@@ -170,7 +170,7 @@ class Measure:
 def draws(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield bootstrap resamples in blocks, int[at most 100, prompts]: the number of times that each prompt is drawn.
 
-    Small tables of resamples are kept, because drawing takes most of the time, and many figures have the same prompts.
+    Resamples of up to two million numbers stay in memory, because most figures of an evaluation use the same ones.
     """
     if prompts * samples <= _MOST_KEPT:
         kept = _kept_draws(prompts, samples, seed)

@@ -1,5 +1,6 @@
 """The group `model`: its keys and their checks. Imports no torch."""
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -126,12 +127,14 @@ _ADAPTERS = 10.0  # adapters learn best at about ten times the rate of all weigh
 
 
 def _by_size(tiny: Any, small: Any, large: Any, *, _root_: DictConfig) -> Any:
-    weights = number_of_weights(_root_, str(_root_.model.path))
+    weights = None
+    with contextlib.suppress(UserError, OSError, ValueError):  # the check of the path reports it more clearly
+        weights = number_of_weights(_root_, str(_root_.model.path))
     return large if weights is None or weights >= _SMALL else small if weights >= _TINY else tiny
 
 
 def _rate_by_size(tiny: float, small: float, large: float, *, _root_: DictConfig) -> float:
-    """Return a learning rate: that of the size, or for adapters ten times as much ("LoRA Without Regret", Schulman 2025)."""
+    """Return the learning rate of the model's size; adapters get ten times as much (Schulman 2025, "LoRA Without Regret")."""
     rate = float(_by_size(tiny, small, large, _root_=_root_))
     return rate * _ADAPTERS if _root_.model.lora.rank else rate
 

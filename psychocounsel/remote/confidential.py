@@ -40,7 +40,7 @@ def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "da
     Raises:
         UserError: naming `key` and the host.
     """
-    for host, what in _on_the_way(address):
+    for host, what in on_the_way(address):
         if host not in {name.lower() for name in allowed}:
             hosts = ",".join(f"'{name}'" if ":" in name else name for name in (*allowed, host))
             raise UserError(
@@ -49,7 +49,7 @@ def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "da
             )
 
 
-def _on_the_way(address: str) -> Iterator[tuple[str, str]]:
+def on_the_way(address: str) -> Iterator[tuple[str, str]]:
     """Yield (host, its prefix in a message) for an address, then for the proxy that the environment sets for it."""
     yield host_of(address), ""
     if proxy := proxy_of(address):

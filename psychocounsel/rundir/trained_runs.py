@@ -7,7 +7,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from psychocounsel.errors import UserError
+from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.rundir.run_config import is_run, read_config, read_section
+from psychocounsel.storage.files import read_json
 
 
 def run_of(path: str | None) -> Path | None:
@@ -57,6 +60,35 @@ def run_trained_on(path: str | None, data: Path) -> Path | None:
     """Return the last run behind a model that trained on the file `data`, or on a folder with it; None if none did."""
     data = data.expanduser().resolve()
     return next((run for run in runs_of(path) if any(_holds(place, data) for place in _training_paths(run))), None)
+
+
+def confidential_sources(path: str | None) -> Iterator[tuple[Path, set[str]]]:
+    """Yield the runs and exports behind a model that were trained on confidential data, with the hosts allowed for each.
+
+    Raises:
+        UserError: if an export's record does not list hosts, because it may have been altered.
+    """
+    models = [path]
+    for run in runs_of(path):
+        config = read_config(run)
+        models.append(OmegaConf.select(config, "model.path"))
+        if OmegaConf.select(config, "data.confidential"):
+            yield run, {host.lower() for host in config.data.allowed_hosts}
+    for model in filter(None, models):
+        folder = Path(model).expanduser()
+        if folder.is_dir() and (hosts := _recorded_hosts(ModelDir(folder).confidential)) is not None:
+            yield folder, hosts
+
+
+def _recorded_hosts(file: Path) -> set[str] | None:
+    """Return the hosts that an export's record of confidential data allows; None without such a record."""
+    record = read_json(file)
+    if record is None:
+        return None
+    hosts = record.get("allowed_hosts") if isinstance(record, dict) else None
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise UserError(f"{file}: has no list `allowed_hosts`, so it may have been altered; export these weights again")
+    return {host.lower() for host in hosts}
 
 
 def _has_trained(folder: Path) -> bool:

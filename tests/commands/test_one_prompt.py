@@ -2,17 +2,23 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from psychocounsel.asking.system_prompts import prompt_lines
 from psychocounsel.data.group import read_groups
+from psychocounsel.engine.checkpoints.model_folder import model_card
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.storage.files import read_json
+from tests.support.composed import checked
 from tests.support.harness import cli
+from tests.support.in_process import run_here
 from tests.support.own_folder import write_own
+from tests.support.trained import trained_run
 
 KIND = "Be kind."
 _SMALL = ["data.limit=40", "eval.limit=2", "max_steps=1", "global_batch_size=4", "cluster.threads=1"]
@@ -49,7 +55,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_records_its_prompt_and_the_next_takes_it_over(home: Path) -> None:
     about = home / "sft" / "model" / "psychocounsel.json"
     assert read_json(about)["system_prompt"] == KIND
-    assert f"System message of every conversation: {KIND}" in (home / "sft" / "model" / "README.md").read_text()
+    assert (
+        f'Each conversation began with the system message "{KIND}".'
+        in (home / "sft" / "model" / "README.md").read_text()
+    )
     write_own(
         home / "my", "reward", "listening", _LISTENING, "_target_: listening.Listening\nname: listening\nfile: ''\n"
     )
@@ -113,3 +122,42 @@ def test_a_run_of_an_earlier_version_goes_on_only_with_its_own_prompt(home: Path
         again = [*given, "max_steps=2"]
         done = cli("train", *again, cwd=home, check_code=0 if more else USER_ERROR)
         assert more or "model.system_prompt" in done.stderr
+
+
+def test_a_strangers_record_is_a_text_or_refused(home: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(home / "sft" / "model", tmp_path / "theirs"))
+    for content, said in (
+        ('{"step": 1, "system_prompt": ["x"]}', "its system_prompt is not a text"),
+        ("[1]", "holds a list instead of a mapping"),
+        ("{", "is not valid JSON"),
+    ):
+        (model / "psychocounsel.json").write_text(content)
+        for line in (f"train model.path={model}", f"evaluate evaluation=health model.path={model} against=null"):
+            answer = run_here(line)
+            assert answer.code == USER_ERROR and said in answer.stderr and answer.stderr.count("\n") == 1, answer.stderr
+    (model / "psychocounsel.json").unlink()
+    (model / "psychocounsel.json").mkdir()
+    answer = run_here(f"train model.path={model}")
+    assert answer.code == USER_ERROR and "cannot be read (Is a directory)" in answer.stderr
+
+
+def test_a_strangers_prompt_controls_no_terminal_and_adds_nothing_to_the_card(home: Path, tmp_path: Path) -> None:
+    prompt = "Hi\x1b[2J\u202e.\n\n## Licence\n\nCC0"
+    config = checked("model.path=builtin:tiny")
+    assert model_card(config, {"step": 1, "system_prompt": prompt}).count("\n## Licence") == 1
+    model = Path(shutil.copytree(home / "sft" / "model", tmp_path / "theirs"))
+    (model / "psychocounsel.json").write_text(json.dumps({"step": 1, "system_prompt": prompt}))
+    (line,) = prompt_lines(checked("evaluation=health", f"model.path={model}", "against=null", name="evaluate"))
+    assert line.isprintable() and "## Licence" in line
+
+
+def test_the_prompt_of_a_confidential_training_is_sent_to_no_other_host(tmp_path: Path) -> None:
+    run = trained_run(tmp_path / "run", f"model.system_prompt={KIND}", "data.confidential=true")
+    (run / "model" / "psychocounsel.json").write_text(json.dumps({"step": 1, "system_prompt": KIND}))
+    line = f"evaluate evaluation=health model.path={run} 'against={{path: http://other.example/v1, model: m}}'"
+    answer = run_here(line)
+    assert answer.code == USER_ERROR and "would send the system prompt of run to other.example" in answer.stderr, (
+        answer.stderr
+    )
+    assert "other.example" not in run_here(f"{line} replies.system_prompt=builtin:short").stderr
+    assert run_here(f"evaluate evaluation=health model.path={run} against=builtin:tiny").code == 0

@@ -1,4 +1,4 @@
-"""The system prompt of a model: the shipped texts, and the one that it was trained with."""
+"""Tests of system prompts: the shipped texts, and the prompt that a model was trained with."""
 
 from pathlib import Path
 
@@ -74,3 +74,11 @@ def test_a_run_without_a_model_yet_names_its_prompt_in_its_config(tmp_path: Path
     config.model.path = kind
     new_run(tmp_path / "chained", config)
     assert trained_prompt(str(tmp_path / "chained")) == "Be kind."
+
+
+def test_runs_that_start_from_each_other_have_no_known_prompt(tmp_path: Path) -> None:
+    config = check(compose([]))
+    for name, start in (("one", "two"), ("two", "one")):
+        config.model.path = str(tmp_path / start)
+        new_run(tmp_path / name, config)
+    assert trained_prompt(str(tmp_path / "one")) is None

@@ -109,7 +109,7 @@ def model(rewards: bool = False, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def moved(lm: Any) -> Any:
-    """Return `lm` with slightly other weights: a reference for which margins do not start at zero."""
+    """Change the weights of `lm` by about 1 % and return it. DPO margins against such a reference do not start at zero."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in lm.parameters():

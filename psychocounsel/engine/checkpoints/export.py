@@ -1,6 +1,5 @@
 """Work of `psychocounsel.export` after its arguments are read. It imports torch only after the cache folders are set."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.remote.server_access import host_of
 from psychocounsel.rundir.paths import ModelDir, RunDir, run_of_model
-from psychocounsel.rundir.run_config import is_run, read_config, read_run
+from psychocounsel.rundir.run_config import is_run, read_run
+from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.targets import add_code_path
-from psychocounsel.storage.files import read_json
 from psychocounsel.storage.modes import mask_of, restricted
 
 
@@ -64,7 +63,7 @@ def _export(run: Path, config: DictConfig, settings: Export) -> None:
     quiet_libraries()
     from psychocounsel.engine.checkpoints.publish import assemble, push
 
-    hosts = [allowed for _, allowed in _confidential_sources(run)]
+    hosts = [allowed for _, allowed in confidential_sources(str(run))]
     allowed_hosts = sorted(set.intersection(*hosts)) if hosts else None
     with restricted(_mask(run, config, place.parent)):
         about = assemble(run, config, settings.step, settings.merge, place, allowed_hosts)
@@ -89,49 +88,12 @@ def _check_push(run: Path, repository: str) -> None:
     from huggingface_hub import constants
 
     hub = host_of(constants.ENDPOINT)
-    for source, hosts in _confidential_sources(run):
+    for source, hosts in confidential_sources(str(run)):
         if hub not in hosts:
             raise UserError(
                 f"push={repository}: {source} was trained on confidential data, and {hub} is not in its "
                 "data.allowed_hosts; leave push out, or train with that host allowed"
             )
-
-
-def _confidential_sources(run: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Yield the runs and exports in the run's lineage whose weights saw confidential data, with the hosts allowed for each."""
-    for folder in _lineage(run):
-        config = read_config(folder)
-        if config.data.confidential:
-            yield folder, {host.lower() for host in config.data.allowed_hosts}
-        model = Path(config.model.path)
-        if (hosts := _recorded_hosts(ModelDir(model).confidential)) is not None:
-            yield model, hosts
-
-
-def _recorded_hosts(file: Path) -> set[str] | None:
-    """Return the hosts that an export's record of confidential data allows; None without such a record.
-
-    Raises:
-        UserError: if the record does not list hosts, because it may have been altered.
-    """
-    record = read_json(file)
-    if record is None:
-        return None
-    hosts = record.get("allowed_hosts") if isinstance(record, dict) else None
-    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
-        raise UserError(f"{file}: has no list `allowed_hosts`, so it may have been altered; export these weights again")
-    return {host.lower() for host in hosts}
-
-
-def _lineage(run: Path) -> Iterator[Path]:
-    """Yield the run, the run that its weights came from, and so on, as long as their directories exist."""
-    current: Path | None = run
-    seen: set[Path] = set()
-    while current is not None and current.resolve() not in seen and is_run(current):
-        seen.add(current.resolve())
-        yield current
-        model = Path(read_config(current).model.path)
-        current = model.parent if model in (RunDir(model.parent).model, RunDir(model.parent).export) else None
 
 
 def _check_replaceable(place: Path, folder: Path, run: Path) -> None:

@@ -1,6 +1,7 @@
 """The folder of a trained model: weights, tokenizer and model card."""
 
 import copy
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,7 @@ def _with_tied(lm: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 
 def model_card(config: DictConfig, about: dict[str, Any]) -> str:
     """Return the text of `model/README.md`; `about`: step, system prompt and held-out figures of the weights."""
-    algorithm, prompt = config.algo._target_.rsplit(".", 1)[-1], about.get("system_prompt")
+    algorithm = config.algo._target_.rsplit(".", 1)[-1]
     licences = [("base model", model_licence(config.model)), *_data_licences(config.data)]
     front = _front_matter(config, algorithm, [licence for _, licence in licences])
     figures = [f"| {name} | {value:.4f} |" for name, value in about.items() if name.startswith("eval/")]
@@ -174,7 +175,7 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
             f"Trained with psychocounsel: step {about['step']} of {training} on {', '.join(map(_public, _sources(config)))}. "
             "Not for clinical use.",
             "",
-            *([f"System message of every conversation: {prompt}", ""] if prompt else []),
+            *_prompt_lines(about.get("system_prompt")),
             "## Licence",
             "",
             *(f"- {what}: {licence or 'unknown, ask its authors'}" for what, licence in dict.fromkeys(licences)),
@@ -192,6 +193,15 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
             "```",
             "",
         ]
+    )
+
+
+def _prompt_lines(prompt: str | None) -> list[str]:
+    """Return the card's line about the system prompt, quoted in one line, so that it cannot add lines of its own."""
+    return (
+        [f"Each conversation began with the system message {json.dumps(prompt, ensure_ascii=False)}.", ""]
+        if prompt
+        else []
     )
 
 
