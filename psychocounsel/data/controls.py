@@ -14,7 +14,7 @@ from psychocounsel.data.settings import OWN
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.errors import UserError
 
-RATE = 0.5  # controls per pair, if `data.control_rate` is null
+RATE = 0.15  # controls per pair, if `data.control_rate` is null; docs/judges.md compares it with 0.5
 _WORDS_OF = 500  # examples whose words `random` draws from
 
 
