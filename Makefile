@@ -1,5 +1,6 @@
 # make train   set up and train the shipped model on the shipped sample
 # make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
+# make real    train a real model, SmolLM2-135M, as a judge on the shipped sample, and measure whether it reads
 # make docs    write the generated pages of docs/reference and build the site in site/
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
 # make extras  set up $(VENV)-extras for the tests of Presidio, lm-eval and Inspect
@@ -10,10 +11,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check
+.PHONY: train real test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check
 
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
+
+# The first stages of the study; `python -m psychocounsel.launch study=real` goes on from them.
+real: smollm2
+	$(BIN)/python -m psychocounsel.launch study=real only=[reward,judge,judges]
 
 # Small models run on one thread each. One more test file than cores runs in parallel, because some wait for SLURM and servers.
 # Files are sorted by name, because otherwise files with few long tests would come last.

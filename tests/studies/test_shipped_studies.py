@@ -59,6 +59,7 @@ TRIALS = {
         "base=builtin:tiny",
         "dtype=fp32",
         f"more='{STEP}'",
+        "reward_length=",
         "sft_length=",
         "limit=2",
         "samples=1",
