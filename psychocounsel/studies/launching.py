@@ -177,6 +177,7 @@ def launch(command: Launch) -> int:
     with _folder(files.path), _owned(files):  # nobody else changes the folder between the plan and the runs
         plan, forced = _planned(command, files)
         cluster = _cluster(plan)
+        print("\n".join(plan.notes), end="\n" if plan.notes else "", flush=True)
         forced.write(files)
         write_atomically(files.study, command.study.text())
         write_json(files.cells, plan.listing())

@@ -34,7 +34,7 @@ def outline(plan: StudyPlan, cluster: Cluster) -> str:
     lines += ["", f"{len(to_run)} {'job' if len(to_run) == 1 else 'jobs'} to run on cluster={_name(cluster)}"]
     if hours:
         lines[-1] += f": at most {hours:,.0f} GPU-hours"
-    return "\n".join([*lines, *_asking(plan)])
+    return "\n".join([*lines, *plan.notes, *_asking(plan)])
 
 
 def _drawn(plan: StudyPlan) -> Iterator[str]:

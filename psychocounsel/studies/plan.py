@@ -102,13 +102,14 @@ class PlannedStage:
 class StudyPlan:
     """A study that was checked as a whole.
 
-    `table` writes the study's tables after all other jobs have ended, even if some failed.
+    `table` writes the study's tables after all other jobs have ended, even if some failed. `notes` are lines for the user.
     """
 
     study: Study
     files: StudyDir
     stages: list[PlannedStage]
     table: Job | None = None
+    notes: Sequence[str] = ()
 
     def groups(self) -> list[list[Job]]:
         """Return all jobs in groups, each after those that it needs: cells and selection of each stage, then the table.

@@ -103,7 +103,7 @@ def plan_study(study: Study, folder: Path, request: StudyRequest) -> StudyPlan:
         for name in in_order(graph):
             planning.add(study.stages[name])
     lines += [*planning.lines(), *([*problems(study)] or unknown_figures(study, planning.planned))]
-    plan = StudyPlan(study, planning.files, planning.planned)
+    plan = StudyPlan(study, planning.files, planning.planned, notes=[*planning.without_waiting()])
     if lines := lines or planning.lines_of_unfinished(plan):
         raise StudyErrors(lines)
     plan.table = table_job(plan)
@@ -268,15 +268,36 @@ class _Planning:
         ]
         return list(dict.fromkeys(described))
 
-    def lines_of_unfinished(self, plan: StudyPlan) -> list[str]:
-        """Return mistakes of `only` and `start_at`: needed stages that are left out and not finished."""
-        left_out = {
+    def without_waiting(self) -> Iterator[str]:
+        """Drop the cells of `for_each` whose training has not finished and is left out; yield a line for each stage.
+
+        A stage of which no cell would remain keeps all of them, and is a mistake.
+        """
+        for planned in self.planned:
+            left_out = self._left_out()
+            waiting = [
+                cell
+                for cell in planned.cells
+                if planned.is_requested and not cell.job.finished and cell.parent and cell.parent.run_dir in left_out
+            ]
+            if waiting and len(waiting) < len(planned.cells) and planned.selection is None:
+                planned.cells = [cell for cell in planned.cells if cell not in waiting]
+                names = ", ".join(dict.fromkeys(cell.parent.name for cell in waiting if cell.parent))
+                yield f"stage {planned.name}: not for {names}, because only or start_at leaves out what has not finished"
+
+    def _left_out(self) -> dict[Path, str]:
+        """Return the stages of all runs that have not finished and that `only` or `start_at` leave out."""
+        return {
             job.run_dir: planned.name
-            for planned in plan.stages
+            for planned in self.planned
             if not planned.is_requested
             for job in planned.jobs()
             if not job.finished
         }
+
+    def lines_of_unfinished(self, plan: StudyPlan) -> list[str]:
+        """Return mistakes of `only` and `start_at`: needed stages that are left out and not finished."""
+        left_out = self._left_out()
         unmet = {
             f"stage {planned.name}: needs {left_out[Path(parent)]}, which has not finished and is left out: run it first"
             for planned in plan.stages

@@ -7,11 +7,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job, write_run_directory
+from psychocounsel.cluster.local import Local
 from psychocounsel.errors import DONE
 from psychocounsel.rundir.paths import SelectionDir, StudyDir
 from psychocounsel.rundir.results import FINISHED, known_mode, smaller_is_better, write_summary
 from psychocounsel.storage.files import write_atomically, write_json
 from psychocounsel.studies.local_run import StudyProgress, run_job
+from psychocounsel.studies.outline import outline
 from psychocounsel.studies.plan import StudyErrors
 from psychocounsel.studies.study_file import read_study
 from tests.support.small_study import CHAIN, finish, planned, study_of, to_run
@@ -228,6 +230,18 @@ def test_only_and_start_at(tmp_path: Path) -> None:
     assert mistakes(tmp_path, CHAIN, "only=[dpoo]")[0].startswith(
         "only=dpoo: the study has no such stage; did you mean dpo?"
     )
+
+
+def test_only_takes_the_trainings_that_have_finished(tmp_path: Path) -> None:
+    both = CHAIN.replace("against=${stage.sft.model}\n    for_each: dpo", "against=null\n    for_each: [sft, dpo]")
+    finish(planned(tmp_path, "only=sft", text=both), None, "sft")
+    plan = planned(tmp_path, "only=[each_health]", text=both)
+    assert to_run(plan) == ["each_health/sft"]
+    (note,) = plan.notes
+    assert "not for beta-0.05_seed-1, beta-0.1_seed-1, because only or start_at leaves out" in note
+    assert note in outline(plan, Local())
+    whole = planned(tmp_path, text=both)
+    assert whole.notes == [] and sum(run.startswith("each_health") for run in to_run(whole)) == 3
 
 
 def test_the_written_study_is_the_same_study(tmp_path: Path) -> None:
