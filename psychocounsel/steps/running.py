@@ -95,6 +95,7 @@ T = TypeVar("T")
 
 _STATE_SECONDS = 5.0  # between two writes of state.json
 _LINE_SECONDS = 60.0  # between two lines if the output is not a terminal
+_FEWEST = 10  # items from which the time left is estimated; the first item of a batch takes as long as all of them
 
 
 class StepProgress:
@@ -130,6 +131,8 @@ def progress_line(what: str, done: int, total: int | None, seconds: float) -> st
     """Return a progress line such as `replies: 400 of 2,000, 3 min left`."""
     if total is None:
         return f"{what}: {done:,}"
+    if done < _FEWEST:
+        return f"{what}: {done:,} of {total:,}"
     left = readable_time(seconds / done * max(0, total - done))
     return f"{what}: {done:,} of {total:,}, {left} left"
 

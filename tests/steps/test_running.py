@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import CONTINUE_LATER, DONE
-from psychocounsel.steps.running import grace_of
+from psychocounsel.steps.running import grace_of, progress_line
 from tests.support.harness import ROOT
 
 _SCRIPT = """
@@ -49,3 +49,9 @@ def test_answers_are_waited_for_as_long_as_a_model_may_take(monkeypatch: pytest.
     assert grace_of(OmegaConf.create({"writers": {"name": "tiny"}, "annotator": {"name": "rules"}})) == 20
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     assert grace_of(config) == 20
+
+
+def test_the_time_left_is_estimated_from_ten_items_and_more() -> None:
+    assert progress_line("replies", 1, 120, 67.0) == "replies: 1 of 120", "the first item of a batch takes as long as all"
+    assert progress_line("replies", 40, 120, 60.0) == "replies: 40 of 120, 2 min left"
+    assert progress_line("replies", 40, None, 60.0) == "replies: 40"
