@@ -16,9 +16,9 @@ BIN := $(VENV)/bin
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train
 
-# The first stages of the study; `python -m psychocounsel.launch study=real` goes on from them.
+# Two stages of the study; `python -m psychocounsel.launch study=real` goes on from them.
 real: smollm2
-	$(BIN)/python -m psychocounsel.launch study=real only=[reward,judge,judges]
+	$(BIN)/python -m psychocounsel.launch study=real only=[judge,judges]
 
 # Small models run on one thread each. One more test file than cores runs in parallel, because some wait for SLURM and servers.
 # Files are sorted by name, because otherwise files with few long tests would come last.
