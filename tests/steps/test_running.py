@@ -52,6 +52,8 @@ def test_answers_are_waited_for_as_long_as_a_model_may_take(monkeypatch: pytest.
 
 
 def test_the_time_left_is_estimated_from_ten_items_and_more() -> None:
-    assert progress_line("replies", 1, 120, 67.0) == "replies: 1 of 120", "the first item of a batch takes as long as all"
+    assert progress_line("replies", 1, 120, 67.0) == "replies: 1 of 120", (
+        "the first item of a batch takes as long as all"
+    )
     assert progress_line("replies", 40, 120, 60.0) == "replies: 40 of 120, 2 min left"
     assert progress_line("replies", 40, None, 60.0) == "replies: 40"
