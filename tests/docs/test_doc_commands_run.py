@@ -20,10 +20,10 @@ from tests.support.harness import ROOT, cli
 pytestmark = pytest.mark.slow
 
 _RUN = ("train", "evaluate", "audit", "annotate", "agreement", "export", "report", "jobs", "cache", "launch")
-# Commands that need a GPU, a hub, other projects' files, or a server or cluster, with which other files of this folder run them.
+# Commands that need a GPU, hours, a hub, other projects' files, or a server or cluster (other files here run these).
 _ELSEWHERE = re.compile(
-    r"vllm|qwen|llama|nemotron|smollm2|_8b|_3b|http|openai|slurm|=psychocounsel|nf4|vera_mh|played|study=(paper|algorithms|NAME)"
-    r"|lm_eval|push=|/runs/anna|\$SCRATCH|quickstart$",
+    r"vllm|qwen|llama|nemotron|smollm2|_8b|_3b|http|openai|slurm|=psychocounsel|nf4|vera_mh|played"
+    r"|study=(paper|algorithms|real|NAME)|lm_eval|push=|/runs/anna|\$SCRATCH|quickstart$",
     re.IGNORECASE,
 )
 # Tests of own clusters, served pages, experts' answers, jobs of SLURM and endless output are in other files.
