@@ -156,8 +156,7 @@ def test_the_prompt_of_a_confidential_training_is_sent_to_no_other_host(tmp_path
     (run / "model" / "psychocounsel.json").write_text(json.dumps({"step": 1, "system_prompt": KIND}))
     line = f"evaluate evaluation=health model.path={run} 'against={{path: http://other.example/v1, model: m}}'"
     answer = run_here(line)
-    assert answer.code == USER_ERROR and "would send the system prompt of run to other.example" in answer.stderr, (
-        answer.stderr
-    )
+    assert answer.code == USER_ERROR and "would send the system prompt of" in answer.stderr, answer.stderr
+    assert " to other.example, but its training had data.confidential=true" in answer.stderr
     assert "other.example" not in run_here(f"{line} replies.system_prompt=builtin:short").stderr
     assert run_here(f"evaluate evaluation=health model.path={run} against=builtin:tiny").code == 0

@@ -92,7 +92,7 @@ def test_every_epoch_and_every_seed_has_controls_of_its_own() -> None:
     rows = [pair(number) for number in range(20)]
 
     def texts(seed: int, epochs: int) -> list[tuple[str, ...]]:
-        made = added(rows, "data.controls=[shuffled,random]", seed=seed, epochs=epochs)
+        made = added(rows, "data.controls=[shuffled,random]", "data.control_rate=0.5", seed=seed, epochs=epochs)
         return [(new.prompt[0]["content"], *new.replies) for new in made]
 
     first = texts(1, 2)
@@ -163,7 +163,8 @@ def test_an_epoch_trains_on_its_own_controls_and_the_held_out_part_has_none(tmp_
 
 
 def test_max_steps_alone_gives_as_many_epochs_of_controls_as_begin(tmp_path: Path) -> None:
-    data, _ = built(tmp_path, "data.controls=[shuffled]", "epochs=null", "max_steps=10", "global_batch_size=8")
+    controls = ("data.controls=[shuffled]", "data.control_rate=0.5")
+    data, _ = built(tmp_path, *controls, "epochs=null", "max_steps=10", "global_batch_size=8")
     assert data.sets == 3, "80 rows of 27 an epoch"
 
 
@@ -199,6 +200,7 @@ def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(small_model: Path, t
         f"model.path={small_model}",
         "data.limit=24",
         "data.controls=[shuffled,random,praise]",
+        "data.control_rate=0.5",
         "epochs=2",
         "global_batch_size=12",
     ]
