@@ -38,7 +38,7 @@ def replies_prompt(config: DictConfig, length_limit: int | None = None) -> str |
     )
 
 
-def refuse_confidential_prompt(config: DictConfig) -> None:
+def _refuse_confidential_prompt(config: DictConfig) -> None:
     """Refuse to send the system prompt of a training on confidential data to hosts that must not see it.
 
     Only `replies.system_prompt=auto` is checked, because a text that is typed is meant for the contestants.
@@ -49,14 +49,15 @@ def refuse_confidential_prompt(config: DictConfig) -> None:
     if config.get("contestants") is None or config.replies.system_prompt != AUTO or not replies_prompt(config):
         return
     first = _first(config)
-    allowed = [hosts for _, hosts in confidential_sources(first.get("model"))]
-    if not allowed:
+    sources = [hosts for _, hosts in confidential_sources(first.get("model"))]
+    if not sources:
         return
+    allowed = set.intersection(*sources)
     models: list[LanguageModel] = build(config, "contestants").models()
     for key, model in zip(keys_of(models, "contestants"), models, strict=True):
         for _, address in model.receivers(key):
             for host, what in on_the_way(address):
-                if host not in set.intersection(*allowed):
+                if host not in allowed:
                     raise UserError(
                         f"replies.system_prompt=auto: {model.name} would send the system prompt of {first.name} to {what}{host}, "
                         "but its training had data.confidential=true; give another text, for instance "
@@ -114,7 +115,7 @@ def refuse_system_prompts(config: DictConfig) -> None:
     Raises:
         UserError: names the model, and what to type instead.
     """
-    refuse_confidential_prompt(config)
+    _refuse_confidential_prompt(config)
     for reader in _readers(config):
         file = reader.section.get("chat_template")
         template = _text(Path(file)) if file else _template_in(_folder(config, reader))

@@ -269,9 +269,9 @@ class _Planning:
         return list(dict.fromkeys(described))
 
     def without_waiting(self) -> Iterator[str]:
-        """Drop the cells of `for_each` whose training has not finished and is left out; yield a line for each stage.
+        """Remove the cells whose parent in `for_each` is left out and has not finished. Yields a line for each such stage.
 
-        A stage of which no cell would remain keeps all of them, and is a mistake.
+        A stage that would lose all of its cells keeps them; `lines_of_unfinished` then reports it.
         """
         for planned in self.planned:
             left_out = self._left_out()
@@ -283,7 +283,7 @@ class _Planning:
             if waiting and len(waiting) < len(planned.cells) and planned.selection is None:
                 planned.cells = [cell for cell in planned.cells if cell not in waiting]
                 names = ", ".join(dict.fromkeys(cell.parent.name for cell in waiting if cell.parent))
-                yield f"stage {planned.name}: not for {names}, because only or start_at leaves out what has not finished"
+                yield f"stage {planned.name}: not run for {names}, which only or start_at leaves out and which has not finished"
 
     def _left_out(self) -> dict[Path, str]:
         """Return the stages of all runs that have not finished and that `only` or `start_at` leave out."""

@@ -81,7 +81,7 @@ def test_greedy_rollouts_of_a_trained_policy_are_those_of_transformers(tmp_path:
 
 @pytest.mark.parametrize("algo", ["online_dpo", pytest.param("ppo", marks=pytest.mark.proof)])
 def test_a_killed_online_run_resumes_as_if_unbroken(algo: str, tmp_path: Path) -> None:
-    """`reward=tiny` reads texts, so it may reward another tokenizer's replies; PPO's critic starts from the policy."""
+    """The reward model `tiny` has its own tokenizer, so it reads the replies as texts. PPO's critic starts from the policy."""
     given = [f"algo={algo}", "reward=tiny", "max_steps=2", "rollout.max_tokens=12", "checkpoint.every=1"]
     given += ["algo.samples=2", *(["algo.critic=policy", "algo.passes=1"] if algo == "ppo" else [])]
     whole = train(tmp_path / "whole", *given)

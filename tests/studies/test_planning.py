@@ -238,7 +238,7 @@ def test_only_takes_the_trainings_that_have_finished(tmp_path: Path) -> None:
     plan = planned(tmp_path, "only=[each_health]", text=both)
     assert to_run(plan) == ["each_health/sft"]
     (note,) = plan.notes
-    assert "not for beta-0.05_seed-1, beta-0.1_seed-1, because only or start_at leaves out" in note
+    assert "not run for beta-0.05_seed-1, beta-0.1_seed-1, which only or start_at leaves out" in note
     assert note in outline(plan, Local())
     whole = planned(tmp_path, text=both)
     assert whole.notes == [] and sum(run.startswith("each_health") for run in to_run(whole)) == 3
