@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,19 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 
 @pytest.fixture(autouse=True)
-def own_permissions() -> Iterator[None]:
-    """Restore the umask after each test, because commands that run in this process narrow it for private data."""
+def own_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the umask and the hidden messages after each test, because commands on private data set both for the process."""
+    from psychocounsel import errors
     from psychocounsel.storage import modes
 
+    for module in (sys, threading):
+        monkeypatch.setattr(module, "excepthook", module.excepthook)
     before, known = os.umask(0o077), modes._own[:]
     os.umask(before)
     yield
     os.umask(before)
     modes._own[:] = known
+    errors.hide_words(False)
 
 
 @pytest.fixture(scope="session")

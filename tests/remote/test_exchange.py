@@ -1,7 +1,5 @@
 """Server-sent events are parsed alike, however their bytes are cut into pieces."""
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
 
@@ -42,10 +40,8 @@ def test_data_that_are_no_json() -> None:
 
 
 @pytest.fixture
-def hidden() -> Iterator[None]:
+def hidden() -> None:
     hide_words(True)
-    yield
-    hide_words(False)
 
 
 def test_an_errors_words_are_shown() -> None:

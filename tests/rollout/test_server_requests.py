@@ -2,7 +2,6 @@
 
 import inspect
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,8 @@ from tests.support.listening import addresses_of
 
 
 @pytest.fixture
-def hidden() -> Iterator[None]:
+def hidden() -> None:
     hide_words(True)
-    yield
-    hide_words(False)
 
 
 def rollout(*addresses: str) -> VLLMServerRollout:
