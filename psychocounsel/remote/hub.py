@@ -49,13 +49,14 @@ def set_cache_directories(cache: str) -> None:
 
 def cache_directories(cache: str) -> dict[str, str]:
     """Return the variables that `set_cache_directories` sets."""
+    root = Path(cache).expanduser().absolute()  # a configuration whose paths are not checked yet still has "~"
     folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
     folders |= {"VLLM_CACHE_ROOT": "vllm", "FLASHINFER_WORKSPACE_BASE": "flashinfer"}
     # torch creates its folder on import, which fails in a read-only cache of a site
-    folders = {name: folder for name, folder in folders.items() if _is_writable(Path(cache, folder))}
+    folders = {name: folder for name, folder in folders.items() if _is_writable(root / folder)}
     if "HF_HOME" not in os.environ:  # HF_HOME is not changed, because it holds the login token
         folders |= {"HF_HUB_CACHE": "hub", "HF_DATASETS_CACHE": "datasets"}
-    return {name: f"{cache}/{folder}" for name, folder in folders.items() if name not in os.environ}
+    return {name: f"{root}/{folder}" for name, folder in folders.items() if name not in os.environ}
 
 
 def _is_writable(path: Path) -> bool:

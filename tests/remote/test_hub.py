@@ -146,3 +146,11 @@ def test_every_member_of_several_reward_models_is_pinned(tmp_path: Path) -> None
     hub_sources.pin(config, command_for(config).repositories(config))
     assert [member.revision for member in config.reward.members] == ["0" * 40, "1" * 40]
     assert [member.name for member in config.reward.members] == ["one", "two"]
+
+
+def test_cache_directories_are_in_the_home_folder_and_none_is_called_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    folders = hubs.cache_directories("~/.cache/psychocounsel")
+    assert {"TORCHINDUCTOR_CACHE_DIR", "HF_HUB_CACHE"} <= folders.keys()
+    assert all(Path(folder).is_relative_to(Path.home() / ".cache") for folder in folders.values())
