@@ -67,6 +67,7 @@ def test_a_reward_is_learned(algo: str, seed: int, mine: Path, small_model: Path
     assert lines[-1]["eval/win_rate"] > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algo", [pytest.param("rloo", marks=pytest.mark.proof), pytest.param("grpo", marks=pytest.mark.proof), "ppo"]
 )

@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from psychocounsel.storage.locks import Lock
 from tests.support.harness import cli
 
 _FAILS = "+callbacks.fail={_target_: tests.support.killer.Fail, seed: 1, file: %s, step: 0}"
 
 
+@pytest.mark.slow
 def test_a_run_without_a_step_is_corrected_and_keeps_its_logs(tmp_path: Path) -> None:
     run, broken = tmp_path / "run", tmp_path / "broken"
     broken.touch()

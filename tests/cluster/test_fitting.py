@@ -199,6 +199,7 @@ def test_what_was_chosen_is_kept_and_refused_where_it_cannot_fit() -> None:
     assert typed.zero.stage == 1, "a typed stage is never changed"
 
 
+@pytest.mark.slow
 def test_auto_is_recorded_when_a_run_starts_and_kept(tmp_path: Path) -> None:
     given = ["zero=auto", "debug=fast", f"run_dir={tmp_path}/run", "cluster.processes=2", "cluster.device=cpu"]
     said = cli("train", *given, cwd=tmp_path)

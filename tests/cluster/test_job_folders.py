@@ -41,6 +41,7 @@ def test_only_who_pays_is_taken_from_the_shell_and_only_where_it_is_open() -> No
     assert [line.split(" ")[0] for line in said] == ["cluster.account", "SBATCH_QOS", "SBATCH_TIMELIMIT"]
 
 
+@pytest.mark.slow
 def test_runs_are_listed_and_those_that_made_nothing_can_be_forgotten(tmp_path: Path) -> None:
     broken = ["data.limit=4", "max_steps=1", "run_dir=runs/one", "global_batch_size=64", "checkpoint.metric=eval/none"]
     cli("train", *broken[:3], "dry_run=true", cwd=tmp_path)

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.support.harness import cli, write_jsonl
 
 ROWS = [
@@ -20,6 +22,7 @@ def contents(run: Path) -> dict[str, bytes]:
     return {name: (run / name).read_bytes() for name in DEFINING}
 
 
+@pytest.mark.slow
 def test_data_that_changed_leave_a_finished_run_finished(tmp_path: Path, small_model: Path) -> None:
     run, data = tmp_path / "run", tmp_path / "pairs.jsonl"
     write_jsonl(data, ROWS)

@@ -39,6 +39,7 @@ def test_composing_imports_no_torch() -> None:
     assert done.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_the_run_of_the_command(
     result: api.RunResult, settings: list[str], tmp_path: Path
 ) -> None:

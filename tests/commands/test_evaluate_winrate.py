@@ -138,6 +138,7 @@ def test_agreement_with_experts_stands_beside_the_figures(home: Path) -> None:
     assert headline[-7:] == ["87.5", "(62.5", "to", "100.0)", "8", "few", "speeches"]
 
 
+@pytest.mark.slow
 def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> None:
     with model_server(change=Recorder(by_length)) as server:
         cli(*command(home, server.address), cwd=home)
@@ -155,6 +156,7 @@ def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> Non
     assert "holds evaluation=winrate; choose another run_dir for evaluation=health" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_of_several_measurements_names_the_figure_of_each(home: Path) -> None:
     given = [*data(home), "model.path=mine.jsonl", "against=base.jsonl", "judge=reward", "cluster.threads=1"]
     result = cli("evaluate", "-m", "evaluation=winrate,health", *given[:-2], "judge=tiny", "sweep_dir=out", cwd=home)

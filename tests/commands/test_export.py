@@ -118,6 +118,7 @@ def test_reward_model_of_a_step_has_its_own_statistics(reward_run: Path, tmp_pat
     assert (settings.mean, settings.std) == (None, None), "the scale of the initial model is not taken over"
 
 
+@pytest.mark.slow
 def test_adapter_of_a_step_alone_and_merged(adapter_run: Path, export_home: Path, tmp_path: Path) -> None:
     best = best_step(adapter_run)
     export([str(adapter_run), f"step={best}", f"to={tmp_path / 'adapter'}"])

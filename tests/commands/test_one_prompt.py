@@ -101,6 +101,7 @@ def test_a_reward_model_reads_its_own(home: Path) -> None:
     assert own.score([conversation]) == typed.score([conversation]) == [expected] != none.score([conversation])
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_goes_on_only_with_its_own_prompt(home: Path) -> None:
     """Earlier runs have no key model.system_prompt, and trained without one."""
     (home / "old").mkdir()

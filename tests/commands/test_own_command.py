@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from psychocounsel.rundir.results import read_summary
 from tests.support.harness import ROOT
 
@@ -101,6 +103,7 @@ table:
 """
 
 
+@pytest.mark.slow
 def test_a_command_of_the_users_own_is_checked_run_swept_and_part_of_a_study(tmp_path: Path) -> None:
     (tmp_path / "my").mkdir()
     (tmp_path / "lengths.py").write_text(_CODE)

@@ -107,6 +107,7 @@ def test_the_hosts_allowed_for_confidential_data_are_not_uploaded(
     assert "confidential.json" not in names
 
 
+@pytest.mark.slow
 def test_adapter_on_a_base_that_nobody_else_has_is_not_pushed(
     adapter_run: Path, tmp_path: Path, online: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

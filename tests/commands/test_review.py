@@ -16,6 +16,7 @@ from tests.support.harness import cli
 from tests.support.reviewing import QUICK, answers, item_of, pairs_file, serving
 
 
+@pytest.mark.slow
 def test_answers_go_to_agreement_and_to_evaluate(tmp_path: Path) -> None:
     """One expert always prefers the good reply. The other one errs on every fourth item."""
     data = pairs_file(tmp_path, 12, at_risk=3)

@@ -203,7 +203,7 @@ def die_writing(home: Path, place: str) -> None:
     make(home)
 
 
-@pytest.mark.parametrize("place", ["before", "half written"])
+@pytest.mark.parametrize("place", [pytest.param("before", marks=pytest.mark.slow), "half written"])
 def test_a_killed_writer_is_no_hindrance(place: str, home: Path) -> None:
     process = FORKED.Process(target=die_writing, args=(home, place))
     process.start()

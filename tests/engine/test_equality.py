@@ -55,7 +55,7 @@ _SHARDED = ["cluster.processes=2", "zero=3", "zero.persistence_elements=0"]
     "overrides",
     [
         ["micro_batch_tokens=512"],
-        ["cluster.processes=2"],
+        pytest.param(["cluster.processes=2"], marks=pytest.mark.slow),
         [*_SHARDED, "micro_batch_tokens=600"],
         pytest.param([*_SHARDED, "model.attention=dense"], marks=pytest.mark.slow),
         pytest.param([*_SHARDED, "model.gradient_checkpointing=true"], marks=pytest.mark.slow),

@@ -121,6 +121,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> tup
     return run, train(run, small_model, "algo=online_dpo")
 
 
+@pytest.mark.slow
 def test_the_datas_pairs_are_learned_from_where_a_round_has_none(unbroken: tuple[Path, str]) -> None:
     run, said = unbroken
     lines = metrics_of(run)

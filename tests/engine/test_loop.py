@@ -170,6 +170,7 @@ def test_sums_of_groups_are_those_of_the_batch_and_do_not_depend_on_its_split(al
     assert intervals_of(tally, four).keys() == shares, "four prompts are too few for an unbounded figure"
 
 
+@pytest.mark.slow
 def test_no_best_figure_stands_without_its_interval(tmp_path: Path) -> None:
     given = [
         "max_steps=1",

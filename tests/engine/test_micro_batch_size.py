@@ -86,6 +86,7 @@ def test_rows_of_both_lanes_are_in_memory_together(monkeypatch: pytest.MonkeyPat
         chosen_tokens(make_stepper(small_lm(), DPO(), at_once=2), groups, memory, 8, 10)
 
 
+@pytest.mark.slow
 def test_memory_of_a_pass_grows_with_its_tokens() -> None:
     stepper = make_stepper(small_lm(vocab_size=4096), DPO(), 8192)
     small, large = random_groups(4, longest=100), random_groups(64, longest=400)

@@ -22,7 +22,7 @@ NOTHING = {
     "online_simpo": {},
 }
 ONLINE = ("online_dpo", "online_simpo", "ppo", "rloo", "grpo")
-USUAL = [("online_dpo", "bf16", (0,)), ("ppo", "bf16", (0,)), ("sft", "bf16", (0, 3))]
+USUAL = [("ppo", "bf16", (0, 3))]
 FULL = [(algo, dtype, (0, 1, 2, 3)) for algo in NOTHING for dtype in ("fp32", "bf16")]
 
 

@@ -198,6 +198,7 @@ def test_finished_run_says_so_and_may_grow(small_model: Path, tmp_path: Path) ->
     assert "may grow but not shrink" in shrunk.stderr
 
 
+@pytest.mark.slow
 def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: Unbroken, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     kept = command(run_dir, small_model, SMALL, "checkpoint.keep_last=3")

@@ -13,7 +13,9 @@ from tests.support.harness import ROOT, cli
 _LINE = "100 % of the replies were cut at {key}=4, so the figures are those of cut texts; raise {key}"
 
 
-@pytest.mark.parametrize("evaluation", ["health", "session", "safety", "winrate"])
+@pytest.mark.parametrize(
+    "evaluation", ["health", *(pytest.param(name, marks=pytest.mark.slow) for name in ("session", "safety", "winrate"))]
+)
 def test_an_evaluation_of_cut_replies_says_so_once(evaluation: str, tmp_path: Path) -> None:
     against = "builtin:tiny" if evaluation == "winrate" else "[]"
     given = [f"evaluation={evaluation}", f"against={against}", f"run_dir={tmp_path / 'run'}", "limit=2"]

@@ -33,6 +33,7 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return graphs
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_rows_of_other_widths_are_not_compiled_again(compilations: list[object]) -> None:
     policy = Policy(small_lm(), "m", attention="flex", device="cuda")

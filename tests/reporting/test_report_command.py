@@ -27,6 +27,7 @@ def everything(folder: Path) -> bytes:
     return b"\n".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_report_of_several_folders_is_written_here(tmp_path: Path) -> None:
     sweep(tmp_path / "beta", [["algo.beta=0.1"], ["algo.beta=0.2"]])
     training_run(tmp_path / "late", "algo=simpo", status="failed")

@@ -120,6 +120,7 @@ def test_files_that_cannot_be_read_just_now_leave_the_page(run: Path, served: An
     assert status == 200 and "The last loss is 0.7." in text and asked(address, "version") == (200, "1")
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_no_figure_reloads_nobody(run: Path, served: Any) -> None:
     (run / "state.json").write_text("{}")
     add(run, 0.5)

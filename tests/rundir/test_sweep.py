@@ -182,6 +182,7 @@ def test_plain_reading_gives_what_omegaconf_reads(tmp_path: Path) -> None:
     assert identity(read_plain(tmp_path) or {}) == identity(config)
 
 
+@pytest.mark.slow
 def test_two_hundred_runs_are_read_quickly(tmp_path: Path) -> None:
     config = config_of()
     text = OmegaConf.to_yaml(config)

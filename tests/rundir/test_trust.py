@@ -52,6 +52,7 @@ def run(made_by_a_group: Path, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_what_a_run_loads_is_for_its_user_alone_to_write_whatever_the_umask(made_by_a_group: Path) -> None:
     assert (made_by_a_group.parent / "made-under-it").stat().st_mode & 0o020, "otherwise the umask was different"
     refuse_untrusted_run(made_by_a_group)
@@ -121,6 +122,7 @@ def test_who_says_so_trusts_a_folder_and_what_is_in_it(run: Path, monkeypatch: p
     assert (run / "export" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_code_that_lay_there_is_used_if_nobody_else_could_write_it(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "own.py").write_text("x = 1\n")

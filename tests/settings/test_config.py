@@ -158,6 +158,7 @@ def test_names_hold_only_safe_characters() -> None:
     assert len(long) <= 80 and long != slug("x" * 201)
 
 
+@pytest.mark.slow
 def test_help_and_checks_import_no_torch_and_are_quick(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('no torch here')")  # the check of rows would import it
     work = tmp_path / "work"

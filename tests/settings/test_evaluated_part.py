@@ -26,6 +26,7 @@ def said_and_used(*overrides: str) -> tuple[str, int]:
     return next(line for line in lines if line.startswith("data=")), len(speeches)
 
 
+@pytest.mark.slow
 def test_a_file_is_taken_whole_unless_an_evaluated_run_trained_on_it(file: Path, tmp_path: Path) -> None:
     run = trained_run(tmp_path / "run", f"data.path={file}", "model.path=builtin:tiny")
     stranger = trained_run(tmp_path / "stranger", "model.path=builtin:tiny")

@@ -264,7 +264,9 @@ def test_reward_presets_compose_and_pass_their_checks(name: str) -> None:
     assert comment("reward", name)
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize(
+    "name", [name if name == "dpo_beta" else pytest.param(name, marks=pytest.mark.slow) for name in SWEEPS]
+)
 def test_sweeps_expand_and_every_run_of_them_passes_its_checks(name: str, tmp_path: Path) -> None:
     content = yaml.safe_load((CONF / "sweep" / f"{name}.yaml").read_text())
     lengths = [len(values) for values in content["cross"].values()]

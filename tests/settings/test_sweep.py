@@ -289,6 +289,7 @@ def test_your_own_sweeps_come_before_the_shipped_ones(tmp_path: Path) -> None:
     assert len(planned("--config-dir=my", "sweep=dpo_beta", "seed=1", cwd=tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_file_is_the_same_as_one_that_is_typed(tmp_path: Path) -> None:
     """A typed sweep gives the same jobs with and without rows."""
     kept = planned("sweep=dpo_beta", "seed=2,3", "algo.beta=0.05,1e-1", cwd=tmp_path)

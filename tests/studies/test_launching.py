@@ -57,6 +57,7 @@ def test_a_dry_run_beside_a_launcher_says_so(tmp_path: Path, capsys: pytest.Capt
     assert [path.name for path in files.path.iterdir()] == []
 
 
+@pytest.mark.slow
 def test_the_exit_code_tells_that_the_tables_could_not_be_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

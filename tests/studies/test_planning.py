@@ -197,6 +197,7 @@ def test_other_rows_in_the_same_file_are_another_stage(tmp_path: Path) -> None:
     assert to_run(planned(tmp_path, *given)) == [], "the old rows find the old runs"
 
 
+@pytest.mark.slow
 def test_the_table_is_finished_where_nothing_is_to_run_and_it_was_written_of_the_same_runs(tmp_path: Path) -> None:
     def table(*arguments: str) -> Job:
         plan = planned(tmp_path, *arguments)
@@ -317,9 +318,7 @@ def test_smaller_is_better_where_it_is(metric: str, mode: str) -> None:
     assert known_mode(metric) == mode and smaller_is_better(metric, "auto") == (mode == "min")
 
 
-@pytest.mark.parametrize(
-    "change", ["eval.every=1", "guard.unfinished=0.5", "+callbacks.mine={_target_: builtins.dict}", "max_steps=2"]
-)
+@pytest.mark.parametrize("change", ["guard.unfinished=0.5", "+callbacks.mine={_target_: builtins.dict}"])
 def test_what_decides_the_figures_of_a_finished_run_makes_another(change: str, tmp_path: Path) -> None:
     given = ["only=[sft,dpo]", "sft.reward=tiny", "sft.eval.replies=true", "sft.rollout.max_tokens=8"]
     finish(planned(tmp_path, *given), None, "sft", "dpo")

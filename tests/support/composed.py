@@ -10,9 +10,6 @@ from psychocounsel.commands.composing import composer
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command, command_of
 from psychocounsel.settings.config import compose as compose
-from tests.support.quick_composing import compose_quickly
-
-compose_quickly()
 
 _MODULES = [f"psychocounsel.{name}" for name in ("train", "annotate", "audit", "evaluate", "chat")]
 

@@ -18,7 +18,6 @@ from psychocounsel.cluster.job_rows import count_rows
 from psychocounsel.cluster.starting import check_jobs
 from psychocounsel.commands import application
 from psychocounsel.settings import command_line
-from tests.support.quick_composing import compose_quickly
 
 _COMPOSED = {"train": "train", "prepare": "train", "evaluate": "evaluate", "audit": "audit", "annotate": "annotate"}
 
@@ -41,7 +40,6 @@ def run_here(line: str, rows: bool = True) -> Answer:
     command, *arguments = shlex.split(line)
     out, err, said, code = StringIO(), StringIO(), list[str](), 0
     argv, sys.argv = sys.argv, [command, *arguments]
-    compose_quickly()
     os.environ.pop("HYDRA_FULL_ERROR", None)
     GlobalHydra.instance().clear()
 

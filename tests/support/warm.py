@@ -1,6 +1,7 @@
 """Process that forks psychocounsel commands for tests after it has imported their libraries.
 
-Starting an interpreter and importing torch, transformers and DeepSpeed takes longer than most training runs of the tests.
+Starting an interpreter and importing torch, transformers and DeepSpeed takes longer than most training runs of the tests,
+and importing pandas, SciPy and the commands takes longer than most evaluations.
 `Warm` is a client of a process that has done these imports and waits for requests. For each request this process forks a
 child that becomes `python -m psychocounsel.MODULE ARGUMENTS`, with the working directory, environment and output files of
 the request. The ranks of a run are forked from a multiprocessing fork server, as in production, but here the fork server
@@ -12,8 +13,6 @@ test needs it, and ends with the session.
 
 import atexit
 import contextlib
-import gc
-import importlib
 import json
 import multiprocessing
 import os
@@ -33,17 +32,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
-_LATER = ("pandas", "pyarrow.dataset")  # pyarrow imports them when it first makes a table
-_LATER_IN_RANKS = (
-    *(*_LATER, "psychocounsel.rollout.hf", "psychocounsel.reward.local_model", "scipy.optimize", "scipy.stats"),
-    *(
-        "sklearn.cluster",
-        "sklearn.decomposition",
-        "sklearn.feature_extraction.text",
-        "sklearn.linear_model",
-        "sklearn.svm",
-    ),
-)
 
 
 class Warm:
@@ -111,14 +99,12 @@ def begin(threads: str, session: Path) -> str:
 
 def serve(address: str, session: int) -> None:
     """Import the libraries, then answer requests until the process with the number `session` has ended."""
-    import psychocounsel.commands.application  # noqa: F401
+    from psychocounsel.cluster.local_ranks import PRELOAD
+    from tests.support.preloads import load_for_commands
 
-    for name in _LATER:
-        importlib.import_module(name)
-    first = ("psychocounsel.engine.preload", "psychocounsel.commands.application")
-    multiprocessing.set_forkserver_preload([*first, *_LATER_IN_RANKS])
+    multiprocessing.set_forkserver_preload([*PRELOAD, "tests.support.rank_preloads"])
     forkserver.ensure_running()
-    gc.freeze()  # the garbage collector of commands skips the imported modules
+    load_for_commands()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended children are reaped without a wait
     ended = os.pidfd_open(session)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -163,6 +149,7 @@ def _become(request: dict[str, Any]) -> None:
     sys.path.append(str(ROOT))
     sys.argv = [f"psychocounsel/{request['module']}.py", *request["arguments"]]
     _share_fork_server(request["output"], request["environment"])
+    sys.modules.pop(f"psychocounsel.{request['module']}", None)  # or runpy would warn that it runs twice
     code: Any = 1
     try:
         runpy.run_module(f"psychocounsel.{request['module']}", run_name="__main__", alter_sys=True)

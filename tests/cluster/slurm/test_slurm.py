@@ -176,6 +176,7 @@ def test_a_sweep_is_one_call_and_submitting_needs_no_torch(slurm: Cluster, witho
     assert slurm.states(sweep) == ["cancelled"] * 45
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(
     slurm: Cluster, without_torch: str, tmp_path: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_submitted(
     assert str(tmp_path) not in slurm.call("squeue", "-h", "-o", "%o")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [["run_dir=FOLDER/run"], ["-m", "seed=1,2", "sweep_dir=FOLDER/sweep"]])
 def test_a_read_only_disk_is_one_line_and_nothing_is_half_submitted(
     given: list[str], slurm: Cluster, without_torch: str, tmp_path: Path

@@ -53,6 +53,7 @@ def _shares(world: World) -> tuple[list[bool], bool, list[str]]:
     return equal, seen, [file.name for file in Path("/dev/shm").glob("psychocounsel-frozen-*")]
 
 
+@pytest.mark.slow
 def test_the_ranks_of_a_machine_share_one_copy() -> None:
     before = [file.name for file in Path("/dev/shm").glob("psychocounsel-frozen-*")]
     equal, seen, files = in_ranks(2, _shares)

@@ -32,6 +32,7 @@ def with_replies(tmp_path_factory: pytest.TempPathFactory, small_model: Path) ->
     return train(tmp_path_factory.mktemp("replies") / "run", small_model, *REPLIES)
 
 
+@pytest.mark.slow
 def test_the_run_learns_as_without_replies(with_replies: Path, small_model: Path, tmp_path: Path) -> None:
     plain = train(tmp_path / "plain", small_model)
     names = {f"eval/{name}" for name in MEASURED}
@@ -68,6 +69,7 @@ def test_killed_it_goes_on_with_the_same_replies(with_replies: Path, small_model
     assert_bitwise_equal(run, with_replies)
 
 
+@pytest.mark.slow
 def test_a_guard_looks_at_these_replies(small_model: Path, tmp_path: Path) -> None:
     run = train(tmp_path / "run", small_model, *REPLIES, "guard.unfinished=0.5", "max_steps=2")
     last = read_metrics(RunDir(run).metrics)[-1]

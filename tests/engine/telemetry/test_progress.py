@@ -53,6 +53,7 @@ def seen(written: str) -> list[str]:
     return screen
 
 
+@pytest.mark.slow
 def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
     """The run has evaluations, a callback that prints and logs at each step, and an end by patience."""
     (tmp_path / "talkative.py").write_text(

@@ -31,6 +31,7 @@ def cached(folder: Path, name: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_cached_hub_id_replies_as_the_same_weights_do_without_a_network(tmp_path: Path, dead_address: str) -> None:
     environment = {"HF_HUB_CACHE": str(cached(tmp_path / "hub", "someone/chat")), "HF_ENDPOINT": dead_address, **ONLINE}
     given = [*data(tmp_path, PROMPTS[:3]), "model.path=someone/chat", "against=builtin:tiny", "replies.max_tokens=8"]
@@ -41,6 +42,7 @@ def test_a_cached_hub_id_replies_as_the_same_weights_do_without_a_network(tmp_pa
     assert texts["chat"] == texts["tiny"] and len(texts["tiny"]) == 3
 
 
+@pytest.mark.slow
 def test_a_mistyped_folder_is_one_line_and_nobody_tries_again(tmp_path: Path, dead_address: str) -> None:
     given = [*data(tmp_path, PROMPTS[:3]), "model.path=runs/dpoo", "against=null", "run_dir=out"]
     environment = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": dead_address, **ONLINE}

@@ -146,6 +146,7 @@ def test_many_pairs_have_baselines_only_if_asked_and_few_clients_none() -> None:
 # -- the command
 
 
+@pytest.mark.slow
 def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None:
     """The shipped model twice gives two rows with different names, equal columns and differences of 0."""
     rows = [

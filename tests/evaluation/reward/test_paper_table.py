@@ -37,6 +37,7 @@ def rewards(path: str, normalise: bool = False) -> np.ndarray:
     return LocalScorer.load(path, normalise=normalise).score(talks).reshape(-1, 2)
 
 
+@pytest.mark.slow
 def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_path: Path) -> None:
     """Each row has the figures of the model's own rewards, however they are computed."""
     second = Path(resolve_path("builtin:tiny_reward_2"))

@@ -191,6 +191,7 @@ def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None
         api.compose(overrides, name="evaluate")
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"

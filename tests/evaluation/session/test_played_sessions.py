@@ -252,6 +252,7 @@ def test_finished_conversations_are_judged_without_a_contestant(tmp_path: Path, 
     assert "3 conversations of 2 clients, 6 replies" in said and "the expected action at each turn is unknown" in said
 
 
+@pytest.mark.slow
 def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_path: Path) -> None:
     conversations(tmp_path)
     said = evaluate(tmp_path, "evaluation.transcripts=talks")

@@ -140,6 +140,7 @@ def test_each_session_is_a_case_for_the_gate(ran: Any) -> None:
     assert len({case.cluster for case in cases}) == 3
 
 
+@pytest.mark.slow
 def test_a_second_folder_holds_the_same_bytes_and_a_second_command_asks_nothing(ran: Any) -> None:
     folder, _, asked, server = ran
     names = contest(server, *COUNSELLORS)

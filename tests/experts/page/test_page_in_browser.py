@@ -86,7 +86,7 @@ def test_an_answer_with_ratings_is_changed_later(browser: Any, served: Served, h
     page.context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_no_fault_on_any_page(browser: Any, served: Served, scheme: str) -> None:
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
@@ -102,6 +102,7 @@ def test_axe_finds_no_fault_on_any_page(browser: Any, served: Served, scheme: st
     context.close()
 
 
+@pytest.mark.slow
 def test_axe_finds_no_fault_on_the_way_to_the_first_item(browser: Any, tmp_path: Path) -> None:
     options = (
         "review.practice=1",

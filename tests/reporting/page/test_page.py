@@ -160,7 +160,7 @@ def test_print_opens_speeches_and_draws_charts_on_white(opened: Any) -> None:
     assert opened.locator(":root").get_attribute("data-theme") == "dark"
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 375)])
+@pytest.mark.parametrize(("theme", "width"), [("light", 1280), pytest.param("dark", 375, marks=pytest.mark.slow)])
 def test_axe_finds_no_fault(browser: Any, written: Path, theme: str, width: int) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
     page = browser.new_page(color_scheme=theme, viewport={"width": width, "height": 900})
