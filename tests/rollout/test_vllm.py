@@ -64,7 +64,7 @@ def test_greedy_replies_and_logprobs_are_those_of_hf_before_and_after_new_weight
     processes: int, overrides: list[str], tmp_path: Path
 ) -> None:
     if SMOLLM2 in overrides:
-        overrides = ["model=local", f"model.path={smollm2()}"]
+        overrides = ["model=local", f"model.path={smollm2()}", "reward=tiny"]
     for rank in written(tmp_path, *overrides, processes=processes):
         for moment, version in (("before", 0), ("after", 5)):
             assert rank[moment]["same"] and rank[moment]["texts"], f"{moment}: other tokens than transformers writes"
