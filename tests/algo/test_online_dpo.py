@@ -113,7 +113,8 @@ def written(run: Path) -> tuple[dict[Path, int], set[Path]]:
     }
 
 
-@pytest.mark.parametrize("stage", ["0", pytest.param("3", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["0", "3"])
 def test_two_processes_train_on_the_same_replies_as_one(
     stage: str, unbroken: Path, small_model: Path, tmp_path: Path
 ) -> None:

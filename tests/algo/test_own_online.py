@@ -60,6 +60,7 @@ def test_the_documented_algorithm_trains_on_the_best_reply_to_each_prompt(my: Pa
     assert refused.stderr == "error: algo.samples=0: must be at least 1\n"
 
 
+@pytest.mark.slow
 def test_pairs_of_replies_go_with_any_loss_of_pairs(my: Path, small_model: Path) -> None:
     (my / "mine.py").write_text(ORDERS.format(bases="OnlinePairs, ORPO"))
     (my / "algo" / "online_orpo.yaml").write_text(

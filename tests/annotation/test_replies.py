@@ -156,6 +156,7 @@ def test_the_length_limit_is_asked_for_and_counted(tmp_path: Path) -> None:
     assert drawing_of(plain).prompt_version(None) not in figures["prompt_versions"]
 
 
+@pytest.mark.slow
 def test_shards_share_the_speeches_and_the_journal(tmp_path: Path) -> None:
     rows = speeches(31)
     with serving(Script()) as server:

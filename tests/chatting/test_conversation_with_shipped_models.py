@@ -25,6 +25,7 @@ def ask(messages: list[dict[str, str]]) -> Ask:
     return Ask("s", tuple(messages), 0, "reply")
 
 
+@pytest.mark.slow
 def test_the_command_over_a_pipe_gives_the_replies_that_writers_give(tmp_path: Path) -> None:
     """The replies are equal for the same seeds, and the printed text equals the saved one."""
     command = [

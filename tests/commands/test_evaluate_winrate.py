@@ -70,6 +70,7 @@ def test_killed_in_the_middle_it_goes_on_and_buys_no_verdict_twice(home: Path) -
     assert metrics["win_rate"] == 1.0
 
 
+@pytest.mark.slow
 def test_a_budget_stops_and_the_directory_remembers_what_it_was_made_with(home: Path) -> None:
     asked = Recorder(by_length)
     with model_server(change=asked) as server:

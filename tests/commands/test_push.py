@@ -44,6 +44,7 @@ def online(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     running.stop()
 
 
+@pytest.mark.slow
 def test_best_model_goes_to_a_private_repository_with_its_card(policy_run: Path, tmp_path: Path, online: Hub) -> None:
     result = cli(
         "export", str(policy_run), "to=out", "push=me/mine", cwd=tmp_path, HF_TOKEN="hf_good", **address(online)

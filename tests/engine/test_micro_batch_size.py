@@ -148,14 +148,10 @@ _PPO = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [
-        [],
-        pytest.param(_SHARDED, marks=pytest.mark.slow),
-        pytest.param(_PPO, marks=pytest.mark.slow),
-        pytest.param([*_PPO, "algo.critic=shared", "algo.entropy=true"], marks=pytest.mark.slow),
-    ],
+    [[], _SHARDED, _PPO, [*_PPO, "algo.critic=shared", "algo.entropy=true"]],
     ids=["alone", "sharded", "critic", "shared-critic"],
 )
 def test_auto_is_frozen_in_the_run(overrides: list[str], small_model: Path, tmp_path: Path) -> None:

@@ -213,7 +213,8 @@ def test_damaged_checkpoint_is_passed_over(small_model: Path, unbroken: Unbroken
     assert_bitwise_equal(run_dir, unbroken[SMALL])
 
 
-@pytest.mark.parametrize("setting", [SMALL, pytest.param(SHARDED, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", [SMALL, SHARDED])
 def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
     setting: tuple[str, ...], unbroken: Unbroken, small_model: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def win_rates(here: World, run: Path, stale: Path) -> list[Any]:
     return here.gather(held_out_metrics(seen, here, 2, rewarded(2.0), None)["eval/win_rate"])
 
 
+@pytest.mark.slow
 def test_rank_0_reads_the_replies_before_training(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     assert in_ranks(2, win_rates, tmp_path / "run", tmp_path / "stale") == [1.0, 1.0]

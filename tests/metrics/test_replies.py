@@ -24,6 +24,7 @@ def test_an_evaluation_of_cut_replies_says_so_once(evaluation: str, tmp_path: Pa
     assert (done.stdout + done.stderr).splitlines().count(warning) == 1
 
 
+@pytest.mark.slow
 def test_a_training_on_cut_replies_says_so_once(tmp_path: Path, small_model: Path) -> None:
     given = [
         "algo=rloo",

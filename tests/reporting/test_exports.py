@@ -132,6 +132,7 @@ def test_reproducibility_adds_up_hours_and_cost_and_names_what_was_used(tmp_path
     assert shlex.split(command)[3:] == (run / "overrides.txt").read_text().splitlines()
 
 
+@pytest.mark.slow
 def test_reproducibility_names_what_was_searched(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "sweep", [[f"algo.beta={beta}", "seed=1"] for beta in (0.1, 0.2)])
     about = {"metric": "eval/loss", "mode": "min", "chosen": {"run": "beta-0.2_seed-1", "value": 0.25}}

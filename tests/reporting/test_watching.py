@@ -111,6 +111,7 @@ def test_ctrl_c_ends_it_with_one_line(served: Any) -> None:
     assert (process.returncode, out.strip(), err) == (0, "The report is no longer served.", "")
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_just_now_leave_the_page(run: Path, served: Any) -> None:
     address, process = served
     with open(run / "metrics.jsonl", "a") as file:

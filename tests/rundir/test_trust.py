@@ -88,6 +88,7 @@ def of_a_checkpoint(run: Path) -> Path:
     return next(path for path in complete_checkpoints(run)[-1].rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_another_user_could_have_written_is_refused(command: str, run: Path) -> None:
     places = [run]

@@ -46,6 +46,7 @@ def test_each_named_option_is_a_key_and_none_is_refused_that_was_not_typed(algo:
             assert "algo.lr" not in {text.partition("=")[0] for text in found}
 
 
+@pytest.mark.slow
 def test_a_sweep_may_hold_runs_without_a_use_for_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_here("train -m algo.loss_type=ipo,sigmoid algo.label_smoothing=0.1 dry_run=true").code == 0

@@ -233,6 +233,7 @@ def test_only_and_start_at(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_only_takes_the_trainings_that_have_finished(tmp_path: Path) -> None:
     both = CHAIN.replace("against=${stage.sft.model}\n    for_each: dpo", "against=null\n    for_each: [sft, dpo]")
     finish(planned(tmp_path, "only=sft", text=both), None, "sft")
@@ -318,7 +319,10 @@ def test_smaller_is_better_where_it_is(metric: str, mode: str) -> None:
     assert known_mode(metric) == mode and smaller_is_better(metric, "auto") == (mode == "min")
 
 
-@pytest.mark.parametrize("change", ["guard.unfinished=0.5", "+callbacks.mine={_target_: builtins.dict}"])
+@pytest.mark.parametrize(
+    "change",
+    ["guard.unfinished=0.5", pytest.param("+callbacks.mine={_target_: builtins.dict}", marks=pytest.mark.slow)],
+)
 def test_what_decides_the_figures_of_a_finished_run_makes_another(change: str, tmp_path: Path) -> None:
     given = ["only=[sft,dpo]", "sft.reward=tiny", "sft.eval.replies=true", "sft.rollout.max_tokens=8"]
     finish(planned(tmp_path, *given), None, "sft", "dpo")

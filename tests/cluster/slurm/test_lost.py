@@ -72,6 +72,7 @@ def submit(home: Path, results: "Queue[tuple[float, float]]", gate: object) -> N
         results.put((began, time.monotonic()))
 
 
+@pytest.mark.slow
 def test_commands_submit_in_turn_and_stages_share_the_turn_of_their_study(tmp_path: Path) -> None:
     StudyDir(tmp_path).study.write_text("stages: {}\n")
     homes = [tmp_path, tmp_path / "sft", tmp_path / "dpo", tmp_path / "dpo"]

@@ -52,6 +52,7 @@ def test_every_evaluation_has_the_figures_of_replies(with_replies: Path) -> None
     assert len(later) == 3 and all(line["eval/kl"] > 0.01 for line in later)
 
 
+@pytest.mark.slow
 def test_the_first_replies_are_those_of_an_online_run(with_replies: Path, small_model: Path, tmp_path: Path) -> None:
     online = ["algo=online_dpo", "reward=tiny", "rollout.max_tokens=12", "max_steps=1"]
     run = train(tmp_path / "online", small_model, *online)

@@ -99,7 +99,9 @@ def test_shards_that_are_written_together_keep_their_seeds() -> None:
     assert together(shards[:1]) == shards[0]
 
 
-@pytest.mark.parametrize(("ahead", "versions"), [(0, [0, 1, 2, 3]), (2, [0, 0, 0, 1])])
+@pytest.mark.parametrize(
+    ("ahead", "versions"), [pytest.param(0, [0, 1, 2, 3], marks=pytest.mark.slow), (2, [0, 0, 0, 1])]
+)
 def test_no_reply_is_older_than_rounds_are_written_ahead(
     ahead: int, versions: list[int], small_model: Path, tmp_path: Path
 ) -> None:

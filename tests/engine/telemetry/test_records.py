@@ -113,6 +113,7 @@ def test_the_first_run_begins_with_its_command_and_later_ones_of_a_sweep_do_not(
     assert second[BEGAN] == second[LAUNCHED]
 
 
+@pytest.mark.slow
 def test_a_run_tells_where_its_start_went(small_model: Path, tmp_path: Path) -> None:
     two = ["cluster.processes=2", f"run_dir={tmp_path}/run"]
     said = cli("train", "debug=fast", f"model.path={small_model}", *two, cwd=ROOT).stderr

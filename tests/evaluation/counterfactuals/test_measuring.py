@@ -92,6 +92,7 @@ def test_two_ranks_score_what_one_does() -> None:
     assert in_ranks(2, of_ranks) == of_ranks(world())
 
 
+@pytest.mark.slow
 def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path: Path) -> None:
     said: list[str] = []
     evaluate_reward(

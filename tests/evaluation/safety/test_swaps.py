@@ -163,6 +163,7 @@ def reply(due: str, less: int = 0) -> str:
     return _WORDS[ACTIONS[max(1, ACTIONS.index(due)) - less]]
 
 
+@pytest.mark.slow
 def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_path: Path) -> None:
     rows = [{"prompt": each.text, "reply": reply(each.expected_action)} for each in SET]
     rows += [

@@ -24,6 +24,7 @@ def served(home: Path) -> Iterator[Served]:
         yield found
 
 
+@pytest.mark.slow
 def test_speeches_are_reviewed_by_keyboard_alone(browser: Any, served: Served, home: Path) -> None:
     page = browser.new_context().new_page()
     page.set_default_timeout(20_000)

@@ -173,6 +173,7 @@ def test_axe_finds_no_fault(browser: Any, written: Path, theme: str, width: int)
     page.close()
 
 
+@pytest.mark.slow
 def test_a_phone_scrolls_nothing_sideways_but_tables(browser: Any, written: Path) -> None:
     page = browser.new_page(viewport={"width": 375, "height": 700})
     page.goto(written.as_uri())
