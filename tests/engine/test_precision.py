@@ -23,11 +23,12 @@ NOTHING = {
 }
 ONLINE = ("online_dpo", "online_simpo", "ppo", "rloo", "grpo")
 USUAL = [("ppo", "bf16", (0, 3))]
-FULL = [(algo, dtype, (0, 1, 2, 3)) for algo in NOTHING for dtype in ("fp32", "bf16")]
+MARKS = {"bf16": pytest.mark.slow, "fp32": pytest.mark.proof}
+FULL = [(algo, dtype, (0, 1, 2, 3)) for algo in NOTHING for dtype in MARKS]
 
 
 @pytest.mark.parametrize(
-    ("algo", "dtype", "stages"), [*USUAL, *(pytest.param(*case, marks=pytest.mark.slow) for case in FULL)]
+    ("algo", "dtype", "stages"), [*USUAL, *(pytest.param(*case, marks=MARKS[case[1]]) for case in FULL)]
 )
 def test_an_untrained_policy_equals_its_reference(
     algo: str, dtype: str, stages: tuple[int, ...], wide_model: Path, tmp_path: Path
