@@ -42,7 +42,6 @@ def start(page: Any, link: str) -> None:
         go(page, "main a.button")
 
 
-@pytest.mark.slow
 def test_two_experts_at_once(browser: Any, served: Served, home: Path) -> None:
     """Two experts answer by keyboard: one prefers the good reply, the other the bad one."""
     pages = {}
