@@ -64,7 +64,7 @@ class Writing:
     def __init__(self, speakers: Sequence[Speaker], conversation: ChatHistories) -> None:
         self.stopped = threading.Event()
         self._texts = [""] * len(speakers)
-        # Not a SimpleQueue: its `get(timeout=...)` waits for ever if a signal's handler outlasts the timeout.
+        # SimpleQueue.get(timeout=...) would wait for ever if Ctrl-C's handler took longer than the timeout.
         self._events: queue.Queue[tuple[int, Event]] = queue.Queue()
         for index, speaker in enumerate(speakers):
             threading.Thread(target=self._write, args=(index, speaker, conversation), daemon=True).start()

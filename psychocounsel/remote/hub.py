@@ -49,7 +49,7 @@ def set_cache_directories(cache: str) -> None:
 
 def cache_directories(cache: str) -> dict[str, str]:
     """Return the variables that `set_cache_directories` sets."""
-    root = Path(cache).expanduser().absolute()  # a configuration whose paths are not checked yet still has "~"
+    root = Path(os.path.abspath(os.path.expanduser(cache)))  # a configuration that is not checked yet still has "~"
     folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
     folders |= {"VLLM_CACHE_ROOT": "vllm", "FLASHINFER_WORKSPACE_BASE": "flashinfer"}
     # torch creates its folder on import, which fails in a read-only cache of a site

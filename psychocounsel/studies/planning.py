@@ -269,7 +269,7 @@ class _Planning:
         return list(dict.fromkeys(described))
 
     def without_waiting(self) -> Iterator[str]:
-        """Remove the cells whose parent in `for_each` is left out and has not finished. Yields a line for each such stage.
+        """Remove the cells of `for_each` whose training is left out and has not finished, and yield a line for each such stage.
 
         A stage that would lose all of its cells keeps them; `lines_of_unfinished` then reports it.
         """

@@ -1,4 +1,4 @@
-"""Replies of several models at the same time, and Ctrl-C while they write."""
+"""Ctrl-C ends the replies that models are writing in a chat."""
 
 import os
 import signal

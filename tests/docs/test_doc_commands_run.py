@@ -20,7 +20,7 @@ from tests.support.harness import ROOT, cli
 pytestmark = pytest.mark.slow
 
 _RUN = ("train", "evaluate", "audit", "annotate", "agreement", "export", "report", "jobs", "cache", "launch")
-# Commands that need a GPU, hours, a hub, other projects' files, or a server or cluster (other files here run these).
+# Commands that need a GPU, hours, a hub, other projects' files, a server or a cluster. Other files run those of clusters.
 _ELSEWHERE = re.compile(
     r"vllm|qwen|llama|nemotron|smollm2|_8b|_3b|http|openai|slurm|=psychocounsel|nf4|vera_mh|played"
     r"|study=(paper|algorithms|real|NAME)|lm_eval|push=|/runs/anna|\$SCRATCH|quickstart$",

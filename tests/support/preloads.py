@@ -1,4 +1,4 @@
-"""Modules and tables that the forked commands of tests and their ranks need, loaded once before the first of them is forked.
+"""Imports that tests' commands and their ranks share: the processes from which they are forked make them once.
 
 Commands import no torch, so the process that forks them does not import it either.
 """
@@ -38,11 +38,11 @@ def _load(names: Iterator[str]) -> None:
 
 
 def _names(package: ModuleType) -> Iterator[str]:
-    """Yield the names of all modules below a package that can be imported without consequences."""
+    """Yield the names of all modules of a package, except those that do something when they are imported."""
     yield from _OTHERS
-    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-        if found.name not in _RUN_ON_IMPORT and not found.name.endswith("__main__"):
-            yield found.name
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if module.name not in _RUN_ON_IMPORT and not module.name.endswith("__main__"):
+            yield module.name
 
 
 def load_for_commands() -> None:
@@ -67,6 +67,6 @@ class _Refusing:
 
 
 def load_for_ranks() -> None:
-    """Load everything."""
+    """Load every module."""
     _load(_names(psychocounsel))
     gc.freeze()
