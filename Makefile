@@ -1,4 +1,4 @@
-# make train   set up and train the shipped model on the shipped sample
+# make train   set up and train the shipped model as a reward model on the shipped sample
 # make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
 # make real    train a real model, SmolLM2-135M, as a judge on the shipped sample, and measure whether it reads
 # make docs    write the generated pages of docs/reference and build the site in site/
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 .PHONY: train real test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check
 
 train: $(VENV)/.installed
-	$(BIN)/python -m psychocounsel.train
+	$(BIN)/python -m psychocounsel.train algo=reward
 
 # Two stages of the study; `python -m psychocounsel.launch study=real` goes on from them.
 real: smollm2

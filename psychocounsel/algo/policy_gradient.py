@@ -103,6 +103,10 @@ class PolicyGradient(Online):
         """Return False for the policy from the first step of the round whose `approx_kl` exceeds `stop_kl`."""
         return engine != "policy" or self.stop_kl is None or ctx.peaks.get("approx_kl", 0.0) <= self.stop_kl
 
+    def scaled(self, rewards: list[np.ndarray]) -> list[np.ndarray]:
+        """Return a round's rewards, float[n] for each prompt, as the advantages use them."""
+        return rewards
+
     def take_logprobs(self, groups: list[Group], ctx: Context) -> list[list[np.ndarray]]:
         """Replace the rollout's log-probabilities by the trainer's, and return the importance weights of tokens.
 
@@ -157,22 +161,34 @@ def collect_advantages(
     """Fill each completion's `logprobs` (by the trainer), `ref_logprobs` and `advantages`.
 
     All tokens of a reply share one advantage, multiplied by each token's importance weight. `advantages_of` returns the
-    advantages, float[n], of the n replies to a prompt from their rewards, float[n], and their log(pi / ref), float[n],
-    summed over tokens.
+    advantages, float[n], of the n replies to a prompt from their scaled rewards, float[n], and their log(pi / ref),
+    float[n], summed over tokens.
     """
     import numpy as np
 
     before = collect_reference(groups, ctx)
     weights = algorithm.take_logprobs(before, ctx)
-    for group, of_group in zip(before, weights, strict=True):
+    rewards = algorithm.scaled([np.array(algorithm.rewards(group, ctx)) for group in before])
+    for group, of_group, of_replies in zip(before, weights, rewards, strict=True):
         kl = []
         for completion in group.completions:
             assert completion.ref_logprobs is not None and completion.logprobs is not None
             kl.append(float((completion.logprobs - completion.ref_logprobs).sum()))
-        advantages = advantages_of(np.array(algorithm.rewards(group, ctx)), np.array(kl))
+        advantages = advantages_of(of_replies, np.array(kl))
         for completion, advantage, weight in zip(group.completions, advantages, of_group, strict=True):
             completion.advantages = np.float32(advantage) * weight
     return before
+
+
+def normalised(rewards: list[np.ndarray]) -> list[np.ndarray]:
+    """Return a round's rewards, float[n] for each prompt, with mean 0 and standard deviation 1 over all replies.
+
+    Then `kl_weight` weighs a nat against a standard deviation of rewards, whatever the reward model's own scale.
+    """
+    import numpy as np
+
+    every = np.concatenate(rewards)
+    return [(of_prompt - every.mean()) / (every.std() + 1e-8) for of_prompt in rewards]
 
 
 def clipped(

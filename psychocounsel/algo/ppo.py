@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, normalised, ratio_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.reward.sections import path_is
 from psychocounsel.settings.schema import option
@@ -26,7 +26,8 @@ class PPO(PolicyGradient):
 
     The method is that of arXiv 1707.06347, applied to language models as in arXiv 2203.02155.
 
-    Rewards: a reply's reward belongs to its last token. `kl_weight` times the divergence from the reference is either
+    Rewards: a reply's reward belongs to its last token. With `normalise_rewards` the rewards of a round have mean 0 and
+    standard deviation 1. `kl_weight` times the divergence from the reference is either
     subtracted from each token's reward (`kl_in="reward"`: log pi_old - log ref) or added to the loss (`kl_in="loss"`:
     the mean over tokens of `k3`). With `kl_target` the weight is adapted from round to round (see `adapted`).
 
@@ -54,7 +55,7 @@ class PPO(PolicyGradient):
     kl_gain: float = option(0.1, above=0, below=5)
     reward_weight: float = option(1.0, at_least=0)
     reward_clip: float | None = option(None, above=0)
-    normalise_rewards: bool = False
+    normalise_rewards: bool = True
     discount: float = option(1.0, above=0, at_most=1)
     gae_lambda: float = option(0.95, at_least=0, at_most=1)
     whiten: bool = True
@@ -142,7 +143,7 @@ class PPO(PolicyGradient):
         kl = [completion.logprobs - completion.ref_logprobs for completion in completions]  # type: ignore[operator]
         kl_weight = self._next_kl_weight(float(np.mean([divergences.sum() for divergences in kl])), ctx)
         values = [values for of_group in ctx.values(groups) for values in of_group]
-        rewards = self._rewards(np.concatenate([self.rewards(group, ctx) for group in groups]))
+        rewards = np.concatenate(self.scaled([np.array(self.rewards(group, ctx)) for group in groups]))
         for completion, divergence, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):
             tokens = -(kl_weight if self.kl_in == "reward" else 0.0) * divergence
             tokens[-1] += reward
@@ -175,13 +176,11 @@ class PPO(PolicyGradient):
         self._kl_weight = ctx.notes.get("kl_weight", self.kl_weight)
         return groups
 
-    def _rewards(self, rewards: np.ndarray) -> np.ndarray:
-        """Return the round's rewards, float[replies], normalised and clipped if so configured, times `reward_weight`."""
-        if self.normalise_rewards:
-            rewards = (rewards - rewards.mean()) / (rewards.std() + 1e-8)
-        if self.reward_clip is not None:
-            rewards = rewards.clip(-self.reward_clip, self.reward_clip)
-        return self.reward_weight * rewards
+    def scaled(self, rewards: list[np.ndarray]) -> list[np.ndarray]:
+        """Return the round's rewards, normalised and clipped if so configured, times `reward_weight`."""
+        rewards = normalised(rewards) if self.normalise_rewards else rewards
+        limit = math.inf if self.reward_clip is None else self.reward_clip
+        return [self.reward_weight * of_prompt.clip(-limit, limit) for of_prompt in rewards]
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return terms averaged over tokens; `loss_value` belongs to the critic, or to the policy if the trunk is shared.

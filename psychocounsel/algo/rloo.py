@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Context, Outputs, Term
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, ratio_metrics
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, normalised, ratio_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ class RLOO(PolicyGradient):
     """RLOO: reinforce replies with a higher return than the other replies to the same prompt (arXiv 2402.14740).
 
     A whole reply is one action. Its return is R = reward_weight * reward - kl_weight * log(pi_old / ref), and its
-    advantage is R minus the mean return of the prompt's other replies (eq. 6 and 7). The loss is -advantage * ratio,
-    ratio = pi / pi_old of the whole reply, clipped as in PPO. In a round's first step its gradient equals that of
-    REINFORCE.
+    advantage is R minus the mean return of the prompt's other replies (eq. 6 and 7). With `normalise_rewards` the
+    rewards of a round have mean 0 and standard deviation 1. The loss is -advantage * ratio, ratio = pi / pi_old of the
+    whole reply, clipped as in PPO. In a round's first step its gradient equals that of REINFORCE.
     """
 
     samples: int = option(4, at_least=2)
     kl_weight: float = option(0.05, at_least=0)
     reward_weight: float = option(1.0, at_least=0)
+    normalise_rewards: bool = True
     clip: float = option(0.2, above=0)
 
     reply_is_one_action = True
@@ -36,11 +37,14 @@ class RLOO(PolicyGradient):
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         return collect_advantages(self, groups, ctx, self._advantages)
 
+    def scaled(self, rewards: list[np.ndarray]) -> list[np.ndarray]:
+        return normalised(rewards) if self.normalise_rewards else rewards
+
     def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
         """Return the advantages, float[n], of the n replies to a prompt.
 
         Args:
-            rewards: float[n], rewards of the replies.
+            rewards: float[n], scaled rewards of the replies.
             kl: float[n], log(pi / ref) of the replies, summed over tokens (nats).
         """
         returns = self.reward_weight * rewards - self.kl_weight * kl

@@ -82,17 +82,20 @@ def flat(groups: list[Group], name: str) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([getattr(c, name) for group in groups for c in group.completions]))
 
 
+@pytest.mark.parametrize("normalise_rewards", [True, False])
 @pytest.mark.parametrize("shift", [0.0, 0.3])
-def test_rloo(shift: float) -> None:
-    algorithm = RLOO(kl_weight=0.3, reward_weight=0.7, clip=0.25)
+def test_rloo(shift: float, normalise_rewards: bool) -> None:
+    algorithm = RLOO(kl_weight=0.3, reward_weight=0.7, clip=0.25, normalise_rewards=normalise_rewards)
     groups, ctx = collected(algorithm)
+    rewards = [completion.reward for group in groups for completion in group.completions]
+    std = np.std(rewards) if normalise_rewards else 1.0  # the leave-one-out baseline removes the mean
     noise = torch.randn(flat(groups, "logprobs").shape, generator=torch.Generator().manual_seed(1)) * shift
     logprobs = (flat(groups, "logprobs") + noise).requires_grad_()
     loss, metrics = loss_of(algorithm, groups, logprobs)
     total, start, clipped = torch.zeros(()), 0, 0
     for number, group in enumerate(groups):
         returns = [
-            0.7 * completion.reward - 0.3 * float((policy - reference).sum())
+            0.7 * completion.reward / std - 0.3 * float((policy - reference).sum())
             for completion, policy, reference in zip(
                 group.completions, ctx.tables["policy"][number], ctx.tables["reference"][number], strict=True
             )

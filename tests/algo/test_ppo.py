@@ -1,6 +1,7 @@
 """PPO against its formulas, token by token, and through the whole loop."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,8 @@ def test_gae_is_the_sum_of_discounted_errors(discount: float, lam: float) -> Non
 
 @pytest.mark.parametrize("whiten", [True, False])
 def test_what_is_collected(whiten: bool) -> None:
-    algorithm = PPO(kl_weight=0.3, reward_weight=0.7, discount=0.9, gae_lambda=0.8, whiten=whiten)
+    weights: Any = {"kl_weight": 0.3, "reward_weight": 0.7, "normalise_rewards": False}
+    algorithm = PPO(**weights, discount=0.9, gae_lambda=0.8, whiten=whiten)
     groups, ctx = collected(algorithm)
     raw = []
     for number, group in enumerate(groups):
@@ -57,12 +59,15 @@ def test_what_is_collected(whiten: bool) -> None:
 
 
 def test_rewards_are_normalised_clipped_and_weighed() -> None:
-    rewards = np.array([1.0, 2.0, 9.0])
-    normal = (rewards - 4) / rewards.std()
-    np.testing.assert_allclose(PPO(normalise_rewards=True)._rewards(rewards), normal)
-    np.testing.assert_allclose(PPO(reward_clip=1.5)._rewards(rewards), [1, 1.5, 1.5])
-    both = PPO(normalise_rewards=True, reward_clip=1.0, reward_weight=2.0)._rewards(rewards)
-    np.testing.assert_allclose(both, 2 * normal.clip(-1, 1))
+    rewards = [np.array([1.0, 2.0]), np.array([9.0])]
+    normal = (np.array([1, 2, 9]) - 4) / np.std([1, 2, 9])
+
+    def scaled(**settings: Any) -> np.ndarray:
+        return np.concatenate(PPO(**settings).scaled(rewards))
+
+    np.testing.assert_allclose(scaled(), normal)
+    np.testing.assert_allclose(scaled(normalise_rewards=False, reward_clip=1.5), [1, 1.5, 1.5])
+    np.testing.assert_allclose(scaled(reward_clip=1.0, reward_weight=2.0), 2 * normal.clip(-1, 1))
 
 
 def test_penalties_are_taken_off_the_reward() -> None:

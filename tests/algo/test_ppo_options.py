@@ -28,7 +28,7 @@ def test_the_weight_follows_the_controller() -> None:
 
 
 def test_a_rounds_weight_follows_from_the_round_before() -> None:
-    algorithm = PPO(kl_weight=0.3, kl_target=6.0, whiten=False, gae_lambda=1.0)
+    algorithm = PPO(kl_weight=0.3, kl_target=6.0, normalise_rewards=False, whiten=False, gae_lambda=1.0)
     _, first = collected(algorithm)
     assert first.notes["kl_weight"] == 0.3
     difference = [
@@ -49,7 +49,7 @@ def test_a_rounds_weight_follows_from_the_round_before() -> None:
 
 @pytest.mark.parametrize("noted", [{}, {"kl_weight": 0.7}])
 def test_the_divergence_in_the_loss_is_not_in_the_rewards(noted: dict[str, float]) -> None:
-    algorithm = PPO(kl_weight=0.3, kl_in="loss", whiten=False)
+    algorithm = PPO(kl_weight=0.3, kl_in="loss", normalise_rewards=False, whiten=False)
     groups, ctx = collected(algorithm)
     for some, rows in zip(groups, ctx.tables["values"], strict=True):
         for completion, values in zip(some.completions, rows, strict=True):

@@ -279,16 +279,22 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
     """Return a command that often comes next; a sweep keeps the overrides of this run."""
     if algorithm == "DPO":
         return " ".join(["train -m algo.beta=0.05,0.1,0.3 seed=1,2", *_typed(run, ("algo.beta", "seed"))])
+    if algorithm == "Reward":
+        data = (text for text in _overrides(run) if text.lstrip("+").partition("=")[0] in ("data", "data.path"))
+        return " ".join(["evaluate", f"reward.path={shlex.quote(model)}", *map(shlex.quote, data)])
     return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {shown}"
+
+
+def _overrides(run: Run) -> list[str]:
+    file = run.files.overrides
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
 def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
     """Return the options and overrides of the run's command, quoted for a shell, without those that the sweep sets itself."""
-    file = run.files.overrides
-    overrides = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     own = (*swept, "run_dir", "sweep_dir", "dry_run")
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
-    kept = (text for text in overrides if text and text.lstrip("+").partition("=")[0] not in own)
+    kept = (text for text in _overrides(run) if text and text.lstrip("+").partition("=")[0] not in own)
     return [shlex.quote(text) for text in (*folders, *kept)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.data.dataset import Dataset
-from psychocounsel.engine.telemetry.records import Phases, _typed, _unimproved, opening_lines, ready_line
+from psychocounsel.engine.telemetry.records import Phases, _next_idea, _typed, _unimproved, opening_lines, ready_line
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run, start_times
 from tests.support.harness import ROOT, cli, random_groups
 
@@ -37,6 +37,12 @@ def test_the_next_command_keeps_overrides_but_those_that_it_gives_itself(tmp_pat
     )
     run = Run(tmp_path, OmegaConf.create({"code_path": []}), 0, 1, 1, None)  # type: ignore[arg-type]
     assert _typed(run, ("algo.beta", "seed")) == ["'model.path=my model'", "max_steps=9"]
+
+
+def test_after_a_reward_model_comes_its_evaluation_on_the_same_data(tmp_path: Path) -> None:
+    (tmp_path / "overrides.txt").write_text("algo=reward\n+data.path=my pairs.jsonl\ndata.half=first\nseed=4\n")
+    run = Run(tmp_path, OmegaConf.create({"code_path": []}), 0, 1, 1, None)  # type: ignore[arg-type]
+    assert _next_idea("Reward", run, "r", "r/model") == "evaluate reward.path=r/model '+data.path=my pairs.jsonl'"
 
 
 def test_the_next_command_keeps_the_folders_of_config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
