@@ -273,7 +273,7 @@ class _Writing(_LocalAnswerer):
         longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
         self.positions = int(settings.max_length or longest or _LONGEST)
         policy = Policy(lm, str(settings.model), device=device.type)
-        self.rollout = HFRollout(policy, tokenizer, [self.chat.end_token()], settings.batch_size)
+        self.rollout = HFRollout(policy, tokenizer, self.chat.ends(), settings.batch_size)
         drawn = settings.temperature, settings.max_tokens, self.positions
         self.sampling = Sampling(1, *drawn, seed=0, top_p=settings.top_p)
         self._alone = threading.Lock()  # only one thread at a time may generate
@@ -359,6 +359,7 @@ class _Engine(_LocalAnswerer):
             top_p=settings.top_p,
             max_tokens=min(settings.max_tokens, self.positions - len(group.prompt_ids)),
             seed=seed % (1 << 31),
+            stop_token_ids=self.chat.ends(),
             structured_outputs=StructuredOutputsParams(json=schema) if schema else None,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )

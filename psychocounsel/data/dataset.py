@@ -66,6 +66,11 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
     Raises:
         UserError: for unusable data; the message names file and row.
     """
+    if chat.positions is not None and config.max_length > chat.positions:
+        raise UserError(
+            f"max_length={config.max_length}: {chat.name} reads at most {chat.positions} tokens (max_position_embeddings); use "
+            f"max_length={chat.positions}"
+        )
     train, held_out = through_cache(config, chat, kind, report, partial(_tokenise, chat, kind))
     if not train:
         raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")

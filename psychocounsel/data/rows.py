@@ -6,13 +6,19 @@ Formats, recognised by their columns (null counts as missing):
     demonstration prompt|question, completion|response|answer; or messages
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
+    speech        prompt|question alone
 
 Optional columns are kept: ratings (`chosen_empathy_rating`, ...), the writers of replies (`chosen_model`,
-`rejected_model`; `model` of a rated reply), and the `topic` and `risk` of the prompt. `harmful: true` marks a rated
-reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a preference row: the
-probability that its chosen reply is preferred.
+`rejected_model`; `model` of a rated reply), the `topic` and `risk` of the prompt, and its `system` message.
+`harmful: true` marks a rated reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a
+preference row: the probability that its chosen reply is preferred. Lists of messages in a table's cells are texts, as
+JSON or as Python prints them. The `reasoning_content` of a message stands in `<think>` tags before its text.
 """
 
+import ast
+import json
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -28,6 +34,17 @@ _PROMPTS = ("prompt", "question")
 _COMPLETIONS = ("completion", "response", "answer")
 _IDS = ("prefID", "id", "ID")
 _ROLES = ("system", "user", "assistant")
+_SYSTEM = ("system", "system_prompt")
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+# Columns and parts of messages that change what a chat template writes, and that nothing here passes on.
+_NOT_PASSED_ON = ("tools", "documents", "images", "videos", "audios", "chat_template_kwargs")
+_NOT_PASSED_ON_IN_MESSAGES = ("tool_calls", "tool_call_id", "function_call", "tool_responses", "images", "audio")
+_SIDE_COLUMNS = ("model", *(f"{name}_rating" for name in PRINCIPLES))
+_LABELS = {
+    **dict.fromkeys(("true", "1", "1.0", "yes", "good", "desirable"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no", "bad", "undesirable"), False),
+}
+_SPELT_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|text|ratings|from|value)['\"]\s*:")
 
 
 @dataclass
@@ -65,7 +82,10 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
     Raises:
         UserError: naming the file, row and column, and never quoting the text.
     """
-    row = {name: value for name, value in row.items() if value is not None}
+    row = {name: _cell(value, where, name) for name, value in row.items() if value is not None}
+    for name in _NOT_PASSED_ON:
+        if row.get(name):
+            raise UserError(f"{where}: {name} cannot be passed to the chat template; remove the column, or these rows")
     topic = row.get("topic")
     return replace(
         _parsed(row, where, rating_range),
@@ -77,19 +97,55 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
 
 def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> Example:
     identity = _identity(row, where)
-    if "replies" in row:
+    kind = _format(row, where)
+    if kind == "rated":
         return _rated(row, where, identity, rating_range)
-    if "chosen" in row or "rejected" in row:
+    if kind == "preference":
         prompt, replies = _preference(row, where)
         ratings, probability = _pair_ratings(row, where, rating_range), _probability(row, where)
         return Example(identity, where, prompt, replies, ratings, probability=probability)
-    if "messages" in row:
+    if kind == "chat":
         messages = _messages(row["messages"], where, "messages")
         reply = _last_reply(messages, where, "messages")
-        return Example(identity, where, _client_last(messages[:-1], where), [reply], label=_label(row))
-    name = _first_key(row, (*_COMPLETIONS, "chosen and rejected", "messages"), where)
+        prompt = _with_system(_client_last(messages[:-1], where), row, where)
+        return Example(identity, where, prompt, [reply], label=_label(row, where))
     prompt = _prompt(row, where)
-    return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)], label=_label(row))
+    if kind == "speech":
+        return Example(identity, where, prompt, [])
+    name = _first(row, _COMPLETIONS)
+    return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)], label=_label(row, where))
+
+
+def _format(row: Mapping[str, Any], where: str) -> str:
+    """Return the format of a row without null columns: rated, preference, chat, demonstration or speech."""
+    if "replies" in row:
+        return "rated"
+    if "chosen" in row or "rejected" in row:
+        return "preference"
+    if "messages" in row:
+        return "chat"
+    if any(name in row for name in _COMPLETIONS):
+        return "demonstration"
+    if not any(name in row for name in _PROMPTS):
+        raise UserError(f"{where}: {_missing((*_PROMPTS, 'messages'), row)}")
+    return "speech"
+
+
+def unread_columns(row: Mapping[str, Any]) -> set[str]:
+    """Return the columns with a value that `parse_row` does not read in such a row."""
+    names = {str(name): value for name, value in row.items() if value is not None}
+    read = {*_IDS, *_SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language"}
+    match _format(names, ""):
+        case "rated":
+            read |= {"replies"}
+        case "preference":
+            sides = [f"{side}_{name}" for side in ("chosen", "rejected") for name in _SIDE_COLUMNS]
+            read |= {"chosen", "rejected", "chosen_probability", *sides}
+        case "chat":
+            return set(names) - read - {"messages", "label"}
+        case "demonstration":
+            read |= {_first(names, _COMPLETIONS), "label"}
+    return set(names) - read - {_first(names, _PROMPTS)}
 
 
 def _identity(row: Mapping[str, Any], where: str) -> str:
@@ -100,10 +156,17 @@ def _identity(row: Mapping[str, Any], where: str) -> str:
     return str(value)
 
 
-def _label(row: Mapping[str, Any]) -> bool | None:
-    """Return True for a good reply, False for a bad one; a `label` column that holds anything else is ignored."""
-    label = row.get("label")
-    return label if isinstance(label, bool) else None
+def _label(row: Mapping[str, Any], where: str) -> bool | None:
+    """Return True for a good reply, False for a bad one, and None if the row does not say."""
+    if "label" not in row:
+        return None
+    word = str(row["label"]).strip().lower()
+    if word not in _LABELS:
+        raise UserError(
+            f"{where}: label must be true or false (or 1 and 0, yes and no, good and bad); give the column another name if it "
+            "does not say whether the reply is good"
+        )
+    return _LABELS[word]
 
 
 def _writers(row: Mapping[str, Any]) -> list[str] | None:
@@ -160,7 +223,7 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[s
     if chosen[:-1] != rejected[:-1]:
         raise UserError(f"{where}: chosen and rejected must be the same conversation up to their last message")
     replies = [_last_reply(chosen, where, "chosen"), _last_reply(rejected, where, "rejected")]
-    return _client_last(chosen[:-1], where), replies
+    return _with_system(_client_last(chosen[:-1], where), row, where), replies
 
 
 def _pair_ratings(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> list[Ratings] | None:
@@ -198,19 +261,37 @@ def _flag(value: Any, what: str) -> bool:
     return bool(value)
 
 
-def _first_key(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
-    for name in names:
-        if name in row:
-            return name
+def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    return next((name for name in names if name in row), "")
+
+
+def _missing(names: Sequence[str], row: Mapping[str, Any]) -> str:
     columns = words(", ".join(sorted(map(str, row))) or "none")  # names may be texts: a table may lack its header
-    raise UserError(f"{where}: needs {' or '.join(names)}; its non-empty columns are {columns}")
+    return f"needs {' or '.join(names)}; its non-empty columns are {columns}"
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
-    name = _first_key(row, _PROMPTS, where)
+    name = _first(row, _PROMPTS)
+    if not name:
+        raise UserError(f"{where}: {_missing(_PROMPTS, row)}")
     if isinstance(row[name], str):
-        return [{"role": "user", "content": _text(row[name], where, name)}]
-    return _client_last(_messages(row[name], where, name), where)
+        prompt: list[Message] = [{"role": "user", "content": _text(row[name], where, name)}]
+    else:
+        prompt = _client_last(_messages(row[name], where, name), where)
+    return _with_system(prompt, row, where)
+
+
+def _with_system(prompt: list[Message], row: Mapping[str, Any], where: str) -> list[Message]:
+    """Return the prompt with the system message of the column `system`, if the row has one."""
+    name = _first(row, _SYSTEM)
+    if not name or (isinstance(row[name], str) and not row[name].strip()):
+        return prompt
+    message = {"role": "system", "content": _text(row[name], where, name)}
+    if prompt[0]["role"] != "system":
+        return [message, *prompt]
+    if prompt[0] != message:
+        raise UserError(f"{where}: the column {name} and the prompt have different system messages; keep one of them")
+    return prompt
 
 
 def _client_last(messages: list[Message], where: str) -> list[Message]:
@@ -230,10 +311,44 @@ def _messages(value: Any, where: str, name: str) -> list[Message]:
         content = item.get("content")
         if item["role"] == "system" and (content is None or str(content).isspace() or content == ""):
             continue
-        messages.append({"role": item["role"], "content": _text(content, where, name)})
+        messages.append({"role": item["role"], "content": _content(item, where, name)})
     if not messages:
         raise UserError(f"{where}: {name} is an empty conversation")
     return messages
+
+
+def _content(message: Mapping[str, Any], where: str, name: str) -> str:
+    """Return the text of a message, after its reasoning in `<think>` tags."""
+    for part in _NOT_PASSED_ON_IN_MESSAGES:
+        if message.get(part):
+            raise UserError(
+                f"{where}: {name}: {part} of a message cannot be passed to the chat template; remove such rows"
+            )
+    content = message.get("content")
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    text, reasoning = _text(content, where, name), message.get(_first(message, _REASONING))
+    if not reasoning:
+        return text
+    if message["role"] != "assistant":
+        raise UserError(f"{where}: {name}: only messages of the role assistant may have {_first(message, _REASONING)}")
+    return f"<think>\n{_text(reasoning, where, name)}\n</think>\n\n{text}"
+
+
+def _cell(value: Any, where: str, name: str) -> Any:
+    """Return the list of messages or replies that a table's cell spells; other values are returned unchanged."""
+    if not isinstance(value, str) or not _SPELT_LIST.match(value):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            parsed = parse(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(parsed, list) and all(isinstance(item, Mapping) for item in parsed):
+            return parsed
+    raise UserError(
+        f"{where}: {name} looks like a list of messages, but is neither JSON nor what Python prints; write it as JSON"
+    )
 
 
 def _last_reply(messages: list[Message], where: str, name: str) -> str:
@@ -247,7 +362,8 @@ def _reply(value: Any, prompt: list[Message], where: str, name: str) -> str:
     if isinstance(value, str) or value is None:
         return _text(value, where, name)
     messages = _messages(value, where, name)
-    if messages[-1]["role"] != "assistant" or messages[:-1] not in ([], prompt):
+    turns = [message for message in prompt if message["role"] != "system"]
+    if messages[-1]["role"] != "assistant" or messages[:-1] not in ([], prompt, turns):
         raise UserError(f"{where}: {name} must be one assistant message, or the prompt followed by one")
     return messages[-1]["content"]
 
@@ -256,7 +372,9 @@ def _text(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}: {name} holds something that is not text")
     text = value.strip()
-    if not text:
+    if all(
+        unicodedata.category(character)[0] in "CZ" for character in text
+    ):  # nothing, or characters that show nothing
         raise UserError(f"{where}: {name} is empty")
     try:
         text.encode()
@@ -271,10 +389,12 @@ _SHOWN = 20  # dropped rows whose reason is printed
 
 
 def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) -> None:
-    """Report how many rows repeat earlier ones, hold NUL bytes, or have two client turns in a row."""
+    """Report how many rows repeat or contradict other ones, hold NUL bytes, or have two client turns in a row."""
     distinct = {(repr(example.prompt), *example.replies) for example in examples}
+    pairs = [row for row in distinct if len(row) == 3]
     counts = {
         "are the same as an earlier one": len(examples) - len(distinct),
+        "prefer the reply that another row rejects": sum((row[0], row[2], row[1]) in distinct for row in pairs),
         "hold NUL bytes": sum(map(_has_nul, examples)),
         "hold two client turns in a row": sum(map(_has_two_turns, examples)),
     }

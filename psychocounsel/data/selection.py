@@ -13,7 +13,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.sources import load_examples, source_of
-from psychocounsel.errors import UserError
+from psychocounsel.errors import UserError, words
 
 Report = Callable[[str], None]
 
@@ -60,8 +60,11 @@ def all_rows(data: DictConfig) -> list[Example]:
 
 def _load_one(data: DictConfig, path: str | None, split: str, revision: str | None, report: Report) -> list[Example]:
     dropped: list[str] | None = [] if data.bad_rows == "drop" else None
-    examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped)
+    unread = None if path == "builtin:sample" else set[str]()
+    examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped, unread)
     report_dropped(dropped, len(dropped or []) + len(examples), path or data.name, report)
+    if unread:
+        report(f"{path or data.name}: columns that are not read: {words(', '.join(sorted(unread)))}")
     warn(examples, path or data.name, report)
     return with_soft_labels(pairs_of(examples, data, path or data.name, report), data.soft_labels)
 

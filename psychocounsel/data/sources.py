@@ -18,7 +18,7 @@ import yaml
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
-from psychocounsel.data.rows import Example, parse_row
+from psychocounsel.data.rows import Example, parse_row, unread_columns
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section
@@ -79,10 +79,12 @@ def load_examples(
     source: Source | None = None,
     rating_range: Sequence[float] = (1, 5),
     dropped: list[str] | None = None,
+    unread: set[str] | None = None,
 ) -> list[Example]:
     """Load every row of `path` with `source`, by default the standard source.
 
-    With the list `dropped`, unusable rows are skipped, even all of them, and their reasons are appended to it.
+    With the list `dropped`, unusable rows are skipped, even all of them, and their reasons are appended to it. The names
+    of columns that are not read are added to the set `unread`.
 
     Raises:
         UserError: for a missing file or split, an empty dataset, or an unusable row (naming file and row).
@@ -93,6 +95,8 @@ def load_examples(
             if isinstance(row, UserError):
                 raise row
             examples.append(parse_row(row, where, rating_range))
+            if unread is not None:
+                unread |= unread_columns(row)
         except UserError as error:
             if dropped is None:
                 raise

@@ -1,5 +1,6 @@
 """Tokenising: turns Examples into Groups of token ids by the model's chat template."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,13 @@ from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.rows import Example, Message, report_dropped
 from psychocounsel.errors import UserError, words
 
+_THOUGHTS = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 _FIXED_DATE = datetime(2024, 7, 26)
 _SHIELDED = "rows spell control tokens, which are read as plain text"
+_WITHOUT_SYSTEM = (
+    "leave them out (of the rows, model.system_prompt, replies.system_prompt or /system), or give a template that accepts "
+    "them (chat_template=FILE beside the model's path)"
+)
 _BLOCK = 512  # rows encoded per call, so that the tokenizer uses all cores
 
 
@@ -35,11 +41,13 @@ class ChatFormat:
     The prompt, and the prompt with the reply, are each rendered once; the first must be a token prefix of the second.
     `system_prompt` is put before each conversation that has no system message.
     Templates see a fixed date, because today's date would change the tokens from day to day. Control tokens spelled in
-    a message are encoded as plain text.
+    a message are encoded as plain text. A template that knows `reasoning_content` gets the `<think>` part of a
+    therapist's message in it, and writes its own form of it.
 
     Raises:
         UserError: at construction if the tokenizer has no chat template; later if the template rejects a conversation,
-            breaks the prefix, doubles BOS, or leaves the reply without an end-of-turn token.
+            leaves out its system message, breaks the prefix, doubles BOS, or leaves the reply without an end-of-turn
+            token, and if the model has no embedding of a token.
     """
 
     def __init__(
@@ -59,19 +67,28 @@ class ChatFormat:
         self.control = ControlTokens(tokenizer, str(tokenizer.chat_template))
         self.end_tokens: set[int] = set()
         self.keep_tail = False  # True for reward models, which read the whole template, as plain transformers does
+        self.thinks = "reasoning_content" in str(tokenizer.chat_template)
+        self.positions: int | None = None  # longest conversation of the model; None: unknown
+        self.vocabulary: int | None = None  # number of its token embeddings; None: unknown
+        self.own_ends: list[int] = []  # end tokens that the model's generation_config.json names
 
     def render(self, messages: Sequence[Message], reply: str | None = None) -> Rendered:
         """Render the conversation with `reply`, or, without a reply, up to the point where the reply would begin."""
         answer: list[Message] = [] if reply is None else [{"role": "assistant", "content": reply}]
         conversation = [*with_system_prompt(messages, self.system_prompt), *answer]
-        if not any(self.control.spelled_in(message["content"]) for message in conversation):
+        if self.thinks:
+            conversation = [_with_thoughts_apart(message) for message in conversation]
+        if not any(map(self.control.spelled_in, (text for message in conversation for text in _texts(message)))):
             return Rendered(self._apply(conversation, reply is None))
         if self.control.backend is None:
             raise UserError(
                 f"{self.name}: a text spells a control token, and its kind of tokenizer ({type(self.tokenizer).__name__}) "
                 "would read it as one; remove the row, or use a fast tokenizer (tokenizer.json)"
             )
-        safe = [{**message, "content": self.control.shield(message["content"])} for message in conversation]
+        safe = [
+            {name: text if name == "role" else self.control.shield(text) for name, text in message.items()}
+            for message in conversation
+        ]
         shielded = self._apply(safe, reply is None)
         return Rendered(self.control.plain(shielded), shielded)
 
@@ -81,26 +98,34 @@ class ChatFormat:
 
     def _apply(self, conversation: Sequence[Message], prompts: bool) -> str:
         try:
-            return str(
+            text = str(
                 self.tokenizer.apply_chat_template(
                     [*conversation], tokenize=False, add_generation_prompt=prompts, **self.template_args
                 )
             )
         except Exception as error:
             reason = words(str(error).split("\n")[0])
-            if conversation[0]["role"] == "system" and self._renders(conversation[1:], prompts):
+            if conversation[0]["role"] == "system" and self._rendered(conversation[1:], prompts) is not None:
                 raise UserError(
-                    f"{self.name}: its chat template refuses system messages ({reason}): leave them out (of the rows, "
-                    "model.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
-                    "(chat_template=FILE beside the model's path)"
+                    f"{self.name}: its chat template refuses system messages ({reason}): {_WITHOUT_SYSTEM}"
                 ) from error
             raise UserError(f"{self.name}: its chat template refuses the conversation ({reason})") from error
+        first = conversation[0]
+        if (
+            first["role"] == "system"
+            and first["content"] not in text
+            and text == self._rendered(conversation[1:], prompts)
+        ):
+            raise UserError(
+                f"{self.name}: its chat template writes no system messages, so the model would never see them: {_WITHOUT_SYSTEM}"
+            )
+        return text
 
-    def _renders(self, conversation: Sequence[Message], prompts: bool) -> bool:
+    def _rendered(self, conversation: Sequence[Message], prompts: bool) -> str | None:
         try:
-            return bool(self._apply(conversation, prompts))
+            return self._apply(conversation, prompts)
         except UserError:
-            return False
+            return None
 
     def encode_prompts(self, texts: Sequence[Rendered]) -> list[Array]:
         """Return the ids of rendered prompts, int32, each with the single BOS that the model expects."""
@@ -125,6 +150,10 @@ class ChatFormat:
         (reply,) = self.encode_replies([self.render(messages, "Hello.")], [prompt])
         return int(reply[-1])
 
+    def ends(self) -> list[int]:
+        """Return the ids of all tokens that end a reply: that of the template, and the model's own."""
+        return sorted({self.end_token(), *self.own_ends})
+
     def used_tokens(self) -> set[int]:
         """Return the ids of the special tokens in an ordinary conversation."""
         text = self.render([{"role": "user", "content": "Hello."}], "Hello.")
@@ -137,12 +166,20 @@ class ChatFormat:
             raise self._unusable(f"gives a prompt with {count} BOS tokens instead of one")
 
     def _up_to_end(self, reply: Array) -> Array:
-        """Return the reply up to its last special token (whole with `keep_tail`); only white space may follow it."""
-        last = next((index for index in range(len(reply) - 1, -1, -1) if int(reply[index]) in self.special), None)
-        if last is None or self.tokenizer.decode(reply[last + 1 :]).strip():
+        """Return the reply up to the first special token after its text (whole with `keep_tail`).
+
+        Some templates write more behind it, such as a line break or a token that closes the whole conversation.
+        """
+        end = None
+        for place in range(len(reply) - 1, -1, -1):
+            if int(reply[place]) in self.special:
+                end = place
+            elif self.tokenizer.decode([reply[place]]).strip():
+                break
+        if end is None:
             raise self._unusable("does not end a reply with a special token, so replies would never stop")
-        self.end_tokens.add(int(reply[last]))
-        kept = reply if self.keep_tail else reply[: last + 1]
+        self.end_tokens.add(int(reply[end]))
+        kept = reply if self.keep_tail else reply[: end + 1]
         return kept.copy()  # a view would keep each prompt in memory as well
 
     def _unusable(self, what: str) -> UserError:
@@ -156,7 +193,25 @@ class ChatFormat:
         options = {"return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
         encoded = iter(self.tokenizer(plain, add_special_tokens=False, **options)["input_ids"] if plain else [])
         shielded = iter(self.control.encode([text.shielded for text in texts if text.shielded is not None]))
-        return [np.array(next(encoded if text.shielded is None else shielded), np.int32) for text in texts]
+        every = [np.array(next(encoded if text.shielded is None else shielded), np.int32) for text in texts]
+        if self.vocabulary is not None and any(ids.size and ids.max() >= self.vocabulary for ids in every):
+            raise UserError(
+                f"{self.name}: its tokenizer has {len(self.tokenizer)} tokens, and its model embeds {self.vocabulary}: give the "
+                "tokenizer that belongs to the model, or resize the model's embedding"
+            )
+        return every
+
+
+def _texts(message: Message) -> list[str]:
+    return [text for name, text in message.items() if name != "role"]
+
+
+def _with_thoughts_apart(message: Message) -> Message:
+    """Return a therapist's message with its `<think>` part as `reasoning_content`; other messages unchanged."""
+    parts = _THOUGHTS.fullmatch(message["content"]) if message["role"] == "assistant" else None
+    if parts is None or not parts[1].strip():
+        return message
+    return {**message, "reasoning_content": parts[1].strip("\n"), "content": parts[2].strip("\n")}
 
 
 def tokenise(
@@ -185,7 +240,7 @@ def tokenise(
         good = [example for example in examples if example.label is not False]
         counts["rows dropped (their reply is labelled bad)"] = len(examples) - len(good)
         examples = good
-        firsts = {(repr(example.prompt), example.replies[0]): example for example in reversed(examples)}
+        firsts = {(repr(example.prompt), *example.replies[:1]): example for example in reversed(examples)}
         counts["rows dropped (their prompt and reply repeat an earlier row)"] = len(examples) - len(firsts)
         examples = [replace(example, replies=example.replies[:1]) for example in reversed(firsts.values())]
     if kind == "prompts":
@@ -229,6 +284,11 @@ def _render(example: Example, chat: ChatFormat, kind: str, bad: list[str] | None
 
 
 def _rendered(example: Example, chat: ChatFormat, kind: str) -> _Rendered:
+    if kind != "prompts" and not example.replies:
+        raise UserError(
+            f"{example.where}: has a prompt and no reply; a reply stands in the column completion (or response, answer), a pair "
+            "in chosen and rejected; speeches alone are for online algorithms (algo=online_dpo, ppo, rloo, grpo)"
+        )
     if kind == "pairs" and len(example.replies) < 2:
         raise UserError(
             f"{example.where}: has only one reply, not a pair; use algo=sft, or data with chosen and rejected"
@@ -285,6 +345,9 @@ def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, 
     if room < 1 or len(group.prompt_ids) > max_prompt_length:
         counts["rows dropped (prompt too long)"] += 1
         return False
+    if _alike(group):
+        counts["rows dropped (their replies are the same tokens)"] += 1
+        return False
     if all(len(completion.ids) <= room for completion in group.completions):
         return True
     if too_long == "drop":
@@ -292,8 +355,12 @@ def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, 
         return False
     for completion in group.completions:
         completion.ids = completion.ids[:room]
-    if len({completion.ids.tobytes() for completion in group.completions}) < len(group.completions):
+    if _alike(group):
         counts["rows dropped (their replies are the same once shortened)"] += 1
         return False
     counts["rows shortened to max_length"] += 1
     return True
+
+
+def _alike(group: Group) -> bool:
+    return len({completion.ids.tobytes() for completion in group.completions}) < len(group.completions)

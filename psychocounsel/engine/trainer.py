@@ -28,7 +28,7 @@ from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
 from psychocounsel.engine.telemetry.records import Phases, StepLog, opening_lines
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, Unwritable, UserError
-from psychocounsel.model.load import weights_id
+from psychocounsel.model.load import dropped_flags, weights_id
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.results import accept
@@ -52,6 +52,10 @@ class Trainer:
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         with self.phases("model"):
             self.engines = build_engines(run.config, self.algorithm, self.world, self.tokenizer)
+        if self.main == "policy" and (flags := dropped_flags(run.config.model)):
+            run.say(
+                f"generation_config.json of {run.config.model.path}: {', '.join(flags)} left out, as invalid together"
+            )
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
         self.stepper = Stepper(self.algorithm, self.engines, self.world)
         speed = Speed(self.engines[self.main], self.world)

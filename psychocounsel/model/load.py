@@ -15,6 +15,8 @@ from psychocounsel.model.tokenizer import require_model, resolve_path
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import check_model_folder
 
+_MODES = ("do_sample", "num_beams", "return_dict_in_generate", "use_cache")
+
 
 def model_dtype(model: DictConfig, device: torch.device) -> torch.dtype:
     """Return float32 or bfloat16; `auto` is bfloat16 on GPU and float32 on CPU."""
@@ -39,7 +41,36 @@ def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
         )
     if missing:
         raise UserError(f"model.path={model.path}: lacks {len(missing)} of its weights, such as {sorted(missing)[0]}")
+    lm.generation_config, _ = _usable(lm.generation_config)
     return ready_to_train(lm, model)
+
+
+def dropped_flags(model: DictConfig) -> list[str]:
+    """Return the settings of generation_config.json that loading drops, because transformers would not save them again.
+
+    An example is `temperature` beside `do_sample: false`.
+    """
+    from transformers import GenerationConfig
+
+    try:
+        return _usable(GenerationConfig.from_pretrained(resolve_path(model.path), revision=model.revision))[1]
+    except OSError:  # the model has no such file
+        return []
+
+
+def _usable(given: Any) -> tuple[Any, list[str]]:
+    """Return the settings of `given` that are valid together, and the names of the others."""
+    usable, dropped = type(given)(), []
+    flags = {name: value for name, value in given.to_diff_dict().items() if name != "transformers_version"}
+    for name in sorted(flags, key=lambda name: name not in _MODES):  # the flags that make others valid come first
+        default = getattr(usable, name, None)
+        setattr(usable, name, flags[name])
+        try:
+            usable.validate(strict=True)
+        except ValueError:
+            setattr(usable, name, default)
+            dropped.append(name)
+    return usable, sorted(dropped)
 
 
 def load_weights(

@@ -10,6 +10,7 @@ from psychocounsel.counsel.system_prompt import policy_prompt
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub import require_known
+from psychocounsel.storage.files import read_json
 
 _SHIPPED = Path(__file__).parent / "shipped"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
@@ -67,6 +68,9 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     args: Any = OmegaConf.to_container(model.template_args)
     prompt = policy_prompt(model.get("system_prompt"), model.path, f"{key}.system_prompt")
     chat = ChatFormat(tokenizer, args, model.path, prompt)
+    path = resolve_path(model.path, key)
+    chat.positions, chat.vocabulary = _limits(path, model.revision)
+    chat.own_ends = _own_ends(path, model.revision)
     set_padding(tokenizer, chat.used_tokens())
     chat.keep_tail = scores
     if scores and tokenizer.pad_token_id in chat.used_tokens():
@@ -75,6 +79,33 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
             "its end token, so add a padding token to the tokenizer"
         )
     return tokenizer, chat
+
+
+def _limits(path: str, revision: str | None) -> tuple[int | None, int | None]:
+    """Return the longest input and the number of embeddings of a model; None for what its config.json does not say."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, revision=revision).get_text_config()
+    except Exception:  # the tokenizer of a served model has no config.json; loading a model names its own faults
+        return None, None
+    positions = getattr(config, "max_position_embeddings", None)
+    scaling = getattr(config, "rope_scaling", None) or getattr(config, "rope_parameters", None) or {}
+    if positions and scaling.get("factor"):
+        positions = max(positions, int(scaling["factor"] * scaling.get("original_max_position_embeddings", positions)))
+    return positions, getattr(config, "vocab_size", None)
+
+
+def _own_ends(path: str, revision: str | None) -> list[int]:
+    """Return the end tokens of the model's generation_config.json; none if it has no such file."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        file = cached_file(path, "generation_config.json", revision=revision)
+    except OSError:
+        return []
+    ends = (read_json(Path(str(file))) or {}).get("eos_token_id")
+    return ends if isinstance(ends, list) else [] if ends is None else [ends]
 
 
 def _template(file: str, key: str) -> str:

@@ -148,7 +148,32 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "null chosen": (bad(chosen=None), "has no chosen"),
     "null prompt": (bad(prompt=None), "has no prompt"),
     "no prompt": ({"chosen": GOOD, "rejected": BAD}, "has no prompt"),
-    "no reply": ({"prompt": SPEECH}, "needs completion or response or answer or chosen and rejected"),
+    "no known column": (
+        {"title": SPEECH, "body": GOOD},
+        "needs prompt or question or messages; its non-empty columns are body, title",
+    ),
+    "reply that shows nothing": (bad(chosen="\u200b\ufeff "), "chosen is empty"),
+    "unknown label": ({"prompt": SPEECH, "completion": GOOD, "label": SECRET}, "label must be true or false"),
+    "label between": ({"prompt": SPEECH, "completion": GOOD, "label": 0.7}, "label must be true or false"),
+    "tool calls": (
+        {"messages": [user(SPEECH), {**therapist(GOOD), "tool_calls": [{"name": SECRET}]}]},
+        "tool_calls of a message cannot be passed to the chat template",
+    ),
+    "tools": (bad(tools=[{"name": SECRET}]), "tools cannot be passed to the chat template"),
+    "an image": (bad(prompt=[{"role": "user", "content": [{"type": "image", "url": SECRET}]}]), "not text"),
+    "thinking client": (
+        bad(prompt=[{**user(SPEECH), "reasoning_content": SECRET}]),
+        "only messages of the role assistant may have reasoning_content",
+    ),
+    "two system messages": (
+        {"messages": [{"role": "system", "content": "Hello"}, user(SPEECH), therapist(GOOD)], "system": SECRET},
+        "the column system and the prompt have different system messages",
+    ),
+    "half a list in a cell": (bad(prompt='[{"role": "user", "content": "Hello'), "looks like a list of messages"),
+    "a numpy array in a cell": (
+        bad(prompt="[{'role': 'user', 'content': 'Hello'}\n {'role': 'assistant', 'content': 'Hello'}]"),
+        "looks like a list of messages",
+    ),
     "everything null": ({"prompt": None, "chosen": None}, "are none"),
     "number for a reply": (bad(chosen=float("nan")), "chosen must be a string or a list"),
     "number for content": (bad(prompt=[{"role": "user", "content": 3}]), "not text"),
@@ -214,6 +239,76 @@ def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
         load_examples(str(tmp_path / "rows.jsonl"), "train", None)
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ([True, 1, 1.0, "true", "True", "1", "1.0", "yes", " good", "desirable"], True),
+        ([False, 0, 0.0, "false", "FALSE", "0", "0.0", "no", "bad", "undesirable"], False),
+    ],
+)
+def test_every_spelling_of_a_label_is_read(labels: list[Any], expected: bool) -> None:
+    for label in labels:
+        assert parse_row({"prompt": SPEECH, "completion": GOOD, "label": label}, "f row 1").label is expected
+        assert parse_row({"messages": [user(SPEECH), therapist(GOOD)], "label": label}, "f row 1").label is expected
+    assert parse_row({"prompt": SPEECH, "completion": GOOD, "label": None}, "f row 1").label is None
+
+
+@pytest.mark.parametrize("spelt", [json.dumps, repr], ids=["json", "python"])
+def test_lists_in_cells_of_a_table_are_read(spelt: Any) -> None:
+    talk = [user("Hello"), therapist('You said: "I can\'t".'), user(SPEECH)]
+    example = parse_row({"prompt": spelt(talk), "chosen": spelt([therapist(GOOD)]), "rejected": BAD}, "f row 1")
+    assert (example.prompt, example.replies) == (talk, [GOOD, BAD])
+    assert parse_row({"messages": spelt([*talk, therapist(GOOD)])}, "f row 1").prompt == talk
+    both = [{"text": GOOD, "ratings": ratings(5)}, {"text": BAD, "ratings": ratings(2)}]
+    assert parse_row({"prompt": SPEECH, "replies": spelt(both)}, "f row 1").replies == [GOOD, BAD]
+    odd = "[{I am} not sure.]"
+    assert parse_row({"prompt": odd, "completion": GOOD}, "f row 1").prompt == [user(odd)]
+
+
+def test_reasoning_and_parts_of_text_stand_in_the_reply() -> None:
+    thinking = {**therapist(GOOD), "reasoning_content": "They grieve.\n"}
+    parts = {"role": "assistant", "content": [{"type": "text", "text": "You "}, {"type": "text", "text": "grieve."}]}
+    example = parse_row({"prompt": SPEECH, "chosen": [thinking], "rejected": [therapist(GOOD)]}, "f row 1")
+    assert example.replies == [f"<think>\nThey grieve.\n</think>\n\n{GOOD}", GOOD]
+    assert parse_row({"messages": [user(SPEECH), parts]}, "f row 1").replies == ["You grieve."]
+
+
+@pytest.mark.parametrize("name", ["strings", "implicit prompt", "reply repeats the prompt"])
+def test_the_column_system_is_the_system_message(name: str) -> None:
+    example = parse_row({**PAIRS[name], "system": "Be brief."}, "f row 1")
+    assert (example.prompt, example.replies) == (
+        [{"role": "system", "content": "Be brief."}, user(SPEECH)],
+        [GOOD, BAD],
+    )
+    assert parse_row({**PAIRS[name], "system": " "}, "f row 1").prompt == [user(SPEECH)]
+
+
+def test_speeches_alone_are_prompts(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": f"Day {number}."} for number in range(12)])
+    cli_dry("algo=rloo", f"data.path={file}", "reward=tiny")
+    for algo in ("sft", "dpo", "kto"):
+        with pytest.raises(UserError, match=r"rows.jsonl line \d+: has a prompt and no reply"):
+            cli_dry(f"algo={algo}", f"data.path={file}")
+
+
+def cli_dry(*overrides: str) -> None:
+    """Tokenise the rows of a run as a dry run does."""
+    from psychocounsel import api
+
+    api.load_groups(api.compose(list(overrides)))
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    scored = [{"question": f"Day {number}.", "response": "Why?", "scores": "4", "empty": None} for number in range(12)]
+    assert said_of(write_jsonl(tmp_path / "rows.jsonl", scored))[1] == [
+        f"{tmp_path / 'rows.jsonl'}: columns that are not read: scores"
+    ]
+    labelled = [{**PAIR, "label": "a", "question": "Why?", "prompt": f"Day {number}."} for number in range(12)]
+    assert said_of(write_jsonl(tmp_path / "pairs.jsonl", labelled))[1][0].endswith("not read: label, question")
+    released = dict.fromkeys(RELEASED, 3) | {"chosen_model": "a", "topic": "sleep", "ID": 3}
+    assert said_of(write_jsonl(tmp_path / "good.jsonl", [{**row, **released} for row in rows(12)]))[1] == []
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_writers_and_the_topic_are_kept(kind: str) -> None:
     row, expected = WRITERS[kind]
@@ -276,6 +371,10 @@ def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
     [
         ({}, "1 of 12 rows are the same as an earlier one"),
         ({"chosen": "a\0b"}, "1 of 12 rows hold NUL bytes"),
+        (
+            {"chosen": PAIR["rejected"], "rejected": PAIR["chosen"]},
+            "2 of 12 rows prefer the reply that another row rejects",
+        ),
         (
             {"prompt": [{"role": "user", "content": "One."}, {"role": "user", "content": "Two."}]},
             "1 of 12 rows hold two client turns in a row",

@@ -1,6 +1,9 @@
 """Chat templates of the supported model families: extent of the prompt, end of the reply, and rejected templates."""
 
 import datetime
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +12,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
+from psychocounsel import api
 from psychocounsel.data.group import Group
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.errors import UserError
+from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.harness import TINY
 
 SPECIAL = ["<|pad|>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|header|>", "<|end_header|>", "<|eot|>"]
@@ -138,6 +143,22 @@ def test_many_rows_are_as_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None
     for first, second in zip(together, alone, strict=True):
         assert first.prompt_ids.tolist() == second.prompt_ids.tolist()
         assert [c.ids.tolist() for c in first.completions] == [c.ids.tolist() for c in second.completions]
+
+
+def test_a_reply_ends_with_its_turn_and_not_with_the_conversation(tmp_path: Path) -> None:
+    """Phi-3's template closes a turn, and at the very end the conversation; the model writes the first of both tokens."""
+    template = CHATML + "{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
+    chat = chat_of(template, bos=None)
+    ids = pair(chat).completions[0].ids
+    assert text_of(chat, ids) == "Since when?<|im_end|>"
+    turn = chat.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert chat.ends() == [turn]
+    shutil.copytree(TINY, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
+    model = api.compose(["model=local", f"model.path={tmp_path / 'model'}", "algo.lr=1e-4"]).model
+    assert load_chat_format(model)[1].ends() == [0, 2]
+    chat.keep_tail = True
+    assert text_of(chat, pair(chat).completions[0].ids) == "Since when?<|im_end|>\n</s>"
 
 
 # -- rejected templates
@@ -309,6 +330,97 @@ def test_demonstrations_take_the_first_reply_once() -> None:
 def test_a_pair_needs_two_replies() -> None:
     with pytest.raises(UserError, match=r"^rows.jsonl row 1: has only one reply, not a pair; use algo=sft"):
         tokenise([example("yes")], chat_of(MISTRAL), "pairs", 512)
+
+
+# Thinking: the template's own form of it, whatever the tags are in the tokenizer.
+
+REASONING = (  # like Qwen3's: thoughts of earlier turns are left out, and the last reply has a block of thoughts
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
+    "{% if m['role'] == 'assistant' and loop.last %}"
+    "{{ '<think>\n' + (m['reasoning_content'] or '') + '\n</think>\n\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+THOUGHT = "<think>\nThey are anxious.\n</think>\n\nWhat happened?"
+
+
+def thinker() -> ChatFormat:
+    chat = chat_of(REASONING, bos=None, eos="<|im_end|>")
+    chat.tokenizer.add_tokens(["<think>", "</think>"])
+    return ChatFormat(chat.tokenizer, {}, "org/model")
+
+
+def test_a_thinking_reply_has_the_templates_own_form() -> None:
+    chat = thinker()
+    (group,) = tokenise([example(THOUGHT, "Hm.")], chat, "pairs", 512)
+    thought, plain = (completion.ids for completion in group.completions)
+    assert text_of(chat, thought) == f"{THOUGHT}<|im_end|>"
+    assert text_of(chat, plain) == "<think>\n\n</think>\n\nHm.<|im_end|>"
+    tags = chat.tokenizer.convert_tokens_to_ids(["<think>", "</think>"])
+    assert [int((thought == tag).sum()) for tag in tags] == [1, 1], "the tags are tokens, not letters"
+    assert group.completions[0].text == THOUGHT
+
+
+def test_thoughts_of_earlier_turns_are_the_templates_affair_and_forged_turns_stay_text() -> None:
+    chat = thinker()
+    row = example("<think>\nNow </think> or <|im_end|>?\n</think>\n\nSay <|im_start|>.", "Hm.")
+    row.prompt = [*row.prompt, {"role": "assistant", "content": THOUGHT}, {"role": "user", "content": "<think>"}]
+    (group,) = tokenise([row], chat, "pairs", 512, report=lambda line: None)
+    assert "anxious" not in group.prompt_text and "What happened?" in group.prompt_text
+    ends = [
+        int((ids == chat.tokenizer.convert_tokens_to_ids("<|im_end|>")).sum())
+        for ids in (c.ids for c in group.completions)
+    ]
+    assert ends == [1, 1]
+    opening = chat.tokenizer.convert_tokens_to_ids("<think>")
+    assert int((group.prompt_ids == opening).sum()) == 0 and int((group.completions[0].ids == opening).sum()) == 1
+
+
+# Texts that a template or a model cannot take
+
+
+def test_a_system_message_that_the_template_leaves_out_is_refused() -> None:
+    silent = MISTRAL.replace("{{ raise_exception('System role not supported') }}", "")
+    with pytest.raises(
+        UserError, match=r"^rows.jsonl row 1: org/model: its chat template writes no system messages, so"
+    ):
+        pair(chat_of(silent, system_prompt="Be kind."))
+    own = example("Since when?", "Hm.")
+    own.prompt = [{"role": "system", "content": "Be brief."}, *own.prompt]
+    with pytest.raises(UserError, match="writes no system messages"):
+        tokenise([own], chat_of(silent), "pairs", 512)
+    changed = MISTRAL.replace("raise_exception('System role not supported')", "m['content'] | upper")
+    assert "BE KIND." in pair(chat_of(changed, system_prompt="Be kind.")).prompt_text
+
+
+def test_a_token_without_an_embedding_is_refused() -> None:
+    chat = chat_of(MISTRAL)
+    chat.vocabulary = len(chat.tokenizer)
+    pair(chat)
+    chat.vocabulary = 100
+    with pytest.raises(UserError, match=r"org/model: its tokenizer has 264 tokens, and its model embeds 100"):
+        pair(chat)
+
+
+def test_a_length_that_the_model_does_not_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"max_length=2049: .* reads at most 2048 tokens .*; use max_length=2048"):
+        api.load_groups(api.compose(["max_length=2049"]))
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {**config["rope_parameters"], "rope_type": "linear", "factor": 2.0}
+    (folder / "config.json").write_text(json.dumps(config))
+    longer = ["model=local", f"model.path={folder}", "algo.lr=1e-4", "data.limit=10", "micro_batch_tokens=8192"]
+    api.load_groups(api.compose([*longer, "max_length=4096"]))
+    with pytest.raises(UserError, match="reads at most 4096 tokens"):
+        api.load_groups(api.compose([*longer, "max_length=4097"]))
+
+
+def test_replies_with_the_same_tokens_are_no_pair() -> None:
+    said: list[str] = []
+    trims = chat_of(LLAMA.replace("DATE", "'today'"))
+    data = [example("a b", "a b\u00a0"), example("a", "b", number=2)]
+    assert [group.id for group in tokenise(data, trims, "pairs", 512, report=said.append)] == ["q2"]
+    assert said == ["1 rows dropped (their replies are the same tokens)"]
 
 
 def test_the_system_prompt_goes_where_there_is_none() -> None:

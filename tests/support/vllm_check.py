@@ -77,11 +77,11 @@ def main(overrides: list[str]) -> None:
     tokenizer, chat = load_chat_format(config.model)
     world = World(rank, size)
     engine = build_engine(config, algorithm, world, tokenizer)
-    more = (config, engine, tokenizer, [chat.end_token()], world)
+    more = (config, engine, tokenizer, chat.ends(), world)
     threads = torch.get_num_threads()
     vllm = configs.build(config, "rollout").open(*more)
     torch.set_num_threads(threads)
-    hf = HFRollout(engine.module, tokenizer, [chat.end_token()], 64)
+    hf = HFRollout(engine.module, tokenizer, chat.ends(), 64)
     hf.together = world if config.zero.stage == 3 else None
     rng = np.random.default_rng([7, rank])
     groups = [Group(str(n), rng.integers(3, 2000, length, dtype=np.int32)) for n, length in enumerate((5, 30, 12))]

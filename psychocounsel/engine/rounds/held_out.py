@@ -103,7 +103,7 @@ def open_held_out(
     config: Any = run.config
     world, settings = stepper.world, configs.build(config, "rollout")
     with offloading:
-        rollout = open_rollout(settings, config, stepper.main, tokenizer, [chat.end_token()], world)
+        rollout = open_rollout(settings, config, stepper.main, tokenizer, chat.ends(), world)
         scoring = open_scoring(config, world, chat.system_prompt)
     reference = before_training(run, stepper, tokenizer)
     policy = RoundStart(stepper, config.global_batch_size)

@@ -356,7 +356,7 @@ def open_rounds(
     order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
     with offloading:
-        rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, [chat.end_token()], world)
+        rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, chat.ends(), world)
         scoring = open_scoring(config, world, chat.system_prompt)
     shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive, offloading)
     initial = collector.reference if algorithm.reference_kind == "initial" else None

@@ -1,6 +1,7 @@
 """Result of a run: plain transformers loads the model, its replies end, and it learns from real text."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,21 @@ def replies_end(model: object, tokenizer: object) -> int:
     replies = model.generate(**inputs, do_sample=True, max_new_tokens=300, num_return_sequences=4)  # type: ignore[attr-defined]
     ends = set(model.generation_config.eos_token_id)  # type: ignore[attr-defined]
     return sum(bool(ends & set(reply[inputs["input_ids"].shape[1] :].tolist())) for reply in replies)
+
+
+def test_flags_of_generation_that_contradict_each_other_end_no_run(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(TINY, base)
+    flags = json.loads((base / "generation_config.json").read_text())
+    bad = {"do_sample": False, "temperature": 0.6, "top_p": 0.9, "early_stopping": True, "max_new_tokens": 99}
+    (base / "generation_config.json").write_text(json.dumps(flags | bad))
+    found = cli("train", "debug=fast", "model=local", f"model.path={base}", "algo.lr=1e-4", "run_dir=run", cwd=tmp_path)
+    assert (
+        f"generation_config.json of {base}: early_stopping, temperature, top_p left out" in found.stdout + found.stderr
+    )
+    saved = json.loads((tmp_path / "run" / "model" / "generation_config.json").read_text())
+    assert saved["max_new_tokens"] == 99 and saved["eos_token_id"] == flags["eos_token_id"]
+    assert not saved.keys() & {"temperature", "top_p", "early_stopping"}
 
 
 @pytest.mark.slow
