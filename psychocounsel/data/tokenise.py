@@ -128,7 +128,7 @@ class ChatFormat:
             return None
 
     def encode_prompts(self, texts: Sequence[Rendered]) -> list[Array]:
-        """Return the ids of rendered prompts, int32, each with the single BOS that the model expects."""
+        """Return the ids of rendered prompts, int32, each beginning with the single BOS that the model expects."""
         encoded = self._encode(texts)
         for ids in encoded:
             self._check_bos(ids)
@@ -160,10 +160,13 @@ class ChatFormat:
         return self.special & {int(index) for index in self._encode([text])[0]}
 
     def _check_bos(self, ids: Array) -> None:
-        count = int((ids == self.bos).sum()) if self.bos is not None else 0
-        doubled = count > 1 and ids[0] == ids[1] == self.bos
-        if doubled or (self.adds_bos and count != 1):
-            raise self._unusable(f"gives a prompt with {count} BOS tokens instead of one")
+        """Refuse a prompt that begins with two BOS, or lacks the one that the tokenizer adds to plain texts.
+
+        Later ones are right: the template of Llama-2 writes BOS before each turn of the user.
+        """
+        begins = [int(index) == self.bos for index in ids[:2]] if self.bos is not None else []
+        if begins == [True, True] or (self.adds_bos and not any(begins[:1])):
+            raise self._unusable(f"begins a prompt with {sum(begins)} BOS tokens instead of one")
 
     def _up_to_end(self, reply: Array) -> Array:
         """Return the reply up to the first special token after its text (whole with `keep_tail`).
@@ -252,7 +255,7 @@ def tokenise(
         block = examples[start : start + _BLOCK]
         rows = [row for example in block if (row := _render(example, chat, kind, bad)) is not None]
         counts[_SHIELDED] += sum(row.is_shielded for row in rows)
-        groups += [group for group in _encode(rows, chat) if _fits(group, *limits)]
+        groups += [group for group in _usable(rows, chat, bad) if _fits(group, *limits)]
     report_dropped(bad, len(examples), "chat template", report)
     for what, count in counts.items():
         if count:
@@ -314,6 +317,24 @@ def without_system_prompt(prompt: Sequence[Message], system_prompt: str | None) 
     """Return the prompt without the system message that `with_system_prompt` added."""
     added = system_prompt is not None and [*prompt[:1]] == [{"role": "system", "content": system_prompt}]
     return [*prompt[1:]] if added else [*prompt]
+
+
+def _usable(rows: Sequence[_Rendered], chat: ChatFormat, bad: list[str] | None) -> list[Group]:
+    """Return the groups of `rows`. For each row that cannot be encoded, append the reason to `bad`, or raise if it is None."""
+    try:
+        return list(_encode(rows, chat))
+    except UserError:
+        pass  # encoded one by one, the row that is to blame is known
+    groups = []
+    for row in rows:
+        try:
+            groups += _encode([row], chat)
+        except UserError as error:
+            reason = f"{row.example.where}: {error}"
+            if bad is None:
+                raise UserError(reason) from error
+            bad.append(reason)
+    return groups
 
 
 def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:

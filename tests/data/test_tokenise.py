@@ -182,13 +182,19 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
         {"template": THINKING.replace("loop.last", "false"), "bos": None, "args": {"enable_thinking": False}},
         "does not keep the prompt as a prefix",
     ),
-    "BOS twice": ({"template": doubled(MISTRAL), "adds_bos": True}, "2 BOS tokens instead of one"),
-    "BOS twice, not added to plain text": ({"template": doubled(MISTRAL)}, "2 BOS tokens instead of one"),
+    "BOS twice": ({"template": doubled(MISTRAL), "adds_bos": True}, "begins a prompt with 2 BOS tokens instead of one"),
+    "BOS twice, not added to plain text": (
+        {"template": doubled(MISTRAL)},
+        "begins a prompt with 2 BOS tokens instead of one",
+    ),
     "BOS in every turn": (
         {"template": MISTRAL.replace("{{ '[INST] '", "{{ bos_token + '[INST] '"), "adds_bos": True},
-        "2 BOS tokens instead of one",
+        "begins a prompt with 2 BOS tokens instead of one",
     ),
-    "no BOS": ({"template": MISTRAL.replace("{{ bos_token }}", ""), "adds_bos": True}, "0 BOS tokens instead of one"),
+    "no BOS": (
+        {"template": MISTRAL.replace("{{ bos_token }}", ""), "adds_bos": True},
+        "begins a prompt with 0 BOS tokens instead of one",
+    ),
     "no end token": ({"template": MISTRAL.replace(" + eos_token", "")}, "does not end a reply with a special token"),
     "a header but no end": (
         {
@@ -205,8 +211,30 @@ def test_a_template_that_cannot_be_right_is_refused_by_the_models_name(name: str
     options, message = BROKEN[name]
     with pytest.raises(UserError, match=message) as caught:
         pair(chat_of(**options))
-    assert str(caught.value).startswith("org/model: ")
+    assert str(caught.value).startswith("rows.jsonl row 1: org/model: " if options["template"] else "org/model: ")
     assert "model.chat_template=FILE.jinja" in str(caught.value)
+
+
+def test_a_template_may_write_bos_before_each_turn() -> None:
+    chat = chat_of(
+        MISTRAL.replace("{{ bos_token }}", "").replace("{{ '[INST] '", "{{ bos_token + '[INST] '"), adds_bos=True
+    )
+    talk = example("Since when?", "Hm.")
+    talk.prompt = [*talk.prompt, {"role": "assistant", "content": "Why?"}, {"role": "user", "content": "The baby."}]
+    (group,) = tokenise([talk], chat, "pairs", 512)
+    assert text_of(chat, group.prompt_ids) == "<s>[INST] I can't sleep. [/INST] Why?</s><s>[INST] The baby. [/INST]"
+
+
+def test_a_row_that_cannot_be_encoded_is_named_or_dropped() -> None:
+    chat = chat_of(MISTRAL.replace("+ eos_token", "+ (eos_token if m['content'] != 'endless' else '')"))
+    data = [example("yes", "no", number=number) for number in range(3)]
+    data.insert(1, example("endless", "no", number=7))
+    with pytest.raises(UserError, match=r"^rows.jsonl row 7: org/model: its chat template does not end a reply"):
+        tokenise(data, chat, "pairs", 512)
+    said: list[str] = []
+    kept = tokenise(data, chat, "pairs", 512, drop_bad=True, report=said.append)
+    assert [group.id for group in kept] == ["q0", "q1", "q2"]
+    assert said[0] == "warning: chat template: 1 bad rows dropped (data.bad_rows=drop)" and "row 7" in said[1]
 
 
 def test_a_reply_that_spells_an_end_token_does_not_stand_in_for_one() -> None:
