@@ -44,6 +44,21 @@ _LABELS = {
     **dict.fromkeys(("true", "1", "1.0", "yes", "good", "desirable"), True),
     **dict.fromkeys(("false", "0", "0.0", "no", "bad", "undesirable"), False),
 }
+# Names of columns in published sets and exports, in small letters without underscores.
+_OTHER_NAMES = {
+    "prompt": (
+        *("question", "questiontext", "context", "input", "query", "speech", "post", "patient", "client", "user"),
+        *("seeker", "description", "instruction", "questiontitle"),
+    ),
+    "chosen": ("preferred", "better", "winner", "good"),
+    "rejected": ("dispreferred", "worse", "loser", "bad"),
+    "completion": (
+        *("response", "answer", "answertext", "reply", "output", "therapist", "counselor", "counsellor", "assistant"),
+        *("supporter", "target"),
+    ),
+    "messages": ("conversation", "conversations", "dialog", "dialogue"),
+    "label": (),
+}
 _SPELT_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|text|ratings|from|value)['\"]\s*:")
 
 
@@ -134,7 +149,7 @@ def _format(row: Mapping[str, Any], where: str) -> str:
 def unread_columns(row: Mapping[str, Any]) -> set[str]:
     """Return the columns with a value that `parse_row` does not read in such a row."""
     names = {str(name): value for name, value in row.items() if value is not None}
-    read = {*_IDS, *_SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language"}
+    read = {*_IDS, *_SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language", "__index_level_0__", "Unnamed: 0"}
     match _format(names, ""):
         case "rated":
             read |= {"replies"}
@@ -267,7 +282,23 @@ def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def _missing(names: Sequence[str], row: Mapping[str, Any]) -> str:
     columns = words(", ".join(sorted(map(str, row))) or "none")  # names may be texts: a table may lack its header
-    return f"needs {' or '.join(names)}; its non-empty columns are {columns}"
+    return f"needs {' or '.join(names)}; its non-empty columns are {columns}{_likely_columns(row)}"
+
+
+def _likely_columns(row: Mapping[str, Any]) -> str:
+    """Return `data.columns` with the likeliest meaning of the row's columns, ready to paste; an empty text if none is known."""
+    named = {str(name).lower().replace("_", "").replace(" ", ""): str(name) for name in row}
+    likely: dict[str, str] = {}
+    for name, others in _OTHER_NAMES.items():
+        column = next((named[other] for other in (name, *others) if other in named), None)
+        if column is not None and column not in likely.values():
+            likely[name] = column
+    if "prompt" not in likely:
+        return ""
+    pairs = ", ".join(
+        f'{name}: "{column}"' if re.search(r"\W", column) else f"{name}: {column}" for name, column in likely.items()
+    )
+    return words(f"; try 'data.columns={{{pairs}}}'")
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:

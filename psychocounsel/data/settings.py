@@ -17,6 +17,13 @@ from psychocounsel.settings.paths import check_local_path, is_made_before, make_
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
 from psychocounsel.settings.targets import build, is_on_hub
 
+# Names that `data.columns` may give to columns of a file: those of data/rows.py.
+COLUMNS = (
+    *("prompt", "chosen", "rejected", "completion", "messages", "replies", "label", "system", "id", "topic", "risk"),
+    *("language", "chosen_probability", "chosen_model", "rejected_model"),
+    *(f"{side}_{name}_rating" for side in ("chosen", "rejected") for name in PRINCIPLES),
+)
+DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 OWN = "own"  # a control that the user gives: replies of the base or of an earlier policy, in `data.own_replies`
 
 
@@ -55,6 +62,9 @@ class DataConfig:
     bad_rows: str = option("refuse", choices=("refuse", "drop"))
     rating_range: list[float] = option([1.0, 5.0])
     mix: list[MixEntry] = option([])
+    # None by default, so that runs of earlier versions keep their identity.
+    columns: dict[str, str] | None = None
+    delimiter: str | None = option(None, choices=(*DELIMITERS,))
     # Controls (data/controls.py). None by default, so that runs of earlier versions keep their identity.
     controls: list[str] | None = None
     control_rate: float | None = option(None, above=0, at_most=5)
@@ -97,6 +107,7 @@ def check_data(config: DictConfig) -> None:
     if data.limit and data.fraction:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
     _check_controls(config)
+    _check_columns(data)
     own_source = bool(data.get("_target_"))
     if own_source and data.mix:
         raise UserError(
@@ -123,6 +134,20 @@ def check_data(config: DictConfig) -> None:
     for key in ("path", "eval_path"):
         if not (data[key] and is_made_before(config, data[key])):
             check_local_path(data[key], f"data.{key}", of_data=True)
+
+
+def _check_columns(data: DictConfig) -> None:
+    for name in data.columns or {}:
+        if name not in COLUMNS:
+            raise UserError(
+                f"data.columns: {name} is none of the names that rows have here; {suggestion(name, list(COLUMNS))}"
+            )
+    for key in ("columns", "delimiter"):
+        if data[key] and (data.mix or data.get("_target_")):
+            what = "data.mix" if data.mix else data._target_
+            raise UserError(
+                f"data.{key}: cannot be combined with {what}, whose rows have the usual columns; leave it out"
+            )
 
 
 def _check_controls(config: DictConfig) -> None:

@@ -6,24 +6,28 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import yaml
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
 from psychocounsel.data.rows import Example, parse_row, unread_columns
+from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
+# Cells of a CSV file that are missing: the empty ones. pandas would drop a client who says "None", too.
+_EMPTY_CELLS: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
 _ROWS = 1000  # rows of a parquet file in memory at a time
 
 
@@ -31,8 +35,11 @@ _ROWS = 1000  # rows of a parquet file in memory at a time
 class StandardSource(Source):
     """Reads `path`: `builtin:sample`, a file, a folder, or a hub dataset."""
 
+    copies: ClassVar[Path | None] = None
+
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
-        yield from _standard_rows(path, split, revision, None)
+        rows = _standard_rows(path, split, revision, self.copies, self.delimiter)
+        yield from ((where, _renamed(row, self.columns, where)) for where, row in rows) if self.columns else rows
 
     def files(self, path: str | None) -> Sequence[Path]:
         """Return the local files; none for a hub dataset, which its commit identifies."""
@@ -47,20 +54,29 @@ class SourceWithCopies(StandardSource):
 
     def __init__(self, copies: Path) -> None:
         super().__init__()
-        self.copies = copies
+        self.copies = copies  # type: ignore[misc]
 
-    def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
-        yield from _standard_rows(path, split, revision, self.copies)
+
+def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Row | UserError:
+    """Return the row with the names that `columns` gives to its columns, or a UserError if it lacks one of them."""
+    if isinstance(row, UserError):
+        return row
+    for name, column in columns.items():
+        if column not in row:
+            there = words(", ".join(sorted(map(str, row))))
+            return UserError(f"{where}: has no column {column} (data.columns.{name}); its columns are {there}")
+    kept = {name: value for name, value in row.items() if name not in columns.values()}
+    return kept | {name: row[column] for name, column in columns.items()}
 
 
 def _standard_rows(
-    path: str | None, split: str, revision: str | None, copies: Path | None
+    path: str | None, split: str, revision: str | None, copies: Path | None, delimiter: str | None
 ) -> Iterator[tuple[str, Row | UserError]]:
     assert path is not None
     local = Path(path)
     if path == "builtin:sample" or local.is_file():
         _check_split(split, ["train"], path)
-        yield from sample_rows() if path == "builtin:sample" else _file_rows(local, copies)
+        yield from sample_rows() if path == "builtin:sample" else _file_rows(local, copies, delimiter)
     else:
         name = local.name if local.exists() else path
         yield from _numbered(_load_dataset(path, split, revision, copies), f"{name} ({split})")
@@ -68,8 +84,10 @@ def _standard_rows(
 
 def source_of(data: DictConfig) -> Source:
     """Return the source that reads the rows of a checked `data` group."""
-    source: Source = build_section(data, "data") if data.get("_target_") else StandardSource()
-    return source
+    if data.get("_target_"):
+        source: Source = build_section(data, "data")
+        return source
+    return StandardSource(columns=data.get("columns"), delimiter=data.get("delimiter"))
 
 
 def load_examples(
@@ -129,8 +147,8 @@ def read_rows(
         raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
 
 
-def _file_rows(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | UserError]]:
-    read_table = partial(_table, copies=copies)
+def _file_rows(file: Path, copies: Path | None, delimiter: str | None) -> Iterator[tuple[str, Row | UserError]]:
+    read_table = partial(_table, copies=copies, delimiter=delimiter)
     readers: dict[str, Callable[[Path], Iterator[tuple[str, Row | UserError]]]]
     readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": read_table, ".tsv": read_table}
     kind = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
@@ -141,7 +159,10 @@ def _file_rows(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | Use
     try:
         yield from readers[kind](file)
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: is not UTF-8 text (byte {error.start})") from error
+        raise UserError(
+            f"{file}: is not UTF-8 text (byte {error.start}); convert it, for instance by "
+            f"iconv -f cp1252 -t utf-8 {shlex.quote(str(file))} > NEW_FILE"
+        ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{file}: is not a complete gzip file") from error
 
@@ -183,10 +204,18 @@ def _parse_json(text: str, where: str) -> Any:
         )
 
 
-def _table(file: Path, copies: Path | None) -> Iterator[tuple[str, Row | UserError]]:
+def _table(file: Path, copies: Path | None, delimiter: str | None) -> Iterator[tuple[str, Row | UserError]]:
     """Yield rows of a CSV or TSV file with a header line, by the same reader as files in a folder."""
-    separator = "\t" if ".tsv" in file.suffixes else ","
-    loaded = _load(str(file), lambda _: _converted(str(file), copies, "csv", data_files=[str(file)], sep=separator))
+    separator = DELIMITERS[delimiter or ("tab" if ".tsv" in file.suffixes else "comma")]
+    with _open(file) as lines:
+        header = lines.readline()
+        for _ in lines:  # pandas would report a wrong encoding without its place
+            pass
+    others = [name for name, mark in DELIMITERS.items() if mark in header]
+    if separator not in header and len(others) == 1:
+        raise UserError(f"{file}: a {others[0]} separates its cells: add data.delimiter={others[0]}")
+    options = {"data_files": [str(file)], "sep": separator, **_EMPTY_CELLS}
+    loaded = _load(str(file), lambda _: _converted(str(file), copies, "csv", **options))
     yield from _numbered(loaded["train"], file.name)
 
 
@@ -210,11 +239,12 @@ def _load_dataset(path: str, split: str, revision: str | None, copies: Path | No
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
         splits = _load(path, lambda library: library.load_from_disk(path))
     else:
+        is_here = folder.exists()
+        has_tables = is_here and any({".csv", ".tsv"} & {*file.suffixes} for file in folder.rglob("*"))
+        options = {"revision": revision, **(_EMPTY_CELLS if has_tables else {})}
         splits = _load(
             path,
-            lambda _: _converted(
-                path, copies, path if folder.exists() else dataset_location(path, revision), revision=revision
-            ),
+            lambda _: _converted(path, copies, path if is_here else dataset_location(path, revision), **options),
         )
     _check_split(split, splits, path)
     return splits[split]

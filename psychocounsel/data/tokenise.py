@@ -325,7 +325,7 @@ def _usable(rows: Sequence[_Rendered], chat: ChatFormat, bad: list[str] | None) 
         return list(_encode(rows, chat))
     except UserError:
         pass  # encoded one by one, the row that is to blame is known
-    groups = []
+    groups: list[Group] = []
     for row in rows:
         try:
             groups += _encode([row], chat)

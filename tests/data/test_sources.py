@@ -274,3 +274,80 @@ def test_folders_of_the_same_name_and_card_are_not_mixed_up(tmp_path: Path, monk
     for place, text in (("one", "I am first."), ("two", "I am second."), ("one", "I have changed.")):
         (example,) = load_examples(written(place, text), "train", None)
         assert example.prompt[0]["content"] == text
+
+
+# Tables as people export them, and columns of other names.
+
+
+def table(path: Path, *lines: str, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(("\n".join(lines) + "\n").encode(encoding))
+    return path
+
+
+def pairs_read(path: Path, *overrides: str) -> list[tuple[str, list[str]]]:
+    config = check(compose(["data=local", f"data.path={path}", "data.dev_fraction=0", *overrides]))
+    return [(row.prompt[-1]["content"], row.replies) for row in load_split(config.data, lambda line: None)[0]]
+
+
+def test_words_that_pandas_takes_for_missing_are_texts(tmp_path: Path) -> None:
+    words = ["None", "NA", "N/A", "null", "nan"]
+    lines = ["prompt,chosen,rejected", *(f"Day {word}.,{word},Why?" for word in words)]
+    expected = [(f"Day {word}.", [word, "Why?"]) for word in words]
+    assert pairs_read(table(tmp_path / "rows.csv", *lines)) == expected
+    assert pairs_read(table(tmp_path / "folder" / "rows.csv", *lines).parent) == expected
+    with pytest.raises(UserError, match=r"rows.csv row 1: has no chosen"):
+        pairs_read(table(tmp_path / "rows.csv", "prompt,chosen,rejected", "Day 1.,,Why?"))
+
+
+@pytest.mark.parametrize(("name", "mark"), [("semicolon", ";"), ("tab", "\t"), ("bar", "|")])
+def test_other_delimiters_are_named_and_read(name: str, mark: str, tmp_path: Path) -> None:
+    lines = [mark.join(cells) for cells in (("prompt", "chosen", "rejected"), ("Day 1, and 2.", "Since when?", "Hm."))]
+    file = table(tmp_path / "rows.csv", *lines)
+    with pytest.raises(UserError, match=rf"a {name} separates its cells: add data.delimiter={name}"):
+        pairs_read(file)
+    assert pairs_read(file, f"data.delimiter={name}") == [("Day 1, and 2.", ["Since when?", "Hm."])]
+
+
+@pytest.mark.parametrize("file", ["rows.csv", "rows.jsonl"])
+def test_another_encoding_is_named_with_the_command_that_converts_it(file: str, tmp_path: Path) -> None:
+    path = table(tmp_path / file, "prompt,chosen,rejected", "Caf\u00e9.,Since when?,Hm.", encoding="cp1252")
+    with pytest.raises(UserError, match=r"is not UTF-8 text \(byte \d+\); convert it, for instance by iconv -f cp1252"):
+        pairs_read(path)
+
+
+def test_columns_of_other_names_are_read_as_told(tmp_path: Path) -> None:
+    rows = [{"questionText": f"Day {day}.", "answerText": "Why?", "id": day, "upvotes": 3} for day in range(3)]
+    file = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError) as caught:
+        pairs_read(file)
+    hint = "'data.columns={prompt: questionText, completion: answerText}'"
+    assert str(caught.value).endswith(f"; try {hint}")
+    assert pairs_read(file, hint.strip("'")) == [(f"Day {day}.", ["Why?"]) for day in range(3)]
+    for columns, message in (
+        (
+            "{prompt: questionText, completion: answer}",
+            r"line 1: has no column answer \(data.columns.completion\); its columns",
+        ),
+        ("{promt: questionText}", r"data.columns: promt is none of the names .* did you mean prompt\?"),
+    ):
+        with pytest.raises(UserError, match=message):
+            pairs_read(file, f"data.columns={columns}")
+    with pytest.raises(UserError, match=r"data.columns: cannot be combined with data.mix"):
+        pairs_read(file, "data.columns={prompt: a}", f"data.mix=[{{path: {file}, rows: 1}}]")
+
+
+@pytest.mark.parametrize(
+    ("columns", "hint"),
+    [
+        (("Context", "Response"), "{prompt: Context, completion: Response}"),
+        (("Prompt", "Chosen", "Rejected"), "{prompt: Prompt, chosen: Chosen, rejected: Rejected}"),
+        (("client speech", "a"), None),
+        (("User", "good reply", "bad"), "{prompt: User, rejected: bad}"),
+        (("instruction", "input", "output"), "{prompt: input, completion: output}"),
+    ],
+)
+def test_the_likeliest_columns_are_told(columns: tuple[str, ...], hint: str | None, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        pairs_read(write_jsonl(tmp_path / "rows.jsonl", [dict.fromkeys(columns, "Text.")]))
+    assert str(caught.value).endswith(f"; try 'data.columns={hint}'" if hint else ", ".join(sorted(columns)))
