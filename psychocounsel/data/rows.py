@@ -403,14 +403,12 @@ def _text(value: Any, where: str, name: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{where}: {name} holds something that is not text")
     text = value.strip()
-    if all(
-        unicodedata.category(character)[0] in "CZ" for character in text
-    ):  # nothing, or characters that show nothing
-        raise UserError(f"{where}: {name} is empty")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"{where}: {name} holds half a character (a lone surrogate)") from error
+    if all(unicodedata.category(character)[0] in "CZ" for character in text):  # such characters show nothing
+        raise UserError(f"{where}: {name} is empty")
     return text
 
 
