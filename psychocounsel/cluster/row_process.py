@@ -130,8 +130,8 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
             protect(job.command, job.config, job.run_dir)
         hide_words(any(job.config.data.confidential for job in jobs))
         _spare_torch(jobs)
-        counts = count_rows(jobs, lines.append)
-        answer = "counted", [*lines, *(count.line() for count in counts)]
+        counts = [count.line() for count in count_rows(jobs, lines.append)]
+        answer = "counted", [*lines, *counts]
     except UserError as error:
         answer = "refused", str(error)
     except ImportError as error:

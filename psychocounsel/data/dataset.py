@@ -71,9 +71,17 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
             f"max_length={config.max_length}: {chat.name} reads at most {chat.positions} tokens (max_position_embeddings); use "
             f"max_length={chat.positions}"
         )
-    train, held_out = through_cache(config, chat, kind, report, partial(_tokenise, chat, kind))
+    said: list[str] = []
+
+    def noted(line: str) -> None:
+        said.append(line)
+        report(line)
+
+    train, held_out = through_cache(config, chat, kind, noted, partial(_tokenise, chat, kind))
     if not train:
-        raise UserError(f"no training row fits max_length={config.max_length}: raise it, or use data.too_long=shorten")
+        reasons = "; ".join(line.removeprefix("training data: ") for line in said if line.startswith("training data: "))
+        hint = ": raise it, or use data.too_long=shorten" if "long" in reasons else ""
+        raise UserError(f"no training row is left ({reasons}) with max_length={config.max_length}{hint}")
     dataset = _assembled(config, train, held_out[: config.eval.limit], report)
     if config.eval.replies and kind != "prompts":
         _, prompts = through_cache(config, chat, "prompts", report, partial(_tokenise, chat, "prompts"))

@@ -38,6 +38,12 @@ def opening_lines(data: Dataset, unit: str, steps: int, batch: int) -> Iterator[
         f"{data.rows:,} train / {_counted(len(data.held_out), f'held-out {word}')}{of}, "
         f"{_counted(steps, 'step')} of {batch:,}"
     )
+    yield from few_prompts(data)
+
+
+def few_prompts(data: Dataset) -> Iterator[str]:
+    """Yield a warning if few prompts are held out."""
+    prompts = len({group.prompt_ids.tobytes() for group in data.held_out})
     if data.held_out and prompts < FEW_PROMPTS:
         yield (
             f"warning: only {_counted(prompts, 'held-out prompt')}: below {FEW_PROMPTS}, held-out figures are mostly "
