@@ -11,6 +11,7 @@ from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.balance import weigh_pairs
 from psychocounsel.data.controls import epoch_of, rate_of, with_controls
 from psychocounsel.data.group import Group
+from psychocounsel.data.rows import every_turn
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
@@ -111,6 +112,8 @@ def _assembled(config: DictConfig, train: list[Group], held_out: list[Group], re
 def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, epochs: int | None = None) -> Parts:
     """Load and tokenise rows. `epochs`: number of epochs that get controls of their own; None: all epochs of the run."""
     rows, held_out_rows = load_split(config.data, report)
+    if config.data.train_on == "every" and kind == "completions":
+        rows, held_out_rows = ([turn for row in part for turn in every_turn(row)] for part in (rows, held_out_rows))
     if config.data.controls and kind == "pairs":
         prompt = chat.system_prompt or COUNSELLOR
         controls = partial(with_controls, data=config.data, system_prompt=prompt, seed=config.seed)

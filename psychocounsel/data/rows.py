@@ -3,7 +3,7 @@
 Formats, recognised by their columns (null counts as missing):
     preference    prompt|question, chosen, rejected: strings or lists of chat messages (replies may repeat the prompt)
     implicit      chosen, rejected: whole conversations with the same beginning
-    demonstration prompt|question, completion|response|answer; or messages
+    demonstration prompt|question, completion|response|answer; or a conversation: messages|conversations|dialog
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
     speech        prompt|question alone
@@ -11,8 +11,10 @@ Formats, recognised by their columns (null counts as missing):
 Optional columns are kept: ratings (`chosen_empathy_rating`, ...), the writers of replies (`chosen_model`,
 `rejected_model`; `model` of a rated reply), the `topic` and `risk` of the prompt, and its `system` message.
 `harmful: true` marks a rated reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a
-preference row: the probability that its chosen reply is preferred. Lists of messages in a table's cells are texts, as
-JSON or as Python prints them. The `reasoning_content` of a message stands in `<think>` tags before its text.
+preference row: the probability that its chosen reply is preferred.
+
+A message is {role, content}, {from, value} or {speaker, content}; its `reasoning_content` is put before its text, in
+`<think>` tags. In the cells of a table, lists of messages are texts: JSON, or what Python prints.
 """
 
 import ast
@@ -33,7 +35,13 @@ Ratings = dict[str, float]
 _PROMPTS = ("prompt", "question")
 _COMPLETIONS = ("completion", "response", "answer")
 _IDS = ("prefID", "id", "ID")
-_ROLES = ("system", "user", "assistant")
+_TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue")
+_SPEAKERS, _SAID = ("role", "from", "speaker"), ("content", "value", "text", "utterance")
+_ROLES = {
+    "system": "system",
+    **dict.fromkeys(("user", "human", "client", "patient", "seeker", "speaker"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "therapist", "counselor", "counsellor", "supporter", "listener"), "assistant"),
+}
 _SYSTEM = ("system", "system_prompt")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 # Columns and parts of messages that change what a chat template writes, and that nothing here passes on.
@@ -56,10 +64,10 @@ _OTHER_NAMES = {
         *("response", "answer", "answertext", "reply", "output", "therapist", "counselor", "counsellor", "assistant"),
         *("supporter", "target"),
     ),
-    "messages": ("conversation", "conversations", "dialog", "dialogue"),
+    "messages": (),
     "label": (),
 }
-_SPELT_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|text|ratings|from|value)['\"]\s*:")
+_SPELT_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|text|ratings|from|value|speaker)['\"]\s*:")
 
 
 @dataclass
@@ -72,7 +80,7 @@ class Example:
     `label`: True if the single reply is good; None if the row does not say. `writers`: the writer of each reply.
     `order`: indices of the replies in the rated row, from 0. `harmful`: for each reply of a rated row, True if it is
     marked as harmful. `probability`: probability that the first reply of a pair is preferred; None if the row does not
-    say. `risk`: the client's risk, unparsed.
+    say. `risk`: the client's risk, unparsed. `left_out`: turns of the client after the last reply of a conversation.
     """
 
     id: str
@@ -89,6 +97,7 @@ class Example:
     harmful: list[bool] | None = None
     probability: float | None = None
     risk: Any = None
+    left_out: int = 0
 
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
@@ -120,10 +129,7 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
         ratings, probability = _pair_ratings(row, where, rating_range), _probability(row, where)
         return Example(identity, where, prompt, replies, ratings, probability=probability)
     if kind == "chat":
-        messages = _messages(row["messages"], where, "messages")
-        reply = _last_reply(messages, where, "messages")
-        prompt = _with_system(_client_last(messages[:-1], where), row, where)
-        return Example(identity, where, prompt, [reply], label=_label(row, where))
+        return _conversation(row, where, identity)
     prompt = _prompt(row, where)
     if kind == "speech":
         return Example(identity, where, prompt, [])
@@ -137,7 +143,7 @@ def _format(row: Mapping[str, Any], where: str) -> str:
         return "rated"
     if "chosen" in row or "rejected" in row:
         return "preference"
-    if "messages" in row:
+    if _first(row, _TALKS):
         return "chat"
     if any(name in row for name in _COMPLETIONS):
         return "demonstration"
@@ -157,10 +163,47 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
             sides = [f"{side}_{name}" for side in ("chosen", "rejected") for name in _SIDE_COLUMNS]
             read |= {"chosen", "rejected", "chosen_probability", *sides}
         case "chat":
-            return set(names) - read - {"messages", "label"}
+            return set(names) - read - {_first(names, _TALKS), "label"}
         case "demonstration":
             read |= {_first(names, _COMPLETIONS), "label"}
     return set(names) - read - {_first(names, _PROMPTS)}
+
+
+def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
+    """Return the last therapist's turn with the turns before it. The client's turns after it are left out."""
+    name = _first(row, _TALKS)
+    messages = _messages(row[name], where, name)
+    if name != "messages":
+        messages = _joined(messages)
+    last = max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+    if last < 0:
+        raise UserError(f"{where}: {name} has no turn of the therapist (role assistant)")
+    prompt = _with_system(_client_last(messages[:last], where), row, where)
+    left_out = len(messages) - last - 1
+    return Example(identity, where, prompt, [messages[last]["content"]], label=_label(row, where), left_out=left_out)
+
+
+def _joined(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with neighbouring turns of one speaker joined, as transcripts split what one person says."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n{message['content']}"}
+        else:
+            joined.append(message)
+    return joined
+
+
+def every_turn(example: Example) -> list[Example]:
+    """Return one example for each therapist's turn that follows a client's turn: the turns before it, and the turn."""
+    turns = [
+        replace(
+            example, id=f"{example.id}-{place}", prompt=example.prompt[:place], replies=[message["content"]], left_out=0
+        )
+        for place, message in enumerate(example.prompt)
+        if message["role"] == "assistant" and place and example.prompt[place - 1]["role"] == "user"
+    ]
+    return [*turns, example]
 
 
 def _identity(row: Mapping[str, Any], where: str) -> str:
@@ -337,12 +380,15 @@ def _messages(value: Any, where: str, name: str) -> list[Message]:
         raise UserError(f"{where}: {name} must be a string or a list of {{role, content}} messages")
     messages = []
     for item in value:
-        if item.get("role") not in _ROLES:
-            raise UserError(f"{where}: {name}: every message needs a role of {', '.join(_ROLES)}")
-        content = item.get("content")
-        if item["role"] == "system" and (content is None or str(content).isspace() or content == ""):
+        role = _ROLES.get(str(item.get(_first(item, _SPEAKERS))).strip().lower())
+        if role is None:
+            raise UserError(
+                f"{where}: {name}: every message needs a role of system, user, assistant (or from, speaker: {', '.join(_ROLES)})"
+            )
+        content = item.get(_first(item, _SAID))
+        if role == "system" and (content is None or str(content).isspace() or content == ""):
             continue
-        messages.append({"role": item["role"], "content": _content(item, where, name)})
+        messages.append({"role": role, "content": _content({**item, "role": role, "content": content}, where, name)})
     if not messages:
         raise UserError(f"{where}: {name} is an empty conversation")
     return messages
@@ -426,6 +472,7 @@ def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) 
         "prefer the reply that another row rejects": sum((row[0], row[2], row[1]) in distinct for row in pairs),
         "hold NUL bytes": sum(map(_has_nul, examples)),
         "hold two client turns in a row": sum(map(_has_two_turns, examples)),
+        "end on turns of the client, which are left out": sum(example.left_out > 0 for example in examples),
     }
     for what, count in counts.items():
         if count:

@@ -64,6 +64,7 @@ class DataConfig:
     mix: list[MixEntry] = option([])
     # None by default, so that runs of earlier versions keep their identity.
     columns: dict[str, str] | None = None
+    train_on: str | None = option(None, choices=("last", "every"))
     delimiter: str | None = option(None, choices=(*DELIMITERS,))
     # Controls (data/controls.py). None by default, so that runs of earlier versions keep their identity.
     controls: list[str] | None = None
@@ -248,6 +249,7 @@ def idle_without_training() -> Iterator[tuple[str, str]]:
     for name in ("controls", "control_rate", "own_replies", "controls_held_out"):
         yield f"data.{name}", "only training adds pairs"
     yield "data.soft_labels", "only training uses soft labels"
+    yield "data.train_on", "only training learns turns"
 
 
 def data_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:

@@ -179,13 +179,17 @@ def check_rollouts(config: DictConfig, algorithm: Any) -> None:
 
 
 def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
-    """Refuse unknown cues, and pair weights, additional pairs or soft labels that the algorithm cannot use.
+    """Refuse unknown cues, and pair weights, additional pairs, turns or soft labels that the algorithm cannot use.
 
     Raises:
         UserError: naming the cue, or the algorithms to use instead.
     """
     _check_balance(config, algorithm)
     _check_controls(config, algorithm)
+    if config.data.train_on == "every" and algorithm.needs.data != "completions":
+        raise UserError(
+            f"data.train_on=every: algo={type(algorithm).__name__} learns from the last turn alone: use algo=sft, or leave it out"
+        )
     if config.data.soft_labels and not algorithm.needs.soft_labels:
         raise UserError(
             f"data.soft_labels=true: the loss of algo={type(algorithm).__name__} does not use soft labels: use algo=dpo or "

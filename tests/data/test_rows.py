@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from psychocounsel import api
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import parse_row
+from psychocounsel.data.rows import every_turn, parse_row
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import load_examples
 from psychocounsel.data.tokenise import tokenise
@@ -79,6 +80,54 @@ def test_every_preference_format_gives_the_same_example(name: str) -> None:
 def test_every_demonstration_format_gives_the_same_example(name: str) -> None:
     example = parse_row(DEMONSTRATIONS[name], "f row 1")
     assert (example.prompt, example.replies) == ([user(SPEECH)], [GOOD])
+
+
+TALK = [user("Hello"), therapist("Good morning."), user(SPEECH), therapist(GOOD)]
+
+
+@pytest.mark.parametrize(
+    ("column", "speaker", "said", "names"),
+    [
+        ("conversations", "from", "value", ("human", "gpt")),
+        ("dialog", "speaker", "content", ("seeker", "supporter")),
+        ("dialog", "speaker", "text", ("speaker", "listener")),
+        ("dialogue", "role", "content", ("Client", "Therapist")),
+        ("messages", "role", "content", ("user", "assistant")),
+    ],
+)
+def test_conversations_of_every_shape_are_the_same(
+    column: str, speaker: str, said: str, names: tuple[str, str]
+) -> None:
+    given = [
+        {speaker: names[message["role"] == "assistant"], said: f"{message['content']}\n", "annotation": {}}
+        for message in TALK
+    ]
+    for tail in ([], [{speaker: names[0], said: "Thank you."}]):
+        example = parse_row({column: [*given, *tail], "emotion_type": "grief"}, "f row 1")
+        assert (example.prompt, example.replies, example.left_out) == (TALK[:-1], [GOOD], len(tail))
+    if column != "messages":
+        split = [*given[:2], {**given[2], said: "I have"}, {**given[2], said: "not slept."}, given[3]]
+        assert parse_row({column: split}, "f row 1").prompt[-1] == user("I have\nnot slept.")
+
+
+def test_every_turn_of_the_therapist_is_trained(tmp_path: Path) -> None:
+    opening = [therapist("Welcome."), *TALK]
+    turns = every_turn(parse_row({"messages": opening, "id": "a"}, "f row 1"))
+    assert [(turn.id, turn.prompt, turn.replies) for turn in turns] == [
+        ("a-2", opening[:2], ["Good morning."]),
+        ("a", opening[:4], [GOOD]),
+    ]
+    talks = [{"messages": [user(f"Day {day}"), *TALK[1:]]} for day in range(20)]
+    file = write_jsonl(tmp_path / "rows.jsonl", talks)
+    counts = {}
+    for train_on in ("last", "every"):
+        train, held_out = api.load_groups(api.compose(["algo=sft", f"data.path={file}", f"data.train_on={train_on}"]))
+        counts[train_on] = (len(train), len(held_out))
+        spoken = [{group.prompt_text.split("Day ")[1][:2].strip() for group in part} for part in (train, held_out)]
+        assert not spoken[0] & spoken[1], "all turns of a conversation are in one part"
+    assert counts == {"last": (18, 2), "every": (36, 4)}
+    with pytest.raises(UserError, match=r"data.train_on=every: algo=KTO learns from the last turn alone: use algo=sft"):
+        api.compose(["algo=kto", f"data.path={file}", "data.train_on=every"])
 
 
 def test_a_conversation_keeps_its_turns_and_its_system_message() -> None:
@@ -180,13 +229,13 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "number for a system message": (bad(prompt=[{"role": "system", "content": 3}, user(SPEECH)]), "not text"),
     "null content": (bad(prompt=[{"role": "user", "content": None}]), "not text"),
     "message without role": (bad(prompt=[{"content": SPEECH}]), "role of system, user, assistant"),
-    "unknown role": (bad(prompt=[{"role": "human", "content": SPEECH}]), "role of system, user, assistant"),
+    "unknown role": (bad(prompt=[{"role": "narrator", "content": SPEECH}]), "role of system, user, assistant"),
     "prompt ends on the therapist": (bad(prompt=[user(SPEECH), therapist("And then?")]), "client's turn"),
     "demonstration without client": (
         {"messages": [{"role": "system", "content": SPEECH}, therapist(GOOD)]},
         "client's turn",
     ),
-    "demonstration ends on the client": ({"messages": [user(SPEECH)]}, "therapist's turn"),
+    "demonstration of a client alone": ({"messages": [user(SPEECH)]}, "messages has no turn of the therapist"),
     "empty conversation": ({"messages": []}, "empty conversation"),
     "implicit, different prompts": (
         {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user("Hi"), therapist(BAD)]},
@@ -293,8 +342,6 @@ def test_speeches_alone_are_prompts(tmp_path: Path) -> None:
 
 def cli_dry(*overrides: str) -> None:
     """Tokenise the rows of a run as a dry run does."""
-    from psychocounsel import api
-
     api.load_groups(api.compose(list(overrides)))
 
 
@@ -371,6 +418,10 @@ def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
     [
         ({}, "1 of 12 rows are the same as an earlier one"),
         ({"chosen": "a\0b"}, "1 of 12 rows hold NUL bytes"),
+        (
+            {"prompt": None, "chosen": None, "rejected": None, "messages": [*TALK, user("Bye.")]},
+            "1 of 12 rows end on turns of the client, which are left out",
+        ),
         (
             {"chosen": PAIR["rejected"], "rejected": PAIR["chosen"]},
             "2 of 12 rows prefer the reply that another row rejects",
