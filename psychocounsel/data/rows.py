@@ -67,6 +67,7 @@ _OTHER_NAMES = {
     "messages": (),
     "label": (),
 }
+_MARK = re.compile(rf"\n[ \t]*\**({'|'.join(_ROLES)})\**[ \t]*:\**", re.IGNORECASE)
 _SPELT_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|text|ratings|from|value|speaker)['\"]\s*:")
 
 
@@ -172,7 +173,8 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
 def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
     """Return the last therapist's turn with the turns before it. The client's turns after it are left out."""
     name = _first(row, _TALKS)
-    messages = _messages(row[name], where, name)
+    talk = _marked(row[name], where, name) if isinstance(row[name], str) else row[name]
+    messages = _messages(talk, where, name)
     if name != "messages":
         messages = _joined(messages)
     last = max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
@@ -181,6 +183,17 @@ def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
     prompt = _with_system(_client_last(messages[:last], where), row, where)
     left_out = len(messages) - last - 1
     return Example(identity, where, prompt, [messages[last]["content"]], label=_label(row, where), left_out=left_out)
+
+
+def _marked(text: str, where: str, name: str) -> list[Message]:
+    """Return the messages of a transcript in which the speaker stands before each turn: `Client: ...` on a line of its own."""
+    parts = _MARK.split(f"\n{text}")
+    speakers = parts[1::2]
+    if parts[0].strip() or not speakers:
+        raise UserError(
+            f"{where}: {name} is a text without speakers; each turn begins on a line of its own, as in Client: ... Counselor: ..."
+        )
+    return [{"role": speaker.lower(), "content": said} for speaker, said in zip(speakers, parts[2::2], strict=True)]
 
 
 def _joined(messages: Sequence[Message]) -> list[Message]:

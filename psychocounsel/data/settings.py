@@ -20,7 +20,7 @@ from psychocounsel.settings.targets import build, is_on_hub
 # Names that `data.columns` may give to columns of a file: those of data/rows.py.
 COLUMNS = (
     *("prompt", "chosen", "rejected", "completion", "messages", "replies", "label", "system", "id", "topic", "risk"),
-    *("language", "chosen_probability", "chosen_model", "rejected_model"),
+    *("language", "chosen_probability", "chosen_model", "rejected_model", "role", "content"),
     *(f"{side}_{name}_rating" for side in ("chosen", "rejected") for name in PRINCIPLES),
 )
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
@@ -64,6 +64,7 @@ class DataConfig:
     mix: list[MixEntry] = option([])
     # None by default, so that runs of earlier versions keep their identity.
     columns: dict[str, str] | None = None
+    group_by: str | None = None
     train_on: str | None = option(None, choices=("last", "every"))
     delimiter: str | None = option(None, choices=(*DELIMITERS,))
     # Controls (data/controls.py). None by default, so that runs of earlier versions keep their identity.
@@ -143,7 +144,12 @@ def _check_columns(data: DictConfig) -> None:
             raise UserError(
                 f"data.columns: {name} is none of the names that rows have here; {suggestion(name, list(COLUMNS))}"
             )
-    for key in ("columns", "delimiter"):
+    if data.group_by and not {"role", "content"} <= {*(data.columns or {})}:
+        raise UserError(
+            f"data.group_by={data.group_by}: joins rows with one turn each: name the columns of speaker and text, for instance "
+            "data.columns={role: interlocutor, content: utterance_text}"
+        )
+    for key in ("columns", "delimiter", "group_by"):
         if data[key] and (data.mix or data.get("_target_")):
             what = "data.mix" if data.mix else data._target_
             raise UserError(

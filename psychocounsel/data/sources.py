@@ -39,7 +39,10 @@ class StandardSource(Source):
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
         rows = _standard_rows(path, split, revision, self.copies, self.delimiter)
-        yield from ((where, _renamed(row, self.columns, where)) for where, row in rows) if self.columns else rows
+        if self.columns:
+            rows = ((where, _renamed(row, self.columns, where)) for where, row in rows)
+        names = {column: name for name, column in (self.columns or {}).items()}
+        yield from _conversations(rows, names.get(self.group_by, self.group_by)) if self.group_by else rows
 
     def files(self, path: str | None) -> Sequence[Path]:
         """Return the local files; none for a hub dataset, which its commit identifies."""
@@ -69,6 +72,22 @@ def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Ro
     return kept | {name: row[column] for name, column in columns.items()}
 
 
+def _conversations(rows: Iterable[tuple[str, Row | UserError]], group_by: str) -> Iterator[tuple[str, Row | UserError]]:
+    """Join rows with one turn each to conversations, in the order of the file.
+
+    Rows with the same `id` in one conversation are one turn: some sets repeat each turn for every annotator.
+    """
+    talks: dict[Any, tuple[str, dict[str, Any], dict[Any, Any]]] = {}
+    for where, row in rows:
+        if isinstance(row, UserError) or row.get(group_by) is None:
+            yield where, row if isinstance(row, UserError) else UserError(f"{where}: has no {group_by} (data.group_by)")
+            continue
+        _, _, turns = talks.setdefault(row[group_by], (where, {"topic": row.get("topic")}, {}))
+        turns.setdefault(row.get("id", where), {"role": row["role"], "content": row["content"]})
+    for group, (where, about, turns) in talks.items():
+        yield where, {**about, "id": group, "dialog": [*turns.values()]}
+
+
 def _standard_rows(
     path: str | None, split: str, revision: str | None, copies: Path | None, delimiter: str | None
 ) -> Iterator[tuple[str, Row | UserError]]:
@@ -87,7 +106,7 @@ def source_of(data: DictConfig) -> Source:
     if data.get("_target_"):
         source: Source = build_section(data, "data")
         return source
-    return StandardSource(columns=data.get("columns"), delimiter=data.get("delimiter"))
+    return StandardSource(**{key: data.get(key) for key in ("columns", "delimiter", "group_by")})
 
 
 def load_examples(

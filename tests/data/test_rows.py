@@ -110,6 +110,18 @@ def test_conversations_of_every_shape_are_the_same(
         assert parse_row({column: split}, "f row 1").prompt[-1] == user("I have\nnot slept.")
 
 
+def test_a_transcript_with_marks_of_the_speakers_is_a_conversation() -> None:
+    text = (
+        f"Client: Hello\n**Counselor:** Good\nmorning.\nclient : {SPEECH}\nTherapist: {GOOD}\nClient: Bye: Doctor: bye."
+    )
+    example = parse_row({"dialogue": text}, "f row 1")
+    assert example.prompt == [user("Hello"), therapist("Good\nmorning."), user(SPEECH)]
+    assert (example.replies, example.left_out) == ([GOOD], 1)
+    for odd in (SPEECH, f"Notes.\nClient: {SPEECH}\nTherapist: {GOOD}"):
+        with pytest.raises(UserError, match="f row 1: dialogue is a text without speakers"):
+            parse_row({"dialogue": odd}, "f row 1")
+
+
 def test_every_turn_of_the_therapist_is_trained(tmp_path: Path) -> None:
     opening = [therapist("Welcome."), *TALK]
     turns = every_turn(parse_row({"messages": opening, "id": "a"}, "f row 1"))

@@ -351,3 +351,26 @@ def test_the_likeliest_columns_are_told(columns: tuple[str, ...], hint: str | No
     with pytest.raises(UserError) as caught:
         pairs_read(write_jsonl(tmp_path / "rows.jsonl", [dict.fromkeys(columns, "Text.")]))
     assert str(caught.value).endswith(f"; try 'data.columns={hint}'" if hint else ", ".join(sorted(columns)))
+
+
+def test_rows_of_one_turn_each_are_joined_and_repeated_turns_taken_once(tmp_path: Path) -> None:
+    lines = ["transcript_id,utterance_id,interlocutor,utterance_text,annotator_id,topic"]
+    for annotator in (1, 2):
+        for transcript in range(3):
+            said = (
+                ("client", "Hello."),
+                ("client", f"Day {transcript}."),
+                ("therapist", "Since when?"),
+                ("client", "Always."),
+            )
+            lines += [f"{transcript},{turn},{who},{text},{annotator},sleep" for turn, (who, text) in enumerate(said)]
+    file, columns = table(tmp_path / "rows.csv", *lines), "role: interlocutor, content: utterance_text"
+    expected = [(f"Hello.\nDay {transcript}.", ["Since when?"]) for transcript in range(3)]
+    once = f"data.columns={{id: utterance_id, {columns}}}"
+    assert pairs_read(file, "data.group_by=transcript_id", once) == expected
+    with pytest.raises(
+        UserError, match=r"data.group_by=transcript_id: joins rows with one turn each: name the columns"
+    ):
+        pairs_read(file, "data.group_by=transcript_id")
+    with pytest.raises(UserError, match=r"rows.csv row 1: has no talk \(data.group_by\)"):
+        pairs_read(file, "data.group_by=talk", once)
