@@ -42,19 +42,48 @@ class TableRow:
     cells: Mapping[str, str]
 
 
-def tsv_rows(path: Path, needed: Collection[str], more: bool) -> list[TableRow]:
-    """Return the rows of a table with tab-separated cells. Cells with a tab, quotation mark or line end must be quoted.
+def bundle_files(place: Path, key: str, name: str, what: str) -> list[Path]:
+    """Return the files that `place`, a checkout of VERA-MH, one of its folders or a file, names for `key`.
 
-    Empty lines and columns without a name are skipped.
-
-    Args:
-        path: the file.
-        needed: required columns.
-        more: True if further columns are allowed.
+    Since version 2, each folder below `data` has a manifest.json, which names its files under `key`. Before, `data` held one
+    file `name` of each kind.
 
     Raises:
-        UserError: if the file cannot be read, a column is missing, unknown or repeated, a row has another length, or
-            quotation marks are wrong.
+        UserError: if there is no such file, several folders have one, or a manifest is malformed. `what`: the file's kind.
+    """
+    if place.is_file():
+        return [place]
+    manifests = (
+        [place / "manifest.json"] if (place / "manifest.json").is_file() else sorted(place.glob("data/*/manifest.json"))
+    )
+    for file in (place / "data" / name, place / name):
+        if file.is_file() and not manifests:
+            return [file]
+    if len(manifests) > 1:
+        raise UserError(f"{place}: has several sets; give one of {', '.join(str(file.parent) for file in manifests)}")
+    if not manifests:
+        raise UserError(
+            f"{place}: has no {what}; give a file such as {name}, or a checkout of VERA-MH or one of its folders below data"
+        )
+    try:
+        named = json.loads(utf8_text(manifests[0]))[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{manifests[0]}: is not JSON with the key {key}") from error
+    files = [manifests[0].parent / str(file) for file in (named if isinstance(named, list) else [named])]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{manifests[0]}: names {file.name}, which is not beside it")
+    return files
+
+
+def tsv_rows(path: Path, needed: Collection[str]) -> list[TableRow]:
+    """Return the rows of a table with tab-separated cells. Cells with a tab, quotation mark or line end must be quoted.
+
+    Empty lines and columns without a name are skipped. Columns beyond `needed` are kept; a row may end before them.
+
+    Raises:
+        UserError: if the file cannot be read, a needed column is missing, a column is repeated, a row is too long or lacks a
+            needed cell, or quotation marks are wrong.
     """
     lines = _split(path)
     line, header = next(lines, (1, []))
@@ -64,13 +93,12 @@ def tsv_rows(path: Path, needed: Collection[str], more: bool) -> list[TableRow]:
         raise refused(path, line, f"has no column {missing[0]}; it needs {', '.join(needed)}, separated by tabs")
     if len(set(named)) < len(named):
         raise refused(path, line, "has two columns of the same name")
-    if not more and len(columns) > len(needed):
-        raise refused(path, line, f"has unknown columns; the columns are {', '.join(needed)}")
-    rows = []
+    rows, last = [], max(columns.index(name) for name in needed)
     for line, cells in lines:
-        if len(cells) != len(columns):
+        if not last < len(cells) <= len(columns):
             raise refused(path, line, f"has {len(cells)} cells, but the header has {len(columns)}")
-        by_name = {name: cell.strip() for name, cell in zip(columns, cells, strict=True) if name}
+        padded = [*cells, *[""] * (len(columns) - len(cells))]
+        by_name = {name: cell.strip() for name, cell in zip(columns, padded, strict=True) if name}
         rows.append(TableRow(line, by_name))
     return rows
 

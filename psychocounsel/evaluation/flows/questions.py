@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.errors import UserError
-from psychocounsel.evaluation.flows.foreign_files import TableRow, refused, tsv_rows, utf8_text
+from psychocounsel.evaluation.flows.foreign_files import TableRow, bundle_files, refused, tsv_rows, utf8_text
 from psychocounsel.evaluation.health.figures import MeanFigure, means
 from psychocounsel.evaluation.health.reply import HIGHER, LOWER, NEITHER, Figure
 
@@ -33,6 +32,8 @@ class FlowQuestion:
         dimension: the dimension that it rates.
         severity: severity by answer, for answers that are faults (one of SEVERITIES).
         notes: notes on how to answer it; may be "".
+        unrated: answers after which its dimension is not rated.
+        automatic: True if its only answer is taken without asking a judge.
     """
 
     id: str
@@ -42,6 +43,12 @@ class FlowQuestion:
     dimension: str = ""
     severity: Mapping[str, str] = field(default_factory=dict)
     notes: str = ""
+    unrated: frozenset[str] = frozenset()
+    automatic: bool = False
+
+    def answer(self, answers: Mapping[str, str]) -> str | None:
+        """Return the answer to this question in `answers`, by id, or its automatic one; None if there is none."""
+        return self.answers[0] if self.automatic else answers.get(self.id)
 
 
 class QuestionFlow:
@@ -74,11 +81,11 @@ class QuestionFlow:
         Raises:
             KeyError: if a question on the path has no answer.
         """
-        return {question.id: answers[question.id] for question in self._way(answers)}
+        return {question.id: question.answer(answers) or answers[question.id] for question in self._way(answers)}
 
     def next_question(self, answers: Mapping[str, str]) -> FlowQuestion | None:
         """Return the first question on the path without an answer in `answers`; None if the path is complete."""
-        return next((question for question in self._way(answers) if question.id not in answers), None)
+        return next((question for question in self._way(answers) if question.answer(answers) is None), None)
 
     def _way(self, answers: Mapping[str, str]) -> Iterator[FlowQuestion]:
         """Yield the questions on the path; questions without an answer are treated as if the next one in order followed."""
@@ -86,7 +93,7 @@ class QuestionFlow:
         while place < len(self.questions):
             question = self.questions[place]
             yield question
-            target = question.goto.get(answers.get(question.id, ""))
+            target = question.goto.get(question.answer(answers) or "")
             if target in (END, VOID):
                 return
             place = place + 1 if target is None else self._places[target]
@@ -96,7 +103,7 @@ def dimension_scores(flow: QuestionFlow, answers: Mapping[str, str]) -> dict[str
     """Return the worst severity found in each dimension: "high", "low", "none" or "not_asked".
 
     "none": questions of the dimension are on the path, but no answer is a fault. "not_asked": no question of the dimension
-    is on the path, or an answer on the path leads to VOID.
+    is on the path, an answer of the dimension leaves it unrated, or an answer on the path leads to VOID.
 
     Raises:
         KeyError: if a question on the path has no answer in `answers`.
@@ -110,7 +117,7 @@ def dimension_scores(flow: QuestionFlow, answers: Mapping[str, str]) -> dict[str
     for question in asked:
         severity = question.severity.get(path[question.id], NONE)
         scores[question.dimension] = min(scores[question.dimension], severity, key=order.index)
-    return scores
+    return scores | {question.dimension: NOT_ASKED for question in asked if path[question.id] in question.unrated}
 
 
 # Shares of replies or conversations with a high, a low or no fault, by dimension, with intervals by cluster.
@@ -159,6 +166,8 @@ _SEVERITIES = {"red": HIGH, "yellow": LOW, "yelow": LOW}  # "yelow": spelling of
 _FAULT = "yes"
 _ENDINGS = {"END": VOID, "ASSIGN_END": END}  # END: no dimension is rated; ASSIGN_END: faults found so far count
 _OF_QUESTION = COLUMNS[:6]
+_UNRATED = "NOT_RELEVANT>>"  # before an id: the dimension is not rated, and the path goes on there
+_AUTOMATIC = "Auto Answer"  # a column of later versions
 
 
 @dataclass(frozen=True)
@@ -187,16 +196,12 @@ class _Question:
 
 
 def rubric_file(path: Path) -> Path:
-    """Return the rubric's file: `path` itself, or data/rubric.tsv or rubric.tsv in the folder `path`.
+    """Return the rubric's file: `path` itself, or the file that a checkout of VERA-MH or one of its folders names.
 
     Raises:
-        UserError: if the file does not exist.
+        UserError: if there is no such file.
     """
-    places = [path / "data" / "rubric.tsv", path / "rubric.tsv"] if path.is_dir() else [path]
-    for place in places:
-        if place.is_file():
-            return place
-    raise UserError(f"{path}: has no rubric; give a file such as rubric.tsv, or a folder with data/rubric.tsv")
+    return bundle_files(path, "rubric_file", "rubric.tsv", "rubric")[0]
 
 
 def read_vera_rubric(path: Path) -> ConversationRubric:
@@ -218,7 +223,7 @@ def read_vera_rubric(path: Path) -> ConversationRubric:
 
 def _questions(path: Path) -> list[_Question]:
     questions = list[_Question]()
-    for row in tsv_rows(path, COLUMNS, more=False):
+    for row in tsv_rows(path, COLUMNS):
         cells = row.cells
         if cells["Question ID"]:
             if cells["Question ID"] in (question.id for question in questions):
@@ -259,10 +264,11 @@ def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQu
     later = {follower.id: follower for follower in questions[place + 1 :]}
     goto = dict[str, str]()
     for answer, line, target in question.answers:
-        if target and target not in _ENDINGS and target not in later:
+        place_of = target.removeprefix(_UNRATED)
+        if target and target not in _ENDINGS and place_of not in later:
             raise refused(path, line, "the GOTO must be the id of a later question, END or ASSIGN_END")
         if target:
-            goto[answer] = _ENDINGS.get(target, target)
+            goto[answer] = _ENDINGS.get(target, place_of)
     answers = tuple(answer for answer, _, _ in question.answers) or ("Yes", "No")
     cells = question.row.cells
     faults = [answer for answer in answers if answer.lower() == _FAULT]
@@ -274,4 +280,17 @@ def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQu
     if cells["Severity"] and not faults:
         raise refused(path, question.row.line, "has a Severity, but no answer Yes that it could apply to")
     severity = {faults[0]: _SEVERITIES[cells["Severity"].lower()]} if cells["Severity"] else {}
-    return FlowQuestion(question.id, cells["Question"], answers, goto, question.dimension, severity, cells["Examples"])
+    automatic = cells.get(_AUTOMATIC, "").lower() == "true"
+    if automatic and len(question.answers) != 1:
+        raise refused(path, question.row.line, f"has an {_AUTOMATIC}, for which it needs exactly one Answer")
+    return FlowQuestion(
+        question.id,
+        cells["Question"],
+        answers,
+        goto,
+        question.dimension,
+        severity,
+        cells["Examples"],
+        unrated=frozenset(answer for answer, _, target in question.answers if target.startswith(_UNRATED)),
+        automatic=automatic,
+    )

@@ -17,7 +17,7 @@ from psychocounsel.counsel.principles import RISK_KINDS
 from psychocounsel.counsel.strict_yaml import Problems, read_file, read_part
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.flows.foreign_files import json_lines, refused, tsv_rows
+from psychocounsel.evaluation.flows.foreign_files import bundle_files, json_lines, refused, tsv_rows
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, PersonaSet, SessionExchange
 
 # `PlayedPersona`: a simulated client. A language model writes its words, following a card that describes the client.
@@ -170,40 +170,40 @@ def _card(card: _FileCard) -> Card:
 
 # Reader of client cards from public sets: VERA-MH's personas.tsv and MindEval's profiles.jsonl (docs/flows.md).
 
-PERSONA_COLUMNS = (
-    *("Name", "Age", "Pronouns", "Background", "Mental Health Context", "Communication Style"),
-    *("Recent Stressors/Risk Factors", "Disclosure of Suicide Risk", "Current Risk Level"),
-    *("Reaction to Chatbot Responses", "Sample Prompts"),
-)
-_LEVEL = "Current Risk Level"
+# Columns that tell a client's risk: the words that say none (as prefixes), and the kind of risk otherwise.
+_RISK_COLUMNS = {
+    "Current Risk Level": (("none",), "suicidal_thoughts"),  # VERA-MH's clients with thoughts of suicide
+    "Harm imminence": (("n/a", "none"), "abuse"),  # its clients whom others harm
+}
 _ATTRIBUTES, _NARRATIVE = "member_attributes", "member_narrative"
 
 
-def persona_file(folder: Path) -> Path:
-    """Return the path of personas.tsv in a checkout of VERA-MH, or in its folder `data`.
+def persona_files(folder: Path) -> list[Path]:
+    """Return the files of personas in a checkout of VERA-MH, or in one of its folders below `data`.
 
     Raises:
-        UserError: if the file does not exist.
+        UserError: if there is no such file.
     """
-    for place in (folder / "data" / "personas.tsv", folder / "personas.tsv"):
-        if place.is_file():
-            return place
-    raise UserError(f"{folder}: contains no data/personas.tsv; give a checkout of VERA-MH")
+    return bundle_files(folder, "personas", "personas.tsv", "personas")
 
 
 def read_vera_personas(file: Path) -> list[Card]:
-    """Return one card for each row. All columns but Name become facts, also those that later versions of the set added.
+    """Return one card for each row. All columns but Name become facts, whatever the set's columns are.
 
     Raises:
         UserError: if a row is wrong; the message names the line.
     """
     cards = list[Card]()
-    for row in tsv_rows(file, PERSONA_COLUMNS, more=True):
-        if empty := [name for name in PERSONA_COLUMNS if not row.cells[name]]:
+    for row in tsv_rows(file, ("Name",)):
+        level = next((name for name in _RISK_COLUMNS if name in row.cells), None)
+        if level is None:
+            raise refused(file, 1, f"has none of the columns that tell the client's risk: {', '.join(_RISK_COLUMNS)}")
+        if empty := [name for name in ("Name", level) if not row.cells[name]]:
             raise refused(file, row.line, f"{empty[0]} is empty")
         if row.cells["Name"] in (card.name for card in cards):
             raise refused(file, row.line, "an earlier line has the same Name")
-        kind = NO_RISK if row.cells[_LEVEL].lower() == NO_RISK else "suicidal_thoughts"
+        safe, risk = _RISK_COLUMNS[level]
+        kind = NO_RISK if row.cells[level].lower().startswith(safe) else risk
         facts = tuple((name, text) for name, text in row.cells.items() if text and name != "Name")
         cards.append(Card(row.cells["Name"], kind, facts))
     if not cards:
@@ -305,7 +305,7 @@ class VeraMhPersonas(CardSet):
     folder: str = MISSING
 
     def cards(self) -> list[Card]:
-        return read_vera_personas(persona_file(Path(self.folder)))
+        return [card for file in persona_files(Path(self.folder)) for card in read_vera_personas(file)]
 
     def notes(self) -> list[str]:
         return [

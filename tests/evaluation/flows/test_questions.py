@@ -1,5 +1,6 @@
 """Question flows, their scores by dimension, and rubrics in VERA-MH's format match hand-made ones."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -235,7 +236,11 @@ MALFORMED: dict[str, tuple[Callable[[Path], None], int, str]] = {
     "empty": (content(b""), 1, "has no column Question ID"),
     "no rows": (table(RUBRIC_COLUMNS), 1, "has no questions below the header"),
     "missing column": (table(RUBRIC_COLUMNS[:-1], *(row[:-1] for row in RUBRIC_ROWS)), 1, "has no column GOTO"),
-    "more columns": (table([*RUBRIC_COLUMNS, "Auto"], *([*row, ""] for row in RUBRIC_ROWS)), 1, "unknown columns"),
+    "automatic answer of several": (
+        table([*RUBRIC_COLUMNS, "Auto Answer"], [*RUBRIC_ROWS[0], "TRUE"], *RUBRIC_ROWS[1:]),
+        2,
+        "has an Auto Answer, for which it needs exactly one Answer",
+    ),
     "double column": (
         table([*RUBRIC_COLUMNS, "GOTO"], *([*row, ""] for row in RUBRIC_ROWS)),
         1,
@@ -273,6 +278,42 @@ def test_a_malformed_file_is_refused_by_line(tmp_path: Path, name: str) -> None:
         read_vera_rubric(path)
     assert str(error.value).startswith(f"{path}, line {line}: ") and message in str(error.value)
     assert "\n" not in str(error.value) and "danger" not in str(error.value)
+
+
+def test_later_versions_have_more_columns_automatic_answers_and_dimensions_that_an_answer_leaves_unrated(
+    tmp_path: Path,
+) -> None:
+    rows = [[*row] for row in RUBRIC_ROWS]
+    rows[3][RUBRIC_COLUMNS.index("GOTO")] = "NOT_RELEVANT>>4"  # of question 2, answer Yes
+    extra = ["9", "Bounds", "", "", "The end.", "", "Done", "END"]
+    header = [*RUBRIC_COLUMNS, "", "Notes", "Auto Answer"]
+    file = tsv(tmp_path, "rubric.tsv", [header, *([*row, "", "a note"] for row in rows), [*extra, "", "", "true"]])
+    flow, answers = read_vera_rubric(file).flow, dict[str, str]()
+    while (question := flow.next_question(answers)) is not None:
+        answers[question.id] = {"1": SPEAKS, "2": "Yes"}.get(question.id, "No")
+    assert "".join(answers) == "1245678", "nobody is asked for the automatic answer"
+    assert list(flow.path(answers)) == [*"12456789"] and flow.path(answers)["9"] == "Done"
+    assert dimension_scores(flow, answers) == {"Notices": "not_asked", "Guides": "not_asked", "Bounds": "not_asked"}
+    rows_without_end = [header, *([*row, "", "a note"] for row in rows)]
+    flow = read_vera_rubric(tsv(tmp_path, "rubric.tsv", rows_without_end)).flow
+    assert dimension_scores(flow, answers) == {"Notices": "not_asked", "Guides": "none", "Bounds": "none"}
+
+
+def test_a_checkout_of_version_two_names_its_files_in_a_manifest(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "SI"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({"rubric_file": "own.tsv", "personas": ["p.tsv"]}))
+    with pytest.raises(UserError, match=r"manifest.json: names own.tsv, which is not beside it"):
+        rubric_file(tmp_path)
+    file = rubric(folder, "own.tsv")
+    assert rubric_file(tmp_path) == rubric_file(folder) == file
+    other = tmp_path / "data" / "HFO"
+    other.mkdir()
+    (other / "manifest.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"has several sets; give one of {other}, {folder}"):
+        rubric_file(tmp_path)
+    with pytest.raises(UserError, match=r"HFO/manifest.json: is not JSON with the key rubric_file"):
+        rubric_file(other)
 
 
 def test_lines_count_line_ends_in_quotations(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from psychocounsel.evaluation.session.played import (
     PlayedPersona,
     PlayedPersonas,
     VeraMhPersonas,
-    persona_file,
+    persona_files,
     read_cards,
     read_mindeval_profiles,
     read_vera_personas,
@@ -118,8 +118,12 @@ def _set(row: int, column: str, text: str) -> Callable[[list[list[str]]], None]:
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
-        (_set(0, "Sample Prompts", "Prompts"), 1, "has no column Sample Prompts"),
-        (_set(0, "Age", "Name"), 1, "has no column Age"),
+        (_set(0, "Name", "Who"), 1, "has no column Name"),
+        (
+            _set(0, "Current Risk Level", "Level"),
+            1,
+            "has none of the columns that tell the client's risk: Current Risk",
+        ),
         (_set(0, "Current Suicidal Thoughts and Behaviors", "Age"), 1, "has two columns of the same name"),
         (_set(2, "Current Risk Level", " "), 3, "Current Risk Level is empty"),
         (_set(1, "Name", ""), 2, "Name is empty"),
@@ -137,17 +141,33 @@ def test_malformed_personas_are_refused_by_line(
     assert str(error.value).startswith(f"{path}, line {line}: ") and message in str(error.value)
 
 
+def test_another_set_of_personas_is_read_by_its_columns(tmp_path: Path) -> None:
+    header = ["Name", "Gender", "Harm imminence", "User fear", "Final Seed Phrase", "Notes"]
+    file = tsv(
+        tmp_path,
+        "p.tsv",
+        [
+            header,
+            ["A1", "Man", "Imminent: tonight", "High", "He is here."],
+            ["B2", "Man", "N/A: No harm", "", "Hm.", ""],
+        ],
+    )
+    first, second = read_vera_personas(file)
+    assert (first.kind, second.kind) == ("abuse", "none")
+    assert dict(first.facts) == dict(zip(header[1:5], ["Man", "Imminent: tonight", "High", "He is here."], strict=True))
+
+
 def test_a_checkout_of_vera_mh_is_named_by_its_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     file = personas(tmp_path / "data")
-    assert persona_file(tmp_path) == persona_file(tmp_path / "data") == file
+    assert persona_files(tmp_path) == persona_files(tmp_path / "data") == [file]
     set_: PersonaSet = VeraMhPersonas(name="vera_mh", folder=str(tmp_path))
     set_.check("personas")
     assert [each.name for each in set_.personas()] == ["Ida", "Jo"]
     assert any("disclaimer" in note for note in set_.notes())
     with pytest.raises(UserError, match="give a checkout of VERA-MH"):
         VeraMhPersonas(name="vera_mh", folder=str(tmp_path / "none")).check("personas")
-    with pytest.raises(UserError, match=r"contains no data/personas\.tsv"):
+    with pytest.raises(UserError, match=r"has no personas; give a file such as personas\.tsv"):
         VeraMhPersonas(name="vera_mh", folder=str(tmp_path.parent)).check("personas")
 
 
