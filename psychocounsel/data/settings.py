@@ -65,6 +65,7 @@ class DataConfig:
     # None by default, so that runs of earlier versions keep their identity.
     columns: dict[str, str] | None = None
     group_by: str | None = None
+    subset: str | None = None
     train_on: str | None = option(None, choices=("last", "every"))
     delimiter: str | None = option(None, choices=(*DELIMITERS,))
     # Controls (data/controls.py). None by default, so that runs of earlier versions keep their identity.
@@ -149,7 +150,7 @@ def _check_columns(data: DictConfig) -> None:
             f"data.group_by={data.group_by}: joins rows with one turn each: name the columns of speaker and text, for instance "
             "data.columns={role: interlocutor, content: utterance_text}"
         )
-    for key in ("columns", "delimiter", "group_by"):
+    for key in ("columns", "delimiter", "group_by", "subset"):
         if data[key] and (data.mix or data.get("_target_")):
             what = "data.mix" if data.mix else data._target_
             raise UserError(
@@ -232,6 +233,8 @@ def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
                 yield f"data.{name}", "data.mix gives the training rows"
     elif not is_on_hub(data.path):
         yield "data.revision", "data.path is not a dataset of the hub"
+    if _is_one_part(str(data.path)):
+        yield "data.subset", "data.path is one file, and only folders and hub datasets have subsets"
     if not is_on_hub(data.eval_path):
         yield "data.eval_revision", "data.eval_path is not a dataset of the hub"
     own_held_out = data.eval_path or data.eval_split

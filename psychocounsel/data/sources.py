@@ -38,7 +38,7 @@ class StandardSource(Source):
     copies: ClassVar[Path | None] = None
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
-        rows = _standard_rows(path, split, revision, self.copies, self.delimiter)
+        rows = _standard_rows(path, split, revision, self.copies, self.delimiter, self.subset)
         if self.columns:
             rows = ((where, _renamed(row, self.columns, where)) for where, row in rows)
         names = {column: name for name, column in (self.columns or {}).items()}
@@ -89,7 +89,12 @@ def _conversations(rows: Iterable[tuple[str, Row | UserError]], group_by: str) -
 
 
 def _standard_rows(
-    path: str | None, split: str, revision: str | None, copies: Path | None, delimiter: str | None
+    path: str | None,
+    split: str,
+    revision: str | None,
+    copies: Path | None,
+    delimiter: str | None,
+    subset: str | None,
 ) -> Iterator[tuple[str, Row | UserError]]:
     assert path is not None
     local = Path(path)
@@ -98,7 +103,7 @@ def _standard_rows(
         yield from sample_rows() if path == "builtin:sample" else _file_rows(local, copies, delimiter)
     else:
         name = local.name if local.exists() else path
-        yield from _numbered(_load_dataset(path, split, revision, copies), f"{name} ({split})")
+        yield from _numbered(_load_dataset(path, split, revision, subset, copies), f"{name} ({split})")
 
 
 def source_of(data: DictConfig) -> Source:
@@ -106,7 +111,7 @@ def source_of(data: DictConfig) -> Source:
     if data.get("_target_"):
         source: Source = build_section(data, "data")
         return source
-    return StandardSource(**{key: data.get(key) for key in ("columns", "delimiter", "group_by")})
+    return StandardSource(**{key: data.get(key) for key in ("columns", "delimiter", "group_by", "subset")})
 
 
 def load_examples(
@@ -252,21 +257,40 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
     yield from _numbered(rows(), file.name)
 
 
-def _load_dataset(path: str, split: str, revision: str | None, copies: Path | None) -> Any:
+def _load_dataset(path: str, split: str, revision: str | None, subset: str | None, copies: Path | None) -> Any:
     """Return a split of a saved `datasets` folder, a folder of data files, or a hub dataset."""
     folder = Path(path)
+
+    def converted(library: Any) -> Any:
+        where = path if folder.exists() else dataset_location(path, revision)
+        names = library.get_dataset_config_names(where, revision=revision)
+        if subset not in (None, *names) or (subset is None and len(names) > 1 and "default" not in names):
+            known = ", ".join(sorted(names))
+            raise UserError(f"{path}: its configurations are {known}: add data.subset={sorted(names)[0]}, for instance")
+        given = [where] if subset is None else [where, subset]
+        return _converted(
+            path, copies, *given, revision=revision, **(_EMPTY_CELLS if _has_tables(where, revision) else {})
+        )
+
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
         splits = _load(path, lambda library: library.load_from_disk(path))
     else:
-        is_here = folder.exists()
-        has_tables = is_here and any({".csv", ".tsv"} & {*file.suffixes} for file in folder.rglob("*"))
-        options = {"revision": revision, **(_EMPTY_CELLS if has_tables else {})}
-        splits = _load(
-            path,
-            lambda _: _converted(path, copies, path if is_here else dataset_location(path, revision), **options),
-        )
+        splits = _load(path, converted)
     _check_split(split, splits, path)
     return splits[split]
+
+
+def _has_tables(where: str, revision: str | None) -> bool:
+    """Return True if a folder or a hub dataset consists of CSV files, whose reader has options of its own."""
+    from huggingface_hub import list_repo_files
+
+    folder = Path(where)
+    files = (
+        map(str, folder.rglob("*"))
+        if folder.exists()
+        else list_repo_files(where, repo_type="dataset", revision=revision)
+    )
+    return any({".csv", ".tsv"} & {*Path(file).suffixes} for file in files)
 
 
 def _load(path: str, load: Callable[[Any], Any]) -> Any:

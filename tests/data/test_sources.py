@@ -374,3 +374,20 @@ def test_rows_of_one_turn_each_are_joined_and_repeated_turns_taken_once(tmp_path
         pairs_read(file, "data.group_by=transcript_id")
     with pytest.raises(UserError, match=r"rows.csv row 1: has no talk \(data.group_by\)"):
         pairs_read(file, "data.group_by=talk", once)
+
+
+def test_a_configuration_of_a_dataset_is_a_subset(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for language in ("en", "de"):
+        write_jsonl(
+            folder / f"{language}.jsonl", [{"prompt": f"Day in {language}.", "chosen": "Why?", "rejected": "Hm."}]
+        )
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in ("en", "de"))
+    (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    for language in ("en", "de"):
+        assert pairs_read(folder, f"data.subset={language}") == [(f"Day in {language}.", ["Why?", "Hm."])]
+    with pytest.raises(UserError, match=r"its configurations are de, en: add data.subset=de"):
+        pairs_read(folder)
+    with pytest.raises(UserError, match=r"its configurations are de, en: add data.subset=de"):
+        pairs_read(folder, "data.subset=fr")
