@@ -156,7 +156,7 @@ def _format(row: Mapping[str, Any], where: str) -> str:
 def unread_columns(row: Mapping[str, Any]) -> set[str]:
     """Return the columns with a value that `parse_row` does not read in such a row."""
     names = {str(name): value for name, value in row.items() if value is not None}
-    read = {*_IDS, *_SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language", "__index_level_0__", "Unnamed: 0"}
+    read = {*_IDS, *_SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language", "", "__index_level_0__", "Unnamed: 0"}
     match _format(names, ""):
         case "rated":
             read |= {"replies"}

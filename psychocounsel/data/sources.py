@@ -73,7 +73,7 @@ def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Ro
 
 
 def _conversations(rows: Iterable[tuple[str, Row | UserError]], group_by: str) -> Iterator[tuple[str, Row | UserError]]:
-    """Join rows with one turn each to conversations, in the order of the file.
+    """Join rows with one turn each to conversations, in the order of their `id` if these are numbers, otherwise of the file.
 
     Rows with the same `id` in one conversation are one turn: some sets repeat each turn for every annotator.
     """
@@ -85,7 +85,8 @@ def _conversations(rows: Iterable[tuple[str, Row | UserError]], group_by: str) -
         _, _, turns = talks.setdefault(row[group_by], (where, {"topic": row.get("topic")}, {}))
         turns.setdefault(row.get("id", where), {"role": row["role"], "content": row["content"]})
     for group, (where, about, turns) in talks.items():
-        yield where, {**about, "id": group, "dialog": [*turns.values()]}
+        numbered = all(isinstance(turn, int | float) for turn in turns)
+        yield where, {**about, "id": group, "dialog": [turns[turn] for turn in (sorted(turns) if numbered else turns)]}
 
 
 def _standard_rows(

@@ -19,7 +19,7 @@ from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from tests.support.composed import check, compose
-from tests.support.harness import write_jsonl
+from tests.support.harness import ROOT, write_jsonl
 
 ROWS = [
     {
@@ -363,7 +363,8 @@ def test_rows_of_one_turn_each_are_joined_and_repeated_turns_taken_once(tmp_path
                 ("therapist", "Since when?"),
                 ("client", "Always."),
             )
-            lines += [f"{transcript},{turn},{who},{text},{annotator},sleep" for turn, (who, text) in enumerate(said)]
+            turns = [f"{transcript},{turn},{who},{text},{annotator},sleep" for turn, (who, text) in enumerate(said)]
+            lines += reversed(turns) if annotator == 1 else turns
     file, columns = table(tmp_path / "rows.csv", *lines), "role: interlocutor, content: utterance_text"
     expected = [(f"Hello.\nDay {transcript}.", ["Since when?"]) for transcript in range(3)]
     once = f"data.columns={{id: utterance_id, {columns}}}"
@@ -391,3 +392,45 @@ def test_a_configuration_of_a_dataset_is_a_subset(tmp_path: Path) -> None:
         pairs_read(folder)
     with pytest.raises(UserError, match=r"its configurations are de, en: add data.subset=de"):
         pairs_read(folder, "data.subset=fr")
+
+
+PUBLISHED: dict[str, tuple[dict[str, Any], str]] = {  # made-up rows with the columns of published sets
+    "counsel-chat": (
+        {
+            "": 3,
+            "questionID": 7,
+            "questionTitle": "Nights",
+            "questionText": "Day 1.",
+            "answerText": "Why?",
+            "upvotes": 2,
+        },
+        "{prompt: questionText, completion: answerText}",
+    ),
+    "Amod": ({"Context": "Day 1.", "Response": "Why?"}, "{prompt: Context, completion: Response}"),
+    "MentalChat16K": (
+        {"instruction": "You help.", "input": "Day 1.", "output": "Why?"},
+        "{system: instruction, prompt: input, completion: output}",
+    ),
+    "ESConv": (
+        {
+            "emotion_type": "anxiety",
+            "situation": "Nights.",
+            "dialog": [
+                {"speaker": "seeker", "annotation": {}, "content": "Day 1.\n"},
+                {"speaker": "supporter", "annotation": {"strategy": "Question"}, "content": "Why?\n"},
+            ],
+        },
+        "null",
+    ),
+    "Cactus": ({"attitude": "neutral", "dialogue": "Client: Day 1.\nCounselor: Why?"}, "null"),
+    "CounselBench": ({"question": "Day 1.", "response": "Why?", "scores": "4"}, "null"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_of_published_sets_are_read_by_the_command_of_the_page(name: str, tmp_path: Path) -> None:
+    row, columns = PUBLISHED[name]
+    assert pairs_read(write_jsonl(tmp_path / "rows.jsonl", [row]), f"data.columns={columns}") == [("Day 1.", ["Why?"])]
+    if columns != "null":
+        page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
+        assert columns in page
