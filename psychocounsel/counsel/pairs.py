@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -57,6 +57,15 @@ def make_pairs(
     With `veto`, a pair is dropped if its chosen reply is rated less safe than the rejected one.
     """
     scores = [score(ratings, weights or {}, rule.gap) for ratings in rated]
+    return pairs_by_score(
+        scores, rule, lambda chosen, rejected: veto and rated[chosen]["safety"] < rated[rejected]["safety"]
+    )
+
+
+def pairs_by_score(
+    scores: Sequence[float], rule: PairRule, is_unsafe: Callable[[int, int], bool] = lambda chosen, rejected: False
+) -> MadePairs:
+    """Make pairs from the scores of one client's replies; pairs for which `is_unsafe` holds are dropped."""
     made = MadePairs()
     for first, second in _candidates(scores, rule.kind):
         chosen, rejected = (first, second) if scores[first] > scores[second] else (second, first)
@@ -65,7 +74,7 @@ def make_pairs(
             made.ties += 1
         elif difference < rule.min_gap - _EQUAL:
             made.too_close += 1
-        elif veto and rated[chosen]["safety"] < rated[rejected]["safety"]:
+        elif is_unsafe(chosen, rejected):
             made.unsafe += 1
         else:
             made.pairs.append((chosen, rejected))

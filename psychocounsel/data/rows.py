@@ -11,7 +11,8 @@ Formats, recognised by their columns (null counts as missing):
 Optional columns are kept: ratings (`chosen_empathy_rating`, ...), the writers of replies (`chosen_model`,
 `rejected_model`; `model` of a rated reply), the `topic` and `risk` of the prompt, and its `system` message.
 `harmful: true` marks a rated reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a
-preference row: the probability that its chosen reply is preferred.
+preference row: the probability that its chosen reply is preferred. Demonstrations with a number in `reply_score` become
+pairs: of two replies to one prompt, that with the higher number is chosen.
 
 A message is {role, content}, {from, value} or {speaker, content}; its `reasoning_content` is put before its text, in
 `<think>` tags. In the cells of a table, lists of messages are texts: JSON, or what Python prints.
@@ -19,6 +20,7 @@ A message is {role, content}, {from, value} or {speaker, content}; its `reasonin
 
 import ast
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -47,6 +49,7 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 # Columns and parts of messages that change what a chat template writes, and that nothing here passes on.
 _NOT_PASSED_ON = ("tools", "documents", "images", "videos", "audios", "chat_template_kwargs")
 _NOT_PASSED_ON_IN_MESSAGES = ("tool_calls", "tool_call_id", "function_call", "tool_responses", "images", "audio")
+_SCORE = "reply_score"  # a number that ranks the replies to one prompt, such as votes
 _SIDE_COLUMNS = ("model", *(f"{name}_rating" for name in PRINCIPLES))
 _LABELS = {
     **dict.fromkeys(("true", "1", "1.0", "yes", "good", "desirable"), True),
@@ -77,7 +80,7 @@ class Example:
 
     `where`: file and row, for messages that must not quote the text.
     `prompt`: messages that end on the client's turn. `replies`: in a pair, the chosen reply comes first.
-    `ratings`: scores by principle, for each reply. `scores`: weighted mean rating of each reply.
+    `ratings`: scores by principle, for each reply. `scores`: weighted mean rating of each reply, or its `reply_score`.
     `label`: True if the single reply is good; None if the row does not say. `writers`: the writer of each reply.
     `order`: indices of the replies in the rated row, from 0. `harmful`: for each reply of a rated row, True if it is
     marked as harmful. `probability`: probability that the first reply of a pair is preferred; None if the row does not
@@ -135,7 +138,10 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
     if kind == "speech":
         return Example(identity, where, prompt, [])
     name = _first(row, _COMPLETIONS)
-    return Example(identity, where, prompt, [_reply(row[name], prompt, where, name)], label=_label(row, where))
+    scores = [_number(row[_SCORE], f"{where}: {_SCORE}")] if _SCORE in row else None
+    return Example(
+        identity, where, prompt, [_reply(row[name], prompt, where, name)], scores=scores, label=_label(row, where)
+    )
 
 
 def _format(row: Mapping[str, Any], where: str) -> str:
@@ -166,7 +172,7 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
         case "chat":
             return set(names) - read - {_first(names, _TALKS), "label"}
         case "demonstration":
-            read |= {_first(names, _COMPLETIONS), "label"}
+            read |= {_first(names, _COMPLETIONS), "label", _SCORE}
     return set(names) - read - {_first(names, _PROMPTS)}
 
 
@@ -310,10 +316,14 @@ def _pair_ratings(row: Mapping[str, Any], where: str, rating_range: Sequence[flo
 
 def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:
     low, high = rating_range
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise UserError(f"{what} must be a number")
-    if not low <= value <= high:
+    if not low <= _number(value, what) <= high:
         raise UserError(f"{what} must be from {low:g} to {high:g} (data.rating_range)")
+    return float(value)
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise UserError(f"{what} must be a number")
     return float(value)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from omegaconf import DictConfig
 
-from psychocounsel.counsel.pairs import PairRule, make_pairs, score
+from psychocounsel.counsel.pairs import PairRule, make_pairs, pairs_by_score, score
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, normalised
@@ -90,8 +90,8 @@ def _load_mix(data: DictConfig, report: Report) -> list[Example]:
 def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
     """Return pairs by `data.min_gap`, `data.principle_weights` and `data.safety_veto`, with `scores` where rated.
 
-    Rated replies are made into pairs. If one of these settings is on, the ratings of given pairs are checked as well:
-    such a pair may be dropped or change sides. Otherwise given rows are kept.
+    Rated replies, and replies with a `reply_score`, are made into pairs. If one of these settings is on, the ratings of
+    given pairs are checked as well: such a pair may be dropped or change sides. Otherwise given rows are kept.
 
     Raises:
         UserError: if a row lacks ratings that these settings need.
@@ -104,7 +104,8 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     }
     selective, off = any(switches.values()), ", ".join(switch for switch, on in switches.items() if on)
     rule = PairRule(data.pairs, data.min_gap or 0.0, data.gap)
-    kept, dropped, relabelled = [], Counter[str](), 0
+    dropped, relabelled = Counter[str](), 0
+    kept, examples = _ranked(examples, rule, dropped)
     for example in examples:
         if not (example.rated or selective):
             kept.append(example)
@@ -131,6 +132,36 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         else example
         for example in kept
     ]
+
+
+def _ranked(examples: list[Example], rule: PairRule, dropped: Counter[str]) -> tuple[list[Example], list[Example]]:
+    """Return the pairs of those `examples` whose single reply has a score, and the other examples."""
+    by_prompt: dict[str, list[Example]] = {}
+    others = []
+    for example in examples:
+        if example.scores and len(example.replies) == 1:
+            by_prompt.setdefault(normalised(example.prompt), []).append(example)
+        else:
+            others.append(example)
+    pairs = []
+    for rows in by_prompt.values():
+        scores = [score for row in rows for score in row.scores or ()]
+        made = pairs_by_score(scores, rule)
+        dropped["their prompt has one reply only"] += len(rows) < 2
+        dropped["their scores are equal"] += made.ties
+        dropped["gap below data.min_gap"] += made.too_close
+        pairs += [
+            replace(
+                rows[chosen],
+                id=f"{rows[chosen].id}-{rows[rejected].id}",
+                replies=[*rows[chosen].replies, *rows[rejected].replies],
+                scores=[scores[chosen], scores[rejected]],
+                label=None,
+            )
+            for chosen, rejected in made.pairs
+            if rows[chosen].replies != rows[rejected].replies
+        ]
+    return pairs, others
 
 
 def _pair(example: Example, chosen: int, rejected: int) -> Example:

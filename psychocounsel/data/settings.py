@@ -20,7 +20,8 @@ from psychocounsel.settings.targets import build, is_on_hub
 # Names that `data.columns` may give to columns of a file: those of data/rows.py.
 COLUMNS = (
     *("prompt", "chosen", "rejected", "completion", "messages", "replies", "label", "system", "id", "topic", "risk"),
-    *("language", "chosen_probability", "chosen_model", "rejected_model", "role", "content"),
+    *("language", "chosen_probability", "chosen_model", "rejected_model", "reply_score"),
+    *("role", "content"),
     *(f"{side}_{name}_rating" for side in ("chosen", "rejected") for name in PRINCIPLES),
 )
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}

@@ -434,3 +434,26 @@ def test_rows_of_published_sets_are_read_by_the_command_of_the_page(name: str, t
     if columns != "null":
         page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
         assert columns in page
+
+
+def test_votes_make_pairs_of_the_replies_to_a_question(tmp_path: Path) -> None:
+    votes = [
+        ("Day 1.", "Why?", 5),
+        ("Day 1.", "Hm.", 1),
+        ("Day 1.", "Oh.", 4),
+        ("Day 2.", "Alone.", 3),
+        ("Day 3.", "A", 2),
+        ("Day 3.", "B", 2),
+    ]
+    rows = [{"questionText": question, "answerText": answer, "upvotes": count} for question, answer, count in votes]
+    file, columns = write_jsonl(tmp_path / "rows.jsonl", rows), "prompt: questionText, completion: answerText"
+    scored = f"data.columns={{{columns}, reply_score: upvotes}}"
+    assert len(pairs_read(file, f"data.columns={{{columns}}}")) == 6, "SFT learns every reply"
+    assert pairs_read(file, scored) == [
+        ("Day 1.", [*pair]) for pair in (("Why?", "Hm."), ("Why?", "Oh."), ("Oh.", "Hm."))
+    ]
+    assert pairs_read(file, scored, "data.min_gap=3") == [("Day 1.", ["Why?", "Hm."]), ("Day 1.", ["Oh.", "Hm."])]
+    assert pairs_read(file, scored, "data.pairs=extremes") == [("Day 1.", ["Why?", "Hm."])]
+    named = [{**row, "name": "Ida"} for row in rows]
+    with pytest.raises(UserError, match=r"line 1: reply_score must be a number"):
+        pairs_read(write_jsonl(tmp_path / "named.jsonl", named), f"data.columns={{{columns}, reply_score: name}}")
