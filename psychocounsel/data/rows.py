@@ -150,13 +150,11 @@ def _format(row: Mapping[str, Any], where: str) -> str:
         return "rated"
     if "chosen" in row or "rejected" in row:
         return "preference"
-    if _first(row, _TALKS):
+    if "messages" in row or (_first(row, _TALKS) and not _first(row, _PROMPTS)):
         return "chat"
-    if any(name in row for name in _COMPLETIONS):
-        return "demonstration"
-    if not any(name in row for name in _PROMPTS):
+    if not _first(row, _PROMPTS):
         raise UserError(f"{where}: {_missing((*_PROMPTS, 'messages'), row)}")
-    return "speech"
+    return "demonstration" if _first(row, _COMPLETIONS) else "speech"
 
 
 def unread_columns(row: Mapping[str, Any]) -> set[str]:

@@ -63,6 +63,7 @@ DEMONSTRATIONS: dict[str, dict[str, Any]] = {
     "completion": {"prompt": SPEECH, "completion": GOOD},
     "response": {"question": SPEECH, "response": GOOD},
     "answer": {"question": SPEECH, "answer": GOOD},
+    "a conversation beside": {"prompt": SPEECH, "completion": GOOD, "conversation": "About the night."},
     "completion as message": {"prompt": [user(SPEECH)], "completion": [therapist(GOOD)]},
     "messages": {"messages": [user(SPEECH), therapist(GOOD)]},
 }
