@@ -71,7 +71,7 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
     path = resolve_path(model.path, key)
     chat.positions, chat.vocabulary = _limits(path, model.revision)
     chat.own_ends = _own_ends(path, model.revision)
-    set_padding(tokenizer, chat.used_tokens())
+    set_padding(tokenizer, chat.used_tokens(), chat.vocabulary)
     chat.keep_tail = scores
     if scores and tokenizer.pad_token_id in chat.used_tokens():
         raise UserError(
@@ -115,15 +115,21 @@ def _template(file: str, key: str) -> str:
         raise UserError(f"{key}.chat_template={file}: cannot be read as UTF-8 text") from error
 
 
-def set_padding(tokenizer: Any, used: set[int]) -> None:
-    """Choose a padding token that does not occur in conversations.
+def set_padding(tokenizer: Any, used: set[int], vocabulary: int | None = None) -> None:
+    """Choose a padding token that does not occur in conversations, and that the model embeds (`vocabulary`: how many it does).
 
     Otherwise, models that look for the last token that is not padding would miss the end of a reply. If there is no
-    such token, the padding token is unchanged.
+    such token, the padding token is unchanged, or the end token if the model has no embedding of it.
     """
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
+    known = range(len(tokenizer) if vocabulary is None else vocabulary)
+    if tokenizer.pad_token_id in known and tokenizer.pad_token_id not in used:
         return
     special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    free = [content for content, index in sorted(special.items(), key=lambda item: item[1]) if index not in used]
+    free = [
+        content
+        for content, index in sorted(special.items(), key=lambda item: item[1])
+        if index in known and index not in used
+    ]
     best = [content for content in free if "pad" in content] or [c for c in free if "endoftext" in c] or free
-    tokenizer.pad_token = best[0] if best else tokenizer.pad_token or tokenizer.eos_token
+    own = tokenizer.pad_token if tokenizer.pad_token_id in known else None
+    tokenizer.pad_token = best[0] if best else own or tokenizer.eos_token

@@ -429,6 +429,17 @@ def test_a_token_without_an_embedding_is_refused() -> None:
         pair(chat)
 
 
+def test_a_padding_token_without_an_embedding_is_replaced(tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "model")
+    added = AutoTokenizer.from_pretrained(TINY)
+    added.add_special_tokens({"pad_token": "<|added|>"})
+    added.save_pretrained(tmp_path / "model")
+    vocabulary = json.loads((TINY / "config.json").read_text())["vocab_size"]
+    assert added.pad_token_id >= vocabulary
+    model = api.compose(["model=local", f"model.path={tmp_path / 'model'}", "algo.lr=1e-4"]).model
+    assert load_chat_format(model)[0].pad_token_id < vocabulary
+
+
 def test_a_length_that_the_model_does_not_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"max_length=2049: .* reads at most 2048 tokens .*; use max_length=2048"):
         api.load_groups(api.compose(["max_length=2049"]))
