@@ -29,7 +29,7 @@ class RLOO(PolicyGradient):
     samples: int = option(4, at_least=2)
     kl_weight: float = option(0.05, at_least=0)
     reward_weight: float = option(1.0, at_least=0)
-    normalise_rewards: bool = True
+    normalise_rewards: bool | None = True  # None: as False, in runs of versions without this key
     clip: float = option(0.2, above=0)
 
     reply_is_one_action = True
