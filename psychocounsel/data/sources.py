@@ -38,7 +38,7 @@ class StandardSource(Source):
     copies: ClassVar[Path | None] = None
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
-        rows = _standard_rows(path, split, revision, self.copies, self.delimiter, self.subset)
+        rows = _standard_rows(self, path, split, revision)
         if self.columns:
             rows = ((where, _renamed(row, self.columns, where)) for where, row in rows)
         names = {column: name for name, column in (self.columns or {}).items()}
@@ -90,21 +90,16 @@ def _conversations(rows: Iterable[tuple[str, Row | UserError]], group_by: str) -
 
 
 def _standard_rows(
-    path: str | None,
-    split: str,
-    revision: str | None,
-    copies: Path | None,
-    delimiter: str | None,
-    subset: str | None,
+    source: StandardSource, path: str | None, split: str, revision: str | None
 ) -> Iterator[tuple[str, Row | UserError]]:
     assert path is not None
     local = Path(path)
     if path == "builtin:sample" or local.is_file():
         _check_split(split, ["train"], path)
-        yield from sample_rows() if path == "builtin:sample" else _file_rows(local, copies, delimiter)
+        yield from sample_rows() if path == "builtin:sample" else _file_rows(source, local)
     else:
         name = local.name if local.exists() else path
-        yield from _numbered(_load_dataset(path, split, revision, subset, copies), f"{name} ({split})")
+        yield from _numbered(_load_dataset(source, path, split, revision), f"{name} ({split})")
 
 
 def source_of(data: DictConfig) -> Source:
@@ -172,8 +167,8 @@ def read_rows(
         raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
 
 
-def _file_rows(file: Path, copies: Path | None, delimiter: str | None) -> Iterator[tuple[str, Row | UserError]]:
-    read_table = partial(_table, copies=copies, delimiter=delimiter)
+def _file_rows(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    read_table = partial(_table, source)
     readers: dict[str, Callable[[Path], Iterator[tuple[str, Row | UserError]]]]
     readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": read_table, ".tsv": read_table}
     kind = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
@@ -229,9 +224,9 @@ def _parse_json(text: str, where: str) -> Any:
         )
 
 
-def _table(file: Path, copies: Path | None, delimiter: str | None) -> Iterator[tuple[str, Row | UserError]]:
+def _table(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | UserError]]:
     """Yield rows of a CSV or TSV file with a header line, by the same reader as files in a folder."""
-    separator = DELIMITERS[delimiter or ("tab" if ".tsv" in file.suffixes else "comma")]
+    separator = DELIMITERS[source.delimiter or ("tab" if ".tsv" in file.suffixes else "comma")]
     with _open(file) as lines:
         header = lines.readline()
         for _ in lines:  # pandas would report a wrong encoding without its place
@@ -240,7 +235,7 @@ def _table(file: Path, copies: Path | None, delimiter: str | None) -> Iterator[t
     if separator not in header and len(others) == 1:
         raise UserError(f"{file}: a {others[0]} separates its cells: add data.delimiter={others[0]}")
     options = {"data_files": [str(file)], "sep": separator, **_EMPTY_CELLS}
-    loaded = _load(str(file), lambda _: _converted(str(file), copies, "csv", **options))
+    loaded = _load(str(file), lambda _: _converted(str(file), source.copies, "csv", **options))
     yield from _numbered(loaded["train"], file.name)
 
 
@@ -258,9 +253,9 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
     yield from _numbered(rows(), file.name)
 
 
-def _load_dataset(path: str, split: str, revision: str | None, subset: str | None, copies: Path | None) -> Any:
+def _load_dataset(source: StandardSource, path: str, split: str, revision: str | None) -> Any:
     """Return a split of a saved `datasets` folder, a folder of data files, or a hub dataset."""
-    folder = Path(path)
+    folder, subset = Path(path), source.subset
 
     def converted(library: Any) -> Any:
         where = path if folder.exists() else dataset_location(path, revision)
@@ -270,7 +265,7 @@ def _load_dataset(path: str, split: str, revision: str | None, subset: str | Non
             raise UserError(f"{path}: its configurations are {known}: add data.subset={sorted(names)[0]}, for instance")
         given = [where] if subset is None else [where, subset]
         return _converted(
-            path, copies, *given, revision=revision, **(_EMPTY_CELLS if _has_tables(where, revision) else {})
+            path, source.copies, *given, revision=revision, **(_EMPTY_CELLS if _has_tables(where, revision) else {})
         )
 
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
