@@ -12,7 +12,7 @@ from psychocounsel.data.balance import weigh_pairs
 from psychocounsel.data.controls import epoch_of, rate_of, with_controls
 from psychocounsel.data.group import Group
 from psychocounsel.data.rows import every_turn
-from psychocounsel.data.selection import load_split
+from psychocounsel.data.selection import drop_leaks, load_split
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
@@ -114,6 +114,7 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, e
     rows, held_out_rows = load_split(config.data, report)
     if config.data.train_on == "every" and kind == "completions":
         rows, held_out_rows = ([turn for row in part for turn in every_turn(row)] for part in (rows, held_out_rows))
+        rows = drop_leaks(rows, held_out_rows, report)  # sessions that begin alike
     if config.data.controls and kind == "pairs":
         prompt = chat.system_prompt or COUNSELLOR
         controls = partial(with_controls, data=config.data, system_prompt=prompt, seed=config.seed)

@@ -23,6 +23,7 @@ import json
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -41,10 +42,21 @@ _TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 _SPEAKERS, _SAID = ("role", "from", "speaker"), ("content", "value", "text", "utterance")
 _ROLES = {
     "system": "system",
-    **dict.fromkeys(("user", "human", "client", "patient", "seeker", "speaker"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "therapist", "counselor", "counsellor", "supporter", "listener"), "assistant"),
+    **dict.fromkeys(("user", "usr", "human", "client", "patient", "seeker", "speaker", "caller", "visitor"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "sys", "therapist", "counselor", "counsellor"), "assistant"),
+    **dict.fromkeys(("psychologist", "psychiatrist", "coach", "doctor", "supporter", "listener"), "assistant"),
 }
-_SYSTEM = ("system", "system_prompt")
+SYSTEM = ("system", "system_prompt")
+# Columns of texts and of lists of messages, and for some the columns that another one of them replaces.
+TEXTS = (*_PROMPTS, "chosen", "rejected", *_COMPLETIONS, *_TALKS, "replies", *SYSTEM, "role", "content")
+_PAIRS_AND_TALKS = ("chosen", "rejected", "replies", *_TALKS)
+RIVALS = {
+    "prompt": (*_PROMPTS, *_TALKS),
+    "completion": (*_COMPLETIONS, *_PAIRS_AND_TALKS),
+    "messages": ("chosen", "rejected", "replies"),
+    "chosen": ("replies", *_TALKS),
+    "system": SYSTEM,
+}
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 # Columns and parts of messages that change what a chat template writes, and that nothing here passes on.
 _NOT_PASSED_ON = ("tools", "documents", "images", "videos", "audios", "chat_template_kwargs")
@@ -70,8 +82,16 @@ _OTHER_NAMES = {
     "messages": (),
     "label": (),
 }
-_MARK = re.compile(rf"\n[ \t]*\**({'|'.join(_ROLES)})\**[ \t]*:\**", re.IGNORECASE)
-_SPELT_LIST = re.compile(r"\s*\[\s*\{\s*['\"](role|content|text|ratings|from|value|speaker)['\"]\s*:")
+_TURN_NAMES = (  # of conversation, speaker and text in a file with one turn a row, in the same form
+    ("transcriptid", "conversationid", "dialogueid", "dialogid", "sessionid", "conversation", "session", "transcript"),
+    ("role", "speaker", "interlocutor", "from", "author"),
+    ("content", "utterancetext", "utterance", "text", "value", "message"),
+)
+_TIME = r"(?:[ \t]*[\[(][\d:.,\- ]+[\])])?"
+_MARK = re.compile(rf"\n[ \t]*\**({'|'.join(_ROLES)})\**{_TIME}[ \t]*:\**", re.IGNORECASE)
+_OTHER_MARK = re.compile(rf"^[ \t]*\**([A-Z][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}[ \t]*:", re.MULTILINE)
+_SPELT_LIST = re.compile(r"\s*(\[\s*)?\{\s*['\"]\w+['\"]\s*:")
+_SPELT_TALK = re.compile(r"['\"](role|from|speaker|ratings)['\"]\s*:")
 
 
 @dataclass
@@ -110,9 +130,11 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
     Raises:
         UserError: naming the file, row and column, and never quoting the text.
     """
-    row = {name: _cell(value, where, name) for name, value in row.items() if value is not None}
+    row = {
+        name: _cell(value, where, name) if name in TEXTS else value for name, value in row.items() if value is not None
+    }
     for name in _NOT_PASSED_ON:
-        if row.get(name):
+        if row.get(name) and (not isinstance(row[name], str) or row[name].lstrip()[:1] in "[{"):
             raise UserError(f"{where}: {name} cannot be passed to the chat template; remove the column, or these rows")
     topic = row.get("topic")
     return replace(
@@ -160,7 +182,7 @@ def _format(row: Mapping[str, Any], where: str) -> str:
 def unread_columns(row: Mapping[str, Any]) -> set[str]:
     """Return the columns with a value that `parse_row` does not read in such a row."""
     names = {str(name): value for name, value in row.items() if value is not None}
-    read = {*_IDS, *_SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language", "", "__index_level_0__", "Unnamed: 0"}
+    read = {*_IDS, *SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language", "", "__index_level_0__", "Unnamed: 0"}
     match _format(names, ""):
         case "rated":
             read |= {"replies"}
@@ -179,8 +201,7 @@ def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
     name = _first(row, _TALKS)
     talk = _marked(row[name], where, name) if isinstance(row[name], str) else row[name]
     messages = _messages(talk, where, name)
-    if name != "messages":
-        messages = _joined(messages)
+    messages = _joined(messages, ("assistant",) if name == "messages" else ("user", "assistant"))
     last = max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
     if last < 0:
         raise UserError(f"{where}: {name} has no turn of the therapist (role assistant)")
@@ -197,14 +218,20 @@ def _marked(text: str, where: str, name: str) -> list[Message]:
         raise UserError(
             f"{where}: {name} is a text without speakers; each turn begins on a line of its own, as in Client: ... Counselor: ..."
         )
+    strangers = Counter(name for said in parts[2::2] for name in _OTHER_MARK.findall(said.partition("\n")[2]))
+    if strangers and strangers.most_common(1)[0][1] > 1:
+        raise UserError(
+            f"{where}: {name} has turns of a speaker who is neither client nor counsellor here; name speakers "
+            f"{', '.join(_ROLES)}"
+        )
     return [{"role": speaker.lower(), "content": said} for speaker, said in zip(speakers, parts[2::2], strict=True)]
 
 
-def _joined(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with neighbouring turns of one speaker joined, as transcripts split what one person says."""
+def _joined(messages: Sequence[Message], roles: Sequence[str]) -> list[Message]:
+    """Return the messages with neighbouring turns of one of `roles` joined, as transcripts split what one person says."""
     joined: list[Message] = []
     for message in messages:
-        if joined and joined[-1]["role"] == message["role"]:
+        if joined and joined[-1]["role"] == message["role"] and message["role"] in roles:
             joined[-1] = {**message, "content": f"{joined[-1]['content']}\n{message['content']}"}
         else:
             joined.append(message)
@@ -340,8 +367,18 @@ def _flag(value: Any, what: str) -> bool:
     return bool(value)
 
 
+def _likely_turns(named: Mapping[str, str]) -> str:
+    """Return the keys for a file with one turn a row, ready to paste, if its columns look like one."""
+    group, role, content = (next((named[name] for name in names if name in named), None) for names in _TURN_NAMES)
+    return (
+        words(f"; try data.group_by={group} 'data.columns={{role: {role}, content: {content}}}'")
+        if group and role and content
+        else ""
+    )
+
+
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    return next((name for name in names if name in row), "")
+    return next((name for name in names if row.get(name) is not None), "")
 
 
 def _missing(names: Sequence[str], row: Mapping[str, Any]) -> str:
@@ -358,7 +395,7 @@ def _likely_columns(row: Mapping[str, Any]) -> str:
         if column is not None and column not in likely.values():
             likely[name] = column
     if "prompt" not in likely:
-        return ""
+        return _likely_turns(named)
     pairs = ", ".join(
         f'{name}: "{column}"' if re.search(r"\W", column) else f"{name}: {column}" for name, column in likely.items()
     )
@@ -378,7 +415,7 @@ def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
 
 def _with_system(prompt: list[Message], row: Mapping[str, Any], where: str) -> list[Message]:
     """Return the prompt with the system message of the column `system`, if the row has one."""
-    name = _first(row, _SYSTEM)
+    name = _first(row, SYSTEM)
     if not name or (isinstance(row[name], str) and not row[name].strip()):
         return prompt
     message = {"role": "system", "content": _text(row[name], where, name)}
@@ -435,15 +472,15 @@ def _content(message: Mapping[str, Any], where: str, name: str) -> str:
 
 def _cell(value: Any, where: str, name: str) -> Any:
     """Return the list of messages or replies that a table's cell spells; other values are returned unchanged."""
-    if not isinstance(value, str) or not _SPELT_LIST.match(value):
+    if not isinstance(value, str) or not _SPELT_LIST.match(value) or not _SPELT_TALK.search(value):
         return value
     for parse in (json.loads, ast.literal_eval):
         try:
             parsed = parse(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(parsed, list) and all(isinstance(item, Mapping) for item in parsed):
-            return parsed
+        items = parsed if isinstance(parsed, list) else [parsed]
+        return items if all(isinstance(item, Mapping) for item in items) else value
     raise UserError(
         f"{where}: {name} looks like a list of messages, but is neither JSON nor what Python prints; write it as JSON"
     )

@@ -30,7 +30,7 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     if data.eval_path or data.eval_split:
         source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
         held_out = _load_one(data, source, data.eval_split or "train", revision, report)
-        train = _drop_leaks(train, held_out, report)
+        train = drop_leaks(train, held_out, report)
     else:
         train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)
     if data.half:
@@ -138,9 +138,12 @@ def _ranked(examples: list[Example], rule: PairRule, dropped: Counter[str]) -> t
     """Return the pairs of those `examples` whose single reply has a score, and the other examples."""
     by_prompt: dict[str, list[Example]] = {}
     others = []
+    has_scores = any(example.scores and len(example.replies) == 1 for example in examples)
     for example in examples:
-        if example.scores and len(example.replies) == 1:
-            by_prompt.setdefault(normalised(example.prompt), []).append(example)
+        if has_scores and len(example.replies) == 1:
+            if example.scores:
+                by_prompt.setdefault(normalised(example.prompt), []).append(example)
+            dropped["their reply has no reply_score"] += not example.scores
         else:
             others.append(example)
     pairs = []
@@ -239,7 +242,8 @@ def subset(examples: list[Example], limit: int | None, fraction: float | None, s
     return [examples[index] for index in order if prompts[index] in kept]
 
 
-def _drop_leaks(train: list[Example], held_out: list[Example], report: Report) -> list[Example]:
+def drop_leaks(train: list[Example], held_out: list[Example], report: Report) -> list[Example]:
+    """Return the training rows whose prompt is not in the held-out part."""
     held = {normalised(example.prompt) for example in held_out}
     kept = [example for example in train if normalised(example.prompt) not in held]
     if len(kept) < len(train):

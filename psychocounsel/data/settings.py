@@ -15,7 +15,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.keys import unknown_key
 from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
-from psychocounsel.settings.targets import build, is_on_hub
+from psychocounsel.settings.targets import build, is_on_hub, target_class
 
 # Names that `data.columns` may give to columns of a file: those of data/rows.py.
 COLUMNS = (
@@ -111,7 +111,7 @@ def check_data(config: DictConfig) -> None:
     if data.limit and data.fraction:
         raise UserError("data.limit and data.fraction exclude each other: keep one")
     _check_controls(config)
-    _check_columns(data)
+    _check_columns(config)
     own_source = bool(data.get("_target_"))
     if own_source and data.mix:
         raise UserError(
@@ -140,7 +140,11 @@ def check_data(config: DictConfig) -> None:
             check_local_path(data[key], f"data.{key}", of_data=True)
 
 
-def _check_columns(data: DictConfig) -> None:
+def _check_columns(config: DictConfig) -> None:
+    data = config.data
+    named = [*(data.columns or {}).values()]
+    if len({*named}) < len(named):
+        raise UserError(f"data.columns={data.columns}: gives one column two names; give each column one")
     for name in data.columns or {}:
         if name not in COLUMNS:
             raise UserError(
@@ -151,8 +155,12 @@ def _check_columns(data: DictConfig) -> None:
             f"data.group_by={data.group_by}: joins rows with one turn each: name the columns of speaker and text, for instance "
             "data.columns={role: interlocutor, content: utterance_text}"
         )
+    own: set[str] = set()
+    if data.get("_target_"):  # a source of the user's may have keys of these names
+        kinds = [kind for kind in target_class(config, "data").__mro__ if kind is not DataConfig]
+        own = {name for kind in kinds for name in vars(kind).get("__annotations__", {})}
     for key in ("columns", "delimiter", "group_by", "subset"):
-        if data[key] and (data.mix or data.get("_target_")):
+        if data[key] and key not in own and (data.mix or data.get("_target_")):
             what = "data.mix" if data.mix else data._target_
             raise UserError(
                 f"data.{key}: cannot be combined with {what}, whose rows have the usual columns; leave it out"

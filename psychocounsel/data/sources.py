@@ -1,14 +1,17 @@
 """Readers of rows: the sample, local files and folders, datasets of the Hugging Face hub, or a user's own source."""
 
 import contextlib
+import csv
 import gzip
 import hashlib
+import itertools
 import json
 import os
 import re
 import shlex
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,7 +22,7 @@ import yaml
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
-from psychocounsel.data.rows import Example, parse_row, unread_columns
+from psychocounsel.data.rows import RIVALS, SYSTEM, TEXTS, Example, parse_row, unread_columns
 from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
@@ -28,6 +31,12 @@ from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
 # Cells of a CSV file that are missing: the empty ones. pandas would drop a client who says "None", too.
 _EMPTY_CELLS: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_SPLITS = {
+    "test": ("test", "testing", "eval"),
+    "validation": ("validation", "valid", "val", "dev"),
+}  # by words in a file's name
+_LONGEST_CELL = 100_000_000  # characters
 _ROWS = 1000  # rows of a parquet file in memory at a time
 
 
@@ -41,8 +50,11 @@ class StandardSource(Source):
         rows = _standard_rows(self, path, split, revision)
         if self.columns:
             rows = ((where, _renamed(row, self.columns, where)) for where, row in rows)
-        names = {column: name for name, column in (self.columns or {}).items()}
-        yield from _conversations(rows, names.get(self.group_by, self.group_by)) if self.group_by else rows
+        if self.group_by:
+            names = {column: name for name, column in (self.columns or {}).items()}
+            group_by = names.get(self.group_by, self.group_by)
+            rows = _conversations(rows, group_by, "id" in (self.columns or {}) and group_by != "id")
+        yield from rows
 
     def files(self, path: str | None) -> Sequence[Path]:
         """Return the local files; none for a hub dataset, which its commit identifies."""
@@ -61,32 +73,78 @@ class SourceWithCopies(StandardSource):
 
 
 def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Row | UserError:
-    """Return the row with the names that `columns` gives to its columns, or a UserError if it lacks one of them."""
+    """Return the row with the names that `columns` gives to its columns, or a UserError if it lacks a text that they name.
+
+    Other columns that would compete with a named one keep their values under a name that is not read. A row that has the
+    usual name already, as in another file of the same run, is left as it is.
+    """
     if isinstance(row, UserError):
         return row
+    found = {name: column for name, column in columns.items() if column in row}
     for name, column in columns.items():
-        if column not in row:
+        if name in TEXTS and name not in found and name not in row:
             there = words(", ".join(sorted(map(str, row))))
             return UserError(f"{where}: has no column {column} (data.columns.{name}); its columns are {there}")
-    kept = {name: value for name, value in row.items() if name not in columns.values()}
-    return kept | {name: row[column] for name, column in columns.items()}
+    hidden = {other for name in found for other in RIVALS.get(name, ())} - {*found}
+    rest = {name: value for name, value in row.items() if name not in found.values() and name not in found}
+    kept = {f"{name} (not in data.columns)" if name in hidden else name: value for name, value in rest.items()}
+    return kept | {name: row[column] for name, column in found.items()}
 
 
-def _conversations(rows: Iterable[tuple[str, Row | UserError]], group_by: str) -> Iterator[tuple[str, Row | UserError]]:
-    """Join rows with one turn each to conversations, in the order of their `id` if these are numbers, otherwise of the file.
+@dataclass
+class _Talk:
+    """Conversation that is being joined. `turns`: (place, speaker and text) of each turn, by its id or its place."""
 
-    Rows with the same `id` in one conversation are one turn: some sets repeat each turn for every annotator.
+    where: str
+    about: dict[str, Any]
+    turns: dict[Any, tuple[str, tuple[Any, Any]]]
+
+
+# Columns that hold for a whole conversation.
+_OF_TALK = ("label", *SYSTEM, "topic", "risk", "language")
+
+
+def _conversations(
+    rows: Iterable[tuple[str, Row | UserError]], group_by: str, has_ids: bool
+) -> Iterator[tuple[str, Row | UserError]]:
+    """Join rows with one turn each to conversations, in the order of their ids if these are numbers, otherwise of the file.
+
+    With `has_ids`, rows with the same `id` in one conversation are one turn: some sets repeat it for every annotator.
+
+    Raises:
+        UserError: for a row that cannot be read or belongs to no conversation, because dropping it would join other turns;
+            for an id that stands for different turns; if the rows of a conversation differ in its label or system message.
     """
-    talks: dict[Any, tuple[str, dict[str, Any], dict[Any, Any]]] = {}
+    talks: dict[str, _Talk] = {}
     for where, row in rows:
-        if isinstance(row, UserError) or row.get(group_by) is None:
-            yield where, row if isinstance(row, UserError) else UserError(f"{where}: has no {group_by} (data.group_by)")
-            continue
-        _, _, turns = talks.setdefault(row[group_by], (where, {"topic": row.get("topic")}, {}))
-        turns.setdefault(row.get("id", where), {"role": row["role"], "content": row["content"]})
-    for group, (where, about, turns) in talks.items():
-        numbered = all(isinstance(turn, int | float) for turn in turns)
-        yield where, {**about, "id": group, "dialog": [turns[turn] for turn in (sorted(turns) if numbered else turns)]}
+        if isinstance(row, UserError):
+            raise row
+        group, number = row.get(group_by), row.get("id") if has_ids else None
+        if group is None or isinstance(group, list | Mapping) or isinstance(number, list | Mapping):
+            raise UserError(
+                f"{where}: has no {group_by} (data.group_by), or that or its id is neither text nor a number"
+            )
+        about = {name: row.get(name) for name in _OF_TALK}
+        rest = {name: row[name] for name in row if name not in (*_OF_TALK, *TEXTS, "id", group_by)}
+        talk = talks.setdefault(str(group), _Talk(where, rest | about, {}))
+        if differing := [name for name in about if about[name] != talk.about[name]]:
+            raise UserError(
+                f"{where}: has another {differing[0]} than the first row of its conversation ({talk.where})"
+            )
+        turn, key = (row["role"], row["content"]), where if number is None else str(number)
+        place, known = talk.turns.setdefault(key, (where, turn))
+        if known != turn:
+            raise UserError(
+                f"{where}: has the id of another turn ({place}); leave id out of data.columns if it counts no turns"
+            )
+    for group, talk in talks.items():
+        order = sorted(talk.turns, key=float) if all(map(_is_number, talk.turns)) else [*talk.turns]
+        dialog = [dict(zip(("role", "content"), talk.turns[key][1], strict=True)) for key in order]
+        yield talk.where, {**talk.about, "id": group, "dialog": dialog}
+
+
+def _is_number(text: str) -> bool:
+    return bool(_NUMBER.fullmatch(text))
 
 
 def _standard_rows(
@@ -97,9 +155,26 @@ def _standard_rows(
     if path == "builtin:sample" or local.is_file():
         _check_split(split, ["train"], path)
         yield from sample_rows() if path == "builtin:sample" else _file_rows(source, local)
+    elif tables := _tables(local):
+        _check_split(split, tables, path)
+        for file in tables[split]:
+            yield from _file_rows(source, file)
     else:
         name = local.name if local.exists() else path
         yield from _numbered(_load_dataset(source, path, split, revision), f"{name} ({split})")
+
+
+def _tables(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of each split of a folder that holds CSV or TSV files alone, by their names; {} for others."""
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    if not all({".csv", ".tsv"} & {*file.suffixes} for file in files):
+        return {}
+    splits: dict[str, list[Path]] = {}
+    for file in files:
+        words_of_name = re.split(r"[^a-z]+", file.name.lower())
+        split = next((split for split, names in _SPLITS.items() if {*names} & {*words_of_name}), "train")
+        splits.setdefault(split, []).append(file)
+    return splits
 
 
 def source_of(data: DictConfig) -> Source:
@@ -170,8 +245,15 @@ def read_rows(
 def _file_rows(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | UserError]]:
     read_table = partial(_table, source)
     readers: dict[str, Callable[[Path], Iterator[tuple[str, Row | UserError]]]]
-    readers = {".jsonl": _jsonl, ".json": _json, ".parquet": _parquet, ".csv": read_table, ".tsv": read_table}
-    kind = file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix
+    readers = {
+        ".jsonl": _jsonl,
+        ".ndjson": _jsonl,
+        ".json": _json,
+        ".parquet": _parquet,
+        ".csv": read_table,
+        ".tsv": read_table,
+    }
+    kind = (file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix).lower()
     if kind not in readers or (file.suffix == ".gz" and kind == ".parquet"):
         raise UserError(
             f"{file}: unknown kind of file; use {', '.join(readers)}, all but .parquet also as .gz, or a folder"
@@ -179,9 +261,10 @@ def _file_rows(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | 
     try:
         yield from readers[kind](file)
     except UnicodeDecodeError as error:
+        kind = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
         raise UserError(
             f"{file}: is not UTF-8 text (byte {error.start}); convert it, for instance by "
-            f"iconv -f cp1252 -t utf-8 {shlex.quote(str(file))} > NEW_FILE"
+            f"iconv -f {kind} -t utf-8 {shlex.quote(str(file))} > NEW_FILE"
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{file}: is not a complete gzip file") from error
@@ -215,7 +298,8 @@ def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno})")
+        hint = "; a file with one object a line is named .jsonl" if error.msg == "Extra data" else ""
+        return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno}){hint}")
     except RecursionError:
         return UserError(f"{where}: cannot be parsed: its JSON is nested too deeply")
     except ValueError:  # Python limits the digits of an integer
@@ -225,18 +309,69 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def _table(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | UserError]]:
-    """Yield rows of a CSV or TSV file with a header line, by the same reader as files in a folder."""
-    separator = DELIMITERS[source.delimiter or ("tab" if ".tsv" in file.suffixes else "comma")]
+    """Yield rows of a CSV or TSV file with a header line. Empty cells are missing, and empty rows are skipped.
+
+    A column is numbers if all its cells are, except a column of texts.
+    """
+    texts = {*TEXTS, *(column for name, column in (source.columns or {}).items() if name in TEXTS)}
+    numbers: dict[str, bool] = {}
+    for _, row in _cells(source, file):
+        for name, cell in row.items() if isinstance(row, dict) else ():
+            if cell is not None:
+                numbers[name] = numbers.get(name, True) and name not in texts and _is_number(cell)
+    for where, row in _cells(source, file):
+        if isinstance(row, dict):
+            yield where, {name: _as_number(cell) if cell and numbers[name] else cell for name, cell in row.items()}
+        else:
+            yield where, row
+
+
+def _as_number(cell: str) -> int | float:
+    return int(cell) if cell.lstrip("-").isdigit() else float(cell)
+
+
+def _cells(source: StandardSource, file: Path) -> Iterator[tuple[str, dict[str, str | None] | UserError]]:
+    """Yield the cells of each row as texts, None for an empty cell."""
+    csv.field_size_limit(_LONGEST_CELL)
+    mark = DELIMITERS[
+        source.delimiter or ("tab" if ".tsv" in [suffix.lower() for suffix in file.suffixes] else "comma")
+    ]
     with _open(file) as lines:
-        header = lines.readline()
-        for _ in lines:  # pandas would report a wrong encoding without its place
-            pass
-    others = [name for name, mark in DELIMITERS.items() if mark in header]
-    if separator not in header and len(others) == 1:
+        first = lines.readline()
+        if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == 5:  # Excel
+            mark, first = first[4], lines.readline()
+        reader = csv.reader(itertools.chain([first], lines), delimiter=mark, strict=True)
+        number = 0
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(file, header, mark)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                number += 1
+                where = f"{file.name} row {number}"
+                if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
+                    yield (
+                        where,
+                        UserError(
+                            f"{where}: has {len(cells)} cells, but the header has {len(header)}; put texts that contain "
+                            f"{mark!r} in quotation marks"
+                        ),
+                    )
+                    continue
+                yield where, {name: cell or None for name, cell in zip(header, cells, strict=False)}
+        except csv.Error as error:
+            raise UserError(
+                f"{file.name}: row {number + 1} or the row before has wrong quotation marks ({error})"
+            ) from error
+
+
+def _check_header(file: Path, header: Sequence[str], mark: str) -> None:
+    if doubled := [name for name, count in Counter(header).items() if count > 1 and name]:
+        raise UserError(f"{file}: has two columns {words(doubled[0])}")
+    others = [name for name, other in DELIMITERS.items() if other != mark and other in "".join(header)]
+    if len(header) == 1 and len(others) == 1:
         raise UserError(f"{file}: a {others[0]} separates its cells: add data.delimiter={others[0]}")
-    options = {"data_files": [str(file)], "sep": separator, **_EMPTY_CELLS}
-    loaded = _load(str(file), lambda _: _converted(str(file), source.copies, "csv", **options))
-    yield from _numbered(loaded["train"], file.name)
 
 
 def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:

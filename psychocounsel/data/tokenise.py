@@ -79,7 +79,7 @@ class ChatFormat:
         if self.thinks:
             conversation = [_with_thoughts_apart(message) for message in conversation]
         if not any(map(self.control.spelled_in, (text for message in conversation for text in _texts(message)))):
-            return Rendered(self._apply(conversation, reply is None))
+            return Rendered(self._complete(conversation, reply is None))
         if self.control.backend is None:
             raise UserError(
                 f"{self.name}: a text spells a control token, and its kind of tokenizer ({type(self.tokenizer).__name__}) "
@@ -89,12 +89,22 @@ class ChatFormat:
             {name: text if name == "role" else self.control.shield(text) for name, text in message.items()}
             for message in conversation
         ]
-        shielded = self._apply(safe, reply is None)
+        shielded = self._complete(safe, reply is None)
         return Rendered(self.control.plain(shielded), shielded)
 
     def for_server(self, rendered: Rendered) -> str:
         """Return the text for a server with this tokenizer; control tokens that a message spells are broken up."""
         return rendered.text if rendered.shielded is None else self.control.apart(rendered.shielded)
+
+    def _complete(self, conversation: Sequence[Message], prompts: bool) -> str:
+        """Return the rendered conversation, which must contain the whole last message if it is a reply."""
+        text = self._apply(conversation, prompts)
+        if not prompts and not all(part.strip() in text for part in _texts(conversation[-1])):
+            raise UserError(
+                f"{self.name}: its chat template leaves out or changes a part of the reply, such as its thoughts: remove that "
+                "part, or give a corrected template with model.chat_template=FILE.jinja"
+            )
+        return text
 
     def _apply(self, conversation: Sequence[Message], prompts: bool) -> str:
         try:

@@ -129,7 +129,7 @@ def typed(plain: DictConfig, fields: type) -> DictConfig:
     names = tuple(plain[group]["_target_"] for group in targets)
     schema = _schema(fields, tuple(targets.items()), names)
     config = _merge(schema, plain)
-    check_limits(fields, config)
+    check_limits(fields, config, skip=targets)
     for group, target in targets.items():
         check_limits(target, config[group], f"{group}.")
     return config

@@ -7,6 +7,7 @@ its schema is defined next to the code that uses it. This module does not import
 import dataclasses
 import difflib
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -65,8 +66,8 @@ def suggestion(
     return f"did you mean {' or '.join(close)}?" if close else otherwise
 
 
-def check_limits(section: Any, values: Any, prefix: str = "") -> None:
-    """Check every value against its field's limits, recursively.
+def check_limits(section: Any, values: Any, prefix: str = "", skip: Collection[str] = ()) -> None:
+    """Check every value against its field's limits, recursively; fields in `skip` have a dataclass of their own.
 
     Raises:
         UserError: naming the key, its value and the allowed values.
@@ -74,6 +75,8 @@ def check_limits(section: Any, values: Any, prefix: str = "") -> None:
     if isinstance(values, DictConfig):
         values = OmegaConf.to_container(values, resolve=True)  # reading plain values is ten times as fast
     for item in dataclasses.fields(section):
+        if item.name in skip:
+            continue
         key, missing = f"{prefix}{item.name}", values[item.name] == MISSING
         value: Any = None if missing else values[item.name]
         if dataclasses.is_dataclass(item.type):

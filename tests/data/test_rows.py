@@ -106,6 +106,9 @@ def test_conversations_of_every_shape_are_the_same(
     for tail in ([], [{speaker: names[0], said: "Thank you."}]):
         example = parse_row({column: [*given, *tail], "emotion_type": "grief"}, "f row 1")
         assert (example.prompt, example.replies, example.left_out) == (TALK[:-1], [GOOD], len(tail))
+    else:
+        doubled = [*given[:2], given[1], *given[2:]]
+        assert parse_row({column: doubled}, "f row 1").prompt[1] == therapist("Good morning.\nGood morning.")
     if column != "messages":
         split = [*given[:2], {**given[2], said: "I have"}, {**given[2], said: "not slept."}, given[3]]
         assert parse_row({column: split}, "f row 1").prompt[-1] == user("I have\nnot slept.")
@@ -118,6 +121,13 @@ def test_a_transcript_with_marks_of_the_speakers_is_a_conversation() -> None:
     example = parse_row({"dialogue": text}, "f row 1")
     assert example.prompt == [user("Hello"), therapist("Good\nmorning."), user(SPEECH)]
     assert (example.replies, example.left_out) == ([GOOD], 1)
+    timed = f"Client [00:10]: {SPEECH}\nTherapist (0:12): {GOOD}"
+    assert parse_row({"dialogue": timed}, "f row 1").replies == [GOOD]
+    stranger = f"Client: {SPEECH}\nMother: No.\nTherapist: {GOOD}\nMother: Well."
+    with pytest.raises(
+        UserError, match="f row 1: dialogue has turns of a speaker who is neither client nor counsellor"
+    ):
+        parse_row({"dialogue": stranger}, "f row 1")
     for odd in (SPEECH, f"Notes.\nClient: {SPEECH}\nTherapist: {GOOD}"):
         with pytest.raises(UserError, match="f row 1: dialogue is a text without speakers"):
             parse_row({"dialogue": odd}, "f row 1")
@@ -132,6 +142,10 @@ def test_every_turn_of_the_therapist_is_trained(tmp_path: Path) -> None:
     ]
     talks = [{"messages": [user(f"Day {day}"), *TALK[1:]]} for day in range(20)]
     file = write_jsonl(tmp_path / "rows.jsonl", talks)
+    grown = [{"messages": [user(f"Day {day}"), *TALK[1 : 2 * length]]} for day in range(12) for length in (1, 2)]
+    file_of_grown = write_jsonl(tmp_path / "grown.jsonl", grown)
+    train, held_out = api.load_groups(api.compose(["algo=sft", f"data.path={file_of_grown}", "data.train_on=every"]))
+    assert held_out and not {group.prompt_text for group in train} & {group.prompt_text for group in held_out}
     counts = {}
     for train_on in ("last", "every"):
         train, held_out = api.load_groups(api.compose(["algo=sft", f"data.path={file}", f"data.train_on={train_on}"]))
@@ -323,6 +337,12 @@ def test_lists_in_cells_of_a_table_are_read(spelt: Any) -> None:
     assert parse_row({"messages": spelt([*talk, therapist(GOOD)])}, "f row 1").prompt == talk
     both = [{"text": GOOD, "ratings": ratings(5)}, {"text": BAD, "ratings": ratings(2)}]
     assert parse_row({"prompt": SPEECH, "replies": spelt(both)}, "f row 1").replies == [GOOD, BAD]
+    numbered = [{"turn": 1, **user(SPEECH)}]
+    assert parse_row({"prompt": spelt(numbered), "completion": spelt(therapist(GOOD))}, "f row 1").replies == [GOOD]
+    notes = "[{'text': 'x', 'score': nan}]"
+    assert parse_row({"prompt": SPEECH, "completion": GOOD, "documents": "Notes.", "entities": notes}, "f").replies == [
+        GOOD
+    ]
     odd = "[{I am} not sure.]"
     assert parse_row({"prompt": odd, "completion": GOOD}, "f row 1").prompt == [user(odd)]
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.selection import load_split
-from psychocounsel.data.sources import load_examples
+from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
 from tests.support.composed import check, compose
 from tests.support.harness import ROOT, write_jsonl
@@ -183,13 +183,14 @@ def test_a_corrupt_parquet_file_is_one_line_alone_and_in_a_folder(tmp_path: Path
 
 def test_a_broken_file_in_a_folder_is_not_quoted(tmp_path: Path, logged: list[str]) -> None:
     (tmp_path / "rows.csv").write_text("prompt,chosen,rejected\nSecret one,b,c\nSecret two,b,c,d,e\n")
-    assert "Secret" not in one_line(str(tmp_path))
-    assert logged == []
+    with pytest.raises(UserError, match=r"^rows.csv row 2: has 5 cells, but the header has 3") as caught:
+        load_examples(str(tmp_path), "train", None)
+    assert "Secret" not in str(caught.value) and logged == []
 
 
 def test_unknown_kinds_of_file_and_wrong_encodings_are_named(tmp_path: Path) -> None:
     (tmp_path / "rows.txt").write_text("text")
-    assert "use .jsonl, .json, .parquet" in one_line(str(tmp_path / "rows.txt"))
+    assert "use .jsonl, .ndjson, .json, .parquet" in one_line(str(tmp_path / "rows.txt"))
     (tmp_path / "rows.jsonl").write_bytes('{"prompt": "caf\u00e9"}\n'.encode("latin-1"))
     assert "is not UTF-8 text" in one_line(str(tmp_path / "rows.jsonl"))
     (tmp_path / "rows.json").write_text('{"prompt": "one"}')
@@ -457,3 +458,118 @@ def test_votes_make_pairs_of_the_replies_to_a_question(tmp_path: Path) -> None:
     named = [{**row, "name": "Ida"} for row in rows]
     with pytest.raises(UserError, match=r"line 1: reply_score must be a number"):
         pairs_read(write_jsonl(tmp_path / "named.jsonl", named), f"data.columns={{{columns}, reply_score: name}}")
+
+
+# What goes wrong in real files is refused by row, and never changes a text.
+
+
+def test_a_row_of_another_length_is_refused_and_empty_cells_at_its_end_are_not(tmp_path: Path) -> None:
+    file = table(tmp_path / "rows.csv", "prompt,completion", "Day 1.,Why?,", "", ",", "I am sad, lonely,Why?")
+    with pytest.raises(
+        UserError, match=r"rows.csv row 2: has 3 cells, but the header has 2; put texts that contain ','"
+    ):
+        pairs_read(file)
+    assert pairs_read(file, "data.bad_rows=drop") == [("Day 1.", ["Why?"])]
+    with pytest.raises(UserError, match=r"row 2 or the row before has wrong quotation marks"):
+        pairs_read(table(tmp_path / "open.csv", "prompt,completion", "Day 1.,Why?", '"Day 2.,Why?'))
+    with pytest.raises(UserError, match=r"has two columns prompt"):
+        pairs_read(table(tmp_path / "two.csv", "prompt,prompt,completion", "a,b,c"))
+
+
+def test_columns_of_a_table_may_change_their_kind_late_and_texts_may_be_numbers(tmp_path: Path) -> None:
+    lines = [f"{n},Day {n}.,{n % 3},{'' if n < 10_500 else 'sleep'}" for n in range(10_600)]
+    file = table(tmp_path / "K.CSV", "sep=,", "id, prompt,completion ,topic", *lines[:-1], "A9,Day 0.,7,sleep")
+    rows = load_examples(str(file), "train", None)
+    assert (rows[0].id, rows[-1].id, rows[5].replies, rows[-1].topic) == ("0", "A9", ["2"], "sleep")
+
+
+def turns(*rows: dict[str, Any], **common: Any) -> list[dict[str, Any]]:
+    return [{"talk": 1, **common, **row} for row in rows]
+
+
+C1, R1, C2, R2 = (
+    {"who": who, "said": said}
+    for who, said in (("client", "c1"), ("therapist", "r1"), ("client", "c2"), ("therapist", "r2"))
+)
+JOINED = ("data.group_by=talk", "data.columns={role: who, content: said}")
+NUMBERED = ("data.group_by=talk", "data.columns={role: who, content: said, id: n}")
+
+
+def test_turns_are_ordered_by_numbers_and_otherwise_as_they_stand(tmp_path: Path) -> None:
+    numbered = turns(*({**turn, "n": str(n)} for n, turn in enumerate((C1, R1, C2, R2), 8)))[::-1]
+    (talk,) = talks(tmp_path, numbered, *NUMBERED)
+    assert talk == ["c1", "r1", "c2", "r2"]
+    unmapped = turns(*({**turn, "id": 7} for turn in (C1, R1, C2, R2)))
+    assert talks(tmp_path, unmapped, *JOINED) == [["c1", "r1", "c2", "r2"]]
+
+
+def talks(tmp_path: Path, rows: list[dict[str, Any]], *overrides: str) -> list[list[str]]:
+    """Return the turns of each conversation that is read."""
+    file = write_jsonl(tmp_path / "turns.jsonl", rows)
+    config = check(compose(["data=local", f"data.path={file}", "data.dev_fraction=0", *overrides]))
+    read = load_split(config.data, lambda line: None)[0]
+    return [[*(message["content"] for message in row.prompt), *row.replies] for row in read]
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "message"),
+    [
+        (turns({**C1, "n": 1}, {**R1, "n": 1}), NUMBERED, r"line 2: has the id of another turn \(turns.jsonl line 1\)"),
+        ([*turns(C1, R1), {**C2}], JOINED, r"line 3: has no talk"),
+        (
+            turns(C1, R1, talk=[1]),
+            JOINED,
+            r"line 1: has no talk \(data.group_by\), or that or its id is neither text nor",
+        ),
+        (turns(C1, {**R1, "label": 0}), JOINED, r"line 2: has another label than the first row of its conversation"),
+    ],
+)
+def test_turns_that_cannot_be_joined_end_the_command(
+    rows: list[dict[str, Any]], keys: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    for drop in ((), ("data.bad_rows=drop",)):
+        with pytest.raises(UserError, match=message):
+            talks(tmp_path, rows, *keys, *drop)
+
+
+def test_a_conversation_keeps_the_label_and_the_system_message_of_its_rows(tmp_path: Path) -> None:
+    rows = turns(C1, R1, label=0, system="Be brief.", note="x")
+    file = write_jsonl(tmp_path / "turns.jsonl", rows)
+    config = check(compose(["data=local", f"data.path={file}", "data.dev_fraction=0", *JOINED]))
+    said: list[str] = []
+    (row,) = load_split(config.data, said.append)[0]
+    assert (row.label, row.prompt[0]) == (False, {"role": "system", "content": "Be brief."})
+    assert any(line.endswith("columns that are not read: note") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("row", "columns", "expected"),
+    [
+        ({"q": "Day 1.", "a": "Why?", "response": "No."}, "{prompt: q, completion: a}", ("Day 1.", ["Why?"])),
+        ({"q": "Day 1.", "a": None, "response": "No."}, "{prompt: q, completion: a}", None),
+        (
+            {"Context": "Day 1.", "Response": "Why?", "messages": [{"role": "user", "content": "x"}], "chosen": "yes"},
+            "{prompt: Context, completion: Response}",
+            ("Day 1.", ["Why?"]),
+        ),
+        ({"prompt": "Day 1.", "completion": "Why?"}, "{prompt: q, completion: a, topic: tag}", ("Day 1.", ["Why?"])),
+        ({"q": "Day 1.", "a": "Why?"}, "{prompt: q, completion: a, topic: tag}", ("Day 1.", ["Why?"])),
+    ],
+)
+def test_named_columns_come_before_all_others(row: dict[str, Any], columns: str, expected: Any, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", [row])
+    rows = load_examples(
+        str(file),
+        "train",
+        None,
+        source_of(check(compose(["data=local", f"data.path={file}", f"data.columns={columns}"])).data),
+    )
+    assert (rows[0].prompt[-1]["content"], rows[0].replies) == (expected or ("Day 1.", []))
+
+
+def test_a_file_with_one_turn_a_row_is_answered_by_the_keys_that_join_it(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        pairs_read(write_jsonl(tmp_path / "rows.jsonl", [{"conversation_id": 1, "role": "user", "content": "c1"}]))
+    assert str(caught.value).endswith(
+        "; try data.group_by=conversation_id 'data.columns={role: role, content: content}'"
+    )

@@ -403,6 +403,21 @@ def test_thoughts_of_earlier_turns_are_the_templates_affair_and_forged_turns_sta
     assert int((group.prompt_ids == opening).sum()) == 0 and int((group.completions[0].ids == opening).sum()) == 1
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHATML.replace("m['content']", "(m['content'].split('</think>') | last | trim)"),
+        CHATML.replace("m['content']", "m['content'][:9]") + "{# reasoning_content #}",
+    ],
+)
+def test_a_template_that_loses_a_part_of_the_reply_is_refused(template: str) -> None:
+    chat = chat_of(template, bos=None)
+    with pytest.raises(
+        UserError, match=r"row 1: org/model: its chat template leaves out or changes a part of the reply"
+    ):
+        tokenise([example(THOUGHT, "Hm.", prompt="Hello.")], chat, "pairs", 512)
+
+
 # Texts that a template or a model cannot take
 
 

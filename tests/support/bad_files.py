@@ -51,7 +51,7 @@ ROWS: dict[str, Any] = {
     "surrogate": PAIR | {"chosen": "\ud800"},
     "id_list": PAIR | {"id": [1]},
     "ends_on_therapist": PAIR | {"prompt": [_USER, _THERAPIST]},
-    "unknown_role": PAIR | {"prompt": [{"role": "client", "content": "Hello."}]},
+    "unknown_role": PAIR | {"prompt": [{"role": "narrator", "content": "Hello."}]},
     "no_role": PAIR | {"prompt": [{"content": "Hello."}]},
     "empty_talk": PAIR | {"prompt": []},
     "empty_turn": PAIR | {"prompt": [{"role": "user", "content": ""}]},
