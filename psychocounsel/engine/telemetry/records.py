@@ -281,12 +281,16 @@ def _loader(config: DictConfig, main: str) -> str:
     return f"peft.AutoPeftModelFor{kind}.from_pretrained" if adapter else f"AutoModelFor{kind}.from_pretrained"
 
 
+# Overrides that say which rows are read, without those of the training part.
+_OF_DATA = ("data", *(f"data.{name}" for name in ("path", "subset", "columns", "delimiter", "group_by")))
+
+
 def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
     """Return a command that often comes next; a sweep keeps the overrides of this run."""
     if algorithm == "DPO":
         return " ".join(["train -m algo.beta=0.05,0.1,0.3 seed=1,2", *_typed(run, ("algo.beta", "seed"))])
     if algorithm == "Reward":
-        data = (text for text in _overrides(run) if text.lstrip("+").partition("=")[0] in ("data", "data.path"))
+        data = (text for text in _overrides(run) if text.lstrip("+").partition("=")[0] in _OF_DATA)
         return " ".join(["evaluate", f"reward.path={shlex.quote(model)}", *map(shlex.quote, data)])
     return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {shown}"
 
