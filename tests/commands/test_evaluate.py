@@ -239,8 +239,9 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
     result = cli("evaluate", *command, cwd=tmp_path)
     assert result.stdout.startswith(f"would run psychocounsel.evaluate with 1 process on CPU in {tmp_path}/out: ")
     several = cli("evaluate", "-m", *command[:2], "limit=1,2", cwd=tmp_path).stdout.splitlines()
-    assert len(several) == 3 and several[0].endswith(" limit=1")
-    assert several[2].startswith("data=sample: ") and ", the held-out part; part=all takes all" in several[2], (
+    assert len(several) == 5 and several[0].endswith(" limit=1")
+    assert [line.startswith("builtin:sample: ") and "pairs dropped" in line for line in several[2:4]] == [True, True]
+    assert several[4].startswith("data=sample: ") and ", the held-out part; part=all takes all" in several[4], (
         "one count for all evaluations"
     )
     assert not list(tmp_path.iterdir())

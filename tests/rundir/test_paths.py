@@ -9,8 +9,8 @@ from psychocounsel.rundir.paths import AttemptDir, CheckpointDir, ModelDir, Roun
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.storage.files import PACKAGE
 
-# The same word with another meaning: a marker of the library `datasets`.
-_OTHERS = {("data/sources.py", "state.json")}
+# The same words with another meaning: a marker of the library `datasets`, and a file of VERA-MH.
+_OTHERS = {("data/sources.py", "state.json"), ("evaluation/flows/foreign_files.py", "manifest.json")}
 
 
 def names() -> set[str]:
