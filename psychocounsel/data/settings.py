@@ -195,6 +195,12 @@ def _is_one_part(path: str) -> bool:
     return path == "builtin:sample" or Path(path).expanduser().is_file()
 
 
+def _may_be_table(path: str) -> bool:
+    """Return True if `path` is a CSV file, or a folder, which may hold some."""
+    suffixes = {suffix.lower() for suffix in Path(path).suffixes}
+    return bool(suffixes & {".csv", ".tsv"}) or Path(path).expanduser().is_dir()
+
+
 def settle_data(config: DictConfig) -> None:
     """Make the paths of `data` absolute, and name a file or folder of the user after its path."""
     make_absolute(config, config.data, ("path", "eval_path", "own_replies"))
@@ -244,6 +250,11 @@ def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.revision", "data.path is not a dataset of the hub"
     if _is_one_part(str(data.path)):
         yield "data.subset", "data.path is one file, and only folders and hub datasets have subsets"
+    if data.path == "builtin:sample" and not data.eval_path:
+        for name in ("columns", "group_by"):
+            yield f"data.{name}", "the shipped sample has the usual columns"
+    if _is_one_part(str(data.path)) and not _may_be_table(str(data.path)) and not _may_be_table(str(data.eval_path)):
+        yield "data.delimiter", "only CSV files have one"
     if not is_on_hub(data.eval_path):
         yield "data.eval_revision", "data.eval_path is not a dataset of the hub"
     own_held_out = data.eval_path or data.eval_split
