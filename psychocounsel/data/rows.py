@@ -67,7 +67,7 @@ _LABELS = {
     **dict.fromkeys(("true", "1", "1.0", "yes", "good", "desirable"), True),
     **dict.fromkeys(("false", "0", "0.0", "no", "bad", "undesirable"), False),
 }
-# Names of columns in published sets and exports, in small letters without underscores.
+# Names that published data sets give to these columns; compared in lower case, without underscores.
 _OTHER_NAMES = {
     "prompt": (
         *("question", "questiontext", "context", "input", "query", "speech", "post", "patient", "client", "user"),
@@ -239,7 +239,7 @@ def _joined(messages: Sequence[Message], roles: Sequence[str]) -> list[Message]:
 
 
 def every_turn(example: Example) -> list[Example]:
-    """Return one example for each therapist's turn that follows a client's turn: the turns before it, and the turn."""
+    """Return one example for each therapist's turn that follows a client's turn; the earlier turns are its prompt."""
     turns = [
         replace(
             example, id=f"{example.id}-{place}", prompt=example.prompt[:place], replies=[message["content"]], left_out=0

@@ -37,6 +37,7 @@ _SPLITS = {
     "validation": ("validation", "valid", "val", "dev"),
 }  # by words in a file's name
 _LONGEST_CELL = 100_000_000  # characters
+_LONGEST_NUMBER = 40  # digits; Python refuses to parse very long ones
 _ROWS = 1000  # rows of a parquet file in memory at a time
 
 
@@ -144,7 +145,7 @@ def _conversations(
 
 
 def _is_number(text: str) -> bool:
-    return bool(_NUMBER.fullmatch(text))
+    return len(text) <= _LONGEST_NUMBER and bool(_NUMBER.fullmatch(text))
 
 
 def _standard_rows(

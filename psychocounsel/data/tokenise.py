@@ -181,7 +181,7 @@ class ChatFormat:
     def _up_to_end(self, reply: Array) -> Array:
         """Return the reply up to the first special token after its text (whole with `keep_tail`).
 
-        Some templates write more behind it, such as a line break or a token that closes the whole conversation.
+        Some templates write further tokens after it, such as a line break or the end of the whole conversation.
         """
         end = None
         for place in range(len(reply) - 1, -1, -1):

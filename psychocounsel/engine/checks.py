@@ -179,7 +179,7 @@ def check_rollouts(config: DictConfig, algorithm: Any) -> None:
 
 
 def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
-    """Refuse unknown cues, and pair weights, additional pairs, turns or soft labels that the algorithm cannot use.
+    """Refuse unknown cues, and settings of pairs, turns and soft labels that the algorithm cannot use.
 
     Raises:
         UserError: naming the cue, or the algorithms to use instead.

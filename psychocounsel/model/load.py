@@ -67,7 +67,7 @@ def _usable(given: Any) -> tuple[Any, list[str]]:
         setattr(usable, name, flags[name])
         try:
             usable.validate(strict=True)
-        except ValueError:
+        except (ValueError, TypeError):  # TypeError: a setting of another type, or with the name of a method
             setattr(usable, name, default)
             dropped.append(name)
     return usable, sorted(dropped)

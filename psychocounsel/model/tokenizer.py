@@ -87,13 +87,14 @@ def _limits(path: str, revision: str | None) -> tuple[int | None, int | None]:
 
     try:
         config = AutoConfig.from_pretrained(path, revision=revision).get_text_config()
+        positions, vocabulary = (getattr(config, name, None) for name in ("max_position_embeddings", "vocab_size"))
+        scaling = getattr(config, "rope_scaling", None) or getattr(config, "rope_parameters", None) or {}
+        if positions and scaling.get("factor"):
+            stretched = scaling["factor"] * scaling.get("original_max_position_embeddings", positions)
+            positions = max(positions, int(stretched))
+        return positions and int(positions), vocabulary and int(vocabulary)
     except Exception:  # the tokenizer of a served model has no config.json; loading a model names its own faults
         return None, None
-    positions = getattr(config, "max_position_embeddings", None)
-    scaling = getattr(config, "rope_scaling", None) or getattr(config, "rope_parameters", None) or {}
-    if positions and scaling.get("factor"):
-        positions = max(positions, int(scaling["factor"] * scaling.get("original_max_position_embeddings", positions)))
-    return positions, getattr(config, "vocab_size", None)
 
 
 def _own_ends(path: str, revision: str | None) -> list[int]:
@@ -104,8 +105,13 @@ def _own_ends(path: str, revision: str | None) -> list[int]:
         file = cached_file(path, "generation_config.json", revision=revision)
     except OSError:
         return []
-    ends = (read_json(Path(str(file))) or {}).get("eos_token_id")
-    return ends if isinstance(ends, list) else [] if ends is None else [ends]
+    try:
+        ends = (read_json(Path(str(file))) or {}).get("eos_token_id")
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path}: its generation_config.json is not a JSON object; correct or remove the file"
+        ) from error
+    return [end for end in (ends if isinstance(ends, list) else [ends]) if isinstance(end, int)]
 
 
 def _template(file: str, key: str) -> str:

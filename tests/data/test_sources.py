@@ -480,6 +480,8 @@ def test_columns_of_a_table_may_change_their_kind_late_and_texts_may_be_numbers(
     lines = [f"{n},Day {n}.,{n % 3},{'' if n < 10_500 else 'sleep'}" for n in range(10_600)]
     file = table(tmp_path / "K.CSV", "sep=,", "id, prompt,completion ,topic", *lines[:-1], "A9,Day 0.,7,sleep")
     rows = load_examples(str(file), "train", None)
+    long = table(tmp_path / "long.csv", "id,prompt,completion", f"{'9' * 5000},Day 1.,Why?")
+    assert len(load_examples(str(long), "train", None)[0].id) == 5000
     assert (rows[0].id, rows[-1].id, rows[5].replies, rows[-1].topic) == ("0", "A9", ["2"], "sleep")
 
 

@@ -157,6 +157,13 @@ def test_a_reply_ends_with_its_turn_and_not_with_the_conversation(tmp_path: Path
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 0]}))
     model = api.compose(["model=local", f"model.path={tmp_path / 'model'}", "algo.lr=1e-4"]).model
     assert load_chat_format(model)[1].ends() == [0, 2]
+    for content, ends in (('{"eos_token_id": ["x", 2]}', [2]), ('{"eos_token_id": null}', [2])):
+        (tmp_path / "model" / "generation_config.json").write_text(content)
+        assert load_chat_format(model)[1].ends() == ends
+    for content in ("[3]", "{"):
+        (tmp_path / "model" / "generation_config.json").write_text(content)
+        with pytest.raises(UserError, match=r"generation_config.json(:)? is not"):
+            load_chat_format(model)
     chat.keep_tail = True
     assert text_of(chat, pair(chat).completions[0].ids) == "Since when?<|im_end|>\n</s>"
 

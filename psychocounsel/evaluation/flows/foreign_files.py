@@ -79,7 +79,7 @@ def bundle_files(place: Path, key: str, name: str, what: str) -> list[Path]:
 def tsv_rows(path: Path, needed: Collection[str]) -> list[TableRow]:
     """Return the rows of a table with tab-separated cells. Cells with a tab, quotation mark or line end must be quoted.
 
-    Empty lines and columns without a name are skipped. Columns beyond `needed` are kept; a row may end before them.
+    Empty lines and columns without a name are skipped. Other columns than `needed` are optional: a row may end before them.
 
     Raises:
         UserError: if the file cannot be read, a needed column is missing, a column is repeated, a row is too long or lacks a
