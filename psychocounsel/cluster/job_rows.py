@@ -87,7 +87,6 @@ def rows_key(job: Job) -> str:
 def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
     from psychocounsel.data.dataset import build_dataset
     from psychocounsel.engine.schedule import steps_of
-    from psychocounsel.engine.telemetry.records import few_prompts
     from psychocounsel.model.tokenizer import load_chat_format
 
     data, steps = None, []
@@ -104,11 +103,10 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
             raise UserError(f"combination {' '.join(job.overrides)}: {error}" if of_several else error) from error
     assert data is not None
     config = alike[0].config
-    for line in few_prompts(data):
+    for line in data.few_prompts():
         say(line)
-    prompts = len({group.prompt_ids.tobytes() for group in data.held_out})
     names = f"{config.model.name} with data={config.data.name}"
-    return Counted(names, data.rows, len(data.held_out), prompts, (min(steps), max(steps)))
+    return Counted(names, data.rows, len(data.held_out), data.distinct_prompts, (min(steps), max(steps)))
 
 
 def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +17,8 @@ from psychocounsel.data.selection import drop_leaks, load_split
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
+
+FEW_PROMPTS = 30  # held-out prompts: with fewer, bootstrap intervals are too narrow
 
 
 @dataclass
@@ -39,6 +42,19 @@ class Dataset:
     def rows(self) -> int:
         """Number of training rows of an epoch."""
         return len(self.train) - (self.sets - 1) * self.fresh
+
+    @property
+    def distinct_prompts(self) -> int:
+        """Number of held-out prompts, each counted once."""
+        return len({group.prompt_ids.tobytes() for group in self.held_out})
+
+    def few_prompts(self) -> Iterator[str]:
+        """Yield a warning if few prompts are held out."""
+        if self.held_out and (count := self.distinct_prompts) < FEW_PROMPTS:
+            yield (
+                f"warning: only {count} held-out prompt{'s' if count > 1 else ''}: below {FEW_PROMPTS}, held-out figures "
+                "are mostly noise, and so is the choice of the best model; give more rows, data.dev_fraction or data.eval_path"
+            )
 
     def fingerprint(self) -> str:
         """Return the sha256 of all token ids, rewards, labels, weights and soft labels, in order.

@@ -107,7 +107,7 @@ def reader(small_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.slow
 def test_the_first_commands_of_the_page_on_clusters(reader: Reader) -> None:
     said = reader.type("docs/cluster.md", "train algo=dpo cluster=slurm_mine", *SHORT["train"])
-    assert said.startswith("tiny with data=sample: 24 training groups") and "submitted job " in said
+    assert "\ntiny with data=sample: 24 training groups" in said and "submitted job " in said
     said = reader.type("docs/cluster.md", "train -m algo.beta", *SHORT["train"], instead={"seed=1,2,3": "seed=1"})
     assert "submitted array of 3 as job" in said and "at most 4 at a time" in said
     assert "algo.beta=0.01" in reader.type("docs/cluster.md", "jobs status sweeps/beta")

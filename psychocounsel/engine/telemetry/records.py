@@ -22,7 +22,6 @@ from psychocounsel.settings.targets import config_folders
 
 # Opening lines: the size of the training and held-out data
 
-FEW_PROMPTS = 30  # held-out prompts: with fewer, bootstrap intervals are too narrow
 _UNITS = {"pairs": "pair", "completions": "row", "labelled": "row", "prompts": "prompt"}
 
 
@@ -31,24 +30,13 @@ def opening_lines(data: Dataset, unit: str, steps: int, batch: int) -> Iterator[
 
     `unit` is the kind of data that the algorithm needs (`Needs.data`), `batch` the groups of a step.
     """
-    prompts = len({group.prompt_ids.tobytes() for group in data.held_out})
     word = _UNITS[unit]
-    of = "" if word == "prompt" else f" ({_counted(prompts, 'prompt')})"
+    of = "" if word == "prompt" else f" ({_counted(data.distinct_prompts, 'prompt')})"
     yield (
         f"{data.rows:,} train / {_counted(len(data.held_out), f'held-out {word}')}{of}, "
         f"{_counted(steps, 'step')} of {batch:,}"
     )
-    yield from few_prompts(data)
-
-
-def few_prompts(data: Dataset) -> Iterator[str]:
-    """Yield a warning if few prompts are held out."""
-    prompts = len({group.prompt_ids.tobytes() for group in data.held_out})
-    if data.held_out and prompts < FEW_PROMPTS:
-        yield (
-            f"warning: only {_counted(prompts, 'held-out prompt')}: below {FEW_PROMPTS}, held-out figures are mostly "
-            "noise, and so is the choice of the best model; give more rows, data.dev_fraction or data.eval_path"
-        )
+    yield from data.few_prompts()
 
 
 def _counted(number: int, word: str) -> str:
