@@ -12,7 +12,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from psychocounsel.errors import UserError
@@ -154,6 +154,8 @@ def _check_sections(schema: DictConfig, plain: DictConfig, prefix: str = "") -> 
     """Refuse a single value for a section with several settings; OmegaConf's own error does not name the key."""
     for key in map(str, schema):
         section, given = schema._get_node(key), plain._get_node(key, validate_access=False)
+        if isinstance(section, DictConfig) and isinstance(given, ListConfig):
+            raise UserError(f"{prefix}{key}: is a dictionary, written {{NAME: VALUE}}")
         if (
             given is None
             or not isinstance(section, DictConfig)
