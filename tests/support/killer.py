@@ -65,8 +65,10 @@ class KillServer(Callback):
 class TakeAway(Callback):
     """Empties the weights of idle models wherever the run may offload them, so that any use of an idle model fails.
 
-    On CPU this replaces the move away from the GPU.
+    On CPU this replaces the move away from the GPU. `arrivals`: a file that gets the number of models at each arrival.
     """
+
+    arrivals: str
 
     def __post_init__(self) -> None:
         import torch
@@ -75,13 +77,24 @@ class TakeAway(Callback):
         from psychocounsel.engine.rounds import offloading, scoring
 
         class Away(offloading.OnDevice):
+            def __init__(self, models: Any, world: Any) -> None:
+                self.count = len(models)
+                super().__init__(models, world)
+
+            def __enter__(self) -> None:
+                super().__enter__()
+                with open(arrivals, "a") as log:
+                    log.write(f"{self.count}\n")
+
             def _leave(self) -> None:
                 super()._leave()
                 for parameter, _ in self._waiting:
                     parameter.data = torch.empty(0)
 
+        arrivals = self.arrivals
+
         def always(models: Any, world: Any, offload: bool) -> Any:
-            return Away(models, world) if offload else offloading.on_device(models, world, offload)
+            return Away(list(models), world) if offload else offloading.on_device(models, world, offload)
 
         references.on_device = scoring.on_device = always
 

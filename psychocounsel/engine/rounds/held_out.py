@@ -76,7 +76,8 @@ class HeldOutReplies:
             self.alive()
             written += self.rollout.generate(*together(shards[first : first + size]))
         self.rollout.rest()
-        return self.scoring(written)
+        with self.scoring.on_device:
+            return self.scoring(written)
 
     def _shards(self) -> list[Shard]:
         """Return this rank's prompts, in as many shards as every other rank has."""

@@ -147,9 +147,10 @@ class Shards:
         self._begin_ahead(number)
         self.rollout.rest()
         written = time.perf_counter()
-        for first in range(0, len(files), self.world.size):
-            self.alive()
-            self._score_file(files[first + self.world.rank :][:1])
+        with self.scoring.on_device:
+            for first in range(0, len(files), self.world.size):
+                self.alive()
+                self._score_file(files[first + self.world.rank :][:1])
         self.world.barrier()
         scored = time.perf_counter()
         self.seconds = {"sync": synced - started, "write": written - synced, "score": scored - written}

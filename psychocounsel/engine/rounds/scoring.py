@@ -13,9 +13,11 @@ from psychocounsel.settings import config as configs
 
 
 class Scoring:
-    """Scores replies by `scorer`; with `offload`, the scorer's models are on the GPU only while scoring.
+    """Scores replies by `scorer`, in the context `on_device`.
 
-    The scorer gets conversations without the policy's `system_prompt`, because a reward model has its own.
+    With `offload`, the scorer's models are on the GPU only in this context, which a round enters once, because an 8B
+    model moves 16 GB each time. The scorer gets conversations without the policy's `system_prompt`, because a reward
+    model has its own.
     """
 
     def __init__(self, scorer: Scorer, world: World, offload: bool, system_prompt: str | None) -> None:
@@ -31,8 +33,7 @@ class Scoring:
             for prompt in [without_system_prompt(group.messages or [], self.system_prompt)]
             for completion in group.completions
         ]
-        with self.on_device:
-            rewards = scored(self.scorer, conversations).tolist() if conversations else []
+        rewards = scored(self.scorer, conversations).tolist() if conversations else []
         for index, (_, completion) in enumerate(replies):
             completion.reward = rewards[index]
             completion.reward_parts = {name: float(values[index]) for name, values in self.scorer.parts.items()} or None

@@ -76,10 +76,15 @@ def test_too_little_shared_memory_is_said() -> None:
 
 @pytest.mark.slow
 def test_a_run_asks_models_only_while_they_are_there(small_model: Path, tmp_path: Path) -> None:
-    """Several reward models and the reference give the same values, although their weights are away in between."""
+    """Two reward models and the reference give the same values, although their weights are away in between.
+
+    The reward models arrive once in each of three rounds of three shards, and at four evaluations.
+    """
     members = "reward.members=[builtin:tiny_reward,{name: tiny}]"
     common = ("train", *BASE, f"model.path={small_model}", "reward=ensemble", members)
-    away = "+callbacks.away={_target_: tests.support.killer.TakeAway}"
+    arrivals = tmp_path / "arrivals"
+    away = f"+callbacks.away={{_target_: tests.support.killer.TakeAway, arrivals: '{arrivals}'}}"
     cli(*common, f"run_dir={tmp_path / 'whole'}", cwd=ROOT)
     cli(*common, f"run_dir={tmp_path / 'run'}", "rollout.offload_idle=true", away, cwd=ROOT)
     assert_bitwise_equal(tmp_path / "run", tmp_path / "whole")
+    assert arrivals.read_text().split().count("2") == 3 + 4
