@@ -17,7 +17,7 @@ _ALLOWED = 0.1  # nats: largest mean difference between log-probabilities of vLL
 _TOKENS = 32
 _ONLINE = (
     *("algo=online_dpo", "rollout=vllm_server", "cluster.processes=1", "max_steps=3", "data.limit=64", "eval.every=0"),
-    *("global_batch_size=8", "algo.warmup=0"),
+    *("global_batch_size=8", "algo.prompts_per_round=8", "algo.warmup=0"),  # each step has a round
 )
 
 
@@ -27,7 +27,10 @@ def vllm(folder: Path, data: Path) -> Verdict:
 
 
 def reload(overrides: tuple[str, ...]) -> Verdict:
-    """Compare greedy tokens of an engine before and after sleep, with other weights, and with the first weights again."""
+    """Compare greedy tokens of an engine before and after sleep, with other weights, and with the first weights again.
+
+    Sampled tokens must be the same with the same seed, with the log-probabilities of the filtered distribution.
+    """
     policy = _Policy(overrides)
     first, difference = policy.write(0)
     policy.rollout.rest()
@@ -36,15 +39,20 @@ def reload(overrides: tuple[str, ...]) -> Verdict:
     other, _ = policy.write(1)
     policy.move(-1.0)
     back, _ = policy.write(2)
+    drawn, sampled_difference = policy.sample()
     checks = {
         "equal after sleep": woken == first,
         "different with new weights": other != first,
         "equal with the first weights again": back == first,
         f"log-probabilities within {_ALLOWED:g} nats of training's": difference <= _ALLOWED,
+        "equal sampled tokens with the same seed": policy.sample()[0] == drawn,
+        f"sampled log-probabilities within {_ALLOWED:g} nats": sampled_difference <= _ALLOWED,
     }
     wrong = [name for name, holds in checks.items() if not holds]
     said = f"not {', not '.join(wrong)}" if wrong else "equal tokens after sleep and after new weights"
-    return not wrong, f"{said}; log-probabilities differ by {difference:.1e}", {"checks": checks, "nats": difference}
+    nats = {"greedy": difference, "sampled": sampled_difference}
+    figure = f"{said}; log-probabilities differ by {difference:.1e}, sampled ones by {sampled_difference:.1e}"
+    return not wrong, figure, {"checks": checks, "nats": nats}
 
 
 class _Policy:
@@ -85,10 +93,8 @@ class _Policy:
         from psychocounsel.data.batch import build_batch
         from psychocounsel.rollout.base import Sampling
 
-        rng = np.random.default_rng(7)
-        groups = [Group(str(n), rng.integers(3, 2000, length, dtype=np.int32)) for n, length in enumerate((5, 30, 12))]
         self.rollout.sync(version)
-        made = self.rollout.generate(groups, Sampling(1, 0.0, _TOKENS, 128, 0))
+        made = self.rollout.generate(_prompts(), Sampling(1, 0.0, _TOKENS, 128, 0))
         attention = self.engine.module.attention
         batch = build_batch([made], multiple=attention.multiple).to(self.engine.deepspeed.device)
         self.engine.train(False)
@@ -98,6 +104,35 @@ class _Policy:
         ours = [values for group in pieces for values in group]
         gaps = [np.abs(values - reply.logprobs) for values, reply in zip(ours, replies, strict=True)]
         return [reply.ids.tolist() for reply in replies], float(np.concatenate(gaps).mean())
+
+    def sample(self) -> tuple[list[list[int]], float]:
+        """Return tokens drawn from the likeliest 90 % at temperature 0.7, and how far their log-probabilities are off.
+
+        The mean difference is to those that the training engine's logits give, filtered by their definition.
+        """
+        import torch
+
+        from psychocounsel.rollout.base import Sampling
+
+        made = self.rollout.generate(_prompts(), Sampling(2, 0.7, _TOKENS, 128, 11, top_p=0.9))
+        tokens, gaps = [], []
+        for group in made:
+            for reply in group.completions:
+                ids = torch.tensor(np.concatenate([group.prompt_ids, reply.ids]), device=self.engine.deepspeed.device)
+                with torch.no_grad(), self.engine.module.attention.plain(self.engine.module.lm):
+                    logits = self.engine.module.lm(ids[None].long()).logits[0, len(group.prompt_ids) - 1 : -1].float()
+                ordered, places = (logits / 0.7).softmax(-1).sort(descending=True)
+                kept = ordered.cumsum(-1) - ordered < 0.9
+                chosen = places == ids[len(group.prompt_ids) :, None]
+                expected = (ordered[chosen] / (ordered * kept).sum(-1)).log().cpu().numpy()
+                gaps.append(np.abs(expected - reply.logprobs))
+                tokens.append(reply.ids.tolist())
+        return tokens, float(np.concatenate(gaps).mean())
+
+
+def _prompts() -> list[Group]:
+    rng = np.random.default_rng(7)
+    return [Group(str(n), rng.integers(3, 2000, length, dtype=np.int32)) for n, length in enumerate((5, 30, 12))]
 
 
 def nccl(folder: Path, data: Path) -> Verdict:

@@ -1,11 +1,13 @@
-"""Rows that compare training runs: each ZeRO stage with the CPU, and PPO with and without offloading of idle models."""
+"""Rows that compare training runs: on GPUs with the CPU, and with each other."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu_check.engine_reload import tokens_of
 from benchmarks.training_runs import ROOT
 from psychocounsel.rundir.results import read_metrics
 
@@ -16,8 +18,32 @@ _ALLOWED = 1e-3  # largest allowed relative difference; both sides use float32
 _STEPS = 3
 _FIGURES = ("loss", "grad_norm")
 _COMMON = (
-    *("algo=dpo", "model.dtype=fp32", f"max_steps={_STEPS}", "global_batch_size=8", "data.limit=64", "eval.every=0"),
-    *("cluster.processes=1", "algo.warmup=0"),
+    *(
+        "model.dtype=fp32",
+        f"max_steps={_STEPS}",
+        "global_batch_size=8",
+        "data.limit=64",
+        "eval.every=0",
+        "algo.warmup=0",
+    ),
+)
+_DPO = ("algo=dpo", "cluster.processes=1")
+_PPO = (
+    "algo=ppo",
+    "cluster.processes=1",
+    "algo.samples=2",
+    "algo.prompts_per_round=8",
+    "algo.critic=reward",
+    "rollout.max_tokens=16",
+    "deterministic=true",
+)
+_ONLINE_DPO = (
+    "algo=online_dpo",
+    "cluster.processes=1",
+    "rollout=vllm",
+    "rollout.max_tokens=32",
+    "algo.prompts_per_round=8",
+    "zero=3",
 )
 
 
@@ -25,7 +51,42 @@ def zero(folder: Path, data: Path) -> Verdict:
     return compare(folder, STAGES, "cuda")
 
 
-_PPO = ("algo=ppo", "algo.samples=2", "algo.critic=reward", "rollout.max_tokens=16", "deterministic=true")
+def compare(folder: Path, stages: Sequence[str], device: str, processes: int = 1) -> Verdict:
+    """Compare the first steps of DPO at `stages` on `device` with ZeRO-0 in one process on the CPU."""
+    several = ("micro_batch_tokens=1024", "zero.bucket_elements=100000") if processes > 1 else ()
+    runs = {
+        stage: ("algo=dpo", f"cluster.processes={processes}", f"zero={stage}", f"cluster.device={device}", *several)
+        for stage in stages
+    }
+    return against_first(folder, {"cpu": (*_DPO, "zero=0", "cluster.device=cpu"), **runs})
+
+
+def zero_of_two(folder: Path, data: Path) -> Verdict:
+    return compare(folder, ("1", "2", "3"), "cuda", processes=2)
+
+
+def lora(folder: Path, data: Path) -> Verdict:
+    return compare_lora(folder, "cuda")
+
+
+def compare_lora(folder: Path, device: str) -> Verdict:
+    """Compare the first steps of DPO with an adapter on `device` with those on the CPU."""
+    places = {"cpu": "cpu", "device": device}
+    return against_first(
+        folder, {name: (*_DPO, "model.lora.rank=8", f"cluster.device={place}") for name, place in places.items()}
+    )
+
+
+def reshard(folder: Path, data: Path) -> Verdict:
+    return compare_reshard(folder, "cuda")
+
+
+def compare_reshard(folder: Path, device: str) -> Verdict:
+    """Compare a run that goes on at ZeRO-2 from its checkpoint at ZeRO-3 with one at ZeRO-2 throughout."""
+    common = (*_DPO, f"cluster.device={device}", "algo.schedule=constant", "checkpoint.every=1")
+    begun = {"moved": (*common, "zero=3", f"max_steps={_STEPS - 1}")}
+    wait_for({"moved": start(folder / "moved", *begun["moved"])})
+    return against_first(folder, {"stayed": (*common, "zero=2"), "moved": (*common, "zero=2")})
 
 
 def offload(folder: Path, data: Path) -> Verdict:
@@ -33,31 +94,44 @@ def offload(folder: Path, data: Path) -> Verdict:
 
 
 def compare_offload(folder: Path, device: str) -> Verdict:
-    """Compare losses and gradient norms of PPO on `device` with and without `rollout.offload_idle`."""
-    words = ("true", "false")
-    given = {word: (*_PPO, f"rollout.offload_idle={word}", f"cluster.device={device}") for word in words}
-    runs = {word: start(folder / f"offload-{word}", *typed) for word, typed in given.items()}
-    wait_for(runs)
-    away, there = (figures(folder / f"offload-{word}") for word in words)
-    found = difference(away, there)
-    return found <= _ALLOWED, f"{found:.1e}", {"difference": found}
+    """Compare PPO on `device` with and without `rollout.offload_idle`."""
+    return against_first(
+        folder,
+        {
+            f"offload-{word}": (*_PPO, f"rollout.offload_idle={word}", f"cluster.device={device}")
+            for word in ("true", "false")
+        },
+    )
 
 
-def compare(folder: Path, stages: tuple[str, ...], device: str) -> Verdict:
-    """Compare losses and gradient norms of the first steps at `stages` on `device` with ZeRO-0 on the CPU.
-
-    All runs are concurrent, because the model is small.
-    """
+def vllm_offload(folder: Path, data: Path) -> Verdict:
+    """Compare online DPO by vLLM at ZeRO-3 with and without `rollout.offload_idle`: replies and steps."""
     runs = {
-        f"zero={stage}": start(folder / f"zero-{stage}", f"zero={stage}", f"cluster.device={device}")
-        for stage in stages
+        f"offload-{word}": (*_ONLINE_DPO, f"rollout.offload_idle={word}", "cluster.device=cuda")
+        for word in ("true", "false")
     }
-    runs["cpu"] = start(folder / "cpu", "zero=0", "cluster.device=cpu")
-    wait_for(runs)
-    truth = figures(folder / "cpu")
-    differences = {stage: difference(figures(folder / f"zero-{stage}"), truth) for stage in stages}
-    worst = max(differences, key=lambda stage: differences[stage])
-    return differences[worst] <= _ALLOWED, f"at most {differences[worst]:.1e} (zero={worst})", differences
+    met, figure, values = against_first(folder, runs, at_once=False)
+    replies = [tokens_of(folder / name) for name in runs]
+    equal = replies[0] == replies[1] != []
+    return met and equal, figure if equal else f"{figure}; replies differ", values | {"equal replies": equal}
+
+
+def against_first(folder: Path, runs: Mapping[str, Sequence[str]], at_once: bool = True) -> Verdict:
+    """Compare losses and gradient norms of the first of `runs` (overrides by name) with those of the others.
+
+    All run `at_once`, unless an inference engine needs most of the GPU, because the model is small.
+    """
+    started = {}
+    for name, typed in runs.items():
+        started[name] = start(folder / name, *typed)
+        if not at_once:
+            wait_for({name: started[name]})
+    if at_once:
+        wait_for(started)
+    truth, *others = runs
+    differences = {name: difference(figures(folder / name), figures(folder / truth)) for name in others}
+    worst = max(differences, key=lambda name: differences[name])
+    return differences[worst] <= _ALLOWED, f"at most {differences[worst]:.1e} ({worst} against {truth})", differences
 
 
 def wait_for(runs: dict[str, subprocess.Popen[str]]) -> None:

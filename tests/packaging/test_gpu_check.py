@@ -16,7 +16,7 @@ from benchmarks.gpu_check.check_rows import NAMES, Row
 from benchmarks.gpu_check.full_size import make_bench, mfu, write_sample_pairs
 from benchmarks.gpu_check.running import FAILED, MISSED, NOT_RUN, PASSED, missing, results, run
 from benchmarks.gpu_check.table import line, markdown
-from benchmarks.gpu_check.training_equality import compare, compare_offload, difference
+from benchmarks.gpu_check.training_equality import compare, compare_lora, compare_offload, compare_reshard, difference
 from benchmarks.sizes import SMOKE
 from tests.support.harness import ROOT
 
@@ -99,16 +99,25 @@ def test_a_kernel_that_errs_more_than_rounding_misses_the_goal() -> None:
 def test_zero_stages_equal_the_plain_run_and_a_broken_run_is_named(tmp_path: Path) -> None:
     met, figure, differences = compare(tmp_path, ("1", "3"), "cpu")
     assert met and set(differences) == {"1", "3"}, figure
+    met, figure, _ = compare(tmp_path / "two", ("3",), "cpu", processes=2)
+    assert met, figure
     assert difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
-    with pytest.raises(RuntimeError, match="zero=2_offload: .*this machine has no GPU"):
+    with pytest.raises(RuntimeError, match="2_offload: .*this machine has no GPU"):
         compare(tmp_path / "offload", ("2_offload",), "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compared", [compare_lora, compare_reshard])
+def test_runs_on_the_same_device_are_equal(compared: Any, tmp_path: Path) -> None:
+    met, figure, _ = compared(tmp_path, "cpu")
+    assert met, figure
 
 
 @pytest.mark.slow
 def test_ppo_whose_idle_models_leave_is_compared_with_one_whose_stay(tmp_path: Path) -> None:
     """On CPU no model is moved, so the two runs are equal to the last bit."""
     met, figure, values = compare_offload(tmp_path, "cpu")
-    assert met and values == {"difference": 0.0} and figure == "0.0e+00"
+    assert met and values == {"offload-false": 0.0} and figure == "at most 0.0e+00 (offload-false against offload-true)"
 
 
 @pytest.mark.slow
@@ -141,7 +150,7 @@ def test_the_table_has_a_row_for_each_check() -> None:
 
 def test_unknown_rows_and_files_are_refused() -> None:
     for typed, message in (
-        (["--only", "varlan"], "rows are varlen, flex"),
+        (["--only", "varlan"], "rows are varlen, vllm"),
         (["--table", "nope"], "no such file"),
     ):
         command = [sys.executable, "-m", "benchmarks.gpu_check", *typed]
