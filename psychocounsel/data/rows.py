@@ -88,8 +88,9 @@ _TURN_NAMES = (  # of conversation, speaker and text in a file with one turn a r
     ("content", "utterancetext", "utterance", "text", "value", "message"),
 )
 _TIME = r"(?:[ \t]*[\[(][\d:.,\- ]+[\])])?"
-_MARK = re.compile(rf"\n[ \t]*\**({'|'.join(_ROLES)})\**{_TIME}[ \t]*:\**", re.IGNORECASE)
-_OTHER_MARK = re.compile(rf"^[ \t]*\**([A-Z][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}[ \t]*:", re.MULTILINE)
+_TONE = r"[ \t]*[\[(][^\[\]()\n]{1,60}[\])]"  # how the turn is said, as in `Client (sighs):`
+_MARK = re.compile(rf"\n[ \t]*\**({'|'.join(_ROLES)})\**{_TIME}({_TONE})?[ \t]*:\**", re.IGNORECASE)
+_OTHER_MARK = re.compile(rf"^[ \t]*\**([A-Z][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}(?:{_TONE})?[ \t]*:", re.MULTILINE)
 _SPELT_LIST = re.compile(r"\s*(\[\s*)?\{\s*['\"]\w+['\"]\s*:")
 _SPELT_TALK = re.compile(r"['\"](role|from|speaker|ratings)['\"]\s*:")
 
@@ -211,20 +212,26 @@ def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
 
 
 def _marked(text: str, where: str, name: str) -> list[Message]:
-    """Return the messages of a transcript in which the speaker stands before each turn: `Client: ...` on a line of its own."""
+    """Return the messages of a transcript in which the speaker stands before each turn: `Client: ...` on a line of its own.
+
+    A note after the speaker, as in `Client (sighs): ...`, begins the turn's text.
+    """
     parts = _MARK.split(f"\n{text}")
-    speakers = parts[1::2]
+    speakers, tones, turns = parts[1::3], parts[2::3], parts[3::3]
     if parts[0].strip() or not speakers:
         raise UserError(
             f"{where}: {name} is a text without speakers; each turn begins on a line of its own, as in Client: ... Counselor: ..."
         )
-    strangers = Counter(name for said in parts[2::2] for name in _OTHER_MARK.findall(said.partition("\n")[2]))
+    strangers = Counter(name for said in turns for name in _OTHER_MARK.findall(said.partition("\n")[2]))
     if strangers and strangers.most_common(1)[0][1] > 1:
         raise UserError(
             f"{where}: {name} has turns of a speaker who is neither client nor counsellor here; name speakers "
             f"{', '.join(_ROLES)}"
         )
-    return [{"role": speaker.lower(), "content": said} for speaker, said in zip(speakers, parts[2::2], strict=True)]
+    return [
+        {"role": speaker.lower(), "content": f"{tone or ''}{said}"}
+        for speaker, tone, said in zip(speakers, tones, turns, strict=True)
+    ]
 
 
 def _joined(messages: Sequence[Message], roles: Sequence[str]) -> list[Message]:

@@ -123,6 +123,10 @@ def test_a_transcript_with_marks_of_the_speakers_is_a_conversation() -> None:
     assert (example.replies, example.left_out) == ([GOOD], 1)
     timed = f"Client [00:10]: {SPEECH}\nTherapist (0:12): {GOOD}"
     assert parse_row({"dialogue": timed}, "f row 1").replies == [GOOD]
+    spoken = f"Client (sighs): {SPEECH}\nCounselor: Good morning.\n**Client [0:09] (crying):** Yes.\nCounselor: {GOOD}"
+    example = parse_row({"dialogue": spoken}, "f row 1")
+    assert example.prompt == [user(f"(sighs) {SPEECH}"), therapist("Good morning."), user("(crying) Yes.")]
+    assert example.replies == [GOOD]
     stranger = f"Client: {SPEECH}\nMother: No.\nTherapist: {GOOD}\nMother: Well."
     with pytest.raises(
         UserError, match="f row 1: dialogue has turns of a speaker who is neither client nor counsellor"

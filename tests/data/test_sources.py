@@ -15,6 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.rows import every_turn
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
@@ -395,46 +396,104 @@ def test_a_configuration_of_a_dataset_is_a_subset(tmp_path: Path) -> None:
         pairs_read(folder, "data.subset=fr")
 
 
-PUBLISHED: dict[str, tuple[dict[str, Any], str]] = {  # made-up rows with the columns of published sets
-    "counsel-chat": (
-        {
-            "": 3,
-            "questionID": 7,
-            "questionTitle": "Nights",
-            "questionText": "Day 1.",
-            "answerText": "Why?",
-            "upvotes": 2,
-        },
-        "{prompt: questionText, completion: answerText}",
+def turns_of(speaker: str, said: str, client: str, counsellor: str) -> list[dict[str, Any]]:
+    names = (client, counsellor, client, counsellor)
+    texts = ("Day 1.", "Why?", "Day 2.", "Go on.")
+    return [{speaker: name, said: text} for name, text in zip(names, texts, strict=True)]
+
+
+ANSWERED, EVERY = [("Day 1.", ["Why?"])], [("Day 1.", ["Why?"]), ("Day 2.", ["Go on."])]
+ANNOMI = [
+    {
+        "mi_quality": "high",
+        "transcript_id": 0,
+        "topic": "sleep",
+        "utterance_id": number,
+        "timestamp": "00:00:01",
+        **turn,
+    }
+    for number, turn in enumerate(turns_of("interlocutor", "utterance_text", "client", "therapist"))
+]
+# Preset: made-up rows with the columns of its set, the examples that they make, and the licence that the authors state.
+PUBLISHED: dict[str, tuple[list[dict[str, Any]], list[tuple[str, list[str]]], str | None]] = {
+    "counsel_chat": (
+        [
+            {
+                "": 3,
+                "questionID": 7,
+                "questionTitle": "Nights",
+                "questionText": text,
+                "answerText": "Why?",
+                "upvotes": 2,
+            }
+            for text in ("Day 1.", None)
+        ],
+        ANSWERED,
+        None,
     ),
-    "Amod": ({"Context": "Day 1.", "Response": "Why?"}, "{prompt: Context, completion: Response}"),
-    "MentalChat16K": (
-        {"instruction": "You help.", "input": "Day 1.", "output": "Why?"},
-        "{system: instruction, prompt: input, completion: output}",
+    "amod": ([{"Context": "Day 1.", "Response": "Why?"}], ANSWERED, "rail-d"),
+    "mentalchat16k": ([{"instruction": "You help.", "input": "Day 1.", "output": "Why?"}], ANSWERED, "mit"),
+    "cactus": (
+        [
+            {
+                "thought": "I fail.",
+                "patterns": ["labelling"],
+                "intake_form": "Name: Ida",
+                "cbt_technique": "Reframing",
+                "cbt_plan": "Ask.",
+                "attitude": "neutral",
+                "dialogue": "Client: Day 1.\nCounselor: Why?\nClient: Day 2.\nCounselor: Go on.",
+            }
+        ],
+        EVERY,
+        "gpl",
     ),
-    "ESConv": (
-        {
-            "emotion_type": "anxiety",
-            "situation": "Nights.",
-            "dialog": [
-                {"speaker": "seeker", "annotation": {}, "content": "Day 1.\n"},
-                {"speaker": "supporter", "annotation": {"strategy": "Question"}, "content": "Why?\n"},
-            ],
-        },
-        "null",
+    "esconv": (
+        [
+            {
+                "experience_type": "Current Experience",
+                "emotion_type": "anxiety",
+                "problem_type": "sleep",
+                "situation": "Nights.",
+                "survey_score": {},
+                "dialog": [
+                    {"annotation": {}, **turn} for turn in turns_of("speaker", "content", "seeker", "supporter")
+                ],
+            }
+        ],
+        EVERY,
+        "cc-by-nc-4.0",
     ),
-    "Cactus": ({"attitude": "neutral", "dialogue": "Client: Day 1.\nCounselor: Why?"}, "null"),
-    "CounselBench": ({"question": "Day 1.", "response": "Why?", "scores": "4"}, "null"),
+    "annomi": ([{**row, "annotator_id": judge} for row in ANNOMI[::-1] for judge in (0, 1)], EVERY, None),
+    "soulchat": (
+        [{"id": 0, "topic": "sleep", "messages": turns_of("role", "content", "user", "assistant")}],
+        EVERY,
+        "apache-2.0",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_rows_of_published_sets_are_read_by_the_command_of_the_page(name: str, tmp_path: Path) -> None:
-    row, columns = PUBLISHED[name]
-    assert pairs_read(write_jsonl(tmp_path / "rows.jsonl", [row]), f"data.columns={columns}") == [("Day 1.", ["Why?"])]
-    if columns != "null":
-        page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
-        assert columns in page
+def test_a_preset_reads_rows_of_its_published_set(name: str, tmp_path: Path) -> None:
+    rows, expected, licence = PUBLISHED[name]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps(rows))
+    config = check(compose(["algo=sft", f"data={name}", f"data.path={file}", "data.dev_fraction=0"]))
+    read = load_split(config.data, lambda line: None)[0]
+    learned = [turn for row in read for turn in (every_turn(row) if config.data.train_on == "every" else [row])]
+    assert [(turn.prompt[-1]["content"], turn.replies) for turn in learned] == expected
+    assert (config.data.name, config.data.license) == (name, licence)
+    page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("|") and f" data={name}" in line)
+    columns = [*(config.data.columns or {}).values(), *([config.data.group_by] if config.data.group_by else [])]
+    assert all(f"`{column}`" in line for column in columns) and (licence or "none stated") in line
+
+
+def test_rows_of_counselbench_are_read_by_the_command_of_the_page(tmp_path: Path) -> None:
+    row = {"questionID": 7, "questionText": "Day 1.", "response": "Why?", "responder": "human", "overall_score": 4}
+    columns = "data.columns={prompt: questionText}"
+    assert pairs_read(write_jsonl(tmp_path / "rows.jsonl", [row]), columns) == ANSWERED
+    assert columns in (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
 
 
 def test_votes_make_pairs_of_the_replies_to_a_question(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ CONF = shipped("conf")
 GROUPS = ("algo", "model", "data", "zero", "cluster", "tracker", "paths", "experiment", "debug")
 CHOICES = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 NEED_MORE = {"data=local": ["data.path=org/name"], "model=local": ["model.path=org/name"]}
+NEED_MORE["data=cactus"] = ["algo=sft"]  # conversations, of which each turn is learned
+NEED_MORE |= {f"data={name}": ["algo=sft", "data.path=org/name"] for name in ("annomi", "esconv", "soulchat")}
 NEED_MORE["experiment=paper_dpo_iter_3b"] = ["reward.path=org/name", "rollout=hf"]  # vLLM need not be installed here
 NEED_MORE["experiment=paper_dpo_iter_8b"] = ["rollout=hf"]
 # A dry run reports that vLLM is not installed, and continues.
