@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from psychocounsel.data.rows import cell_value
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
@@ -64,6 +65,7 @@ def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
     Raises:
         UserError: if the prompt is neither a text nor a list of messages; the error names `where`.
     """
+    prompt = cell_value(prompt, where, "prompt")
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     is_chat = isinstance(prompt, list) and all(

@@ -22,6 +22,7 @@ import ast
 import json
 import math
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ Ratings = dict[str, float]
 
 _PROMPTS = ("prompt", "question")
 _COMPLETIONS = ("completion", "response", "answer")
-_IDS = ("prefID", "id", "ID")
+IDS = ("prefID", "id", "ID")
 _TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 _SPEAKERS, _SAID = ("role", "from", "speaker"), ("content", "value", "text", "utterance")
 _ROLES = {
@@ -61,6 +62,7 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 # Columns and parts of messages that change what a chat template writes, and that nothing here passes on.
 _NOT_PASSED_ON = ("tools", "documents", "images", "videos", "audios", "chat_template_kwargs")
 _NOT_PASSED_ON_IN_MESSAGES = ("tool_calls", "tool_call_id", "function_call", "tool_responses", "images", "audio")
+_MISSING = {"", "na", "n/a", "nan", "null"}  # what tables write for a missing number or word
 _SCORE = "reply_score"  # a number that ranks the replies to one prompt, such as votes
 _SIDE_COLUMNS = ("model", *(f"{name}_rating" for name in PRINCIPLES))
 _LABELS = {
@@ -89,8 +91,15 @@ _TURN_NAMES = (  # of conversation, speaker and text in a file with one turn a r
 )
 _TIME = r"(?:[ \t]*[\[(][\d:.,\- ]+[\])])?"
 _TONE = r"[ \t]*[\[(][^\[\]()\n]{1,60}[\])]"  # how the turn is said, as in `Client (sighs):`
-_MARK = re.compile(rf"\n[ \t]*\**({'|'.join(_ROLES)})\**{_TIME}({_TONE})?[ \t]*:\**", re.IGNORECASE)
-_OTHER_MARK = re.compile(rf"^[ \t]*\**([A-Z][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}(?:{_TONE})?[ \t]*:", re.MULTILINE)
+_MARK = re.compile(
+    rf"\n[ \t]*\**({'|'.join(_ROLES)})(?:[ \t]*#?\d{{1,4}})?\**{_TIME}({_TONE})?[ \t]*:\**", re.IGNORECASE
+)
+_OTHER_MARK = re.compile(
+    rf"^[ \t]*\**([^\W\d_][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}(?:{_TONE})?[ \t]*:(?!//)", re.MULTILINE
+)
+_UNCLEAR_MARK = re.compile(
+    r"^[ \t]*(?:client|counsell?or|therapist|patient)[ \t]*[-\u2013\u2014]", re.MULTILINE | re.IGNORECASE
+)
 _SPELT_LIST = re.compile(r"\s*(\[\s*)?\{\s*['\"]\w+['\"]\s*:")
 _SPELT_TALK = re.compile(r"['\"](role|from|speaker|ratings)['\"]\s*:")
 
@@ -132,10 +141,12 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
         UserError: naming the file, row and column, and never quoting the text.
     """
     row = {
-        name: _cell(value, where, name) if name in TEXTS else value for name, value in row.items() if value is not None
+        name: cell_value(value, where, name) if name in TEXTS else value
+        for name, value in row.items()
+        if value is not None and (name in TEXTS or not is_missing(value))
     }
     for name in _NOT_PASSED_ON:
-        if row.get(name) and (not isinstance(row[name], str) or row[name].lstrip()[:1] in "[{"):
+        if _lists_something(row.get(name)):
             raise UserError(f"{where}: {name} cannot be passed to the chat template; remove the column, or these rows")
     topic = row.get("topic")
     return replace(
@@ -144,6 +155,18 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
         writers=_writers(row),
         risk=row.get("risk"),
     )
+
+
+def is_missing(value: Any) -> bool:
+    """Return True for None, and for what tables write in place of a number or word that is missing."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
+
+
+def _lists_something(value: Any) -> bool:
+    """Return True for a list or mapping with content, also as the text of a cell."""
+    if isinstance(value, str):
+        return value.lstrip()[:1] in ("[", "{") and bool(value.strip("[]{} \t\n"))
+    return bool(value)
 
 
 def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> Example:
@@ -183,7 +206,7 @@ def _format(row: Mapping[str, Any], where: str) -> str:
 def unread_columns(row: Mapping[str, Any]) -> set[str]:
     """Return the columns with a value that `parse_row` does not read in such a row."""
     names = {str(name): value for name, value in row.items() if value is not None}
-    read = {*_IDS, *SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language", "", "__index_level_0__", "Unnamed: 0"}
+    read = {*IDS, *SYSTEM, *_NOT_PASSED_ON, "topic", "risk", "language", "", "__index_level_0__", "Unnamed: 0"}
     match _format(names, ""):
         case "rated":
             read |= {"replies"}
@@ -200,7 +223,9 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
 def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
     """Return the last therapist's turn with the turns before it. The client's turns after it are left out."""
     name = _first(row, _TALKS)
-    talk = _marked(row[name], where, name) if isinstance(row[name], str) else row[name]
+    talk = (
+        _marked(row[name], where, name, _likely_turns(_plain_names(row))) if isinstance(row[name], str) else row[name]
+    )
     messages = _messages(talk, where, name)
     messages = _joined(messages, ("assistant",) if name == "messages" else ("user", "assistant"))
     last = max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
@@ -211,7 +236,7 @@ def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
     return Example(identity, where, prompt, [messages[last]["content"]], label=_label(row, where), left_out=left_out)
 
 
-def _marked(text: str, where: str, name: str) -> list[Message]:
+def _marked(text: str, where: str, name: str, hint: str) -> list[Message]:
     """Return the messages of a transcript in which the speaker stands before each turn: `Client: ...` on a line of its own.
 
     A note after the speaker, as in `Client (sighs): ...`, begins the turn's text.
@@ -220,13 +245,16 @@ def _marked(text: str, where: str, name: str) -> list[Message]:
     speakers, tones, turns = parts[1::3], parts[2::3], parts[3::3]
     if parts[0].strip() or not speakers:
         raise UserError(
-            f"{where}: {name} is a text without speakers; each turn begins on a line of its own, as in Client: ... Counselor: ..."
+            f"{where}: {name} is a text without speakers; each turn begins on a line of its own, as in Client: ... "
+            f"Counselor: ...{hint}"
         )
+    if any(map(_UNCLEAR_MARK.search, turns)):
+        raise UserError(f"{where}: {name} has a line that begins with a speaker, but without a colon after it")
     strangers = Counter(name for said in turns for name in _OTHER_MARK.findall(said.partition("\n")[2]))
     if strangers and strangers.most_common(1)[0][1] > 1:
         raise UserError(
-            f"{where}: {name} has turns of a speaker who is neither client nor counsellor here; name speakers "
-            f"{', '.join(_ROLES)}"
+            f"{where}: {name} has lines of a speaker who is neither client nor counsellor here; call speakers client or "
+            f"counsellor (known: {', '.join(_ROLES)})"
         )
     return [
         {"role": speaker.lower(), "content": f"{tone or ''}{said}"}
@@ -259,7 +287,7 @@ def every_turn(example: Example) -> list[Example]:
 
 def _identity(row: Mapping[str, Any], where: str) -> str:
     """Return the row's own id, or its place."""
-    value = next((row[name] for name in _IDS if name in row), where)
+    value = next((row[name] for name in IDS if name in row), where)
     if isinstance(value, list | Mapping):
         raise UserError(f"{where}: its id is neither text nor a number")
     return str(value)
@@ -272,7 +300,7 @@ def _label(row: Mapping[str, Any], where: str) -> bool | None:
     word = str(row["label"]).strip().lower()
     if word not in _LABELS:
         raise UserError(
-            f"{where}: label must be true or false (or 1 and 0, yes and no, good and bad); give the column another name if it "
+            f"{where}: label must be true or false (or 1 and 0, yes and no, good and bad); remove or rename the column if it "
             "does not say whether the reply is good"
         )
     return _LABELS[word]
@@ -348,24 +376,35 @@ def _pair_ratings(row: Mapping[str, Any], where: str, rating_range: Sequence[flo
 
 def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:
     low, high = rating_range
-    if not low <= _number(value, what) <= high:
+    rating = _number(value, what)
+    if not low <= rating <= high:
         raise UserError(f"{what} must be from {low:g} to {high:g} (data.rating_range)")
-    return float(value)
+    return rating
 
 
 def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    number = _as_number(value)
+    if not math.isfinite(number):
         raise UserError(f"{what} must be a number")
-    return float(value)
+    return number
+
+
+def _as_number(value: Any) -> float:
+    """Return a number, also of a text that spells one, as cells do; NaN for anything else."""
+    try:
+        return math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def _probability(row: Mapping[str, Any], where: str) -> float | None:
     value = row.get("chosen_probability")
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+    probability = _as_number(value)
+    if not 0 <= probability <= 1:
         raise UserError(f"{where}: chosen_probability must be a number from 0 to 1")
-    return float(value)
+    return probability
 
 
 def _flag(value: Any, what: str) -> bool:
@@ -378,10 +417,15 @@ def _likely_turns(named: Mapping[str, str]) -> str:
     """Return the keys for a file with one turn a row, ready to paste, if its columns look like one."""
     group, role, content = (next((named[name] for name in names if name in named), None) for names in _TURN_NAMES)
     return (
-        words(f"; try data.group_by={group} 'data.columns={{role: {role}, content: {content}}}'")
+        words(f"; try data.group_by={group} {shlex.quote(f'data.columns={{role: {role}, content: {content}}}')}")
         if group and role and content
         else ""
     )
+
+
+def _plain_names(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the row's columns by their names in lower case without blanks and underscores."""
+    return {str(name).lower().replace("_", "").replace(" ", ""): str(name) for name in row}
 
 
 def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
@@ -395,7 +439,7 @@ def _missing(names: Sequence[str], row: Mapping[str, Any]) -> str:
 
 def _likely_columns(row: Mapping[str, Any]) -> str:
     """Return `data.columns` with the likeliest meaning of the row's columns, ready to paste; an empty text if none is known."""
-    named = {str(name).lower().replace("_", "").replace(" ", ""): str(name) for name in row}
+    named = _plain_names(row)
     likely: dict[str, str] = {}
     for name, others in _OTHER_NAMES.items():
         column = next((named[other] for other in (name, *others) if other in named), None)
@@ -406,7 +450,7 @@ def _likely_columns(row: Mapping[str, Any]) -> str:
     pairs = ", ".join(
         f'{name}: "{column}"' if re.search(r"\W", column) else f"{name}: {column}" for name, column in likely.items()
     )
-    return words(f"; try 'data.columns={{{pairs}}}'")
+    return words(f"; try {shlex.quote(f'data.columns={{{pairs}}}')}")
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
@@ -448,7 +492,7 @@ def _messages(value: Any, where: str, name: str) -> list[Message]:
         role = _ROLES.get(str(item.get(_first(item, _SPEAKERS))).strip().lower())
         if role is None:
             raise UserError(
-                f"{where}: {name}: every message needs a role of system, user, assistant (or from, speaker: {', '.join(_ROLES)})"
+                f"{where}: {name}: a message has no role that is known; call it client or counsellor (known: {', '.join(_ROLES)})"
             )
         content = item.get(_first(item, _SAID))
         if role == "system" and (content is None or str(content).isspace() or content == ""):
@@ -477,7 +521,7 @@ def _content(message: Mapping[str, Any], where: str, name: str) -> str:
     return f"<think>\n{_text(reasoning, where, name)}\n</think>\n\n{text}"
 
 
-def _cell(value: Any, where: str, name: str) -> Any:
+def cell_value(value: Any, where: str, name: str) -> Any:
     """Return the list of messages or replies that a table's cell spells; other values are returned unchanged."""
     if not isinstance(value, str) or not _SPELT_LIST.match(value) or not _SPELT_TALK.search(value):
         return value
@@ -486,8 +530,9 @@ def _cell(value: Any, where: str, name: str) -> Any:
             parsed = parse(value.strip())
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        items = parsed if isinstance(parsed, list) else [parsed]
-        return items if all(isinstance(item, Mapping) for item in items) else value
+        items = [*parsed] if isinstance(parsed, list | tuple) else [parsed]
+        if all(isinstance(item, Mapping) for item in items):
+            return items
     raise UserError(
         f"{where}: {name} looks like a list of messages, but is neither JSON nor what Python prints; write it as JSON"
     )

@@ -105,8 +105,14 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     selective, off = any(switches.values()), ", ".join(switch for switch, on in switches.items() if on)
     rule = PairRule(data.pairs, data.min_gap or 0.0, data.gap)
     dropped, relabelled = Counter[str](), 0
-    kept, examples = _ranked(examples, rule, dropped)
-    for example in examples:
+    scored = [example for example in examples if example.scores and len(example.replies) == 1]
+    others = [example for example in examples if not scored or len(example.replies) > 1]
+    dropped["their reply has no reply_score"] = len(examples) - len(scored) - len(others)
+    needing_ratings = [switch for switch, on in switches.items() if on and switch != "data.min_gap=null"]
+    if scored and needing_ratings:
+        raise UserError(f"{scored[0].where}: has a reply_score, but no ratings: use {', '.join(needing_ratings)}")
+    kept = _by_score(scored, rule, dropped)
+    for example in others:
         if not (example.rated or selective):
             kept.append(example)
             continue
@@ -134,25 +140,20 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     ]
 
 
-def _ranked(examples: list[Example], rule: PairRule, dropped: Counter[str]) -> tuple[list[Example], list[Example]]:
-    """Return the pairs of those `examples` whose single reply has a score, and the other examples."""
+def _by_score(examples: Sequence[Example], rule: PairRule, dropped: Counter[str]) -> list[Example]:
+    """Return pairs of the single replies to each prompt by their `reply_score`, and count the others in `dropped`."""
     by_prompt: dict[str, list[Example]] = {}
-    others = []
-    has_scores = any(example.scores and len(example.replies) == 1 for example in examples)
     for example in examples:
-        if has_scores and len(example.replies) == 1:
-            if example.scores:
-                by_prompt.setdefault(normalised(example.prompt), []).append(example)
-            dropped["their reply has no reply_score"] += not example.scores
-        else:
-            others.append(example)
+        by_prompt.setdefault(normalised(example.prompt), []).append(example)
     pairs = []
     for rows in by_prompt.values():
         scores = [score for row in rows for score in row.scores or ()]
         made = pairs_by_score(scores, rule)
+        different = [pair for pair in made.pairs if rows[pair[0]].replies != rows[pair[1]].replies]
         dropped["their prompt has one reply only"] += len(rows) < 2
         dropped["their scores are equal"] += made.ties
         dropped["gap below data.min_gap"] += made.too_close
+        dropped["their replies are equal"] += len(made.pairs) - len(different)
         pairs += [
             replace(
                 rows[chosen],
@@ -161,10 +162,9 @@ def _ranked(examples: list[Example], rule: PairRule, dropped: Counter[str]) -> t
                 scores=[scores[chosen], scores[rejected]],
                 label=None,
             )
-            for chosen, rejected in made.pairs
-            if rows[chosen].replies != rows[rejected].replies
+            for chosen, rejected in different
         ]
-    return pairs, others
+    return pairs
 
 
 def _pair(example: Example, chosen: int, rejected: int) -> Example:

@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import yaml
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
-from psychocounsel.data.rows import RIVALS, SYSTEM, TEXTS, Example, parse_row, unread_columns
+from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, is_missing, parse_row, unread_columns
 from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
@@ -32,10 +32,13 @@ from psychocounsel.storage.modes import mask_of, own_umask, restricted
 # Cells of a CSV file that are missing: the empty ones. pandas would drop a client who says "None", too.
 _EMPTY_CELLS: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_SPLITS = {
-    "test": ("test", "testing", "eval"),
-    "validation": ("validation", "valid", "val", "dev"),
-}  # by words in a file's name
+_SPLITS = {  # by words in the name of a file or of its folder
+    "test": {"test", "testing", "eval", "evaluation"},
+    "validation": {"validation", "valid", "val", "dev"},
+    "train": {"train", "training"},
+}
+# Columns whose cells stay texts even if all of them are numbers: as numbers, the ids 001 and 1 would be the same.
+_AS_TEXT = {*TEXTS, *IDS, "topic", "risk", "language", "item", "rater", "expert"}
 _LONGEST_CELL = 100_000_000  # characters
 _LONGEST_NUMBER = 40  # digits; Python refuses to parse very long ones
 _ROWS = 1000  # rows of a parquet file in memory at a time
@@ -43,14 +46,17 @@ _ROWS = 1000  # rows of a parquet file in memory at a time
 
 @dataclass
 class StandardSource(Source):
-    """Reads `path`: `builtin:sample`, a file, a folder, or a hub dataset."""
+    """Reads `path`: `builtin:sample`, a file, a folder, or a hub dataset.
 
-    copies: ClassVar[Path | None] = None
+    `copies`: a folder for the copies that the datasets library makes of local files; None: its cache.
+    """
+
+    copies: Path | None = None
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
         rows = _standard_rows(self, path, split, revision)
         if self.columns:
-            rows = ((where, _renamed(row, self.columns, where)) for where, row in rows)
+            rows = _all_renamed(rows, self.columns, path)
         if self.group_by:
             names = {column: name for name, column in (self.columns or {}).items()}
             group_by = names.get(self.group_by, self.group_by)
@@ -65,12 +71,26 @@ class StandardSource(Source):
         return [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
 
 
-class SourceWithCopies(StandardSource):
-    """StandardSource whose copies of local files, made by the datasets library, go to the folder `copies`, not to its cache."""
+def _all_renamed(
+    rows: Iterable[tuple[str, Row | UserError]], columns: Mapping[str, str], path: str | None
+) -> Iterator[tuple[str, Row | UserError]]:
+    """Yield the rows with the names that `columns` gives to their columns.
 
-    def __init__(self, copies: Path) -> None:
-        super().__init__()
-        self.copies = copies  # type: ignore[misc]
+    Raises:
+        UserError: at the end, if rows have some of the columns that `columns` names, but no row has one of them. A file
+            with the usual names, as another file of the same run may be, has none.
+    """
+    unseen, names = dict(columns), set[str]()
+    for where, row in rows:
+        if unseen and isinstance(row, Mapping):
+            unseen = {name: column for name, column in unseen.items() if column not in row}
+            names |= {*map(str, row)}
+        yield where, _renamed(row, columns, where)
+    lacking = [(name, column) for name, column in unseen.items() if name not in names]
+    if lacking and len(unseen) < len(columns):
+        name, column = lacking[0]
+        there = words(", ".join(sorted(names)))
+        raise UserError(f"{path}: no row has a column {column} (data.columns.{name}); the columns are {there}")
 
 
 def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Row | UserError:
@@ -81,28 +101,31 @@ def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Ro
     """
     if isinstance(row, UserError):
         return row
-    found = {name: column for name, column in columns.items() if column in row}
+    named = {name: column for name, column in columns.items() if column in row}
     for name, column in columns.items():
-        if name in TEXTS and name not in found and name not in row:
+        if name in TEXTS and name not in (*SYSTEM, *named, *row):
             there = words(", ".join(sorted(map(str, row))))
             return UserError(f"{where}: has no column {column} (data.columns.{name}); its columns are {there}")
-    hidden = {other for name in found for other in RIVALS.get(name, ())} - {*found}
-    rest = {name: value for name, value in row.items() if name not in found.values() and name not in found}
+    hidden = {other for name in named for other in RIVALS.get(name, ())} - {*named}
+    rest = {name: value for name, value in row.items() if name not in named.values() and name not in named}
     kept = {f"{name} (not in data.columns)" if name in hidden else name: value for name, value in rest.items()}
-    return kept | {name: row[column] for name, column in found.items()}
+    return kept | {name: row[column] for name, column in named.items()}
 
 
 @dataclass
-class _Talk:
-    """Conversation that is being joined. `turns`: (place, speaker and text) of each turn, by its id or its place."""
+class _Conversation:
+    """Conversation that is being joined.
 
-    where: str
+    `first`: the place of its first row. `about`: what its rows say of the whole. `turns`: place and message of each turn,
+    by its id or its place.
+    """
+
+    first: str
     about: dict[str, Any]
-    turns: dict[Any, tuple[str, tuple[Any, Any]]]
+    turns: dict[str, tuple[str, dict[str, Any]]]
 
 
-# Columns that hold for a whole conversation.
-_OF_TALK = ("label", *SYSTEM, "topic", "risk", "language")
+_OF_WHOLE = ("label", "topic", "risk", "language")  # columns that hold for a conversation if its rows agree
 
 
 def _conversations(
@@ -110,38 +133,58 @@ def _conversations(
 ) -> Iterator[tuple[str, Row | UserError]]:
     """Join rows with one turn each to conversations, in the order of their ids if these are numbers, otherwise of the file.
 
-    With `has_ids`, rows with the same `id` in one conversation are one turn: some sets repeat it for every annotator.
+    With `has_ids`, rows with the same `id` in one conversation are one turn: some sets repeat it for every annotator. What
+    differs between the rows of a conversation says something about turns, and keeps its values under a name that is not read.
 
     Raises:
         UserError: for a row that cannot be read or belongs to no conversation, because dropping it would join other turns;
-            for an id that stands for different turns; if the rows of a conversation differ in its label or system message.
+            for an id that stands for different turns; if the rows of a conversation have different system messages.
     """
-    talks: dict[str, _Talk] = {}
+    conversations: dict[str, _Conversation] = {}
     for where, row in rows:
         if isinstance(row, UserError):
             raise row
-        group, number = row.get(group_by), row.get("id") if has_ids else None
-        if group is None or isinstance(group, list | Mapping) or isinstance(number, list | Mapping):
-            raise UserError(
-                f"{where}: has no {group_by} (data.group_by), or that or its id is neither text nor a number"
-            )
-        about = {name: row.get(name) for name in _OF_TALK}
-        rest = {name: row[name] for name in row if name not in (*_OF_TALK, *TEXTS, "id", group_by)}
-        talk = talks.setdefault(str(group), _Talk(where, rest | about, {}))
-        if differing := [name for name in about if about[name] != talk.about[name]]:
-            raise UserError(
-                f"{where}: has another {differing[0]} than the first row of its conversation ({talk.where})"
-            )
-        turn, key = (row["role"], row["content"]), where if number is None else str(number)
-        place, known = talk.turns.setdefault(key, (where, turn))
-        if known != turn:
+        group = _key(row, group_by, f"{where}: has no conversation (data.group_by={group_by})")
+        about = {name: value for name, value in row.items() if name not in (*TEXTS, "id", group_by)}
+        system = {name: row[name] for name in SYSTEM if row.get(name) is not None}
+        conversation = conversations.setdefault(group, _Conversation(where, about | system, {}))
+        _agree(conversation, about, system, where)
+        number = _key(row, "id", f"{where}: has no id") if has_ids else where
+        message = {"role": row["role"], "content": row["content"]}
+        if not str(row["content"] or "").strip():
+            raise UserError(f"{where}: the text of its turn is empty; remove the row")
+        place, known = conversation.turns.setdefault(number, (where, message))
+        if known != message:
             raise UserError(
                 f"{where}: has the id of another turn ({place}); leave id out of data.columns if it counts no turns"
             )
-    for group, talk in talks.items():
-        order = sorted(talk.turns, key=float) if all(map(_is_number, talk.turns)) else [*talk.turns]
-        dialog = [dict(zip(("role", "content"), talk.turns[key][1], strict=True)) for key in order]
-        yield talk.where, {**talk.about, "id": group, "dialog": dialog}
+    for group, conversation in conversations.items():
+        turns = conversation.turns
+        order = sorted(turns, key=float) if all(map(_is_number, turns)) else [*turns]
+        yield conversation.first, {**conversation.about, "id": group, "dialog": [turns[number][1] for number in order]}
+
+
+def _key(row: Row, column: str, why: str) -> str:
+    value = row.get(column)
+    if value is None:
+        raise UserError(
+            f"{why}: the column {column} is missing or empty; the columns are {words(', '.join(sorted(row)))}"
+        )
+    if isinstance(value, list | Mapping):
+        raise UserError(f"{why}: {column} is neither text nor a number")
+    return str(value)
+
+
+def _agree(conversation: _Conversation, about: Mapping[str, Any], system: Mapping[str, Any], where: str) -> None:
+    """Compare what a row says of its conversation with what the rows before it said."""
+    for name in _OF_WHOLE:
+        if conversation.about.get(name) != about.get(name) and name in conversation.about:
+            conversation.about[f"{name} (differs between turns)"] = conversation.about.pop(name)
+    for name, text in system.items():
+        if conversation.about.setdefault(name, text) != text:
+            raise UserError(
+                f"{where}: has another {name} message than the first row of its conversation ({conversation.first})"
+            )
 
 
 def _is_number(text: str) -> bool:
@@ -157,25 +200,42 @@ def _standard_rows(
         _check_split(split, ["train"], path)
         yield from sample_rows() if path == "builtin:sample" else _file_rows(source, local)
     elif tables := _tables(local):
+        if source.subset:
+            raise UserError(f"data.subset={source.subset}: a folder of CSV files has no configurations; leave it out")
         _check_split(split, tables, path)
         for file in tables[split]:
             yield from _file_rows(source, file)
     else:
+        if source.delimiter:
+            raise UserError(
+                f"data.delimiter={source.delimiter}: {path} is neither a CSV file nor a folder of CSV files alone; name the file"
+            )
         name = local.name if local.exists() else path
         yield from _numbered(_load_dataset(source, path, split, revision), f"{name} ({split})")
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:
-    """Return the files of each split of a folder that holds CSV or TSV files alone, by their names; {} for others."""
+    """Return the files of each split of a folder that holds CSV or TSV files alone; {} for others.
+
+    The words in a file's name, or else in its folders' names, tell its split. Files without such a word are training data,
+    unless other files are called so.
+    """
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    if not all({".csv", ".tsv"} & {*file.suffixes} for file in files):
+    if not all({".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes} for file in files):
         return {}
     splits: dict[str, list[Path]] = {}
     for file in files:
-        words_of_name = re.split(r"[^a-z]+", file.name.lower())
-        split = next((split for split, names in _SPLITS.items() if {*names} & {*words_of_name}), "train")
-        splits.setdefault(split, []).append(file)
-    return splits
+        splits.setdefault(_split_of(file.relative_to(folder)), []).append(file)
+    unnamed = splits.pop("", [])
+    return splits if "train" in splits or not unnamed else {"train": unnamed, **splits}
+
+
+def _split_of(file: Path) -> str:
+    for part in reversed(file.parts):
+        words_of_name = {*re.split(r"[^a-z]+", part.lower())}
+        if split := next((split for split, names in _SPLITS.items() if names & words_of_name), ""):
+            return split
+    return ""
 
 
 def source_of(data: DictConfig) -> Source:
@@ -312,23 +372,25 @@ def _parse_json(text: str, where: str) -> Any:
 def _table(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | UserError]]:
     """Yield rows of a CSV or TSV file with a header line. Empty cells are missing, and empty rows are skipped.
 
-    A column is numbers if all its cells are, except a column of texts.
+    A column is numbers if all its cells are numbers or words for a missing one, except a column of texts or ids.
     """
-    texts = {*TEXTS, *(column for name, column in (source.columns or {}).items() if name in TEXTS)}
+    texts = {*_AS_TEXT, source.group_by} | {
+        column for name, column in (source.columns or {}).items() if name in _AS_TEXT
+    }
     numbers: dict[str, bool] = {}
     for _, row in _cells(source, file):
         for name, cell in row.items() if isinstance(row, dict) else ():
-            if cell is not None:
-                numbers[name] = numbers.get(name, True) and name not in texts and _is_number(cell)
+            if not is_missing(cell):
+                numbers[name] = numbers.get(name, name not in texts) and _is_number(cell or "")
     for where, row in _cells(source, file):
         if isinstance(row, dict):
-            yield where, {name: _as_number(cell) if cell and numbers[name] else cell for name, cell in row.items()}
+            yield where, {name: _as_number(cell) if cell and numbers.get(name) else cell for name, cell in row.items()}
         else:
             yield where, row
 
 
-def _as_number(cell: str) -> int | float:
-    return int(cell) if cell.lstrip("-").isdigit() else float(cell)
+def _as_number(cell: str) -> int | float | None:
+    return None if is_missing(cell) else int(cell) if cell.lstrip("-").isdigit() else float(cell)
 
 
 def _cells(source: StandardSource, file: Path) -> Iterator[tuple[str, dict[str, str | None] | UserError]]:
@@ -341,7 +403,9 @@ def _cells(source: StandardSource, file: Path) -> Iterator[tuple[str, dict[str, 
         first = lines.readline()
         if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == 5:  # Excel
             mark, first = first[4], lines.readline()
-        reader = csv.reader(itertools.chain([first], lines), delimiter=mark, strict=True)
+        while first and not first.strip():
+            first = lines.readline()
+        reader = csv.reader(itertools.chain([first], lines), delimiter=mark, skipinitialspace=True, strict=True)
         number = 0
         try:
             header = [name.strip() for name in next(reader, [])]
@@ -352,13 +416,8 @@ def _cells(source: StandardSource, file: Path) -> Iterator[tuple[str, dict[str, 
                 number += 1
                 where = f"{file.name} row {number}"
                 if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
-                    yield (
-                        where,
-                        UserError(
-                            f"{where}: has {len(cells)} cells, but the header has {len(header)}; put texts that contain "
-                            f"{mark!r} in quotation marks"
-                        ),
-                    )
+                    hint = f"; put texts that contain {mark!r} in quotation marks" if len(cells) > len(header) else ""
+                    yield where, UserError(f"{where}: has {len(cells)} cells, but the header has {len(header)}{hint}")
                     continue
                 yield where, {name: cell or None for name, cell in zip(header, cells, strict=False)}
         except csv.Error as error:
@@ -396,13 +455,14 @@ def _load_dataset(source: StandardSource, path: str, split: str, revision: str |
     def converted(library: Any) -> Any:
         where = path if folder.exists() else dataset_location(path, revision)
         names = library.get_dataset_config_names(where, revision=revision)
-        if subset not in (None, *names) or (subset is None and len(names) > 1 and "default" not in names):
-            known = ", ".join(sorted(names))
-            raise UserError(f"{path}: its configurations are {known}: add data.subset={sorted(names)[0]}, for instance")
-        given = [where] if subset is None else [where, subset]
-        return _converted(
-            path, source.copies, *given, revision=revision, **(_EMPTY_CELLS if _has_tables(where, revision) else {})
-        )
+        chosen = subset or library.get_dataset_default_config_name(where, revision=revision)
+        if chosen not in names:
+            raise UserError(
+                f"{path}: its configurations are {', '.join(sorted(names))}: add one of them as data.subset=NAME"
+            )
+        config = library.load_dataset_builder(where, chosen, revision=revision).config
+        options = _EMPTY_CELLS if hasattr(config, "keep_default_na") else {}  # only the reader of CSV files has them
+        return _converted(path, source.copies, where, chosen, revision=revision, **options)
 
     if (folder / "state.json").exists() or (folder / "dataset_dict.json").exists():
         splits = _load(path, lambda library: library.load_from_disk(path))
@@ -410,19 +470,6 @@ def _load_dataset(source: StandardSource, path: str, split: str, revision: str |
         splits = _load(path, converted)
     _check_split(split, splits, path)
     return splits[split]
-
-
-def _has_tables(where: str, revision: str | None) -> bool:
-    """Return True if a folder or a hub dataset consists of CSV files, whose reader has options of its own."""
-    from huggingface_hub import list_repo_files
-
-    folder = Path(where)
-    files = (
-        map(str, folder.rglob("*"))
-        if folder.exists()
-        else list_repo_files(where, repo_type="dataset", revision=revision)
-    )
-    return any({".csv", ".tsv"} & {*Path(file).suffixes} for file in files)
 
 
 def _load(path: str, load: Callable[[Any], Any]) -> Any:

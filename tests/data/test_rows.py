@@ -129,9 +129,19 @@ def test_a_transcript_with_marks_of_the_speakers_is_a_conversation() -> None:
     assert example.replies == [GOOD]
     stranger = f"Client: {SPEECH}\nMother: No.\nTherapist: {GOOD}\nMother: Well."
     with pytest.raises(
-        UserError, match="f row 1: dialogue has turns of a speaker who is neither client nor counsellor"
+        UserError, match="f row 1: dialogue has lines of a speaker who is neither client nor counsellor"
     ):
         parse_row({"dialogue": stranger}, "f row 1")
+    numbered = (
+        f"Client 1: {SPEECH}\nTherapist #2: {GOOD}\nhttp://a.example\nhttp://b.example\nStep 1: rest\nStep 2: sleep"
+    )
+    assert parse_row({"dialogue": numbered}, "f row 1").replies[0].startswith(GOOD)
+    with pytest.raises(UserError, match="dialogue has a line that begins with a speaker, but without a colon"):
+        parse_row({"dialogue": f"Client: {SPEECH}\nTherapist: {GOOD}\nClient - it is bad\nTherapist: Oh."}, "f row 1")
+    with pytest.raises(
+        UserError, match=r"try data.group_by=conversation 'data.columns={role: speaker, content: text}'"
+    ):
+        parse_row({"conversation": "17", "speaker": "client", "text": SPEECH}, "f row 1")
     for odd in (SPEECH, f"Notes.\nClient: {SPEECH}\nTherapist: {GOOD}"):
         with pytest.raises(UserError, match="f row 1: dialogue is a text without speakers"):
             parse_row({"dialogue": odd}, "f row 1")
@@ -259,8 +269,14 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "number for content": (bad(prompt=[{"role": "user", "content": 3}]), "not text"),
     "number for a system message": (bad(prompt=[{"role": "system", "content": 3}, user(SPEECH)]), "not text"),
     "null content": (bad(prompt=[{"role": "user", "content": None}]), "not text"),
-    "message without role": (bad(prompt=[{"content": SPEECH}]), "role of system, user, assistant"),
-    "unknown role": (bad(prompt=[{"role": "narrator", "content": SPEECH}]), "role of system, user, assistant"),
+    "message without role": (
+        bad(prompt=[{"content": SPEECH}]),
+        "a message has no role that is known; call it client or counsellor",
+    ),
+    "unknown role": (
+        bad(prompt=[{"role": "narrator", "content": SPEECH}]),
+        "a message has no role that is known; call it client or counsellor",
+    ),
     "prompt ends on the therapist": (bad(prompt=[user(SPEECH), therapist("And then?")]), "client's turn"),
     "demonstration without client": (
         {"messages": [{"role": "system", "content": SPEECH}, therapist(GOOD)]},
@@ -279,7 +295,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
         rated({"text": GOOD, "ratings": ratings(), "harmful": "yes"}),
         "reply 1: harmful must be true or false",
     ),
-    "rating as text": (rated({"text": GOOD, "ratings": ratings(safety="5")}), "ratings.safety must be a number"),
+    "rating as text": (rated({"text": GOOD, "ratings": ratings(safety="five")}), "ratings.safety must be a number"),
     "rating true": (rated({"text": GOOD, "ratings": ratings(safety=True)}), "ratings.safety must be a number"),
     "rating null": (rated({"text": GOOD, "ratings": ratings(clarity=None)}), "ratings.clarity must be a number"),
     "rating NaN": (rated({"text": GOOD, "ratings": ratings(clarity=float("nan"))}), "ratings.clarity must be a number"),

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import every_turn
+from psychocounsel.data.rows import Example, every_turn
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError
@@ -375,7 +375,7 @@ def test_rows_of_one_turn_each_are_joined_and_repeated_turns_taken_once(tmp_path
         UserError, match=r"data.group_by=transcript_id: joins rows with one turn each: name the columns"
     ):
         pairs_read(file, "data.group_by=transcript_id")
-    with pytest.raises(UserError, match=r"rows.csv row 1: has no talk \(data.group_by\)"):
+    with pytest.raises(UserError, match=r"rows.csv row 1: has no conversation \(data.group_by=talk\)"):
         pairs_read(file, "data.group_by=talk", once)
 
 
@@ -390,9 +390,9 @@ def test_a_configuration_of_a_dataset_is_a_subset(tmp_path: Path) -> None:
     (folder / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
     for language in ("en", "de"):
         assert pairs_read(folder, f"data.subset={language}") == [(f"Day in {language}.", ["Why?", "Hm."])]
-    with pytest.raises(UserError, match=r"its configurations are de, en: add data.subset=de"):
+    with pytest.raises(UserError, match=r"its configurations are de, en: add one of them as data.subset=NAME"):
         pairs_read(folder)
-    with pytest.raises(UserError, match=r"its configurations are de, en: add data.subset=de"):
+    with pytest.raises(UserError, match=r"its configurations are de, en: add one of them as data.subset=NAME"):
         pairs_read(folder, "data.subset=fr")
 
 
@@ -576,13 +576,22 @@ def talks(tmp_path: Path, rows: list[dict[str, Any]], *overrides: str) -> list[l
     ("rows", "keys", "message"),
     [
         (turns({**C1, "n": 1}, {**R1, "n": 1}), NUMBERED, r"line 2: has the id of another turn \(turns.jsonl line 1\)"),
-        ([*turns(C1, R1), {**C2}], JOINED, r"line 3: has no talk"),
+        (
+            [*turns(C1, R1), {**C2}],
+            JOINED,
+            r"line 3: has no conversation \(data.group_by=talk\): the column talk is missing or empty",
+        ),
         (
             turns(C1, R1, talk=[1]),
             JOINED,
-            r"line 1: has no talk \(data.group_by\), or that or its id is neither text nor",
+            r"line 1: has no conversation \(data.group_by=talk\): talk is neither text nor a number",
         ),
-        (turns(C1, {**R1, "label": 0}), JOINED, r"line 2: has another label than the first row of its conversation"),
+        (
+            turns({**C1, "system": "Ask."}, {**R1, "system": "Tell."}),
+            JOINED,
+            r"line 2: has another system message than the first row of its conversation \(turns.jsonl line 1\)",
+        ),
+        (turns(C1, {**R1, "said": " "}), JOINED, r"line 2: the text of its turn is empty"),
     ],
 )
 def test_turns_that_cannot_be_joined_end_the_command(
@@ -603,6 +612,16 @@ def test_a_conversation_keeps_the_label_and_the_system_message_of_its_rows(tmp_p
     assert any(line.endswith("columns that are not read: note") for line in said)
 
 
+def test_what_differs_between_turns_is_not_read_and_a_system_message_may_stand_once(tmp_path: Path) -> None:
+    rows = turns({**C1, "system": "Be brief.", "label": "sad"}, {**R1, "label": "calm"}, topic=3)
+    file = write_jsonl(tmp_path / "turns.jsonl", rows)
+    config = check(compose(["data=local", f"data.path={file}", "data.dev_fraction=0", *JOINED]))
+    said: list[str] = []
+    (row,) = load_split(config.data, said.append)[0]
+    assert (row.label, row.prompt[0]) == (None, {"role": "system", "content": "Be brief."})
+    assert f"{file}: columns that are not read: label (differs between turns)" in said
+
+
 @pytest.mark.parametrize(
     ("row", "columns", "expected"),
     [
@@ -614,11 +633,11 @@ def test_a_conversation_keeps_the_label_and_the_system_message_of_its_rows(tmp_p
             ("Day 1.", ["Why?"]),
         ),
         ({"prompt": "Day 1.", "completion": "Why?"}, "{prompt: q, completion: a, topic: tag}", ("Day 1.", ["Why?"])),
-        ({"q": "Day 1.", "a": "Why?"}, "{prompt: q, completion: a, topic: tag}", ("Day 1.", ["Why?"])),
+        ({"q": "Day 1.", "a": "Why?"}, "{prompt: q, completion: a, system: s}", ("Day 1.", ["Why?"])),
     ],
 )
 def test_named_columns_come_before_all_others(row: dict[str, Any], columns: str, expected: Any, tmp_path: Path) -> None:
-    file = write_jsonl(tmp_path / "rows.jsonl", [row])
+    file = write_jsonl(tmp_path / "rows.jsonl", [row, {**row, "s": "Be brief."}] if "system" in columns else [row])
     rows = load_examples(
         str(file),
         "train",
@@ -626,6 +645,60 @@ def test_named_columns_come_before_all_others(row: dict[str, Any], columns: str,
         source_of(check(compose(["data=local", f"data.path={file}", f"data.columns={columns}"])).data),
     )
     assert (rows[0].prompt[-1]["content"], rows[0].replies) == (expected or ("Day 1.", []))
+
+
+def test_a_named_column_that_no_row_has_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("prompt,completion,is_good\nDay 1.,Why?,1\nDay 2.,Stop.,0\n")
+    with pytest.raises(
+        UserError,
+        match=r"no row has a column isgood \(data.columns.label\); the columns are completion, is_good, prompt",
+    ):
+        read_all(file, "data.columns={prompt: prompt, label: isgood}")
+
+
+def read_all(path: Path, *overrides: str) -> list[Example]:
+    return load_split(
+        check(compose(["data=local", f"data.path={path}", "data.dev_fraction=0", *overrides])).data, print
+    )[0]
+
+
+def test_the_names_of_files_and_folders_tell_their_split(tmp_path: Path) -> None:
+    rows = "prompt,chosen,rejected\nDay {}.,Why?,Stop.\n"
+    for number, name in enumerate(("train/a.csv", "test/a.csv", "training_2.csv", "evaluation.csv", "annotators.csv")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(rows.format(number))
+    (tmp_path / "more_train.CSV").write_text(rows.format(9))
+    days = [example.prompt[0]["content"] for example in read_all(tmp_path)]
+    assert days == ["Day 9.", "Day 0.", "Day 2."]
+    assert [example.prompt[0]["content"] for example in read_all(tmp_path, "data.split=test")] == ["Day 3.", "Day 1."]
+    for key in ("subset=en", "delimiter=semicolon"):
+        (tmp_path / "README.md").write_text("# Notes") if "delimiter" in key else None
+        with pytest.raises(UserError, match=f"data.{key}: "):
+            read_all(tmp_path, f"data.{key}")
+
+
+def test_words_for_a_missing_number_are_missing_and_an_odd_cell_names_its_own_row(tmp_path: Path) -> None:
+    file = tmp_path / "votes.csv"
+    file.write_text('\nprompt, completion, reply_score\nDay 1., "Why, then?", 12\nDay 1.,Stop., 3\nDay 1.,NA,N/A\n')
+    (pair,) = read_all(file)
+    assert (pair.replies, pair.scores) == (["Why, then?", "Stop."], [12.0, 3.0])
+    with file.open("a") as more:
+        more.write("Day 2.,Rest.,many\n")
+    with pytest.raises(UserError, match=r"votes.csv row 4: reply_score must be a number"):
+        read_all(file)
+    for switch, named in {
+        "safety_veto=true": "data.safety_veto=false",
+        "principle_weights={empathy: 5}": "equal data",
+    }.items():
+        with pytest.raises(UserError, match=f"row 1: has a reply_score, but no ratings: use {named}"):
+            read_all(file, f"data.{switch}", "data.bad_rows=drop")
+
+
+def test_ids_that_are_numbers_stay_texts(tmp_path: Path) -> None:
+    file = tmp_path / "turns.csv"
+    file.write_text("talk,who,said\n001,client,c1\n001,therapist,r1\n1,client,c2\n1,therapist,r2\n")
+    assert [example.replies for example in read_all(file, *JOINED)] == [["r1"], ["r2"]]
 
 
 def test_a_file_with_one_turn_a_row_is_answered_by_the_keys_that_join_it(tmp_path: Path) -> None:

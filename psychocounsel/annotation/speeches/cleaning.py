@@ -15,7 +15,7 @@ from psychocounsel.annotation.speeches.presidio import presidio_finder
 from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource, limit_of
 from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topics
 from psychocounsel.data.near_duplicates import CJK
-from psychocounsel.data.sources import SourceWithCopies, read_rows
+from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
 
 # Rows of a source: the client's text, and the topic and risk that the row states
@@ -50,13 +50,13 @@ class BadRow:
 def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | BadRow]:
     """Yield every row of `source` in order, one at a time.
 
-    The `datasets` library copies CSV files and folders before reading them. These copies go to `copies`; they contain clients'
-    identifiers, so the caller must delete the folder.
+    The `datasets` library copies folders before reading them. These copies go to `copies`; they contain clients' identifiers,
+    so the caller must delete the folder.
 
     Raises:
         UserError: if the source cannot be read.
     """
-    for where, row in read_rows(SourceWithCopies(copies), source.path, source.split, source.revision):
+    for where, row in read_rows(StandardSource(copies=copies), source.path, source.split, source.revision):
         try:
             if isinstance(row, UserError):
                 raise row

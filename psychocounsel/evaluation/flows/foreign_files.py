@@ -43,22 +43,21 @@ class TableRow:
 
 
 def bundle_files(place: Path, key: str, name: str, what: str) -> list[Path]:
-    """Return the files that `place`, a checkout of VERA-MH, one of its folders or a file, names for `key`.
+    """Return the files that `place`, a checkout of VERA-MH, one of its folders or a file, names for `key`; `what` they are.
 
     Since version 2, each folder below `data` has a manifest.json, which names its files under `key`. Before, `data` held one
     file `name` of each kind.
 
     Raises:
-        UserError: if there is no such file, several folders have one, or a manifest is malformed. `what`: the file's kind.
+        UserError: if there is no such file, several folders have one, or a manifest is malformed.
     """
     if place.is_file():
         return [place]
-    manifests = (
-        [place / "manifest.json"] if (place / "manifest.json").is_file() else sorted(place.glob("data/*/manifest.json"))
-    )
-    for file in (place / "data" / name, place / name):
-        if file.is_file() and not manifests:
-            return [file]
+    own = place / "manifest.json"
+    manifests = [own] if own.is_file() else sorted(place.glob("data/*/manifest.json"))
+    single = [file for file in (place / "data" / name, place / name) if file.is_file()]
+    if single and not manifests:
+        return single[:1]
     if len(manifests) > 1:
         raise UserError(f"{place}: has several sets; give one of {', '.join(str(file.parent) for file in manifests)}")
     if not manifests:
@@ -70,6 +69,8 @@ def bundle_files(place: Path, key: str, name: str, what: str) -> list[Path]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{manifests[0]}: is not JSON with the key {key}") from error
     files = [manifests[0].parent / str(file) for file in (named if isinstance(named, list) else [named])]
+    if not files:
+        raise UserError(f"{manifests[0]}: names no {what} under {key}")
     for file in files:
         if not file.is_file():
             raise UserError(f"{manifests[0]}: names {file.name}, which is not beside it")

@@ -264,11 +264,11 @@ def _flow_question(path: Path, place: int, questions: list[_Question]) -> FlowQu
     later = {follower.id: follower for follower in questions[place + 1 :]}
     goto = dict[str, str]()
     for answer, line, target in question.answers:
-        place_of = target.removeprefix(_UNRATED)
-        if target and target not in _ENDINGS and place_of not in later:
+        next_id = target.removeprefix(_UNRATED)
+        if target and target not in _ENDINGS and next_id not in later:
             raise refused(path, line, "the GOTO must be the id of a later question, END or ASSIGN_END")
         if target:
-            goto[answer] = _ENDINGS.get(target, place_of)
+            goto[answer] = _ENDINGS.get(target, next_id)
     answers = tuple(answer for answer, _, _ in question.answers) or ("Yes", "No")
     cells = question.row.cells
     faults = [answer for answer in answers if answer.lower() == _FAULT]

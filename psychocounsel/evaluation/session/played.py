@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -170,10 +171,10 @@ def _card(card: _FileCard) -> Card:
 
 # Reader of client cards from public sets: VERA-MH's personas.tsv and MindEval's profiles.jsonl (docs/flows.md).
 
-# Columns that tell a client's risk: the words that say none (as prefixes), and the kind of risk otherwise.
+# Columns that tell a client's risk: how a cell that says none looks, and the kind of risk otherwise.
 _RISK_COLUMNS = {
-    "Current Risk Level": (("none",), "suicidal_thoughts"),  # VERA-MH's clients with thoughts of suicide
-    "Harm imminence": (("n/a", "none"), "abuse"),  # its clients whom others harm
+    "Current Risk Level": (re.compile("none"), "suicidal_thoughts"),  # VERA-MH's clients with thoughts of suicide
+    "Harm imminence": (re.compile("n/a.*|none", re.DOTALL), "abuse"),  # its clients whom others harm
 }
 _ATTRIBUTES, _NARRATIVE = "member_attributes", "member_narrative"
 
@@ -203,7 +204,7 @@ def read_vera_personas(file: Path) -> list[Card]:
         if row.cells["Name"] in (card.name for card in cards):
             raise refused(file, row.line, "an earlier line has the same Name")
         safe, risk = _RISK_COLUMNS[level]
-        kind = NO_RISK if row.cells[level].lower().startswith(safe) else risk
+        kind = NO_RISK if safe.fullmatch(row.cells[level].strip().lower()) else risk
         facts = tuple((name, text) for name, text in row.cells.items() if text and name != "Name")
         cards.append(Card(row.cells["Name"], kind, facts))
     if not cards:
@@ -305,7 +306,11 @@ class VeraMhPersonas(CardSet):
     folder: str = MISSING
 
     def cards(self) -> list[Card]:
-        return [card for file in persona_files(Path(self.folder)) for card in read_vera_personas(file)]
+        cards = [card for file in persona_files(Path(self.folder)) for card in read_vera_personas(file)]
+        names = [card.name for card in cards]
+        if doubled := next((name for name in names if names.count(name) > 1), None):
+            raise UserError(f"{self.folder}: two of its files have a persona {doubled}; rename one of them")
+        return cards
 
     def notes(self) -> list[str]:
         return [

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from psychocounsel.data.rows import is_missing
 from psychocounsel.errors import UserError
 
 CHOICES = ("left", "right", "tie", "harmful")
@@ -142,9 +143,10 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
 
 
 def _known(value: Any) -> Any:
-    """Return a cell's value, or None if it is empty, because tables without nulls hold empty texts or NaN."""
-    empty = value is None or (isinstance(value, str) and not value.strip()) or (value != value)
-    return None if empty else value.strip() if isinstance(value, str) else value
+    """Return a cell's value, or None if it is missing, because tables without nulls hold empty texts, NA or NaN."""
+    if is_missing(value) or value != value:
+        return None
+    return value.strip() if isinstance(value, str) else value
 
 
 def _word(value: Any, name: str, words: Sequence[str], where: str, form: AnswerFormat) -> str | None:
