@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from psychocounsel.distributed.gpu import require_gpu
+from psychocounsel.distributed.gpu import own_gpu, require_gpu
 
 # Choice of gloo's network interface: NCCL's, or loopback on one machine. By default gloo looks up the machine's own
 # name, which may not resolve.
@@ -77,13 +77,15 @@ class World:
         use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") == "cuda"
         self.rank, self.size = rank, size
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
-        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+        self.device = torch.device("cpu")
         if use_cuda:
             require_gpu()
+            local_rank = own_gpu(local_rank, torch.cuda.device_count())
+            self.device = torch.device("cuda", local_rank)
             torch.cuda.set_device(self.device)
         name_interface(_is_on_one_machine())
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
-        os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed requires it
+        os.environ["LOCAL_RANK"] = str(local_rank)  # DeepSpeed and vLLM take the GPU of this number
         method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
         # Longer than the watchdog's limit, because the watchdog ends a hang with stacks and a helpful exit code.
         timeout = timedelta(minutes=timeout_minutes)

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
-from psychocounsel.distributed.gpu import driver_cuda, problem
+from psychocounsel.distributed.gpu import driver_cuda, own_gpu, problem
 from psychocounsel.distributed.world import chosen, name_interface
+from psychocounsel.errors import UserError
 
 NAMES = ["lo", "docker0", "eth0", "eth1", "ib0"]
 
@@ -33,6 +34,16 @@ def test_an_old_driver_is_told_from_other_reasons(
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="there is a driver")
 def test_no_driver_is_no_error() -> None:
     assert driver_cuda() is None
+
+
+@pytest.mark.parametrize(("local_rank", "visible", "expected"), [(0, 4, 0), (3, 4, 3), (3, 1, 0), (0, 1, 0)])
+def test_a_process_that_sees_one_gpu_takes_it(local_rank: int, visible: int, expected: int) -> None:
+    assert own_gpu(local_rank, visible) == expected
+
+
+def test_more_processes_than_gpus_are_refused() -> None:
+    with pytest.raises(UserError, match="sees only 2 GPUs: start at most 2 processes on a node"):
+        own_gpu(3, 2)
 
 
 @pytest.mark.parametrize(
