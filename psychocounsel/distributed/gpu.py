@@ -19,6 +19,24 @@ def require_gpu() -> None:
         raise UserError(why)
 
 
+def own_gpu(local_rank: int, visible: int) -> int:
+    """Return the number of the GPU of rank `local_rank` of this machine, among the `visible` GPUs of its process.
+
+    A launcher that binds one GPU to each process (`srun --gpus-per-task=1`) shows each process only this one, as number 0.
+
+    Raises:
+        UserError: if the process sees several GPUs, but fewer than the machine has ranks.
+    """
+    if visible == 1:
+        return 0
+    if local_rank >= visible:
+        raise UserError(
+            f"process {local_rank} of {os.uname().nodename} (counted from 0) sees only {visible} GPUs: start at most {visible} "
+            "processes on a node (cluster.processes, cluster.nodes), or let each process see one GPU (CUDA_VISIBLE_DEVICES)"
+        )
+    return local_rank
+
+
 def driver_cuda() -> tuple[int, int] | None:
     """Return the newest CUDA version that this machine's NVIDIA driver supports; None without a driver."""
     version = ctypes.c_int()

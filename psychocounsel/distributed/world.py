@@ -6,33 +6,52 @@ import socket
 import struct
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
-from psychocounsel.distributed.gpu import require_gpu
+from psychocounsel.distributed.gpu import own_gpu, require_gpu
+from psychocounsel.distributed.process_group import own_address
 
-# Choice of gloo's network interface: NCCL's, or loopback on one machine. By default gloo looks up the machine's own
-# name, which may not resolve.
+# Choice of gloo's network interface: loopback on one machine, otherwise NCCL's, or the one that reaches rank 0. By default
+# gloo looks up the machine's own name, which may not resolve, or resolve to loopback.
 
 _GLOO, _NCCL = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
 _ASK_ADDRESS = 0x8915  # SIOCGIFADDR
 _LOCAL = ("lo", "docker", "virbr", "veth")  # interfaces that reach no other machine
 
 
-def name_interface(on_one_machine: bool) -> None:
-    """Set gloo's interface in the environment, unless the user has set it."""
-    if on_one_machine:  # a container's own name may not resolve
+def name_interface(host: str) -> None:
+    """Set gloo's interface in the environment, unless the user has set it.
+
+    `host`: address of rank 0's machine; "" if all ranks are on one machine.
+    """
+    if not host:  # a container's own name may not resolve
         os.environ.setdefault(_GLOO, "lo")
-    elif _GLOO not in os.environ and (setting := os.environ.get(_NCCL)):
-        names = [name for _, name in socket.if_nameindex()]
-        if allowed := chosen(setting, [name for name in names if _has_address(name)]):
-            os.environ[_GLOO] = allowed[0]
+    elif _GLOO not in os.environ:
+        interfaces = {name: address for _, name in socket.if_nameindex() if (address := _address_of(name))}
+        setting = os.environ.get(_NCCL)
+        names = chosen(setting, list(interfaces)) if setting else _that_reach(host, interfaces)
+        if names:
+            os.environ[_GLOO] = names[0]
+
+
+def _that_reach(host: str, interfaces: Mapping[str, str]) -> list[str]:
+    """Return the interface by which this machine reaches `host`; [] if `host` does not resolve, or only to loopback.
+
+    `interfaces`: IPv4 address of each interface.
+    """
+    try:
+        own = own_address(host, 1)
+    except OSError:
+        return []
+    return [name for name, address in interfaces.items() if address == own and not address.startswith("127.")]
 
 
 def chosen(setting: str, interfaces: Sequence[str]) -> list[str]:
@@ -54,13 +73,14 @@ def chosen(setting: str, interfaces: Sequence[str]) -> list[str]:
     return [interface for interface in interfaces if interface in named]
 
 
-def _has_address(interface: str) -> bool:
+def _address_of(interface: str) -> str:
+    """Return the IPv4 address of an interface; "" if it has none."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            fcntl.ioctl(probe, _ASK_ADDRESS, struct.pack("256s", interface.encode()[:15]))
+            answer = fcntl.ioctl(probe, _ASK_ADDRESS, struct.pack("256s", interface.encode()[:15]))
         except OSError:
-            return False
-    return True
+            return ""
+    return socket.inet_ntoa(answer[20:24])
 
 
 _PIECE = 1 << 24
@@ -77,13 +97,15 @@ class World:
         use_cuda = os.environ.get("PSYCHOCOUNSEL_DEVICE", "cpu") == "cuda"
         self.rank, self.size = rank, size
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
-        self.device = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+        self.device = torch.device("cpu")
         if use_cuda:
             require_gpu()
+            local_rank = own_gpu(local_rank, torch.cuda.device_count())
+            self.device = torch.device("cuda", local_rank)
             torch.cuda.set_device(self.device)
-        name_interface(_is_on_one_machine())
+        name_interface(_meeting_host())
         os.environ.setdefault("DS_ACCELERATOR", "cuda" if use_cuda else "cpu")
-        os.environ.setdefault("LOCAL_RANK", str(local_rank))  # DeepSpeed requires it
+        os.environ["LOCAL_RANK"] = str(local_rank)  # DeepSpeed and vLLM take the GPU of this number
         method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
         # Longer than the watchdog's limit, because the watchdog ends a hang with stacks and a helpful exit code.
         timeout = timedelta(minutes=timeout_minutes)
@@ -141,12 +163,13 @@ class World:
         dist.destroy_process_group()
 
 
-def _is_on_one_machine() -> bool:
-    """Return True if all ranks are on one machine, as seen from the launcher's rendezvous."""
+def _meeting_host() -> str:
+    """Return the address of rank 0's machine from the launcher's rendezvous; "" if all ranks are on one machine."""
     method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS", "")
     if not method and "MASTER_ADDR" in os.environ:
         method = f"tcp://{os.environ['MASTER_ADDR']}"
-    return not method.startswith("tcp://") or method.startswith(("tcp://127.", "tcp://localhost"))
+    host = urlsplit(method).hostname or "" if method.startswith("tcp://") else ""
+    return "" if host == "localhost" or host.startswith("127.") else host
 
 
 def _rendezvous(size: int) -> str:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _Random = Union["torch.Generator", list["torch.Generator"]]  # one generator for all replies, or one for each
 _PART = 256  # tokens per block: drawing a block, then a token in it, is cheaper than noise for every token
+# Shares are summed as whole numbers of 2^-40, in any order; with deterministic=true torch refuses to accumulate floats on GPU.
+_WHOLE = 1 << 40
 
 
 @dataclass
@@ -237,9 +239,9 @@ def _pick(weights: torch.Tensor, generator: _Random) -> torch.Tensor:
     """Return a column for each row of `weights`, int64[rows, 1], drawn in proportion; never one of weight 0."""
     import torch
 
-    below = weights.cumsum(-1, dtype=torch.float64)
-    drawn = _uniform(len(weights), generator, weights.device)
-    return torch.searchsorted(below, drawn * below[:, -1:], right=True).clamp_(max=weights.shape[1] - 1)
+    below = (weights / weights.amax(-1, keepdim=True) * _WHOLE).long().cumsum(-1)
+    drawn = _uniform(len(weights), generator, weights.device) * below[:, -1:]
+    return torch.searchsorted(below, drawn.long(), right=True).clamp_(max=weights.shape[1] - 1)
 
 
 def _uniform(rows: int, generator: _Random, device: torch.device) -> torch.Tensor:
@@ -266,7 +268,8 @@ def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
         logits = logits.masked_fill(logits < least, -torch.inf)
     if sampling.top_p < 1:
         ordered, places = logits.sort(descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, places, before >= sampling.top_p)
-        logits = logits.masked_fill(dropped, -torch.inf)
+        shares = ordered.softmax(-1).mul_(_WHOLE).long()
+        enough = shares.cumsum_(-1) >= int(sampling.top_p * _WHOLE)
+        dropped = torch.zeros_like(enough).scatter_(1, places[:, 1:], enough[:, :-1])
+        logits.masked_fill_(dropped, -torch.inf)
     return logits

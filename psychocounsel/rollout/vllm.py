@@ -94,7 +94,7 @@ class VLLMRollout(Rollout):
         self.engine, self.tokenizer, self.stop = engine, tokenizer, sorted(stop)
         self.sleeps, self.slots = world.device.type == "cuda", arguments["max_num_seqs"]
         self.awake, self.cache_awake, self.version = True, True, -1
-        with _inside_training(world), quiet_start("rollout=vllm"):
+        with _inside_training(world), _nondeterministic(), quiet_start("rollout=vllm"):
             prepare_cpu(arguments)
             from vllm import LLM
 
@@ -154,12 +154,9 @@ class VLLMRollout(Rollout):
         if not prompts:
             return []
         inputs: Any = [{"prompt_token_ids": ids} for ids in prompts]
-        outputs = self.llm.generate(
-            inputs,
-            [sampling_params(setting, self.stop) for setting in settings],
-            use_tqdm=False,
-            lora_request=self.lora,
-        )
+        parameters = [sampling_params(setting, self.stop) for setting in settings]
+        with _nondeterministic():
+            outputs = self.llm.generate(inputs, parameters, use_tqdm=False, lora_request=self.lora)
         first = sum(len(part[0]) for part in requests[: self.neighbours.place])
         return [
             replace(
@@ -206,13 +203,24 @@ def _inside_training(world: World) -> Iterator[None]:
     # These variables are restored for processes that start later.
     kept = {name: os.environ.get(name) for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "TORCHDYNAMO_DISABLE")}
     set_num_threads = torch.set_num_threads
-    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
     finally:
         torch.set_num_threads = set_num_threads  # vLLM replaces it by a function that does nothing
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         for name, value in kept.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+@contextmanager
+def _nondeterministic() -> Iterator[None]:
+    """Allow all operations in this block, because vLLM accumulates floats, which `deterministic=true` refuses on GPU."""
+    import torch
+
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])

@@ -35,7 +35,10 @@ def test_runs_with_the_same_reason_stand_in_one_line() -> None:
 
 def test_only_who_pays_is_taken_from_the_shell_and_only_where_it_is_open() -> None:
     shell = {"PATH": "/bin", "SLURM_CONF": "c", "SLURM_JOB_ID": "7", "SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q"}
-    shell |= {"SBATCH_TIMELIMIT": "1"}
+    shell |= {
+        "SBATCH_TIMELIMIT": "1",
+        "SLURM_GPUS_PER_NODE": "8",
+    }  # of an allocation: srun in the job would ask for 8 GPUs
     kept, said = for_sbatch(shell, "#!/bin/bash\n#SBATCH --qos=mine\n")
     assert kept == {"PATH": "/bin", "SLURM_CONF": "c", "SBATCH_ACCOUNT": "a"}
     assert [line.split(" ")[0] for line in said] == ["cluster.account", "SBATCH_QOS", "SBATCH_TIMELIMIT"]

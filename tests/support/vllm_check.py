@@ -21,6 +21,7 @@ from psychocounsel.rollout.base import Rollout, Sampling
 from psychocounsel.rollout.hf import HFRollout
 from psychocounsel.settings import config as configs
 from tests.support.composed import checked
+from tests.support.deterministic import AsOnGPU
 
 
 def compare(vllm: Rollout, hf: HFRollout, groups: list[Group], temperature: float, seed: int) -> dict[str, Any]:
@@ -96,6 +97,8 @@ def main(overrides: list[str]) -> None:
     found["again"] = compare(vllm, hf, groups, 0.7, 1)["ids"] == found["drawn"]["ids"]
     found["other"] = compare(vllm, hf, groups, 0.7, 2)["ids"] != found["drawn"]["ids"]
     found["nothing"] = len(vllm.generate(groups if rank == 0 else [], Sampling(1, 1.0, 5, 128, 3)))
+    with AsOnGPU():
+        vllm.generate(groups, Sampling(1, 1.0, 5, 128, 3, top_p=0.9))
     print(json.dumps(found), flush=True)
     world.barrier()
     os._exit(0)  # the worker ends in the same way

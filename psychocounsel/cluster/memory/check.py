@@ -148,11 +148,12 @@ def _gpu_gigabytes() -> float:
         return 0.0
     import torch
 
-    from psychocounsel.distributed.gpu import require_gpu
+    from psychocounsel.distributed.gpu import own_gpu, require_gpu
 
     require_gpu()
     local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
-    return float(torch.cuda.get_device_properties(local_rank).total_memory / 1e9)
+    number = own_gpu(local_rank, torch.cuda.device_count())
+    return float(torch.cuda.get_device_properties(number).total_memory / 1e9)
 
 
 def _wait(run: Run) -> None:

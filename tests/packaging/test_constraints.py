@@ -1,0 +1,43 @@
+"""The versions of a CUDA installation are pinned: the index resolves its extras by the packages' metadata."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import ROOT
+
+FILES = [ROOT / "constraints.txt", ROOT / "constraints-vllm-cuda.txt"]
+_CPU_BUILDS = ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT")  # may offer or demand builds for CPU
+
+
+def pip(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name not in _CPU_BUILDS}
+    command = [sys.executable, "-m", "pip", "--no-input", *map(str, arguments)]
+    return subprocess.run(
+        command, env={**kept, "PIP_CONFIG_FILE": os.devnull, **environment}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.slow
+def test_every_package_of_a_cuda_installation_is_pinned(tmp_path: Path) -> None:
+    # Older ones download whole packages, several gigabytes, even for a dry run.
+    newest = pip("install", "-q", "--retries=1", "--target", tmp_path / "pip", "pip>=26")
+    if newest.returncode:
+        pytest.skip(f"the package index cannot be reached: {newest.stderr.strip().splitlines()[-1]}")
+    options = ["--dry-run", "--ignore-installed", "--use-feature=fast-deps", "--report", tmp_path / "report.json"]
+    options += [option for file in FILES for option in ("-c", file)]
+    done = pip("install", "-q", *options, f"{ROOT}[gpu,wandb,vllm,liger]", PYTHONPATH=str(tmp_path / "pip"))
+    assert done.returncode == 0, done.stderr
+    packages = [package["metadata"] for package in json.loads((tmp_path / "report.json").read_text())["install"]]
+    versions = {_plain(package["name"]): package["version"] for package in packages}
+    pins = {_plain(line.partition("==")[0]) for file in FILES for line in file.read_text().splitlines() if "==" in line}
+    assert sorted(versions.keys() - pins) == ["psychocounsel"]
+    assert versions["cuda-toolkit"].startswith("13.0."), "docs/cluster.md names the driver that torch's build needs"
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
