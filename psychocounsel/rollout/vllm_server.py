@@ -259,7 +259,11 @@ class VLLMServerRollout(Rollout):
         return self.world.broadcast((taken, slots, "" if taken else client.why_none()))
 
     def _send_pieces(self, transfer: Transfer | None) -> None:
-        """Gather the weights on all ranks together, and send them from rank 0, which has a `transfer`."""
+        """Gather the weights on all ranks together, and send them from rank 0, which has a `transfer`.
+
+        On GPU the other ranks queue gathers ahead of rank 0. Those wait as long as every collective of `World`, which is
+        longer than the watchdog allows rank 0 to wait for servers.
+        """
         from psychocounsel.rollout.weight_sync import weights_of
 
         if self.adapter is not None:
