@@ -147,6 +147,7 @@ class VLLMServerRollout(Rollout):
     """Writes replies by servers. `ready()`, called on rank 0, returns addresses to try; it may start servers."""
 
     draws_by_prompt = True
+    writes_with_a_copy = True
 
     def __init__(
         self,
@@ -227,7 +228,7 @@ class VLLMServerRollout(Rollout):
         A server that misses a part of the weights gets no requests until weights are sent again.
 
         Raises:
-            UserError: if no server takes them, even after restarts.
+            UserError: if no server takes them, even after restarts, or vLLM lacks some of them (`refuse_missing`).
         """
         from psychocounsel.remote.client import Client
 
