@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from psychocounsel.distributed.gpu import own_gpu, require_gpu
 from psychocounsel.distributed.process_group import own_address
@@ -89,6 +90,8 @@ _PIECE = 1 << 24
 class World:
     """Rank, size and device of a process, and the few collectives that the loop needs.
 
+    A collective that other ranks do not join fails after `timeout_minutes`, in every process group made from now on.
+
     Raises:
         UserError: if the run uses GPUs and torch can use none.
     """
@@ -109,6 +112,8 @@ class World:
         method = os.environ.get("PSYCHOCOUNSEL_RENDEZVOUS") or _rendezvous(size)
         # Longer than the watchdog's limit, because the watchdog ends a hang with stacks and a helpful exit code.
         timeout = timedelta(minutes=timeout_minutes)
+        # DeepSpeed and vLLM make further groups with torch's default, which is 10 minutes for NCCL.
+        distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = timeout
         backend = "nccl" if use_cuda else "gloo"
         dist.init_process_group(backend, init_method=method, timeout=timeout, rank=rank, world_size=size)
         _init_deepspeed()

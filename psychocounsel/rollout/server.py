@@ -10,6 +10,7 @@ New weights arrive in one of three ways, each after `POST /weights/begin` and be
 - `/weights/adapter`, once, for a low-rank adapter;
 - `/weights/join` once, then `/weights/broadcast` for each piece: rank 0 of training sends the named parameters over a
   process group with the workers (`distributed/process_group.py`).
+The last answers {"version", "missing"}: names of parameters of the model that did not arrive, and then no version.
 
 Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
 """
@@ -197,12 +198,12 @@ class Server:
         return _json({})
 
     async def end(self, request: Any) -> Any:
-        if not self.adapter:
-            await self.engine.collective_rpc("end_weights")
+        of_workers = [] if self.adapter else await self.engine.collective_rpc("end_weights")
+        missing = sorted(set().union(*of_workers))
         await self.engine.reset_prefix_cache()
         await self.engine.resume_generation()
-        self.version = int(request.query_params["version"])
-        return _json({"version": self.version})
+        self.version = None if missing else int(request.query_params["version"])
+        return _json({"version": self.version, "missing": missing})
 
 
 class _TooLong(Exception):

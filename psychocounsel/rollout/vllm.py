@@ -87,6 +87,7 @@ class VLLMRollout(Rollout):
     """
 
     draws_by_prompt = True
+    writes_with_a_copy = True
 
     def __init__(
         self, arguments: dict[str, Any], engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
@@ -115,12 +116,13 @@ class VLLMRollout(Rollout):
             self.llm.reset_prefix_cache()
 
     def _take_weights(self) -> None:
-        from psychocounsel.rollout.weight_sync import weights_of
+        from psychocounsel.rollout.weight_sync import refuse_missing, weights_of
 
         self.llm.collective_rpc("begin_weights")
         for piece in weights_of(self.engine):
             self.llm.collective_rpc("take_weights", args=(piece,))
-        self.llm.collective_rpc("end_weights")
+        (missing,) = self.llm.collective_rpc("end_weights")
+        refuse_missing("rollout=vllm", missing)
 
     def _take_adapter(self, adapter: AdapterFolder) -> None:
         adapter.write(self.engine)

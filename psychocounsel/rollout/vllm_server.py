@@ -147,6 +147,7 @@ class VLLMServerRollout(Rollout):
     """Writes replies by servers. `ready()`, called on rank 0, returns addresses to try; it may start servers."""
 
     draws_by_prompt = True
+    writes_with_a_copy = True
 
     def __init__(
         self,
@@ -227,7 +228,7 @@ class VLLMServerRollout(Rollout):
         A server that misses a part of the weights gets no requests until weights are sent again.
 
         Raises:
-            UserError: if no server takes them, even after restarts.
+            UserError: if no server takes them, even after restarts, or vLLM lacks some of them (`refuse_missing`).
         """
         from psychocounsel.remote.client import Client
 
@@ -259,7 +260,11 @@ class VLLMServerRollout(Rollout):
         return self.world.broadcast((taken, slots, "" if taken else client.why_none()))
 
     def _send_pieces(self, transfer: Transfer | None) -> None:
-        """Gather the weights on all ranks together, and send them from rank 0, which has a `transfer`."""
+        """Gather the weights on all ranks together, and send them from rank 0, which has a `transfer`.
+
+        On GPU the other ranks queue gathers ahead of rank 0. Those wait as long as every collective of `World`, which is
+        longer than the watchdog allows rank 0 to wait for servers.
+        """
         from psychocounsel.rollout.weight_sync import weights_of
 
         if self.adapter is not None:

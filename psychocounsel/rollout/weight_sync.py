@@ -63,8 +63,12 @@ class Transfer:
         self._each(lambda address: self._send(address, piece, body))
 
     def end(self, version: int) -> list[str]:
-        """Let the servers write again; return the addresses of those that took all weights."""
-        self._each(lambda address: self.client.post(address, f"/weights/end?version={version}"))
+        """Let the servers write again; return the addresses of those that took all weights.
+
+        Raises:
+            UserError: as `refuse_missing` does.
+        """
+        self._each(lambda address: self._end(address, version))
         for group in self.groups.values():
             group.close()
         self._threads.shutdown()
@@ -104,6 +108,11 @@ class Transfer:
         except (RuntimeError, TimeoutError) as error:
             self.client.set_aside(address, f"no process group: {(str(error).splitlines() or ['time-out'])[0][:200]}")
 
+    def _end(self, address: str, version: int) -> None:
+        answer = self.client.post(address, f"/weights/end?version={version}")
+        if answer is not None:
+            refuse_missing(f"rollout: {address}", answer["missing"])
+
     def _send(self, address: str, piece: Piece, body: bytes) -> None:
         from psychocounsel.distributed.process_group import header_of
 
@@ -125,6 +134,20 @@ def _refuse_other_adapters(address: str, ours: int, theirs: int) -> None:
         raise UserError(
             f"rollout.addresses: {address} was started with model.lora.rank={theirs or 'null'}, but this run has "
             f"{ours or 'null'}: start it with the model.* settings of the run"
+        )
+
+
+def refuse_missing(where: str, missing: Sequence[str]) -> None:
+    """Reject a transfer after which parameters of vLLM's model are `missing`; `where` names the engine.
+
+    Raises:
+        UserError: naming the first three.
+    """
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise UserError(
+            f"{where}: vLLM took no weights, or only a part, for {shown}: this version of vLLM does not load this "
+            "model's weights by the names that training has for them; use rollout=hf"
         )
 
 
@@ -193,13 +216,20 @@ class WeightLoading:
     rank: int  # number among the engine's workers
     device: Any
     trainer: Any = None  # process group with rank 0 of training
+    missing: set[str]  # parameters of vLLM's model for which nothing has arrived
 
     def begin_weights(self) -> None:
-        from vllm.model_executor.model_loader.reload import initialize_layerwise_reload
+        from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
         self.trainer = None  # drop the group of an unfinished transfer
+        model = self.model_runner.get_model()
         with self._configured():
-            initialize_layerwise_reload(self.model_runner.get_model())
+            # End an unfinished transfer, or vLLM would count its weights as those of this one.
+            finalize_layerwise_reload(model, self.vllm_config.model_config)
+            tied = tied_names(model)
+            initialize_layerwise_reload(model)
+        # Only now, because layers that repack their weights have other parameters while the engine writes.
+        self.missing = {name for name, _ in model.named_parameters()} - tied
 
     def take_weights(self, weights: Iterable[tuple[str, Any]] | str) -> None:
         """Load some parameters: pairs of a Hugging Face name and a tensor, or the path of a safetensors file."""
@@ -208,7 +238,9 @@ class WeightLoading:
 
             weights = load_file(weights).items()
         with self._configured():
-            self.model_runner.get_model().load_weights(iter(weights))
+            loaded = self.model_runner.get_model().load_weights(iter(weights))
+        # A few of vLLM's models report no names; then only the log-probabilities of the first replies are checked.
+        self.missing = set() if loaded is None else self.missing.difference(loaded)
 
     def join_trainer(self, meeting: dict[str, Any]) -> None:
         """Join the process group with rank 0 of training; `meeting` holds keyword arguments of `process_group.join`."""
@@ -220,11 +252,15 @@ class WeightLoading:
         """Load the parameters of `header` (`process_group.Header`), which rank 0 of training sends now."""
         self.take_weights(self.trainer.receive(header))
 
-    def end_weights(self) -> None:
-        """Move the loaded weights to the place where the engine computes with them."""
+    def end_weights(self) -> list[str]:
+        """Move the loaded weights to the place where the engine computes with them.
+
+        Returns the names of parameters that are missing or incomplete, and now hold old or arbitrary values.
+        """
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
 
         model = self.model_runner.get_model()
+        missing = sorted(self.missing | _incomplete(model))
         with self._configured():
             finalize_layerwise_reload(model, self.vllm_config.model_config)
             head, embeddings = _part(model, "lm_head"), _part(model, "model.embed_tokens")
@@ -235,6 +271,7 @@ class WeightLoading:
         if self.trainer is not None:
             self.trainer.close()
             self.trainer = None
+        return missing
 
     def _configured(self) -> AbstractContextManager[None]:
         """Return vLLM's configuration context, because layers read the engine's configuration when they repack weights."""
@@ -242,6 +279,25 @@ class WeightLoading:
 
         context: AbstractContextManager[None] = set_current_vllm_config(self.vllm_config)
         return context
+
+
+def tied_names(model: Any) -> set[str]:
+    """Return the names of parameters that `model` also has under an earlier name, such as a tied output layer's."""
+    every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return every - {name for name, _ in model.named_parameters()}
+
+
+def _incomplete(model: Any) -> set[str]:
+    """Return the names of linear layers that have taken only some of their weights.
+
+    vLLM joins the query, key and value weights, and those of gate and up, in one parameter, whose name it reports for
+    each of them. Other layers are not counted here: embeddings stay incomplete, because vLLM pads the vocabulary.
+    """
+    from vllm.model_executor.layers.linear import LinearBase
+    from vllm.model_executor.model_loader.reload.layerwise import get_layerwise_info
+
+    linear = {name: get_layerwise_info(layer) for name, layer in model.named_modules() if isinstance(layer, LinearBase)}
+    return {name for name, info in linear.items() if info.can_load() and info.load_numel > 0}
 
 
 def _part(model: Any, name: str) -> Any:

@@ -184,6 +184,29 @@ def test_a_server_is_sent_the_adapter_alone(tmp_path: Path) -> None:
     assert [line["rollout/staleness"] for line in metrics_of(run) if line["step"]] == [0, 0, 0]
 
 
+# A weight of its own parameter, and one of three that vLLM joins
+WITHOUT = "without: [model.norm.weight, model.layers.1.self_attn.k_proj.weight]"
+TOLD = "vLLM took no weights, or only a part, for model.layers.1.self_attn.qkv_proj, model.norm.weight: "
+NOISY = "noisy: [model.embed_tokens.weight]"
+
+
+@pytest.mark.parametrize(
+    ("rollout", "falsified", "told"),
+    [
+        ("vllm", WITHOUT, f"error: rollout=vllm: {TOLD}"),
+        ("vllm_server", WITHOUT, TOLD),
+        ("vllm", NOISY, "error: rollout: the replies of step 0 were written with other weights than the policy's"),
+    ],
+    ids=["engine-without-some", "server-without-some", "noisy"],
+)
+def test_wrong_weights_are_refused_at_the_first_round(rollout: str, falsified: str, told: str, tmp_path: Path) -> None:
+    callback = f"+callbacks.wrong={{_target_: tests.support.wrong_weights.WrongWeights, {falsified}}}"
+    command = ("train", "algo=online_dpo", *SMALL, f"rollout={rollout}", "max_steps=1", callback)
+    refused = cli(*command, f"run_dir={tmp_path / 'run'}", check_code=2, PYTHONPATH=str(ROOT))
+    assert told in refused.stderr and "use rollout=hf" in refused.stderr
+    assert not list((tmp_path / "run/rounds").glob("*/groups.parquet")), "nothing is learned from wrong weights"
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Yield the address of a server started by a user."""

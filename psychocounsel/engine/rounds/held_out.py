@@ -8,6 +8,7 @@ from psychocounsel.data.group import Array, Group, read_groups, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.references import Reference, RoundStart, before_training
+from psychocounsel.engine.rounds.first_replies import FirstReplies
 from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
 from psychocounsel.engine.step import Stepper
@@ -33,6 +34,7 @@ class HeldOutReplies:
         run: Run,
         prompts: Sequence[Group],
         rollout: Rollout,
+        first_replies: FirstReplies,
         scoring: Scoring,
         policy: Reference,
         reference: Reference | None,
@@ -41,16 +43,18 @@ class HeldOutReplies:
         offloading: Offloading,
     ) -> None:
         self.run, self.prompts, self.rollout, self.scoring = run, prompts, rollout, scoring
-        self.offloading = offloading
+        self.first_replies, self.offloading = first_replies, offloading
         self.policy, self.reference, self.world, self.alive = policy, reference, world, alive
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return the `eval/...` metrics of the replies after `step` steps. All ranks call it together.
 
         Raises:
-            UserError: if the file of the replies before training, which these are compared with, is missing.
+            UserError: if the file of the replies before training, which these are compared with, is missing, or as in
+                `FirstReplies.check`.
         """
         replies = self.write(step)
+        self.first_replies.check(replies, step)
         reference = self.reference.logprobs(replies) if self.reference else None
         if reference is not None:
             # The rollout's own log-probabilities are rounded differently, which would count as divergence.
@@ -108,7 +112,8 @@ def open_held_out(
         scoring = open_scoring(config, world, chat.system_prompt)
     reference = before_training(run, stepper, tokenizer)
     policy = RoundStart(stepper, config.global_batch_size)
-    return HeldOutReplies(run, prompts, rollout, scoring, policy, reference, world, alive, offloading)
+    first_replies = FirstReplies(run, rollout, policy)
+    return HeldOutReplies(run, prompts, rollout, first_replies, scoring, policy, reference, world, alive, offloading)
 
 
 def held_out_metrics(

@@ -21,6 +21,7 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.feed import Collector
 from psychocounsel.engine.references import RoundStart
+from psychocounsel.engine.rounds.first_replies import FirstReplies
 from psychocounsel.engine.rounds.held_out import HeldOutReplies
 from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
@@ -106,6 +107,7 @@ class Shards:
         order: RoundOrder,
         samples: int,
         rollout: Rollout,
+        first_replies: FirstReplies,
         scoring: Scoring,
         world: World,
         announce: Announce,
@@ -113,6 +115,7 @@ class Shards:
         offloading: Offloading,
     ) -> None:
         self.run, self.data, self.order, self.world = run, data, order, world
+        self.first_replies = first_replies
         self.samples, self.rollout, self.scoring = samples, rollout, scoring
         self.announce, self.alive, self.offloading = announce, alive, offloading
         self.config: Any = run.config
@@ -124,7 +127,8 @@ class Shards:
         """Return the scored replies of a round that begins at `step`; only replies that are not on disk are written.
 
         Raises:
-            UserError: if replies on disk were written with weights that are too old for this round.
+            UserError: if replies on disk were written with weights that are too old for this round, or as in
+                `FirstReplies.check`.
         """
         self.wait_for_ahead()
         with self.offloading:
@@ -133,6 +137,7 @@ class Shards:
             await_file(file)
         replies = [group for file in files for group in read_groups(file)]
         self._check_versions(number, step, replies)
+        self.first_replies.check(replies, step)
         return replies
 
     def _written(self, number: int, step: int) -> list[Path]:
@@ -359,8 +364,11 @@ def open_rounds(
     with offloading:
         rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, chat.ends(), world)
         scoring = open_scoring(config, world, chat.system_prompt)
-    shards = Shards(run, data, order, plan.samples, rollout, scoring, world, announce, alive, offloading)
-    initial = collector.reference if algorithm.reference_kind == "initial" else None
     policy = RoundStart(collector.stepper, config.global_batch_size)
-    held_out = HeldOutReplies(run, data.held_out, rollout, scoring, policy, initial, world, alive, offloading)
+    first_replies = FirstReplies(run, rollout, policy)
+    shards = Shards(run, data, order, plan.samples, rollout, first_replies, scoring, world, announce, alive, offloading)
+    initial = collector.reference if algorithm.reference_kind == "initial" else None
+    held_out = HeldOutReplies(
+        run, data.held_out, rollout, first_replies, scoring, policy, initial, world, alive, offloading
+    )
     return RoundFeed(run, shards, held_out, collector, announce)
