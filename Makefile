@@ -16,9 +16,9 @@ BIN := $(VENV)/bin
 train: $(VENV)/.installed
 	$(BIN)/python -m psychocounsel.train algo=reward
 
-# Two stages of the study; `python -m psychocounsel.launch study=real` goes on from them.
 real: smollm2
-	$(BIN)/python -m psychocounsel.launch study=real only=[judge,judges]
+	$(BIN)/python -m psychocounsel.train experiment=judge model=smollm2_135m model.path=$(SMOLLM2) model.dtype=bf16 run_dir=runs/real
+	$(BIN)/python -m psychocounsel.evaluate evaluation=reward reward.path=runs/real/model
 
 # Small models run on one thread each. One more test file than cores runs in parallel, because some wait for SLURM and servers.
 # Files are sorted by name, because otherwise files with few long tests would come last.

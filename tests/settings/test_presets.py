@@ -26,7 +26,8 @@ def choices(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-EXPERIMENTS, SWEEPS, REWARDS = choices("experiment"), choices("sweep"), choices("reward")
+EXPERIMENTS = [name for name in choices("experiment") if name != "judge"]  # of papers and of models with a name
+SWEEPS, REWARDS = choices("sweep"), choices("reward")
 USUAL = ("paper_dpo_iter_8b", "paper_reward_8b")  # the other models are trained by tests marked as proofs
 REWARDS.remove("ensemble")  # it has no members of its own; tests/test_reward_ensemble.py gives it some
 MODELS = [name for name in choices("model") if name not in ("local", "tiny", "tiny_dpo")]
@@ -147,6 +148,14 @@ def test_the_papers_and_simpos_settings_are_all_there() -> None:
         *(f"{algo}_8b" for algo in ("ppo", "grpo", "online_dpo")),
         *(f"paper_{algo}_{size}" for algo in ("reward", "dpo", "dpo_iter") for size in PAPER),
     }
+
+
+def test_the_recipe_of_a_judge_takes_any_model_and_data() -> None:
+    config = check(compose(["experiment=judge"]))
+    assert (config.epochs, config.data.control_rate, len(config.data.controls)) == (2, 0.25, 9)
+    assert config.algo._target_ == "psychocounsel.algo.reward.Reward" and config.model.name == "tiny"
+    other = check(compose(["experiment=judge", "data=psychocounsel", "model=qwen3_0_6b", "epochs=4"]))
+    assert (other.epochs, other.data.controls, other.algo.lr) == (4, config.data.controls, 2e-4)
 
 
 def test_the_rounds_of_the_papers_iterations() -> None:
