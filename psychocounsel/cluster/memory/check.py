@@ -14,9 +14,11 @@ from psychocounsel.cluster.memory.gpu import (
     parts_of_states,
     trained_shape,
 )
+from psychocounsel.cluster.memory.host import host_line, refuse_too_little
 from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
+from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command
 
 
@@ -119,10 +121,15 @@ def fitted_work(run: Run, command: Command) -> int:
         gpus = run.processes if limit_gb else 0
         if is_open(run.config):
             settle(run, gpus, limit_gb) if run.is_main else _wait(run)
+        cluster = configs.build(run.config, "cluster")
+        machines, offered = cluster.machines(run.processes), cluster.host_memory()
         if gpus and run.config.engine.check_memory:
             refuse_too_large(run.config, gpus, limit_gb)
+            refuse_too_little(run.config, gpus, machines, offered)
         if run.is_main and not run.config.model.path.startswith("builtin:"):
             run.say(memory_line(run.config, gpus, limit_gb) if gpus else cpu_memory_line(run.config, run.processes))
+            for line in host_line(run.config, gpus, machines, limit_gb, offered) if gpus else []:
+                run.say(line)
     return command.work(run)
 
 
