@@ -15,7 +15,7 @@ from psychocounsel.train import COMMAND as TRAIN
 PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
 _BEGIN, _END = "<!-- table: python -m benchmarks.memory_table -->\n", "<!-- end of table -->\n"
 _GB = 80.0
-_LONG = "max_length=2048 micro_batch_tokens=8192"
+_LONG = "max_length=2048 micro_batch_tokens=4096"
 _ROWS = [  # description, number of GPUs, overrides
     ("DPO of 0.6B", 1, f"algo=dpo model=qwen3_0_6b zero=auto {_LONG}"),
     ("DPO of 3B", 1, f"algo=dpo model=llama3_2_3b zero=auto {_LONG}"),

@@ -45,7 +45,7 @@ def test_idle_state_of_8b(typed: str, state: float) -> None:
 
 
 def test_machines_share_state_and_each_has_its_frozen_models() -> None:
-    config = _config("experiment=ppo_8b", "model.gradient_checkpointing=true")
+    config = _config("experiment=ppo_8b", "zero='3'", "model.gradient_checkpointing=true")
     one, two = _parts(config, 8, 1), _parts(config, 16, 2)
     assert two["frozen models"] == one["frozen models"] and two["processes"] == one["processes"]
     assert two["copies for checkpoints"] == one["copies for checkpoints"] / 2 == 6 * (_B8 + _SCORER)
@@ -63,7 +63,9 @@ def test_pinned_blocks_are_powers_of_two() -> None:
 
 
 def test_a_machine_that_is_too_small_is_refused_with_what_to_type() -> None:
-    config = _config("experiment=paper_dpo_iter_8b", "cluster.memory=256G", "model.gradient_checkpointing=true")
+    config = _config(
+        "experiment=paper_dpo_iter_8b", "zero='2'", "cluster.memory=256G", "model.gradient_checkpointing=true"
+    )
     offered = configs.build(config, "cluster").host_memory()
     assert offered == 256 * 2**30
     with pytest.raises(

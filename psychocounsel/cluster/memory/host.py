@@ -103,6 +103,7 @@ def _less(config: DictConfig, total: float) -> str:
     """Return what to type instead."""
     typed = [f"cluster.memory={math.ceil(total / 2**30)}G"] if config.cluster.get("memory") else []
     if config.get("rollout") is not None and config.rollout.offload_idle:
+        typed += ["zero=2"] if config.zero.stage == 1 else []  # stage 1 moves whole float32 gradients
         typed.append("rollout.offload_idle=false")
     if config.checkpoint.background:
         typed.append("checkpoint.background=false")
