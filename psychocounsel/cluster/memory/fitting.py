@@ -123,7 +123,7 @@ def with_values(config: DictConfig, values: dict[str, Any]) -> DictConfig:
 def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list[str]:
     """Return the changes with which a run fits, the smallest first, as overrides to type."""
     checkpoints = {} if config.model.gradient_checkpointing else {"model.gradient_checkpointing": True}
-    changes: list[dict[str, Any]] = [{}, checkpoints, {"zero.stage": 3, **checkpoints}]
+    changes: list[dict[str, Any]] = [{}, {"zero.hpz": 1}, checkpoints, {"zero.stage": 3, **checkpoints}]
     changes.append({"zero.stage": 3, "zero.offload_optimizer": True, **checkpoints})
     if not config.model.lora.rank:
         changes.append({"model.lora.rank": 16, **checkpoints})
