@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.cluster.memory.check import zero_words
 from psychocounsel.cluster.memory.fitting import choose, with_values
 from psychocounsel.cluster.memory.gpu import estimate, trained_shape
+from psychocounsel.cluster.memory.host import host_parts
 from psychocounsel.settings.config import check, compose
 from psychocounsel.storage.files import write_atomically
 from psychocounsel.train import COMMAND as TRAIN
@@ -14,7 +15,7 @@ from psychocounsel.train import COMMAND as TRAIN
 PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
 _BEGIN, _END = "<!-- table: python -m benchmarks.memory_table -->\n", "<!-- end of table -->\n"
 _GB = 80.0
-_LONG = "max_length=2048 micro_batch_tokens=8192"
+_LONG = "max_length=2048 micro_batch_tokens=4096"
 _ROWS = [  # description, number of GPUs, overrides
     ("DPO of 0.6B", 1, f"algo=dpo model=qwen3_0_6b zero=auto {_LONG}"),
     ("DPO of 3B", 1, f"algo=dpo model=llama3_2_3b zero=auto {_LONG}"),
@@ -56,8 +57,8 @@ def table() -> str:
         ValueError: if the run of a row does not fit on its GPUs.
     """
     lines = [
-        "| what | GPUs | GB on each | ZeRO | gradient checkpointing | command: `python -m psychocounsel.train ...` |",
-        "|---|---|---|---|---|---|",
+        "| what | GPUs | GB on each | host GB | ZeRO | gradient checkpointing | command: `python -m psychocounsel.train ...` |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, gpus, typed in _ROWS:
         config = configuration(typed, gpus)
@@ -67,9 +68,10 @@ def table() -> str:
         needed = estimate(shape, config, gpus).total / 1e9
         if needed > _GB:
             raise ValueError(f"{typed}: needs {needed:.0f} GB")
+        on_host = sum(host_parts(shape, config, gpus, -(-gpus // 8)).values()) / 1e9
         zero = zero_words(config).replace("zero.stage=", "").replace("zero.", "").replace("=true", "")
         checkpoints = "yes" if config.model.gradient_checkpointing else "no"
-        lines.append(f"| {name} | {gpus} | {needed:.0f} | {zero} | {checkpoints} | `{typed}` |")
+        lines.append(f"| {name} | {gpus} | {needed:.0f} | {on_host:.0f} | {zero} | {checkpoints} | `{typed}` |")
     return "\n".join(lines) + "\n"
 
 

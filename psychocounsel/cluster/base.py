@@ -65,6 +65,14 @@ class Cluster(ABC):
         """Return the numbers of a run's `processes` and GPUs on the node of rank 0; default: all are on one node."""
         return processes, self.gpus()
 
+    def machines(self, processes: int) -> int:
+        """Return the number of machines over which a run's `processes` are spread."""
+        return max(1, processes // self.first_node(processes)[0])
+
+    def host_memory(self) -> float | None:
+        """Return the bytes of memory that a run may use on each of its machines; None (default): unknown."""
+        return None
+
     def check(self) -> None:  # noqa: B027 (a kind may have nothing to refuse)
         """Refuse settings that cannot work.
 

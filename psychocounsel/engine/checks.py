@@ -87,6 +87,7 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
             raise UserError(f"zero.offload_parameters=true needs zero.stage=3, not {config.zero.stage}")
         if config.zero.stage == 0:
             raise UserError("zero.offload_optimizer=true needs zero.stage of 1 to 3, not 0")
+    _check_hpz(config.zero, cluster)
     if config.micro_batch_tokens != "auto" and config.micro_batch_tokens < config.max_length:
         raise UserError(
             f"micro_batch_tokens={config.micro_batch_tokens} is smaller than max_length={config.max_length}: "
@@ -98,6 +99,23 @@ def check_combinations(config: DictConfig, cluster: Any) -> None:
         )
     _check_callbacks(config)
     check_model(config, bool(cluster.gpus()))
+
+
+def _check_hpz(zero: DictConfig, cluster: Any) -> None:
+    if zero.hpz == 1:
+        return
+    if zero.stage != 3:
+        raise UserError(
+            f"zero.hpz={zero.hpz} needs zero=3, not zero.stage={zero.stage}: other stages keep whole parameters"
+        )
+    if zero.offload_parameters:
+        raise UserError(f"zero.hpz={zero.hpz}: its copy is on the GPU; use zero.hpz=1 or zero.offload_parameters=false")
+    on_node, _ = cluster.first_node(cluster.process_count())
+    if on_node % zero.hpz:
+        raise UserError(
+            f"zero.hpz={zero.hpz} must divide the {on_node} processes of a node: "
+            f"use zero.hpz={on_node}, for one copy on each node"
+        )
 
 
 def _check_callbacks(config: DictConfig) -> None:

@@ -16,6 +16,7 @@ class ZeroConfig:
     bucket_elements: int = option(500_000_000, at_least=1)
     reduce_dtype: str = option("fp32", choices=("fp32", "bf16"))  # format in which ranks sum gradients
     persistence_elements: int = option(100_000, at_least=0)  # stage 3: smaller parameters are kept whole on every rank
+    hpz: int = option(1, at_least=1)  # stage 3: GPUs that share a second copy of the parameters
 
 
 @dataclass

@@ -30,6 +30,7 @@ def deepspeed_config(
         "reduce_bucket_size": zero.bucket_elements,
         "allgather_bucket_size": zero.bucket_elements,
         "stage3_param_persistence_threshold": zero.persistence_elements,
+        "zero_hpz_partition_size": zero.hpz,
     }
     if zero.offload_optimizer:
         optimization["offload_optimizer"] = {"device": "cpu", "pin_memory": True}

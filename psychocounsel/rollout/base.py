@@ -196,6 +196,10 @@ class RolloutSettings(GroupSettings):
         """Return the bytes on each GPU, by purpose, that remain allocated while the policy trains; default: none."""
         return {}
 
+    def on_host(self, shape: Shape, config: DictConfig) -> dict[str, float]:
+        """Return the bytes of host memory of each process on GPU, by purpose; default: none."""
+        return {}
+
     def smaller(self) -> dict[str, Any]:
         """Return values of fields that need less memory, as advice for a run that does not fit."""
         return {}

@@ -76,6 +76,13 @@ class VLLM(VLLMEngine):
         """
         return {} if self.eager else {"graphs of vLLM": _GRAPHS * (1 << 20) * (1 + shape.layers / 2)}
 
+    def on_host(self, shape: Shape, config: DictConfig) -> dict[str, float]:
+        """Return the base model of adapters, which a sleeping engine keeps in host memory (`VLLMRollout.rest`)."""
+        from psychocounsel.model.shape import bytes_of_weight
+
+        weights = bytes_of_weight(config.model.dtype) * shape.parameters / self.tensor_parallel
+        return {"sleeping vLLM": weights} if config.model.lora.rank else {}
+
     def smaller(self) -> dict[str, Any]:
         return {"gpu_memory": 0.25} if self.gpu_memory > 0.25 else {}
 

@@ -87,7 +87,7 @@ def test_where_nothing_is_known_one_line_says_so() -> None:
 def test_a_dry_run_needs_no_weights(tmp_path: Path) -> None:
     given = ["experiment=paper_dpo_iter_8b", "rollout=hf", "dry_run=true", f"paths.cache={tmp_path}/cache"]
     said = cli("train", *given, cwd=tmp_path).stdout
-    assert "(weights 16.1, gradients 6.0, optimizer 12.0" in said and "on each of 8 GPUs: about" in said
+    assert "llama3_1_8b: zero=auto is chosen when the run starts, on 8 GPUs of 40 GB: zero.stage=" in said
     assert "rows unchecked: model.path=meta-llama/Llama-3.1-8B-Instruct is not in" in said
     assert "first run `python -m psychocounsel.prepare experiment=paper_dpo_iter_8b rollout=hf" in said
 
@@ -100,11 +100,53 @@ def test_a_dry_run_needs_no_weights(tmp_path: Path) -> None:
 )
 def test_experiments_of_8b_fit_eight_gpus_of_80_gb(name: str) -> None:
     config = _config(f"experiment={name}")
+    config = with_values(config, choose(_shape(config), config, 8, 80.0))
     assert 20e9 < estimate(_shape(config), config, 8).total < 80e9
     assert "MORE THAN" not in memory_line(config, 8, 80.0)
     refuse_too_large(config, 8, 80.0)
     with pytest.raises(UserError, match="needs about .* GB on each of 2 GPUs, which have 40"):
         refuse_too_large(config, 2, 40.0)
+
+
+# ZeRO stage on 8 GPUs of 40, 80 and 141 GB; +: activations are recomputed, o: optimizer in host memory, p: parameters, too
+_CHOSEN = {
+    "paper_dpo_8b": "3+ 2 1",
+    "paper_reward_8b": "3+ 2 1",
+    "simpo_llama3_base": "3+ 2 1",
+    "simpo_llama3_instruct": "3+ 2 1",
+    "simpo_llama3_instruct_v2": "3+ 2 1",
+    "paper_dpo_3b": "2 1 1",
+    "paper_reward_3b": "2 1 1",
+    "paper_dpo_iter_3b": "2+ 1 1",
+    "paper_dpo_iter_8b": "2o+ 2 1",
+    "online_dpo_8b": "2o+ 2 1",
+    "grpo_8b": "2o+ 2 1",
+    "ppo_8b": "3op+ 3+ 2",
+}
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml")))
+def test_presets_get_the_fastest_setting_that_fits(name: str) -> None:
+    config = _config(f"experiment={name}", *(["reward=tiny"] if name == "paper_dpo_iter_3b" else []))
+    shape, words = _shape(config), []
+    for limit in (40.0, 80.0, 141.0):
+        values = choose(shape, config, 8, limit)
+        assert fits(shape, config, 8, limit, values)
+        stage, optimizer, parameters, recomputes = values.values()
+        words.append(f"{stage}{'o' * optimizer}{'p' * parameters}{'+' * recomputes}")
+    assert " ".join(words) == _CHOSEN[name]
+
+
+def test_a_dry_run_says_what_auto_chooses_and_why() -> None:
+    config = _config("experiment=paper_dpo_8b")
+    key = "model.gradient_checkpointing"
+    said = [memory_line(config, 8, limit).partition("; auto chooses ")[2] for limit in (40.0, 80.0)]
+    assert said[0] == f"zero.stage=3 {key}=true, because all activations would need more than 36 GB"
+    assert said[1] == f"zero.stage=2 {key}=false, the first with all activations in at most 72 GB"
+    assert memory_line(config, 8, None) == (
+        f"llama3_1_8b: zero=auto is chosen when the run starts, on 8 GPUs of 40 GB: zero.stage=3 {key}=true, "
+        f"80 GB: zero.stage=2 {key}=false, 141 GB: zero.stage=1 {key}=false"
+    )
 
 
 # -- advice
@@ -181,7 +223,9 @@ def test_gradient_checkpointing_is_left_out_where_the_run_fits_without() -> None
         (1, True),
         (3, True),
     ]
-    assert memory_line(config, 8, 200.0).endswith(f"; auto chooses {key}=false")
+    assert memory_line(config, 8, 200.0).endswith(
+        f"; auto chooses {key}=false, the first with all activations in at most 180 GB"
+    )
     assert f"; {key}=auto is counted as true; it becomes false if memory allows" in memory_line(config, 8, None)
 
 
@@ -213,7 +257,7 @@ def test_auto_is_recorded_when_a_run_starts_and_kept(tmp_path: Path) -> None:
 def test_a_dry_run_needs_no_gpu_no_weights_and_no_vllm(name: str, tmp_path: Path) -> None:
     said = cli("train", f"experiment={name}", "dry_run=true", cwd=tmp_path, PSYCHOCOUNSEL_CACHE=str(tmp_path)).stdout
     assert (
-        re.search(r"llama3_1_8b: memory on each of 8 GPUs: about \d\d GB \(weights", said)
+        re.search(r"llama3_1_8b: zero=auto is chosen when the run starts, on 8 GPUs of 40 GB: zero.stage=", said)
         and "rows unchecked: " in said
     )
     assert ("not installed here: rollout: vLLM" in said) == (find_spec("vllm") is None)

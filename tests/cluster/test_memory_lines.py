@@ -30,7 +30,7 @@ def gigabytes(line: str) -> float:
 
 def test_a_model_of_135m_needs_what_was_measured(tmp_path: Path) -> None:
     """The peak of DPO with rows of up to 1,156 tokens in two lanes was 6.1 GB."""
-    line = smollm(tmp_path, "micro_batch_tokens=2048")
+    line = smollm(tmp_path, "micro_batch_tokens=2048", "checkpoint.every=0")
     assert "(weights 0.5, gradients 1.1, optimizer 1.1, activations 2.8, libraries 0.5) of " in line
     assert abs(gigabytes(line) - 6.1) < 0.4
 
@@ -43,6 +43,12 @@ def test_what_needs_less_is_shown_with_less(tmp_path: Path) -> None:
     assert "reference 0.5" in smollm(tmp_path, "algo=grpo", "reward=tiny") and "critic" in smollm(
         tmp_path, "algo=ppo", "reward=tiny"
     )
+
+
+def test_copies_for_checkpoints_are_counted_where_one_is_written_during_training(tmp_path: Path) -> None:
+    assert "copies for checkpoints 1.6" in smollm(tmp_path)  # 12 bytes of each weight
+    for without in ("checkpoint.every=0", "checkpoint.background=false"):
+        assert "copies for checkpoints" not in smollm(tmp_path, without)
 
 
 def test_processes_share_what_zero_shares(tmp_path: Path) -> None:
@@ -69,5 +75,6 @@ def test_dry_run_and_run_print_the_same_line(small_model: Path, tmp_path: Path) 
     assert re.search(
         r"^on a machine with 8 GPUs, mine: memory on each of 8 GPUs: about \d+ GB \(weights ", dry, re.MULTILINE
     )
+    assert re.search(r"^on a machine with 8 GPUs, mine: host memory on the machine: about \d+ GB \(", dry, re.MULTILINE)
     assert cli("train", *given, cwd=tmp_path).stderr.count(line) == 1
     assert line in (tmp_path / "run" / "logs" / "01" / "rank-0.log").read_text()

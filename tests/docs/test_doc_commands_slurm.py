@@ -143,7 +143,7 @@ def test_jobs_of_other_pages_are_submitted_and_cancelled(reader: Reader) -> None
 @pytest.mark.slow
 def test_dry_runs_for_gpus_that_this_cluster_only_pretends_to_have(reader: Reader) -> None:
     on_gpus, few = {"cluster=slurm": "cluster=slurm"}, "cluster.cpus_per_process=2"  # its nodes have 16 CPUs
-    said = reader.type("docs/memory.md", "train experiment=paper_dpo_iter_8b cluster=slurm", few, instead=on_gpus)
+    said = reader.type("docs/memory.md", "train experiment=paper_dpo_8b cluster=slurm", few, instead=on_gpus)
     assert "at most 192 GPU-hours an attempt" in said and "memory on each of 8 GPUs: about " in said
     named = {**on_gpus, "cluster.partition=NAME": "cluster.partition=main"}
     said = reader.type(

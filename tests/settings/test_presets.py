@@ -99,13 +99,13 @@ PROMISED: dict[str, dict[str, Any]] = {
     },
     "paper_dpo_iter": {
         **{"algo._target_": "psychocounsel.algo.online_dpo.OnlineDPO", "algo.beta": 0.1, "algo.loss_type": "sigmoid"},
-        **{"algo.lr": 5e-7, "max_steps": 1600, "global_batch_size": 64, "algo.warmup": 0.1, "zero.stage": 2},
+        **{"algo.lr": 5e-7, "max_steps": 1600, "global_batch_size": 64, "algo.warmup": 0.1},
         **{"algo.prompts_per_round": 6400, "algo.samples": 8, "rollout.temperature": 1.0, "algo.pairs": "best_worst"},
         **{"checkpoint.metric": "eval/reward", "algo.reference": "initial", "rollout.top_p": 1.0},
     },
     "ppo_8b": {"algo._target_": "psychocounsel.algo.ppo.PPO", "algo.critic": "reward", "rollout.offload_idle": True},
-    "grpo_8b": {"algo._target_": "psychocounsel.algo.grpo.GRPO", "algo.samples": 8, "zero.stage": 2},
-    "online_dpo_8b": {"algo._target_": "psychocounsel.algo.online_dpo.OnlineDPO", "algo.beta": 0.1, "zero.stage": 2},
+    "grpo_8b": {"algo._target_": "psychocounsel.algo.grpo.GRPO", "algo.samples": 8},
+    "online_dpo_8b": {"algo._target_": "psychocounsel.algo.online_dpo.OnlineDPO", "algo.beta": 0.1},
     "simpo_llama3": {
         **{"algo._target_": "psychocounsel.algo.simpo.SimPO", "max_prompt_length": 1800},
         **{"epochs": 1, "global_batch_size": 128, "algo.warmup": 0.1, "algo.sft_weight": 0.0},
@@ -118,7 +118,13 @@ SIMPO = {  # beta, gamma / beta, learning rate and model of princeton-nlp/SimPO'
 }
 PAPER = {"3b": "meta-llama/Llama-3.2-3B-Instruct", "8b": "meta-llama/Llama-3.1-8B-Instruct"}
 EVERYWHERE = {
-    **{"max_length": 2048, "algo.schedule": "cosine", "zero.stage": 3, "data.dev_fraction": 0.1, "data.min_gap": None},
+    **{
+        "max_length": 2048,
+        "algo.schedule": "cosine",
+        "zero.stage": "auto",
+        "data.dev_fraction": 0.1,
+        "data.min_gap": None,
+    },
     **{"data.path": "Psychotherapy-LLM/PsychoCounsel-Preference", "model.gradient_checkpointing": "auto"},
 }
 

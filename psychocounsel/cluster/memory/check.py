@@ -7,17 +7,30 @@ from collections.abc import Sequence
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.cluster.memory.cpu import cpu_memory_line
-from psychocounsel.cluster.memory.fitting import AUTOMATIC, advice, choose, fits, is_open, on_gpus_of, with_values
+from psychocounsel.cluster.memory.fitting import (
+    AUTOMATIC,
+    SHARE,
+    advice,
+    choose,
+    fits,
+    is_open,
+    on_gpus_of,
+    with_values,
+)
 from psychocounsel.cluster.memory.gpu import (
     RUNTIME,
     estimate,
     parts_of_states,
     trained_shape,
 )
+from psychocounsel.cluster.memory.host import host_line, refuse_too_little
 from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
+from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command
+
+_USUAL_GB = (40.0, 80.0, 141.0)  # sizes of data-centre GPUs: A100, A100 or H100, H200
 
 
 def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
@@ -28,9 +41,11 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     note, keys = "", is_open(config)
     if keys and limit_gb:
         config = with_values(config, choose(shape, config, gpus, limit_gb))
-        note = f"; auto chooses {chosen_words(config, keys)}"
+        note = f"; auto chooses {chosen_words(config, keys)}{_reason(config, keys, limit_gb)}"
     elif "zero.stage" in keys:
-        return f"{name}: zero=auto is chosen when the run starts (cluster=slurm cluster.gpu_memory_gb=80 shows it here)"
+        sizes = [(size, with_values(config, choose(shape, config, gpus, size))) for size in _USUAL_GB]
+        listed = ", ".join(f"{size:g} GB: {chosen_words(chosen, keys)}" for size, chosen in sizes)
+        return f"{name}: zero=auto is chosen when the run starts, on {gpus} GPUs of {listed}"
     elif keys:
         note = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
     memory = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
@@ -57,6 +72,15 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
     if limit_gb and not fits(shape, config, gpus, limit_gb):
         line += f"; MORE THAN cluster.gpu_memory_gb={limit_gb:g}. {what_fits(config, gpus, limit_gb)}"
     return line
+
+
+def _reason(config: DictConfig, keys: Sequence[str], limit_gb: float) -> str:
+    """Return why `config` has the values chosen for `keys`."""
+    if "model.gradient_checkpointing" not in keys:
+        return ", the first that fits"
+    if config.model.gradient_checkpointing:
+        return f", because all activations would need more than {SHARE * limit_gb:.0f} GB"
+    return f", the first with all activations in at most {SHARE * limit_gb:.0f} GB"
 
 
 def zero_words(config: DictConfig) -> str:
@@ -119,10 +143,15 @@ def fitted_work(run: Run, command: Command) -> int:
         gpus = run.processes if limit_gb else 0
         if is_open(run.config):
             settle(run, gpus, limit_gb) if run.is_main else _wait(run)
+        cluster = configs.build(run.config, "cluster")
+        machines, offered = cluster.machines(run.processes), cluster.host_memory()
         if gpus and run.config.engine.check_memory:
             refuse_too_large(run.config, gpus, limit_gb)
+            refuse_too_little(run.config, gpus, machines, offered)
         if run.is_main and not run.config.model.path.startswith("builtin:"):
             run.say(memory_line(run.config, gpus, limit_gb) if gpus else cpu_memory_line(run.config, run.processes))
+            for line in host_line(run.config, gpus, machines, limit_gb, offered) if gpus else []:
+                run.say(line)
     return command.work(run)
 
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel.cluster.memory.fitting import choose, with_values
-from psychocounsel.cluster.memory.gpu import activation_bytes, estimate, learned_weights, trained_shape
+from psychocounsel.cluster.memory.gpu import (
+    activation_bytes,
+    estimate,
+    learned_weights,
+    trained_parameters,
+    trained_shape,
+)
 from psychocounsel.model.shape import Shape
 
 _LIBRARIES = 0.5e9  # memory of PyTorch, transformers and DeepSpeed
@@ -27,7 +33,7 @@ def cpu_memory_line(config: DictConfig, processes: int) -> str:
         return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
     config = with_values(config, choose(shape, config, 0, 0.0))
     parts = cpu_parts(shape, config, processes)
-    total, available = sum(parts.values()) / 1e9, _machine_bytes() / 1e9 / processes
+    total, available = sum(parts.values()) / 1e9, machine_bytes() / 1e9 / processes
     listed = ", ".join(f"{part} {bytes_ / 1e9:.1f}" for part, bytes_ in parts.items())
     line = f"{name}: memory per process on CPU: about {total:.1f} GB ({listed}) of {available:.0f} GB"
     return line if total <= available else f"{line}; MORE THAN this machine has: {_less(config)}"
@@ -49,6 +55,9 @@ def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, flo
         "optimizer": (8.0 + master) * learning / (processes if stage else 1),
         "activations": activation_bytes(shape, config) * width / 2 * _KEPT[width] + _LOGITS,
     }
+    if config.checkpoint.background and (config.checkpoint.every or config.checkpoint.minutes):
+        # Buffers that the first checkpoint makes and later ones use again: float32 weights and moments.
+        parts["copies for checkpoints"] = 12.0 * trained_parameters(shape, config) / processes
     if critic := on_gpu.held.get("critic"):
         parts["critic"] = critic * (14 + master) / 18  # the estimate for a GPU is that of bfloat16
         parts["activations"] *= 2
@@ -64,7 +73,8 @@ def _lanes(shape: Shape, config: DictConfig, processes: int) -> int:
     return 2 if several and plain and shape.parameters <= _LANES_UP_TO else 1
 
 
-def _machine_bytes() -> float:
+def machine_bytes() -> float:
+    """Return the bytes of this machine's memory; infinity where the system does not say."""
     match = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return float(match[1]) * 1024 if match else float("inf")
 

@@ -13,7 +13,7 @@ from psychocounsel.model.shape import Shape
 from psychocounsel.settings import config as configs
 
 _GB = 1e9
-_SHARE = 0.9  # share of a GPU that a run without gradient checkpointing may fill, because the estimate is not exact
+SHARE = 0.9  # share of a GPU that a run without gradient checkpointing may fill, because the estimate is not exact
 _SMALL = 250e6  # weights of a model whose activations need little memory on CPU
 AUTOMATIC = {  # for each key that may be "auto", the keys that are chosen with it
     "zero.stage": ("zero.stage", "zero.offload_optimizer", "zero.offload_parameters"),
@@ -75,7 +75,7 @@ def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) 
     tried = [_open_values(keys, values) for values in _tried(config, gpus, "zero.stage" in keys)]
     for values in tried:
         checkpoints = values.get("model.gradient_checkpointing", True)
-        if fits(shape, config, gpus, limit_gb * (1 if checkpoints else _SHARE), values):
+        if fits(shape, config, gpus, limit_gb * (1 if checkpoints else SHARE), values):
             return values
     return tried[-1]
 
@@ -123,7 +123,7 @@ def with_values(config: DictConfig, values: dict[str, Any]) -> DictConfig:
 def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list[str]:
     """Return the changes with which a run fits, the smallest first, as overrides to type."""
     checkpoints = {} if config.model.gradient_checkpointing else {"model.gradient_checkpointing": True}
-    changes: list[dict[str, Any]] = [{}, checkpoints, {"zero.stage": 3, **checkpoints}]
+    changes: list[dict[str, Any]] = [{}, {"zero.hpz": 1}, checkpoints, {"zero.stage": 3, **checkpoints}]
     changes.append({"zero.stage": 3, "zero.offload_optimizer": True, **checkpoints})
     if not config.model.lora.rank:
         changes.append({"model.lora.rank": 16, **checkpoints})

@@ -21,6 +21,7 @@ def model_states(
     gpus: int,
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
+    hpz: int = 1,
 ) -> float:
     """Return bytes per GPU of weights, gradients and Adam's state in mixed precision; gradients are accumulated in float32.
 
@@ -28,7 +29,7 @@ def model_states(
     Stage 0 keeps everything whole, like stage 1 on one GPU. At stage 1, DeepSpeed's bfloat16 optimizer keeps whole weights
     and whole float32 gradients.
     """
-    return sum(state_parts(parameters, largest, stage, gpus, offload_optimizer, offload_parameters).values())
+    return sum(state_parts(parameters, largest, stage, gpus, offload_optimizer, offload_parameters, hpz).values())
 
 
 def state_parts(
@@ -38,6 +39,7 @@ def state_parts(
     gpus: int,
     offload_optimizer: bool = False,
     offload_parameters: bool = False,
+    hpz: int = 1,
 ) -> dict[str, float]:
     """Return `model_states` by part. Weights are the copies used in forward passes; master weights count as optimizer state."""
     adam = 0.0 if offload_optimizer else 12.0 * parameters / gpus
@@ -51,6 +53,7 @@ def state_parts(
         return {"weights": 2.0 * parameters, "gradients": gradients + copies, "optimizer": adam}
     if offload_optimizer:
         copies = 0.0 if offload_parameters else 2.0 * parameters / gpus
+    copies += 2.0 * parameters / hpz if hpz > 1 else 0.0  # the copy that `hpz` GPUs share (ZeRO++ hpZ)
     return {"weights": 4.0 * largest + copies, "gradients": gradients, "optimizer": adam}
 
 
@@ -216,8 +219,9 @@ def _critic(shape: Shape, config: DictConfig, algorithm: Algorithm) -> Shape | N
     return shape_of(config, "reward", begins_as) if begins_as else shape
 
 
-def _sharing(config: DictConfig, gpus: int) -> tuple[int, int, bool, bool]:
-    return config.zero.stage, gpus, config.zero.offload_optimizer, config.zero.offload_parameters
+def _sharing(config: DictConfig, gpus: int) -> tuple[int, int, bool, bool, int]:
+    zero = config.zero
+    return zero.stage, gpus, zero.offload_optimizer, zero.offload_parameters, zero.hpz
 
 
 def _tokens(config: DictConfig) -> int:
@@ -245,7 +249,7 @@ def parts_of_states(shape: Shape, config: DictConfig, gpus: int) -> dict[str, fl
     frozen = (shape.scorer if scores else shape.parameters) * (
         0.55 if config.model.quantise else bytes_of_weight(config.model.dtype)
     )
-    held = frozen / (gpus if config.zero.stage == 3 else 1)
+    held = frozen / (gpus if config.zero.stage == 3 else 1) + (frozen / config.zero.hpz if config.zero.hpz > 1 else 0.0)
     return {"weights": held + 6.0 * learning, "gradients": 4.0 * learning, "optimizer": 8.0 * learning}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.memory import check
+from psychocounsel.cluster.memory.host import host_line
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, code_home, home, job_name
 from psychocounsel.cluster.slurm.code_copies import store_of
@@ -81,10 +82,11 @@ def _each(cluster: SlurmRequest) -> str:
 
 
 def _memory(todo: Sequence[ArrayRequest]) -> list[str]:
-    """Return the GPU memory for each distinct estimate, and the settings that would fit if it is too much."""
+    """Return the GPU and host memory for each distinct estimate, and the settings that would fit if it is too much."""
     lines = []
-    for array in todo:
-        if gpus := array.cluster.gpus():
-            trained = (job.config for task in array.tasks for job in task if job.command.trains)
-            lines += [check.memory_line(config, gpus, array.cluster.gpu_memory_gb) for config in trained]
+    for cluster, tasks in ((array.cluster, array.tasks) for array in todo):
+        if gpus := cluster.gpus():
+            size, limit = cluster.gpu_memory_gb, cluster.host_memory()
+            for config in (job.config for task in tasks for job in task if job.command.trains):
+                lines += [check.memory_line(config, gpus, size), *host_line(config, gpus, cluster.nodes, size, limit)]
     return list(dict.fromkeys(lines))

@@ -349,6 +349,10 @@ class SlurmRequest:
     def process_count(self) -> int:
         return self.processes or max(self.nodes, self.gpus())
 
+    def host_memory(self) -> float | None:
+        megabytes = megabytes_of(self.memory, "cluster.memory") if self.memory is not None else 0
+        return megabytes * 2**20 / self.runs_side_by_side or None
+
     def check(self) -> None:
         """Refuse settings that cannot work, before anything is written.
 

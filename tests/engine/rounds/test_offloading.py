@@ -7,9 +7,11 @@ import torch
 
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.cluster.memory.gpu import resting_states
+from psychocounsel.cluster.memory.host import idle_state, pinned
 from psychocounsel.engine.rounds.offloading import Offloading, open_offloading
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.model.shape import Shape
 from tests.algo.test_online_dpo import BASE
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.support.composed import compose
@@ -79,6 +81,20 @@ def test_weights_leave_once_an_engine_has_copied_them(stage: int, dtype: torch.d
         away = sum(len(waiting) for _, waiting in offloading._waiting)
         assert away >= resting_states(weights, stage, 1, False, True), "at least the amount in the estimate of memory"
     assert all(part.untyped_storage().nbytes() for part in parts)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+@pytest.mark.parametrize(("stage", "dtype"), STAGES[2:])  # at stage 0 each weight is a block of its own
+def test_host_memory_is_what_the_estimate_says(stage: int, dtype: torch.dtype, copied: bool) -> None:
+    stepper = stepper_of(stage, dtype)
+    train(stepper, 0)
+    rollout = "vllm" if copied else "hf"
+    config = compose(["algo=grpo", "reward=tiny", f"rollout={rollout}", "rollout.offload_idle=true", f"zero='{stage}'"])
+    shape = Shape.of(small_lm("llama", dtype=dtype).config.to_dict())
+    with (offloading := Offloading(stepper, True, copied)):
+        offloading.leave_weights()
+        blocks = [pinned(len(waiting)) for _, waiting in offloading._waiting]
+    assert sum(blocks) == pytest.approx(idle_state(shape, config, 1), rel=1e-4)
 
 
 def test_a_critic_leaves_with_its_weights() -> None:
