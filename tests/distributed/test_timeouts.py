@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import Backend, _get_default_timeout
@@ -27,5 +28,6 @@ def timeouts(world: World) -> list[timedelta]:
     return [backend.options._timeout for backend in backends] + [_get_default_timeout(Backend(Backend.NCCL))]
 
 
+@pytest.mark.slow
 def test_deepspeeds_groups_wait_as_long_as_the_default_group() -> None:
     assert in_ranks(2, timeouts) == [timedelta(minutes=2)] * 4

@@ -20,6 +20,8 @@ from tests.support.deterministic import AsOnGPU
 from tests.support.harness import ARCHITECTURES, ROOT, TINY, make_stepper, random_groups, small_lm
 from tests.support.parity import Models
 
+pytestmark = pytest.mark.usefixtures("in_process_training")
+
 ALGORITHMS = sorted(path.stem for path in (ROOT / "conf" / "algo").glob("*.yaml"))
 
 
