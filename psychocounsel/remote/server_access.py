@@ -1,7 +1,9 @@
-"""Access to servers: their addresses, the proxy that the environment sets, and the variable that holds a key."""
+"""Access to servers: their addresses, the proxy that the environment sets, the variable that holds a key, and free ports."""
 
 import contextlib
 import re
+import secrets
+import socket
 import urllib.request
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
@@ -92,3 +94,20 @@ def check_addresses(addresses: Sequence[str], key: str) -> None:
             raise UserError(f"{key}: {address} is not a server address; use the form http://HOST:PORT")
     if len(set(addresses)) < len(addresses):
         raise UserError(f"{key}: the same address is listed twice")
+
+
+# Ports for the rendezvous of a run and for its servers
+
+_FIRST_PORT, _END_OF_PORTS = 10000, 32768  # below the ports that Linux assigns to clients
+
+
+def free_port() -> int:
+    """Return a random port that is free on this node; random, so that nobody can take it beforehand and jobs do not share it."""
+    while True:
+        port = _FIRST_PORT + secrets.randbelow(_END_OF_PORTS - _FIRST_PORT)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from psychocounsel.errors import UserError, words
+from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.paths import RunDir
 
 _MOST_RESTARTS = 5  # of each server in a run
@@ -55,9 +55,7 @@ class LocalServers:
 
     def _start(self, server: "_Server") -> None:
         server.starts += 1
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()  # no other program takes it as a client while the model loads
         server.address = f"http://127.0.0.1:{port}"
         environment = {name: value for name, value in os.environ.items() if name not in _OF_TRAINING}
         if server.gpus:
@@ -72,7 +70,8 @@ class LocalServers:
     def _last_words(self) -> str:
         log = self._log(self.servers[0])
         lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-        return f"the last line of {log} is: {words(lines[-1]) if lines else '(nothing)'}"
+        errors = [line for line in lines if line.lower().startswith("error")]  # libraries may write on after it
+        return f"the last line of {log} is: {words([*lines, *errors][-1]) if lines else '(nothing)'}"
 
 
 # Variables of a rank's process group. A server must not inherit them, because its engine forms its own group.

@@ -21,6 +21,7 @@ from psychocounsel.asking.in_process import BatchAnswerer, InProcess, Transforme
 from psychocounsel.asking.language_model import TEXT, Answer, Ask, LanguageModel, open_model
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import Judging, PairPrompt, ReplyPair, read_verdict
+from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Course
 from psychocounsel.steps.plan import planned_steps, step_settings
@@ -29,7 +30,7 @@ from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat, question
 from tests.support.harness import ROOT, TINY
 from tests.support.judged import reply, speech
-from tests.support.started import free_port, started
+from tests.support.started import started
 
 # Models in this process: the shipped model in transformers, and a vLLM engine compared with vLLM's own server.
 

@@ -15,9 +15,10 @@ import httpx
 import pytest
 
 from psychocounsel.data.group import Group, read_groups
+from psychocounsel.remote.server_access import free_port
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
 from tests.support.listening import addresses_of
-from tests.support.started import free_port, started
+from tests.support.started import started
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("vllm")]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from psychocounsel.cluster.local_ranks import passed_on
 from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
 from psychocounsel.cluster.slurm.queue import call
-from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import CONTINUE_LATER, UserError
+from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.paths import AttemptDir
 
 _INTERACTIVE = "4294967290"  # SLURM's number for the step of salloc's shell at some sites

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 from psychocounsel.cluster.attempt_ending import NO_SIGNAL, AttemptEnding, judge, last_error, progress_mark
-from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
+from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.owner import forget_owner
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.results import is_finished, limit_reached, read_state

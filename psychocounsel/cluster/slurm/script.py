@@ -1,9 +1,7 @@
 """Batch script of a submission, rendered from `slurm/job.sbatch.j2`."""
 
 import re
-import secrets
 import shlex
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -167,20 +165,3 @@ def _python(cluster: SlurmRequest, binds: Sequence[str]) -> str:
     if not container.image or container.is_pyxis:
         return shlex.quote(cluster.python or sys.executable)
     return quoted(container.before_python(binds, cluster.gpus() > 0))
-
-
-# Ports for the rendezvous and the servers of a job.
-
-_FIRST, _END = 10000, 32768  # below the ports that Linux assigns to clients
-
-
-def free_port() -> int:
-    """Return a random port that is free on this node; random, so that nobody can take it beforehand and jobs do not share it."""
-    while True:
-        port = _FIRST + secrets.randbelow(_END - _FIRST)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))
-            except OSError:
-                continue
-        return port

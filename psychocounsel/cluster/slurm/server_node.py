@@ -19,8 +19,8 @@ import urllib.request
 from functools import reduce
 from pathlib import Path
 
-from psychocounsel.cluster.slurm.script import free_port
 from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run import job_servers, note_ready_server
 from psychocounsel.rundir.run_config import read_config
