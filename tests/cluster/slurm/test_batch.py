@@ -14,11 +14,11 @@ import pytest
 
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import allocation, attempt, queue, server_node
-from psychocounsel.cluster.slurm import script as batch_script
 from psychocounsel.cluster.slurm.array_request import arrays
 from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
+from psychocounsel.remote import server_access
 from psychocounsel.rundir.run import attempts
 from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
@@ -412,10 +412,10 @@ def test_the_ranks_of_an_attempt_meet_at_a_random_port_that_is_free(
         found.append(int(port))
     assert len(set(found)) > 1 and all(10000 <= port < 32768 for port in found)
     assert "SLURM_JOB_ID *" not in script() and 'read -r number port <<<"$begun"' in script()
-    with socket.create_server(("", batch_script.free_port())) as taken:
+    with socket.create_server(("", server_access.free_port())) as taken:
         drawn = iter((taken.getsockname()[1], found[0]))
-        monkeypatch.setattr(batch_script.secrets, "randbelow", lambda _: next(drawn) - 10000)
-        assert batch_script.free_port() == found[0], "another one, where one is taken"
+        monkeypatch.setattr(server_access.secrets, "randbelow", lambda _: next(drawn) - 10000)
+        assert server_access.free_port() == found[0], "another one, where one is taken"
 
 
 @pytest.mark.parametrize(
