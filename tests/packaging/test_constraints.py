@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from tests.support.harness import ROOT
 
 FILES = [ROOT / "constraints.txt", ROOT / "constraints-vllm-cuda.txt"]
 _CPU_BUILDS = ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_CONSTRAINT")  # may offer or demand builds for CPU
+_LOST = re.compile(
+    r"Connection|Timeout|IncompleteRead|ProtocolError|SSLError|HTTP error 5"
+)  # errors of the network, not of versions
 
 
 def pip(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -31,6 +35,8 @@ def test_every_package_of_a_cuda_installation_is_pinned(tmp_path: Path) -> None:
     options = ["--dry-run", "--ignore-installed", "--use-feature=fast-deps", "--report", tmp_path / "report.json"]
     options += [option for file in FILES for option in ("-c", file)]
     done = pip("install", "-q", *options, f"{ROOT}[gpu,wandb,vllm,liger]", PYTHONPATH=str(tmp_path / "pip"))
+    if _LOST.search(done.stderr):
+        pytest.skip(f"the package index does not answer: {done.stderr.strip().splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
     packages = [package["metadata"] for package in json.loads((tmp_path / "report.json").read_text())["install"]]
     versions = {_plain(package["name"]): package["version"] for package in packages}
