@@ -29,7 +29,7 @@ def vllm(folder: Path, data: Path) -> Verdict:
 def reload(overrides: tuple[str, ...]) -> Verdict:
     """Compare greedy tokens of an engine before and after sleep, with other weights, and with the first weights again.
 
-    Sampled tokens must be the same with the same seed, with the log-probabilities of the filtered distribution.
+    Sampled tokens must be the same with the same seed, and have the log-probabilities of the distribution that `top_p` cuts.
     """
     policy = _Policy(overrides)
     first, difference = policy.write(0)
@@ -106,9 +106,10 @@ class _Policy:
         return [reply.ids.tolist() for reply in replies], float(np.concatenate(gaps).mean())
 
     def sample(self) -> tuple[list[list[int]], float]:
-        """Return tokens drawn from the likeliest 90 % at temperature 0.7, and how far their log-probabilities are off.
+        """Return tokens sampled at temperature 0.7 and top_p 0.9, and the mean error of their log-probabilities [nats].
 
-        The mean difference is to those that the training engine's logits give, filtered by their definition.
+        The expected log-probabilities are computed from the training engine's logits, divided by the temperature and cut to
+        the likeliest tokens that reach 90 %.
         """
         import torch
 

@@ -82,7 +82,7 @@ def reshard(folder: Path, data: Path) -> Verdict:
 
 
 def compare_reshard(folder: Path, device: str) -> Verdict:
-    """Compare a run that goes on at ZeRO-2 from its checkpoint at ZeRO-3 with one at ZeRO-2 throughout."""
+    """Compare two runs: one resumes at ZeRO-2 from a checkpoint of ZeRO-3, the other trains at ZeRO-2 throughout."""
     common = (*_DPO, f"cluster.device={device}", "algo.schedule=constant", "checkpoint.every=1")
     begun = {"moved": (*common, "zero=3", f"max_steps={_STEPS - 1}")}
     wait_for({"moved": start(folder / "moved", *begun["moved"])})

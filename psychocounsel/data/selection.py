@@ -141,7 +141,10 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
 
 
 def _by_score(examples: Sequence[Example], rule: PairRule, dropped: Counter[str]) -> list[Example]:
-    """Return pairs of the single replies to each prompt by their `reply_score`, and count the others in `dropped`."""
+    """Return pairs of replies to the same prompt: the reply with the higher `reply_score` is the chosen one.
+
+    `dropped` counts pairs that are not made, by reason.
+    """
     by_prompt: dict[str, list[Example]] = {}
     for example in examples:
         by_prompt.setdefault(normalised(example.prompt), []).append(example)

@@ -133,8 +133,9 @@ def _conversations(
 ) -> Iterator[tuple[str, Row | UserError]]:
     """Join rows with one turn each to conversations, in the order of their ids if these are numbers, otherwise of the file.
 
-    With `has_ids`, rows with the same `id` in one conversation are one turn: some sets repeat it for every annotator. What
-    differs between the rows of a conversation says something about turns, and keeps its values under a name that is not read.
+    With `has_ids`, rows with the same `id` in one conversation are one turn: some sets repeat it for every annotator. A label,
+    topic, risk or language that differs between the rows of a conversation belongs to turns. It is renamed, so that it is not
+    read, and reported as such.
 
     Raises:
         UserError: for a row that cannot be read or belongs to no conversation, because dropping it would join other turns;
@@ -168,7 +169,7 @@ def _key(row: Row, column: str, why: str) -> str:
     value = row.get(column)
     if value is None:
         raise UserError(
-            f"{why}: the column {column} is missing or empty; the columns are {words(', '.join(sorted(row)))}"
+            f"{why}: the column {column} is missing or empty; the columns are {words(', '.join(sorted(map(str, row))))}"
         )
     if isinstance(value, list | Mapping):
         raise UserError(f"{why}: {column} is neither text nor a number")
@@ -178,8 +179,10 @@ def _key(row: Row, column: str, why: str) -> str:
 def _agree(conversation: _Conversation, about: Mapping[str, Any], system: Mapping[str, Any], where: str) -> None:
     """Compare what a row says of its conversation with what the rows before it said."""
     for name in _OF_WHOLE:
-        if conversation.about.get(name) != about.get(name) and name in conversation.about:
-            conversation.about[f"{name} (differs between turns)"] = conversation.about.pop(name)
+        earlier, now = conversation.about.get(name), about.get(name)
+        if earlier != now:
+            conversation.about.pop(name, None)
+            conversation.about[f"{name} (differs between turns)"] = now if earlier is None else earlier
     for name, text in system.items():
         if conversation.about.setdefault(name, text) != text:
             raise UserError(

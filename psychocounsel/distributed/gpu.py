@@ -20,7 +20,7 @@ def require_gpu() -> None:
 
 
 def own_gpu(local_rank: int, visible: int) -> int:
-    """Return the number of the GPU of rank `local_rank` of this machine, among the `visible` GPUs of its process.
+    """Return which of its `visible` GPUs (from 0) a process uses, if it is rank `local_rank` of its machine.
 
     A launcher that binds one GPU to each process (`srun --gpus-per-task=1`) shows each process only this one, as number 0.
 

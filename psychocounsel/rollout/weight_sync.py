@@ -111,7 +111,7 @@ class Transfer:
     def _end(self, address: str, version: int) -> None:
         answer = self.client.post(address, f"/weights/end?version={version}")
         if answer is not None:
-            refuse_missing(f"rollout: {address}", answer["missing"])
+            refuse_missing(f"rollout: {address}", answer.get("missing", []))
 
     def _send(self, address: str, piece: Piece, body: bytes) -> None:
         from psychocounsel.distributed.process_group import header_of

@@ -620,6 +620,9 @@ def test_what_differs_between_turns_is_not_read_and_a_system_message_may_stand_o
     (row,) = load_split(config.data, said.append)[0]
     assert (row.label, row.prompt[0]) == (None, {"role": "system", "content": "Be brief."})
     assert f"{file}: columns that are not read: label (differs between turns)" in said
+    write_jsonl(file, turns(C1, {**R1, "label": 0}))
+    (row,) = load_split(config.data, said.append)[0]
+    assert row.label is None and said.count(f"{file}: columns that are not read: label (differs between turns)") == 2
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_a_server_is_sent_the_adapter_alone(tmp_path: Path) -> None:
     assert [line["rollout/staleness"] for line in metrics_of(run) if line["step"]] == [0, 0, 0]
 
 
-# A weight of its own parameter, and one of three that vLLM joins
+# model.norm is a parameter of its own in vLLM; k_proj is one of three that vLLM joins to qkv_proj
 WITHOUT = "without: [model.norm.weight, model.layers.1.self_attn.k_proj.weight]"
 TOLD = "vLLM took no weights, or only a part, for model.layers.1.self_attn.qkv_proj, model.norm.weight: "
 NOISY = "noisy: [model.embed_tokens.weight]"

@@ -12,14 +12,14 @@ from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout
 from psychocounsel.rundir.run import Run
 
-# Mean difference per token [nats]. Kernels round differently: vLLM and the trainer differ by about 1e-5 in float32, and
+# Largest mean difference of log-probabilities per token [nats]. vLLM and the trainer round differently: by 1e-5 in float32, and
 # bfloat16 from float32 by 0.04 (SmolLM2-135M). With one of its weight matrices replaced by noise, it differs by 0.5 to 4.
 LARGEST_DIFFERENCE = 0.2
 _REPLIES = 32  # spread over the round, so that every engine and server wrote some
 
 
 class FirstReplies:
-    """Compares the log-probabilities of the rollout's first replies with those of `policy`, once in a process.
+    """Checks once in each process that the rollout's first replies have the log-probabilities that `policy` gives them.
 
     Only a rollout that writes with a copy of the weights is checked, and only without `rollout.top_p` and `top_k`,
     because its log-probabilities then belong to another distribution than the policy's.
