@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _FRACTION = 0.4  # of the GPU, beside training state that stays there
 _SPARE = 5e9  # bytes for buffers that training makes later (NCCL, kernels) and CUDA graphs: not measured
-_LEAST_REPLIES = 64  # of `max_length` tokens; an engine with less cache would write slowly
+_LEAST_REPLIES = 16  # of `max_length` tokens; an engine with less cache would write slowly
 _LOOK_SECONDS = 1.0  # between two looks at the other ranks, and for stop requests
 _GRAPHS = 51  # batch sizes up to 512: 1, 2, 4, multiples of 8 up to 256, then of 16
 

@@ -179,7 +179,7 @@ class Checkpoints:
         self.announce("checkpoint_renamed", target.step)
         self.world.barrier()
 
-    def _complete_model(self, folder: Path, writing: "Future[None]") -> None:
+    def _complete_model(self, folder: Path, writing: "Future[Any]") -> None:
         draft = draft_of(folder)
         self._together(folder, draft, writing.result)
         self._together(folder, draft, partial(replace_directory, draft, folder) if self.world.rank == 0 else None)
