@@ -206,7 +206,8 @@ class Trainer:
         try:
             self._take_steps()
         except BudgetSpent as spent:
-            self._stop_here(f"{spent}. The same command with a larger budget continues")
+            self.run.say(f"{spent}. The same command with a larger budget continues")
+            self._stop_here("budget spent")
         except UserError:
             self._keep_saved()
             raise

@@ -372,11 +372,11 @@ class JudgeScorer(Scorer):
         self.parts = {name: np.array([reply.parts.get(name, np.nan) for reply in graded], np.float32) for name in names}
         return np.array([reply.reward for reply in graded], np.float32)
 
-    def take_troubles(self) -> str:
-        """Return the reasons of unusable answers since the last call, with their numbers; "" if there were none."""
-        text = ", ".join(f"{count:,} {reason}" for reason, count in self.troubles.most_common())
+    def take_troubles(self) -> list[str]:
+        """Return the reasons of unusable answers since the last call, each with their number, the most frequent first."""
+        counted = self.troubles.most_common()
         self.troubles.clear()
-        return text
+        return [f"{count:,} answers {reason}" for reason, count in counted]
 
     def _speaks(self, conversation: Conversation) -> bool:
         said = "\n".join(turn["content"] for turn in conversation if turn["role"] == "user")
@@ -420,5 +420,5 @@ def _reason(question: JudgeQuestion, outcome: Outcome[Any] | int) -> str:
     try:
         question.ask.check_value(question.read(outcome.answer.text))
     except ValueError as error:
-        return f"unreadable ({error})"
+        return f"unreadable: {error}"
     raise AssertionError("an unreadable answer cannot be read")

@@ -57,7 +57,7 @@ class HeldOutReplies:
         """
         replies = self.write(step)
         self.first_replies.check(replies, step)
-        if line := self.scoring.left_out(replies, f"step {step}: replies to held-out prompts"):
+        if line := self.scoring.left_out(replies, f"replies to held-out prompts at step {step}"):
             self.run.say(line)
         reference = self.reference.logprobs(replies) if self.reference else None
         if reference is not None:

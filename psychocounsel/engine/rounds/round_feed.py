@@ -323,7 +323,7 @@ class RoundFeed:
         plan = self.collector.algorithm.round
         assert plan is not None, "the check of the configuration requires it"
         replies = rewarded(written, plan.fewest)
-        if line := self.shards.scoring.left_out(written, f"round {number}: replies"):
+        if line := self.shards.scoring.left_out(written, f"replies of round {number}"):
             self.run.say(line)
         if not replies:
             raise UserError(

@@ -104,12 +104,16 @@ class Scoring:
         without = [group.id in self.withheld for group, completion in replies if isnan(completion.reward or 0.0)]
         if not without:
             return ""
-        withheld = [f"{sum(without):,} withheld because they may be about a crisis"] if any(without) else []
-        troubles = self.scorer.take_troubles() if isinstance(self.scorer, JudgeScorer) else ""
-        reasons = "; ".join([*withheld, *([f"answers: {troubles}"] if troubles else [])])
-        line = f"{what}: {len(without):,} of {len(replies):,} got no reward" + (f" ({reasons})" if reasons else "")
+        reasons = [f"{sum(without):,} withheld, because they may be about a crisis"] if any(without) else []
+        reasons += self.scorer.take_troubles() if isinstance(self.scorer, JudgeScorer) else []
+        line = f"{len(without):,} of {len(replies):,} {what} got no reward" + (
+            f" ({'; '.join(reasons)})" if reasons else ""
+        )
         if len(without) == len(replies):
-            raise UserError(f"{line}, so there is nothing to learn from; RUN/reward_answers holds the judge's answers")
+            raise UserError(
+                f"{line}, so there is nothing to learn from: the judge's answers are in RUN/reward_answers; use a larger judge, "
+                "or one run by vLLM (reward.judge=local_vllm or vllm), which holds its answers to the requested form"
+            )
         return line
 
 
