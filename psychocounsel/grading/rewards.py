@@ -9,7 +9,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -303,6 +303,15 @@ def _hash(text: str) -> str:
 _SAMPLE = "I hear how much this weighs on you. What would help most today?"  # a reply, to try the questions on
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The replies to one prompt, the different ones among them, and the questions; None: in a language the judge lacks."""
+
+    replies: list[str]
+    distinct: list[str]
+    questions: list[JudgeQuestion] | None
+
+
 class JudgeScorer(Scorer):
     """Scores replies by a judge's answers. Adjacent conversations with one prompt are its group.
 
@@ -317,6 +326,7 @@ class JudgeScorer(Scorer):
     def __init__(self, settings: JudgeReward) -> None:
         self.settings, self.model = settings, settings.model()
         self.withholds_crises = settings.withholds_crises()
+        self.is_elsewhere = bool(settings.receivers("reward"))  # it needs nothing of this process but requests
         self.troubles = Counter[str]()
 
     def begin(self, folder: Path, limits: Any, prompts: Iterable[Sequence[Message]]) -> None:
@@ -341,52 +351,17 @@ class JudgeScorer(Scorer):
             )
         self.answerer.check()
 
-    def score(
-        self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
-    ) -> np.ndarray:
-        """Implements `Scorer.score`; the reward of a reply without a usable answer is NaN.
+    def buy(self, conversations: Sequence[Conversation]) -> None:
+        """Buy the answers about these replies that the journal lacks; may be called from any thread, by one at a time.
 
         Raises:
             BudgetSpent: if the next call would exceed the budget; the journal keeps the bought answers.
             UserError: if the judge cannot be reached.
         """
-        import numpy as np
-
-        groups = [[*group] for _, group in groupby(conversations, key=lambda conversation: [*conversation[:-1]])]
-        texts = [list(dict.fromkeys(conversation[-1]["content"] for conversation in group)) for group in groups]
-        questions = [
-            self.questions.about(group[0][:-1], replies, len(group)) if self._speaks(group[0]) else None
-            for group, replies in zip(groups, texts, strict=True)
-        ]
-        self._buy([question for of_group in questions for question in of_group or ()])
-        graded = list[Graded]()
-        for group, replies, of_group in zip(groups, texts, questions, strict=True):
-            if of_group is None:
-                self.troubles[OTHER_LANGUAGE] += len(group)
-                graded += [_NOTHING] * len(group)
-                continue
-            answered = [(question, self._value(question)) for question in of_group]
-            of_text = dict(zip(replies, self.questions.graded(answered, len(replies)), strict=True))
-            graded += [of_text[conversation[-1]["content"]] for conversation in group]
-        names = [name for name in self.settings.part_names() if any(name in reply.parts for reply in graded)]
-        self.parts = {name: np.array([reply.parts.get(name, np.nan) for reply in graded], np.float32) for name in names}
-        return np.array([reply.reward for reply in graded], np.float32)
-
-    def take_troubles(self) -> list[str]:
-        """Return the reasons of unusable answers since the last call, each with their number, the most frequent first."""
-        counted = self.troubles.most_common()
-        self.troubles.clear()
-        return [f"{count:,} answers {reason}" for reason, count in counted]
-
-    def _speaks(self, conversation: Conversation) -> bool:
-        said = "\n".join(turn["content"] for turn in conversation if turn["role"] == "user")
-        return self.model.language is None or self.model.language == sure_language_of(said)
-
-    def _buy(self, questions: Sequence[JudgeQuestion]) -> None:
-        """Buy the answers that the journal lacks. Questions with one way of reading are asked together."""
         by_read: dict[Any, list[JudgeQuestion]] = {}
-        for question in questions:
-            by_read.setdefault(question.read, []).append(question)
+        for group in self._grouped(conversations):
+            for question in group.questions or ():
+                by_read.setdefault(question.read, []).append(question)
         for read, alike in by_read.items():
             outcomes = ask_all(
                 ((self.model, question.ask) for question in alike),
@@ -400,6 +375,46 @@ class JudgeScorer(Scorer):
             )
             for _ in outcomes:
                 pass
+
+    def score(
+        self, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
+    ) -> np.ndarray:
+        """Implements `Scorer.score`; the reward of a reply without a usable answer is NaN.
+
+        Raises:
+            BudgetSpent, UserError: as `buy` does.
+        """
+        import numpy as np
+
+        self.buy(conversations)
+        graded = [reply for group in self._grouped(conversations) for reply in self._graded(group)]
+        names = [name for name in self.settings.part_names() if any(name in reply.parts for reply in graded)]
+        self.parts = {name: np.array([reply.parts.get(name, np.nan) for reply in graded], np.float32) for name in names}
+        return np.array([reply.reward for reply in graded], np.float32)
+
+    def take_troubles(self) -> list[str]:
+        """Return the reasons of unusable answers since the last call, each with their number, the most frequent first."""
+        counted = self.troubles.most_common()
+        self.troubles.clear()
+        return [f"{count:,} answers {reason}" for reason, count in counted]
+
+    def _grouped(self, conversations: Sequence[Conversation]) -> Iterator[_Group]:
+        """Yield the replies to each prompt with the questions about them."""
+        for prompt, group in groupby(conversations, key=lambda conversation: [*conversation[:-1]]):
+            replies = [conversation[-1]["content"] for conversation in group]
+            distinct = list(dict.fromkeys(replies))
+            said = "\n".join(turn["content"] for turn in prompt if turn["role"] == "user")
+            speaks = self.model.language in (None, sure_language_of(said) if self.model.language else None)
+            yield _Group(replies, distinct, self.questions.about(prompt, distinct, len(replies)) if speaks else None)
+
+    def _graded(self, group: _Group) -> list[Graded]:
+        """Return the rewards of a group's replies from the answers in the journal."""
+        if group.questions is None:
+            self.troubles[OTHER_LANGUAGE] += len(group.replies)
+            return [_NOTHING] * len(group.replies)
+        answered = [(question, self._value(question)) for question in group.questions]
+        of_text = dict(zip(group.distinct, self.questions.graded(answered, len(group.distinct)), strict=True))
+        return [of_text[reply] for reply in group.replies]
 
     def _value(self, question: JudgeQuestion) -> Any:
         """Return the value in the journal's answer to a question; None, with a note of the reason, if it is unusable."""

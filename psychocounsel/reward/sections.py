@@ -262,6 +262,8 @@ def check_rewards(
                 f"{key}={section.name}: a language model gives rewards only alone and in a training with rollouts; "
                 "evaluate compares reward models with one by compare=[{use: llm, judge: NAME}]"
             )
+        if OmegaConf.is_missing(section.judge, "model"):
+            raise UserError(f"{_JUDGE}.model is not set: add {_JUDGE}.model=NAME, and {_JUDGE}=CHOICE of conf/judge")
         try:
             judge = typed(OmegaConf.create({"judge": section.judge})).judge
         except UserError as error:
@@ -285,7 +287,7 @@ def check_reward_paths(config: DictConfig) -> None:
 def settle_rewards(config: DictConfig) -> None:
     """Make the paths of reward models absolute, and name the user's own models after their paths."""
     for _, section in reward_sections(config):
-        make_absolute(config, section, ("path", "chat_template"))
+        make_absolute(config, section, ("path", "chat_template", "criteria", "rubric"))
         name_by_path(section, ("local", "tiny", "tiny_2"))
     name_rewards(config)
 

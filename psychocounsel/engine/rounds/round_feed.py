@@ -255,6 +255,7 @@ class Shards:
             prompts, sampling = together([shard for _, shard in batch] or [nothing])
             groups = self.rollout.generate(prompts, sampling)
             write_batch(batch, groups)
+            self.scoring.ahead(groups)
             for _ in batch:
                 self.announce("shard_done")
         return [file for file, _ in shards]

@@ -1,8 +1,10 @@
 """Scoring of replies by the reward, and the replies that get none."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from math import isnan, nan
+from threading import Thread
 from typing import Any
 
 from psychocounsel.counsel.traits import read_risk_rules
@@ -40,6 +42,7 @@ class Scoring:
     ) -> None:
         self.scorer, self.world, self.system_prompt, self.withheld = scorer, world, system_prompt, withheld
         self.on_device = on_device(scorer.models, world, offload)
+        self._ahead: Thread | None = None
 
     def __call__(self, groups: Sequence[Group], alive: Callable[[], None]) -> Sequence[Group]:
         """Return the same groups with the `reward` of each completion, NaN for none, and `reward_parts` if there are parts.
@@ -47,21 +50,44 @@ class Scoring:
         All ranks call it together, each with groups of its own. If a language model gives the rewards, rank 0 asks it for
         all ranks, so that one process keeps the journal and the budget; meanwhile all ranks call `alive`.
         """
-        replies = [(group, completion) for group in groups for completion in group.completions]
-        shown = [completion for group, completion in replies if group.id not in self.withheld]
-        conversations = [
-            [*prompt, {"role": "assistant", "content": completion.text}]
-            for group in groups
-            if group.id not in self.withheld
-            for prompt in [without_system_prompt(group.messages or [], self.system_prompt)]
-            for completion in group.completions
-        ]
-        for _, completion in replies:
+        for completion in (completion for group in groups for completion in group.completions):
             completion.reward = nan
+        shown = [completion for group in self._shown(groups) for completion in group.completions]
+        conversations = self._conversations(groups)
         of_shown = self._of_main(conversations, alive) if self.scorer.asks else self._scores(conversations)
         for completion, (reward, parts) in zip(shown, of_shown, strict=True):
             completion.reward, completion.reward_parts = reward, parts
         return groups
+
+    def ahead(self, groups: Sequence[Group]) -> None:
+        """Let a judge on servers answer about `groups` while more replies are written; `self` then finds its answers.
+
+        Errors are left to the call that scores these groups, because it meets them, too.
+        """
+        if not (isinstance(self.scorer, JudgeScorer) and self.world.rank == 0 and self.scorer.is_elsewhere):
+            return
+        scorer, conversations, before = self.scorer, self._conversations(groups), self._ahead
+
+        def work() -> None:
+            if before is not None:
+                before.join()
+            with suppress(Exception):
+                scorer.buy(conversations)
+
+        self._ahead = Thread(target=work, name="judge", daemon=True)
+        self._ahead.start()
+
+    def _shown(self, groups: Sequence[Group]) -> list[Group]:
+        return [group for group in groups if group.id not in self.withheld]
+
+    def _conversations(self, groups: Sequence[Group]) -> list[Conversation]:
+        """Return a conversation for each reply that the scorer may see."""
+        return [
+            [*prompt, {"role": "assistant", "content": completion.text}]
+            for group in self._shown(groups)
+            for prompt in [without_system_prompt(group.messages or [], self.system_prompt)]
+            for completion in group.completions
+        ]
 
     def _scores(self, conversations: Sequence[Conversation]) -> Scores:
         if not conversations:
@@ -83,6 +109,8 @@ class Scoring:
         every = [conversation for of_rank in of_ranks for conversation in of_rank]
 
         def work() -> Scores | UserError:
+            if self._ahead is not None:
+                self._ahead.join()
             try:
                 return self._scores(every)
             except UserError as error:
@@ -137,7 +165,7 @@ def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Ite
     withheld = frozenset[str]()
     if isinstance(scorer, JudgeScorer):
         groups = [*prompts]
-        withheld = _crises(config) & {group.id for group in groups} if scorer.withholds_crises else withheld
+        withheld = _crises(config) if scorer.withholds_crises else withheld
         shown = [group for group in groups if group.id not in withheld]
         if not shown:
             raise UserError(
@@ -150,12 +178,9 @@ def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Ite
     return Scoring(scorer, world, config.rollout.offload_idle, system_prompt, withheld)
 
 
-def _crises(config: Any) -> set[str]:
+def _crises(config: Any) -> frozenset[str]:
     """Return the ids of the rows whose speech may be about a crisis, by the column `risk` or by its words."""
     rules = read_risk_rules()
-    return {
-        row.id
-        for part in load_split(config.data, lambda line: None)
-        for row in part
-        if rules.of("\n".join(turn["content"] for turn in row.prompt if turn["role"] == "user"), row.risk).crisis
-    }
+    rows = [row for part in load_split(config.data, lambda line: None) for row in part]
+    said = ["\n".join(turn["content"] for turn in row.prompt if turn["role"] == "user") for row in rows]
+    return frozenset(row.id for row, text in zip(rows, said, strict=True) if rules.of(text, row.risk).crisis)

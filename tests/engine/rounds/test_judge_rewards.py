@@ -8,20 +8,26 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
 from psychocounsel.counsel.traits import read_risk_rules
-from psychocounsel.data.group import read_groups
+from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.data.selection import load_split
+from psychocounsel.engine.rounds.scoring import Scoring
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR
+from psychocounsel.grading.rewards import JudgeScorer, RubricReward
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import read_json
 from tests.support.answering import Reply, no_proxy, serving
+from tests.support.asking import member
 from tests.support.composed import checked
-from tests.support.harness import cli, metrics_of
+from tests.support.harness import cli, metrics_of, world
 from tests.support.rewarding import NO_JSON, answering, is_check, judged, shown
 
 __all__ = ["no_proxy"]
@@ -66,9 +72,31 @@ def test_a_budget_ends_the_run_and_a_larger_one_continues_it(small_model: Path, 
     without = [reply for reply in replies if reply.reward != reply.reward]
     assert 0 < len(without) < len(replies) == 12
     assert lines[1]["rollout/left_out"] >= len(without) / len(replies)
-    assert all(reply.reward_parts for reply in replies if reply not in without)
+    assert all(reply.reward_parts for reply in replies if reply.reward == reply.reward)
     trained = [group.completions for group in read_groups(files.groups)]
     assert all(len(group) >= 2 and all(reply.reward == reply.reward for reply in group) for group in trained)
+
+
+def test_a_judge_on_servers_answers_while_other_shards_are_written(tmp_path: Path) -> None:
+    group = Group("g", np.array([1], np.int32), messages=[{"role": "user", "content": "I am tired."}])
+    group.completions = [Completion(np.array([2], np.int32), text) for text in ("Why?", "Since when?", "Why?")]
+    with serving(answering()) as server:
+        scorer = JudgeScorer(RubricReward(name="rubric", judge=member(f"{server.address}/v1")))
+        scorer.begin(tmp_path, OmegaConf.create({"cost": None, "calls": None}), [group.messages or []])
+        scoring = Scoring(scorer, world(), False, None)
+        scoring.ahead([group])
+        assert until(lambda: len(contents(server.answered)) == 2)
+        scoring([group], lambda: None)
+        assert len(contents([payload for _, payload in server.asked])) == 2
+    first, second, third = (reply.reward for reply in group.completions)
+    assert first == third != second
+
+
+def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.01)
+    return holds()
 
 
 @pytest.mark.slow
