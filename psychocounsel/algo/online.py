@@ -63,7 +63,7 @@ class Online(Algorithm):
 
     @property
     def round(self) -> RoundPlan:
-        fewest = next(item.metadata["at_least"] for item in fields(self) if item.name == "samples")
+        fewest = next(item.metadata.get("at_least", 1) for item in fields(self) if item.name == "samples")
         return RoundPlan(self.samples, self.prompts_per_round, self.passes, fewest=fewest)
 
     def rewards(self, group: Group, ctx: Context) -> list[float]:

@@ -128,21 +128,23 @@ class Scoring:
         Raises:
             UserError: if no reply has a reward.
         """
+        troubles = self.scorer.take_troubles() if isinstance(self.scorer, JudgeScorer) else []
         replies = [(group, completion) for group in groups for completion in group.completions]
         without = [group.id in self.withheld for group, completion in replies if isnan(completion.reward or 0.0)]
         if not without:
             return ""
-        reasons = [f"{sum(without):,} withheld, because they may be about a crisis"] if any(without) else []
-        reasons += self.scorer.take_troubles() if isinstance(self.scorer, JudgeScorer) else []
-        line = f"{len(without):,} of {len(replies):,} {what} got no reward" + (
-            f" ({'; '.join(reasons)})" if reasons else ""
+        reasons = [f"{sum(without):,} withheld, because they may be about a crisis"] * any(without) + troubles
+        said = f" ({'; '.join(reasons)})" if reasons else ""
+        line = f"{len(without):,} of {len(replies):,} {what} got no reward{said}"
+        if len(without) < len(replies):
+            return line
+        advice = (
+            "leave such speeches out of the data, or add reward.crisis_to_third_parties=true"
+            if all(without)
+            else "RUN/reward_answers holds the judge's answers; use a larger judge, or one run by vLLM (reward.judge=local_vllm "
+            "or vllm), which holds its answers to the requested form"
         )
-        if len(without) == len(replies):
-            raise UserError(
-                f"{line}, so there is nothing to learn from: the judge's answers are in RUN/reward_answers; use a larger judge, "
-                "or one run by vLLM (reward.judge=local_vllm or vllm), which holds its answers to the requested form"
-            )
-        return line
+        raise UserError(f"{line}, so there is nothing to learn from: {advice}")
 
 
 def rewarded(groups: Sequence[Group], fewest: int = 1) -> list[Group]:
