@@ -2,21 +2,24 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from psychocounsel.asking.model_groups import asked_repositories
 from psychocounsel.data.privacy import data_files
 from psychocounsel.data.settings import check_data, data_repositories, idle_data, resolve_mix, settle_data
 from psychocounsel.engine.checks import check_training, figures_of_training, idle_training
+from psychocounsel.engine.judge import idle_judge, judge_forecast, prepare_judge
 from psychocounsel.engine.settings import TrainConfig
 from psychocounsel.model.settings import model_repositories, settle_model
 from psychocounsel.remote.confidential import check_confidential
 from psychocounsel.reward.sections import (
     check_rewards,
     idle_rewards,
+    judge_choice,
     resolve_rewards,
     reward_receivers,
     reward_repositories,
@@ -25,7 +28,7 @@ from psychocounsel.reward.sections import (
 from psychocounsel.reward.shipped import refuse_shipped_rewards
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.settings.command import NO_INTERNET, Command, Presets, ordered
+from psychocounsel.settings.command import Command, Presets, ordered
 from psychocounsel.settings.config import typed_groups
 from psychocounsel.settings.keys import refuse_renamed
 from psychocounsel.settings.targets import build, target_class
@@ -42,6 +45,11 @@ class Train(Command):
     section: ClassVar[str] = "algo"
     trains: ClassVar[bool] = True
     stopping: ClassVar[str] = "stopping at the next step"
+
+    def arguments(
+        self, options: Sequence[str], overrides: Sequence[str], presets: Mapping[str, list[str]]
+    ) -> list[str]:
+        return judge_choice(overrides, presets["judge"])
 
     def resolve(self, composed: DictConfig, presets: Presets) -> None:
         resolve_mix(composed, presets.data)
@@ -61,7 +69,7 @@ class Train(Command):
         return TrainConfig
 
     def check(self, config: DictConfig, plain: DictConfig) -> None:
-        check_rewards(config, typed_groups)
+        check_rewards(config, typed_groups, judge_may_reward=True)
         check_data(config)
         check_training(config, build(config, "cluster"))
         check_confidential(self, config)
@@ -72,8 +80,8 @@ class Train(Command):
         refuse_shipped_rewards(plain, models)  # last, because the messages on other mistakes are more specific
 
     def idle(self, config: DictConfig) -> Iterator[tuple[str, str]]:
-        yield "cluster.internet", NO_INTERNET
         yield from idle_training(config)
+        yield from idle_judge(config)
         yield from idle_rewards(config)
         yield from idle_data(config.data)
 
@@ -90,6 +98,7 @@ class Train(Command):
         yield from model_repositories(config)
         yield from data_repositories(config)
         yield from reward_repositories(config)
+        yield from asked_repositories(config)
 
     def new_directory(self, config: DictConfig) -> Path:
         algorithm = config.algo._target_.rsplit(".", 1)[-1].lower()
@@ -100,6 +109,12 @@ class Train(Command):
 
     def figure_names(self, config: DictConfig) -> list[str] | None:
         return ordered(figures_of_training(config))
+
+    def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        prepare_judge(config)
+
+    def forecast(self, config: DictConfig) -> list[str]:
+        return judge_forecast(config)
 
     def nothing_due(self, config: DictConfig, before: DictConfig) -> bool:
         return all(before.get(key) == config.get(key) for key in ("max_steps", "epochs"))

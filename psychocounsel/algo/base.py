@@ -60,13 +60,14 @@ class RoundPlan:
 
     The policy writes `samples` replies to each of `prompts` prompts (None: one step's prompts). It then trains `passes`
     times over the groups that the algorithm collects from these replies. Each collected group has `trained` replies
-    (None: all of them).
+    (None: all of them). A prompt needs `fewest` replies with a reward; it is left out if a judge rated fewer.
     """
 
     samples: int = 1
     prompts: int | None = None
     passes: int = 1
     trained: int | None = None
+    fewest: int = 1
 
 
 @dataclass

@@ -12,7 +12,7 @@ An online algorithm is one dataclass, in one of three ways:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Algorithm, Context, Needs, RoundPlan, collect_reference
@@ -63,7 +63,8 @@ class Online(Algorithm):
 
     @property
     def round(self) -> RoundPlan:
-        return RoundPlan(self.samples, self.prompts_per_round, self.passes)
+        fewest = next(item.metadata.get("at_least", 1) for item in fields(self) if item.name == "samples")
+        return RoundPlan(self.samples, self.prompts_per_round, self.passes, fewest=fewest)
 
     def rewards(self, group: Group, ctx: Context) -> list[float]:
         """Return the reward of each reply of a group, less the penalties; log the mean of each penalty by its name.

@@ -44,6 +44,7 @@ def ask_all(
     models: Sequence[LanguageModel],
     key: str | Sequence[str],
     retries: int = 2,
+    opened: dict[str, Answerer] | None = None,
 ) -> Generator[tuple[LanguageModel, Ask, Outcome[T]], None, None]:
     """Yield each Ask with its outcome, in the order in which answers arrive. `asks` is drawn from as needed.
 
@@ -51,7 +52,7 @@ def ask_all(
     them are opened and checked together; if the journal answers everything, none is opened. `key` is the configuration key of
     their group or, if they belong to several groups, the key of each model. If `read` rejects an answer (ValueError), the Ask
     is repeated up to `retries` times with another random seed. The outcome `failed` is not kept in the journal, so a later run
-    asks again.
+    asks again. `opened` holds the models that are open already, by digest; they stay open, and the others are closed at the end.
 
     An Ask may depend on earlier answers, as in a conversation. `asks` then yields None while the next Ask depends on an answer
     that has not arrived. The caller receives that answer from this generator, in the thread that draws from `asks`.
@@ -63,7 +64,7 @@ def ask_all(
     """
     if isinstance(key, str):
         check_names(models, key)
-    desk = _Desk(answers, budget, read, retries, models, keys_of(models, key) if isinstance(key, str) else key)
+    desk = _Desk(answers, budget, read, retries, models, keys_of(models, key) if isinstance(key, str) else key, opened)
     try:
         yield from desk.work(iter(asks))
     finally:
@@ -105,11 +106,13 @@ class _Desk(Generic[T]):
         retries: int,
         models: Sequence[LanguageModel],
         keys: Sequence[str],
+        opened: dict[str, Answerer] | None,
     ) -> None:
         self.answers, self.budget, self.read, self.retries = answers, budget, read, retries
         # Keyed by digest, because models of two groups may share a name; two models with the same settings are opened once.
         self.models = {model.digest: (model, key) for model, key in zip(models, keys, strict=True)}
-        self._open: dict[str, Answerer] = {}
+        self._given = opened or {}  # they stay open
+        self._open = dict(self._given)
         self._waiting: dict[str, deque[_Call]] = {digest: deque() for digest in self.models}
         self._under_way = dict.fromkeys(self._waiting, 0)
         self._answered: queue.SimpleQueue[tuple[_Call, Future[Answer]] | None] = queue.SimpleQueue()
@@ -157,9 +160,9 @@ class _Desk(Generic[T]):
         return not any(self._waiting.values())
 
     def close(self) -> None:
-        """Close all models. The keeper still writes the answers that have arrived."""
-        for answerer in self._open.values():
-            answerer.close()
+        """Close the models that were opened here. The keeper still writes the answers that have arrived."""
+        for digest in self._open.keys() - self._given.keys():
+            self._open[digest].close()
         if self._keeper.is_alive():
             self._answered.put(None)
             self._keeper.join()
@@ -170,7 +173,7 @@ class _Desk(Generic[T]):
             waiting = self._waiting[digest]
             if not waiting:
                 continue
-            if not self._open:
+            if not self._keeper.is_alive():
                 self._begin()
             while waiting and self._under_way[digest] < self._open[digest].slots:
                 call = waiting[0]
@@ -184,11 +187,12 @@ class _Desk(Generic[T]):
         return True
 
     def _begin(self) -> None:
-        """Open and check all models before anything is paid for."""
-        for digest, (model, key) in self.models.items():
-            self._open[digest] = open_model(model, key)
-        for answerer in self._open.values():
-            answerer.check()
+        """Open and check all models that are not open, before anything is paid for."""
+        new = self.models.keys() - self._open.keys()
+        for digest in new:
+            self._open[digest] = open_model(*self.models[digest])
+        for digest in new:
+            self._open[digest].check()
         self._keeper.start()
 
     def _outcomes(self, block: bool) -> Iterator[tuple[LanguageModel, Ask, Outcome[T]]]:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
-from psychocounsel.reward.sections import path_is, ranker_models
+from psychocounsel.reward.sections import judge_models, path_is
 from psychocounsel.settings.command import idle_keys
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
@@ -115,7 +115,7 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
         except UserError as error:
             message = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
             raise UserError(f"{key}: {message}") from error
-    for _, section in ranker_models(config):
+    for _, section in judge_models(config):
         _make_absolute(section)
     for group in groups_of(config):
         build(config, group).check(group)
@@ -145,7 +145,7 @@ def require_keys(config: DictConfig, groups: Collection[str]) -> None:
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the name of each environment variable that holds a key, with the configuration key that names it."""
     named = [(key, section) for key, _, section in model_sections(config)]
-    for key, section in (*named, *ranker_models(config)):
+    for key, section in (*named, *judge_models(config)):
         for place, part in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
             if OmegaConf.is_dict(part) and part.get("key_variable"):
                 yield f"{place}.key_variable", str(part.key_variable)
@@ -160,7 +160,7 @@ def model_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:
 def asked_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     """Yield the hub repositories of models that run in the process, and of judges' reward models; runs keep no commit of them."""
     named = [(key, section) for key, _, section in model_sections(config)]
-    for key, section in (*named, *ranker_models(config)):
+    for key, section in (*named, *judge_models(config)):
         if "revision" in section and section.get("model") and not is_here(section.model):
             yield HubSource("model", section.model, section.revision, f"{key}.model"), ""
         reward = section.get("reward")  # a judge's reward model

@@ -65,7 +65,8 @@ def refuse_internet_of(config: DictConfig, senders: Mapping[str, GroupSettings])
         return
     for key, host in outside_hosts(senders):
         group = key.partition(".")[0]
-        example = f"{group}=vllm" if group in config and group != "contestants" else "use: vllm"
+        example = "use: vllm" if group not in config or group == "contestants" else f"{group}=vllm"
+        example = "reward.judge=vllm" if group == "reward" else example
         raise UserError(
             f"{key}: {host} is outside the cluster; add cluster.internet=true if its compute nodes reach it, or use a model "
             f"inside the cluster, for example {example}"

@@ -19,7 +19,7 @@ from psychocounsel.model.shape import builtin_folder
 from psychocounsel.remote import hub
 from psychocounsel.remote.confidential import on_the_way
 from psychocounsel.remote.hub_sources import HubSource
-from psychocounsel.reward.sections import path_is, ranker_models, reward_sections
+from psychocounsel.reward.sections import judge_models, path_is, reward_sections
 from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.settings.targets import build, build_section
 from psychocounsel.storage.files import read_mapping
@@ -130,7 +130,7 @@ def _readers(config: DictConfig) -> Iterator[_Reader]:
         if prompt:
             remedies = f"{key}.system_prompt=null, or {_template_key(key)} with a template that accepts them"
             yield _Reader(f"{key}.path", str(section.path), section, remedies)
-    models = [*model_sections(config), *((key, "judge", section) for key, section in ranker_models(config))]
+    models = [*model_sections(config), *((key, "judge", section) for key, section in judge_models(config))]
     for key, group, section in models:
         if "chat_template" not in section or not section.get("model"):
             continue  # a server renders the messages itself, and plain rules read none

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.scores.rating import RatingCall, RatingPlan, RatingPrompt, rating_prompt
-from psychocounsel.annotation.scores.votes import Reader
 from psychocounsel.asking.answer_text import ABSENT
 from psychocounsel.asking.answers import Outcome, outcome_of
 from psychocounsel.asking.language_model import Answer, Answerer, LanguageModel, keys_of, open_model
@@ -21,6 +19,7 @@ from psychocounsel.counsel.traits import CIRCUMSTANCES, read_risk_rules
 from psychocounsel.data.rows import Message
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.word_checks import check_reply
+from psychocounsel.grading.rating import RatingCall, RatingPlan, RatingPrompt, Reader, rating_prompt
 from psychocounsel.settings.targets import build
 
 if TYPE_CHECKING:

@@ -174,6 +174,7 @@ def progress_mark(run_dir: Path, step: int, cache: str | Path | None) -> str:
         tables.steps,
         files.counterfactual_answers,
         files.ranker_answers,
+        files.reward_answers,
     ]
     places += [Path(cache) / "reference"] if cache else []
     counted = [_count(place) for place in places]

@@ -59,7 +59,7 @@ def _of_work(run_dir: Path) -> list[Path]:
     files, tables = RunDir(run_dir), AnnotationDir(run_dir)
     work = [files.rounds, files.scores, files.audit]
     work += [tables.speeches, tables.answers, tables.steps, tables.shards]
-    return [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers]
+    return [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers, files.reward_answers]
 
 
 def _holds_something(path: Path) -> bool:

@@ -292,8 +292,11 @@ def _of_reference(algorithm: Any) -> list[str]:
 def _of_rewards(config: DictConfig) -> list[str]:
     """Return the names of the members' rewards; a user's own member may have parts of any name."""
     own = not str(OmegaConf.select(config, "reward._target_")).startswith("psychocounsel.")
-    members = config.reward.get("members") or [] if config.get("reward") is not None else []
-    return ["reward_*"] if own else [f"reward_{member.name}" for member in members]
+    if config.get("reward") is None or own:
+        return ["reward_*"] if own else []
+    members = [member.name for member in config.reward.get("members") or []]
+    settings = build(config, "reward")
+    return [f"reward_{name}" for name in (*members, *settings.part_names())] + ["left_out"] * settings.asks
 
 
 def idle_training(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from psychocounsel.asking.model_groups import BudgetConfig
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.model.settings import ModelConfig
 from psychocounsel.settings.schema import PathsConfig, option
@@ -81,6 +82,7 @@ class TrainConfig:
     guard: GuardConfig = field(default_factory=GuardConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
     callbacks: dict[str, Any] = option({})
     code_path: list[str] = option([])
     settled: dict[str, Any] = option({})  # keys whose values the job finds at its start: see psychocounsel/search

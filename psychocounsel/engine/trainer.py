@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from psychocounsel.algo.base import Algorithm
+from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.group import Group
 from psychocounsel.data.packing import packing_report
@@ -204,6 +205,9 @@ class Trainer:
         self.progress.start(self.state.step, self.steps)
         try:
             self._take_steps()
+        except BudgetSpent as spent:
+            self.run.say(f"{spent}. The same command with a larger budget continues")
+            self._stop_here("budget spent")
         except UserError:
             self._keep_saved()
             raise

@@ -12,7 +12,7 @@ from psychocounsel.asking.model_groups import NO_PRICE, BudgetConfig, idle_model
 from psychocounsel.data.settings import PairsConfig, idle_data, idle_without_training
 from psychocounsel.evaluation.counterfactuals.settings import CounterfactualConfig, idle_counterfactuals
 from psychocounsel.evaluation.part import idle_in_part
-from psychocounsel.reward.sections import idle_rewards, ranker_models, scorer_sections
+from psychocounsel.reward.sections import idle_rewards, judge_models, scorer_sections
 from psychocounsel.settings.command import NO_INTERNET, idle_keys
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
@@ -118,7 +118,7 @@ def compared_paths(plain: DictConfig) -> Iterator[tuple[str, Any]]:
 def idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the keys and sections of an evaluation that have no effect, each with the reason."""
     evaluation = build(config, "evaluation")
-    rankers = [section for _, section in ranker_models(config)]
+    rankers = [section for _, section in judge_models(config)]
     contest = config.get("contestants") is not None
     if not contest and not rankers:
         yield "cluster.internet", NO_INTERNET

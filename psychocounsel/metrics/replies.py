@@ -1,5 +1,6 @@
 """Metrics of replies that a policy wrote, and a page with a few of them for people to read."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,17 +19,18 @@ _SHARES = ("unfinished",)  # figures that are 0 or 1 for each reply
 
 
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
-    """Return the mean of each figure of `reply_figures` over all replies of `groups`, as `<prefix>/<name>`."""
+    """Return the mean of each figure of `reply_figures` over the replies of `groups` that have it, as `<prefix>/<name>`."""
     figures = reply_figures(groups, reference)
-    return {f"{prefix}/{name}": float(np.mean(values)) for name, values in figures.items()}
+    return {f"{prefix}/{name}": float(np.nanmean(values)) for name, values in figures.items()}
 
 
 def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
     """Return the 95 % interval over prompts of each figure of `reply_metrics`, as `<prefix>/<name>_low` and `_high`.
 
-    A single prompt has no spread, so it gets no intervals. With fewer than `FEWEST` prompts only shares get one.
+    A single prompt has no spread, so it gets no intervals, nor does a figure that some replies lack. With
+    fewer than `FEWEST` prompts only shares get one.
     """
-    figures = reply_figures(groups, reference)
+    figures = {name: values for name, values in reply_figures(groups, reference).items() if not np.isnan(values).any()}
     prompts: dict[bytes, int] = {}
     numbers = [
         prompts.setdefault(group.prompt_ids.tobytes(), len(prompts)) for group in groups for _ in group.completions
@@ -48,7 +50,8 @@ def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None
 def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) -> dict[str, list[float]]:
     """Return the figures of each reply, by name; empty without replies.
 
-    `reward`: the reply's reward, and `reward_<member>` for each member of an ensemble of reward models.
+    `reward`: the reply's reward, and `reward_<part>` for each member of an ensemble of reward models, or each principle
+    (NaN if it is not applicable to the reply).
     `length`: number of tokens.
     `unfinished`: 1 if the reply was cut at the length limit, otherwise 0.
     `repetition`: see the function of this name.
@@ -74,7 +77,7 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
                 copied_share(words_of(reply.text), source) for group, source in pairs for reply in group.completions
             ]
     for name in sorted({name for reply in replies for name in reply.reward_parts or ()}):
-        figures[f"reward_{name}"] = [(reply.reward_parts or {}).get(name, 0.0) for reply in replies]
+        figures[f"reward_{name}"] = [(reply.reward_parts or {}).get(name, math.nan) for reply in replies]
     if reference is not None:
         flat = [values for of_group in reference for values in of_group]
         figures["kl"] = [

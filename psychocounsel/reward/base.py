@@ -32,12 +32,15 @@ class Scorer(Contract):
     Attributes:
         models: the frozen modules (torch.nn.Module) that `score` computes with in this process. With
             `rollout.offload_idle` they are on the GPU only while it runs.
-        parts: for a scorer with several members, the rewards, float32[n], of each member in the last `score`, by name.
-            Their means are logged as `reward_<name>`.
+        parts: for a scorer with several members or principles, the rewards, float32[n], of each in the last `score`, by
+            name. Their means are logged as `reward_<name>`.
+        asks: True if a language model gives the rewards (`grading.rewards.JudgeScorer`). Then rank 0 alone scores, and a
+            reward, or a part of it, may be NaN: none.
     """
 
     models: Sequence[Any] = ()
     parts: Mapping[str, Any] = MappingProxyType({})
+    asks: bool = False
 
     @abstractmethod
     def score(
@@ -65,11 +68,13 @@ class RewardSettings(GroupSettings):
             loads, and from which a critic can start. "served": the model of a server; its tokenizer and config.json are
             read here. "nothing" (default): no model.
         several: True if the field `members` holds the settings of other rewards.
+        asks: True if the field `judge` holds the settings of a language model.
     """
 
     config_group: ClassVar[str] = "reward"
     path_is: ClassVar[str] = "nothing"
     several: ClassVar[bool] = False
+    asks: ClassVar[bool] = False
 
     name: str = MISSING
 
@@ -87,6 +92,10 @@ class RewardSettings(GroupSettings):
         Raises:
             UserError: naming the setting.
         """
+
+    def part_names(self) -> Sequence[str]:
+        """Return the names of the scorer's `parts`, as far as they are known. Default: none."""
+        return ()
 
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
         """Return the bytes on each GPU by purpose; None for an unknown size, the default."""
@@ -110,7 +119,8 @@ def scored(
     """Return `scorer.score(conversations, progress)`, float[n], after checking it and the scorer's parts.
 
     Raises:
-        UserError: naming the scorer's class, unless there is one finite number for each conversation; or as `score` does.
+        UserError: naming the scorer's class, unless there is one finite number for each conversation (or NaN, if a
+            language model gives the rewards); or as `score` does.
     """
     rewards = _numbers(scorer, "score", scorer.score(conversations, progress), len(conversations))
     for name, values in scorer.parts.items():
@@ -129,6 +139,6 @@ def _numbers(scorer: Scorer, name: str, values: Any, count: int) -> np.ndarray:
     if scores.shape != (count,) or scores.dtype.kind not in "fiu":
         got = f"{scores.dtype}{[*scores.shape]}" if scores.dtype.kind != "O" else type(values).__name__
         raise UserError(f"{where}: must be {count} numbers, one for each conversation, float32[{count}]; it is {got}")
-    if not np.isfinite(scores).all():
+    if not (np.isfinite(scores) | (scorer.asks & np.isnan(scores))).all():
         raise UserError(f"{where}: some rewards are not finite (NaN or infinite); a model may need reward.dtype=fp32")
     return scores

@@ -5,7 +5,7 @@ The entries are `reward`, `compare`, and the members of an ensemble in either.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from psychocounsel.settings.targets import build_section, class_of, is_on_hub
 
 Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
+
+_JUDGE = "reward.judge"
 
 # `use: llm` has no file in conf/reward, because a model that ranks pairs is only allowed in `compare`.
 _RANKER = {
@@ -46,10 +48,10 @@ def scorer_sections(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
         yield f"compare[{index}]", section
 
 
-def ranker_models(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
-    """Yield the settings of each language model that ranks pairs, with its key, for instance `compare[0].judge`."""
-    for key, section in scorer_sections(config):
-        if section.get("_target_") == _RANKER["_target_"]:
+def judge_models(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """Yield the settings of each language model that rewards or ranks replies, with its key, such as `compare[0].judge`."""
+    for key, section in reward_sections(config):
+        if class_of(section, "reward").asks:
             yield f"{key}.judge", section.judge
 
 
@@ -226,13 +228,47 @@ def _part_names(sections: Any) -> None:
             section.name = f"{section.name}-{seen[section.name]}"
 
 
-def check_rewards(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:
+def judge_choice(overrides: Sequence[str], judges: Sequence[str]) -> list[str]:
+    """Return the overrides with `reward.judge=NAME` as Hydra writes it, a choice; `judges` are the files of conf/judge.
+
+    Raises:
+        UserError: for another value of `reward.judge`.
+    """
+    chosen = [value for name, _, value in (text.partition("=") for text in overrides) if name == _JUDGE]
+    if unknown := [name for value in chosen for name in value.split(",") if name not in judges]:
+        raise UserError(
+            f"{_JUDGE}={unknown[0]}: no such judge (there are {', '.join(judges)}); settings of a judge have keys of their "
+            f"own, such as {_JUDGE}.model=NAME"
+        )
+    return [f"judge@{text}" if text.startswith(f"{_JUDGE}=") else text for text in overrides]
+
+
+def check_rewards(
+    config: DictConfig, typed: Callable[[DictConfig], DictConfig], judge_may_reward: bool = False
+) -> None:
     """Check all reward models: their entries against their dataclasses (by `typed`), then each one's own settings.
+
+    `judge_may_reward` accepts a language model as `reward`.
 
     Raises:
         UserError: naming the key.
     """
     check_entries(config, typed)
+    for key, section in reward_sections(config):
+        if not class_of(section, "reward").asks or section._target_ == _RANKER["_target_"]:
+            continue
+        if key != "reward" or not judge_may_reward:
+            raise UserError(
+                f"{key}={section.name}: a language model gives rewards only alone and in a training with rollouts; "
+                "evaluate compares reward models with one by compare=[{use: llm, judge: NAME}]"
+            )
+        if OmegaConf.is_missing(section.judge, "model"):
+            raise UserError(f"{_JUDGE}.model is not set: add {_JUDGE}.model=NAME, and {_JUDGE}=CHOICE of conf/judge")
+        try:
+            judge = typed(OmegaConf.create({"judge": section.judge})).judge
+        except UserError as error:
+            raise UserError(re.sub(r"(?<![.\w])judge(?=[.=])", _JUDGE, str(error))) from error
+        section.judge = OmegaConf.to_container(judge)
     for key, section in scorer_sections(config):
         build_section(section, "reward").check(key)
 
@@ -251,7 +287,7 @@ def check_reward_paths(config: DictConfig) -> None:
 def settle_rewards(config: DictConfig) -> None:
     """Make the paths of reward models absolute, and name the user's own models after their paths."""
     for _, section in reward_sections(config):
-        make_absolute(config, section, ("path", "chat_template"))
+        make_absolute(config, section, ("path", "chat_template", "criteria", "rubric"))
         name_by_path(section, ("local", "tiny", "tiny_2"))
     name_rewards(config)
 

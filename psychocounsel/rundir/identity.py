@@ -43,7 +43,7 @@ _MAY_DIFFER_KEYS = (
 # Keys that may change on resume: server addresses, time-outs and prices, and where idle models are kept.
 _MAY_DIFFER_WITHIN = re.compile(
     r"(reward|compare\[\d+\])(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
-    r"|compare\[\d+\]\.judge\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price|currency)"
+    r"|(reward|compare\[\d+\])\.judge\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price|currency)"
     r"|counterfactuals\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
     r"|(judge|client|annotator|writers|contestants)(\.\w+(\[\d+\])?)*"

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
 NO_INTERNET = (
-    "only annotate, evaluations with contestants, and rankers in compare send requests to servers outside the cluster"
+    "only annotate, evaluations with contestants, and language models in compare or reward send requests to servers outside "
+    "the cluster"
 )
 NOTHING_HELD_OUT = "data.dev_fraction=0 leaves no held-out rows to measure it on: raise it, or give data.eval_path"
 

@@ -23,7 +23,7 @@ from tests.support.scripted import completion, number_of, reply_text
 pytestmark = pytest.mark.slow
 
 _ASKS = re.compile(
-    r"(writers|annotator|judge|client)(?:=local_vllm|=openai|\.temperature)|(counterfactuals)\.addresses="
+    r"(writers|annotator|(?:reward\.)?judge|client)(?:=local_vllm|=openai|\.temperature)|(counterfactuals)\.addresses="
 )
 # Other tests give these commands the files of other projects, or a reward model of 8B parameters.
 _NEEDS_MORE = re.compile(r"vera_mh|transcripts|reward=psychocounsel_8b")
@@ -32,7 +32,7 @@ _NEEDS_MORE = re.compile(r"vera_mh|transcripts|reward=psychocounsel_8b")
 def _served() -> Iterator[Command]:
     for each in shown():
         text = " ".join(each.arguments)
-        if each.name in ("evaluate", "annotate") and _ASKS.search(text) and not _NEEDS_MORE.search(text):
+        if each.name in ("evaluate", "annotate", "train") and _ASKS.search(text) and not _NEEDS_MORE.search(text):
             yield each
 
 
@@ -67,6 +67,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reader")
     make_files(folder)
     speeches(folder / "my_speeches.jsonl", 4)
+    (folder / "criteria.yaml").write_text("- It names a feeling.\n- {criterion: It gives an order., points: -1}\n")
     write_jsonl(folder / "prompts.jsonl", [{"prompt": f"I have worried for {weeks} weeks."} for weeks in range(2, 6)])
     cli("train", *SHORT["train"], "run_dir=runs/dpo", cwd=folder)
     cli("annotate", "speeches=my_speeches.jsonl", "speeches.license=cc-by-4.0", "out=my_preferences", cwd=folder)

@@ -7,9 +7,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from psychocounsel.annotation.scores.rating import RatingAsk
 from psychocounsel.asking.language_model import TEXT, Answer, Answerer, Ask, LanguageModel
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.grading.rating import RatingAsk
 
 script: dict[tuple[str, str], list[Answer]] = {}  # (annotator, reply) -> answers in order; the last one repeats
 asked: Counter[tuple[str, str]] = Counter()

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from psychocounsel.annotation.scores.rating import Judgement, Judgements, RatingAsk, reply_key
 from psychocounsel.asking.answer_text import ABSENT
 from psychocounsel.asking.language_model import TEXT, Answer, Ask, WithoutModel
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import RATINGS
 from psychocounsel.errors import UserError
+from psychocounsel.grading.rating import Judgement, Judgements, RatingAsk, reply_key
 
 WARNING = "a demonstration: simple rules on the surface of a reply, not a judgement"
 

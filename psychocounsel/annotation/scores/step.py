@@ -9,7 +9,6 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from psychocounsel.annotation.scores.rating import RatingAsk, RatingCall, RatingPlan, rating_prompt
 from psychocounsel.annotation.scores.rules import WARNING, Rules
 from psychocounsel.annotation.scores.votes import (
     ABOUT,
@@ -17,8 +16,6 @@ from psychocounsel.annotation.scores.votes import (
     RATED,
     VOTES,
     Findings,
-    Reader,
-    Verdict,
     missing_table,
     outcome_of_vote,
     vote_figures,
@@ -28,6 +25,7 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
 from psychocounsel.errors import UserError
+from psychocounsel.grading.rating import RatingAsk, RatingCall, RatingPlan, Reader, Verdict, rating_prompt
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy

@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from psychocounsel.annotation.scores.rating import Judgements, RatingAsk, RatingCall, read_answer
-from psychocounsel.asking.answer_text import ABSENT, Unreadable, is_refusal, stands_in
+from psychocounsel.asking.answer_text import ABSENT, Unreadable, stands_in
 from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, TOO_LONG
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
+from psychocounsel.grading.rating import Judgements, RatingAsk, RatingCall, Reader, Verdict
 from psychocounsel.steps.tables import Row
 
 # The table: a row for each vote of an annotator on a reply
@@ -63,29 +63,7 @@ def vote_rows(call: RatingCall, outcome: str, ratings: Sequence[Judgements] | No
 
 # Answers of annotators, and counts of unusable answers and wrong quotations
 
-Verdict = list[Judgements] | None  # None: a refusal in prose, which counts as an answer and is not asked again
-
 _REPLY = re.compile(r"^reply_\d+:? ")
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Parses answers. `joint`: see RatingPrompt. A refusal in prose counts as an answer."""
-
-    joint: bool
-
-    def __call__(self, text: str) -> Verdict:
-        """Return the ratings of each reply in the order shown, or None for a refusal.
-
-        Raises:
-            Unreadable: if the answer holds neither ratings nor a refusal.
-        """
-        try:
-            return read_answer(text, self.joint)
-        except Unreadable:
-            if is_refusal(text):
-                return None
-            raise
 
 
 @dataclass

@@ -4,13 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from psychocounsel.data.group import Array, Group, read_groups, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.references import Reference, RoundStart, before_training
 from psychocounsel.engine.rounds.first_replies import FirstReplies
 from psychocounsel.engine.rounds.offloading import Offloading
-from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
+from psychocounsel.engine.rounds.scoring import Scoring, open_scoring, rewarded
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_intervals, reply_metrics
@@ -55,13 +57,18 @@ class HeldOutReplies:
         """
         replies = self.write(step)
         self.first_replies.check(replies, step)
+        if line := self.scoring.left_out(replies, f"replies to held-out prompts at step {step}"):
+            self.run.say(line)
         reference = self.reference.logprobs(replies) if self.reference else None
         if reference is not None:
             # The rollout's own log-probabilities are rounded differently, which would count as divergence.
             for group, logprobs in zip(replies, self.policy.logprobs(replies), strict=True):
                 for completion, values in zip(group.completions, logprobs, strict=True):
                     completion.logprobs = values
-        return held_out_metrics(self.run, self.world, step, replies, reference)
+        metrics = held_out_metrics(self.run, self.world, step, replies, reference)
+        if self.scoring.scorer.asks:
+            metrics["eval/left_out"] = 1 - len(rewarded(replies)) / len(replies)
+        return metrics
 
     def write(self, step: int) -> list[Group]:
         """Return a scored reply to each prompt by the weights after `step` steps; the seed is the same at each evaluation."""
@@ -78,7 +85,7 @@ class HeldOutReplies:
         written = [group for number in sorted(by_shard) for group in by_shard[number]]
         self.rollout.rest()
         with self.scoring.on_device:
-            return self.scoring(written)
+            return self.scoring(written, self.alive)
 
     def _shards(self) -> list[Shard]:
         """Return this rank's prompts, in as many shards as every other rank has."""
@@ -105,7 +112,7 @@ def open_held_out(
     config: Any = run.config
     world, settings = stepper.world, configs.build(config, "rollout")
     with offloading:
-        scoring = open_scoring(config, world, chat.system_prompt)
+        scoring = open_scoring(run, world, chat.system_prompt, prompts)
         offloading.leave_weights()  # last, because the rollout may take the memory that is free now
         rollout = open_rollout(settings, config, stepper.main, tokenizer, chat.ends(), world)
     offloading.make_room = rollout.rest
@@ -121,7 +128,8 @@ def held_out_metrics(
     """Return the `eval/...` metrics of the scored replies in `groups` after `step` steps: `reply_metrics` and the win rate.
 
     The 95 % intervals, `_low` and `_high`, are those of `reply_intervals` and `win_rate`. The win rate compares with
-    the replies of step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads it.
+    the replies of step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads it. A reply without a reward
+    counts in no figure.
 
     Raises:
         UserError: if that file is missing.
@@ -130,11 +138,15 @@ def held_out_metrics(
     if not step and run.is_main:
         file.parent.mkdir(exist_ok=True)
         write_groups(file, groups)
-    metrics = reply_metrics(groups, reference, "eval") | reply_intervals(groups, reference, "eval")
+    own = _rewards(groups)
+    known = [index for index, rewards in enumerate(own) if not np.isnan(rewards).any()]
+    used, logprobs = [groups[index] for index in known], reference and [reference[index] for index in known]
+    metrics = reply_metrics(used, logprobs, "eval") | reply_intervals(used, logprobs, "eval")
     if metrics:
-        prompts = [group.prompt_ids.tobytes() for group in groups]
-        before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None)
-        figures = win_rate(_rewards(groups), before if step else _rewards(groups), prompts)
+        before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None) or own
+        both = [index for index in known if not np.isnan(before[index]).any()]
+        prompts = [groups[index].prompt_ids.tobytes() for index in both]
+        figures = win_rate([own[index] for index in both], [before[index] for index in both], prompts)
         metrics |= {f"eval/{name}": value for name, value in figures.items()}
     return metrics
 

@@ -24,7 +24,7 @@ from psychocounsel.engine.references import RoundStart
 from psychocounsel.engine.rounds.first_replies import FirstReplies
 from psychocounsel.engine.rounds.held_out import HeldOutReplies
 from psychocounsel.engine.rounds.offloading import Offloading
-from psychocounsel.engine.rounds.scoring import Scoring, open_scoring
+from psychocounsel.engine.rounds.scoring import Scoring, open_scoring, rewarded
 from psychocounsel.engine.schedule import RoundOrder, round_order
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics, sample_page
@@ -239,16 +239,22 @@ class Shards:
         own = self._own(number)
         for place, groups in self.rollout.write([shard for _, shard in own], self.alive):
             write_groups(own[place][0], groups)
+            self.scoring.ahead(groups)
             self.announce("shard_done")
         return [file for file, _ in self._cut(number)]
 
     def _score_file(self, files: Sequence[Path]) -> None:
-        """Score the replies in each of `files` that are not scored yet."""
-        for file in files:
-            groups = read_groups(file)
-            if any(completion.reward is None for group in groups for completion in group.completions):
-                write_groups(file, self.scoring(groups))
-                self.announce("scored")
+        """Score the replies in each of `files` that are not scored yet. All ranks call it together."""
+        read = [(file, read_groups(file)) for file in files]
+        unscored = [
+            (file, groups)
+            for file, groups in read
+            if any(completion.reward is None for group in groups for completion in group.completions)
+        ]
+        self.scoring([group for _, groups in unscored for group in groups], self.alive)
+        for file, groups in unscored:
+            write_groups(file, groups)
+            self.announce("scored")
 
 
 # Rounds
@@ -297,7 +303,17 @@ class RoundFeed:
 
     def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
         files = self.run.files.round(number)
-        replies = self.shards.make(number, step)
+        written = self.shards.make(number, step)
+        plan = self.collector.algorithm.round
+        assert plan is not None, "the check of the configuration requires it"
+        replies = rewarded(written, plan.fewest)
+        if line := self.shards.scoring.left_out(written, f"replies of round {number}"):
+            self.run.say(line)
+        if not replies:
+            raise UserError(
+                f"round {number}: no prompt has {plan.fewest} replies with a reward, which the algorithm needs; "
+                "use more algo.samples, or a judge whose answers can be read"
+            )
         if self.run.is_main and (count := self.run.config.rollout.shown_prompts):
             write_atomically(files.samples, sample_page(replies, count, f"Round {number}"))
         file = files.groups
@@ -319,8 +335,14 @@ class RoundFeed:
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
         metrics = reply_metrics(replies, None, "rollout") | ({} if kl is None else {"rollout/kl": kl}) | noted
         metrics |= {f"rollout/{name}_seconds": value for name, value in self.shards.seconds.items()}
+        if self.shards.scoring.scorer.asks:
+            metrics["rollout/left_out"] = 1 - _count(replies) / _count(written)
         metrics["rollout/staleness"] = self.shards.staleness
         return collected, metrics
+
+
+def _count(groups: Sequence[Group]) -> int:
+    return sum(len(group.completions) for group in groups)
 
 
 def open_rounds(
@@ -345,7 +367,7 @@ def open_rounds(
     order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
     with offloading:
-        scoring = open_scoring(config, world, chat.system_prompt)
+        scoring = open_scoring(run, world, chat.system_prompt, [*data.train, *data.held_out])
         offloading.leave_weights()  # last, because the rollout may take the memory that is free now
         rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, chat.ends(), world)
     offloading.make_room = rollout.rest

@@ -1,15 +1,25 @@
-"""Scoring of replies by the reward."""
+"""Scoring of replies by the reward, and the replies that get none."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from math import isnan, nan
+from threading import Thread
+from typing import Any
 
-from omegaconf import DictConfig
-
+from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.data.group import Group
+from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import without_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.rounds.offloading import on_device
-from psychocounsel.reward.base import Scorer, open_scorer, scored
+from psychocounsel.errors import UserError
+from psychocounsel.grading.rewards import JudgeScorer
+from psychocounsel.reward.base import Conversation, Scorer, open_scorer, scored
+from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
+
+Scores = list[tuple[float, dict[str, float] | None]]  # reward and parts of each conversation
 
 
 class Scoring:
@@ -18,33 +28,161 @@ class Scoring:
     With `offload`, the scorer's models are on the GPU only in this context, which a round enters once, because an 8B
     model moves 16 GB each time. The scorer gets conversations without the policy's `system_prompt`, because a reward
     model has its own.
+
+    Replies to the prompts in `withheld` (ids of groups) are not shown to the scorer.
     """
 
-    def __init__(self, scorer: Scorer, world: World, offload: bool, system_prompt: str | None) -> None:
-        self.scorer, self.system_prompt = scorer, system_prompt
+    def __init__(
+        self,
+        scorer: Scorer,
+        world: World,
+        offload: bool,
+        system_prompt: str | None,
+        withheld: frozenset[str] = frozenset(),
+    ) -> None:
+        self.scorer, self.world, self.system_prompt, self.withheld = scorer, world, system_prompt, withheld
         self.on_device = on_device(scorer.models, world, offload)
+        self._ahead: Thread | None = None
 
-    def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
-        """Return the same groups with the `reward` of each completion, and `reward_parts` if there are several reward models."""
-        replies = [(group, completion) for group in groups for completion in group.completions]
-        conversations = [
+    def __call__(self, groups: Sequence[Group], alive: Callable[[], None]) -> Sequence[Group]:
+        """Return the same groups with the `reward` of each completion, NaN for none, and `reward_parts` if there are parts.
+
+        All ranks call it together, each with groups of its own. If a language model gives the rewards, rank 0 asks it for
+        all ranks, so that one process keeps the journal and the budget; meanwhile all ranks call `alive`.
+        """
+        for completion in (completion for group in groups for completion in group.completions):
+            completion.reward = nan
+        shown = [completion for group in self._shown(groups) for completion in group.completions]
+        conversations = self._conversations(groups)
+        of_shown = self._of_main(conversations, alive) if self.scorer.asks else self._scores(conversations)
+        for completion, (reward, parts) in zip(shown, of_shown, strict=True):
+            completion.reward, completion.reward_parts = reward, parts
+        return groups
+
+    def ahead(self, groups: Sequence[Group]) -> None:
+        """Let a judge on servers answer about `groups` while more replies are written; `self` then finds its answers.
+
+        Errors are left to the call that scores these groups, because it meets them, too.
+        """
+        if not (isinstance(self.scorer, JudgeScorer) and self.world.rank == 0 and self.scorer.is_elsewhere):
+            return
+        scorer, conversations, before = self.scorer, self._conversations(groups), self._ahead
+
+        def work() -> None:
+            if before is not None:
+                before.join()
+            with suppress(Exception):
+                scorer.buy(conversations)
+
+        self._ahead = Thread(target=work, name="judge", daemon=True)
+        self._ahead.start()
+
+    def _shown(self, groups: Sequence[Group]) -> list[Group]:
+        return [group for group in groups if group.id not in self.withheld]
+
+    def _conversations(self, groups: Sequence[Group]) -> list[Conversation]:
+        """Return a conversation for each reply that the scorer may see."""
+        return [
             [*prompt, {"role": "assistant", "content": completion.text}]
-            for group in groups
+            for group in self._shown(groups)
             for prompt in [without_system_prompt(group.messages or [], self.system_prompt)]
             for completion in group.completions
         ]
-        rewards = scored(self.scorer, conversations).tolist() if conversations else []
-        for index, (_, completion) in enumerate(replies):
-            completion.reward = rewards[index]
-            completion.reward_parts = {name: float(values[index]) for name, values in self.scorer.parts.items()} or None
-        return groups
+
+    def _scores(self, conversations: Sequence[Conversation]) -> Scores:
+        if not conversations:
+            return []
+        rewards = scored(self.scorer, conversations).tolist()
+        parts = {name: values.tolist() for name, values in self.scorer.parts.items()}
+        return [
+            (reward, {name: values[index] for name, values in parts.items() if not isnan(values[index])} or None)
+            for index, reward in enumerate(rewards)
+        ]
+
+    def _of_main(self, conversations: Sequence[Conversation], alive: Callable[[], None]) -> Scores:
+        """Return this rank's scores; rank 0 scores the conversations of all ranks.
+
+        Raises:
+            UserError: on every rank, if rank 0 raises it.
+        """
+        of_ranks = self.world.gather(conversations)
+        every = [conversation for of_rank in of_ranks for conversation in of_rank]
+
+        def work() -> Scores | UserError:
+            if self._ahead is not None:
+                self._ahead.join()
+            try:
+                return self._scores(every)
+            except UserError as error:
+                return error
+
+        scores = self.world.from_main(work, alive)
+        if isinstance(scores, UserError):
+            raise scores
+        first = sum(map(len, of_ranks[: self.world.rank]))
+        return list(scores[first : first + len(conversations)])
+
+    def left_out(self, groups: Sequence[Group], what: str) -> str:
+        """Return a line about the replies in `groups` without a reward, "" if there are none; `what` says which they are.
+
+        Raises:
+            UserError: if no reply has a reward.
+        """
+        troubles = self.scorer.take_troubles() if isinstance(self.scorer, JudgeScorer) else []
+        replies = [(group, completion) for group in groups for completion in group.completions]
+        without = [group.id in self.withheld for group, completion in replies if isnan(completion.reward or 0.0)]
+        if not without:
+            return ""
+        reasons = [f"{sum(without):,} withheld, because they may be about a crisis"] * any(without) + troubles
+        said = f" ({'; '.join(reasons)})" if reasons else ""
+        line = f"{len(without):,} of {len(replies):,} {what} got no reward{said}"
+        if len(without) < len(replies):
+            return line
+        advice = (
+            "leave such speeches out of the data, or add reward.crisis_to_third_parties=true"
+            if all(without)
+            else "RUN/reward_answers holds the judge's answers; use a larger judge, or one run by vLLM (reward.judge=local_vllm "
+            "or vllm), which holds its answers to the requested form"
+        )
+        raise UserError(f"{line}, so there is nothing to learn from: {advice}")
 
 
-def open_scoring(config: DictConfig, world: World, system_prompt: str | None) -> Scoring:
-    """Return the scoring of a run with replies to prompts with this system message.
+def rewarded(groups: Sequence[Group], fewest: int = 1) -> list[Group]:
+    """Return the groups without the replies that have no reward, and without groups of fewer than `fewest` others."""
+    kept = [
+        replace(group, completions=[reply for reply in group.completions if not isnan(reply.reward or 0.0)])
+        for group in groups
+    ]
+    return [group for group in kept if len(group.completions) >= fewest]
+
+
+def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Iterable[Group]) -> Scoring:
+    """Return the scoring of replies to `prompts` with this system message.
 
     Raises:
-        UserError: if the reward model cannot be loaded.
+        UserError: if the reward model cannot be loaded, or the judge cannot see or rate replies to the prompts.
     """
+    config: Any = run.config
     scorer = open_scorer(configs.build(config, "reward"), world.device)
-    return Scoring(scorer, world, config.rollout.offload_idle, system_prompt)
+    withheld = frozenset[str]()
+    if isinstance(scorer, JudgeScorer):
+        groups = [*prompts]
+        withheld = _crises(config) if scorer.withholds_crises else withheld
+        shown = [group for group in groups if group.id not in withheld]
+        if not shown:
+            raise UserError(
+                "reward.judge: is a third party, and every speech may be about a crisis, so it may see none: label speeches "
+                "in the column risk, use a server of your own, or add reward.crisis_to_third_parties=true"
+            )
+        if run.is_main:
+            messages = [without_system_prompt(group.messages or [], system_prompt) for group in shown]
+            scorer.begin(run.files.reward_answers, config.budget, messages)
+    return Scoring(scorer, world, config.rollout.offload_idle, system_prompt, withheld)
+
+
+def _crises(config: Any) -> frozenset[str]:
+    """Return the ids of the rows whose speech may be about a crisis, by the column `risk` or by its words."""
+    rules = read_risk_rules()
+    rows = [row for part in load_split(config.data, lambda line: None) for row in part]
+    said = ["\n".join(turn["content"] for turn in row.prompt if turn["role"] == "user") for row in rows]
+    return frozenset(row.id for row, text in zip(rows, said, strict=True) if rules.of(text, row.risk).crisis)

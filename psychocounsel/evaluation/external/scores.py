@@ -24,7 +24,7 @@ from psychocounsel.evaluation.external.figures import (
     SetDifference,
     TopicAccuracy,
 )
-from psychocounsel.evaluation.external.rubric_sets import RubricSet, Values
+from psychocounsel.grading.criteria import RubricSet, Values
 from psychocounsel.metrics.intervals import mean_intervals
 
 # Figures of exams: accuracy with intervals, baselines, effect of the order of choices, and differences to the base.

@@ -11,8 +11,8 @@ from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.exams import COLUMNS as EXAM_COLUMNS
 from psychocounsel.evaluation.external.exams import ExamItem, ExamSet, exam_set, is_exam_row
-from psychocounsel.evaluation.external.rubric_sets import COLUMNS as RUBRIC_COLUMNS
-from psychocounsel.evaluation.external.rubric_sets import RubricItem, RubricSet, rubric_set, shared_criteria
+from psychocounsel.grading.criteria import COLUMNS as RUBRIC_COLUMNS
+from psychocounsel.grading.criteria import RubricItem, RubricSet, rubric_set, shared_criteria
 
 T = TypeVar("T", ExamItem, RubricItem)
 

@@ -17,9 +17,9 @@ from psychocounsel.asking.parties import may_see
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.evaluation.external.exams import ExamAsk, ExamSet, exam_asks, read_letters
-from psychocounsel.evaluation.external.rubric_sets import RubricItem, RubricSet, criteria_ask, read_values
 from psychocounsel.evaluation.external.scores import UNREADABLE, ExamAnswer, RubricRating, is_rateable
 from psychocounsel.evaluation.external.set_files import read_sets
+from psychocounsel.grading.criteria import RubricItem, RubricSet, criteria_ask, read_values
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext

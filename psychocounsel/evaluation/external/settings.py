@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.ability import AbilityTasks, check_ability, weights_of
-from psychocounsel.evaluation.external.rubric_sets import RubricSet
 from psychocounsel.evaluation.external.set_files import read_sets, set_file
 from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of
+from psychocounsel.grading.criteria import RubricSet
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
@@ -76,7 +76,7 @@ class External(SteppedEvaluation):
         models=_models,
         sources=_sources,
         answering=("contestants", "judge"),
-        code={"figures": ("evaluation/external/*.py", *COMPUTED_BY)},
+        code={"figures": ("evaluation/external/*.py", "grading/criteria.py", *COMPUTED_BY)},
     )
 
     name: str = "external"

@@ -1,7 +1,7 @@
 """Warnings about judges that may be biased.
 
 A judge is suspect if it is a contestant, belongs to a contestant's model family, labelled a contestant's training data,
-or was the reward model of a contestant's training.
+or was the reward model, or the judge that gave the rewards, of a contestant's training.
 """
 
 from __future__ import annotations
@@ -43,11 +43,24 @@ def judge_warnings(config: DictConfig) -> Iterator[str]:
                     f"warning: the judge {judge.name} and the contestant {contestant.name} belong to one model family "
                     f"({family}): judges tend to prefer their own family"
                 )
-            if of_training := trained_by(judge, contestant):
-                yield (
-                    f"warning: the judge {judge.name} {of_training}: a high win rate may only show that the contestant "
-                    "learned to please this judge"
-                )
+            yield from _of_training(judge, contestant)
+
+
+def training_warnings(config: DictConfig) -> Iterator[str]:
+    """Yield one line for each judge of this configuration that had a role in the training of a contestant, if there are any."""
+    if config.get("contestants") is None:
+        return
+    for judge in build(config, "judge").models():
+        for contestant in build(config, "contestants").models():
+            yield from _of_training(judge, contestant)
+
+
+def _of_training(judge: LanguageModel, contestant: LanguageModel) -> Iterator[str]:
+    if role := trained_by(judge, contestant):
+        yield (
+            f"warning: the judge {judge.name} {role}: a good result may only show that the contestant learned to please "
+            "this judge"
+        )
 
 
 def same_model(judge: LanguageModel, contestant: LanguageModel) -> bool:
@@ -90,6 +103,9 @@ def trained_by(judge: LanguageModel, contestant: LanguageModel) -> str | None:
         rewards = {_place(section.get("path")) for config in configs for section in _rewards(config)} - {None}
         trained = _place(judge.reward.get("path")) in rewards
         return f"was the reward model in the training of {contestant.name}" if trained else None
+    asked = {str(section.judge.model) for config in configs for section in _rewards(config) if section.get("judge")}
+    if judge.model and _place(judge.model) in map(_place, asked):
+        return f"gave the rewards in the training of {contestant.name}"
     data = {path for config in configs for path in paths_of(config.data) if path}
     labellers = {name for path in data for name in labellers_of(Path(path))}
     return f"labelled the training data of {contestant.name}" if labellers & {judge.name, judge.model} else None

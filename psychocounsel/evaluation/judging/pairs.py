@@ -28,6 +28,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.data.rows import Message
+from psychocounsel.grading.rating import conversation_text
 from psychocounsel.steps.tables import Row
 
 # The prompt that asks a judge to compare two replies to one speech, and the strict parser of its verdict.
@@ -102,7 +103,7 @@ class PairPrompt:
         self, conversation: Sequence[Message], replies: Sequence[str], order: Sequence[str]
     ) -> tuple[Message, ...]:
         """Return the messages that ask which of two `replies` is better, on the principles in this `order`."""
-        texts = [_shown(conversation), *replies]
+        texts = [conversation_text(conversation), *replies]
         # The mark is a hash of all texts, so that no text can contain its own closing mark.
         mark = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]
         parts = [f"<{name}-{mark}>\n{text}\n</{name}-{mark}>" for name, text in zip(_MARKS, texts, strict=True)]
@@ -114,15 +115,6 @@ class PairPrompt:
 
 
 _MARKS = ("client", "first-reply", "second-reply")
-
-
-def _shown(conversation: Sequence[Message]) -> str:
-    """Return the conversation as one text: a single speech unchanged, a longer conversation with the speakers' names."""
-    turns = [message for message in conversation if message["role"] != "system"]
-    if len(turns) == 1:
-        return turns[0]["content"]
-    names = {"user": "Client", "assistant": "Counsellor"}
-    return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in turns)
 
 
 def pair_prompt(rubric: str, examples: bool) -> PairPrompt:

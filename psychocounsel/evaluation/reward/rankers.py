@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 @dataclass
 class Ranker(RewardSettings):
     """Settings of a ranker; `judge` holds the settings of a language model, with the keys of a file in conf/judge."""
+
+    asks: ClassVar[bool] = True
 
     judge: dict[str, Any] = option({})
     rubric: str = "builtin:en"

@@ -12,7 +12,7 @@ from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.errors import DONE
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.settings import EvaluateConfig
-from psychocounsel.reward.sections import ranker_models
+from psychocounsel.reward.sections import judge_models
 from psychocounsel.rundir.results import is_finished
 from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Bar
@@ -66,7 +66,7 @@ class RewardEvaluation(Evaluation):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         """Check the rankers: their rubric, prices for the budget, keys in the environment, and access to the network."""
-        if is_finished(run_dir) or not [*ranker_models(config)]:
+        if is_finished(run_dir) or not [*judge_models(config)]:
             return
         from psychocounsel.asking.budget import Budget
         from psychocounsel.asking.parties import refuse_internet_of
@@ -85,7 +85,7 @@ class RewardEvaluation(Evaluation):
         return FIGURE_NAMES
 
     def forecast(self, config: DictConfig) -> list[str]:
-        if not [*ranker_models(config)]:
+        if not [*judge_models(config)]:
             return []
         from psychocounsel.evaluation.reward.rankers import ranking_forecast
 

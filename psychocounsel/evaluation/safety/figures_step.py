@@ -4,6 +4,7 @@ from typing import Any
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.cases import SCHEMA
 from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, summarise_swaps
@@ -35,6 +36,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             summary[judge]["settings"][name]["swaps"] = swaps
     by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
     warnings = [f"warning: {text}" for text in safety_warnings(summary, by_checks, validated)]
+    warnings += training_warnings(config)
     figures: SafetyFigures = {"evaluation": "safety", "model": setting, "judges": summary, "warnings": warnings}
     write_json(files.figures, figures)
     records = {step: read_mapping(files.step(step)) for step in ("replies", "answers")}

@@ -11,6 +11,7 @@ from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.evaluation.flows.flows_step import SCHEMA as FLOW_ROWS
 from psychocounsel.evaluation.flows.flows_step import flow_prompt
+from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.show import unseen
 from psychocounsel.evaluation.safety.word_checks import Checks
@@ -51,7 +52,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "judges": summary,
         "flow": flow,
         "steering_checks": checks_quality(path) if clients.follows_checks else None,
-        "warnings": [f"warning: {text}" for text in warnings],
+        "warnings": [*(f"warning: {text}" for text in warnings), *training_warnings(config)],
     }
     write_json(files.figures, figures)
     records = {step: read_mapping(files.step(step)) for step in ("answers",)}

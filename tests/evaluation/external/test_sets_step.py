@@ -12,16 +12,16 @@ from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Budget
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.exams import exam_set
-from psychocounsel.evaluation.external.rubric_sets import (
+from psychocounsel.evaluation.external.scores import exam_figures, rubric_figures, rubric_scores
+from psychocounsel.evaluation.external.set_files import read_set, read_sets
+from psychocounsel.evaluation.external.sets_step import Asked, SetRules, answer_exam, estimate_sets, rate_set
+from psychocounsel.grading.criteria import (
     Criterion,
     criteria_ask,
     read_values,
     rubric_set,
     shared_criteria,
 )
-from psychocounsel.evaluation.external.scores import exam_figures, rubric_figures, rubric_scores
-from psychocounsel.evaluation.external.set_files import read_set, read_sets
-from psychocounsel.evaluation.external.sets_step import Asked, SetRules, answer_exam, estimate_sets, rate_set
 from tests.support.answering import Server, no_proxy, serving
 from tests.support.asking import chat
 from tests.support.scripted import completion

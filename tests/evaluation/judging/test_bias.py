@@ -115,6 +115,19 @@ def test_a_judge_that_labelled_or_rewarded_the_training(tmp_path: Path, monkeypa
     assert warned(models, scorer("elsewhere")) == []
 
 
+def test_a_judge_that_gave_the_rewards_is_named(tmp_path: Path) -> None:
+    target = "psychocounsel.grading.rewards.RubricReward"
+    run = a_run(
+        tmp_path / "run",
+        data={"path": "some/hub", **ALONE},
+        reward={"_target_": target, "name": "rubric", "judge": chat("gpt-4o")},
+    )
+    config = {"mine": str(run / "model"), "theirs": "elsewhere"}
+    (line,) = warned(config, chat("gpt-4o", "judge"))
+    assert "the judge judge gave the rewards in the training of mine" in line
+    assert warned(config, chat("another", "judge")) == []
+
+
 def test_rewards_without_a_path_are_not_taken_for_one_another(tmp_path: Path) -> None:
     run = a_run(
         tmp_path / "run",

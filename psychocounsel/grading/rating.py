@@ -1,6 +1,6 @@
-"""Prompts that ask annotators to rate replies, the strict parser of their answers, and the list of all calls.
+"""Prompts that ask language models to rate replies, the strict parser of their answers, and the list of all calls.
 
-An answer holds a quotation, a reason and a rating for each principle:
+An answer holds a quotation, a reason and a rating for each principle that is asked for:
 
     {"empathy": {"quote": "how lonely that was", "reason": "Names what she left unsaid.", "rating": 5}, ...}
 
@@ -14,12 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.asking.answer_text import ABSENT, Unreadable, check_keys, json_object, object_schema, parsed_json
+from psychocounsel.asking.answer_text import (
+    ABSENT,
+    Unreadable,
+    check_keys,
+    is_refusal,
+    json_object,
+    object_schema,
+    parsed_json,
+)
 from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.asking.parties import may_see
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
-from psychocounsel.counsel.rubric_text import PARTS, prompt_text
+from psychocounsel.counsel.rubric_text import parts_for, prompt_text
+from psychocounsel.data.rows import Message
 from psychocounsel.steps.tables import Row
 
 # Answers: JSON schema and strict parser
@@ -54,23 +63,26 @@ def reply_key(place: int) -> str:
     return f"reply_{place + 1}"
 
 
-def read_answer(text: str, joint: bool = False) -> list[Judgements]:
+def read_answer(text: str, joint: bool = False, whole: bool = True) -> list[Judgements]:
     """Return the ratings of the single reply, or with `joint` of each reply in the order shown.
+
+    They are on all seven principles or, without `whole`, on those that the answer rates.
 
     Raises:
         Unreadable: if the answer (or its only code fence) is not exactly the requested JSON.
     """
     answer = json_object(parsed_json(text), "the answer")
     if not joint:
-        return [_judgements(answer, "")]
+        return [_judgements(answer, "", whole)]
     keys = [reply_key(place) for place in range(max(len(answer), 1))]
     check_keys(answer, keys, "")
-    return [_judgements(json_object(answer[key], key), f"{key}: ") for key in keys]
+    return [_judgements(json_object(answer[key], key), f"{key}: ", whole) for key in keys]
 
 
-def _judgements(answer: dict[str, Any], where: str) -> Judgements:
-    check_keys(answer, PRINCIPLES, where)
-    return {name: _judgement(json_object(answer[name], f"{where}{name}"), f"{where}{name}") for name in PRINCIPLES}
+def _judgements(answer: dict[str, Any], where: str, whole: bool) -> Judgements:
+    principles = [name for name in PRINCIPLES if whole or name in answer]
+    check_keys(answer, principles, where)
+    return {name: _judgement(json_object(answer[name], f"{where}{name}"), f"{where}{name}") for name in principles}
 
 
 def _judgement(entry: dict[str, Any], where: str) -> Judgement:
@@ -95,16 +107,39 @@ def _rating(value: Any, where: str) -> int | None:
     return value
 
 
-# Prompts: rubric, form of the answer, speech and replies
+Verdict = list[Judgements] | None  # None: a refusal in prose, which counts as an answer and is not asked again
 
-Message = dict[str, str]
+
+@dataclass(frozen=True)
+class Reader:
+    """Parses answers. `joint`, `whole`: see `read_answer`. A refusal in prose counts as an answer."""
+
+    joint: bool
+    whole: bool = True
+
+    def __call__(self, text: str) -> Verdict:
+        """Return the ratings of each reply in the order shown, or None for a refusal.
+
+        Raises:
+            Unreadable: if the answer holds neither ratings nor a refusal.
+        """
+        try:
+            return read_answer(text, self.joint, self.whole)
+        except Unreadable:
+            if is_refusal(text):
+                return None
+            raise
+
+
+# Prompts: rubric, form of the answer, speech and replies
 
 _BUILTIN = "builtin:"
 
+_ALL = "a key for each of the seven principles, in the\norder that the request names"
 _HOW_TO_ANSWER = f"""# How to answer
 
-Answer with one JSON object and nothing else: no words before or after it. It has a key for each of the seven principles, in the
-order that the request names. Under each stands an object with three keys, in this order:
+Answer with one JSON object and nothing else: no words before or after it. It has %s. Under each stands \
+an object with three keys, in this order:
 
 - "quote": at most fifteen words of the reply that decide the rating, letter by letter; "{ABSENT}" where something is missing.
 - "reason": one or two sentences.
@@ -126,12 +161,14 @@ class RatingPrompt:
     Attributes:
         rules: the system message: rubric and form of the answer. It is equal for all calls, so servers can cache this prefix.
         joint: True if a call shows all replies to a speech.
+        principles: the principles that are rated.
         version: hash of the rubric's files, the rules and the request, without the texts to rate [16 hexadecimal digits].
     """
 
     rules: str
     joint: bool
     version: str
+    principles: tuple[str, ...] = PRINCIPLES
 
     def messages(self, speech: str, replies: Sequence[str], order: Sequence[str]) -> tuple[Message, ...]:
         """Return the messages that ask for ratings of `replies` (one, unless `joint`) on the principles in this `order`."""
@@ -152,33 +189,46 @@ class RatingPrompt:
         return answer_schema(order, replies if self.joint else None)
 
 
+def conversation_text(conversation: Sequence[Message]) -> str:
+    """Return a conversation as one text: a single speech unchanged, a longer conversation with the speakers' names."""
+    turns = [message for message in conversation if message["role"] != "system"]
+    if len(turns) == 1:
+        return turns[0]["content"]
+    names = {"user": "Client", "assistant": "Counsellor"}
+    return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in turns)
+
+
 def _marked(name: str, mark: str, text: str) -> str:
     return f"<{name}-{mark}>\n{text}\n</{name}-{mark}>"
 
 
-def rating_prompt(rubric: str, joint: bool, examples: bool) -> RatingPrompt:
+def rating_prompt(rubric: str, joint: bool, examples: bool, principles: tuple[str, ...] = PRINCIPLES) -> RatingPrompt:
     """Return the prompt for a rubric (`builtin:en`, or the path of a folder), with or without its rated examples.
+
+    With fewer than seven `principles`, it contains only the parts of the rubric that these need.
 
     Raises:
         UserError: if the rubric is missing or wrong.
     """
     source = rubric.removeprefix(_BUILTIN) if rubric.startswith(_BUILTIN) else Path(rubric)
-    rules = prompt_text(load_rubric(source), PARTS, examples) + "\n" + _HOW_TO_ANSWER + (_JOINTLY if joint else "")
-    draft = RatingPrompt(rules, joint, "")
-    sample = [draft.messages("client", ["one", "two"][: 1 + joint], PRINCIPLES), draft.schema(PRINCIPLES, 2)]
+    keys = _ALL if principles == PRINCIPLES else f"the key {', '.join(principles)}"
+    how = _HOW_TO_ANSWER % keys + (_JOINTLY if joint else "")
+    rules = prompt_text(load_rubric(source), parts_for(principles), examples) + "\n" + how
+    draft = RatingPrompt(rules, joint, "", principles)
+    sample = [draft.messages("client", ["one", "two"][: 1 + joint], principles), draft.schema(principles, 2)]
     digest = hashlib.sha256(json.dumps(sample).encode())
     for name in FILES:
         digest.update((rubric_folder(source) / name).read_bytes())
-    return RatingPrompt(rules, joint, digest.hexdigest()[:16])
+    return RatingPrompt(rules, joint, digest.hexdigest()[:16], principles)
 
 
-def principle_order(rotation: int) -> tuple[str, ...]:
-    """Return the seven principles, rotated so that principle `rotation` modulo 7 (from 0) is the first.
+def principle_order(rotation: int, principles: tuple[str, ...] = PRINCIPLES) -> tuple[str, ...]:
+    """Return `principles`, rotated so that the one with number `rotation` modulo their count (from 0) is the first.
 
     The order varies because the principle rated first influences the others.
     """
-    start = rotation % len(PRINCIPLES)
-    return PRINCIPLES[start:] + PRINCIPLES[:start]
+    start = rotation % len(principles)
+    return principles[start:] + principles[:start]
 
 
 # Calls: `scores.votes` for each reply, and more for a share of replies (test-retest)
@@ -190,11 +240,14 @@ class RatingAsk(Ask):
 
     client: str
     replies: tuple[str, ...]
+    principles: tuple[str, ...] = PRINCIPLES
 
     def check_value(self, value: Sequence[Judgements] | None) -> None:
-        """Raise Unreadable if the number of rated replies differs from the number shown."""
+        """Raise Unreadable if other replies or principles are rated than were asked for."""
         if value is not None and len(value) != len(self.replies):
             raise Unreadable(f"rates {'fewer' if len(value) < len(self.replies) else 'more'} replies than were shown")
+        if value is not None and any({*judgements} != {*self.principles} for judgements in value):
+            raise Unreadable("rates other principles than were asked for")
 
 
 @dataclass(frozen=True)
@@ -269,7 +322,7 @@ class RatingPlan:
         """Return the Ask of a call."""
         speech, texts = call.speech, tuple(text for _, text in call.replies)
         parts = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
-        order = principle_order(_number(self.seed, "principles", *parts))
+        order = principle_order(_number(self.seed, "principles", *parts), self.prompt.principles)
         return RatingAsk(
             speech=speech["speech"],
             messages=self.prompt.messages(speech["text"], texts, order),
@@ -278,6 +331,7 @@ class RatingPlan:
             schema=self.prompt.schema(order, len(texts)),
             client=speech["text"],
             replies=texts,
+            principles=order,
         )
 
 

@@ -15,6 +15,7 @@ from psychocounsel.asking.answer_text import Unreadable, check_keys, json_object
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.data.rows import Message
+from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 
 # Prompts from a user's file whose replies a judge rates by criteria: criteria of each row, or shared by all rows.
@@ -106,6 +107,53 @@ def rubric_set(
         item = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         items[item] = RubricItem(item, prompt, criteria, None if topic is None else str(topic))
     return RubricSet(name, tuple(items.values()), count - len(items))
+
+
+class CriteriaFile:
+    """Criteria for the replies to any prompt, or to each prompt its own.
+
+    `source` is a .json or .yaml list or a rubric (see `shared_criteria`), or a file of rows with prompts and criteria (.jsonl,
+    .csv, .tsv or .parquet). `key` is its setting.
+
+    Raises:
+        UserError: if the file is missing or malformed.
+    """
+
+    def __init__(self, source: str, key: str) -> None:
+        self.source, self.key = source, key
+        self.shared: tuple[Criterion, ...] = ()
+        self.items: dict[tuple[tuple[str, str], ...], tuple[Criterion, ...]] = {}
+        if not source.endswith(_ROWS):
+            self.shared = shared_criteria(source, key)
+            return
+        rows = list[tuple[str, Mapping[str, Any]]]()
+        for where, row in read_rows(StandardSource(), source, "train", None):
+            if isinstance(row, UserError):
+                raise row
+            rows.append((where, row))
+        self.items = {_turns(item.prompt): item.criteria for item in rubric_set(source, rows, {}, None).items}
+
+    def item(self, prompt: Sequence[Message], identity: str) -> RubricItem:
+        """Return the prompt, without its system message, with its criteria; `identity` becomes the item's id.
+
+        Raises:
+            UserError: if the file has no criteria for this prompt.
+        """
+        turns = _turns(prompt)
+        if not (criteria := self.shared or self.items.get(turns)):
+            raise UserError(
+                f"{self.key}={self.source}: has no criteria for a prompt of the data; give a row for each prompt, or a .yaml "
+                "list of criteria for all prompts"
+            )
+        return RubricItem(identity, tuple({"role": role, "content": text} for role, text in turns), criteria)
+
+
+_ROWS = (".jsonl", ".csv", ".tsv", ".parquet")
+
+
+def _turns(prompt: Sequence[Message]) -> tuple[tuple[str, str], ...]:
+    """Return role and text of each message that is not a system message."""
+    return tuple((message["role"], message["content"].strip()) for message in prompt if message["role"] != "system")
 
 
 def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
@@ -237,7 +285,7 @@ class CriteriaAsk(Ask):
                 raise Unreadable(f"criterion_{number}: its rating is not on the scale")
 
 
-def criteria_ask(item: RubricItem, reply: str, seed: int) -> CriteriaAsk:
+def criteria_ask(item: RubricItem, reply: str, seed: int, part: str = "criteria") -> CriteriaAsk:
     """Return the request to rate `reply`. It names no contestant, so equal replies to a prompt are rated only once."""
     turns = [f"{message['role']}: {message['content']}" for message in item.prompt]
     conversation = turns[0].partition(": ")[2] if len(turns) == 1 else "\n\n".join(turns)
@@ -250,7 +298,7 @@ def criteria_ask(item: RubricItem, reply: str, seed: int) -> CriteriaAsk:
         speech=item.item,
         messages=({"role": "system", "content": _RULES}, {"role": "user", "content": "\n\n".join(parts)}),
         seed=int.from_bytes(number),
-        part="criteria",
+        part=part,
         schema=_schema(item.criteria),
         item=item,
     )

@@ -12,7 +12,12 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.annotation.scores.rating import (
+from psychocounsel.annotation.scores.rules import Rules
+from psychocounsel.asking.answer_text import Unreadable, stands_in
+from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.counsel.rubric import SHIPPED, load_rubric
+from psychocounsel.errors import UserError
+from psychocounsel.grading.rating import (
     Judgement,
     RatingPlan,
     RatingPrompt,
@@ -22,11 +27,6 @@ from psychocounsel.annotation.scores.rating import (
     read_answer,
     reply_key,
 )
-from psychocounsel.annotation.scores.rules import Rules
-from psychocounsel.asking.answer_text import Unreadable, stands_in
-from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.counsel.rubric import SHIPPED, load_rubric
-from psychocounsel.errors import UserError
 from tests.support.annotation_tables import reply, speech
 from tests.support.scripted_annotator import judgements
 
