@@ -315,10 +315,11 @@ class RoundFeed:
     def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
         files = self.run.files.round(number)
         replies = self.shards.make(number, step)
+        self.collector.begin(number)
+        self.shards.scoring.scorer.finish_round(replies, self.collector)
         if self.run.is_main and (count := self.run.config.rollout.shown_prompts):
             write_atomically(files.samples, sample_page(replies, count, f"Round {number}"))
         file = files.groups
-        self.collector.begin(number)
         known = self.world.broadcast(read_json(files.collected) if self.run.is_main and file.exists() else None)
         if known is None:
             collected = self.collector.algorithm.collect(replies, self.collector)
