@@ -97,7 +97,7 @@ class Outputs:
     `entropy`: float32[N], entropy of the policy's distribution at each token (nats); only with
     `Algorithm.reads_entropy`.
     `values`: float32[N], values of the critic, or of the policy's value head if the critic shares the policy's trunk.
-    `scores`: float32[C], scores of the reward model.
+    `scores`: float32[C], scores of the reward model, or float32[C, S] with several `Algorithm.score_names`.
     """
 
     logprobs: torch.Tensor | None = None
@@ -175,6 +175,11 @@ class Algorithm:
     def critic_start(self) -> Literal["reward", "policy"]:
         """Initial weights of an own critic: those of the reward model, or of the policy with a new head."""
         return "policy"
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """Names of the scores that the reward model gives to a reply; empty for a single score."""
+        return ()
 
     @property
     def reads_entropy(self) -> bool:
@@ -257,7 +262,7 @@ class Algorithm:
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
         """Return held-out metrics that are not sums, such as AUC.
 
-        `scores`: float32[completions] for each of the held-out `groups`.
+        `scores`: for each of the held-out `groups` float32[completions], or float32[completions, S] of several scores.
         """
         return {}
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
 from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, normalised, ratio_metrics
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
+from psychocounsel.reward.local_model import labels_of
 from psychocounsel.reward.sections import path_is
 from psychocounsel.settings.schema import option
 
@@ -80,6 +82,10 @@ class PPO(PolicyGradient):
         if self.critic == "reward" and path_is(config.reward) != "loaded":
             raise UserError(
                 "algo.critic=reward: this reward loads no model that the critic could start from; use algo.critic=policy"
+            )
+        if self.critic == "reward" and labels_of(config.reward.path) == PRINCIPLES:
+            raise UserError(
+                f"algo.critic=reward: {config.reward.path} has a score for each principle; use algo.critic=policy"
             )
         if self.critic_kind == "shared" and self.critic_warmup:
             raise UserError(

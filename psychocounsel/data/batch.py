@@ -82,6 +82,12 @@ class Batch:
         return self._per_completion([completion.reward for group in self.groups for completion in group.completions])
 
     @cached_property
+    def ratings(self) -> torch.Tensor:
+        """Rating of each completion on each principle, float32[C, 7]; NaN where it is not applicable."""
+        present = [completion.ratings for group in self.groups for completion in group.completions]
+        return self._per_token(present).reshape(len(present), -1)
+
+    @cached_property
     def labels(self) -> torch.Tensor:
         """Label of each completion, float32[C]: 1 for good, 0 for bad."""
         return self._per_completion([completion.label for group in self.groups for completion in group.completions])

@@ -138,6 +138,7 @@ def _control_pair(pair: Example, control: str, kind: str, epoch: int, number: in
         id=f"{pair.id}{_MARK}{kind} {epoch} {number}",
         replies=[pair.replies[0], control],
         ratings=None,
+        some_ratings=None,
         scores=None,
         writers=None,
         order=None,

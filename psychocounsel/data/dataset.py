@@ -66,6 +66,9 @@ class Dataset:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
                 digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
             digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
+            parts = [reply.ratings for reply in group.completions if reply.reward is None and reply.ratings is not None]
+            for ratings in parts:  # of replies without a mean rating, which are rated on some principles only
+                digest.update(ratings.tobytes())
             if group.weight != 1:  # so that data without weights keep the fingerprint of earlier versions
                 digest.update(f"weight {group.weight!r}".encode())
             if group.probability is not None:

@@ -25,6 +25,7 @@ class Completion:
     policy gradient algorithms replace them by those of the trainer.
     `reward`: the reward model's score, or the raters' mean rating. `reward_parts`: scores of the members, if the reward
     is an ensemble. `label`: True for a good reply. `policy_version`: optimizer step of the weights that wrote it.
+    `ratings`: float32[7], the raters' mean rating on each of `PRINCIPLES`, NaN where it is not applicable.
     """
 
     ids: Array
@@ -39,6 +40,7 @@ class Completion:
     label: bool | None = None
     returns: Array | None = None
     reward_parts: dict[str, float] | None = None
+    ratings: Array | None = None
 
 
 @dataclass
@@ -101,6 +103,7 @@ _COMPLETION = pa.struct(
         ("policy_version", pa.int64()),
         ("label", pa.bool_()),
         ("reward_parts", pa.map_(pa.string(), pa.float64())),
+        ("ratings", _FLOATS),
     ]
 )
 SCHEMA = pa.schema(
@@ -140,7 +143,7 @@ def read_groups(path: Path) -> list[Group]:
         return None if values is None else np.array(values, np.float32)
 
     def completion(row: dict[str, Any]) -> Completion:
-        arrays = {name: array(row[name]) for name in _PER_TOKEN}
+        arrays = {name: array(row.get(name)) for name in (*_PER_TOKEN, "ratings")}
         parts = row.get("reward_parts")
         known = {**row, **arrays, "ids": np.array(row["ids"], np.int32), "reward_parts": parts and dict(parts)}
         return Completion(**known)

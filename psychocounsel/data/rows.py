@@ -111,6 +111,7 @@ class Example:
     `where`: file and row, for messages that must not quote the text.
     `prompt`: messages that end on the client's turn. `replies`: in a pair, the chosen reply comes first.
     `ratings`: scores by principle, for each reply. `scores`: weighted mean rating of each reply, or its `reply_score`.
+    `some_ratings`: the ratings of a pair that has some of the rating columns, but not all; `ratings` is then None.
     `label`: True if the single reply is good; None if the row does not say. `writers`: the writer of each reply.
     `order`: indices of the replies in the rated row, from 0. `harmful`: for each reply of a rated row, True if it is
     marked as harmful. `probability`: probability that the first reply of a pair is preferred; None if the row does not
@@ -122,6 +123,7 @@ class Example:
     prompt: list[Message]
     replies: list[str]
     ratings: list[Ratings] | None = None
+    some_ratings: list[Ratings] | None = None
     rated: bool = False  # replies are unordered, and pairs are still to be made
     scores: list[float] | None = None
     label: bool | None = None
@@ -177,7 +179,9 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
     if kind == "preference":
         prompt, replies = _preference(row, where)
         ratings, probability = _pair_ratings(row, where, rating_range), _probability(row, where)
-        return Example(identity, where, prompt, replies, ratings, probability=probability)
+        if ratings is None or all(len(rated) == len(PRINCIPLES) for rated in ratings):
+            return Example(identity, where, prompt, replies, ratings, probability=probability)
+        return Example(identity, where, prompt, replies, some_ratings=ratings, probability=probability)
     if kind == "chat":
         return _conversation(row, where, identity)
     prompt = _prompt(row, where)
@@ -364,14 +368,16 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[s
 
 
 def _pair_ratings(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> list[Ratings] | None:
-    """Return the ratings of both replies; None if the row lacks a rating column."""
-    columns = {name: [f"{side}_{name}_rating" for side in ("chosen", "rejected")] for name in PRINCIPLES}
-    if not all(column in row for both in columns.values() for column in both):
-        return None
-    return [
-        {name: _rating(row[both[side]], f"{where}: {both[side]}", rating_range) for name, both in columns.items()}
-        for side in (0, 1)
+    """Return the ratings of both replies on the principles for which the row has them; None if it has none."""
+    ratings = [
+        {
+            name: _rating(row[column], f"{where}: {column}", rating_range)
+            for name in PRINCIPLES
+            if (column := f"{side}_{name}_rating") in row
+        }
+        for side in ("chosen", "rejected")
     ]
+    return ratings if any(ratings) else None
 
 
 def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:

@@ -2,13 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.control_tokens import ControlTokens
 from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.rows import Example, Message, report_dropped
@@ -355,10 +356,11 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
     for row in rows:
         example = row.example
         scores: list[float | None] = [*example.scores] if example.scores else [None] * len(example.replies)
+        ratings = example.ratings or example.some_ratings or [{}] * len(example.replies)
         labels = [example.label] if len(example.replies) == 1 else [True, False]
         completions = [
-            Completion(next(replies), text, reward=score, label=label)
-            for text, score, label in zip(example.replies, scores, labels, strict=False)
+            Completion(next(replies), text, reward=score, label=label, ratings=_ratings(rated))
+            for text, score, label, rated in zip(example.replies, scores, labels, ratings, strict=False)
         ]
         yield Group(
             example.id,
@@ -368,6 +370,11 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
             row.messages,
             probability=example.probability,
         )
+
+
+def _ratings(rated: Mapping[str, float]) -> Array | None:
+    """Return the ratings in the order of PRINCIPLES, float32[7], NaN for those that are missing; None without any."""
+    return np.array([rated.get(name, np.nan) for name in PRINCIPLES], np.float32) if rated else None
 
 
 def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, counts: Counter[str]) -> bool:

@@ -254,6 +254,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
     int64[G + P + C + P], the end of each.
     `prompt_of`, `counts`: int32[G], the prompt and the number of completions of each group.
     `rewards`: float64[C] (NaN: none). `labels`: int8[C]. `probabilities`: float64[G] (NaN: none).
+    `ratings`: float32[C, 7], or float32[C, 0] if no reply has any.
     """
     numbers: dict[tuple[str, bytes], int] = {}
     prompt_of = [numbers.setdefault((group.prompt_text, group.prompt_ids.tobytes()), len(numbers)) for group in groups]
@@ -274,6 +275,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
         "rewards": _or_nan([reply.reward for reply in replies]),
         "labels": np.array([_LABELS.index(reply.label) for reply in replies], np.int8),
         "probabilities": _or_nan([group.probability for group in groups]),
+        "ratings": _rating_rows([reply.ratings for reply in replies]),
     }
 
 
@@ -285,9 +287,12 @@ def unflatten(arrays: dict[str, Array]) -> list[Group]:
     rewards, probabilities = (_or_none(arrays[name]) for name in ("rewards", "probabilities"))
     labels = [_LABELS[label] for label in arrays["labels"].tolist()]
     written = texts[count + distinct : count + distinct + len(rewards)]
-    replies = zip(tokens[distinct:], written, rewards, labels, strict=True)
+    ratings = [None if np.isnan(row).all() else row for row in arrays["ratings"]]
+    replies = zip(tokens[distinct:], written, rewards, labels, ratings, strict=True)
     messages = [json.loads(text) for text in texts[count + distinct + len(rewards) :]]
-    completions = (Completion(ids, text, reward=reward, label=label) for ids, text, reward, label in replies)
+    completions = (
+        Completion(ids, text, reward=reward, label=label, ratings=rated) for ids, text, reward, label, rated in replies
+    )
     prompt_of, counts = arrays["prompt_of"].tolist(), arrays["counts"].tolist()
     return [
         Group(
@@ -300,6 +305,12 @@ def unflatten(arrays: dict[str, Array]) -> list[Group]:
         )
         for name, prompt, size, probability in zip(texts, prompt_of, counts, probabilities, strict=False)
     ]
+
+
+def _rating_rows(ratings: Sequence[Array | None]) -> Array:
+    width = max((len(row) for row in ratings if row is not None), default=0)
+    unrated = np.full(width, np.nan, np.float32)
+    return np.array([unrated if row is None else row for row in ratings], np.float32).reshape(len(ratings), width)
 
 
 def _or_nan(values: Sequence[float | None]) -> Array:

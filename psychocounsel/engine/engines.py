@@ -140,7 +140,10 @@ def load_model(
     model, adapter = config.model, None
     scores = algorithm.needs.main == "reward_model"
     pad = tokenizer.pad_token_id
-    lm = load_reward_lm(model, dtype, zero3, pad, device) if scores else load_causal_lm(model, dtype, zero3, device)
+    if scores:
+        lm = load_reward_lm(model, dtype, zero3, pad, device, algorithm.score_names, sum(config.data.rating_range) / 2)
+    else:
+        lm = load_causal_lm(model, dtype, zero3, device)
     if model.lora.rank:
         torch.manual_seed(config.seed)  # the same initial adapters, however many random numbers loading drew
         lm, adapter = add_adapter(lm, model.lora, HEAD if scores else None)

@@ -132,16 +132,20 @@ class Policy(PackedModel):
         return logits.log_softmax(-1).gather(1, completion[:, None]).squeeze(1)
 
 
-# The reward model: one score per packed completion, read at its last token
+# The reward model: one score per packed completion, or one for each principle, read at its last token
 
 
 class RewardModel(PackedModel):
-    """Wraps a sequence-classification model with one label, whose linear head is called `score`."""
+    """Wraps a sequence-classification model whose linear head is called `score`, with one label or with S of them.
+
+    Several scores are ratings: the head's outputs plus the middle of the rating scale, `rating_middle` of the config,
+    because a head without a bias would need most of a training to reach it.
+    """
 
     scores = True
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Return the score of each completion, float32[C]."""
+        """Return the score of each completion, float32[C], or float32[C, S] with several labels."""
         return self._score(self.hidden(batch)[batch.last_rows, batch.last_columns])
 
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
@@ -149,7 +153,7 @@ class RewardModel(PackedModel):
         return [[np.array([next(scores)]) for _ in group.completions] for group in batch.groups]
 
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
-        """Return the score, float32[1], from the model's trunk and head."""
+        """Return the score, float32[1] or float32[1, S], from the model's trunk and head."""
         ids = torch.cat([prompt, completion])[None]
         return self._score(self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0, -1:])
 
@@ -161,7 +165,8 @@ class RewardModel(PackedModel):
         return {"mean": about.get("eval/reward_mean"), "std": about.get("eval/reward_std")}
 
     def _score(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self.lm.score(hidden).squeeze(-1)
+        outputs: torch.Tensor = self.lm.score(hidden)
+        return outputs.squeeze(-1) + getattr(self.lm.config, "rating_middle", 0.0)
 
 
 # The critic: the value of a reply before each of its tokens

@@ -1,17 +1,20 @@
 """Loading of reward models: a language model with a new head, or a trained reward model in one of two formats.
 
-Hugging Face: `AutoModelForSequenceClassification` with one label and the head `score`. OpenRLHF: the trunk and a head
+Hugging Face: `AutoModelForSequenceClassification` with one label and the head `score`, or with seven labels named by
+the principles (`id2label`), whose scores are ratings. OpenRLHF: the trunk and a head
 named by the config's `value_head_prefix` (`value_head` or `score`). A trained model whose head is missing or has
 another shape is an error, because a random head would give random rewards.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import load_weights, loading, ready_to_train
 from psychocounsel.model.output_layer import Head
@@ -24,16 +27,27 @@ _OPENRLHF = ("value_head_prefix", "normalize_reward")
 
 
 def load_reward_lm(
-    model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, pad_token_id: int, device: str = "cpu"
+    model: DictConfig,
+    dtype: torch.dtype,
+    zero3: dict[str, Any] | None,
+    pad_token_id: int,
+    device: str = "cpu",
+    names: Sequence[str] = (),
+    rating_middle: float = 0.0,
 ) -> Any:
-    """Load `model.path` as a model of one score per sequence, for training; a language model gets a random new head.
+    """Load `model.path` as a model of one score per sequence, or of a rating for each of `names`, for training.
+
+    A language model gets a random new head. `rating_middle`: the middle of the rating scale.
 
     Raises:
         UserError: if the model cannot be loaded, or is a reward model without a usable head.
     """
-    lm, has_head = _load(model, dtype, zero3, "model", device)
+    lm, has_head = _load(model, dtype, zero3, "model", device, names)
     if not has_head:
         _draw_head(lm)
+    if names:
+        lm.config.update({"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}})
+        lm.config.rating_middle = rating_middle
     lm.config.pad_token_id = pad_token_id
     for name in _OPENRLHF:
         if hasattr(lm.config, name):
@@ -63,6 +77,11 @@ def load_trained_reward_lm(
     return lm
 
 
+def score_names(config: Any) -> tuple[str, ...]:
+    """Return the principles if the labels of a config are these; otherwise (), for a model of one score."""
+    return PRINCIPLES if tuple((getattr(config, "id2label", None) or {}).values()) == PRINCIPLES else ()
+
+
 def is_openrlhf(config: Any) -> bool:
     """Return True if a config belongs to an OpenRLHF checkpoint, which ends sequences with the end-of-turn token."""
     return any(hasattr(config, name) for name in _OPENRLHF)
@@ -86,24 +105,32 @@ def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
 
 
 def _load(
-    model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] | None, key: str, device: str = "cpu"
+    model: DictConfig,
+    dtype: torch.dtype,
+    zero3: dict[str, Any] | None,
+    key: str,
+    device: str = "cpu",
+    names: Sequence[str] | None = None,
 ) -> tuple[Any, bool]:
-    """Return the model, and True if its head is trained."""
+    """Return the model, and True if its head is trained; `names` of its scores: None for those of its config."""
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     with loading(model.path, key):
         config = AutoConfig.from_pretrained(resolve_path(model.path, key), revision=model.revision)
+    names = score_names(config) if names is None else names
     is_language_model = any(name.endswith("ForCausalLM") for name in config.architectures or [])
     prefixes = {"value_head", getattr(config, "value_head_prefix", HEAD)} - {HEAD}
     renamed = {f"^{re.escape(prefix)}\\.": f"{HEAD}." for prefix in sorted(prefixes)}
     classifier = AutoModelForSequenceClassification
     try:
-        lm, missing, _ = load_weights(classifier, model, dtype, zero3, key, device, num_labels=1, key_mapping=renamed)
+        more = {"num_labels": len(names) or 1, "key_mapping": renamed}
+        lm, missing, _ = load_weights(classifier, model, dtype, zero3, key, device, **more)
     except RuntimeError as error:
         if "mismatch" not in str(error):
             raise
         raise UserError(
-            f"{key}.path={model.path}: the shapes of its weights or head are not those of a reward model"
+            f"{key}.path={model.path}: the shapes of its weights or head are not those of a reward model with "
+            f"{len(names) or 1} score{'s' * bool(names)}"
         ) from error
     # Otherwise save_pretrained would rename the head back to the name it was loaded from.
     renamings = getattr(lm, "_weight_conversions", None) or []

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from omegaconf import MISSING
 
@@ -23,7 +23,19 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
+    from psychocounsel.data.group import Group
+
 Conversation = Sequence[Message]  # ends with the scored reply, of role assistant
+
+
+class RoundNotes(Protocol):
+    """Values that are carried from one round of rollouts to the next; a resumed run gets the same ones."""
+
+    def earlier(self, name: str) -> float | None:
+        """Return the value noted by `name` in the previous round; None in the first round."""
+
+    def note(self, name: str, value: float) -> None:
+        """Log `value` as the metric `rollout/<name>` of this round."""
 
 
 class Scorer(Contract):
@@ -57,6 +69,12 @@ class Scorer(Contract):
     def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
         """Return rewards of `score` on the model's own scale, float[...]. Default: they are on this scale already."""
         return rewards
+
+    def finish_round(self, groups: Sequence[Group], notes: RoundNotes) -> None:
+        """Change the rewards of a round once all its replies are scored. Default: they stay.
+
+        Every rank calls it with the whole round, and again after a resume.
+        """
 
 
 @dataclass
@@ -96,6 +114,13 @@ class RewardSettings(GroupSettings):
     def part_names(self) -> Sequence[str]:
         """Return the names of the scorer's `parts`, as far as they are known. Default: none."""
         return ()
+
+    def check_settled(self, key: str) -> None:
+        """Reject settings that do not fit the model's files or the members' names; called when both are settled.
+
+        Raises:
+            UserError: naming the setting.
+        """
 
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
         """Return the bytes on each GPU by purpose; None for an unknown size, the default."""

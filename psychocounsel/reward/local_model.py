@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.system_prompt import reward_prompt
-from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
+from psychocounsel.errors import UserError
+from psychocounsel.reward.base import Conversation, RewardSettings, RoundNotes, Scorer
+from psychocounsel.reward.combining import CombinedReward
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
+from psychocounsel.storage.files import read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +30,11 @@ _BLOCK = 1024  # conversations tokenised at a time
 
 
 @dataclass
-class LocalReward(RewardSettings):
-    """Settings of a reward model in each training process."""
+class LocalReward(CombinedReward):
+    """Settings of a reward model in each training process.
+
+    `combine` and the fields of `CombinedReward` concern models with a score for each principle (`algo.heads=principles`).
+    """
 
     path_is: ClassVar[str] = "loaded"
 
@@ -39,6 +47,18 @@ class LocalReward(RewardSettings):
     max_length: int | None = option(None, at_least=8)
     micro_batch_tokens: int = option(4096, at_least=1)
     normalise: bool = False
+    combine: str | None = option(None, choices=(None, "lexicographic", "constraint"))
+
+    def check_settled(self, key: str) -> None:
+        if self.combines():
+            self.check_combination(key, self.combine, PRINCIPLES, "{safety: 4}")
+            labels = labels_of(self.path)
+            if labels is not None and labels != PRINCIPLES:
+                raise one_score(key, self.path)
+
+    def combines(self) -> bool:
+        """Return True if a field is set that only a model of several scores can use."""
+        return bool(self.combine or self.weights or self.at_least or self.multiplier_rate)
 
     def open(self, device: torch.device) -> Scorer:
         return LocalScorer(self, device)
@@ -55,6 +75,23 @@ class LocalReward(RewardSettings):
         return {f"reward {self.name}": bytes_of_weight(self.number_format()) * shape.scorer if shape else None}
 
 
+def labels_of(path: str) -> tuple[str, ...] | None:
+    """Return the labels in the config.json of a local model; None if it is not local, or does not exist yet."""
+    from psychocounsel.model.shape import builtin_folder
+
+    place = builtin_folder(path) if path.startswith("builtin:") else Path(path)
+    config = read_json(place / "config.json") or read_json(place / "model" / "config.json")
+    return None if config is None else tuple((config.get("id2label") or {}).values())
+
+
+def one_score(key: str, path: str) -> UserError:
+    """Return the error for a model of one score whose scores are to be combined."""
+    return UserError(
+        f"{key}.path={path}: has one score, so there is nothing to combine: leave out {key}.combine, weights and at_least, or "
+        "train a model with algo.heads=principles"
+    )
+
+
 def format_lines(rewards: Iterable[RewardSettings]) -> Iterator[str]:
     """Yield a line for each reward model that is loaded in the number format of its training."""
     for reward in rewards:
@@ -67,6 +104,8 @@ class LocalScorer(Scorer):
 
     Conversations without a system message get that of `reward.system_prompt`.
 
+    A model with a score for each principle combines them (`ScoreCombination`); `parts` holds them.
+
     Rewards are the model's own. With `reward.normalise` the mean is subtracted and the result divided by the standard
     deviation, both from the model's config (measured on its held-out data).
 
@@ -78,7 +117,7 @@ class LocalScorer(Scorer):
     def __init__(self, settings: LocalReward, device: torch.device) -> None:
         from psychocounsel.model.load import model_dtype
         from psychocounsel.model.packed import RewardModel, check_packing
-        from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm
+        from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm, score_names
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.reward.encoding import Scale
 
@@ -91,6 +130,10 @@ class LocalScorer(Scorer):
         _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm.config))
         self.model = RewardModel(lm, reward.path, device=device.type).eval()
         self.models = [self.model]
+        self.names = score_names(lm.config)
+        if settings.combines() and not self.names:
+            raise one_score("reward", settings.path)
+        self.rule = settings.combination(settings.combine or "mean")
         self.scale = Scale(lm.config, reward.path, reward.normalise)
         self.max_length = reward.max_length or getattr(self.model.text_config, "max_position_embeddings", None)
         check_packing(self.model, self.model, self.dtype, device, reward.path)
@@ -111,7 +154,14 @@ class LocalScorer(Scorer):
 
         starts = range(0, len(conversations), _BLOCK)
         parts = [self._score_block(conversations[start : start + _BLOCK], start) for start in progress(starts)]
-        return self.scale.apply(np.concatenate([np.zeros(0, np.float32), *parts]))
+        if not self.names:
+            return self.scale.apply(np.concatenate([np.zeros(0, np.float32), *parts]))
+        scores = np.concatenate([np.zeros((0, len(self.names)), np.float32), *parts])
+        self.parts = dict(zip(self.names, scores.T, strict=True))
+        return self.scale.apply(self.rule(self.parts))
+
+    def finish_round(self, groups: Sequence[Group], notes: RoundNotes) -> None:
+        self.rule.constrain(groups, notes)
 
     def unnormalised(self, rewards: np.ndarray) -> np.ndarray:
         """Return rewards of `score` on the model's own scale."""

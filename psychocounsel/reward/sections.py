@@ -285,11 +285,17 @@ def check_reward_paths(config: DictConfig) -> None:
 
 
 def settle_rewards(config: DictConfig) -> None:
-    """Make the paths of reward models absolute, and name the user's own models after their paths."""
+    """Make the paths of reward models absolute, name the user's own models after their paths, and check what depends on these.
+
+    Raises:
+        UserError: naming the key.
+    """
     for _, section in reward_sections(config):
         make_absolute(config, section, ("path", "chat_template", "criteria", "rubric"))
         name_by_path(section, ("local", "tiny", "tiny_2"))
     name_rewards(config)
+    for key, section in scorer_sections(config):
+        build_section(section, "reward").check_settled(key)
 
 
 def idle_rewards(config: DictConfig) -> Iterator[tuple[str, str]]:

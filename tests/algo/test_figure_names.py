@@ -26,6 +26,7 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "sft": SFT,
     "reward": Reward,
     "reward_centring": lambda: Reward(centring=0.01),
+    "reward_heads": lambda: Reward(heads="principles"),
     "dpo": DPO,
     "dpo_sft": lambda: DPO(sft_weight=0.2),
     "simpo": SimPO,
@@ -53,7 +54,10 @@ def test_an_algorithm_gives_the_figures_that_it_names(name: str) -> None:
         for group in groups:
             for place, reply in enumerate(group.completions):
                 reply.label = place == 0
-    lm = small_lm(rewards=isinstance(algorithm, Reward), pad_token_id=0)
+    for number, reply in enumerate(reply for group in groups for reply in group.completions):
+        reply.ratings = np.arange(number, number + 7, dtype=np.float32)
+    labels = {"num_labels": len(algorithm.score_names) or 1} if isinstance(algorithm, Reward) else {}
+    lm = small_lm(rewards=isinstance(algorithm, Reward), pad_token_id=0, **labels)
     tally, scores = make_stepper(lm, algorithm, 4096, torch.float32).accumulate(groups, train=False)
     found = metrics_of(tally) | (algorithm.evaluation(groups, scores) if scores else {})
     assert sorted({each.removeprefix("rewards/") for each in found}) == sorted(algorithm.figure_names() or ())

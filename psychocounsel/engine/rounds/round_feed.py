@@ -314,10 +314,11 @@ class RoundFeed:
                 f"round {number}: no prompt has {plan.fewest} replies with a reward, which the algorithm needs; "
                 "use more algo.samples, or a judge whose answers can be read"
             )
+        self.collector.begin(number)
+        self.shards.scoring.scorer.finish_round(replies, self.collector)
         if self.run.is_main and (count := self.run.config.rollout.shown_prompts):
             write_atomically(files.samples, sample_page(replies, count, f"Round {number}"))
         file = files.groups
-        self.collector.begin(number)
         known = self.world.broadcast(read_json(files.collected) if self.run.is_main and file.exists() else None)
         if known is None:
             collected = self.collector.algorithm.collect(replies, self.collector)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.distributed.world import World
@@ -48,6 +49,7 @@ from psychocounsel.evaluation.reward.figures import (
     reward_figures,
     risk_coverage_curve,
 )
+from psychocounsel.evaluation.reward.principles import principle_figures
 from psychocounsel.evaluation.reward.rankers import (
     JudgedPairs,
     Ranker,
@@ -87,12 +89,14 @@ class PairScores:
         raw: the same without normalisation, float32[n, 2].
         reading: margins with the client's own speech, another client's and none, float[n] each, as
             `audit.reading.reward_margins` returns them; None if they are not computed.
+        principles: scores of a model with a score for each principle, by its name, float32[n, 2]; None for others.
     """
 
     name: str
     given: np.ndarray
     raw: np.ndarray
     reading: dict[str, np.ndarray] | None = None
+    principles: Mapping[str, np.ndarray] | None = None
 
     @property
     def margins(self) -> np.ndarray:
@@ -134,16 +138,25 @@ def score_shared(
     Raises:
         UserError: if `must_fit` is True and a conversation is too long for the model.
     """
-    rows = np.arange(len(conversations)) // 2 % world.size
-    own = [conversations[row] for row in np.flatnonzero(rows == world.rank)]
+    own = [conversations[row] for row in np.flatnonzero(_ranks(len(conversations), world) == world.rank)]
 
     def progress(steps: range) -> Iterable[int]:
         return bar(steps, title)
 
     share = scored(scorer, own, progress) if must_fit else score_what_fits(scorer, own, progress)
-    scores = np.empty(len(conversations), np.float32)
+    return _gathered(share, len(conversations), world)
+
+
+def _ranks(conversations: int, world: World) -> np.ndarray:
+    """Return the rank that scores each conversation, int64[conversations]."""
+    return np.arange(conversations) // 2 % world.size
+
+
+def _gathered(share: np.ndarray, conversations: int, world: World) -> np.ndarray:
+    """Return the scores of all conversations, float32[conversations], from each rank's share."""
+    scores, ranks = np.empty(conversations, np.float32), _ranks(conversations, world)
     for rank, part in enumerate(world.gather(share)):
-        scores[rows == rank] = part
+        scores[ranks == rank] = part
     return scores
 
 
@@ -231,13 +244,17 @@ def _score(
     """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches."""
     conversations = pair_conversations(examples)
     scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
+    principles = None
+    if must_fit and tuple(scorer.parts) == PRINCIPLES:  # otherwise the parts may be those of a single conversation
+        shares = {part: np.asarray(values, np.float32) for part, values in scorer.parts.items()}
+        principles = {part: _gathered(share, len(scores), world).reshape(-1, 2) for part, share in shares.items()}
     reading = None
     if ground is not None:
         score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
         reading = reward_margins(ground.pairs, ground.other, score)
     rewards = scores.reshape(-1, 2)
     # All figures use unnormalised rewards, even if scores.jsonl holds normalised ones.
-    return PairScores(name, rewards, scorer.unnormalised(rewards), reading)
+    return PairScores(name, rewards, scorer.unnormalised(rewards), reading, principles)
 
 
 def _rank(
@@ -286,6 +303,10 @@ def _figures(
     }
     figures: dict[str, Any] = {"metrics": metrics}
     figures["slices"] = pair_slices(examples, first.margins, component, config.data.rating_range)
+    if first.principles and (
+        of := principle_figures(examples, first.principles, component, config.data.rating_range[1])
+    ):
+        figures["principles"] = of
     if ground is not None:
         figures["baselines"] = baseline_figures(ground)
         figures["reading"] = {model.name: reading_of(ground, model.reading) for model in scores if model.reading}

@@ -26,6 +26,7 @@ from psychocounsel.evaluation.counterfactuals.show import counterfactual_blocks
 from psychocounsel.evaluation.judging.controls import control_blocks
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.reward.figures import FEW
+from psychocounsel.evaluation.reward.principles import principle_blocks
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,13 @@ def reward_blocks(runs: Runs) -> list[Block]:
         for run in runs
         if (counterfactuals := run.figures.summary.get("counterfactuals"))
     ]
+    by_principle = [Titled(run.title, figures) for run in runs if (figures := run.figures.summary.get("principles"))]
     conclusions = [(run, conclusion) for run in runs for conclusion in _conclusions(run.figures.summary)]
     return [
         *(Paragraph(_of(runs, run, text), tone) for run, (text, tone) in conclusions),
         *_figures(models, runs),
         *_calibration(models),
+        *principle_blocks(by_principle),
         *_reliability_charts(runs),
         *_sureness(models),
         *_shortcuts(models),
