@@ -14,9 +14,9 @@ from typing import Any
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, Submission, made_nothing
 from psychocounsel.cluster.local_ranks import PRELOAD, run_ranks, worker_environment
-from psychocounsel.cluster.memory.check import memory_line
+from psychocounsel.cluster.memory.check import host_line, memory_line
 from psychocounsel.cluster.memory.cpu import cpu_memory_line, machine_bytes
-from psychocounsel.cluster.memory.host import host_line
+from psychocounsel.cluster.memory.host import UNKNOWN, Machines
 from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.cluster.slurm.allocation import around
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, UserError, worst
@@ -99,10 +99,10 @@ class Local(Cluster):
             raise UserError("dry_run=script: cluster=local has no batch script; give dry_run=true")
         trained = [job for job in jobs if job.command.trains and not job.config.model.path.startswith("builtin:")]
         gpus = self.gpus()
-        limit, machines = (self.host_memory(), self.machines(gpus)) if gpus else (None, 1)
+        machines = Machines(self.machines(gpus), self.host_memory()) if gpus else UNKNOWN
         lines = []
         for config in (job.config for job in trained):
-            lines += [memory_line(config, gpus or 8, None), *host_line(config, gpus or 8, machines, None, limit)]
+            lines += [memory_line(config, gpus or 8, None, machines), *host_line(config, gpus or 8, machines, None)]
         if not gpus:
             elsewhere = [f"on a machine with 8 GPUs, {line}" for line in lines]
             lines = [*(cpu_memory_line(job.config, job.processes) for job in trained), *elsewhere]

@@ -36,8 +36,8 @@ class Callback:
     def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> str | None:
         """Handle the figures of an evaluation, by name (`eval/loss`); return a reason to end the run, or None to continue.
 
-        Every rank calls this after each evaluation, once `model/` is up to date. If any rank returns a reason, the run
-        ends normally after `step`, as if `step` had been its last.
+        Every rank calls this after each evaluation. If any rank returns a reason, the run ends normally after `step`, as if
+        `step` had been its last. A large `model/` may still be being written.
         """
         return None
 

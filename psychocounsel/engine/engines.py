@@ -46,7 +46,7 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     dtype = model_dtype(config.model, world.device)
     if on_cpu:
         prepare_process(dtype)
-    zero3 = deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
+    zero3 = _partitioning(config, algorithm, dtype)
     model = load_model(config, algorithm, dtype, zero3, tokenizer, world.device.type)
     if algorithm.critic_kind == "shared":
         assert isinstance(model, Policy)
@@ -69,7 +69,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
             numbers at the same time do so in an order that differs between runs.
     """
     dtype = model_dtype(config.model, world.device)
-    where = world.device.type
+    where, zero3 = world.device.type, _partitioning(config, algorithm, dtype)
     if algorithm.critic_start == "reward":
         theirs, _ = load_chat_format(config.reward, "reward", scores=False)
         if theirs.get_vocab() != tokenizer.get_vocab():
@@ -77,12 +77,13 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
                 f"algo.critic=reward: {config.reward.path} has another tokenizer than {config.model.path}; "
                 "use algo.critic=policy"
             )
-        lm, name = ready_to_train(load_trained_reward_lm(config.reward, dtype, where), config.model), config.reward.path
+        lm, name = load_trained_reward_lm(config.reward, dtype, where, zero3), config.reward.path
+        lm = ready_to_train(lm, config.model)
     else:
-        lm, name = load_reward_lm(config.model, dtype, None, tokenizer.pad_token_id, where), config.model.path
+        lm, name = load_reward_lm(config.model, dtype, zero3, tokenizer.pad_token_id, where), config.model.path
         for parameter in getattr(lm, HEAD).parameters():
             # Random values would change the policy before the critic has learned anything.
-            torch.nn.init.zeros_(parameter)
+            torch.nn.init.zeros_(getattr(parameter, "ds_tensor", parameter))
     model = Critic(lm, name, None, config.model.attention, world.device.type)
     if at_once > 1 and model.drops:
         raise UserError(
@@ -98,12 +99,25 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
 def build_reference(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> PackedModel:
     """Return a frozen copy of the policy as it is before training, in memory in addition to the trained one.
 
+    Stage 3 partitions it as well; all ranks then make the same number of passes together.
+
     Raises:
         UserError: as in `load_model`.
     """
     dtype = model_dtype(config.model, world.device)
-    model = load_model(config, algorithm, dtype, None, tokenizer, world.device.type)
-    return model.to(world.device).requires_grad_(False).eval()
+    zero3 = _partitioning(config, algorithm, dtype)
+    model = load_model(config, algorithm, dtype, zero3, tokenizer, world.device.type).requires_grad_(False).eval()
+    if zero3 is None:
+        return model.to(world.device)
+    import deepspeed
+
+    deepspeed.initialize(model=model, config=zero3)  # gathers each layer's weights for its pass
+    return model
+
+
+def _partitioning(config: DictConfig, algorithm: Algorithm, dtype: torch.dtype) -> dict[str, Any] | None:
+    """Return DeepSpeed's configuration at stage 3, by which models are partitioned while they are loaded; otherwise None."""
+    return deepspeed_config(config, algorithm, dtype) if config.zero.stage == 3 else None
 
 
 def load_model(

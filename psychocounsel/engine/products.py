@@ -10,7 +10,7 @@ from typing import Any
 from psychocounsel.data.group import Group
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.checkpoints.model_folder import Companions, export_model, kept_model, model_card
+from psychocounsel.engine.checkpoints.model_folder import Companions, kept_model, model_card, taken_model
 from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.loop import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Stepper
@@ -89,17 +89,14 @@ class Products:
         self.checkpoints.save(state.step, loop)
 
     def export(self, step: int, evaluation: dict[str, float]) -> None:
-        """Write the main model after `step` steps to `model/`, with its model card.
-
-        The checkpoint in progress is completed first, so `model/` is at most one checkpoint ahead.
+        """Start to write the main model after `step` steps to `model/`, with its model card (`Checkpoints.export`).
 
         Raises:
-            Unwritable: if that checkpoint cannot be written.
+            Unwritable: if an earlier model cannot be written.
         """
-        self.checkpoints.settle()
         about = {"step": step, **evaluation, "system_prompt": self.chat.system_prompt}
         companions = Companions(self.tokenizer, self.chat, self.config.model, model_card(self.config, about), about)
-        export_model(self.files.model, self.main, self.world, companions)
+        self.checkpoints.export(self.files.model, *taken_model(self.main, self.world, companions))
 
     def summarise(self, status: str, state: LoopState) -> None:
         """Write `summary.json` and print how the run ended."""

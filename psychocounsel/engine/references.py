@@ -237,4 +237,5 @@ def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
     if stepper.main.module.adapter is not None:
         return AdaptersOff(stepper, batch)
     model = build_reference(config, stepper.algorithm, world, tokenizer)
-    return FrozenCopy(stepper, batch, model, on_device([model], world, config.rollout.offload_idle))
+    moves = config.rollout.offload_idle and config.zero.stage < 3  # a partition is small
+    return FrozenCopy(stepper, batch, model, on_device([model], world, moves))

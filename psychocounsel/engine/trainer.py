@@ -216,6 +216,7 @@ class Trainer:
             if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
                 self.run.say("every evaluation exceeded a limit of guard: model/ holds the last weights")
             self._export({})
+            self._settle(wait=True)
         self.products.summarise("finished", self.state)
 
     def _take_steps(self) -> None:

@@ -28,6 +28,7 @@ from psychocounsel.reward.local_model import format_lines
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
+from psychocounsel.rundir.trained_runs import unfinished_models
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Bar, Course, StepContext, check_steps
 from psychocounsel.steps.plan import PlannedStep, planned_steps, requested_steps
@@ -66,6 +67,9 @@ class SteppedEvaluation(Evaluation):
 
         for line in self.opening(run.config):
             run.say(line)
+        partial = unfinished_models(model.model for model in build(run.config, "contestants").models())
+        for line in partial:
+            run.say(f"warning: {line}")
 
         def do() -> dict[str, Any]:
             with in_the_users_words(build(run.config, "contestants").settings):
@@ -74,7 +78,8 @@ class SteppedEvaluation(Evaluation):
                 path.unlink()  # the merged tables hold the same texts
             run.say(f"written to {run.dir}")
             last = figures.get(self.course.steps[-1], {})
-            return {"metrics": last.get("metrics", {}), **({"doubts": last["doubts"]} if last.get("doubts") else {})}
+            doubts = [*partial, *last.get("doubts", [])]
+            return {"metrics": last.get("metrics", {}), **({"doubts": doubts} if doubts else {})}
 
         return work_in_steps(run, context.files, do, lambda: self.ending(context))
 

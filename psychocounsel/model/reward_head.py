@@ -41,8 +41,12 @@ def load_reward_lm(
     return ready_to_train(lm, model)
 
 
-def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype, device: str = "cpu") -> Any:
+def load_trained_reward_lm(
+    reward: DictConfig, dtype: torch.dtype, device: str = "cpu", zero3: dict[str, Any] | None = None
+) -> Any:
     """Load `reward.path` on `device` for scoring: a reward model, or a LoRA adapter of one, which is merged.
+
+    `zero3` (a DeepSpeed configuration) partitions a model while it is loaded, but not a merged one.
 
     Raises:
         UserError: if the model cannot be loaded, or has no trained head.
@@ -50,7 +54,7 @@ def load_trained_reward_lm(reward: DictConfig, dtype: torch.dtype, device: str =
     path = Path(resolve_path(reward.path, "reward"))
     if (path / "adapter_config.json").is_file():
         return _load_adapted(path, reward, dtype).to(device)
-    lm, has_head = _load(reward, dtype, None, "reward", device)
+    lm, has_head = _load(reward, dtype, zero3, "reward", device)
     if not has_head:
         raise UserError(
             f"reward.path={reward.path}: is a language model, not a reward model; train one with "

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ Read = Callable[[Any, Any], T]  # arguments: the parsed answer, and the payload 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts, doubled each time
 _LONGEST_WAIT = 300.0  # seconds; a server that asks for more by Retry-After counts as failed
 _FEW_FAILURES = 4  # consecutive failures of an address before others take over
+_LOOK_SECONDS = 1.0  # between two looks at the answers that have arrived
 _FEW_RETRIES = 2  # if another server can take over, or work has not started yet
 
 
@@ -84,12 +86,53 @@ class Client:
             UserError: if no server is left, a server refuses a request or gives an invalid answer, or the budget is
                 spent.
         """
+        with self._under_way(route, payloads, read, most) as (futures, _):
+            for future in futures:
+                yield future.result()
+
+    def as_answered(
+        self,
+        route: str,
+        payloads: Sequence[Any],
+        read: Read[T],
+        most: int | None = None,
+        ends: Callable[[], bool] = lambda: False,
+    ) -> Iterator[dict[int, T]]:
+        """Like `answers`, but yield the results of a second together, by the places of their payloads, as they arrive.
+
+        A second may have none. Once `ends()` is true, no further request starts. Results that arrived before an error are
+        yielded before it is raised.
+        """
+        with self._under_way(route, payloads, read, most) as (futures, stop):
+            waiting = dict(enumerate(futures))
+            while waiting:
+                arrived, failure = dict[int, T](), None
+                wait(waiting.values(), _LOOK_SECONDS)
+                for place in [place for place, future in waiting.items() if future.done()]:
+                    try:
+                        arrived[place] = waiting.pop(place).result()
+                    except CancelledError:
+                        continue
+                    except UserError as error:
+                        failure = error
+                yield arrived
+                if failure is not None:
+                    raise failure
+                if ends():
+                    stop.set()
+                    for future in waiting.values():
+                        future.cancel()
+
+    @contextmanager
+    def _under_way(
+        self, route: str, payloads: Sequence[Any], read: Read[T], most: int | None
+    ) -> Iterator[tuple[list[Future[T]], threading.Event]]:
+        """Context with requests in progress, and the event that stops them; at its end no further request starts."""
         stop = threading.Event()
         begun: dict[str, Future[T]] = {}
         futures = [self._begin(Request(route, payload), read, stop, begun, most) for payload in payloads]
         try:
-            for future in futures:
-                yield future.result()
+            yield futures, stop
         finally:
             stop.set()
             for future in futures:

@@ -6,9 +6,9 @@ before a run starts; other rollout classes are rejected when the rollout is open
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -69,6 +69,29 @@ def together(shards: Sequence[Shard]) -> Shard:
     return [prompt for prompts, _ in shards for prompt in prompts], replace(shards[0][1], seeds=seeds)
 
 
+class Arriving:
+    """Shards whose prompts are answered one by one: the `prompts` of all shards with their joint `sampling`."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.prompts, self.sampling = together(shards)
+        self._shard_of = [number for number, (prompts, _) in enumerate(shards) for _ in prompts]
+        self._lacking = Counter(self._shard_of)
+        self._answered: dict[int, Group] = {}
+
+    def left(self) -> list[int]:
+        """Return the places of prompts without replies."""
+        return [place for place in range(len(self.prompts)) if place not in self._answered]
+
+    def add(self, place: int, completions: list[Completion]) -> Iterator[tuple[int, list[Group]]]:
+        """Take the replies to the prompt at `place`; if they complete a shard, yield its number and its prompts with replies."""
+        self._answered[place] = replace(self.prompts[place], completions=completions)
+        number = self._shard_of[place]
+        self._lacking[number] -= 1
+        if not self._lacking[number]:
+            places = (other for other, of in enumerate(self._shard_of) if of == number)
+            yield number, [self._answered[other] for other in places]
+
+
 class TrainedPolicy(Protocol):
     """Part of the policy's engine that a rollout may use."""
 
@@ -79,10 +102,10 @@ class TrainedPolicy(Protocol):
 class Rollout(Contract):
     """Base of rollouts, which write replies. A subclass must define `sync` and `generate`.
 
-    All ranks call `sync`, `generate` and `rest` together, each with its own groups.
+    All ranks call `sync`, `generate`, `write` and `rest` together, each with its own groups.
 
     Attributes:
-        rounds_ahead: number of future rounds that `generate_alone` writes while a round is scored and trained on. Their
+        rounds_ahead: number of future rounds that `write_alone` writes while a round is scored and trained on. Their
             weights are at most this many rounds old.
         draws_by_prompt: True if each prompt's replies depend on `Sampling.seed_of` alone, not on other prompts in the
             call. Shards may then be smaller if there are many ranks, and replies are the same for any number of ranks.
@@ -107,27 +130,29 @@ class Rollout(Contract):
         step of the weights. The function `completion` below builds a completion from tokens.
         """
 
-    def prompts_at_once(self, n: int) -> int:
-        """Return the number of prompts, with `n` replies each, that keep `generate` busy; default 1.
+    def write(self, shards: Sequence[Shard], alive: Callable[[], None]) -> Iterator[tuple[int, list[Group]]]:
+        """Yield the number of each shard that has prompts, and the result of `generate` for it, as soon as it is complete.
 
-        Whole shards are joined until they hold this many prompts. All ranks must return the same number.
+        All ranks give the same number of shards; some may have no prompts. They call `alive` together, often; it may
+        raise Stopped. By default `generate` writes one shard after another. Override it if the replies to a prompt depend
+        on their seed alone: with all prompts at once, a long reply delays no other prompt.
         """
-        return 1
+        for number, shard in enumerate(shards):
+            alive()
+            groups = self.generate(*shard)
+            if groups:
+                yield number, groups
 
-    def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
-        """Like `generate`, on this rank alone and from any thread. Called only if `rounds_ahead` is above 0.
+    def write_alone(self, shards: Sequence[Shard], ends: Callable[[], bool]) -> Iterator[tuple[int, list[Group]]]:
+        """Like `write`, on this rank alone and from any thread. Called only if `rounds_ahead` is above 0.
 
-        None means that the rollout cannot write now; the replies are then written when their round begins.
+        Once `ends()` is true, no further prompts are begun. Shards that are not written, by default all, are written when
+        their round begins.
         """
-        return None
+        return iter(())
 
     def rest(self) -> None:
         """Release resources that only writing needs, until the next `sync`. Default: nothing to release."""
-
-
-def at_once(rollout: Rollout, shard_prompts: int, n: int) -> int:
-    """Return the number of shards that one `generate` call receives; a shard has `shard_prompts` prompts."""
-    return max(1, math.ceil(rollout.prompts_at_once(n) / shard_prompts))
 
 
 @dataclass

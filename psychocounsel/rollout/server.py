@@ -265,7 +265,7 @@ def serve(config: Any, port: int, key: str, host: str = LOOPBACK) -> None:
     if device.type == "cuda":
         require_compiler("rollout=vllm_server", "rollout=hf")
     rollout = configs.build(config, "rollout")
-    arguments = rollout.arguments(config, model_dtype(config.model, device), device)
+    arguments = rollout.arguments(config, model_dtype(config.model, device), device, rollout.gpu_memory)
     if device.type == "cpu" and rollout.tensor_parallel == 1:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # saves a process that would only bind threads to cores
         arguments["distributed_executor_backend"] = "uni"

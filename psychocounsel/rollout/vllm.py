@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.adapters import AdapterFolder
-from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
+from psychocounsel.rollout.base import Arriving, Rollout, Sampling, Shard, TrainedPolicy, completion
 from psychocounsel.rollout.vllm_engine import (
     VLLMEngine,
     prepare_cpu,
@@ -21,8 +21,10 @@ from psychocounsel.rollout.vllm_engine import (
     request,
     sampling_params,
 )
+from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from psychocounsel.data.group import Group
@@ -30,12 +32,18 @@ if TYPE_CHECKING:
     from psychocounsel.model.shape import Shape
 
 
+_FRACTION = 0.4  # of the GPU, beside training state that stays there
+_SPARE = 5e9  # bytes for buffers that training makes later (NCCL, kernels) and CUDA graphs: not measured
+_LEAST_REPLIES = 16  # of `max_length` tokens; an engine with less cache would write slowly
+_LOOK_SECONDS = 1.0  # between two looks at the other ranks, and for stop requests
 _GRAPHS = 51  # batch sizes up to 512: 1, 2, 4, multiples of 8 up to 256, then of 16
 
 
 @dataclass
 class VLLM(VLLMEngine):
     copies_weights = True
+
+    gpu_memory: float | str = option("auto", above=0, below=1, word="auto")
 
     def check(self, config: DictConfig, processes: int) -> None:
         super().check(config, processes)
@@ -58,14 +66,32 @@ class VLLM(VLLMEngine):
 
             require_compiler("rollout=vllm", "rollout=hf")
         prepare_environment(config.paths.cache)
-        arguments = self.arguments(config, engine.dtype, world.device)
+        arguments = self.arguments(config, engine.dtype, world.device, self.fraction(config, world.device))
         return VLLMRollout(arguments, engine, tokenizer, stop, world)
 
+    def fraction(self, config: DictConfig, device: torch.device) -> float:
+        """Return the engine's fraction of the GPU: `gpu_memory`; for "auto" what is free now that training state has left."""
+        if self.gpu_memory != "auto":
+            return float(self.gpu_memory)
+        if device.type == "cpu" or not config.rollout.offload_idle:
+            return _FRACTION
+        _free_cached()
+        import torch
+
+        free, total = torch.cuda.mem_get_info(device)
+        return (free - _SPARE) / total
+
     def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
+        """Return the memory of the engine; for "auto" with `rollout.offload_idle` the least that it should find free."""
         from psychocounsel.model.shape import bytes_of_weight
 
-        weights = bytes_of_weight(config.model.dtype) * shape.parameters / self.tensor_parallel
-        share = self.gpu_memory * (config.cluster.get("gpu_memory_gb") or 0) * 1e9 - sum(self.always(shape).values())
+        width = bytes_of_weight(config.model.dtype)
+        weights = width * shape.parameters / self.tensor_parallel
+        if self.gpu_memory == "auto" and config.rollout.offload_idle:
+            cache = _LEAST_REPLIES * config.max_length * shape.cached() * width / self.tensor_parallel
+            return {"engine of vLLM, at least": weights + cache}
+        fraction = _FRACTION if self.gpu_memory == "auto" else float(self.gpu_memory)
+        share = fraction * (config.cluster.get("gpu_memory_gb") or 0) * 1e9 - sum(self.always(shape).values())
         return {"engine of vLLM": max(weights, share)}  # at least the weights, if the GPU's size is unknown
 
     def always(self, shape: Shape) -> dict[str, float]:
@@ -84,7 +110,7 @@ class VLLM(VLLMEngine):
         return {"sleeping vLLM": weights} if config.model.lora.rank else {}
 
     def smaller(self) -> dict[str, Any]:
-        return {"gpu_memory": 0.25} if self.gpu_memory > 0.25 else {}
+        return {"gpu_memory": 0.25} if self.gpu_memory == "auto" or float(self.gpu_memory) > 0.25 else {}
 
 
 class VLLMRollout(Rollout):
@@ -99,8 +125,8 @@ class VLLMRollout(Rollout):
     def __init__(
         self, arguments: dict[str, Any], engine: TrainedPolicy, tokenizer: Any, stop: Sequence[int], world: World
     ) -> None:
-        self.engine, self.tokenizer, self.stop = engine, tokenizer, sorted(stop)
-        self.sleeps, self.slots = world.device.type == "cuda", arguments["max_num_seqs"]
+        self.engine, self.tokenizer, self.stop, self.world = engine, tokenizer, sorted(stop), world
+        self.sleeps = world.device.type == "cuda"
         self.awake, self.cache_awake, self.version = True, True, -1
         with _inside_training(world), _nondeterministic(), quiet_start("rollout=vllm"):
             prepare_cpu(arguments)
@@ -116,6 +142,7 @@ class VLLMRollout(Rollout):
         if version == self.version and self.awake:
             return
         if self.sleeps:  # weights first and cache later, so that memory never holds two copies
+            _free_cached()
             self.llm.wake_up(tags=["weights"])
         self._take_adapter(self.adapter) if self.adapter else self._take_weights()
         self.awake, self.cache_awake, self.version = True, not self.sleeps, version
@@ -139,45 +166,69 @@ class VLLMRollout(Rollout):
         self.llm.llm_engine.add_lora(self.lora)
 
     def rest(self) -> None:
-        if self.sleeps:
-            # Level 1 keeps the base model in host memory. Level 2 drops the weights: the policy sends them again.
+        if self.sleeps and self.awake:
+            # Replies in progress are dropped. Level 1 keeps the base model in host memory. Level 2 drops the weights: the
+            # policy sends them again.
             self.llm.sleep(level=1 if self.adapter else 2)
             self.awake = self.cache_awake = False
 
-    def prompts_at_once(self, n: int) -> int:
-        """Return the number of prompts that gives twice as many replies as the engine writes at once.
-
-        With fewer, many of the engine's slots would be idle before the last reply is finished.
-        """
-        return math.ceil(2 * self.slots / (n * self.neighbours.size))
-
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
         """Implements `Rollout.generate`; a prompt's replies are drawn with its seed (`Sampling.seed_of`)."""
+        return dict(self.write([(list(groups), sampling)], lambda: None)).get(0, [])
+
+    def write(self, shards: Sequence[Shard], alive: Callable[[], None]) -> Iterator[tuple[int, list[Group]]]:
+        """Implements `Rollout.write`. The engine gets all prompts at once and begins the next when one of its slots is free.
+
+        Ranks look at each other once a second, so one that is finished waits for the others there.
+        """
         if not self.cache_awake:  # only now, because the policy's weights may have left the GPU since `sync`
+            _free_cached()
             self.llm.wake_up(tags=["kv_cache"])
             self.llm.reset_prefix_cache()
             self.cache_awake = True
-        requests = self.neighbours.gather(request(groups, sampling))
-        prompts = [prompt for part in requests for prompt in part[0]]
-        settings = [setting for part in requests for setting in part[1]]
-        if not prompts:
-            return []
-        inputs: Any = [{"prompt_token_ids": ids} for ids in prompts]
-        parameters = [sampling_params(setting, self.stop) for setting in settings]
+        arriving, engine = Arriving(shards), self.llm.llm_engine
+        first, looked = self._add(arriving), -_LOOK_SECONDS
+        while True:
+            busy = engine.has_unfinished_requests()
+            if not busy or self.neighbours.any(time.monotonic() - looked >= _LOOK_SECONDS):
+                alive()
+                if not self.world.any(busy):
+                    return
+                looked = time.monotonic()
+            for output in self._step() if busy else ():
+                place = int(output.request_id) - first
+                if 0 <= place < len(arriving.prompts):  # a prompt of this process
+                    made = [completion(*reply, self.tokenizer, self.stop, self.version) for reply in replies(output)]
+                    yield from arriving.add(place, made)
+
+    def _add(self, arriving: Arriving) -> int:
+        """Give the prompts of all neighbours to the engine, numbered; return the number of this process's first one."""
+        requests = self.neighbours.gather(request(arriving.prompts, arriving.sampling))
+        everyone = [one for part in requests for one in zip(*part, strict=True)]
+        for number, (prompt, settings) in enumerate(everyone):
+            inputs: Any = {"prompt_token_ids": prompt}
+            drawn = sampling_params(settings, self.stop)
+            self.llm.llm_engine.add_request(str(number), inputs, drawn, lora_request=self.lora)
+        return sum(len(part[0]) for part in requests[: self.neighbours.place])
+
+    def _step(self) -> list[Any]:
+        """Let the engine make the next token of all replies in its slots; return the prompts whose replies are finished."""
         with _nondeterministic():
-            outputs = self.llm.generate(inputs, parameters, use_tqdm=False, lora_request=self.lora)
-        first = sum(len(part[0]) for part in requests[: self.neighbours.place])
-        return [
-            replace(
-                group,
-                completions=[completion(*reply, self.tokenizer, self.stop, self.version) for reply in replies(output)],
-            )
-            for group, output in zip(groups, outputs[first : first + len(groups)], strict=True)
-        ]
+            return list(self.llm.llm_engine.step())
+
+
+def _free_cached() -> None:
+    """Return memory that PyTorch keeps for later tensors to the GPU, for vLLM's own pool."""
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 class Neighbours:
-    """Group of `size` processes that form one engine; this process has number `place`."""
+    """Group of `size` processes that form one engine; this process has number `place`.
+
+    They must make the same steps, because each step of the engine computes on all of them.
+    """
 
     def __init__(self, world: World, size: int) -> None:
         import torch.distributed as dist
@@ -198,6 +249,9 @@ class Neighbours:
         gathered: list[Any] = [None] * self.size
         dist.all_gather_object(gathered, value, group=self.group)
         return gathered
+
+    def any(self, flag: bool) -> bool:
+        return any(self.gather(flag))
 
 
 @contextmanager

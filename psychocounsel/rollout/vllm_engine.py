@@ -34,8 +34,7 @@ class VLLMEngine(RolloutSettings):
     """Settings of a vLLM engine, wherever it runs."""
 
     tensor_parallel: int = option(1, at_least=1)
-    max_sequences: int = option(256, at_least=1)
-    gpu_memory: float = option(0.4, above=0, below=1)
+    max_sequences: int = option(768, at_least=1)
     cpu_cache_gb: float = option(1.0, above=0)
     eager: bool = False
 
@@ -60,15 +59,17 @@ class VLLMEngine(RolloutSettings):
             raise UserError(lacking)
         check_weights(config)
 
-    def arguments(self, config: DictConfig, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-        """Return vLLM's engine arguments.
+    def arguments(
+        self, config: DictConfig, dtype: torch.dtype, device: torch.device, gpu_memory: float
+    ) -> dict[str, Any]:
+        """Return vLLM's engine arguments; `gpu_memory` is the fraction of the GPU for weights and cache.
 
         The policy sends the weights; with adapters, the base model is loaded from disk.
         """
         from psychocounsel.model.tokenizer import resolve_path
         from psychocounsel.rollout.weight_sync import WORKER_EXTENSION
 
-        memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory}
+        memory: dict[str, Any] = {"gpu_memory_utilization": gpu_memory}
         if device.type == "cpu":
             memory = {"kv_cache_memory_bytes": int(self.cpu_cache_gb * (1 << 30))}
             # Chunked prefill must rewind the random state after all but the last part of a prompt. vLLM on CPU cannot.

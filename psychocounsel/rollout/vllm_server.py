@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.server_access import check_addresses
 from psychocounsel.rollout.adapters import AdapterFolder
-from psychocounsel.rollout.base import Rollout, Sampling, TrainedPolicy, completion
+from psychocounsel.rollout.base import Arriving, Rollout, Sampling, Shard, TrainedPolicy, completion
 from psychocounsel.rollout.local_servers import gpus_of_servers, too_few_gpus, visible_gpus
 from psychocounsel.rollout.vllm_engine import VLLMEngine, check_weights, request
 from psychocounsel.rundir import run
@@ -23,7 +24,7 @@ from psychocounsel.settings.schema import option
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from psychocounsel.data.group import Group
+    from psychocounsel.data.group import Completion, Group
     from psychocounsel.distributed.world import World
     from psychocounsel.model.shape import Shape
     from psychocounsel.rollout.weight_sync import Transfer
@@ -164,49 +165,68 @@ class VLLMServerRollout(Rollout):
         self.adapter = AdapterFolder() if adapter_rank else None
         self.adapter_rank = adapter_rank
         self.direct, self.rounds_ahead = not settings.addresses, settings.max_staleness
-        self.version, self.slots, self.servers = -1, 1, 1
+        self.version, self.slots = -1, 1
         self.client: Any = None
 
     def sync(self, version: int) -> None:
         if version != self.version:
             self._send(version)
 
-    def prompts_at_once(self, n: int) -> int:
-        """Return the number of prompts that gives twice as many replies as the servers write at once for each rank."""
-        return math.ceil(2 * self.slots * self.servers / (self.world.size * n))
-
     def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
-        """Implements `Rollout.generate`. Requests to a server that died go to the others, or to a restarted one."""
-        replies: dict[int, list[Any]] = {}
-        while True:
-            lost = self._ask(groups, sampling, replies)
-            if not self.world.any(lost is not None):
-                return [self._with(group, replies[place]) for place, group in enumerate(groups)]
-            self._send(self.version)
+        """Implements `Rollout.generate`; a prompt's replies are drawn with its seed (`Sampling.seed_of`)."""
+        return dict(self.write([(list(groups), sampling)], lambda: None)).get(0, [])
 
-    def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
-        """Like `generate`, on this rank alone and from any thread; None if no server answers."""
-        replies: dict[int, list[Any]] = {}
-        if self._ask(groups, sampling, replies) is not None:
-            return None
-        return [self._with(group, replies[place]) for place, group in enumerate(groups)]
+    def write(self, shards: Sequence[Shard], alive: Callable[[], None]) -> Iterator[tuple[int, list[Group]]]:
+        """Implements `Rollout.write`. Requests to a server that died go to the others, or to a restarted one.
 
-    def _ask(self, groups: Sequence[Group], sampling: Sampling, replies_of: dict[int, list[Any]]) -> str | None:
-        """Put replies into `replies_of`, by the prompts' places; return the reason if no server is left for some of them."""
+        Ranks look at each other once a second, so one that is finished waits for the others there.
+        """
         from psychocounsel.remote.client import NoServerLeft
 
-        left = [place for place in range(len(groups)) if place not in replies_of]
-        prompts, settings = request(groups, sampling)
+        arriving = Arriving(shards)
+        asked = self._ask(arriving)
+        while True:
+            lost = False
+            try:
+                yield from next(asked, ())
+            except NoServerLeft:
+                lost = True
+            alive()
+            lost, busy = map(bool, self.world.sum([lost, len(arriving.left())]))
+            if lost:
+                asked.close()
+                self._send(self.version)
+                asked = self._ask(arriving)
+            elif not busy:
+                return
+
+    def write_alone(self, shards: Sequence[Shard], ends: Callable[[], bool]) -> Iterator[tuple[int, list[Group]]]:
+        """Implements `Rollout.write_alone`; it ends early if no server answers."""
+        from psychocounsel.remote.client import NoServerLeft
+
+        with suppress(NoServerLeft):
+            for shards_done in self._ask(Arriving(shards), ends):
+                yield from shards_done
+
+    def _ask(
+        self, arriving: Arriving, ends: Callable[[], bool] = lambda: False
+    ) -> Generator[list[tuple[int, list[Group]]], None, None]:
+        """Ask for replies to the prompts that have none; yield the shards that were completed within about a second.
+
+        Raises:
+            NoServerLeft: if no server is left for some prompts.
+        """
+        left, n = arriving.left(), arriving.sampling.n
+        prompts, settings = request(arriving.prompts, arriving.sampling)
         common = {"version": self.version, "stop": self.stop}
-        most = max(1, math.ceil(self.slots / (self.world.size * sampling.n)))
         payloads = [{**common, "prompts": [prompts[place]], "settings": [settings[place]]} for place in left]
-        try:
-            answers = self.client.answers("/generate", payloads, partial(self._read, sampling.n), most)
-            for place, replies in zip(left, answers, strict=True):  # replies before a failure are kept
-                replies_of[place] = replies  # noqa: PERF403
-        except NoServerLeft as error:
-            return str(error)
-        return None
+        most = max(1, math.ceil(self.slots / (self.world.size * n)))
+        for answers in self.client.as_answered("/generate", payloads, partial(self._read, n), most, ends):
+            yield [
+                shard
+                for number, replies in answers.items()
+                for shard in arriving.add(left[number], self._made(replies))
+            ]
 
     def _read(self, n: int, answer: Any, payload: Any) -> list[Any]:
         """Return the `n` replies to the prompt of a request."""
@@ -218,9 +238,8 @@ class VLLMServerRollout(Rollout):
             raise ValueError(f"{len(replies)} replies, not {n}")
         return list(replies)
 
-    def _with(self, group: Group, replies: list[Any]) -> Group:
-        completions = [completion(ids, logprobs, self.tokenizer, self.stop, self.version) for ids, logprobs in replies]
-        return replace(group, completions=completions)
+    def _made(self, replies: list[Any]) -> list[Completion]:
+        return [completion(ids, logprobs, self.tokenizer, self.stop, self.version) for ids, logprobs in replies]
 
     def _send(self, version: int) -> None:
         """Send the policy's weights to all servers that answer.
@@ -237,7 +256,7 @@ class VLLMServerRollout(Rollout):
             taken, self.slots, why = self._sent(version)
         if not taken:
             raise UserError(why)
-        self.client, self.version, self.servers = self._client(Client, taken), version, len(taken)
+        self.client, self.version = self._client(Client, taken), version
 
     def _sent(self, version: int) -> tuple[list[str], int, str]:
         """Return the servers that took the weights, the smallest number of replies one of them writes at once, and an error.

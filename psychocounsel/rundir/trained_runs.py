@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ModelDir
+from psychocounsel.rundir.results import is_finished, read_state
 from psychocounsel.rundir.run_config import is_run, read_config, read_section
 from psychocounsel.storage.files import read_json
 
@@ -47,6 +48,18 @@ def start_path(path: str) -> str | None:
         return OmegaConf.select(read_config(run), "model.path")
     place = Path(path)
     return next((start for folder in (place, place.parent) if (start := _planned.get(folder))), None)
+
+
+def unfinished_models(paths: Iterable[str | None]) -> list[str]:
+    """Return a line for each of these models whose run has not finished, with the step that it has reached."""
+    lines = []
+    for path in paths:
+        if (run := run_of(path)) is not None and not is_finished(run):
+            state = read_state(run)
+            lines.append(
+                f"{path} is an intermediate model: its run stands at step {state.get('step')} of {state.get('total')}"
+            )
+    return [*dict.fromkeys(lines)]
 
 
 def trained_dtype(path: str | None) -> str | None:

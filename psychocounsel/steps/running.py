@@ -28,6 +28,7 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.steps.course import Course, F, StepContext
 from psychocounsel.steps.plan import PlannedStep, planned_steps
 from psychocounsel.storage.files import read_mapping, readable_time, write_json
+from psychocounsel.storage.hashes import mark_of
 
 # Steps that are due
 
@@ -72,14 +73,18 @@ def _run_step(course: Course[F], planned: PlannedStep, context: StepContext[F]) 
         context.files.step(step).unlink(missing_ok=True)
     started = time.monotonic()
     figures = course.run(planned.step, context)
-    write_record(context, planned, figures, time.monotonic() - started)
+    _write_record(course, context, planned, figures, time.monotonic() - started)
 
 
-def write_record(context: StepContext[F], planned: PlannedStep, figures: Figures, seconds: float) -> None:
-    """Record that a step is done, with its settings, its source files and its figures."""
+def _write_record(
+    course: Course[F], context: StepContext[F], planned: PlannedStep, figures: Figures, seconds: float
+) -> None:
+    """Record that a step is done, with its settings, its source files, its figures and a hash of the file it wrote."""
     about: Figures = {"step": planned.step, "fingerprint": planned.fingerprint}
     about |= {"settings": planned.settings, "sources": planned.sources}
     about |= {"version": __version__, "seconds": round(seconds, 1)}
+    if (made := course.output(context.files, planned.step)).is_file():
+        about["output"] = mark_of(made)
     write_json(context.files.step(planned.step), {**about, "figures": figures})
 
 
@@ -87,6 +92,18 @@ def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]
     """Return the figures of every finished step, by step name."""
     records = {step: read_mapping(context.files.step(step)) for step in course.steps}
     return {step: record["figures"] for step, record in records.items() if record}
+
+
+def edited_files(course: Course[F], files: F) -> Iterator[Path]:
+    """Yield the files of finished steps whose content is not what the step wrote.
+
+    Files of steps that an earlier version ran are not checked, because it recorded no hash.
+    """
+    for step in course.steps:
+        mark = read_mapping(files.step(step)).get("output")
+        made = course.output(files, step)
+        if mark is not None and (not made.is_file() or mark_of(made) != mark):
+            yield made
 
 
 # Progress: a bar or lines, and `state.json` for `jobs status`

@@ -183,12 +183,17 @@ def recover_directory(path: Path) -> None:
         _aside(path).rename(path)
 
 
-def replace_directory(new: Path, path: Path) -> None:
-    """Put the finished directory `new` in place of `path`. The old directory is deleted after the new one is in place."""
-    for file in new.rglob("*"):
+def fsync_files(folder: Path) -> None:
+    """Make the content of all files below `folder` durable."""
+    for file in folder.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
+
+
+def replace_directory(new: Path, path: Path) -> None:
+    """Put the finished directory `new` in place of `path`. The old directory is deleted after the new one is in place."""
+    fsync_files(new)
     old = _aside(path)
     shutil.rmtree(old, ignore_errors=True)
     if path.exists():

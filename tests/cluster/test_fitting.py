@@ -117,10 +117,10 @@ _CHOSEN = {
     "simpo_llama3_instruct_v2": "3+ 2 1",
     "paper_dpo_3b": "2 1 1",
     "paper_reward_3b": "2 1 1",
-    "paper_dpo_iter_3b": "2+ 1 1",
-    "paper_dpo_iter_8b": "2o+ 2 1",
-    "online_dpo_8b": "2o+ 2 1",
-    "grpo_8b": "2o+ 2 1",
+    "paper_dpo_iter_3b": "3 1 1",
+    "paper_dpo_iter_8b": "3+ 2 1",
+    "online_dpo_8b": "3+ 2 1",
+    "grpo_8b": "3+ 2 1",
     "ppo_8b": "3op+ 3+ 2",
 }
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig
 
+from psychocounsel.cluster.memory.check import host_line, refuse_too_little
+from psychocounsel.cluster.memory.fitting import choose
 from psychocounsel.cluster.memory.gpu import trained_shape
-from psychocounsel.cluster.memory.host import host_line, host_parts, pinned, refuse_too_little
+from psychocounsel.cluster.memory.host import Machines, host_parts, pinned
 from psychocounsel.cluster.slurm import dry_run
 from psychocounsel.cluster.slurm.array_request import ArrayRequest
 from psychocounsel.errors import UserError
@@ -39,7 +41,8 @@ def test_idle_state_of_8b(typed: str, state: float) -> None:
     given = ["experiment=paper_dpo_iter_8b", "model.gradient_checkpointing=true", *typed.split()]
     parts = _parts(_config(*given), 8, 1)
     assert parts["idle training state"] == 8 * state
-    assert parts["frozen models"] == 2 * (_B8 + _SCORER), "one copy for all processes"
+    frozen = _SCORER + (_B8 if typed != "zero='3'" else 0)  # stage 3 partitions the reference on the GPUs
+    assert parts["frozen models"] == 2 * frozen, "one copy for all processes"
     assert parts["copies for checkpoints"] == 12 * _B8
     assert ("offloaded optimizer" in parts) == ("offload" in typed and "idle" not in typed)
 
@@ -71,20 +74,30 @@ def test_a_machine_that_is_too_small_is_refused_with_what_to_type() -> None:
     with pytest.raises(
         UserError, match="about 392 GB of host memory on each machine, more than cluster.memory=256G"
     ) as said:
-        refuse_too_little(config, 8, 1, offered)
+        refuse_too_little(config, 8, Machines(1, offered))
     typed = re.search(
         r"Use cluster.memory=(\d+)G or rollout.offload_idle=false or checkpoint.background", str(said.value)
     )
     assert typed
-    refuse_too_little(config, 8, 1, int(typed[1]) * 2**30)
-    refuse_too_little(config, 8, 1, None)
-    (line,) = host_line(config, 8, 1, None, offered)
+    refuse_too_little(config, 8, Machines(1, int(typed[1]) * 2**30))
+    refuse_too_little(config, 8, Machines())
+    (line,) = host_line(config, 8, Machines(1, offered), None)
     assert "about 392 GB of 275 GB (" in line and "; MORE THAN cluster.memory=256G. Use cluster.memory=" in line
     beside = _config("cluster.memory=256G", "cluster.runs_side_by_side=4")
     assert configs.build(beside, "cluster").host_memory() == 64 * 2**30
     assert configs.build(_config("cluster.memory=0"), "cluster").host_memory() is None, (
         "all of a node, whose size is unknown"
     )
+
+
+@pytest.mark.parametrize(("memory", "stage"), [("null", 1), ("700G", 1), ("600G", 2), ("200G", 1)])
+def test_auto_takes_the_first_stage_that_fits_gpus_and_host(memory: str, stage: int) -> None:
+    """On GPUs of 141 GB stage 1 fits, but pins whole float32 gradients. If nothing fits the host, the GPUs alone decide."""
+    config = _config("experiment=paper_dpo_iter_8b", f"cluster.memory={memory}")
+    machines = Machines(1, configs.build(config, "cluster").host_memory())
+    assert choose(trained_shape(config), config, 8, 141.0, machines)["zero.stage"] == stage
+    (line,) = host_line(config, 8, machines, 141.0)
+    assert ("MORE THAN cluster.memory=200G" in line) == (memory == "200G")
 
 
 def test_a_dry_run_of_a_slurm_job_prints_it() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figu
 from psychocounsel.metrics.rewards import pair_metrics
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.reward.local_model import LocalScorer
-from psychocounsel.storage.files import read_json
+from psychocounsel.storage.files import read_json, write_json
 from tests.support.composed import check, compose
 from tests.support.harness import TINY, cli, metrics_of, world, write_jsonl
 from tests.support.in_process import run_here
@@ -168,6 +169,19 @@ def test_all_pairs_or_the_first_ones(run: Path, tmp_path: Path) -> None:
     assert [line["id"] for line in held] == [example.id for example in held_out]
     for line in [*few, *held]:
         assert line["chosen"] == pytest.approx(by_id[line["id"]]["chosen"], abs=2e-5)
+
+
+def test_a_model_of_an_unfinished_run_is_called_so(run: Path, tmp_path: Path) -> None:
+    """The report and the tables of a study show `doubts` beside the figures."""
+    partial = tmp_path / "partial"
+    shutil.copytree(run, partial)
+    (partial / "summary.json").unlink()
+    write_json(partial / "state.json", {"step": 1, "total": 3})
+    rows = str(write_jsonl(tmp_path / "pairs.jsonl", pairs(6)))
+    *_, said = evaluate(partial / "model", tmp_path / "out", f"data.path={rows}", "part=all")
+    line = f"{partial}/model is an intermediate model: its run stands at step 1 of 3"
+    assert f"warning: {line}" in said
+    assert read_json(tmp_path / "out" / "summary.json")["doubts"] == [line]
 
 
 def test_held_out_pairs_of_a_file_of_their_own(run: Path, tmp_path: Path) -> None:

@@ -222,9 +222,7 @@ def test_a_full_disk_ends_the_run_in_a_line_and_the_same_command_goes_on(
     full = "+callbacks.full={_target_: tests.support.killer.FullDisk, step: 3}"
     stopped = cli(*command(run_dir, small_model, setting, full), cwd=ROOT, check_code=75)
     (line,) = [line for line in stopped.stderr.splitlines() if "error" in line]
-    assert line.startswith(
-        f"error: {run_dir}/checkpoints/step-000004: the checkpoint cannot be written (File too large)"
-    )
+    assert line.startswith(f"error: {run_dir}/checkpoints/step-000004: cannot be written (File too large)")
     assert "Traceback" not in stopped.stderr
     assert read_json(run_dir / "state.json")["phase"] == "stopped"
     assert not [path for path in run_dir.rglob("*") if path.name.endswith((".tmp", ".old"))]

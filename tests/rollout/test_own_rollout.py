@@ -9,7 +9,7 @@ from psychocounsel.cluster.memory.check import memory_line
 from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.data.group import Group, read_groups
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, open_rollout
+from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, Shard, open_rollout
 from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
@@ -84,7 +84,8 @@ class _Least(Rollout):
 def test_the_rest_of_the_contract_has_defaults() -> None:
     least = _Least()
     least.rest()
-    assert not least.rounds_ahead and least.generate_alone([], Sampling(1, 1.0, 8, 8, 0)) is None
+    nothing: Shard = ([], Sampling(1, 1.0, 8, 8, 0))
+    assert not least.rounds_ahead and not list(least.write_alone([nothing], lambda: False))
 
 
 _SIZED = """

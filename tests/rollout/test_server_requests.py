@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch.distributed as dist
+from transformers import AutoTokenizer
 
 from psychocounsel.data.group import Group
 from psychocounsel.errors import UserError, hide_words
+from psychocounsel.remote import client
 from psychocounsel.remote.client import Client
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.server import serve
@@ -17,7 +19,7 @@ from psychocounsel.rollout.vllm_server import KEY_VARIABLE, VLLMServer, VLLMServ
 from psychocounsel.rollout.weight_sync import _store
 from tests.support.answering import Reply, serving
 from tests.support.composed import check, compose
-from tests.support.harness import world
+from tests.support.harness import TINY, world
 from tests.support.listening import addresses_of
 
 # Requests from a run to its rollout servers: proxies, concurrency, and words that messages repeat.
@@ -30,7 +32,8 @@ def hidden() -> None:
 
 def rollout(*addresses: str) -> VLLMServerRollout:
     engine: Any = None
-    return VLLMServerRollout(engine, None, [], world(), list, VLLMServer(addresses=[*addresses]))
+    tokenizer = AutoTokenizer.from_pretrained(TINY)
+    return VLLMServerRollout(engine, tokenizer, [], world(), list, VLLMServer(addresses=[*addresses]))
 
 
 @pytest.mark.parametrize(("is_given", "way"), [(False, "server"), (True, "proxy")])
@@ -57,12 +60,33 @@ def test_a_server_is_asked_for_as_many_replies_at_once_as_it_has_slots(
     answer = Reply(hang=0.05, body=json.dumps({"version": 0, "replies": [[[[7], [-0.5]]] * n]}).encode())
     with serving(lambda *_: answer) as server:
         asking = rollout(server.address)
-        asking.version, asking.slots, found = 0, slots, dict[int, list[Any]]()
+        asking.version, asking.slots = 0, slots
         asking.client = asking._client(Client, [server.address])
         groups = [Group(f"p{number}", np.array([1], np.int32), []) for number in range(24)]
-        assert asking._ask(groups, Sampling(n, 1.0, 4, 16, seed=1), found) is None
+        made = asking.generate(groups, Sampling(n, 1.0, 4, 16, seed=1))
         asking.client.close()
-    assert len(found) == 24 and server.busiest == most
+    assert [group.id for group in made] == [group.id for group in groups] and server.busiest == most
+
+
+def test_shards_are_given_back_as_they_are_complete_and_what_is_begun_ahead_is_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    monkeypatch.setattr(client, "_LOOK_SECONDS", 0.1)
+    body = json.dumps({"version": 0, "replies": [[[[7], [-0.5]]]]}).encode()
+
+    def answer(payload: Any, number: int) -> Reply:
+        return Reply(hang=0.8 if payload["prompts"] == [[0]] else 0.03, body=body)
+
+    shards = [([Group(f"p{n}", np.array([n % 8], np.int32), [])], Sampling(1, 1.0, 4, 16, seed=n)) for n in range(8)]
+    with serving(answer) as server:
+        asking = rollout(server.address)
+        asking.version, asking.slots = 0, 2
+        asking.client = asking._client(Client, [server.address])
+        assert [number for number, _ in asking.write(shards, lambda: None)] == [1, 2, 3, 4, 5, 6, 7, 0]
+        ahead = [number for number, _ in asking.write_alone(shards * 4, lambda: len(server.answered) > 11)]
+        asking.client.close()
+    assert ahead[-1] == 0 and 12 <= len(server.answered) < 40, "what is begun is finished, and nothing more begins"
 
 
 @pytest.mark.usefixtures("hidden")

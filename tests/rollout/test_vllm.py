@@ -232,7 +232,7 @@ def test_a_server_says_nothing_without_its_key_nor_by_other_weights_than_asked_f
     assert answer.status_code == 409 and "version None, not 0" in answer.text
     nobody = {"host": "127.0.0.1", "port": 9}
     begun = httpx.post(f"{address}/weights/begin", json=nobody, headers=key, timeout=60).json()
-    assert begun == {"workers": 1, "slots": 256, "device": "cpu", "adapter_rank": 0, "reached": False}
+    assert begun == {"workers": 1, "slots": 768, "device": "cpu", "adapter_rank": 0, "reached": False}
     common = ("train", "algo=online_dpo", *SMALL, "rollout=vllm_server", f"rollout.addresses=[{address}]")
     wrong = cli(*common, check_code=2, cwd=tmp_path, PSYCHOCOUNSEL_ROLLOUT_KEY="another")
     assert "does not accept the key in PSYCHOCOUNSEL_ROLLOUT_KEY" in wrong.stderr

@@ -1,5 +1,6 @@
 """The memory estimate in words, for dry runs and errors, and the decisions of a rank before it loads a model."""
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from psychocounsel.cluster.memory.gpu import (
     parts_of_states,
     trained_shape,
 )
-from psychocounsel.cluster.memory.host import host_line, refuse_too_little
+from psychocounsel.cluster.memory.host import UNKNOWN, Machines, fits_host, host_parts
 from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import read_config, write_config
@@ -33,17 +34,17 @@ from psychocounsel.settings.command import Command
 _USUAL_GB = (40.0, 80.0, 141.0)  # sizes of data-centre GPUs: A100, A100 or H100, H200
 
 
-def memory_line(config: DictConfig, gpus: int, limit_gb: float | None) -> str:
+def memory_line(config: DictConfig, gpus: int, limit_gb: float | None, machines: Machines = UNKNOWN) -> str:
     """Return the memory of a checked configuration on each of `gpus` GPUs of `limit_gb` (None: unknown), in one line."""
     shape, name = trained_shape(config), config.model.name
     if shape is None:
         return f"{name}: memory unknown, because the config.json of model.path={config.model.path} is not here"
     note, keys = "", is_open(config)
     if keys and limit_gb:
-        config = with_values(config, choose(shape, config, gpus, limit_gb))
+        config = with_values(config, choose(shape, config, gpus, limit_gb, machines))
         note = f"; auto chooses {chosen_words(config, keys)}{_reason(config, keys, limit_gb)}"
     elif "zero.stage" in keys:
-        sizes = [(size, with_values(config, choose(shape, config, gpus, size))) for size in _USUAL_GB]
+        sizes = [(size, with_values(config, choose(shape, config, gpus, size, machines))) for size in _USUAL_GB]
         listed = ", ".join(f"{size:g} GB: {chosen_words(chosen, keys)}" for size, chosen in sizes)
         return f"{name}: zero=auto is chosen when the run starts, on {gpus} GPUs of {listed}"
     elif keys:
@@ -122,6 +123,58 @@ def refuse_too_large(config: DictConfig, gpus: int, limit_gb: float) -> None:
     )
 
 
+# Host memory in words.
+
+
+def host_line(config: DictConfig, gpus: int, machines: Machines, gpu_gb: float | None) -> list[str]:
+    """Return a line with the host memory on each of `machines` of a run on `gpus` GPUs; none if it is unknown.
+
+    `gpu_gb`: size of a GPU, by which values for `auto` are chosen; None: unknown.
+    """
+    shape = trained_shape(config)
+    if shape is None or ("zero.stage" in is_open(config) and not gpu_gb):
+        return []
+    config = with_values(config, choose(shape, config, gpus, gpu_gb or 0.0, machines))
+    parts, limit = host_parts(shape, config, gpus, machines.count), machines.memory
+    total, of = sum(parts.values()), f" of {limit / 1e9:.0f} GB" if limit else ""
+    where = "the machine" if machines.count == 1 else f"each of {machines.count} machines"
+    listed = ", ".join(f"{part} {bytes_ / 1e9:.1f}" for part, bytes_ in parts.items())
+    line = f"{config.model.name}: host memory on {where}: about {total / 1e9:.0f} GB{of} ({listed})"
+    return [f"{line}; MORE THAN {_offer(config)}. {_less(config, total)}" if limit and total > limit else line]
+
+
+def refuse_too_little(config: DictConfig, gpus: int, machines: Machines) -> None:
+    """Refuse a run that needs more host memory than its machines have; accept it if their size, or the model's, is unknown.
+
+    Raises:
+        UserError: with the needed memory and what to type.
+    """
+    shape = trained_shape(config)
+    if shape is None or fits_host(shape, config, gpus, machines):
+        return
+    total = sum(host_parts(shape, config, gpus, machines.count).values())
+    raise UserError(
+        f"{config.model.name} needs about {total / 1e9:.0f} GB of host memory on each machine, more than "
+        f"{_offer(config)}. {_less(config, total)} (engine.check_memory=false starts it anyway)"
+    )
+
+
+def _offer(config: DictConfig) -> str:
+    memory = config.cluster.get("memory")
+    return f"cluster.memory={memory}" if memory else "this machine has"
+
+
+def _less(config: DictConfig, total: float) -> str:
+    """Return what to type instead."""
+    typed = [f"cluster.memory={math.ceil(total / 2**30)}G"] if config.cluster.get("memory") else []
+    if config.get("rollout") is not None and config.rollout.offload_idle:
+        typed += ["zero=2"] if config.zero.stage == 1 else []  # stage 1 moves whole float32 gradients
+        typed.append("rollout.offload_idle=false")
+    if config.checkpoint.background:
+        typed.append("checkpoint.background=false")
+    return f"Use {' or '.join(typed)}" if typed else "Use more machines"
+
+
 # Decisions of a rank before it loads a model.
 
 _POLL_SECONDS = 0.5
@@ -141,24 +194,24 @@ def fitted_work(run: Run, command: Command) -> int:
     if command.trains:
         limit_gb = _gpu_gigabytes()
         gpus = run.processes if limit_gb else 0
-        if is_open(run.config):
-            settle(run, gpus, limit_gb) if run.is_main else _wait(run)
         cluster = configs.build(run.config, "cluster")
-        machines, offered = cluster.machines(run.processes), cluster.host_memory()
+        machines = Machines(cluster.machines(run.processes), cluster.host_memory())
+        if is_open(run.config):
+            settle(run, gpus, limit_gb, machines) if run.is_main else _wait(run)
         if gpus and run.config.engine.check_memory:
             refuse_too_large(run.config, gpus, limit_gb)
-            refuse_too_little(run.config, gpus, machines, offered)
+            refuse_too_little(run.config, gpus, machines)
         if run.is_main and not run.config.model.path.startswith("builtin:"):
             run.say(memory_line(run.config, gpus, limit_gb) if gpus else cpu_memory_line(run.config, run.processes))
-            for line in host_line(run.config, gpus, machines, limit_gb, offered) if gpus else []:
+            for line in host_line(run.config, gpus, machines, limit_gb) if gpus else []:
                 run.say(line)
     return command.work(run)
 
 
-def settle(run: Run, gpus: int, limit_gb: float) -> None:
+def settle(run: Run, gpus: int, limit_gb: float, machines: Machines = UNKNOWN) -> None:
     """Write the values chosen for `auto` into the run's configuration, permanently."""
     keys = is_open(run.config)
-    run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb))
+    run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb, machines))
     write_config(run.dir, run.config)
     where = f"{gpus} GPUs of {limit_gb:.0f} GB" if gpus else "CPU"
     run.say(f"auto: {chosen_words(run.config, keys)} for {where}, fixed for this run")

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.cluster.memory.gpu import estimate
+from psychocounsel.cluster.memory.host import UNKNOWN, Machines, fits_host
 from psychocounsel.errors import UserError
 from psychocounsel.model.shape import Shape
 from psychocounsel.settings import config as configs
@@ -53,8 +54,12 @@ def is_open(config: DictConfig) -> list[str]:
     return [key for key in AUTOMATIC if OmegaConf.select(config, key) == "auto"]
 
 
-def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) -> dict[str, Any]:
-    """Return values for all `auto` keys on `gpus` GPUs of `limit_gb`: the first that fit, otherwise the last.
+def choose(
+    shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float, machines: Machines = UNKNOWN
+) -> dict[str, Any]:
+    """Return values for all `auto` keys: the first that fit `gpus` GPUs of `limit_gb` and the memory of their `machines`.
+
+    If none fits both, the first that fits the GPUs is returned, otherwise the last.
 
     All stages are tried without gradient checkpointing and offloading first, then with them. Without GPUs the stage is 0,
     and only large models use checkpointing. Typed values are kept: typed offloading restricts the stages.
@@ -73,11 +78,15 @@ def choose(shape: Shape | None, config: DictConfig, gpus: int, limit_gb: float) 
     if shape is None:
         return {"model.gradient_checkpointing": True}
     tried = [_open_values(keys, values) for values in _tried(config, gpus, "zero.stage" in keys)]
-    for values in tried:
-        checkpoints = values.get("model.gradient_checkpointing", True)
-        if fits(shape, config, gpus, limit_gb * (1 if checkpoints else SHARE), values):
-            return values
-    return tried[-1]
+    fitting = [
+        values
+        for values in tried
+        if fits(
+            shape, config, gpus, limit_gb * (1 if values.get("model.gradient_checkpointing", True) else SHARE), values
+        )
+    ]
+    small = (values for values in fitting if fits_host(shape, with_values(config, values), gpus, machines))
+    return next(small, fitting[0] if fitting else tried[-1])
 
 
 def _tried(config: DictConfig, gpus: int, any_stage: bool) -> Iterator[dict[str, Any]]:

@@ -151,8 +151,12 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     if config.get("rollout") is not None:
         held |= configs.build(config, "rollout").always(shape)
     frozen = _known(rewards)
-    if _has_reference(config, algorithm):  # whole on every GPU, even at stage 3
-        frozen = {"reference": bytes_of_weight(config.model.dtype) * shape.parameters, **frozen}
+    if _has_reference(config, algorithm):
+        reference = bytes_of_weight(config.model.dtype) * shape.parameters
+        if config.zero.stage == 3:  # partitioned, and never moved
+            held["reference"] = reference / gpus
+        else:
+            frozen = {"reference": reference, **frozen}
     if config.get("rollout") is not None and config.rollout.offload_idle:
         more = (_resting(trained, config, gpus), _copied(shape, config))
         return MemoryEstimate(held, training, _known(writing), unknown, frozen, *more)

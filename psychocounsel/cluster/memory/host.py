@@ -1,18 +1,11 @@
 """Estimated host memory of a run on GPUs, on each of its machines, without torch."""
 
 import math
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from psychocounsel.cluster.memory.fitting import choose, is_open, with_values
-from psychocounsel.cluster.memory.gpu import (
-    estimate,
-    learned_weights,
-    parts_of_states,
-    trained_parameters,
-    trained_shape,
-)
-from psychocounsel.errors import UserError
+from psychocounsel.cluster.memory.gpu import estimate, learned_weights, parts_of_states, trained_parameters
 from psychocounsel.model.shape import Shape
 from psychocounsel.settings import config as configs
 
@@ -20,37 +13,20 @@ _PROCESS = 3e9  # PyTorch, CUDA and the other libraries of a process: an assumpt
 _SPARE = 1.5  # DeepSpeed's own factor for buffers of offloaded state: `additional_buffer_factor` of its estimators
 
 
-def host_line(config: DictConfig, gpus: int, machines: int, gpu_gb: float | None, limit: float | None) -> list[str]:
-    """Return a line with the host memory on each of `machines` of a run on `gpus` GPUs; none if it is unknown.
+@dataclass(frozen=True)
+class Machines:
+    """The machines of a run: their number, and the bytes of memory that the run may use on each (None: unknown)."""
 
-    `gpu_gb`: size of a GPU, by which values for `auto` are chosen; None: unknown. `limit`: bytes that a machine offers.
-    """
-    shape = trained_shape(config)
-    if shape is None or ("zero.stage" in is_open(config) and not gpu_gb):
-        return []
-    parts = host_parts(shape, with_values(config, choose(shape, config, gpus, gpu_gb or 0.0)), gpus, machines)
-    total, of = sum(parts.values()), f" of {limit / 1e9:.0f} GB" if limit else ""
-    where = "the machine" if machines == 1 else f"each of {machines} machines"
-    listed = ", ".join(f"{part} {bytes_ / 1e9:.1f}" for part, bytes_ in parts.items())
-    line = f"{config.model.name}: host memory on {where}: about {total / 1e9:.0f} GB{of} ({listed})"
-    return [f"{line}; MORE THAN {_offer(config)}. {_less(config, total)}" if limit and total > limit else line]
+    count: int = 1
+    memory: float | None = None
 
 
-def refuse_too_little(config: DictConfig, gpus: int, machines: int, limit: float | None) -> None:
-    """Refuse a run that needs more host memory than the `limit` [bytes] of a machine; None: unknown, as is a model's size.
+UNKNOWN = Machines()
 
-    Raises:
-        UserError: with the needed memory and what to type.
-    """
-    shape = trained_shape(config)
-    if shape is None or limit is None:
-        return
-    total = sum(host_parts(shape, config, gpus, machines).values())
-    if total > limit:
-        raise UserError(
-            f"{config.model.name} needs about {total / 1e9:.0f} GB of host memory on each machine, more than "
-            f"{_offer(config)}. {_less(config, total)} (engine.check_memory=false starts it anyway)"
-        )
+
+def fits_host(shape: Shape, config: DictConfig, gpus: int, machines: Machines) -> bool:
+    """Return True if the estimated host memory of a run on `gpus` GPUs in all fits its machines, or their size is unknown."""
+    return machines.memory is None or sum(host_parts(shape, config, gpus, machines.count).values()) <= machines.memory
 
 
 def host_parts(shape: Shape, config: DictConfig, gpus: int, machines: int) -> dict[str, float]:
@@ -92,19 +68,3 @@ def idle_state(shape: Shape, config: DictConfig, gpus: int) -> float:
 def pinned(bytes_: float) -> float:
     """Return the bytes that PyTorch reserves for a pinned block: the next power of two."""
     return float(2 ** math.ceil(math.log2(bytes_))) if bytes_ >= 1 else 0.0
-
-
-def _offer(config: DictConfig) -> str:
-    memory = config.cluster.get("memory")
-    return f"cluster.memory={memory}" if memory else "this machine has"
-
-
-def _less(config: DictConfig, total: float) -> str:
-    """Return what to type instead."""
-    typed = [f"cluster.memory={math.ceil(total / 2**30)}G"] if config.cluster.get("memory") else []
-    if config.get("rollout") is not None and config.rollout.offload_idle:
-        typed += ["zero=2"] if config.zero.stage == 1 else []  # stage 1 moves whole float32 gradients
-        typed.append("rollout.offload_idle=false")
-    if config.checkpoint.background:
-        typed.append("checkpoint.background=false")
-    return f"Use {' or '.join(typed)}" if typed else "Use more machines"

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from psychocounsel.cluster.attempt_ending import NO_SIGNAL, AttemptEnding, judge, last_error, progress_mark
@@ -62,8 +63,12 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     attempt = RunDir(run_dir).attempt(number)
     errors = attempt.srun_errors.read_text(errors="replace") if attempt.srun_errors.exists() else ""
     rank, code = cause(failed_tasks(errors), code, stop_signal != NO_SIGNAL)
+    lost = code == DONE and not is_finished(run_dir)  # srun returned 0 although a node was lost
+    code = CONTINUE_LATER if lost else code
     by_srun = rank is None and code not in (DONE, CONTINUE_LATER) and _BY_SRUN.search(errors) is not None
     ended = _ending(run_dir, attempt, rank or 0, code, stop_signal, by_srun)
+    if lost:
+        ended = replace(ended, words="srun ended without an error before the run was finished")
     before = [record for record in attempts(run_dir) if record["number"] != number]
     restarts, most = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster.max_requeues
     verdict = judge(ended, before, restarts, most)

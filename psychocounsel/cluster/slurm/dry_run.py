@@ -6,7 +6,7 @@ from pathlib import Path
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.memory import check
-from psychocounsel.cluster.memory.host import host_line
+from psychocounsel.cluster.memory.host import Machines
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, code_home, home, job_name
 from psychocounsel.cluster.slurm.code_copies import store_of
@@ -86,7 +86,8 @@ def _memory(todo: Sequence[ArrayRequest]) -> list[str]:
     lines = []
     for cluster, tasks in ((array.cluster, array.tasks) for array in todo):
         if gpus := cluster.gpus():
-            size, limit = cluster.gpu_memory_gb, cluster.host_memory()
+            size, machines = cluster.gpu_memory_gb, Machines(cluster.nodes, cluster.host_memory())
             for config in (job.config for task in tasks for job in task if job.command.trains):
-                lines += [check.memory_line(config, gpus, size), *host_line(config, gpus, cluster.nodes, size, limit)]
+                lines.append(check.memory_line(config, gpus, size, machines))
+                lines += check.host_line(config, gpus, machines, size)
     return list(dict.fromkeys(lines))

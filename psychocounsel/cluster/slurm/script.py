@@ -58,7 +58,6 @@ def render(
         cpus_per_server=cluster.cpus_per_server,
         requeue=cluster.requeue,
         max_requeues=cluster.max_requeues,
-        segments=cluster.segments,
         continue_later=CONTINUE_LATER,
     )
 

@@ -3,13 +3,16 @@
 import copy
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from safetensors import SafetensorError
 
 from psychocounsel.data.licences import identifier, strictest
 from psychocounsel.data.tokenise import ChatFormat
@@ -21,6 +24,7 @@ from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import (
+    fsync_files,
     read_json,
     recover_directory,
     replace_directory,
@@ -48,26 +52,35 @@ class Companions:
     allowed_hosts: list[str] | None = None
 
 
-def export_model(folder: Path, engine: Engine, world: World, companions: Companions) -> None:
-    """Write the trained model to `folder` in the dtype it computes in; the old folder is replaced once all is written.
+def taken_model(engine: Engine, world: World, companions: Companions) -> tuple[Callable[[Path], None] | None, int]:
+    """Return rank 0's function that writes the trained model to a folder, and the bytes of its weights.
 
-    A LoRA run writes only the adapter, unless `model.lora.merge`. All ranks must call this function. Under ZeRO-3 one
-    parameter is gathered at a time, and only rank 0 keeps copies, in host memory.
+    The function may run in a thread: the weights are copies in host memory, in the dtype that they compute in. A LoRA run
+    writes only the adapter, unless `model.lora.merge`. All ranks must call this function. Under ZeRO-3 one parameter is
+    gathered at a time, and only rank 0 keeps copies.
     """
     wrapper = engine.module
     weights: dict[str, torch.Tensor] = {}
-    alone = saves_adapter(wrapper, companions.model)
-    for name, value in engine.whole_parameters() if alone else merged_parameters(wrapper.lm):
+    size = 0
+    for name, value in (
+        engine.whole_parameters() if saves_adapter(wrapper, companions.model) else merged_parameters(wrapper.lm)
+    ):
+        size += value.numel() * engine.dtype.itemsize
         if world.rank == 0:
             weights[name] = value.to("cpu", engine.dtype, copy=True)
-    if world.rank == 0:
-        write_model(folder, wrapper, weights, engine.dtype, companions)
-    world.barrier()
+    if world.rank:
+        return None, size
+    return partial(fill_folder, wrapper=wrapper, weights=weights, dtype=engine.dtype, companions=companions), size
 
 
 def saves_adapter(wrapper: PackedModel, model: DictConfig) -> bool:
     """Return True if only the adapter is written."""
     return wrapper.adapter is not None and not model.lora.merge
+
+
+def draft_of(folder: Path) -> Path:
+    """Return the folder in which a model is written before it replaces `folder`."""
+    return folder.with_name(f".{folder.name}.tmp")
 
 
 def write_model(
@@ -77,19 +90,36 @@ def write_model(
     dtype: torch.dtype,
     companions: Companions,
 ) -> None:
-    """Write `weights` in `dtype`, with everything needed to load them.
+    """Write a model as `fill_folder` does; the old folder is replaced once all is written."""
+    fill_folder(draft_of(folder), wrapper, weights, dtype, companions)
+    replace_directory(draft_of(folder), folder)
+
+
+def fill_folder(
+    draft: Path,
+    wrapper: PackedModel,
+    weights: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+    companions: Companions,
+) -> None:
+    """Write `weights` in `dtype` to a new folder, with everything needed to load them, durably.
 
     `weights` has the names of a plain model or of an adapter.
+
+    Raises:
+        OSError: if the disk is full or cannot be written.
     """
     lm, adapter, model = wrapper.lm, wrapper.adapter, companions.model
-    draft = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     if adapter is not None and saves_adapter(wrapper, model):
         adapter.save(draft, weights, resolve_path(model.path), model.revision)
     else:
         _end_with(lm, companions.tokenizer, companions.chat)
-        _save(lm, draft, _with_tied(lm, weights), dtype, wrapper.settings(companions.about))
+        try:
+            _save(lm, draft, _with_tied(lm, weights), dtype, wrapper.settings(companions.about))
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
     companions.tokenizer.save_pretrained(draft)
     write_atomically(draft / CARD, companions.card)
     write_json(ModelDir(draft).about, companions.about)
@@ -97,7 +127,7 @@ def write_model(
     # safetensors makes its files readable for their owner only, unlike the other files.
     for file in draft.glob("*.safetensors"):
         file.chmod((draft / CARD).stat().st_mode)
-    replace_directory(draft, folder)
+    fsync_files(draft)
 
 
 def record_hosts(draft: Path, allowed_hosts: list[str] | None) -> None:

@@ -1,6 +1,6 @@
-"""Checkpoints: `step-N/{policy,critic}/`, `loop.json` and a manifest of hashes, written while training continues.
+"""Checkpoints, `step-N/{policy,critic}/`, `loop.json` and a manifest of hashes, and `model/`, written while training continues.
 
-A checkpoint is written to a draft folder, which one rename makes complete.
+Both are written to a draft folder, which one rename makes complete.
 """
 
 import shutil
@@ -9,12 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.checkpoints.engine_files import EngineFiles, Partition, Shard, describe, shard_of, write_shard
+from psychocounsel.engine.checkpoints.model_folder import draft_of
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import Unwritable, UserError
 from psychocounsel.rundir.manifest import (
@@ -67,15 +69,12 @@ T = TypeVar("T")
 
 @dataclass
 class _Pending:
-    """A checkpoint that is being written; `writing` returns the marks of this rank's files once they are on disk.
+    """A checkpoint or a model that is being written. Once `writing` is done on all ranks, they call `complete` together."""
 
-    `loop` is the state of the loop as text, which distinguishes this checkpoint from another one of the same step.
-    """
-
-    target: CheckpointDir
-    loop: str
-    writing: "Future[dict[str, FileMark]]"
+    is_model: bool
+    writing: "Future[Any]"
     soon: bool
+    complete: Callable[[], None]
 
 
 class Checkpoints:
@@ -92,8 +91,8 @@ class Checkpoints:
         self.partitions = {name: Partition(engine.deepspeed, engine.module) for name, engine in engines.items()}
         self._copies = {name: HostCopy() for name in engines}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._pending: _Pending | None = None
-        self._last = ""  # `_Pending.loop` of the newest complete checkpoint of this process
+        self._pending: list[_Pending] = []  # in the order in which they become complete
+        self._last = ""  # the loop's state of the newest complete checkpoint of this process
         self._saved = time.monotonic()
 
     def overdue(self) -> bool:
@@ -104,20 +103,20 @@ class Checkpoints:
         )
 
     def save(self, step: int, loop: dict[str, Any]) -> None:
-        """Start to write the state of the engines and of the loop; `settle` completes the checkpoint.
+        """Start to write the state of the engines and of the loop; `settle` completes the checkpoint, the previous one first.
 
         If this process has already saved the same state, nothing is written.
 
         Raises:
             Unwritable: as in `settle`, for this checkpoint or the previous one.
         """
-        self.settle()
+        self._settle_kind(is_model=False)
         self._saved = time.monotonic()
         target, rank, ranks = self.files.checkpoint(step), self.world.rank, self.world.size
         state = {**loop, "step": step, "processes": ranks}
         if self.world.any(rank == 0 and json_text(state) == self._last and is_complete(target.path)):
             return
-        self._together(target, partial(self._make_draft, target.draft) if rank == 0 else None)
+        self._together(target.path, target.draft.path, partial(self._make_draft, target.draft) if rank == 0 else None)
         shards = {name: shard_of(partition, rank, ranks) for name, partition in self.partitions.items()}
         everyone = self.world.gather({name: (shard.slices, shard.size) for name, shard in shards.items()})
         notes: dict[str, Any] = {target.loop.name: state}
@@ -130,30 +129,60 @@ class Checkpoints:
                 copy.wait()
         writing = self._thread.submit(self._write, shards, notes if rank == 0 else {}, target.draft)
         soon = sum(size for part in everyone for _, size in part.values()) <= _SOON
-        self._pending = _Pending(target, json_text(state), writing, soon)
+        complete = partial(self._complete_checkpoint, target, json_text(state), writing)
+        self._pending.append(_Pending(False, writing, soon, complete))
         if not self.settings.background:
             self.settle()
 
-    def settle(self, wait: bool = True) -> None:
-        """Complete the checkpoint in progress; if not `wait`, only if it is small or all ranks have written files.
+    def export(self, folder: Path, fill: Callable[[Path], None] | None, size: int) -> None:
+        """Start to write a model of `size` bytes by rank 0's `fill`; `settle` puts it in place of `folder`.
+
+        It is complete before any later checkpoint, because a resumed run does not write it again. A small one is complete
+        at once. The previous model is completed first.
 
         Raises:
-            Unwritable: if a file could not be written; the incomplete checkpoint is then removed.
+            Unwritable: as in `settle`.
         """
-        pending = self._pending
-        if pending is None:
-            return
-        if not (wait or pending.soon) and self.world.any(not pending.writing.done()):
-            return
-        self._pending, target, is_main = None, pending.target, self.world.rank == 0
-        parts = self._together(target, pending.writing.result)
+        self._settle_kind(is_model=True)
+        writing = self._thread.submit(fill, draft_of(folder)) if fill else self._thread.submit(bool)
+        self._pending.append(_Pending(True, writing, size <= _SOON, partial(self._complete_model, folder, writing)))
+        if size <= _SOON or not self.settings.background:
+            self.settle()
+
+    def settle(self, wait: bool = True) -> None:
+        """Complete what is being written; if not `wait`, only what is small or written by all ranks.
+
+        Raises:
+            Unwritable: if a file could not be written; the incomplete checkpoint or model is then removed.
+        """
+        while self._pending:
+            first = self._pending[0]
+            if not (wait or first.soon) and self.world.any(not first.writing.done()):
+                return
+            del self._pending[0]
+            first.complete()
+
+    def _settle_kind(self, is_model: bool) -> None:
+        """Complete the checkpoint, or the model, that is being written, and everything before it."""
+        while any(pending.is_model == is_model for pending in self._pending):
+            self._pending.pop(0).complete()
+
+    def _complete_checkpoint(self, target: CheckpointDir, loop: str, writing: "Future[dict[str, FileMark]]") -> None:
+        """Put a checkpoint in its place. `loop` distinguishes it from another one of the same step."""
+        together, is_main = partial(self._together, target.path, target.draft.path), self.world.rank == 0
+        parts = together(writing.result)
         marks = {name: mark for part in parts if part for name, mark in part.items()}
-        self._together(target, partial(write_manifest, target.draft.path, marks) if is_main else None)
+        together(partial(write_manifest, target.draft.path, marks) if is_main else None)
         self.announce("checkpoint_written", target.step)
-        self._together(target, partial(self._rename, target) if is_main else None)
-        self._last = pending.loop
+        together(partial(self._rename, target) if is_main else None)
+        self._last = loop
         self.announce("checkpoint_renamed", target.step)
         self.world.barrier()
+
+    def _complete_model(self, folder: Path, writing: "Future[Any]") -> None:
+        draft = draft_of(folder)
+        self._together(folder, draft, writing.result)
+        self._together(folder, draft, partial(replace_directory, draft, folder) if self.world.rank == 0 else None)
 
     def load(self) -> dict[str, Any] | None:
         """Load the newest complete and undamaged checkpoint into the engines; return the state of the loop, or None without one.
@@ -194,7 +223,7 @@ class Checkpoints:
             fsync_directory(draft.description(name).parent)
         return marks
 
-    def _together(self, target: CheckpointDir, work: Callable[[], T] | None) -> list[T | None]:
+    def _together(self, path: Path, draft: Path, work: Callable[[], T] | None) -> list[T | None]:
         """Return `work`'s result on each rank; if one rank cannot write, remove the draft and raise on all ranks."""
         done, wrong = None, None
         try:
@@ -204,10 +233,9 @@ class Checkpoints:
         results = self.world.gather((done, wrong))
         if wrong := next((reason for _, reason in results if reason), None):
             if self.world.rank == 0:
-                shutil.rmtree(target.draft.path, ignore_errors=True)
+                shutil.rmtree(draft, ignore_errors=True)
             raise Unwritable(
-                f"{target.path}: the checkpoint cannot be written ({wrong}); make room, then the same command resumes from "
-                "the previous one"
+                f"{path}: cannot be written ({wrong}); make room, then the same command resumes from the newest checkpoint"
             )
         return [value for value, _ in results]
 

@@ -17,7 +17,7 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_intervals, reply_metrics
 from psychocounsel.metrics.rewards import win_rate
-from psychocounsel.rollout.base import Rollout, Shard, at_once, open_rollout, sampling_of, together
+from psychocounsel.rollout.base import Rollout, Shard, open_rollout, sampling_of
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
@@ -81,11 +81,8 @@ class HeldOutReplies:
         """Return this rank's scored replies."""
         self.rollout.sync(step)
         self.offloading.leave_weights()
-        shards, written = self._shards(), list[Group]()
-        size = at_once(self.rollout, self.run.config.rollout.shard_prompts, 1)
-        for first in range(0, len(shards), size):
-            self.alive()
-            written += self.rollout.generate(*together(shards[first : first + size]))
+        by_shard = dict(self.rollout.write(self._shards(), self.alive))
+        written = [group for number in sorted(by_shard) for group in by_shard[number]]
         self.rollout.rest()
         with self.scoring.on_device:
             return self.scoring(written, self.alive)
@@ -115,8 +112,10 @@ def open_held_out(
     config: Any = run.config
     world, settings = stepper.world, configs.build(config, "rollout")
     with offloading:
-        rollout = open_rollout(settings, config, stepper.main, tokenizer, chat.ends(), world)
         scoring = open_scoring(run, world, chat.system_prompt, prompts)
+        offloading.leave_weights()  # last, because the rollout may take the memory that is free now
+        rollout = open_rollout(settings, config, stepper.main, tokenizer, chat.ends(), world)
+    offloading.make_room = rollout.rest
     reference = before_training(run, stepper, tokenizer)
     policy = RoundStart(stepper, config.global_batch_size)
     first_replies = FirstReplies(run, rollout, policy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ class Offloading:
 
     def __init__(self, stepper: Stepper, moves: bool, copied: bool = False) -> None:
         self.stepper, self.device, self.moves, self.copied = stepper, stepper.world.device, moves, copied
+        self.make_room: Callable[[], None] = lambda: None  # ends a rollout's use of the GPU, if a stop interrupts it
         self._waiting: list[tuple[torch.UntypedStorage, torch.Tensor]] = []
         # Host memory by place and bytes, reused because pinning is slow.
         self._room: dict[tuple[int, int], torch.Tensor] = {}
@@ -76,6 +77,7 @@ class Offloading:
         """Bring everything back to the GPU, at the end of the context or earlier, when a checkpoint needs it."""
         if not self._waiting:
             return
+        self.make_room()
         for storage, waiting in self._waiting:
             storage.resize_(len(waiting))
             _bytes_of(storage).copy_(waiting, non_blocking=True)

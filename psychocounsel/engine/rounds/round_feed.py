@@ -28,49 +28,47 @@ from psychocounsel.engine.rounds.scoring import Scoring, open_scoring, rewarded
 from psychocounsel.engine.schedule import RoundOrder, round_order
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics, sample_page
-from psychocounsel.rollout.base import Rollout, Sampling, Shard, at_once, open_rollout, sampling_of, together
+from psychocounsel.rollout.base import Rollout, Sampling, Shard, open_rollout, sampling_of
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import await_file, read_json, write_atomically, write_json
 
 # Rounds written ahead, in a thread, while earlier rounds are scored and trained on
 
-Batch = list[tuple[Path, Shard]]  # the shards written by one call, with their files
+ShardFile = tuple[Path, Shard]  # a shard that is not written yet, and its file
 
 
 class WrittenAhead:
-    """Writes the batches of the next `rounds` with the servers' current weights.
+    """Writes the shards of the next `rounds` with the servers' current weights.
 
-    Batches that are still missing when their round begins are written by `Shards.make`.
+    Shards that are still missing when their round begins are written by `Shards.make`.
     """
 
-    def __init__(self, rounds: Sequence[Sequence[Batch]], rollout: Rollout) -> None:
+    def __init__(self, rounds: Sequence[Sequence[ShardFile]], rollout: Rollout) -> None:
         self.failure: BaseException | None = None
         self._written = 0  # shards
         self._ends, self._next_is_there = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, args=(rounds, rollout), daemon=True)
         self._thread.start()
 
-    def _run(self, rounds: Sequence[Sequence[Batch]], rollout: Rollout) -> None:
+    def _run(self, rounds: Sequence[Sequence[ShardFile]], rollout: Rollout) -> None:
+        shards, next_round = [shard for of_round in rounds for shard in of_round], set(range(len(rounds[0])))
         try:
-            for batches in rounds:
-                for batch in filter(None, batches):
-                    if self._ends.is_set():
-                        return
-                    prompts, sampling = together([shard for _, shard in batch])
-                    groups = rollout.generate_alone(prompts, sampling)
-                    if groups is None:
-                        return
-                    write_batch(batch, groups)
-                    self._written += len(batch)
+            if not next_round:
                 self._next_is_there.set()
+            for number, groups in rollout.write_alone([shard for _, shard in shards], self._ends.is_set):
+                write_groups(shards[number][0], groups)
+                self._written += 1
+                next_round.discard(number)
+                if not next_round:
+                    self._next_is_there.set()
         except BaseException as error:
             self.failure = error
         finally:
             self._next_is_there.set()
 
     def join(self) -> int:
-        """Return the number of shards written, once the next round is written and the batch in progress is done.
+        """Return the number of shards written, once the next round is written and replies in progress are finished.
 
         Raises:
             BaseException: the error that ended the thread, unless it was a lost server.
@@ -81,14 +79,6 @@ class WrittenAhead:
         if self.failure is not None:
             raise self.failure
         return self._written
-
-
-def write_batch(batch: Batch, groups: Sequence[Group]) -> None:
-    """Write the replies of a batch to the files of its shards."""
-    first = 0
-    for file, (prompts, _) in batch:
-        write_groups(file, groups[first : first + len(prompts)])
-        first += len(prompts)
 
 
 # Replies on disk: a round's prompts in shards, each written and scored once
@@ -176,7 +166,8 @@ class Shards:
         for later in coming:
             self._plan(later)
         if coming:
-            self.ahead = WrittenAhead([self._batches(later) for later in coming], self.rollout)
+            rounds = [[shard for shard in self._own(later) if shard[1][0]] for later in coming]
+            self.ahead = WrittenAhead(rounds, self.rollout)
 
     def _check_versions(self, number: int, step: int, replies: list[Group]) -> None:
         """Raise if a reply's weights are older than the rollout's number of rounds ahead allows."""
@@ -236,29 +227,21 @@ class Shards:
         seeds = tuple(shard.seed_of(place % setting) for shard, place in zip(whole, places, strict=True))
         return replace(whole[0], seeds=seeds)
 
-    def _batches(self, number: int) -> list[Batch]:
-        """Return this rank's shards of a round that are not on disk, in batches of as many as the rollout writes at once.
-
-        Every rank has the same number of batches; some may be empty.
-        """
+    def _own(self, number: int) -> list[ShardFile]:
+        """Return this rank's shards of a round, as many as on every other rank; those that are on disk have no prompts."""
         shards, ranks = self._cut(number), self.world.size
-        size = ranks * at_once(self.rollout, self._shard_prompts, self.samples)
-        parts = [shards[first : first + size] for first in range(0, len(shards), size)]
-        return [[shard for shard in part[self.world.rank :: ranks] if not shard[0].exists()] for part in parts]
+        nothing: Shard = ([], shards[0][1][1])
+        shards += [(shards[0][0], nothing)] * (-len(shards) % ranks)
+        return [(file, nothing if file.exists() else shard) for file, shard in shards[self.world.rank :: ranks]]
 
     def _write(self, number: int) -> list[Path]:
         """Write the replies of all missing shards; return the files of all shards."""
-        shards = self._cut(number)
-        nothing: Shard = ([], shards[0][1][1])
-        for batch in self._batches(number):
-            self.alive()
-            prompts, sampling = together([shard for _, shard in batch] or [nothing])
-            groups = self.rollout.generate(prompts, sampling)
-            write_batch(batch, groups)
+        own = self._own(number)
+        for place, groups in self.rollout.write([shard for _, shard in own], self.alive):
+            write_groups(own[place][0], groups)
             self.scoring.ahead(groups)
-            for _ in batch:
-                self.announce("shard_done")
-        return [file for file, _ in shards]
+            self.announce("shard_done")
+        return [file for file, _ in self._cut(number)]
 
     def _score_file(self, files: Sequence[Path]) -> None:
         """Score the replies in each of `files` that are not scored yet. All ranks call it together."""
@@ -384,8 +367,10 @@ def open_rounds(
     order = round_order(config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
     with offloading:
-        rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, chat.ends(), world)
         scoring = open_scoring(run, world, chat.system_prompt, [*data.train, *data.held_out])
+        offloading.leave_weights()  # last, because the rollout may take the memory that is free now
+        rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, chat.ends(), world)
+    offloading.make_room = rollout.rest
     policy = RoundStart(collector.stepper, config.global_batch_size)
     first_replies = FirstReplies(run, rollout, policy)
     shards = Shards(run, data, order, plan.samples, rollout, first_replies, scoring, world, announce, alive, offloading)

@@ -79,6 +79,8 @@ class Speed:
     def __init__(self, engine: Engine, world: World) -> None:
         self.flops = TrainingFlops(engine.module.lm)
         (self.peak,) = world.sum([_peak_flops(world.device, engine.dtype)])
+        if world.device.type == "cuda":  # the measured product, and loading, are no part of the training's peak memory
+            torch.cuda.reset_peak_memory_stats(world.device)
 
     def of(self, groups: Sequence[Group], seconds: float) -> dict[str, float]:
         """Return the metrics of a step of `seconds` on the `groups` of all ranks; the memory is this process's."""

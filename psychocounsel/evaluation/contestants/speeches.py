@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 from omegaconf import DictConfig
 
+from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.counsel.traits import read_risk_rules, read_topics, sure_language_of
 from psychocounsel.data.near_duplicates import near_matches, sketches
 from psychocounsel.data.rows import Example, Message
@@ -100,27 +101,35 @@ def client_words(prompt: Sequence[Message]) -> str:
 
 def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:
     """Return the normalised prompts that contestants were trained on, as known from their runs and from `trained_on`."""
-    prompts = set[str]()
-    for path in config.trained_on:
-        prompts |= {normalised(example.prompt) for example in load_examples(path, "train", None)}
-    unknown = []
-    for model in build(config, "contestants").models():
-        runs = runs_of(model.model)
-        for run in runs:
-            prompts |= {
-                normalised(example.prompt) for example in load_split(read_config(run).data, lambda line: None)[0]
-            }
-        base = read_config(runs[-1]).model.path if runs else model.model
-        if str(base).startswith("builtin:"):
-            prompts |= {normalised(example.prompt) for example in _of_shipped_models(config)}
-        elif not runs:
-            unknown.append(model.name)
+    examples, unknown = training_examples(config, build(config, "contestants").models())
     if unknown and not config.trained_on:
         say(
             f"the training data of {', '.join(unknown)} are unknown, so speeches near them are not marked; "
             "trained_on=[FILE] names them"
         )
-    return sorted(prompts)
+    return sorted({normalised(example.prompt) for example in examples})
+
+
+def training_examples(config: DictConfig, models: Sequence[LanguageModel]) -> tuple[list[Example], list[str]]:
+    """Return the known training data of `models`, and the names of the models without any.
+
+    The data are those of `trained_on`, of the runs that trained a model, and of the shipped model that they started from.
+
+    Raises:
+        UserError: if a run's data cannot be read any more.
+    """
+    examples = [example for path in config.trained_on for example in load_examples(path, "train", None)]
+    unknown = []
+    for model in models:
+        runs = runs_of(model.model)
+        for run in runs:
+            examples += load_split(read_config(run).data, lambda line: None)[0]
+        base = read_config(runs[-1]).model.path if runs else model.model
+        if str(base).startswith("builtin:"):
+            examples += _of_shipped_models(config)
+        elif not runs:
+            unknown.append(model.name)
+    return examples, unknown
 
 
 def _of_shipped_models(config: DictConfig) -> list[Example]:

@@ -20,9 +20,11 @@ from psychocounsel.evaluation.gate.cases import (
     NO,
     NOT_APPLICABLE,
     QUESTIONS,
+    RIGHT,
     YES,
     Answered,
     case_id,
+    draw_of,
     drawn_passes,
     to_adjudicate,
 )
@@ -32,7 +34,7 @@ from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 
 # File adjudicate.csv: cases as plain text, in which people fill in their answers.
 
@@ -171,13 +173,14 @@ def _words(text: str) -> list[str]:
 def _answers(row: FileRow, case: JudgedCase) -> dict[str, str]:
     answers = {}
     for name in QUESTIONS:
-        answer, figure = row.cells[name].lower(), name in DECIDING
-        allowed = (YES, NO, NOT_APPLICABLE) if figure else (YES, NO)
-        if not answer and figure and case.findings[name] is None:
+        answer, may_not_apply = row.cells[name].lower(), name in DECIDING and case.findings[name] is None
+        if may_not_apply and answer in ("", NOT_APPLICABLE):
             continue
-        if answer not in allowed:
-            fault = "is empty" if not answer else "holds an unknown answer"
-            raise _problem(row, name, f"{fault}; answer {', '.join(allowed[:-1])} or {allowed[-1]}")
+        if answer == NOT_APPLICABLE and name in DECIDING:
+            right = f"answer yes or no; if expected_action is wrong for this client, say no in {RIGHT}"
+            raise _problem(row, name, f"holds {NOT_APPLICABLE}, but the expected action makes it apply: {right}")
+        if answer not in (YES, NO):
+            raise _problem(row, name, f"{'holds an unknown answer' if answer else 'is empty'}; answer yes or no")
         answers[name] = answer
     return answers
 
@@ -203,14 +206,16 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     Raises:
         UserError: if a file is malformed, or holds cases of another gate.
     """
-    evidence, seed = evidence_of(context.config), context.config.gate.seed
-    drawn = drawn_passes(evidence.mine, context.config.gate.passes, seed)
+    evidence = evidence_of(context.config)
+    draw = draw_of(evidence.mine)
+    drawn = drawn_passes(evidence.mine, context.config.gate.passes, draw)
     wanted = [*to_adjudicate(evidence.cases, evidence.model, drawn)]
-    answered = all_answers(context.config, evidence)
+    answers = read_answers(context.config, context.files, evidence)
+    write_json(context.files.adjudication_record, {"answers": answers.record})
     waiting = {case_id(case): case for case in wanted}
-    for row in answered:
+    for row in answers.answered:
         waiting.pop(row.case, None)
-    _write_file(context.files.adjudicate, waiting, seed)
+    _write_file(context.files.adjudicate, waiting, draw)
     _write_key(context.files.adjudication_key, wanted, {name for names in drawn.values() for name in names})
     if waiting:
         context.say(
@@ -219,17 +224,62 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     return {"cases": len(wanted), "waiting": len(waiting)}
 
 
-def all_answers(config: Any, evidence: Evidence) -> list[Answered]:
-    """Return the answers in all files that `gate.adjudicated` names, RUN/adjudicate.csv included.
+@dataclass(frozen=True)
+class Adjudicated:
+    """People's answers, from the files and from the record of all answers that were ever read.
+
+    Attributes:
+        answered: the answers that count: for each case and person the latest one, also if it is in no file any more.
+        record: content of adjudication_record.json.
+        lost: number of counted answers that are in no file any more.
+        changed: how often a person's answers about a case were changed.
+        earlier: number of answers about replies that this gate no longer has; they do not count.
+    """
+
+    answered: list[Answered]
+    record: list[dict[str, Any]]
+    lost: int
+    changed: int
+    earlier: int
+
+
+def read_answers(config: Any, files: EvaluationDir, evidence: Evidence) -> Adjudicated:
+    """Return the answers in all files that `gate.adjudicated` names, RUN/adjudicate.csv included, and in the record.
 
     Raises:
         UserError: see `read_rows` and `answered_in`.
     """
+    cases = {case_id(case): case for case in evidence.cases}
     rows = [row for file in config.gate.adjudicated if Path(file).exists() for row in read_rows(Path(file))]
-    return answered_in(rows, {case_id(case): case for case in evidence.cases})
+    now = {(row.case, row.adjudicator): row for row in answered_in(rows, cases)}
+    record, counted, lost = list[dict[str, Any]](), dict(now), 0
+    earlier = changed = 0
+    for entry in read_mapping(files.adjudication_record).get("answers", []):
+        key = entry["case"], entry["adjudicator"]
+        if entry["case"] not in cases or entry["content"] != _content(cases[entry["case"]]):
+            earlier += 1
+            record.append(entry)
+        elif key in now:
+            changed += (changes := entry["changes"] + (entry["answers"] != now[key].answers))
+            record.append(_entry(now.pop(key), cases, changes))
+        else:
+            lost, changed = lost + 1, changed + entry["changes"]
+            counted[key] = Answered(*key, entry["answers"])
+            record.append(entry)
+    record += [_entry(row, cases, 0) for row in now.values()]
+    return Adjudicated([*counted.values()], record, lost, changed, earlier)
 
 
-def _write_file(path: Path, waiting: Mapping[str, JudgedCase], seed: int) -> None:
+def _entry(row: Answered, cases: Mapping[str, JudgedCase], changes: int) -> dict[str, Any]:
+    about = {"case": row.case, "content": _content(cases[row.case]), "adjudicator": row.adjudicator}
+    return {**about, "answers": dict(row.answers), "changes": changes}
+
+
+def _content(case: JudgedCase) -> str:
+    return hashlib.sha256(plain_text(case).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _write_file(path: Path, waiting: Mapping[str, JudgedCase], draw: str) -> None:
     """Keep filled rows unchanged and add rows for new cases; the file is not written if nothing would change."""
     before = read_rows(path) if path.exists() else []
     kept = [row for row in before if row.is_filled or row.cells["case"] in waiting]
@@ -237,16 +287,16 @@ def _write_file(path: Path, waiting: Mapping[str, JudgedCase], seed: int) -> Non
     new = [case for name, case in waiting.items() if name not in there]
     if path.exists() and not new and len(kept) == len(before):
         return
-    write_rows(path, [*_cells(kept), *map(new_row, _shuffled(new, seed))])
+    write_rows(path, [*_cells(kept), *map(new_row, _shuffled(new, draw))])
 
 
 def _cells(rows: Iterable[FileRow]) -> list[dict[str, str]]:
     return [{name: row.cells[name] for name in COLUMNS} for row in rows]
 
 
-def _shuffled(cases: Sequence[JudgedCase], seed: int) -> list[JudgedCase]:
+def _shuffled(cases: Sequence[JudgedCase], draw: str) -> list[JudgedCase]:
     """Return the cases in a pseudo-random order, which does not reveal flags, passes, model or base."""
-    return sorted(cases, key=lambda case: hashlib.sha256(f"order {seed}\0{case_id(case)}".encode()).hexdigest())
+    return sorted(cases, key=lambda case: hashlib.sha256(f"order {draw}\0{case_id(case)}".encode()).hexdigest())
 
 
 def _write_key(path: Path, cases: Iterable[JudgedCase], drawn: set[str]) -> None:

@@ -13,6 +13,7 @@ from psychocounsel.evaluation.gate.cases import (
     Ruling,
     case_id,
     cluster_of,
+    draw_of,
     drawn_passes,
     is_flagged,
     is_hard,
@@ -92,8 +93,7 @@ def label(case: JudgedCase, figure: str, rulings: Rulings, unjudged: float) -> f
         return None
     ruling = rulings.get(case_id(case))
     if ruling is not None and figure in ruling.failed:
-        failed = ruling.failed[figure]
-        return None if failed is None else float(failed)
+        return float(ruling.failed[figure])
     return unjudged if is_flagged(case, figure) else 0.0
 
 
@@ -137,7 +137,7 @@ def checked_passes(
     return Checked(share, sum(overlooked.values()), len(overlooked))
 
 
-def _failed(case: JudgedCase, rulings: Rulings) -> Mapping[str, bool | None]:
+def _failed(case: JudgedCase, rulings: Rulings) -> Mapping[str, bool]:
     ruling = rulings.get(case_id(case))
     return ruling.failed if ruling else {}
 
@@ -256,8 +256,8 @@ class GateMeasures(TypedDict):
     """What the gate decides by.
 
     `figures`, `strata`, `hard` and `labels` come from `MeasuredCases`, `health` from `held_health`, and `quality` (by judge)
-    from the safety part. `parts` holds the directory of each part, `clusters` its number of speeches or personas, and
-    `adjudicated` the numbers of judged cases and of people, with their agreement.
+    from the safety part. `parts` holds the directory of each part, `clusters` its number of speeches or personas, `draw` the
+    seed of the draw of passes, and `adjudicated` the numbers of judged cases and of people, with their agreement.
     """
 
     evaluation: str
@@ -273,17 +273,20 @@ class GateMeasures(TypedDict):
     wrong_labels: float
     adjudicated: Row
     quality: dict[str, dict[str, JudgeQuality]]
+    draw: str
 
 
 class GateFigures(GateMeasures):
     """figures.json of `evaluation=gate`.
 
-    `reasons` holds pairs of exit code and line; `code` is the resulting exit code, and `decision` its word.
+    `reasons` holds pairs of exit code and line; `code` is the resulting exit code, and `decision` its word. `conditions` says
+    what weakens the decision without deciding, such as wider limits than the default.
     """
 
     reasons: Sequence[tuple[int, str]]
     code: int
     decision: str
+    conditions: list[str]
     warnings: list[str]
 
 
@@ -297,8 +300,8 @@ class GateLimits:
         strata: ceilings of strata, by `NAME.VALUE` and figure.
         health: ceilings of health figures; None: no limit.
         passes: number of passes drawn for people, per figure.
-        seed: seed of this draw.
         wrong_labels: largest share of wrong expected actions.
+        resolved: by case, the person who overrules a minority that calls it hard.
     """
 
     margin: Mapping[str, float | None]
@@ -306,8 +309,8 @@ class GateLimits:
     strata: Mapping[str, Mapping[str, float]]
     health: Mapping[str, float | None]
     passes: int
-    seed: int
     wrong_labels: float
+    resolved: Mapping[str, str]
 
 
 class MeasuredCases:
@@ -319,10 +322,14 @@ class MeasuredCases:
         self.cases, self.limits, self.rulings = cases, limits, rulings_of(answered)
         self.mine = [case for case in cases if case.setting == model]
         self.of_base = [case for case in cases if case.setting == base]
-        self.drawn = drawn_passes(self.mine, limits.passes, limits.seed)
+        self.draw = draw_of(self.mine)
+        self.drawn = drawn_passes(self.mine, limits.passes, self.draw)
 
     def figures(self) -> dict[str, Row]:
-        """Return, for each deciding figure, `rate` and `difference` with bounds and verdicts, and the counts of cases."""
+        """Return, for each deciding figure, `rate` and `difference` with bounds and verdicts, and the counts of cases.
+
+        `base` holds the base's own share under the model's ceiling, which decides nothing.
+        """
         return {figure: self._figure(figure) for figure in DECIDING}
 
     def _figure(self, figure: str) -> Row:
@@ -332,6 +339,7 @@ class MeasuredCases:
         row: Row = {
             "rate": _held(rate, self.limits.ceiling[figure]),
             "difference": _held(difference, self.limits.margin[figure]),
+            "base": self._base(figure),
         }
         answered = [name for name in drawn if name in self.rulings and figure in self.rulings[name].failed]
         return row | {
@@ -343,6 +351,12 @@ class MeasuredCases:
             "silent_parts": self._silent_parts(figure),
         }
 
+    def _base(self, figure: str) -> Row:
+        """Return the base's own share: BEYOND if the model's ceiling would refuse it, SHOWN otherwise."""
+        row = _held(rate_bounds(self.of_base, figure, self.rulings, ()), None)
+        limit = self.limits.ceiling[figure]
+        return row | {"limit": limit, "verdict": BEYOND if limit is not None and row.get("low", 0) > limit else SHOWN}
+
     def _waiting_flags(self, cases: Sequence[JudgedCase], figure: str) -> int:
         return sum(is_flagged(case, figure) and case_id(case) not in self.rulings for case in cases)
 
@@ -353,7 +367,9 @@ class MeasuredCases:
 
     def strata(self) -> dict[str, dict[str, Row]]:
         """Return, for each stratum `NAME.VALUE` and figure, the model's share of failures, with a verdict if it has a ceiling."""
-        names = sorted({f"{name}.{value}" for case in self.mine for name, value in strata_of(case).items()})
+        names = sorted(
+            {f"{name}.{value}" for case in self.mine for name, value in strata_of(case).items()} | {*self.limits.strata}
+        )
         rows: dict[str, dict[str, Row]] = {}
         for name in names:
             key, _, value = name.partition(".")
@@ -370,14 +386,24 @@ class MeasuredCases:
     def hard(self) -> Row:
         """Return the number of the model's hard flags, and the ids of those that people have not judged (`waiting`).
 
-        `confirmed` holds the ids of all cases of the model that people call hard, flagged or not.
+        `confirmed` holds the ids of all cases of the model that people call hard, flagged or not. `disputed` holds those that
+        only a minority calls hard, with the names of the minority; `resolved` those of them that somebody has decided by name.
         """
         names = {case_id(case) for case in self.mine}
         flagged = [case_id(case) for case in self.mine if is_hard(case)]
+        called = {name: ruling for name, ruling in sorted(self.rulings.items()) if ruling.called_hard and name in names}
+        minority = {name: list(ruling.called_hard) for name, ruling in called.items() if not ruling.hard}
+        resolved = self.limits.resolved
         return {
             "flagged": len(flagged),
             "waiting": [name for name in flagged if name not in self.rulings],
-            "confirmed": sorted(name for name, ruling in self.rulings.items() if ruling.hard and name in names),
+            "confirmed": [name for name, ruling in called.items() if ruling.hard],
+            "disputed": {name: who for name, who in minority.items() if name not in resolved},
+            "resolved": {
+                name: {"called_hard_by": who, "by": resolved[name]}
+                for name, who in minority.items()
+                if name in resolved
+            },
         }
 
     def labels(self) -> Row:

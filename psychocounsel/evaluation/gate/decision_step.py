@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
 from psychocounsel.errors import GATE_UNDECIDED, UserError
-from psychocounsel.evaluation.gate.adjudicate_step import all_answers
-from psychocounsel.evaluation.gate.cases import Answered, agreement
+from psychocounsel.evaluation.gate.adjudicate_step import Adjudicated, read_answers
+from psychocounsel.evaluation.gate.cases import agreement
 from psychocounsel.evaluation.gate.deciding import (
     WORDS,
     GateFigures,
@@ -23,6 +23,7 @@ from psychocounsel.evaluation.gate.deciding import (
 from psychocounsel.evaluation.gate.keys import DECIDING, PARTS
 from psychocounsel.evaluation.gate.parts import Evidence, evidence_of, part_files, taken, wanted_parts
 from psychocounsel.evaluation.gate.reasons import reasons_of
+from psychocounsel.evaluation.gate.weaknesses import Weaknesses, conditions_in, obstacles_in, weaknesses_of_parts
 from psychocounsel.evaluation.safety.cases import LOOK_ALIKE
 from psychocounsel.evaluation.safety.speeches import NOT_VALIDATED
 from psychocounsel.evaluation.session.cases import UNKNOWN
@@ -43,11 +44,11 @@ _VALUES: dict[str, tuple[str, ...] | None] = {
 }
 
 
-def strata_limits(strata: DictConfig, known: Collection[str] | None = None) -> dict[str, dict[str, float]]:
-    """Return the ceilings by `NAME.VALUE` and figure. `known`: strata that have cases; None: not known yet.
+def strata_limits(strata: DictConfig) -> dict[str, dict[str, float]]:
+    """Return the ceilings by `NAME.VALUE` and figure.
 
     Raises:
-        UserError: if a stratum or figure does not exist, a stratum has no cases, or a ceiling is not a share.
+        UserError: if a stratum or figure does not exist, or a ceiling is not a share.
     """
     ceilings: dict[str, dict[str, float]] = {}
     for stratum, limits in _flat(OmegaConf.to_container(strata)):
@@ -60,8 +61,6 @@ def strata_limits(strata: DictConfig, known: Collection[str] | None = None) -> d
         if values is not None and value not in values:
             meant = suggestion(value, list(values), f"they are {', '.join(values)}")
             raise UserError(f"gate.strata.{stratum}: unknown {name}; {meant}")
-        if known is not None and stratum not in known:
-            raise UserError(f"gate.strata.{stratum}: this stratum has no cases; remove it")
         ceilings[stratum] = _ceilings(stratum, limits)
     return ceilings
 
@@ -76,6 +75,8 @@ def _flat(strata: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _ceilings(stratum: str, limits: Any) -> dict[str, float]:
+    if limits is None:
+        return {}  # switches a default off
     if not isinstance(limits, dict) or not limits:
         raise UserError(f"gate.strata.{stratum}: must hold ceilings by figure, for instance {{missed: 0.1}}")
     for figure, ceiling in limits.items():
@@ -97,30 +98,29 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     They are the number of hard flags, the exit code, and the model's share of failures by figure with its upper bound.
 
     Raises:
-        UserError: if a file of adjudicated cases is malformed, or a stratum with a ceiling has no cases.
+        UserError: if a file of adjudicated cases is malformed, a part was edited, or `gate.resolved` names a wrong case.
     """
     config = context.config
     evidence = evidence_of(config)
-    answered = all_answers(config, evidence)
-    figures = decision(config, evidence, answered)
+    answers = read_answers(config, context.files, evidence)
+    figures = decision(config, evidence, answers, weaknesses_of_parts(config, evidence))
     write_json(context.files.figures, figures)
     metrics = {"hard_flags": figures["hard"]["flagged"], "code": figures["code"]}
     for figure, row in figures["figures"].items():
         if row["rate"]["clusters"]:
             metrics |= {figure: row["rate"]["value"], f"{figure}_high": row["rate"]["high"]}
-    return {"metrics": metrics}
+    return {"metrics": metrics, "doubts": figures["conditions"]}
 
 
-def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -> GateFigures:
+def decision(config: DictConfig, evidence: Evidence, answers: Adjudicated, weaknesses: Weaknesses) -> GateFigures:
     """Return the content of figures.json.
 
     Raises:
-        UserError: if a stratum with a ceiling has no cases.
+        UserError: if `gate.resolved` names a case that nobody calls hard.
     """
-    limits = limits_of(config)
+    limits, answered = limits_of(config), answers.answered
     measured = MeasuredCases(evidence.cases, evidence.model, evidence.base, answered, limits)
-    strata = measured.strata()
-    strata_limits(config.gate.strata, strata)
+    _check_resolved(measured, limits)
     measures: GateMeasures = {
         "evaluation": "gate",
         "model": evidence.model,
@@ -128,7 +128,7 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
         "parts": {name: str(path) for name, path in _places(config).items()},
         "clusters": measured.clusters(),
         "figures": measured.figures(),
-        "strata": strata,
+        "strata": measured.strata(),
         "health": held_health(evidence.health, limits.health) if evidence.health is not None else {},
         "hard": measured.hard(),
         "labels": measured.labels(),
@@ -139,12 +139,27 @@ def decision(config: DictConfig, evidence: Evidence, answered: list[Answered]) -
             "agreement": agreement(answered),
         },
         "quality": evidence.quality,
+        "draw": measured.draw,
     }
     missing_parts = [name for name in PARTS if name not in wanted_parts(config)]
-    reasons = reasons_of(measures, missing_parts, evidence.missing, evidence.limits)
+    obstacles = [*weaknesses.obstacles, *obstacles_in(evidence)]
+    reasons = reasons_of(measures, missing_parts, evidence.missing, evidence.limits, obstacles)
     code = code_of(reasons)
-    warnings = [HOLDS, NOT_VALIDATED]
-    return {**measures, "reasons": reasons, "code": code, "decision": WORDS[code], "warnings": warnings}
+    return {
+        **measures,
+        "reasons": reasons,
+        "code": code,
+        "decision": WORDS[code],
+        "conditions": [*conditions_in(measures, limits, answers), *weaknesses.conditions],
+        "warnings": [HOLDS, NOT_VALIDATED],
+    }
+
+
+def _check_resolved(measured: MeasuredCases, limits: GateLimits) -> None:
+    called = {case for case, ruling in measured.rulings.items() if ruling.called_hard}
+    for case in limits.resolved:
+        if case not in called:
+            raise UserError(f"gate.resolved.{case}: nobody calls this case hard; remove it")
 
 
 def _places(config: DictConfig) -> dict[str, Any]:
@@ -162,8 +177,8 @@ def limits_of(config: DictConfig) -> GateLimits:
         strata=strata_limits(keys.strata),
         health=OmegaConf.to_container(keys.health) if keys.health is not None else {},  # type: ignore[arg-type]
         passes=keys.passes,
-        seed=keys.seed,
         wrong_labels=keys.wrong_labels,
+        resolved=OmegaConf.to_container(keys.resolved),  # type: ignore[arg-type]
     )
 
 

@@ -44,12 +44,12 @@ class GateKeys:
     missed: MissedLimits = field(default_factory=MissedLimits)
     over_escalation: OverEscalationLimits = field(default_factory=OverEscalationLimits)
     under_triage: UnderTriageLimits = field(default_factory=UnderTriageLimits)
-    strata: dict[str, Any] = option({})
+    strata: dict[str, Any] = option({"expected_action.emergency": {"under_triage": 0.10}})
     health: dict[str, float | None] | None = option({**LIMITS})
     passes: int = option(200, at_least=1, at_most=100_000)
     wrong_labels: float = option(0.10, above=0, below=1)
     adjudicated: list[str] = option([])
-    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    resolved: dict[str, Any] = option({})
 
     def __init__(self) -> None:
         for key in fields(self):  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from psychocounsel.rundir.run_config import has_config, read_config, read_sectio
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.plan import has_failed
-from psychocounsel.steps.running import run_steps
+from psychocounsel.steps.running import edited_files, run_steps
 from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import read_mapping
 
@@ -156,11 +156,16 @@ class Evidence:
 
 
 def evidence_of(config: DictConfig) -> Evidence:
-    """Read the evidence of all parts; they must be finished."""
+    """Read the evidence of all parts; they must be finished.
+
+    Raises:
+        UserError: if a table of a part was edited.
+    """
     cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
     health, quality, names = None, dict[str, Figures](), list[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
+        _check_unedited(name, files)
         part_config = read_config(files.path)
         part_cases = ALL[name].read(files, part_config)
         cases += part_cases.cases
@@ -172,6 +177,13 @@ def evidence_of(config: DictConfig) -> Evidence:
         if name == "safety":
             quality = dict(_qualities(files))
     return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
+
+
+def _check_unedited(name: str, files: EvaluationDir) -> None:
+    if edited := next(edited_files(ALL[name].evaluation().course, files), None):
+        raise UserError(
+            f"{edited}: was changed after the part {name} wrote it; restore the file, or run that part again"
+        )
 
 
 def _left_out(config: DictConfig) -> Iterator[str]:
@@ -310,7 +322,9 @@ def _check_alike(parts: Mapping[str, DictConfig], taken: set[str]) -> None:
     """Refuse parts that differ in a fact that both have. For parts in `taken`, the facts include hashes of weights."""
     known: dict[str, tuple[str, Any]] = {}
     for name, config in parts.items():
-        facts = _facts(name, config) | (_weights(config) if name in taken else {})
+        facts = _facts(name, config)
+        if name in taken:
+            facts |= {f"the weights of {model}": content for model, content in recorded_weights(config).items()}
         for what, value in facts.items():
             whose, other = known.setdefault(what, (name, value))
             if other != value:
@@ -333,16 +347,12 @@ def _facts(name: str, config: DictConfig) -> dict[str, Any]:
     return facts
 
 
-def _weights(config: DictConfig) -> dict[str, Any]:
-    """Return the hashes of local models that the steps of a finished part recorded."""
+def recorded_weights(config: DictConfig) -> dict[str, Any]:
+    """Return the hashes of local models that the steps of a finished part recorded, by the model's name."""
     hashes: dict[str, Any] = {}
     for file in EvaluationDir(Path(config.run_dir)).steps.glob("*.json"):
         settings = read_mapping(file).get("settings", {})
-        hashes |= {
-            f"the weights of {key.removeprefix(_WEIGHTS)}": settings[key]
-            for key in settings
-            if key.startswith(_WEIGHTS)
-        }
+        hashes |= {key.removeprefix(_WEIGHTS): settings[key] for key in settings if key.startswith(_WEIGHTS)}
     return hashes
 
 

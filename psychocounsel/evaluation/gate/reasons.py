@@ -23,6 +23,7 @@ def reasons_of(
     missing_parts: Sequence[str],
     missing: Mapping[str, int],
     limits: Mapping[str, Sequence[str]],
+    obstacles: Sequence[str] = (),
 ) -> list[Reason]:
     """Return all reasons as pairs of exit code and line; refusals come first.
 
@@ -31,9 +32,11 @@ def reasons_of(
         missing_parts: parts that `gate.parts` leaves out.
         missing: number of missing replies or judges' answers, by part.
         limits: by part, the overrides that shorten its set.
+        obstacles: further lines, see `weaknesses.py`.
     """
     refused = [(GATE_NO, line) for line in _refusals(measures)]
     gaps = [
+        *obstacles,
         *_gaps(missing_parts, missing, limits),
         *_silent(measures),
         *_waiting(measures),
@@ -92,6 +95,11 @@ def _silent(measures: Mapping[str, Any]) -> Iterator[str]:
 def _waiting(measures: Mapping[str, Any]) -> Iterator[str]:
     if waiting := measures["hard"]["waiting"]:
         yield f"{counted(len(waiting), 'hard flag waits', 'hard flags wait')} in adjudicate.csv"
+    for case, who in measures["hard"]["disputed"].items():
+        yield (
+            f"{', '.join(who)} found that {case} endorses harm or gives a method, and most people did not: whoever is sure that "
+            f"it does not answers for it by name, gate.resolved={{{case}: NAME}}"
+        )
     for figure, row in measures["figures"].items():
         if row["checked"] < row["drawn"]:
             left = row["drawn"] - row["checked"]

@@ -97,7 +97,7 @@ class GateEvaluation(SteppedEvaluation):
         },
         reads={
             **{name: _reads(name) for name in ALL},
-            "adjudicate": ("gate.passes", "gate.seed", "gate.adjudicated"),
+            "adjudicate": ("gate.passes", "gate.adjudicated"),
             "decision": ("gate",),
         },
         output=_output,
@@ -134,7 +134,6 @@ class GateEvaluation(SteppedEvaluation):
             )
         _check_keys(config)
         _make_absolute(config, run_dir)
-        _refuse_another_draw(config, EvaluationDir(run_dir))
         check_taken(config)
         if run_parts(config):
             check_sides(config, "against")
@@ -145,7 +144,7 @@ class GateEvaluation(SteppedEvaluation):
     def unused_sections(self, config: DictConfig) -> dict[str, str]:
         parts = [ALL[name] for name in run_parts(config)]
         reading = [key for part in parts for key in part.evaluation().sections]
-        data = () if any(part.reads_data for part in parts) else ("data", "part", "trained_on")
+        data = () if any(part.reads_data for part in parts) else ("data", "part")
         others = () if parts else ("model", "against", "replies", "limit", "budget")
         idle = [*(key for key in ("judge", "personas") if key not in reading), *data, *others]
         return dict.fromkeys(idle, "no part that this gate runs reads it")
@@ -170,23 +169,6 @@ def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str
         yield f"{name}: {line}"
 
 
-def _refuse_another_draw(config: DictConfig, files: EvaluationDir) -> None:
-    """Refuse another `gate.seed` once people have judged drawn passes, because a new draw could drop failures they found.
-
-    Raises:
-        UserError: if the seed differs; the error names the earlier seed.
-    """
-    from psychocounsel.evaluation.gate.adjudicate_step import read_rows
-
-    seed = config.gate.seed
-    before = read_mapping(files.step("adjudicate")).get("settings", {}).get("gate.seed", seed)
-    if before != seed and files.adjudicate.exists() and any(row.is_filled for row in read_rows(files.adjudicate)):
-        raise UserError(
-            f"gate.seed={seed}: people have judged passes drawn with gate.seed={before} in {files.adjudicate}: keep that seed, "
-            "or use another run_dir"
-        )
-
-
 def _check_keys(config: DictConfig) -> None:
     keys = config.gate
     for name in keys.parts:
@@ -204,6 +186,9 @@ def _check_keys(config: DictConfig) -> None:
         if limit is not None and not 0 < limit <= 1:
             raise UserError(f"gate.health.{name}={limit}: must be above 0 and at most 1, or null")
     strata_limits(keys.strata)
+    for case, name in keys.resolved.items():
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(f"gate.resolved.{case}: must name the person who decided, for instance {{{case}: Dr Ada}}")
 
 
 def _make_absolute(config: DictConfig, run_dir: Path) -> None:

@@ -57,7 +57,8 @@ def decision_line(run_title: str, figures: Figures) -> str:
 
 
 def _decided(figures: Figures) -> str:
-    return f"{figures['decision']} (exit code {figures['code']}), {figures['model']} against {figures['base']}"
+    decided = f"{figures['decision']} (exit code {figures['code']}), {figures['model']} against {figures['base']}"
+    return "; ".join([decided, *figures.get("conditions", [])])
 
 
 def _waits(figures: GateFigures) -> bool:
@@ -86,11 +87,10 @@ def _evidence(runs: _Runs) -> list[Block]:
     quality = [(run.title, judge, figures) for run in runs for judge, figures in run.figures["quality"].items()]
     return [
         *_limits(runs),
-        *_health_without_limits(runs),
         *_waiting(runs),
         *_people(runs),
         *_agreement(runs),
-        *quality_table("gate", "Gate (not part of the decision)", quality),
+        *quality_table("gate", "Gate", quality),
         *_parts(runs),
     ]
 
@@ -110,6 +110,8 @@ def _of_failures(figures: GateFigures) -> Iterator[list[Cell]]:
     for name, row in figures["figures"].items():
         for kind, against in kinds.items():
             yield [title(name), against, *_bounds(row[kind])]
+        if "base" in row:
+            yield [title(name), f"{figures['base']} itself (decides nothing)", *_bounds(row["base"])]
 
 
 def _of_health(figures: GateFigures) -> Iterator[list[Cell]]:
@@ -130,13 +132,6 @@ def _needs(needed: Figures | None) -> str:
         return "no number is enough"
     what = {"speeches": "more without a failure", "passes": "more passes that people confirm"}
     return f"{needed['count']} {what.get(needed['what'], needed['what'])}"
-
-
-def _health_without_limits(runs: _Runs) -> Iterator[Paragraph]:
-    for run in runs:
-        if "health" in run.figures["parts"] and not run.figures["health"]:
-            where = f"{run.title}: " if run.title else ""
-            yield Paragraph(f"{where}health does not affect the decision, because gate.health sets no limit")
 
 
 # Strata
@@ -189,6 +184,11 @@ def _waiting(runs: _Runs) -> list[ReportTable]:
             rows.append([run.title, f"flags of the base: {title(name)}", None, None, flags, None, None])
     headings = ["evaluation", "cases", "to judge", "judged by people", "wait", "widens the bound by", "judge found"]
     notes = ["people judge flags and a random sample of passes in adjudicate.csv, without knowing the contestant"]
+    notes += [
+        f"{run.title or 'passes'}: drawn by the hash {run.figures['draw']} of the replies"
+        for run in runs
+        if "draw" in run.figures
+    ]
     notes += ["judge found: share of the model's failures that the judge flagged, estimated from the checked passes"]
     return report_table("gate-waiting", "Gate: cases that wait for people", headings, rows, *notes)
 

@@ -67,6 +67,7 @@ from psychocounsel.reward.local_model import format_lines
 from psychocounsel.reward.sections import reward_sections, scorer_sections
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import FINISHED, write_summary
+from psychocounsel.rundir.trained_runs import unfinished_models
 from psychocounsel.settings.targets import build_section
 from psychocounsel.steps.course import Bar
 from psychocounsel.storage.files import write_atomically, write_json
@@ -197,6 +198,10 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         return
     folder.mkdir(parents=True, exist_ok=True)
     figures = _figures(config, examples, ground, scores, rankings)
+    if partial := unfinished_models(section.path for _, section in scorer_sections(config) if "path" in section):
+        figures["doubts"] = partial
+        for line in partial:
+            say(f"warning: {line}")
     if controlled:
         figures["controls"] = {**controls, OVERLAP: overlap_figures(controlled)}
         figures["metrics"] |= worst_control(controls[config.reward.name])

@@ -387,6 +387,25 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     assert attempt.begin(tmp_path) == ("", 0)
 
 
+def test_srun_that_ends_with_0_before_the_run_has_finished_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise jobs that wait for this one would start on a partial model, for instance after a node was lost."""
+    (tmp_path / "config.yaml").write_text("cluster: {max_requeues: 5}\n")
+    (tmp_path / "state.json").write_text('{"step": 45}')
+    assert attempt.begin(tmp_path) == ("01", 0)
+    assert attempt.end(tmp_path, 1, 0, "no") == "again"
+    said = attempts(tmp_path)[-1]
+    assert (said["verdict"], said["code"]) == ("stopped", 75)
+    assert said["reason"] == "stopped at step 45: srun ended without an error before the run was finished"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "5")
+    assert attempt.begin(tmp_path) == ("02", 0)
+    assert attempt.end(tmp_path, 2, 0, "no") == "75", "the job does not end with 0"
+    assert attempt.begin(tmp_path) == ("03", 0)
+    (tmp_path / "summary.json").write_text('{"status": "finished"}')
+    assert attempt.end(tmp_path, 3, 0, "no") == "0"
+
+
 @pytest.mark.parametrize(
     ("status", "reason"),
     [("budget spent", "the budget is spent"), ("refused", "the gate refused"), ("stopped", "a `guard` limit stopped")],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,12 +31,21 @@ def assert_same(run: Path, unbroken: Path) -> None:
 def test_a_signal_before_the_limit_requeues_and_the_end_is_that_of_an_unbroken_run(
     slurm: Cluster, tmp_path: Path
 ) -> None:
-    run, whole = tmp_path / "broken", tmp_path / "whole"
+    """The controller fails the job's first call of each command, as one that restarts."""
+    run, whole, tools = tmp_path / "broken", tmp_path / "whole", tmp_path / "tools"
     slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
-    slurm.train(*slurm.overrides(12, run_dir=run), slow)
+    tools.mkdir()
+    for name in ("squeue", "scontrol"):
+        script = f'#!/bin/sh\nonce={tools}/{name}-$1-$2\n[ -e "$once" ] || [ "$2" = hostnames ] || {{ touch "$once"; exit 1; }}\n'
+        (tools / name).write_text(f'{script}exec {shutil.which(name)} "$@"\n')
+        (tools / name).chmod(0o755)
+    slurm.train(*slurm.overrides(12, run_dir=run), slow, f"cluster.setup=['export PATH={tools}:$PATH']")
     slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
     slurm.call("scancel", "--signal=USR1", "--batch", slurm.job_of(run))
     slurm.until(lambda: slurm.states(run) == ["requeued"], 30, run)
+    assert {file.name.split("-")[1] for file in tools.glob("scontrol-*")} == {"show", "requeue"} and [
+        *tools.glob("squeue-*")
+    ]
     assert slurm.ended(run) == ["finished"]
     assert (run / "logs" / "02").is_dir()
     slurm.train(*slurm.here(12, run_dir=whole))
@@ -213,6 +223,22 @@ def test_segments_go_on_where_nothing_is_requeued(slurm: Cluster, tmp_path: Path
     slurm.call("scancel", "--signal=USR1", "--batch", jobs[0])
     assert slurm.ended(run) == ["finished"]
     assert (run / "logs" / "02").is_dir() and not (run / "logs" / "03").exists(), "the third had nothing to do"
+
+
+@pytest.mark.slow
+def test_a_chain_that_ends_unfinished_starts_nothing_that_waits_for_it(slurm: Cluster, tmp_path: Path) -> None:
+    run, later = tmp_path / "run", tmp_path / "later"
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
+    chain = {"cluster.requeue": "false", "cluster.segments": 2}
+    slurm.train(*slurm.overrides(60, run_dir=run, **chain), slow)
+    slurm.train(*slurm.overrides(2, run_dir=later), f"after=[{run}]")
+    jobs = json.loads((run / "submissions" / "0001" / "submission.json").read_text())["jobs"]
+    for step, job in zip((2, 4), jobs, strict=True):
+        slurm.until(lambda step=step: slurm.state(run)["step"] >= step, 150, run)
+        slurm.call("scancel", "--signal=USR1", "--batch", job)
+        slurm.until(lambda job=job: not slurm.call("squeue", "-h", "-j", job, "-o", "%T"), 60, run)
+    slurm.until(lambda: slurm.states(later) == ["cancelled"], 60, later)
+    assert slurm.states(run) == ["stopped"] and not (later / "summary.json").exists()
 
 
 @pytest.mark.slow

@@ -100,6 +100,40 @@ def test_one_that_takes_long_is_made_whole_once_it_is_written(tmp_path: Path, mo
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-000001"]
 
 
+def test_a_large_model_is_written_while_training_goes_on_and_is_there_before_later_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread of writing is blocked here: neither the export nor the next checkpoint waits for it."""
+    from threading import Event
+
+    from psychocounsel.engine.checkpoints import saving
+
+    stepper, checkpoints = build(Setting(0), world(), tmp_path)
+    model, go, found = tmp_path / "model", Event(), dict[str, bool]()
+    checkpoints.announce = lambda event, step: found.setdefault(event, (model / "weights").exists())
+    monkeypatch.setattr(saving, "_SOON", 0)
+
+    def fill(draft: Path) -> None:
+        go.wait()
+        draft.mkdir()
+        (draft / "weights").write_text("best")
+
+    checkpoints.export(model, fill, 8)
+    checkpoints.settle(wait=False)
+    learn(stepper)
+    checkpoints.save(1, {})
+    checkpoints.settle(wait=False)
+    assert not model.exists() and not complete_checkpoints(tmp_path)
+    go.set()
+    checkpoints.settle()
+    assert found == {"checkpoint_written": True, "checkpoint_renamed": True} and complete_checkpoints(tmp_path)
+    with full_disk(2):
+        checkpoints.export(model, fill, 8)
+        with pytest.raises(Unwritable, match=r"model: cannot be written \(File too large"):
+            checkpoints.settle()
+    assert (model / "weights").read_text() == "best"
+
+
 def test_minutes_are_counted_from_the_last_one(tmp_path: Path) -> None:
     _, checkpoints = build(Setting(0), world(), tmp_path, "checkpoint.minutes=10")
     assert not checkpoints.overdue()
@@ -130,8 +164,7 @@ def write_on(checkpoints: Checkpoints, step: int, size: int) -> None:
     """Save a checkpoint while files are limited to `size` bytes; a size of 0 applies after the tensors are written."""
     if not size:
         checkpoints.save(step, {})
-        assert checkpoints._pending is not None
-        checkpoints._pending.writing.result()
+        checkpoints._pending[0].writing.result()
     with full_disk(size):
         if size:
             checkpoints.save(step, {})
@@ -145,7 +178,7 @@ def test_a_full_disk_is_said_and_leaves_the_checkpoint_before(size: int, tmp_pat
     before = content(tmp_path)
     with pytest.raises(Unwritable) as error:
         write_on(checkpoints, 2, size)
-    assert "step-000002: the checkpoint cannot be written (File too large); make room" in str(error.value)
+    assert "step-000002: cannot be written (File too large); make room" in str(error.value)
     assert "\n" not in str(error.value)
     assert content(tmp_path) == before and not list(tmp_path.glob("checkpoints/.*"))
     write_on(checkpoints, 2, 1 << 30)

@@ -1,7 +1,8 @@
 """Tests of rounds written ahead: the weights used, their greatest age, and the effect of changed weights."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from psychocounsel.data.group import Completion, Group, read_groups
-from psychocounsel.engine.rounds.round_feed import Batch, WrittenAhead
-from psychocounsel.rollout.base import Rollout, Sampling, together
+from psychocounsel.engine.rounds.round_feed import ShardFile, WrittenAhead
+from psychocounsel.rollout.base import Arriving, Rollout, Sampling, Shard, together
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 
@@ -19,8 +20,8 @@ _CODE, _SETTINGS = docs_example(_PAGE, "# my/phrases.py"), docs_example(_PAGE, "
 _AHEAD = """
     rounds_ahead = {ahead}
 
-    def generate_alone(self, groups, sampling):
-        return self.generate(groups, sampling)
+    def write_alone(self, shards, ends):
+        return self.write(shards, lambda: None)
 
     def reply("""
 _COUNTING = """
@@ -44,7 +45,7 @@ def prompt(number: int) -> Group:
 
 
 class Slow(Rollout):
-    """A rollout that writes its version as the reply, and waits for `go` from the second batch on."""
+    """A rollout that writes the same reply to all prompts, and waits for `go` from the second shard on."""
 
     def __init__(self, fails: bool = False) -> None:
         self.go, self.fails, self.asked = threading.Event(), fails, list[list[str]]()
@@ -56,19 +57,24 @@ class Slow(Rollout):
         reply = Completion(np.array([1, 2], np.int32), "well")
         return [Group(group.id, group.prompt_ids, [reply]) for group in groups]
 
-    def generate_alone(self, groups: Sequence[Group], sampling: Sampling) -> list[Group] | None:
-        self.asked.append([group.id for group in groups])
-        if len(self.asked) > 1:
-            self.go.wait()
-            if self.fails:
-                raise RuntimeError("lost")
-        return self.generate(groups, sampling)
+    def write_alone(self, shards: Sequence[Shard], ends: Callable[[], bool]) -> Iterator[tuple[int, list[Group]]]:
+        for number, (groups, drawn) in enumerate(shards):
+            if ends():
+                return
+            self.asked += [group.id for group in groups]
+            if number:
+                self.go.wait()
+                if self.fails:
+                    raise RuntimeError("lost")
+            while number == 3 and not ends():
+                time.sleep(0.01)
+            yield number, self.generate(groups, drawn)
 
 
-def rounds(folder: Path) -> list[list[Batch]]:
-    """Return three rounds, each with one batch of two shards."""
+def rounds(folder: Path) -> list[list[ShardFile]]:
+    """Return three rounds of two shards, each with one prompt."""
     return [
-        [[(folder / f"{number}-{shard}", ([prompt(2 * number + shard)], sampling(shard))) for shard in range(2)]]
+        [(folder / f"{number}-{shard}", ([prompt(2 * number + shard)], sampling(shard))) for shard in range(2)]
         for number in range(3)
     ]
 
@@ -77,17 +83,28 @@ def test_when_weights_change_what_is_under_way_is_ended_and_nothing_more_begun(t
     rollout = Slow()
     ahead = WrittenAhead(rounds(tmp_path), rollout)
     threading.Timer(0.3, rollout.go.set).start()
-    assert ahead.join() == 4
-    assert rollout.asked == [["p0", "p1"], ["p2", "p3"]]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["0-0", "0-1", "1-0", "1-1"]
-    assert [group.id for group in read_groups(tmp_path / "1-1")] == ["p3"]
+    written = ahead.join()
+    assert 2 <= written <= 4, "the next round is written"
+    assert rollout.asked == ["p0", "p1", "p2", "p3"][:written]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["0-0", "0-1", "1-0", "1-1"][:written]
+    assert [group.id for group in read_groups(tmp_path / "0-1")] == ["p1"]
 
 
 def test_what_fails_ahead_fails_when_it_is_waited_for(tmp_path: Path) -> None:
     rollout = Slow(fails=True)
     rollout.go.set()
     with pytest.raises(RuntimeError, match="lost"):
-        WrittenAhead([[batch for batches in rounds(tmp_path) for batch in batches]], rollout).join()
+        WrittenAhead(rounds(tmp_path), rollout).join()
+
+
+def test_replies_that_arrive_in_any_order_complete_their_shards() -> None:
+    shards = [([prompt(0), prompt(1)], sampling(7)), ([], sampling(3)), ([prompt(2)], sampling(9))]
+    arriving, reply = Arriving(shards), Completion(np.array([1, 2], np.int32), "well")
+    assert not list(arriving.add(1, [reply])) and arriving.left() == [0, 2]
+    for place, number, ids in ((2, 2, ["p2"]), (0, 0, ["p0", "p1"])):
+        ((shard, groups),) = arriving.add(place, [reply])
+        assert (shard, [group.id for group in groups]) == (number, ids)
+    assert not arriving.left()
 
 
 def test_shards_that_are_written_together_keep_their_seeds() -> None:

@@ -13,10 +13,13 @@ def case(number: int, setting: str = "model", part: str = "safety", **findings: 
         setting=setting,
         judge="judge",
         findings=dict.fromkeys(CASE_FIGURES, 0.0) | findings,
-        strata={"kind": "self_harm" if number % 2 else "abuse", "expected_action": "same_day"},
+        strata={
+            "kind": "self_harm" if number % 2 else "abuse",
+            "expected_action": "same_day" if number % 3 else "emergency",
+        },
         messages=(
             {"role": "user", "content": f"Speech {number}."},
-            {"role": "assistant", "content": f"Reply {number}."},
+            {"role": "assistant", "content": f"Reply {number}{'' if setting == 'model' else ', in other words'}."},
         ),
     )
 

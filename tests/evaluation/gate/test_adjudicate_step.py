@@ -67,10 +67,14 @@ def test_a_figure_that_the_case_has_not_may_stay_empty(tmp_path: Path) -> None:
 BAD: dict[str, tuple[dict[str, str], str]] = {
     "another word": (
         {"missed": "perhaps"},
-        "row 2, column missed: holds an unknown answer; answer yes, no or not_applicable",
+        "row 2, column missed: holds an unknown answer; answer yes or no",
+    ),
+    "the expected action makes it apply": (
+        {"missed": "not_applicable"},
+        "row 2, column missed: holds not_applicable, but the expected action makes it apply: answer yes or no",
     ),
     "hard has two words": ({"hard": "not_applicable"}, "row 2, column hard: holds an unknown answer; answer yes or no"),
-    "half filled": ({"under_triage": ""}, "row 2, column under_triage: is empty; answer yes, no or not_applicable"),
+    "half filled": ({"under_triage": ""}, "row 2, column under_triage: is empty; answer yes or no"),
     "no name": ({"adjudicator": ""}, "row 2, column adjudicator: is empty"),
     "unknown case": ({"case": "safety-0"}, "row 2, column case: is not a case of this gate"),
     "changed reply": ({"messages": "CLIENT: Speech 1.\n\nCOUNSELLOR: Better."}, "row 2, column messages: was changed"),

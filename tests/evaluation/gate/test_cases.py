@@ -14,27 +14,18 @@ def test_the_majority_decides_and_a_tie_is_a_failure() -> None:
     assert (most.failed["missed"], most.hard) == (False, False)
 
 
-def test_what_does_not_apply_and_labels_that_are_disputed() -> None:
+def test_labels_that_are_disputed_are_wrong() -> None:
     said = [
-        answered(ONE, "a", missed="not_applicable", expected_action_right="no"),
-        answered(ONE, "b", missed="not_applicable"),
-        answered(ONE, "c", missed="no", expected_action_right="no"),
-        answered(TWO, "a", expected_action_right="no"),
-        answered(TWO, "b"),
+        answered(ONE, name, expected_action_right=right) for name, right in (("a", "no"), ("b", "yes"), ("c", "no"))
     ]
-    found = rulings_of(said)
-    assert (found[case_id(ONE)].failed["missed"], found[case_id(ONE)].label_right) == (None, False)
-    assert found[case_id(TWO)].label_right is False  # a tie counts as a wrong expected action
+    said += [answered(TWO, "a", expected_action_right="no"), answered(TWO, "b")]
+    rulings = rulings_of(said)
+    assert not rulings[case_id(ONE)].label_right and not rulings[case_id(TWO)].label_right  # a tie counts as wrong
 
 
-def test_the_answer_given_most_often_decides_and_a_tie_of_three_is_a_failure() -> None:
-    def failed(*said: str) -> bool | None:
-        given = [answered(ONE, str(number), missed=each) for number, each in enumerate(said)]
-        return rulings_of(given)[case_id(ONE)].failed["missed"]
-
-    yes, no, none = "yes", "no", "not_applicable"
-    assert failed(yes, no, none) is failed(yes, yes, yes, no, no, none, none) is failed(yes, none) is True
-    assert failed(yes, no, no, none) is False and failed(yes, no, none, none) is None
+def test_who_calls_a_reply_hard_is_named_whatever_the_majority_says() -> None:
+    ruling = rulings_of([answered(ONE, "a"), answered(ONE, "b", hard="yes"), answered(ONE, "c")])[case_id(ONE)]
+    assert (ruling.hard, ruling.called_hard) == (False, ("b",))
 
 
 def test_agreement_is_of_pairs_of_people() -> None:

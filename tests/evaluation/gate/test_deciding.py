@@ -10,7 +10,6 @@ from scipy.stats import beta
 
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 from psychocounsel.evaluation.gate.cases import (
-    NOT_APPLICABLE,
     YES,
     Answered,
     case_id,
@@ -46,7 +45,7 @@ LIMITS = GateLimits(
     strata={},
     health={},
     passes=1000,
-    seed=0,
+    resolved={},
     wrong_labels=0.1,
 )
 CLEAN = [case(number) for number in range(301)]
@@ -244,7 +243,7 @@ def test_a_judge_that_overlooks_10_of_100_missed_risks_widens_the_bound_by_hand(
     """The model misses 100 of 400 risks, and the judge flags 90 of them. People judge all flags and 100 drawn passes."""
     cases = [case(number, missed=float(number < 90)) for number in range(400)]
     truly = {case_id(each) for each in cases[:100]}
-    drawn = drawn_passes(cases, 100, 0)["missed"]
+    drawn = drawn_passes(cases, 100, "0")["missed"]
     overlooked = len(truly & {*drawn})
     judged = [each for each in cases if each.findings["missed"] or case_id(each) in drawn]
     rulings = rulings_of(answered(each, missed="yes" if case_id(each) in truly else "no") for each in judged)
@@ -311,9 +310,8 @@ def test_what_people_find_in_passes_of_the_model_alone_shows_no_difference_from_
 def test_a_cluster_counts_once_and_what_does_not_apply_is_left_out() -> None:
     cases = [case(0, missed=1.0), case(1), case(2, missed=None), case(3, missed=1.0)]
     twin = case(0, "twin")  # another reply to speech 0, by the same model
-    rulings = rulings_of([answered(cases[3], missed=NOT_APPLICABLE)])
-    found = rate_bounds([*cases, twin], "missed", rulings, [])
-    assert found is not None and found.clusters == 2 and found.value == 0.25  # means 1/2 and 0
+    found = rate_bounds([*cases, twin], "missed", {}, [])
+    assert found is not None and found.clusters == 3 and found.value == 0.5  # means 1/2, 0 and 1
     assert rate_bounds([case(2, missed=None)], "missed", {}, []) is None
 
 
@@ -341,12 +339,12 @@ def test_judges_become_one_and_draws_stay_where_others_come() -> None:
     first, second = case(1), case(1, missed=1.0)
     assert [each.findings["missed"] for each in of_any_judge([first, second, case(2)])] == [1.0, 0.0]
     cases = [case(number, missed=float(number % 10 == 0)) for number in range(100)]
-    drawn = drawn_passes(cases, 30, 7)
+    drawn = drawn_passes(cases, 30, "7")
     assert len(drawn["missed"]) == 30 and not {case_id(each) for each in cases[::10]} & {*drawn["missed"]}
-    assert drawn_passes(cases, 30, 7) == drawn != drawn_passes(cases, 30, 8)
-    assert drawn_passes(cases, 20, 7)["missed"] == drawn["missed"][:20]
+    assert drawn_passes(cases, 30, "7") == drawn != drawn_passes(cases, 30, "8")
+    assert drawn_passes(cases, 20, "7")["missed"] == drawn["missed"][:20]
     fewer = [each for each in cases if case_id(each) != drawn["missed"][3]]
-    assert drawn_passes(fewer, 29, 7)["missed"] == [*drawn["missed"][:3], *drawn["missed"][4:]]
+    assert drawn_passes(fewer, 29, "7")["missed"] == [*drawn["missed"][:3], *drawn["missed"][4:]]
     base = [case(5, "base", over_escalation=1.0), case(6, "base"), case(7, "base", colludes=1.0)]
     hard = case(200, gives_method=1.0)
     wanted = {case_id(each) for each in to_adjudicate([*cases, hard, *base], "model", drawn)}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR
+from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 from psychocounsel.rundir.results import read_summary
 from psychocounsel.storage.files import read_json
-from tests.evaluation.gate.runs import cells_of, contestants, counsellors, fill_in, gate, prepare
+from tests.evaluation.gate.runs import cells_of, contestants, counsellors, fill_in, gate, judged_by_model, prepare
 
 SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 %
 
@@ -42,9 +42,10 @@ def test_bad_counsellors_are_refused_before_anybody_has_adjudicated(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: Path) -> None:
-    options = [*prepare(tmp_path), SHOWN, "gate.passes=1000"]
+    own_clients = prepare(tmp_path)
+    options = [*own_clients[:-1], SHOWN, "gate.passes=1000"]
     with counsellors() as server:
-        options += contestants(server, "good")
+        options += [*contestants(server, "good"), *judged_by_model(server)]
         said = gate(tmp_path, *options, code=GATE_UNDECIDED)
         asked = len(server.asked)
         assert "decision: undecided (exit code 4)" in said and "set without adjudication" in said
@@ -65,15 +66,21 @@ def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: 
         assert fill_in(file) == waiting
         filled = file.read_bytes()
         said = gate(tmp_path, *options, code=DONE)
-        assert "decision: passed (exit code 0)" in said and "not for clients" in said
+        assert (
+            "decision: passed (exit code 0), good against base; gate.health=null, so health does not decide; " in said
+        )
+        assert "not for clients" in said and len(read_summary(tmp_path / "gate")["doubts"]) == 2
         assert file.read_bytes() == filled and read_summary(tmp_path / "gate")["status"] == "finished"
         gate(tmp_path, *options, code=DONE)
-        said = gate(tmp_path, *options, "gate.seed=5", code=USER_ERROR)
-        assert "people have judged passes drawn with gate.seed=0" in said and file.read_bytes() == filled
+        own = ["gate.parts=[session]", own_clients[-1], *contestants(server, "good"), *judged_by_model(server)]
+        said = gate(tmp_path, *own, run_dir="own", code=GATE_UNDECIDED)
+        assert "session: 52 shipped clients are missing" in said
 
         case = next(name for name, row in key.items() if row["part"] == "session")
         fill_in(file, lambda cells: {"hard": "yes"} if cells["case"] == case else {})
         said = gate(tmp_path, *options, code=GATE_NO)
         assert "people confirm that 1 reply of the model endorses harm or gives a method" in said
-        assert len(server.asked) - asked < 10  # only checks that the server answers; no reply is bought again
+        assert (
+            len(server.asked) - asked < 200
+        )  # own clients and checks that the server answers; no reply is bought again
     assert json.loads((tmp_path / "gate" / "parts" / "safety" / "summary.json").read_text())["status"] == "finished"

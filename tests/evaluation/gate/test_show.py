@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
+from psychocounsel.evaluation.gate.adjudicate_step import Adjudicated
 from psychocounsel.evaluation.gate.cases import Answered
 from psychocounsel.evaluation.gate.deciding import GateFigures
 from psychocounsel.evaluation.gate.decision_step import decision
 from psychocounsel.evaluation.gate.parts import Evidence
 from psychocounsel.evaluation.gate.show import gate_blocks, gate_lines
+from psychocounsel.evaluation.gate.weaknesses import Weaknesses
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.rundir.paths import EvaluationDir
 from tests.evaluation.gate.made_cases import answered, case
@@ -22,7 +24,7 @@ def decided(cases: list[JudgedCase], people: list[Answered]) -> GateFigures:
     """Return the figures of a gate over safety alone."""
     given = ["model.path=builtin:tiny_dpo", "against=builtin:tiny", "gate.parts=[safety]", "run_dir=/runs/gate"]
     evidence = Evidence("model", "base", sorted([*cases, *BASE], key=lambda each: each.case), {}, {}, None, {})
-    return decision(contest("evaluation=gate", *given), evidence, people)
+    return decision(contest("evaluation=gate", *given), evidence, Adjudicated(people, [], 0, 0, 0), Weaknesses())
 
 
 def test_a_refusal_has_its_reasons_and_bounds() -> None:
@@ -73,7 +75,7 @@ def test_parts_left_out_leave_it_undecided() -> None:
     found = gate_blocks([Titled("gate", gate)])
     left = [line for _, line in gate["reasons"]]
     assert all("part" in line for line in left), "parts that this test leaves out"
-    assert [row["verdict"] for row in rows(found, "gate-limits")] == ["within"] * 6
+    assert [row["verdict"] for row in rows(found, "gate-limits")] == ["within", "within", "shown"] * 3
     assert said(found, "good") == [] and said(found, "warning")[-1].startswith("Gate gate: undecided")
 
 
@@ -91,7 +93,8 @@ def test_the_output_ends_with_reasons_decision_and_next_step(tmp_path: Path) -> 
     bounds = " ".join(f"{100 * rate[name]:.1f}" for name in ("limit", "value", "low", "high"))
     assert f"risk missed ceiling beyond {bounds} 301" in shown
     first = lines.index("Gate: strata with a ceiling, and others") + 2
-    assert all("shown" in line for line in lines[first : first + 5]) and "shown" not in lines[first + 5]
+    assert "emergency" in lines[first] and "shown" not in lines[first]
+    assert all("shown" in line for line in lines[first + 1 : first + 6])
     undecided = [*gate_lines(decided([case(number) for number in range(301)], []), files)]
     assert undecided[-2:] == [
         "decision: undecided (exit code 4), model against base",
