@@ -60,13 +60,15 @@ class RoundPlan:
 
     The policy writes `samples` replies to each of `prompts` prompts (None: one step's prompts). It then trains `passes`
     times over the groups that the algorithm collects from these replies. Each collected group has `trained` replies
-    (None: all of them).
+    (None: all of them). With `resample`, groups of no use (`Algorithm.is_useful`) are left out, and the policy replies to
+    as many new prompts instead, at most `resample` times.
     """
 
     samples: int = 1
     prompts: int | None = None
     passes: int = 1
     trained: int | None = None
+    resample: int = 0
 
 
 @dataclass
@@ -108,11 +110,12 @@ class Outputs:
 class Context(Protocol):
     """Services of the engine that `collect` and `batch_groups` may use.
 
-    `round`: number of the round, from 0. `notes`: values noted in this round. `peaks`: highest value so far of each
+    `max_tokens`: largest number of tokens in a reply. `round`: number of the round, from 0. `notes`: values noted in this round. `peaks`: highest value so far of each
     metric in this round's steps. All of them are the same on every rank, and the same after a resume.
     """
 
     rng: np.random.Generator
+    max_tokens: int
     round: int
     notes: dict[str, float]
     peaks: dict[str, float]
@@ -225,6 +228,10 @@ class Algorithm:
         Called only for engines with gradients, once the step's metrics are in `ctx.peaks`. If the answer is False, the
         gradients still enter the optimizer's averages, but the weights stay the same.
         """
+        return True
+
+    def is_useful(self, group: Group, ctx: Context) -> bool:
+        """Return False for a group of scored replies that teaches nothing; only called with `RoundPlan.resample`."""
         return True
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:

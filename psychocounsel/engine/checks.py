@@ -152,7 +152,10 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
             f"guard.{limits[0]} needs held-out prompts, but data.dev_fraction=0 leaves none: raise it, or give data.eval_path"
         )
     if guard.kl is not None and algorithm.needs.rollouts and algorithm.reference_kind != "initial":
-        raise UserError(f"guard.kl={guard.kl}: the divergence is measured only with algo.reference=initial")
+        raise UserError(
+            f"guard.kl={guard.kl}: this run measures no divergence from the policy before training; use algo.reference=initial, "
+            "and algo.kl_weight above 0"
+        )
 
 
 def check_held_out_replies(config: DictConfig, algorithm: Any) -> None:

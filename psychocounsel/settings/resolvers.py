@@ -43,6 +43,10 @@ def _shipped_reward(name: str) -> str:
     return f"builtin:{name}"
 
 
+def _times(factor: int, number: int) -> int:
+    return factor * number
+
+
 def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
     return otherwise if value is None else then
 
@@ -50,6 +54,7 @@ def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
 def register_resolvers() -> None:
     """Register the interpolations with OmegaConf."""
     OmegaConf.register_new_resolver("if_given", _if_given, replace=True)
+    OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
     OmegaConf.register_new_resolver("rollout_servers_per_node", _rollout_servers_per_node, replace=True)
     OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
