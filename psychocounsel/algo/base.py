@@ -10,7 +10,7 @@ YAML, which is checked on login nodes without torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from psychocounsel.settings.schema import option
 
@@ -110,8 +110,9 @@ class Outputs:
 class Context(Protocol):
     """Services of the engine that `collect` and `batch_groups` may use.
 
-    `max_tokens`: largest number of tokens in a reply. `round`: number of the round, from 0. `notes`: values noted in this round. `peaks`: highest value so far of each
-    metric in this round's steps. All of them are the same on every rank, and the same after a resume.
+    `max_tokens`: largest number of tokens in a reply. `round`: number of the round, from 0. `notes`: values noted in this
+    round. `peaks`: highest value so far of each metric in this round's steps. All of them are the same on every rank, and
+    the same after a resume.
     """
 
     rng: np.random.Generator
@@ -161,8 +162,11 @@ class Algorithm:
         return None
 
     @property
-    def reference_kind(self) -> Literal["none", "initial", "round"]:
-        """Kind of reference: the policy before training ("initial") or at the start of the round ("round"), or "none"."""
+    def reference_kind(self) -> Literal["none", "initial", "round", "model"]:
+        """Kind of reference: "none", the policy before training ("initial") or at the start of the round ("round"), or "model".
+
+        The last is another model, which the section `algo.teacher` names by its `path`.
+        """
         return "initial" if "reference" in self.needs.models else "none"
 
     @property
@@ -248,6 +252,13 @@ class Algorithm:
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Prepare groups of the dataset, as `collect` does for rollouts, before the first step; their number stays the same."""
         return self.collect(groups, ctx)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Reject a tokenizer of the trained model that the algorithm cannot work with. Called before a model is loaded.
+
+        Raises:
+            UserError: saying why, and what to type instead.
+        """
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
         """Reject data that the algorithm cannot train on. Called before a model is loaded, and by `prepare`.

@@ -1,4 +1,4 @@
-"""Common parts of PPO, RLOO and GRPO: the policy makes replies that were better than expected more likely."""
+"""Common parts of PPO, RLOO, GRPO and distillation: the policy makes replies that were better than expected more likely."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_RATIO = ("clip", "clip_low", "clip_high", "value_clip", "ratio")
 
 @dataclass
 class PolicyGradient(Online):
-    """Base of PPO, RLOO and GRPO, with the fields that they share.
+    """Base of PPO, RLOO, GRPO and distillation, with the fields that they share.
 
     `importance_cap`: corrects for a rollout that computes other log-probabilities than the trainer. Advantages are
     multiplied by the truncated importance weight min(pi_trainer / pi_rollout, cap) (arXiv 1802.01561, eq. 1; for
@@ -58,7 +58,7 @@ class PolicyGradient(Online):
     reply_is_one_action: ClassVar[bool] = False
 
     @property
-    def reference_kind(self) -> Literal["none", "initial", "round"]:
+    def reference_kind(self) -> Literal["none", "initial", "round", "model"]:
         return cast(Literal["initial", "round"], self.reference) if self.kl_weight else "none"
 
     @property

@@ -24,8 +24,8 @@ def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
     return sweep_dir or str(new_directory(output, "sweep"))
 
 
-def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
-    return online if "rollout" in _root_ else offline
+def _if_rollouts(scored: Any, unscored: Any, offline: Any, *, _root_: DictConfig) -> Any:
+    return offline if "rollout" not in _root_ else scored if "reward" in _root_ else unscored
 
 
 def _rollout_server(*, _root_: DictConfig) -> list[str]:

@@ -25,8 +25,8 @@ _ROUND = 1 << 20  # in place of a round's number in seeds; no run has as many ro
 class HeldOutReplies:
     """Writes and scores a reply to each of `prompts` at an evaluation, and compares it with `reference`, if there is one.
 
-    The reference is the policy before training; `policy` gives log-probabilities of the trained policy as it is at the
-    evaluation. `alive` is called often, on all ranks together; it may raise Stopped.
+    The reference is the policy before training, or the algorithm's teacher. `policy` gives log-probabilities of the trained
+    policy as it is at the evaluation. `alive` is called often, on all ranks together; it may raise Stopped.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ def held_out_metrics(
         file.parent.mkdir(exist_ok=True)
         write_groups(file, groups)
     metrics = reply_metrics(groups, reference, "eval") | reply_intervals(groups, reference, "eval")
-    if metrics:
+    if "eval/reward" in metrics:
         prompts = [group.prompt_ids.tobytes() for group in groups]
         before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None)
         figures = win_rate(_rewards(groups), before if step else _rewards(groups), prompts)

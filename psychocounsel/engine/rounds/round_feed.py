@@ -271,7 +271,9 @@ class Shards:
         """Score the replies in each of `files` that are not scored yet."""
         for file in files:
             groups = read_groups(file)
-            if any(completion.reward is None for group in groups for completion in group.completions):
+            if self.scoring.scorer and any(
+                completion.reward is None for group in groups for completion in group.completions
+            ):
                 write_groups(file, self.scoring(groups))
                 self.announce("scored")
 
@@ -397,8 +399,8 @@ def open_rounds(
     policy = RoundStart(collector.stepper, config.global_batch_size)
     first_replies = FirstReplies(run, rollout, policy)
     shards = Shards(run, data, order, plan.samples, rollout, first_replies, scoring, world, announce, alive, offloading)
-    initial = collector.reference if algorithm.reference_kind == "initial" else None
+    fixed = collector.reference if algorithm.reference_kind in ("initial", "model") else None
     held_out = HeldOutReplies(
-        run, data.held_out, rollout, first_replies, scoring, policy, initial, world, alive, offloading
+        run, data.held_out, rollout, first_replies, scoring, policy, fixed, world, alive, offloading
     )
     return RoundFeed(run, shards, held_out, collector, announce)

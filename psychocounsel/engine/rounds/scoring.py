@@ -13,19 +13,21 @@ from psychocounsel.settings import config as configs
 
 
 class Scoring:
-    """Scores replies by `scorer`, in the context `on_device`.
+    """Scores replies by `scorer`, in the context `on_device`; without a scorer, replies get no reward.
 
     With `offload`, the scorer's models are on the GPU only in this context, which a round enters once, because an 8B
     model moves 16 GB each time. The scorer gets conversations without the policy's `system_prompt`, because a reward
     model has its own.
     """
 
-    def __init__(self, scorer: Scorer, world: World, offload: bool, system_prompt: str | None) -> None:
+    def __init__(self, scorer: Scorer | None, world: World, offload: bool, system_prompt: str | None) -> None:
         self.scorer, self.system_prompt = scorer, system_prompt
-        self.on_device = on_device(scorer.models, world, offload)
+        self.on_device = on_device(scorer.models if scorer else (), world, offload)
 
     def __call__(self, groups: Sequence[Group]) -> Sequence[Group]:
         """Return the same groups with the `reward` of each completion, and `reward_parts` if there are several reward models."""
+        if self.scorer is None:
+            return groups
         replies = [(group, completion) for group in groups for completion in group.completions]
         conversations = [
             [*prompt, {"role": "assistant", "content": completion.text}]
@@ -41,10 +43,11 @@ class Scoring:
 
 
 def open_scoring(config: DictConfig, world: World, system_prompt: str | None) -> Scoring:
-    """Return the scoring of a run with replies to prompts with this system message.
+    """Return the scoring of a run with replies to prompts with this system message; it has a scorer if the run has a reward.
 
     Raises:
         UserError: if the reward model cannot be loaded.
     """
-    scorer = open_scorer(configs.build(config, "reward"), world.device)
+    has_reward = config.get("reward") is not None
+    scorer = open_scorer(configs.build(config, "reward"), world.device) if has_reward else None
     return Scoring(scorer, world, config.rollout.offload_idle, system_prompt)
