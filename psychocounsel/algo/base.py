@@ -10,7 +10,7 @@ YAML, which is checked on login nodes without torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from psychocounsel.settings.schema import option
 
@@ -60,7 +60,9 @@ class RoundPlan:
 
     The policy writes `samples` replies to each of `prompts` prompts (None: one step's prompts). It then trains `passes`
     times over the groups that the algorithm collects from these replies. Each collected group has `trained` replies
-    (None: all of them). A prompt needs `fewest` replies with a reward; it is left out if a judge rated fewer.
+    (None: all of them). A prompt needs `fewest` replies with a reward; it is left out if a judge rated fewer. With
+    `resample`, groups of no use (`Algorithm.is_useful`) are left out, and the policy replies to as many new prompts
+    instead, at most `resample` times.
     """
 
     samples: int = 1
@@ -68,6 +70,7 @@ class RoundPlan:
     passes: int = 1
     trained: int | None = None
     fewest: int = 1
+    resample: int = 0
 
 
 @dataclass
@@ -109,11 +112,13 @@ class Outputs:
 class Context(Protocol):
     """Services of the engine that `collect` and `batch_groups` may use.
 
-    `round`: number of the round, from 0. `notes`: values noted in this round. `peaks`: highest value so far of each
-    metric in this round's steps. All of them are the same on every rank, and the same after a resume.
+    `max_tokens`: largest number of tokens in a reply. `round`: number of the round, from 0. `notes`: values noted in this
+    round. `peaks`: highest value so far of each metric in this round's steps. All of them are the same on every rank, and
+    the same after a resume.
     """
 
     rng: np.random.Generator
+    max_tokens: int
     round: int
     notes: dict[str, float]
     peaks: dict[str, float]
@@ -159,8 +164,11 @@ class Algorithm:
         return None
 
     @property
-    def reference_kind(self) -> Literal["none", "initial", "round"]:
-        """Kind of reference: the policy before training ("initial") or at the start of the round ("round"), or "none"."""
+    def reference_kind(self) -> Literal["none", "initial", "round", "model"]:
+        """Kind of reference: "none", the policy before training ("initial") or at the start of the round ("round"), or "model".
+
+        The last is another model, which the section `algo.teacher` names by its `path`.
+        """
         return "initial" if "reference" in self.needs.models else "none"
 
     @property
@@ -233,6 +241,10 @@ class Algorithm:
         """
         return True
 
+    def is_useful(self, group: Group, ctx: Context) -> bool:
+        """Return False for a group of scored replies that teaches nothing; only called with `RoundPlan.resample`."""
+        return True
+
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Turn the round's groups into groups to train on; their number may change.
 
@@ -247,6 +259,13 @@ class Algorithm:
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Prepare groups of the dataset, as `collect` does for rollouts, before the first step; their number stays the same."""
         return self.collect(groups, ctx)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Reject a tokenizer of the trained model that the algorithm cannot work with. Called before a model is loaded.
+
+        Raises:
+            UserError: saying why, and what to type instead.
+        """
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
         """Reject data that the algorithm cannot train on. Called before a model is loaded, and by `prepare`.

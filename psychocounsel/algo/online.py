@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from omegaconf import DictConfig
 
-    from psychocounsel.data.group import Group
+    from psychocounsel.data.group import Completion, Group
 
 # Maximum number of a round's pairs whose log-probabilities are compared (of a small round about an eighth). It is low
 # because the comparison costs a forward pass and only feeds a metric.
@@ -50,6 +50,7 @@ class Online(Algorithm):
     passes: int = option(1, at_least=1)
     length_penalty: float = option(0.0, at_least=0)
     unfinished_penalty: float = option(0.0, at_least=0)
+    unfinished_ramp: float = option(0.0, at_least=0, at_most=1)
     repetition_penalty: float = option(0.0, at_least=0)
 
     needs = Needs(data="prompts", rollouts=True, reward=True)
@@ -69,8 +70,9 @@ class Online(Algorithm):
     def rewards(self, group: Group, ctx: Context) -> list[float]:
         """Return the reward of each reply of a group, less the penalties; log the mean of each penalty by its name.
 
-        `length_penalty` applies per token, `unfinished_penalty` to a reply that was cut off. `repetition_penalty` is
-        multiplied by the share of a reply's four-token runs that occurred earlier in the reply.
+        `length_penalty` applies per token. `unfinished_penalty` applies to a reply that was cut off; a finished reply that
+        ends in the last `unfinished_ramp` of the allowed tokens gets a part of it, which rises linearly (arXiv 2503.14476,
+        eq. 13). `repetition_penalty` is multiplied by the share of a reply's four-token runs that occurred earlier in it.
         """
         from psychocounsel.metrics.replies import repetition
 
@@ -78,7 +80,7 @@ class Online(Algorithm):
         for reply in group.completions:
             terms = {
                 "length_penalty": self.length_penalty * len(reply.ids),
-                "unfinished_penalty": self.unfinished_penalty * (reply.finish_reason == "length"),
+                "unfinished_penalty": self.unfinished_penalty * self._excess(reply, ctx),
                 "repetition_penalty": self.repetition_penalty * repetition(reply.ids.tolist()),
             }
             for name, penalty in terms.items():
@@ -86,6 +88,19 @@ class Online(Algorithm):
                     ctx.count(name, penalty / len(group.completions))
             errors.append((reply.reward or 0.0) - sum(terms.values()))
         return errors
+
+    def _excess(self, reply: Completion, ctx: Context) -> float:
+        """Return the share of `unfinished_penalty` that a reply gets, 0 to 1."""
+        if reply.finish_reason == "length":
+            return 1.0
+        ramp = self.unfinished_ramp * ctx.max_tokens
+        return max(0.0, (len(reply.ids) - ctx.max_tokens + ramp) / ramp) if ramp else 0.0
+
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        unused = super().unused(config)
+        if not self.unfinished_penalty:
+            unused["unfinished_ramp"] = "algo.unfinished_penalty=0 subtracts nothing"
+        return unused
 
 
 def _check_order(cls: type[Online]) -> None:

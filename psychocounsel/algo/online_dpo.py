@@ -20,5 +20,5 @@ class OnlineDPO(OnlinePairs, DPO):
     reference: str = option("initial", choices=("initial", "round"))
 
     @property
-    def reference_kind(self) -> Literal["none", "initial", "round"]:
+    def reference_kind(self) -> Literal["none", "initial", "round", "model"]:
         return cast(Literal["initial", "round"], self.reference)

@@ -1,10 +1,10 @@
-"""Common parts of PPO, RLOO and GRPO: the policy makes replies that were better than expected more likely."""
+"""Common parts of PPO, RLOO, GRPO and distillation: the policy makes replies that were better than expected more likely."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from psychocounsel.data.batch import Batch
-    from psychocounsel.data.group import Group
+    from psychocounsel.data.group import Completion, Group
 
-# These bounds have no effect in a round's first step, because the policy and the critic have not changed yet.
-_RATIO_BOUNDS = ("clip", "clip_low", "clip_high", "value_clip")
+# These fields have no effect in a round's first step, because the policy and the critic have not changed yet.
+_OF_RATIO = ("clip", "clip_low", "clip_high", "value_clip", "ratio")
 
 
 @dataclass
 class PolicyGradient(Online):
-    """Base of PPO, RLOO and GRPO, with the fields that they share.
+    """Base of PPO, RLOO, GRPO and distillation, with the fields that they share.
 
     `importance_cap`: corrects for a rollout that computes other log-probabilities than the trainer. Advantages are
     multiplied by the truncated importance weight min(pi_trainer / pi_rollout, cap) (arXiv 1802.01561, eq. 1; for
@@ -37,11 +37,18 @@ class PolicyGradient(Online):
     included (its gradient still enters Adam's averages). `approx_kl` is the mean over a step's tokens of k3 = r - 1 -
     log r, r = pi / pi_old (Schulman 2020, "Approximating KL divergence").
 
+    `kl_weight`: weight of the divergence from `reference`. With 0 no reference is loaded, and no divergence is measured.
+
+    `mask_unfinished`: replies that were cut off are left out of the loss and of what it averages over. Their rewards
+    still count in the advantages of the other replies (arXiv 2503.14476, sec. 3.4).
+
     `entropy`: measure the mean entropy of the tokens' distributions [nats]. `entropy_weight` adds an entropy bonus:
     this weight times the entropy is subtracted from the loss.
     """
 
     reference: str = option("initial", choices=("initial", "round"))
+    kl_weight: float = option(0.0, at_least=0)
+    mask_unfinished: bool = False
     importance_cap: float | None = option(None, above=0)
     stop_kl: float | None = option(None, above=0)
     entropy: bool = True
@@ -51,8 +58,8 @@ class PolicyGradient(Online):
     reply_is_one_action: ClassVar[bool] = False
 
     @property
-    def reference_kind(self) -> Literal["none", "initial", "round"]:
-        return cast(Literal["initial", "round"], self.reference) if "reference" in self.needs.models else "none"
+    def reference_kind(self) -> Literal["none", "initial", "round", "model"]:
+        return cast(Literal["initial", "round"], self.reference) if self.kl_weight else "none"
 
     @property
     def reads_entropy(self) -> bool:
@@ -85,9 +92,11 @@ class PolicyGradient(Online):
             reason = (
                 "a round is one step, in which the ratio to the policy that wrote the replies is 1 (see algo.passes)"
             )
-            unused |= {item.name: reason for item in fields(self) if item.name in _RATIO_BOUNDS}
+            unused |= {item.name: reason for item in fields(self) if item.name in _OF_RATIO}
         if not self.entropy:
             unused["entropy_weight"] = "algo.entropy=false measures no entropy"
+        if not self.kl_weight:
+            unused["reference"] = "algo.kl_weight=0 uses no reference"
         return unused
 
     def _round_is_one_step(self, config: DictConfig) -> bool:
@@ -106,6 +115,17 @@ class PolicyGradient(Online):
     def scaled(self, rewards: list[np.ndarray]) -> list[np.ndarray]:
         """Return a round's rewards, float[n] for each prompt, as the advantages use them."""
         return rewards
+
+    def collect_reference(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Fill `ref_logprobs` of every completion, if the algorithm has a reference."""
+        return groups if self.reference_kind == "none" else collect_reference(groups, ctx)
+
+    def unmasked(self, groups: list[Group]) -> list[Group]:
+        """Return the groups without the replies that `mask_unfinished` excludes; groups without any other are left out."""
+        if not self.mask_unfinished:
+            return groups
+        rest = [replace(group, completions=[c for c in group.completions if _is_finished(c)]) for group in groups]
+        return [group for group in rest if group.completions]
 
     def take_logprobs(self, groups: list[Group], ctx: Context) -> list[list[np.ndarray]]:
         """Replace the rollout's log-probabilities by the trainer's, and return the importance weights of tokens.
@@ -152,6 +172,20 @@ class PolicyGradient(Online):
         return terms
 
 
+def divergence(completion: Completion) -> np.ndarray:
+    """Return log(pi_old / ref) of a collected completion's tokens, float32[len]; zeros without a reference."""
+    import numpy as np
+
+    assert completion.logprobs is not None
+    if completion.ref_logprobs is None:
+        return np.zeros_like(completion.logprobs)
+    return completion.logprobs - completion.ref_logprobs
+
+
+def _is_finished(completion: Completion) -> bool:
+    return completion.finish_reason != "length"
+
+
 def collect_advantages(
     algorithm: PolicyGradient,
     groups: list[Group],
@@ -166,18 +200,15 @@ def collect_advantages(
     """
     import numpy as np
 
-    before = collect_reference(groups, ctx)
+    before = algorithm.collect_reference(groups, ctx)
     weights = algorithm.take_logprobs(before, ctx)
     rewards = algorithm.scaled([np.array(algorithm.rewards(group, ctx)) for group in before])
     for group, of_group, of_replies in zip(before, weights, rewards, strict=True):
-        kl = []
-        for completion in group.completions:
-            assert completion.ref_logprobs is not None and completion.logprobs is not None
-            kl.append(float((completion.logprobs - completion.ref_logprobs).sum()))
-        advantages = advantages_of(of_replies, np.array(kl))
+        kl = np.array([float(divergence(completion).sum()) for completion in group.completions])
+        advantages = advantages_of(of_replies, kl)
         for completion, advantage, weight in zip(group.completions, advantages, of_group, strict=True):
             completion.advantages = np.float32(advantage) * weight
-    return before
+    return algorithm.unmasked(before)
 
 
 def normalised(rewards: list[np.ndarray]) -> list[np.ndarray]:

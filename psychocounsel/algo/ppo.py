@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
-from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, normalised, ratio_metrics
+from psychocounsel.algo.base import Context, Needs, Outputs, Term
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, divergence, k3, normalised, ratio_metrics
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.reward.local_model import labels_of
@@ -143,15 +143,15 @@ class PPO(PolicyGradient):
         """
         import numpy as np
 
-        groups = collect_reference(groups, ctx)
+        groups = self.collect_reference(groups, ctx)
         weights = [weight for of_group in self.take_logprobs(groups, ctx) for weight in of_group]
         completions = [completion for group in groups for completion in group.completions]
-        kl = [completion.logprobs - completion.ref_logprobs for completion in completions]  # type: ignore[operator]
+        kl = [divergence(completion) for completion in completions]
         kl_weight = self._next_kl_weight(float(np.mean([divergences.sum() for divergences in kl])), ctx)
         values = [values for of_group in ctx.values(groups) for values in of_group]
         rewards = np.concatenate(self.scaled([np.array(self.rewards(group, ctx)) for group in groups]))
-        for completion, divergence, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):
-            tokens = -(kl_weight if self.kl_in == "reward" else 0.0) * divergence
+        for completion, of_tokens, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):
+            tokens = -(kl_weight if self.kl_in == "reward" else 0.0) * of_tokens
             tokens[-1] += reward
             completion.values = value
             completion.advantages = gae(tokens, value, self.discount, self.gae_lambda)
@@ -165,7 +165,7 @@ class PPO(PolicyGradient):
         for completion, weight in zip(completions, weights, strict=True):
             assert completion.advantages is not None
             completion.advantages = ((completion.advantages - mean) / std * weight).astype(np.float32)
-        return groups
+        return self.unmasked(groups)
 
     def _next_kl_weight(self, kl: float, ctx: Context) -> float:
         """Return the round's weight of the divergence; note the weight and `kl`, because the next round's weight needs both."""
@@ -204,7 +204,7 @@ class PPO(PolicyGradient):
             "loss_policy": Term(losses.sum(), "tokens"),
             "loss_value": Term(0.5 * errors.sum(), "tokens", weight, engine),
         }
-        if self.kl_in == "loss":
+        if self.kl_in == "loss" and self.kl_weight:
             terms["loss_kl"] = Term(k3(batch.ref_logprobs - outputs.logprobs).sum(), "tokens", self._kl_weight)
         return terms | ratio_metrics(ratio, self.clip, self.clip, "tokens") | self.common_terms(outputs, batch)
 

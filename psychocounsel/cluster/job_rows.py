@@ -89,14 +89,15 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
     from psychocounsel.engine.schedule import steps_of
     from psychocounsel.model.tokenizer import load_chat_format
 
-    data, steps = None, []
+    tokenizer, data, steps = None, None, []
     for job in alike:
         try:
             algorithm = configs.build(job.config, "algo")
             if data is None:
-                _, chat = load_chat_format(job.config.model, scores=algorithm.needs.main == "reward_model")
+                tokenizer, chat = load_chat_format(job.config.model, scores=algorithm.needs.main == "reward_model")
                 mixes = algorithm.offline_groups(job.config.global_batch_size) > 0
                 data = build_dataset(job.config, chat, algorithm.needs.data, say, mixes)
+            algorithm.check_tokenizer(tokenizer)
             algorithm.check(data.train, data.held_out)
             steps.append(steps_of(job.config, algorithm, data.rows))
         except UserError as error:

@@ -17,7 +17,8 @@ from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
 
 _EVALUATED = "eval/"
-_OF_REPLIES = ("reward", "length", "unfinished", "repetition", "echo", "win_rate", "win_rate_low", "win_rate_high")
+_OF_REPLIES = ("length", "unfinished", "repetition", "echo")
+_OF_SCORES = ("reward", "win_rate", "win_rate_low", "win_rate_high")
 
 
 def check_training(config: DictConfig, cluster: Any) -> None:
@@ -151,8 +152,16 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
         raise UserError(
             f"guard.{limits[0]} needs held-out prompts, but data.dev_fraction=0 leaves none: raise it, or give data.eval_path"
         )
+    if guard.reward_drop is not None and config.get("reward") is None:
+        raise UserError(
+            f"guard.reward_drop={guard.reward_drop}: {type(algorithm).__name__} scores no replies; add eval.replies=true "
+            "and a reward, or leave it out"
+        )
     if guard.kl is not None and algorithm.needs.rollouts and algorithm.reference_kind != "initial":
-        raise UserError(f"guard.kl={guard.kl}: the divergence is measured only with algo.reference=initial")
+        raise UserError(
+            f"guard.kl={guard.kl}: this run measures no divergence from the policy before training; use "
+            "algo.reference=initial, and algo.kl_weight above 0"
+        )
 
 
 def check_held_out_replies(config: DictConfig, algorithm: Any) -> None:
@@ -269,6 +278,7 @@ def figures_of_training(config: DictConfig) -> list[str] | None:
     names = list[str]()
     if config.get("rollout") is not None:  # replies are measured, independent of the loss
         names += [*_OF_REPLIES, *_of_reference(algorithm), *_of_rewards(config)]
+        names += _OF_SCORES if config.get("reward") is not None else ()
         names += ["recital"] if policy_prompt(model.system_prompt, model.path, "model.system_prompt") else []
     if not algorithm.needs.rollouts:
         own = algorithm.figure_names() if lists_own_figures(algorithm, ("loss", "evaluation")) else None
@@ -286,7 +296,7 @@ def _has_interval(name: str) -> bool:
 
 
 def _of_reference(algorithm: Any) -> list[str]:
-    return ["kl"] if algorithm.reference_kind == "initial" or not algorithm.needs.rollouts else []
+    return ["kl"] if algorithm.reference_kind in ("initial", "model") or not algorithm.needs.rollouts else []
 
 
 def _of_rewards(config: DictConfig) -> list[str]:

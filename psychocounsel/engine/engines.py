@@ -97,7 +97,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
 
 
 def build_reference(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> PackedModel:
-    """Return a frozen copy of the policy as it is before training, in memory in addition to the trained one.
+    """Return the frozen model of `model.path`, in memory in addition to the trained one.
 
     Stage 3 partitions it as well; all ranks then make the same number of passes together.
 

@@ -25,6 +25,7 @@ class Collector:
         self.run, self.stepper, self.reference = run, stepper, reference
         self.algorithm, self.world = stepper.algorithm, stepper.world
         self.rng = np.random.default_rng([run.config.seed, 0])
+        self.max_tokens: int = run.config.rollout.max_tokens if run.config.get("rollout") is not None else 0
         self.round = 0
         self.counts: dict[str, float] = {}
         self.notes: dict[str, float] = {}

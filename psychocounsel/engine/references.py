@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.group import Array, Group
@@ -70,8 +70,8 @@ class AdaptersOff(Reference):
             return self.stepper.per_token(groups, batch=self.batch)
 
 
-class FrozenCopy(Reference):
-    """A frozen copy of the policy before training, in addition to the trained one.
+class FrozenModel(Reference):
+    """A frozen model in addition to the trained one: a copy of the policy before training, or a teacher.
 
     `on_device`: the context in which the copy is on the GPU.
     """
@@ -210,11 +210,11 @@ def choose_reference(
     """Return the reference for the groups of rounds, or of a dataset; None for an algorithm without a reference.
 
     A dataset is compared before the first step, so its values come from a cache. Groups of rounds are compared while
-    the policy changes: with the policy at the round's start, with the policy without its adapters, or with a frozen
-    copy. `alive` is called often, on all ranks together; it may raise Stopped.
+    the policy changes: with the policy at the round's start, with the policy without its adapters, with a frozen copy, or
+    with a teacher. `alive` is called often, on all ranks together; it may raise Stopped.
 
     Raises:
-        UserError: if the frozen copy cannot be loaded.
+        UserError: if the frozen model cannot be loaded.
     """
     algorithm, batch = stepper.algorithm, run.config.global_batch_size
     if algorithm.reference_kind == "none":
@@ -223,7 +223,16 @@ def choose_reference(
         return CachedReference(run, stepper, AdaptersOff(stepper, batch), alive)
     if algorithm.reference_kind == "round":
         return RoundStart(stepper, batch)
+    if algorithm.reference_kind == "model":
+        return _frozen(run, stepper, tokenizer, teacher_config(run.config))
     return before_training(run, stepper, tokenizer)
+
+
+def teacher_config(config: DictConfig) -> DictConfig:
+    """Return a run's settings with the teacher as their model, without adapters and quantisation."""
+    changed = OmegaConf.merge(config, {"model": {**config.algo.teacher, "quantise": None, "lora": {"rank": 0}}})
+    assert isinstance(changed, DictConfig)
+    return changed
 
 
 def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
@@ -232,10 +241,14 @@ def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
     Raises:
         UserError: if the frozen copy cannot be loaded.
     """
-    config: Any = run.config
-    world, batch = stepper.world, config.global_batch_size
     if stepper.main.module.adapter is not None:
-        return AdaptersOff(stepper, batch)
+        return AdaptersOff(stepper, run.config.global_batch_size)
+    return _frozen(run, stepper, tokenizer, run.config)
+
+
+def _frozen(run: Run, stepper: Stepper, tokenizer: Any, config: Any) -> Reference:
+    """Return the frozen model of `config` as a reference."""
+    world = stepper.world
     model = build_reference(config, stepper.algorithm, world, tokenizer)
     moves = config.rollout.offload_idle and config.zero.stage < 3  # a partition is small
-    return FrozenCopy(stepper, batch, model, on_device([model], world, moves))
+    return FrozenModel(stepper, config.global_batch_size, model, on_device([model], world, moves))

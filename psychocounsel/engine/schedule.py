@@ -1,6 +1,7 @@
 """Learning rate and data order as pure functions of the step, so that a resumed run needs no saved state for them."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -101,6 +102,13 @@ class RoundOrder:
         """Return the row numbers of round `number` (from 0)."""
         places = range(number * self.prompts, (number + 1) * self.prompts)
         return [int(_shuffle(self.seed, place // self.rows, self.rows)[place % self.rows]) for place in places]
+
+    def further(self, number: int) -> Iterator[int]:
+        """Yield all row numbers that round `number` does not have, shuffled, for prompts that replace some of its own."""
+        own = {*self.indices(number)}
+        for row in np.random.default_rng([self.seed, number, self.rows]).permutation(self.rows):
+            if int(row) not in own:
+                yield int(row)
 
     def part(self, step: int, count: int) -> list[int]:
         """Return the numbers of the groups that step `step` trains on; its round has `count` groups.

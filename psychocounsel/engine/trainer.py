@@ -83,6 +83,7 @@ class Trainer:
         config = self.config
         self.tokenizer, self.chat = load_chat_format(config.model, scores=self.main == "reward_model")
         mixes = self.algorithm.offline_groups(config.global_batch_size) > 0
+        self.algorithm.check_tokenizer(self.tokenizer)
         data = build_dataset(config, self.chat, self.algorithm.needs.data, self.run.say, mixes)
         self.algorithm.check(data.train, data.held_out)
         return data
@@ -164,7 +165,8 @@ class Trainer:
             raise UserError(
                 f"{self.run.dir} is already at step {self.state.step}, but this run has only {self.steps} steps"
             )
-        self.stepper.untrained = self.collector.reference is not None and not self.state.step
+        is_reference = self.algorithm.reference_kind in ("initial", "round")
+        self.stepper.untrained = is_reference and not self.state.step
         if self.run.is_main:
             accept(self.run.dir)
             self.run.write_environment(nodes, gpu_names(self.world.device), torch.get_num_threads(), **fingerprints)

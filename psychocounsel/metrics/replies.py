@@ -50,8 +50,8 @@ def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None
 def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) -> dict[str, list[float]]:
     """Return the figures of each reply, by name; empty without replies.
 
-    `reward`: the reply's reward, and `reward_<part>` for each member of an ensemble of reward models, or each principle
-    (NaN if it is not applicable to the reply).
+    `reward`: the reply's reward, if replies are scored, and `reward_<part>` for each member of an ensemble of reward models,
+    or each principle (NaN if it is not applicable to the reply).
     `length`: number of tokens.
     `unfinished`: 1 if the reply was cut at the length limit, otherwise 0.
     `repetition`: see the function of this name.
@@ -64,11 +64,12 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
     if not replies:
         return {}
     figures: dict[str, list[float]] = {
-        "reward": [reply.reward or 0.0 for reply in replies],
         "length": [len(reply.ids) for reply in replies],
         "unfinished": [reply.finish_reason == "length" for reply in replies],
         "repetition": [repetition(reply.ids.tolist()) for reply in replies],
     }
+    if any(reply.reward is not None for reply in replies):
+        figures = {"reward": [reply.reward or 0.0 for reply in replies], **figures}
     for name, role in COPIED_FROM.items():
         sources = [_words_from(group, role) for group in groups]
         if all(sources):
@@ -148,7 +149,8 @@ def _shown(reply: Completion, group: Group) -> str:
     for name, role in COPIED_FROM.items():
         if share := copied_share(words_of(reply.text), _words_from(group, role)):
             marks.append(f", {name} {100 * share:.0f} %")
-    return f"reward {reply.reward or 0.0:.3f}, {len(reply.ids)} tokens{''.join(marks)}\n\n" + _quoted(reply.text)
+    reward = "" if reply.reward is None else f"reward {reply.reward:.3f}, "
+    return f"{reward}{len(reply.ids)} tokens{''.join(marks)}\n\n" + _quoted(reply.text)
 
 
 def _quoted(text: str) -> str:

@@ -144,9 +144,16 @@ OmegaConf.register_new_resolver("rate_by_size", _rate_by_size, replace=True)
 
 
 def settle_model(config: DictConfig) -> None:
-    """Make the paths of `model` absolute, and name a model of the user after its path."""
+    """Make the paths of `model` and of a teacher absolute, and name a model of the user after its path."""
     make_absolute(config, config.model, ("path", "chat_template"))
     name_by_path(config.model, ("local", "tiny"))
+    if (teacher := teacher_of(config)) is not None:
+        make_absolute(config, teacher, ("path",))
+
+
+def teacher_of(config: DictConfig) -> DictConfig | None:
+    """Return the section of the model that an algorithm learns from (`Algorithm.reference_kind` "model"), if it has one."""
+    return config.algo.get("teacher") if config.get("algo") is not None else None
 
 
 def idle_model(model: DictConfig) -> Iterator[tuple[str, str]]:
@@ -159,6 +166,8 @@ def idle_model(model: DictConfig) -> Iterator[tuple[str, str]]:
 
 
 def model_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
-    """Yield the hub repository of the trained model with the key of its revision; shipped and local models are skipped."""
+    """Yield the hub repositories of the trained model and a teacher, with the keys of their revisions, unless they are here."""
     if not is_here(config.model.path):
         yield HubSource("model", config.model.path, config.model.revision, "model.path"), "model.revision"
+    if (teacher := teacher_of(config)) is not None and not is_here(teacher.path):
+        yield HubSource("model", teacher.path, teacher.revision, "algo.teacher.path"), "algo.teacher.revision"

@@ -43,6 +43,22 @@ def require_model(path: str, revision: str | None, key: str) -> None:
         require_known(path, revision, f"{key}.path")
 
 
+def load_tokenizer(model: DictConfig, key: str) -> Any:
+    """Return the tokenizer of a model; `key` is the config section named in errors.
+
+    Raises:
+        UserError: if the tokenizer cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    require_model(model.path, model.revision, key)
+    try:
+        return AutoTokenizer.from_pretrained(resolve_path(model.path, key), revision=model.revision)
+    except Exception as error:  # a damaged tokenizer.json raises a plain Exception
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"{key}.path={model.path}: its tokenizer cannot be loaded ({reason[:300]})") from error
+
+
 def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False) -> tuple[Any, ChatFormat]:
     """Return the tokenizer and its chat format; `key` is the config group named in errors.
 
@@ -55,14 +71,7 @@ def load_chat_format(model: DictConfig, key: str = "model", scores: bool = False
         UserError: if the tokenizer or the file `chat_template` cannot be loaded, there is no usable chat template, or a
             model that `scores` has no token left for padding.
     """
-    from transformers import AutoTokenizer
-
-    require_model(model.path, model.revision, key)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(resolve_path(model.path, key), revision=model.revision)
-    except Exception as error:  # a damaged tokenizer.json raises a plain Exception
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{key}.path={model.path}: its tokenizer cannot be loaded ({reason[:300]})") from error
+    tokenizer = load_tokenizer(model, key)
     if model.chat_template:
         tokenizer.chat_template = _template(model.chat_template, key)
     args: Any = OmegaConf.to_container(model.template_args)

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.model.settings import check_model_paths
+from psychocounsel.model.settings import check_model_paths, teacher_of
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.settings.paths import make_absolute, name_by_path
 from psychocounsel.settings.targets import build_section, class_of, is_on_hub
@@ -63,6 +63,7 @@ def path_is(section: DictConfig) -> str:
 def local_models(config: DictConfig) -> Iterator[tuple[str, str, bool]]:
     """Yield key, folder, and True if the weights are loaded, for each local model of a checked configuration."""
     sections = [("model", config.model, True)] if config.get("model") is not None else []
+    sections += [("algo.teacher", teacher, True)] if (teacher := teacher_of(config)) is not None else []
     sections += [(key, section, path_is(section) == "loaded") for key, section in reward_sections(config)]
     for key, section, weights in sections:
         path = section.get("path") if path_is_model(key, section) else None
@@ -72,7 +73,7 @@ def local_models(config: DictConfig) -> Iterator[tuple[str, str, bool]]:
 
 def path_is_model(key: str, section: DictConfig) -> bool:
     """Return True if the `path` of a section names a model."""
-    return key == "model" or path_is(section) != "nothing"
+    return key in ("model", "algo.teacher") or path_is(section) != "nothing"
 
 
 def _is_several(section: Any) -> bool:

@@ -24,8 +24,8 @@ def _or_new_sweep(sweep_dir: str | None, output: str) -> str:
     return sweep_dir or str(new_directory(output, "sweep"))
 
 
-def _if_rollouts(online: Any, offline: Any, *, _root_: DictConfig) -> Any:
-    return online if "rollout" in _root_ else offline
+def _if_rollouts(scored: Any, unscored: Any, offline: Any, *, _root_: DictConfig) -> Any:
+    return offline if "rollout" not in _root_ else scored if "reward" in _root_ else unscored
 
 
 def _rollout_server(*, _root_: DictConfig) -> list[str]:
@@ -43,6 +43,10 @@ def _shipped_reward(name: str) -> str:
     return f"builtin:{name}"
 
 
+def _times(factor: int, number: int) -> int:
+    return factor * number
+
+
 def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
     return otherwise if value is None else then
 
@@ -50,6 +54,7 @@ def _if_given(value: Any, then: Any, otherwise: Any) -> Any:
 def register_resolvers() -> None:
     """Register the interpolations with OmegaConf."""
     OmegaConf.register_new_resolver("if_given", _if_given, replace=True)
+    OmegaConf.register_new_resolver("times", _times, replace=True)
     OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
     OmegaConf.register_new_resolver("rollout_servers_per_node", _rollout_servers_per_node, replace=True)
     OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)

@@ -15,6 +15,7 @@ from psychocounsel.algo.ppo import PPO
 from psychocounsel.algo.rloo import RLOO
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group
+from tests.support.harness import make_stepper, random_groups, small_lm
 
 LENGTHS = [(5, 3, 7), (2, 4, 1), (6, 6, 2)]
 
@@ -24,7 +25,7 @@ class Context:
 
     def __init__(self, tables: dict[str, list[list[np.ndarray]]], earlier: dict[str, float] | None = None) -> None:
         self.tables, self.before = tables, earlier
-        self.rng = np.random.default_rng(0)
+        self.rng, self.max_tokens = np.random.default_rng(0), 20
         self.round, self.notes, self.peaks = int(earlier is not None), dict[str, float](), dict[str, float]()
 
     def count(self, name: str, number: float) -> None:
@@ -116,8 +117,12 @@ def test_rloo(shift: float, normalise_rewards: bool) -> None:
 
 @pytest.mark.parametrize("normalise_std", [True, False])
 @pytest.mark.parametrize("shift", [0.0, 0.3])
-def test_grpo(shift: float, normalise_std: bool) -> None:
-    algorithm = GRPO(kl_weight=0.2, clip_low=0.1, clip_high=0.3, normalise_std=normalise_std)
+@pytest.mark.parametrize(
+    ("aggregate", "ratio"), [("reply", "token"), ("tokens", "token"), ("budget", "token"), ("reply", "sequence")]
+)
+def test_grpo(aggregate: str, ratio: str, shift: float, normalise_std: bool) -> None:
+    settings = {"normalise_std": normalise_std, "aggregate": aggregate, "ratio": ratio, "budget": 11}
+    algorithm = GRPO(kl_weight=0.2, clip_low=0.1, clip_high=0.3, **settings)  # type: ignore[arg-type]
     groups, ctx = collected(algorithm)
     noise = torch.randn(flat(groups, "logprobs").shape, generator=torch.Generator().manual_seed(1)) * shift
     logprobs = (flat(groups, "logprobs") + noise).requires_grad_()
@@ -128,19 +133,84 @@ def test_grpo(shift: float, normalise_std: bool) -> None:
         for completion, reference in zip(group.completions, references, strict=True):
             advantage = completion.reward - rewards.mean()
             advantage = advantage / (np.std(rewards, ddof=1) + 1e-4) if normalise_std else advantage
-            tokens = torch.zeros(())
-            for place in range(len(completion.ids)):
-                now, before = logprobs[start], flat(groups, "logprobs")[start]
-                ratio = (now - before).exp()
-                behind = torch.tensor(reference[place]) - now
-                tokens = tokens - torch.min(advantage * ratio, advantage * ratio.clamp(0.9, 1.3))
-                tokens = tokens + 0.2 * (behind.exp() - behind - 1)
-                start += 1
-            total = total + tokens / len(completion.ids) / 9
-    assert loss.item() == pytest.approx(total.item(), rel=1e-5, abs=1e-6)
+            length = len(completion.ids)
+            now, before = logprobs[start : start + length], flat(groups, "logprobs")[start : start + length]
+            of_reply = (now.exp().prod() / before.exp().prod()) ** (1 / length)
+            # Of one token, by what the published losses average over: 9 replies, 36 tokens, 9 replies of 11 tokens.
+            share = {"reply": 1 / (9 * length), "tokens": 1 / 36, "budget": 1 / (9 * 11)}[aggregate]
+            for place in range(length):
+                rho = of_reply if ratio == "sequence" else now[place].exp() / before[place].exp()
+                behind = torch.tensor(reference[place]) - now[place]
+                loss_of_token = -torch.min(advantage * rho, advantage * rho.clamp(0.9, 1.3))
+                total = total + share * (loss_of_token + 0.2 * (behind.exp() - behind - 1))
+            start += length
+    assert start == 36 and loss.item() == pytest.approx(total.item(), rel=1e-5, abs=1e-6)
     (mine,), (expected,) = torch.autograd.grad(loss, logprobs), torch.autograd.grad(total, logprobs)
     torch.testing.assert_close(mine, expected)
     assert (metrics["ratio"] == 1) == (shift == 0)
+
+
+@pytest.mark.usefixtures("in_process_training")
+@pytest.mark.parametrize("aggregate", ["reply", "tokens", "budget"])
+def test_a_split_of_the_batch_changes_no_gradient(aggregate: str) -> None:
+    """Five prompts with replies of 1 to 13 tokens, in one micro-batch of packed rows, and in a micro-batch each."""
+    algorithm = GRPO(aggregate=aggregate, budget=7, kl_weight=0.1, entropy=False)
+    rng, gradients = np.random.default_rng(0), []
+    groups = random_groups(5, completions=3)
+    for completion in (completion for group in groups for completion in group.completions):
+        completion.logprobs = rng.normal(-5, 0.1, len(completion.ids)).astype(np.float32)
+        completion.advantages = np.full(len(completion.ids), rng.normal(), np.float32)
+    for budget in (4096, 16):
+        stepper = make_stepper(small_lm(), algorithm, budget)
+        assert len(stepper.plan([group.tokens for group in groups])[0]) == (1 if budget == 4096 else 5)
+        stepper.accumulate(groups, train=True)
+        gradients.append(torch.cat([weights.grad.flatten() for weights in stepper.main.module.parameters()]))
+    assert gradients[0].norm() > 0
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-7)
+
+
+# -- lengths near the limit, cut replies, no reference
+
+
+def test_a_reply_near_the_limit_is_penalised_in_proportion() -> None:
+    """DAPO's eq. 13: with 20 tokens and a cache of 5, nothing up to 15, then linear, and all of it for a cut reply."""
+    algorithm, ctx = GRPO(unfinished_penalty=2.0, unfinished_ramp=0.25), Context({})
+    cases = {10: 0.0, 15: 0.0, 16: 0.4, 18: 1.2, 20: 2.0}
+    replies = [Completion(np.arange(length, dtype=np.int32), reward=1.0) for length in cases]
+    cut = Completion(np.arange(12, dtype=np.int32), reward=1.0, finish_reason="length")
+    rewards = algorithm.rewards(Group("a", np.zeros(1, np.int32), [*replies, cut]), ctx)
+    assert rewards == pytest.approx([*(1 - penalty for penalty in cases.values()), -1.0])
+    assert ctx.notes["unfinished_penalty"] == pytest.approx((0.4 + 1.2 + 2 + 2) / 6)
+
+
+@pytest.mark.parametrize("algorithm", [RLOO(), GRPO(), PPO()], ids=lambda each: type(each).__name__)
+def test_masked_replies_count_in_the_advantages_of_others_only(algorithm: Any) -> None:
+    masked, ctx = dataclasses.replace(algorithm, mask_unfinished=True), Context(tables(0))
+    plain, _ = collected(algorithm)
+    groups = rollouts(ctx.tables["rollout"])
+    cut = [groups[0].completions[1], *groups[2].completions]
+    for completion in cut:
+        completion.finish_reason = "length"
+    rest = masked.collect(groups, ctx)
+    assert [len(group.completions) for group in rest] == [2, 3]
+    others = [plain[0].completions[0], plain[0].completions[2], *plain[1].completions]
+    for mine, other in zip([c for group in rest for c in group.completions], others, strict=True):
+        np.testing.assert_array_equal(mine.advantages, other.advantages)
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [RLOO(kl_weight=0), GRPO(kl_weight=0), PPO(kl_weight=0), PPO(kl_weight=0, kl_in="loss")],
+    ids=lambda each: type(each).__name__,
+)
+def test_without_a_weight_of_the_divergence_there_is_no_reference(algorithm: Any) -> None:
+    assert algorithm.reference_kind == "none"
+    ctx = Context(tables(0, ("policy", "values", "rollout")))  # it knows no reference
+    groups = algorithm.collect(rollouts(ctx.tables["rollout"]), ctx)
+    more = {"values": flat(groups, "values")} if isinstance(algorithm, PPO) else {}
+    loss, metrics = loss_of(algorithm, groups, flat(groups, "logprobs"), **more)
+    assert torch.isfinite(loss) and "loss_kl" not in metrics
+    assert all(completion.ref_logprobs is None for group in groups for completion in group.completions)
 
 
 # -- options of all three

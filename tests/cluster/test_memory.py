@@ -151,7 +151,10 @@ def test_what_stands_beside_the_policy_differs_by_its_bytes(stage: int) -> None:
 
 def test_only_a_reference_that_is_a_model_of_its_own_counts() -> None:
     assert "reference" in _estimate("algo=grpo").held
-    assert "reference" not in _estimate("algo=grpo", "algo.reference=round").held
+    given = ["algo=distil", "algo.teacher.path=builtin:tiny_dpo", "model.lora.rank=8"]
+    assert _estimate(*given).held["reference"] == 2 * _weights("tiny_dpo"), "a teacher counts beside adapters, too"
+    for typed in (["algo.reference=round"], ["algo.kl_weight=0"]):
+        assert "reference" not in _estimate("algo=grpo", *typed).held
     adapter = _estimate("algo=grpo", "model.lora.rank=8").held
     assert adapter.keys() == {"states", "reward tiny"}
     assert adapter["states"] == 2 * _weights("tiny") + 18 * _tiny()[0].adapter(8, "all-linear")

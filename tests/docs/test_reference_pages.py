@@ -85,7 +85,7 @@ def test_the_page_of_metrics_has_every_term_and_note_of_an_algorithm() -> None:
 
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_page_of_metrics_has_the_figures_of_a_training(algo: str) -> None:
-    online = algo in ("ppo", "rloo", "grpo", "online_dpo", "online_simpo")
+    online = build(compose([f"algo={algo}"]), "algo").needs.rollouts
     replies = [] if algo == "reward" else ["guard.length_ratio=2", *([] if online else ["eval.replies=true"])]
     given = [f"algo={algo}", *replies]
     names = figures_of(check(compose(given))) or []

@@ -16,7 +16,7 @@ from psychocounsel.data.group import Group
 from psychocounsel.engine.references import (
     AdaptersOff,
     CachedReference,
-    FrozenCopy,
+    FrozenModel,
     Reference,
     RoundStart,
     choose_reference,
@@ -55,7 +55,7 @@ def changed(stepper: Stepper, groups: list[Group]) -> np.ndarray:
         (DPO(), False, CachedReference),
         (OnlineDPO(offline_fraction=0.5), False, CachedReference),
         (OnlineDPO(reference="round"), True, RoundStart),
-        (OnlineDPO(), True, FrozenCopy),
+        (OnlineDPO(), True, FrozenModel),
     ],
 )
 def test_without_adapters(algorithm: Algorithm, rounds: bool, kind: type, small_model: Path) -> None:
@@ -65,13 +65,13 @@ def test_without_adapters(algorithm: Algorithm, rounds: bool, kind: type, small_
     stepper, groups = make_stepper(lm, algorithm), random_groups(8)
     reference = chosen(algorithm, stepper, small_model, rounds)
     assert type(reference) is kind
-    if not isinstance(reference, FrozenCopy | RoundStart):
+    if not isinstance(reference, FrozenModel | RoundStart):
         return
     before = flat(stepper.per_token(groups))
     np.testing.assert_allclose(flat(reference.logprobs(groups)), before, atol=1e-5)
     now = changed(stepper, groups)
     assert np.abs(now - before).max() > 0.01
-    expected = before if isinstance(reference, FrozenCopy) else now
+    expected = before if isinstance(reference, FrozenModel) else now
     np.testing.assert_allclose(flat(reference.logprobs(groups)), expected, atol=1e-5)
 
 

@@ -14,6 +14,7 @@ from tests.support.harness import ROOT, cli, write_jsonl
 PLACES = {
     "reward.path=RUN/model": "reward.path=runs/reward/model",
     "speeches=FILE": "speeches=my_speeches.jsonl",
+    "algo.teacher.path=TEACHER": "algo.teacher.path=builtin:tiny_dpo",
     "model.path=FOLDER": "model.path=runs/sft/model",
     "model.path=MODEL": "model.path=builtin:tiny",
     "data=FILE": "data=answers.jsonl",
@@ -99,7 +100,7 @@ def completed(command: Command) -> list[str]:
             more = []
         if keys & {"epochs"}:
             more.remove("max_steps=2")
-        if re.search(r"algo=(online_\w+|ppo|rloo|grpo)", text):
+        if re.search(r"algo=(online_\w+|ppo|rloo|(dr_)?grpo|dapo|gspo|distil)", text):
             more += [each for each in _ONLINE if "-m" not in typed or "algo." not in each]
         if "data.soft_labels=true" in typed:
             typed = ["data.path=soft.jsonl" if each == "data.path=pairs.jsonl" else each for each in typed]

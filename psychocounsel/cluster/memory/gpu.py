@@ -151,12 +151,14 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     if config.get("rollout") is not None:
         held |= configs.build(config, "rollout").always(shape)
     frozen = _known(rewards)
-    if _has_reference(config, algorithm):
-        reference = bytes_of_weight(config.model.dtype) * shape.parameters
+    if (reference := _reference(shape, config, algorithm)) is not None:
+        of_reference = bytes_of_weight(config.model.dtype) * reference.parameters
         if config.zero.stage == 3:  # partitioned, and never moved
-            held["reference"] = reference / gpus
+            held["reference"] = of_reference / gpus
         else:
-            frozen = {"reference": reference, **frozen}
+            frozen = {"reference": of_reference, **frozen}
+    elif algorithm.reference_kind == "model":
+        unknown.append("teacher")
     if config.get("rollout") is not None and config.rollout.offload_idle:
         more = (_resting(trained, config, gpus), _copied(shape, config))
         return MemoryEstimate(held, training, _known(writing), unknown, frozen, *more)
@@ -265,14 +267,16 @@ def activation_bytes(shape: Shape, config: DictConfig) -> float:
     return layer + checkpoints if config.model.gradient_checkpointing else layer * shape.layers
 
 
-def _has_reference(config: DictConfig, algorithm: Algorithm) -> bool:
-    """Return True if a frozen reference is kept next to the policy.
+def _reference(shape: Shape, config: DictConfig, algorithm: Algorithm) -> Shape | None:
+    """Return the shape of the frozen reference that is kept next to a policy of `shape`; None if there is none or it is unknown.
 
     With adapters, the reference is the policy without them. Offline algorithms compute its values before the first step;
     then a copy is kept only for `eval.replies`.
     """
     kept = algorithm.reference_kind == "initial" if algorithm.needs.rollouts else config.eval.replies
-    return bool(kept) and not config.model.lora.rank
+    if algorithm.reference_kind == "model":
+        return shape_of(config, "algo.teacher", config.algo.teacher.path)
+    return shape if kept and not config.model.lora.rank else None
 
 
 def _rewards(config: DictConfig) -> dict[str, float | None]:

@@ -27,8 +27,8 @@ _ROUND = 1 << 20  # in place of a round's number in seeds; no run has as many ro
 class HeldOutReplies:
     """Writes and scores a reply to each of `prompts` at an evaluation, and compares it with `reference`, if there is one.
 
-    The reference is the policy before training; `policy` gives log-probabilities of the trained policy as it is at the
-    evaluation. `alive` is called often, on all ranks together; it may raise Stopped.
+    The reference is the policy before training, or the algorithm's teacher. `policy` gives log-probabilities of the trained
+    policy as it is at the evaluation. `alive` is called often, on all ranks together; it may raise Stopped.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HeldOutReplies:
                 for completion, values in zip(group.completions, logprobs, strict=True):
                     completion.logprobs = values
         metrics = held_out_metrics(self.run, self.world, step, replies, reference)
-        if self.scoring.scorer.asks:
+        if self.scoring.asks:
             metrics["eval/left_out"] = 1 - len(rewarded(replies)) / len(replies)
         return metrics
 
@@ -142,7 +142,7 @@ def held_out_metrics(
     known = [index for index, rewards in enumerate(own) if not np.isnan(rewards).any()]
     used, logprobs = [groups[index] for index in known], reference and [reference[index] for index in known]
     metrics = reply_metrics(used, logprobs, "eval") | reply_intervals(used, logprobs, "eval")
-    if metrics:
+    if "eval/reward" in metrics:
         before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None) or own
         both = [index for index in known if not np.isnan(before[index]).any()]
         prompts = [groups[index].prompt_ids.tobytes() for index in both]

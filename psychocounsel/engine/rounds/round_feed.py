@@ -5,6 +5,7 @@ complete. The collected groups are in `groups.parquet` in the same folder. A run
 repeats no finished work.
 """
 
+import itertools
 import math
 import shutil
 import threading
@@ -112,15 +113,19 @@ class Shards:
         self.ahead: WrittenAhead | None = None
         self.seconds: dict[str, float] = {}  # of the last round, by phase
         self.staleness = 0.0  # mean age of its replies: steps since the weights that wrote them
+        self._further: Sequence[Sequence[int]] = ()
 
-    def make(self, number: int, step: int) -> list[Group]:
+    def make(self, number: int, step: int, further: Sequence[Sequence[int]] = ()) -> list[Group]:
         """Return the scored replies of a round that begins at `step`; only replies that are not on disk are written.
+
+        `further`: rows whose prompts follow the round's own, one list for each time that prompts were replaced.
 
         Raises:
             UserError: if replies on disk were written with weights that are too old for this round, or as in
                 `FirstReplies.check`.
         """
         self.wait_for_ahead()
+        self._further = further
         with self.offloading:
             files = self._written(number, step)
         for file in files:
@@ -148,7 +153,8 @@ class Shards:
                 self._score_file(files[first + self.world.rank :][:1])
         self.world.barrier()
         scored = time.perf_counter()
-        self.seconds = {"sync": synced - started, "write": written - synced, "score": scored - written}
+        spent = {"sync": synced - started, "write": written - synced, "score": scored - written}
+        self.seconds = {name: value + (self.seconds[name] if self._further else 0.0) for name, value in spent.items()}
         return files
 
     def wait_for_ahead(self) -> None:
@@ -204,13 +210,15 @@ class Shards:
 
     def _cut(self, number: int) -> list[tuple[Path, Shard]]:
         """Return file, prompts and sampling settings of each shard of a round."""
-        files, size = self.run.files.round(number), self._shard_prompts
-        prompts = [self.data.train[index] for index in self.order.indices(number)]
-        cut = [prompts[start : start + size] for start in range(0, len(prompts), size)]
-        return [
-            (files.shard(index), (part, self._sampling(number, index * size, len(part))))
-            for index, part in enumerate(cut)
-        ]
+        files, size, whole = self.run.files.round(number), self._shard_prompts, self.config.rollout.shard_prompts
+        cut, first = list[tuple[Path, Shard]](), 0
+        for rows in (self.order.indices(number), *self._further):
+            prompts = [self.data.train[row] for row in rows]
+            for start in range(0, len(prompts), size):
+                part = prompts[start : start + size]
+                cut.append((files.shard(len(cut)), (part, self._sampling(number, first + start, len(part)))))
+            first += whole * math.ceil(len(rows) / whole)  # so that seeds do not depend on the size of smaller shards
+        return cut
 
     def _sampling(self, number: int, first: int, count: int) -> Sampling:
         """Return the sampling settings for `count` prompts from place `first` of a round on.
@@ -245,6 +253,8 @@ class Shards:
 
     def _score_file(self, files: Sequence[Path]) -> None:
         """Score the replies in each of `files` that are not scored yet. All ranks call it together."""
+        if self.scoring.scorer is None:
+            return
         read = [(file, read_groups(file)) for file in files]
         unscored = [
             (file, groups)
@@ -270,6 +280,7 @@ class RoundFeed:
     ) -> None:
         self.run, self.shards, self.order, self.collector = run, shards, shards.order, collector
         self.held_out = held_out
+        self.resample = collector.algorithm.round.resample if collector.algorithm.round else 0
         self.world, self.announce = shards.world, announce
         self.steps = self.order.steps
         self._round: int | None = None
@@ -303,26 +314,17 @@ class RoundFeed:
 
     def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
         files = self.run.files.round(number)
-        written = self.shards.make(number, step)
-        plan = self.collector.algorithm.round
-        assert plan is not None, "the check of the configuration requires it"
-        replies = rewarded(written, plan.fewest)
-        if line := self.shards.scoring.left_out(written, f"replies of round {number}"):
-            self.run.say(line)
-        if not replies:
-            raise UserError(
-                f"round {number}: no prompt has {plan.fewest} replies with a reward, which the algorithm needs; "
-                "use more algo.samples, or a judge whose answers can be read"
-            )
-        self.collector.begin(number)
-        self.shards.scoring.scorer.finish_round(replies, self.collector)
+        written, replies, useful = self._replies(number, step)
+        self.collector.begin(number)  # only now, because `is_useful` may count penalties
+        if self.shards.scoring.scorer is not None:
+            self.shards.scoring.scorer.finish_round(replies, self.collector)
         if self.run.is_main and (count := self.run.config.rollout.shown_prompts):
             write_atomically(files.samples, sample_page(replies, count, f"Round {number}"))
         file = files.groups
         known = self.world.broadcast(read_json(files.collected) if self.run.is_main and file.exists() else None)
         if known is None:
-            collected = self.collector.algorithm.collect(replies, self.collector)
-            counts = {name: value / len(replies) for name, value in self.collector.counts.items()}
+            collected = self.collector.algorithm.collect(useful, self.collector) if useful else []
+            counts = {name: value / len(useful) for name, value in self.collector.counts.items()}
             known = counts | self.collector.notes
             if self.run.is_main:
                 write_json(files.collected, known)
@@ -336,10 +338,47 @@ class RoundFeed:
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
         metrics = reply_metrics(replies, None, "rollout") | ({} if kl is None else {"rollout/kl": kl}) | noted
         metrics |= {f"rollout/{name}_seconds": value for name, value in self.shards.seconds.items()}
-        if self.shards.scoring.scorer.asks:
+        if self.shards.scoring.asks:
             metrics["rollout/left_out"] = 1 - _count(replies) / _count(written)
         metrics["rollout/staleness"] = self.shards.staleness
+        if self.resample:
+            metrics["rollout/resampled"] = len(written) - self.order.prompts
+            metrics["rollout/useless"] = 1 - len(useful) / len(replies)
         return collected, metrics
+
+    def _replies(self, number: int, step: int) -> tuple[list[Group], list[Group], list[Group]]:
+        """Return all replies of a round, those with a reward, and those that are of use to the algorithm.
+
+        With `RoundPlan.resample`, groups of no use are left out, and new prompts replace them while there are any.
+
+        Raises:
+            UserError: if too few replies have a reward.
+        """
+        rows, further = self.order.further(number), list[list[int]]()
+        while True:
+            written = self.shards.make(number, step, further)
+            replies = self._with_reward(number, written)
+            if not self.resample:
+                return written, replies, replies
+            useful = [group for group in replies if self.collector.algorithm.is_useful(group, self.collector)]
+            lacking = self.order.prompts - len(useful)
+            new = list(itertools.islice(rows, lacking)) if len(further) < self.resample else []
+            if not new:
+                return written, replies, useful
+            further.append(new)
+
+    def _with_reward(self, number: int, written: list[Group]) -> list[Group]:
+        plan = self.collector.algorithm.round
+        assert plan is not None, "the check of the configuration requires it"
+        if line := self.shards.scoring.left_out(written, f"replies of round {number}"):
+            self.run.say(line)
+        replies = rewarded(written, plan.fewest)
+        if not replies:
+            raise UserError(
+                f"round {number}: no prompt has {plan.fewest} replies with a reward, which the algorithm needs; "
+                "use more algo.samples, or a judge whose answers can be read"
+            )
+        return replies
 
 
 def _count(groups: Sequence[Group]) -> int:
@@ -375,8 +414,8 @@ def open_rounds(
     policy = RoundStart(collector.stepper, config.global_batch_size)
     first_replies = FirstReplies(run, rollout, policy)
     shards = Shards(run, data, order, plan.samples, rollout, first_replies, scoring, world, announce, alive, offloading)
-    initial = collector.reference if algorithm.reference_kind == "initial" else None
+    fixed = collector.reference if algorithm.reference_kind in ("initial", "model") else None
     held_out = HeldOutReplies(
-        run, data.held_out, rollout, first_replies, scoring, policy, initial, world, alive, offloading
+        run, data.held_out, rollout, first_replies, scoring, policy, fixed, world, alive, offloading
     )
     return RoundFeed(run, shards, held_out, collector, announce)

@@ -23,7 +23,7 @@ Scores = list[tuple[float, dict[str, float] | None]]  # reward and parts of each
 
 
 class Scoring:
-    """Scores replies by `scorer`, in the context `on_device`.
+    """Scores replies by `scorer`, in the context `on_device`; without a scorer, replies get no reward.
 
     With `offload`, the scorer's models are on the GPU only in this context, which a round enters once, because an 8B
     model moves 16 GB each time. The scorer gets conversations without the policy's `system_prompt`, because a reward
@@ -34,15 +34,20 @@ class Scoring:
 
     def __init__(
         self,
-        scorer: Scorer,
+        scorer: Scorer | None,
         world: World,
         offload: bool,
         system_prompt: str | None,
         withheld: frozenset[str] = frozenset(),
     ) -> None:
         self.scorer, self.world, self.system_prompt, self.withheld = scorer, world, system_prompt, withheld
-        self.on_device = on_device(scorer.models, world, offload)
+        self.on_device = on_device(scorer.models if scorer else (), world, offload)
         self._ahead: Thread | None = None
+
+    @property
+    def asks(self) -> bool:
+        """True if a language model gives the rewards."""
+        return self.scorer is not None and self.scorer.asks
 
     def __call__(self, groups: Sequence[Group], alive: Callable[[], None]) -> Sequence[Group]:
         """Return the same groups with the `reward` of each completion, NaN for none, and `reward_parts` if there are parts.
@@ -50,11 +55,13 @@ class Scoring:
         All ranks call it together, each with groups of its own. If a language model gives the rewards, rank 0 asks it for
         all ranks, so that one process keeps the journal and the budget; meanwhile all ranks call `alive`.
         """
+        if self.scorer is None:
+            return groups
         for completion in (completion for group in groups for completion in group.completions):
             completion.reward = nan
         shown = [completion for group in self._shown(groups) for completion in group.completions]
         conversations = self._conversations(groups)
-        of_shown = self._of_main(conversations, alive) if self.scorer.asks else self._scores(conversations)
+        of_shown = self._of_main(conversations, alive) if self.asks else self._scores(conversations)
         for completion, (reward, parts) in zip(shown, of_shown, strict=True):
             completion.reward, completion.reward_parts = reward, parts
         return groups
@@ -90,7 +97,7 @@ class Scoring:
         ]
 
     def _scores(self, conversations: Sequence[Conversation]) -> Scores:
-        if not conversations:
+        if not conversations or self.scorer is None:
             return []
         rewards = scored(self.scorer, conversations).tolist()
         parts = {name: values.tolist() for name, values in self.scorer.parts.items()}
@@ -157,12 +164,14 @@ def rewarded(groups: Sequence[Group], fewest: int = 1) -> list[Group]:
 
 
 def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Iterable[Group]) -> Scoring:
-    """Return the scoring of replies to `prompts` with this system message.
+    """Return the scoring of replies to `prompts` with this system message; it has a scorer if the run has a reward.
 
     Raises:
         UserError: if the reward model cannot be loaded, or the judge cannot see or rate replies to the prompts.
     """
     config: Any = run.config
+    if config.get("reward") is None:
+        return Scoring(None, world, config.rollout.offload_idle, system_prompt)
     scorer = open_scorer(configs.build(config, "reward"), world.device)
     withheld = frozenset[str]()
     if isinstance(scorer, JudgeScorer):

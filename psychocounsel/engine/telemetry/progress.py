@@ -83,6 +83,7 @@ _SHOWN = {
     "rollout/reward": "reward",
     "eval/loss": "held-out loss",
     "eval/reward": "held-out reward",
+    "rollout/kl_per_token": "divergence per token",
 }
 
 
