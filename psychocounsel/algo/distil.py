@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from omegaconf import OmegaConf
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, divergence, ratio_metrics
+from psychocounsel.algo.policy_gradient import AdvantageAlgorithm, clipped, divergence, ratio_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model_paths
 from psychocounsel.settings.schema import option
@@ -30,7 +30,7 @@ class Teacher:
 
 
 @dataclass
-class Distil(PolicyGradient):
+class Distil(AdvantageAlgorithm):
     """On-policy distillation: minimise the reverse KL divergence from a teacher on the policy's own replies.
 
     The loss follows arXiv 2306.08543 (eq. 2), without the effect of a token on later ones. The advantage of a token is

@@ -31,13 +31,29 @@ _COMPARED_PAIRS = 32
 
 
 @dataclass
-class Online(Algorithm):
+class Rollouts(Algorithm):
     """Base of algorithms that learn from replies that the policy writes.
 
     In each round the policy writes `samples` replies to each of `prompts_per_round` prompts (default: one step's
-    prompts), and the reward scores the replies. `collect` then builds groups from them, and training makes `passes`
-    passes over these groups. A pass has one step for each `global_batch_size` prompts and spreads the groups evenly
-    over its steps.
+    prompts). `collect` then builds groups from them, and training makes `passes` passes over these groups. A pass has
+    one step for each `global_batch_size` prompts and spreads the groups evenly over its steps.
+    """
+
+    samples: int = option(4, at_least=1)
+    prompts_per_round: int | None = option(None, at_least=1)
+    passes: int = option(1, at_least=1)
+
+    needs = Needs(data="prompts", rollouts=True)
+
+    @property
+    def round(self) -> RoundPlan:
+        fewest = next(item.metadata.get("at_least", 1) for item in fields(self) if item.name == "samples")
+        return RoundPlan(self.samples, self.prompts_per_round, self.passes, fewest=fewest)
+
+
+@dataclass
+class Online(Rollouts):
+    """Base of algorithms that learn from the rewards of the policy's replies.
 
     A subclass defines `collect` and `loss`. It defines `needs` only if it needs more models than its bases together.
 
@@ -45,9 +61,6 @@ class Online(Algorithm):
         UserError: if a subclass names an offline algorithm before an online base, whose `collect` it would hide.
     """
 
-    samples: int = option(4, at_least=1)
-    prompts_per_round: int | None = option(None, at_least=1)
-    passes: int = option(1, at_least=1)
     length_penalty: float = option(0.0, at_least=0)
     unfinished_penalty: float = option(0.0, at_least=0)
     unfinished_ramp: float = option(0.0, at_least=0, at_most=1)
@@ -61,11 +74,6 @@ class Online(Algorithm):
         if "needs" not in vars(cls):
             bases = [base for base in cls.__bases__ if issubclass(base, Algorithm)]
             cls.needs = replace(Online.needs, models=frozenset().union(*(base.needs.models for base in bases)))
-
-    @property
-    def round(self) -> RoundPlan:
-        fewest = next(item.metadata.get("at_least", 1) for item in fields(self) if item.name == "samples")
-        return RoundPlan(self.samples, self.prompts_per_round, self.passes, fewest=fewest)
 
     def rewards(self, group: Group, ctx: Context) -> list[float]:
         """Return the reward of each reply of a group, less the penalties; log the mean of each penalty by its name.
@@ -106,8 +114,8 @@ class Online(Algorithm):
 def _check_order(cls: type[Online]) -> None:
     """Check that offline algorithms come after all online bases."""
     bases = [base for base in cls.__mro__[1:] if issubclass(base, Algorithm) and base is not Algorithm]
-    offline = next((place for place, base in enumerate(bases) if not issubclass(base, Online)), len(bases))
-    hidden = [base.__name__ for base in bases[offline:] if issubclass(base, Online)]
+    offline = next((place for place, base in enumerate(bases) if not issubclass(base, Rollouts)), len(bases))
+    hidden = [base.__name__ for base in bases[offline:] if issubclass(base, Rollouts)]
     if hidden:
         wrong, right = (
             ", ".join(base.__name__ for base in order)

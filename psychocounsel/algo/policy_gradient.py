@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
-from psychocounsel.algo.online import Online, note_differences
+from psychocounsel.algo.online import Online, Rollouts, note_differences
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -25,8 +25,8 @@ _OF_RATIO = ("clip", "clip_low", "clip_high", "value_clip", "ratio")
 
 
 @dataclass
-class PolicyGradient(Online):
-    """Base of PPO, RLOO, GRPO and distillation, with the fields that they share.
+class AdvantageAlgorithm(Rollouts):
+    """Base of algorithms that make tokens with a positive advantage more likely, wherever the advantages come from.
 
     `importance_cap`: corrects for a rollout that computes other log-probabilities than the trainer. Advantages are
     multiplied by the truncated importance weight min(pi_trainer / pi_rollout, cap) (arXiv 1802.01561, eq. 1; for
@@ -37,29 +37,20 @@ class PolicyGradient(Online):
     included (its gradient still enters Adam's averages). `approx_kl` is the mean over a step's tokens of k3 = r - 1 -
     log r, r = pi / pi_old (Schulman 2020, "Approximating KL divergence").
 
-    `kl_weight`: weight of the divergence from `reference`. With 0 no reference is loaded, and no divergence is measured.
-
-    `mask_unfinished`: replies that were cut off are left out of the loss and of what it averages over. Their rewards
-    still count in the advantages of the other replies (arXiv 2503.14476, sec. 3.4).
+    `mask_unfinished`: replies that were cut off are left out of the loss and of what it averages over (arXiv 2503.14476,
+    sec. 3.4). Their rewards still count in the advantages of the other replies.
 
     `entropy`: measure the mean entropy of the tokens' distributions [nats]. `entropy_weight` adds an entropy bonus:
     this weight times the entropy is subtracted from the loss.
     """
 
-    reference: str = option("initial", choices=("initial", "round"))
-    kl_weight: float = option(0.0, at_least=0)
     mask_unfinished: bool = False
     importance_cap: float | None = option(None, above=0)
     stop_kl: float | None = option(None, above=0)
     entropy: bool = True
     entropy_weight: float = option(0.0, at_least=0)
 
-    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
     reply_is_one_action: ClassVar[bool] = False
-
-    @property
-    def reference_kind(self) -> Literal["none", "initial", "round", "model"]:
-        return cast(Literal["initial", "round"], self.reference) if self.kl_weight else "none"
 
     @property
     def reads_entropy(self) -> bool:
@@ -95,8 +86,6 @@ class PolicyGradient(Online):
             unused |= {item.name: reason for item in fields(self) if item.name in _OF_RATIO}
         if not self.entropy:
             unused["entropy_weight"] = "algo.entropy=false measures no entropy"
-        if not self.kl_weight:
-            unused["reference"] = "algo.kl_weight=0 uses no reference"
         return unused
 
     def _round_is_one_step(self, config: DictConfig) -> bool:
@@ -111,14 +100,6 @@ class PolicyGradient(Online):
     def moves_weights(self, engine: str, ctx: Context) -> bool:
         """Return False for the policy from the first step of the round whose `approx_kl` exceeds `stop_kl`."""
         return engine != "policy" or self.stop_kl is None or ctx.peaks.get("approx_kl", 0.0) <= self.stop_kl
-
-    def scaled(self, rewards: list[np.ndarray]) -> list[np.ndarray]:
-        """Return a round's rewards, float[n] for each prompt, as the advantages use them."""
-        return rewards
-
-    def collect_reference(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Fill `ref_logprobs` of every completion, if the algorithm has a reference."""
-        return groups if self.reference_kind == "none" else collect_reference(groups, ctx)
 
     def unmasked(self, groups: list[Group]) -> list[Group]:
         """Return the groups without the replies that `mask_unfinished` excludes; groups without any other are left out."""
@@ -170,6 +151,37 @@ class PolicyGradient(Online):
         if outputs.entropy is not None:
             terms["entropy"] = Term(outputs.entropy.sum(), "tokens", -self.entropy_weight)
         return terms
+
+
+@dataclass
+class PolicyGradient(AdvantageAlgorithm, Online):
+    """Base of PPO, RLOO and GRPO, whose advantages come from rewards.
+
+    `kl_weight`: weight of the divergence from `reference`. With 0 no reference is loaded, and no divergence is measured.
+    """
+
+    reference: str = option("initial", choices=("initial", "round"))
+    kl_weight: float = option(0.0, at_least=0)
+
+    needs = Needs(models=frozenset({"policy", "reference"}), data="prompts", rollouts=True, reward=True)
+
+    @property
+    def reference_kind(self) -> Literal["none", "initial", "round", "model"]:
+        return cast(Literal["initial", "round"], self.reference) if self.kl_weight else "none"
+
+    def unused(self, config: DictConfig) -> dict[str, str]:
+        unused = super().unused(config)
+        if not self.kl_weight:
+            unused["reference"] = "algo.kl_weight=0 uses no reference"
+        return unused
+
+    def scaled(self, rewards: list[np.ndarray]) -> list[np.ndarray]:
+        """Return a round's rewards, float[n] for each prompt, as the advantages use them."""
+        return rewards
+
+    def collect_reference(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Fill `ref_logprobs` of every completion, if the algorithm has a reference."""
+        return groups if self.reference_kind == "none" else collect_reference(groups, ctx)
 
 
 def divergence(completion: Completion) -> np.ndarray:
