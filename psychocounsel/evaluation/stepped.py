@@ -48,9 +48,13 @@ READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", 
 
 @dataclass(kw_only=True)
 class SteppedEvaluation(Evaluation):
-    """Evaluation whose `course` lists its steps; the last step returns the run's metrics under the key `metrics`."""
+    """Evaluation whose `course` lists its steps; the last step returns the run's metrics under the key `metrics`.
+
+    `has_opponents`: False if the model is never compared with other contestants.
+    """
 
     schema: ClassVar[type] = ContestConfig
+    has_opponents: ClassVar[bool] = True
     course: ClassVar[Course[EvaluationDir]]
 
     @abstractmethod
@@ -88,7 +92,9 @@ class SteppedEvaluation(Evaluation):
         unused = self.unused_sections(config)
         judges = build(config, "judge").models() if config.get("judge") is not None and "judge" not in unused else []
         rewards = [judge.reward_settings() for judge in judges if isinstance(judge, RewardJudge)]
-        models = [] if "model" in unused else [*build(config, "contestants").opening(), *prompt_lines(config)]
+        contestants = build(config, "contestants")
+        lines = contestants.opening() if self.has_opponents else contestants.format_lines()
+        models = [] if "model" in unused else [*lines, *prompt_lines(config)]
         return [*models, *format_lines(rewards)]
 
     def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:

@@ -160,6 +160,7 @@ class EvaluationDir(StepsDir):
         super().__init__(path)
         self.speeches = path / "speeches.parquet"  # the clients' speeches that contestants reply to
         self.replies = path / "replies.parquet"  # every reply of every contestant, or the reason for a missing one
+        self.picks = path / "picks.parquet"  # evaluation=best_of: the best of n replies, by reward model
         self.verdicts = path / "verdicts.parquet"  # the judges' verdicts on each pair of replies, in both orders
         self.controls = path / "controls.parquet"  # verdicts on controls, and on replies against those of the data
         self.exams = path / "exams.parquet"  # evaluation=external: every contestant's answer to every item

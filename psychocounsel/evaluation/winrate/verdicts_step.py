@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -37,30 +37,40 @@ _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 
-def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+Pairs = Callable[[StepContext[EvaluationDir]], Iterator[ReplyPair]]
+Calls = Callable[[], Iterator[JudgeCall]]
+
+
+def run(context: StepContext[EvaluationDir], pairs: Pairs | None = None) -> dict[str, Any]:
     """Ask the judges for all verdicts missing in the journal and write verdicts.parquet, ordered by speech.
+
+    `pairs` yields the pairs to compare; None: each reply of the model with each opponent's.
 
     Raises:
         BudgetSpent: if the budget ends before all verdicts are bought; the journal keeps the bought ones.
         UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
     config, judging = context.config, judging_of(context)
+
+    def calls() -> Iterator[JudgeCall]:
+        return judging.calls((pairs or _pairs)(context))
+
     for line in judge_warnings(config):
         context.say(line)
     with closing(Answers(context.files.answers, context.shard)) as answers:
         budget = buy(
-            asks_of(_calls(context, judging)),
+            asks_of(calls()),
             answers,
             config.budget,
             models=judging.judges,
             key="judge",
             read=read_verdict,
             retries=config.evaluation.retries,
-            count=sum(1 for _ in asks_of(_calls(context, judging))),
+            count=sum(1 for _ in asks_of(calls())),
             bar=context.bar,
             what="verdicts",
         )
-        figures = _write(context, judging, answers)
+        figures = _write(context, judging, answers, calls)
     for line in _said(figures):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
@@ -95,10 +105,6 @@ def speech_rows(context: StepContext[EvaluationDir]) -> dict[str, Row]:
         for name, (speech,) in by_speech(context.files.speeches, _SPEECH)
         if near or not speech["near_training"]
     }
-
-
-def _calls(context: StepContext[EvaluationDir], judging: Judging) -> Iterator[JudgeCall]:
-    return judging.calls(_pairs(context))
 
 
 def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
@@ -141,16 +147,16 @@ def asks_of(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
             yield call.judge, call.ask
 
 
-def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answers) -> dict[str, Any]:
+def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answers, calls: Calls) -> dict[str, Any]:
     """Write verdicts.parquet from the journal's answers; returns the step's figures."""
     outcomes: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
     models: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
-    for row in _rows(context, judging, answers):
+    for row in _rows(context, judging, answers, calls):
         if row["model"]:
             models[row["judge"]][row["model"]] += 1
     scored = {name: counts.most_common(1)[0][0] for name, counts in models.items() if counts}
     with written(context.files.verdicts, SCHEMA) as add:
-        for row in _rows(context, judging, answers):
+        for row in _rows(context, judging, answers, calls):
             row = row if row["model"] in (None, scored.get(row["judge"])) else without_verdict(row, OTHER_MODEL)
             add(row)
             outcomes[row["judge"]][row["outcome"]] += 1
@@ -162,9 +168,9 @@ def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answe
     }
 
 
-def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answers) -> Iterator[Row]:
+def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answers, calls: Calls) -> Iterator[Row]:
     """Yield a row for each call, from the journal's answers."""
-    for call in _calls(context, judging):
+    for call in calls():
         outcome: Outcome[Any] | str | None = call.outcome
         if call.ask is not None:
             settled = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)

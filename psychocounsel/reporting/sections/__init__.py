@@ -34,6 +34,7 @@ EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(by_setting.evaluation_section),
     tolerant(evaluated.winrate_section),
     tolerant(evaluated.reward_section),
+    tolerant(evaluated.best_of_section),
     tolerant(evaluated.gate_section),
     tolerant(evaluated.safety_section),
     tolerant(evaluated.session_section),

@@ -7,6 +7,7 @@ from typing import Any
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable, Section
 from psychocounsel.evaluation.audit.show import audit_blocks
+from psychocounsel.evaluation.best_of.show import best_of_blocks
 from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.gate.show import gate_blocks
 from psychocounsel.evaluation.health.show import health_blocks
@@ -31,6 +32,10 @@ def without_figures(runs: Iterable[RunMaterial], has: Callable[[RunMaterial], bo
 
 def winrate_section(material: Material) -> Section:
     return _section(material, "winrate", "Win rates", "variants", winrate_blocks, "win-rates")
+
+
+def best_of_section(material: Material) -> Section:
+    return _section(material, "best_of", "Best of n replies", "reward_models", best_of_blocks, "best-of-n")
 
 
 def health_section(material: Material) -> Section:

@@ -1,0 +1,95 @@
+"""The step `figures` of `evaluation=best_of`: win rates of the best of n replies against the first, and its divergence."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.evaluation.best_of.picks_step import SCHEMA
+from psychocounsel.evaluation.best_of.show import best_of_blocks
+from psychocounsel.evaluation.judging.controls import share_of
+from psychocounsel.evaluation.judging.judges import RewardJudge
+from psychocounsel.reward.sections import reward_sections
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.tables import rows_of
+from psychocounsel.storage.files import write_json
+
+
+def divergence_bound(n: int) -> float:
+    """Return log n - (n - 1) / n [nats], an upper bound of the divergence of the best of n replies from the policy.
+
+    The divergence is smaller if the policy is likely to write the same reply twice (arXiv 2401.01879).
+    """
+    return math.log(n) - (n - 1) / n
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Compute the win rates from picks.parquet and verdicts.parquet, write figures.json and print the table."""
+    values = _values(context.files)
+    models: dict[str, list[dict[str, Any]]] = {}
+    for (name, n), by_speech in values.items():
+        scores = [float(np.mean([score for score, _ in rows])) for rows in by_speech.values()]
+        reward = float(np.mean([np.mean([reward for _, reward in rows]) for rows in by_speech.values()]))
+        models.setdefault(name, []).append({"n": n, "kl": divergence_bound(n), **share_of(scores), "reward": reward})
+    setting = context.config.contestants.settings[0]
+    warnings = [*_judges_that_chose(context.config)]
+    figures = {"evaluation": "best_of", "model": setting, "reward_models": models, "warnings": warnings}
+    write_json(context.files.figures, figures)
+    for line in terminal_lines(best_of_blocks([Titled("", figures)])):
+        context.say(line)
+    return {"metrics": _metrics(models, context.config.reward.name)}
+
+
+Values = dict[tuple[str, int], dict[str, list[tuple[float, float]]]]
+
+
+def _values(files: EvaluationDir) -> Values:
+    """Return by reward model and n, for each speech, the score of each pick against the first reply, and its reward.
+
+    A score is the mean over judges and orders (1: the pick is better, 0.5: a tie, 0: worse). A pick that is the first reply
+    itself ties. Picks without a verdict are left out.
+    """
+    verdicts: dict[tuple[Any, ...], list[float]] = {}
+    key = ("speech", "seed", "length_limit", "sample")
+    for row in rows_of(files.verdicts, ["speech", "first_seed", "length_limit", "sample", "overall"]):
+        if row["overall"] is not None:
+            place = (row["speech"], row["first_seed"], row["length_limit"], row["sample"])
+            verdicts.setdefault(place, []).append((1 + row["overall"]) / 2)
+    values: Values = {}
+    for pick in rows_of(files.picks, SCHEMA.names):
+        known = [0.5] if pick["sample"] == 0 else verdicts.get(tuple(pick[name] for name in key))
+        if known:
+            of_pick = (float(np.mean(known)), pick["reward"])
+            values.setdefault((pick["reward_model"], pick["n"]), {}).setdefault(pick["speech"], []).append(of_pick)
+    return values
+
+
+def _judges_that_chose(config: DictConfig) -> Iterator[str]:
+    """Yield a warning for each judge that is one of the reward models whose choices it judges."""
+    paths = {str(section.path): section.name for _, section in reward_sections(config) if section.get("path")}
+    for judge in build(config, "judge").models():
+        path = str(judge.reward.get("path")) if isinstance(judge, RewardJudge) else ""
+        if path in paths:
+            yield (
+                f"warning: judge {judge.name} is the reward model {paths[path]} itself, so it agrees with its own choices; give "
+                "another judge"
+            )
+
+
+def _metrics(models: dict[str, list[dict[str, Any]]], first: str) -> dict[str, float]:
+    """Return `win_rate_of_N` of the first reward model, `win_rate_of_N/NAME` of the others, and `win_rate` of the largest N."""
+    metrics: dict[str, float] = {}
+    for name, points in models.items():
+        for point in points:
+            rate = f"win_rate_of_{point['n']}" + ("" if name == first else f"/{name}")
+            metrics |= {rate: point["value"], f"{rate}_low": point["low"], f"{rate}_high": point["high"]}
+    if models.get(first):
+        last = models[first][-1]
+        metrics |= {"win_rate": last["value"], "win_rate_low": last["low"], "win_rate_high": last["high"]}
+    return metrics

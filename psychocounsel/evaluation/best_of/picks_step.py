@@ -1,0 +1,107 @@
+"""The steps `picks` and `verdicts` of `evaluation=best_of`: reward models choose replies, judges compare them with the first."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from psychocounsel.evaluation.judging.pairs import ReplyPair, is_judged
+from psychocounsel.evaluation.winrate import verdicts_step
+from psychocounsel.reward.base import open_scorer
+from psychocounsel.reward.encoding import score_what_fits
+from psychocounsel.reward.sections import scorer_sections
+from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build_section
+from psychocounsel.steps.course import StepContext
+from psychocounsel.steps.tables import Row, by_speech, rows_of, written
+
+SCHEMA = pa.schema(
+    [
+        *(pa.field(name, pa.string(), nullable=False) for name in ("speech", "reward_model")),
+        *(pa.field(name, pa.int64(), nullable=False) for name in ("seed", "n", "sample")),
+        pa.field("length_limit", pa.int64()),
+        pa.field("reward", pa.float64(), nullable=False),
+    ]
+)
+_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
+
+
+def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Score every reply with each reward model and write picks.parquet: the best of the first n replies, for each n.
+
+    Replies without a text, and those that are too long for the reward model, are never chosen. A series of replies without
+    a first one that judges can compare gets no picks.
+
+    Raises:
+        UserError: if a reward model cannot be loaded or gives no finite rewards.
+    """
+    import torch
+
+    from psychocounsel.model.cpu import prepare_process
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cpu":
+        prepare_process()
+    speeches = {
+        row["speech"]: json.loads(row["messages"]) for row in rows_of(context.files.speeches, ["speech", "messages"])
+    }
+    series = [*_series(context)]
+    replies = [reply for rows in series for reply in rows if reply["text"]]
+    conversations = [[*speeches[row["speech"]], {"role": "assistant", "content": row["text"]}] for row in replies]
+    picks = list[Row]()
+    for _, section in scorer_sections(context.config):
+        scorer = open_scorer(build_section(section, "reward"), device)
+        bar = partial(context.bar, what=f"scoring by {section.name}")
+        rewards = scorer.unnormalised(score_what_fits(scorer, conversations, bar))
+        for reply, reward in zip(replies, rewards.tolist(), strict=True):
+            reply["reward"] = reward
+        for rows in series:
+            picks += _picks(rows, context.config.evaluation.n, section.name)
+        del scorer  # one model is in memory at a time
+    with written(context.files.picks, SCHEMA) as add:
+        for pick in sorted(picks, key=lambda row: row["speech"]):
+            add(pick)
+    return {"picks": len(picks), "series": len(series)}
+
+
+def judge(context: StepContext[EvaluationDir]) -> dict[str, Any]:
+    """Ask the judges to compare each chosen reply with the first of its series, as `verdicts_step.run` does."""
+    return verdicts_step.run(context, picked_pairs)
+
+
+def picked_pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
+    """Yield each chosen reply with the first reply, once however many reward models choose it."""
+    chosen = {_key(pick) for pick in rows_of(context.files.picks, SCHEMA.names)}
+    speeches = verdicts_step.speech_rows(context)
+    for rows in _series(context):
+        speech = speeches.get(rows[0]["speech"])
+        if speech is not None:
+            yield from (ReplyPair(speech, row, rows[0]) for row in rows[1:] if _key(row) in chosen)
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return row["speech"], row["seed"], row["length_limit"], row["sample"]
+
+
+def _series(context: StepContext[EvaluationDir]) -> Iterator[list[Row]]:
+    """Yield the replies of one model to each speech under each length limit, the first sample first; it must be judged."""
+    for speech, replies in by_speech(context.files.replies, _REPLY):
+        groups: dict[tuple[Any, ...], list[Row]] = {}
+        for row in replies:
+            groups.setdefault((row["seed"], row["length_limit"]), []).append({**row, "speech": speech})
+        for rows in groups.values():
+            rows.sort(key=lambda row: row["sample"])
+            if is_judged(rows[0]):
+                yield rows
+
+
+def _picks(rows: list[Row], sizes: list[int], name: str) -> Iterator[Row]:
+    for n in sorted(sizes):
+        candidates = [row for row in rows[:n] if row["text"] and not np.isnan(row["reward"])]
+        if candidates:
+            best = max(candidates, key=lambda row: row["reward"])
+            columns = {column: best[column] for column in SCHEMA.names if column in best}
+            yield {**columns, "reward_model": name, "n": n}

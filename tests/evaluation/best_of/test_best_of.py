@@ -1,0 +1,78 @@
+"""`evaluation=best_of`: picks and win rates against brute force over written replies, refusals, and the report's section."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from psychocounsel.blocks.cells import Titled
+from psychocounsel.errors import UserError
+from psychocounsel.evaluate import COMMAND
+from psychocounsel.evaluation.best_of.figures_step import _judges_that_chose
+from psychocounsel.evaluation.best_of.show import best_of_blocks
+from psychocounsel.storage.files import read_json
+from tests.algo.test_online_learning import mine
+from tests.support.contests import PROMPTS, contest, data
+from tests.support.harness import cli, write_jsonl
+
+__all__ = ["mine"]
+SAMPLES = 4
+
+
+def share(text: str, letter: str) -> float:
+    return text.count(letter) / len(text)
+
+
+def test_win_rates_are_those_of_brute_force(mine: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = {prompt: ["".join(rng.choice(list("aeo x"), 30)).strip() for _ in range(SAMPLES)] for prompt in PROMPTS}
+    rows = [{"prompt": prompt, "reply": text} for prompt, replies in texts.items() for text in replies]
+    file = write_jsonl(mine / "replies.jsonl", rows)
+    given = [f"model.path={file}", *data(mine / "data"), f"replies.samples={SAMPLES}", "evaluation.n=[1,2,4]"]
+    given += ["reward=letter", "compare=[{use: letter, letter: o, name: other}]"]
+    given += ["judge=reward", "judge.reward={use: letter, letter: a, name: judge}", "run_dir=run"]
+    said = cli("evaluate", "--config-dir", "my", "evaluation=best_of", *given, cwd=mine).stderr
+    assert "its own choices" not in said
+    metrics = read_json(mine / "run" / "summary.json")["metrics"]
+    figures = read_json(mine / "run" / "figures.json")
+    for name, letter, ending in (("letter", "e", ""), ("other", "o", "/other")):
+        for place, n in enumerate((1, 2, 4)):
+            scores, rewards = [], []
+            for replies in texts.values():
+                best = max(replies[:n], key=lambda text: share(text, letter))
+                gap = share(best, "a") - share(replies[0], "a")
+                scores.append(0.5 if abs(gap) < 1e-9 else float(gap > 0))
+                rewards.append(10 * share(best, letter))
+            point = figures["reward_models"][name][place]
+            assert (point["n"], point["speeches"]) == (n, len(PROMPTS))
+            assert point["value"] == pytest.approx(np.mean(scores)) == metrics[f"win_rate_of_{n}{ending}"]
+            assert point["reward"] == pytest.approx(np.mean(rewards), abs=1e-5)
+            assert point["kl"] == pytest.approx(math.log(n) - (n - 1) / n)
+    assert metrics["win_rate"] == metrics["win_rate_of_4"]
+    chart, table = best_of_blocks([Titled("", figures)])
+    assert [curve.title for curve in chart.curves] == ["letter", "other"]
+    assert len(table.table.rows) == 6
+    cli("report", "run", "--out", "page", cwd=mine)
+    assert "Best of n replies" in (mine / "page" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["evaluation.n=[1,32]"], "evaluation.n=[1, 32]: give numbers from 1 to replies.samples=16"),
+        (["evaluation.n=[]"], "evaluation.n=[]"),
+        (["against=builtin:tiny_dpo"], "compares a model with itself"),
+        (["compare=[{use: llm, judge: {use: openai, model: a}}]"], "needs reward models"),
+    ],
+)
+def test_what_cannot_work_is_refused(overrides: list[str], said: str, tmp_path: Path) -> None:
+    config = contest("evaluation=best_of", "model.path=builtin:tiny", *overrides, f"run_dir={tmp_path}/run")
+    with pytest.raises(UserError) as caught:
+        COMMAND.prepare(config, tmp_path / "run")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_judge_that_chose_is_named(tmp_path: Path) -> None:
+    same = contest("evaluation=best_of", "model.path=builtin:tiny", "reward=tiny", "judge=tiny")
+    assert any("it agrees with its own choices" in line for line in _judges_that_chose(same))
