@@ -20,7 +20,7 @@ from psychocounsel.evaluation.stepped import (
     replies_to_ask,
     source_marks,
 )
-from psychocounsel.reward.sections import ranker_models, scorer_sections
+from psychocounsel.reward.sections import judge_models, scorer_sections
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
@@ -95,7 +95,7 @@ class BestOf(SteppedEvaluation):
             )
         if len(set(config.contestants.settings)) > 1:
             raise UserError("against: evaluation=best_of compares a model with itself; leave it out")
-        if [*ranker_models(config)]:
+        if [*judge_models(config)]:
             raise UserError(
                 "compare: a language model that ranks gives no scores; evaluation=best_of needs reward models"
             )
