@@ -25,6 +25,7 @@ ONE_SEED = {
     "algorithms": ["seeds=[1]"],
     "ablations": ["seeds=[11]"],
     "robust": ["seeds=[1]", "reward_seeds=[1,2]"],
+    "pareto": ["seeds=[1]", "weights=[0,4]"],
     "scaling": [],
     "safety": [],
     "real": ["base=builtin:tiny", "dtype=fp32"],  # in place of `make smollm2`
@@ -53,6 +54,10 @@ TRIALS = {
         *("base=builtin:tiny", "data='data=sample'", "judge='judge=tiny'", f"ask='{ASK}'"),
     ],
     "robust": ["seeds=[1]", "reward_seeds=[1,2]", "reward_steps=1", "steps=1", "batch=2", "every=1", f"ask='{ASK}'"],
+    "pareto": [
+        *("seeds=[1]", "weights=[0,4]", "reward_steps=1", "steps=1", "batch=2", "every=1"),
+        *(f"more='data.limit=8 eval.limit=2 {REPLIES}'", f"ask='{ASK}'"),
+    ],
     "safety": ["steps=2", "batch=4", "pairs=16", "cases=4", "reply_tokens=16"],
     "scaling": [f"run='algo=dpo {STEP}'"],
     "real": [
