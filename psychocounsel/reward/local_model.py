@@ -15,6 +15,7 @@ from psychocounsel.counsel.system_prompt import reward_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.reward.base import Conversation, RewardSettings, RoundNotes, Scorer
 from psychocounsel.reward.combining import CombinedReward
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
 from psychocounsel.storage.files import read_json
@@ -80,7 +81,9 @@ def labels_of(path: str) -> tuple[str, ...] | None:
     from psychocounsel.model.shape import builtin_folder
 
     place = builtin_folder(path) if path.startswith("builtin:") else Path(path)
-    config = read_json(place / "config.json") or read_json(place / "model" / "config.json")
+    if not place.is_dir():
+        return None
+    config = read_json(place / "config.json") or read_json(RunDir(place).model / "config.json")
     return None if config is None else tuple((config.get("id2label") or {}).values())
 
 

@@ -57,6 +57,16 @@ _DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "s
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
 _OPEN = (None, "auto")
 _GONE = {"data.swapped": 0.0, "data.system_prompt": None}  # keys of earlier versions, with the value that has no effect
+# Keys that runs of earlier versions lack, with the value by which they were trained; _ANY: the value had no effect.
+_ANY = object()
+_ADDED = {
+    "algo.aggregate": "reply",
+    "algo.budget": _ANY,
+    "algo.ratio": "token",
+    "algo.resample": 0,
+    "algo.mask_unfinished": False,
+    "algo.unfinished_ramp": 0.0,
+}
 # Keys that a job adds to a recipe in `settled` when it begins.
 _NOTED = ("value", "journal")
 
@@ -124,10 +134,16 @@ def is_same(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
 
 def _differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[str]:
     for key in (*new, *(key for key in old if key not in new)):
-        if new.get(key) == old.get(key) or (key in _GONE and old.get(key) == _GONE[key]):
-            continue
-        if not (_FILLED_IN.fullmatch(key) and new.get(key) in _OPEN):
+        if not _agree(key, new, old) and not (_FILLED_IN.fullmatch(key) and new.get(key) in _OPEN):
             yield key
+
+
+def _agree(key: str, new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
+    """Return True if the key has the same effect in a run of `new` as in an earlier run of `old`."""
+    if key in _GONE and old.get(key) == _GONE[key]:
+        return True
+    before = old.get(key, _ADDED.get(key))
+    return before is _ANY or bool(new.get(key) == before)
 
 
 def _flat(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
@@ -174,7 +190,7 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
         UserError: naming the keys that differ, with both values of the first; or if the run would become shorter.
     """
     new, old = identity(config), identity(existing)
-    keys = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
+    keys = sorted(key for key in new.keys() | old.keys() if not _agree(key, new, old))
     if keys:
         first = keys[0]
         shown = ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")

@@ -267,7 +267,10 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["reward=tinny"], "reward=tinny: no such choice; did you mean tiny? (reward is one of ensemble, local, "),
+        (
+            ["reward=tinny"],
+            "reward=tinny: no such choice; did you mean tiny? (reward is one of ensemble, judge, local, ",
+        ),
         (["reward.pathh=x"], "unknown key reward.pathh: did you mean reward.path?"),
         (["+nonsense=1"], "unknown key nonsense"),
         (["seed=3"], "unknown key seed"),

@@ -192,6 +192,22 @@ def test_a_run_of_a_version_with_the_old_key_goes_on() -> None:
     assert differing(new, {**new, "data.swapped": 0.2}) == ["data.swapped"]
 
 
+def test_a_run_of_a_version_without_the_new_keys_goes_on_with_their_former_values() -> None:
+    lacking = (
+        "algo.aggregate",
+        "algo.budget",
+        "algo.ratio",
+        "algo.resample",
+        "algo.mask_unfinished",
+        "algo.unfinished_ramp",
+    )
+    new = identity(check(compose(["algo=grpo", "algo.aggregate=reply"])))
+    old = {key: value for key, value in new.items() if key not in lacking}
+    assert not differing(new, old)
+    assert differing(identity(check(compose(["algo=grpo"]))), old) == ["algo.aggregate"]
+    assert differing(identity(check(compose(["algo=gspo"]))), old)
+
+
 def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(small_model: Path, tmp_path: Path) -> None:
     given = [
         "algo=reward",

@@ -70,7 +70,7 @@ def test_a_phone_in_the_dark_shows_a_case_without_scrolling_sideways(browser: An
 
 
 def test_a_conversation_is_adjudicated_by_keyboard_alone(browser: Any, tmp_path: Path) -> None:
-    """Keys Y, N and D answer the questions in order. If an answered question has the focus, they change it."""
+    """Keys Y and N answer the questions in order. If an answered question has the focus, they change it."""
     with serving(gate_folder(tmp_path, 1), "review.repeats=0", *QUICK_CASES, experts="[e01]") as found:
         page = browser.new_context().new_page()
         page.set_default_timeout(20_000)
@@ -78,7 +78,7 @@ def test_a_conversation_is_adjudicated_by_keyboard_alone(browser: Any, tmp_path:
         page.check("input[name=agree]")
         go(page, "button")
         seen = faults(page)
-        for key in "ydn":
+        for key in "ynn":
             page.keyboard.press(key)
         page.focus("input[name=missed]:checked")
         for key in "nyn":  # the first question again, then the two unanswered ones
@@ -88,7 +88,7 @@ def test_a_conversation_is_adjudicated_by_keyboard_alone(browser: Any, tmp_path:
         (row,) = answers(tmp_path / "review")
         assert row["answers"] == {
             "missed": "no",
-            "over_escalation": "not_applicable",
+            "over_escalation": "no",
             "under_triage": "no",
             "hard": "yes",
             "expected_action_right": "no",

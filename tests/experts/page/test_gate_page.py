@@ -15,7 +15,7 @@ from tests.support.harness import cli
 from tests.support.reviewing import Served, answers, item_of, serving
 
 YES = dict.fromkeys(QUESTIONS, "yes")
-NO = dict.fromkeys(QUESTIONS, "no") | {"over_escalation": "not_applicable"}
+NO = dict.fromkeys(QUESTIONS, "no")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_the_page_asks_what_the_gate_reads() -> None:
     assert tuple(each.name for each in GateKind.questions) == QUESTIONS
 
 
-@pytest.mark.parametrize("form", [NO | {"hard": "not_applicable"}, NO | {"expected_action_right": "not_applicable"}])
+@pytest.mark.parametrize("form", [NO | {"missed": "not_applicable"}, NO | {"expected_action_right": "not_applicable"}])
 def test_an_answer_that_the_gate_would_refuse_is_refused(served: Served, form: dict[str, str]) -> None:
     client = served.agree("e02")
     refused = client.post(item_of(client.get("").text), data=form)
@@ -64,6 +64,7 @@ def test_cases_are_adjudicated_blind_and_read_back_by_the_gate(served: Served, h
     assert "secret" not in table.read_text() and ",'=1+1" in table.read_text()
     assert answers(home / "review")[-1]["ratings"] == {
         "missed": 1,
+        "over_escalation": 1,
         "under_triage": 1,
         "hard": 1,
         "expected_action_right": 1,
