@@ -94,6 +94,6 @@ def test_a_conversation_is_adjudicated_by_keyboard_alone(browser: Any, tmp_path:
             "expected_action_right": "no",
         }
         page.goto(found.links["e01"] + "answers")
-        assert "missed: No; too much: Does not apply" in page.locator("tbody tr").inner_text()
+        assert "missed: No; too much: No" in page.locator("tbody tr").inner_text()
         assert seen + faults(page) == []
         page.context.close()

@@ -74,6 +74,7 @@ def test_cases_are_adjudicated_blind_and_read_back_by_the_gate(served: Served, h
     parts = json.loads((home / "review" / "agreement" / "agreement.json").read_text())["parts"]
     assert {part["about"]: part["items"] for part in parts} == {
         "missed": 4,
+        "over_escalation": 4,
         "under_triage": 4,
         "hard": 4,
         "expected_action_right": 4,
