@@ -106,13 +106,16 @@ def around() -> Allocation | None:
             "unset SLURM_JOB_ID to use this machine alone"
         )
     shown = call("scontrol", "show", "job", job)
-    return Allocation(job, names, min(cpus), _gpus(shown, len(names)))
+    return Allocation(job, names, min(cpus), gpus_of_node(shown, len(names)))
 
 
-def _gpus(shown: str, nodes: int) -> int:
-    """Return the GPUs on each node, from the request."""
-    per_node = re.search(r"TresPerNode=\S*gpu(?::[a-z]\w*)?[:=](\d+)", shown)
-    whole = re.search(r"(?:AllocTRES|TresPerJob)=\S*gres[/:]gpu(?::[a-z]\w*)?[:=](\d+)", shown)
+_GPUS = r"=\S*?gres[/:]gpu(?::[^\s,:=]+)?[:=](\d+)(?![^\s,])"
+
+
+def gpus_of_node(shown: str, nodes: int) -> int:
+    """Return the GPUs on each of `nodes` nodes, from the request in the output of `scontrol show job`."""
+    per_node = re.search(f"TresPerNode{_GPUS}", shown)
+    whole = re.search(f"(?:AllocTRES|TresPerJob){_GPUS}", shown)
     return int(per_node[1]) if per_node else int(whole[1]) // nodes if whole else 0
 
 

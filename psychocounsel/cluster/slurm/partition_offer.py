@@ -1,10 +1,10 @@
-"""Nodes of a partition, and the refusal of jobs that request more nodes, GPUs or CPUs than the partition has."""
+"""Nodes of a partition, and the refusal of jobs that request more nodes, GPUs, CPUs or memory than the partition has."""
 
 import re
 from dataclasses import dataclass
 
 from psychocounsel.cluster.slurm import queue
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.cluster.slurm.request import SlurmRequest, counted, megabytes_of
 from psychocounsel.errors import UserError
 
 
@@ -29,22 +29,28 @@ def node_kinds(partition: str | None) -> list[NodeKind]:
     if partition is None:
         return []
     printed = queue.call("sinfo", "-h", "--exact", "-p", partition, "-o", "%D|%c|%m|%G")
-    return [kind for line in printed.splitlines() if (kind := _read(line))]
+    return [kind for line in printed.splitlines() if (kind := read_kind(line))]
 
 
-def _read(line: str) -> NodeKind | None:
+def read_kind(line: str) -> NodeKind | None:
+    """Return the nodes that a line of sinfo (%D|%c|%m|%G) describes; None for another line.
+
+    A type of GPUs may begin with a digit: `gpu:4090:8`, `gpu:1g.10gb:7`.
+    """
     parts = [re.sub(r"\+$", "", part) for part in line.split("|")]
     if len(parts) != 4 or not all(part.isdigit() for part in parts[:3]):
         return None
     gpus = dict[str, int]()
-    for kind, count in re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", parts[3]):
-        gpus[kind] = gpus.get(kind, 0) + int(count)
+    for resource in re.sub(r"\([^)]*\)", "", parts[3]).split(","):
+        name, *kind, count = resource.split(":") if ":" in resource else (resource, "1")
+        if name == "gpu" and count.isdigit():
+            gpus[":".join(kind)] = gpus.get(":".join(kind), 0) + int(count)
     nodes, cpus, memory = map(int, parts[:3])
     return NodeKind(nodes, cpus, memory, gpus)
 
 
 def refuse_too_much(cluster: SlurmRequest) -> None:
-    """Refuse more nodes, or more GPUs or CPUs per node, than a partition has. Memory is not compared.
+    """Refuse more nodes, or more GPUs, CPUs or memory per node, than a partition has.
 
     Raises:
         UserError: with the partition's nodes; or if SLURM is not available.
@@ -63,9 +69,12 @@ def refuse_too_much(cluster: SlurmRequest) -> None:
     if not fitting:
         request = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {counted(cpus, 'CPU')} per node"
         raise UserError(f"{request}: {where} has no such node. It has {offer}")
+    wanted = megabytes_of(cluster.memory, "cluster.memory") if cluster.memory is not None else 0
+    if not (fitting := [kind for kind in fitting if kind.memory >= wanted]):
+        raise UserError(f"cluster.memory={cluster.memory}: {where} has no such node. It has {offer}")
     if nodes > (available := sum(kind.nodes for kind in fitting)):
         key = "cluster.nodes" if not cluster.server_nodes else "cluster.nodes with cluster.server_nodes"
-        enough = "" if fitting == kinds else " with enough GPUs and CPUs"
+        enough = "" if fitting == kinds else " with enough GPUs, CPUs and memory"
         raise UserError(f"{key}={nodes}: {where} has only {counted(available, 'node')}{enough}. It has {offer}")
 
 

@@ -58,7 +58,9 @@ from psychocounsel.storage.files import write_json
 
 # Counts of the judges' verdicts, and warnings about unreliable verdicts.
 
-_BIAS = 0.2  # a judge gets a warning if a larger share of its verdicts contradict each other
+# A judge gets a warning if a larger share of its verdicts contradict each other (a coin's: 50 %), or if its interval of the
+# share of first places lies this far from a half.
+_CONTRADICTIONS, _BIAS = 0.2, 0.05
 
 
 def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]:
@@ -79,7 +81,7 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
 
 
 def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
-    """Yield warnings about judges with a strong position bias, and about servers that changed their model."""
+    """Yield warnings about judges that contradict themselves or favour a place, and about servers that changed their model."""
     for name, models in figures["answered_by"].items():
         if len(models) > 1:
             yield (
@@ -90,9 +92,13 @@ def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
         limit = variant["length_limit"]
         where = f" (replies of at most {limit} words)" if limit is not None else ""
         for name, bias in variant["judges"].items():
-            share = bias["inconsistent"]["value"]
-            if share is not None and share > _BIAS:
-                yield f"warning: judge {name} has a strong position bias: the order of the replies changes its verdicts{where}"
+            share, first = bias["inconsistent"]["value"], bias["first_place"]
+            if share is not None and share > _CONTRADICTIONS:
+                half = "when their order changes (a coin: 50 %)"
+                yield f"warning: judge {name} contradicts itself in {100 * share:.0f} % of the pairs {half}{where}"
+            if first["low"] is not None and (first["low"] > 0.5 + _BIAS or first["high"] < 0.5 - _BIAS):
+                place = "first" if first["value"] > 0.5 else "second"
+                yield f"warning: judge {name} has a strong position bias: it prefers the reply that is shown {place}{where}"
 
 
 # Controls: replies made by rule, and replies of the data, that judges compared with each other and with the contestants'.

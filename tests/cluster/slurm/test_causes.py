@@ -91,6 +91,7 @@ def test_what_a_partition_lacks_is_refused_and_a_dry_run_begins_with_the_cost(sl
             "cluster.cpus_per_process=17",
             "requests 17 CPUs per node: the default partition has no such node. It has 4 nodes",
         ),
+        ("cluster.memory=900G", "cluster.memory=900G: the default partition has no such node. It has 4 nodes"),
         ("cluster.gpu_type=h900", "of type h900: the default partition has no such node"),
     ):
         given = [*slurm.overrides(run_dir=tmp_path / "no"), "cluster.gpus_per_node=1", option]

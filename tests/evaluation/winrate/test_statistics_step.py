@@ -56,11 +56,12 @@ def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
     found = read_json(tmp_path / "out" / "figures.json")
     assert found["verdicts"] == {"j": {"text": 20, "refused": 2, "other_model": 2}}
     assert found["answered_by"] == {"j": {"usual": 22, "other": 2}}
-    several, order, unmeasured = found["warnings"]
+    several, contradicts, order, unmeasured = found["warnings"]
     assert unmeasured.startswith("warning: no judge was measured on controls")
     assert several.startswith("warning: the server of judge j answered as several models (other, usual)")
-    assert order == "warning: judge j has a strong position bias: the order of the replies changes its verdicts"
-    assert f"\n{several}\n{order}\n{unmeasured}\n" in said
+    assert contradicts.startswith("warning: judge j contradicts itself in 100 % of the pairs when their order changes")
+    assert order == "warning: judge j has a strong position bias: it prefers the reply that is shown first"
+    assert f"\n{several}\n{contradicts}\n{order}\n{unmeasured}\n" in said
 
 
 def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_path: Path) -> None:
