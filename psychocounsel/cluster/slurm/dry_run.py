@@ -8,8 +8,9 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.memory import check
 from psychocounsel.cluster.memory.host import Machines
 from psychocounsel.cluster.slurm import submitting
-from psychocounsel.cluster.slurm.array_request import ArrayRequest, code_home, home, job_name
+from psychocounsel.cluster.slurm.array_request import ArrayRequest, arrays, code_home, home, job_name
 from psychocounsel.cluster.slurm.code_copies import store_of
+from psychocounsel.cluster.slurm.queue import NoAnswer
 from psychocounsel.cluster.slurm.request import SlurmRequest, counted
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of
@@ -20,13 +21,23 @@ from psychocounsel.storage.files import readable_time
 def describe(jobs: Sequence[Job]) -> str:
     """Return the jobs' possible cost, memory and disk, then the jobs; with dry_run=script each distinct batch script instead.
 
+    Without an answer of SLURM, a line says what was not checked.
+
     Raises:
         UserError: if submitting would fail.
     """
-    submitting.select(jobs)
-    new = [job for job in jobs if not job.skip]
+    unchecked = []
+    try:
+        submitting.select(jobs)
+        new = [job for job in jobs if not job.skip]
+        todo = submitting.plan(new) if new else []
+    except NoAnswer as silence:
+        unchecked = [f"not checked: limits of the partition, and runs that wait in the queue ({silence})"]
+        for job in jobs:
+            job.skip = "finished" if job.finished else job.skip
+        new = [job for job in jobs if not job.skip]
+        todo = arrays(new, len(new) + 1)
     place = home(jobs)
-    todo = submitting.plan(new) if new else []
     if jobs[0].config.dry_run == "script":
         return "\n\n".join(_scripts(todo, place)) or "nothing would be submitted"
     cost = (
@@ -35,7 +46,7 @@ def describe(jobs: Sequence[Job]) -> str:
         else []
     )
     tail = ["", "the batch script: dry_run=script"] if new else []
-    return "\n".join([*cost, *_table(jobs), *tail])
+    return "\n".join([*unchecked, *cost, *_table(jobs), *tail])
 
 
 def _table(jobs: Sequence[Job]) -> list[str]:

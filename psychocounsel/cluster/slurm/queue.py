@@ -77,14 +77,22 @@ class Task:
         return self.job if self.index is None else f"{self.job}_{self.index}"
 
 
+class NoAnswer(UserError):
+    """SLURM is not here, or its controller does not answer."""
+
+
+_SILENT = ("configuration source", "Unable to contact slurm", "Connection refused", "Socket timed out")  # its own words
+
+
 def call(command: str, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
     """Return the output of a SLURM command, run in `environment` (default: this process's, filtered by `for_sbatch`).
 
     Raises:
-        UserError: if the command is missing, does not answer, or refuses; with its own message.
+        NoAnswer: if the command is missing, or the controller does not answer.
+        UserError: if the command refuses, with its own message.
     """
     if shutil.which(command) is None:
-        raise UserError(
+        raise NoAnswer(
             f"cluster=slurm: the command `{command}` is missing; submit from a login node of the cluster, or use cluster=local"
         )
     env = for_sbatch(os.environ, "")[0] if environment is None else environment
@@ -92,13 +100,16 @@ def call(command: str, *arguments: str, stdin: str | None = None, environment: M
     try:
         done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=_SECONDS, **options)
     except subprocess.TimeoutExpired as error:
-        raise UserError(
+        raise NoAnswer(
             f"{command} gave no answer for {_SECONDS} s: is SLURM's controller up? (`scontrol ping`)"
         ) from error
     if done.returncode:
         words = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         words = [line for line in words if ": fatal: " in line] or words  # lines before the fatal one are not the cause
-        raise UserError(f"{command} refused: {'; '.join(words)[:500] or f'exit code {done.returncode}'}")
+        kind = (
+            NoAnswer if any(words_of_silence in line for line in words for words_of_silence in _SILENT) else UserError
+        )
+        raise kind(f"{command} refused: {'; '.join(words)[:500] or f'exit code {done.returncode}'}")
     return done.stdout
 
 
