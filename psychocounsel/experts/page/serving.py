@@ -47,10 +47,13 @@ def hold_review(arguments: Sequence[str]) -> int:
     Raises:
         UserError: if the review cannot be served, with what to type instead.
     """
-    files = _files_of(read_typed(ReviewConfig, arguments))
+    typed = read_typed(ReviewConfig, arguments)
+    files = _files_of(typed)
     refuse_untrusted_run(files.path, whole=False)
     line = [*_stored(files), *arguments]
     config = read_review(line)
+    # Somebody else may have made the folder, so no form of its stored options may run a program or write elsewhere.
+    config.review.contact.command, config.review.protocol = typed.review.contact.command, typed.review.protocol
     kind = kind_of(config.data, files)
     fill_in_options(config, line, kind)
     if config.review.protocol is not None:
@@ -90,9 +93,8 @@ def _files_of(config: DictConfig) -> ReviewDir:
 
 
 def _stored(files: ReviewDir) -> list[str]:
-    """Return the options of the last start, without programs to run, because somebody else may have made the folder."""
-    known = files.overrides.read_text().splitlines() if files.overrides.is_file() else []
-    return [text for text in known if not text.startswith(_NOT_STORED)]
+    """Return the options of the last start."""
+    return files.overrides.read_text().splitlines() if files.overrides.is_file() else []
 
 
 def _require_packages() -> None:

@@ -192,6 +192,17 @@ def test_a_second_server_for_the_same_review_is_refused(home: Path, served: Serv
         pass
 
 
+def test_a_folder_from_somebody_else_runs_no_program_however_its_options_are_written(tmp_path: Path) -> None:
+    data, program = pairs_file(tmp_path, 4), f"[touch,{tmp_path}/ran]"
+    (tmp_path / "review").mkdir()
+    stored = [f"review={{contact: {{command: {program}}}}}", f"review[contact][command]={program}"]
+    stored += [f"review.contact={{command: {program}}}", f"review[protocol]={tmp_path}/protocol"]
+    (tmp_path / "review" / "overrides.txt").write_text("".join(f"{text}\n" for text in stored))
+    with serving(data, *QUICK, "review.contact.name=Ada", "review.contact.reached_by=tel") as found:
+        assert any("review.contact.command is not set" in line for line in found.said)
+    assert not (tmp_path / "protocol").exists() and not (tmp_path / "ran").exists()
+
+
 def test_behind_a_proxy_links_and_hosts_are_those_of_the_proxy(tmp_path: Path) -> None:
     address = "https://study.example/review"
     with serving(pairs_file(tmp_path, 4), *QUICK, f"review.address={address}", "review.port=0") as found:
