@@ -160,8 +160,17 @@ def test_confidential_data_go_to_no_host_that_their_settings_do_not_name(tmp_pat
     given = [f"data={folder}", "experts=[e01]"]
     with pytest.raises(UserError, match=r"is confidential and its allowed_hosts do not include study\.example"):
         hold_review([*given, "review.address=https://study.example/review"])
+    rows = pairs_file(folder, 4)  # a file in the folder, and a link to it from elsewhere, are as confidential
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    for data in (rows, tmp_path / "link.jsonl"):
+        with pytest.raises(UserError, match="is confidential and its allowed_hosts do not include"):
+            hold_review([f"data={data}", "experts=[e01]", "review.address=https://study.example/review"])
+    rows.unlink()
     # This host is allowed, so the next check fails: reading the folder.
     with pytest.raises(UserError, match="this folder holds no pairs, crisis set or adjudicate.csv"):
+        hold_review([*given, "review.address=https://review.clinic.example/x"])
+    (folder / "config.yaml").write_text("speeches: {confidential: [")
+    with pytest.raises(UserError, match="config.yaml cannot be read, so"):
         hold_review([*given, "review.address=https://review.clinic.example/x"])
 
 

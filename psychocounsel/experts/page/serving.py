@@ -22,7 +22,7 @@ from psychocounsel.experts.review.log import AdverseEvents
 from psychocounsel.experts.review.plan import ReviewPlan, fill_in_options, kind_of, open_plan
 from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
 from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review
-from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.rundir.paths import ReviewDir, RunDir
 from psychocounsel.rundir.run_config import has_config, read_plain
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command_line import read_typed
@@ -103,17 +103,29 @@ def _require_packages() -> None:
 
 
 def _refuse_confidential(config: DictConfig) -> None:
-    """Refuse a proxy address for confidential data unless the data's settings allow its host."""
-    data = Path(config.data).expanduser()
-    stored = (read_plain(data) or {}) if data.is_dir() and has_config(data) else {}
-    section = next(
-        (stored[name] for name in ("speeches", "data") if (stored.get(name) or {}).get("confidential")), None
-    )
+    """Refuse a proxy address for confidential data unless the data's settings allow its host.
+
+    A file is as confidential as the folders that it really lies in.
+    """
     host = urlsplit(config.review.address or "").hostname
-    if section and host and host not in (section.get("allowed_hosts") or []):
-        raise UserError(
-            f"review.address: {data} is confidential and its allowed_hosts do not include {host}; add the host there first"
-        )
+    if not host or config.data == SHIPPED_SET:
+        return
+    data = Path(config.data).expanduser().resolve()
+    for folder in (data, *data.parents):
+        if not has_config(folder):
+            continue
+        stored = read_plain(folder)
+        if stored is None:
+            raise UserError(
+                f"review.address: {RunDir(folder).config} cannot be read, so {data} may be confidential; restore it first"
+            )
+        sections = [section for name in ("speeches", "data") if isinstance(section := stored.get(name), dict)]
+        for section in sections:
+            if section.get("confidential") and host not in (section.get("allowed_hosts") or []):
+                raise UserError(
+                    f"review.address: {folder} is confidential and its allowed_hosts do not include {host}; "
+                    "add the host there first"
+                )
 
 
 @contextlib.contextmanager
