@@ -89,6 +89,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Pat
     return run
 
 
+@pytest.mark.slow
 def test_the_reverse_divergence_falls_without_a_reward(unbroken: Path) -> None:
     lines = metrics_of(unbroken)
     assert lines[0]["eval/kl"] > 20 and lines[-1]["eval/kl"] < 0.85 * lines[0]["eval/kl"]
@@ -111,6 +112,7 @@ def test_the_values_are_those_of_the_teacher(unbroken: Path) -> None:
         np.testing.assert_allclose(reply.advantages, reply.ref_logprobs - reply.logprobs, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("event", ["pairs_written", pytest.param("checkpoint_written", marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_is_the_same(event: str, unbroken: Path, small_model: Path, tmp_path: Path) -> None:
     kill = f"+callbacks.kill={{_target_: tests.support.killer.Kill, event: {event}, step: 4}}"

@@ -56,6 +56,7 @@ def held(module: Any) -> int:
     return sum(getattr(parameter, "ds_tensor", parameter).numel() for parameter in module.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("critic", [pytest.param("policy", marks=pytest.mark.slow), "reward"])
 def test_ranks_hold_parts_and_compute_the_same(critic: str, small_model: Path) -> None:
     model = small_model if critic == "policy" else Path("builtin:tiny")

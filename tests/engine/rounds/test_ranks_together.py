@@ -4,6 +4,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from psychocounsel.data.group import read_groups
 from tests.support.harness import ROOT, cli
 from tests.support.rollout_stand_in import StandIn, standing_in
@@ -44,6 +46,7 @@ def shards(run: Path, number: int) -> list[Path]:
     return sorted((run / "rounds" / f"{number:04}").glob("shard-*.parquet"))
 
 
+@pytest.mark.slow
 def test_a_late_reply_holds_up_no_other_shard_and_a_lost_server_gets_the_weights_again(tmp_path: Path) -> None:
     run = tmp_path / "run"
     late, lost = HELD_OUT + 1, HELD_OUT + EACH_ROUND + HELD_OUT + 2  # prompts of the first round and of the second one
