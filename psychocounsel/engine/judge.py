@@ -1,25 +1,24 @@
 """A language model as the reward of a training: what is checked and foretold before a job starts. Imports no torch."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.answers import Answers
-from psychocounsel.asking.budget import Budget, Estimate, estimated_tokens
-from psychocounsel.asking.model_groups import NO_PRICE, require_keys
-from psychocounsel.asking.parties import refuse_internet_of
-from psychocounsel.data.selection import load_split
-from psychocounsel.engine.schedule import steps_of
-from psychocounsel.grading.rewards import JudgeReward
-from psychocounsel.remote.server_access import host_of
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.command import NO_INTERNET, idle_keys
-from psychocounsel.settings.targets import build
+from psychocounsel.settings.targets import build, class_of
+
+if TYPE_CHECKING:
+    from psychocounsel.grading.rewards import JudgeReward
+
+# Modules that ask language models or read data import numpy, so `--help` and runs without a judge do not import them.
 
 _TRIED = 64  # prompts whose questions are written to estimate the tokens
 _WORDS = 150  # assumed length of a reply
@@ -27,8 +26,10 @@ _WORDS = 150  # assumed length of a reply
 
 def judge_reward(config: DictConfig) -> JudgeReward | None:
     """Return the settings of a training's reward if a language model gives it, otherwise None."""
-    settings = build(config, "reward") if config.get("reward") is not None else None
-    return settings if isinstance(settings, JudgeReward) else None
+    if config.get("reward") is None or not class_of(config.reward, "reward").asks:
+        return None
+    settings: JudgeReward = build(config, "reward")
+    return settings
 
 
 def idle_judge(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -37,6 +38,8 @@ def idle_judge(config: DictConfig) -> Iterator[tuple[str, str]]:
         yield "cluster.internet", NO_INTERNET
         yield "budget", "no language model gives the rewards (reward=rubric or reward=judge)"
         return
+    from psychocounsel.asking.model_groups import NO_PRICE
+
     model = settings.model()
     if settings.crisis_to_third_parties and not model.is_third_party():
         yield "reward.crisis_to_third_parties", "the judge belongs to no third party"
@@ -53,6 +56,10 @@ def prepare_judge(config: DictConfig) -> None:
     """
     if (settings := judge_reward(config)) is None:
         return
+    from psychocounsel.asking.budget import Budget
+    from psychocounsel.asking.model_groups import require_keys
+    from psychocounsel.asking.parties import refuse_internet_of
+
     settings.questions()
     Budget(config.budget.cost, models=[settings.model()])
     if not config.dry_run:
@@ -64,6 +71,12 @@ def judge_forecast(config: DictConfig) -> list[str]:
     """Return the lines of a dry run: the calls to the judge, their price, and the hosts that get texts."""
     if (settings := judge_reward(config)) is None:
         return []
+    from psychocounsel.asking.answers import Answers
+    from psychocounsel.asking.budget import Estimate, estimated_tokens
+    from psychocounsel.data.selection import load_split
+    from psychocounsel.engine.schedule import steps_of
+    from psychocounsel.remote.server_access import host_of
+
     train, held_out = (
         [*{json.dumps(row.prompt): row.prompt for row in rows}.values()]
         for rows in load_split(config.data, lambda line: None)

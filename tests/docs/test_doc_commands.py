@@ -1,6 +1,7 @@
 """Every command on the pages names existing keys, choices and options. The slow set checks values, too."""
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from hydra.errors import HydraException
 from psychocounsel import export
 from psychocounsel.commands.composing import config_groups
 from psychocounsel.console import COMMANDS
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.experts.settings import read_agreement, read_review
 from psychocounsel.settings import config as configs
@@ -224,13 +226,25 @@ def test_every_composed_command_passes_its_checks(
     assert not problems, "\n".join(problems)
 
 
+def _make_heads(place: Path, reward: Path) -> None:
+    """Make a folder like a reward model's with a score for each principle; only its config.json is read."""
+    place.mkdir(exist_ok=True)
+    for file in reward.iterdir():
+        if file.name != "config.json" and not (place / file.name).exists():
+            (place / file.name).symlink_to(file)
+    config = json.loads((reward / "config.json").read_text()) | {"id2label": dict(enumerate(PRINCIPLES))}
+    (place / "config.json").write_text(json.dumps(config))
+
+
 def _make_paths(command: Command) -> None:
     """Create the paths that a command names: a file with one pair, and links to shipped models."""
     shipped = ROOT / "psychocounsel" / "model" / "shipped"
     for place in re.findall(r"(?:runs/\w+|REWARD_RUN|RUN)(?:/model)?", " ".join(command.arguments)):
         if place.endswith("/model"):
             os.makedirs(os.path.dirname(place), exist_ok=True)
-            if not os.path.lexists(place):
+            if "heads" in place:
+                _make_heads(Path(place), shipped / "tiny_reward")
+            elif not os.path.lexists(place):
                 os.symlink(shipped / ("tiny_reward" if "reward" in place.lower() or "/a/" in place else "tiny"), place)
     for file in re.findall(r"(?:data\.path|speeches)=([\w/]+\.jsonl|FILE)\b", " ".join(command.arguments)):
         path = Path(file)

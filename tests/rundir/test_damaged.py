@@ -66,7 +66,7 @@ def test_a_disk_that_is_full_at_the_start_is_one_line(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_is_one_line_and_no_half_files(small_model: Path, tmp_path: Path) -> None:
     done, left = on_small_disk("160k", tmp_path, f"model.path={small_model}")
     assert done.returncode == CONTINUE_LATER, done.stderr
-    assert "stopped: no space left for " in done.stderr and "Traceback" not in done.stderr
+    assert "no space left" in done.stderr.lower() and "Traceback" not in done.stderr
     assert ".tmp" not in left
 
 

@@ -25,6 +25,7 @@ PLACES = {
     "against=BASE": "against=builtin:tiny",
     "against=meta-llama/Llama-3.1-8B-Instruct": "against=builtin:tiny",
     "run_dir=DIR": "run_dir=evaluations/dpo",
+    "judge.reward={use: local, path: runs/other/model}": "judge.reward={use: local, path: runs/reward/model}",
     "RUN": "runs/dpo",
     "DIR": "runs/dpo",
     "step=200": "step=2",
@@ -76,6 +77,7 @@ def make_folder(folder: Path) -> None:
     cli("train", "model.lora.rank=2", *SHORT["train"], "run_dir=runs/lora", cwd=folder)
     for name in ("reward", "sft", "dpo"):
         cli("train", f"algo={name}", *SHORT["train"], f"run_dir=runs/{name}", cwd=folder)
+    cli("train", "algo=reward", "algo.heads=principles", *SHORT["train"], "run_dir=runs/heads", cwd=folder)
     cli("annotate", "speeches.limit=12", "out=my_preferences", cwd=folder)
     (folder / "ids.txt").write_text(pd.read_parquet(folder / "my_preferences" / "speeches.parquet")["speech"][0])
     winrate = ["evaluation=winrate", "limit=4", "replies.max_tokens=8", "run_dir=evaluations/dpo"]
