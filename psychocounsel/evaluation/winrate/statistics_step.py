@@ -96,8 +96,9 @@ def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
             if share is not None and share > _CONTRADICTIONS:
                 half = "when their order changes (a coin: 50 %)"
                 yield f"warning: judge {name} contradicts itself in {100 * share:.0f} % of the pairs {half}{where}"
-            if first["low"] is not None and (first["low"] > 0.5 + _BIAS or first["high"] < 0.5 - _BIAS):
-                place = "first" if first["value"] > 0.5 else "second"
+            low, high = first["low"], first["high"]
+            if low is not None and high is not None and (low > 0.5 + _BIAS or high < 0.5 - _BIAS):
+                place = "first" if low > 0.5 else "second"
                 yield f"warning: judge {name} has a strong position bias: it prefers the reply that is shown {place}{where}"
 
 
