@@ -98,6 +98,7 @@ def test_the_reverse_divergence_falls_without_a_reward(unbroken: Path) -> None:
     assert all(reply.reward is None and reply.ref_logprobs is not None for reply in replies)
 
 
+@pytest.mark.slow
 def test_the_values_are_those_of_the_teacher(unbroken: Path) -> None:
     from transformers import AutoModelForCausalLM
 

@@ -77,6 +77,7 @@ def asked(address: str, path: str = "", host: str | None = None) -> tuple[int, s
     return answer.status, answer.read().decode()
 
 
+@pytest.mark.slow
 def test_an_open_page_follows_a_line_of_metrics_and_keeps_its_place(browser: Any, run: Path, served: Any) -> None:
     page = browser.new_page(viewport={"width": 900, "height": 500})
     seen = list[str]()

@@ -135,6 +135,7 @@ def test_a_killed_run_buys_nothing_twice(small_model: Path, tmp_path: Path, proc
     assert lines[0] == lines[1]
 
 
+@pytest.mark.slow
 def test_a_third_party_sees_no_crisis_and_an_unusable_judge_ends_the_run(small_model: Path, tmp_path: Path) -> None:
     given = line(small_model, "http://127.0.0.1:1", "reward.judge.third_party=true")
     config = checked(*given)

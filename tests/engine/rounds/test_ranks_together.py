@@ -68,6 +68,7 @@ def test_a_late_reply_holds_up_no_other_shard_and_a_lost_server_gets_the_weights
     assert {"# checkpoint_renamed 2", "# step_end 2", "# sync_done 1"} <= set(ranks[0])
 
 
+@pytest.mark.slow
 def test_a_stop_request_ends_the_run_while_replies_are_awaited(tmp_path: Path) -> None:
     run = tmp_path / "run"
     stopped = []
