@@ -31,9 +31,9 @@ class Reward(Algorithm):
     probability p, and the loss is -p log s(m) - (1-p) log s(-m), m = r_chosen - r_rejected.
 
     Seven scores: the loss of a reply is the mean over its rated principles k of (r_k - rating_k)^2; principles that are
-    not applicable are left out. Regression (arXiv 2406.08673) instead of Bradley-Terry, because limits such as
-    safety >= 4 and weights between principles need scores on the raters' scale, which differences of scores do not
-    fix, and because equal ratings are information, too.
+    not applicable are left out. This is regression (arXiv 2406.08673): its scores are on the raters' scale, which limits
+    (safety >= 4) and weights of principles need. A Bradley-Terry loss fixes differences of scores only, and learns
+    nothing from equal ratings.
     """
 
     heads: str | None = option(None, choices=(None, "principles"))

@@ -184,7 +184,7 @@ def recover_directory(path: Path) -> None:
 
 
 def fsync_files(folder: Path) -> None:
-    """Make the content of all files below `folder` durable."""
+    """Sync all files below `folder` to disk, so that a crash of the machine does not lose their content."""
     for file in folder.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:

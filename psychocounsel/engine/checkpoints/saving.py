@@ -137,8 +137,8 @@ class Checkpoints:
     def export(self, folder: Path, fill: Callable[[Path], None] | None, size: int) -> None:
         """Start to write a model of `size` bytes by rank 0's `fill`; `settle` puts it in place of `folder`.
 
-        It is complete before any later checkpoint, because a resumed run does not write it again. A small one is complete
-        at once. The previous model is completed first.
+        The model is complete before any later checkpoint, because a resumed run does not write it again. A small model is
+        complete at once. The previous model is completed first.
 
         Raises:
             Unwritable: as in `settle`.

@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.judging.comparing import READ_BY_VERDICTS, ComparingEvaluation
 from psychocounsel.evaluation.settings import ContestConfig
 from psychocounsel.evaluation.stepped import (
     COMPUTED_BY,
     READ_BY_REPLIES,
     REPLIES,
-    SteppedEvaluation,
     models_of,
     replies_to_ask,
     source_marks,
@@ -23,10 +23,7 @@ from psychocounsel.evaluation.stepped import (
 from psychocounsel.reward.sections import judge_models, scorer_sections
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
-
-_JUDGING = ("rubric", "examples", "retries", "seed", "include_near")
 
 
 @dataclass
@@ -45,12 +42,11 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 
 @dataclass(kw_only=True)
-class BestOf(SteppedEvaluation):
+class BestOf(ComparingEvaluation):
     """Evaluation of `reward` and `compare` by their choices among the model's replies; docs/rewards.md explains the figures.
 
     Attributes:
         n: numbers of replies of which the one with the largest reward is chosen.
-        rubric, examples, retries, seed, include_near: as of `WinRate`.
     """
 
     schema: ClassVar[type] = BestOfConfig
@@ -68,7 +64,7 @@ class BestOf(SteppedEvaluation):
         reads={
             "replies": READ_BY_REPLIES,
             "picks": ("reward", "compare", "evaluation.n"),
-            "verdicts": ("judge", "crisis_to_third_parties", *(f"evaluation.{name}" for name in _JUDGING)),
+            "verdicts": READ_BY_VERDICTS,
             "figures": (),
         },
         output=_output,
@@ -81,11 +77,6 @@ class BestOf(SteppedEvaluation):
 
     name: str = "best_of"
     n: list[int] = option([1, 4, 16])
-    rubric: str = "builtin:en"
-    examples: bool = False
-    retries: int = option(2, at_least=0, at_most=20)
-    seed: int = option(0, at_least=0, at_most=2**32 - 1)
-    include_near: bool = False
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if not self.n or min(self.n) < 1 or max(self.n) > config.replies.samples:
@@ -100,15 +91,6 @@ class BestOf(SteppedEvaluation):
                 "compare: a language model that ranks gives no scores; evaluation=best_of needs reward models"
             )
         super().prepare(config, run_dir)
-        if any(model.reads_prompts for model in build(config, "judge").models()):
-            from psychocounsel.evaluation.judging.pairs import pair_prompt
-
-            pair_prompt(self.rubric, self.examples)
-
-    def unused(self, config: Any = None) -> dict[str, str]:
-        if any(model.reads_prompts for model in build(config, "judge").models()):
-            return {}
-        return dict.fromkeys(("rubric", "examples", "retries", "seed"), "no judge reads a prompt")
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         others = [section.name for key, section in scorer_sections(config) if key != "reward"]
@@ -119,4 +101,10 @@ class BestOf(SteppedEvaluation):
         return tuple(f"{rate}{end}" for rate in rates for end in ("", "_low", "_high"))
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
-        return replies_to_ask(context) if "replies" in due else []
+        lines = replies_to_ask(context) if "replies" in due else []
+        if "verdicts" in due:
+            chosen = len(self.n) * len([*scorer_sections(context.config)])
+            lines.append(
+                f"verdicts: at most {2 * chosen} calls per judge for each speech (two orders of {chosen} choices)"
+            )
+        return lines

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.judging.comparing import READ_BY_VERDICTS, ComparingEvaluation
 from psychocounsel.evaluation.stepped import (
     COMPUTED_BY,
     READ_BY_REPLIES,
     REPLIES,
-    SteppedEvaluation,
     models_of,
     replies_to_ask,
     source_marks,
 )
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
 
-_JUDGING = ("rubric", "examples", "retries", "seed", "include_near")
 _FIGURES = ("samples", "figures_seed", "experts", "max_control")
 
 
@@ -40,15 +38,10 @@ def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
 
 
 @dataclass(kw_only=True)
-class WinRate(SteppedEvaluation):
+class WinRate(ComparingEvaluation):
     """Evaluation by comparison of replies, each pair in both orders; docs/winrate.md explains every figure.
 
     Attributes:
-        rubric: `builtin:en` or the folder of a rubric, for judges that read a prompt.
-        examples: True adds the rubric's rated examples to the prompt.
-        retries: number of times that a judge is asked again after an unreadable verdict.
-        seed: seed of the order of principles and of the judges' random numbers.
-        include_near: True also judges speeches that are nearly the same as training data.
         controls: number of speeches on which judges compare controls (replies made by rule, such as echoes and loops), and the
             contestants' replies, with the best and the median reply of the data; 0: none.
         max_control: share of speeches; a judge that prefers some control to the best reply more often crowns nobody.
@@ -69,7 +62,7 @@ class WinRate(SteppedEvaluation):
         },
         reads={
             "replies": READ_BY_REPLIES,
-            "verdicts": ("judge", "crisis_to_third_parties", *(f"evaluation.{name}" for name in _JUDGING)),
+            "verdicts": READ_BY_VERDICTS,
             "controls": ("evaluation.controls",),
             "statistics": tuple(f"evaluation.{name}" for name in _FIGURES),
         },
@@ -87,11 +80,6 @@ class WinRate(SteppedEvaluation):
     )
 
     name: str = "winrate"
-    rubric: str = "builtin:en"
-    examples: bool = False
-    retries: int = option(2, at_least=0, at_most=20)
-    seed: int = option(0, at_least=0, at_most=2**32 - 1)
-    include_near: bool = False
     controls: int = option(40, at_least=0)
     max_control: float = option(0.1, at_least=0, at_most=1)
     experts: list[str] = option([])
@@ -104,19 +92,9 @@ class WinRate(SteppedEvaluation):
                 "against: a win rate needs an opponent, and none is known; give against=PATH, or choose evaluation=health"
             )
         super().prepare(config, run_dir)
-        _refuse_word_checks(config)
         for file in self.experts:
             if not Path(file).is_file():
                 raise UserError(f"evaluation.experts={file}: the file does not exist")
-        if any(model.reads_prompts for model in build(config, "judge").models()):
-            from psychocounsel.evaluation.judging.pairs import pair_prompt
-
-            pair_prompt(self.rubric, self.examples)
-
-    def unused(self, config: Any = None) -> dict[str, str]:
-        if any(model.reads_prompts for model in build(config, "judge").models()):
-            return {}
-        return dict.fromkeys(("rubric", "examples", "retries", "seed"), "no judge reads a prompt")
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         limits = sorted(limit for limit in config.replies.length_limits if limit is not None)
@@ -140,13 +118,3 @@ class WinRate(SteppedEvaluation):
         lines = replies_to_ask(context) if "replies" in due else []
         lines += verdicts_step.to_ask(context, "replies" in due) if "verdicts" in due else []
         return lines + (controls_step.to_ask(context, "replies" in due) if "controls" in due else [])
-
-
-def _refuse_word_checks(config: DictConfig) -> None:
-    from psychocounsel.evaluation.safety.word_checks import Checks
-
-    if any(isinstance(judge, Checks) for judge in build(config, "judge").models()):
-        raise UserError(
-            "judge=checks: answers questions about single replies and compares none; give judge=local_vllm judge.model=NAME, "
-            "or judge=reward"
-        )

@@ -58,8 +58,8 @@ from psychocounsel.storage.files import write_json
 
 # Counts of the judges' verdicts, and warnings about unreliable verdicts.
 
-# A judge gets a warning if a larger share of its verdicts contradict each other (a coin's: 50 %), or if its interval of the
-# share of first places lies this far from a half.
+# Limits of the warnings about a judge: the share of its pairs with contradicting verdicts (a coin: 50 %), and the distance of
+# the interval of its share of first places from 50 %.
 _CONTRADICTIONS, _BIAS = 0.2, 0.05
 
 
