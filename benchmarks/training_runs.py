@@ -124,6 +124,7 @@ def overrides(
         "data": "local",
         "data.path": bench.rows(rows),
         "data.dev_fraction": 0,
+        "model.system_prompt": "null",  # the peer trains on the bare rows
         "global_batch_size": _count(bench.rows(rows)),
         "max_steps": steps,
         "micro_batch_tokens": bench.sizes.micro_batch_tokens,

@@ -1,10 +1,22 @@
-"""Tests of arguments that the benchmarks refuse. `--smoke` shows that the benchmarks themselves work."""
+"""Tests that the benchmark against TRL trains what TRL trains, and of arguments that the benchmarks refuse."""
 
+import subprocess
 import sys
 
 import pytest
 
+from benchmarks.gpu_check.full_size import write_sample_pairs
 from benchmarks.online import read_arguments
+from benchmarks.training_runs import ROOT
+
+
+@pytest.mark.slow
+def test_losses_equal_those_of_trl(tmp_path):
+    write_sample_pairs(tmp_path / "pairs.jsonl")
+    command = [sys.executable, "-m", "benchmarks.offline", "--data", str(tmp_path / "pairs.jsonl"), "--smoke"]
+    command += ["--repeats", "1", "--cases", "dpo,sft"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr  # 1 if losses differ by more than 1e-4
 
 
 @pytest.mark.parametrize(
