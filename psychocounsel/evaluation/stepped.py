@@ -148,7 +148,9 @@ class SteppedEvaluation(Evaluation):
         due = {planned.step for planned in self.planned(config) if planned.due}
         if not due:
             return ["all steps are done: there is nothing to do"]
-        with draft_of(EvaluationDir(Path(config.run_dir))) as draft:
+        files = EvaluationDir(Path(config.run_dir))
+        with draft_of(files) as draft:
+            show_tables(files, draft)
             opening = self.opening(config)
             return opening + self.to_ask(
                 StepContext(config, draft, lambda line: None, lambda items, *_, **__: items), due
@@ -159,6 +161,12 @@ def directory(config: DictConfig) -> EvaluationDir:
     """Return the directory that a job works in: the run directory, or the shard's folder in `RUN/shards/`."""
     path = Path(config.run_dir)
     return EvaluationDir(path) if config.share is None else EvaluationDir(path.parent.parent).shard(config.share)
+
+
+def show_tables(files: EvaluationDir, draft: EvaluationDir) -> None:
+    """Let an empty draft directory show the tables of a directory. A table that is written to the draft replaces its link."""
+    for table in files.path.glob("*.parquet"):
+        (draft.path / table.name).symlink_to(table.resolve())
 
 
 def source_marks(config: DictConfig) -> dict[str, Any]:

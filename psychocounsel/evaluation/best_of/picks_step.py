@@ -1,13 +1,16 @@
 """The steps `picks` and `verdicts` of `evaluation=best_of`: reward models choose replies, judges compare them with the first."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.budget import Estimate
 from psychocounsel.evaluation.judging.pairs import ReplyPair, is_judged
 from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.reward.base import open_scorer
@@ -26,6 +29,7 @@ SCHEMA = pa.schema(
         pa.field("reward", pa.float64(), nullable=False),
     ]
 )
+Replies = Iterable[tuple[str, Sequence[Row]]]  # the replies to each speech
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 
@@ -48,7 +52,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     speeches = {
         row["speech"]: json.loads(row["messages"]) for row in rows_of(context.files.speeches, ["speech", "messages"])
     }
-    series = [*_series(context)]
+    series = [*_series(_written_replies(context))]
     replies = [reply for rows in series for reply in rows if reply["text"]]
     conversations = [[*speeches[row["speech"]], {"role": "assistant", "content": row["text"]}] for row in replies]
     picks = list[Row]()
@@ -72,11 +76,38 @@ def judge(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     return verdicts_step.run(context, picked_pairs)
 
 
+def to_ask(context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+    """Return the lines of a dry run; if replies are not picked yet, those of the largest number of different picks."""
+    judging = verdicts_step.judging_of(context)
+    with closing(Answers(context.files.answers)) as answers:
+        pairs = picked_pairs(context)
+        if "picks" in due:
+            is_written = "replies" not in due
+            replies = (
+                _written_replies(context) if is_written else verdicts_step.imagined_replies(context, answers).items()
+            )
+            pairs = _possible_pairs(context, replies)
+        return Estimate.of(verdicts_step.asks_of(judging.calls(pairs)), answers).lines("verdicts")
+
+
+def _possible_pairs(context: StepContext[EvaluationDir], replies: Replies) -> Iterator[ReplyPair]:
+    """Yield as many replies of each series with its first one as the reward models can pick at most."""
+    models = len([*scorer_sections(context.config)])
+    sizes = [
+        n for n in context.config.evaluation.n if n > 1
+    ]  # the best of one is the first reply, a tie without a call
+    speeches = verdicts_step.speech_rows(context)
+    for rows in _series(replies):
+        if (speech := speeches.get(rows[0]["speech"])) is not None:
+            last = max(sizes, default=1)
+            yield from (ReplyPair(speech, row, rows[0]) for row in rows[1:last][: models * len(sizes)])
+
+
 def picked_pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
     """Yield each chosen reply with the first reply, once however many reward models choose it."""
     chosen = {_key(pick) for pick in rows_of(context.files.picks, SCHEMA.names)}
     speeches = verdicts_step.speech_rows(context)
-    for rows in _series(context):
+    for rows in _series(_written_replies(context)):
         speech = speeches.get(rows[0]["speech"])
         if speech is not None:
             yield from (ReplyPair(speech, row, rows[0]) for row in rows[1:] if _key(row) in chosen)
@@ -86,9 +117,13 @@ def _key(row: Row) -> tuple[Any, ...]:
     return row["speech"], row["seed"], row["length_limit"], row["sample"]
 
 
-def _series(context: StepContext[EvaluationDir]) -> Iterator[list[Row]]:
+def _written_replies(context: StepContext[EvaluationDir]) -> Replies:
+    return by_speech(context.files.replies, _REPLY)
+
+
+def _series(replies_by_speech: Replies) -> Iterator[list[Row]]:
     """Yield the replies of one model to each speech under each length limit, the first sample first; it must be judged."""
-    for speech, replies in by_speech(context.files.replies, _REPLY):
+    for speech, replies in replies_by_speech:
         groups: dict[tuple[Any, ...], list[Row]] = {}
         for row in replies:
             groups.setdefault((row["seed"], row["length_limit"]), []).append({**row, "speech": speech})

@@ -101,10 +101,7 @@ class BestOf(ComparingEvaluation):
         return tuple(f"{rate}{end}" for rate in rates for end in ("", "_low", "_high"))
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
+        from psychocounsel.evaluation.best_of import picks_step
+
         lines = replies_to_ask(context) if "replies" in due else []
-        if "verdicts" in due:
-            chosen = len(self.n) * len([*scorer_sections(context.config)])
-            lines.append(
-                f"verdicts: at most {2 * chosen} calls per judge for each speech (two orders of {chosen} choices)"
-            )
-        return lines
+        return lines + (picks_step.to_ask(context, due) if "verdicts" in due else [])

@@ -25,7 +25,7 @@ from psychocounsel.evaluation.gate.parts import (
     taken_marks,
 )
 from psychocounsel.evaluation.health.reply import LIMITS
-from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation
+from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, show_tables
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED
 from psychocounsel.settings.schema import suggestion
@@ -165,6 +165,7 @@ def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str
     due = {planned.step for planned in planned_steps(evaluation.course, config, real) if planned.due}
     files = context.files.part(name)
     files.path.mkdir(parents=True, exist_ok=True)
+    show_tables(real, files)
     for line in evaluation.to_ask(StepContext(config, files, context.say, context.bar), due):
         yield f"{name}: {line}"
 

@@ -57,6 +57,32 @@ def test_win_rates_are_those_of_brute_force(mine: Path) -> None:
     assert "Best of n replies" in (mine / "page" / "report.html").read_text()
 
 
+@pytest.mark.slow
+def test_a_dry_run_names_calls_and_price_before_and_after_the_picks(mine: Path) -> None:
+    rows = [{"prompt": prompt, "reply": "aeox"[place] * 9} for prompt in PROMPTS for place in range(SAMPLES)]
+    file = write_jsonl(mine / "four.jsonl", rows)
+    line = ["--config-dir", "my", "evaluation=best_of", f"model.path={file}", *data(mine / "data"), "run_dir=dry"]
+    line += [
+        f"replies.samples={SAMPLES}",
+        "evaluation.n=[1,2,4]",
+        "reward=letter",
+        "compare=[{use: letter, letter: o, name: o}]",
+    ]
+    line += ["judge=local_vllm", "judge.model=M", "judge.input_price=1", "judge.output_price=1"]
+
+    def foreseen() -> list[str]:
+        said = cli("evaluate", *line, "dry_run=true", cwd=mine).stdout.splitlines()
+        return [text for text in said if text.startswith(("verdicts:", "replies:"))]
+
+    replies, verdicts = foreseen()
+    most = len(PROMPTS) * (SAMPLES - 1) * 2
+    assert replies.startswith(f"replies: {len(PROMPTS) * SAMPLES} calls")
+    assert verdicts.startswith(f"verdicts: {most} calls, 0 bought before; at most about ")
+    cli("evaluate", *line, "steps=[replies,picks]", cwd=mine)
+    # "letter" picks e as the best of two and of four, "o" picks a (the first reply) and o: two pairs in two orders
+    assert [text.partition(",")[0] for text in foreseen()] == [f"verdicts: {len(PROMPTS) * 2 * 2} calls"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
