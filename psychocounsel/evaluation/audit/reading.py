@@ -155,12 +155,10 @@ def principle_reading(
         }
         if ((side != 0) & fits).any():
             rows = np.flatnonzero(side)
-            signed = [
-                {condition: side[rows] * values[rows] for condition, values in table.items()}
-                for table in ({condition: values[:, column] for condition, values in margins.items()}, overlap)
-            ]
-            of_principle |= reading_figures(signed[0], component[rows])
-            of_principle["beyond_overlap"] = beyond_overlap(*signed, component[rows])
+            signed = {condition: side[rows] * values[rows, column] for condition, values in margins.items()}
+            by_words = {condition: side[rows] * values[rows] for condition, values in overlap.items()}
+            of_principle |= reading_figures(signed, component[rows])
+            of_principle["beyond_overlap"] = beyond_overlap(signed, by_words, component[rows])
         figures[name] = of_principle
     return figures
 

@@ -275,7 +275,8 @@ def _of_study(study: StudyMaterial, material: Material, several: bool) -> Iterat
 
 
 def _runs(study: StudyMaterial, material: Material, stage: str) -> list[RunMaterial]:
-    return [run for run in material.runs if run.stage == stage and run.path.is_relative_to(study.path)]
+    folder = study.path.resolve()  # as typed, it may be relative
+    return [run for run in material.runs if run.stage == stage and run.path.resolve().is_relative_to(folder)]
 
 
 def _states(runs: list[RunMaterial]) -> str:

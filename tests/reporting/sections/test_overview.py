@@ -1,7 +1,10 @@
 """Tests of the sections "What was asked" and on gaps: differences, shared settings, and what is missing."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from psychocounsel.blocks.tables import Table, TableFigure, csv_of
 from psychocounsel.reporting.material import EVALUATION, RunMaterial, StudyMaterial
@@ -36,7 +39,7 @@ def test_what_differs_is_not_called_equal() -> None:
     assert "No setting but the seed differs" in said(question_section(material_of(*runs)))[-1]
 
 
-def test_a_study_shows_stages_gates_choices_and_its_tables_digit_for_digit() -> None:
+def test_a_study_shows_stages_gates_choices_and_its_tables_digit_for_digit(monkeypatch: pytest.MonkeyPatch) -> None:
     cell = TableFigure(0.123456789, 0.01, 0.1, 0.14, 3)
     text = csv_of(Table("t", ["setting", "accuracy", "note"], [["a", cell, "x"], ["b", None, ""]]))
     runs = [trained({"x": x}, stage="dpo", status=status) for x, status in (("1", "finished"), ("2", "failed"))]
@@ -55,6 +58,9 @@ def test_a_study_shows_stages_gates_choices_and_its_tables_digit_for_digit() -> 
         "best run": "x=1, seed=1",
     }
     assert (second["runs"], second["gate"]) == ("0", "")
+    monkeypatch.chdir("/")  # the folder may be typed as a relative path
+    relative = replace(study, path=study.path.relative_to("/"))
+    assert rows(study_section(material_of(*runs, studies=[relative])), "study-stages") == [first, second]
     assert rows(found, "study-algorithms") == [
         {"setting": "a", "accuracy": cell, "note": "x"},
         {"setting": "b", "accuracy": None, "note": None},
