@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 
-from psychocounsel.errors import UserError, words
+from psychocounsel.errors import UserError
 from psychocounsel.remote.bounded import TooLong, Wire
+from psychocounsel.remote.received import message_of, received, shown
 
 # The exchange
 
@@ -86,7 +87,7 @@ class Exchange:
             UserError: if the answer is too long, the proxy is unusable, or the budget is spent.
         """
         self._count()
-        with self._failures(url):
+        with self._failures(url, request):
             response = self._wire.post(url, _body(request))
         return self._parsed(url, request, response)
 
@@ -97,23 +98,35 @@ class Exchange:
             as `send`, also while events are read.
         """
         self._count()
-        with self._failures(url), self._wire.streaming(url, _body(request)) as (head, pieces):
+        with self._failures(url, request), self._wire.streaming(url, _body(request)) as (head, pieces):
             if head.is_success and is_event_stream(head):
-                try:
-                    yield from events_of(pieces)
-                except (ValueError, RecursionError) as error:
-                    raise self._no_json(url) from error
+                yield from self._events(url, request, pieces)
                 return
             whole = httpx.Response(head.status_code, headers=head.headers, content=b"".join(pieces))
         yield self._parsed(url, request, whole)
 
+    def _events(self, url: str, request: Request, pieces: Iterable[bytes]) -> Iterator[Any]:
+        events = events_of(pieces)
+        while True:
+            try:
+                event = received(next(events), self._secret)
+            except StopIteration:
+                return
+            except (ValueError, RecursionError) as error:
+                raise self._no_json(url) from error
+            if isinstance(event, dict) and event.get("error"):
+                reason = shown(message_of(event), request.payload, self._secret)
+                raise Passing(f"its answer breaks off ({reason})" if reason else "its answer breaks off")
+            yield event
+
     @contextlib.contextmanager
-    def _failures(self, url: str) -> Iterator[None]:
+    def _failures(self, url: str, request: Request) -> Iterator[None]:
         """Convert exceptions of httpx and Wire to those that `send` documents."""
         try:
             yield
         except httpx.RequestError as error:
-            raise Passing(reason_of_error(error, self.timeout_seconds)) from error
+            reason = reason_of_error(error, self.timeout_seconds, request.payload, self._secret)
+            raise Passing(reason) from error
         except TooLong as error:
             raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
 
@@ -123,14 +136,16 @@ class Exchange:
     def _parsed(self, url: str, request: Request, response: httpx.Response) -> Any:
         if response.is_success:
             try:
-                return response.json()
+                return received(response.json(), self._secret)
             except (ValueError, RecursionError) as error:
                 raise self._no_json(url) from error
         status, reason = response.status_code, reason_of_status(response, request.payload, self._secret)
         if status in (408, 429) or status >= 500:
             raise Passing(reason, retry_after(response), status == 429)
         advice = advice_on_status(status, self.key, self.key_variable)
-        raise Refused(f"{self.key}: {url} refuses: {reason}; {advice}", status, response.text)
+        raise Refused(
+            f"{self.key}: {url} refuses: {reason}; {advice}", status, response.content.decode(errors="replace")
+        )
 
     def close(self) -> None:
         self._wire.close()
@@ -201,39 +216,30 @@ def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
 
 # Reasons of failed requests, for users
 
-_QUOTED_CHARACTERS = 16  # a server's message is hidden if it repeats this many characters of the request
 
-
-def reason_of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
+def reason_of_error(
+    error: httpx.RequestError, timeout_seconds: float, payload: Any = None, secret: str | None = None
+) -> str:
     """Return the reason of an attempt that had no answer."""
     if isinstance(error, httpx.ConnectTimeout):
         return "no connection in time"
     if isinstance(error, httpx.TimeoutException):
         return f"no answer within {timeout_seconds:g} s"
     text = (str(error).splitlines() or [""])[0]
-    if "refused" in text:
+    if "refused" in text and isinstance(error, httpx.ConnectError):
         return "connection refused"
-    return words(text[:200]) if text else type(error).__name__
+    return shown(text, payload, secret) or type(error).__name__
 
 
 def reason_of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
     """Return the reason of an error status: its name, and the server's message unless it quotes the request or the key."""
-    status, message = response.status_code, _message(response)
+    status = response.status_code
     named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
-    request = json.dumps(payload, ensure_ascii=False)
-    starts = range(max(1, len(message) - _QUOTED_CHARACTERS + 1))
-    quotes = any(message[start : start + _QUOTED_CHARACTERS] in request for start in starts)
-    return named if quotes or (secret and secret in message) else f"{named} ({words(message[:200])})"
-
-
-def _message(response: httpx.Response) -> str:
     try:
-        content: Any = response.json()
+        message = shown(message_of(response.json()), payload, secret)
     except (ValueError, RecursionError):
-        return ""
-    for name in ("error", "detail", "message"):
-        content = content.get(name, content) if isinstance(content, dict) else content
-    return " ".join(content.split()) if isinstance(content, str) else ""
+        message = ""
+    return f"{named} ({message})" if message else named
 
 
 def advice_on_status(status: int, key: str, key_variable: str | None) -> str:
