@@ -130,7 +130,12 @@ def class_of(section: Any, group: str) -> Any:
 
 def target_names(config: DictConfig) -> set[str]:
     """Return every dotted name that a configuration imports."""
-    ahead, names = [OmegaConf.to_container(config)], set[str]()
+    return names_in(OmegaConf.to_container(config))
+
+
+def names_in(content: Any) -> set[str]:
+    """Return every dotted name that `_target_` gives in plain mappings and lists."""
+    ahead, names = [content], set[str]()
     while ahead:
         node: Any = ahead.pop()
         if isinstance(node, dict) and isinstance(node.get("_target_"), str):
