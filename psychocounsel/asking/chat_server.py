@@ -190,16 +190,18 @@ def read_completion(answer: Any, payload: Any) -> Answer:
     Raises:
         ValueError, KeyError, TypeError, ...: if the server's answer is not a chat completion.
     """
-    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    choice, usage = answer["choices"][0], _usage(answer)
     message, reason = choice["message"], choice.get("finish_reason")
     text, refusal = message.get("content"), message.get("refusal")
-    if not isinstance(text, str | None) or not isinstance(answer.get("model"), str | None):
+    if not isinstance(text, str | None):
         raise ValueError("the content of its message is not text")
     outcome = {"content_filter": FILTERED, "length": CUT}.get(str(reason), REFUSED if refusal else TEXT)
     text = without_thoughts(text or (refusal if isinstance(refusal, str) else ""))
-    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    counts = [count if isinstance(count, int) else None for count in tokens]
-    return Answer(outcome, text, answer.get("model"), *counts)
+    return Answer(outcome, text, answer.get("model"), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+
+
+def _usage(answer: Any) -> dict[str, Any]:
+    return usage if isinstance(usage := answer.get("usage"), dict) else {}
 
 
 # Streamed completions: the events of OpenAI's interface with `stream: true`
@@ -223,7 +225,7 @@ class _PartialAnswer:
             ValueError: if the event has another form (then also KeyError, TypeError, ...).
         """
         self.model = event.get("model") or self.model
-        if usage := event.get("usage"):
+        if usage := _usage(event):
             self.prompt_tokens, self.completion_tokens = (
                 usage.get(name) for name in ("prompt_tokens", "completion_tokens")
             )

@@ -1,5 +1,6 @@
 """One exchange with a server: a JSON request and its answer, or the kind of failure."""
 
+import codecs
 import contextlib
 import json
 import os
@@ -136,7 +137,7 @@ class Exchange:
     def _parsed(self, url: str, request: Request, response: httpx.Response) -> Any:
         if response.is_success:
             try:
-                return received(response.json(), self._secret)
+                return received(json.loads(_text(response)), self._secret)
             except (ValueError, RecursionError) as error:
                 raise self._no_json(url) from error
         status, reason = response.status_code, reason_of_status(response, request.payload, self._secret)
@@ -161,6 +162,35 @@ class Exchange:
 
 def _body(request: Request) -> bytes:
     return json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
+
+
+_CHARSETS = (
+    "cp1250",
+    "cp1251",
+    "cp1252",
+    "gb18030",
+    "iso8859-1",
+    "iso8859-2",
+    "iso8859-15",
+    "koi8-r",
+    "shift_jis",
+    "big5",
+)
+
+
+def _text(response: httpx.Response) -> str:
+    """Return the text of an answer in UTF-8, 16 or 32, or else in a usual charset of its head; odd bytes are replaced.
+
+    The answer is paid for, so a wrong name or byte must not lose it.
+    """
+    content = response.content
+    charsets = [json.detect_encoding(content)]
+    with contextlib.suppress(LookupError, ValueError):
+        charsets += [name for name in [codecs.lookup(response.charset_encoding or "").name] if name in _CHARSETS]
+    for name in charsets:
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode(name, "surrogatepass" if name.startswith("utf") else "strict")
+    return content.decode(errors="replace")
 
 
 def _secret(key: str, variable: str | None) -> str | None:

@@ -206,9 +206,10 @@ class BlindReview:
                 lost.append(f"{place[0]}'s answer to {place[1]}")
         if lost:
             more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+            named = f"{', '.join(lost[:_SHOWN])}{more}"
             raise UserError(
-                f"{self._files.events} lacks answers that {file.name} has ({', '.join(lost[:_SHOWN])}{more}), so nothing was changed: "
-                f"restore it from a copy, or move {file.name} away to go on without them"
+                f"{self._files.events} lacks answers that {file.name} has ({named}), so nothing was changed: restore it from a "
+                f"copy, or move {file.name} away to go on without them"
             )
 
     def _export(self) -> None:
