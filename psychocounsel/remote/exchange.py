@@ -235,11 +235,13 @@ def events_of(pieces: Iterable[bytes]) -> Iterator[Any]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
+    rest = bytearray()  # grows in place, so that a line of many pieces takes no quadratic time
     for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
+        first, *more = piece.split(b"\n")
+        rest += first
+        for start in more:
+            yield rest.removesuffix(b"\r").decode("utf-8", errors="replace")
+            rest = bytearray(start)
     if rest:
         yield rest.decode("utf-8", errors="replace")
 
