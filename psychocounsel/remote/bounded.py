@@ -68,9 +68,9 @@ class Wire:
         """
         deadline = _Deadline(weakref.WeakSet())
         options: dict[str, Any] = {"content": body, "extensions": {"trace": deadline.see}}
-        with self._new_client(url) as client, deadline.within(self._seconds(body)):
-            with client.stream("POST", url, **options) as response:
-                yield response, _pieces(response)
+        in_time = deadline.within(self._seconds(body))
+        with self._new_client(url) as client, in_time, client.stream("POST", url, **options) as response:
+            yield response, _pieces(response)
 
     def _seconds(self, body: bytes) -> float | None:
         """Return the longest duration of an exchange; None if only the server's silence is limited."""

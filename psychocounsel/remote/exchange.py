@@ -184,7 +184,7 @@ def _text(response: httpx.Response) -> str:
     The answer is paid for, so a wrong name or byte must not lose it.
     """
     content = response.content
-    charsets = [json.detect_encoding(content)]
+    charsets: list[str] = [json.detect_encoding(content)]
     with contextlib.suppress(LookupError, ValueError):
         charsets += [name for name in [codecs.lookup(response.charset_encoding or "").name] if name in _CHARSETS]
     for name in charsets:

@@ -49,8 +49,10 @@ def shown(message: str, payload: Any = None, secret: str | None = None) -> str:
 
 
 def _quotes_key(line: str, secret: str | None) -> bool:
-    size = min(_QUOTED_OF_KEY, len(secret or ""))
-    return bool(secret) and any(secret[start : start + size] in line for start in range(len(secret) - size + 1))
+    if not secret:
+        return False
+    size = min(_QUOTED_OF_KEY, len(secret))
+    return any(secret[start : start + size] in line for start in range(len(secret) - size + 1))
 
 
 def _quotes(line: str, payload: Any) -> bool:
