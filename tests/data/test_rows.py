@@ -166,7 +166,7 @@ def test_every_turn_of_the_therapist_is_trained(tmp_path: Path) -> None:
         counts[train_on] = (len(train), len(held_out))
         spoken = [{group.prompt_text.split("Day ")[1][:2].strip() for group in part} for part in (train, held_out)]
         assert not spoken[0] & spoken[1], "all turns of a conversation are in one part"
-    assert counts == {"last": (18, 2), "every": (36, 4)}
+    assert counts == {"last": (18, 2), "every": (18, 2)}
     with pytest.raises(UserError, match=r"data.train_on=every: algo=KTO learns from the last turn alone: use algo=sft"):
         api.compose(["algo=kto", f"data.path={file}", "data.train_on=every"])
 
@@ -286,9 +286,9 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "empty conversation": ({"messages": []}, "empty conversation"),
     "implicit, different prompts": (
         {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user("Hi"), therapist(BAD)]},
-        "the same conversation",
+        "must begin with the same turn of the client",
     ),
-    "reply repeats another prompt": (bad(chosen=[user("Hi"), therapist(GOOD)]), "the prompt followed by one"),
+    "reply repeats another prompt": (bad(chosen=[user("Hi"), therapist(GOOD)]), "follow the prompt or stand alone"),
     "half a character": (bad(chosen=f"{GOOD} \ud83d"), "half a character"),
     "rating missing": (rated({"text": GOOD, "ratings": {"empathy": 3}}), "reply 1: ratings.relevance must be a number"),
     "harmful as text": (
