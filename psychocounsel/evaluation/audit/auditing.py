@@ -15,7 +15,7 @@ from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.rows import Example, report_dropped
-from psychocounsel.data.selection import all_rows, load_split, no_pairs
+from psychocounsel.data.selection import all_rows, load_split, no_pairs, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, UserError
@@ -235,6 +235,7 @@ def load_pairs(config: DictConfig, say: Say) -> list[Example]:
     examples = ([*train, *held_out] if config.part == "all" else held_out)[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
         raise no_pairs("audit")
+    refuse_sessions(examples, "audit")
     return examples
 
 

@@ -155,10 +155,12 @@ def principle_reading(
         }
         if ((side != 0) & fits).any():
             rows = np.flatnonzero(side)
-            signed = {condition: side[rows] * values[rows, column] for condition, values in margins.items()}
-            by_words = {condition: side[rows] * values[rows] for condition, values in overlap.items()}
-            of_principle |= reading_figures(signed, component[rows])
-            of_principle["beyond_overlap"] = beyond_overlap(signed, by_words, component[rows])
+            of_head, of_words = (
+                {condition: side[rows] * values[rows] for condition, values in table.items()}
+                for table in ({condition: values[:, column] for condition, values in margins.items()}, overlap)
+            )
+            of_principle |= reading_figures(of_head, component[rows])
+            of_principle["beyond_overlap"] = beyond_overlap(of_head, of_words, component[rows])
         figures[name] = of_principle
     return figures
 
