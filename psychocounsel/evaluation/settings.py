@@ -22,6 +22,7 @@ from psychocounsel.settings.targets import build
 class EvaluateConfig(PairsConfig):
     """The keys of `evaluate evaluation=reward`."""
 
+    verbose: bool = False
     compare: list[Any] = option([])
     counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -50,6 +51,7 @@ class ContestReplies(ReplyDrawing):
 class ContestConfig(PairsConfig):
     """The keys outside the groups `evaluation`, `contestants`, `judge` and `cluster`, which come from their `_target_`."""
 
+    verbose: bool = False
     steps: list[str] | None = None
     replies: ContestReplies = field(default_factory=ContestReplies)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
