@@ -101,6 +101,7 @@ def ranking_conclusion(
     tone = {1: "warning" if cautions else "good", -1: "bad", None: "undecided"}[side]
     missing = [f"Reward model {model}: more held-out pairs"] if side is None else []
     text = f"{text} {more[:1].upper()}{more[1:]}" if more else text
+    word = f"{word}, in doubt" if tone == "warning" else word
     return Conclusion(word, text, tone, cautions, missing, bar_of(f"{model}: pairs ranked rightly", rate))
 
 
@@ -108,7 +109,7 @@ def _fooled(figures: RewardFigures) -> Iterator[str]:
     """Yield which nonsense the reward model prefers to good replies."""
     for paragraph in control_blocks([Titled("", figures.summary.get("controls", {}))], "reward-controls"):
         if isinstance(paragraph, Paragraph) and paragraph.tone in ("warning", "bad"):
-            yield f"{paragraph.text[:1].upper()}{paragraph.text[1:]}"
+            yield paragraph.text
 
 
 def _by_length(summary: Figures) -> Iterator[str]:

@@ -47,7 +47,15 @@ EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
 
 # The report
 
-OPEN = ("answer", "question", "missing", "studies", "curves")  # the page shows the others by a click
+OPEN = (
+    "answer",
+    "question",
+    "missing",
+    "studies",
+    "curves",
+    "safety",
+    "replies",
+)  # the page shows the others by a click
 
 SECTIONS: tuple[BuildSection, ...] = (
     tolerant(answer.section),

@@ -112,6 +112,12 @@ def _of_evaluation(run: RunMaterial, material: Material) -> list[Conclusion]:
     return found
 
 
+def _unsaid_doubts(run: RunMaterial) -> list[str]:
+    """Return the doubts of summary.json that the warnings of the figures, and so the conclusions, lack: unfinished models."""
+    said = {str(line).removeprefix("warning: ") for line in run.figures.get("warnings") or []}
+    return [doubt for doubt in run.summary.get("doubts") or [] if doubt not in said]
+
+
 def _about_judges(run: RunMaterial, material: Material) -> list[str]:
     """Return, for each judge that is a local reward model, its own accuracy and what reading gains it, if measured."""
     lines = []
@@ -141,7 +147,7 @@ def _about_judge(name: str, path: str, measured: Sequence[RunMaterial]) -> str:
 
 def _reads(run: RunMaterial, path: str) -> bool:
     own = (run.config.get("reward") or {}).get("path")
-    return bool(own) and Path(own).resolve() == Path(path).resolve()
+    return isinstance(own, str) and Path(own).resolve() == Path(path).resolve()
 
 
 def _of_training(run: RunMaterial) -> list[Conclusion]:
@@ -181,7 +187,11 @@ def _of_policy(name: str, key: str, rate: Mapping[str, Any]) -> Conclusion:
 def conclusions_of(material: Material) -> list[Concluded]:
     """Return the conclusions of all finished runs: of evaluations, and of training runs that none of them evaluates."""
     evaluations = [run for run in material.of(EVALUATION) if run.is_finished]
-    found = [(run, conclusion) for run in evaluations for conclusion in _of_evaluation(run, material)]
+    found = [
+        (run, replace(conclusion, cautions=[*_unsaid_doubts(run), *conclusion.cautions]))
+        for run in evaluations
+        for conclusion in _of_evaluation(run, material)
+    ]
     order = [*_CONCLUSIONS, "reward"]
     found.sort(key=lambda pair: order.index(pair[0].what))
     evaluated = {run.evaluates for run, _ in found if run.what in ("winrate", "reward")}
@@ -198,11 +208,11 @@ def section(material: Material) -> Section:
     groups, concluded = families(material), conclusions_of(material)
     compared = [family for family in groups if len(family.settings) > 1]
     several = [block for number, family in enumerate(compared, 1) for block in _of_family(family, number)]
-    gates = [*_gates(material)]
+    gates: list[Block] = [*_gates(material)]
     if not groups and not concluded and material.of(TRAINING, EVALUATION):
         gates = [Paragraph("No answer yet: no finished run has a figure to compare runs by.", "warning"), *gates]
     first = [block for block in several if isinstance(block, Paragraph)]
-    blocks = [*first, *_told(concluded, compared), *gates, *_forest(concluded), *_missing(concluded)]
+    blocks: list[Block] = [*first, *_told(concluded, compared), *gates, *_forest(concluded), *_missing(concluded)]
     tables = [block for block in several if not isinstance(block, Paragraph)]
     return Section(_NAME, _TITLE, [*blocks, *tables, *_verdict_table(concluded)])
 

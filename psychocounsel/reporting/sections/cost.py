@@ -150,7 +150,8 @@ def _total(rows: Sequence[Sequence[Cell]]) -> str:
     def added(column: int) -> float:
         return sum(cell.value for row in rows if isinstance(cell := row[column], TableFigure))
 
-    return f"total of device-hours: {readable_time(3600 * added(4))}, {readable_time(3600 * added(6))} of them in attempts that failed, stopped or were killed"
+    all_hours, lost = (readable_time(3600 * added(column)) for column in (4, 6))
+    return f"total of device-hours: {all_hours}, {lost} of them in attempts that failed, stopped or were killed"
 
 
 def device_hours(attempt: Mapping[str, Any]) -> float:
