@@ -137,14 +137,14 @@ class Audit(Command):
 
 
 def _score(run: "Run", bar: Any) -> "Score":
-    """Return a function that scores conversations with the reward model: each rank scores its share and receives all scores."""
+    """Return a function that scores conversations by reward and heads: each rank scores its share and receives all scores."""
     import numpy as np
 
     from psychocounsel.distributed.world import World
     from psychocounsel.engine.telemetry.progress import quiet_libraries
     from psychocounsel.model.cpu import prepare_process
     from psychocounsel.reward.base import open_scorer
-    from psychocounsel.reward.encoding import score_what_fits
+    from psychocounsel.reward.encoding import score_heads_that_fit
     from psychocounsel.settings.config import build
 
     quiet_libraries()
@@ -154,8 +154,8 @@ def _score(run: "Run", bar: Any) -> "Score":
     scorer = open_scorer(build(run.config, "reward"), world.device)
 
     def score(conversations: list[Any]) -> "np.ndarray":
-        scores = np.empty(len(conversations), np.float32)
-        own = score_what_fits(scorer, conversations[world.rank :: world.size], lambda steps: bar(steps, "scoring"))
+        scores = np.empty((len(conversations), 1 + len(scorer.heads)), np.float32)
+        own = score_heads_that_fit(scorer, conversations[world.rank :: world.size], lambda steps: bar(steps, "scoring"))
         for rank, share in enumerate(world.gather(own)):
             scores[rank :: world.size] = share
         return scores

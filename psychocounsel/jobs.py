@@ -55,7 +55,7 @@ def _attach(folder: Path, index: int | None) -> None:
     from psychocounsel.cluster.starting import by_cluster
 
     run_dir = run_of(folder, index)
-    for cluster, _ in by_cluster([run_dir]):
+    for cluster, _ in by_cluster([run_dir], acts=True):
         command = cluster.shell(run_dir)
         os.chdir(run_dir)
         sys.stdout.flush()

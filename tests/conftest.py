@@ -21,6 +21,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A fresh cache, so that no test reads entries of an earlier or a concurrent test session.
 CACHE = os.environ["PSYCHOCOUNSEL_CACHE"] = tempfile.mkdtemp(prefix="psychocounsel-test-cache-")
+os.environ["XDG_STATE_HOME"] = f"{CACHE}/state"  # no agreement of a test is kept for its user
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 # The worker processes of a session share this folder. The first process creates it and names it by its process number.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -94,7 +94,7 @@ class Term:
 
 @dataclass
 class Outputs:
-    """Model outputs for a Batch of N completion tokens in C completions; None if no engine computes them.
+    """Model outputs for a Batch of N trained tokens in C completions; None if no engine computes them.
 
     `logprobs`: float32[N], log-probabilities of `Batch.target_ids` under the policy.
     `entropy`: float32[N], entropy of the policy's distribution at each token (nats); only with
@@ -133,10 +133,10 @@ class Context(Protocol):
         """Log `value` as the metric `rollout/<name>` of this round."""
 
     def values(self, groups: list[Group]) -> list[list[np.ndarray]]:
-        """Return the critic's present values, float32[len] for each completion of each group."""
+        """Return the critic's present values, float32[trained tokens] for each completion of each group."""
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[np.ndarray]]:
-        """Return log-probabilities under "policy" or "reference", float32[len] for each completion of each group."""
+        """Return log-probabilities under "policy" or "reference", float32[trained tokens] for each completion of each group."""
 
 
 @dataclass

@@ -111,9 +111,7 @@ def _mismatched(groups: list[Group], index: int) -> Group:
             "algo=kto: this run trains on one prompt only, and KTO compares replies across prompts; add rows"
         )
     room = max(len(source.prompt_ids) + len(reply.ids) for source in (group, other) for reply in source.completions)
-    strangers = [
-        replace(reply, ids=reply.ids[: max(1, room - len(group.prompt_ids))], label=None) for reply in other.completions
-    ]
+    strangers = [replace(reply.cut(max(1, room - len(group.prompt_ids))), label=None) for reply in other.completions]
     return replace(group, completions=strangers)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from psychocounsel.asking.language_model import TEXT, UNPARSABLE, Answer, Ask, LanguageModel
+from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import Bought, Journal
 from psychocounsel.remote.journal_lines import Line
 
@@ -73,7 +74,13 @@ class Answers:
     def find(self, model: LanguageModel, ask: Ask, attempt: int) -> Answer | None:
         """Return the answer to an attempt, or None if it was not bought yet."""
         line = self.journal.get(answer_key(model, ask, attempt))
-        return None if line is None else Answer(**line.answer)
+        try:
+            return None if line is None else Answer(**line.answer)
+        except TypeError as error:
+            raise UserError(
+                f"{self.journal.folder}: the answer with the key {answer_key(model, ask, attempt)} has another form: remove its "
+                "line, and it is asked again"
+            ) from error
 
     def keep(self, bought: Sequence[tuple[LanguageModel, Ask, int, Answer, float]]) -> None:
         """Add answers (model, Ask, attempt, answer, cost) to the journal; they are on disk when this returns."""

@@ -25,7 +25,7 @@ from psychocounsel.asking.language_model import (
     Show,
 )
 from psychocounsel.asking.parties import is_own
-from psychocounsel.errors import UserError, words
+from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client, Unanswered
 from psychocounsel.remote.exchange import Refused
 from psychocounsel.remote.server_access import check_addresses, check_key_variable
@@ -190,17 +190,18 @@ def read_completion(answer: Any, payload: Any) -> Answer:
     Raises:
         ValueError, KeyError, TypeError, ...: if the server's answer is not a chat completion.
     """
-    choice, usage = answer["choices"][0], answer.get("usage") or {}
+    choice, usage = answer["choices"][0], _usage(answer)
     message, reason = choice["message"], choice.get("finish_reason")
     text, refusal = message.get("content"), message.get("refusal")
-    if not isinstance(text, str | None) or not isinstance(answer.get("model"), str | None):
+    if not isinstance(text, str | None):
         raise ValueError("the content of its message is not text")
     outcome = {"content_filter": FILTERED, "length": CUT}.get(str(reason), REFUSED if refusal else TEXT)
     text = without_thoughts(text or (refusal if isinstance(refusal, str) else ""))
-    text = text.encode("utf-8", errors="replace").decode()  # JSON may hold lone surrogates
-    tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
-    counts = [count if isinstance(count, int) else None for count in tokens]
-    return Answer(outcome, text, answer.get("model"), *counts)
+    return Answer(outcome, text, answer.get("model"), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+
+
+def _usage(answer: Any) -> dict[str, Any]:
+    return usage if isinstance(usage := answer.get("usage"), dict) else {}
 
 
 # Streamed completions: the events of OpenAI's interface with `stream: true`
@@ -221,14 +222,10 @@ class _PartialAnswer:
         """Add an event.
 
         Raises:
-            ValueError: if the event reports an error or has another form (then also KeyError, TypeError, ...).
+            ValueError: if the event has another form (then also KeyError, TypeError, ...).
         """
-        if event.get("error"):
-            error = event["error"]
-            message = error.get("message", "") if isinstance(error, dict) else error
-            raise ValueError(f"it breaks off ({words(' '.join(str(message).split())[:200])})")
         self.model = event.get("model") or self.model
-        if usage := event.get("usage"):
+        if usage := _usage(event):
             self.prompt_tokens, self.completion_tokens = (
                 usage.get(name) for name in ("prompt_tokens", "completion_tokens")
             )
@@ -243,7 +240,6 @@ class _PartialAnswer:
     def answer(self, stopped: bool) -> Answer:
         outcome = {"content_filter": FILTERED, "length": CUT}.get(str(self.reason), REFUSED if self.refusal else TEXT)
         text = without_thoughts(self.text or self.refusal)
-        text = text.encode("utf-8", errors="replace").decode()  # JSON may hold lone surrogates
         return Answer(CUT if stopped else outcome, text, self.model, self.prompt_tokens, self.completion_tokens)
 
 
@@ -251,7 +247,7 @@ def read_stream(events: Iterator[Any], show: Show, key: str) -> Answer:
     """Return the Answer from a stream of `events`. `show` gets each new state of the text and may end the stream.
 
     Raises:
-        UserError: for events of another form, or an event that reports an error; the message begins with `key`.
+        UserError: for events of another form; the message begins with `key`.
     """
     written, stopped = _PartialAnswer(), False
     with closing(cast(Generator[Any, None, None], events)):

@@ -18,6 +18,7 @@ from omegaconf import MISSING, OmegaConf
 
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
+from psychocounsel.remote.received import printable
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import Contract, GroupSettings, build_section, refuse_another_kind
 
@@ -62,7 +63,7 @@ class Answer:
             calls this is `failed`); `failed` (no answer after all retries, or a rejected request). A later run asks
             again only after `failed`.
         model: the name that the server returned.
-        prompt_tokens, completion_tokens: the server's token counts; None if it gave none.
+        prompt_tokens, completion_tokens: the server's token counts; None if it gave none, or none that can be true.
     """
 
     outcome: str
@@ -70,6 +71,20 @@ class Answer:
     model: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        """Drop what no table could hold, here, so that answers of the journal are treated like new ones."""
+        for name in ("prompt_tokens", "completion_tokens"):
+            object.__setattr__(self, name, _count(getattr(self, name)))
+        object.__setattr__(self, "model", printable(self.model) if isinstance(self.model, str) else None)
+
+
+_MOST_TOKENS = 10**8  # more than any context; a larger count is no count
+
+
+def _count(given: Any) -> int | None:
+    is_sane = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= _MOST_TOKENS
+    return int(given) if is_sane and given == int(given) else None
 
 
 class Answerer(Contract):

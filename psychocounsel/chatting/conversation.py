@@ -18,10 +18,11 @@ from psychocounsel.chatting.histories import ChatHistories, ChatReply, ChatTrans
 from psychocounsel.chatting.raters import Remarks, ReplyRaters, check_findings
 from psychocounsel.chatting.settings import transcript_path
 from psychocounsel.chatting.speakers import Speaker, Writing, stopping
-from psychocounsel.chatting.terminal import Screen, clean, next_message, read_piped, terminal_reader
+from psychocounsel.chatting.terminal import Screen, next_message, read_piped, terminal_reader
 from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
+from psychocounsel.remote.received import printable
 from psychocounsel.remote.server_access import host_of
 from psychocounsel.reward.base import RewardSettings
 from psychocounsel.reward.local_model import format_lines
@@ -223,7 +224,7 @@ class Talk:
             with stopping(writing.stopped), self.screen.replies(names) as shown:
                 for index, event in writing.events():
                     if isinstance(event, str):
-                        shown.show(index, clean(event.lstrip()))
+                        shown.show(index, printable(event.lstrip()))
                     elif isinstance(event, Answer):
                         reply = self._reply(names[index], event, writing.stopped.is_set, failed)
                         turn.replies[names[index]] = reply
@@ -248,7 +249,7 @@ class Talk:
 
     def _reply(self, name: str, answer: Answer, stopped: Callable[[], bool], failed: list[Exception]) -> ChatReply:
         """Return the reply with its remarks; if a rater fails, add its error to `failed`."""
-        text = clean(answer.text).strip()
+        text = printable(answer.text).strip()
         outcome = STOPPED if stopped() else answer.outcome if text or answer.outcome not in (TEXT, CUT) else EMPTY
         remarks = Remarks()
         if text:
@@ -323,7 +324,7 @@ def _system(talk: Talk, given: str) -> None:
         conversation.system_prompt = None if given == "null" else _prompt(given)
         talk.screen.line("the next message will use this system prompt", "dim")
     else:
-        talk.screen.line(clean(conversation.system_prompt or "there is no system prompt"))
+        talk.screen.line(printable(conversation.system_prompt or "there is no system prompt"))
 
 
 def _prompt(given: str) -> str:
@@ -335,7 +336,7 @@ def _prompt(given: str) -> str:
     if not is_file:
         return prompt_text(given, "/system", None)
     try:
-        return clean(path.read_text(encoding="utf-8")).strip()
+        return printable(path.read_text(encoding="utf-8")).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"/system {given}: cannot be read as UTF-8 text") from error
 

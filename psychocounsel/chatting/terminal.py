@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import select
 import sys
-import unicodedata
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from types import ModuleType, TracebackType
@@ -15,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from psychocounsel.remote.received import printable
+
 # Messages from a terminal or a pipe
 #
 # A line that ends with a backslash continues on the next line. Lines between two lines of triple double quotes are
@@ -23,15 +23,8 @@ from rich.text import Text
 BLOCK = '"""'
 _FIRST, _MORE = "you> ", "...> "
 _PASTING = 0.02  # seconds in which the next pasted line arrives
-_UNTYPABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Read = Callable[[bool], str | None]  # returns the next line, or None at the end; the argument is True inside a message
-
-
-def clean(text: str) -> str:
-    """Return a text without characters that control a terminal or cannot be saved."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", errors="replace").decode()
-    return _UNTYPABLE.sub("\ufffd", text)
 
 
 def next_message(read: Read) -> str | None:
@@ -40,7 +33,7 @@ def next_message(read: Read) -> str | None:
     Only commands begin with a slash: a block, or a line that begins with a space, is returned with a space before it.
     """
     while (line := read(False)) is not None:
-        text = clean(" " + _block(read) if line.strip() == BLOCK else _continued(line, read)).rstrip()
+        text = printable(" " + _block(read) if line.strip() == BLOCK else _continued(line, read)).rstrip()
         if text:
             return text
     return None
@@ -110,11 +103,6 @@ def _use_readline() -> bool:
 
 _NARROWEST = 36  # minimum width of a reply in a side-by-side view [columns]
 _FRAME = 4  # lines of the terminal not used for replies
-
-
-def printable(text: str) -> str:
-    """Return a text without control characters, because a server's escape sequences could control the terminal."""
-    return "".join(letter if letter in "\n\t" or unicodedata.category(letter) != "Cc" else "\ufffd" for letter in text)
 
 
 class Screen:

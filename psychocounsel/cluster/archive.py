@@ -19,6 +19,7 @@ from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.sweep import ListedRun, runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
+from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.storage.files import readable_size
 from psychocounsel.storage.modes import mask_of, restricted
 
@@ -32,6 +33,7 @@ def sync(folder: Path, listed: Sequence[ListedRun]) -> None:
     runs = [run.run_dir for run in listed if RunDir(run.run_dir).offline_wandb_runs()]
     kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
     for run in runs:
+        require_agreement(run)
         check_confidential(
             command_of(module_of(run)), read_config(run)
         )  # the server may have changed since the run started
@@ -50,7 +52,7 @@ def archive(folder: Path, destination: Path) -> None:
         UserError: if a run is live, another user could have written it, the destination exists or lies in `folder`, the
             disk is too small, or weights are damaged.
     """
-    if live := [row for row in rows(folder) if row.is_live]:
+    if live := [row for row in rows(folder, acts=True) if row.is_live]:
         raise UserError(f"{live[0].run_dir.name} is {live[0].state}: archive after all runs have ended")
     if destination.exists():
         raise UserError(f"{destination}: exists; give a new folder")

@@ -27,6 +27,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
+from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import check_limits, flat_keys
 from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import write_atomically
@@ -38,13 +39,13 @@ def cancel(folder: Path, indices: Sequence[int]) -> None:
     Raises:
         UserError: if an index is unknown, or a cluster refuses.
     """
-    end(_chosen(rows(folder), indices))
+    end(_chosen(rows(folder, acts=True), indices))
 
 
 def end(chosen: Sequence[Row]) -> None:
     """Ask the clusters to cancel the waiting and running ones of these runs. Raises UserError if a cluster refuses."""
     live = [row.run_dir for row in chosen if row.is_live]
-    for cluster, runs in by_cluster(live):
+    for cluster, runs in by_cluster(live, acts=True):
         cluster.cancel(runs)
     print(f"cancelled {len(live)} runs" if live else "nothing waits or runs")
 
@@ -56,7 +57,7 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
         UserError: for an index that is unknown, live or finished, a key that is neither cluster.* nor code, or a run
             that cannot resume or that another user could have written; or if a cluster refuses.
     """
-    chosen = _chosen(rows(folder), indices)
+    chosen = _chosen(rows(folder, acts=True), indices)
     if indices and (wrong := [row for row in chosen if row.is_live or row.state == "finished"]):
         raise UserError(f"index {wrong[0].index} is {wrong[0].state}: it cannot be resubmitted")
     todo = [row for row in chosen if not row.is_live and row.state != "finished"]
@@ -100,6 +101,7 @@ def _chosen(all_rows: list[Row], indices: Sequence[int]) -> list[Row]:
 
 def _job(row: Row, overrides: Sequence[str]) -> Job:
     refuse_untrusted_run(row.run_dir)
+    require_agreement(row.run_dir)
     about, config = read_run(row.run_dir)
     add_code_path(config.code_path)
     for text in overrides:
@@ -174,7 +176,7 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
         UserError: if a run waits, runs, has a result or foreign files, or belongs to another user; or if an index is
             unknown.
     """
-    all_rows = rows(folder)
+    all_rows = rows(folder, acts=True)
     if not indices and is_sweep(folder):
         raise UserError(
             f"jobs forget {folder}: contains {len(all_rows)} runs; name the runs to forget by their indices"

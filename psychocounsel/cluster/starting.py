@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,18 +25,20 @@ from psychocounsel.rundir.run_config import has_config, read_config, read_sectio
 from psychocounsel.rundir.sweep import add_to_table, remove_from_table
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.own_code import is_agreed, require_agreement
 from psychocounsel.settings.parallel import in_parallel
 from psychocounsel.settings.targets import add_code_path
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import PACKAGE, write_atomically
 from psychocounsel.storage.weight_files import check_model_folder
 
 # The clusters of existing runs.
 
 
-def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
+def by_cluster(runs: Iterable[Path], acts: bool = False) -> list[tuple[Cluster, list[Path]]]:
     """Return a cluster for each kind that `runs` name, with its runs; a run without configuration is skipped.
 
-    A cluster has the settings of the first of its runs.
+    A cluster has the settings of the first of its runs. A kind that a run's own code defines is skipped with a line until the
+    user has agreed to that code; with `acts`, for commands that change runs, the user is asked.
 
     Raises:
         UserError: if the user's own kind cannot be imported from its original folders, or a run directory of
@@ -44,15 +47,32 @@ def by_cluster(runs: Iterable[Path]) -> list[tuple[Cluster, list[Path]]]:
     groups: dict[str, list[Path]] = {}
     for run in runs:
         settings = read_section(run, "cluster")
-        if isinstance(settings, dict) and settings.get("_target_"):
-            groups.setdefault(settings["_target_"], []).append(run)
+        target = settings.get("_target_") if isinstance(settings, dict) else None
+        if isinstance(target, str) and (_is_ours(target) or _may_import(run, target, acts)):
+            groups.setdefault(target, []).append(run)
     return [(_cluster_of(members[0]), members) for members in groups.values()]
+
+
+def _is_ours(target: str) -> bool:
+    return target.startswith(f"{PACKAGE.name}.")
+
+
+def _may_import(run: Path, target: str, acts: bool) -> bool:
+    refuse_untrusted_run(run, whole=False)
+    if acts:
+        require_agreement(run)
+    elif not is_agreed(run):
+        print(
+            f"{run}: its cluster is not asked, because {target} is code of its own that you have not started",
+            file=sys.stderr,
+        )
+        return False
+    return True
 
 
 def _cluster_of(run: Path) -> Cluster:
     config = read_config(run)
-    if not str(config.cluster.get("_target_")).startswith("psychocounsel."):
-        refuse_untrusted_run(run, whole=False)
+    if not _is_ours(config.cluster._target_):
         add_code_path(config.code_path)
     cluster: Cluster = configs.build(config, "cluster")
     return cluster
@@ -123,7 +143,7 @@ def _announce_corrections(jobs: list[Job]) -> None:
     corrected = [job for job in jobs if job.corrected]
     for job in corrected:
         refuse_if_owned(job.run_dir)
-        for cluster, runs in by_cluster([job.run_dir]):
+        for cluster, runs in by_cluster([job.run_dir], acts=True):
             for queue_state in cluster.queue_states(runs).values():
                 if queue_state.is_live:
                     state = "pending" if queue_state.phase == "waiting" else "running"

@@ -52,19 +52,19 @@ class Row:
         return self.state in ("running", "pending", "requeued")
 
 
-def rows(folder: Path) -> list[Row]:
-    """Return the state of every run in `folder`, which is a sweep's or a run's folder.
+def rows(folder: Path, acts: bool = False) -> list[Row]:
+    """Return the state of every run in `folder`, which is a sweep's or a run's folder; `acts`: see `by_cluster`.
 
     Raises:
         UserError: if it contains no runs, or a cluster does not answer.
     """
-    return rows_of(runs_of(folder))
+    return rows_of(runs_of(folder), acts)
 
 
-def rows_of(listed: Sequence[ListedRun]) -> list[Row]:
+def rows_of(listed: Sequence[ListedRun], acts: bool = False) -> list[Row]:
     """Return the states of these runs. Raises like `rows`."""
     queue_states: dict[Path, QueueState] = {}
-    for cluster, runs in by_cluster(run.run_dir for run in listed if not _damage(run)):
+    for cluster, runs in by_cluster([run.run_dir for run in listed if not _damage(run)], acts):
         queue_states |= cluster.queue_states(runs)
     return [_marked(run, queue_states.get(run.run_dir)) for run in listed]
 

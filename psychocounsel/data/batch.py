@@ -14,14 +14,14 @@ from psychocounsel.data.layout import Layout
 
 @dataclass
 class Batch:
-    """B rows of T tokens with N completion tokens in C completions (P pairs, if all groups are pairs).
+    """B rows of T tokens with N trained tokens in C completions (P pairs, if all groups are pairs).
 
     `input_ids`, `position_ids`, `group_index`, `completion_index`: int64[B, T]. In every completion, positions continue
     from its prompt. `group_index` numbers the groups of a row (-1: padding). `completion_index` is 0 in a prompt and k
     in the k-th completion.
-    `rows`, `columns`: int64[N], place of the token that predicts each of `target_ids`, int64[N].
-    `completion_of`: int64[N], the completion of each token, 0..C-1, in the order of `groups`.
-    `completion_lengths`: int64[C], number of tokens of each completion.
+    `rows`, `columns`: int64[N], place of the token that predicts each of `target_ids`, int64[N], the trained tokens.
+    `completion_of`: int64[N], the completion of each trained token, 0..C-1, in the order of `groups`.
+    `completion_lengths`: int64[C], number of trained tokens of each completion.
     `last_rows`, `last_columns`: int64[C], place of each completion's last token, which a reward model scores.
     `weight` is 0 for the filler of an empty micro-batch.
     """
@@ -173,7 +173,10 @@ def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, multiple: 
                 span = np.arange(cursor, cursor + length)
                 positions[row_number, span] = np.arange(prompt, prompt + length)
                 completion_index[row_number, span] = index
-                where.append((np.full(length, row_number), np.concatenate([[last], span[:-1]]), completion.ids))
+                before, ids = np.concatenate([[last], span[:-1]]), completion.ids
+                if completion.trained is not None:
+                    before, ids = before[completion.trained], ids[completion.trained]
+                where.append((np.full(len(ids), row_number), before, ids))
                 cursor += length
                 ends.append((row_number, cursor - 1))
             start = stop

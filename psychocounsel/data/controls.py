@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from psychocounsel.counsel.controls import ControlSource, control_of
 from psychocounsel.data.reply_files import replies_of
 from psychocounsel.data.rows import Example
+from psychocounsel.data.selection import refuse_sessions
 from psychocounsel.data.settings import OWN
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.errors import UserError
@@ -83,6 +84,7 @@ def with_controls(
     for pair in pairs:
         if len(pair.replies) < 2:
             raise UserError(f"{pair.where}: has only one reply, but data.controls needs pairs")
+    refuse_sessions(pairs, "data.controls")
     count = max(round(rate_of(data) * len(pairs)), 1)
     clients, own = Clients(pairs, system_prompt), dict[int, list[str]]()
     if OWN in data.controls:

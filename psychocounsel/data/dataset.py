@@ -14,7 +14,7 @@ from psychocounsel.data.controls import epoch_of, rate_of, with_controls
 from psychocounsel.data.group import Group
 from psychocounsel.data.rows import every_turn
 from psychocounsel.data.selection import drop_leaks, load_split
-from psychocounsel.data.tokenise import ChatFormat, tokenise
+from psychocounsel.data.tokenise import ChatFormat, join_turns, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
 
@@ -65,6 +65,8 @@ class Dataset:
         for group in [*self.train[: self.rows], *self.held_out, *self.pairs]:
             for ids in [group.prompt_ids, *(completion.ids for completion in group.completions)]:
                 digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
+            for mask in [reply.trained for reply in group.completions if reply.trained is not None]:
+                digest.update(mask.tobytes())
             digest.update(repr([(completion.reward, completion.label) for completion in group.completions]).encode())
             parts = [reply.ratings for reply in group.completions if reply.reward is None and reply.ratings is not None]
             for ratings in parts:  # of replies without a mean rating, which are rated on some principles only
@@ -131,7 +133,9 @@ def _assembled(config: DictConfig, train: list[Group], held_out: list[Group], re
 def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, epochs: int | None = None) -> Parts:
     """Load and tokenise rows. `epochs`: number of epochs that get controls of their own; None: all epochs of the run."""
     rows, held_out_rows = load_split(config.data, report)
-    if config.data.train_on == "every" and kind == "completions":
+    every = config.data.train_on == "every" and kind == "completions"
+    conversations = {"training": len(rows), "held-out": len(held_out_rows)}
+    if every:
         rows, held_out_rows = ([turn for row in part for turn in every_turn(row)] for part in (rows, held_out_rows))
         rows = drop_leaks(rows, held_out_rows, report)  # sessions that begin alike
     if config.data.controls and kind == "pairs":
@@ -140,8 +144,9 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, e
         rows = controls(rows, epochs=epochs or _epochs(config, len(rows)), report=report)
         if config.data.controls_held_out and held_out_rows:
             held_out_rows = controls(held_out_rows, epochs=1, report=lambda line: report(f"held-out part: {line}"))
-    train, held_out = (
-        tokenise(
+    parts = []
+    for name, examples in (("training", rows), ("held-out", held_out_rows)):
+        groups = tokenise(
             examples,
             chat,
             kind,
@@ -151,9 +156,16 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, e
             lambda line, name=name: report(f"{name} data: {line}"),  # type: ignore[misc]
             config.data.bad_rows == "drop",
         )
-        for name, examples in (("training", rows), ("held-out", held_out_rows))
-    )
-    return train, held_out
+        parts.append(_joined(groups, conversations[name], name, report) if every and groups else groups)
+    return parts[0], parts[1]
+
+
+def _joined(turns: list[Group], conversations: int, name: str, report: Report) -> list[Group]:
+    """Return one row for each of the conversations that `turns` come from, as far as the chat template allows."""
+    rows = join_turns(turns)
+    reason = ", because the chat template changes earlier turns" if len(rows) > conversations else ""
+    report(f"{name} data: {len(turns)} turns of {conversations} conversations are in {len(rows)} rows{reason}")
+    return rows
 
 
 def _epochs(config: DictConfig, pairs: int) -> int:

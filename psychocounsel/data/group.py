@@ -19,10 +19,13 @@ _PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages", "returns")
 
 @dataclass
 class Completion:
-    """One reply. `ids`: int32[len], ending with the end-of-turn token unless the reply was cut.
+    """One reply, or a stretch of a session in which turns of the policy and of the client alternate.
 
-    `logprobs`, `ref_logprobs`, `values`, `advantages`, `returns`: float32[len] or None. The rollout fills `logprobs`;
-    policy gradient algorithms replace them by those of the trainer.
+    `ids`: int32[len], ending with the end-of-turn token unless the reply was cut.
+    `trained`: bool[len], True for the tokens of the policy's turns, among them the first one; None: all tokens. The other
+    tokens are only read: they enter no sum, mean, length or loss.
+    `logprobs`, `ref_logprobs`, `values`, `advantages`, `returns`: float32[trained tokens] or None. The rollout fills
+    `logprobs`; policy gradient algorithms replace them by those of the trainer.
     `reward`: the reward model's score, or the raters' mean rating. `reward_parts`: scores of the members, if the reward
     is an ensemble. `label`: True for a good reply. `policy_version`: optimizer step of the weights that wrote it.
     `ratings`: float32[7], the raters' mean rating on each of `PRINCIPLES`, NaN where it is not applicable.
@@ -41,6 +44,37 @@ class Completion:
     returns: Array | None = None
     reward_parts: dict[str, float] | None = None
     ratings: Array | None = None
+    trained: Array | None = None
+
+    def __post_init__(self) -> None:
+        if self.trained is not None and self.trained.all():
+            self.trained = None  # one form for equal completions, because keys of caches contain it
+
+    @property
+    def trained_tokens(self) -> int:
+        """Number of trained tokens."""
+        return len(self.ids) if self.trained is None else int(self.trained.sum())
+
+    def cut(self, length: int) -> "Completion":
+        """Return the first `length` tokens."""
+        cut = replace(self, ids=self.ids[:length], trained=None if self.trained is None else self.trained[:length])
+        for name in _PER_TOKEN:
+            if (values := getattr(self, name)) is not None:
+                setattr(cut, name, values[: cut.trained_tokens])
+        return cut
+
+    def then(self, between: Array, later: "Completion") -> "Completion":
+        """Return this completion, the tokens `between`, which are not trained, and `later` as one stretch.
+
+        It has none of the values that an algorithm fills in.
+        """
+        masks = [np.ones(len(part.ids), bool) if part.trained is None else part.trained for part in (self, later)]
+        return Completion(
+            np.concatenate([self.ids, between, later.ids]),
+            f"{self.text}\n\n{later.text}",
+            label=later.label,
+            trained=np.concatenate([masks[0], np.zeros(len(between), bool), masks[1]]),
+        )
 
 
 @dataclass
@@ -68,21 +102,17 @@ class Group:
     @property
     def tokens(self) -> int:
         """Number of tokens of the prompt and all completions."""
-        return len(self.prompt_ids) + self.completion_tokens
+        return len(self.prompt_ids) + sum(len(completion.ids) for completion in self.completions)
 
     @property
-    def completion_tokens(self) -> int:
-        return sum(len(completion.ids) for completion in self.completions)
+    def trained_lengths(self) -> tuple[int, ...]:
+        """Number of trained tokens of each completion."""
+        return tuple(completion.trained_tokens for completion in self.completions)
 
     def shortened(self, length: int = 1) -> "Group":
         """Return the group with its prompt and completions cut to `length` tokens, as filler of an empty micro-batch."""
-
-        def cut(completion: Completion) -> Completion:
-            arrays = {name: getattr(completion, name) for name in _PER_TOKEN}
-            cuts: dict[str, Any] = {name: None if array is None else array[:length] for name, array in arrays.items()}
-            return replace(completion, ids=completion.ids[:length], **cuts)
-
-        return replace(self, prompt_ids=self.prompt_ids[:length], completions=[cut(c) for c in self.completions])
+        completions = [completion.cut(length) for completion in self.completions]
+        return replace(self, prompt_ids=self.prompt_ids[:length], completions=completions)
 
 
 def reference_of(groups: Sequence[Group]) -> list[list[Array]] | None:
@@ -104,6 +134,7 @@ _COMPLETION = pa.struct(
         ("label", pa.bool_()),
         ("reward_parts", pa.map_(pa.string(), pa.float64())),
         ("ratings", _FLOATS),
+        ("trained", pa.list_(pa.bool_())),
     ]
 )
 SCHEMA = pa.schema(
@@ -145,7 +176,9 @@ def read_groups(path: Path) -> list[Group]:
     def completion(row: dict[str, Any]) -> Completion:
         arrays = {name: array(row.get(name)) for name in (*_PER_TOKEN, "ratings")}
         parts = row.get("reward_parts")
-        known = {**row, **arrays, "ids": np.array(row["ids"], np.int32), "reward_parts": parts and dict(parts)}
+        trained = None if row.get("trained") is None else np.array(row["trained"], bool)
+        arrays |= {"ids": np.array(row["ids"], np.int32), "trained": trained}
+        known = {**row, **arrays, "reward_parts": parts and dict(parts)}
         return Completion(**known)
 
     def group(row: dict[str, Any]) -> Group:

@@ -124,7 +124,7 @@ def _padded_tokens(micro: MicroBatch, lengths: Sequence[int]) -> int:
 def global_counts(groups: Sequence[tuple[int, ...]]) -> dict[str, int]:
     """Return the number of each unit in a global batch, by which loss terms are divided.
 
-    `groups` holds the completion lengths [tokens] of each group.
+    `groups` holds the number of trained tokens of each completion of each group.
     """
     pairs = [lengths for lengths in groups if len(lengths) >= 2]
     return {

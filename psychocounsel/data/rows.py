@@ -1,7 +1,8 @@
 """Parser that turns rows of any supported format into Examples: prompt, replies, and their place.
 
 Formats, recognised by their columns (null counts as missing):
-    preference    prompt|question, chosen, rejected: strings or lists of chat messages (replies may repeat the prompt)
+    preference    prompt|question, chosen, rejected: strings or lists of chat messages, also of several turns (they may
+                  repeat the prompt)
     implicit      chosen, rejected: whole conversations with the same beginning
     demonstration prompt|question, completion|response|answer; or a conversation: messages|conversations|dialog
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
@@ -27,7 +28,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
@@ -116,6 +117,8 @@ class Example:
     `order`: indices of the replies in the rated row, from 0. `harmful`: for each reply of a rated row, True if it is
     marked as harmful. `probability`: probability that the first reply of a pair is preferred; None if the row does not
     say. `risk`: the client's risk, unparsed. `left_out`: turns of the client after the last reply of a conversation.
+    `turns`: the messages of each reply of a pair, if one has several; they alternate, and the therapist begins and ends.
+    `replies` then holds what the therapist says in them.
     """
 
     id: str
@@ -134,6 +137,7 @@ class Example:
     probability: float | None = None
     risk: Any = None
     left_out: int = 0
+    turns: list[list[Message]] | None = None
 
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
@@ -177,11 +181,15 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
     if kind == "rated":
         return _rated(row, where, identity, rating_range)
     if kind == "preference":
-        prompt, replies = _preference(row, where)
+        prompt, turns = _preference(row, where)
+        replies = ["\n\n".join(turn["content"] for turn in side[::2]) for side in turns]
         ratings, probability = _pair_ratings(row, where, rating_range), _probability(row, where)
+        pair = Example(identity, where, prompt, replies, probability=probability)
+        if any(len(side) > 1 for side in turns):
+            pair.turns = turns
         if ratings is None or all(len(rated) == len(PRINCIPLES) for rated in ratings):
-            return Example(identity, where, prompt, replies, ratings, probability=probability)
-        return Example(identity, where, prompt, replies, some_ratings=ratings, probability=probability)
+            return replace(pair, ratings=ratings)
+        return replace(pair, some_ratings=ratings)
     if kind == "chat":
         return _conversation(row, where, identity)
     prompt = _prompt(row, where)
@@ -281,7 +289,12 @@ def every_turn(example: Example) -> list[Example]:
     """Return one example for each therapist's turn that follows a client's turn; the earlier turns are its prompt."""
     turns = [
         replace(
-            example, id=f"{example.id}-{place}", prompt=example.prompt[:place], replies=[message["content"]], left_out=0
+            example,
+            id=f"{example.id}-{place}",
+            prompt=example.prompt[:place],
+            replies=[message["content"]],
+            turns=None,
+            left_out=0,
         )
         for place, message in enumerate(example.prompt)
         if message["role"] == "assistant" and place and example.prompt[place - 1]["role"] == "user"
@@ -342,29 +355,34 @@ def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequ
     return Example(identity, where, prompt, texts, ratings, rated=True, harmful=harmful)
 
 
-def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[str]]:
+def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[list[Message]]]:
+    """Return the prompt, and the turns of the chosen and of the rejected reply."""
     for name in ("chosen", "rejected"):
         if name not in row:
             raise UserError(f"{where}: has no {name}; a preference row needs prompt (or question), chosen and rejected")
     if any(name in row for name in _PROMPTS):
         prompt = _prompt(row, where)
-        replies = [_reply(row[name], prompt, where, name) for name in ("chosen", "rejected")]
+        turns = [_turns(row[name], prompt, where, name) for name in ("chosen", "rejected")]
     else:
-        prompt, replies = _implicit(row, where)
-    if replies[0] == replies[1]:
+        prompt, turns = _implicit(row, where)
+    if turns[0] == turns[1]:
         raise UserError(f"{where}: chosen and rejected are the same text; remove the row")
-    return prompt, replies
+    return prompt, turns
 
 
-def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[str]]:
-    """Return the shared prompt and the two last replies (TRL's implicit prompt format)."""
+def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[list[Message]]]:
+    """Return the shared prompt, which ends on the client's turn, and the turns of both sides after it (TRL's implicit format)."""
     if isinstance(row["chosen"], str):
         raise UserError(f"{where}: has no prompt (or question); chosen and rejected alone must be lists of messages")
     chosen, rejected = (_messages(row[name], where, name) for name in ("chosen", "rejected"))
-    if chosen[:-1] != rejected[:-1]:
-        raise UserError(f"{where}: chosen and rejected must be the same conversation up to their last message")
-    replies = [_last_reply(chosen, where, "chosen"), _last_reply(rejected, where, "rejected")]
-    return _with_system(_client_last(chosen[:-1], where), row, where), replies
+    shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
+    while shared and chosen[shared - 1]["role"] != "user":
+        shared -= 1
+    if not shared:
+        raise UserError(f"{where}: chosen and rejected must begin with the same turn of the client")
+    sides = {"chosen": chosen[shared:], "rejected": rejected[shared:]}
+    turns = [_alternating(side, where, name) for name, side in sides.items()]
+    return _with_system(chosen[:shared], row, where), turns
 
 
 def _pair_ratings(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -> list[Ratings] | None:
@@ -544,10 +562,24 @@ def cell_value(value: Any, where: str, name: str) -> Any:
     )
 
 
-def _last_reply(messages: list[Message], where: str, name: str) -> str:
-    if messages[-1]["role"] != "assistant":
-        raise UserError(f"{where}: {name} must end on the therapist's turn (role assistant)")
-    return messages[-1]["content"]
+def _turns(value: Any, prompt: list[Message], where: str, name: str) -> list[Message]:
+    """Return the turns of a reply, without the prompt if the conversation repeats it."""
+    if isinstance(value, str) or value is None:
+        return [{"role": "assistant", "content": _text(value, where, name)}]
+    messages = _messages(value, where, name)
+    for beginning in (prompt, [message for message in prompt if message["role"] != "system"]):
+        if messages[: len(beginning)] == beginning:
+            return _alternating(messages[len(beginning) :], where, name)
+    return _alternating(messages, where, name)
+
+
+def _alternating(messages: list[Message], where: str, name: str) -> list[Message]:
+    if [message["role"] for message in messages] != ["assistant", "user"] * (len(messages) // 2) + ["assistant"]:
+        raise UserError(
+            f"{where}: {name} must be one turn of the assistant, or turns of assistant and user that alternate, begin and end "
+            "with the assistant, and follow the prompt or stand alone"
+        )
+    return messages
 
 
 def _reply(value: Any, prompt: list[Message], where: str, name: str) -> str:

@@ -180,6 +180,7 @@ def _pair(example: Example, chosen: int, rejected: int) -> Example:
         replies=[example.replies[side] for side in sides],
         ratings=[example.ratings[side] for side in sides],
         writers=[example.writers[side] for side in sides] if example.writers else None,
+        turns=[example.turns[side] for side in sides] if example.turns else None,
         order=list(sides) if example.rated else None,
         rated=False,
         harmful=None,
@@ -280,6 +281,20 @@ def with_soft_labels(rows: Sequence[Example], wanted: bool) -> list[Example]:
                 "data.soft_labels out"
             )
     return list(rows)
+
+
+def refuse_sessions(examples: Sequence[Example], reader: str) -> None:
+    """Refuse pairs whose replies have several turns; `reader` (a command or key) compares single replies.
+
+    Raises:
+        UserError: naming the first such row.
+    """
+    for example in examples:
+        if example.turns:
+            raise UserError(
+                f"{example.where}: chosen and rejected have several turns, and {reader} reads single replies: put the shared "
+                "turns into prompt, and one turn into each of the two"
+            )
 
 
 def no_pairs(command: str) -> UserError:

@@ -150,7 +150,7 @@ class ChatFormat:
         replies = []
         for ids, prompt in zip(self._encode(texts), prompts, strict=True):
             if not np.array_equal(ids[: len(prompt)], prompt):
-                raise self._unusable("does not keep the prompt as a prefix of prompt and reply")
+                raise self.unusable("does not keep the prompt as a prefix of prompt and reply")
             replies.append(self._up_to_end(ids[len(prompt) :]))
         return replies
 
@@ -177,7 +177,7 @@ class ChatFormat:
         """
         begins = [int(index) == self.bos for index in ids[:2]] if self.bos is not None else []
         if begins == [True, True] or (self.adds_bos and not any(begins[:1])):
-            raise self._unusable(f"begins a prompt with {sum(begins)} BOS tokens instead of one")
+            raise self.unusable(f"begins a prompt with {sum(begins)} BOS tokens instead of one")
 
     def _up_to_end(self, reply: Array) -> Array:
         """Return the reply up to the first special token after its text (whole with `keep_tail`).
@@ -191,12 +191,13 @@ class ChatFormat:
             elif self.tokenizer.decode([reply[place]]).strip():
                 break
         if end is None:
-            raise self._unusable("does not end a reply with a special token, so replies would never stop")
+            raise self.unusable("does not end a reply with a special token, so replies would never stop")
         self.end_tokens.add(int(reply[end]))
         kept = reply if self.keep_tail else reply[: end + 1]
         return kept.copy()  # a view would keep each prompt in memory as well
 
-    def _unusable(self, what: str) -> UserError:
+    def unusable(self, what: str) -> UserError:
+        """Return the error of a template that does `what`."""
         return UserError(
             f"{self.name}: its chat template {what}; "
             "give a corrected one with model.chat_template=FILE.jinja (or model.template_args)"
@@ -254,11 +255,19 @@ def tokenise(
         good = [example for example in examples if example.label is not False]
         counts["rows dropped (their reply is labelled bad)"] = len(examples) - len(good)
         examples = good
-        firsts = {(repr(example.prompt), *example.replies[:1]): example for example in reversed(examples)}
+        firsts = {
+            (repr(example.prompt), *example.replies[:1], repr((example.turns or [])[:1])): example
+            for example in reversed(examples)
+        }
         counts["rows dropped (their prompt and reply repeat an earlier row)"] = len(examples) - len(firsts)
-        examples = [replace(example, replies=example.replies[:1]) for example in reversed(firsts.values())]
+        examples = [
+            replace(example, replies=example.replies[:1], turns=example.turns and example.turns[:1])
+            for example in reversed(firsts.values())
+        ]
     if kind == "prompts":
-        examples = list({repr(example.prompt): replace(example, replies=[]) for example in reversed(examples)}.values())
+        examples = list(
+            {repr(example.prompt): replace(example, replies=[], turns=None) for example in reversed(examples)}.values()
+        )
         examples.reverse()
     groups, limits = list[Group](), (max_length, max_prompt_length or max_length, too_long, counts)
     bad: list[str] | None = [] if drop_bad else None
@@ -278,12 +287,19 @@ def tokenise(
 class _Rendered:
     example: Example
     prompt: Rendered
-    whole: list[Rendered]  # the prompt with each reply
+    replies: list[
+        list[tuple[Rendered, Rendered]]
+    ]  # each turn of each reply: what stands before it, and that with the turn
     messages: list[Message] | None = None
 
     @property
+    def turns(self) -> list[tuple[Rendered, Rendered]]:
+        return [turn for reply in self.replies for turn in reply]
+
+    @property
     def is_shielded(self) -> bool:
-        return any(text.shielded is not None for text in (self.prompt, *self.whole))
+        texts = (self.prompt, *(text for turn in self.turns for text in turn))
+        return any(text.shielded is not None for text in texts)
 
 
 def _render(example: Example, chat: ChatFormat, kind: str, bad: list[str] | None) -> _Rendered | None:
@@ -310,11 +326,28 @@ def _rendered(example: Example, chat: ChatFormat, kind: str) -> _Rendered:
     if kind == "labelled" and len(example.replies) < 2 and example.label is None:
         raise UserError(f"{example.where}: has only one reply and no label; add label: true or false, or give pairs")
     try:
-        whole = [chat.render(example.prompt, reply) for reply in example.replies]
+        prompt = chat.render(example.prompt)
+        if example.turns:
+            replies = [_session(example.prompt, prompt, turns, chat) for turns in example.turns]
+        else:
+            replies = [[(prompt, chat.render(example.prompt, reply))] for reply in example.replies]
         messages = with_system_prompt(example.prompt, chat.system_prompt) if kind == "prompts" else None
-        return _Rendered(example, chat.render(example.prompt), whole, messages)
+        return _Rendered(example, prompt, replies, messages)
     except UserError as error:
         raise UserError(f"{example.where}: {error}") from error
+
+
+def _session(
+    messages: Sequence[Message], prompt: Rendered, turns: Sequence[Message], chat: ChatFormat
+) -> list[tuple[Rendered, Rendered]]:
+    """Return the text before each of the therapist's turns, and that with the turn; a reward model reads all of it at once."""
+    if chat.keep_tail:
+        return [(prompt, chat.render([*messages, *turns[:-1]], turns[-1]["content"]))]
+    pairs = []
+    for place in range(0, len(turns), 2):
+        before = [*messages, *turns[:place]]
+        pairs.append((chat.render(before), chat.render(before, turns[place]["content"])))
+    return pairs
 
 
 def with_system_prompt(prompt: Sequence[Message], system_prompt: str | None) -> list[Message]:
@@ -349,18 +382,21 @@ def _usable(rows: Sequence[_Rendered], chat: ChatFormat, bad: list[str] | None) 
 
 
 def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
-    texts = list(dict.fromkeys(row.prompt for row in rows))
+    texts = list(dict.fromkeys(text for row in rows for text in (row.prompt, *(before for before, _ in row.turns))))
     prompts = dict(zip(texts, chat.encode_prompts(texts), strict=True))
-    whole = [(text, prompts[row.prompt]) for row in rows for text in row.whole]
-    replies = iter(chat.encode_replies([text for text, _ in whole], [prompt for _, prompt in whole]))
+    whole = [(text, prompts[before]) for row in rows for before, text in row.turns]
+    encoded = iter(chat.encode_replies([text for text, _ in whole], [prompt for _, prompt in whole]))
     for row in rows:
         example = row.example
+        replies = [
+            [Group("", prompts[before], [Completion(next(encoded))]) for before, _ in turns] for turns in row.replies
+        ]
         scores: list[float | None] = [*example.scores] if example.scores else [None] * len(example.replies)
         ratings = example.ratings or example.some_ratings or [{}] * len(example.replies)
         labels = [example.label] if len(example.replies) == 1 else [True, False]
         completions = [
-            Completion(next(replies), text, reward=score, label=label, ratings=_ratings(rated))
-            for text, score, label, rated in zip(example.replies, scores, labels, ratings, strict=False)
+            replace(_stretch(turns, chat), text=text, reward=score, label=label, ratings=_ratings(rated))
+            for turns, text, score, label, rated in zip(replies, example.replies, scores, labels, ratings, strict=False)
         ]
         yield Group(
             example.id,
@@ -370,6 +406,36 @@ def _encode(rows: Sequence[_Rendered], chat: ChatFormat) -> Iterator[Group]:
             row.messages,
             probability=example.probability,
         )
+
+
+def _stretch(turns: Sequence[Group], chat: ChatFormat) -> Completion:
+    """Return the completion of a session from its turns; its prompt is that of the first one."""
+    rows = join_turns(turns)
+    if len(rows) > 1:
+        raise chat.unusable("changes or leaves out earlier turns, so the turns of a session cannot be trained together")
+    return rows[0].completions[0]
+
+
+def join_turns(turns: Sequence[Group]) -> list[Group]:
+    """Return the turns of conversations, one completion each, as stretches of which all turns are trained in one pass.
+
+    A turn continues the row before it if its prompt begins with all tokens of that row. Every trained token then sees
+    the same tokens as in a row of its own. Where a chat template changes earlier turns, a new row begins.
+    """
+    rows: list[Group] = []
+    for turn in turns:
+        row = rows[-1] if rows else None
+        if row is not None and _begins_with(turn.prompt_ids, row.prompt_ids, row.completions[0].ids):
+            between = turn.prompt_ids[row.tokens :]
+            rows[-1] = replace(row, completions=[row.completions[0].then(between, turn.completions[0])])
+        else:
+            rows.append(turn)
+    return rows
+
+
+def _begins_with(ids: Array, first: Array, second: Array) -> bool:
+    length = len(first) + len(second)
+    return np.array_equal(ids[: len(first)], first) and np.array_equal(ids[len(first) : length], second)
 
 
 def _ratings(rated: Mapping[str, float]) -> Array | None:
@@ -391,8 +457,7 @@ def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, 
     if too_long == "drop":
         counts["rows dropped (longer than max_length)"] += 1
         return False
-    for completion in group.completions:
-        completion.ids = completion.ids[:room]
+    group.completions = [completion.cut(room) for completion in group.completions]
     if _alike(group):
         counts["rows dropped (their replies are the same once shortened)"] += 1
         return False

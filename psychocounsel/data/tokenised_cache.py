@@ -255,6 +255,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
     `prompt_of`, `counts`: int32[G], the prompt and the number of completions of each group.
     `rewards`: float64[C] (NaN: none). `labels`: int8[C]. `probabilities`: float64[G] (NaN: none).
     `ratings`: float32[C, 7], or float32[C, 0] if no reply has any.
+    `trained`: bool[tokens of all replies], or bool[0] if all of them are trained.
     """
     numbers: dict[tuple[str, bytes], int] = {}
     prompt_of = [numbers.setdefault((group.prompt_text, group.prompt_ids.tobytes()), len(numbers)) for group in groups]
@@ -276,6 +277,7 @@ def flatten(groups: Sequence[Group]) -> dict[str, Array]:
         "labels": np.array([_LABELS.index(reply.label) for reply in replies], np.int8),
         "probabilities": _or_nan([group.probability for group in groups]),
         "ratings": _rating_rows([reply.ratings for reply in replies]),
+        "trained": _trained(replies),
     }
 
 
@@ -288,10 +290,13 @@ def unflatten(arrays: dict[str, Array]) -> list[Group]:
     labels = [_LABELS[label] for label in arrays["labels"].tolist()]
     written = texts[count + distinct : count + distinct + len(rewards)]
     ratings = [None if np.isnan(row).all() else row for row in arrays["ratings"]]
-    replies = zip(tokens[distinct:], written, rewards, labels, ratings, strict=True)
+    ends = arrays["token_ends"][distinct:]
+    masks = _cut(arrays["trained"], ends - arrays["token_ends"][distinct - 1]) if arrays["trained"].size else None
+    replies = zip(tokens[distinct:], written, rewards, labels, ratings, masks or [None] * len(ends), strict=True)
     messages = [json.loads(text) for text in texts[count + distinct + len(rewards) :]]
     completions = (
-        Completion(ids, text, reward=reward, label=label, ratings=rated) for ids, text, reward, label, rated in replies
+        Completion(ids, text, reward=reward, label=label, ratings=rated, trained=trained)
+        for ids, text, reward, label, rated, trained in replies
     )
     prompt_of, counts = arrays["prompt_of"].tolist(), arrays["counts"].tolist()
     return [
@@ -305,6 +310,13 @@ def unflatten(arrays: dict[str, Array]) -> list[Group]:
         )
         for name, prompt, size, probability in zip(texts, prompt_of, counts, probabilities, strict=False)
     ]
+
+
+def _trained(replies: Sequence[Completion]) -> Array:
+    if all(reply.trained is None for reply in replies):
+        return np.empty(0, bool)
+    masks = [np.ones(len(reply.ids), bool) if reply.trained is None else reply.trained for reply in replies]
+    return np.concatenate(masks)
 
 
 def _rating_rows(ratings: Sequence[Array | None]) -> Array:

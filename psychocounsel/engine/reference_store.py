@@ -37,9 +37,10 @@ _LOCK = re.compile(r"bucket-(\d\d)\.lock")
 Array = np.ndarray
 
 
-def row_key(prompt_ids: Array, ids: Array) -> bytes:
+def row_key(prompt_ids: Array, ids: Array, trained: Array | None = None) -> bytes:
     """Return the key of a completion of a prompt [32 bytes]; the prompt's length in it marks where the prompt ends."""
-    return hashlib.sha256(len(prompt_ids).to_bytes(4, "little") + prompt_ids.tobytes() + ids.tobytes()).digest()
+    tokens = len(prompt_ids).to_bytes(4, "little") + prompt_ids.tobytes() + ids.tobytes()
+    return hashlib.sha256(tokens if trained is None else tokens + b"trained" + trained.tobytes()).digest()
 
 
 def bucket_of(prompt_ids: Array) -> int:
@@ -210,12 +211,12 @@ class Unit:
     """Distinct completions of one prompt, which share a forward pass."""
 
     prompt_ids: Array
-    replies: list[Array]
+    replies: list[Completion]
     keys: list[bytes]
     bucket: int
 
     def group(self, positions: Sequence[int]) -> Group:
-        return Group("", self.prompt_ids, [Completion(self.replies[position]) for position in positions])
+        return Group("", self.prompt_ids, [self.replies[position] for position in positions])
 
 
 def make_units(groups: Sequence[Group], keys: Sequence[Sequence[bytes]], budget: int) -> list[Unit]:
@@ -223,20 +224,23 @@ def make_units(groups: Sequence[Group], keys: Sequence[Sequence[bytes]], budget:
 
     A unit of several completions has at most `budget` tokens. `keys` are the row keys of the completions.
     """
-    prompts: dict[bytes, tuple[Array, dict[bytes, Array]]] = {}
+    prompts: dict[bytes, tuple[Array, dict[bytes, Completion]]] = {}
     for group, names in zip(groups, keys, strict=True):
         _, replies = prompts.setdefault(group.prompt_ids.tobytes(), (group.prompt_ids, {}))
-        replies |= {key: reply.ids for key, reply in zip(names, group.completions, strict=True)}
+        replies |= {
+            key: Completion(reply.ids, trained=reply.trained)
+            for key, reply in zip(names, group.completions, strict=True)
+        }
     units: list[Unit] = []
     for prompt_ids, replies in prompts.values():
         room = 0
-        for key, ids in replies.items():
-            if len(ids) > room or not room:
+        for key, reply in replies.items():
+            if len(reply.ids) > room or not room:
                 units.append(Unit(prompt_ids, [], [], bucket_of(prompt_ids)))
                 room = budget - len(prompt_ids)
-            units[-1].replies.append(ids)
+            units[-1].replies.append(reply)
             units[-1].keys.append(key)
-            room = max(0, room - len(ids))
+            room = max(0, room - len(reply.ids))
     return sorted(units, key=lambda unit: unit.bucket)
 
 

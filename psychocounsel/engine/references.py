@@ -35,7 +35,7 @@ class Reference(ABC):
 
     @abstractmethod
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
-        """Return float32[len] for each completion of each group."""
+        """Return float32[trained tokens] for each completion of each group."""
 
     def close(self) -> None:  # noqa: B027
         """End the collection of a dataset; after this, the policy may change."""
@@ -148,7 +148,7 @@ class CachedReference(Reference):
             self.run.say(f"reference log-probabilities: {cached} replies from the cache, {self.computed} computed")
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
-        """Return float32[len] for each completion of each group.
+        """Return float32[trained tokens] for each completion of each group.
 
         Raises:
             UserError: after `close`, if the policy itself was the reference.
@@ -160,7 +160,9 @@ class CachedReference(Reference):
                     f"{kind}: the policy has changed and no longer equals the reference; ask for the reference only in `collect`"
                 )
             return self.source.logprobs(groups)
-        keys = [[row_key(group.prompt_ids, reply.ids) for reply in group.completions] for group in groups]
+        keys = [
+            [row_key(group.prompt_ids, reply.ids, reply.trained) for reply in group.completions] for group in groups
+        ]
         units = make_units(groups, keys, self.config.micro_batch_tokens)
         filler = CacheFiller(self.store, units) if self.store is not None else None
         try:
@@ -195,7 +197,7 @@ class CachedReference(Reference):
     def _share(self, filler: CacheFiller | None, units: Sequence[Unit]) -> dict[bytes, Array]:
         """Return rank 0's values on every rank."""
         names = [key for unit in units for key in unit.keys]
-        ends = np.cumsum([len(ids) for unit in units for ids in unit.replies], dtype=np.int64)
+        ends = np.cumsum([reply.trained_tokens for unit in units for reply in unit.replies], dtype=np.int64)
         flat = np.concatenate([filler.known[name] for name in names]) if filler and names else None
         rows = np.split(self.world.broadcast_floats(flat, int(ends[-1]) if names else 0), ends[:-1])
         return dict(zip(names, rows, strict=False))

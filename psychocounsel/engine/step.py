@@ -144,7 +144,7 @@ class Stepper:
             NonFiniteBatch: on every rank, if the loss of any rank is NaN or infinite.
             UserError: if a term of the algorithm has an unknown unit or engine.
         """
-        counts = global_counts([tuple(len(c.ids) for c in group.completions) for group in groups])
+        counts = global_counts([group.trained_lengths for group in groups])
         known = self.untrained and not train and reference_of(groups) is not None
 
         def work(members: list[int], batch: Batch) -> _Part:
@@ -178,7 +178,7 @@ class Stepper:
     def _note_groups(self, tally: Tally, parts: Sequence[_Part], groups: Sequence[Group]) -> None:
         """Store in each term of `tally` the sum and the count of each of `groups`."""
         sums = self._gather({index: row for part in parts for index, row in part.by_group.items()}, len(groups))
-        counts = [global_counts([tuple(len(c.ids) for c in group.completions)]) for group in groups]
+        counts = [global_counts([group.trained_lengths]) for group in groups]
         units = {name: unit for name, unit, _ in parts[0].terms}
         for name in sums[0] if sums else ():
             tally[name].by_group = [(row[name], count[units[name]]) for row, count in zip(sums, counts, strict=True)]
@@ -262,7 +262,7 @@ class Stepper:
         batch: int | None = None,
         **outputs: bool,
     ) -> list[list[np.ndarray]]:
-        """Return `model`'s output for each token, float32[len] for each completion of each group, on every rank.
+        """Return `model`'s output for each trained token, an array for each completion of each group, on every rank.
 
         `model`: default is the policy's engine, whose output is log-probabilities. `batch`: number of groups that are
         split into micro-batches together (default: all). `outputs`: keyword arguments of the policy's `forward`, for

@@ -19,10 +19,16 @@ from psychocounsel.settings.targets import build
 
 
 @dataclass
-class EvaluateConfig(PairsConfig):
-    """The keys of `evaluate evaluation=reward`."""
+class PrintedConfig(PairsConfig):
+    """The keys of every evaluation outside the config groups. `verbose` prints all tables."""
 
     verbose: bool = False
+
+
+@dataclass
+class EvaluateConfig(PrintedConfig):
+    """The keys of `evaluate evaluation=reward`."""
+
     compare: list[Any] = option([])
     counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
@@ -48,10 +54,9 @@ class ContestReplies(ReplyDrawing):
 
 
 @dataclass
-class ContestConfig(PairsConfig):
+class ContestConfig(PrintedConfig):
     """The keys outside the groups `evaluation`, `contestants`, `judge` and `cluster`, which come from their `_target_`."""
 
-    verbose: bool = False
     steps: list[str] | None = None
     replies: ContestReplies = field(default_factory=ContestReplies)
     budget: BudgetConfig = field(default_factory=BudgetConfig)

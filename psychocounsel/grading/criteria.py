@@ -166,6 +166,10 @@ def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
         return _principles(source)
     try:
         entries = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{key}={source}: there is no such file; give a .yaml or .json list of criteria, or builtin:en"
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{key}={source}: cannot be read as a list of criteria") from error
     return _criteria(entries, f"{key}={source}")

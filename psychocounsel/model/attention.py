@@ -342,8 +342,11 @@ def flex_attention(
     """
     from torch._dynamo.exc import FailOnRecompileLimitHit
 
+    # A tensor, because with dynamic=True torch cannot trace a float of the closure when gradients are needed.
+    cap = None if softcap is None else torch.full((), softcap, device=query.device)
+
     def capped(score: torch.Tensor, *place: torch.Tensor) -> torch.Tensor:
-        return score if softcap is None else softcap * torch.tanh(score / softcap)
+        return score if cap is None else cap * torch.tanh(score / cap)
 
     shared = query.shape[1] != key.shape[1]
     try:

@@ -53,8 +53,7 @@ class Wire:
             UserError: if httpx does not support this kind of proxy.
         """
         deadline = _Deadline(self._streams())
-        seconds = None if self._from_last_byte else self.seconds + len(body) / _SLOWEST_BYTES
-        with deadline.within(seconds):
+        with deadline.within(self._seconds(body)):
             options: dict[str, Any] = {"content": body, "extensions": {"trace": deadline.see}}
             with self._client(url).stream("POST", url, **options) as response:
                 content = b"".join(_pieces(response))
@@ -64,13 +63,18 @@ class Wire:
     def streaming(self, url: str, body: bytes) -> Iterator[tuple[httpx.Response, Iterator[bytes]]]:
         """Yield the head of an answer and an iterator of its bytes as they arrive; the connection closes with the block.
 
-        `seconds` is the longest silence of the server, whatever `from_last_byte` is.
-
         Raises:
             as `post`, also while the bytes are read.
         """
-        with self._new_client(url) as client, client.stream("POST", url, content=body) as response:
+        deadline = _Deadline(weakref.WeakSet())
+        options: dict[str, Any] = {"content": body, "extensions": {"trace": deadline.see}}
+        in_time = deadline.within(self._seconds(body))
+        with self._new_client(url) as client, in_time, client.stream("POST", url, **options) as response:
             yield response, _pieces(response)
+
+    def _seconds(self, body: bytes) -> float | None:
+        """Return the longest duration of an exchange; None if only the server's silence is limited."""
+        return None if self._from_last_byte else self.seconds + len(body) / _SLOWEST_BYTES
 
     def close(self) -> None:
         for client in self._all:

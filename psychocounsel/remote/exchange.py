@@ -1,5 +1,6 @@
 """One exchange with a server: a JSON request and its answer, or the kind of failure."""
 
+import codecs
 import contextlib
 import json
 import os
@@ -13,8 +14,9 @@ from typing import Any
 
 import httpx
 
-from psychocounsel.errors import UserError, words
+from psychocounsel.errors import UserError
 from psychocounsel.remote.bounded import TooLong, Wire
+from psychocounsel.remote.received import message_of, received, shown
 
 # The exchange
 
@@ -86,7 +88,7 @@ class Exchange:
             UserError: if the answer is too long, the proxy is unusable, or the budget is spent.
         """
         self._count()
-        with self._failures(url):
+        with self._failures(url, request):
             response = self._wire.post(url, _body(request))
         return self._parsed(url, request, response)
 
@@ -97,23 +99,35 @@ class Exchange:
             as `send`, also while events are read.
         """
         self._count()
-        with self._failures(url), self._wire.streaming(url, _body(request)) as (head, pieces):
+        with self._failures(url, request), self._wire.streaming(url, _body(request)) as (head, pieces):
             if head.is_success and is_event_stream(head):
-                try:
-                    yield from events_of(pieces)
-                except (ValueError, RecursionError) as error:
-                    raise self._no_json(url) from error
+                yield from self._events(url, request, pieces)
                 return
             whole = httpx.Response(head.status_code, headers=head.headers, content=b"".join(pieces))
         yield self._parsed(url, request, whole)
 
+    def _events(self, url: str, request: Request, pieces: Iterable[bytes]) -> Iterator[Any]:
+        events = events_of(pieces)
+        while True:
+            try:
+                event = received(next(events), self._secret)
+            except StopIteration:
+                return
+            except (ValueError, RecursionError) as error:
+                raise self._no_json(url) from error
+            if isinstance(event, dict) and event.get("error"):
+                reason = shown(message_of(event), request.payload, self._secret)
+                raise Passing(f"its answer breaks off ({reason})" if reason else "its answer breaks off")
+            yield event
+
     @contextlib.contextmanager
-    def _failures(self, url: str) -> Iterator[None]:
+    def _failures(self, url: str, request: Request) -> Iterator[None]:
         """Convert exceptions of httpx and Wire to those that `send` documents."""
         try:
             yield
         except httpx.RequestError as error:
-            raise Passing(reason_of_error(error, self.timeout_seconds)) from error
+            reason = reason_of_error(error, self.timeout_seconds, request.payload, self._secret)
+            raise Passing(reason) from error
         except TooLong as error:
             raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
 
@@ -123,14 +137,16 @@ class Exchange:
     def _parsed(self, url: str, request: Request, response: httpx.Response) -> Any:
         if response.is_success:
             try:
-                return response.json()
+                return received(json.loads(_text(response)), self._secret)
             except (ValueError, RecursionError) as error:
                 raise self._no_json(url) from error
         status, reason = response.status_code, reason_of_status(response, request.payload, self._secret)
         if status in (408, 429) or status >= 500:
             raise Passing(reason, retry_after(response), status == 429)
         advice = advice_on_status(status, self.key, self.key_variable)
-        raise Refused(f"{self.key}: {url} refuses: {reason}; {advice}", status, response.text)
+        raise Refused(
+            f"{self.key}: {url} refuses: {reason}; {advice}", status, response.content.decode(errors="replace")
+        )
 
     def close(self) -> None:
         self._wire.close()
@@ -146,6 +162,35 @@ class Exchange:
 
 def _body(request: Request) -> bytes:
     return json.dumps(request.payload, allow_nan=False).encode() if request.body is None else request.body
+
+
+_CHARSETS = (
+    "cp1250",
+    "cp1251",
+    "cp1252",
+    "gb18030",
+    "iso8859-1",
+    "iso8859-2",
+    "iso8859-15",
+    "koi8-r",
+    "shift_jis",
+    "big5",
+)
+
+
+def _text(response: httpx.Response) -> str:
+    """Return the text of an answer in UTF-8, 16 or 32, or else in a usual charset of its head; odd bytes are replaced.
+
+    The answer is paid for, so a wrong name or byte must not lose it.
+    """
+    content = response.content
+    charsets: list[str] = [json.detect_encoding(content)]
+    with contextlib.suppress(LookupError, ValueError):
+        charsets += [name for name in [codecs.lookup(response.charset_encoding or "").name] if name in _CHARSETS]
+    for name in charsets:
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode(name, "surrogatepass" if name.startswith("utf") else "strict")
+    return content.decode(errors="replace")
 
 
 def _secret(key: str, variable: str | None) -> str | None:
@@ -190,50 +235,43 @@ def events_of(pieces: Iterable[bytes]) -> Iterator[Any]:
 
 
 def _lines(pieces: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
+    rest = bytearray()  # grows in place, so that a line of many pieces takes no quadratic time
     for piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
+        first, *more = piece.split(b"\n")
+        rest += first
+        for start in more:
+            yield rest.removesuffix(b"\r").decode("utf-8", errors="replace")
+            rest = bytearray(start)
     if rest:
         yield rest.decode("utf-8", errors="replace")
 
 
 # Reasons of failed requests, for users
 
-_QUOTED_CHARACTERS = 16  # a server's message is hidden if it repeats this many characters of the request
 
-
-def reason_of_error(error: httpx.RequestError, timeout_seconds: float) -> str:
+def reason_of_error(
+    error: httpx.RequestError, timeout_seconds: float, payload: Any = None, secret: str | None = None
+) -> str:
     """Return the reason of an attempt that had no answer."""
     if isinstance(error, httpx.ConnectTimeout):
         return "no connection in time"
     if isinstance(error, httpx.TimeoutException):
         return f"no answer within {timeout_seconds:g} s"
     text = (str(error).splitlines() or [""])[0]
-    if "refused" in text:
+    if "refused" in text and isinstance(error, httpx.ConnectError):
         return "connection refused"
-    return words(text[:200]) if text else type(error).__name__
+    return shown(text, payload, secret) or type(error).__name__
 
 
 def reason_of_status(response: httpx.Response, payload: Any, secret: str | None) -> str:
     """Return the reason of an error status: its name, and the server's message unless it quotes the request or the key."""
-    status, message = response.status_code, _message(response)
+    status = response.status_code
     named = f"status {status} {HTTPStatus(status).phrase}" if status in set(HTTPStatus) else f"status {status}"
-    request = json.dumps(payload, ensure_ascii=False)
-    starts = range(max(1, len(message) - _QUOTED_CHARACTERS + 1))
-    quotes = any(message[start : start + _QUOTED_CHARACTERS] in request for start in starts)
-    return named if quotes or (secret and secret in message) else f"{named} ({words(message[:200])})"
-
-
-def _message(response: httpx.Response) -> str:
     try:
-        content: Any = response.json()
+        message = shown(message_of(response.json()), payload, secret)
     except (ValueError, RecursionError):
-        return ""
-    for name in ("error", "detail", "message"):
-        content = content.get(name, content) if isinstance(content, dict) else content
-    return " ".join(content.split()) if isinstance(content, str) else ""
+        message = ""
+    return f"{named} ({message})" if message else named
 
 
 def advice_on_status(status: int, key: str, key_variable: str | None) -> str:

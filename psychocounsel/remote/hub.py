@@ -15,6 +15,7 @@ from typing import Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import COMMIT, HubSource, folder_name
+from psychocounsel.remote.received import shown
 from psychocounsel.storage.files import write_atomically
 
 _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
@@ -240,7 +241,8 @@ def _explanation(source: HubSource, error: BaseException) -> str:
         return f"has no revision {source.revision}"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, but prepare needs the hub: unset it, and run prepare where there is a network"
-    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    reason = shown(reason) or type(error).__name__
     kept = "finished downloads are kept, and the same command continues"
     if status is not None:
         return f"the hub refused ({reason}); {kept}"

@@ -46,12 +46,14 @@ class Scorer(Contract):
             `rollout.offload_idle` they are on the GPU only while it runs.
         parts: for a scorer with several members or principles, the rewards, float32[n], of each in the last `score`, by
             name. Their means are logged as `reward_<name>`.
+        heads: the principles, for a model with a score for each (`parts` holds them); () for other scorers.
         asks: True if a language model gives the rewards (`grading.rewards.JudgeScorer`). Then rank 0 alone scores, and a
             reward, or a part of it, may be NaN: none.
     """
 
     models: Sequence[Any] = ()
     parts: Mapping[str, Any] = MappingProxyType({})
+    heads: Sequence[str] = ()
     asks: bool = False
 
     @abstractmethod

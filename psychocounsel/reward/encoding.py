@@ -72,18 +72,43 @@ def score_what_fits(
     Raises:
         UserError: as `scored` does, except for a conversation that is too long.
     """
+    return score_heads_that_fit(scorer, conversations, progress)[:, 0]
+
+
+def score_heads_that_fit(
+    scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
+) -> Array:
+    """Return the columns of `score_heads`; NaN for a conversation that is too long for the reward model.
+
+    Without conversations the scorer is not called.
+
+    Raises:
+        UserError: as `scored` does, except for a conversation that is too long.
+    """
+    scores = np.full((len(conversations), 1 + len(scorer.heads)), np.nan, np.float32)
     if not conversations:
-        return np.zeros(0, np.float32)
+        return scores
     try:
-        return scored(scorer, conversations, progress)
+        return score_heads(scorer, conversations, progress)
     except TooManyTokens:
-        rewards = np.full(len(conversations), np.nan, np.float32)
         for number, conversation in enumerate(conversations):
             try:
-                rewards[number] = scored(scorer, [conversation])[0]
+                scores[number] = score_heads(scorer, [conversation])
             except TooManyTokens:
                 continue
-        return rewards
+        return scores
+
+
+def score_heads(
+    scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
+) -> Array:
+    """Return the reward of each conversation, then the score of each of `scorer.heads`, float32[conversations, 1 + heads].
+
+    Raises:
+        UserError: as `scored` does.
+    """
+    rewards = scored(scorer, conversations, progress)
+    return np.column_stack([rewards, *(scorer.parts[name] for name in scorer.heads)]).astype(np.float32, copy=False)
 
 
 # Scale of rewards: the model's own, or mean 0 and standard deviation 1 on its held-out data

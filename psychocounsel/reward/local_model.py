@@ -133,8 +133,8 @@ class LocalScorer(Scorer):
         _, self.chat = load_chat_format(reward, "reward", scores=not is_openrlhf(lm.config))
         self.model = RewardModel(lm, reward.path, device=device.type).eval()
         self.models = [self.model]
-        self.names = score_names(lm.config)
-        if settings.combines() and not self.names:
+        self.heads = score_names(lm.config)
+        if settings.combines() and not self.heads:
             raise one_score("reward", settings.path)
         self.rule = settings.combination(settings.combine or "mean")
         self.scale = Scale(lm.config, reward.path, reward.normalise)
@@ -157,10 +157,10 @@ class LocalScorer(Scorer):
 
         starts = range(0, len(conversations), _BLOCK)
         parts = [self._score_block(conversations[start : start + _BLOCK], start) for start in progress(starts)]
-        if not self.names:
+        if not self.heads:
             return self.scale.apply(np.concatenate([np.zeros(0, np.float32), *parts]))
-        scores = np.concatenate([np.zeros((0, len(self.names)), np.float32), *parts])
-        self.parts = dict(zip(self.names, scores.T, strict=True))
+        scores = np.concatenate([np.zeros((0, len(self.heads)), np.float32), *parts])
+        self.parts = dict(zip(self.heads, scores.T, strict=True))
         return self.scale.apply(self.rule(self.parts))
 
     def finish_round(self, groups: Sequence[Group], notes: RoundNotes) -> None:

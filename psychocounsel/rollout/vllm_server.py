@@ -236,6 +236,11 @@ class VLLMServerRollout(Rollout):
         (replies,) = answer["replies"]
         if len(replies) != n:
             raise ValueError(f"{len(replies)} replies, not {n}")
+        for ids, logprobs in replies:
+            if len(ids) != len(logprobs) or not all(type(token) is int and token >= 0 for token in ids):
+                raise ValueError("a reply is not token ids with a log-probability each")
+            if not all(isinstance(value, int | float) and math.isfinite(value) for value in logprobs):
+                raise ValueError("a log-probability is no number")
         return list(replies)
 
     def _made(self, replies: list[Any]) -> list[Completion]:

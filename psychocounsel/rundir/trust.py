@@ -43,7 +43,7 @@ def refuse_untrusted_code(folder: Path) -> None:
 
 
 def _refuse(folder: Path, paths: list[Path]) -> None:
-    if _is_trusted(folder) or not folder.is_dir():  # the reader of a missing folder reports it
+    if is_trusted(folder) or not folder.is_dir():  # the reader of a missing folder reports it
         return
     for path in paths:
         try:
@@ -59,7 +59,8 @@ def _refuse(folder: Path, paths: list[Path]) -> None:
             raise UserError(f"{path}: can be written by {who}, and {why}: `chmod -R go-w {folder}`, or {say}")
 
 
-def _is_trusted(folder: Path) -> bool:
+def is_trusted(folder: Path) -> bool:
+    """Return True if `PSYCHOCOUNSEL_TRUST` names the folder, or one around it."""
     named = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
     return any(folder.resolve().is_relative_to(Path(trusted).expanduser().resolve()) for trusted in named)
 

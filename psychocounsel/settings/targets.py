@@ -130,9 +130,17 @@ def class_of(section: Any, group: str) -> Any:
 
 def target_names(config: DictConfig) -> set[str]:
     """Return every dotted name that a configuration imports."""
-    ahead, names = [OmegaConf.to_container(config)], set[str]()
+    return names_in(OmegaConf.to_container(config))
+
+
+def names_in(content: Any) -> set[str]:
+    """Return every dotted name that `_target_` gives in plain mappings and lists."""
+    ahead, names, seen = [content], set[str](), set[int]()
     while ahead:
         node: Any = ahead.pop()
+        if id(node) in seen:  # an alias of YAML is the same object
+            continue
+        seen.add(id(node))
         if isinstance(node, dict) and isinstance(node.get("_target_"), str):
             names.add(node["_target_"])
         if isinstance(node, dict | list):

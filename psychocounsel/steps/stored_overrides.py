@@ -15,6 +15,7 @@ from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.overrides import quoted
+from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import read_mapping
 
@@ -70,6 +71,7 @@ def stored_overrides(out: Path) -> list[str]:
     if module != MODULE:
         raise UserError(f"out={out}: is a directory of {module}; give another one")
     refuse_untrusted_run(out, whole=False)
+    require_agreement(out)
     file = RunDir(out).overrides
     return file.read_text().splitlines() if file.exists() else []
 
@@ -89,6 +91,7 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
     if made_by != "psychocounsel.evaluate" or not StepsDir(folder).steps.is_dir():
         return typed
     refuse_untrusted_run(folder, whole=False)
+    require_agreement(folder)
     file = RunDir(folder).overrides
     return merged_overrides(file.read_text().splitlines() if file.exists() else [], typed)
 

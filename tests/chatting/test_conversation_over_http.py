@@ -221,4 +221,4 @@ def test_a_reply_steers_no_terminal_and_thoughts_are_not_shown(
         lambda payload: ["<thi", "nk>They", " ask.</think>\n\n", "A \x1b[2Jred", " \ud83d herring."]
     ) as server:
         assert converse(monkeypatch, ONE, served(server.address)) == 0
-    assert capsys.readouterr().out == "served> A \ufffd[2Jred ? herring.\n"
+    assert capsys.readouterr().out == "served> A \ufffd[2Jred \ufffd herring.\n"

@@ -188,5 +188,6 @@ def test_asking_about_a_strangers_run_executes_none_of_their_code(tmp_path: Path
     assert result.stderr.count("\n") == 1 and "belongs to another user" in result.stderr
     assert not (tmp_path / "ran").exists()
     os.chown(run / "config.yaml", os.getuid(), -1)
-    cli("jobs", "status", str(run), check_code=USER_ERROR)
+    assert "you have not started" in cli("jobs", "status", str(run)).stderr and not (tmp_path / "ran").exists()
+    cli("jobs", "status", str(run), check_code=USER_ERROR, PSYCHOCOUNSEL_TRUST=str(run))
     assert (tmp_path / "ran").exists(), "or the first half would show nothing"

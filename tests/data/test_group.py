@@ -40,6 +40,7 @@ def same(first: Any, second: Any) -> bool:
 def test_every_field_survives_the_round_trip(tmp_path: Path) -> None:
     groups = [
         Group("full", ids(1, 2), [FULL, Completion(ids(9))], "speech"),
+        Group("session", ids(1), [Completion(ids(5, 6, 7), trained=np.array([True, False, True]))]),
         Group("no replies yet", ids(1), []),
         Group("scored only", ids(1, 2, 3), [Completion(ids(4), reward=-1.0, finish_reason="length", policy_version=0)]),
         Group("empty reply", ids(1), [Completion(ids(), logprobs=floats())]),
@@ -78,13 +79,18 @@ def test_a_shard_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_token_counts_and_the_filler() -> None:
     group = Group("a", ids(1, 2, 3), [FULL, Completion(ids(4, 5))])
-    assert (group.tokens, group.completion_tokens) == (8, 5)
+    assert (group.tokens, group.trained_lengths) == (8, (3, 2))
     filler = group.shortened(1)
     assert (filler.tokens, len(filler.completions)) == (3, 2)
     assert all(
         len(getattr(filler.completions[0], name)) == 1 for name in ("logprobs", "ref_logprobs", "values", "advantages")
     )
     assert (group.tokens, len(FULL.ids)) == (8, 3)
+    session = Completion(ids(5, 6, 7, 8), trained=np.array([True, False, False, True]), logprobs=floats(-1, -2))
+    assert (session.trained_tokens, Group("b", ids(1), [session]).tokens) == (2, 5)
+    cut = session.cut(3)
+    assert (cut.ids.tolist(), cut.trained.tolist(), cut.logprobs.tolist()) == ([5, 6, 7], [True, False, False], [-1])
+    assert session.cut(1).trained is None, "equal completions have one form"
 
 
 # -- from configuration to groups

@@ -83,6 +83,23 @@ def test_block_mask_gives_the_same(kind: str) -> None:
     torch.testing.assert_close(by_blocks(wide), expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.usefixtures("flex_on_cpu")
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_block_mask_gives_the_same_gradients(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Only compiled kernels lack a backward pass on CPU; the uncompiled computation has one.
+    monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *_: None)
+    lm = small_lm(kind)
+    expected_gradients = []
+    for way, device in (("dense", "cpu"), ("flex", "cuda")):
+        policy = Policy(lm, kind, attention=way, device=device)
+        lm.zero_grad()
+        policy(build_batch([random_groups(3, 3)], multiple=128)).sum().backward()
+        expected_gradients.append(gradients(lm))
+    for name, gradient in expected_gradients[0].items():
+        difference = (expected_gradients[1][name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert difference < 2e-4, (name, float(difference))
+
+
 def test_temperature_divides_the_logits() -> None:
     lm = small_lm()
     group = random_groups(1)[0]

@@ -166,7 +166,7 @@ def test_every_turn_of_the_therapist_is_trained(tmp_path: Path) -> None:
         counts[train_on] = (len(train), len(held_out))
         spoken = [{group.prompt_text.split("Day ")[1][:2].strip() for group in part} for part in (train, held_out)]
         assert not spoken[0] & spoken[1], "all turns of a conversation are in one part"
-    assert counts == {"last": (18, 2), "every": (36, 4)}
+    assert counts == {"last": (18, 2), "every": (18, 2)}
     with pytest.raises(UserError, match=r"data.train_on=every: algo=KTO learns from the last turn alone: use algo=sft"):
         api.compose(["algo=kto", f"data.path={file}", "data.train_on=every"])
 
@@ -180,6 +180,40 @@ def test_a_conversation_keeps_its_turns_and_its_system_message() -> None:
     ):
         assert parse_row(row, "f row 1").prompt == talk
     assert parse_row({"messages": [*talk, therapist(GOOD)]}, "f row 1").prompt == talk
+
+
+def test_a_pair_may_be_of_whole_sessions() -> None:
+    """The prompt ends on the last turn of the client that both sides share."""
+    first, better, worse = TALK[:2], [user("The baby."), therapist(GOOD)], [user("No."), therapist(BAD)]
+    sides = [first[1:] + better, first[1:] + worse]
+    for row in (
+        {"prompt": first[:1], "chosen": sides[0], "rejected": sides[1]},
+        {"prompt": first[:1], "chosen": first[:1] + sides[0], "rejected": sides[1]},
+        {"chosen": first[:1] + sides[0], "rejected": first[:1] + sides[1]},
+    ):
+        example = parse_row(row, "f row 1")
+        assert (example.prompt, example.turns) == (first[:1], sides)
+        assert example.replies == [f"{first[1]['content']}\n\n{said}" for said in (GOOD, BAD)]
+    for wrong in (better, sides[0][:2], [*sides[0], therapist(GOOD)]):
+        with pytest.raises(
+            UserError, match=r"f row 1: chosen must be one turn of the assistant, or turns of assistant"
+        ):
+            parse_row({"prompt": first[:1], "chosen": wrong, "rejected": sides[1]}, "f row 1")
+
+
+def test_pairs_of_sessions_are_trained_and_refused_where_single_replies_are_read(tmp_path: Path) -> None:
+    rows = [
+        {"chosen": [user(f"Day {day}"), *TALK[1:3], therapist(GOOD)], "rejected": [user(f"Day {day}"), therapist(BAD)]}
+        for day in range(20)
+    ]
+    file = write_jsonl(tmp_path / "sessions.jsonl", rows)
+    train, _ = api.load_groups(api.compose(["algo=dpo", f"data.path={file}"]))
+    chosen, rejected = train[0].completions
+    assert chosen.trained_tokens < len(chosen.ids) and rejected.trained is None
+    with pytest.raises(
+        UserError, match=r"line \d+: chosen and rejected have several turns, and data.controls reads single"
+    ):
+        api.load_groups(api.compose(["algo=dpo", f"data.path={file}", "data.controls=[echo]"]))
 
 
 def test_an_empty_system_message_is_left_out() -> None:
@@ -286,9 +320,9 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "empty conversation": ({"messages": []}, "empty conversation"),
     "implicit, different prompts": (
         {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user("Hi"), therapist(BAD)]},
-        "the same conversation",
+        "must begin with the same turn of the client",
     ),
-    "reply repeats another prompt": (bad(chosen=[user("Hi"), therapist(GOOD)]), "the prompt followed by one"),
+    "reply repeats another prompt": (bad(chosen=[user("Hi"), therapist(GOOD)]), "follow the prompt or stand alone"),
     "half a character": (bad(chosen=f"{GOOD} \ud83d"), "half a character"),
     "rating missing": (rated({"text": GOOD, "ratings": {"empathy": 3}}), "reply 1: ratings.relevance must be a number"),
     "harmful as text": (

@@ -14,8 +14,8 @@ from transformers.utils import chat_template_utils
 
 from psychocounsel import api
 from psychocounsel.data.group import Group
-from psychocounsel.data.rows import Example, Message
-from psychocounsel.data.tokenise import ChatFormat, tokenise
+from psychocounsel.data.rows import Example, Message, every_turn, parse_row
+from psychocounsel.data.tokenise import ChatFormat, join_turns, tokenise
 from psychocounsel.errors import UserError
 from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.harness import TINY
@@ -492,3 +492,47 @@ def test_the_system_prompt_goes_where_there_is_none() -> None:
     (group,) = tokenise([own], chat, "pairs", 512)
     assert group.prompt_text.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
     assert "Be kind." not in group.prompt_text
+
+
+def test_turns_that_the_template_changes_are_not_trained_in_one_row() -> None:
+    """A template that writes an empty think block before the last reply alone gives other tokens in one pass."""
+    prompt: list[Message] = [
+        {"role": "user", "content": "I can't sleep."},
+        {"role": "assistant", "content": "Since when?"},
+        {"role": "user", "content": "May."},
+    ]
+    talk = Example("a", "rows.jsonl row 1", prompt, ["What happened?"])
+    keeps, changes = chat_of(CHATML, bos=None), chat_of(THINKING, {"enable_thinking": False}, bos=None)
+    rows = {chat: join_turns(tokenise(every_turn(talk), chat, "completions", 512)) for chat in (keeps, changes)}
+    assert [len(found) for found in rows.values()] == [1, 2]
+    (reply,) = rows[keeps][0].completions
+    assert text_of(keeps, reply.ids[reply.trained]) == "Since when?<|im_end|>What happened?<|im_end|>"
+    assert reply.text == "Since when?\n\nWhat happened?"
+    (first,) = prompt[:1]
+    sides = [[*prompt[1:], {"role": "assistant", "content": said}] for said in ("What happened?", "Hm.")]
+    session = parse_row({"prompt": [first], "chosen": sides[0], "rejected": [first, *sides[1]]}, "rows.jsonl row 2")
+    (group,) = tokenise([session], keeps, "pairs", 512)
+    assert [text_of(keeps, side.ids[side.trained]) for side in group.completions] == [
+        f"Since when?<|im_end|>{said}<|im_end|>" for said in ("What happened?", "Hm.")
+    ]
+    with pytest.raises(
+        UserError, match=r"^rows.jsonl row 2: org/model: its chat template changes or leaves out earlier"
+    ):
+        tokenise([session], changes, "pairs", 512)
+
+
+def test_a_conversation_longer_than_the_limit_keeps_the_turns_that_fit() -> None:
+    chat = chat_of(CHATML, bos=None)
+    prompt: list[Message] = []
+    for turn in range(4):
+        prompt += [{"role": "user", "content": f"Day {turn}"}, {"role": "assistant", "content": "Since when?"}]
+    talk = Example("a", "rows.jsonl row 1", prompt[:-1], ["What happened?"])
+    (whole,) = join_turns(tokenise(every_turn(talk), chat, "completions", 512))
+    said: list[str] = []
+    (fitting,) = join_turns(tokenise(every_turn(talk), chat, "completions", whole.tokens - 1, report=said.append))
+    assert said == ["1 rows dropped (longer than max_length)"]
+    assert text_of(chat, fitting.completions[0].ids[fitting.completions[0].trained]) == "Since when?<|im_end|>" * 3
+    (cut,) = join_turns(
+        tokenise(every_turn(talk), chat, "completions", whole.tokens - 1, too_long="shorten", report=said.append)
+    )
+    assert cut.tokens == whole.tokens - 1

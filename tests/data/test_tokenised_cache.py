@@ -96,6 +96,7 @@ def test_groups_of_any_form_come_back() -> None:
         Group("a", ids, [Completion(ids[:1], "x", reward=1.25, label=True), Completion(ids, "é\ud800")], "p"),
         Group("", ids, [], "p"),
         Group("b", ids[:2], [Completion(ids[:0], "", reward=0.1 + 0.2, label=False)], "q"),
+        Group("session", ids, [Completion(ids, trained=np.array([True, False, True])), Completion(ids[:2])], "q"),
     ]
     assert plain(unflatten(flatten(groups))) == plain(groups)
     assert unflatten(flatten([])) == []

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.data.group import Completion, Group
-from psychocounsel.engine.reference_store import CacheFiller, ReferenceStore, make_units, row_key
+from psychocounsel.engine.reference_store import CacheFiller, ReferenceStore, Unit, make_units, row_key
 from psychocounsel.storage import files, locks
 from psychocounsel.storage.modes import own_umask, restricted
 from tests.support.processes import FORKED
@@ -29,6 +29,10 @@ def some_groups(count: int, seed: int = 0) -> list[Group]:
         if number >= len(prompts):
             groups[-1].completions[0] = groups[number - len(prompts)].completions[0]
     return groups
+
+
+def ids_of(unit: Unit) -> list[np.ndarray]:
+    return [reply.ids for reply in unit.replies]
 
 
 def keys_of(groups: list[Group]) -> list[list[bytes]]:
@@ -226,7 +230,7 @@ def test_rows_of_a_live_process_are_waited_for(tmp_path: Path) -> None:
     gate.wait()
     time.sleep(0.5)
     assert results.empty() and process.is_alive()
-    filler.add(order, [[computed(unit.prompt_ids, ids) for ids in unit.replies] for unit in units])
+    filler.add(order, [[computed(unit.prompt_ids, ids) for ids in ids_of(unit)] for unit in units])
     filler.close()
     known, mine = results.get(timeout=120)
     process.join()
@@ -240,7 +244,7 @@ def test_who_stops_gives_up_its_locks_and_keeps_its_rows(tmp_path: Path) -> None
     filler = CacheFiller(ReferenceStore(str(tmp_path), IDENTITY, "test", print), units)
     order = filler.next(5)
     assert order is not None
-    filler.add(order, [[computed(units[n].prompt_ids, ids) for ids in units[n].replies] for n, _ in order])
+    filler.add(order, [[computed(units[n].prompt_ids, ids) for ids in ids_of(units[n])] for n, _ in order])
     filler.next(5)
     filler.close()
     assert not [name for name in names(tmp_path) if name.endswith(".lock")]
@@ -255,7 +259,7 @@ def test_what_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     filler = CacheFiller(ReferenceStore(str(tmp_path), IDENTITY, "test", print), units)
     order = filler.next(9)
     assert order is not None
-    filler.add(order, [[np.full(len(ids), np.nan, np.float32) for ids in units[n].replies] for n, _ in order])
+    filler.add(order, [[np.full(len(ids), np.nan, np.float32) for ids in ids_of(units[n])] for n, _ in order])
     assert filler.next(9) is None
     filler.close()
     assert_right(fill(tmp_path, groups)[0], groups)
@@ -336,7 +340,7 @@ def test_a_folder_that_is_removed_meanwhile_is_made_again(tmp_path: Path) -> Non
     order = filler.next(100)
     assert order is not None
     shutil.rmtree(tmp_path / "reference")
-    filler.add(order, [[computed(unit.prompt_ids, ids) for ids in unit.replies] for unit in units])
+    filler.add(order, [[computed(unit.prompt_ids, ids) for ids in ids_of(unit)] for unit in units])
     assert filler.next(100) is None
     filler.close()
     known, mine = fill(tmp_path, groups)

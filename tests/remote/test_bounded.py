@@ -161,3 +161,38 @@ def test_an_answer_of_another_form_is_one_line(answer: bytes) -> None:
         with pytest.raises(UserError, match=f"{address}/score: its answer cannot be used: it has an unexpected form"):
             list(client.answers("/score", [{}], lambda answer, payload: answer["rewards"][0]))
         client.close()
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "drip",
+    [b"x", b": still there\n\n", b"\n", b'data: {"a": 1}\n\n'],
+    ids=["no line end", "comments", "lines", "events"],
+)
+def test_a_stream_has_a_deadline_for_the_whole_answer(drip: bytes) -> None:
+    def stream(connection: socket.socket) -> None:
+        connection.sendall(STREAM)
+        while True:
+            connection.sendall(drip)
+            time.sleep(0.02)
+
+    with talking(stream) as address:
+        client, started = Client([address], "chat", retries=0, timeout_seconds=0.7), time.monotonic()
+        with pytest.raises(UserError, match=r"no answer within 0\.7 s"):
+            list(client.events("/x", {}))
+        assert time.monotonic() - started < 5
+
+
+def test_a_long_stream_without_line_ends_is_cut_off_in_linear_time() -> None:
+    def stream(connection: socket.socket) -> None:
+        connection.sendall(STREAM)
+        while True:
+            connection.sendall(b"x" * (1 << 16))
+
+    with talking(stream) as address:
+        client, started = Client([address], "chat", retries=0, timeout_seconds=60), time.monotonic()
+        with pytest.raises(UserError, match="more than 64 MiB, the limit"):
+            list(client.events("/x", {}))
+        assert time.monotonic() - started < 20

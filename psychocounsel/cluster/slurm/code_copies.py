@@ -1,6 +1,5 @@
 """Copy of the code made at submission, so that later edits do not change waiting jobs; copies are shared by sweeps."""
 
-import ast
 import contextlib
 import hashlib
 import os
@@ -14,7 +13,6 @@ import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from psychocounsel.errors import UserError
@@ -23,15 +21,14 @@ from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import StudyDir, SubmissionHome, SweepDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_code
+from psychocounsel.settings.own_code import PYTHON, files_below, modules_of, walk
 from psychocounsel.storage.files import PACKAGE, fsync_directory, read_mapping, readable_size, write_atomically
 from psychocounsel.storage.locks import Lock
 
 # Data next to the code are not copied. From a git checkout, tracked files are copied; otherwise Python and configuration files.
 
-_PYTHON = (".py",)
-_CODE = (*_PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml", ".js", ".css")
+_CODE = (*PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml", ".js", ".css")
 _SHIPPED_MODELS = PACKAGE.joinpath("model", "shipped")
-_SKIPPED = shutil.ignore_patterns("__pycache__", ".*")
 _Place = tuple[Path, set[Path]]  # a folder, and files relative to it
 
 
@@ -48,7 +45,7 @@ def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb
     """
     package = PACKAGE.resolve()
     root, files = _package_checkout(package) or (package.parent, _relative(_alone(package), package.parent))
-    roots = {root: files | _relative(_below(package, _PYTHON), root)}
+    roots = {root: files | _relative(files_below(package, PYTHON), root)}
     importable = [(root, package.parent.relative_to(root))]  # folders for PYTHONPATH, with their root
     names = {target.partition(".")[0] for target in targets} - {PACKAGE.name}
     for folder in (Path(path).resolve() for path in code_path):
@@ -65,19 +62,9 @@ def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb
     return [copies[root] / inside for root, inside in importable]
 
 
-def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = _PYTHON) -> list[Path]:
-    """Return files in `folder` of modules that are imported or in `names`, and of the modules that these import.
-
-    Imports inside functions count too. A package is taken with all its files that have one of the `suffixes`.
-    """
-    ahead, modules = {*names, *_imported_from(folder)}, dict[str, list[Path]]()
-    while ahead:
-        name = ahead.pop()
-        module = folder / f"{name}.py"
-        modules[name] = [module] if module.is_file() else _below(folder / name, suffixes)
-        imported = {other for file in modules[name] if file.suffix in _PYTHON for other in _imports(file)}
-        ahead |= {other for other in imported - modules.keys() if not _is_installed(other)}
-    return [file for files in modules.values() if any(file.suffix in _PYTHON for file in files) for file in files]
+def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = PYTHON) -> list[Path]:
+    """Return files in `folder` of modules that are imported or in `names`, and of the modules that these import."""
+    return modules_of(folder, {*names, *_imported_from(folder)}, suffixes)
 
 
 def _imported_from(folder: Path) -> set[str]:
@@ -89,22 +76,6 @@ def _imported_from(folder: Path) -> set[str]:
     return {Path(file.relative_to(folder).parts[0]).stem for file in own}
 
 
-def _imports(file: Path) -> set[str]:
-    """Return the top-level names that a file imports."""
-    try:
-        nodes = [*ast.walk(ast.parse(file.read_bytes()))]
-    except (SyntaxError, ValueError):  # importing the file will report it
-        return set()
-    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    return {name.partition(".")[0] for name in names}
-
-
-def _is_installed(name: str) -> bool:
-    places = [place for place in sys.path if place.endswith("-packages")]
-    return name in sys.stdlib_module_names or name == PACKAGE.name or PathFinder.find_spec(name, places) is not None
-
-
 def _package_checkout(package: Path) -> _Place | None:
     """Return the checkout that contains the package's source; None for a virtual environment inside another checkout."""
     checkout = _checkout(package.parent)
@@ -113,7 +84,7 @@ def _package_checkout(package: Path) -> _Place | None:
 
 def _alone(package: Path) -> list[Path]:
     """Return the files of an installed package."""
-    return [*_below(package, _CODE), *_walk(_SHIPPED_MODELS.resolve())]
+    return [*files_below(package, _CODE), *walk(_SHIPPED_MODELS.resolve())]
 
 
 def _checkout(folder: Path) -> _Place | None:
@@ -142,16 +113,6 @@ def _leads_to(path: Path) -> Path:
 
 def _relative(files: Iterable[Path], root: Path) -> set[Path]:
     return {file.relative_to(root) for file in files}
-
-
-def _below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    return [file for file in _walk(folder) if file.suffix in suffixes]
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    for folder, folders, files in os.walk(path):
-        folders[:] = sorted(set(folders) - _SKIPPED(folder, folders))
-        yield from (Path(folder) / name for name in sorted(set(files) - _SKIPPED(folder, files)))
 
 
 def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:

@@ -15,6 +15,7 @@ from psychocounsel.rundir.paths import ModelDir, RunDir, run_of_model
 from psychocounsel.rundir.run_config import is_run, read_run
 from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.modes import mask_of, restricted
 
@@ -42,6 +43,7 @@ def export_run(run: Path, settings: Export) -> None:
             or the hub or `data.confidential` refuses the upload.
     """
     refuse_untrusted_run(run)
+    require_agreement(run)
     _, config = read_run(run)
     try:
         _export(run, config, settings)

@@ -105,10 +105,7 @@ def _groups(group: Group, tokens: int, may_cut: bool) -> list[Group]:
     if not may_cut or group.tokens <= tokens:
         return [group] * max(1, tokens // group.tokens)
     share = tokens / group.tokens
-    completions = [
-        replace(completion, ids=completion.ids[: max(1, int(len(completion.ids) * share))])
-        for completion in group.completions
-    ]
+    completions = [completion.cut(max(1, int(len(completion.ids) * share))) for completion in group.completions]
     prompt = group.prompt_ids[: max(1, int(len(group.prompt_ids) * share))]
     return [replace(group, prompt_ids=prompt, completions=completions)]
 

@@ -18,7 +18,7 @@ from psychocounsel.model.cpu import product
 class TrainingFlops:
     """Counts the operations that training on a group needs, after PaLM (arXiv 2204.02311, appendix B).
 
-    Only useful work is counted: a shared prompt once, the output layer only at completion tokens, nothing that is
+    Only useful work is counted: a shared prompt once, the output layer only at trained tokens, nothing that is
     recomputed. Per token, a weight of a linear layer costs 2 operations forward, 2 backward towards its input, and 2
     more for its own gradient if it is trained. Each pair of a token and a token that it sees costs 4 x heads x head
     size forward, and twice that backward.
@@ -29,7 +29,7 @@ class TrainingFlops:
         output = lm.get_output_embeddings()
         linear = [part for part in lm.modules() if isinstance(part, nn.Linear) and part is not output]
         self.per_token = sum(map(_per_token, linear))
-        self.per_completion_token = _per_token(output) if isinstance(output, nn.Linear) else 0
+        self.per_trained_token = _per_token(output) if isinstance(output, nn.Linear) else 0
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
         kinds = getattr(config, "layer_types", None)
@@ -40,10 +40,10 @@ class TrainingFlops:
 
     def of(self, groups: Sequence[Group]) -> int:
         tokens = sum(group.tokens for group in groups)
-        completion_tokens = sum(group.completion_tokens for group in groups)
+        trained_tokens = sum(sum(group.trained_lengths) for group in groups)
         pairs = {window: sum(_pairs(group, window) for group in groups) for window in set(self.windows)}
         attention = self.per_pair * sum(pairs[window] for window in self.windows)
-        return tokens * self.per_token + completion_tokens * self.per_completion_token + attention
+        return tokens * self.per_token + trained_tokens * self.per_trained_token + attention
 
 
 def _per_token(layer: nn.Linear) -> int:

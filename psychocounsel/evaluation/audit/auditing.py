@@ -15,7 +15,7 @@ from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.rows import Example, report_dropped
-from psychocounsel.data.selection import all_rows, load_split, no_pairs
+from psychocounsel.data.selection import all_rows, load_split, no_pairs, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, UserError
@@ -29,12 +29,13 @@ from psychocounsel.evaluation.audit.figures import (
     Disagreement,
     Halo,
 )
-from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies, pairs_from, rated_from
+from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies, pair_ratings, pairs_from, rated_from
 from psychocounsel.evaluation.audit.reading import (
     Score,
     beyond_overlap,
     other_prompts,
     overlap_margins,
+    principle_reading,
     reading_figures,
     reward_margins,
 )
@@ -102,8 +103,9 @@ LEAST_COMPONENTS = 5  # so that each of the default five folds holds at least on
 def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
     """Measure the data that `config` names, write `audit.json` and `summary.json` to `folder`, and print the table.
 
-    `score` computes rewards if `config` names a reward model. All ranks read the data and call `score` together; the
-    first rank does the rest alone. Returns the exit code of the gate; on the other ranks 0.
+    `score` computes rewards, and the scores of heads, float[n, 1 + heads], if `config` names a reward model. All ranks read
+    the data and call `score` together; the first rank does the rest alone. Returns the exit code of the gate; on the other
+    ranks 0.
 
     Raises:
         UserError: if a data set cannot be read, if there are no pairs or fewer than `LEAST_COMPONENTS` components, or
@@ -159,10 +161,12 @@ def measure(
     other = other_prompts(pairs, topics.of_pair, config.audit.seed)
     margins = {}
     controlled = controlled_speeches(examples, COUNSELLOR, config.audit.controls)
-    controls = {}
+    controls, heads = {}, {}
     if score is not None:
-        margins["reward"] = reward_margins(pairs, other, score)
-        controls["reward"] = scored_figures(controlled, score(control_conversations(controlled)).tolist())
+        scores = reward_margins(pairs, other, score)
+        margins["reward"] = {name: values[:, 0] for name, values in scores.items()}
+        heads = {name: values[:, 1:] for name, values in scores.items() if values.shape[1] > 1}
+        controls["reward"] = scored_figures(controlled, score(control_conversations(controlled))[:, 0].tolist())
     if not is_main:
         return None
     margins["overlap"] = overlap_margins(pairs, other)
@@ -186,6 +190,8 @@ def measure(
         "repeats": repeated,
         "against": against,
     }
+    if heads:
+        figures["principles"] = principle_reading(heads, margins["overlap"], pair_ratings(examples), pairs)
     return Measured(pairs, figures, verdict)
 
 
@@ -229,6 +235,7 @@ def load_pairs(config: DictConfig, say: Say) -> list[Example]:
     examples = ([*train, *held_out] if config.part == "all" else held_out)[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
         raise no_pairs("audit")
+    refuse_sessions(examples, "audit")
     return examples
 
 

@@ -104,14 +104,16 @@ class AuditFigures(TypedDict):
     """All figures; `audit` adds `settings` and `fingerprint` (sha256 of all texts) to the file.
 
     `reading` holds the figures of `reading_figures` for each judge (`reward`, `overlap`), `flipped`, and for a reward model
-    `beyond_overlap`. `controls` holds each judge's preferences for controls. `repeats` and
-    `against` (by name of the other set) hold the counts of `faults.repeats` and `faults.shared`.
+    `beyond_overlap`. `principles` holds the `principle_reading` of a reward model with a score for each principle.
+    `controls` holds each judge's preferences for controls. `repeats` and `against` (by name of the other set) hold the
+    counts of `faults.repeats` and `faults.shared`.
     """
 
     counts: AuditedCounts
     topics: TopicCounts
     blind: BlindFigures
     reading: dict[str, Mapping[str, Any]]
+    principles: NotRequired[dict[str, dict[str, Any]]]
     controls: NotRequired[dict[str, ControlFigures]]
     gate: AuditGate
     halo: Halo | None

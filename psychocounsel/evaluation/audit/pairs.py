@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, Message, Ratings
 from psychocounsel.data.shared_text import components, normalised, reply_key, same_texts
 
@@ -95,6 +96,12 @@ def pairs_from(examples: Sequence[Example]) -> Pairs:
         writers=writers if len(writers) == len(examples) else None,
         order=np.array(order, np.int64) if len(order) == len(examples) else None,
     )
+
+
+def pair_ratings(examples: Sequence[Example]) -> Array:
+    """Return the ratings of both replies on each principle, float64[pairs, 2, 7]; NaN where a reply has none."""
+    rated = [example.ratings or example.some_ratings or [{}, {}] for example in examples]
+    return np.array([[[side.get(name, np.nan) for name in PRINCIPLES] for side in pair[:2]] for pair in rated])
 
 
 def rated_from(examples: Sequence[Example], principles: Sequence[str]) -> RatedReplies:

@@ -1,19 +1,21 @@
 """Test of reading: a scorer that reads the client's speech loses accuracy if the speech is swapped or removed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs
-from psychocounsel.metrics.intervals import mean_intervals
+from psychocounsel.metrics.intervals import bootstrap, mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
 
 Array = np.ndarray
-# Maps n conversations that end with a reply to rewards, float[n]; NaN for a conversation that is too long.
+# Maps n conversations that end with a reply to rewards, float[n], or to rewards and the scores of a model's heads,
+# float[n, 1 + heads]; NaN for a conversation that is too long.
 Score = Callable[[list[list[Message]]], Array]
 
 REMOVED: list[Message] = [{"role": "user", "content": "Hello."}]  # replaces a removed speech
@@ -99,6 +101,8 @@ def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:
 def reward_margins(pairs: Pairs, other: Array, score: Score) -> dict[str, Array]:
     """Return reward margins (chosen less rejected) with the client's own speech, another client's, and none.
 
+    A margin has the columns of `score`: float[n], or float[n, 1 + heads].
+
     `score` receives each conversation once. If the speech is removed, the prompt's system message stays.
     """
     systems = [[message for message in prompt if message["role"] == "system"] for prompt in pairs.prompts]
@@ -118,6 +122,62 @@ def reward_margins(pairs: Pairs, other: Array, score: Score) -> dict[str, Array]
     ]
     rewards = np.asarray(score(conversations), np.float64)
     return {name: rewards[chosen] - rewards[rejected] for name, (chosen, rejected) in wanted.items()}
+
+
+def principle_reading(
+    margins: Mapping[str, Array], overlap: Mapping[str, Array], ratings: Array, pairs: Pairs
+) -> dict[str, dict[str, Any]]:
+    """Return by principle how much its score reads the speech, and how it depends on the length of the reply.
+
+    `pairs`: the number of pairs that differ in the rating of the principle; the better-rated reply is their chosen one. If
+    the data have no ratings, all pairs count, with their own chosen reply. On these pairs: `reading_figures` and
+    `beyond_overlap`, unless every pair is too long. `length`: the correlation of the difference in score with the
+    difference in characters over all pairs, each in both orders, with `low` and `high`; `raters_length`: that of the
+    ratings, over the rated pairs. None: one of them does not vary.
+
+    Args:
+        margins: of the principles' scores, float[n, 7] by condition, as `reward_margins` returns them.
+        overlap: by `overlap_margins`, float[n].
+        ratings: float[n, 2, 7]; NaN where a reply has no rating.
+    """
+    gaps = ratings[:, 0] - ratings[:, 1]
+    sides = np.ones_like(gaps) if np.isnan(gaps).all() else np.nan_to_num(np.sign(gaps))
+    sizes = np.array([len(reply) for reply in pairs.replies])
+    longer = sizes[pairs.chosen] - sizes[pairs.rejected]
+    fits = ~np.isnan(np.column_stack([values[:, 0] for values in margins.values()])).any(1)
+    figures = {}
+    for column, name in enumerate(PRINCIPLES):
+        side, component = sides[:, column], pairs.component
+        of_principle: dict[str, Any] = {
+            "pairs": int((side != 0).sum()),
+            "length": _with_length(margins["own"][:, column], longer, component),
+            "raters_length": _with_length(gaps[:, column], longer, component),
+        }
+        if ((side != 0) & fits).any():
+            rows = np.flatnonzero(side)
+            of_head, of_words = (
+                {condition: side[rows] * values[rows] for condition, values in table.items()}
+                for table in ({condition: values[:, column] for condition, values in margins.items()}, overlap)
+            )
+            of_principle |= reading_figures(of_head, component[rows])
+            of_principle["beyond_overlap"] = beyond_overlap(of_head, of_words, component[rows])
+        figures[name] = of_principle
+    return figures
+
+
+def _with_length(margins: Array, longer: Array, component: Array) -> dict[str, float] | None:
+    """Return the correlation of `margins` with `longer`, float[n] each, every pair in both orders, with its interval."""
+    known = ~np.isnan(margins)
+    margins, longer, component = margins[known], longer[known], component[known]
+
+    def correlation(rows: Array) -> float:
+        size = float(np.sqrt(np.square(margins[rows]).sum() * np.square(longer[rows]).sum()))
+        return float(margins[rows] @ longer[rows]) / size if size else float("nan")
+
+    if np.isnan(value := correlation(np.arange(len(margins)))):
+        return None
+    low, high = bootstrap(correlation, component.tolist())
+    return {"value": value, "low": low, "high": high}
 
 
 def _numbers(numbers: dict[tuple[int, int], int], prompt: Array, reply: Array) -> Array:

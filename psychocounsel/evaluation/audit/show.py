@@ -41,6 +41,7 @@ def audit_blocks(audits: Audits) -> list[Block]:
         *_chart(audits),
         *_cues(audits),
         *_reading(audits),
+        *_principles(audits),
         *_controls(audits),
         *_sizes(audits),
         *_duplicates(audits),
@@ -234,6 +235,38 @@ def reading_rows(reading: Figures) -> Iterator[list[Cell]]:
         if misled := beyond["misled"]:
             shown = f"own speech, {misled['pairs']} pairs in which shared words mislead"
             yield [shown, None, measured(misled, "accuracy", True), None]
+
+
+def _principles(audits: Audits) -> list[ReportTable]:
+    rows = [
+        [audit.title, _judge(audit.figures, "reward"), *cells]
+        for audit in audits
+        for cells in principle_rows(audit.figures.get("principles", {}))
+    ]
+    return principle_table("audit-principles", ["audit", "judged by"], rows)
+
+
+def principle_rows(principles: Figures) -> Iterator[list[Cell]]:
+    """Yield the cells of each principle from `principle_reading`."""
+    for name, figures in principles.items():
+        gain = measured(figures.get("gains", {}).get("swapped"), "gain", True)
+        beyond = measured(figures.get("beyond_overlap", {}).get("gain"), percent=True)
+        lengths = [measured(figures[key]) for key in ("length", "raters_length")]
+        yield [name, count(figures["pairs"]), measured(figures.get("own"), "accuracy", True), gain, beyond, *lengths]
+
+
+def principle_table(name: str, first: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[ReportTable]:
+    """Return the table of `principle_rows`, which follow cells with the headings `first`."""
+    headings = [*first, "principle", "pairs", "accuracy", "gain of own speech", "beyond shared words"]
+    notes = [
+        "pairs: those whose ratings differ on the principle, with the better-rated reply as the chosen one; without ratings "
+        "all pairs",
+        "gain: accuracy with the client's own speech minus accuracy with another client's, in percentage points; beyond "
+        "shared words: this gain minus that of word overlap",
+        "with length: correlation of the differences in score, or in rating, between two replies with those in characters",
+    ]
+    title = "Judging each principle with the client's speech"
+    return report_table(name, title, [*headings, "with length", "with length, raters"], rows, *notes)
 
 
 # The data themselves: sizes, duplicates, overlap with other sets, ratings

@@ -144,14 +144,9 @@ def _read(answer: Any, payload: Any) -> str:
     text = choice["message"]["content"]
     if not isinstance(text, str | None):
         raise ValueError("the content of its message is no text")
-    if text is None or choice.get("finish_reason") == "length" or not _is_unicode(text):
+    if text is None or choice.get("finish_reason") == "length" or "\ufffd" in text:
         return ""
     return text.strip()
-
-
-def _is_unicode(text: str) -> bool:
-    """Return True if the text can be encoded as UTF-8. JSON may contain lone surrogates, which cannot."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _is_edit(text: str, reply: str) -> bool:

@@ -18,6 +18,7 @@ from psychocounsel.evaluation.safety.settings import NOT_READ
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, is_finished, write_summary
 from psychocounsel.rundir.run_config import has_config, read_config, read_section, write_config
+from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.plan import has_failed
@@ -309,6 +310,7 @@ def _part_of(path: Path) -> DictConfig:
         raise UserError(
             f"gate.from: {path}: is not the directory of an evaluation (it has no {EvaluationDir(path).config.name})"
         )
+    require_agreement(path)
     config = read_config(path)
     name = OmegaConf.select(config, "evaluation.name")
     if name not in ALL:

@@ -18,7 +18,7 @@ from psychocounsel.blocks.tables import Cell
 from psychocounsel.counsel.controls import KINDS, control_of
 from psychocounsel.data.controls import Clients
 from psychocounsel.data.rows import Example, Message
-from psychocounsel.data.selection import rank
+from psychocounsel.data.selection import rank, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.evaluation.contestants.speeches import speech_id
 from psychocounsel.metrics.intervals import mean_intervals
@@ -58,6 +58,7 @@ def controlled_speeches(examples: Sequence[Example], system_prompt: str, limit: 
     The best reply has the highest score; in pairs without scores, it wins most of its pairs. Prompts without a good reply
     (labelled good, or chosen, or rated) are left out.
     """
+    refuse_sessions(examples, "evaluation.controls")
     by_prompt: dict[str, list[Example]] = {}
     for example in examples:
         by_prompt.setdefault(normalised(example.prompt), []).append(example)

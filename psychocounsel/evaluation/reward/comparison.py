@@ -12,8 +12,14 @@ from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.auditing import LEAST_COMPONENTS
 from psychocounsel.evaluation.audit.blind import blind_baselines, wins
-from psychocounsel.evaluation.audit.pairs import Pairs, pairs_from
-from psychocounsel.evaluation.audit.reading import beyond_overlap, other_prompts, overlap_margins, reading_figures
+from psychocounsel.evaluation.audit.pairs import Pairs, pair_ratings, pairs_from
+from psychocounsel.evaluation.audit.reading import (
+    beyond_overlap,
+    other_prompts,
+    overlap_margins,
+    principle_reading,
+    reading_figures,
+)
 from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of
 from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figures
 from psychocounsel.metrics.intervals import bootstrap, mean_intervals
@@ -180,3 +186,8 @@ def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> Figures | None
     component = ground.pairs.component
     beyond = beyond_overlap(margins, overlap_margins(ground.pairs, ground.other), component)
     return {**reading_figures(margins, component), "beyond_overlap": beyond}
+
+
+def principle_reading_of(ground: Ground, examples: Sequence[Example], margins: Mapping[str, np.ndarray]) -> Figures:
+    """Return how much the score of each principle uses the speech, from margins float[n, 7], as the audit measures it."""
+    return principle_reading(margins, overlap_margins(ground.pairs, ground.other), pair_ratings(examples), ground.pairs)

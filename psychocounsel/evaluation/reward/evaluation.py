@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.conclusions import recorded
-from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.distributed.world import World
@@ -39,6 +38,7 @@ from psychocounsel.evaluation.reward.comparison import (
     Ground,
     baseline_figures,
     ground_of,
+    principle_reading_of,
     reading_of,
     side_by_side,
 )
@@ -64,8 +64,8 @@ from psychocounsel.evaluation.reward.rankers import (
 from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks, reward_conclusions
 from psychocounsel.evaluation.showing import show_result
 from psychocounsel.metrics.rewards import accuracy, reward_statistics
-from psychocounsel.reward.base import Scorer, open_scorer, scored
-from psychocounsel.reward.encoding import score_what_fits
+from psychocounsel.reward.base import Scorer, open_scorer
+from psychocounsel.reward.encoding import score_heads, score_heads_that_fit
 from psychocounsel.reward.local_model import format_lines
 from psychocounsel.reward.sections import reward_sections, scorer_sections
 from psychocounsel.rundir.paths import RunDir
@@ -91,6 +91,7 @@ class PairScores:
         reading: margins with the client's own speech, another client's and none, float[n] each, as
             `audit.reading.reward_margins` returns them; None if they are not computed.
         principles: scores of a model with a score for each principle, by its name, float32[n, 2]; None for others.
+        principle_reading: as `reading`, for the scores of the principles, float[n, 7] each; None for others.
     """
 
     name: str
@@ -98,6 +99,7 @@ class PairScores:
     raw: np.ndarray
     reading: dict[str, np.ndarray] | None = None
     principles: Mapping[str, np.ndarray] | None = None
+    principle_reading: dict[str, np.ndarray] | None = None
 
     @property
     def margins(self) -> np.ndarray:
@@ -131,31 +133,22 @@ def score_shared(
     title: str,
     must_fit: bool = False,
 ) -> np.ndarray:
-    """Return the rewards of all conversations, float32[n], on every rank. Each rank scores its share; `bar` shows progress.
+    """Return the rewards of all conversations and the scores of the scorer's heads, float32[n, 1 + heads], on every rank.
 
-    Conversations 2k and 2k + 1 are scored on one rank because those of `pair_conversations` share their prompt. A
-    conversation that is too long for the model gets NaN.
+    Each rank scores its share; `bar` shows progress. Conversations 2k and 2k + 1 are scored on one rank because those of
+    `pair_conversations` share their prompt. A conversation that is too long for the model gets NaN.
 
     Raises:
         UserError: if `must_fit` is True and a conversation is too long for the model.
     """
-    own = [conversations[row] for row in np.flatnonzero(_ranks(len(conversations), world) == world.rank)]
+    ranks = np.arange(len(conversations)) // 2 % world.size  # the rank that scores each conversation
+    own = [conversations[row] for row in np.flatnonzero(ranks == world.rank)]
 
     def progress(steps: range) -> Iterable[int]:
         return bar(steps, title)
 
-    share = scored(scorer, own, progress) if must_fit else score_what_fits(scorer, own, progress)
-    return _gathered(share, len(conversations), world)
-
-
-def _ranks(conversations: int, world: World) -> np.ndarray:
-    """Return the rank that scores each conversation, int64[conversations]."""
-    return np.arange(conversations) // 2 % world.size
-
-
-def _gathered(share: np.ndarray, conversations: int, world: World) -> np.ndarray:
-    """Return the scores of all conversations, float32[conversations], from each rank's share."""
-    scores, ranks = np.empty(conversations, np.float32), _ranks(conversations, world)
+    share = (score_heads if must_fit else score_heads_that_fit)(scorer, own, progress)
+    scores = np.empty((len(conversations), share.shape[1]), np.float32)
     for rank, part in enumerate(world.gather(share)):
         scores[ranks == rank] = part
     return scores
@@ -193,7 +186,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         scorer = open_scorer(settings, world.device)
         scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
         rewards = score_shared(scorer, conversations, world, bar, f"controls, by {section.name}")
-        controls[section.name] = scored_figures(controlled, rewards.tolist())
+        controls[section.name] = scored_figures(controlled, rewards[:, 0].tolist())
         if key == "reward" and config.counterfactuals.limit:
             counterfactuals = make_counterfactuals(config, examples, folder, world, bar)
             changed = score_counterfactuals(counterfactuals, examples, scorer, world, bar)
@@ -246,17 +239,17 @@ def _score(
     """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches."""
     conversations = pair_conversations(examples)
     scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
-    principles = None
-    if must_fit and tuple(scorer.parts) == PRINCIPLES:  # otherwise the parts may be those of a single conversation
-        shares = {part: np.asarray(values, np.float32) for part, values in scorer.parts.items()}
-        principles = {part: _gathered(share, len(scores), world).reshape(-1, 2) for part, share in shares.items()}
-    reading = None
+    principles = {head: scores[:, column].reshape(-1, 2) for column, head in enumerate(scorer.heads, 1)}
+    reading, by_principle = None, None
     if ground is not None:
         score = partial(score_shared, scorer, world=world, bar=bar, title=f"other speeches, by {name}")
-        reading = reward_margins(ground.pairs, ground.other, score)
-    rewards = scores.reshape(-1, 2)
+        margins = reward_margins(ground.pairs, ground.other, score)
+        reading = {condition: values[:, 0] for condition, values in margins.items()}
+        if scorer.heads:
+            by_principle = {condition: values[:, 1:] for condition, values in margins.items()}
+    rewards = scores[:, 0].reshape(-1, 2)
     # All figures use unnormalised rewards, even if scores.jsonl holds normalised ones.
-    return PairScores(name, rewards, scorer.unnormalised(rewards), reading, principles)
+    return PairScores(name, rewards, scorer.unnormalised(rewards), reading, principles or None, by_principle)
 
 
 def _rank(
@@ -312,6 +305,11 @@ def _figures(
     if ground is not None:
         figures["baselines"] = baseline_figures(ground)
         figures["reading"] = {model.name: reading_of(ground, model.reading) for model in scores if model.reading}
+        figures["principle_reading"] = {
+            model.name: principle_reading_of(ground, examples, model.principle_reading)
+            for model in scores
+            if model.principle_reading
+        }
     if len(scores) > 1 or rankings:
         margins = {model.name: model.margins for model in scores}
         verdicts = {name: ranking.verdicts for name, ranking in rankings.items()}

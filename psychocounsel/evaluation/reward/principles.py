@@ -11,6 +11,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import normalised, reply_key
 from psychocounsel.evaluation.audit.faults import halo
+from psychocounsel.evaluation.audit.pairs import pair_ratings
 from psychocounsel.metrics.rewards import pair_metrics
 
 
@@ -30,8 +31,7 @@ def principle_figures(
         component: int[n]; pairs of two components share no text.
         top: highest possible rating.
     """
-    rated = [example.ratings or example.some_ratings or [{}, {}] for example in examples]
-    ratings = np.array([[[side.get(name, np.nan) for name in PRINCIPLES] for side in pair] for pair in rated])
+    ratings = pair_ratings(examples)
     if np.isnan(ratings).all():
         return None
     table = np.stack([scores[name] for name in PRINCIPLES], 2).astype(np.float64)

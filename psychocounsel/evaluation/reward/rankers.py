@@ -20,7 +20,7 @@ from psychocounsel.counsel.system_prompt import COUNSELLOR, reward_prompt
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection import no_pairs
+from psychocounsel.data.selection import no_pairs, refuse_sessions
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.bias import family_in, family_of, labellers_of
 from psychocounsel.evaluation.judging.controls import ControlledSpeech, control_pairs, controlled_speeches
@@ -141,6 +141,7 @@ def evaluated_pairs(config: DictConfig, say: Callable[[str], None]) -> list[Exam
     examples = rows.used[: config.limit]
     if not examples or any(len(example.replies) < 2 for example in examples):
         raise no_pairs("evaluate")
+    refuse_sessions(examples, "evaluation=reward")
     return examples
 
 

@@ -22,7 +22,7 @@ from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion, against_half
 from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
-from psychocounsel.evaluation.audit.show import GAIN_NOTE, reading_rows, uses_speech
+from psychocounsel.evaluation.audit.show import GAIN_NOTE, principle_rows, principle_table, reading_rows, uses_speech
 from psychocounsel.evaluation.counterfactuals.show import counterfactual_blocks
 from psychocounsel.evaluation.judging.controls import control_blocks
 from psychocounsel.evaluation.judging.pairs import EQUAL
@@ -70,6 +70,7 @@ def reward_blocks(runs: Runs) -> list[Block]:
         *_risk_coverage_chart(runs),
         *_comparison(runs),
         *_baselines(runs),
+        *_principle_reading(runs),
         *control_blocks(
             [Titled(run.title, run.figures.summary.get("controls", {})) for run in runs], "reward-controls"
         ),
@@ -339,6 +340,16 @@ def _baseline_rows(summary: Figures) -> Iterator[list[Cell]]:
     for name, reading in summary.get("reading", {}).items():
         if reading is not None:
             yield from ([f"reward model {name}", *row] for row in reading_rows(reading))
+
+
+def _principle_reading(runs: Runs) -> list[ReportTable]:
+    rows = [
+        [run.title, name, *cells]
+        for run in runs
+        for name, principles in run.figures.summary.get("principle_reading", {}).items()
+        for cells in principle_rows(principles)
+    ]
+    return principle_table("reward-principle-reading", ["evaluation", "reward model"], rows)
 
 
 def _conclusions(summary: Figures) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from psychocounsel.counsel.principles import ANSWERS, PRINCIPLES, RATINGS, SAFET
 from psychocounsel.counsel.rubric import Rubric
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
 from psychocounsel.data.rows import Example
-from psychocounsel.data.selection import load_split
+from psychocounsel.data.selection import load_split, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
@@ -202,6 +202,7 @@ def _of_dataset(row: Row) -> PairCandidate | None:
 def _of_examples(examples: Sequence[Example], data: Path) -> Iterator[PairCandidate | None]:
     """Yield pairs as training reads them. Risk comes from the data's column, or from the shipped rules."""
     risks = read_risk_rules()
+    refuse_sessions(examples, "review")
     for example in examples:
         if len(example.replies) != 2 or example.rated:
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class BlindReview:
         clock: returns the time, with its zone.
 
     Raises:
-        UserError: if the event log is damaged or belongs to another review.
+        UserError: if the event log is damaged, belongs to another review, or lacks answers that the table has.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class BlindReview:
                 raise UserError(
                     f"{files.events}: event {number} does not belong to this review; restore the file from a copy"
                 ) from error
+        self._refuse_lost_answers()
         self._export_all()
 
     def item(self, shown: Shown) -> ItemCandidate:
@@ -187,6 +189,29 @@ class BlindReview:
         self._log.append(event)
         self.raters[expert].apply(event)
 
+    def _refuse_lost_answers(self) -> None:
+        """Refuse to write the tables again if they hold answers that the log lacks: a log that was lost, emptied or cut."""
+        known = {_place(row): row["changed"] for row in self.plan.kind.answer_rows(self.raters, self.plan.items)}
+        lost, file = list[str](), self._files.answers
+        lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                place, changed, rater = _place(row), int(row["changed"]), self.raters.get(row["rater"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(
+                    f"{file}: line {number} is no answer; move the file away, and it is written again from {self._files.events}"
+                ) from error
+            if not (rater and rater.withdrawn) and known.get(place, -1) < changed:
+                lost.append(f"{place[0]}'s answer to {place[1]}")
+        if lost:
+            more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
+            named = f"{', '.join(lost[:_SHOWN])}{more}"
+            raise UserError(
+                f"{self._files.events} lacks answers that {file.name} has ({named}), so nothing was changed: restore it from a "
+                f"copy, or move {file.name} away to go on without them"
+            )
+
     def _export(self) -> None:
         rows = self.plan.kind.answer_rows(self.raters, self.plan.items)
         write_table(self._files.answers, json_lines(rows))
@@ -194,6 +219,13 @@ class BlindReview:
     def _export_all(self) -> None:
         self._export()
         self.plan.kind.write_tables(self._files, list(item_answers(self.raters, self.plan.items)))
+
+
+_SHOWN = 3  # answers
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return row["rater"], row["item"], row["repeat"]
 
 
 # Practice items: pairs of the rubric's examples with clearly different ratings

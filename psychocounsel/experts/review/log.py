@@ -27,7 +27,7 @@ class EventLog:
         events: all events so far, in order. Callers must not change the list.
 
     Raises:
-        UserError: if a line is not an event. An unfinished last line is cut off instead.
+        UserError: if a line is not an event. An unfinished last line is cut off by the first change instead.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,9 +38,7 @@ class EventLog:
         whole = content.rfind(b"\n") + 1
         for number, line in enumerate(content[:whole].splitlines(), 1):
             self.events.append(_event(line, f"{path}: line {number}"))
-        self._file = self._opened()
-        if whole < len(content):
-            os.ftruncate(self._file, whole)
+        self._file, self._whole = self._opened(), whole
 
     def append(self, event: Event) -> None:
         """Add an event. It is on disk when this method returns.
@@ -48,7 +46,8 @@ class EventLog:
         Raises:
             OSError: if it cannot be written. The file is then unchanged.
         """
-        size = os.fstat(self._file).st_size
+        size = self._whole
+        os.ftruncate(self._file, size)
         line = (json.dumps(event) + "\n").encode()
         try:
             written = 0
@@ -58,14 +57,16 @@ class EventLog:
         except OSError:
             os.ftruncate(self._file, size)
             raise
+        self._whole += len(line)
         self.events.append(event)
 
     def keep(self, wanted: Callable[[Event], bool]) -> None:
         """Keep only the wanted events in the file, by one atomic replacement."""
         kept = [event for event in self.events if wanted(event)]
-        write_atomically(self.path, "".join(json.dumps(event) + "\n" for event in kept), mode=_PRIVATE)
+        content = "".join(json.dumps(event) + "\n" for event in kept)
+        write_atomically(self.path, content, mode=_PRIVATE)
         os.close(self._file)
-        self._file = self._opened()
+        self._file, self._whole = self._opened(), len(content)
         self.events[:] = kept
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import yaml
 from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.rundir.run_config import module_of
 from psychocounsel.settings.command import command_of
+from psychocounsel.settings.own_code import is_agreed
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.studies.tables.runs import Runs, Setting, StudyRun, of_setting, settings
 
@@ -84,7 +85,9 @@ def _own_row(setting: Setting[StudyRun]) -> list[Cell]:
 
 
 def _metric_of(run: StudyRun) -> str:
-    return command_of(module_of(run.run_dir)).metric(run.config) if run.config is not None else ""
+    if run.config is None or not is_agreed(run.run_dir):
+        return ""
+    return command_of(module_of(run.run_dir)).metric(run.config)
 
 
 def _paper_rows(name: str, headings: list[str]) -> list[list[Cell]]:

@@ -33,7 +33,7 @@ def test_matrix_products_are_those_that_pytorch_counts(frozen: bool) -> None:
     )
     flops = TrainingFlops(lm)
     assert flops.per_token * sum(group.tokens for group in groups) == counted
-    assert flops.per_completion_token == 6 * lm.config.hidden_size * lm.config.vocab_size
+    assert flops.per_trained_token == 6 * lm.config.hidden_size * lm.config.vocab_size
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral"])
@@ -47,7 +47,7 @@ def test_pairs_are_those_of_the_mask(kind: str) -> None:
 def test_attention_counts_scores_and_sums_forward_and_twice_that_backward() -> None:
     lm = small_lm()
     flops = TrainingFlops(lm)
-    flops.per_token = flops.per_completion_token = 0
+    flops.per_token = flops.per_trained_token = 0
     (group,) = random_groups(1, 2)
     per_layer = 3 * (2 + 2) * lm.config.num_attention_heads * lm.config.head_dim * pairs_of(group, None)
     assert flops.of([group]) == lm.config.num_hidden_layers * per_layer

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.pairs import Pairs, pairs_from
 from psychocounsel.evaluation.audit.reading import (
     REMOVED,
+    beyond_overlap,
     other_prompts,
     overlap_margins,
+    principle_reading,
     reading_figures,
     reward_margins,
 )
@@ -134,6 +137,59 @@ def test_pairs_that_are_too_long_in_one_condition_count_in_none(pairs: Pairs) ->
     assert found == {**kept, "left_out": 200 - int(fits.sum())} and found["left_out"] >= 50
     with pytest.raises(UserError, match="raise reward.max_length"):
         reading_figures({"own": np.full(200, np.nan), "swapped": np.zeros(200)}, pairs.component)
+
+
+def test_each_principle_is_read_on_the_pairs_that_differ_in_its_rating(pairs: Pairs) -> None:
+    rng = np.random.default_rng(3)
+    other = other_prompts(pairs, np.zeros(200, int), seed=0)
+    ratings = rng.integers(1, 4, (200, 2, 7)).astype(float)
+    ratings[:50, 0, 3] = np.nan
+    ratings[:, :, 6] = 2  # never differs
+
+    def score(conversations: list[list[Message]]) -> np.ndarray:
+        lengths = [len(turns[-1]["content"]) for turns in conversations]
+        drawn = rng.normal(0, 1, (len(conversations), 4))
+        return np.column_stack([reads(conversations), counts_questions(conversations), lengths, drawn])
+
+    margins, overlap = reward_margins(pairs, other, score), overlap_margins(pairs, other)
+    found = principle_reading(margins, overlap, ratings, pairs)
+    assert [*found] == [*PRINCIPLES]
+    longer = np.array([len(pairs.replies[row]) for row in pairs.chosen])
+    longer -= [len(pairs.replies[row]) for row in pairs.rejected]
+    for column, name in enumerate(PRINCIPLES):
+        chosen, rejected = ratings[:, 0, column], ratings[:, 1, column]
+        rows = np.flatnonzero((chosen > rejected) | (chosen < rejected))
+        own = margins["own"][:, column]
+        both = np.corrcoef(np.concatenate([own, -own]), np.concatenate([longer, -longer]))[0, 1]
+        length = found[name]["length"]
+        assert length["value"] == pytest.approx(both) and length["low"] <= length["value"] <= length["high"]
+        assert found[name]["pairs"] == len(rows)
+        if name == PRINCIPLES[6]:
+            assert "own" not in found[name] and found[name]["raters_length"] is None
+            continue
+        turned = {
+            condition: np.where(chosen > rejected, values[:, column], -values[:, column])[rows]
+            for condition, values in margins.items()
+        }
+        words = {key: np.where(chosen > rejected, values, -values)[rows] for key, values in overlap.items()}
+        expected = reading_figures(turned, pairs.component[rows])
+        assert {key: found[name][key] for key in expected} == expected
+        assert found[name]["beyond_overlap"] == beyond_overlap(turned, words, pairs.component[rows])
+    assert found[PRINCIPLES[2]]["length"]["value"] == pytest.approx(1)
+
+
+def test_principles_without_ratings_are_read_on_the_pairs_as_they_are(pairs: Pairs) -> None:
+    other = other_prompts(pairs, np.zeros(200, int), seed=0)
+    overlap, unrated = overlap_margins(pairs, other), np.full((200, 2, 7), np.nan)
+    of_reader = reward_margins(pairs, other, reads)
+    margins = {name: np.tile(values[:, None], 7) for name, values in of_reader.items()}
+    margins["swapped"][5] = np.nan  # too long
+    found = principle_reading(margins, overlap, unrated, pairs)[PRINCIPLES[4]]
+    assert (found["pairs"], found["left_out"], found["raters_length"]) == (200, 1, None)
+    assert found["gains"]["swapped"]["low"] > 0.3
+    too_long = {name: np.full((200, 7), np.nan) for name in margins}
+    found = principle_reading(too_long, overlap, unrated, pairs)[PRINCIPLES[4]]
+    assert found == {"pairs": 200, "length": None, "raters_length": None}
 
 
 def test_a_removed_speech_leaves_the_system_message() -> None:

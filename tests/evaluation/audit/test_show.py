@@ -45,9 +45,8 @@ def audited(
 
     def score(conversations: list[Any]) -> np.ndarray:
         texts = [(each[-2]["content"], each[-1]["content"]) for each in conversations]
-        return np.array(
-            [sum(word in speech and word in reply for word in WORDS) for speech, reply in texts], np.float32
-        )
+        shared = [sum(word in speech and word in reply for word in WORDS) for speech, reply in texts]
+        return np.array(shared, np.float32)[:, None]
 
     given = ["data=local", f"data.path={file}", "data.min_gap=null", "audit.permutations=100", "reward=tiny", *more]
     printed = [] if said is None else said

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -246,3 +247,57 @@ def test_a_round_goes_through_the_principles_and_the_next_one_shows_others() -> 
 
 def test_the_shipped_rubric_has_enough_for_the_default_rounds() -> None:
     assert len(practice_pairs(RUBRIC)) >= 2 * 20
+
+
+# A lost log: the table of answers is the only witness, and is not overwritten
+
+
+def _half_gone(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _without_the_last_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "lost"),
+    [
+        (Path.unlink, "e01's answer to "),
+        (lambda path: path.write_bytes(b""), " and 1 more"),
+        (_half_gone, "e01's answer to "),
+        (_without_the_last_line, "e01's answer to "),
+    ],
+    ids=["lost", "emptied", "cut inside a line", "a change cut off"],
+)
+def test_a_log_that_lacks_answers_is_refused_and_nothing_is_changed(
+    damage: Callable[[Path], object], lost: str, folder: Path
+) -> None:
+    review = opened(folder, "review.practice=0", "review.crisis_in_a_row=99")
+    review.agree("e01")
+    for shown in review.raters["e01"].shown[:4]:
+        review.answer("e01", shown, given())
+    review.answer("e01", review.raters["e01"].shown[0], given("right"))
+    review.close()
+    files = ReviewDir(folder / "review")
+    damage(files.events)
+    before = {path: path.read_bytes() for path in files.path.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=r"events\.jsonl lacks answers that answers\.jsonl has") as refused:
+        opened(folder, "review.practice=0", "review.crisis_in_a_row=99")
+    assert lost in str(refused.value) and "\n" not in str(refused.value)
+    assert {path: path.read_bytes() for path in before} == before
+    files.answers.rename(folder / "kept.jsonl")
+    opened(folder, "review.practice=0", "review.crisis_in_a_row=99").close()
+
+
+def test_a_withdrawal_that_was_killed_before_the_tables_is_finished(folder: Path) -> None:
+    review = opened(folder, "review.practice=0")
+    review.agree("e01")
+    review.answer("e01", review.raters["e01"].shown[0], given())
+    table = (folder / "review" / "answers.jsonl").read_bytes()
+    review.withdraw("e01")
+    review.close()
+    (folder / "review" / "answers.jsonl").write_bytes(table)
+    opened(folder, "review.practice=0").close()
+    assert (folder / "review" / "answers.jsonl").read_bytes() == b""

@@ -1,0 +1,78 @@
+"""Texts that come from a server, as this process may use and show them; `Exchange` passes all of them through here."""
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+from psychocounsel.errors import words
+from psychocounsel.remote.server_access import SECRET_FORMS
+
+# Control characters but newline and tab, lone surrogates, and characters that reverse the text behind them
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\[nrt]")
+_KEY = "[key]"
+_LONGEST_MESSAGE = 200  # characters
+_QUOTED = 16  # letters and digits; a message that repeats this many of the request is hidden
+_QUOTED_OF_KEY = 8  # characters
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that control a terminal, reverse its lines or cannot be saved."""
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def received(answer: Any, secret: str | None) -> Any:
+    """Return a parsed answer (JSON) whose texts are printable and do not hold `secret`, the key of this client."""
+    if isinstance(answer, str):
+        return printable(answer.replace(secret, _KEY) if secret else answer)
+    if isinstance(answer, list):
+        return [received(part, secret) for part in answer]
+    if isinstance(answer, dict):
+        return {received(name, secret): received(part, secret) for name, part in answer.items()}
+    return answer
+
+
+def message_of(content: Any) -> str:
+    """Return the message in an error that a server sent as JSON, by the names that servers give it; "" without one."""
+    for name in ("error", "detail", "message"):
+        content = content.get(name, content) if isinstance(content, dict) else content
+    return content if isinstance(content, str) else ""
+
+
+def shown(message: str, payload: Any = None, secret: str | None = None) -> str:
+    """Return a server's message for people: one line without keys; "" if it quotes the request `payload` or the key."""
+    line = " ".join(printable(message[: 4 * _LONGEST_MESSAGE]).split())
+    if _quotes_key(line, secret) or _quotes(line, payload):
+        return ""
+    return words(SECRET_FORMS.sub(_KEY, line)[:_LONGEST_MESSAGE]) if line else ""
+
+
+def _quotes_key(line: str, secret: str | None) -> bool:
+    if not secret:
+        return False
+    size = min(_QUOTED_OF_KEY, len(secret))
+    return any(secret[start : start + size] in line for start in range(len(secret) - size + 1))
+
+
+def _quotes(line: str, payload: Any) -> bool:
+    """Return True if a line repeats a text of the payload, however it is escaped or broken into lines."""
+    plain = _letters(unescape(_ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", line)))
+    leaves = list(_leaves(payload))
+    request = "".join(map(_letters, leaves))
+    if any(plain[start : start + _QUOTED] in request for start in range(len(plain) - _QUOTED + 1)):
+        return True
+    texts = [_letters(leaf) for leaf in leaves if len(leaf.split()) > 1]  # a short message of a client, not a name
+    return any(text and text in plain for text in texts)
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).casefold()
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Yield the texts and numbers in a JSON value."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        yield from _leaves(part)
+    if isinstance(value, str | int | float):
+        yield str(value)

@@ -1,0 +1,178 @@
+"""A run folder from somebody else imports nothing of its own until the user has agreed to this very code."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from psychocounsel.rundir.run_config import write_config, write_job
+from psychocounsel.settings.own_code import agree, is_agreed
+from tests.support.composed import check, compose
+
+_EVIL = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+from psychocounsel.cluster.local import Local as Kind
+COMMAND = None
+"""
+
+
+def _cluster(config: DictConfig, run: Path) -> str:
+    config.cluster._target_ = "evil.Kind"
+    return "psychocounsel.train"
+
+
+def _algorithm(config: DictConfig, run: Path) -> str:
+    config.algo._target_ = "evil.Kind"
+    return "psychocounsel.train"
+
+
+def _module(config: DictConfig, run: Path) -> str:
+    return "evil"
+
+
+def _overrides(config: DictConfig, run: Path) -> str:
+    (run / "overrides.txt").write_text("annotator={_target_: evil.Kind}\n")
+    (run / "steps").mkdir()
+    return "psychocounsel.annotate"
+
+
+WAYS: dict[str, Callable[[DictConfig, Path], str]] = {
+    "cluster": _cluster,
+    "algorithm": _algorithm,
+    "module": _module,
+    "overrides": _overrides,
+}
+READING = (
+    ["jobs", "status", "{run}"],
+    ["jobs", "status", "{parent}"],
+    ["jobs", "list", "{parent}"],
+    ["report", "{run}"],
+)
+RUNNING = (
+    ["jobs", "resubmit", "{run}"],
+    ["jobs", "sync", "{run}"],
+    ["jobs", "archive", "{run}", "{parent}/kept"],
+    ["export", "{run}"],
+    ["annotate", "out={run}"],
+    ["evaluate", "model.path={run}"],
+    ["train", "model.path={run}/model", "dry_run=true"],
+)
+
+
+@pytest.fixture
+def received(tmp_path: Path) -> Callable[[str], Path]:
+    def make(way: str) -> Path:
+        run = tmp_path / way / "run"
+        (run / "logs").mkdir(parents=True)
+        (run / "evil.py").write_text(_EVIL)
+        config = check(compose([f"run_dir={run}"]))
+        config.code_path = [str(run)]
+        module = WAYS[way](config, run)
+        write_config(run, config)
+        write_job(run, module, 0, [])
+        offline = run / "wandb" / "offline-run-1"
+        offline.mkdir(parents=True)
+        return run
+
+    return make
+
+
+def _run(command: list[str], run: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    given = [text.format(run=run, parent=run.parent) for text in command]
+    line = [sys.executable, "-m", f"psychocounsel.{given[0]}", *given[1:]]
+    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+def test_no_command_imports_code_that_the_user_has_not_started(way: str, received: Callable[[str], Path]) -> None:
+    run = received(way)
+    for command in (*READING, *RUNNING):
+        for cwd in (run, run.parent.parent):  # Python imports from the folder in which it starts
+            done = _run(command, run, cwd)
+            assert not (run / "ran").exists(), f"{command} in {cwd} imported it: {done.stderr}"
+            assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_the_state_of_a_received_run_is_shown_without_its_cluster(received: Callable[[str], Path]) -> None:
+    run = received("cluster")
+    done = _run(["jobs", "status", "{run}"], run, run)
+    assert done.returncode == 0 and "evil.Kind is code of its own that you have not started" in done.stderr
+    assert not (run / "ran").exists()
+    refused = _run(["jobs", "resubmit", "{run}"], run, run)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and not (run / "ran").exists()
+    assert "names code of its own (evil.Kind; " in refused.stderr and "PSYCHOCOUNSEL_TRUST=" in refused.stderr
+
+
+def test_an_agreement_holds_for_this_code_alone(
+    received: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = received("cluster")
+    assert not is_agreed(run)
+    agree(run)
+    assert is_agreed(run)
+    changes: dict[str, Callable[[], object]] = {
+        "a line": lambda: (run / "evil.py").write_text(_EVIL + "import helper\n"),
+        "a module that it imports": lambda: (run / "helper.py").write_text("x = 1\n"),
+        "another name": lambda: write_config(run, OmegaConf.merge(_config(run), {"algo": {"_target_": "other.Kind"}})),  # type: ignore[arg-type]
+        "another command": lambda: (run / "job.json").write_text(json.dumps({"module": "helper"})),
+        "an override": lambda: (run / "overrides.txt").write_text("judge._target_=third.Kind\n"),
+    }
+    for name, change in changes.items():
+        change()
+        assert not is_agreed(run), name
+        agree(run)
+        assert is_agreed(run), name
+    monkeypatch.setenv("PSYCHOCOUNSEL_TRUST", str(run.parent))
+    (run / "evil.py").write_text("x = 2\n")
+    assert is_agreed(run), "the user trusts the folder, whatever it holds"
+
+
+def _config(run: Path) -> DictConfig:
+    config = OmegaConf.load(run / "config.yaml")
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def test_a_run_of_the_package_alone_needs_no_agreement(tmp_path: Path) -> None:
+    write_config(tmp_path, check(compose([f"run_dir={tmp_path}"])))
+    write_job(tmp_path, "psychocounsel.train", 0, [])
+    assert is_agreed(tmp_path)
+
+
+@pytest.mark.parametrize(("said", "runs"), [("yes\n", True), ("no\n", False)])
+def test_a_terminal_asks_once(
+    said: str, runs: bool, received: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = received("cluster")
+    monkeypatch.setenv("XDG_STATE_HOME", str(run.parent / "state"))
+    line = [sys.executable, "-m", "psychocounsel.jobs", "cancel", str(run)]
+
+    def command() -> str:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(line, stdin=theirs, stdout=subprocess.PIPE, stderr=theirs, cwd=run.parent)
+        os.close(theirs)
+        os.write(ours, said.encode())
+        process.communicate(timeout=60)
+        text = b""
+        while True:
+            try:
+                piece = os.read(ours, 1 << 16)
+            except OSError:
+                break
+            if not piece:
+                break
+            text += piece
+        os.close(ours)
+        return text.decode()
+
+    (run / "state.json").write_text("{}")
+    asked = ["may it run?" in command() for _ in range(2)]
+    assert (asked, (run / "ran").exists()) == (([True, False], True) if runs else ([True, True], False))
