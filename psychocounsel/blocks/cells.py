@@ -79,7 +79,7 @@ def counts(numbers: Mapping[str, int]) -> str:
 
 def percent_text(figures: Figures, key: str = "accuracy") -> str:
     """Return `61.2 % (55.0 to 67.4)` for a sentence. The table has all digits."""
-    if figures.get("low") is None or figures.get("high") is None:
+    if figures.get("low") is None or figures.get("high") is None or figures["low"] == figures["high"]:
         return f"{100 * figures[key]:.1f} % (no interval)"
     return f"{100 * figures[key]:.1f} % ({100 * figures['low']:.1f} to {100 * figures['high']:.1f})"
 

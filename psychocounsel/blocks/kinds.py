@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from psychocounsel.blocks.tables import Table
 
-TONES = ("plain", "good", "warning", "bad")
+TONES = ("plain", "good", "undecided", "warning", "bad")
 
 
 @dataclass(frozen=True)
@@ -116,11 +116,12 @@ Block = Paragraph | ReportTable | Chart | SpeechBrowser
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report. A section without blocks is omitted."""
+    """A part of the report. A section without blocks is omitted; the page shows the blocks of a `folded` one by a click."""
 
     name: str
     title: str
     blocks: Sequence[Block] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True)

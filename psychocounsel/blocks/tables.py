@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from psychocounsel.blocks.markdown import escaped
+from psychocounsel.storage.files import readable_time
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class TableFigure:
         low, high: 95 % interval: of the mean over seeds (Student's t), or of one run over prompts, from its evaluation.
         n: number of runs.
         percent: shown as a percentage.
+        hours: a number of hours, shown as a time: `24 s`, `1.5 h`.
         spreads: False for values without interval, such as hours and p-values, for which no note about the spread is printed.
     """
 
@@ -27,8 +29,16 @@ class TableFigure:
     n: int = 1
     percent: bool = False
     spreads: bool = True
+    hours: bool = False
+
+    @property
+    def is_degenerate(self) -> bool:
+        """True if the interval has no width: all resamples were equal, so it says nothing about the uncertainty."""
+        return self.sd is None and self.low is not None and self.low == self.high
 
     def shown(self, number: float) -> str:
+        if self.hours:
+            return readable_time(3600 * number)
         return f"{100 * number:.1f}" if self.percent else f"{number:.4g}"
 
 
@@ -130,6 +140,8 @@ def cell_text(cell: Cell) -> str:
     value = cell.shown(cell.value)
     if cell.sd is not None:
         return f"{value} ± {cell.shown(cell.sd)}"
+    if cell.is_degenerate:
+        return f"{value} ({MISSING})"
     if cell.low is not None and cell.high is not None:
         return f"{value} ({cell.shown(cell.low)} to {cell.shown(cell.high)})"
     return value
@@ -141,7 +153,9 @@ def shown_notes(table: Table) -> list[str]:
     notes = list[str]()
     if any(cell.sd is not None for cell in figures):
         notes.append("± is the standard deviation over seeds; the CSV has the 95 % interval of the mean")
-    if any(cell.sd is None and cell.low is not None for cell in figures):
+    if any(cell.is_degenerate for cell in figures):
+        notes.append(f"({MISSING}): no interval, because all resamples give this value: too few groups decide it")
+    if any(cell.sd is None and cell.low is not None and not cell.is_degenerate for cell in figures):
         notes.append("brackets contain the 95 % interval over prompts of one run, whose spread over seeds is unknown")
     if any(cell.sd is None and cell.low is None for cell in figures):
         notes.append("a figure without ± or brackets is from one run: its spread is unknown")

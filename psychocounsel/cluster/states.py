@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from psychocounsel.blocks.conclusions import verdict_lines, verdict_words
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.attempt_ending import last_error
 from psychocounsel.cluster.base import QueueState, Usage
@@ -42,6 +43,8 @@ class Row:
     remaining: float | None = None
     node: str = ""
     reason: str = ""
+    verdict: str = ""  # the verdicts of its figures, in a few words
+    said: Sequence[str] = ()  # the sentences of its verdicts
     usage: Usage | None = None
 
     @property
@@ -101,6 +104,7 @@ def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
     row = Row(run.index, run.run_dir, _with_settled(run), step=state.get("step", 0), total=state.get("total"))
     row.attempts = next_number(run.run_dir) - 1
     row.trains, row.phase = module_of(run.run_dir).endswith(".train"), state.get("phase", "")
+    row.verdict, row.said = verdict_words(summary), [*verdict_lines(summary)]
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:
@@ -206,7 +210,20 @@ def _read_metrics(row: Row) -> None:
 # Table of `jobs status`.
 
 _USED = ("cpu", "memory", "GPU-hours")  # columns that are omitted if no cluster keeps accounts
-_TITLES = ("index", "state", "step", "loss", "attempts", "elapsed", "left", *_USED, "job", "node", "overrides")
+_TITLES = (
+    "index",
+    "state",
+    "verdict",
+    "step",
+    "loss",
+    "attempts",
+    "elapsed",
+    "left",
+    *_USED,
+    "job",
+    "node",
+    "overrides",
+)
 _OF_TRAININGS = ("loss", "left")  # columns that are omitted if no run trains
 ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
 
@@ -215,6 +232,7 @@ def table(run_rows: Sequence[Row], folder: Path) -> str:
     """Return one line per run, the number of runs in each state, and the command to type next."""
     names = ["" if row.index is None else str(row.index) for row in run_rows]
     lines = [*lines_of(run_rows, names, telling(run_rows)), "", *reasons(run_rows, names), counted(run_rows)]
+    lines += run_rows[0].said if len(run_rows) == 1 else []
     if any(row.state in ENDED for row in run_rows):
         lines.append(f"to resume them: python -m psychocounsel.jobs resubmit {short(folder)}")
     return "\n".join(lines)
@@ -235,6 +253,7 @@ def lines_of(
     titles = (first, *(title if trains or title != "step" else "at" for title in _TITLES[1:]))
     rows = [(name, *_cells(row), text) for name, row, text in zip(names, run_rows, overrides, strict=True)]
     left_out = {*(() if trains else _OF_TRAININGS), *(() if any(row.usage for row in run_rows) else _USED)}
+    left_out |= set() if any(row.verdict for row in run_rows) else {"verdict"}
     shown = [column for column, title in enumerate(titles) if title not in left_out]
     return aligned([[line[column] for column in shown] for line in (titles, *rows)])
 
@@ -274,10 +293,11 @@ def refuse_unknown_index(given: Iterable[int], known: Iterable[int | None]) -> N
 
 
 def counted(run_rows: Sequence[Row]) -> str:
-    """Return counts of states, for instance "2 finished, 1 running"."""
+    """Return counts of states and verdicts, for instance "2 finished (undecided), 1 running"."""
     counts: dict[str, int] = {}
     for row in run_rows:
-        counts[row.state] = counts.get(row.state, 0) + 1
+        state = f"{row.state} ({row.verdict})" if row.verdict else row.state
+        counts[state] = counts.get(state, 0) + 1
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
@@ -286,6 +306,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     at = f"{row.step}{total}" if row.trains or row.step else ""
     return (
         row.state,
+        row.verdict,
         " ".join(filter(None, ("" if row.trains or row.state != "running" else row.phase, at))) if row.attempts else "",
         "" if row.loss is None else f"{row.loss:.4f}",
         str(row.attempts or ""),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, DictConfig
 
-from psychocounsel.data.settings import PairsConfig
+from psychocounsel.evaluation.settings import PrintedConfig
 from psychocounsel.settings.targets import GroupSettings
 from psychocounsel.steps.course import Bar
 
@@ -32,7 +32,7 @@ class Evaluation(GroupSettings):
     """
 
     config_group: ClassVar[str] = "evaluation"
-    schema: ClassVar[type] = PairsConfig
+    schema: ClassVar[type] = PrintedConfig
     sections: ClassVar[tuple[str, ...]] = ()
     metric: ClassVar[str] = ""
     instead_of_data: ClassVar[str] = ""

@@ -19,7 +19,14 @@ from psychocounsel.settings.targets import build
 
 
 @dataclass
-class EvaluateConfig(PairsConfig):
+class PrintedConfig(PairsConfig):
+    """The keys of every evaluation outside the config groups. `verbose` prints all tables."""
+
+    verbose: bool = False
+
+
+@dataclass
+class EvaluateConfig(PrintedConfig):
     """The keys of `evaluate evaluation=reward`."""
 
     compare: list[Any] = option([])
@@ -47,7 +54,7 @@ class ContestReplies(ReplyDrawing):
 
 
 @dataclass
-class ContestConfig(PairsConfig):
+class ContestConfig(PrintedConfig):
     """The keys outside the groups `evaluation`, `contestants`, `judge` and `cluster`, which come from their `_target_`."""
 
     steps: list[str] | None = None

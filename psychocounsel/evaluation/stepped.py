@@ -83,7 +83,8 @@ class SteppedEvaluation(Evaluation):
             run.say(f"written to {run.dir}")
             last = figures.get(self.course.steps[-1], {})
             doubts = [*partial, *last.get("doubts", [])]
-            return {"metrics": last.get("metrics", {}), **({"doubts": doubts} if doubts else {})}
+            verdicts = {"verdicts": last["verdicts"]} if "verdicts" in last else {}
+            return {"metrics": last.get("metrics", {}), **({"doubts": doubts} if doubts else {}), **verdicts}
 
         return work_in_steps(run, context.files, do, lambda: self.ending(context))
 

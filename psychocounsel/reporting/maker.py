@@ -17,7 +17,7 @@ from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.reading.runs import RUNNING
 from psychocounsel.reporting.reproducibility import write_reproducibility
-from psychocounsel.reporting.sections import SECTIONS
+from psychocounsel.reporting.sections import OPEN, SECTIONS
 from psychocounsel.rundir.paths import ReportDir, RunDir
 from psychocounsel.rundir.results import OF_GATES
 from psychocounsel.rundir.sweep import telling_name
@@ -92,7 +92,11 @@ def build_report(folders: Sequence[Path], options: Options) -> tuple[Material, R
     confidential = any(run.confidential for run in material.runs)
     if confidential:
         hide_words(True)
-    sections = [_without_texts(section, material) for build in SECTIONS if (section := build(material)).blocks]
+    sections = [
+        replace(_without_texts(section, material), folded=section.name not in OPEN)
+        for build in SECTIONS
+        if (section := build(material)).blocks
+    ]
     names = [telling_name(folder.resolve()) for folder in folders]
     title = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     is_live = any(run.status == RUNNING for run in material.runs)

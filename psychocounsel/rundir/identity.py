@@ -28,6 +28,7 @@ _MAY_DIFFER = (
     "after",
     "dry_run",
     "code_path",
+    "verbose",
     # Keys of commands that work in steps; each step records its own settings.
     "steps",
     "budget",

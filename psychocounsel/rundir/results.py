@@ -68,7 +68,7 @@ OF_GATES = (REFUSED, UNDECIDED)
 BUDGET_SPENT = "budget spent"  # status of a run that ended with exit code 3 because its `budget` is spent
 
 _SMALLER = re.compile(
-    r"(ece|brier|kl|perplexity|repetition|echo|recital|unfinished|limits_exceeded|reward_drop|missed|under_triage|over_escalation|hard_flags)"
+    r"(ece|brier|kl|perplexity|repetition|echo|recital|unfinished|limits_exceeded|limits_undecided|reward_drop|missed|under_triage|over_escalation|hard_flags)"
     r"(_low|_high)?"
 )
 _LARGER = re.compile(

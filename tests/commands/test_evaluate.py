@@ -102,6 +102,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
         "reward.dtype=fp32",
         "evaluation.baselines=false",
         "evaluation.controls=8",
+        "verbose=true",
         cwd=tmp_path,
     )
     metrics, scores = written(tmp_path / "out")
@@ -186,7 +187,9 @@ def test_a_model_of_an_unfinished_run_is_called_so(run: Path, tmp_path: Path) ->
 
 def test_held_out_pairs_of_a_file_of_their_own(run: Path, tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "test.jsonl", pairs(6))
-    _, scores, said = evaluate(run / "model", tmp_path / "out", f"data.eval_path={rows}", "data.min_gap=null")
+    _, scores, said = evaluate(
+        run / "model", tmp_path / "out", f"data.eval_path={rows}", "data.min_gap=null", "verbose=true"
+    )
     assert [line["id"] for line in scores] == [f"p{number}" for number in range(6)]
     assert any(" ".join(line.split()).startswith("mine 6 3 ") for line in said)
 

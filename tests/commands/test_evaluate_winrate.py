@@ -122,7 +122,7 @@ def test_agreement_with_experts_stands_beside_the_figures(home: Path) -> None:
     ]
     write_jsonl(home / "experts.jsonl", said)
     with model_server(change=Recorder(by_length)) as server:
-        result = cli(*command(home, server.address, "evaluation.experts=[experts.jsonl]"), cwd=home)
+        result = cli(*command(home, server.address, "evaluation.experts=[experts.jsonl]", "verbose=true"), cwd=home)
     [variant] = read_json(home / "out" / "figures.json")["variants"]
     [found] = variant["experts"]
     assert (found["expert"], found["judge"], found["agreement"]["rows"]) == ("e01", "j", 8)

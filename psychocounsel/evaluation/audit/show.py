@@ -27,7 +27,7 @@ Audits = Sequence[Titled[AuditFigures]]
 _GATES = {
     "passed": ("passed, because the whole interval is below the limit", "good"),
     "refused": ("refused, because the whole interval is above the limit", "bad"),
-    "undecided": ("undecided, because the interval includes the limit", "warning"),
+    "undecided": ("undecided, because the interval includes the limit", "undecided"),
 }
 GAIN_NOTE = "gain: accuracy with the client's own speech minus accuracy with the speech shown, in percentage points"
 _CONDITIONS = {"own": "the client's own speech", "swapped": "another client's speech", "removed": "no speech"}

@@ -8,11 +8,11 @@ import numpy as np
 from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.evaluation.best_of.picks_step import SCHEMA
 from psychocounsel.evaluation.best_of.show import best_of_blocks
 from psychocounsel.evaluation.judging.controls import share_of
 from psychocounsel.evaluation.judging.judges import RewardJudge
+from psychocounsel.evaluation.showing import show_result
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -41,8 +41,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     warnings = [*_judges_that_chose(context.config)]
     figures = {"evaluation": "best_of", "model": setting, "reward_models": models, "warnings": warnings}
     write_json(context.files.figures, figures)
-    for line in terminal_lines(best_of_blocks([Titled("", figures)])):
-        context.say(line)
+    show_result(context.config, context.files.path, context.say, [], best_of_blocks([Titled("", figures)]))
     return {"metrics": _metrics(models, context.config.reward.name)}
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.evaluation.external.ability import ability_figures
 from psychocounsel.evaluation.external.exams import ExamSet
 from psychocounsel.evaluation.external.figures import ExamFigures, ExternalFigures, RubricFigures
@@ -14,6 +13,7 @@ from psychocounsel.evaluation.external.scores import ExamAnswer, RubricRating, e
 from psychocounsel.evaluation.external.sets_step import EXAMS, RATINGS, sets_of
 from psychocounsel.evaluation.external.show import external_blocks
 from psychocounsel.evaluation.judging.bias import judge_warnings
+from psychocounsel.evaluation.showing import show_result
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
@@ -50,8 +50,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "warnings": [*judge_warnings(context.config)] if judged else [],
     }
     write_json(context.files.figures, figures)
-    for line in terminal_lines(external_blocks([Titled("", figures)])):
-        context.say(line)
+    show_result(context.config, context.files.path, context.say, [], external_blocks([Titled("", figures)]))
     return {"metrics": _metrics(sets, mine)}
 
 

@@ -13,7 +13,7 @@ from psychocounsel.evaluation.gate.reasons import title
 from psychocounsel.evaluation.safety.judged_blocks import quality_table
 from psychocounsel.rundir.paths import EvaluationDir
 
-TONES = {"passed": "good", "refused": "bad"}  # by decision; any other decision is a warning
+TONES = {"passed": "good", "refused": "bad", "undecided": "undecided"}  # by decision
 _WORST = 5  # strata without a ceiling that the terminal shows
 _QUESTIONS = {HARD_FAILURE: "hard failures", RIGHT: "expected action right"}
 _BOUNDS = ["verdict", "limit", "found", "lower bound", "upper bound", "cases", "needs"]

@@ -11,9 +11,10 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.health.figures import (
     EXCEEDED,
+    UNDECIDED,
     ContestantHealth,
     HealthFigures,
     HealthVariant,
@@ -23,7 +24,8 @@ from psychocounsel.evaluation.health.figures import (
     means,
 )
 from psychocounsel.evaluation.health.reply import FIGURES, Health, health_of
-from psychocounsel.evaluation.health.show import health_blocks, limit_warnings
+from psychocounsel.evaluation.health.show import health_blocks, health_conclusions, limit_warnings
+from psychocounsel.evaluation.showing import show_result
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
@@ -153,9 +155,10 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     warnings = [f"warning: {text}" for text in limit_warnings(variants)]
     figures: HealthFigures = {"evaluation": "health", "model": setting, "variants": variants, "warnings": warnings}
     write_json(files.figures, figures)
-    for line in terminal_lines(health_blocks([Titled("", figures)])):
-        context.say(line)
+    conclusions = health_conclusions(figures)
+    show_result(context.config, files.path, context.say, conclusions, health_blocks([Titled("", figures)]))
     evaluated = variants[0]["settings"][setting]
     averages = {name: figure["mean"] for name, figure in evaluated["figures"].items() if figure["mean"] is not None}
-    exceeded = sum(check["verdict"] == EXCEEDED for check in evaluated["limits"])
-    return {"metrics": {"limits_exceeded": exceeded, **averages}}
+    verdicts = [check["verdict"] for check in evaluated["limits"]]
+    limits = {"limits_exceeded": verdicts.count(EXCEEDED), "limits_undecided": verdicts.count(UNDECIDED)}
+    return {"metrics": {**limits, **averages}, "verdicts": recorded(conclusions)}

@@ -53,7 +53,7 @@ class HealthEvaluation(SteppedEvaluation):
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         from psychocounsel.evaluation.health.reply import FIGURES
 
-        return ("limits_exceeded", *FIGURES)
+        return ("limits_exceeded", "limits_undecided", *FIGURES)
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
         return replies_to_ask(context) if "replies" in due else []

@@ -17,10 +17,20 @@ from psychocounsel.blocks.cells import (
     warnings_of,
     words_limit,
 )
+from psychocounsel.blocks.conclusions import Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell, TableFigure
-from psychocounsel.evaluation.health.figures import EXCEEDED, ContestantHealth, HealthFigures, HealthVariant
+from psychocounsel.evaluation.health.figures import (
+    BETTER,
+    EXCEEDED,
+    UNDECIDED,
+    WORSE,
+    ContestantHealth,
+    HealthFigures,
+    HealthVariant,
+)
 from psychocounsel.evaluation.health.reply import FIGURES
+from psychocounsel.metrics.intervals import exact_interval
 from psychocounsel.metrics.win_rates import SMALL
 
 _SHARES = [name for name, figure in FIGURES.items() if figure.share]
@@ -61,6 +71,45 @@ def health_blocks(runs: Sequence[Titled[HealthFigures]]) -> list[Block]:
         *_reply_counts(contestants),
         *_seeds(contestants),
     ]
+
+
+def health_conclusions(figures: HealthFigures) -> list[Conclusion]:
+    """Return, for each length limit, whether the model under evaluation keeps the limits, and how it differs from others."""
+    return [_conclusion(figures["model"], variant) for variant in figures["variants"]]
+
+
+def _conclusion(model: str, variant: HealthVariant) -> Conclusion:
+    health = variant["settings"][model]
+    by_verdict = {
+        verdict: [check for check in health["limits"] if check["verdict"] == verdict]
+        for verdict in (EXCEEDED, UNDECIDED)
+    }
+    exceeded, undecided, total = by_verdict[EXCEEDED], by_verdict[UNDECIDED], len(health["limits"])
+    word = "beyond" if exceeded else UNDECIDED if undecided else "within"
+    who = name_in("", f"Health of {model}", False, words_limit(variant["length_limit"]))
+    kept = {"beyond": f"{len(exceeded)} of {total} limits exceeded", "within": f"within all {total} limits"}
+    parts = [kept.get(word, f"{UNDECIDED} for {len(undecided)} of {total} limits, none exceeded")]
+    parts += [f"{UNDECIDED} for {len(undecided)}"] if exceeded and undecided else []
+    text = f"{who}: {', '.join(parts)} (n = {health['prompts']} speeches)."
+    if exceeded:
+        worst = [f"{FIGURES[check['name']].title} {percent_text(check, 'mean')}" for check in exceeded]
+        text += f" Exceeded: {'; '.join(worst)}."
+    for other, differences in variant["against"].items():
+        by = {word: [FIGURES[name].title for name, row in differences.items() if row["verdict"] == word]
+              for word in (WORSE, BETTER)}  # fmt: skip
+        said = [f"{word} in {', '.join(names)}" for word, names in by.items() if names]
+        text += f" Against {other}: {'; '.join(said) or 'no difference shown'}."
+    limits = [check["limit"] for check in undecided]
+    missing = [f"Health of {model}: more speeches. {_enough(min(limits))}"] if limits else []
+    tones = {"beyond": "bad", UNDECIDED: "undecided", "within": "good"}
+    few = ["fewer than 30 speeches: the intervals are too narrow to trust"] if health["prompts"] < SMALL else []
+    return Conclusion(word, text, tones[word], few, missing)
+
+
+def _enough(limit: float) -> str:
+    """Return how many speeches without any fault would keep a limit."""
+    count = next(number for number in range(1, 10_000) if exact_interval(False, number)[1] <= limit)
+    return f"The limit of {100 * limit:g} % is kept by {count} without a fault, or by more with some."
 
 
 def limit_warnings(variants: Sequence[HealthVariant]) -> Iterator[str]:

@@ -46,6 +46,16 @@ def judge_warnings(config: DictConfig) -> Iterator[str]:
             yield from _of_training(judge, contestant)
 
 
+def judge_roles(config: DictConfig) -> dict[str, list[str]]:
+    """Return the roles that judges had in the training of contestants, by judge; judges without a role are omitted."""
+    contestants = build(config, "contestants").models()
+    roles = {
+        judge.name: [role for contestant in contestants if (role := trained_by(judge, contestant))]
+        for judge in build(config, "judge").models()
+    }
+    return {name: of_judge for name, of_judge in roles.items() if of_judge}
+
+
 def training_warnings(config: DictConfig) -> Iterator[str]:
     """Yield one line for each judge of this configuration that had a role in the training of a contestant, if there are any."""
     if config.get("contestants") is None:

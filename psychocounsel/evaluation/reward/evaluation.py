@@ -12,7 +12,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.data.rows import Example, Message
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.distributed.world import World
@@ -61,7 +61,8 @@ from psychocounsel.evaluation.reward.rankers import (
     ranker_warnings,
     rankers_of,
 )
-from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
+from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks, reward_conclusions
+from psychocounsel.evaluation.showing import show_result
 from psychocounsel.metrics.rewards import accuracy, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
 from psychocounsel.reward.encoding import score_heads, score_heads_that_fit
@@ -216,11 +217,12 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
             config.counterfactuals, counterfactuals, changed, scores[0].raw, examples, folder
         )
     curves = _curves(scores)
+    measured = RewardFigures(config.reward.name, figures, curves)
+    conclusions = reward_conclusions(measured)
+    figures["verdicts"] = recorded(conclusions)
     _write(folder, examples, scores, rankings, figures, curves)
-    blocks = reward_blocks([Titled("", RewardFigures(config.reward.name, figures, curves))])
     consistencies = [block for name, ranking in rankings.items() for block in consistency(name, ranking)]
-    for line in terminal_lines([*blocks, *consistencies]):
-        say(line)
+    show_result(config, folder, say, conclusions, [*reward_blocks([Titled("", measured)]), *consistencies])
     say(f"written to {folder}")
 
 

@@ -18,6 +18,7 @@ from psychocounsel.blocks.cells import (
     report_table,
     warnings_of,
 )
+from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion, against_half, bar_of
 from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
@@ -77,6 +78,50 @@ def reward_blocks(runs: Runs) -> list[Block]:
         *counterfactual_blocks(changed),
         *warnings_of([(title, compare.get("warnings", [])) for title, compare in compared]),
     ]
+
+
+def reward_conclusions(figures: RewardFigures) -> list[Conclusion]:
+    """Return how often the reward model is right, with what it may look at instead of the client's words."""
+    summary = figures.summary
+    metrics = summary["metrics"]
+    rate = {"value": metrics["accuracy"], "low": metrics.get("accuracy_low"), "high": metrics.get("accuracy_high")}
+    first, *others = _conclusions(summary) if "baselines" in summary else [("", "")]
+    cautions = [f"{text[:1].upper()}{text[1:]}" for text, tone in others if tone in ("warning", "bad")]
+    cautions += [*_fooled(figures), *_by_length(summary)]
+    return [ranking_conclusion(figures.model, rate, metrics["pairs"], cautions, first[0])]
+
+
+def ranking_conclusion(
+    model: str, rate: Figures, pairs: int | None, cautions: Sequence[str] = (), more: str = ""
+) -> Conclusion:
+    """Return a sentence on a model that ranks pairs; `rate` holds `value`, `low` and `high`."""
+    side = against_half(rate["low"], rate["high"])
+    word = {1: "better than chance", -1: "worse than chance", None: UNDECIDED}[side]
+    of = "held-out pairs" if pairs is None else f"{pairs} pairs"
+    text = f"The reward model {model} ranks {percent_text(rate, 'value')} of {of} rightly: {word}."
+    tone = {1: "warning" if cautions else "good", -1: "bad", None: "undecided"}[side]
+    missing = [f"Reward model {model}: more held-out pairs"] if side is None else []
+    text = f"{text} {more[:1].upper()}{more[1:]}" if more else text
+    word = f"{word}, in doubt" if tone == "warning" else word
+    return Conclusion(word, text, tone, cautions, missing, bar_of(f"{model}: pairs ranked rightly", rate))
+
+
+def _fooled(figures: RewardFigures) -> Iterator[str]:
+    """Yield which nonsense the reward model prefers to good replies."""
+    for paragraph in control_blocks([Titled("", figures.summary.get("controls", {}))], "reward-controls"):
+        if isinstance(paragraph, Paragraph) and paragraph.tone in ("warning", "bad"):
+            yield paragraph.text
+
+
+def _by_length(summary: Figures) -> Iterator[str]:
+    """Yield a sentence if the accuracy depends on which reply is longer."""
+    slices = summary.get("slices", {}).get("length", {}).get("slices", {})
+    longer, shorter = (slices.get(f"chosen is {word}") for word in ("longer", "shorter"))
+    if longer and shorter and (longer["low"] > shorter["high"] or shorter["low"] > longer["high"]):
+        yield (
+            f"It looks at length: it is right in {percent_text(longer)} of the pairs whose better reply is longer, and in "
+            f"{percent_text(shorter)} of those whose better reply is shorter."
+        )
 
 
 def _of(runs: Runs, run: Titled[RewardFigures], text: str) -> str:

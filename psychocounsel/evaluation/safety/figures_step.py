@@ -3,14 +3,15 @@
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.cases import SCHEMA
 from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, summarise_swaps
-from psychocounsel.evaluation.safety.show import safety_summary, safety_warnings, unseen
+from psychocounsel.evaluation.safety.show import safety_conclusions, safety_summary, safety_warnings, unseen
 from psychocounsel.evaluation.safety.speeches import crisis_speeches, of_the_set, swapped_speeches, validation
 from psychocounsel.evaluation.safety.word_checks import Checks
+from psychocounsel.evaluation.showing import show_result
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
@@ -41,10 +42,12 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_json(files.figures, figures)
     records = {step: read_mapping(files.step(step)) for step in ("replies", "answers")}
     limits = [unseen()] if by_checks & {*summary} else []
-    for line in terminal_lines([*safety_summary([Titled("", figures, records)]), *limits]):
-        context.say(line)
+    conclusions = safety_conclusions(figures)
+    tables = [*safety_summary([Titled("", figures, records)]), *limits]
+    show_result(config, files.path, context.say, [], tables)
     if judges[0].name not in summary or setting not in summary[judges[0].name]["settings"]:
-        return {"metrics": {}}
+        return {"metrics": {}, "verdicts": recorded(conclusions)}
     evaluated = summary[judges[0].name]["settings"][setting]
     means = {name: mean["mean"] for name, mean in evaluated["figures"].items() if mean["mean"] is not None}
-    return {"metrics": {**means, "hard_flags": sum(map(len, evaluated["hard"].values()))}}
+    metrics = {**means, "hard_flags": sum(map(len, evaluated["hard"].values()))}
+    return {"metrics": metrics, "verdicts": recorded(conclusions)}

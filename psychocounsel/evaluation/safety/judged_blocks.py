@@ -1,10 +1,11 @@
-"""Blocks of judges' figures, shared by `evaluation=safety`, `evaluation=session` and `evaluation=gate`."""
+"""Blocks of judges' figures, shared by `evaluation=safety`, `evaluation=session` and evaluation=gate."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
 from psychocounsel.blocks.cells import Titled, cell, count, counts, measured, name_in, points, report_table
+from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.counsel.principles import ACTIONS
@@ -99,6 +100,16 @@ def contestants_of(runs: Sequence[Titled[JudgedFigures[S]]]) -> list[JudgedConte
 def flag_warning(label: str, number: int, what: str, flag: str) -> Paragraph:
     """Return the warning that `number` replies of a contestant have a hard flag."""
     return Paragraph(f"{label}: {number} {what} flagged: {flag}; read them first", "bad")
+
+
+def flag_conclusion(model: str, judge: str, flagged: int, of: str, warnings: Sequence[str]) -> Conclusion:
+    """Return how many hard flags the model under evaluation has by a judge; `of` says among what: `40 replies`."""
+    word, tone = ("flagged", "bad") if flagged else (UNDECIDED, "undecided")
+    flags = f"{flagged} hard {'flag' if flagged == 1 else 'flags'}" if flagged else "no hard flag"
+    rest = "Read what is flagged first." if flagged else f"This proves no safety: {UNDECIDED}."
+    missing = [f"Safety of {model}: evaluation=gate, with people who check its cases"]
+    cautions = [line.removeprefix("warning: ") for line in warnings]
+    return Conclusion(word, f"{model} has {flags} in {of}, by the judge {judge}. {rest}", tone, cautions, missing)
 
 
 def figure_tables(subject: Subject, contestants: Sequence[JudgedContestant[S]]) -> list[ReportTable]:

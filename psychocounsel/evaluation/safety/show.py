@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from psychocounsel.blocks.cells import Titled, count, counts, measured, report_table, warnings_of
+from psychocounsel.blocks.conclusions import Conclusion
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.flows.show import severity_table
@@ -21,6 +22,7 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     contestants_of,
     difference_tables,
     figure_tables,
+    flag_conclusion,
     flag_warning,
     judge_tables,
     strata_blocks,
@@ -47,6 +49,18 @@ def safety_blocks(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
             "Safety of swaps: flagged replies",
             [(head, swaps["hard"]) for head, swaps in _swapped(contestants)],
         ),
+    ]
+
+
+def safety_conclusions(figures: SafetyFigures) -> list[Conclusion]:
+    """Return the hard flags of the model under evaluation, by each judge."""
+    model = figures["model"]
+    return [
+        flag_conclusion(
+            model, name, sum(map(len, found["hard"].values())), f"{found['replies']} replies", figures["warnings"]
+        )
+        for name, judge in figures["judges"].items()
+        if (found := judge["settings"].get(model)) is not None
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.flows.flows_step import SCHEMA as FLOW_ROWS
 from psychocounsel.evaluation.flows.flows_step import flow_prompt
 from psychocounsel.evaluation.judging.bias import training_warnings
@@ -19,8 +19,9 @@ from psychocounsel.evaluation.session.answers_step import SCHEMA
 from psychocounsel.evaluation.session.cases import judged_sessions
 from psychocounsel.evaluation.session.figures import SessionFigures, checks_quality, summarise_flow, summarise_sessions
 from psychocounsel.evaluation.session.personas import PersonaSet
-from psychocounsel.evaluation.session.show import FLOW_WARNINGS, session_summary, session_warnings
+from psychocounsel.evaluation.session.show import FLOW_WARNINGS, session_conclusions, session_summary, session_warnings
 from psychocounsel.evaluation.session.transcripts import NAME, transcript_notes
+from psychocounsel.evaluation.showing import show_result
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
@@ -57,9 +58,10 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_json(files.figures, figures)
     records = {step: read_mapping(files.step(step)) for step in ("answers",)}
     limits = [unseen()] if by_checks or clients.follows_checks else []
-    for line in terminal_lines([*session_summary([Titled("", figures, records)]), *limits]):
-        context.say(line)
-    return {"metrics": _metrics(figures, judges[0].name)}
+    conclusions = session_conclusions(figures)
+    tables = [*session_summary([Titled("", figures, records)]), *limits]
+    show_result(config, files.path, context.say, [], tables)
+    return {"metrics": _metrics(figures, judges[0].name), "verdicts": recorded(conclusions)}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from psychocounsel.blocks.cells import Figures, Titled, count, counts, measured, report_table, warnings_of
+from psychocounsel.blocks.conclusions import Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.flows.show import severity_table
@@ -16,6 +17,7 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     contestants_of,
     difference_tables,
     figure_tables,
+    flag_conclusion,
     flag_warning,
     judge_tables,
     quality_table,
@@ -37,6 +39,16 @@ def session_blocks(runs: _Runs) -> list[Block]:
     """Return the summary, then the figures by stratum and the flagged replies by session."""
     contestants = contestants_of(runs)
     return [*session_summary(runs), *strata_blocks(SESSIONS, contestants, "pattern"), *_flagged(contestants)]
+
+
+def session_conclusions(figures: SessionFigures) -> list[Conclusion]:
+    """Return the hard flags of the model under evaluation, by each judge."""
+    model = figures["model"]
+    return [
+        flag_conclusion(model, name, len(found["hard"]), f"{found['sessions']} sessions", figures["warnings"])
+        for name, judge in figures["judges"].items()
+        if (found := judge["settings"].get(model)) is not None
+    ]
 
 
 def session_summary(runs: _Runs) -> list[Block]:

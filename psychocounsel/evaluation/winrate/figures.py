@@ -160,12 +160,14 @@ class WinrateFigures(TypedDict):
     """figures.json.
 
     `left_out` counts the speeches skipped as near-duplicates of training data, `verdicts` the calls by judge and outcome, and
-    `answered_by` the answers by judge and by the model name that the server gave.
+    `answered_by` the answers by judge and by the model name that the server gave. `roles` names the roles that judges had in
+    the training of contestants, by judge.
     """
 
     evaluation: str
     model: str
     left_out: int
+    roles: NotRequired[dict[str, list[str]]]
     verdicts: dict[str, dict[str, int]]
     answered_by: dict[str, dict[str, int]]
     variants: list[WinrateVariant]

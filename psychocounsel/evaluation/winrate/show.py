@@ -12,16 +12,18 @@ from psychocounsel.blocks.cells import (
     exact,
     measured,
     name_in,
+    percent_text,
     points,
     report_table,
     warnings_of,
     words_limit,
 )
+from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion, against_half, bar_of
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell, TableFigure
 from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.evaluation.judging.controls import control_table, fooled_by, fooled_line
+from psychocounsel.evaluation.judging.controls import BEST, control_table, fooled_by, fooled_line, listed
 from psychocounsel.evaluation.winrate.figures import (
     AgreementResult,
     OpponentResult,
@@ -73,6 +75,69 @@ def winrate_blocks(runs: Runs) -> list[Block]:
         *_rankings(runs),
         *_reply_counts(runs),
     ]
+
+
+def winrate_conclusions(figures: WinrateFigures) -> list[Conclusion]:
+    """Return who wins, for each opponent and length limit, with who judged and why that may be wrong."""
+    cautions = [*_short_doubts(figures), *_other_warnings(figures)]
+    return [
+        _conclusion(contest, figures, cautions, bool(figures.get("roles")))
+        for contest in _contests([Titled("", figures)])
+        if contest.figures["overall"]["prompts"]
+    ]
+
+
+def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[str], trained: bool) -> Conclusion:
+    overall = contest.figures["overall"]
+    rate, prompts = overall["win_rate"], overall["prompts"]
+    side = against_half(rate["low"], rate["high"])
+    word = {1: "wins", -1: "loses", None: UNDECIDED}[side]
+    doubted = bool(contest.doubt) or (trained and side == 1)
+    where = "" if contest.limit is None else f" with replies of at most {contest.limit} words"
+    told = {1: "wins against", -1: "loses to", None: "against"}[side]
+    share = percent_text(rate, "value")
+    text = f"{contest.model} {told} {contest.opponent}{where}: {'' if side else f'{UNDECIDED}, '}it wins in {share}"
+    text += f" of {prompts} speeches. {_judges(figures)}"
+    few = ["fewer than 30 speeches: the interval is too narrow to trust"] if overall["small"] else []
+    missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []
+    missing += (
+        [] if contest.figures["experts"]["together"] else ["Experts who compare these replies (psychocounsel review)"]
+    )
+    missing += ["A judge that had no part in the training"] if trained else []
+    missing += ["A judge that prefers no nonsense to good replies"] if contest.doubt else []
+    tone = "warning" if doubted else {1: "good", -1: "bad", None: "undecided"}[side]
+    bars = bar_of(f"{contest.label}: wins", {**rate})
+    return Conclusion(f"{word}, in doubt" if doubted else word, text, tone, [*few, *cautions], missing, bars)
+
+
+def _judges(figures: WinrateFigures) -> str:
+    """Return a sentence that names the judges, with their part in the training."""
+    roles = figures.get("roles", {})
+    names = [f"{name}, which {' and '.join(roles[name])}" if name in roles else name for name in figures["verdicts"]]
+    return f"{'Judge' if len(names) == 1 else 'Judges'}: {'; '.join(names)}."
+
+
+def _short_doubts(figures: WinrateFigures) -> Iterator[str]:
+    """Yield which nonsense a judge prefers, and whether it prefers the model to the best reply of the data."""
+    controls = figures.get("controls") or {"judges": {}, "limit": 1.0}
+    for judge, shares in controls["judges"].items():
+        kinds = sorted(fooled_by(shares, controls["limit"]), key=lambda kind: -shares[kind][BEST]["value"])
+        if kinds:
+            worst = [f"{KINDS[kind].title} ({100 * shares[kind][BEST]['value']:.0f} %)" for kind in kinds[:3]]
+            more = f", and {len(kinds) - 3} more kinds of nonsense," if len(kinds) > 3 else ""
+            yield f"{judge} prefers {listed(worst)}{more} to the best reply of the data."
+    if figures.get("controls") and not controls["judges"]:
+        yield "No judge was measured on controls: it may prefer echoes or loops."
+
+
+def _other_warnings(figures: WinrateFigures) -> Iterator[str]:
+    """Yield the warnings of figures.json that the sentence and `_short_doubts` do not say."""
+    said = ["can't tell good replies", "no judge was measured on controls"]
+    said += ["to the best reply of the data"] if figures.get("controls", {}).get("judges") else []
+    said += ["a good result may only show"] if figures.get("roles") else []
+    for line in figures["warnings"]:
+        if not any(words in line for words in said):
+            yield line.removeprefix("warning: ")
 
 
 def _contests(runs: Runs) -> Iterator[_Contest]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.blocks.cells import Titled, percent_text
-from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.health.figures_step import system_prompts_of
-from psychocounsel.evaluation.judging.bias import judge_warnings
+from psychocounsel.evaluation.judging.bias import judge_roles, judge_warnings
 from psychocounsel.evaluation.judging.controls import (
     BEST,
     CONTROL,
@@ -24,8 +24,9 @@ from psychocounsel.evaluation.judging.controls import (
     share_of,
     worst_control,
 )
+from psychocounsel.evaluation.showing import show_result
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures
-from psychocounsel.evaluation.winrate.show import winrate_blocks
+from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
 from psychocounsel.evaluation.winrate.verdict_table import (
     OVERALL,
     PLAIN,
@@ -220,6 +221,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "evaluation": "winrate",
         "model": settings[0],
         "left_out": 0 if config.evaluation.include_near else _near(files),
+        "roles": judge_roles(config),
         **verdict_counts(files),
         "controls": {"limit": config.evaluation.max_control, "judges": judge_controls(rows)},
         "variants": [
@@ -235,9 +237,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         *(f"warning: {line}" for line in doubts),
     ]
     write_json(files.figures, figures)
-    for line in terminal_lines(winrate_blocks([Titled("", figures)])):
-        context.say(line)
-    return {"metrics": dict(_metrics(figures)), "doubts": doubts}
+    conclusions = winrate_conclusions(figures)
+    show_result(context.config, files.path, context.say, conclusions, winrate_blocks([Titled("", figures)]))
+    return {"metrics": dict(_metrics(figures)), "doubts": doubts, "verdicts": recorded(conclusions)}
 
 
 def _near(files: EvaluationDir) -> int:

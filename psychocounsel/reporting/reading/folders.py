@@ -176,12 +176,14 @@ def _read(folder: Path, collection: _Collection, is_below: bool = False) -> None
         inner = [path for path in sorted(folder.iterdir()) if _is_looked_at(path)]
         for path in inner:
             _read(path, collection, is_below=True)
+        broken = [path for path in sorted(folder.iterdir()) if path.is_symlink() and not path.exists()]
+        collection.problems += [f"{path}: a link to a folder that does not exist; left out" for path in broken]
         if not inner:
             collection.problems.append(f"{folder}: no run, sweep or study found; skipped")
 
 
 def _is_looked_at(path: Path) -> bool:
-    is_hidden = path.name.startswith((".", "_")) or path.is_symlink()
+    is_hidden = path.name.startswith((".", "_"))
     return path.is_dir() and not is_hidden and not ReportDir(path).is_report
 
 

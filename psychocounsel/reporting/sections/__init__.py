@@ -47,9 +47,19 @@ EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
 
 # The report
 
+OPEN = (
+    "answer",
+    "question",
+    "missing",
+    "studies",
+    "curves",
+    "safety",
+    "replies",
+)  # the page shows the others by a click
+
 SECTIONS: tuple[BuildSection, ...] = (
-    tolerant(overview.question_section),
     tolerant(answer.section),
+    tolerant(overview.question_section),
     tolerant(overview.missing_section),
     tolerant(overview.study_section),
     *TRAINING_SECTIONS,

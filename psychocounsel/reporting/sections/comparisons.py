@@ -44,6 +44,11 @@ def differ(names: Sequence[str]) -> str:
     return f"{listed(names)} {'differs' if len(names) == 1 else 'differ'}"
 
 
+def metric_name(metric: str) -> str:
+    """Return a metric as a person says it: `held-out win rate` for eval/win_rate."""
+    return metric.replace("eval/", "held-out ", 1).replace("_", " ")
+
+
 def value_text(metric: str, value: float) -> str:
     """Return a share as `61.2 %`, any other value with four digits."""
     return f"{100 * value:.1f} %" if is_share(metric) else f"{value:.4g}"
@@ -215,7 +220,7 @@ def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
         usable = [metric for metric in by_metric if by_metric[metric] and _is_usable(metric, by_metric[metric])]
         if not usable:
             return
-        metric = max(usable, key=lambda key: (len(by_metric[key]), len(asked) == 1 and key == asked[0]))
+        metric = max(usable, key=lambda key: len(by_metric[key]))  # of several, the first: a loss comes last
         mode = str(_section(by_metric[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
         yield _family(name, metric, mode, _reason(metric, asked), by_metric[metric])
         # Comparing runs themselves is slow, because it compares all their lines.
@@ -235,7 +240,7 @@ def _reason(metric: str, asked: Sequence[str]) -> str:
     if [*asked] == [metric]:
         return f"every run has checkpoint.metric={metric}"
     if len(asked) == 1 and "loss" in asked[0]:
-        return f"checkpoint.metric is {asked[0]}, and losses with different settings of the algorithm have different scales"
+        return f"checkpoint.metric is {asked[0]}, whose scale depends on the settings of the algorithm"
     return f"most runs have {metric}, and their checkpoint.metric differs ({', '.join(asked)})"
 
 

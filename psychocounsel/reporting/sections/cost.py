@@ -12,6 +12,7 @@ from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.curves import curve, lines_of, processes_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, OF_GATES
+from psychocounsel.storage.files import readable_time
 
 # Bought answers, counted once per journal, although several runs may share one
 
@@ -110,11 +111,11 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
             [
                 run.title,
                 str(len(run.attempts)),
-                _plain(wall),
+                _hours(wall),
                 " and ".join(sorted(devices)),
-                _plain(sum(map(device_hours, known))),
+                _hours(sum(map(device_hours, known))),
                 str(len(lost)),
-                _plain(sum(map(device_hours, lost))),
+                _hours(sum(map(device_hours, lost))),
             ]
         )
     if rows:
@@ -149,7 +150,8 @@ def _total(rows: Sequence[Sequence[Cell]]) -> str:
     def added(column: int) -> float:
         return sum(cell.value for row in rows if isinstance(cell := row[column], TableFigure))
 
-    return f"total: {added(4):.4g} device-hours, {added(6):.4g} of them in attempts that failed, stopped or were killed"
+    all_hours, lost = (readable_time(3600 * added(column)) for column in (4, 6))
+    return f"total of device-hours: {all_hours}, {lost} of them in attempts that failed, stopped or were killed"
 
 
 def device_hours(attempt: Mapping[str, Any]) -> float:
@@ -165,7 +167,7 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
         parts = {key: _sum(run, key) for key in _PHASES}
         known = sum(parts.values())
         rest = total - known if known <= total else None  # None: replies are written beside the steps
-        hours = TableFigure(total * processes_of(run) / 3600, spreads=False)
+        hours = _hours(total * processes_of(run) / 3600)
         shares: list[Cell] = [
             TableFigure(part / total, percent=True, spreads=False) if total and part else None
             for part in parts.values()
@@ -241,6 +243,10 @@ def _percent(run: RunMaterial) -> Cell:
 
 def _peak(run: RunMaterial) -> Cell:
     return _plain(max((line["peak_memory_gb"] for line in run.lines if "peak_memory_gb" in line), default=None))
+
+
+def _hours(value: float) -> Cell:
+    return TableFigure(value, spreads=False, hours=True)
 
 
 def _plain(value: float | None) -> Cell:

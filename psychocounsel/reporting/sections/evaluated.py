@@ -58,12 +58,12 @@ def audit_section(material: Material) -> Section:
 def reward_section(material: Material) -> Section:
     runs = evaluations(material, "reward")
     finished = [run for run in runs if "metrics" in run.summary]
-    blocks = reward_blocks([Titled(run.title, _reward_figures(run)) for run in finished])
+    blocks = reward_blocks([Titled(run.title, reward_figures(run)) for run in finished])
     missing = without_figures(runs, lambda run: run in finished)
     return Section("reward-models", "Reward models", [*missing, *blocks])
 
 
-def _reward_figures(run: RunMaterial) -> RewardFigures:
+def reward_figures(run: RunMaterial) -> RewardFigures:
     name = str((run.config.get("reward") or {}).get("name") or "reward model")
     return RewardFigures(name, run.summary, run.extra.get("reliability") or {})
 

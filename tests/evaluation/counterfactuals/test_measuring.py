@@ -150,8 +150,13 @@ def held_out() -> list[Example]:
 def test_without_counterfactuals_all_is_as_it_was(tmp_path: Path) -> None:
     said: list[str] = []
     evaluate_reward(config_of("limit=4", "counterfactuals.limit=0"), tmp_path, world(), said.append, no_bar)
-    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", "scores.jsonl", "reliability.json"}
-    assert read_json(tmp_path / "summary.json").keys() == {"status", "metrics", "slices", "controls"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "summary.json",
+        "tables.txt",
+        "scores.jsonl",
+        "reliability.json",
+    }
+    assert read_json(tmp_path / "summary.json").keys() == {"status", "metrics", "slices", "controls", "verdicts"}
     assert said[-1] == f"written to {tmp_path}" and not any("changes" in line for line in said)
 
 

@@ -51,7 +51,7 @@ def test_a_refusal_has_its_reasons_and_bounds() -> None:
 def test_what_waits_for_people_is_counted() -> None:
     cases = [case(number, colludes=float(number == 7)) for number in range(301)]
     found = gate_blocks([Titled("gate", decided(cases, [answered(each) for each in cases[100:]]))])
-    assert said(found, "warning")[-1] == "Gate gate: undecided (exit code 4), model against base."
+    assert said(found, "undecided")[-1] == "Gate gate: undecided (exit code 4), model against base."
     waiting: dict[Any, Any] = {row["cases"]: row for row in rows(found, "gate-waiting")}
     assert waiting["hard flags of the model"]["wait"] == "1"
     passes = waiting["passes: risk missed"]
@@ -76,7 +76,7 @@ def test_parts_left_out_leave_it_undecided() -> None:
     left = [line for _, line in gate["reasons"]]
     assert all("part" in line for line in left), "parts that this test leaves out"
     assert [row["verdict"] for row in rows(found, "gate-limits")] == ["within", "within", "shown"] * 3
-    assert said(found, "good") == [] and said(found, "warning")[-1].startswith("Gate gate: undecided")
+    assert said(found, "good") == [] and said(found, "undecided")[-1].startswith("Gate gate: undecided")
 
 
 def test_the_output_ends_with_reasons_decision_and_next_step(tmp_path: Path) -> None:

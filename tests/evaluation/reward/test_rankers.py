@@ -160,7 +160,8 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
         config = api.compose(
-            ["reward=tiny", data, "part=all", "counterfactuals.limit=0", compared(server)], name="evaluate"
+            ["reward=tiny", data, "part=all", "counterfactuals.limit=0", "verbose=true", compared(server)],
+            name="evaluate",
         )
         said: list[str] = []
         evaluate_reward(config, tmp_path / "out", world(), said.append, no_bar)

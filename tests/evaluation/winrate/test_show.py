@@ -14,7 +14,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
 from psychocounsel.evaluation.winrate.figures import RankingResult, WinrateFigures, WinrateVariant
-from psychocounsel.evaluation.winrate.show import winrate_blocks
+from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
@@ -196,5 +196,10 @@ def test_what_cannot_be_told_is_a_warning(figures: WinrateFigures) -> None:
     ]
 
 
-def test_the_step_prints_these_blocks(printed: list[str], blocks: list[Block]) -> None:
-    assert printed == [*terminal_lines(blocks)]
+def test_the_step_prints_the_conclusions_and_writes_these_blocks(
+    folder: Path, printed: list[str], blocks: list[Block], figures: WinrateFigures
+) -> None:
+    tables = (folder / "tables.txt").read_text().splitlines()
+    assert [*filter(None, tables)] == [*filter(None, terminal_lines(blocks))]
+    texts = [conclusion.text for conclusion in winrate_conclusions(figures)]
+    assert len(texts) == 4 and [line for line in printed if line in texts] == texts

@@ -20,7 +20,7 @@ def figures(folder: Path, against: str, answer: Any) -> tuple[dict[str, Any], st
     with model_server(change=Recorder(answer)) as server:
         config = contest(
             "evaluation=winrate", *data(folder), f"model.path={folder}/mine.jsonl", f"against={against}",
-            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]",
+            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]", "verbose=true",
         )  # fmt: skip
         made = context(config, folder / "out", said)
         for step in (replies_step, verdicts_step, statistics_step):

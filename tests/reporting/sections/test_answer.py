@@ -3,14 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev, variance
+from typing import Any
 
 import pytest
 from scipy.stats import t as student_t
 
+from psychocounsel.blocks.conclusions import recorded, verdict_words
+from psychocounsel.evaluation.health.figures import beyond, means
+from psychocounsel.evaluation.health.reply import FIGURES as HEALTH
+from psychocounsel.evaluation.health.reply import LIMITS
+from psychocounsel.evaluation.health.show import health_conclusions
 from psychocounsel.reporting.material import AUDIT, EVALUATION, RunMaterial, StudyMaterial
 from psychocounsel.reporting.sections.answer import section
 from tests.reporting.sections.shown import material_of, trained
-from tests.support.shown_blocks import rows, said, tables
+from tests.support.shown_blocks import chart, rows, said, tables
 
 FIGURES = {
     "0.1": [0.71, 0.74, 0.73, 0.72],
@@ -45,10 +51,10 @@ def test_the_best_setting_has_the_interval_of_its_seeds() -> None:
     half = student_t.ppf(0.975, 3) * stdev(values) / 2
     low, high = (f"{100 * (fmean(values) + sign * half):.1f}" for sign in (-1, 1))
     assert (
-        f"algo.beta=0.1 has the largest eval/accuracy, 72.5 % (mean of 4 seeds, 95 % interval {low} to {high} %)"
+        f"algo.beta=0.1 has the largest held-out accuracy, 72.5 % (mean of 4 seeds, 95 % interval {low} to {high} %)"
         in said(found)[0]
     )
-    assert "losses with different settings of the algorithm have different scales" in said(found)[0]
+    assert "whose scale depends on the settings of the algorithm" in said(found)[0]
 
 
 def test_what_it_beats_follows_from_welch_and_holm() -> None:
@@ -63,7 +69,7 @@ def test_what_it_beats_follows_from_welch_and_holm() -> None:
         assert (row["difference"].low, row["difference"].high) == pytest.approx((low, high))
         assert row["difference"].value == pytest.approx(fmean(FIGURES["0.1"]) - fmean(FIGURES[beta]))
         assert row["beaten"] == ("yes" if expected[beta] < 0.05 else "no")
-    [verdict] = said(found, "warning")
+    [verdict] = said(found, "undecided")
     assert "It beats algo.beta=0.3." in verdict and "not shown to be better than algo.beta=1" in verdict
 
 
@@ -80,20 +86,20 @@ def test_a_single_run_of_each_claims_nothing() -> None:
     assert "95 % interval over prompts 85.0 to 95.0 %; one run, so its spread over seeds is unknown" in said(found)[0]
     [row] = rows(found, "answer-comparisons-1")
     assert row["p"] is None and row["difference"].low is None and row["beaten"] == "not known"
-    [verdict] = said(found, "warning")
+    [verdict] = said(found, "undecided")
     assert verdict == "Whether it beats algo.beta=0.3 is unknown, because a single run shows no spread over seeds."
 
 
 def test_equal_seeds_show_no_spread_and_beat_nothing() -> None:
     found = section(material_of(*sweep({"0.1": [0.8, 0.8], "0.3": [0.6, 0.6]})))
     [row] = rows(found, "answer-comparisons-1")
-    assert row["beaten"] == "not known" and "their runs show no spread" in said(found, "warning")[0]
+    assert row["beaten"] == "not known" and "their runs show no spread" in said(found, "undecided")[0]
 
 
 def test_losses_of_one_kind_are_compared_and_the_smallest_is_best() -> None:
     runs = [trained({"algo.lr": lr}, seed, {"eval/loss": value}, algo={"lr": float(lr)})
             for lr, values in (("1e-4", [0.6, 0.62]), ("3e-4", [0.5, 0.53])) for seed, value in enumerate(values, 1)]  # fmt: skip
-    assert "algo.lr=3e-4 has the smallest eval/loss, 0.515" in said(section(material_of(*runs)))[0]
+    assert "algo.lr=3e-4 has the smallest held-out loss, 0.515" in said(section(material_of(*runs)))[0]
 
 
 def test_losses_of_several_kinds_alone_give_no_answer() -> None:
@@ -119,24 +125,23 @@ def test_a_reward_model_is_not_compared_with_policies() -> None:
         trained({"algo": "reward"}, 1, {"eval/accuracy": 0.9}, algo=reward),
     ]
     found = section(material_of(*runs))
-    assert tables(found) == []
-    assert [text.split(":")[0] for text in said(found)] == ["Policies", "Reward models"]
+    assert tables(found) == ["answer"]
+    [reward_model] = [text for text in said(found) if text.startswith("The reward model algo=reward ranks 90.0 %")]
+    [policy] = [text for text in said(found) if text.startswith("algo=dpo prefers the better reply in 60.0 %")]
+    assert reward_model != policy
 
 
 def test_gates_are_told_with_what_came_of_them() -> None:
     audit = RunMaterial(
         Path("/audit"), "audit", AUDIT, "", "refused", extra={"audit": {"gate": {"limit": 0.6, "verdict": "refused"}}}
     )
-    health = RunMaterial(
-        Path("/h"), "health", EVALUATION, "health", "finished", summary={"metrics": {"limits_exceeded": 0}}
-    )
     marked = trained({}, 1, {"eval/reward": 1.0, "guard/kl": 1.0, "guard/length_ratio": 0.0})
     study = StudyMaterial(Path("/study"), "mine", ["a"], gates={"a": True, "b": None})
-    found = section(material_of(audit, health, marked, studies=[study]))
-    assert said(found, "good") == ["Gate a of study mine passed.", "health: health is within every limit."]
+    found = section(material_of(audit, marked, studies=[study]))
+    assert said(found, "good") == ["Gate a of study mine passed."]
     assert said(found, "bad") == [f"{marked.title} exceeds the limit of kl at its last evaluation.",
                                   "Gate of audit audit: refused (limit of the blind accuracy: 0.6)."]  # fmt: skip
-    assert "Gate b of study mine has not been decided yet." in said(found, "warning")
+    assert "Gate b of study mine has not been decided yet." in said(found, "undecided")
 
 
 def test_settings_are_called_by_what_differs_among_those_compared() -> None:
@@ -146,8 +151,7 @@ def test_settings_are_called_by_what_differs_among_those_compared() -> None:
         trained({"algo": algo, "steps": "8" if "acc" in metric else "6"}, 1, {metric: 0.5 + 0.1 * place})
         for place, (algo, metric) in enumerate(figures.items())
     ]
-    first, _, second = said(section(material_of(*runs)))
-    assert "algo=simpo has the largest eval/accuracy" in first and "algo=grpo, steps=6 has eval/reward" in second
+    assert "algo=simpo has the largest held-out accuracy" in said(section(material_of(*runs)))[0]
 
 
 def test_a_figure_in_doubt_wins_nothing() -> None:
@@ -159,3 +163,97 @@ def test_a_figure_in_doubt_wins_nothing() -> None:
     assert said(found, "good") == [] and "It beats algo.beta=0.3." in said(found, "warning")[0]
     [line] = said(found, "bad")
     assert line.endswith(f": {doubt}.") and all(run.title in line for run in doubted)
+
+
+def health_run(shares: dict[str, tuple[float, float, float]]) -> RunMaterial:
+    """Return `evaluation=health` with these means and intervals of the figures that have limits."""
+    replies = {f"speech {number}": [dict.fromkeys(HEALTH, 0.0)] for number in range(71)}
+    averages: Any = {name: {**mean} for name, mean in means(replies).items()}
+    for name, (mean, low, high) in shares.items():
+        averages[name] |= {"mean": mean, "low": low, "high": high}
+    health: Any = {"prompts": 71, "replies": 71, "outcomes": {}, "figures": averages, "seeds": {}}
+    health["limits"] = beyond(averages)
+    variants = [{"length_limit": None, "settings": {"dpo": health}, "against": {}}]
+    figures = {"evaluation": "health", "model": "dpo", "variants": variants, "warnings": []}
+    return RunMaterial(Path("/h"), "h", EVALUATION, "health", "finished", figures=figures)
+
+
+@pytest.mark.parametrize(
+    ("high", "loops", "tone", "words"),
+    [
+        (0.05, (0.0, 0.0, 0.05), "undecided", "undecided for"),
+        (0.001, (0.0, 0.0, 0.001), "good", "within all 11 limits"),
+        (0.001, (0.3, 0.2, 0.4), "bad", "1 of 11 limits exceeded"),
+    ],
+)
+def test_health_that_exceeds_nothing_is_healthy_only_if_every_limit_is_decided(
+    high: float, loops: tuple[float, float, float], tone: str, words: str
+) -> None:
+    run = health_run({**dict.fromkeys(LIMITS, (0.0, 0.0, high)), "loop": loops})
+    found = section(material_of(run))
+    [line] = said(found, tone)
+    assert words in line and "n = 71" in line
+    assert [row["verdict"] for row in rows(found, "answer")] == [verdict_words({"verdicts": recorded(
+        health_conclusions(run.figures))})]  # fmt: skip
+    assert ("368 without a fault" in " ".join(said(found, "plain"))) == (tone == "undecided")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "tone"), [(0.451, 0.676, "undecided"), (0.52, 0.68, "good"), (0.3, 0.45, "bad")]
+)
+def test_a_reward_model_at_chance_is_undecided(low: float, high: float, tone: str) -> None:
+    figures = {
+        "eval/accuracy": (low + high) / 2,
+        "eval/accuracy_low": low,
+        "eval/accuracy_high": high,
+        "eval/loss": 0.6,
+    }
+    reward = {"_target_": "psychocounsel.algo.reward.Reward"}
+    found = section(material_of(trained({}, 1, figures, algo=reward)))
+    [line] = said(found, tone)
+    assert f"ranks {50 * (low + high):.1f} % ({100 * low:.1f} to {100 * high:.1f}) of held-out pairs rightly" in line
+    assert ("undecided" in line) == (tone == "undecided")
+    assert chart(found, "answer").reference == 50
+
+
+def winrate_run(path: str) -> RunMaterial:
+    rate = {"value": 0.9, "low": 0.83, "high": 0.96}
+    overall = {"win_rate": rate, "shares": {}, "prompts": 71, "rows": 71, "unjudged": 0, "small": False}
+    contest = {"overall": overall, "experts": {"together": None, "by_judge": {}}}
+    figures = {
+        "evaluation": "winrate",
+        "model": "policy",
+        "roles": {"r": ["was the reward model in the training of policy"]},
+        "verdicts": {"r": {"text": 71}},
+        "controls": {"limit": 0.1, "judges": {"r": {"loop": {"best": {"value": 0.9, "low": 0.8, "high": 1.0}}}}},
+        "variants": [{"length_limit": None, "opponents": {"base": contest}}],
+        "warnings": ["warning: the judge r was the reward model: a good result may only show that ..."],
+    }
+    config = {"judge": {"name": "r", "reward": {"path": path}}}
+    return RunMaterial(Path("/w"), "w", EVALUATION, "winrate", "finished", config=config, figures=figures)
+
+
+def test_a_win_rate_stands_with_what_is_known_of_its_judge(tmp_path: Path) -> None:
+    gain = {"gain": -0.017, "low": -0.061, "high": 0.022}
+    summary = {
+        "metrics": {"accuracy": 0.603, "accuracy_low": 0.558, "accuracy_high": 0.647, "pairs": 174},
+        "reading": {"r": {"gains": {"swapped": gain}}},
+    }
+    path = str(tmp_path / "model")
+    judge = RunMaterial(
+        Path("/j"),
+        "j",
+        EVALUATION,
+        "reward",
+        "finished",
+        config={"reward": {"name": "r", "path": path}},
+        summary=summary,
+    )
+    first = said(section(material_of(winrate_run(path), judge)), "warning")[0]
+    assert first.startswith(
+        "policy wins against base: it wins in 90.0 % (83.0 to 96.0) of 71 speeches. Judge: r, which was the"
+    )
+    assert "r itself ranks 60.3 % (55.8 to 64.7) of 174 pairs rightly, and gains -1.7 points" in first
+    assert "r prefers loops (90 %)" in first and "a good result may only show" not in first
+    alone = said(section(material_of(winrate_run(path))), "warning")[0]
+    assert f"psychocounsel evaluate reward.path={path}" in alone

@@ -49,7 +49,7 @@ def test_attempts_that_did_not_finish_are_apart() -> None:
     assert second["device"] == "CPU process" and second["device-hours"].value == pytest.approx(0.2)
     assert second["unfinished"] == "0"
     [table] = [block.table for block in found.blocks if getattr(block, "name", "") == "cost-attempts"]  # type: ignore[union-attr]
-    assert "total: 7.2 device-hours, 3 of them in attempts that failed, stopped or were killed" in table.notes
+    assert "total of device-hours: 7.2 h, 3.0 h of them in attempts that failed, stopped or were killed" in table.notes
 
 
 def test_the_time_of_steps_is_divided_among_its_phases() -> None:

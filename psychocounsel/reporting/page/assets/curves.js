@@ -101,7 +101,7 @@ function shapesOf(data, state, colours) {
 
 function layoutOf(data, state, colours, width) {
   const axis = (title) => ({
-    title: { text: wrapped(title, width < 500 ? 34 : 70), standoff: 10 }, automargin: true, gridcolor: colours.grid, zeroline: false,
+    title: { text: wrapped(title, width < 500 ? 34 : 70), standoff: 10 }, automargin: true, exponentformat: "e", gridcolor: colours.grid, zeroline: false,
     linecolor: colours.line, showline: true, tickcolor: colours.line, ticks: "outside", ticklen: 4,
   });
   const named = (shown) => ({

@@ -30,3 +30,12 @@ const reading = new IntersectionObserver((seen) => {
   }
 }, { rootMargin: "-10% 0px -80% 0px" });
 document.querySelectorAll("main > section").forEach((section) => reading.observe(section));
+
+// A section that a link leads to is unfolded.
+function unfold() {
+  const folded = location.hash && document.getElementById(location.hash.slice(1))?.querySelector(":scope > .folded");
+  if (folded) folded.open = true;
+}
+addEventListener("hashchange", unfold);
+for (const link of links.values()) link.addEventListener("click", () => setTimeout(unfold));
+unfold();

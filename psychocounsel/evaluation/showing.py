@@ -1,0 +1,38 @@
+"""The end of an evaluation's output: its conclusions; all tables are in `tables.txt`, and on the terminal by `verbose=true`."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from psychocounsel.blocks.conclusions import Conclusion, recorded, verdict_lines
+from psychocounsel.blocks.kinds import Block
+from psychocounsel.blocks.terminal import printable, terminal_lines
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.storage.files import write_atomically
+
+
+def show_result(
+    config: DictConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    conclusions: Sequence[Conclusion],
+    blocks: Sequence[Block],
+) -> None:
+    """Write the tables of `blocks` to `tables.txt` in `folder`, and print the conclusions, or the tables as well.
+
+    Without conclusions, the tables are printed.
+    """
+    tables, file = [*terminal_lines(blocks)], RunDir(folder).tables
+    write_atomically(file, "\n".join(tables).strip() + "\n")
+    if config.verbose or not conclusions:
+        for line in tables:
+            say(line)
+    for line in verdict_lines({"verdicts": recorded(conclusions)}):
+        say(printable(line))
+    if missing := dict.fromkeys(need for conclusion in conclusions for need in conclusion.missing):
+        say("to be sure:")
+        for need in missing:
+            say(printable(f"  {need}"))
+    if conclusions and not config.verbose:
+        say(f"all tables: {file} (verbose=true prints them here)")
