@@ -38,8 +38,9 @@ if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
 
 REPLIES = "psychocounsel.evaluation.contestants.replies_step"
-# Code that computes figures, in addition to an evaluation's own folder (Course.code).
+# Code that computes figures, verdicts and tables, in addition to an evaluation's own folder (Course.code).
 COMPUTED_BY = (
+    *("blocks/conclusions.py", "evaluation/showing.py"),
     *("metrics/*.py", "evaluation/judging/bias.py", "counsel/*.py"),
     *("asking/answer_text.py", "data/shared_text.py"),
 )
