@@ -101,9 +101,9 @@ def trl(folder: Path, data: Path) -> Verdict:
 
 
 def make_bench(folder: Path, data: Path, sizes: Sizes, device: str = "cuda") -> Bench:
-    """Create tokenizer, models with random weights and rows beside `folder`, like `benchmarks.offline`.
+    """Create a tokenizer, models with random weights and rows, like `benchmarks.offline`, and link them into `folder`.
 
-    Rows of the same sizes share them, because writing the weights takes half a minute.
+    Checks of the same sizes share the files, because writing the weights takes half a minute.
     """
     dtype = "bfloat16" if device == "cuda" else "float32"
     spec = {"data": str(data), "sizes": asdict(sizes), "dtype": dtype}

@@ -60,7 +60,7 @@ def _refuse(folder: Path, paths: list[Path]) -> None:
 
 
 def is_trusted(folder: Path) -> bool:
-    """Return True if `PSYCHOCOUNSEL_TRUST` names the folder, or one around it."""
+    """Return True if `PSYCHOCOUNSEL_TRUST` names the folder or a folder above it."""
     named = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
     return any(folder.resolve().is_relative_to(Path(trusted).expanduser().resolve()) for trusted in named)
 

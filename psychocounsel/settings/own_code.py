@@ -1,7 +1,8 @@
 """Code that a run's folder names and that is not the package's: it is imported only if this user agreed to its content.
 
 A folder may have been received from somebody else. Its `_target_`s, its command and its `code_path` would then run their
-code. What a user's own commands start counts as agreed. Agreements are hashes in a file of the user.
+code. What a user's own commands start counts as agreed, also once the user has edited it. Agreements are hashes in a file of
+the user.
 """
 
 import ast
@@ -32,7 +33,8 @@ _SHOWN = 5  # files
 class OwnCode:
     """The names that a run would import from outside of the package, and the files that hold them, without importing.
 
-    `digest`: hash of the names and of the files' content; "" if the run needs the package alone.
+    `digest`: hash of the names and of the files' content; "" if the run needs the package alone. `place`: hash of the names
+    and of the run's place.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -49,22 +51,32 @@ class OwnCode:
         parts = [*(name.encode() for name in self.names), *sorted(self.files)]
         self.digest = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
         self.digest *= bool(self.names)
+        self.place = hashlib.sha256("\0".join([str(run_dir.resolve()), *self.names]).encode()).hexdigest()
+
+    @property
+    def is_agreed(self) -> bool:
+        return not self.digest or not {self.digest, self.place}.isdisjoint(_agreed())
 
 
 def agree(run_dir: Path) -> None:
-    """Note that this user's own command starts the run, so that later commands may import its code."""
-    if (digest := OwnCode(run_dir).digest) and digest not in _agreed():
+    """Note that this user's own command starts the run, so that later commands may import its code, also edited."""
+    code = OwnCode(run_dir)
+    if code.digest:
+        _note({code.digest, code.place})
+
+
+def _note(hashes: set[str]) -> None:
+    if new := sorted(hashes - _agreed()):
         with contextlib.suppress(OSError):  # a read-only home: the next command asks
             _file().parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(_file(), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "a") as file:
-                file.write(f"{digest}\n")
+                file.writelines(f"{text}\n" for text in new)
 
 
 def is_agreed(run_dir: Path) -> bool:
     """Return True if commands may import what the run names."""
-    digest = OwnCode(run_dir).digest
-    return not digest or is_trusted(run_dir) or digest in _agreed()
+    return is_trusted(run_dir) or OwnCode(run_dir).is_agreed
 
 
 def require_agreement(run_dir: Path) -> None:
@@ -87,7 +99,7 @@ def require_agreement(run_dir: Path) -> None:
         )
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            agree(run_dir)
+            _note({code.digest})  # other code of a received folder is asked about again
             return
         raise UserError(f"{run_dir}: its own code was not imported, so nothing was done")
     raise UserError(

@@ -340,4 +340,5 @@ def test_the_shipped_reward_model_is_better_than_chance_and_does_not_read_as_the
     assert metrics["accuracy_low"] > 0.5
     assert metrics["flipped_pairs"] > 60 and metrics["flipped_accuracy_low"] < 0.5 < metrics["flipped_accuracy_high"]
     assert 0.45 <= metrics["longer_reply_accuracy"] <= 0.55
-    assert any(line.split()[:1] == ["tiny"] for line in said), "the table has a row of the model"
+    tables = (tmp_path / "out" / "tables.txt").read_text().splitlines()
+    assert any(line.split()[:1] == ["tiny"] for line in tables), "the table has a row of the model"

@@ -190,7 +190,7 @@ class BlindReview:
         self.raters[expert].apply(event)
 
     def _refuse_lost_answers(self) -> None:
-        """Refuse to write the tables again if they hold answers that the log lacks: a log that was lost, emptied or cut."""
+        """Refuse to go on if the table of answers has some that the event log lacks, because the log was lost, emptied or cut."""
         known = {_place(row): row["changed"] for row in self.plan.kind.answer_rows(self.raters, self.plan.items)}
         lost, file = list[str](), self._files.answers
         lines = file.read_text(errors="replace").splitlines() if file.exists() else []

@@ -101,7 +101,8 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     summary = read_json(tmp_path / "summary.json")
     figures, rows = summary["counterfactuals"], (tmp_path / "counterfactuals.jsonl").read_text().splitlines()
     made = [json.loads(row) for row in rows]
-    assert "  * replies of 3 pairs changed by rules; the rules are for English" in said
+    tables = (tmp_path / "tables.txt").read_text().splitlines()
+    assert "  * replies of 3 pairs changed by rules; the rules are for English" in tables
     assert figures["pairs"] == 3 == len({row["id"] for row in made})
     pairs = {row["id"]: row for row in map(json.loads, (tmp_path / "scores.jsonl").read_text().splitlines())}
     assert sum(each["changed"] for each in figures["made"].values()) == len(made)
@@ -114,9 +115,9 @@ def test_the_evaluation_writes_and_says_figures_of_the_scorers_rewards(tmp_path:
     assert len(capitals) == 6 and all(row["text"].islower() for row in capitals)
     expected = np.mean([abs(row["changed"] - row["original"]) for row in capitals]) / gap
     assert figures["invariance"]["capitals"]["change"] == pytest.approx(expected, rel=1e-4)
-    assert any(line.startswith("  capitals") and f"{expected:.4g}" in line for line in said)
+    assert any(line.startswith("  capitals") and f"{expected:.4g}" in line for line in tables)
     relevance = {end: 100 * figures["sensitivity"]["relevance"][f"value{end}"] for end in ("", "_low", "_high")}
-    line = next(line for line in said if line.startswith("  relevance"))
+    line = next(line for line in tables if line.startswith("  relevance"))
     assert f"{relevance['']:.1f} ({relevance['_low']:.1f} to {relevance['_high']:.1f})" in line
     scorer = LocalScorer.load("builtin:tiny_reward", dtype="fp32")
     speech = {example.id: example.prompt for example in held_out()}[capitals[0]["id"]]

@@ -160,7 +160,7 @@ def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None
     ]
     data = [f"data.path={write_jsonl(tmp_path / 'pairs.jsonl', rows)}", "part=all", "counterfactuals.limit=0"]
     compare = "compare=[tiny,{use: tiny, name: cut, max_length: 24}]"
-    result = cli("evaluate", "reward=tiny", *data, compare, "run_dir=out", "cluster.threads=1", cwd=tmp_path)
+    cli("evaluate", "reward=tiny", *data, compare, "run_dir=out", "cluster.threads=1", cwd=tmp_path)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     models = summary["compare"]["models"]
     assert list(models) == ["tiny", "tiny-2", "cut"]
@@ -176,7 +176,7 @@ def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None
     bins = json.loads((tmp_path / "out" / "reliability.json").read_text())["tiny"]
     assert sum(each["n"] for each in bins["equal_width"]) == 24
     assert bins["risk_coverage"][-1]["accuracy"] == pytest.approx(summary["metrics"]["accuracy"])
-    lines = result.stderr.splitlines()
+    lines = (tmp_path / "out" / "tables.txt").read_text().splitlines()
     start = lines.index("Reward models on the evaluated pairs") + 3  # heading, and the row of tiny on all pairs
     table = [line.split() for line in lines[start : start + 3]]
     assert [row[:2] for row in table] == [[name, str(12 - long)] for name in models]

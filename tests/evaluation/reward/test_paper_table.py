@@ -57,14 +57,14 @@ def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_pa
             f"compare=[{','.join(compare)}]",
             "run_dir=out",
         ]
-        result = cli("evaluate", *given, cwd=tmp_path)
+        cli("evaluate", *given, cwd=tmp_path)
     first, raw = rewards(str(REWARD)), rewards(str(second))
     both = (rewards(str(REWARD), normalise=True) + rewards(str(second), normalise=True)) / 2
     wanted = {"tiny": first, "theirs": raw, "openrlhf_server": raw, "vllm_server": first, "ensemble": both}
     found = read_json(tmp_path / "out" / "summary.json")["compare"]
     assert [*found["models"]] == [*wanted] and (found["pairs"], found["left_out"]) == (len(ROWS), 0)
     assert np.abs(first[:, 0] - first[:, 1] - raw[:, 0] + raw[:, 1]).max() > 0.01, "or equal rows would show nothing"
-    lines = result.stderr.splitlines()
+    lines = (tmp_path / "out" / "tables.txt").read_text().splitlines()
     start = lines.index("Reward models on the evaluated pairs") + 2
     rows = {line.split()[0]: line.split()[1:] for line in lines[start : start + len(wanted)]}
     for name, scores in wanted.items():

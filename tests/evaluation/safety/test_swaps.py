@@ -189,7 +189,7 @@ def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_pat
     assert sum(each["less"] for each in found["varieties"].values()) == len(due)
     printed = done.stdout + done.stderr
     assert (
-        "-1 (-1 to -1)" in printed
+        "-1 (-)" in printed
         and "noise: share of speeches with another urgency when asked again; known only with replies.samples=2 or more"
         in printed
     )
