@@ -161,7 +161,7 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, e
 
 
 def _joined(turns: list[Group], conversations: int, name: str, report: Report) -> list[Group]:
-    """Join the turns of each conversation to one row; a conversation keeps several rows if the chat template changes earlier turns."""
+    """Join the turns of each conversation to one row, or to several if the chat template changes earlier turns."""
     rows = join_turns(turns)
     reason = ", because the chat template changes earlier turns" if len(rows) > conversations else ""
     report(f"{name} data: {len(turns)} turns of {conversations} conversations are in {len(rows)} rows{reason}")

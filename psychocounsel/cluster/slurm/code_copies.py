@@ -63,7 +63,7 @@ def take(store: Path, code_path: Sequence[str], targets: Iterable[str], limit_mb
 
 
 def own_modules(folder: Path, names: Iterable[str], suffixes: Sequence[str] = PYTHON) -> list[Path]:
-    """Return the files in `folder` of the modules `names`, of modules imported in this process, and of all modules that these import."""
+    """Return the files in `folder` of the modules `names`, of those already imported, and of all that these import."""
     return modules_of(folder, {*names, *_imported_from(folder)}, suffixes)
 
 

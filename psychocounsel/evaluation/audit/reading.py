@@ -166,7 +166,7 @@ def principle_reading(
 
 
 def _with_length(margins: Array, longer: Array, component: Array) -> dict[str, float] | None:
-    """Return the correlation of `margins` with `longer`, float[n] each, and its 95 % interval; each pair counts in both orders."""
+    """Return the correlation of `margins` with `longer`, float[n] each, and its interval; pairs count in both orders."""
     known = ~np.isnan(margins)
     margins, longer, component = margins[known], longer[known], component[known]
 
