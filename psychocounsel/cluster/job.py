@@ -22,7 +22,7 @@ from psychocounsel.search.settling import keep_settled
 from psychocounsel.search.trials import name_journal
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command
-from psychocounsel.settings.own_code import agree
+from psychocounsel.settings.own_code import agree_to_own
 from psychocounsel.steps.stored_overrides import lasting
 from psychocounsel.storage.files import PACKAGE, write_atomically
 
@@ -221,7 +221,7 @@ def write_run_directory(job: Job) -> None:
         write_atomically(file, content, durable=False)
     write_config(job.run_dir, job.config)
     write_job(job.run_dir, job.command.module, job.index, job.after)
-    agree(job.run_dir)
+    agree_to_own(job.run_dir)
 
 
 @cache

@@ -59,6 +59,12 @@ class OwnCode:
 
 
 def agree(run_dir: Path) -> None:
+    """Note that commands may import the code of a run as it is now; other code is asked about again."""
+    if digest := OwnCode(run_dir).digest:
+        _note({digest})
+
+
+def agree_to_own(run_dir: Path) -> None:
     """Note that this user's own command starts the run, so that later commands may import its code, also edited."""
     code = OwnCode(run_dir)
     if code.digest:
@@ -99,7 +105,7 @@ def require_agreement(run_dir: Path) -> None:
         )
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() in ("y", "yes"):
-            _note({code.digest})  # other code of a received folder is asked about again
+            agree(run_dir)
             return
         raise UserError(f"{run_dir}: its own code was not imported, so nothing was done")
     raise UserError(

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.settings.own_code import agree, is_agreed
+from psychocounsel.settings.own_code import agree, agree_to_own, is_agreed
 from tests.support.composed import check, compose
 
 _EVIL = """
@@ -133,6 +134,17 @@ def test_an_agreement_holds_for_this_code_alone(
     monkeypatch.setenv("PSYCHOCOUNSEL_TRUST", str(run.parent))
     (run / "evil.py").write_text("x = 2\n")
     assert is_agreed(run), "the user trusts the folder, whatever it holds"
+
+
+def test_a_run_that_the_user_started_may_have_its_code_edited(received: Callable[[str], Path]) -> None:
+    run = received("cluster")
+    agree_to_own(run)
+    (run / "evil.py").write_text(_EVIL + "edited = True\n")
+    assert is_agreed(run)
+    elsewhere = shutil.copytree(run, run.parent / "copy")
+    assert not is_agreed(elsewhere), "a copy may come from somebody else"
+    write_config(run, OmegaConf.merge(_config(run), {"algo": {"_target_": "other.Kind"}}))  # type: ignore[arg-type]
+    assert not is_agreed(run), "another name is other code"
 
 
 def _config(run: Path) -> DictConfig:
