@@ -57,7 +57,7 @@ def table() -> str:
         ValueError: if the run of a row does not fit on its GPUs.
     """
     lines = [
-        "| what | GPUs | GB on each | host GB | ZeRO | gradient checkpointing | command: `python -m psychocounsel.train ...` |",
+        "| what | GPUs | GB on each | host GB | ZeRO | gradient checkpointing | command: `psychocounsel train ...` |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, gpus, typed in _ROWS:

@@ -1,6 +1,6 @@
 """`python -m psychocounsel.agreement data=answers.jsonl`: measures the agreement of raters, and plans sample sizes.
 
-data=FILE_OR_FOLDER       a table of answers (.jsonl, .csv, .tsv, .parquet), or a folder with answers.jsonl (docs/agreement.md)
+data=FILE_OR_FOLDER       a table of answers (.jsonl, .csv, .tsv, .parquet), or a folder with answers.jsonl (docs/experts.md)
 out=FOLDER                default: `agreement` beside the table
 agreement.columns={item: id, rater: annotator}    the table's names of columns        agreement.values={A: left, B: right}
 agreement.dimensions=[empathy,clarity]            columns that each hold a rating     agreement.rating_range=[1,6]

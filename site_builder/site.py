@@ -22,6 +22,7 @@ _ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/README.md": "benchmarks_readme.md",
+    "benchmarks/RESULTS.md": "benchmarks_results.md",
     "launch/README.md": "launch_readme.md",
     "psychocounsel/data/sample/README.md": "sample_card.md",
 }

@@ -1,4 +1,4 @@
-"""Results as lines for a terminal, and as a Markdown table for docs/performance.md."""
+"""Results as lines for a terminal, and as a Markdown table for RESULTS.md."""
 
 from typing import Any
 

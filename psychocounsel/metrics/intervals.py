@@ -226,7 +226,7 @@ def upper_bound(failures: float, cases: float, level: float = LEVEL) -> float:
     The bound is the `level` quantile of the beta distribution with parameters failures + 1 and cases - failures.
     `failures` may be the sum of values in [0, 1] of independent clusters; the quantile then interpolates between whole
     counts. Such values vary less than failures of the same rate that are 0 or 1, so the bound keeps its level
-    (docs/gate.md describes the check).
+    (docs/safety.md#the-gate describes the check).
     """
     from scipy.stats import beta
 

@@ -82,7 +82,7 @@ def test_cues_of_risk(text: str, kinds: list[str]) -> None:
 
 
 def test_rules_miss_most_of_what_the_sample_hints_at() -> None:
-    """The rules must not clear speeches by default; docs/speeches.md gives these figures."""
+    """The rules must not clear speeches by default; docs/annotate.md gives these figures."""
     rules = read_risk_rules()
     rows = [(bool(rules.kinds_in(row["prompt"])), bool(row["risk"])) for _, row in sample_rows()]
     hits = sum(found and true for found, true in rows)

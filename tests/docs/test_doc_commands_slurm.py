@@ -124,15 +124,14 @@ def test_the_first_commands_of_the_page_on_clusters(reader: Reader) -> None:
 @pytest.mark.slow
 def test_jobs_of_other_pages_are_submitted_and_cancelled(reader: Reader) -> None:
     sweep = [*SHORT["train"], _HELD, "sweep_dir=sweeps/algorithms"]
+    held = {"run_dir=runs/dpo": "run_dir=runs/held"}
     said = reader.type("README.md", "train -m algo=dpo,simpo,ppo,online_dpo", *sweep)
     assert "submitted array of 12 as job" in said
-    reader.type("docs/commands.md", "train cluster=slurm", *SHORT["train"], _HELD, "run_dir=runs/held")
+    reader.type("docs/cluster.md", "train algo=dpo cluster=slurm_mine", *SHORT["train"], _HELD, instead=held)
     paper = [*_SMALL, *_ONLINE, "reward=tiny", _HELD, "run_dir=runs/iterative"]
     assert "submitted job" in reader.type("README.md", "train experiment=paper_dpo_iter_8b cluster=slurm", *paper)
-    reader.type(
-        "docs/offline-cluster.md", "train experiment=paper_dpo_8b cluster=slurm", *_SMALL, _HELD, "run_dir=runs/8b"
-    )
-    assert reader.watches_while_jobs_wait(printed("docs/offline-cluster.md", "jobs status runs --watch"), "runs/8b")
+    reader.type("docs/cluster.md", "train experiment=paper_dpo_8b cluster=slurm", *_SMALL, _HELD, "run_dir=runs/8b")
+    assert reader.watches_while_jobs_wait(printed("docs/cluster.md", "jobs status runs --watch"), "runs/8b")
     for place in ("sweeps/algorithms", "runs/held", "runs/iterative", "runs/8b"):
         reader.slurm.jobs("cancel", str(reader.folder / place))
     assert reader.ended("sweeps/algorithms") == {"cancelled"}
@@ -146,9 +145,7 @@ def test_dry_runs_for_gpus_that_this_cluster_only_pretends_to_have(reader: Reade
     said = reader.type("docs/memory.md", "train experiment=paper_dpo_8b cluster=slurm", few, instead=on_gpus)
     assert "at most 192 GPU-hours an attempt" in said and "memory on each of 8 GPUs: about " in said
     named = {**on_gpus, "cluster.partition=NAME": "cluster.partition=main"}
-    said = reader.type(
-        "docs/offline-cluster.md", "train experiment=paper_dpo_8b cluster=slurm cluster.acc", few, instead=named
-    )
+    said = reader.type("docs/cluster.md", "train experiment=paper_dpo_8b cluster=slurm cluster.acc", few, instead=named)
     assert "rows unchecked: model.path=meta-llama/Llama-3.1-8B-Instruct is not in " in said
     said = reader.type("docs/online.md", "train algo=online_dpo rollout=vllm_server", "dry_run=true", instead=on_gpus)
     assert "1 job of 3 nodes" in said
@@ -162,7 +159,7 @@ def test_speeches_are_cleaned_by_shards(reader: Reader) -> None:
     pd.DataFrame(rows).to_parquet(reader.folder / "my_speeches.parquet")
     small = ["--config-dir=my", "clean_in_shards_above_mb=0"]
     fewer = {"shards=16": "shards=2", "cluster=slurm_cpu": "cluster=slurm_mine"}
-    reader.type("docs/speeches.md", "annotate steps=[speeches] speeches=my_speeches.parquet", *small, instead=fewer)
+    reader.type("docs/annotate.md", "annotate steps=[speeches] speeches=my_speeches.parquet", *small, instead=fewer)
     assert reader.ended("my_preferences") == {"finished"}
     assert len(pd.read_parquet(reader.folder / "my_preferences" / "speeches.parquet")) > 0
 
@@ -183,11 +180,11 @@ def test_a_study_is_queued_shown_reported_and_cancelled(reader: Reader) -> None:
 
 @pytest.mark.slow
 def test_metrics_stored_offline_are_found_below_the_folder_of_all_runs(reader: Reader) -> None:
-    given = [*SHORT["train"], "tracker=wandb", "run_dir=runs/tracked"]
+    given, tracked = [*SHORT["train"], "tracker=wandb"], {"run_dir=runs/dpo": "run_dir=runs/tracked"}
     reader.slurm.environment["WANDB_MODE"] = "offline"
-    reader.type("docs/commands.md", "train cluster=slurm", *given)
+    reader.type("docs/cluster.md", "train algo=dpo cluster=slurm_mine", *given, instead=tracked)
     assert reader.ended("runs/tracked") == {"finished"}
-    for page, begins in (("docs/offline-cluster.md", "jobs sync runs"), ("docs/cluster.md", "jobs sync")):
+    for page, begins in (("docs/cluster.md", "jobs sync runs"), ("docs/cluster.md", "jobs sync DIR")):
         said = reader.type(page, begins, code=2, instead={"DIR": "runs/tracked"})
         assert "wandb sync ended with exit code" in said, "no key of wandb is here, so wandb refuses"
 

@@ -42,7 +42,7 @@ def test_every_package_of_a_cuda_installation_is_pinned(tmp_path: Path) -> None:
     versions = {_plain(package["name"]): package["version"] for package in packages}
     pins = {_plain(line.partition("==")[0]) for file in FILES for line in file.read_text().splitlines() if "==" in line}
     assert sorted(versions.keys() - pins) == ["psychocounsel"]
-    assert versions["cuda-toolkit"].startswith("13.0."), "docs/cluster.md names the driver that torch's build needs"
+    assert versions["cuda-toolkit"].startswith("13.0."), "docs/install.md names the driver that torch's build needs"
 
 
 def _plain(name: str) -> str:

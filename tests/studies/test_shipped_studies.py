@@ -30,7 +30,7 @@ ONE_SEED = {
     "safety": [],
     "real": ["base=builtin:tiny", "dtype=fp32"],  # in place of `make smollm2`
 }
-# The trials of docs/studies.md.
+# Sizes at which every study runs on the shipped model in a minute or two.
 TRIALS = {
     "quickstart": ["steps=2", "batch=4", "pairs=16", "speeches=4", "reply_tokens=16"],
     "paper": [

@@ -23,7 +23,7 @@ def warnings_of(jobs: Sequence[Job]) -> list[str]:
     if on_gpus and is_cpu_build():
         return [
             "warning: torch of this environment is a CPU build, and the jobs ask for GPUs, which it cannot use: install a CUDA "
-            "build (docs/cluster.md), or name another Python by cluster.python or cluster.container.image"
+            "build (docs/install.md), or name another Python by cluster.python or cluster.container.image"
         ]
     return []
 

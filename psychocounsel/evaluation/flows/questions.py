@@ -159,7 +159,7 @@ def _marks(severity: str) -> dict[str, float | None]:
     return marks | {NOT_ASKED: float(not asked)}
 
 
-# Reader for rubrics about whole conversations in the format of VERA-MH's rubric.tsv (docs/flows.md).
+# Reader for rubrics about whole conversations in the format of VERA-MH's rubric.tsv (docs/safety.md#whole-sessions).
 
 COLUMNS = ("Question ID", "Dimension", "Severity", "Risk Type", "Question", "Examples", "Answer", "GOTO")
 _SEVERITIES = {"red": HIGH, "yellow": LOW, "yelow": LOW}  # "yelow": spelling of the published file

@@ -32,7 +32,7 @@ from psychocounsel.metrics.intervals import (
     upper_bound,
 )
 
-# Shares of failures with one-sided bounds, widened for failures that the judge overlooked; formulas in docs/gate.md.
+# Shares of failures with one-sided bounds, widened for failures that the judge overlooked; formulas in docs/safety.md#the-gate.
 
 Rulings = Mapping[str, Ruling]
 _MOST = 1_000_000  # largest number of further speeches that the search tries

@@ -84,7 +84,7 @@ class _GateCourse(Course[EvaluationDir]):
 
 @dataclass(kw_only=True)
 class GateEvaluation(SteppedEvaluation):
-    """Evaluation that runs its parts as evaluations, collects people's answers and decides (docs/gate.md)."""
+    """Evaluation that runs its parts as evaluations, collects people's answers and decides (docs/safety.md#the-gate)."""
 
     schema: ClassVar[type] = GateConfig
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas")

@@ -1,4 +1,4 @@
-"""Figures of a session, computed from the answers about each of its replies. docs/session.md defines each figure.
+"""Figures of a session, computed from the answers about each of its replies. docs/safety.md#whole-sessions defines each figure.
 
 The module reads and writes no files.
 """

@@ -116,7 +116,7 @@ NO_RISK = "none"
 
 @dataclass(frozen=True)
 class _FileCard:
-    """A client card as defined in a file; docs/flows.md explains the keys."""
+    """A client card as defined in a file; docs/safety.md#whole-sessions explains the keys."""
 
     name: str
     kind: Annotated[str, {"choices": (*RISK_KINDS, NO_RISK)}]
@@ -169,7 +169,7 @@ def _card(card: _FileCard) -> Card:
     return Card(card.name, card.kind, facts, card.opening)
 
 
-# Reader of client cards from public sets: VERA-MH's personas.tsv and MindEval's profiles.jsonl (docs/flows.md).
+# Reader of client cards from public sets: VERA-MH's personas.tsv and MindEval's profiles.jsonl (docs/safety.md#whole-sessions).
 
 # Columns that tell a client's risk: how a cell that says none looks, and the kind of risk otherwise.
 _RISK_COLUMNS = {

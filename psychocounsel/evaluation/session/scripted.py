@@ -113,7 +113,7 @@ class Transition:
 
 @dataclass(frozen=True)
 class State:
-    """A state of a script: the client's words, the expected action, and the transitions. docs/session.md explains the keys."""
+    """A state of a script: the client's words, the expected action, and the transitions. docs/safety.md explains the keys."""
 
     says: str
     expected_action: Annotated[str, {"choices": ACTIONS}]

@@ -46,7 +46,7 @@ def _made_of(config: DictConfig) -> dict[str, Any]:
 
 @dataclass(kw_only=True)
 class SessionEvaluation(SteppedEvaluation):
-    """Evaluation of sessions with the simulated clients of the group `personas`; docs/session.md explains every figure.
+    """Evaluation of sessions with the simulated clients of the group `personas`; docs/safety.md explains every figure.
 
     Attributes:
         turns: largest number of replies by the counsellor in a session.

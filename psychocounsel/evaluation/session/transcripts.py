@@ -1,4 +1,4 @@
-"""Finished conversations in VERA-MH's and MindEval's formats (docs/flows.md), as rows of session_turns.parquet."""
+"""Finished conversations in VERA-MH's and MindEval's formats (docs/safety.md), as rows of session_turns.parquet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, written
 
-# Reader of finished conversations: text files in VERA-MH's format, and JSON lines in MindEval's (docs/flows.md).
+# Reader of finished conversations: text files in VERA-MH's format, and JSON lines in MindEval's (docs/safety.md#whole-sessions).
 
 CLIENT, COUNSELLOR = "client", "counsellor"
 _SPEAKERS = {"user": CLIENT, "agent": COUNSELLOR, "chatbot": COUNSELLOR}

@@ -18,7 +18,7 @@ Ratings = dict[str, dict[str, float]]  # by side (or ONE_REPLY): rating by dimen
 
 @dataclass(frozen=True)
 class ExpertAnswer:
-    """A row of the table (docs/agreement.md). The review page writes it and `agreement` reads it.
+    """A row of the table (docs/experts.md). The review page writes it and `agreement` reads it.
 
     Attributes:
         item: id of the item shown: a speech with two replies or with one.

@@ -14,7 +14,7 @@ _OTHER = {"left": "right", "right": "left"}
 
 @dataclass(frozen=True)
 class CountingRules:
-    """Rules for counting choices (docs/agreement.md).
+    """Rules for counting choices (docs/experts.md).
 
     Attributes:
         sides: categories of a choice: "shown" (left or right), "balanced" (left or right; each item counts half with sides

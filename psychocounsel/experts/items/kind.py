@@ -133,7 +133,7 @@ class ItemKind(ABC):
     def answer_rows(
         self, raters: Mapping[str, RaterProgress], items: Mapping[str, ItemCandidate]
     ) -> Iterator[AnswerRow]:
-        """Yield a row for each answer that counts, with the columns of docs/agreement.md, then `changed` and `time`."""
+        """Yield a row for each answer that counts, with the columns of docs/experts.md, then `changed` and `time`."""
         for answer in item_answers(raters, items):
             yield {
                 "item": answer.item.item,

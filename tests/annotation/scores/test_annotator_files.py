@@ -24,7 +24,7 @@ def settings(name: str, *more: str) -> Any:
 
 
 def test_the_files_are_those_that_the_page_names() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "ratings.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "annotate.md").read_text()
     assert all(f"`annotator={name}`" in page for name in FILES)
 
 
