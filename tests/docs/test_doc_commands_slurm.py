@@ -184,9 +184,8 @@ def test_metrics_stored_offline_are_found_below_the_folder_of_all_runs(reader: R
     reader.slurm.environment["WANDB_MODE"] = "offline"
     reader.type("docs/cluster.md", "train algo=dpo cluster=slurm_mine", *given, instead=tracked)
     assert reader.ended("runs/tracked") == {"finished"}
-    for page, begins in (("docs/cluster.md", "jobs sync runs"), ("docs/cluster.md", "jobs sync DIR")):
-        said = reader.type(page, begins, code=2, instead={"DIR": "runs/tracked"})
-        assert "wandb sync ended with exit code" in said, "no key of wandb is here, so wandb refuses"
+    said = reader.type("docs/cluster.md", "jobs sync runs", code=2)
+    assert "wandb sync ended with exit code" in said, "no key of wandb is here, so wandb refuses"
 
 
 def test_every_command_for_a_cluster_is_typed_here_or_tested_elsewhere() -> None:
