@@ -372,3 +372,21 @@ def test_wrong_settings_of_clients_are_refused_before_a_job_starts(tmp_path: Pat
     ):
         error = cli("train", *given, "algo=grpo", *more, cwd=tmp_path, check_code=USER_ERROR).stderr
         assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_grpo_learns_to_ask_in_the_second_turn_what_only_a_later_turn_rewards(seed: int, tmp_path: Path) -> None:
+    given = [
+        *own(tmp_path),
+        "algo=grpo",
+        "algo.samples=8",
+        "algo.lr=1e-4",
+        f"seed={seed}",
+        "rollout.session_reward=last",
+    ]
+    given += ["max_steps=24", "global_batch_size=8", "data.limit=100", "eval.limit=30", "rollout.max_tokens=96"]
+    cli("train", *given, cwd=tmp_path)
+    evaluated = [line for line in metrics_of(tmp_path / "run") if "eval/reward" in line]
+    assert evaluated[-1]["eval/reward"] > evaluated[0]["eval/reward"] + 0.2
+    assert evaluated[-1]["eval/repetition"] < 0.1
