@@ -216,9 +216,10 @@ def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
     """
     _check_balance(config, algorithm)
     _check_controls(config, algorithm)
-    if config.data.train_on == "every" and algorithm.needs.data != "completions":
+    if config.data.train_on == "every" and algorithm.needs.data not in ("completions", "prompts"):
         raise UserError(
-            f"data.train_on=every: algo={type(algorithm).__name__} learns from the last turn alone: use algo=sft, or leave it out"
+            f"data.train_on=every: algo={type(algorithm).__name__} learns from the last turn alone: use algo=sft or an algorithm "
+            "with rollouts, or leave it out"
         )
     if config.data.soft_labels and not algorithm.needs.soft_labels:
         raise UserError(

@@ -82,12 +82,11 @@ def judge_forecast(config: DictConfig) -> list[str]:
     judge, clients = judge_reward(config), played_clients(config)
     if judge is None and clients is None:
         return []
-    from psychocounsel.data.selection import load_split
+    from psychocounsel.data.selection import prompted_rows
     from psychocounsel.engine.schedule import steps_of
 
     train, held_out = (
-        [*{json.dumps(row.prompt): row.prompt for row in rows}.values()]
-        for rows in load_split(config.data, lambda line: None)
+        [*{json.dumps(row.prompt): row.prompt for row in rows}.values()] for rows in prompted_rows(config.data)
     )
     algorithm: Any = build(config, "algo")
     steps = steps_of(config, algorithm, len(train))

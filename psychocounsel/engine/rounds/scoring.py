@@ -13,7 +13,7 @@ import numpy as np
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.rows import Message
-from psychocounsel.data.selection import load_split
+from psychocounsel.data.selection import prompted_rows
 from psychocounsel.data.tokenise import without_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.rounds.offloading import on_device
@@ -242,6 +242,6 @@ def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Ite
 def _crises(config: Any) -> frozenset[str]:
     """Return the ids of the rows whose speech may be about a crisis, by the column `risk` or by its words."""
     rules = read_risk_rules()
-    rows = [row for part in load_split(config.data, lambda line: None) for row in part]
+    rows = [row for part in prompted_rows(config.data) for row in part]
     said = ["\n".join(turn["content"] for turn in row.prompt if turn["role"] == "user") for row in rows]
     return frozenset(row.id for row, text in zip(rows, said, strict=True) if rules.of(text, row.risk).crisis)
