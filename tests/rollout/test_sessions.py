@@ -27,16 +27,18 @@ from psychocounsel.metrics.replies import reply_figures, sample_page
 from psychocounsel.model.packed import Policy
 from psychocounsel.reward.base import Scorer
 from psychocounsel.rollout.base import Sampling
-from psychocounsel.rollout.clients import Clients
+from psychocounsel.rollout.clients import SimulatedClients
 from psychocounsel.rollout.hf import HFRollout
 from psychocounsel.rollout.sessions import SessionRollout
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.storage.files import read_json
 from tests.support.harness import TINY, cli, metrics_of, world
 from tests.support.own_folder import write_own
 
 LONG = 1 << 30  # tokens that no session reaches
 
 
-class Answering(Clients):
+class Answering(SimulatedClients):
     """Clients whose words depend on the last reply; `said` holds the conversations that they heard."""
 
     def __init__(self, words: Callable[[Sequence[Message]], str | None]) -> None:
@@ -70,7 +72,11 @@ def prompts(*words: str) -> list[Group]:
 
 
 def held(
-    clients: Clients, turns: int = 3, template: str = "", groups: Sequence[Group] | None = None, **sampling: Any
+    clients: SimulatedClients,
+    turns: int = 3,
+    template: str = "",
+    groups: Sequence[Group] | None = None,
+    **sampling: Any,
 ) -> list[Group]:
     """Return two sessions with each of two clients, or with those of `groups`."""
     settings = {"n": 2, "temperature": 1.0, "max_tokens": 200, "max_length": LONG, "seed": 3} | sampling
@@ -176,7 +182,7 @@ def test_sessions_survive_their_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [["a"], ["a", 3], "aa"])
 def test_clients_that_give_no_text_for_a_conversation_are_refused(wrong: Any) -> None:
-    class Wrong(Clients):
+    class Wrong(SimulatedClients):
         def answers(self, conversations: Any, seeds: Any) -> Any:
             return wrong
 
@@ -264,10 +270,10 @@ def test_ppo_gives_each_turn_what_it_earned_at_its_last_token() -> None:
 
 CLIENTS = """
 from dataclasses import dataclass
-from psychocounsel.rollout.clients import Clients, ClientSettings
+from psychocounsel.rollout.clients import SimulatedClients, ClientSettings
 
 @dataclass
-class Second(ClientSettings, Clients):
+class Second(ClientSettings, SimulatedClients):
     told: str = "It began in the spring."
 
     def open(self, config, answers):
@@ -344,6 +350,8 @@ def test_a_run_killed_within_a_round_ends_as_one_that_was_not(more: list[str], t
     while run.poll() is None and time.monotonic() < end and not [*shards.glob("shard-*.parquet")]:
         time.sleep(0.01)
     assert run.poll() is None, "the run ended before it could be killed"
+    owner = read_json(RunDir(tmp_path / "parts" / "run").owner)
+    os.kill(owner["pid"], signal.SIGKILL)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     cli("train", *given, "algo=grpo", *more, cwd=tmp_path / "parts")
