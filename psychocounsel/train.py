@@ -14,12 +14,12 @@ from psychocounsel.data.settings import check_data, data_repositories, idle_data
 from psychocounsel.engine.checks import check_training, figures_of_training, idle_training
 from psychocounsel.engine.judge import idle_judge, judge_forecast, prepare_judge
 from psychocounsel.engine.settings import TrainConfig
+from psychocounsel.errors import UserError
 from psychocounsel.model.settings import model_repositories, settle_model
 from psychocounsel.remote.confidential import check_confidential
 from psychocounsel.reward.sections import (
     check_rewards,
     idle_rewards,
-    judge_choice,
     resolve_rewards,
     reward_receivers,
     reward_repositories,
@@ -29,12 +29,34 @@ from psychocounsel.reward.shipped import refuse_shipped_rewards
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.command import Command, Presets, ordered
-from psychocounsel.settings.config import typed_groups
+from psychocounsel.settings.config import type_section, typed_groups
 from psychocounsel.settings.keys import refuse_renamed
 from psychocounsel.settings.targets import build, target_class
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
+
+
+# Keys whose value is a file of another group, and this group
+_CHOICES = {"reward.judge": "judge", "rollout.clients": "clients", "rollout.clients.client": "client"}
+
+
+def _as_choice(override: str, presets: Mapping[str, list[str]]) -> str:
+    """Return an override such as `reward.judge=NAME` as Hydra writes it, a choice; others as they are.
+
+    Raises:
+        UserError: if there is no file of this name.
+    """
+    key, _, value = override.partition("=")
+    if key not in _CHOICES:
+        return override
+    group = _CHOICES[key]
+    if unknown := [name for name in value.split(",") if name not in presets[group]]:
+        raise UserError(
+            f"{key}={unknown[0]}: there is no conf/{group}/{unknown[0]}.yaml (there are {', '.join(presets[group])}); its "
+            f"settings have keys of their own, such as {key}.model=NAME"
+        )
+    return f"{group}@{override}"
 
 
 class Train(Command):
@@ -49,7 +71,7 @@ class Train(Command):
     def arguments(
         self, options: Sequence[str], overrides: Sequence[str], presets: Mapping[str, list[str]]
     ) -> list[str]:
-        return judge_choice(overrides, presets["judge"])
+        return [_as_choice(text, presets) for text in overrides]
 
     def resolve(self, composed: DictConfig, presets: Presets) -> None:
         resolve_mix(composed, presets.data)
@@ -70,6 +92,8 @@ class Train(Command):
 
     def check(self, config: DictConfig, plain: DictConfig) -> None:
         check_rewards(config, typed_groups, judge_may_reward=True)
+        for key in ("rollout.clients", "rollout.clients.client"):
+            type_section(config, key, _CHOICES[key])
         check_data(config)
         check_training(config, build(config, "cluster"))
         check_confidential(self, config)
@@ -92,6 +116,8 @@ class Train(Command):
         for sender in ("tracker", "rollout"):
             if config.get(sender) is not None:
                 yield from build(config, sender).receivers(sender)
+        if OmegaConf.select(config, "rollout.clients"):
+            yield from build(config, "rollout").simulated().receivers("rollout.clients")
         yield from reward_receivers(config)
 
     def repositories(self, config: DictConfig) -> Iterator[tuple[Any, str]]:

@@ -87,9 +87,9 @@ class Online(Rollouts):
         errors = []
         for reply in group.completions:
             terms = {
-                "length_penalty": self.length_penalty * len(reply.ids),
+                "length_penalty": self.length_penalty * reply.trained_tokens,
                 "unfinished_penalty": self.unfinished_penalty * self._excess(reply, ctx),
-                "repetition_penalty": self.repetition_penalty * repetition(reply.ids.tolist()),
+                "repetition_penalty": self.repetition_penalty * repetition(reply.trained_ids.tolist()),
             }
             for name, penalty in terms.items():
                 if getattr(self, name):
@@ -102,7 +102,7 @@ class Online(Rollouts):
         if reply.finish_reason == "length":
             return 1.0
         ramp = self.unfinished_ramp * ctx.max_tokens
-        return max(0.0, (len(reply.ids) - ctx.max_tokens + ramp) / ramp) if ramp else 0.0
+        return max(0.0, (max(reply.turn_lengths) - ctx.max_tokens + ramp) / ramp) if ramp else 0.0
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         unused = super().unused(config)

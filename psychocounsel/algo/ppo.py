@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from psychocounsel.data.batch import Batch
-    from psychocounsel.data.group import Group
+    from psychocounsel.data.group import Completion, Group
 
 
 @dataclass
@@ -28,10 +28,11 @@ class PPO(PolicyGradient):
 
     The method is that of arXiv 1707.06347, applied to language models as in arXiv 2203.02155.
 
-    Rewards: a reply's reward belongs to its last token. With `normalise_rewards` the rewards of a round have mean 0 and
-    standard deviation 1. `kl_weight` times the divergence from the reference is either
-    subtracted from each token's reward (`kl_in="reward"`: log pi_old - log ref) or added to the loss (`kl_in="loss"`:
-    the mean over tokens of `k3`). With `kl_target` the weight is adapted from round to round (see `adapted`).
+    Rewards: a reply's reward belongs to its last token; in a session, to the last tokens of the turns that earned it (see
+    `turn_ends`). With `normalise_rewards` the rewards of a round have mean 0 and standard deviation 1. `kl_weight` times the
+    divergence from the reference is either subtracted from each token's reward (`kl_in="reward"`: log pi_old - log ref) or
+    added to the loss (`kl_in="loss"`: the mean over tokens of `k3`). With `kl_target` the weight is adapted from round to
+    round (see `adapted`).
 
     Advantages are those of GAE (arXiv 1506.02438, eq. 16). With `whiten` they are normalised over the round to mean 0
     and standard deviation 1.
@@ -149,10 +150,12 @@ class PPO(PolicyGradient):
         kl = [divergence(completion) for completion in completions]
         kl_weight = self._next_kl_weight(float(np.mean([divergences.sum() for divergences in kl])), ctx)
         values = [values for of_group in ctx.values(groups) for values in of_group]
-        rewards = np.concatenate(self.scaled([np.array(self.rewards(group, ctx)) for group in groups]))
+        own = [np.array(self.rewards(group, ctx)) for group in groups]
+        rewards, scale = np.concatenate(self.scaled(own)), self._scale(own)
         for completion, of_tokens, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):
             tokens = -(kl_weight if self.kl_in == "reward" else 0.0) * of_tokens
-            tokens[-1] += reward
+            for place, earned in turn_ends(completion, reward, scale):
+                tokens[place] += earned
             completion.values = value
             completion.advantages = gae(tokens, value, self.discount, self.gae_lambda)
             completion.returns = completion.advantages + value
@@ -188,6 +191,13 @@ class PPO(PolicyGradient):
         limit = math.inf if self.reward_clip is None else self.reward_clip
         return [self.reward_weight * of_prompt.clip(-limit, limit) for of_prompt in rewards]
 
+    def _scale(self, rewards: list[np.ndarray]) -> float:
+        """Return the factor by which `scaled` multiplies differences of a round's rewards."""
+        import numpy as np
+
+        spread = float(np.concatenate(rewards).std()) + 1e-8 if self.normalise_rewards else 1.0
+        return self.reward_weight / spread
+
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return terms averaged over tokens; `loss_value` belongs to the critic, or to the policy if the trunk is shared.
 
@@ -207,6 +217,21 @@ class PPO(PolicyGradient):
         if self.kl_in == "loss" and self.kl_weight:
             terms["loss_kl"] = Term(k3(batch.ref_logprobs - outputs.logprobs).sum(), "tokens", self._kl_weight)
         return terms | ratio_metrics(ratio, self.clip, self.clip, "tokens") | self.common_terms(outputs, batch)
+
+
+def turn_ends(completion: Completion, reward: float, scale: float) -> list[tuple[int, float]]:
+    """Return the last trained token of each of the policy's turns, and the part of the scaled `reward` that it gets.
+
+    The parts add up to `reward`. An earlier turn t gets scale * r_t, with r_t of `Completion.turn_rewards`; the last turn gets
+    the rest, so also the penalties and what normalising subtracts.
+    """
+    import numpy as np
+
+    if completion.turn_rewards is None:
+        return [(-1, reward)]
+    places = np.cumsum(completion.turn_lengths) - 1
+    earlier = (scale * completion.turn_rewards[:-1].astype(float)).tolist()
+    return list(zip(places.tolist(), [*earlier, reward - sum(earlier)], strict=True))
 
 
 def adapted(weight: float, kl: float, target: float, gain: float) -> float:

@@ -133,7 +133,7 @@ def _assembled(config: DictConfig, train: list[Group], held_out: list[Group], re
 def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, epochs: int | None = None) -> Parts:
     """Load and tokenise rows. `epochs`: number of epochs that get controls of their own; None: all epochs of the run."""
     rows, held_out_rows = load_split(config.data, report)
-    every = config.data.train_on == "every" and kind == "completions"
+    every = config.data.train_on == "every" and kind in ("completions", "prompts")
     conversations = {"training": len(rows), "held-out": len(held_out_rows)}
     if every:
         rows, held_out_rows = ([turn for row in part for turn in every_turn(row)] for part in (rows, held_out_rows))
@@ -156,7 +156,9 @@ def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, e
             lambda line, name=name: report(f"{name} data: {line}"),  # type: ignore[misc]
             config.data.bad_rows == "drop",
         )
-        parts.append(_joined(groups, conversations[name], name, report) if every and groups else groups)
+        parts.append(
+            _joined(groups, conversations[name], name, report) if every and groups and kind == "completions" else groups
+        )
     return parts[0], parts[1]
 
 

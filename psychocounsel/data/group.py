@@ -29,6 +29,8 @@ class Completion:
     `reward`: the reward model's score, or the raters' mean rating. `reward_parts`: scores of the members, if the reward
     is an ensemble. `label`: True for a good reply. `policy_version`: optimizer step of the weights that wrote it.
     `ratings`: float32[7], the raters' mean rating on each of `PRINCIPLES`, NaN where it is not applicable.
+    `session`: the messages of a session that a simulated client took part in, from the policy's first to its last turn.
+    `turn_rewards`: float32[policy's turns], the parts of `reward` that its turns earned; they add up to it.
     """
 
     ids: Array
@@ -38,13 +40,17 @@ class Completion:
     values: Array | None = None
     advantages: Array | None = None
     reward: float | None = None
-    finish_reason: str | None = None  # "stop" or "length"
+    finish_reason: str | None = (
+        None  # "stop", "length" (cut at the limit), or "room" (a session without room for a turn)
+    )
     policy_version: int | None = None
     label: bool | None = None
     returns: Array | None = None
     reward_parts: dict[str, float] | None = None
     ratings: Array | None = None
     trained: Array | None = None
+    session: list[Message] | None = None
+    turn_rewards: Array | None = None
 
     def __post_init__(self) -> None:
         if self.trained is not None and self.trained.all():
@@ -54,6 +60,19 @@ class Completion:
     def trained_tokens(self) -> int:
         """Number of trained tokens."""
         return len(self.ids) if self.trained is None else int(self.trained.sum())
+
+    @property
+    def trained_ids(self) -> Array:
+        """The trained tokens, int32[trained tokens]: those of the policy's turns."""
+        return self.ids if self.trained is None else self.ids[self.trained]
+
+    @property
+    def turn_lengths(self) -> list[int]:
+        """Number of tokens of each of the policy's turns."""
+        if self.trained is None:
+            return [len(self.ids)]
+        edges = np.flatnonzero(np.diff(self.trained, prepend=False, append=False))
+        return [int(end - start) for start, end in edges.reshape(-1, 2)]
 
     def cut(self, length: int) -> "Completion":
         """Return the first `length` tokens."""
@@ -66,12 +85,16 @@ class Completion:
     def then(self, between: Array, later: "Completion") -> "Completion":
         """Return this completion, the tokens `between`, which are not trained, and `later` as one stretch.
 
-        It has none of the values that an algorithm fills in.
+        Of the values per token it keeps the rollout's `logprobs`.
         """
         masks = [np.ones(len(part.ids), bool) if part.trained is None else part.trained for part in (self, later)]
+        known = self.logprobs is not None and later.logprobs is not None
         return Completion(
             np.concatenate([self.ids, between, later.ids]),
             f"{self.text}\n\n{later.text}",
+            logprobs=np.concatenate([self.logprobs, later.logprobs]) if known else None,
+            finish_reason=later.finish_reason,
+            policy_version=later.policy_version,
             label=later.label,
             trained=np.concatenate([masks[0], np.zeros(len(between), bool), masks[1]]),
         )
@@ -123,6 +146,7 @@ def reference_of(groups: Sequence[Group]) -> list[list[Array]] | None:
 
 
 _FLOATS = pa.list_(pa.float32())
+_MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _COMPLETION = pa.struct(
     [
         ("ids", pa.list_(pa.int32())),
@@ -135,6 +159,8 @@ _COMPLETION = pa.struct(
         ("reward_parts", pa.map_(pa.string(), pa.float64())),
         ("ratings", _FLOATS),
         ("trained", pa.list_(pa.bool_())),
+        ("session", _MESSAGES),
+        ("turn_rewards", _FLOATS),
     ]
 )
 SCHEMA = pa.schema(
@@ -142,7 +168,7 @@ SCHEMA = pa.schema(
         ("id", pa.string()),
         ("prompt_ids", pa.list_(pa.int32())),
         ("prompt_text", pa.string()),
-        ("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("messages", _MESSAGES),
         ("completions", pa.list_(_COMPLETION)),
     ]
 )
@@ -174,7 +200,7 @@ def read_groups(path: Path) -> list[Group]:
         return None if values is None else np.array(values, np.float32)
 
     def completion(row: dict[str, Any]) -> Completion:
-        arrays = {name: array(row.get(name)) for name in (*_PER_TOKEN, "ratings")}
+        arrays = {name: array(row.get(name)) for name in (*_PER_TOKEN, "ratings", "turn_rewards")}
         parts = row.get("reward_parts")
         trained = None if row.get("trained") is None else np.array(row["trained"], bool)
         arrays |= {"ids": np.array(row["ids"], np.int32), "trained": trained}

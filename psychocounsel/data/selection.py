@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.counsel.pairs import PairRule, make_pairs, pairs_by_score, score
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import Example, report_dropped, warn
+from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
@@ -42,6 +42,14 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     if not train:
         raise UserError("the selection leaves no training rows: loosen data.min_gap, data.limit or data.dev_fraction")
     return train, held_out
+
+
+def prompted_rows(data: DictConfig) -> tuple[list[Example], list[Example]]:
+    """Return the rows of `load_split` to whose prompts a policy replies: with `data.train_on=every` one for each turn."""
+    train, held_out = load_split(data, lambda line: None)
+    if data.train_on != "every":
+        return train, held_out
+    return [turn for row in train for turn in every_turn(row)], [turn for row in held_out for turn in every_turn(row)]
 
 
 def all_rows(data: DictConfig) -> list[Example]:

@@ -18,6 +18,7 @@ from psychocounsel.settings.targets import build
 
 _EVALUATED = "eval/"
 _OF_REPLIES = ("length", "unfinished", "repetition", "echo")
+_OF_SESSIONS = ("turns", "only_asks", "out_of_room")
 _OF_SCORES = ("reward", "win_rate", "win_rate_low", "win_rate_high")
 
 
@@ -39,7 +40,9 @@ def check_training(config: DictConfig, cluster: Any) -> None:
     if algorithm.needs.rollouts:
         check_rollouts(config, algorithm)
     if config.get("rollout") is not None:
-        build(config, "rollout").check(config, cluster.process_count())
+        rollout = build(config, "rollout")
+        rollout.check(config, cluster.process_count())
+        rollout.check_clients(config)
     build(config, "tracker").check()
 
 
@@ -213,9 +216,10 @@ def check_training_pairs(config: DictConfig, algorithm: Any) -> None:
     """
     _check_balance(config, algorithm)
     _check_controls(config, algorithm)
-    if config.data.train_on == "every" and algorithm.needs.data != "completions":
+    if config.data.train_on == "every" and algorithm.needs.data not in ("completions", "prompts"):
         raise UserError(
-            f"data.train_on=every: algo={type(algorithm).__name__} learns from the last turn alone: use algo=sft, or leave it out"
+            f"data.train_on=every: algo={type(algorithm).__name__} learns from the last turn alone: use algo=sft or an algorithm "
+            "with rollouts, or leave it out"
         )
     if config.data.soft_labels and not algorithm.needs.soft_labels:
         raise UserError(
@@ -278,6 +282,7 @@ def figures_of_training(config: DictConfig) -> list[str] | None:
     names = list[str]()
     if config.get("rollout") is not None:  # replies are measured, independent of the loss
         names += [*_OF_REPLIES, *_of_reference(algorithm), *_of_rewards(config)]
+        names += _OF_SESSIONS if config.rollout.clients else ()
         names += _OF_SCORES if config.get("reward") is not None else ()
         names += ["recital"] if policy_prompt(model.system_prompt, model.path, "model.system_prompt") else []
     if not algorithm.needs.rollouts:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.command import NO_INTERNET, idle_keys
 from psychocounsel.settings.targets import build, class_of
 
 if TYPE_CHECKING:
+    from psychocounsel.asking.language_model import LanguageModel
     from psychocounsel.grading.rewards import JudgeReward
 
 # Modules that ask language models or read data import numpy, so `--help` and runs without a judge do not import them.
 
 _TRIED = 64  # prompts whose questions are written to estimate the tokens
-_WORDS = 150  # assumed length of a reply
+_WORDS = 150  # assumed length of a reply, or of a client's turn
+_RULES = 600  # about the tokens of the prompt that tells a model how to play a client
 
 
 def judge_reward(config: DictConfig) -> JudgeReward | None:
@@ -32,11 +33,20 @@ def judge_reward(config: DictConfig) -> JudgeReward | None:
     return settings
 
 
+def played_clients(config: DictConfig) -> Any:
+    """Return the settings of the clients that a language model plays in sessions, otherwise None."""
+    if not OmegaConf.select(config, "rollout.clients"):
+        return None
+    settings = build(config, "rollout").simulated()
+    return settings if settings.asks else None
+
+
 def idle_judge(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the keys that have no effect without a judge, or with this one, each with the reason."""
     if (settings := judge_reward(config)) is None:
-        yield "cluster.internet", NO_INTERNET
-        yield "budget", "no language model gives the rewards (reward=rubric or reward=judge)"
+        if played_clients(config) is None:
+            yield "cluster.internet", NO_INTERNET
+            yield "budget", "no language model gives the rewards (reward=rubric or reward=judge) or plays clients"
         return
     from psychocounsel.asking.model_groups import NO_PRICE
 
@@ -68,50 +78,82 @@ def prepare_judge(config: DictConfig) -> None:
 
 
 def judge_forecast(config: DictConfig) -> list[str]:
-    """Return the lines of a dry run: the calls to the judge, their price, and the hosts that get texts."""
-    if (settings := judge_reward(config)) is None:
+    """Return the lines of a dry run: the calls to the judge and to a model that plays clients, their price, and the hosts."""
+    judge, clients = judge_reward(config), played_clients(config)
+    if judge is None and clients is None:
         return []
-    from psychocounsel.asking.answers import Answers
-    from psychocounsel.asking.budget import Estimate, estimated_tokens
-    from psychocounsel.data.selection import load_split
+    from psychocounsel.data.selection import prompted_rows
     from psychocounsel.engine.schedule import steps_of
-    from psychocounsel.remote.server_access import host_of
 
     train, held_out = (
-        [*{json.dumps(row.prompt): row.prompt for row in rows}.values()]
-        for rows in load_split(config.data, lambda line: None)
+        [*{json.dumps(row.prompt): row.prompt for row in rows}.values()] for rows in prompted_rows(config.data)
     )
     algorithm: Any = build(config, "algo")
     steps = steps_of(config, algorithm, len(train))
     evaluated = (2 + (steps - 1) // config.eval.every if config.eval.every else 2) * len(held_out[: config.eval.limit])
-    questions, model = settings.questions(), settings.model()
-
-    def per_prompt(samples: int) -> tuple[float, float]:
-        """Return the mean number of calls about a prompt's replies, and of tokens of their prompts."""
-        replies = [f"{number} " + "word " * _WORDS for number in range(samples)]
-        tried = train[:: math.ceil(len(train) / _TRIED)]
-        asks = [question.ask for prompt in tried for question in questions.about(prompt, replies, samples)]
-        return len(asks) / len(tried), sum(map(estimated_tokens, asks)) / len(tried)
-
-    trained = 0.0
+    trained, samples = 0.0, 1
     if (plan := algorithm.round) is not None:
         trained = steps / plan.passes * (config.global_batch_size - algorithm.offline_groups(config.global_batch_size))
+        samples = plan.samples
+    turns = config.rollout.turns if config.rollout.clients else 1
+    lines = []
+    if clients is not None:
+        calls = round((trained * samples + evaluated) * (turns - 1))
+        tokens = _RULES + turns // 2 * (_WORDS + config.rollout.max_tokens)
+        what = "clients' turns, at most"
+        lines += _calls(config, clients.model(), "client_answers", calls, tokens, what)
+        lines.append(f"clients: texts go to {_hosts(clients.receivers('rollout.clients'), 'the model runs here')}")
+    if judge is not None:
+        scored = 1 if config.rollout.session_reward == "last" else turns
+        asked, tokens = _asked(judge, train, ((trained * scored, samples), (evaluated * scored, 1)))
+        what = "reward" if turns == 1 else "reward, at most"
+        lines += _calls(config, judge.model(), "reward_answers", round(asked), round(tokens / max(asked, 1)), what)
+        line, model = f"reward: texts go to {_hosts(judge.receivers('reward'), 'the judge runs here')}", judge.model()
+        if model.is_third_party():
+            line += f"; {model.name} is a third party and gets " + (
+                "no crisis speeches" if judge.withholds_crises() else "crisis speeches, too"
+            )
+        lines.append(line)
+    return lines
+
+
+def _asked(settings: JudgeReward, prompts: Sequence[Any], counts: Iterable[tuple[float, int]]) -> tuple[float, float]:
+    """Return the number of calls about replies, and of tokens of their prompts.
+
+    `counts`: pairs of a number of prompts and the number of replies to each.
+    """
+    from psychocounsel.asking.budget import estimated_tokens
+
+    questions, tried = settings.questions(), prompts[:: math.ceil(len(prompts) / _TRIED)]
     calls = tokens = 0.0
-    for count, samples in ((trained, plan.samples if plan else 1), (evaluated, 1)):
-        of_prompt = per_prompt(samples) if count else (0.0, 0.0)
-        calls, tokens = calls + count * of_prompt[0], tokens + count * of_prompt[1]
-    folder = RunDir(Path(config.run_dir)).reward_answers if config.run_dir else None
+    for count, samples in counts:
+        replies = [f"{number} " + "word " * _WORDS for number in range(samples)]
+        asks = (
+            [question.ask for prompt in tried for question in questions.about(prompt, replies, samples)]
+            if count
+            else []
+        )
+        calls += count * len(asks) / len(tried)
+        tokens += count * sum(map(estimated_tokens, asks)) / len(tried)
+    return calls, tokens
+
+
+def _calls(config: DictConfig, model: LanguageModel, journal: str, calls: int, tokens: int, what: str) -> list[str]:
+    """Return lines about `calls` calls with prompts of `tokens` tokens, less those that the run's `journal` answers."""
+    from psychocounsel.asking.answers import Answers
+    from psychocounsel.asking.budget import Estimate
+
     estimate = Estimate()
+    folder = Path(config.run_dir) / journal if config.run_dir else None
     if folder is not None and folder.is_dir():
         with closing(Answers(folder)) as answers:
             estimate.bought = answers.journal.total.calls
-    left = max(0, round(calls) - estimate.bought)
-    for _ in range(left):
-        estimate.add(model, round(tokens / calls))
-    hosts = sorted({host_of(address) for _, address in settings.receivers("reward")})
-    line = f"reward: texts go to {', '.join(hosts) or 'no host: the judge runs here'}"
-    if model.is_third_party():
-        line += f"; {model.name} is a third party and gets " + (
-            "no crisis speeches" if settings.withholds_crises() else "crisis speeches, too"
-        )
-    return [*estimate.lines("reward"), line]
+    for _ in range(max(0, calls - estimate.bought)):
+        estimate.add(model, tokens)
+    return estimate.lines(what)
+
+
+def _hosts(receivers: Iterable[tuple[str, str]], here: str) -> str:
+    from psychocounsel.remote.server_access import host_of
+
+    return ", ".join(sorted({host_of(address) for _, address in receivers})) or f"no host: {here}"

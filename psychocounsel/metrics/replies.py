@@ -9,13 +9,14 @@ import numpy as np
 
 from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.near_duplicates import CJK
+from psychocounsel.data.rows import Message
 from psychocounsel.metrics.intervals import FEWEST, mean_intervals
 
 # Metrics of replies that a policy wrote.
 
 MOSTLY_CUT = 0.5  # share of replies cut at the limit of tokens from which on a warning is printed
 GRAM = 4  # words or tokens in a run
-_SHARES = ("unfinished",)  # figures that are 0 or 1 for each reply
+_SHARES = ("unfinished", "out_of_room")  # figures that are 0 or 1 for each reply
 
 
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
@@ -52,11 +53,13 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
 
     `reward`: the reply's reward, if replies are scored, and `reward_<part>` for each member of an ensemble of reward models,
     or each principle (NaN if it is not applicable to the reply).
-    `length`: number of tokens.
+    `length`: number of the policy's tokens.
     `unfinished`: 1 if the reply was cut at the length limit, otherwise 0.
     `repetition`: see the function of this name.
     `echo`, `recital`: `copied_share` of the reply's words, from the client's turns and from the system prompt; each only
     if all prompts have such messages.
+    `turns`, `only_asks`, `out_of_room`: of sessions, the policy's turns, the share of them that consist of questions alone, and
+    1 if the session ended because the next turn had no room, otherwise 0.
     `kl`: sum over tokens of log pi - log ref [nats]; only with `reference`, log-probabilities float32[len] for each
     reply of each group.
     """
@@ -64,19 +67,20 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
     if not replies:
         return {}
     figures: dict[str, list[float]] = {
-        "length": [len(reply.ids) for reply in replies],
+        "length": [reply.trained_tokens for reply in replies],
         "unfinished": [reply.finish_reason == "length" for reply in replies],
-        "repetition": [repetition(reply.ids.tolist()) for reply in replies],
+        "repetition": [repetition(reply.trained_ids.tolist()) for reply in replies],
     }
+    if all(reply.session is not None for reply in replies):
+        figures["turns"] = [len(reply.turn_lengths) for reply in replies]
+        figures["only_asks"] = [_only_asks(reply) for reply in replies]
+        figures["out_of_room"] = [reply.finish_reason == "room" for reply in replies]
     if any(reply.reward is not None for reply in replies):
         figures = {"reward": [reply.reward or 0.0 for reply in replies], **figures}
     for name, role in COPIED_FROM.items():
         sources = [_words_from(group, role) for group in groups]
         if all(sources):
-            pairs = zip(groups, sources, strict=True)
-            figures[name] = [
-                copied_share(words_of(reply.text), source) for group, source in pairs for reply in group.completions
-            ]
+            figures[name] = [_copied(reply, group, role) for group in groups for reply in group.completions]
     for name in sorted({name for reply in replies for name in reply.reward_parts or ()}):
         figures[f"reward_{name}"] = [(reply.reward_parts or {}).get(name, math.nan) for reply in replies]
     if reference is not None:
@@ -116,9 +120,23 @@ def copied_share(words: Sequence[str], source: Sequence[str]) -> float:
 
 
 def _words_from(group: Group, role: str) -> list[str]:
-    return [
-        word for message in group.messages or [] if message["role"] == role for word in words_of(message["content"])
-    ]
+    return _words_by(role, group.messages or [])
+
+
+def _words_by(role: str, messages: Sequence[Message]) -> list[str]:
+    return [word for message in messages if message["role"] == role for word in words_of(message["content"])]
+
+
+def _copied(reply: Completion, group: Group, role: str) -> float:
+    """Return the share of the policy's words that are copied from the messages of `role`, of the prompt and the session."""
+    return copied_share(words_of(reply.text), _words_by(role, [*(group.messages or []), *(reply.session or [])]))
+
+
+def _only_asks(reply: Completion) -> float:
+    """Return the share of the policy's turns in a session in which every sentence is a question."""
+    turns = [message["content"] for message in reply.session or [] if message["role"] == "assistant"]
+    endings = [re.findall(r"[.!?\u2026](?=\s|$)", text.strip()) for text in turns]
+    return sum(bool(marks) and {*marks} == {"?"} for marks in endings) / len(turns)
 
 
 def repetition(ids: Sequence[int]) -> float:
@@ -146,11 +164,24 @@ def sample_page(groups: Sequence[Group], count: int, title: str) -> str:
 
 def _shown(reply: Completion, group: Group) -> str:
     marks = [", cut"] if reply.finish_reason == "length" else []
+    marks += [", no room for another turn"] if reply.finish_reason == "room" else []
     for name, role in COPIED_FROM.items():
-        if share := copied_share(words_of(reply.text), _words_from(group, role)):
+        if share := _copied(reply, group, role):
             marks.append(f", {name} {100 * share:.0f} %")
     reward = "" if reply.reward is None else f"reward {reply.reward:.3f}, "
-    return f"{reward}{len(reply.ids)} tokens{''.join(marks)}\n\n" + _quoted(reply.text)
+    head = f"{reward}{reply.trained_tokens} tokens{''.join(marks)}\n\n"
+    return head + (_quoted(reply.text) if reply.session is None else _turns(reply))
+
+
+def _turns(reply: Completion) -> str:
+    """Return the turns of a session after its prompt, the policy's with what they earned of its reward."""
+    earned = [""] * len(reply.turn_lengths)
+    if reply.turn_rewards is not None:
+        earned = [f" ({reward:+.3f})" for reward in reply.turn_rewards]
+    return "\n\n".join(
+        _quoted(f"**{message['role']}**{'' if place % 2 else earned[place // 2]}: {message['content']}")
+        for place, message in enumerate(reply.session or [])
+    )
 
 
 def _quoted(text: str) -> str:

@@ -5,7 +5,7 @@ The entries are `reward`, `compare`, and the members of an ensemble in either.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -227,21 +227,6 @@ def _part_names(sections: Any) -> None:
         seen[section.name] = seen.get(section.name, 0) + 1
         if seen[section.name] > 1:
             section.name = f"{section.name}-{seen[section.name]}"
-
-
-def judge_choice(overrides: Sequence[str], judges: Sequence[str]) -> list[str]:
-    """Return the overrides with `reward.judge=NAME` as Hydra writes it, a choice; `judges` are the files of conf/judge.
-
-    Raises:
-        UserError: for another value of `reward.judge`.
-    """
-    chosen = [value for name, _, value in (text.partition("=") for text in overrides) if name == _JUDGE]
-    if unknown := [name for value in chosen for name in value.split(",") if name not in judges]:
-        raise UserError(
-            f"{_JUDGE}={unknown[0]}: no such judge (there are {', '.join(judges)}); settings of a judge have keys of their "
-            f"own, such as {_JUDGE}.model=NAME"
-        )
-    return [f"judge@{text}" if text.startswith(f"{_JUDGE}=") else text for text in overrides]
 
 
 def check_rewards(

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from omegaconf import OmegaConf
+
 from psychocounsel.errors import UserError
+from psychocounsel.rollout.clients import ClientSettings
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import Contract, GroupSettings
+from psychocounsel.settings.targets import Contract, GroupSettings, build_section
 
 if TYPE_CHECKING:
     import torch
@@ -176,6 +179,9 @@ class RolloutSettings(GroupSettings):
     shard_prompts: int = option(16, at_least=1)
     shown_prompts: int = option(4, at_least=0)
     offload_idle: bool = False
+    clients: dict[str, Any] = option({})
+    turns: int = option(6, at_least=2)
+    session_reward: str = option("mean", choices=("mean", "last", "min"))
 
     @abstractmethod
     def open(
@@ -196,6 +202,30 @@ class RolloutSettings(GroupSettings):
             UserError: naming the setting.
         """
 
+    def check_clients(self, config: DictConfig) -> None:
+        """Reject simulated clients that cannot work.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        if not self.clients:
+            return
+        if config.rollout.get("max_staleness"):
+            raise UserError(
+                f"rollout.clients and rollout.max_staleness={config.rollout.max_staleness}: sessions are not written ahead; use "
+                "rollout.max_staleness=0"
+            )
+        self.simulated().check("rollout.clients", config)
+
+    def simulated(self) -> ClientSettings:
+        """Return the settings of the simulated clients in `clients`."""
+        clients: ClientSettings = build_section(OmegaConf.create(self.clients), "clients")
+        return clients
+
+    def longest_reply(self, config: DictConfig) -> int:
+        """Return the largest number of tokens after a prompt: `max_tokens`, or all of `max_length` in sessions."""
+        return self.max_tokens if not self.clients else int(config.max_length)
+
     def lacking(self) -> str:
         """Return a message that names missing packages and how to install them; empty (default) if none is missing.
 
@@ -206,9 +236,10 @@ class RolloutSettings(GroupSettings):
     def unused(self, config: DictConfig) -> dict[str, str]:
         """Return fields that have no effect with these settings, each with the reason. It must not import torch.
 
-        Setting such a field is an error.
+        Setting such a field is an error. A subclass adds its own to these.
         """
-        return {}
+        alone = dict.fromkeys(("turns", "session_reward"), "without rollout.clients the policy writes single replies")
+        return alone if not self.clients else {}
 
     def memory(self, shape: Shape, config: DictConfig, samples: int) -> dict[str, float | None]:
         """Return the bytes on each GPU, by purpose, while a model of `shape` writes `samples` replies to each prompt.
@@ -242,28 +273,6 @@ class RolloutSettings(GroupSettings):
     def servers_per_node(cls, rollout: DictConfig, gpus: Any) -> int:
         """Return how many server commands to run on a node with `gpus` GPUs; called together with `server_command`."""
         return 1
-
-
-def open_rollout(
-    settings: RolloutSettings,
-    config: DictConfig,
-    engine: TrainedPolicy,
-    tokenizer: Any,
-    stop: Sequence[int],
-    world: World,
-) -> Rollout:
-    """Return the result of `settings.open`.
-
-    Raises:
-        UserError: as `open` does, or if the result is not a Rollout.
-    """
-    rollout = settings.open(config, engine, tokenizer, stop, world)
-    if not isinstance(rollout, Rollout):
-        raise UserError(
-            f"rollout: {type(settings).__name__}.open returned {type(rollout).__name__}, which must derive from "
-            "psychocounsel.rollout.base.Rollout"
-        )
-    return rollout
 
 
 def training_temperature(config: DictConfig) -> float:

@@ -38,7 +38,7 @@ class HF(RolloutSettings):
         from psychocounsel.model.shape import bytes_of_weight
 
         rows = max(1, self.batch_size // samples) * samples
-        length = min(config.max_length, (config.max_prompt_length or config.max_length) + self.max_tokens)
+        length = min(config.max_length, (config.max_prompt_length or config.max_length) + self.longest_reply(config))
         width = bytes_of_weight(config.model.dtype)
         # Raw, divided by the temperature, as weights of the draw, padded weights, and their sum. A sort needs more.
         logits = (5 if self.top_p == 1 else 8) * 4 * rows * shape.vocabulary

@@ -52,6 +52,7 @@ class RunDir:
         self.latest_checkpoint = self.checkpoints / "latest"  # a file with the folder's name
         self.rounds = path / "rounds"  # replies of algorithms with rollouts
         self.reward_answers = path / "reward_answers"  # journal of a language model that rewards replies
+        self.client_answers = path / "client_answers"  # journal of a language model that plays clients
         self.before = self.rounds / "before.parquet"  # replies to held-out prompts before training
         self.model = path / "model"  # the best model so far
         self.export = path / "export"  # default folder of `psychocounsel.export`

@@ -1,6 +1,7 @@
 """Composing, checking and comparing configurations, without torch. Every error is one line that says what to type."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -28,7 +29,7 @@ from psychocounsel.storage.files import shipped
 # Groups whose YAML names its dataclass by `_target_`.
 GROUPS = (
     *("algo", "cluster", "tracker", "reward", "rollout", "speeches", "evaluation", "personas"),
-    *("writers", "annotator", "contestants", "judge", "client"),
+    *("writers", "annotator", "contestants", "judge", "client", "clients"),
 )
 
 register_resolvers()
@@ -118,6 +119,24 @@ def with_values(command: Command, config: DictConfig, values: Mapping[str, Any])
 def typed_groups(plain: DictConfig) -> DictConfig:
     """Return a configuration that contains only groups with a `_target_`, with their types and limits checked."""
     return typed(plain, NoKeys)
+
+
+def type_section(config: DictConfig, key: str, group: str) -> None:
+    """Check the section at `key`, a choice of `group` inside of another group, against its dataclass; nothing if it is empty.
+
+    Raises:
+        UserError: naming the key.
+    """
+    section = OmegaConf.select(config, key)
+    if not section:
+        return
+    if OmegaConf.is_missing(section, "model"):  # other keys are made of it, and would be named instead
+        raise UserError(f"{key}.model is not set: add {key}.model=NAME")
+    try:
+        checked = typed_groups(OmegaConf.create({group: section}))[group]
+    except UserError as error:
+        raise UserError(re.sub(rf"(?<![.\w]){group}(?=[.=])", key, str(error))) from error
+    OmegaConf.update(config, key, OmegaConf.to_container(checked))
 
 
 def typed(plain: DictConfig, fields: type) -> DictConfig:

@@ -39,7 +39,7 @@ def is_of_earlier_run(config: DictConfig, path: str) -> bool:
 def check_shipped(value: str, key: str, of_data: bool = False) -> None:
     """Raise UserError if `value` is a `builtin:` name that the package does not contain."""
     models = [f"builtin:{folder.name}" for folder in sorted(PACKAGE.joinpath("model", "shipped").iterdir())]
-    names = ["builtin:sample"] if of_data else models
+    names = ["builtin:sample", "builtin:clients"] if of_data else models
     if value not in names:
         raise UserError(f"{key}={value}: does not ship with the package; these do: {', '.join(names)}")
 

@@ -10,7 +10,7 @@ import pytest
 from psychocounsel import api
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import every_turn, parse_row
-from psychocounsel.data.selection import load_split
+from psychocounsel.data.selection import load_split, prompted_rows
 from psychocounsel.data.sources import load_examples
 from psychocounsel.data.tokenise import tokenise
 from psychocounsel.errors import UserError
@@ -167,6 +167,10 @@ def test_every_turn_of_the_therapist_is_trained(tmp_path: Path) -> None:
         spoken = [{group.prompt_text.split("Day ")[1][:2].strip() for group in part} for part in (train, held_out)]
         assert not spoken[0] & spoken[1], "all turns of a conversation are in one part"
     assert counts == {"last": (18, 2), "every": (18, 2)}
+    online = ["algo=grpo", "reward=tiny", f"data.path={file}", "data.train_on=every"]
+    prompts, _ = api.load_groups(config := api.compose(online))
+    assert len(prompts) > 18 and all((group.messages or [])[-1]["role"] == "user" for group in prompts)
+    assert {group.id for group in prompts} <= {row.id for part in prompted_rows(config.data) for row in part}
     with pytest.raises(UserError, match=r"data.train_on=every: algo=KTO learns from the last turn alone: use algo=sft"):
         api.compose(["algo=kto", f"data.path={file}", "data.train_on=every"])
 

@@ -104,7 +104,7 @@ def test_wheel_holds_configurations_studies_templates_model_sample_and_rubric(in
     assert len(list((package / "data" / "sample").rglob("*.yaml"))) == len(sample_files()) == 17
     rubric = {path.name for path in (package / "counsel" / "principles" / "en").iterdir()}
     assert rubric == {path.name for path in (ROOT / "psychocounsel" / "counsel" / "principles" / "en").iterdir()}
-    for room in ("annotation", "counsel"):  # files with words, cues and topics
+    for room in ("annotation", "counsel", "data", "evaluation"):  # words, cues, topics, the sample and scripted clients
         kept = {path.relative_to(ROOT / "psychocounsel") for path in (ROOT / "psychocounsel" / room).rglob("*.yaml")}
         assert kept and all((package / path).is_file() for path in kept)
     tops = {path.name for path in installed.iterdir()}

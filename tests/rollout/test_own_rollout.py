@@ -1,6 +1,7 @@
 """A run learns from the replies of a user's own rollout; rollouts that lack parts of the contract are rejected."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from psychocounsel.cluster.memory.check import memory_line
 from psychocounsel.cluster.memory.gpu import estimate, trained_shape
 from psychocounsel.data.group import Group, read_groups
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, Shard, open_rollout
+from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, Shard
+from psychocounsel.rollout.sessions import open_rollout
 from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
@@ -55,7 +57,7 @@ def test_settings_that_lack_what_a_rollout_needs_are_refused(code: str, said: st
     assert found.startswith("error: rollout._target_=phrases.Phrases: ") and said in found and found.count("\n") == 1
 
 
-def test_a_rollout_that_lacks_what_it_needs_is_refused() -> None:
+def test_a_rollout_that_lacks_what_it_needs_is_refused(tmp_path: Path) -> None:
     class Plain(RolloutSettings):
         def open(self, *given: Any) -> Rollout:
             return object()  # type: ignore[return-value]
@@ -65,10 +67,11 @@ def test_a_rollout_that_lacks_what_it_needs_is_refused() -> None:
             pass
 
     nothing: Any = None
+    chat: Any = SimpleNamespace(tokenizer=None, ends=list)
     with pytest.raises(
         UserError, match=r"Plain.open returned object, which must derive from psychocounsel.rollout.base"
     ):
-        open_rollout(Plain(), nothing, nothing, nothing, [], nothing)
+        open_rollout(Plain(), nothing, nothing, chat, nothing, tmp_path)
     with pytest.raises(UserError, match=r"Mute: lacks generate \(see psychocounsel.rollout.base.Rollout\)"):
         Mute()  # type: ignore[abstract]
 

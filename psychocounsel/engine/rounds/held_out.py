@@ -17,7 +17,8 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_intervals, reply_metrics
 from psychocounsel.metrics.rewards import win_rate
-from psychocounsel.rollout.base import Rollout, Shard, open_rollout, sampling_of
+from psychocounsel.rollout.base import Rollout, Shard, sampling_of
+from psychocounsel.rollout.sessions import open_rollout
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
@@ -114,7 +115,7 @@ def open_held_out(
     with offloading:
         scoring = open_scoring(run, world, chat.system_prompt, prompts)
         offloading.leave_weights()  # last, because the rollout may take the memory that is free now
-        rollout = open_rollout(settings, config, stepper.main, tokenizer, chat.ends(), world)
+        rollout = open_rollout(settings, config, stepper.main, chat, world, run.files.client_answers)
     offloading.make_room = rollout.rest
     reference = before_training(run, stepper, tokenizer)
     policy = RoundStart(stepper, config.global_batch_size)

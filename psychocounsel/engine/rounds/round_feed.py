@@ -29,7 +29,8 @@ from psychocounsel.engine.rounds.scoring import Scoring, open_scoring, rewarded
 from psychocounsel.engine.schedule import RoundOrder, round_order
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics, sample_page
-from psychocounsel.rollout.base import Rollout, Sampling, Shard, open_rollout, sampling_of
+from psychocounsel.rollout.base import Rollout, Sampling, Shard, sampling_of
+from psychocounsel.rollout.sessions import open_rollout
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import await_file, read_json, write_atomically, write_json
@@ -409,7 +410,8 @@ def open_rounds(
     with offloading:
         scoring = open_scoring(run, world, chat.system_prompt, [*data.train, *data.held_out])
         offloading.leave_weights()  # last, because the rollout may take the memory that is free now
-        rollout = open_rollout(configs.build(config, "rollout"), config, engine, tokenizer, chat.ends(), world)
+        settings = configs.build(config, "rollout")
+        rollout = open_rollout(settings, config, engine, chat, world, run.files.client_answers)
     offloading.make_room = rollout.rest
     policy = RoundStart(collector.stepper, config.global_batch_size)
     first_replies = FirstReplies(run, rollout, policy)

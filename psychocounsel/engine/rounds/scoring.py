@@ -3,13 +3,17 @@
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from math import isnan, nan
 from threading import Thread
 from typing import Any
 
+import numpy as np
+
 from psychocounsel.counsel.traits import read_risk_rules
-from psychocounsel.data.group import Group
-from psychocounsel.data.selection import load_split
+from psychocounsel.data.group import Array, Completion, Group
+from psychocounsel.data.rows import Message
+from psychocounsel.data.selection import prompted_rows
 from psychocounsel.data.tokenise import without_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.rounds.offloading import on_device
@@ -30,6 +34,9 @@ class Scoring:
     model has its own.
 
     Replies to the prompts in `withheld` (ids of groups) are not shown to the scorer.
+
+    In a session each turn of the policy is scored as a reply to all that was said before it. `over_turns` makes one reward of
+    them: "mean", "min", or "last", which scores the last turn alone.
     """
 
     def __init__(
@@ -39,8 +46,10 @@ class Scoring:
         offload: bool,
         system_prompt: str | None,
         withheld: frozenset[str] = frozenset(),
+        over_turns: str = "mean",
     ) -> None:
         self.scorer, self.world, self.system_prompt, self.withheld = scorer, world, system_prompt, withheld
+        self.over_turns = over_turns
         self.on_device = on_device(scorer.models if scorer else (), world, offload)
         self._ahead: Thread | None = None
 
@@ -61,10 +70,23 @@ class Scoring:
             completion.reward = nan
         shown = [completion for group in self._shown(groups) for completion in group.completions]
         conversations = self._conversations(groups)
-        of_shown = self._of_main(conversations, alive) if self.asks else self._scores(conversations)
-        for completion, (reward, parts) in zip(shown, of_shown, strict=True):
-            completion.reward, completion.reward_parts = reward, parts
+        scores = iter(self._of_main(conversations, alive) if self.asks else self._scores(conversations))
+        for completion in shown:
+            of_turns = list(islice(scores, len(self._scored_turns(completion))))
+            self._give(completion, [reward for reward, _ in of_turns], [parts or {} for _, parts in of_turns])
         return groups
+
+    def _give(self, completion: Completion, rewards: list[float], parts: list[dict[str, float]]) -> None:
+        """Give a completion its reward, from the rewards and parts of its scored turns; NaN if one of them has none."""
+        completion.reward, completion.reward_parts = rewards[0], parts[0] or None
+        if completion.session is None:
+            return
+        turns = len(completion.turn_lengths)
+        earned = earned_by_turns(np.array(rewards), turns, self.over_turns)
+        completion.reward, completion.turn_rewards = float(earned.sum()), earned.astype(np.float32)
+        names = {name for of_turn in parts for name in of_turn}
+        known = {name: [of_turn[name] for of_turn in parts if name in of_turn] for name in sorted(names)}
+        completion.reward_parts = {name: sum(values) / len(values) for name, values in known.items()} or None
 
     def ahead(self, groups: Sequence[Group]) -> None:
         """Let a judge on servers answer about `groups` while more replies are written; `self` then finds its answers.
@@ -88,13 +110,21 @@ class Scoring:
         return [group for group in groups if group.id not in self.withheld]
 
     def _conversations(self, groups: Sequence[Group]) -> list[Conversation]:
-        """Return a conversation for each reply that the scorer may see."""
+        """Return a conversation for each reply, and each scored turn of a session, that the scorer may see."""
         return [
-            [*prompt, {"role": "assistant", "content": completion.text}]
+            [*prompt, *said]
             for group in self._shown(groups)
             for prompt in [without_system_prompt(group.messages or [], self.system_prompt)]
             for completion in group.completions
+            for said in self._scored_turns(completion)
         ]
+
+    def _scored_turns(self, completion: Completion) -> list[list[Message]]:
+        """Return what follows the prompt, up to each turn of the policy that gets a score."""
+        if completion.session is None:
+            return [[{"role": "assistant", "content": completion.text}]]
+        ends = range(1, len(completion.session) + 1, 2)
+        return [completion.session[:end] for end in (ends[-1:] if self.over_turns == "last" else ends)]
 
     def _scores(self, conversations: Sequence[Conversation]) -> Scores:
         if not conversations or self.scorer is None:
@@ -154,6 +184,25 @@ class Scoring:
         raise UserError(f"{line}, so there is nothing to learn from: {advice}")
 
 
+def earned_by_turns(rewards: Array, turns: int, over_turns: str) -> Array:
+    """Return what each of a session's `turns` turns of the policy earns of the session's reward, float64[turns].
+
+    The reward is the sum. "mean": each turn earns its own reward / turns. "min": the turn with the smallest reward (the first
+    of several) earns it. "last": the last turn earns its reward, and `rewards` holds no other.
+
+    Args:
+        rewards: float[turns], the rewards of the turns; float[1] with "last".
+        turns: number of turns.
+        over_turns: "mean", "min" or "last".
+    """
+    if over_turns == "mean":
+        return rewards / turns
+    earned = np.zeros(turns)
+    place = turns - 1 if over_turns == "last" else int(rewards.argmin())
+    earned[place] = rewards[-1 if over_turns == "last" else place]
+    return earned
+
+
 def rewarded(groups: Sequence[Group], fewest: int = 1) -> list[Group]:
     """Return the groups without the replies that have no reward, and without groups of fewer than `fewest` others."""
     kept = [
@@ -186,12 +235,13 @@ def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Ite
         if run.is_main:
             messages = [without_system_prompt(group.messages or [], system_prompt) for group in shown]
             scorer.begin(run.files.reward_answers, config.budget, messages)
-    return Scoring(scorer, world, config.rollout.offload_idle, system_prompt, withheld)
+    rollout = config.rollout
+    return Scoring(scorer, world, rollout.offload_idle, system_prompt, withheld, rollout.session_reward)
 
 
 def _crises(config: Any) -> frozenset[str]:
     """Return the ids of the rows whose speech may be about a crisis, by the column `risk` or by its words."""
     rules = read_risk_rules()
-    rows = [row for part in load_split(config.data, lambda line: None) for row in part]
+    rows = [row for part in prompted_rows(config.data) for row in part]
     said = ["\n".join(turn["content"] for turn in row.prompt if turn["role"] == "user") for row in rows]
     return frozenset(row.id for row, text in zip(rows, said, strict=True) if rules.of(text, row.risk).crisis)

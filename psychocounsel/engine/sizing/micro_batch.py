@@ -21,6 +21,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import return_freed_memory
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import write_config
+from psychocounsel.settings.targets import build
 
 # Peak and usable memory of this process
 
@@ -177,7 +178,8 @@ def _token_memory(config: DictConfig, stepper: Stepper, groups: Sequence[Group])
 
 
 def _with_replies(group: Group, count: int, config: DictConfig) -> Group:
-    length = max(1, min(config.rollout.max_tokens, config.max_length - len(group.prompt_ids)))
+    longest = build(config, "rollout").longest_reply(config)
+    length = max(1, min(longest, config.max_length - len(group.prompt_ids)))
     return replace(group, completions=[Completion(np.zeros(length, np.int32)) for _ in range(count)])
 
 

@@ -133,7 +133,7 @@ class SessionPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ClientAsk(Ask):
+class ClientAsk(Ask):
     """A call to the client's model. If the persona cannot read the answer, the call is repeated."""
 
     persona: Persona
@@ -194,7 +194,7 @@ class Conversation:
         part = f"client seed {plan.seed} session {plan.sample} turn {len(self.session)} {turn_or_ask.part}"
         self.call = (
             plan.client,
-            _ClientAsk(**{**vars(turn_or_ask), "part": part}, persona=plan.persona, session=tuple(self.session)),
+            ClientAsk(**{**vars(turn_or_ask), "part": part}, persona=plan.persona, session=tuple(self.session)),
         )
 
     def _hear(self, outcome: Outcome[str] | None) -> None:

@@ -12,7 +12,11 @@ from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.flows_step import flow_judges, flow_prompt
 from psychocounsel.evaluation.session.personas import PersonaSet
+from psychocounsel.evaluation.session.scripted import BUILTIN, ScriptedPersonas
+from psychocounsel.evaluation.session.training_clients import ClientOpenings, training_clients
 from psychocounsel.evaluation.session.transcripts import chosen_transcripts
+from psychocounsel.rundir.run_config import read_config
+from psychocounsel.rundir.trained_runs import runs_of
 from psychocounsel.settings.targets import build
 
 LANGUAGE = "en"  # language of all clients, because the word checks only know English
@@ -50,6 +54,7 @@ def check_inputs(config: DictConfig) -> None:
         _check_client(config, clients.name)
     for contestant in build(config, "contestants").models():
         _check_contestant(contestant)
+        _refuse_known_clients(contestant, clients)
 
 
 def idle_keys(config: DictConfig) -> dict[str, str]:
@@ -59,6 +64,23 @@ def idle_keys(config: DictConfig) -> dict[str, str]:
         return dict.fromkeys(("model", "against", "personas", "client", "replies"), reason)
     clients: PersonaSet = build(config, "personas")
     return {} if clients.asks_client else {"client": f"personas={clients.name} asks no model"}
+
+
+def _refuse_known_clients(contestant: LanguageModel, clients: PersonaSet) -> None:
+    """Raise UserError if the contestant was trained in sessions with one of these clients (never the shipped ones)."""
+    if not isinstance(clients, ScriptedPersonas) or clients.folder == BUILTIN:
+        return
+    names = {persona.id: persona.name for persona in clients.personas()}
+    for run in runs_of(contestant.model):
+        data = read_config(run).data
+        trained = (
+            training_clients(data.path) if str(data.get("_target_")).endswith(f".{ClientOpenings.__name__}") else ()
+        )
+        if known := [names[client.id] for client in trained if client.id in names]:
+            raise UserError(
+                f"personas.folder={clients.folder}: {contestant.name} was trained in sessions with {known[0]} "
+                f"({len(known)} of these clients in all); use other clients, or personas.folder={BUILTIN}"
+            )
 
 
 def _check_transcripts(config: DictConfig) -> None:
