@@ -1,7 +1,7 @@
 """Base classes of the simulated clients that sessions are held with (`rollout.clients`).
 
-To add clients, derive a dataclass from ClientSettings and a class from Clients, or one class from both whose `open` returns
-itself.
+To add clients, derive a dataclass from ClientSettings and a class from SimulatedClients, or one class from both whose `open`
+returns itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-class Clients(Contract):
+class SimulatedClients(Contract):
     """Base of simulated clients. A subclass must define `answers`. Only rank 0 has one, for the sessions of all ranks."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class ClientSettings(GroupSettings):
     asks: ClassVar[bool] = False  # True if a language model plays the clients
 
     @abstractmethod
-    def open(self, config: DictConfig, answers: Path) -> Clients:
+    def open(self, config: DictConfig, answers: Path) -> SimulatedClients:
         """Return the clients of the run with the configuration `config`. Called on rank 0.
 
         A language model keeps what it says in the folder `answers`, within the limits of `config.budget`.

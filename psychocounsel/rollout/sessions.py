@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, Shard, TrainedPolicy
-from psychocounsel.rollout.clients import Clients, ClientSettings
+from psychocounsel.rollout.clients import ClientSettings, SimulatedClients
 from psychocounsel.settings.targets import refuse_another_kind
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class SessionRollout(Rollout):
     """
 
     def __init__(
-        self, rollout: Rollout, chat: ChatFormat, turns: int, world: World, clients: Callable[[], Clients]
+        self, rollout: Rollout, chat: ChatFormat, turns: int, world: World, clients: Callable[[], SimulatedClients]
     ) -> None:
         self.rollout, self.chat, self.turns, self.world = rollout, chat, turns, world
         self.draws_by_prompt, self.writes_with_a_copy = rollout.draws_by_prompt, rollout.writes_with_a_copy
@@ -218,9 +218,9 @@ class SessionRollout(Rollout):
         return result if share else next(iter(kept), None)
 
 
-def _opened(settings: ClientSettings, config: DictConfig, answers: Path) -> Clients:
+def _opened(settings: ClientSettings, config: DictConfig, answers: Path) -> SimulatedClients:
     clients = settings.open(config, answers)
-    refuse_another_kind(clients, Clients, f"rollout.clients: {type(settings).__name__}.open")
+    refuse_another_kind(clients, SimulatedClients, f"rollout.clients: {type(settings).__name__}.open")
     return clients
 
 

@@ -130,6 +130,8 @@ def type_section(config: DictConfig, key: str, group: str) -> None:
     section = OmegaConf.select(config, key)
     if not section:
         return
+    if OmegaConf.is_missing(section, "model"):  # other keys are made of it, and would be named instead
+        raise UserError(f"{key}.model is not set: add {key}.model=NAME")
     try:
         checked = typed_groups(OmegaConf.create({group: section}))[group]
     except UserError as error:

@@ -167,7 +167,7 @@ def test_every_turn_of_the_therapist_is_trained(tmp_path: Path) -> None:
         spoken = [{group.prompt_text.split("Day ")[1][:2].strip() for group in part} for part in (train, held_out)]
         assert not spoken[0] & spoken[1], "all turns of a conversation are in one part"
     assert counts == {"last": (18, 2), "every": (18, 2)}
-    online = ["algo=grpo", f"data.path={file}", "data.train_on=every"]
+    online = ["algo=grpo", "reward=tiny", f"data.path={file}", "data.train_on=every"]
     prompts, _ = api.load_groups(config := api.compose(online))
     assert len(prompts) > 18 and all((group.messages or [])[-1]["role"] == "user" for group in prompts)
     assert {group.id for group in prompts} <= {row.id for part in prompted_rows(config.data) for row in part}

@@ -27,16 +27,18 @@ from psychocounsel.metrics.replies import reply_figures, sample_page
 from psychocounsel.model.packed import Policy
 from psychocounsel.reward.base import Scorer
 from psychocounsel.rollout.base import Sampling
-from psychocounsel.rollout.clients import Clients
+from psychocounsel.rollout.clients import SimulatedClients
 from psychocounsel.rollout.hf import HFRollout
 from psychocounsel.rollout.sessions import SessionRollout
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.storage.files import read_json
 from tests.support.harness import TINY, cli, metrics_of, world
 from tests.support.own_folder import write_own
 
 LONG = 1 << 30  # tokens that no session reaches
 
 
-class Answering(Clients):
+class Answering(SimulatedClients):
     """Clients whose words depend on the last reply; `said` holds the conversations that they heard."""
 
     def __init__(self, words: Callable[[Sequence[Message]], str | None]) -> None:
@@ -70,7 +72,11 @@ def prompts(*words: str) -> list[Group]:
 
 
 def held(
-    clients: Clients, turns: int = 3, template: str = "", groups: Sequence[Group] | None = None, **sampling: Any
+    clients: SimulatedClients,
+    turns: int = 3,
+    template: str = "",
+    groups: Sequence[Group] | None = None,
+    **sampling: Any,
 ) -> list[Group]:
     """Return two sessions with each of two clients, or with those of `groups`."""
     settings = {"n": 2, "temperature": 1.0, "max_tokens": 200, "max_length": LONG, "seed": 3} | sampling
@@ -176,7 +182,7 @@ def test_sessions_survive_their_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wrong", [["a"], ["a", 3], "aa"])
 def test_clients_that_give_no_text_for_a_conversation_are_refused(wrong: Any) -> None:
-    class Wrong(Clients):
+    class Wrong(SimulatedClients):
         def answers(self, conversations: Any, seeds: Any) -> Any:
             return wrong
 
@@ -264,10 +270,10 @@ def test_ppo_gives_each_turn_what_it_earned_at_its_last_token() -> None:
 
 CLIENTS = """
 from dataclasses import dataclass
-from psychocounsel.rollout.clients import Clients, ClientSettings
+from psychocounsel.rollout.clients import SimulatedClients, ClientSettings
 
 @dataclass
-class Second(ClientSettings, Clients):
+class Second(ClientSettings, SimulatedClients):
     told: str = "It began in the spring."
 
     def open(self, config, answers):
@@ -332,6 +338,17 @@ def test_each_online_algorithm_learns_from_sessions_with_two_processes_as_with_o
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize("rollout", ["vllm", "vllm_server"])
+def test_vllm_and_the_trainer_agree_over_all_turns(rollout: str, tmp_path: Path) -> None:
+    given = ["algo=grpo", f"rollout={rollout}", "rollout.cpu_cache_gb=0.2", "cluster.threads=2"]
+    cli("train", *own(tmp_path), *given, cwd=tmp_path)
+    rounds = [line for line in metrics_of(tmp_path / "run") if "rollout/turns" in line]
+    assert len(rounds) == 2 and max(line["rollout/turns"] for line in rounds) > 1
+    assert max(line["rollout/logprob_difference_max"] for line in rounds) < 1e-3
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["zero=3", "cluster.processes=2"]], ids=["alone", "partitioned"])
 def test_a_run_killed_within_a_round_ends_as_one_that_was_not(more: list[str], tmp_path: Path) -> None:
     for name in ("whole", "parts"):
@@ -344,6 +361,8 @@ def test_a_run_killed_within_a_round_ends_as_one_that_was_not(more: list[str], t
     while run.poll() is None and time.monotonic() < end and not [*shards.glob("shard-*.parquet")]:
         time.sleep(0.01)
     assert run.poll() is None, "the run ended before it could be killed"
+    owner = read_json(RunDir(tmp_path / "parts" / "run").owner)
+    os.kill(owner["pid"], signal.SIGKILL)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     cli("train", *given, "algo=grpo", *more, cwd=tmp_path / "parts")
@@ -368,7 +387,6 @@ def test_wrong_settings_of_clients_are_refused_before_a_job_starts(tmp_path: Pat
         ),
         (["rollout.clients=played"], "rollout.clients.client.model is not set"),
         (["rollout.turns=1"], "rollout.turns=1: must be at least 2"),
-        (["rollout.clients=null"], "rollout.turns"),
     ):
         error = cli("train", *given, "algo=grpo", *more, cwd=tmp_path, check_code=USER_ERROR).stderr
         assert error.startswith("error: ") and said in error and error.count("\n") == 1

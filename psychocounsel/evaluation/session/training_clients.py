@@ -25,7 +25,7 @@ from psychocounsel.evaluation.session.dialogue import ClientAsk
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, SessionExchange
 from psychocounsel.evaluation.session.played import Card, PlayedPersona
 from psychocounsel.evaluation.session.scripted import SHIPPED, ScriptedPersona, read_scripts
-from psychocounsel.rollout.clients import Clients, ClientSettings
+from psychocounsel.rollout.clients import ClientSettings, SimulatedClients
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section, target_class
 
@@ -94,7 +94,7 @@ class ClientOpenings(Source):
 class ScriptedClients(ClientSettings):
     """Settings of `rollout.clients=scripted`. The scripts are those of `data=clients`."""
 
-    def open(self, config: DictConfig, answers: Path) -> Clients:
+    def open(self, config: DictConfig, answers: Path) -> SimulatedClients:
         return _Scripted(training_clients(config.data.path))
 
     def check(self, key: str, config: DictConfig) -> None:
@@ -104,7 +104,7 @@ class ScriptedClients(ClientSettings):
         training_clients(config.data.path)
 
 
-class _Scripted(Clients):
+class _Scripted(SimulatedClients):
     def __init__(self, clients: Sequence[ScriptedPersona]) -> None:
         self.by_opening = {_opening(client): client for client in clients}
 
@@ -122,7 +122,7 @@ class _Scripted(Clients):
         return None if following is None else following.text
 
 
-# Clients that a language model plays
+# SimulatedClients that a language model plays
 
 
 @dataclass
@@ -144,11 +144,7 @@ class PlayedClients(ClientSettings):
         return self.model().receivers(f"{key}.client")
 
     def check(self, key: str, config: DictConfig) -> None:
-        """Refuse a model without a name or key, and a third party that would see speeches about a crisis."""
-        if self.client.get("model") in (None, "???"):
-            raise UserError(
-                f"{key}.client.model is not set: add {key}.client.model=NAME, and {key}.client=CHOICE of conf/client"
-            )
+        """Refuse a model without its key, and a third party that would see speeches about a crisis."""
         model = self.model()
         model.check(f"{key}.client")
         if model.is_third_party() and not self.crisis_to_third_parties:
@@ -163,11 +159,11 @@ class PlayedClients(ClientSettings):
             )
         Budget(config.budget.cost, models=[model])
 
-    def open(self, config: DictConfig, answers: Path) -> Clients:
+    def open(self, config: DictConfig, answers: Path) -> SimulatedClients:
         return _Played(self, Answers(answers), config.budget)
 
 
-class _Played(Clients):
+class _Played(SimulatedClients):
     """Plays the client of each conversation from its words so far. The journal holds all answers, so none is bought twice."""
 
     def __init__(self, settings: PlayedClients, journal: Answers, limits: DictConfig) -> None:
