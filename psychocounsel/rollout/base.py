@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import Contract, GroupSettings
+from psychocounsel.settings.targets import Contract, GroupSettings, require_kind, wrong_return
 
 if TYPE_CHECKING:
     import torch
@@ -140,6 +139,9 @@ class Rollout(Contract):
         for number, shard in enumerate(shards):
             alive()
             groups = self.generate(*shard)
+            if not _answers(groups, *shard):
+                wanted = f"its {len(shard[0])} Groups, each with {shard[1].n} completions"
+                raise wrong_return(self, "generate", groups, wanted)
             if groups:
                 yield number, groups
 
@@ -153,6 +155,17 @@ class Rollout(Contract):
 
     def rest(self) -> None:
         """Release resources that only writing needs, until the next `sync`. Default: nothing to release."""
+
+
+def _answers(groups: Any, prompts: Sequence[Group], sampling: Sampling) -> bool:
+    """Return True if `groups` are the `prompts`, each with its completions."""
+    from psychocounsel.data.group import Group
+
+    return (
+        isinstance(groups, list)
+        and all(isinstance(group, Group) and len(group.completions) == sampling.n for group in groups)
+        and [group.id for group in groups] == [prompt.id for prompt in prompts]
+    )
 
 
 @dataclass
@@ -257,13 +270,7 @@ def open_rollout(
     Raises:
         UserError: as `open` does, or if the result is not a Rollout.
     """
-    rollout = settings.open(config, engine, tokenizer, stop, world)
-    if not isinstance(rollout, Rollout):
-        raise UserError(
-            f"rollout: {type(settings).__name__}.open returned {type(rollout).__name__}, which must derive from "
-            "psychocounsel.rollout.base.Rollout"
-        )
-    return rollout
+    return require_kind(settings, "open", settings.open(config, engine, tokenizer, stop, world), Rollout)
 
 
 def training_temperature(config: DictConfig) -> float:

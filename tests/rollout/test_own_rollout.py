@@ -66,7 +66,7 @@ def test_a_rollout_that_lacks_what_it_needs_is_refused() -> None:
 
     nothing: Any = None
     with pytest.raises(
-        UserError, match=r"Plain.open returned object, which must derive from psychocounsel.rollout.base"
+        UserError, match=r"Plain.open returned object; it must return an object of psychocounsel.rollout"
     ):
         open_rollout(Plain(), nothing, nothing, nothing, [], nothing)
     with pytest.raises(UserError, match=r"Mute: lacks generate \(see psychocounsel.rollout.base.Rollout\)"):
