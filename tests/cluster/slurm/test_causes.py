@@ -41,7 +41,7 @@ def test_the_cause_is_told_where_the_run_itself_could_not(slurm: Cluster, tmp_pa
     assert not runs[0].exists()
     held = tmp_path / "held" / "run"
     slurm.train(*slurm.overrides(run_dir=held), "+cluster.sbatch.hold=true")
-    (copy,) = (path for path in (tmp_path / "held" / ".code-0").iterdir() if path.is_dir())
+    (copy,) = (path for path in (tmp_path / "held" / ".code-0").iterdir() if path.suffix != ".used-by")
     shutil.rmtree(copy)
     slurm.call("scontrol", "release", slurm.job_of(held))
     assert slurm.ended(held) == ["failed"]
