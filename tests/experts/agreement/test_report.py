@@ -71,7 +71,7 @@ def test_ties_that_agree_by_half_are_shown(tmp_path: Path) -> None:
         [line.split() for line in made(tmp_path, rows, option)[0].splitlines() if line.startswith("  ")]
         for option in ("agreement.ties=half", "agreement.ties=category")
     )
-    assert head[3:] == ["raw", "weighted", "raw", "weighted", "kappa", "AC2", "weighted", "alpha"] and figures[4:6] == [
+    assert " ".join(head[3:]) == "raw weighted raw weighted kappa AC2 weighted alpha" and figures[4:6] == [
         "0.33",
         "0.50",
     ]
