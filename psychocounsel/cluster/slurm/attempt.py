@@ -76,7 +76,7 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     by_srun = rank is None and code not in (DONE, CONTINUE_LATER) and _BY_SRUN.search(errors) is not None
     ended = _ending(run_dir, attempt, rank or 0, code, stop_signal, by_srun)
     if code > _BY_SIGNAL and not by_srun:
-        named = last_error(attempt.output(rank or 0), attempt.srun_errors, named=True)
+        named = last_error(attempt.output(rank or 0), attempt.srun_errors, only_named=True)
         killed = killed_words(code, rank, node, out_of_memory(errors), read_config(run_dir).cluster.get("memory"))
         ended = replace(ended, words="; ".join(filter(None, (killed, named))))
     if lost:
