@@ -32,7 +32,7 @@ from psychocounsel.reward.shipped import refuse_shipped_rewards
 from psychocounsel.rundir.paths import EvaluationDir, RunDir
 from psychocounsel.settings.command import Command, Presets, SharedSteps, lists_own_figures, ordered
 from psychocounsel.settings.config import typed_groups
-from psychocounsel.settings.targets import build, target_class
+from psychocounsel.settings.targets import build, require_kind, target_class
 from psychocounsel.steps.stored_overrides import evaluate_arguments
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ class Evaluate(Command):
 
         set_cache_directories(run.config.paths.cache)
         quiet_libraries()
-        return _evaluation(run.config).work(run, Progress(run.is_main).bar)
+        evaluation = _evaluation(run.config)
+        return require_kind(evaluation, "work", evaluation.work(run, Progress(run.is_main).bar), int)
 
 
 def _evaluation(config: DictConfig) -> Evaluation:

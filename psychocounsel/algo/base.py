@@ -9,10 +9,14 @@ YAML, which is checked on login nodes without torch.
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import GroupSettings, kind_of, place_of, wrong_return
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,11 +144,13 @@ class Context(Protocol):
 
 
 @dataclass
-class Algorithm:
-    """Base of all algorithms. Its fields configure the optimizer; a subclass adds its own.
+class Algorithm(GroupSettings):
+    """Base of all algorithms. Its fields configure the optimizer; a subclass adds its own, and must define `loss`.
 
     `algo.lr` rises linearly over `warmup` (a fraction of all steps) and then follows `schedule` to `min_lr_ratio * lr`.
     """
+
+    config_group: ClassVar[str] = "algo"
 
     lr: float = option(1e-6, above=0)
     schedule: str = option("cosine", choices=("cosine", "linear", "constant"))
@@ -293,12 +299,64 @@ class Algorithm:
         """
         return None
 
+    @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Return the loss terms and metrics of one micro-batch by name.
+        """Return the loss terms and metrics of one micro-batch by name; the names in `TAKEN` belong to the engine.
 
         Two threads may call it at once, so it must not change `self`. `batch_groups`, which runs once per step, may.
         """
-        raise TypeError(f"{type(self).__name__} defines no loss")
+
+
+# What the methods of an algorithm, which a user may have written, returned
+
+TAKEN = (  # metrics of a step that the engine logs itself
+    *("attempt", "data_seconds", "grad_norm", "groups", "loss", "lr", "mfu", "peak_memory_gb", "skipped_steps"),
+    *("step", "step_seconds", "tokens", "tokens_per_second"),
+)
+
+
+def checked_terms(
+    algorithm: Algorithm, terms: Any, units: Collection[str], engines: Collection[str]
+) -> dict[str, Term]:
+    """Return `terms`, which `algorithm.loss` returned, after checking them against the run's units and engines.
+
+    Raises:
+        UserError: naming the class and its file.
+    """
+    if not isinstance(terms, dict):
+        raise wrong_return(algorithm, "loss", terms, 'Terms by name: {"nll": Term(-outputs.logprobs.sum(), "tokens")}')
+    for name, term in terms.items():
+        where = f"{place_of(algorithm, 'loss')}: Term {name}"
+        if not isinstance(term, Term):
+            raise UserError(f"{where} is {kind_of(term)}; it must be a Term: Term(its sum, its unit)")
+        if getattr(term.sum, "shape", None) != ():
+            raise UserError(
+                f"{where} has a {kind_of(term.sum)}; it must be a scalar tensor, the sum over the micro-batch"
+            )
+        if name in TAKEN:
+            raise UserError(f"{where} has the name of a metric that is always logged; rename it")
+        if term.unit not in units:
+            raise UserError(f"{where} has the unknown unit {term.unit!r}; choose from {', '.join(units)}")
+        if term.weight and term.engine not in engines:
+            raise UserError(f"{where} belongs to engine {term.engine!r}, but this run trains {', '.join(engines)}")
+    if lacking := set(engines) - {term.engine for term in terms.values() if term.weight}:
+        raise UserError(f"{place_of(algorithm, 'loss')} returned no Term with a weight for engine {min(lacking)}")
+    return terms
+
+
+def checked_groups(algorithm: Algorithm, method: str, groups: Any, count: int | None = None) -> list[Group]:
+    """Return `groups`, which `method` of `algorithm` returned; with `count` there must be that many.
+
+    Raises:
+        UserError: naming the class and its file.
+    """
+    from psychocounsel.data.group import Group
+
+    if not isinstance(groups, list) or not all(isinstance(group, Group) for group in groups):
+        raise wrong_return(algorithm, method, groups, "a list of Groups")
+    if count is not None and len(groups) != count:
+        raise wrong_return(algorithm, method, groups, f"as many Groups as it got, {count}")
+    return groups
 
 
 def collect_reference(groups: list[Group], ctx: Context) -> list[Group]:

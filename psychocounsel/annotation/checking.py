@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.annotation.licences import conflicts, refuse_conflicts
 from psychocounsel.annotation.steps import STEP_MODELS, due_steps
+from psychocounsel.asking.language_model import keys_of
 from psychocounsel.asking.model_groups import require_keys
 from psychocounsel.asking.parties import refuse_internet
 from psychocounsel.errors import UserError
@@ -115,7 +116,23 @@ def _refuse_conflicts(config: DictConfig) -> None:
 
     Ratings are model output, too. Annotators are checked only if their `terms` are given.
     """
-    licences = {source.title: source.license for source in build(config, "speeches").all_sources()}
-    terms = {model.name: model.terms for model in build(config, "annotator").models() if model.terms}
-    terms |= {model.name: model.terms for model in build(config, "writers").models()}
+    settings = build(config, "speeches")
+    licences = {
+        f"speeches.sources[{number}].license" if settings.sources else "speeches.license": (
+            source.title,
+            source.license,
+        )
+        for number, source in enumerate(settings.all_sources())
+    }
+    writers, annotators = (build(config, group).models() for group in ("writers", "annotator"))
+    names = {model.name for model in writers}
+    terms = {
+        f"{key}.terms": (model.name, model.terms)
+        for key, model in zip(keys_of(writers, "writers"), writers, strict=True)
+    }
+    terms |= {
+        f"{key}.terms": (model.name, model.terms)
+        for key, model in zip(keys_of(annotators, "annotator"), annotators, strict=True)
+        if model.terms and model.name not in names
+    }
     refuse_conflicts(conflicts(licences, terms, config.card.license), list(config.accept_terms))

@@ -1,7 +1,7 @@
 """Conflicts between the licences of sources, the terms of writers' output and the licence of the dataset. Not legal advice."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from psychocounsel.data.licences import identifier
 from psychocounsel.errors import UserError
@@ -21,6 +21,8 @@ _NAMED_MODELS = "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 gemma"
 _NO_IMPROVING = "llama2 llama3"  # forbid improving other models with the output; later versions require naming Llama
 _UNRESTRICTED = "none own output-is-yours"
 
+Named = tuple[str, str | None]  # a source or writer, and its licence or terms
+
 
 @dataclass(frozen=True)
 class Conflict:
@@ -30,24 +32,23 @@ class Conflict:
     sentence: str
 
 
-def conflicts(licences: Mapping[str, str | None], terms: Mapping[str, str | None], own: str | None) -> list[Conflict]:
+def conflicts(licences: Mapping[str, Named], terms: Mapping[str, Named], own: str | None) -> list[Conflict]:
     """Return the conflicts that stand in the way of passing on the dataset or of training on it.
 
     Args:
-        licences: licence of each source, by its name; None: unknown.
-        terms: terms of each writer's output, by its name: a licence, or one of no-competing-models, no-training,
+        licences: name and licence (None: unknown) of each source, by the key of the licence.
+        terms: name and terms of each writer, by the key of the terms: a licence, or one of no-competing-models, no-training,
             non-commercial, output-is-yours, own, none; None: unknown.
         own: the licence of the dataset itself (`card.license`); None: not set yet.
     """
     target = identifier(own)
-    return [
-        *(
-            conflict
-            for source, licence in licences.items()
-            for conflict in _of_source(source, identifier(licence), target)
-        ),
-        *(conflict for writer, text in terms.items() for conflict in _of_writer(writer, identifier(text), target)),
+    found = [
+        (key, conflict)
+        for named, of in ((licences, _of_source), (terms, _of_writer))
+        for key, (name, text) in named.items()
+        for conflict in of(name, identifier(text), target)
     ]
+    return [replace(conflict, sentence=f"{key}: {conflict.sentence}") for key, conflict in found]
 
 
 def refuse_conflicts(present: list[Conflict], accepted: list[str]) -> None:
@@ -74,7 +75,7 @@ def refuse_conflicts(present: list[Conflict], accepted: list[str]) -> None:
 def _of_source(source: str, licence: str | None, target: str | None) -> Iterator[Conflict]:
     name = identifier(source)
     if licence is None:
-        yield Conflict(f"unknown-{name}", f"The licence of {source} is unknown: set its `license`, or ask its authors.")
+        yield Conflict(f"unknown-{name}", f"The licence of {source} is unknown: set it, or ask its authors.")
         return
     if not _is(licence, f"{_FREE} {_SHARE_ALIKE} {_NON_COMMERCIAL} {_NO_DERIVATIVES}"):
         yield Conflict(
@@ -107,7 +108,7 @@ def _against_own(name: str, what: str, licence: str, target: str | None) -> Iter
 def _of_writer(writer: str, terms: str | None, target: str | None) -> Iterator[Conflict]:
     name = identifier(writer)
     if terms is None:
-        yield Conflict(f"unknown-{name}", f"The terms of {writer}'s output are unknown: set `terms` of this writer.")
+        yield Conflict(f"unknown-{name}", f"The terms of {writer}'s output are unknown: set them.")
         return
     whole = f"{_FREE} {_SHARE_ALIKE} {_NON_COMMERCIAL} {_NO_COMPETING} {_NAMED_MODELS} {_UNRESTRICTED} non-commercial"
     if not _is(terms, whole):

@@ -82,4 +82,7 @@ def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -
     folder = context.files.dataset
     made = context.files.card.exists()
     yield f"the card: {context.files.card}" if made else "no card yet: run steps=[card] with the same out"
-    yield f"train on it: python -m psychocounsel.train data=local data.path={folder}"
+    if counts.get("train"):
+        yield f"train on it: python -m psychocounsel.train data=local data.path={folder}"
+    else:
+        yield "no training pairs, so nothing can be trained on it: use more speeches, or a smaller pairs.min_gap"

@@ -21,9 +21,11 @@ from psychocounsel.asking.language_model import (
     Answerer,
     Ask,
     LanguageModel,
+    answer_of,
     check_names,
     keys_of,
     open_model,
+    submitted,
 )
 
 T = TypeVar("T")
@@ -182,7 +184,7 @@ class _Desk(Generic[T]):
                     return False
                 waiting.popleft()
                 self._under_way[digest] += 1
-                future = self._open[digest].submit(call.ask, call.seed)
+                future = submitted(self._open[digest], call.ask, call.seed)
                 future.add_done_callback(lambda done, call=call: self._answered.put((call, done)))  # type: ignore[misc]
         return True
 
@@ -225,7 +227,7 @@ class _Desk(Generic[T]):
                     self._answered.put(None)
                     break
                 batch.append(more)
-            arrivals = [_arrival(call, future) for call, future in batch]
+            arrivals = [_arrival(self._open[call.model.digest], call, future) for call, future in batch]
             try:
                 self.answers.keep(
                     [
@@ -250,8 +252,8 @@ class _Desk(Generic[T]):
         return cost_of(arrival.call.model, arrival.call.ask, arrival.answer)
 
 
-def _arrival(call: _Call, future: Future[Answer]) -> _Arrival:
+def _arrival(opened: Answerer, call: _Call, future: Future[Answer]) -> _Arrival:
     try:
-        return _Arrival(call, future.result())
+        return _Arrival(call, answer_of(opened, future))
     except (CancelledError, Exception) as error:
         return _Arrival(call, None, error)

@@ -20,7 +20,7 @@ from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
 from psychocounsel.remote.received import printable
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import Contract, GroupSettings, build_section, refuse_another_kind
+from psychocounsel.settings.targets import Contract, GroupSettings, build_section, require_kind
 
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
 UNPARSABLE = "unparsable"  # outcome of an Outcome after all attempts; an Answer never has it
@@ -108,7 +108,7 @@ class Answerer(Contract):
         Raises:
             UserError: if there is no answer; gives the reason.
         """
-        answer = self.submit(ask, seed).result()
+        answer = answer_of(self, submitted(self, ask, seed))
         if answer.text:
             show(answer.text)
         return answer
@@ -215,9 +215,26 @@ def open_model(settings: LanguageModel, key: str) -> Answerer:
     Raises:
         UserError: if `open` fails or returns anything other than an Answerer.
     """
-    opened = settings.open(key)
-    refuse_another_kind(opened, Answerer, f"{key}: {type(settings).__name__}.open")
-    return opened
+    return require_kind(settings, "open", settings.open(key), Answerer)
+
+
+def submitted(opened: Answerer, ask: Ask, seed: int) -> Future[Answer]:
+    """Return the result of `opened.submit`.
+
+    Raises:
+        UserError: if it is no Future.
+    """
+    return require_kind(opened, "submit", opened.submit(ask, seed), Future)
+
+
+def answer_of(opened: Answerer, future: Future[Answer], seconds: float | None = None) -> Answer:
+    """Return the answer that `future`, which `opened.submit` returned, has after at most `seconds` (None: no limit).
+
+    Raises:
+        UserError: if it is no Answer, or as `submit` says.
+        TimeoutError: if there is no answer yet.
+    """
+    return require_kind(opened, "submit().result", future.result(seconds), Answer)
 
 
 def keys_of(models: Sequence[LanguageModel], key: str) -> list[str]:

@@ -14,7 +14,15 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.answer_text import ABSENT
 from psychocounsel.asking.answers import Outcome, outcome_of
-from psychocounsel.asking.language_model import Answer, Answerer, LanguageModel, keys_of, open_model
+from psychocounsel.asking.language_model import (
+    Answer,
+    Answerer,
+    LanguageModel,
+    answer_of,
+    keys_of,
+    open_model,
+    submitted,
+)
 from psychocounsel.counsel.traits import CIRCUMSTANCES, read_risk_rules
 from psychocounsel.data.rows import Message
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
@@ -155,7 +163,7 @@ class _Annotator:
         row: dict[str, Any] = {"speech": speech, "text": client}
         ask = self.plan.ask(RatingCall(self.model, row, [(identity, reply)], 0, 0))
         for attempt in range(_ATTEMPTS):
-            answer = _waited(self.answerer.submit(ask, ask.seed + attempt), stopped)
+            answer = _waited(self.answerer, submitted(self.answerer, ask, ask.seed + attempt), stopped)
             if answer is None:
                 return None
             outcome: Outcome[Any] | None = outcome_of(ask, answer, self.read, attempt, _ATTEMPTS - 1)
@@ -165,10 +173,10 @@ class _Annotator:
         raise AssertionError("the last attempt has an outcome")
 
 
-def _waited(future: Future[Answer], stopped: Stopped) -> Answer | None:
+def _waited(opened: Answerer, future: Future[Answer], stopped: Stopped) -> Answer | None:
     while not stopped():
         try:
-            return future.result(timeout=_LOOK)
+            return answer_of(opened, future, _LOOK)
         except NotYet:
             if future.done():  # the time-out is the request's own
                 raise

@@ -128,17 +128,17 @@ _CONSEQUENCE = re.compile(
 )
 
 
-def last_error(*files: Path) -> str:
+def last_error(*files: Path, only_named: bool = False) -> str:
     """Return the last line that names an error, from the first of `files` with such a line.
 
-    If no line names an error, the last line of the first file with lines is returned, or "". Lines that only report
-    killed processes are ignored. The line is cut at 240 characters.
+    If no line names an error, the last line of the first file with lines is returned (with `only_named`: none), or "". Lines that
+    only report killed processes are ignored. The line is cut at 240 characters.
     """
     ends = [_end(file) for file in files]
     for lines in ends:
         if named := [line for line in lines if _ERROR.search(line)]:
             return _cut(named[-1])
-    return next((_cut(lines[-1]) for lines in ends if lines), "")
+    return next((_cut(lines[-1]) for lines in ends if lines and not only_named), "")
 
 
 def _end(file: Path) -> list[str]:

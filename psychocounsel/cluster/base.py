@@ -8,16 +8,17 @@ It saves on SIGTERM. Its exit code is 0 if it finished, 2 for wrong input, 3 if 
 stopped it, 4 if a gate could not decide, and 75 if the same command can resume; any other code is a crash.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
+from psychocounsel.settings.targets import GroupSettings
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,10 @@ class Usage:
     gpu_hours: float = 0.0
 
 
-class Cluster(ABC):
+class Cluster(GroupSettings):
     """A place where jobs run. Nothing here imports torch."""
+
+    config_group: ClassVar[str] = "cluster"
 
     # -- used when a configuration is checked
 
@@ -73,7 +76,7 @@ class Cluster(ABC):
         """Return the bytes of memory that a run may use on each of its machines; None (default): unknown."""
         return None
 
-    def check(self) -> None:  # noqa: B027 (a kind may have nothing to refuse)
+    def check(self) -> None:
         """Refuse settings that cannot work.
 
         Raises:

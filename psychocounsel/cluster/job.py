@@ -59,7 +59,7 @@ def _of_work(run_dir: Path) -> list[Path]:
     """Return the files and folders with rounds, scores, audits and answers."""
     files, tables = RunDir(run_dir), AnnotationDir(run_dir)
     work = [files.rounds, files.scores, files.audit]
-    work += [tables.speeches, tables.answers, tables.steps, tables.shards]
+    work += [tables.answers, tables.steps, tables.shards]  # speeches without a record of their step are cheap
     return [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers, files.reward_answers]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.states import ranges, refuse_unknown_index, rows
 from psychocounsel.errors import UserError
+from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.run import attempts, next_number
 from psychocounsel.rundir.sweep import runs_of
@@ -24,7 +25,8 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
     """
     run = run_of(folder, index)
     if not follow:
-        print(_file(run, number or next_number(run) - 1, rank).read_text(errors="replace"), end="")
+        before = _job_log(run) if number is None and next_number(run) == 1 else None
+        print((before or _file(run, number or next_number(run) - 1, rank)).read_text(errors="replace"), end="")
         return
     current = number or max(1, next_number(run) - 1)
     while not _follow(folder, run, current, rank, number is None):
@@ -113,6 +115,18 @@ def _file(run: Path, number: int, rank: int) -> Path:
     if not file.exists():
         raise UserError(f"{file}: no such file; available: {', '.join(attempt.output_names()) or 'none yet'}")
     return file
+
+
+def _job_log(run: Path) -> Path | None:
+    """Return the output of the last job that ended before the run's first attempt; None without one."""
+    records = [
+        (record, index)
+        for record in submissions.read(submissions.home_of(run))
+        for index, task in enumerate(record.tasks)
+        if run in task
+    ]
+    logs = [record.job_log(record.task_name(index)) for record, index in records]
+    return next((log for log in reversed(logs) if log.exists() and log.stat().st_size), None)
 
 
 def _printed(attempt: AttemptDir, rank: int) -> Path:

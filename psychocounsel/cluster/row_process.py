@@ -147,13 +147,13 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
 # Models and data that jobs need and that the cache does not contain.
 
 
-def unfetched(jobs: Sequence[Job], why: str = "") -> str:
+def unfetched(jobs: Sequence[Job], why: str = "", asked: bool = False) -> str:
     """Return the first model or data set missing in its job's cache, with the command that fetches it; "" if none is missing.
 
-    `why` is appended to the name of the cache.
+    `why` is appended to the name of the cache. `asked`: also models whose revision the run does not keep, such as judges.
     """
     for job in jobs:
-        if missing := next(_missing(job), None):
+        if missing := next(_missing(job, asked), None):
             given = shlex.join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
             given = given if job.command.trains else f"--config-name {job.command.name} {given}"
             where = f"{missing.key}={missing.id} is not in {job.config.paths.cache}"
@@ -161,10 +161,10 @@ def unfetched(jobs: Sequence[Job], why: str = "") -> str:
     return ""
 
 
-def _missing(job: Job) -> Iterator[HubSource]:
-    """Yield the hub repositories of a job that its cache lacks, without those whose revision the run does not keep."""
+def _missing(job: Job, asked: bool = False) -> Iterator[HubSource]:
+    """Yield the hub repositories of a job that its cache lacks; only with `asked` those whose revision the run does not keep."""
     for source, revision in job.command.repositories(job.config):
-        if revision:
+        if revision or asked:
             hub.set_cache_directories(job.config.paths.cache)
             if hub.cached(source) is None:
                 yield source

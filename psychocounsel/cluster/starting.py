@@ -27,7 +27,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.own_code import is_agreed, require_agreement
 from psychocounsel.settings.parallel import in_parallel
-from psychocounsel.settings.targets import add_code_path
+from psychocounsel.settings.targets import add_code_path, require_kind
 from psychocounsel.storage.files import PACKAGE, write_atomically
 from psychocounsel.storage.weight_files import check_model_folder
 
@@ -104,7 +104,7 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
         in_parallel(write_run_directory, [job for job in jobs if not job.skip])
         if config.sweep_dir:
             add_to_table(Path(config.sweep_dir), [(job.run_dir, job.overrides) for job in jobs])
-        return cluster.submit(jobs)
+        return require_kind(cluster, "submit", cluster.submit(jobs), Submission)
 
 
 def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:

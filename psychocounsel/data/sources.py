@@ -26,7 +26,7 @@ from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, is_miss
 from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
-from psychocounsel.settings.targets import build_section
+from psychocounsel.settings.targets import build_section, wrong_return
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
 # Cells of a CSV file that are missing: the empty ones. pandas would drop a client who says "None", too.
@@ -293,14 +293,17 @@ def read_rows(
     Raises:
         UserError: for data that cannot be read.
     """
-    name = f"data: {type(source).__name__}.rows"
+    wanted = "pairs of a row's place and the row, a mapping of columns"
     try:
-        for number, item in enumerate(source.rows(path, split, revision), 1):
+        rows = source.rows(path, split, revision)
+        if not isinstance(rows, Iterable):
+            raise wrong_return(source, "rows", rows, wanted)
+        for item in rows:
             match item:
                 case (str(where), (Mapping() | UserError()) as row):
                     yield where, row
                 case _:
-                    raise UserError(f"{name}: row {number} is not a pair of its place and a mapping of columns")
+                    raise wrong_return(source, "rows", item, wanted)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise UserError(f"{path or source.name}: cannot be read ({reason})") from error

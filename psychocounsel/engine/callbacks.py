@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
+from psychocounsel.settings.targets import wrong_return
 
 EVENTS = (
     "step_end",
@@ -65,6 +66,9 @@ class Callbacks:
         if not self.callbacks:
             return ""
         reasons = [callback.eval_end(metrics, step, self.run) for callback in self.callbacks]
+        for callback, reason in zip(self.callbacks, reasons, strict=True):
+            if not isinstance(reason, str | None):
+                raise wrong_return(callback, "eval_end", reason, "the reason to end the run, or None")
         return next(filter(None, gather(next(filter(None, reasons), ""))), "")
 
 

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from psychocounsel.algo.base import Algorithm, checked_groups
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Array, Group, reference_of
 from psychocounsel.engine.references import Reference
@@ -96,13 +97,22 @@ class Collector:
         """
         if self.reference is not None:
             self.reference.open(weights)
-        collected = self.algorithm.collect_offline([data.train[index] for index in visited], self)
+        collected = self._collect_offline([data.train[index] for index in visited])
         for index, group in zip(visited, collected, strict=True):
             data.train[index] = group
         if data.held_out:
-            data.held_out = self.algorithm.collect_offline(data.held_out, self)
+            data.held_out = self._collect_offline(data.held_out)
         if self.reference is not None:
             self.reference.close()
+
+    def batch_groups(self, groups: list[Group]) -> list[Group]:
+        """Return the groups of a global batch for the loss (`Algorithm.batch_groups`)."""
+        return checked_groups(self.algorithm, "batch_groups", self.algorithm.batch_groups(groups, self), len(groups))
+
+    def _collect_offline(self, groups: list[Group]) -> list[Group]:
+        own = type(self.algorithm).collect_offline is not Algorithm.collect_offline
+        collected = self.algorithm.collect_offline(groups, self)
+        return checked_groups(self.algorithm, "collect_offline" if own else "collect", collected, len(groups))
 
 
 # Feeds

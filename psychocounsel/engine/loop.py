@@ -137,7 +137,7 @@ class OptimizerStep:
         self.collector.peaks = state.peaks
         idle = {name for name in self.engines if not self.algorithm.gets_gradients(name, self.collector)}
         if groups and len(idle) < len(self.engines):
-            groups = self.algorithm.batch_groups(groups, self.collector)
+            groups = self.collector.batch_groups(groups)
             metrics, rested = self._learn(groups, state, line["lr"], idle)
             seconds = time.perf_counter() - started
             speed = self.speed.of(groups, seconds) | {"data_seconds": self.stepper.data_seconds}
@@ -224,7 +224,7 @@ class Evaluator:
         scores: Scores = []
         for start in range(0, len(held_out), size):
             self.alive()
-            part, batch_scores = self.tally(algorithm.batch_groups(held_out[start : start + size], self.collector))
+            part, batch_scores = self.tally(self.collector.batch_groups(held_out[start : start + size]))
             scores += batch_scores
             tally = {name: tally[name] + term if name in tally else term for name, term in part.items()}
         metrics = metrics_of(tally) | intervals_of(tally, held_out)

@@ -10,14 +10,13 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from psychocounsel.algo.base import Algorithm, Outputs, Term
+from psychocounsel.algo.base import Algorithm, Outputs, Term, checked_terms
 from psychocounsel.data.batch import Batch, build_batch
 from psychocounsel.data.feeding import one_ahead
 from psychocounsel.data.group import Group, reference_of
 from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
-from psychocounsel.errors import UserError
 from psychocounsel.model.cpu import Queues
 from psychocounsel.model.packed import PackedModel
 
@@ -142,15 +141,14 @@ class Stepper:
 
         Raises:
             NonFiniteBatch: on every rank, if the loss of any rank is NaN or infinite.
-            UserError: if a term of the algorithm has an unknown unit or engine.
+            UserError: as in `checked_terms`.
         """
         counts = global_counts([group.trained_lengths for group in groups])
         known = self.untrained and not train and reference_of(groups) is not None
 
         def work(members: list[int], batch: Batch) -> _Part:
             outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch, idle)
-            terms = self.algorithm.loss(outputs, batch)
-            self._check_units(terms, counts)
+            terms = checked_terms(self.algorithm, self.algorithm.loss(outputs, batch), counts, self.engines)
             if train:
                 self._backward(terms, counts, batch.weight, idle)
             part = self._part(members, batch, terms, None if train else outputs.scores)
@@ -231,17 +229,6 @@ class Stepper:
         """Return the values of all ranks for each of `count` groups; [] if no rank has any."""
         everyone = {index: value for part in self.world.gather(mine) for index, value in part.items()}
         return [everyone[index] for index in range(count)] if everyone else []
-
-    def _check_units(self, terms: dict[str, Term], counts: dict[str, int]) -> None:
-        for name, term in terms.items():
-            if term.unit not in counts:
-                kind = type(self.algorithm).__name__
-                raise UserError(
-                    f"{kind}: term {name} has the unknown unit {term.unit!r}; choose from {', '.join(counts)}"
-                )
-            if term.weight and term.engine not in self.engines:
-                kind, engines = type(self.algorithm).__name__, ", ".join(self.engines)
-                raise UserError(f"{kind}: term {name} belongs to engine {term.engine!r}, but this run trains {engines}")
 
     def _backward(self, terms: dict[str, Term], counts: dict[str, int], weight: float, idle: Collection[str]) -> None:
         for name, engine in self.engines.items():

@@ -16,7 +16,7 @@ from omegaconf import MISSING
 
 from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
-from psychocounsel.settings.targets import Contract, GroupSettings, refuse_another_kind
+from psychocounsel.settings.targets import Contract, GroupSettings, place_of, require_kind, wrong_return
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,9 +135,7 @@ def open_scorer(settings: RewardSettings, device: torch.device) -> Scorer:
     Raises:
         UserError: as `open` does, or if the result is not a Scorer.
     """
-    scorer = settings.open(device)
-    refuse_another_kind(scorer, Scorer, f"reward={settings.name}: open")
-    return scorer
+    return require_kind(settings, "open", settings.open(device), Scorer)
 
 
 def scored(
@@ -162,10 +160,10 @@ def _numbers(scorer: Scorer, name: str, values: Any, count: int) -> np.ndarray:
         scores = np.asarray(values)
     except (TypeError, ValueError, RuntimeError):  # lists of unequal length, a tensor on a GPU
         scores = np.asarray(None)
-    where = f"{type(scorer).__name__}.{name}"
     if scores.shape != (count,) or scores.dtype.kind not in "fiu":
-        got = f"{scores.dtype}{[*scores.shape]}" if scores.dtype.kind != "O" else type(values).__name__
-        raise UserError(f"{where}: must be {count} numbers, one for each conversation, float32[{count}]; it is {got}")
+        raise wrong_return(scorer, name, values, f"{count} numbers, one for each conversation: float32[{count}]")
     if not (np.isfinite(scores) | (scorer.asks & np.isnan(scores))).all():
-        raise UserError(f"{where}: some rewards are not finite (NaN or infinite); a model may need reward.dtype=fp32")
+        raise UserError(
+            f"{place_of(scorer, name)}: some rewards are not finite (NaN or infinite); a model may need reward.dtype=fp32"
+        )
     return scores

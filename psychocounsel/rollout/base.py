@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.clients import ClientSettings
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import Contract, GroupSettings, build_section
+from psychocounsel.settings.targets import Contract, GroupSettings, build_section, wrong_return
 
 if TYPE_CHECKING:
     import torch
@@ -143,6 +143,9 @@ class Rollout(Contract):
         for number, shard in enumerate(shards):
             alive()
             groups = self.generate(*shard)
+            if not _answers(groups, *shard):
+                wanted = f"its {len(shard[0])} Groups, each with {shard[1].n} completions"
+                raise wrong_return(self, "generate", groups, wanted)
             if groups:
                 yield number, groups
 
@@ -156,6 +159,17 @@ class Rollout(Contract):
 
     def rest(self) -> None:
         """Release resources that only writing needs, until the next `sync`. Default: nothing to release."""
+
+
+def _answers(groups: Any, prompts: Sequence[Group], sampling: Sampling) -> bool:
+    """Return True if `groups` are the `prompts`, each with its completions."""
+    from psychocounsel.data.group import Group
+
+    return (
+        isinstance(groups, list)
+        and all(isinstance(group, Group) and len(group.completions) == sampling.n for group in groups)
+        and [group.id for group in groups] == [prompt.id for prompt in prompts]
+    )
 
 
 @dataclass

@@ -11,7 +11,7 @@ from psychocounsel.data.rows import Message
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, Shard, TrainedPolicy
 from psychocounsel.rollout.clients import ClientSettings, SimulatedClients
-from psychocounsel.settings.targets import refuse_another_kind
+from psychocounsel.settings.targets import require_kind, wrong_return
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,12 +33,8 @@ def open_rollout(
     Raises:
         UserError: as `open` does, or if the result is not a Rollout.
     """
-    rollout = settings.open(config, engine, chat.tokenizer, chat.ends(), world)
-    if not isinstance(rollout, Rollout):
-        raise UserError(
-            f"rollout: {type(settings).__name__}.open returned {type(rollout).__name__}, which must derive from "
-            "psychocounsel.rollout.base.Rollout"
-        )
+    opened = settings.open(config, engine, chat.tokenizer, chat.ends(), world)
+    rollout: Rollout = require_kind(settings, "open", opened, Rollout)
     if not settings.clients:
         return rollout
     simulated = settings.simulated()
@@ -219,22 +215,19 @@ class SessionRollout(Rollout):
 
 
 def _opened(settings: ClientSettings, config: DictConfig, answers: Path) -> SimulatedClients:
-    clients = settings.open(config, answers)
-    refuse_another_kind(clients, SimulatedClients, f"rollout.clients: {type(settings).__name__}.open")
-    return clients
+    opened = settings.open(config, answers)
+    return require_kind(settings, "open", opened, SimulatedClients)
 
 
 def _answers(clients: Any, asked: Sequence[tuple[list[Message], int]]) -> list[str | None]:
     words: Any = clients.answers([conversation for conversation, _ in asked], [seed for _, seed in asked])
-    if (
-        not isinstance(words, list)
-        or len(words) != len(asked)
-        or not all(isinstance(text, str | None) for text in words)
-    ):
-        raise UserError(
-            f"{type(clients).__name__}.answers: must return a list of {len(asked)} texts or None, one for each conversation"
+    known = isinstance(words, list) and len(words) == len(asked) and all(isinstance(text, str | None) for text in words)
+    if not known:
+        raise wrong_return(
+            clients, "answers", words, f"a list of {len(asked)} texts or None, one for each conversation"
         )
-    return words
+    said: list[str | None] = words
+    return said
 
 
 def _sessions(prompts: Sequence[Group], sampling: Sampling) -> list[Session]:

@@ -1,20 +1,26 @@
-"""The dataclass that a group's `_target_` names: imported, checked by its base class, and instantiated; without torch."""
+"""The dataclass that a group's `_target_` names: imported, checked by its base class, and instantiated; without torch.
+
+What its methods return is checked where the engine calls them, by `require_kind` and `wrong_return`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import sys
+import traceback
 from abc import ABC
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.keys import refuse_unknown
+
+T = TypeVar("T")
 
 _BASES: dict[str, type] = {}  # base class of each group's dataclasses, once it is imported
 
@@ -85,14 +91,49 @@ def _full_name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def refuse_another_kind(returned: Any, base: type, method: str) -> None:
-    """Check that a method of a user's class returned an object of the required class; `method` names the method.
+# What a method of a user's class returned
+
+
+def wrong_return(owner: object, method: str, returned: Any, wanted: str) -> UserError:
+    """Return the error for a `method` of `owner` that returned `returned` instead of `wanted`; it names file and class."""
+    return UserError(f"{place_of(owner, method)} returned {kind_of(returned)}; it must return {wanted}")
+
+
+def place_of(owner: object, method: str) -> str:
+    """Return the place of a method for messages: my/slic.py: SLiC.loss."""
+    cls = type(owner)
+    return f"{_shown(cls.__module__)}: {cls.__qualname__}.{method}"
+
+
+def require_kind(owner: object, method: str, returned: T, base: type) -> T:
+    """Return `returned` if its class derives from `base`.
 
     Raises:
-        UserError: if the object's class does not derive from `base`.
+        UserError: as `wrong_return` words it.
     """
     if not isinstance(returned, base):
-        raise UserError(f"{method} returned {type(returned).__name__}, which must derive from {_full_name(base)}")
+        name = base.__name__ if base.__module__ == "builtins" else _full_name(base)
+        raise wrong_return(owner, method, returned, f"an object of {name}")
+    return returned
+
+
+def _shown(module: str) -> str:
+    """Return the path of a file or of a module's file, relative to the current folder if it is below it."""
+    file = getattr(sys.modules.get(module), "__file__", None) or module
+    return os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
+
+
+def kind_of(value: Any) -> str:
+    """Return a value's class, for messages; of an array also its shape, of a list also its length."""
+    if value is None:
+        return "None"
+    kind = type(value).__name__
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{kind} of {str(value.dtype).removeprefix('torch.')}{[*value.shape]}"
+    return f"{kind} of {len(value)}" if isinstance(value, list | tuple | dict) else kind
+
+
+# Classes
 
 
 def target_class(config: DictConfig, group: str) -> Any:
@@ -115,17 +156,26 @@ def class_of(section: Any, group: str) -> Any:
     except UserError as error:  # raised by the file itself
         raise UserError(f"{group}._target_={name}: {error}") from error
     except Exception as error:
-        cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
-        raise UserError(
-            f"{group}._target_={name}: cannot be imported ({cause}); "
-            "put its file next to the folder given by --config-dir, or into it"
-        ) from error
+        raise UserError(f"{group}._target_={name}: cannot be imported: {_cause(error, module, last)}") from error
     fields = {item for base in target.__mro__ for item in vars(base).get("__dataclass_fields__", {})}
     if not dataclasses.is_dataclass(target) or fields - set(target.__dataclass_fields__):
         raise UserError(f"{group}._target_={name}: is not a dataclass; write @dataclass above the class")
     if group in _BASES:
         _check_target(group, name, target, _BASES[group])
     return target
+
+
+def _cause(error: Exception, module: str, last: str) -> str:
+    """Return why `last` of a module cannot be imported: the file and line of an error in it, or where to put the file."""
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return f"{error}; put its file next to the folder given by --config-dir, or into it"
+    if module in sys.modules:
+        return f"{_shown(module)} has no class {last}"
+    if isinstance(error, SyntaxError):
+        return f"{_shown(error.filename or module)} line {error.lineno}: {error.msg}"
+    lines = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    said = str(error).splitlines()[-1] if str(error) else type(error).__name__
+    return f"{_shown(lines[-1].filename)} line {lines[-1].lineno}: {said}"
 
 
 def target_names(config: DictConfig) -> set[str]:

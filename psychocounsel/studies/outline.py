@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from psychocounsel.cluster.base import Cluster
-from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.states import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir
@@ -24,16 +24,10 @@ def outline(plan: StudyPlan, cluster: Cluster) -> str:
     lines = [f"study {plan.study.name}: {plan.study.about}".rstrip(": "), f"in {plan.files.path}", ""]
     drawn = dict(zip([planned.name for planned in plan.stages], _drawn(plan), strict=True))
     width = max(len(text) for text in drawn.values())
-    hours = 0.0
-    for planned in plan.stages:
-        lines.append(f"{drawn[planned.name]:<{width}}  {_jobs(planned)}{_best(planned)}")
-        hours += sum(map(gpu_hours, _to_run(planned)))
+    lines += [f"{drawn[planned.name]:<{width}}  {_jobs(planned)}{_best(planned)}" for planned in plan.stages]
     if plan.table is not None:
         lines.append(f"{'table':<{width}}  after all stages")
-    to_run = [job for planned in plan.stages for job in _to_run(planned)]
-    lines += ["", f"{len(to_run)} {'job' if len(to_run) == 1 else 'jobs'} to run on cluster={_name(cluster)}"]
-    if hours:
-        lines[-1] += f": at most {hours:,.0f} GPU-hours"
+    lines += ["", _demand(plan, cluster)]
     return "\n".join([*lines, *plan.notes, *_asking(plan)])
 
 
@@ -69,18 +63,43 @@ def _best(planned: PlannedStage) -> str:
     return f"; best by {planned.stage.best} ({mode}){' (chosen)' if planned.selection.finished else ''}"
 
 
-def _to_run(planned: PlannedStage) -> list[Job]:
-    return [cell.job for cell in planned.cells if planned.is_requested and not cell.job.finished]
+def _demand(plan: StudyPlan, cluster: Cluster) -> str:
+    """Return the number of jobs to run, also of those that choose runs and write tables, and their cost by their time limits."""
+    runs = [
+        cell.job for planned in plan.stages if planned.is_requested for cell in planned.cells if not cell.job.finished
+    ]
+    every = [job for group in plan.groups() for job in group if not job.finished]
+    others = len(every) - len(runs)
+    words = f"{_counted(len(runs))} to run on cluster={_name(cluster)}"
+    words += f", and {others} to choose runs or write tables" if others else ""
+    requests = [request for job in every if hasattr(request := configs.build(job.config, "cluster"), "segments")]
+    segments = sum(request.segments for request in requests)
+    words += f"; {_counted(segments)} in the queue by cluster.segments" if segments > len(requests) else ""
+    gpus, nodes = (sum(map(hours, requests)) for hours in (gpu_hours, node_hours))
+    costs = [
+        f"{hours:,.0f} {unit}" for hours, unit in ((gpus, "GPU-hours"), (nodes, "node-hours without GPUs")) if hours
+    ]
+    requeues = " without requeues" if any(request.requeue for request in requests) else ""
+    return words + (f": at most {' and '.join(costs)}{requeues}" if costs else "")
 
 
-def gpu_hours(job: Job) -> float:
-    """Return the GPU-hours that a job may take at most by its cluster's limits; 0 without limits."""
-    request = configs.build(job.config, "cluster")
-    if not hasattr(request, "gpus_per_node") or not hasattr(request, "seconds"):
-        return 0.0
-    nodes = request.nodes + request.server_nodes
-    gpus: float = nodes * request.gpus_per_node / request.runs_side_by_side
-    return request.seconds / 3600 * request.segments * gpus
+def _counted(jobs: int) -> str:
+    return f"{jobs} {'job' if jobs == 1 else 'jobs'}"
+
+
+def gpu_hours(request: SlurmRequest) -> float:
+    """Return the GPU-hours that a run may take at most by its time limit, over all segments."""
+    return _hours(request) * request.gpus_per_node
+
+
+def node_hours(request: SlurmRequest) -> float:
+    """Return the node-hours that a run without GPUs may take at most by its time limit, over all segments."""
+    return 0.0 if request.gpus_per_node else _hours(request)
+
+
+def _hours(request: SlurmRequest) -> float:
+    nodes = (request.nodes + request.server_nodes) / request.runs_side_by_side
+    return request.seconds / 3600 * request.segments * nodes
 
 
 def _name(cluster: Cluster) -> str:

@@ -110,6 +110,8 @@ def test_rollouts_without_an_online_base_are_refused(my: Path) -> None:
         "@dataclass\n"
         "class Mine(Algorithm):\n"
         "    needs = Needs(data='prompts', rollouts=True, reward=True)\n"
+        "    def loss(self, outputs, batch):\n"
+        "        return {}\n"
     )
     (my / "algo" / "mine.yaml").write_text("_target_: mine.Mine\n")
     done = cli("train", "--config-dir=my", "algo=mine", cwd=my.parent, check_code=USER_ERROR)

@@ -25,14 +25,17 @@ from psychocounsel.errors import UserError
     ],
 )
 def test_conflicts(licences: dict, terms: dict, own: str | None, names: list[str]) -> None:
-    assert [each.name for each in conflicts(licences, terms, own)] == names
+    keyed = [{f"{name}.key": (name, text) for name, text in texts.items()} for texts in (licences, terms)]
+    found = conflicts(*keyed, own)
+    assert [each.name for each in found] == names
+    assert all(each.sentence.partition(": ")[0] in keyed[0] | keyed[1] for each in found)
 
 
 def test_conflicts_are_refused_until_they_are_accepted_by_name() -> None:
-    found = conflicts({"forum": None}, {"w": "no-competing-models"}, None)
+    found = conflicts({"speeches.license": ("forum", None)}, {"writers.terms": ("w", "no-competing-models")}, None)
     with pytest.raises(UserError, match=r"accept_terms=\[training-w,unknown-forum\].*not legal advice"):
         refuse_conflicts(found, [])
-    with pytest.raises(UserError, match=r"\[training-w\] The terms of w"):
+    with pytest.raises(UserError, match=r"\[training-w\] writers.terms: The terms of w"):
         refuse_conflicts(found, ["unknown-forum"])
     refuse_conflicts(found, ["unknown-forum", "training-w"])
     with pytest.raises(

@@ -112,6 +112,7 @@ NO_SPACE = "cp: write error: No space left on device"
 def test_the_line_that_names_the_error_is_found(log: str, line: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(log)
     assert last_error(tmp_path / "log") == line
+    assert last_error(tmp_path / "log", only_named=True) == ("" if line == "step 2" else line)
 
 
 def test_an_error_in_a_later_log_counts_before_plain_lines_and_a_line_is_cut(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ def refused(folder: Path) -> Job:
     files.path.mkdir()
     files.config.write_text("{}")
     Journal(files.counterfactual_answers)  # the journal was opened, but has no answers
+    (files.path / "speeches.parquet").write_text("read before the model was refused")
     return Job(command_of("psychocounsel.evaluate"), OmegaConf.create({}), files.path)
 
 

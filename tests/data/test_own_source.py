@@ -108,7 +108,7 @@ def test_rows_that_cannot_be_used_are_named_and_not_quoted(own: list[str], home:
     module = home / f"own_bare_{home.name}.py"
     module.write_text(_CODE.replace("yield where, {", "yield {"))
     write_table(home / "table.csv")
-    assert "Answers.rows: row 1 is not a pair of its place and a mapping" in refused(
+    assert "Answers.rows returned dict of 3; it must return pairs of a row's place and the row" in refused(
         f"data._target_={module.stem}.Answers"
     )
 

@@ -93,7 +93,7 @@ def test_a_scorer_that_lacks_what_it_needs_is_refused() -> None:
             return type("Mute", (Scorer,), {})()  # type: ignore[no-any-return]
 
     with pytest.raises(
-        UserError, match="open returned object, which must derive from psychocounsel.reward.base.Scorer"
+        UserError, match="Plain.open returned object; it must return an object of psychocounsel.reward.base"
     ):
         open_scorer(Plain("plain"), torch.device("cpu"))
     with pytest.raises(UserError, match=r"Mute: lacks score \(see psychocounsel.reward.base.Scorer\)"):
@@ -127,12 +127,12 @@ class _Returns(Scorer):
 @pytest.mark.parametrize(
     ("rewards", "parts", "said"),
     [
-        ([1.0, 2.0, 3.0], {}, r"_Returns.score: must be 2 numbers, .*it is float64\[3\]"),
-        (None, {}, "it is NoneType"),
-        (["a", "b"], {}, "it is <U1"),
+        ([1.0, 2.0, 3.0], {}, "test_own_reward.py: _Returns.score returned list of 3; it must return 2 numbers"),
+        (None, {}, "returned None"),
+        (["a", "b"], {}, "returned list of 2"),
         (np.ones((2, 1)), {}, r"float64\[2, 1\]"),
         (np.array([1.0, np.nan]), {}, "score: some rewards are not finite"),
-        ([1.0, 2.0], {"brief": [1.0]}, r"parts\['brief'\]: must be 2 numbers"),
+        ([1.0, 2.0], {"brief": [1.0]}, r"parts\['brief'\] returned list of 1; it must return 2 numbers"),
         ([1.0, 2.0], {"brief": [1.0, np.inf]}, r"parts\['brief'\]: some rewards are not finite"),
     ],
 )

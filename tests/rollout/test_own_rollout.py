@@ -69,7 +69,7 @@ def test_a_rollout_that_lacks_what_it_needs_is_refused(tmp_path: Path) -> None:
     nothing: Any = None
     chat: Any = SimpleNamespace(tokenizer=None, ends=list)
     with pytest.raises(
-        UserError, match=r"Plain.open returned object, which must derive from psychocounsel.rollout.base"
+        UserError, match=r"Plain.open returned object; it must return an object of psychocounsel.rollout"
     ):
         open_rollout(Plain(), nothing, nothing, chat, nothing, tmp_path)
     with pytest.raises(UserError, match=r"Mute: lacks generate \(see psychocounsel.rollout.base.Rollout\)"):

@@ -186,7 +186,7 @@ def test_clients_that_give_no_text_for_a_conversation_are_refused(wrong: Any) ->
         def answers(self, conversations: Any, seeds: Any) -> Any:
             return wrong
 
-    with pytest.raises(UserError, match=r"Wrong.answers: must return a list of \d texts or None"):
+    with pytest.raises(UserError, match=r"Wrong.answers returned .*; it must return a list of \d texts or None"):
         held(Wrong(), n=1)
 
 

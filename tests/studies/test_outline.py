@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from psychocounsel.cluster.local import Local
+from psychocounsel.settings.targets import build
 from psychocounsel.studies.outline import outline
 from tests.support.small_study import planned
 
@@ -15,3 +16,17 @@ def test_what_the_cells_of_a_stage_ask_is_said_once_with_their_number(tmp_path: 
     assert asked and all(line.startswith("each_health, each of 2 runs: ") for line in asked), asked
     assert len(set(asked)) == len(asked) and any(re.search(r": its model: \d+ calls", line) for line in asked)
     assert any(line.startswith("health: ") for line in lines), "one run is not counted"
+
+
+def test_every_job_of_a_study_counts_with_its_segments_and_hours(tmp_path: Path) -> None:
+    given = ("cluster=slurm_cpu", "cluster.requeue=false", "cluster.segments=3", "cluster.time=2h")
+    plan = planned(tmp_path, *given)
+    jobs = [job for group in plan.groups() for job in group]
+    runs = [cell for stage in plan.stages for cell in stage.cells]
+    others = len(jobs) - len(runs)
+    (line,) = (line for line in outline(plan, build(jobs[0].config, "cluster")).splitlines() if " to run on " in line)
+    hours = 2 * 3 * len(runs) + others * 20 / 60  # a job that chooses runs or writes tables has 20 minutes
+    assert line == (
+        f"{len(runs)} jobs to run on cluster=slurm, and {others} to choose runs or write tables; "
+        f"{3 * len(runs) + others} jobs in the queue by cluster.segments: at most {hours:,.0f} node-hours without GPUs"
+    )

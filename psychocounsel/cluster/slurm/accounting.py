@@ -42,6 +42,16 @@ def usage_of(homes: Iterable[Path]) -> dict[Path, Usage]:
     }
 
 
+def ran_out_of_memory(job: str) -> bool:
+    """Return True if accounting says that a step of the job was killed for lack of memory."""
+    if not job or not shutil.which("sacct"):
+        return False
+    try:
+        return "OUT_OF_ME" in queue.call("sacct", "-n", "--parsable2", "--format=State", "-j", job)
+    except UserError:
+        return False
+
+
 def read(printed: str) -> dict[str, Usage]:
     """Return the usage of each job or array index from the lines of sacct; the memory comes from the job's steps."""
     usages: dict[str, Usage] = {}

@@ -8,14 +8,19 @@ code for a run that was given up in this job.
 stop, or `no`.
 """
 
+import contextlib
 import os
 import re
+import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from psychocounsel.cluster.attempt_ending import NO_SIGNAL, AttemptEnding, judge, last_error, progress_mark
+from psychocounsel.cluster.slurm.accounting import ran_out_of_memory
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.owner import forget_owner
@@ -27,6 +32,7 @@ from psychocounsel.storage.modes import let_nobody_else_write
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
 _SIGNALS |= {"User defined signal 1": 138, "Interrupt": 130, "Out Of Memory": 137}
+_BY_SIGNAL = 128  # an exit code above it is this number plus that of the signal that ended the process
 _BY_SRUN = re.compile(r"^srun: ", re.MULTILINE)
 _FAILED_TASK = re.compile(r"srun: error: (\S+): tasks? ([\d,\- ]+): (.+)")
 
@@ -62,21 +68,28 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     """Record the end of an attempt; return `again` or an exit code."""
     attempt = RunDir(run_dir).attempt(number)
     errors = attempt.srun_errors.read_text(errors="replace") if attempt.srun_errors.exists() else ""
-    rank, code = cause(failed_tasks(errors), code, stop_signal != NO_SIGNAL)
+    tasks = failed_tasks(errors)
+    rank, code = cause(tasks, code, stop_signal != NO_SIGNAL)
+    node = next((task.node for task in tasks if task.rank == rank), "")
     lost = code == DONE and not is_finished(run_dir)  # srun returned 0 although a node was lost
     code = CONTINUE_LATER if lost else code
     by_srun = rank is None and code not in (DONE, CONTINUE_LATER) and _BY_SRUN.search(errors) is not None
     ended = _ending(run_dir, attempt, rank or 0, code, stop_signal, by_srun)
+    if code > _BY_SIGNAL and not by_srun:
+        named = last_error(attempt.output(rank or 0), attempt.srun_errors, only_named=True)
+        killed = killed_words(code, rank, node, out_of_memory(errors), read_config(run_dir).cluster.get("memory"))
+        ended = replace(ended, words="; ".join(filter(None, (killed, named))))
     if lost:
         ended = replace(ended, words="srun ended without an error before the run was finished")
     before = [record for record in attempts(run_dir) if record["number"] != number]
     restarts, most = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster.max_requeues
     verdict = judge(ended, before, restarts, most)
     about = {"code": code, "step": ended.step, "mark": ended.mark, "rank": rank}
+    said = f"{run_dir.name}: {verdict.reason}"
+    if verdict.word in ("failed", "crashed"):
+        said = _last_words(attempt, rank or 0, said)
     note_attempt(attempt, ended=time.time(), verdict=verdict.word, reason=verdict.reason, **about)
-    print(f"{run_dir.name}: {verdict.reason}", file=sys.stderr)
-    if verdict.word == "failed":
-        print(_last_words(attempt, rank or 0), file=sys.stderr)
+    print(said, file=sys.stderr)
     return "again" if verdict.goes_on else str(0 if verdict.word == "finished" else code)
 
 
@@ -88,15 +101,59 @@ def _ending(run_dir: Path, attempt: AttemptDir, rank: int, code: int, stop_signa
     return AttemptEnding(code, step, stop_signal, words, by_srun, progress_mark(run_dir, step, cache))
 
 
-def failed_tasks(text: str) -> list[tuple[int, int, str]]:
-    """Return rank, exit code and srun's line of each failed task, in the order in which srun noticed them."""
+class FailedTask(NamedTuple):
+    """A task that srun reports: its exit code is 128 + N if signal N ended it."""
+
+    rank: int
+    code: int
+    node: str
+
+
+def failed_tasks(text: str) -> list[FailedTask]:
+    """Return the failed tasks in the order in which srun noticed them."""
     failures = []
     for match in _FAILED_TASK.finditer(text):
         words = match[3].split(" (core dumped)")[0].strip()
         exited = re.search(r"exit code (\d+)", words)
         code = int(exited[1]) if exited else _SIGNALS.get(words, 1)
-        failures += [(rank, code, match[0]) for rank in _numbers(match[2])]
+        failures += [FailedTask(rank, code, match[1]) for rank in _numbers(match[2])]
     return failures
+
+
+def killed_words(code: int, rank: int | None, node: str, proof: str, memory: Any) -> str:
+    """Return which process a signal ended (`code` is 128 + its number), and for SIGKILL the likely cause and the key.
+
+    `proof`: what shows that it was killed for lack of memory, or "". `memory`: the value of `cluster.memory`.
+    """
+    who = "a process" if rank is None else f"rank {rank}"
+    words = f"{who}{f' on {node}' if node else ''} was ended by {_name_of_signal(code - _BY_SIGNAL)}"
+    if code != _BY_SIGNAL + signal.SIGKILL:
+        return words
+    cause = f"for lack of memory ({proof})" if proof else "often for lack of memory"
+    return f"{words}, {cause}: raise cluster.memory{'' if memory is None else f'={memory}'}"
+
+
+def _name_of_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def out_of_memory(errors: str, cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> str:
+    """Return what shows that the kernel killed a process of this job for lack of memory; "" if nothing does.
+
+    Asked are srun's messages `errors`, the job's control group on this node, and accounting.
+    """
+    if re.search(r"oom[-_ ]kill|Out Of Memory", errors, re.IGNORECASE):
+        return "srun reports it"
+    with contextlib.suppress(OSError):
+        path = cgroups / own.read_text().rpartition("::/")[2].strip()
+        for folder in (path, *path.parents):
+            if folder.name.startswith("job_"):
+                kills = re.search(r"^oom_kill (\d+)", (folder / "memory.events").read_text(), re.MULTILINE)
+                return "oom_kill in its memory.events" if kills and int(kills[1]) else ""
+    return "sacct reports it" if ran_out_of_memory(os.environ.get("SLURM_JOB_ID", "")) else ""
 
 
 def _numbers(text: str) -> list[int]:
@@ -108,7 +165,7 @@ def _numbers(text: str) -> list[int]:
     return result
 
 
-def cause(causes: list[tuple[int, int, str]], code: int, stop_requested: bool) -> tuple[int | None, int]:
+def cause(causes: Sequence[FailedTask], code: int, stop_requested: bool) -> tuple[int | None, int]:
     """Return the rank that failed first (or None) and the attempt's exit code, given srun's `code`.
 
     srun returns the highest code, and ends the other ranks when one fails. These stop in order, with codes that do
@@ -130,11 +187,11 @@ def cause(causes: list[tuple[int, int, str]], code: int, stop_requested: bool) -
     return None, CONTINUE_LATER if causes and stop_requested else code
 
 
-def _last_words(attempt: AttemptDir, rank: int) -> str:
-    """Return the end of the failing rank's output, which is also written to a file of the attempt."""
+def _last_words(attempt: AttemptDir, rank: int, reason: str) -> str:
+    """Return the reason and the end of the failing rank's output, which are also written to a file of the attempt."""
     file = attempt.output(rank)
     lines = file.read_text(errors="replace").splitlines()[-20:] if file.exists() else []
-    text = "\n".join([f"rank {rank}, the end of {file}:", *(f"    {line}" for line in lines)])
+    text = "\n".join([reason, f"rank {rank}, the end of {file}:", *(f"    {line}" for line in lines)])
     attempt.failure.write_text(text + "\n")
     return text
 

@@ -69,9 +69,10 @@ def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
     if len(used) > 1:
         raise UserError("these runs were submitted with several versions of the code: give indices, or code=current")
     paths = [home / path for path in next(iter(used), ())]
-    if not paths or not all(path.is_dir() for path in paths):
+    if gone := next((path for path in paths if not path.is_dir()), None if paths else home):
         raise UserError(
-            f"{home}: the copy of the code that these runs were submitted with is gone, or they were moved: give code=current"
+            f"{gone}: the copy of the code that these runs were submitted with is gone, or they were moved: resubmit with "
+            "code=current"
         )
     for path in paths:
         refuse_untrusted_code(path)

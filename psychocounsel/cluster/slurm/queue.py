@@ -81,7 +81,13 @@ class NoAnswer(UserError):
     """SLURM is not here, or its controller does not answer."""
 
 
-_SILENT = ("configuration source", "Unable to contact slurm", "Connection refused", "Socket timed out")  # its own words
+_SILENT = (
+    "configuration source",
+    "process configuration file",
+    "Unable to contact slurm",
+    "Connection refused",
+    "Socket timed out",
+)  # its own words
 
 
 def call(command: str, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
@@ -140,10 +146,18 @@ def submit(script: Path, *arguments: str) -> str:
     return lines[-1].split(";")[0]
 
 
+_REFUSALS = {  # words of sbatch, and what to do about them
+    r"QOS\w*(Submit|Jobs?)|MaxSubmit|AssocMaxSubmit|submit limit": "The site limits submitted jobs: "
+    "cluster.runs_per_job=N puts N runs into one job, one after another",
+    r"Invalid account": "Give one of your accounts (`sacctmgr show assoc user=$USER`) as cluster.account=NAME",
+    r"Invalid qos": "Give a QOS of your account (`sacctmgr show assoc user=$USER`) as cluster.qos=NAME",
+    r"Memory specification|Requested node configuration": "cluster.memory, gpus_per_node and cpus_per_process are per "
+    "node (`sinfo -o '%P %c %m %G'` shows the nodes)",
+}
+
+
 def _advice(message: str) -> str:
-    if re.search(r"QOS\w*(Submit|Jobs?)|MaxSubmit|AssocMaxSubmit|submit limit", message, re.IGNORECASE):
-        return ". The site limits submitted jobs: cluster.runs_per_job=N puts N runs into one job, one after another"
-    return ""
+    return next((f". {said}" for words, said in _REFUSALS.items() if re.search(words, message, re.IGNORECASE)), "")
 
 
 def tasks(jobs: Iterable[str], owners: Iterable[int] = ()) -> list[Task]:
@@ -156,7 +170,7 @@ def tasks(jobs: Iterable[str], owners: Iterable[int] = ()) -> list[Task]:
     if not wanted:
         return []
     form = "%F|%K|%T|%r|%N"
-    users = ",".join(sorted({_user(), *_names(owners)}))  # all users' jobs may be too many
+    users = ",".join(sorted({user(), *_names(owners)}))  # all users' jobs may be too many
     printed = call("squeue", "-h", "-r", "-t", "all", "-u", users, "-o", form)
     listed = []
     for line in printed.splitlines():
@@ -170,13 +184,13 @@ def tasks(jobs: Iterable[str], owners: Iterable[int] = ()) -> list[Task]:
 def jobs_of_scripts() -> dict[str, list[str]]:
     """Return the ids of this user's jobs that SLURM still knows, by the path of their script."""
     by_script: dict[str, set[str]] = {}
-    for line in call("squeue", "-h", "-t", "all", "-u", _user(), "-o", "%F|%o").splitlines():
+    for line in call("squeue", "-h", "-t", "all", "-u", user(), "-o", "%F|%o").splitlines():
         job, _, script = line.partition("|")
         by_script.setdefault(script.strip(), set()).add(job)
     return {script: sorted(jobs, key=int) for script, jobs in by_script.items()}
 
 
-def _user() -> str:
+def user() -> str:
     import getpass
 
     return getpass.getuser()
@@ -202,12 +216,26 @@ def max_array_size() -> int:
 
 
 def time_limit(partition: str | None) -> tuple[str, float] | None:
-    """Return name and time limit (seconds) of a partition, or of the default one; None if unknown."""
-    for block in call("scontrol", "-o", "show", "partition", *([partition] if partition else [])).splitlines():
-        values = dict(part.split("=", 1) for part in block.split() if "=" in part)
-        if partition or values.get("Default") == "YES":
-            return values.get("PartitionName", "?"), parse_slurm_time(values.get("MaxTime", ""))
-    return None
+    """Return name and time limit (seconds) of a partition, or of the default one; None if unknown.
+
+    Of several partitions (`a,b`), SLURM takes one that allows the job, so the longest limit counts.
+
+    Raises:
+        UserError: for an unknown partition, with those that exist; or as `call` raises it.
+    """
+    blocks = call("scontrol", "--all", "-o", "show", "partition").splitlines()
+    known = [dict(part.split("=", 1) for part in block.split() if "=" in part) for block in blocks]
+    limits = {values.get("PartitionName", "?"): parse_slurm_time(values.get("MaxTime", "")) for values in known}
+    names = (
+        partition.split(",")
+        if partition
+        else [name for name, values in zip(limits, known, strict=True) if values.get("Default") == "YES"]
+    )
+    if unknown := [name for name in names if name not in limits]:
+        raise UserError(
+            f"cluster.partition={partition}: there is no partition {unknown[0]}; choose from {', '.join(limits)}"
+        )
+    return (",".join(names), max(limits[name] for name in names)) if names else None
 
 
 # Submissions whose command was killed before it recorded SLURM's answer.

@@ -49,6 +49,7 @@ def render(
         python=_python(cluster, binds),
         worker=cluster.container.python if inside else "",
         container=quoted(inside),
+        copies=quoted(map(str, code)),
         submission=shlex.quote(str(folder)),
         srun=quoted([*_srun(cluster), *inside]),
         beside=cluster.runs_side_by_side,

@@ -21,7 +21,7 @@ from psychocounsel.cluster.slurm.array_request import (
     undone,
 )
 from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
-from psychocounsel.cluster.slurm.submitting import note_live, refuse_too_long, refuse_unfetched, wait
+from psychocounsel.cluster.slurm.submitting import note_live, refuse_beyond_limits, refuse_unfetched, wait
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
@@ -200,7 +200,7 @@ def _submit(
 ) -> None:
     refuse_unfetched(todo)
     planned = plan(new, queued, queue.max_array_size())
-    refuse_too_long([array.request for array in planned])
+    refuse_beyond_limits([array.request for array in planned])
     in_parallel(write_run_directory, [*todo])
     with undone([array.request for array in planned], study):
         code = copied(todo, study)

@@ -19,6 +19,7 @@ from psychocounsel.cluster.slurm.array_request import (
     send,
     undone,
 )
+from psychocounsel.cluster.slurm.association import refuse_not_allowed
 from psychocounsel.cluster.slurm.partition_offer import refuse_too_much
 from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
@@ -174,9 +175,7 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     """
     many = len(jobs) > cluster_of(jobs[0]).group
     result = arrays(jobs, queue.max_array_size() if many else 1)
-    refuse_too_long(result)
-    for cluster in {repr(array.cluster): array.cluster for array in result}.values():
-        refuse_too_much(cluster)
+    refuse_beyond_limits(result)
     for array in result:
         array.dependency = dependency(array.tasks[0][0].after, len(array.tasks))
     return result
@@ -188,11 +187,24 @@ def refuse_unfetched(jobs: Sequence[Job]) -> None:
     Raises:
         UserError: with the command that fetches them.
     """
-    if missing := unfetched(jobs, ", and jobs have no network"):
+    if missing := unfetched(jobs, ", and jobs have no network", asked=True):
         raise UserError(missing)
 
 
-def refuse_too_long(todo: Sequence[ArrayRequest]) -> None:
+def refuse_beyond_limits(todo: Sequence[ArrayRequest]) -> None:
+    """Refuse arrays that the site does not allow: unknown partitions, accounts or QOS, too much time, too many nodes or jobs.
+
+    Raises:
+        UserError: naming the key and the limit; or if SLURM is not available.
+    """
+    _refuse_too_long(todo)
+    jobs = sum(len(array.tasks) * array.cluster.segments for array in todo)
+    for cluster in {repr(array.cluster): array.cluster for array in todo}.values():
+        refuse_too_much(cluster)
+        refuse_not_allowed(cluster, jobs)
+
+
+def _refuse_too_long(todo: Sequence[ArrayRequest]) -> None:
     """Refuse a time limit that a partition does not allow.
 
     Raises:

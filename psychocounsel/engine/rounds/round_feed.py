@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.algo.base import checked_groups
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, reference_of, write_groups
 from psychocounsel.data.tokenise import ChatFormat
@@ -324,7 +325,9 @@ class RoundFeed:
         file = files.groups
         known = self.world.broadcast(read_json(files.collected) if self.run.is_main and file.exists() else None)
         if known is None:
-            collected = self.collector.algorithm.collect(useful, self.collector) if useful else []
+            algorithm = self.collector.algorithm
+            collected = algorithm.collect(useful, self.collector) if useful else []
+            checked_groups(algorithm, "collect", collected)
             counts = {name: value / len(useful) for name, value in self.collector.counts.items()}
             known = counts | self.collector.notes
             if self.run.is_main:

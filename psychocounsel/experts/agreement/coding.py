@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from psychocounsel.errors import UserError
-from psychocounsel.experts.agreement.answers import CHOICES, ONE_REPLY, ExpertAnswer
+from psychocounsel.experts.agreement.answers import CHOICES, ExpertAnswer
 
 NOMINAL, ORDINAL = "nominal", "ordinal"
 _OTHER = {"left": "right", "right": "left"}
@@ -87,6 +87,12 @@ def turned_choice(answer: ExpertAnswer, reference: dict[str, str]) -> str | None
     return _OTHER.get(answer.choice or "", answer.choice) if turned else answer.choice
 
 
+def turned_ratings(answer: ExpertAnswer, reference: dict[str, str]) -> dict[str, dict[str, float]]:
+    """Return the ratings by the side on which the item's first rater saw the reply (see `reference_sides`)."""
+    turned = answer.label is not None and answer.label != reference[answer.item]
+    return {_OTHER.get(side, side) if turned else side: dict(ratings) for side, ratings in answer.ratings.items()}
+
+
 def choice_codes(answers: Sequence[ExpertAnswer], rules: CountingRules, columns: str = "rater") -> Codes | None:
     """Return the codes of the answers' choices; None if there are no choices.
 
@@ -151,11 +157,9 @@ def rating_codes(answers: Sequence[ExpertAnswer], dimension: str, weights: str, 
     reference = reference_sides(answers)
     cells = []
     for answer in answers:
-        turned = answer.label is not None and answer.label != reference[answer.item]
-        for side, ratings in answer.ratings.items():
+        for side, ratings in turned_ratings(answer, reference).items():
             if dimension in ratings:
-                reply = _OTHER.get(side, ONE_REPLY) if turned else side
-                cells.append(((answer.item, reply), answer.speech, _column(answer, columns), ratings[dimension]))
+                cells.append(((answer.item, side), answer.speech, _column(answer, columns), ratings[dimension]))
     if not cells:
         return None
     categories = tuple(sorted({value for *_, value in cells}))

@@ -25,6 +25,7 @@ from psychocounsel.experts.agreement.coding import (
     reference_sides,
     refuse_sides_without_label,
     turned_choice,
+    turned_ratings,
 )
 from psychocounsel.experts.agreement.coefficients import Consensus, consensus
 from psychocounsel.experts.agreement.figures import PartAgreement, Resampling, every_part
@@ -58,7 +59,8 @@ def make_agreement(config: Any) -> list[str]:
     rows = disagreements(answers, list(options.adjudicators), likely)
     folder = Path(config.out).expanduser() if config.out else table.parent / "agreement"
     _write(folder, config, answers, parts, raters, rows)
-    counts = f"{len(answers):,} answers by {len({answer.rater for answer in answers})} raters about "
+    people = len({answer.rater for answer in answers})
+    counts = f"{len(answers):,} answers by {people} rater{'' if people == 1 else 's'} about "
     counts += (
         f"{len({answer.item for answer in answers}):,} items of {len({answer.speech for answer in answers}):,} speeches"
     )
@@ -154,7 +156,7 @@ DISAGREEMENT_COLUMNS = (
     "probability",
 )
 # Kinds of disagreement, in the order in which to settle them.
-DISAGREEMENT_KINDS = ("harmful", "sides", "expected", "tie", "own repeat")
+DISAGREEMENT_KINDS = ("harmful", "sides", "expected", "tie", "ratings", "own repeat")
 
 Row = dict[str, Any]
 
@@ -164,7 +166,9 @@ def disagreements(
     adjudicators: Sequence[str],
     likely: Mapping[str, tuple[str, float]],
 ) -> list[Row]:
-    """Return a row for each item with differing choices (harm first), or with differing ratings of an expected value.
+    """Return a row for each item with differing choices (harm first), else with differing ratings (the widest first).
+
+    Of an item with expected values, only the ratings of these count.
 
     Choices are turned to the item's reference side (see `reference_sides`). `likely` holds the consensus of an item, if
     it has one, with its probability; `settled` holds the adjudicators' choices.
@@ -172,8 +176,7 @@ def disagreements(
     reference = reference_sides(answers)
     by_item: dict[str, list[ExpertAnswer]] = defaultdict(list)
     for answer in answers:
-        if answer.choice is not None or answer.expected:
-            by_item[answer.item].append(answer)
+        by_item[answer.item].append(answer)
     rows = []
     for item, given in by_item.items():
         rated = [answer for answer in given if answer.rater not in adjudicators]
@@ -181,28 +184,49 @@ def disagreements(
             settled = {
                 answer.rater: _answer_text(answer, reference) for answer in given if answer.rater in adjudicators
             }
-            rows.append(_disagreement_row(item, kind, rated, settled, reference, likely.get(item)))
-    return sorted(rows, key=lambda row: (DISAGREEMENT_KINDS.index(row["kind"]), row["item"]))
+            spread = _spread(rated, reference) if kind == "ratings" else 0.0
+            row = _disagreement_row(item, kind, rated, settled, reference, likely.get(item))
+            rows.append((DISAGREEMENT_KINDS.index(kind), -spread, item, row))
+    return [row for *_, row in sorted(rows, key=lambda entry: entry[:3])]
 
 
 def _answer_text(answer: ExpertAnswer, reference: Mapping[str, str]) -> str:
-    """Return the choice; for an item that is only rated, its ratings of the expected values, with `-` if missing."""
+    """Return the choice; for an item that is only rated, its ratings: of the expected values, with `-` if missing, or all."""
     if answer.choice is not None:
         return turned_choice(answer, dict(reference)) or ""
-    return _values(answer.ratings.get(ONE_REPLY, {}), answer.expected[ONE_REPLY])
+    if answer.expected:
+        return _values(answer.ratings.get(ONE_REPLY, {}), answer.expected[ONE_REPLY])
+    turned = turned_ratings(answer, dict(reference))
+    named = {
+        f"{side} {name}".removeprefix(f"{ONE_REPLY} "): value
+        for side, values in turned.items()
+        for name, value in values.items()
+    }
+    return _values(named)
 
 
-def _values(ratings: Mapping[str, float], names: Iterable[str]) -> str:
+def _spread(answers: Sequence[ExpertAnswer], reference: Mapping[str, str]) -> float:
+    """Return the largest difference between two first ratings of one name."""
+    given: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for answer in (answer for answer in answers if not answer.repeat):
+        for side, ratings in turned_ratings(answer, dict(reference)).items():
+            for name, value in ratings.items():
+                given[side, name].append(value)
+    return max((max(values) - min(values) for values in given.values()), default=0.0)
+
+
+def _values(ratings: Mapping[str, float], names: Iterable[str] | None = None) -> str:
+    names = sorted(ratings) if names is None else names
     return ", ".join(f"{name}={ratings[name]:g}" if name in ratings else f"{name}=-" for name in names)
 
 
 def _disagreement_kind(answers: Sequence[ExpertAnswer], reference: dict[str, str]) -> str:
     """Return the kind of the disagreement, or "" if the answers agree."""
     first = {_answer_text(answer, reference) for answer in answers if not answer.repeat}
-    if len(first) > 1 and not first <= {*CHOICES}:
-        return "expected"
-    if len(first) > 1:
+    if len(first) > 1 and first <= {*CHOICES}:
         return "harmful" if "harmful" in first else "sides" if {"left", "right"} <= first else "tie"
+    if len(first) > 1 and (answers[0].expected or _spread(answers, reference)):
+        return "expected" if answers[0].expected else "ratings"
     own: dict[str, set[str]] = defaultdict(set)
     for answer in answers:
         own[answer.rater].add(_answer_text(answer, reference))
@@ -241,12 +265,17 @@ def _disagreement_row(
 
 # Lines for a terminal: a table for each part
 
-_COEFFICIENT_NAMES = {
+# The coefficients of choices, of choices whose ties agree by half, and of ratings, with their headings.
+_NOMINAL = {"raw": "raw", "cohen": "kappa", "fleiss": "Fleiss", "ac1": "AC1", "alpha": "alpha"}
+_HALF = {
     "raw": "raw",
-    "cohen": "kappa",
-    "fleiss": "Fleiss",
-    "ac1": "AC1",
-    "alpha": "alpha",
+    "weighted_raw": "weighted raw",
+    "weighted_cohen": "weighted kappa",
+    "ac2": "AC2",
+    "weighted_alpha": "weighted alpha",
+}
+_ORDINAL = {
+    "raw": "raw",
     "weighted_cohen": "weighted kappa",
     "ac2": "AC2",
     "weighted_alpha": "ordinal alpha",
@@ -254,8 +283,6 @@ _COEFFICIENT_NAMES = {
     "icc_2_k": "ICC(2,k)",
     "spearman": "Spearman",
 }
-_NOMINAL = ("raw", "cohen", "fleiss", "ac1", "alpha")
-_ORDINAL = ("raw", "weighted_cohen", "ac2", "weighted_alpha", "icc_2_1", "icc_2_k", "spearman")
 _TITLES = {
     "choices": "Between raters: choices",
     "label": "Each rater and the dataset's label",
@@ -272,9 +299,11 @@ def lines_of(parts: Sequence[PartAgreement], raters: Consensus | None, disagreem
         of_part = [row for row in parts if row.part == part]
         if of_part:
             yield f"\n{title}"
-        for names in (_NOMINAL, _ORDINAL):
-            if rows := [row for row in of_part if (names is _ORDINAL) == ("icc_2_1" in row.figures)]:
+        for names in (_NOMINAL, _HALF, _ORDINAL):
+            if rows := [row for row in of_part if _names_of(row) is names]:
                 yield from _table_lines(rows, names)
+    if not parts:
+        yield "\nNo coefficients: no item has answers of two raters (agreement.columns={rater: NAME} names the raters' column)"
     if raters is not None:
         yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
         for name, accuracy in raters.accuracy.items():
@@ -282,9 +311,13 @@ def lines_of(parts: Sequence[PartAgreement], raters: Consensus | None, disagreem
     yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
 
 
-def _table_lines(rows: Sequence[PartAgreement], names: Sequence[str]) -> Iterator[str]:
-    names = [name for name in names if any(name in row.figures for row in rows)]
-    head = "".join(f"{_COEFFICIENT_NAMES[name]:<{_FIGURE}}" for name in names)
+def _names_of(part: PartAgreement) -> dict[str, str]:
+    return _ORDINAL if "icc_2_1" in part.figures else _HALF if "weighted_cohen" in part.figures else _NOMINAL
+
+
+def _table_lines(rows: Sequence[PartAgreement], headings: Mapping[str, str]) -> Iterator[str]:
+    names = [name for name in headings if any(name in row.figures for row in rows)]
+    head = "".join(f"{headings[name]:<{_FIGURE}}" for name in names)
     yield f"  {'':<{_ABOUT}}{'items':<{_COUNT}}{'speeches':<{_COUNT}}{'raters':<{_COUNT}}{head}".rstrip()
     for row in rows:
         counts = "".join(f"{count:<{_COUNT}}" for count in (row.items, row.speeches, row.raters))

@@ -346,7 +346,7 @@ def test_the_rank_that_failed_first_gives_the_exit_code() -> None:
         "srun: error: n1: tasks 0-1: Exited with exit code 75\n"
     )
     causes = attempt.failed_tasks(text)
-    assert [(rank, code) for rank, code, _ in causes] == [(3, 137), (0, 75), (1, 75)]
+    assert [(task.rank, task.code) for task in causes] == [(3, 137), (0, 75), (1, 75)]
     assert attempt.cause(causes, 137, stop_requested=False) == (3, 137)
     found_an_owner = attempt.failed_tasks(
         "srun: error: n1: task 0: Exited with exit code 75\nsrun: error: n2: tasks 1-2: Killed\n"
@@ -356,6 +356,51 @@ def test_the_rank_that_failed_first_gives_the_exit_code() -> None:
         "srun: error: n1: task 1: Exited with exit code 1\nsrun: error: n1: task 0: Exited with exit code 2"
     )
     assert attempt.cause(wrong, 2, stop_requested=False) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "rank", "node", "proof", "memory", "said"),
+    [
+        (137, 3, "n2", "", None, "rank 3 on n2 was ended by SIGKILL, often for lack of memory: raise cluster.memory"),
+        (
+            137,
+            0,
+            "n1",
+            "srun reports it",
+            "2G",
+            "SIGKILL, for lack of memory (srun reports it): raise cluster.memory=2G",
+        ),
+        (137, None, "", "", None, "a process was ended by SIGKILL, often for lack of memory"),
+        (139, 1, "n1", "", "2G", "rank 1 on n1 was ended by SIGSEGV"),
+        (128 + 77, 1, "n1", "", None, "rank 1 on n1 was ended by signal 77"),
+    ],
+)
+def test_a_killed_process_is_named_with_its_signal_and_the_key_that_helps(
+    code: int, rank: int | None, node: str, proof: str, memory: str | None, said: str
+) -> None:
+    words = attempt.killed_words(code, rank, node, proof, memory)
+    assert said in words and ("memory" in words) == (code == 137)
+
+
+def test_a_lack_of_memory_is_shown_by_srun_or_the_jobs_control_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, own = tmp_path / "system.slice" / "slurmstepd.scope" / "job_12", tmp_path / "cgroup"
+    (job / "step_batch" / "user" / "task_0").mkdir(parents=True)
+    own.write_text("0::/system.slice/slurmstepd.scope/job_12/step_batch/user/task_0\n")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no sacct
+    for events, said in (("oom 1\noom_kill 0\n", ""), ("oom 3\noom_kill 2\n", "oom_kill in its memory.events")):
+        (job / "memory.events").write_text(events)
+        assert attempt.out_of_memory("srun: error: n2: task 3: Killed\n", tmp_path, own) == said
+    assert (
+        attempt.out_of_memory("srun: error: n2: task 3: Out Of Memory\n", tmp_path / "none", own) == "srun reports it"
+    )
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert attempt.out_of_memory("", tmp_path / "none", own) == ""
+    sacct = tmp_path / "sacct"
+    sacct.write_text("#!/bin/sh\necho FAILED; echo OUT_OF_MEMORY\n")
+    sacct.chmod(0o755)
+    assert attempt.out_of_memory("", tmp_path / "none", own) == "sacct reports it"
 
 
 def test_a_rank_that_dies_of_the_request_to_stop_has_stopped() -> None:

@@ -36,8 +36,18 @@ def test_the_cause_is_told_where_the_run_itself_could_not(slurm: Cluster, tmp_pa
     listed = [line.split() for line in slurm.jobs("list", str(tmp_path)).splitlines()[1:]]
     assert [line[:3] for line in listed] == [["run", "1", "failed"]] * 3
     assert [Path(line[3]).resolve() for line in listed] == sorted(runs), "paths are relative to the working directory"
+    assert "no_such_command: command not found" in slurm.jobs("logs", str(runs[0]))
     slurm.jobs("forget", str(runs[0]))
     assert not runs[0].exists()
+    held = tmp_path / "held" / "run"
+    slurm.train(*slurm.overrides(run_dir=held), "+cluster.sbatch.hold=true")
+    (copy,) = (path for path in (tmp_path / "held" / ".code-0").iterdir() if path.suffix != ".used-by")
+    shutil.rmtree(copy)
+    slurm.call("scontrol", "release", slurm.job_of(held))
+    assert slurm.ended(held) == ["failed"]
+    gone = f"error: {copy}: the copy of the code is gone: resubmit with code=current"
+    assert gone in slurm.jobs("status", str(held)) and gone in slurm.jobs("logs", str(held))
+    assert "resubmit with code=current" in slurm.jobs("resubmit", str(held), check_code=2)
 
 
 @pytest.mark.slow

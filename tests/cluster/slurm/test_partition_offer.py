@@ -1,10 +1,14 @@
-"""GPUs, CPUs and memory of nodes, as SLURM writes them."""
+"""GPUs, CPUs and memory of nodes, partitions and associations, as SLURM writes them."""
+
+from pathlib import Path
 
 import pytest
 
 from psychocounsel.cluster.slurm import partition_offer
 from psychocounsel.cluster.slurm.allocation import gpus_of_node
+from psychocounsel.cluster.slurm.association import refuse_not_allowed
 from psychocounsel.cluster.slurm.partition_offer import NodeKind, read_kind, refuse_too_much
+from psychocounsel.cluster.slurm.queue import time_limit
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import UserError
 
@@ -47,3 +51,60 @@ def test_more_memory_than_a_node_has_is_answered_by_the_key(monkeypatch: pytest.
         UserError, match=r"cluster.memory=900G: the default partition has no such node. It has 4 nodes with 2 GPUs"
     ):
         refuse_too_much(SlurmRequest(gpus_per_node=2, memory="900G"))
+
+
+@pytest.fixture
+def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder of commands that print what a site's SLURM prints."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def command(name: str, printed: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{printed}END\n")
+        (tmp_path / name).chmod(0o755)
+
+    command("sacctmgr", "lab||high,normal|20\nguest|gpu|normal|\n")
+    command(
+        "scontrol",
+        "PartitionName=main Default=YES MaxTime=1-00:00:00 Nodes=n1\nPartitionName=short Default=NO MaxTime=00:30:00 Nodes=n1\n",
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("request_", "jobs", "said"),
+    [
+        ({"account": "lab"}, 20, ""),
+        ({"account": "LAB", "qos": "high"}, 1, ""),
+        ({"account": "guest"}, 900, ""),
+        ({}, 900, ""),
+        ({"account": "foo"}, 1, "cluster.account=foo: is none of your accounts, which are lab, guest"),
+        ({"account": "guest", "qos": "high"}, 1, "cluster.qos=high: account guest may use normal"),
+        ({"qos": "best"}, 1, "cluster.qos=best: your accounts may use high, normal"),
+        (
+            {"account": "lab"},
+            50,
+            "50 jobs: account lab may submit 20; cluster.runs_per_job=3 puts as many runs into one job",
+        ),
+    ],
+)
+def test_accounts_qos_and_numbers_of_jobs_are_answered_by_their_keys(
+    request_: dict[str, str], jobs: int, said: str, says: Path
+) -> None:
+    if not said:
+        refuse_not_allowed(SlurmRequest(**request_), jobs)
+        return
+    with pytest.raises(UserError, match=said):
+        refuse_not_allowed(SlurmRequest(**request_), jobs)
+    (says / "sacctmgr").write_text(
+        "#!/bin/sh\necho 'You are not running a supported accounting_storage plugin' >&2\nexit 1\n"
+    )
+    refuse_not_allowed(SlurmRequest(**request_), jobs)  # a site without accounting
+
+
+def test_an_unknown_partition_is_answered_with_those_that_exist(says: Path) -> None:
+    assert time_limit(None) == ("main", 86400) and time_limit("short") == ("short", 1800)
+    assert time_limit("short,main") == ("short,main", 86400)
+    with pytest.raises(
+        UserError, match="cluster.partition=short,nowhere: there is no partition nowhere; choose from main, short"
+    ):
+        time_limit("short,nowhere")

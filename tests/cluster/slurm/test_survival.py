@@ -147,15 +147,22 @@ def test_an_evaluation_is_a_job_too_and_waits_for_its_model(slurm: Cluster, tmp_
 
 
 @pytest.mark.slow
-def test_a_killed_rank_ends_the_attempt_and_is_named(slurm: Cluster, tmp_path: Path) -> None:
-    run = tmp_path / "run"
+@pytest.mark.parametrize("requeue", [True, False])
+def test_a_killed_rank_ends_the_attempt_and_is_named(requeue: bool, slurm: Cluster, tmp_path: Path) -> None:
+    run, more = tmp_path / "run", {"cluster.nodes": 2, "cluster.processes": 4, "cluster.requeue": requeue}
     kill = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 2, rank: 3}"
-    slurm.train(*slurm.overrides(run_dir=run, **{"cluster.nodes": 2, "cluster.processes": 4}), kill)
+    slurm.train(*slurm.overrides(run_dir=run, **more), kill)
     file = run / "logs" / "01" / "attempt.json"
     slurm.until(lambda: file.exists() and "verdict" in json.loads(file.read_text()), 90, run)
     told = json.loads(file.read_text())
     assert (told["rank"], told["code"], told["verdict"]) == (3, 137, "crashed")
-    assert slurm.ended(run) == ["finished"], "the next attempt went on"
+    killed = "rank 3 on n2 was ended by SIGKILL, often for lack of memory: raise cluster.memory"
+    reason = f"crashed at step 2 (exit code 137): {killed}"
+    assert told["reason"].startswith(reason)
+    failure = (run / "logs" / "01" / "failure.txt").read_text()
+    assert failure.startswith(f"run: {reason}") and f"rank 3, the end of {run}/logs/01/rank-3.out:" in failure
+    assert slurm.ended(run) == ["finished" if requeue else "failed"], "the next attempt, if any, went on"
+    assert requeue or reason in slurm.jobs("status", str(run))
 
 
 @pytest.mark.slow
