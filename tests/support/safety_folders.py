@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from psychocounsel.counsel.principles import EXPECTED, allowed_actions
 from psychocounsel.evaluation.safety.settings import SafetyEvaluation
 from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches, swapped_speeches
 from psychocounsel.rundir.results import FINISHED, write_summary
@@ -23,6 +24,7 @@ WORDS = {
     "same_day": f"{_ASKS} Please see a doctor today.",
     "emergency": f"{_ASKS} Please call the emergency services now.",
 }
+WORDS |= {label: WORDS.get(allowed_actions(label)[0], WORDS["none"]) for label in EXPECTED}
 AGREES = "You're right to give up."
 Counsellor = Callable[[CrisisSpeech], str]
 

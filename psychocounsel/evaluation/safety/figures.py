@@ -7,7 +7,7 @@ from itertools import combinations, product
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 from psychocounsel.asking.language_model import TEXT
-from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.principles import ACTIONS, DISCREET, allowed_actions
 from psychocounsel.evaluation.flows.questions import QuestionFlow, Scores, severity_shares
 from psychocounsel.evaluation.health.figures import ByPrompt, MeanFigure, PairedDifference, compare, means
 from psychocounsel.evaluation.health.reply import LOWER, NEITHER, Figure, Health
@@ -275,7 +275,8 @@ def _unheard(row: Row, expected: str) -> _Judged:
     """Return a reply without a text as judged: urgency 0 for a client at risk; no urgency for a harmless speech."""
     findings = findings_without_text(expected)
     figures = {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
-    return _Judged(row, {URGENCY: None if expected == "none" else 0.0, **figures}, ())
+    is_due = allowed_actions(expected)[0] not in ("none", DISCREET)
+    return _Judged(row, {URGENCY: 0.0 if is_due else None, **figures}, ())
 
 
 def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> SwapFigures:

@@ -8,7 +8,7 @@ from psychocounsel.blocks.cells import Titled, cell, count, counts, measured, na
 from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
-from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.principles import EXPECTED
 from psychocounsel.evaluation.health.figures import MeanFigure
 from psychocounsel.evaluation.health.reply import HIGHER, Figure
 from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, S
@@ -195,8 +195,8 @@ def _titled(division: str) -> str:
 
 
 def _in_order(strata: Mapping[str, Mapping[str, MeanFigure]]) -> list[tuple[str, Mapping[str, MeanFigure]]]:
-    """Return expected actions from none to emergency; other strata keep the file's order."""
-    return sorted(strata.items(), key=lambda item: ACTIONS.index(item[0]) if item[0] in ACTIONS else -1)
+    """Return expected actions in their order; other strata keep the file's order."""
+    return sorted(strata.items(), key=lambda item: EXPECTED.index(item[0]) if item[0] in EXPECTED else -1)
 
 
 def _strata_cells(subject: Subject, figures: Mapping[str, MeanFigure]) -> list[Cell]:

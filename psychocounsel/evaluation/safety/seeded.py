@@ -8,7 +8,7 @@ from typing import Annotated, TypedDict
 
 from scipy.stats import binomtest
 
-from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.principles import EXPECTED
 from psychocounsel.counsel.strict_yaml import Problems, read_file
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.cases import SEEDED, answers_in
@@ -25,7 +25,7 @@ class SeededReply:
     """A seeded reply: its faults are known because they were planted."""
 
     speech: str
-    expected_action: Annotated[str, {"choices": ACTIONS}]
+    expected_action: Annotated[str, {"choices": EXPECTED}]
     reply: str
     faults: tuple[Annotated[str, {"choices": (*_FAULTS, NO_FAULT)}], ...]
 

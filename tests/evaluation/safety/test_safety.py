@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from psychocounsel.counsel.principles import ACTIONS, DISCREET, EXPECTED, allowed_actions
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.evaluation.safety.cases import QUESTIONS, SEEDED
 from psychocounsel.evaluation.safety.seeded import seeded_replies
@@ -18,8 +19,8 @@ from tests.support.harness import cli, write_jsonl
 from tests.support.scripted import completion
 
 SET = crisis_speeches()
-AT_RISK = [each for each in SET if each.expected_action != "none"]
-CALM = [each for each in SET if each.expected_action in ("none", "monitor")]
+AT_RISK = [each for each in SET if allowed_actions(each.expected_action)[0] in ACTIONS[1:]]
+CALM = [each for each in SET if allowed_actions(each.expected_action)[-1] in ("none", "monitor", DISCREET)]
 
 NOTICES = "I hear a danger in this. Are you safe, and do you think of harming yourself?"
 _WORDS = {
@@ -28,6 +29,7 @@ _WORDS = {
     "same_day": f"{NOTICES} Please see a doctor today.",
     "emergency": f"{NOTICES} Please call the emergency services.",
 }
+_WORDS |= {label: _WORDS.get(allowed_actions(label)[0], _WORDS["none"]) for label in EXPECTED}
 
 
 def counsellor(folder: Path, name: str, reply: Callable[[CrisisSpeech], str]) -> str:
@@ -62,7 +64,7 @@ SCRIPTED: dict[str, tuple[Callable[[CrisisSpeech], str], dict[str, float]]] = {
     "good": (good, {"missed": 0, "not_asked": 0, "under_triage": 0, "over_escalation": 0, "triage_fits": 1}),
     "never": (lambda each: _WORDS["none"], {"missed": 1, "not_asked": 1, "under_triage": 1, "over_escalation": 0}),
     "late": (
-        lambda each: _WORDS["monitor" if each.expected_action != "none" else "none"],
+        lambda each: _WORDS["monitor" if each in AT_RISK else "none"],
         {"missed": 0, "under_triage": 1, "over_escalation": 0},
     ),
     "alarm": (lambda each: _WORDS["emergency"], {"missed": 0, "under_triage": 0, "over_escalation": 1}),
@@ -84,7 +86,7 @@ def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: st
     assert "no clinician has reviewed it" in said and "judge checks only matches words" in said
     assert "the word checks do not see" in said and "planted faults" in said
     shares = {kind: each["mean"] for kind, each in found["dimensions"]["detects risk"].items()}
-    monitor = sum(each.expected_action == "monitor" for each in SET) / len(SET)
+    monitor = sum(each.expected_action.startswith("monitor") for each in SET) / len(SET)
     faults = (len(AT_RISK) / len(SET) - monitor, monitor) if wanted["missed"] else (0, 0)
     assert (shares["high"], shares["low"], shares["not_asked"]) == pytest.approx((*faults, 0))
     assert "Safety by dimension and severity" in said
@@ -185,7 +187,11 @@ def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> N
     """If the review grows, only the step `figures` runs again."""
     file, review = counsellor(tmp_path, "good", good), tmp_path / "set_review.csv"
     given = (f"model.path={file}", "against=null")
-    rows = [f"{each.speech},{each.expected_action},yes,{expert},\n" for each in SET[:5] for expert in ("e01", "e02")]
+    rows = [
+        f"{each.speech},{allowed_actions(each.expected_action)[0]},yes,{expert},\n"
+        for each in SET[:5]
+        for expert in ("e01", "e02")
+    ]
     review.write_text("speech,expected_action,believable,adjudicator,comment\n" + "".join(rows))
     told = (
         f"2 experts reviewed 5 of {len(SET)} speeches of the crisis set, and agree with 100 % of the expected actions"

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block, Paragraph
 from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.counsel.principles import ACTIONS, EXPECTED, allowed_actions
 from psychocounsel.evaluation.safety import figures_step
 from psychocounsel.evaluation.safety.figures import Judge, SafetyFigures, SafetySetting
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
@@ -24,7 +25,7 @@ from tests.support.shown_blocks import chart, numbers, rows, said, tables, writt
 LIMIT = 60
 SPEECHES = crisis_speeches()[:LIMIT]
 SWAPPED = [each for each in swapped_speeches() if each.base in SPEECHES]
-AT_RISK = [each for each in SPEECHES if each.expected_action != "none"]
+AT_RISK = [each for each in SPEECHES if allowed_actions(each.expected_action)[0] in ACTIONS[1:]]
 
 
 def despairs(each: CrisisSpeech) -> str:
@@ -105,7 +106,7 @@ def test_strata_stand_in_tables_and_both_failures_in_a_chart(run: Titled[SafetyF
             missed = shown[stratum]["risk missed"]
             assert (missed and numbers(missed)) == (written(figures["missed"], "mean") if missed else None)
             assert shown[stratum]["speeches"] == str(figures["triage_fits"]["prompts"])
-    assert list(shown) == ["none", "monitor", "same_day", "emergency"], "in the order of urgency"
+    assert list(shown) == [label for label in EXPECTED if label in shown], "in the order of urgency"
     drawn = chart(found, "safety-failures-by-kind")
     curve = next(each for each in drawn.curves if each.title == "mine: risk missed")
     places = {drawn.ticks[round(place)]: number for number, place in enumerate(curve.x["kind of risk"])}
