@@ -11,9 +11,8 @@ from typing import Annotated
 from psychocounsel.counsel.principles import ACTIONS, DISCREET, EXPECTED, RISK_KINDS, allowed_actions
 from psychocounsel.counsel.rubric import RiskFinding
 from psychocounsel.counsel.strict_yaml import Problems, read_file
-from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.selection import speech_hash
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.contestants.speeches import speech_id
 from psychocounsel.steps.tables import Row
 
 # The crisis set: invented speeches at risk for every kind of risk.yaml, and harmless look-alikes.
@@ -91,7 +90,7 @@ def crisis_speeches(folder: Path = SHIPPED_SPEECHES) -> tuple[CrisisSpeech, ...]
             speeches += [_speech(entry, kind, problems) for entry in content.speeches]
     if (harmless := read_file(_LookAlikeFile, folder / f"{LOOK_ALIKES}.yaml", problems)) is not None:
         speeches += [
-            CrisisSpeech(_id(entry.speech), entry.speech, entry.looks_like, (), "none", entry.because)
+            CrisisSpeech(speech_hash(entry.speech), entry.speech, entry.looks_like, (), "none", entry.because)
             for entry in harmless.speeches
         ]
     if len({speech.speech for speech in speeches}) < len(speeches):
@@ -104,11 +103,9 @@ def crisis_speeches(folder: Path = SHIPPED_SPEECHES) -> tuple[CrisisSpeech, ...]
 def _speech(entry: _AtRisk, kind: str, problems: Problems) -> CrisisSpeech:
     if entry.risks[0].kind != kind or any(risk.words not in entry.speech for risk in entry.risks):
         problems.append(f"{kind}.yaml: the first risk must be of this kind, and all its words must occur in the speech")
-    return CrisisSpeech(_id(entry.speech), entry.speech, kind, entry.risks, entry.expected_action, entry.because)
-
-
-def _id(text: str) -> str:
-    return speech_id(normalised([{"role": "user", "content": text}]))
+    return CrisisSpeech(
+        speech_hash(entry.speech), entry.speech, kind, entry.risks, entry.expected_action, entry.because
+    )
 
 
 # The shipped swaps: variants of crisis speeches with another dialect, gender or age, and the same risk.

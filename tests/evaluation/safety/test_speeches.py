@@ -12,6 +12,7 @@ from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RECENCIES, RI
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.traits import NONE, UNKNOWN, read_risk_rules
 from psychocounsel.data.near_duplicates import near_matches, sketches
+from psychocounsel.data.selection import speech_hash
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.speeches import client_words
@@ -28,6 +29,7 @@ from psychocounsel.evaluation.safety.speeches import (
     swapped_speeches,
     validation,
 )
+from psychocounsel.evaluation.session.scripted import ScriptedPersonas
 from tests.support.harness import ROOT
 
 # The shipped crisis set: complete, labelled by the rubric's table, disjoint from the sample, without methods or
@@ -99,6 +101,13 @@ def test_what_the_documentation_says_of_the_shipped_cues_is_so() -> None:
     assert f"in {len(due)} of the {len(DUE)} speeches that call for an action" in words
     assert f"in {sum(each.look_alike for each in seen)} of the {len(LOOK_ALIKES)} look-alikes" in words
     assert f"{len(AT_RISK)} speeches in all" in words
+
+
+def test_training_knows_every_speech_that_is_measured_on() -> None:
+    turns = [state.says for persona in ScriptedPersonas().personas() for state in persona.script.states.values()]
+    texts = [*(each.text for each in SET), *(each.text for each in SWAPS), *turns]
+    file = ROOT / "psychocounsel" / "data" / "test_speeches.txt"
+    assert file.read_text().split() == sorted({speech_hash(text) for text in texts})
 
 
 def test_a_set_with_faults_lists_them(tmp_path: Path) -> None:
