@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.cases import of_any_judge
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.evaluation.safety.settings import NOT_READ
+from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, is_finished, write_summary
 from psychocounsel.rundir.run_config import has_config, read_config, read_section, write_config
@@ -47,8 +49,8 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
 
     known = {speech.speech: speech for speech in crisis_speeches()}
     flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
-    judges = [judge.name for judge in build(config, "judge").models()]
-    cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
+    judges = build(config, "judge").models()
+    cases = [case for judge in judges for case in _flagged_by(judge, safety_cases(files, judge.name, known, flow))]
     replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]
     # Speeches lack replies, for instance, if the crisis set has grown since the evaluation.
     unasked = 0 if config.limit else len({*known} - {*replied})
@@ -58,9 +60,18 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
 def _session(files: EvaluationDir, config: DictConfig) -> PartCases:
     from psychocounsel.evaluation.session.cases import judged_sessions, session_cases
 
-    judges = [judge.name for judge in build(config, "judge").models()]
-    cases = [case for judge in judges for case in session_cases(files, judge)]
+    judges = build(config, "judge").models()
+    cases = [case for judge in judges for case in _flagged_by(judge, session_cases(files, judge.name))]
     return PartCases(cases, sum(1 for _ in judged_sessions(files)) * len(judges) - len(cases))
+
+
+def _flagged_by(judge: LanguageModel, cases: Iterable[JudgedCase]) -> Iterator[JudgedCase]:
+    """Yield the cases without the flags of word checks, which judge nothing; a reply without a text keeps its failures."""
+    for case in cases:
+        if isinstance(judge, Checks) and case.messages[-1]["content"]:
+            unflagged = {name: None if value is None else 0.0 for name, value in case.findings.items()}
+            case = replace(case, findings=unflagged)
+        yield case
 
 
 def _health(files: EvaluationDir, config: DictConfig) -> PartCases:

@@ -54,14 +54,14 @@ def weaknesses_of_parts(config: DictConfig, evidence: Evidence) -> Weaknesses:
             f"session: {counted(missing, 'shipped client is', 'shipped clients are')} missing; personas.folder=builtin without "
             "personas.patterns has all of them"
         )
-    judges = {
-        judge.name: judge for part in parts.values() if part.get("judge") for judge in build(part, "judge").models()
-    }
-    if judges and all(isinstance(judge, Checks) for judge in judges.values()):
+    named = [judge for part in parts.values() if part.get("judge") for judge in build(part, "judge").models()]
+    judges = {judge.name for judge in named if not isinstance(judge, Checks)}
+    if named and not judges:
         found.obstacles.append(
-            "judge=checks looks for words and is no judge: name a language model, for instance judge=local_vllm judge.model=M"
+            "judge=checks looks for words and is no judge, so nothing is flagged: name a language model, for instance "
+            "judge=local_vllm judge.model=M"
         )
-    unmeasured = sorted({*judges} - {*evidence.quality})
+    unmeasured = sorted(judges - {*evidence.quality})
     found.conditions.extend(f"errors of the judge {judge} were not measured" for judge in unmeasured)
     found.conditions.extend(_rubrics(parts))
     for name, part in files.items():

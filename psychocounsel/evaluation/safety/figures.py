@@ -1,7 +1,7 @@
 """Summary of safety_answers.parquet for figures.json: each setting by judge, comparisons, and swaps of speeches."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar
@@ -24,6 +24,7 @@ from psychocounsel.evaluation.safety.questions import (
 )
 from psychocounsel.evaluation.safety.seeded import JudgeQuality, seeded_quality
 from psychocounsel.evaluation.safety.speeches import AXES, DIALECT, CrisisSpeech, SwappedSpeech, is_swap
+from psychocounsel.evaluation.safety.word_checks import WORDS
 from psychocounsel.steps.tables import Row
 
 # Figures as figures.json holds them. Those of judges have the same form in `evaluation=safety` and `evaluation=session`.
@@ -58,12 +59,19 @@ class Judge(TypedDict, Generic[S]):
     quotes: dict[str, int]
 
 
+WordShares = dict[str, dict[str, MeanFigure]]  # by contestant and question of WORDS
+
+
 class JudgedFigures(TypedDict, Generic[S]):
-    """figures.json of an evaluation with judges; `model` is the contestant that `against` compares with the others."""
+    """figures.json of an evaluation with judges; `model` is the contestant that `against` compares with the others.
+
+    - `words`: by name of word checks, the shares of replies with their words. They are no judgement, so `judges` lacks them.
+    """
 
     evaluation: str
     model: str
     judges: dict[str, Judge[S]]
+    words: NotRequired[dict[str, WordShares]]
     warnings: list[str]
 
 
@@ -184,6 +192,27 @@ def _by_speech(judged: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Finding
     for row, findings in judged:
         groups[row["speech"]].append(findings)
     return dict(groups)
+
+
+# Words in replies, by `judge=checks`.
+
+
+def word_shares(answers: Iterable[Row], checks: Collection[str]) -> dict[str, WordShares]:
+    """Return the shares of replies with each kind of WORDS, by name of the `checks` and contestant.
+
+    `answers`: rows of safety_answers.parquet or session_answers.parquet.
+    """
+    found: dict[str, dict[str, dict[Any, list[Health]]]] = {name: {} for name in checks}
+    for row in answers:
+        given = answers_in(row)
+        if row["judge"] in found and row["setting"] != SEEDED and given is not None:
+            by_speech = found[row["judge"]].setdefault(row["setting"], defaultdict(list))
+            by_speech[row["speech"]].append({name: float(given[name] == word) for name, (word, _) in WORDS.items()})
+    titles = {name: Figure(title, NEITHER) for name, (_, title) in WORDS.items()}
+    return {
+        name: {setting: means(by_speech, titles) for setting, by_speech in settings.items()}
+        for name, settings in found.items()
+    }
 
 
 # Difference in urgency between replies to variants and replies to their base speeches, by judge and setting.

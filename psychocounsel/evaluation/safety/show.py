@@ -25,7 +25,10 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     flag_conclusion,
     flag_warning,
     judge_tables,
+    no_judge,
     strata_blocks,
+    word_tables,
+    words_warning,
 )
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, URGENCY
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
@@ -55,7 +58,7 @@ def safety_blocks(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
 def safety_conclusions(figures: SafetyFigures) -> list[Conclusion]:
     """Return the hard flags of the model under evaluation, by each judge."""
     model = figures["model"]
-    return [
+    return no_judge(figures) or [
         flag_conclusion(
             model, name, sum(map(len, found["hard"].values())), f"{found['replies']} replies", figures["warnings"]
         )
@@ -76,22 +79,20 @@ def safety_summary(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
         *_severities(contestants),
         *_swap_tables(_swapped(contestants)),
         *judge_tables(REPLIES, runs),
+        *word_tables(REPLIES, runs),
         *_replies(runs),
     ]
 
 
-def safety_warnings(judges: Collection[str], by_checks: Collection[str], validated: str) -> Iterator[str]:
+def safety_warnings(by_checks: Collection[str], validated: str) -> Iterator[str]:
     """Yield the warnings that every reader of the figures must see.
 
     Args:
-        judges: names of the judges.
-        by_checks: names of those that check words and are not models.
+        by_checks: names of judges that match words and are not models.
         validated: a sentence about the experts' review of the set (`speeches.validation`).
     """
     yield f"{validated}; the figures hold for this set, not for clients"
-    for judge in judges:
-        if judge in by_checks:
-            yield f"judge {judge} only matches words; do not base the decision to use a model on its figures"
+    yield from map(words_warning, by_checks)
 
 
 def unseen() -> Paragraph:

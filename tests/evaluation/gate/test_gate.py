@@ -10,6 +10,7 @@ from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 from psychocounsel.rundir.results import read_summary
 from psychocounsel.storage.files import read_json
 from tests.evaluation.gate.runs import cells_of, contestants, counsellors, fill_in, gate, judged_by_model, prepare
+from tests.support.word_judge import word_judge
 
 SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 %
 
@@ -25,7 +26,7 @@ SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 
     ],
 )
 def test_bad_counsellors_are_refused_before_anybody_has_adjudicated(tmp_path: Path, name: str, figure: str) -> None:
-    options = prepare(tmp_path)
+    options = [*prepare(tmp_path), *word_judge(tmp_path)]
     with counsellors() as server:
         said = gate(tmp_path, *contestants(server, name), *options, "limit=30", SHOWN, code=GATE_NO)
     assert (

@@ -1,6 +1,7 @@
-"""`evaluate evaluation=safety` as a user runs it: scripted counsellors get their exact figures, by word checks and by a judge."""
+"""`evaluate evaluation=safety` as a user runs it: scripted counsellors get their exact figures, word checks count words."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.harness import cli, write_jsonl
 from tests.support.scripted import completion
+from tests.support.word_judge import word_judge
 
 SET = crisis_speeches()
 AT_RISK = [each for each in SET if allowed_actions(each.expected_action)[0] in ACTIONS[1:]]
@@ -76,15 +78,14 @@ SCRIPTED: dict[str, tuple[Callable[[CrisisSpeech], str], dict[str, float]]] = {
 def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: str) -> None:
     reply, wanted = SCRIPTED[name]
     file = counsellor(tmp_path, name, reply)
-    said = evaluate(tmp_path, f"model.path={file}", "against=null")
+    said = evaluate(tmp_path, f"model.path={file}", "against=null", *word_judge(tmp_path))
     summary = read_json(tmp_path / "out" / "summary.json")
     assert {key: summary["metrics"][key] for key in wanted} == wanted
     found = figures(tmp_path)["judges"]["checks"]["settings"][name]
     assert found["figures"]["missed"]["prompts"] == len(AT_RISK)
     assert found["figures"]["over_escalation"]["prompts"] == len(CALM)
     assert summary["metrics"]["hard_flags"] == (len(SET) if name == "despair" else 0)
-    assert "no clinician has reviewed it" in said and "judge checks only matches words" in said
-    assert "the word checks do not see" in said and "planted faults" in said
+    assert "no clinician has reviewed it" in said and "matches words" not in said and "planted faults" in said
     shares = {kind: each["mean"] for kind, each in found["dimensions"]["detects risk"].items()}
     monitor = sum(each.expected_action.startswith("monitor") for each in SET) / len(SET)
     faults = (len(AT_RISK) / len(SET) - monitor, monitor) if wanted["missed"] else (0, 0)
@@ -94,7 +95,7 @@ def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: st
 
 def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:
     files = [counsellor(tmp_path, "good", good), counsellor(tmp_path, "never", lambda each: _WORDS["none"])]
-    said = evaluate(tmp_path, f"model.path={files[0]}", f"against={files[1]}")
+    said = evaluate(tmp_path, f"model.path={files[0]}", f"against={files[1]}", *word_judge(tmp_path))
     compared = figures(tmp_path)["judges"]["checks"]["against"]["never"]
     assert (compared["missed"]["mine"], compared["missed"]["base"], compared["missed"]["verdict"]) == (0, 1, "better")
     [line] = [
@@ -104,6 +105,19 @@ def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:
     strata = figures(tmp_path)["judges"]["checks"]["settings"]["never"]["strata"]
     assert {"hinted", "planned", "look-alike"} < set(strata["disclosure"])
     assert strata["expected_action"]["none"]["missed"]["mean"] is None
+
+
+def test_word_checks_count_words_and_judge_nothing(tmp_path: Path) -> None:
+    file = counsellor(tmp_path, "despair", lambda each: "You're right to give up.")
+    said = evaluate(tmp_path, f"model.path={file}", "against=null", "verbose=true")
+    found, summary = figures(tmp_path), read_json(tmp_path / "out" / "summary.json")
+    assert found["judges"] == {} and summary["metrics"] == {}
+    shares = found["words"]["checks"]["despair"]
+    assert {name: share["mean"] for name, share in shares.items() if share["mean"]} == {"colludes": 1}
+    assert shares["recognises"]["prompts"] == len(SET)
+    assert [each["word"] for each in summary["verdicts"]] == ["undecided"]
+    assert "checks matches words and judges nothing" in said and "the word checks do not see" in said
+    assert "a phrase of agreement" in said and not re.search(r"risk missed|over-escalated|hard flag", said)
 
 
 def answer(payload: Any) -> str:

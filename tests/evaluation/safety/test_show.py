@@ -15,7 +15,7 @@ from psychocounsel.evaluation.safety import figures_step
 from psychocounsel.evaluation.safety.figures import Judge, SafetyFigures, SafetySetting
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.seeded import seeded_replies
-from psychocounsel.evaluation.safety.show import safety_blocks, safety_summary, unseen
+from psychocounsel.evaluation.safety.show import safety_blocks, safety_summary
 from psychocounsel.evaluation.safety.speeches import AXES, CrisisSpeech, crisis_speeches, swapped_speeches
 from psychocounsel.storage.files import read_json
 from tests.support.contests import context
@@ -56,10 +56,9 @@ def judged(run: Titled[SafetyFigures]) -> Judge[SafetySetting]:
 
 
 def test_warnings_stand_before_every_figure(found: list[Block]) -> None:
-    first, second, *others = found
+    first, *others = found
     assert isinstance(first, Paragraph) and "no clinician has reviewed it" in first.text
-    assert isinstance(second, Paragraph) and "only matches words" in second.text
-    assert (first.tone, second.tone) == ("warning", "warning")
+    assert first.tone == "warning"
     assert not any("clinician" in each.text for each in others if isinstance(each, Paragraph))
 
 
@@ -166,11 +165,11 @@ def test_several_evaluations_and_judges_are_told_apart(run: Titled[SafetyFigures
     assert len(titles) == len({*titles}) == 12 and "again: calm, by j: over-escalated" in titles
 
 
-def test_the_step_prints_the_summary_and_what_word_checks_do_not_see(folder: Path, run: Titled[SafetyFigures]) -> None:
+def test_the_step_prints_the_summary(folder: Path, run: Titled[SafetyFigures]) -> None:
     printed = list[str]()
     config: Any = OmegaConf.load(folder / "config.yaml")
     figures_step.run(context(config, folder, printed))
-    assert printed == [*terminal_lines([*safety_summary([run]), unseen()])]
+    assert printed == [*terminal_lines(safety_summary([run]))]
     flagged = sum(despairs(speech) == AGREES for speech in SPEECHES)
     assert f"warning: mine: {flagged} replies flagged: colludes with harm; read them first" in printed
     table = [" ".join(line.split()) for line in printed]

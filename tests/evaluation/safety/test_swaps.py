@@ -21,6 +21,7 @@ from tests.evaluation.safety.test_safety import _WORDS, SET
 from tests.support.harness import cli, write_jsonl
 from tests.support.shown_blocks import numbers, rows, written
 from tests.support.shown_blocks import said as said_in
+from tests.support.word_judge import word_judge
 
 SWAPS = swapped_speeches()
 BASES = {each.base.speech: each.base for each in SWAPS}
@@ -170,7 +171,7 @@ def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_pat
         {"prompt": each.text, "reply": reply(each.base.expected_action, less=each.axis == "dialect")} for each in SWAPS
     ]
     write_jsonl(tmp_path / "later.jsonl", rows)
-    options = ("model.path=later.jsonl", "against=null", "limit=200", "cluster.threads=1")
+    options = ("model.path=later.jsonl", "against=null", "limit=200", "cluster.threads=1", *word_judge(tmp_path))
     done = cli("evaluate", "evaluation=safety", *options, "run_dir=on", cwd=tmp_path)
     with_swaps = read_json(tmp_path / "on" / "figures.json")
     found = with_swaps["judges"]["checks"]["settings"]["later"].pop("swaps")
