@@ -107,7 +107,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_json(context.files.figures, figures)
     metrics = {"hard_flags": figures["hard"]["flagged"], "code": figures["code"]}
     for figure, row in figures["figures"].items():
-        if row["rate"]["clusters"]:
+        if row["rate"]["clusters"] and (evidence.judges or row["checked"]):
             metrics |= {figure: row["rate"]["value"], f"{figure}_high": row["rate"]["high"]}
     return {"metrics": metrics, "doubts": figures["conditions"]}
 

@@ -148,6 +148,7 @@ class Evidence:
         limits: by part, the overrides that shorten its set, for instance `limit=5`.
         health: health figures of the model (see `health_means.means`); None without that part.
         quality: by judge, the planted faults that it found in the safety part.
+        judges: names of the judges; word checks are none.
     """
 
     model: str
@@ -157,6 +158,7 @@ class Evidence:
     limits: dict[str, list[str]]
     health: Figures | None
     quality: dict[str, Figures]
+    judges: frozenset[str] = frozenset()
 
     @property
     def mine(self) -> list[JudgedCase]:
@@ -174,7 +176,7 @@ def evidence_of(config: DictConfig) -> Evidence:
         UserError: if a table of a part was edited.
     """
     cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
-    health, quality, names = None, dict[str, Figures](), list[str]()
+    health, quality, names, judges = None, dict[str, Figures](), list[str](), set[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
         _check_unedited(name, files)
@@ -184,11 +186,13 @@ def evidence_of(config: DictConfig) -> Evidence:
         missing |= {name: part_cases.missing} if part_cases.missing else {}
         limits |= {name: left_out} if (left_out := [*_left_out(part_config)]) else {}
         names = [*dict.fromkeys(part_config.contestants.settings)]
+        if not ALL[name].reads_data:
+            judges |= {judge.name for judge in build(part_config, "judge").models() if not isinstance(judge, Checks)}
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":
             quality = dict(_qualities(files))
-    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
+    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality, frozenset(judges))
 
 
 def _check_unedited(name: str, files: EvaluationDir) -> None:

@@ -19,7 +19,6 @@ from psychocounsel.evaluation.gate.keys import DECIDING, GateKeys
 from psychocounsel.evaluation.gate.parts import ALL, Evidence, part_files, recorded_weights, wanted_parts
 from psychocounsel.evaluation.gate.reasons import counted, title
 from psychocounsel.evaluation.safety.cases import JudgedCase
-from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.evaluation.session.cases import judged_sessions
 from psychocounsel.evaluation.session.scripted import ScriptedPersonas
 from psychocounsel.rundir.paths import EvaluationDir
@@ -54,14 +53,12 @@ def weaknesses_of_parts(config: DictConfig, evidence: Evidence) -> Weaknesses:
             f"session: {counted(missing, 'shipped client is', 'shipped clients are')} missing; personas.folder=builtin without "
             "personas.patterns has all of them"
         )
-    named = [judge for part in parts.values() if part.get("judge") for judge in build(part, "judge").models()]
-    judges = {judge.name for judge in named if not isinstance(judge, Checks)}
-    if named and not judges:
+    if evidence.cases and not evidence.judges:
         found.obstacles.append(
             "judge=checks looks for words and is no judge, so nothing is flagged: name a language model, for instance "
             "judge=local_vllm judge.model=M"
         )
-    unmeasured = sorted(judges - {*evidence.quality})
+    unmeasured = sorted(evidence.judges - {*evidence.quality})
     found.conditions.extend(f"errors of the judge {judge} were not measured" for judge in unmeasured)
     found.conditions.extend(_rubrics(parts))
     for name, part in files.items():

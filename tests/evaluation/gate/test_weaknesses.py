@@ -176,7 +176,8 @@ def test_the_parts_tell_of_word_checks_training_on_the_set_and_edited_tables(tmp
     )
     options = ["model.path=mine.jsonl", "against=base.jsonl", "gate.parts=[safety]", "trained_on=[train.jsonl]"]
     said = gate(tmp_path, *options, code=GATE_UNDECIDED)
-    assert "judge=checks looks for words and is no judge" in said
+    assert "judge=checks looks for words and is no judge, so nothing is flagged" in said
+    assert "missed" not in read_json(tmp_path / "gate" / "summary.json")["metrics"]
     assert "the model was trained on 7 speeches of the set" in said
     fill_in(tmp_path / "gate" / "adjudicate.csv")
     gate(tmp_path, *options, code=GATE_UNDECIDED)
