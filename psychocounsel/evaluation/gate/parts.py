@@ -184,7 +184,7 @@ def evidence_of(config: DictConfig) -> Evidence:
         part_cases = ALL[name].read(files, part_config)
         cases += part_cases.cases
         missing |= {name: part_cases.missing} if part_cases.missing else {}
-        limits |= {name: left_out} if (left_out := [*_left_out(part_config)]) else {}
+        limits |= {name: left_out} if (left_out := [*_left_out(part_config, files)]) else {}
         names = [*dict.fromkeys(part_config.contestants.settings)]
         if not ALL[name].reads_data:
             judges |= {judge.name for judge in build(part_config, "judge").models() if not isinstance(judge, Checks)}
@@ -202,14 +202,23 @@ def _check_unedited(name: str, files: EvaluationDir) -> None:
         )
 
 
-def _left_out(config: DictConfig) -> Iterator[str]:
-    """Yield the overrides of a part that leave out clients or shorten their sessions."""
-    if config.limit:
-        yield f"limit={config.limit}"
-    if patterns := OmegaConf.select(config, "personas.patterns"):
+def _left_out(config: DictConfig, files: EvaluationDir) -> Iterator[str]:
+    """Yield the overrides of a part that leave out clients or shorten their sessions.
+
+    What the part's first step recorded comes first, because config.yaml could be edited afterwards.
+    """
+    evaluation = ALL[config.evaluation.name].evaluation()
+    recorded = read_mapping(files.step(evaluation.course.steps[0])).get("settings", {})
+
+    def used(key: str) -> Any:
+        return recorded.get(key, OmegaConf.select(config, key))
+
+    if limit := used("limit"):
+        yield f"limit={limit}"
+    if patterns := used("personas.patterns"):
         yield f"personas.patterns=[{','.join(patterns)}]"
-    turns = config.evaluation.get("turns")
-    if turns is not None and turns < ALL[config.evaluation.name].evaluation()().turns:
+    turns = used("evaluation.turns")
+    if turns is not None and turns < evaluation().turns:
         yield f"evaluation.turns={turns}"
 
 
