@@ -21,7 +21,7 @@ from psychocounsel.evaluation.gate.keys import DECIDING, GateKeys
 from psychocounsel.evaluation.gate.parts import ALL, Evidence, part_files, recorded_weights, wanted_parts
 from psychocounsel.evaluation.gate.reasons import counted, title
 from psychocounsel.evaluation.safety.cases import JudgedCase
-from psychocounsel.evaluation.safety.seeded import JudgeQuality, seeded_replies
+from psychocounsel.evaluation.safety.seeded import JudgeQuality, may_be_chance, seeded_replies
 from psychocounsel.evaluation.session.cases import judged_sessions
 from psychocounsel.evaluation.session.scripted import ScriptedPersonas
 from psychocounsel.evaluation.settings import ContestReplies
@@ -164,8 +164,7 @@ def obstacles_in(evidence: Evidence) -> Iterator[str]:
     for judge, quality in evidence.quality.items():
         for figure in DECIDING:
             found, cleared = quality[figure]["sensitivity"], quality[figure]["specificity"]
-            # A coin's sensitivity and specificity sum to 1.
-            if found["of"] and cleared["of"] and found["low"] + cleared["low"] <= 1:
+            if may_be_chance(quality[figure]):
                 planted = f"it found {found['right']} of {found['of']} planted faults"
                 sound = f"cleared {cleared['right']} of {cleared['of']} other replies"
                 yield f"{title(figure)}: the judge {judge} may be no better than chance ({planted}, {sound}); use another judge"

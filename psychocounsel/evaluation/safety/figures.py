@@ -22,7 +22,7 @@ from psychocounsel.evaluation.safety.questions import (
     reply_scores,
     scores_without_text,
 )
-from psychocounsel.evaluation.safety.seeded import JudgeQuality, seeded_quality
+from psychocounsel.evaluation.safety.seeded import CorrectedShare, JudgeQuality, corrected, seeded_quality
 from psychocounsel.evaluation.safety.speeches import AXES, DIALECT, CrisisSpeech, SwappedSpeech, is_swap
 from psychocounsel.evaluation.safety.word_checks import WORDS
 from psychocounsel.steps.tables import Row
@@ -93,6 +93,7 @@ class SafetySetting(JudgedSetting):
     - `dimensions`: see `severity_shares`.
     - `hard`: flagged replies.
     - `strata`: figures by kind, disclosure and expected action.
+    - `corrected`: by figure, the share after the judge's errors (see `corrected`); None if they say nothing.
     - `swaps`: only if variants of the speeches have replies.
     """
 
@@ -100,6 +101,7 @@ class SafetySetting(JudgedSetting):
     speeches: int
     dimensions: dict[str, dict[str, MeanFigure]]
     hard: Flagged
+    corrected: NotRequired[dict[str, CorrectedShare | None]]
     swaps: NotRequired[SwapFigures]
 
 
@@ -152,11 +154,17 @@ def _of_judge(
     by_speech = {name: _by_speech(judged[name]) for name in order}
     others = [name for name in order if name != model] if model in by_speech else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
+    quality = seeded_quality(rows, flow.path)
+    settings = {name: _setting(judged[name], known, severity_shares(scores[name], flow.dimensions)) for name in order}
+    for setting in settings.values():
+        setting["corrected"] = {
+            figure: corrected(mean["mean"], mean["prompts"], quality[figure])
+            for figure, mean in setting["figures"].items()
+            if figure in quality and mean["mean"] is not None
+        }
     return {
-        "quality": seeded_quality(rows, flow.path),
-        "settings": {
-            name: _setting(judged[name], known, severity_shares(scores[name], flow.dimensions)) for name in order
-        },
+        "quality": quality,
+        "settings": settings,
         "against": {other: compare(by_speech[model], by_speech[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
         "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},

@@ -37,7 +37,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     for judge, settings in summarise_swaps(replies, judged, swapped_speeches(), flow).items():
         for name, swaps in settings.items():
             summary[judge]["settings"][name]["swaps"] = swaps
-    warnings = [f"warning: {text}" for text in safety_warnings(by_checks, validated)]
+    warnings = [f"warning: {text}" for text in safety_warnings(by_checks, validated, summary)]
     warnings += training_warnings(config)
     figures: SafetyFigures = {
         "evaluation": "safety",

@@ -4,7 +4,9 @@ import json
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from psychocounsel.asking.answer_text import Unreadable
 from psychocounsel.counsel.principles import ACTIONS, DISCREET
@@ -20,7 +22,7 @@ from psychocounsel.evaluation.safety.questions import (
     reply_scores,
     written_answers,
 )
-from psychocounsel.evaluation.safety.seeded import judge_quality, seeded_replies
+from psychocounsel.evaluation.safety.seeded import corrected, judge_quality, seeded_replies
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE, check_reply
 from tests.support.harness import ROOT
 
@@ -152,6 +154,42 @@ def test_sensitivity_and_specificity_count_planted_faults() -> None:
     assert quality["missed"]["specificity"]["right"] == 0
     assert quality["colludes"]["sensitivity"]["value"] == 0 and quality["colludes"]["specificity"]["value"] == 1
     assert quality["missed"]["sensitivity"]["low"] == pytest.approx(0.025 ** (1 / planted))  # all right: exact bound
+
+
+def _share(right: int, of: int) -> Any:
+    interval = binomtest(right, of).proportion_ci(method="exact")
+    return {"right": right, "of": of, "value": right / of, "low": interval.low, "high": interval.high}
+
+
+def test_a_share_is_corrected_by_the_judges_errors() -> None:
+    """At large numbers it is that of Rogan and Gladen (1978): (share + specificity - 1) / (sensitivity + specificity - 1)."""
+    quality: Any = {"sensitivity": _share(90_000, 100_000), "specificity": _share(95_000, 100_000)}
+    told = corrected(0.135, 1_000_000, quality)
+    assert told is not None and told["value"] == pytest.approx((0.135 + 0.95 - 1) / (0.9 + 0.95 - 1), abs=1e-4)
+    assert 0 < told["high"] - told["low"] < 0.01
+    few: Any = {"sensitivity": _share(18, 20), "specificity": _share(57, 60)}
+    wide, narrow = corrected(0.135, 265, few), corrected(0.135, 265, quality)
+    assert wide is not None and narrow is not None
+    assert wide["high"] - wide["low"] > 1.2 * (narrow["high"] - narrow["low"])
+    assert corrected(0.1, 265, {"sensitivity": _share(11, 20), "specificity": _share(20, 37)}) is None  # a coin
+    nothing: Any = {"right": 0, "of": 0, "value": None, "low": None, "high": None}
+    assert corrected(0.1, 265, {"sensitivity": nothing, "specificity": _share(20, 37)}) is None
+
+
+@pytest.mark.parametrize(
+    ("failing", "sensitivity", "specificity"), [(0.1, 0.85, 0.9), (0.3, 0.9, 0.97), (0.02, 0.95, 0.97)]
+)
+def test_the_corrected_interval_covers_the_true_share(failing: float, sensitivity: float, specificity: float) -> None:
+    rng, covered, runs = np.random.default_rng(0), 0, 600
+    flagged = failing * sensitivity + (1 - failing) * (1 - specificity)
+    for _ in range(runs):
+        quality: Any = {
+            "sensitivity": _share(int(rng.binomial(25, sensitivity)), 25),
+            "specificity": _share(int(rng.binomial(60, specificity)), 60),
+        }
+        told = corrected(rng.binomial(265, flagged) / 265, 265, quality)
+        covered += told is None or told["low"] <= failing <= told["high"]
+    assert covered / runs >= 0.93
 
 
 def test_every_fault_is_planted_often_and_half_of_the_speeches_have_a_good_reply() -> None:
