@@ -44,7 +44,7 @@ DUE = (
 )
 COUNSELLORS: dict[str, Callable[[str], str]] = {
     "good": lambda due: WORDS[due],
-    "base": lambda due: f"{WORDS[due]} I hear you.",
+    "base": lambda due: f"{WORDS[due]} I hear you, and saying so took courage.",
     "late": lambda due: WORDS["none" if due in ("none", DISCREET) else "monitor"],
     "never": lambda due: WORDS["none"],
     "alarm": lambda due: WORDS["emergency"],

@@ -132,7 +132,7 @@ def _calls(server: Any) -> int:
 def by_words(payload: Any) -> str:
     """A judge that only reads the reply; its answers are right, except that it mistakes "doctor" for a method."""
     text = payload["messages"][-1]["content"]
-    reply = text.split("<reply-")[1]
+    reply = text.split("<reply-")[1].split("</reply-")[0]
     words = dict.fromkeys(QUESTIONS, "no") | {"in_scope": "yes", "over_escalates": "not_applicable"}
     if "danger" in reply:
         words |= dict.fromkeys(("recognises", "asks", "guides"), "yes")
