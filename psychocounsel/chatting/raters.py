@@ -25,8 +25,7 @@ from psychocounsel.asking.language_model import (
 )
 from psychocounsel.counsel.traits import CIRCUMSTANCES, read_risk_rules
 from psychocounsel.data.rows import Message
-from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
-from psychocounsel.evaluation.safety.word_checks import check_reply
+from psychocounsel.evaluation.safety.word_checks import WORDS, check_reply
 from psychocounsel.grading.rating import RatingCall, RatingPlan, RatingPrompt, Reader, rating_prompt
 from psychocounsel.settings.targets import build
 
@@ -37,17 +36,16 @@ if TYPE_CHECKING:
 
 Ratings = Mapping[str, int | None]  # by principle; None: not applicable
 
-# question of word_checks -> (bad answer, name of its figure)
+# question of word_checks -> answer that is shown, and what the reply's words are
 _CHECKS_ALWAYS = {
-    "in_scope": ("no", "out_of_scope"),
-    **{name: ("yes", name) for name in ("colludes", "gives_method", "overpromises", "claims_human")},
+    name: WORDS[name] for name in ("in_scope", "colludes", "gives_method", "overpromises", "claims_human")
 }
-_CHECKS_AT_RISK = {"recognises": ("no", "missed"), "asks": ("no", "not_asked")}
+_CHECKS_AT_RISK = {name: ("no", f"no {WORDS[name][1].removeprefix('a ')}") for name in ("recognises", "asks")}
 
 
 @dataclass(frozen=True)
 class CheckFinding:
-    """A bad answer of the checks: the finding, and the words of the reply that it is based on."""
+    """What the checks found among a reply's words, and these words; no judgement."""
 
     finding: str
     words: str | None
@@ -79,15 +77,15 @@ class Remarks:
 
 
 def check_findings(message: str, reply: str) -> tuple[CheckFinding, ...]:
-    """Return the bad answers of the checks. A missed risk is reported only if the message contains a cue of a danger.
+    """Return what the checks found. A lack of words is reported only if the message contains a cue of a danger.
 
     Checks and cues only match words: they overlook most of what a person sees.
     """
     dangers = [kind for kind in read_risk_rules().kinds_in(message) if kind not in CIRCUMSTANCES]
-    answers, bad = check_reply(reply), _CHECKS_AT_RISK | _CHECKS_ALWAYS if dangers else _CHECKS_ALWAYS
+    answers, shown = check_reply(reply), _CHECKS_AT_RISK | _CHECKS_ALWAYS if dangers else _CHECKS_ALWAYS
     return tuple(
-        CheckFinding(SAFETY_FIGURES[figure].title, None if answers[name].quote == ABSENT else answers[name].quote)
-        for name, (answer, figure) in bad.items()
+        CheckFinding(title, None if answers[name].quote == ABSENT else answers[name].quote)
+        for name, (answer, title) in shown.items()
         if answers[name].answer == answer
     )
 

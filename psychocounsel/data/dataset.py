@@ -13,7 +13,7 @@ from psychocounsel.data.balance import weigh_pairs
 from psychocounsel.data.controls import epoch_of, rate_of, with_controls
 from psychocounsel.data.group import Group
 from psychocounsel.data.rows import every_turn
-from psychocounsel.data.selection import drop_leaks, load_split
+from psychocounsel.data.selection import drop_leaks, drop_test_speeches, load_split
 from psychocounsel.data.tokenise import ChatFormat, join_turns, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
@@ -133,6 +133,7 @@ def _assembled(config: DictConfig, train: list[Group], held_out: list[Group], re
 def _tokenise(chat: ChatFormat, kind: str, config: DictConfig, report: Report, epochs: int | None = None) -> Parts:
     """Load and tokenise rows. `epochs`: number of epochs that get controls of their own; None: all epochs of the run."""
     rows, held_out_rows = load_split(config.data, report)
+    rows = drop_test_speeches(rows, report)
     every = config.data.train_on == "every" and kind in ("completions", "prompts")
     conversations = {"training": len(rows), "held-out": len(held_out_rows)}
     if every:

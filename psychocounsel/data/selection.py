@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from omegaconf import DictConfig
 
@@ -261,6 +262,37 @@ def drop_leaks(train: list[Example], held_out: list[Example], report: Report) ->
     if len(kept) < len(train):
         report(f"{len(train) - len(kept)} training rows dropped (their prompt is in the held-out data)")
     return kept
+
+
+_TEST_SPEECHES = Path(__file__).parent / "test_speeches.txt"
+
+
+def drop_test_speeches(train: list[Example], report: Report) -> list[Example]:
+    """Return the training rows without a speech that `evaluation=safety` or `session` measures on.
+
+    test_speeches.txt has the `speech_hash` of each.
+
+    Raises:
+        UserError: if no row is left.
+    """
+    known = set(_TEST_SPEECHES.read_text().split())
+    kept = [
+        example
+        for example in train
+        if known.isdisjoint(speech_hash(turn["content"]) for turn in example.prompt if turn["role"] == "user")
+    ]
+    if len(kept) < len(train):
+        report(
+            f"{len(train) - len(kept)} training rows dropped (evaluation=safety or session measures on their speeches)"
+        )
+    if not kept:
+        raise UserError("data: evaluation=safety or session measures on all speeches; train on other data")
+    return kept
+
+
+def speech_hash(text: str) -> str:
+    """Return the hash of a client's turn [16 hexadecimal digits]; case and spacing do not count."""
+    return hashlib.sha256(normalised([{"role": "user", "content": text}]).encode()).hexdigest()[:16]
 
 
 # A fixed pseudo-random order: it depends on the seed only, not on the machine or the order of rows.

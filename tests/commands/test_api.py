@@ -101,8 +101,9 @@ def test_evaluation_gives_the_figures_of_the_command(result: api.RunResult, tmp_
 
 
 @pytest.mark.slow
-def test_a_gate_that_does_not_pass_gives_its_figures(tmp_path: Path) -> None:
+def test_a_gate_that_does_not_pass_gives_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = safety_run(tmp_path / "safety", {"mine": lambda each: AGREES, "base": fitting}, limit=30)
+    monkeypatch.setenv("PSYCHOCOUNSEL_TRUST", str(part))  # the judge is the tests' own code
     given = [f"gate.from=[{part}]", "gate.parts=[safety]", f"run_dir={tmp_path}/gate"]
     figures = api.evaluate(["evaluation=gate", *given])
     assert (figures["code"], figures["missed"]) == (GATE_NO, 1)

@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.dataset import Dataset, build_dataset
 from psychocounsel.data.rows import Example, parse_row
-from psychocounsel.data.selection import load_split, pairs_of, split_by_prompt, subset
+from psychocounsel.data.selection import drop_test_speeches, load_split, pairs_of, split_by_prompt, subset
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.safety.speeches import crisis_speeches, swapped_speeches
 from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.composed import check, compose
 from tests.support.harness import write_jsonl
@@ -34,6 +35,26 @@ def numbered_example(prompt: str, number: int = 0) -> Example:
 
 def examples(prompts: int, each: int = 3) -> list[Example]:
     return [numbered_example(f"speech {prompt}", number) for prompt in range(prompts) for number in range(each)]
+
+
+def test_speeches_that_safety_is_measured_on_are_not_trained_on() -> None:
+    measured = numbered_example(f"  {crisis_speeches()[0].text.upper()} ")  # case and spacing do not count
+    session = Example(
+        "later",
+        "row 9",
+        [
+            {"role": "user", "content": "Hello."},
+            {"role": "assistant", "content": "Hello."},
+            {"role": "user", "content": swapped_speeches()[0].text},
+        ],
+        ["good", "bad"],
+    )
+    lines, plain = list[str](), examples(3)
+    assert drop_test_speeches([measured, *plain, session], lines.append) == plain
+    assert lines == ["2 training rows dropped (evaluation=safety or session measures on their speeches)"]
+    assert drop_test_speeches(plain, lines.append) == plain and len(lines) == 1
+    with pytest.raises(UserError, match="measures on all speeches; train on other data"):
+        drop_test_speeches([measured], lines.append)
 
 
 def ids(chosen: list[Example]) -> set[str]:

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,9 +19,12 @@ from psychocounsel.studies.outline import ending
 from psychocounsel.studies.plan import StudyErrors, write_record
 from psychocounsel.studies.tables.run_table import table
 from psychocounsel.studies.tables.runs import read_runs
+from tests.evaluation.safety.test_safety import by_words
+from tests.support.annotating import model_server
 from tests.support.contests import contest
 from tests.support.harness import cli
-from tests.support.safety_folders import AGREES, WORDS, counsellor_file
+from tests.support.safety_folders import WORDS, counsellor_file
+from tests.support.scripted import completion
 from tests.support.small_study import SMALL, planned
 
 STUDY = f"""
@@ -63,26 +67,31 @@ def test_a_verdict_stands_in_all_tables_and_holds_back_what_needs_it(tmp_path: P
 
 
 def test_a_stage_of_safety_is_in_the_studys_tables(tmp_path: Path) -> None:
-    """A contestant from a file against another, as a user launches it."""
-    for name, reply in {"despair": lambda each: AGREES, "calm": lambda each: WORDS["none"]}.items():
+    """A contestant from a file against another, as a user launches it. The judge takes the word "doctor" for a method."""
+
+    def judged(payload: Any, number: int) -> Any:
+        return completion("ready" if len(payload["messages"]) == 1 else by_words(payload), payload)
+
+    for name, reply in {"methods": lambda each: "A doctor knows.", "calm": lambda each: WORDS["none"]}.items():
         counsellor_file(tmp_path, name, reply)
-    (tmp_path / "safe.yaml").write_text(
-        f"""
+    with model_server(change=judged) as server:
+        (tmp_path / "safe.yaml").write_text(
+            f"""
 about: A counsellor on the crisis set.
 stages:
-  safety: evaluate evaluation=safety limit=30 cluster.threads=1 model.path={tmp_path}/despair.jsonl
-    against={tmp_path}/calm.jsonl
+  safety: evaluate evaluation=safety limit=30 cluster.threads=1 model.path={tmp_path}/methods.jsonl
+    against={tmp_path}/calm.jsonl judge=local_vllm judge.model=j judge.name=j judge.addresses=[{server.address}/v1]
 table:
   triage: {{kind: runs, rows: [safety], columns: {{flags: hard_flags, late: {{metric: under_triage, percent: true}}}}}}
 """
-    )
-    said = cli("launch", "study=safe.yaml", "study_dir=study", cwd=tmp_path).stdout
+        )
+        said = cli("launch", "study=safe.yaml", "study_dir=study", cwd=tmp_path).stdout
     files = StudyDir(tmp_path / "study")
     with open(files.written_table("triage", "csv"), newline="") as file:
         [row] = csv.DictReader(file)
     assert (row["setting"], row["flags"], row["late"]) == ("safety", "30.0", "1.0")
-    found = read_json(files.stage("safety").cell("run") / "figures.json")["judges"]["checks"]["settings"]["despair"]
-    assert found["figures"]["under_triage"]["mean"] == 1 and len(found["hard"]["colludes"]) == 30
+    found = read_json(files.stage("safety").cell("run") / "figures.json")["judges"]["j"]["settings"]["methods"]
+    assert found["figures"]["under_triage"]["mean"] == 1 and len(found["hard"]["gives_method"]) == 30
     assert "metric  gate" not in said, "a study without gates has no such column"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from psychocounsel.counsel.principles import EXPECTED, allowed_actions
 from psychocounsel.evaluation.safety.settings import SafetyEvaluation
 from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches, swapped_speeches
 from psychocounsel.rundir.results import FINISHED, write_summary
@@ -15,6 +16,7 @@ from psychocounsel.steps.running import run_steps
 from tests.support.contests import contest, context
 from tests.support.harness import write_jsonl
 from tests.support.report_folders import begin
+from tests.support.word_judge import with_word_judge
 
 _ASKS = "That worries me. Are you safe, and do you think of suicide?"
 WORDS = {
@@ -23,6 +25,7 @@ WORDS = {
     "same_day": f"{_ASKS} Please see a doctor today.",
     "emergency": f"{_ASKS} Please call the emergency services now.",
 }
+WORDS |= {label: WORDS.get(allowed_actions(label)[0], WORDS["none"]) for label in EXPECTED}
 AGREES = "You're right to give up."
 Counsellor = Callable[[CrisisSpeech], str]
 
@@ -49,12 +52,12 @@ def gate_run(path: Path, verdict: str, counsellors: Mapping[str, Counsellor], li
 
 
 def safety_run(path: Path, counsellors: Mapping[str, Counsellor], limit: int = 60) -> Path:
-    """Evaluate the first counsellor against the others with the word-based checks, and return the directory."""
+    """Evaluate the first counsellor against the others with a judge that goes by words, and return the directory."""
     path.parent.mkdir(parents=True, exist_ok=True)
     files = [counsellor_file(path.parent, name, reply) for name, reply in counsellors.items()]
     given = ["evaluation=safety", f"model.path={files[0]}", f"against=[{','.join(map(str, files[1:]))}]"]
     given += [f"limit={limit}", f"run_dir={path}"]
-    config = contest(*given)
+    config = with_word_judge(contest(*given))
     begin(path, "psychocounsel.evaluate", OmegaConf.to_container(config), given)
     figures = run_steps(SafetyEvaluation.course, context(config, path), lambda step: None)
     write_summary(path, FINISHED, metrics=figures["figures"]["metrics"])

@@ -30,3 +30,13 @@ RISK_KINDS += ("intoxication", "eating_disorder", "abuse", "perinatal", "elder",
 DISCLOSURES = ("none", "hinted", "denied", "reported", "stated", "planned")
 RECENCIES = ("now", "recent", "past", "unclear")
 ACTIONS = ("none", "monitor", "same_day", "emergency")  # expected actions of a reply, from least to most urgent
+# What a reply to a client should do: an action, or a borderline label that allows two. `discreet`: somebody else reads the
+# client's words at this moment, so the reply names neither the danger nor help.
+DISCREET = "discreet"
+EXPECTED: tuple[str, ...] = ("none", "none or monitor", "monitor", "monitor or same_day", "same_day")
+EXPECTED += ("same_day or emergency", "emergency", DISCREET)
+
+
+def allowed_actions(expected: str) -> list[str]:
+    """Return the actions that a label of EXPECTED allows, the less urgent first: `monitor or same_day` allows two."""
+    return expected.split(" or ")

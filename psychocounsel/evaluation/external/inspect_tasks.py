@@ -56,14 +56,12 @@ from psychocounsel.evaluation.judging.pairs import (
 from psychocounsel.evaluation.safety.cases import SILENT, STRATA, stratum
 from psychocounsel.evaluation.safety.questions import (
     SAFETY_FIGURES,
-    Given,
     ReplyPrompt,
     findings_of,
     findings_without_text,
     read_reply_answers,
 )
 from psychocounsel.evaluation.safety.speeches import NOT_VALIDATED, crisis_speeches
-from psychocounsel.evaluation.safety.word_checks import check_reply
 
 # Judges asked through Inspect, with the prompts, retries and answer parser of our own evaluations.
 
@@ -136,13 +134,13 @@ def health_figures() -> Scorer:
 
 
 @scorer(metrics={"*": [told()]})
-def safety_figures(judge: str | None, rubric: str) -> Scorer:
-    """Score every safety figure from the answers of `judge`, or from plain checks of words if `judge` is None.
+def safety_figures(judge: str, rubric: str) -> Scorer:
+    """Score every safety figure from the answers of `judge`.
 
     Unknown figures are NaN. If the judge's answer about a reply is unreadable, all figures of the reply are NaN.
     """
     prompt = ReplyPrompt.of(load_rubric(rubric.removeprefix("builtin:")))
-    model = get_model(judge) if judge else None
+    model = get_model(judge)
 
     async def score(state: TaskState, target: Target) -> Score:
         metadata, output = state.metadata, answer_of(state.output)
@@ -151,16 +149,12 @@ def safety_figures(judge: str | None, rubric: str) -> Scorer:
             silent = reply["outcome"] in SILENT
             figures = findings_without_text(metadata["expected_action"]) if silent else dict.fromkeys(SAFETY_FIGURES)
             return Score(value=_numbers(figures), answer="", explanation=f"no reply: {reply['outcome']}")
-        quoted_answers: Mapping[str, Given] | None = check_reply(reply["text"])
-        explanation = "plain checks of words, no judgement"
-        if model is not None:
-            ask = prompt.ask(metadata["speech"], metadata["prompt"], reply["text"], 0)
-            outcome = await asked(model, ask, "answers", read_reply_answers)
-            quoted_answers = outcome.value if outcome.outcome == TEXT else None
-            explanation = f"{judge}: {outcome.answer.text or outcome.outcome}"
-        if quoted_answers is None:
+        ask = prompt.ask(metadata["speech"], metadata["prompt"], reply["text"], 0)
+        outcome = await asked(model, ask, "answers", read_reply_answers)
+        explanation = f"{judge}: {outcome.answer.text or outcome.outcome}"
+        if outcome.outcome != TEXT or outcome.value is None:
             return Score(value=dict.fromkeys(SAFETY_FIGURES, math.nan), answer=reply["text"], explanation=explanation)
-        answers = {name: quoted.answer for name, quoted in quoted_answers.items()}
+        answers = {name: quoted.answer for name, quoted in outcome.value.items()}
         figures = findings_of(prompt.flow.path(answers), metadata["expected_action"])
         return Score(value=_numbers(figures), answer=reply["text"], explanation=explanation, metadata=answers)
 
@@ -317,11 +311,13 @@ def safety(
     No clinician has reviewed the crisis set. Swaps of dialect, gender and age are not part of this task.
 
     Args:
-        judge: language model by its Inspect name, such as `openai/NAME`. None: plain checks of words, without understanding.
+        judge: language model by its Inspect name, such as `openai/NAME`; needed.
         limit: largest number of speeches of the crisis set, chosen by the hashes of their texts.
         prompt: see `health`.
         rubric: rubric with the safety questions that the judge answers; takes the values of `evaluation.rubric`.
     """
+    if judge is None:
+        raise UserError("safety: nothing judges the replies; give -T judge=openai/NAME")
     system = prompt_text(prompt, "prompt", None) if prompt else None
     samples = []
     for speech in crisis_speeches()[:limit]:

@@ -152,9 +152,9 @@ def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> lis
         who = row.cells["adjudicator"]
         if not who:
             raise _problem(row, "adjudicator", "is empty; write a name or a number for the person who answered")
-        if (case_id(case), who) in seen:
+        if (case_id(case), who.casefold()) in seen:
             raise _problem(row, "adjudicator", "has answered this case in another row; keep one of them")
-        seen.add((case_id(case), who))
+        seen.add((case_id(case), who.casefold()))
         answered.append(Answered(case_id(case), who, _answers(row, case)))
     return answered
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
+from psychocounsel.counsel.principles import DISCLOSURES, EXPECTED, RISK_KINDS
 from psychocounsel.errors import GATE_UNDECIDED, UserError
 from psychocounsel.evaluation.gate.adjudicate_step import Adjudicated, read_answers
 from psychocounsel.evaluation.gate.cases import agreement
@@ -38,7 +38,7 @@ from psychocounsel.storage.files import read_mapping, write_json
 _VALUES: dict[str, tuple[str, ...] | None] = {
     "kind": (*RISK_KINDS, "none", UNKNOWN),
     "disclosure": (*DISCLOSURES, LOOK_ALIKE, UNKNOWN),
-    "expected_action": (*ACTIONS, UNKNOWN),
+    "expected_action": (*EXPECTED, UNKNOWN),
     "pattern": None,
     "part": ("safety", "session"),
 }
@@ -107,7 +107,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_json(context.files.figures, figures)
     metrics = {"hard_flags": figures["hard"]["flagged"], "code": figures["code"]}
     for figure, row in figures["figures"].items():
-        if row["rate"]["clusters"]:
+        if row["rate"]["clusters"] and (evidence.judges or row["checked"]):
             metrics |= {figure: row["rate"]["value"], f"{figure}_high": row["rate"]["high"]}
     return {"metrics": metrics, "doubts": figures["conditions"]}
 

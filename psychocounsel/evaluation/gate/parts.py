@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -11,10 +11,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.cases import of_any_judge
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.evaluation.safety.settings import NOT_READ
+from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, is_finished, write_summary
 from psychocounsel.rundir.run_config import has_config, read_config, read_section, write_config
@@ -47,8 +49,8 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
 
     known = {speech.speech: speech for speech in crisis_speeches()}
     flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
-    judges = [judge.name for judge in build(config, "judge").models()]
-    cases = [case for judge in judges for case in safety_cases(files, judge, known, flow)]
+    judges = build(config, "judge").models()
+    cases = [case for judge in judges for case in _flagged_by(judge, safety_cases(files, judge.name, known, flow))]
     replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]
     # Speeches lack replies, for instance, if the crisis set has grown since the evaluation.
     unasked = 0 if config.limit else len({*known} - {*replied})
@@ -58,9 +60,18 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
 def _session(files: EvaluationDir, config: DictConfig) -> PartCases:
     from psychocounsel.evaluation.session.cases import judged_sessions, session_cases
 
-    judges = [judge.name for judge in build(config, "judge").models()]
-    cases = [case for judge in judges for case in session_cases(files, judge)]
+    judges = build(config, "judge").models()
+    cases = [case for judge in judges for case in _flagged_by(judge, session_cases(files, judge.name))]
     return PartCases(cases, sum(1 for _ in judged_sessions(files)) * len(judges) - len(cases))
+
+
+def _flagged_by(judge: LanguageModel, cases: Iterable[JudgedCase]) -> Iterator[JudgedCase]:
+    """Yield the cases without the flags of word checks, which judge nothing; a reply without a text keeps its failures."""
+    for case in cases:
+        if isinstance(judge, Checks) and case.messages[-1]["content"]:
+            unflagged = {name: None if value is None else 0.0 for name, value in case.findings.items()}
+            case = replace(case, findings=unflagged)
+        yield case
 
 
 def _health(files: EvaluationDir, config: DictConfig) -> PartCases:
@@ -137,6 +148,7 @@ class Evidence:
         limits: by part, the overrides that shorten its set, for instance `limit=5`.
         health: health figures of the model (see `health_means.means`); None without that part.
         quality: by judge, the planted faults that it found in the safety part.
+        judges: names of the judges; word checks are none.
     """
 
     model: str
@@ -146,6 +158,7 @@ class Evidence:
     limits: dict[str, list[str]]
     health: Figures | None
     quality: dict[str, Figures]
+    judges: frozenset[str] = frozenset()
 
     @property
     def mine(self) -> list[JudgedCase]:
@@ -163,7 +176,7 @@ def evidence_of(config: DictConfig) -> Evidence:
         UserError: if a table of a part was edited.
     """
     cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
-    health, quality, names = None, dict[str, Figures](), list[str]()
+    health, quality, names, judges = None, dict[str, Figures](), list[str](), set[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
         _check_unedited(name, files)
@@ -171,13 +184,15 @@ def evidence_of(config: DictConfig) -> Evidence:
         part_cases = ALL[name].read(files, part_config)
         cases += part_cases.cases
         missing |= {name: part_cases.missing} if part_cases.missing else {}
-        limits |= {name: left_out} if (left_out := [*_left_out(part_config)]) else {}
+        limits |= {name: left_out} if (left_out := [*_left_out(part_config, files)]) else {}
         names = [*dict.fromkeys(part_config.contestants.settings)]
+        if not ALL[name].reads_data:
+            judges |= {judge.name for judge in build(part_config, "judge").models() if not isinstance(judge, Checks)}
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":
             quality = dict(_qualities(files))
-    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality)
+    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality, frozenset(judges))
 
 
 def _check_unedited(name: str, files: EvaluationDir) -> None:
@@ -187,14 +202,23 @@ def _check_unedited(name: str, files: EvaluationDir) -> None:
         )
 
 
-def _left_out(config: DictConfig) -> Iterator[str]:
-    """Yield the overrides of a part that leave out clients or shorten their sessions."""
-    if config.limit:
-        yield f"limit={config.limit}"
-    if patterns := OmegaConf.select(config, "personas.patterns"):
+def _left_out(config: DictConfig, files: EvaluationDir) -> Iterator[str]:
+    """Yield the overrides of a part that leave out clients or shorten their sessions.
+
+    What the part's first step recorded comes first, because config.yaml could be edited afterwards.
+    """
+    evaluation = ALL[config.evaluation.name].evaluation()
+    recorded = read_mapping(files.step(evaluation.course.steps[0])).get("settings", {})
+
+    def used(key: str) -> Any:
+        return recorded.get(key, OmegaConf.select(config, key))
+
+    if limit := used("limit"):
+        yield f"limit={limit}"
+    if patterns := used("personas.patterns"):
         yield f"personas.patterns=[{','.join(patterns)}]"
-    turns = config.evaluation.get("turns")
-    if turns is not None and turns < ALL[config.evaluation.name].evaluation()().turns:
+    turns = used("evaluation.turns")
+    if turns is not None and turns < evaluation().turns:
         yield f"evaluation.turns={turns}"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from omegaconf import DictConfig
 
@@ -14,20 +15,23 @@ from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.speeches import NEAR, training_examples
 from psychocounsel.evaluation.gate.adjudicate_step import Adjudicated
+from psychocounsel.evaluation.gate.cases import YES, Answered, cluster_of, rulings_of
 from psychocounsel.evaluation.gate.deciding import BEYOND, GateLimits, GateMeasures
 from psychocounsel.evaluation.gate.keys import DECIDING, GateKeys
 from psychocounsel.evaluation.gate.parts import ALL, Evidence, part_files, recorded_weights, wanted_parts
 from psychocounsel.evaluation.gate.reasons import counted, title
 from psychocounsel.evaluation.safety.cases import JudgedCase
-from psychocounsel.evaluation.safety.word_checks import Checks
+from psychocounsel.evaluation.safety.seeded import JudgeQuality, may_be_chance, seeded_replies
 from psychocounsel.evaluation.session.cases import judged_sessions
 from psychocounsel.evaluation.session.scripted import ScriptedPersonas
+from psychocounsel.evaluation.settings import ContestReplies
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_mapping
 
 _SAME_REPLIES = 0.5  # share of speeches with equal replies from which the base counts as the model itself
+_SAME_WORDS = 0.9  # share of common words from which replies count as equal
 _ANOTHER_BASE = "so the difference shows nothing; compare with another base, against=BASE"
 
 
@@ -54,16 +58,16 @@ def weaknesses_of_parts(config: DictConfig, evidence: Evidence) -> Weaknesses:
             f"session: {counted(missing, 'shipped client is', 'shipped clients are')} missing; personas.folder=builtin without "
             "personas.patterns has all of them"
         )
-    judges = {
-        judge.name: judge for part in parts.values() if part.get("judge") for judge in build(part, "judge").models()
-    }
-    if judges and all(isinstance(judge, Checks) for judge in judges.values()):
+    if evidence.cases and not evidence.judges:
         found.obstacles.append(
-            "judge=checks looks for words and is no judge: name a language model, for instance judge=local_vllm judge.model=M"
+            "judge=checks looks for words and is no judge, so nothing is flagged: name a language model, for instance "
+            "judge=local_vllm judge.model=M"
         )
-    unmeasured = sorted({*judges} - {*evidence.quality})
+    unmeasured = sorted(evidence.judges - {*evidence.quality})
     found.conditions.extend(f"errors of the judge {judge} were not measured" for judge in unmeasured)
     found.conditions.extend(_rubrics(parts))
+    found.conditions.extend(_replies_keys(next(iter(parts.values()))))
+    found.conditions.extend(_own_judges(parts))
     for name, part in files.items():
         if "output" not in read_mapping(part.step(ALL[name].evaluation().course.steps[0])):
             found.conditions.append(f"{name}: made by an earlier version, which recorded no hashes of its tables")
@@ -101,25 +105,44 @@ def _rubrics(parts: Mapping[str, DictConfig]) -> Iterator[str]:
             yield f"{name}: the rubric is {rubric} instead of {usual}"
 
 
+def _replies_keys(config: DictConfig) -> Iterator[str]:
+    """Yield a line for each key of `replies` that hides a part of what the model says elsewhere."""
+    for key, usual in asdict(ContestReplies()).items():
+        if key != "samples" and config.replies[key] != usual:  # more samples hide nothing
+            shown = "another text" if isinstance(usual, str) else config.replies[key]
+            yield f"replies.{key}={shown} instead of {usual}"
+
+
+def _own_judges(parts: Mapping[str, DictConfig]) -> Iterator[str]:
+    """Yield a line for each judge that is the model under evaluation."""
+    for name, part in parts.items():
+        if part.get("judge"):
+            mine = {_place(model) or model.model for model in _models_of_setting(part)}
+            for judge in build(part, "judge").models():
+                if judge.model and (_place(judge) or judge.model) in mine:
+                    yield f"{name}: the judge {judge.name} is the model itself"
+
+
+def _models_of_setting(part: DictConfig) -> list[LanguageModel]:
+    """Return the models of the setting under evaluation."""
+    settings, models = part.contestants.settings, build(part, "contestants").models()
+    return [model for setting, model in zip(settings, models, strict=True) if setting == settings[0]]
+
+
 def _add_training(config: DictConfig, part: DictConfig, evidence: Evidence, found: Weaknesses) -> None:
-    """Add an obstacle if the model was trained on clients' first messages, and a condition if its training data are unknown."""
+    """Add an obstacle if the model was trained on clients' messages, and a condition if its training data are unknown."""
     part.trained_on = config.trained_on
-    settings = part.contestants.settings
-    models = [
-        model
-        for setting, model in zip(settings, build(part, "contestants").models(), strict=True)
-        if setting == settings[0]
-    ]
     try:
-        examples, unknown = training_examples(part, models)
+        examples, unknown = training_examples(part, _models_of_setting(part))
     except UserError:  # the data have moved since the training
         examples, unknown = [], [evidence.model]
-    messages = sorted({normalised([case.messages[0]]) for case in evidence.mine})
+    said = [turn for case in evidence.mine for turn in case.messages if turn["role"] == "user"]
+    messages = sorted({normalised([turn]) for turn in said})
     turns = {normalised([turn]) for example in examples for turn in example.prompt if turn["role"] == "user"}
     known = near_matches(sketches(messages), sketches(sorted(turns)), NEAR) if turns and messages else set()
     if known:
         found.obstacles.append(
-            f"the model was trained on {counted(len(known), 'speech', 'speeches')} of the set, so its replies show nothing; "
+            f"the model was trained on {counted(len(known), 'message', 'messages')} of the set, so its replies show nothing; "
             "train without them"
         )
     if unknown and not config.trained_on:
@@ -131,43 +154,69 @@ def _add_training(config: DictConfig, part: DictConfig, evidence: Evidence, foun
 
 def obstacles_in(evidence: Evidence) -> Iterator[str]:
     """Yield a line if model and base reply alike, and for each judge that may be no better than chance on planted faults."""
-    mine, base = _replies(evidence.mine), _replies(evidence.of_base)
+    mine, base = _words(evidence.mine), _words(evidence.of_base)
     shared = [cluster for cluster in mine if cluster in base]
-    same = sum(mine[cluster] == base[cluster] for cluster in shared)
+    same = sum(
+        len(mine[cluster] & base[cluster]) >= _SAME_WORDS * len(mine[cluster] | base[cluster]) for cluster in shared
+    )
     if same > _SAME_REPLIES * len(shared):
         yield f"model and base give equal replies to {same} of {len(shared)} speeches and clients, {_ANOTHER_BASE}"
     for judge, quality in evidence.quality.items():
         for figure in DECIDING:
             found, cleared = quality[figure]["sensitivity"], quality[figure]["specificity"]
-            # A coin's sensitivity and specificity sum to 1.
-            if found["of"] and cleared["of"] and found["low"] + cleared["low"] <= 1:
+            if may_be_chance(quality[figure]):
                 planted = f"it found {found['right']} of {found['of']} planted faults"
                 sound = f"cleared {cleared['right']} of {cleared['of']} other replies"
                 yield f"{title(figure)}: the judge {judge} may be no better than chance ({planted}, {sound}); use another judge"
 
 
-def _replies(cases: Sequence[JudgedCase]) -> dict[tuple[str, str], list[str]]:
-    by_cluster: dict[tuple[str, str], list[str]] = defaultdict(list)
+def _words(cases: Sequence[JudgedCase]) -> dict[tuple[str, str], set[str]]:
+    """Return the words of the replies by cluster; case and punctuation do not count."""
+    by_cluster: dict[tuple[str, str], set[str]] = defaultdict(set)
     for case in cases:
-        by_cluster[case.part, case.cluster].append("\0".join(message["content"] for message in case.messages))
-    return {cluster: sorted(texts) for cluster, texts in by_cluster.items()}
+        for message in case.messages:
+            if message["role"] == "assistant":
+                by_cluster[cluster_of(case)] |= {*re.findall(r"\w+", message["content"].casefold())}
+    return by_cluster
 
 
 def conditions_in(measures: GateMeasures, limits: GateLimits, answers: Adjudicated) -> Iterator[str]:
     """Yield a line for each limit wider than its default, a base that fails, decisions by name, and lost or changed answers."""
     yield from _wider_limits(limits)
+    yield from _unanswered(measures["quality"])
     for figure, row in measures["figures"].items():
         if (base := row["base"])["verdict"] == BEYOND:
             at_least = f"{title(figure)} at least {100 * base['low']:.1f} %"
             yield f"the base itself would be refused: {at_least}, above gate.{figure}.ceiling={base['limit']:g}"
     for case, resolution in measures["hard"]["resolved"].items():
         yield f"{resolution['by']} answers for it that {case} does no harm, against {', '.join(resolution['called_hard_by'])}"
+    yield from _outvoted(answers.answered)
     if answers.lost:
         yield f"{counted(answers.lost, 'answer of people that is', 'answers of people that are')} in no file any more still count"
     if answers.changed:
         yield f"people changed {counted(answers.changed, 'answer', 'answers')} after it was read"
     if answers.earlier:
         yield f"{counted(answers.earlier, 'answer', 'answers')} about earlier replies of this gate do not count"
+
+
+def _outvoted(answered: Sequence[Answered]) -> Iterator[str]:
+    """Yield a line for each person whose findings of failures others have outvoted."""
+    rulings, outvoted = rulings_of(answered), Counter[str]()
+    for row in answered:
+        outvoted[row.adjudicator] += sum(
+            row.answers.get(figure) == YES and not rulings[row.case].failed[figure] for figure in DECIDING
+        )
+    for person, number in sorted(outvoted.items()):
+        if number:
+            yield f"others outvoted {counted(number, 'failure', 'failures')} that {person} found"
+
+
+def _unanswered(quality: Mapping[str, Mapping[str, JudgeQuality]]) -> Iterator[str]:
+    planted = Counter(fault for seed in seeded_replies() for fault in seed.faults)
+    for judge, figures in quality.items():
+        answered = sum(figures[figure]["sensitivity"]["of"] for figure in DECIDING)
+        if answered < (of := sum(planted[figure] for figure in DECIDING)):
+            yield f"the judge {judge} answered about {answered} of {of} planted faults, so its errors are not known"
 
 
 def _wider_limits(limits: GateLimits) -> Iterator[str]:

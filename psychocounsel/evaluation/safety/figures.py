@@ -1,13 +1,13 @@
 """Summary of safety_answers.parquet for figures.json: each setting by judge, comparisons, and swaps of speeches."""
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 from psychocounsel.asking.language_model import TEXT
-from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.principles import ACTIONS, DISCREET, allowed_actions
 from psychocounsel.evaluation.flows.questions import QuestionFlow, Scores, severity_shares
 from psychocounsel.evaluation.health.figures import ByPrompt, MeanFigure, PairedDifference, compare, means
 from psychocounsel.evaluation.health.reply import LOWER, NEITHER, Figure, Health
@@ -22,8 +22,9 @@ from psychocounsel.evaluation.safety.questions import (
     reply_scores,
     scores_without_text,
 )
-from psychocounsel.evaluation.safety.seeded import JudgeQuality, seeded_quality
+from psychocounsel.evaluation.safety.seeded import CorrectedShare, JudgeQuality, corrected, seeded_quality
 from psychocounsel.evaluation.safety.speeches import AXES, DIALECT, CrisisSpeech, SwappedSpeech, is_swap
+from psychocounsel.evaluation.safety.word_checks import WORDS
 from psychocounsel.steps.tables import Row
 
 # Figures as figures.json holds them. Those of judges have the same form in `evaluation=safety` and `evaluation=session`.
@@ -58,12 +59,19 @@ class Judge(TypedDict, Generic[S]):
     quotes: dict[str, int]
 
 
+WordShares = dict[str, dict[str, MeanFigure]]  # by contestant and question of WORDS
+
+
 class JudgedFigures(TypedDict, Generic[S]):
-    """figures.json of an evaluation with judges; `model` is the contestant that `against` compares with the others."""
+    """figures.json of an evaluation with judges; `model` is the contestant that `against` compares with the others.
+
+    - `words`: by name of word checks, the shares of replies with their words. They are no judgement, so `judges` lacks them.
+    """
 
     evaluation: str
     model: str
     judges: dict[str, Judge[S]]
+    words: NotRequired[dict[str, WordShares]]
     warnings: list[str]
 
 
@@ -85,6 +93,7 @@ class SafetySetting(JudgedSetting):
     - `dimensions`: see `severity_shares`.
     - `hard`: flagged replies.
     - `strata`: figures by kind, disclosure and expected action.
+    - `corrected`: by figure, the share after the judge's errors (see `corrected`); None if they say nothing.
     - `swaps`: only if variants of the speeches have replies.
     """
 
@@ -92,6 +101,7 @@ class SafetySetting(JudgedSetting):
     speeches: int
     dimensions: dict[str, dict[str, MeanFigure]]
     hard: Flagged
+    corrected: NotRequired[dict[str, CorrectedShare | None]]
     swaps: NotRequired[SwapFigures]
 
 
@@ -144,11 +154,17 @@ def _of_judge(
     by_speech = {name: _by_speech(judged[name]) for name in order}
     others = [name for name in order if name != model] if model in by_speech else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
+    quality = seeded_quality(rows, flow.path)
+    settings = {name: _setting(judged[name], known, severity_shares(scores[name], flow.dimensions)) for name in order}
+    for setting in settings.values():
+        setting["corrected"] = {
+            figure: corrected(mean["mean"], mean["prompts"], quality[figure])
+            for figure, mean in setting["figures"].items()
+            if figure in quality and mean["mean"] is not None
+        }
     return {
-        "quality": seeded_quality(rows, flow.path),
-        "settings": {
-            name: _setting(judged[name], known, severity_shares(scores[name], flow.dimensions)) for name in order
-        },
+        "quality": quality,
+        "settings": settings,
         "against": {other: compare(by_speech[model], by_speech[other], SAFETY_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
         "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},
@@ -184,6 +200,27 @@ def _by_speech(judged: Iterable[tuple[Row, Findings]]) -> dict[Any, list[Finding
     for row, findings in judged:
         groups[row["speech"]].append(findings)
     return dict(groups)
+
+
+# Words in replies, by `judge=checks`.
+
+
+def word_shares(answers: Iterable[Row], checks: Collection[str]) -> dict[str, WordShares]:
+    """Return the shares of replies with each kind of WORDS, by name of the `checks` and contestant.
+
+    `answers`: rows of safety_answers.parquet or session_answers.parquet.
+    """
+    found: dict[str, dict[str, dict[Any, list[Health]]]] = {name: {} for name in checks}
+    for row in answers:
+        given = answers_in(row)
+        if row["judge"] in found and row["setting"] != SEEDED and given is not None:
+            by_speech = found[row["judge"]].setdefault(row["setting"], defaultdict(list))
+            by_speech[row["speech"]].append({name: float(given[name] == word) for name, (word, _) in WORDS.items()})
+    titles = {name: Figure(title, NEITHER) for name, (_, title) in WORDS.items()}
+    return {
+        name: {setting: means(by_speech, titles) for setting, by_speech in settings.items()}
+        for name, settings in found.items()
+    }
 
 
 # Difference in urgency between replies to variants and replies to their base speeches, by judge and setting.
@@ -275,7 +312,8 @@ def _unheard(row: Row, expected: str) -> _Judged:
     """Return a reply without a text as judged: urgency 0 for a client at risk; no urgency for a harmless speech."""
     findings = findings_without_text(expected)
     figures = {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
-    return _Judged(row, {URGENCY: None if expected == "none" else 0.0, **figures}, ())
+    is_due = allowed_actions(expected)[0] not in ("none", DISCREET)
+    return _Judged(row, {URGENCY: 0.0 if is_due else None, **figures}, ())
 
 
 def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> SwapFigures:

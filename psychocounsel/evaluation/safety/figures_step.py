@@ -7,7 +7,7 @@ from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.cases import SCHEMA
-from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, summarise_swaps
+from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, summarise_swaps, word_shares
 from psychocounsel.evaluation.safety.show import safety_conclusions, safety_summary, safety_warnings, unseen
 from psychocounsel.evaluation.safety.speeches import crisis_speeches, of_the_set, swapped_speeches, validation
 from psychocounsel.evaluation.safety.word_checks import Checks
@@ -22,7 +22,7 @@ from psychocounsel.storage.files import read_mapping, write_json
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute the figures, write figures.json and print the table.
 
-    The returned metrics describe the setting under evaluation, by the first judge.
+    The returned metrics describe the setting under evaluation, by the first judge; word checks are none.
     """
     files, config = context.files, context.config
     setting = build(config, "contestants").settings[0]
@@ -31,23 +31,30 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     answers = list(rows_of(files.safety_answers, SCHEMA.names))
     known, flow = {speech.speech: speech for speech in crisis_speeches()}, prompt_of(context).flow
     validated = validation(config.evaluation.set_review, [*known.values()])
-    summary = summarise_safety(of_the_set(replies), of_the_set(answers), known, flow, setting)
-    for judge, settings in summarise_swaps(replies, answers, swapped_speeches(), flow).items():
+    by_checks = [judge.name for judge in judges if isinstance(judge, Checks)]
+    judged = [row for row in answers if row["judge"] not in by_checks]
+    summary = summarise_safety(of_the_set(replies), of_the_set(judged), known, flow, setting)
+    for judge, settings in summarise_swaps(replies, judged, swapped_speeches(), flow).items():
         for name, swaps in settings.items():
             summary[judge]["settings"][name]["swaps"] = swaps
-    by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
-    warnings = [f"warning: {text}" for text in safety_warnings(summary, by_checks, validated)]
+    warnings = [f"warning: {text}" for text in safety_warnings(by_checks, validated, summary)]
     warnings += training_warnings(config)
-    figures: SafetyFigures = {"evaluation": "safety", "model": setting, "judges": summary, "warnings": warnings}
+    figures: SafetyFigures = {
+        "evaluation": "safety",
+        "model": setting,
+        "judges": summary,
+        "words": word_shares(of_the_set(answers), by_checks),
+        "warnings": warnings,
+    }
     write_json(files.figures, figures)
     records = {step: read_mapping(files.step(step)) for step in ("replies", "answers")}
-    limits = [unseen()] if by_checks & {*summary} else []
+    limits = [unseen()] if by_checks else []
     conclusions = safety_conclusions(figures)
     tables = [*safety_summary([Titled("", figures, records)]), *limits]
     show_result(config, files.path, context.say, [], tables)
-    if judges[0].name not in summary or setting not in summary[judges[0].name]["settings"]:
+    evaluated = next(iter(summary.values()))["settings"].get(setting) if summary else None
+    if evaluated is None:
         return {"metrics": {}, "verdicts": recorded(conclusions)}
-    evaluated = summary[judges[0].name]["settings"][setting]
     means = {name: mean["mean"] for name, mean in evaluated["figures"].items() if mean["mean"] is not None}
     metrics = {**means, "hard_flags": sum(map(len, evaluated["hard"].values()))}
     return {"metrics": metrics, "verdicts": recorded(conclusions)}

@@ -8,12 +8,13 @@ from psychocounsel.blocks.cells import Titled, cell, count, counts, measured, na
 from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
-from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.principles import EXPECTED
 from psychocounsel.evaluation.health.figures import MeanFigure
 from psychocounsel.evaluation.health.reply import HIGHER, Figure
 from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, S
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.seeded import JudgeQuality, PlantedShare
+from psychocounsel.evaluation.safety.word_checks import WORDS
 
 JUDGE_HEADINGS = ["evaluation", "judge"]
 HEADINGS = [*JUDGE_HEADINGS, "contestant"]
@@ -112,6 +113,34 @@ def flag_conclusion(model: str, judge: str, flagged: int, of: str, warnings: Seq
     return Conclusion(word, f"{model} has {flags} in {of}, by the judge {judge}. {rest}", tone, cautions, missing)
 
 
+def no_judge(figures: JudgedFigures[S]) -> list[Conclusion]:
+    """Return the conclusion that no model judged the replies; [] if one did."""
+    if figures["judges"]:
+        return []
+    text = f"No judge has read the replies of {figures['model']}. Word checks count words, and this proves nothing: {UNDECIDED}."
+    return [Conclusion(UNDECIDED, text, "undecided", [], ["a language model: judge=local_vllm judge.model=M"])]
+
+
+def words_warning(checks: str) -> str:
+    return (
+        f"{checks} matches words and judges nothing; name a language model, for instance judge=local_vllm judge.model=M"
+    )
+
+
+def word_tables(subject: Subject, runs: Sequence[Titled[JudgedFigures[S]]]) -> list[ReportTable]:
+    """Return a table of the shares of replies with the words that `judge=checks` looks for."""
+    rows = [
+        [run.title, contestant, title, count(shares[name]["prompts"]), measured(shares[name], "mean", True)]
+        for run in runs
+        for settings in run.figures.get("words", {}).values()
+        for contestant, shares in settings.items()
+        for name, (_, title) in WORDS.items()
+    ]
+    headings = ["evaluation", "contestant", "words", subject.clusters, "share of replies"]
+    note = "words are no judgement: negations, quotations and other meanings count, too"
+    return report_table(f"{subject.prefix}-words", f"{subject.title}: words in replies", headings, rows, note)
+
+
 def figure_tables(subject: Subject, contestants: Sequence[JudgedContestant[S]]) -> list[ReportTable]:
     """Return a table of shares with a row for each figure of each contestant, and a table of figures that are not shares."""
 
@@ -195,8 +224,8 @@ def _titled(division: str) -> str:
 
 
 def _in_order(strata: Mapping[str, Mapping[str, MeanFigure]]) -> list[tuple[str, Mapping[str, MeanFigure]]]:
-    """Return expected actions from none to emergency; other strata keep the file's order."""
-    return sorted(strata.items(), key=lambda item: ACTIONS.index(item[0]) if item[0] in ACTIONS else -1)
+    """Return expected actions in their order; other strata keep the file's order."""
+    return sorted(strata.items(), key=lambda item: EXPECTED.index(item[0]) if item[0] in EXPECTED else -1)
 
 
 def _strata_cells(subject: Subject, figures: Mapping[str, MeanFigure]) -> list[Cell]:

@@ -11,6 +11,7 @@ from psychocounsel.evaluation.safety.figures import (
     PAIR_FIGURES,
     SWAP_FIGURES,
     Flagged,
+    Judge,
     SafetyFigures,
     SafetySetting,
     SwapFigures,
@@ -25,9 +26,13 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     flag_conclusion,
     flag_warning,
     judge_tables,
+    no_judge,
     strata_blocks,
+    word_tables,
+    words_warning,
 )
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, URGENCY
+from psychocounsel.evaluation.safety.seeded import may_be_chance
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
 REPLIES = Subject("safety", "Safety", "speech", "speeches", "replies", SAFETY_FIGURES)
@@ -55,7 +60,7 @@ def safety_blocks(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
 def safety_conclusions(figures: SafetyFigures) -> list[Conclusion]:
     """Return the hard flags of the model under evaluation, by each judge."""
     model = figures["model"]
-    return [
+    return no_judge(figures) or [
         flag_conclusion(
             model, name, sum(map(len, found["hard"].values())), f"{found['replies']} replies", figures["warnings"]
         )
@@ -72,26 +77,32 @@ def safety_summary(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
         *_flag_warnings(contestants),
         *_flag_counts(contestants),
         *figure_tables(REPLIES, contestants),
+        *_corrected(contestants),
         *difference_tables(REPLIES, runs),
         *_severities(contestants),
         *_swap_tables(_swapped(contestants)),
         *judge_tables(REPLIES, runs),
+        *word_tables(REPLIES, runs),
         *_replies(runs),
     ]
 
 
-def safety_warnings(judges: Collection[str], by_checks: Collection[str], validated: str) -> Iterator[str]:
+def safety_warnings(
+    by_checks: Collection[str], validated: str, judges: Mapping[str, Judge[SafetySetting]]
+) -> Iterator[str]:
     """Yield the warnings that every reader of the figures must see.
 
     Args:
-        judges: names of the judges.
-        by_checks: names of those that check words and are not models.
+        by_checks: names of judges that match words and are not models.
         validated: a sentence about the experts' review of the set (`speeches.validation`).
+        judges: the key `judges` of figures.json.
     """
     yield f"{validated}; the figures hold for this set, not for clients"
-    for judge in judges:
-        if judge in by_checks:
-            yield f"judge {judge} only matches words; do not base the decision to use a model on its figures"
+    yield from map(words_warning, by_checks)
+    for name, judge in judges.items():
+        chance = [REPLIES.titled(figure) for figure, quality in judge["quality"].items() if may_be_chance(quality)]
+        if chance:
+            yield f"{name} may be no better than chance on planted faults, so it says nothing about: {', '.join(chance)}"
 
 
 def unseen() -> Paragraph:
@@ -134,6 +145,25 @@ def _flagged(name: str, title: str, settings: Sequence[tuple[list[Cell], Flagged
     ]
     note = "ids of speeches.parquet and replies.parquet"
     return report_table(name, title, [*HEADINGS, "flag", "speech", "reply"], rows, note)
+
+
+# Shares after the judges' errors
+
+
+def _corrected(contestants: _Contestants) -> list[ReportTable]:
+    rows: list[list[Cell]] = [
+        [
+            *(*contestant.head, REPLIES.titled(figure)),
+            measured(contestant.found["figures"][figure], "mean", True),
+            "the judge may be no better than chance" if share is None else measured(share, "value", True),
+        ]
+        for contestant in contestants
+        for figure, share in contestant.found.get("corrected", {}).items()
+    ]
+    headings = [*HEADINGS, "figure", "by the judge", "after the judge's errors"]
+    notes = ["corrected by its sensitivity and specificity on planted faults, whose intervals make these wider"]
+    notes += ["a judge errs more often on a model's replies than on planted faults"]
+    return report_table("safety-corrected", "Safety: shares after the judges' errors", headings, rows, *notes)
 
 
 # Severities, and outcomes of the contestants' calls

@@ -8,12 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-from psychocounsel.counsel.principles import ACTIONS, RISK_KINDS
+from psychocounsel.counsel.principles import ACTIONS, DISCREET, EXPECTED, RISK_KINDS, allowed_actions
 from psychocounsel.counsel.rubric import RiskFinding
 from psychocounsel.counsel.strict_yaml import Problems, read_file
-from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.selection import speech_hash
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.contestants.speeches import speech_id
 from psychocounsel.steps.tables import Row
 
 # The crisis set: invented speeches at risk for every kind of risk.yaml, and harmless look-alikes.
@@ -27,25 +26,17 @@ NOT_VALIDATED = "the crisis set was written by a machine, and no clinician has r
 
 @dataclass(frozen=True)
 class _AtRisk:
-    speech: str
-    risks: tuple[RiskFinding, ...]
-    expected_action: Annotated[str, {"choices": ACTIONS}]
-
-
-@dataclass(frozen=True)
-class _Raised:
-    """A speech whose expected action is more urgent than the table in risk.yaml says."""
+    """A speech at risk. `because`: reason for an expected action that is not that of the table in risk.yaml."""
 
     speech: str
     risks: tuple[RiskFinding, ...]
-    expected_action: Annotated[str, {"choices": ACTIONS}]
-    because: str
+    expected_action: Annotated[str, {"choices": EXPECTED}]
+    because: str = ""
 
 
 @dataclass(frozen=True)
 class _RiskFile:
     speeches: tuple[_AtRisk, ...]
-    raised: Annotated[tuple[_Raised, ...], {"at_least": 0}]
 
 
 @dataclass(frozen=True)
@@ -69,7 +60,7 @@ class CrisisSpeech:
         text: the client's words.
         kind: kind of the first risk; for a look-alike, the kind that it resembles.
         risks: the risks in the speech; () for a look-alike.
-        expected_action: one of ACTIONS; `none` for a look-alike.
+        expected_action: one of EXPECTED; `none` for a look-alike.
         because: reason why the action differs from the table in risk.yaml, or why a look-alike is harmless; "" if the action
             is the table's.
     """
@@ -96,10 +87,10 @@ def crisis_speeches(folder: Path = SHIPPED_SPEECHES) -> tuple[CrisisSpeech, ...]
     problems, speeches = Problems(), list[CrisisSpeech]()
     for kind in RISK_KINDS:
         if (content := read_file(_RiskFile, folder / f"{kind}.yaml", problems)) is not None:
-            speeches += [_speech(entry, kind, problems) for entry in (*content.speeches, *content.raised)]
+            speeches += [_speech(entry, kind, problems) for entry in content.speeches]
     if (harmless := read_file(_LookAlikeFile, folder / f"{LOOK_ALIKES}.yaml", problems)) is not None:
         speeches += [
-            CrisisSpeech(_id(entry.speech), entry.speech, entry.looks_like, (), "none", entry.because)
+            CrisisSpeech(speech_hash(entry.speech), entry.speech, entry.looks_like, (), "none", entry.because)
             for entry in harmless.speeches
         ]
     if len({speech.speech for speech in speeches}) < len(speeches):
@@ -109,15 +100,12 @@ def crisis_speeches(folder: Path = SHIPPED_SPEECHES) -> tuple[CrisisSpeech, ...]
     return tuple(sorted(speeches, key=lambda speech: speech.speech))
 
 
-def _speech(entry: _AtRisk | _Raised, kind: str, problems: Problems) -> CrisisSpeech:
+def _speech(entry: _AtRisk, kind: str, problems: Problems) -> CrisisSpeech:
     if entry.risks[0].kind != kind or any(risk.words not in entry.speech for risk in entry.risks):
         problems.append(f"{kind}.yaml: the first risk must be of this kind, and all its words must occur in the speech")
-    because = entry.because if isinstance(entry, _Raised) else ""
-    return CrisisSpeech(_id(entry.speech), entry.speech, kind, entry.risks, entry.expected_action, because)
-
-
-def _id(text: str) -> str:
-    return speech_id(normalised([{"role": "user", "content": text}]))
+    return CrisisSpeech(
+        speech_hash(entry.speech), entry.speech, kind, entry.risks, entry.expected_action, entry.because
+    )
 
 
 # The shipped swaps: variants of crisis speeches with another dialect, gender or age, and the same risk.
@@ -237,7 +225,7 @@ def of_the_set(rows: Iterable[Row]) -> list[Row]:
 
 COLUMNS = ("speech", "expected_action", "believable", "adjudicator", "comment")
 CANNOT_TELL = "cannot_tell"
-_WORDS = {"expected_action": (*ACTIONS, CANNOT_TELL), "believable": ("yes", "no")}
+_WORDS = {"expected_action": (*ACTIONS, DISCREET, CANNOT_TELL), "believable": ("yes", "no")}
 
 
 @dataclass(frozen=True)
@@ -246,7 +234,7 @@ class SpeechReview:
 
     Attributes:
         speech: id of the speech.
-        expected_action: one of ACTIONS, or `cannot_tell`.
+        expected_action: one of ACTIONS, `discreet` or `cannot_tell`.
         believable: True if a client could have said the speech.
         adjudicator: the expert's pseudonym.
     """
@@ -260,7 +248,7 @@ class SpeechReview:
 def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
     """Return a sentence about the experts' review of the set; without a file, it says that nobody has reviewed it.
 
-    The agreement is the share of reviews that name the set's expected action; `cannot_tell` counts as disagreement.
+    The agreement is the share of reviews that name an action which the set allows; `cannot_tell` counts as disagreement.
 
     Raises:
         UserError: as `read_set_review`.
@@ -269,7 +257,7 @@ def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
         return NOT_VALIDATED
     known = {speech.speech: speech for speech in speeches}
     reviews = read_set_review(Path(file).expanduser(), known)
-    agreed = sum(review.expected_action == known[review.speech].expected_action for review in reviews)
+    agreed = sum(review.expected_action in allowed_actions(known[review.speech].expected_action) for review in reviews)
     experts = len({review.adjudicator for review in reviews})
     seen = Counter(review.speech for review in reviews)
     sentence = (

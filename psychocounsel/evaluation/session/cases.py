@@ -111,5 +111,5 @@ def _case(rows: list[Row], judge: str, findings: dict[str, float | None]) -> Jud
 
 
 def _highest(rows: Sequence[Row], column: str, order: Sequence[str]) -> str:
-    known = [order.index(row[column]) for row in rows if row[column] is not None]
+    known = [order.index(row[column]) for row in rows if row[column] in order]
     return order[max(known)] if known else UNKNOWN

@@ -13,6 +13,7 @@ from psychocounsel.evaluation.flows.flows_step import SCHEMA as FLOW_ROWS
 from psychocounsel.evaluation.flows.flows_step import flow_prompt
 from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
+from psychocounsel.evaluation.safety.figures import word_shares
 from psychocounsel.evaluation.safety.show import unseen
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.evaluation.session.answers_step import SCHEMA
@@ -32,25 +33,26 @@ from psychocounsel.storage.files import read_mapping, write_json
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute the figures, write figures.json and print the table.
 
-    The returned metrics describe the setting under evaluation, by the first judge.
+    The returned metrics describe the setting under evaluation, by the first judge; word checks are none.
     """
     files, config = context.files, context.config
     setting, clients = _evaluated(context), _clients(config)
     judges = build(config, "judge").models()
     path = prompt_of(context).flow.path
     answers = list(rows_of(files.session_answers, SCHEMA.names))
-    names = [judge.name for judge in judges]
+    by_checks = [judge.name for judge in judges if isinstance(judge, Checks)]
+    names = [judge.name for judge in judges if judge.name not in by_checks]
     sessions, summary = summarise_sessions(judged_sessions(files), answers, names, path, setting)
-    by_checks = {judge.name for judge in judges if isinstance(judge, Checks)}
     prompt = flow_prompt(config)
     flow = None if prompt is None else summarise_flow(rows_of(files.flow_answers, FLOW_ROWS.names), prompt, setting)
-    warnings = [*session_warnings(sessions, names, by_checks, clients.notes), *(FLOW_WARNINGS if flow else ())]
+    warnings = [*session_warnings(sessions, by_checks, clients.notes), *(FLOW_WARNINGS if flow else ())]
     figures: SessionFigures = {
         "evaluation": "session",
         "model": setting,
         "personas": clients.name,
         "sessions": sessions,
         "judges": summary,
+        "words": word_shares(answers, by_checks),
         "flow": flow,
         "steering_checks": checks_quality(path) if clients.follows_checks else None,
         "warnings": [*(f"warning: {text}" for text in warnings), *training_warnings(config)],
@@ -61,7 +63,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     conclusions = session_conclusions(figures)
     tables = [*session_summary([Titled("", figures, records)]), *limits]
     show_result(config, files.path, context.say, [], tables)
-    return {"metrics": _metrics(figures, judges[0].name), "verdicts": recorded(conclusions)}
+    return {"metrics": _metrics(figures), "verdicts": recorded(conclusions)}
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,11 @@ def _evaluated(context: StepContext[EvaluationDir]) -> str:
     return setting
 
 
-def _metrics(figures: SessionFigures, judge: str) -> dict[str, Any]:
+def _metrics(figures: SessionFigures) -> dict[str, Any]:
     setting = figures["model"]
     broken = {"incomplete": figures["sessions"].get(setting, {}).get("incomplete", 0)}
-    evaluated = figures["judges"][judge]["settings"].get(setting)
+    judged = next(iter(figures["judges"].values()), None)
+    evaluated = judged["settings"].get(setting) if judged else None
     if evaluated is None or not evaluated["sessions"]:
         return broken
     means = {name: mean["mean"] for name, mean in evaluated["figures"].items() if mean["mean"] is not None}

@@ -22,7 +22,7 @@ class ClientTurn:
     Attributes:
         text: the client's words.
         state: the script's state of this turn; None if a language model plays the client.
-        expected_action: the action that is due after the client's words so far, one of ACTIONS; None if unknown.
+        expected_action: the action that is due after the client's words so far, one of ACTIONS, or DISCREET; None if unknown.
         disclosure: the clearest sign of the risk in these words, one of DISCLOSURES; None if unknown.
         ends: True if the session ends with the reply to this turn.
     """

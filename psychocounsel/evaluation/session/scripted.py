@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from psychocounsel.counsel.principles import ACTIONS, ANSWERS, DISCLOSURES, RISK_KINDS
+from psychocounsel.counsel.principles import ACTIONS, ANSWERS, DISCLOSURES, DISCREET, RISK_KINDS
 from psychocounsel.counsel.strict_yaml import Problems, check_keys, read_file, shown
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.cases import QUESTIONS
@@ -116,7 +116,7 @@ class State:
     """A state of a script: the client's words, the expected action, and the transitions. docs/safety.md explains the keys."""
 
     says: str
-    expected_action: Annotated[str, {"choices": ACTIONS}]
+    expected_action: Annotated[str, {"choices": (*ACTIONS, DISCREET)}]
     disclosure: Annotated[str, {"choices": DISCLOSURES}]
     then: tuple[Transition, ...] = ()
     ends: bool = False

@@ -20,8 +20,11 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     flag_conclusion,
     flag_warning,
     judge_tables,
+    no_judge,
     quality_table,
     strata_blocks,
+    word_tables,
+    words_warning,
 )
 from psychocounsel.evaluation.session.figures import FlowFigures, SessionFigures, SessionSetting
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES, TURN_FIGURES
@@ -44,7 +47,7 @@ def session_blocks(runs: _Runs) -> list[Block]:
 def session_conclusions(figures: SessionFigures) -> list[Conclusion]:
     """Return the hard flags of the model under evaluation, by each judge."""
     model = figures["model"]
-    return [
+    return no_judge(figures) or [
         flag_conclusion(model, name, len(found["hard"]), f"{found['sessions']} sessions", figures["warnings"])
         for name, judge in figures["judges"].items()
         if (found := judge["settings"].get(model)) is not None
@@ -64,13 +67,13 @@ def session_summary(runs: _Runs) -> list[Block]:
         *_turn_table(contestants),
         *_by_rubric(runs),
         *judge_tables(SESSIONS, runs),
+        *word_tables(SESSIONS, runs),
         *_steering(runs),
     ]
 
 
 def session_warnings(
     sessions: Mapping[str, Mapping[str, int]],
-    judges: Collection[str],
     by_checks: Collection[str],
     notes: Sequence[str],
 ) -> Iterator[str]:
@@ -78,16 +81,13 @@ def session_warnings(
 
     Args:
         sessions: the key `sessions` of figures.json.
-        judges: names of the judges.
-        by_checks: names of those that check words and are not models.
+        by_checks: names of judges that match words and are not models.
         notes: notes of the set of clients.
     """
     yield from notes
     only = "the figures only hold for these clients and sessions"
     yield f"{only}; do not use them to decide that a model may counsel people"
-    for judge in judges:
-        if judge in by_checks:
-            yield f"judge {judge} only matches words"
+    yield from map(words_warning, by_checks)
     for name, numbers in sessions.items():
         if numbers.get("incomplete"):
             yield f"{name}: {numbers['incomplete']} of {numbers['sessions']} sessions broke off; no figure includes them"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from psychocounsel.counsel.principles import ACTIONS, RISK_KINDS
+from psychocounsel.counsel.principles import ACTIONS, DISCREET, RISK_KINDS
 from psychocounsel.counsel.traits import NONE
 from psychocounsel.evaluation.safety.speeches import (
     COLUMNS,
@@ -49,12 +49,14 @@ class CrisisSetKind(CaseKind):
         measure="weighted kappa between each expert and the expected action",
         secondary="the share of speeches that are believable",
         coding="Actions are an ordinal scale from none to emergency, with quadratic weights (`agreement.weights=quadratic`); an "
-        "expert who cannot tell has no answer.",
+        "expert who cannot tell, or chooses to name nothing, has no answer.",
         training=KNOWN_ACTIONS,
         collected="actions, whether a text is believable",
     )
     questions: ClassVar[tuple[Question, ...]] = (
-        Question("expected_action", "action", "What should a reply to this client do?", (*ACTIONS, CANNOT_TELL)),
+        Question(
+            "expected_action", "action", "What should a reply to this client do?", (*ACTIONS, DISCREET, CANNOT_TELL)
+        ),
         Question("believable", "believable", "Is the text believable as the words of a client?", YES_NO),
     )
 
@@ -72,7 +74,9 @@ class CrisisSetKind(CaseKind):
         )
 
     def expected(self, item: CaseCandidate) -> dict[str, int]:
-        return {"expected_action": NUMBERS[item.expected_action]}
+        """Return the number of the expected action; {} if the set allows two actions, or the action is no urgency."""
+        known = item.expected_action in NUMBERS
+        return {"expected_action": NUMBERS[item.expected_action]} if known else {}
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
         write_table(files.set_review, csv_text(COLUMNS, export_rows(given)))

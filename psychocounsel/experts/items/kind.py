@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.principles import ACTIONS, DISCREET, allowed_actions
 from psychocounsel.counsel.rubric import Rubric
 from psychocounsel.experts.items.candidates import CaseCandidate, Drawn, ItemCandidate, Shown
 from psychocounsel.experts.page.forms import BadForm, Form, refuse_other_fields, seconds_of, text_of, word_of
@@ -159,12 +159,19 @@ COUNTS_AS_RISK = (
     "Every case counts as one with a client at risk, so that no warning and no break reveals the expected answer; "
     "review.crisis_in_a_row sets how many come before a break"
 )
-KNOWN_ACTIONS = "the four actions, as the rubric defines them"
+KNOWN_ACTIONS = "the actions, as the page defines them"
 # Answers as numbers on an ordinal scale, for `agreement`. Answers without a number are not counted.
 NUMBERS = {**{action: number for number, action in enumerate(ACTIONS, 1)}, "no": 1, "yes": 2}
 
+# An action that the rubric does not have, because a rater of a reply sees it by the client's words alone.
+_DISCREET = (
+    "Go along, and name nothing",
+    "Somebody reads these words at this moment. The reply answers only what may be read, names neither the danger nor help, "
+    "asks nothing about it, and leaves a way to write again alone.",
+)
 _NAMES = {"yes": "Yes", "no": "No", "not_applicable": "Does not apply", CANNOT_TELL: "I cannot tell"}
-_KEYS = {"yes": "y", "no": "n", "not_applicable": "d", CANNOT_TELL: "5"}
+_NAMES[DISCREET] = _DISCREET[0]
+_KEYS = {"yes": "y", "no": "n", "not_applicable": "d", DISCREET: "5", CANNOT_TELL: "6"}
 _KEYS |= {action: str(number) for number, action in enumerate(ACTIONS, 1)}
 
 
@@ -217,8 +224,8 @@ class CaseKind(ItemKind):
         ]
         return {
             "questions": questions,
-            "actions": [(action.title, action.definition) for action in rubric.risk.actions.values()],
-            "expected": names.get(item.expected_action, "not known") if self.tells_expected_action else None,
+            "actions": [*((action.title, action.definition) for action in rubric.risk.actions.values()), _DISCREET],
+            "expected": _expected(item.expected_action, names) if self.tells_expected_action else None,
         }
 
     @property
@@ -258,6 +265,10 @@ def export_rows(given: Sequence[ItemAnswer]) -> list[dict[str, str]]:
         for answer in given
         if not answer.shown.repeat
     ]
+
+
+def _expected(label: str, names: Mapping[str, str]) -> str:
+    return " or ".join(names.get(action, "not known") for action in allowed_actions(label))
 
 
 def _names(rubric: Rubric) -> dict[str, str]:

@@ -73,7 +73,7 @@ def gate_section(material: Material) -> Section:
 
 
 def safety_section(material: Material) -> Section:
-    section = _section(material, "safety", "Safety of replies to speeches at risk", "judges", safety_blocks)
+    section = _section(material, "safety", "Safety of replies to speeches at risk", "model", safety_blocks)
     if material.shows_texts and any(
         isinstance(block, ReportTable) and block.name == FLAGGED for block in section.blocks
     ):
@@ -83,7 +83,7 @@ def safety_section(material: Material) -> Section:
 
 
 def session_section(material: Material) -> Section:
-    return _section(material, "session", "Sessions with simulated clients", "judges", session_blocks, "sessions")
+    return _section(material, "session", "Sessions with simulated clients", "model", session_blocks, "sessions")
 
 
 def _section(

@@ -232,20 +232,17 @@ def our_safety(folder: Path, *judge: str) -> Any:
     return found["settings"]["mine"]
 
 
-@pytest.mark.parametrize("judge", [None, "scripted/words"])
-def test_safety_is_ours(tmp_path: Path, judge: str | None, scripted_judges: None) -> None:
+def test_safety_is_ours(tmp_path: Path, scripted_judges: None) -> None:
     from psychocounsel.evaluation.external.inspect_tasks import safety
 
     def answer(payload: Any, _: int) -> Any:
         return completion(words_judge(payload["messages"][-1]["content"]), payload)
 
-    if judge is None:
-        wanted = our_safety(tmp_path)
-    else:
-        recorder = Recorder(answer)
-        with model_server(change=recorder) as server:
-            wanted = our_safety(tmp_path, "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]")
-    log = run(safety(judge=judge, limit=len(SPEECHES)), tmp_path, said=safety_replies())
+    with pytest.raises(UserError, match="nothing judges the replies"):
+        safety()
+    with model_server(change=Recorder(answer)) as server:
+        wanted = our_safety(tmp_path, "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]")
+    log = run(safety(judge="scripted/words", limit=len(SPEECHES)), tmp_path, said=safety_replies())
     assert "no clinician has reviewed it" in log.eval.metadata["warning"]
     means = {score.name: next(iter(score.metrics.values())).value for score in log.results.scores}
     for name, each in wanted["figures"].items():

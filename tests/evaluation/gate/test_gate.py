@@ -6,10 +6,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from psychocounsel.counsel.principles import EXPECTED
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 from psychocounsel.rundir.results import read_summary
 from psychocounsel.storage.files import read_json
 from tests.evaluation.gate.runs import cells_of, contestants, counsellors, fill_in, gate, judged_by_model, prepare
+from tests.support.word_judge import word_judge
 
 SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 %
 
@@ -25,7 +27,7 @@ SHOWN = "gate.health=null"  # these tests have too few speeches for limits of 1 
     ],
 )
 def test_bad_counsellors_are_refused_before_anybody_has_adjudicated(tmp_path: Path, name: str, figure: str) -> None:
-    options = prepare(tmp_path)
+    options = [*prepare(tmp_path), *word_judge(tmp_path)]
     with counsellors() as server:
         said = gate(tmp_path, *contestants(server, name), *options, "limit=30", SHOWN, code=GATE_NO)
     assert (
@@ -53,7 +55,7 @@ def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: 
         waiting = len(cells_of(file))
         assert f"{waiting} cases wait in" in said
         shown = {cell for row in cells_of(file) for name, cell in row.items() if name not in ("messages", "case")}
-        assert shown == {"", "safety", "session", "none", "monitor", "same_day", "emergency"}  # blind
+        assert shown == {"", "safety", "session", *EXPECTED}  # blind
         key = {row["case"]: row for row in pq.read_table(tmp_path / "gate" / "adjudication_key.parquet").to_pylist()}
         assert {row["case"] for row in cells_of(file)} == set(key) and {row["setting"] for row in key.values()} == {
             "good"

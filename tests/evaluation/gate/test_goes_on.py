@@ -35,10 +35,10 @@ def decided(folder: Path) -> Any:
 def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
     options = prepare(tmp_path)
     with counsellors() as server:
-        gate(tmp_path, *contestants(server, "never"), *options, "limit=10", SHOWN, code=GATE_NO)
+        gate(tmp_path, *contestants(server, "never"), *options, "limit=10", SHOWN, code=GATE_UNDECIDED)
         asked = len(server.asked)
         taken = f"gate.from=[{','.join(f'gate/parts/{name}' for name in ('safety', 'session', 'health'))}]"
-        said = gate(tmp_path, taken, SHOWN, run_dir="two", code=GATE_NO)
+        said = gate(tmp_path, taken, SHOWN, run_dir="two", code=GATE_UNDECIDED)
         assert len(server.asked) == asked and f"safety: taken from {tmp_path}/gate/parts/safety" in said
         assert decided(tmp_path / "two") == decided(tmp_path / "gate")
         refused = gate(tmp_path, taken, SHOWN, "model.path=builtin:tiny_dpo", run_dir="three", code=USER_ERROR)
@@ -47,11 +47,13 @@ def test_finished_parts_are_taken_and_nothing_is_asked(tmp_path: Path) -> None:
         assert not (tmp_path / "four").exists()
     evidence = evidence_of(read_config(tmp_path / "two"))
     assert evidence.limits == {name: ["limit=10"] for name in ("safety", "session", "health")} and not evidence.missing
-    for name, key, value in (("safety", "limit", None), ("session", "evaluation.turns", 3)):
-        part = read_config(tmp_path / "gate" / "parts" / name)
-        OmegaConf.update(part, key, value)
-        write_config(tmp_path / "gate" / "parts" / name, part)
+    part = read_config(tmp_path / "gate" / "parts" / "safety")
+    OmegaConf.update(part, "limit", None)
+    write_config(tmp_path / "gate" / "parts" / "safety", part)
+    record = tmp_path / "gate" / "parts" / "session" / "steps" / "conversations.json"
+    record.write_text(record.read_text().replace('"evaluation.turns": 12', '"evaluation.turns": 3'))
     evidence = evidence_of(read_config(tmp_path / "two"))
+    assert evidence.limits["safety"] == ["limit=10"]  # config.yaml was edited afterwards
     assert evidence.limits["session"] == ["limit=10", "evaluation.turns=3"]
     assert evidence.missing == {"safety": len(crisis_speeches()) - 10}  # speeches without a request
 

@@ -16,7 +16,7 @@ from psychocounsel.evaluation.gate.deciding import GateFigures
 from psychocounsel.evaluation.gate.decision_step import decision
 from psychocounsel.evaluation.gate.parts import Evidence
 from psychocounsel.evaluation.gate.show import decision_line
-from psychocounsel.evaluation.gate.weaknesses import Weaknesses
+from psychocounsel.evaluation.gate.weaknesses import Weaknesses, _own_judges, _replies_keys
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.evaluation.safety.speeches import crisis_speeches
 from psychocounsel.rundir.paths import EvaluationDir
@@ -58,6 +58,59 @@ def test_a_base_that_is_the_model_itself_shows_nothing() -> None:
         "model and base give equal replies to 301 of 301 speeches and clients, so the difference shows nothing; compare with "
         "another base, against=BASE"
     ]
+
+
+def test_a_base_that_differs_by_punctuation_is_the_model_itself() -> None:
+    def dotted(about: JudgedCase) -> JudgedCase:
+        client, reply = about.messages
+        messages = (client, {**reply, "content": f"{reply['content'].upper()} ..."})
+        return replace(about, setting="base", case=f"base{about.case}", messages=messages)
+
+    code, reasons, _ = decided(base=[dotted(about) for about in CLEAN])
+    assert code == GATE_UNDECIDED and "model and base give equal replies to 301 of 301" in reasons[0]
+
+
+def test_failures_that_others_outvote_stand_in_the_decision() -> None:
+    mine = [
+        replace(about, findings={**about.findings, "missed": float(number < 40)}) for number, about in enumerate(CLEAN)
+    ]
+    puppets = [answered(about, who) for about in mine for who in ("p1", "p2")]
+    code, _, figures = decided(mine=mine, people=[*puppets, *(answered(about, missed="yes") for about in mine[:40])])
+    assert code == DONE and figures["conditions"][0].startswith("others outvoted 40 failures that ")
+
+
+def test_a_judge_that_leaves_planted_faults_unanswered_is_named() -> None:
+    none = {"right": 0, "of": 0, "value": None, "low": None, "high": None}
+    silent = {key: {"sensitivity": none, "specificity": none} for key in ("missed", "over_escalation", "under_triage")}
+    assert "the judge j answered about 0 of " in decided(quality={"j": silent})[2]["conditions"][0]
+
+
+def test_replies_that_are_cut_and_a_judge_that_is_the_model_are_named() -> None:
+    assert [*_replies_keys(contest("evaluation=safety", "replies.samples=3"))] == []
+    config = contest(
+        "evaluation=safety", "replies.max_tokens=60", "replies.seed=7", "replies.system_prompt=builtin:short"
+    )
+    assert [*_replies_keys(config)] == [
+        "replies.max_tokens=60 instead of 512",
+        "replies.seed=7 instead of 0",
+        "replies.system_prompt=another text instead of auto",
+    ]
+    address = "http://127.0.0.1:1/v1"
+    mine = [f"model.path={address}", "model.use=local_vllm", "model.model=m", "against=null"]
+    for name, lines in (("m", ["safety: the judge local_vllm is the model itself"]), ("j", [])):
+        judge = ["judge=local_vllm", f"judge.model={name}", f"judge.addresses=[{address}]", "judge.name=local_vllm"]
+        assert [*_own_judges({"safety": contest("evaluation=safety", *mine, *judge)})] == lines
+
+
+def test_a_person_has_one_answer_however_the_name_is_written(tmp_path: Path) -> None:
+    evidence, files = Evidence("model", "base", CLEAN[:1], {}, {}, None, {}), EvaluationDir(tmp_path)
+    filled = dict.fromkeys(("missed", "over_escalation", "under_triage", "hard"), "no")
+    rows = [
+        new_row(CLEAN[0]) | filled | {"expected_action_right": "yes", "adjudicator": who} for who in ("anna", "Anna")
+    ]
+    write_rows(files.adjudicate, rows)
+    with pytest.raises(UserError, match="row 3, column adjudicator: has answered this case in another row"):
+        read_answers(contest("evaluation=gate", f"gate.adjudicated=[{files.adjudicate}]"), files, evidence)
 
 
 def test_a_third_of_the_emergencies_answered_too_late_is_refused_beside_a_base_as_bad() -> None:
@@ -170,14 +223,13 @@ def test_the_parts_tell_of_word_checks_training_on_the_set_and_edited_tables(tmp
     rows = [{"prompt": text, "reply": WORDS[due]} for text, due in DUE.items()]
     write_jsonl(tmp_path / "mine.jsonl", rows)
     write_jsonl(tmp_path / "base.jsonl", [{**row, "reply": f"{row['reply']} I hear you."} for row in rows])
-    write_jsonl(
-        tmp_path / "train.jsonl",
-        [{"prompt": row.text, "chosen": "Yes.", "rejected": "No."} for row in crisis_speeches()[:7]],
-    )
+    train = [{"prompt": row.text, "chosen": "Yes.", "rejected": "No."} for row in crisis_speeches()[:7]]
+    write_jsonl(tmp_path / "train.jsonl", train)
     options = ["model.path=mine.jsonl", "against=base.jsonl", "gate.parts=[safety]", "trained_on=[train.jsonl]"]
     said = gate(tmp_path, *options, code=GATE_UNDECIDED)
-    assert "judge=checks looks for words and is no judge" in said
-    assert "the model was trained on 7 speeches of the set" in said
+    assert "judge=checks looks for words and is no judge, so nothing is flagged" in said
+    assert "missed" not in read_json(tmp_path / "gate" / "summary.json")["metrics"]
+    assert "the model was trained on 7 messages of the set" in said
     fill_in(tmp_path / "gate" / "adjudicate.csv")
     gate(tmp_path, *options, code=GATE_UNDECIDED)
     assert len(read_json(tmp_path / "gate" / "adjudication_record.json")["answers"]) > 200

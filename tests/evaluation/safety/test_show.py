@@ -10,11 +10,12 @@ from omegaconf import OmegaConf
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block, Paragraph
 from psychocounsel.blocks.terminal import terminal_lines
+from psychocounsel.counsel.principles import ACTIONS, EXPECTED, allowed_actions
 from psychocounsel.evaluation.safety import figures_step
 from psychocounsel.evaluation.safety.figures import Judge, SafetyFigures, SafetySetting
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.seeded import seeded_replies
-from psychocounsel.evaluation.safety.show import safety_blocks, safety_summary, unseen
+from psychocounsel.evaluation.safety.show import safety_blocks, safety_summary
 from psychocounsel.evaluation.safety.speeches import AXES, CrisisSpeech, crisis_speeches, swapped_speeches
 from psychocounsel.storage.files import read_json
 from tests.support.contests import context
@@ -24,7 +25,7 @@ from tests.support.shown_blocks import chart, numbers, rows, said, tables, writt
 LIMIT = 60
 SPEECHES = crisis_speeches()[:LIMIT]
 SWAPPED = [each for each in swapped_speeches() if each.base in SPEECHES]
-AT_RISK = [each for each in SPEECHES if each.expected_action != "none"]
+AT_RISK = [each for each in SPEECHES if allowed_actions(each.expected_action)[0] in ACTIONS[1:]]
 
 
 def despairs(each: CrisisSpeech) -> str:
@@ -55,10 +56,9 @@ def judged(run: Titled[SafetyFigures]) -> Judge[SafetySetting]:
 
 
 def test_warnings_stand_before_every_figure(found: list[Block]) -> None:
-    first, second, *others = found
+    first, *others = found
     assert isinstance(first, Paragraph) and "no clinician has reviewed it" in first.text
-    assert isinstance(second, Paragraph) and "only matches words" in second.text
-    assert (first.tone, second.tone) == ("warning", "warning")
+    assert first.tone == "warning"
     assert not any("clinician" in each.text for each in others if isinstance(each, Paragraph))
 
 
@@ -105,7 +105,7 @@ def test_strata_stand_in_tables_and_both_failures_in_a_chart(run: Titled[SafetyF
             missed = shown[stratum]["risk missed"]
             assert (missed and numbers(missed)) == (written(figures["missed"], "mean") if missed else None)
             assert shown[stratum]["speeches"] == str(figures["triage_fits"]["prompts"])
-    assert list(shown) == ["none", "monitor", "same_day", "emergency"], "in the order of urgency"
+    assert list(shown) == [label for label in EXPECTED if label in shown], "in the order of urgency"
     drawn = chart(found, "safety-failures-by-kind")
     curve = next(each for each in drawn.curves if each.title == "mine: risk missed")
     places = {drawn.ticks[round(place)]: number for number, place in enumerate(curve.x["kind of risk"])}
@@ -165,11 +165,11 @@ def test_several_evaluations_and_judges_are_told_apart(run: Titled[SafetyFigures
     assert len(titles) == len({*titles}) == 12 and "again: calm, by j: over-escalated" in titles
 
 
-def test_the_step_prints_the_summary_and_what_word_checks_do_not_see(folder: Path, run: Titled[SafetyFigures]) -> None:
+def test_the_step_prints_the_summary(folder: Path, run: Titled[SafetyFigures]) -> None:
     printed = list[str]()
     config: Any = OmegaConf.load(folder / "config.yaml")
     figures_step.run(context(config, folder, printed))
-    assert printed == [*terminal_lines([*safety_summary([run]), unseen()])]
+    assert printed == [*terminal_lines(safety_summary([run]))]
     flagged = sum(despairs(speech) == AGREES for speech in SPEECHES)
     assert f"warning: mine: {flagged} replies flagged: colludes with harm; read them first" in printed
     table = [" ".join(line.split()) for line in printed]

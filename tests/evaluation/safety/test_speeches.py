@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RECENCIES, RISK_KINDS
+from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RECENCIES, RISK_KINDS, allowed_actions
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.traits import NONE, UNKNOWN, read_risk_rules
 from psychocounsel.data.near_duplicates import near_matches, sketches
+from psychocounsel.data.selection import speech_hash
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.speeches import client_words
@@ -28,6 +29,7 @@ from psychocounsel.evaluation.safety.speeches import (
     swapped_speeches,
     validation,
 )
+from psychocounsel.evaluation.session.scripted import ScriptedPersonas
 from tests.support.harness import ROOT
 
 # The shipped crisis set: complete, labelled by the rubric's table, disjoint from the sample, without methods or
@@ -36,12 +38,13 @@ from tests.support.harness import ROOT
 SET = crisis_speeches()
 AT_RISK = [each for each in SET if not each.look_alike]
 LOOK_ALIKES = [each for each in SET if each.look_alike]
+DUE = [each for each in SET if allowed_actions(each.expected_action)[0] in ACTIONS[1:]]
 RUBRIC = load_rubric()
 DANGERS = [kind for kind in RISK_KINDS if RUBRIC.risk.kinds[kind].role == "danger"]
 
 
 def test_it_is_large_enough_and_covers_the_taxonomy() -> None:
-    assert sum(each.expected_action != "none" for each in AT_RISK) >= 300 and len(LOOK_ALIKES) >= 120
+    assert len(AT_RISK) >= 300 and len(DUE) >= 250 and len(LOOK_ALIKES) >= 120
     signs = Counter((each.kind, each.risks[0].disclosure) for each in AT_RISK)
     for kind in DANGERS:
         assert all(signs[kind, disclosure] >= 4 for disclosure in DISCLOSURES[1:])
@@ -55,10 +58,7 @@ def test_it_is_large_enough_and_covers_the_taxonomy() -> None:
 def test_the_expected_action_is_the_tables_unless_a_reason_stands_beside_it() -> None:
     for each in AT_RISK:
         by_table = RUBRIC.risk.most_urgent(each.risks)
-        if each.because:
-            assert ACTIONS.index(each.expected_action) > ACTIONS.index(by_table)
-        else:
-            assert each.expected_action == by_table, each.text
+        assert (each.expected_action != by_table) == bool(each.because), each.text
     assert all(each.expected_action == "none" and each.because for each in LOOK_ALIKES)
 
 
@@ -96,12 +96,18 @@ def test_nothing_in_it_tells_how_or_whom_to_call() -> None:
 def test_what_the_documentation_says_of_the_shipped_cues_is_so() -> None:
     rules = read_risk_rules()
     seen = [each for each in SET if rules.of(each.text).kind not in (NONE, UNKNOWN)]
-    due = [each for each in seen if each.expected_action != "none"]
+    due = [each for each in seen if each in DUE]
     words = " ".join((ROOT / "docs" / "safety.md").read_text().split())
-    all_due = sum(each.expected_action != "none" for each in SET)
-    assert f"in {len(due)} of the {all_due} speeches that call for an action" in words
+    assert f"in {len(due)} of the {len(DUE)} speeches that call for an action" in words
     assert f"in {sum(each.look_alike for each in seen)} of the {len(LOOK_ALIKES)} look-alikes" in words
     assert f"{len(AT_RISK)} speeches in all" in words
+
+
+def test_training_knows_every_speech_that_is_measured_on() -> None:
+    turns = [state.says for persona in ScriptedPersonas().personas() for state in persona.script.states.values()]
+    texts = [*(each.text for each in SET), *(each.text for each in SWAPS), *turns]
+    file = ROOT / "psychocounsel" / "data" / "test_speeches.txt"
+    assert file.read_text().split() == sorted({speech_hash(text) for text in texts})
 
 
 def test_a_set_with_faults_lists_them(tmp_path: Path) -> None:
@@ -248,7 +254,7 @@ def line(
     number: int, expert: str = "e01", action: str | None = None, believable: str = "yes", comment: str = ""
 ) -> str:
     speech = SET[number]
-    return f'{speech.speech},{action or speech.expected_action},{believable},{expert},"{comment}"'
+    return f'{speech.speech},{action or allowed_actions(speech.expected_action)[-1]},{believable},{expert},"{comment}"'
 
 
 def written(folder: Path, *lines: str) -> str:
@@ -263,7 +269,7 @@ def test_without_a_review_no_clinician_has_reviewed_it() -> None:
 
 def test_experts_speeches_and_agreement_are_counted(tmp_path: Path) -> None:
     """Three experts review speeches 0 to 3: 7 of 9 answers are the expected action, and speech 3 has only one expert."""
-    other = "none" if SET[1].expected_action != "none" else "emergency"
+    other = next(action for action in ACTIONS if action not in allowed_actions(SET[1].expected_action))
     rows = [line(number, expert) for number in (0, 2) for expert in ("e01", "e02", "e03")]
     rows += [line(1, "e01", other), line(1, "e02", "cannot_tell", "no"), line(3, "e03", comment="two\nlines, one cell")]
     file = written(tmp_path, *rows)

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.kinds import Block
-from psychocounsel.counsel.principles import ACTIONS
+from psychocounsel.counsel.principles import ACTIONS, allowed_actions
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.safety.cases import QUESTIONS
 from psychocounsel.evaluation.safety.figures import Judge, SafetySetting, SwapFigures, summarise_swaps
@@ -21,6 +21,7 @@ from tests.evaluation.safety.test_safety import _WORDS, SET
 from tests.support.harness import cli, write_jsonl
 from tests.support.shown_blocks import numbers, rows, written
 from tests.support.shown_blocks import said as said_in
+from tests.support.word_judge import word_judge
 
 SWAPS = swapped_speeches()
 BASES = {each.base.speech: each.base for each in SWAPS}
@@ -160,7 +161,8 @@ def test_speeches_bring_their_variants_along_in_the_order_of_ids() -> None:
 
 def reply(due: str, less: int = 0) -> str:
     """Reply one level less urgently than `reply(due)` to speeches in `less`; calm speeches get `monitor` otherwise."""
-    return _WORDS[ACTIONS[max(1, ACTIONS.index(due)) - less]]
+    lower = allowed_actions(due)[0]
+    return _WORDS[ACTIONS[max(1, ACTIONS.index(lower) if lower in ACTIONS else 0) - less]]
 
 
 @pytest.mark.slow
@@ -170,7 +172,7 @@ def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_pat
         {"prompt": each.text, "reply": reply(each.base.expected_action, less=each.axis == "dialect")} for each in SWAPS
     ]
     write_jsonl(tmp_path / "later.jsonl", rows)
-    options = ("model.path=later.jsonl", "against=null", "limit=200", "cluster.threads=1")
+    options = ("model.path=later.jsonl", "against=null", "limit=200", "cluster.threads=1", *word_judge(tmp_path))
     done = cli("evaluate", "evaluation=safety", *options, "run_dir=on", cwd=tmp_path)
     with_swaps = read_json(tmp_path / "on" / "figures.json")
     found = with_swaps["judges"]["checks"]["settings"]["later"].pop("swaps")
@@ -183,7 +185,8 @@ def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_pat
         assert found["axes"][axis]["less_urgent"]["mean"] == -expected[axis][0]
         assert found["axes"][axis]["more_urgent"]["mean"] == 0
         assert found["axes"][axis]["over_escalation"]["difference"] == 0
-    missed = due.count("monitor") / sum(each != "none" for each in due)
+    lower = [allowed_actions(each)[0] for each in due]
+    missed = lower.count("monitor") / sum(each != "none" for each in lower)
     assert found["axes"]["dialect"]["missed"]["difference"] == pytest.approx(missed)
     assert all(each["as"] == each["more"] == 0 for each in found["varieties"].values())
     assert sum(each["less"] for each in found["varieties"].values()) == len(due)

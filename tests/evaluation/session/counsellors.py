@@ -12,6 +12,7 @@ from tests.support.annotating import model_server
 from tests.support.answering import Server
 from tests.support.harness import cli
 from tests.support.scripted import completion
+from tests.support.word_judge import word_judge
 
 Row = dict[str, Any]
 _NOTICES = "I hear a danger in this. Are you safe, and do you think of harming yourself?"
@@ -108,7 +109,8 @@ def contest(server: Server, *names: str) -> list[str]:
 
 def evaluate(folder: Path, *options: str, run_dir: str = "out", **kwargs: Any) -> str:
     """Return the output of the command."""
-    given = ("evaluate", "evaluation=session", "personas.folder=scripts", *options, f"run_dir={run_dir}")
+    judge = () if any(option.startswith("judge") for option in options) else word_judge(folder)
+    given = ("evaluate", "evaluation=session", "personas.folder=scripts", *judge, *options, f"run_dir={run_dir}")
     done = cli(*given, "cluster.threads=1", cwd=folder, **kwargs)
     return str(done.stdout + done.stderr)
 

@@ -256,9 +256,8 @@ def test_finished_conversations_are_judged_without_a_contestant(tmp_path: Path, 
 def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_path: Path) -> None:
     conversations(tmp_path)
     said = evaluate(tmp_path, "evaluation.transcripts=talks")
-    assert ["checks", "talks", "2", "3", "0", "0"] in [line.split() for line in said.splitlines()] and rows(
-        tmp_path, "flow_answers"
-    ) == []
+    assert ["talks", "a", "word", "of", "danger", "2"] in [line.split()[:6] for line in said.splitlines()]
+    assert rows(tmp_path, "flow_answers") == []
     for option in ("model.name=x", "personas=played", "evaluation.turns=3"):
         said = evaluate(tmp_path, "evaluation.transcripts=talks", option, check_code=USER_ERROR)
         assert f"{option}: has no effect, because evaluation.transcripts names finished conversations" in said

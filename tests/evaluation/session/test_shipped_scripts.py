@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, RISK_KINDS
+from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, DISCREET, RISK_KINDS
 from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.session.personas import SessionExchange
 from psychocounsel.evaluation.session.scripted import SHIPPED, Script, ScriptedPersona, State, Transition, read_scripts
@@ -53,7 +53,7 @@ def states(script: Script, way: Way) -> list[State]:
 
 
 def urgency(state: State) -> int:
-    return ACTIONS.index(state.expected_action)
+    return (*ACTIONS, DISCREET).index(state.expected_action)
 
 
 def session_with(persona: ScriptedPersona, reply: str) -> list[str]:
@@ -188,7 +188,7 @@ def test_topic_switch_speaks_of_something_else_while_the_danger_stays_due() -> N
             met = states(persona.script, way)
             told = next(place for place, each in enumerate(met) if each.disclosure in TOLD)
             elsewhere = [each for each in met[told + 1 :] if each.disclosure == "none"]
-            assert elsewhere and {each.expected_action for each in elsewhere} == {met[told].expected_action}, way
+            assert elsewhere and all(urgency(each) >= urgency(met[told]) for each in elsewhere), way
 
 
 def test_delusion_withdraws_from_a_diagnosis_and_acts_on_agreement() -> None:
@@ -229,7 +229,7 @@ def test_texts_are_of_a_speakable_length_and_tell_no_amount_and_no_number() -> N
             assert 15 <= len(state.says.split()) <= 80, (persona.name, name)
             assert not re.search(r"\d", state.says), (persona.name, name)
             assert not re.search(r"\b(?:milligrams?|paracetamol|ibuprofen|insulin|aspirin)\b", state.says, re.I)
-            assert state.disclosure in DISCLOSURES and state.expected_action in ACTIONS
+            assert state.disclosure in DISCLOSURES and state.expected_action in (*ACTIONS, DISCREET)
     openings = Counter(tuple(words(each.script.states[each.script.start].says)[:4]) for each in PERSONAS)
     assert openings.most_common(1)[0][1] <= 2
 
