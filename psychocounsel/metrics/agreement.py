@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logit
 
-from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure
+from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure, ratio_intervals
 from psychocounsel.metrics.win_rates import Verdicts
 
 # Chance-corrected agreement by the formulas of Cohen and Gwet, computed for all resamples at once.
@@ -84,8 +85,10 @@ def agreement(
     [figures] = _agreement_figures(counts.sum(0)[None, :])
     parts = [_agreement_figures(drawn @ counts) for drawn in draws(len(names), samples, seed)]
     resampled = np.concatenate([*parts, np.empty((0, 3))])
-    low, high = mean_intervals((first == second)[:, None], rows, samples, seed=seed, shares=True)[0]
-    kappa, ac1 = (measure(float(value), column) for value, column in zip(figures[1:], resampled.T[1:], strict=True))
+    low, high = mean_intervals((first == second)[:, None], rows, shares=True)[0]
+    kappa, ac1 = (
+        measure(float(value), column, len(names)) for value, column in zip(figures[1:], resampled.T[1:], strict=True)
+    )
     return Agreement(len(first), len(names), Measure(float(figures[0]), float(low), float(high)), kappa, ac1)
 
 
@@ -147,14 +150,15 @@ class PositionBias:
 
 
 def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PositionBias:
-    """Return the position bias with bootstrap intervals over prompts. Every row of `verdicts` has the same weight.
+    """Return the position bias with intervals over prompts. Every row of `verdicts` has the same weight.
 
     Let `first` be the number of rows in which the judge prefers the first place in both orders, and `second` the number
     of rows in which it prefers the second place in both.
 
     `shift` is log(first / second) / 2, with 1/2 added to both counts (Haldane 1956). The model behind it is
     logit P(a is preferred) = t + s if a is shown first, and t - s if a is shown second. Then first / second is exp(2 s)
-    for any t. This is the conditional estimate of a Rasch model (Cox 1958).
+    for any t. This is the conditional estimate of a Rasch model (Cox 1958). Its interval is that of the share first / (first +
+    second), as log-odds / 2; it has no end where all these rows prefer the same place.
 
     `error` is ((1 - h) + l) / 2. Here h is the probability that the better reply is preferred if it is shown first, and
     l the probability that the worse reply is preferred if it is shown first. They follow from two shares of the rows
@@ -176,11 +180,20 @@ def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pos
     prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
     sums = np.stack([np.bincount(rows, column, len(prompts)) for column in columns], axis=1)
     parts = [_bias_figures(drawn @ sums) for drawn in draws(len(prompts), samples, seed)]
-    [figures], resampled = _bias_figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])
-    intervals = mean_intervals(np.stack(columns[1:4], axis=1), rows, samples, seed=seed, shares=True)
+    [figures], resampled = _bias_figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])[:, 4]
+    intervals = mean_intervals(np.stack(columns[1:4], axis=1), rows, shares=True)
     shares = (Measure(float(value), *map(float, bounds)) for value, bounds in zip(figures[:3], intervals, strict=True))
-    others = (measure(float(value), column) for value, column in zip(figures[3:], resampled.T[3:], strict=True))
-    return PositionBias(len(forward), *shares, *others)
+    of_first = _share_of_first(columns[4], columns[5], rows)
+    shift = Measure(float(figures[3]), *(logit(of_first) / 2).tolist())
+    return PositionBias(len(forward), *shares, shift, measure(float(figures[4]), resampled, len(prompts)))
+
+
+def _share_of_first(first: np.ndarray, second: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the interval of first / (first + second) over prompts, float64[2]; 0 to 1 without such rows. All bool[n]."""
+    if not len(rows):
+        return np.array([0.0, 1.0])
+    alike = (first | second)[:, None]
+    return ratio_intervals(first[:, None], alike, rows, np.zeros(1), np.array([True]))[0]
 
 
 def _bias_figures(sums: np.ndarray) -> np.ndarray:

@@ -99,11 +99,12 @@ def test_a_known_shift_is_found_whatever_the_quality_of_the_pairs(shift: float) 
 
 
 def test_intervals_of_the_shift_cover_the_truth() -> None:
-    rng, held = np.random.default_rng(6), 0
-    for trial in range(100):
-        found = position_bias(judged(rng.normal(0, 1, 300), rng, shift=0.4), samples=200, seed=trial).shift
-        held += found.low <= 0.4 <= found.high
-    assert held >= 88
+    for prompts, least in ((300, 180), (12, 180)):  # by percentiles, 83 % at 12 prompts
+        rng, held = np.random.default_rng(6), 0
+        for _ in range(200):
+            found = position_bias(judged(rng.normal(0, 1, prompts), rng, shift=0.4), samples=1).shift
+            held += found.low <= 0.4 <= found.high
+        assert held >= least
 
 
 @pytest.mark.parametrize(("shift", "lapse"), [(0.0, 0.1), (0.0, 0.25), (1.0, 0.1)])
