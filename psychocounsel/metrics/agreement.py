@@ -62,7 +62,7 @@ class Agreement:
 def agreement(
     first: np.ndarray, second: np.ndarray, prompts: np.ndarray, samples: int = 1000, seed: int = 0
 ) -> Agreement:
-    """Return the agreement of two arrays of labels, with intervals by bootstrap over prompts.
+    """Return the agreement of two arrays of labels, with intervals over prompts.
 
     Rows without the label of one or both raters are skipped. kappa is NaN if both gave every row the same one label.
 

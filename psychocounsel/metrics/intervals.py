@@ -14,7 +14,7 @@ import numpy as np
 # Intervals for clustered data: pairs may share a prompt, so whole prompts count as the independent units. Means, shares and
 # ratios have closed forms; all other figures are resampled.
 
-FEWEST = 5  # clusters; with fewer, an interval of an unbounded figure would be far too narrow
+FEWEST = 5  # clusters; with fewer, an interval of an unbounded figure says nothing
 TWO_SIDED_LEVEL = 0.95
 
 

@@ -124,7 +124,7 @@ def mean_interval(values: np.ndarray) -> tuple[float, float]:
 
 # Win rates of one setting against another: overall, over training seeds, and on slices of the prompts.
 
-SMALL = 30  # prompts; with fewer, bootstrap intervals are too narrow
+SMALL = 30  # prompts; fewer hardly stand for other clients
 # The five possible scores of two orders together (`Verdicts.scores`).
 _SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
 

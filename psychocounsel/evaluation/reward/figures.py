@@ -397,7 +397,7 @@ def flipped_rows(examples: Sequence[Example]) -> np.ndarray:
 def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[str, float]:
     """Return the number of flipped pairs, and `flipped_accuracy` with its 95 % interval (`_low`, `_high`).
 
-    `margins`: float[len(examples)], r_chosen - r_rejected. A tie counts half. The interval is a bootstrap over components of
+    `margins`: float[len(examples)], r_chosen - r_rejected. A tie counts half. The interval is over components of
     pairs that share text. The result is {} if no pair is flipped.
     """
     rows = flipped_rows(examples)
