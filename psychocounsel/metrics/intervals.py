@@ -67,10 +67,11 @@ def _places(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def tails(clusters: int, level: float = TWO_SIDED_LEVEL) -> tuple[float, float]:
-    """Return the two percentiles of a bootstrap, as shares, between which the interval lies (Hesterberg 2015, section 5.3).
+    """Return the two percentiles of a bootstrap, as shares, between which the interval lies.
 
     Resamples of few clusters spread less than the figure itself, and a normal quantile is too small for them. The
-    percentiles lie further out, so that the interval of a mean is as wide as that by Student's t.
+    percentiles lie further out, so that the interval of a mean is as wide as that by Student's t (Hesterberg 2015, The
+    American Statistician 69:371).
     """
     from scipy.special import ndtr, stdtrit
 
