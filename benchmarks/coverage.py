@@ -156,9 +156,9 @@ def strengths(rng: Random, clusters: Array, samples: int) -> Measured:
 
 
 def position(rng: Random, clusters: Array, samples: int) -> Measured:
-    found = position_bias(verdicts(rng, latent(rng, clusters), clusters, shift=0.4), samples)
+    found = position_bias(verdicts(rng, latent(rng, clusters), clusters, shift=0.4))
     sure = 30.0 * rng.choice([-1, 1], len(clusters))
-    wrong = position_bias(verdicts(rng, sure, clusters, lapse=0.1), samples)
+    wrong = position_bias(verdicts(rng, sure, clusters, lapse=0.1))
     return {
         "contradictions of a judge": triple(found.inconsistent),
         "first places": triple(found.first_place),
@@ -254,7 +254,7 @@ FAMILIES = (
     Family(win_rates),
     Family(over_seeds, truths={"win rate over 3 seeds": float(expit(STRENGTHS).mean())}),
     Family(strengths),
-    Family(position),
+    Family(position, times=1000),
     Family(judges),
     Family(experts, times=50),
     Family(rewards, times=100),

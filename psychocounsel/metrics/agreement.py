@@ -149,7 +149,7 @@ class PositionBias:
     error: Measure
 
 
-def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PositionBias:
+def position_bias(verdicts: Verdicts) -> PositionBias:
     """Return the position bias with intervals over prompts. Every row of `verdicts` has the same weight.
 
     Let `first` be the number of rows in which the judge prefers the first place in both orders, and `second` the number
@@ -163,50 +163,44 @@ def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pos
     `error` is ((1 - h) + l) / 2. Here h is the probability that the better reply is preferred if it is shown first, and
     l the probability that the worse reply is preferred if it is shown first. They follow from two shares of the rows
     without a tie: h l is the share of `first`, and (1 - h)(1 - l) is the share of `second`. The estimate assumes that
-    calls are independent and that all pairs are equally hard.
+    calls are independent and that all pairs are equally hard. Its interval is that of both shares together, with
+    their ratio as observed.
     """
     judged_rows = verdicts.judged_rows()
     forward, backward = judged_rows.forward, judged_rows.backward
     decided = (forward != 0) & (backward != 0)
-    columns = [
-        np.ones(len(forward)),
-        forward * backward < 0,
-        (forward == 0) != (backward == 0),
-        0.5 + (forward - backward) / 4,
-        decided & (forward > backward),  # the first place twice
-        decided & (forward < backward),  # the second place twice
-        decided,
-    ]
-    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
-    sums = np.stack([np.bincount(rows, column, len(prompts)) for column in columns], axis=1)
-    parts = [_bias_figures(drawn @ sums) for drawn in draws(len(prompts), samples, seed)]
-    [figures], resampled = _bias_figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])[:, 4]
-    intervals = mean_intervals(np.stack(columns[1:4], axis=1), rows, shares=True)
-    shares = (Measure(float(value), *map(float, bounds)) for value, bounds in zip(figures[:3], intervals, strict=True))
-    of_first = _share_of_first(columns[4], columns[5], rows)
-    shift = Measure(float(figures[3]), *(logit(of_first) / 2).tolist())
-    return PositionBias(len(forward), *shares, shift, measure(float(figures[4]), resampled, len(prompts)))
+    first, second = decided & (forward > backward), decided & (forward < backward)
+    shares = (forward * backward < 0, (forward == 0) != (backward == 0), 0.5 + (forward - backward) / 4)
+    every = np.ones(len(forward))
+    inconsistent, half, first_place = (_share(share, every, judged_rows.prompt) for share in shares)
+    of_first = _share(first, first | second, judged_rows.prompt)
+    unequal = _share(first | second, decided, judged_rows.prompt)
+    shift = np.log((first.sum() + 0.5) / (second.sum() + 0.5)) / 2 if decided.any() else np.nan
+    tilt = 2 * of_first.value - 1 if (first | second).any() else 0.0
+
+    def error(share: float) -> float:
+        apart = 1 - 2 * share + (tilt * share) ** 2  # (h - l)^2, from h l and (1 - h)(1 - l)
+        return float(1 - np.sqrt(max(0.0, apart))) / 2
+
+    return PositionBias(
+        rows=len(forward),
+        inconsistent=inconsistent,
+        half_consistent=half,
+        first_place=first_place,
+        shift=Measure(float(shift), float(logit(of_first.low)) / 2, float(logit(of_first.high)) / 2),
+        error=Measure(error(unequal.value), error(unequal.low), error(unequal.high)),
+    )
 
 
-def _share_of_first(first: np.ndarray, second: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the interval of first / (first + second) over prompts, float64[2]; 0 to 1 without such rows. All bool[n]."""
-    if not len(rows):
-        return np.array([0.0, 1.0])
-    alike = (first | second)[:, None]
-    return ratio_intervals(first[:, None], alike, rows, np.zeros(1), np.array([True]))[0]
+def _share(sums: np.ndarray, counts: np.ndarray, prompts: np.ndarray) -> Measure:
+    """Return the share sum of `sums` / sum of `counts`, both [n], with its interval over prompts; NaN without counts."""
+    if not np.any(counts):
+        return Measure(np.nan, np.nan, np.nan)
+    low, high = ratio_intervals(sums[:, None], counts[:, None], prompts, np.zeros(1), np.ones(1, bool))[0].tolist()
+    return Measure(float(sums.sum() / counts.sum()), low, high)
 
 
-def _bias_figures(sums: np.ndarray) -> np.ndarray:
-    """Return the five figures, float64[s, 5], from sums over rows, float64[s, 7]."""
-    rows, inconsistent, half, first_place, first, second, decided = sums.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shift = np.where(decided > 0, np.log((first + 0.5) / (second + 0.5)) / 2, np.nan)
-        total, product = 1 + (first - second) / decided, first / decided  # h + l and h l
-        apart = np.sqrt(np.maximum(0, total**2 - 4 * product))  # h - l
-        return np.stack([inconsistent / rows, half / rows, first_place / rows, shift, (1 - apart) / 2], axis=1)
-
-
-def bias_by_judge(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> dict[int, PositionBias]:
+def bias_by_judge(verdicts: Verdicts) -> dict[int, PositionBias]:
     """Return the position bias of each judge, by the judge's number."""
     judges = np.unique(verdicts.judge)
-    return {int(judge): position_bias(verdicts.where(verdicts.judge == judge), samples, seed) for judge in judges}
+    return {int(judge): position_bias(verdicts.where(verdicts.judge == judge)) for judge in judges}

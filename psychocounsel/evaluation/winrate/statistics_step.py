@@ -270,7 +270,7 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
         "length_limit": variant.length_limit,
         "opponents": opponents,
         "contestants": replied[variant.length_limit],
-        "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(asked, **options).items()},
+        "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(asked).items()},
         "agreement": list(_agreements(asked, variant.judges, options)),
         "experts": list(agreement_with_experts(variant, plain_verdicts, experts, options)),
         "ranking": _ranking(variant, overall, options) if len(present) > 1 else None,
