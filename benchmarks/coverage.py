@@ -94,9 +94,8 @@ def means(rng: Random, clusters: Array, samples: int) -> Measured:
     common = effects(rng, clusters)
     mine, theirs = (common + rng.normal(size=len(clusters)) > 0.7 for _ in range(2))
     tokens = rng.integers(5, 50, len(clusters)).astype(float)
-    ratio = ratio_intervals((value * tokens)[:, None], tokens[:, None], clusters, np.zeros(1), np.zeros(1, bool))[
-        0
-    ].tolist()
+    columns = (value * tokens)[:, None], tokens[:, None]
+    ratio, _ = ratio_intervals(*columns, clusters, np.zeros(1), np.zeros(1, bool)).tolist()
     return {
         "share of 50 %": mean((value > 0) * 1.0, clusters, True),
         "share of 80 %": mean((value < norm.ppf(0.8)) * 1.0, clusters, True),
@@ -251,15 +250,15 @@ BASELINES = ("best single cue", "surface features", "word 1-2-grams")
 STRENGTHS = 0.5 + np.sqrt(1 + 0.3**2) * norm.ppf((np.arange(LARGE) + 0.5) / LARGE)  # of prompt and seed together
 FAMILIES = (
     Family(means, times=1000),
-    Family(win_rates),
-    Family(over_seeds, truths={"win rate over 3 seeds": float(expit(STRENGTHS).mean())}),
-    Family(strengths),
+    Family(win_rates, times=400),
+    Family(over_seeds, times=600, truths={"win rate over 3 seeds": float(expit(STRENGTHS).mean())}),
+    Family(strengths, times=400),
     Family(position, times=1000),
-    Family(judges),
+    Family(judges, times=600),
     Family(experts, times=50),
-    Family(rewards, times=100),
-    Family(correlations),
-    Family(blind, truths={f"blind baseline: {name}": 0.5 for name in BASELINES}),
+    Family(rewards, times=300),
+    Family(correlations, times=400),
+    Family(blind, times=400, truths={f"blind baseline: {name}": 0.5 for name in BASELINES}),
 )
 
 
