@@ -111,7 +111,7 @@ class Reward(Algorithm):
     def evaluation(self, groups: list[Group], scores: list[np.ndarray]) -> dict[str, float]:
         """Return AUC, ECE, Brier score and accuracy with 95 % intervals, and the mean and standard deviation of rewards.
 
-        The intervals come from resampling clusters of prompts that share replies. With `heads`, these figures are those
+        The intervals are over clusters of prompts that share replies. With `heads`, these figures are those
         of the mean over the seven scores, and each principle has its accuracy on the pairs that differ in its rating and
         its `error`, the root mean square of score - rating.
         """

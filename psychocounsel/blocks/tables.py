@@ -33,7 +33,7 @@ class TableFigure:
 
     @property
     def is_degenerate(self) -> bool:
-        """True if the interval has no width: all resamples were equal, so it says nothing about the uncertainty."""
+        """True if the interval has no width: all groups have this value, so it says nothing about the uncertainty."""
         return self.sd is None and self.low is not None and self.low == self.high
 
     def shown(self, number: float) -> str:
@@ -154,7 +154,7 @@ def shown_notes(table: Table) -> list[str]:
     if any(cell.sd is not None for cell in figures):
         notes.append("± is the standard deviation over seeds; the CSV has the 95 % interval of the mean")
     if any(cell.is_degenerate for cell in figures):
-        notes.append(f"({MISSING}): no interval, because all resamples give this value: too few groups decide it")
+        notes.append(f"({MISSING}): no interval, because all groups have this value: too few decide it")
     if any(cell.sd is None and cell.low is not None and not cell.is_degenerate for cell in figures):
         notes.append("brackets contain the 95 % interval over prompts of one run, whose spread over seeds is unknown")
     if any(cell.sd is None and cell.low is None for cell in figures):

@@ -18,7 +18,7 @@ from psychocounsel.data.tokenise import ChatFormat, join_turns, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
 
-FEW_PROMPTS = 30  # held-out prompts: with fewer, bootstrap intervals are too narrow
+FEW_PROMPTS = 30  # held-out prompts
 
 
 @dataclass

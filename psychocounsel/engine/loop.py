@@ -235,7 +235,7 @@ class Evaluator:
 def intervals_of(tally: Tally, groups: Sequence[Group]) -> dict[str, float]:
     """Return the 95 % interval of each metric of `tally` whose summands are known, as `<name>_low` and `<name>_high`.
 
-    The bootstrap draws whole sets of groups that share a prompt or a reply. A single set gives no intervals. With fewer
+    Sets of groups that share a prompt or a reply are the clusters. A single set gives no intervals. With fewer
     than `FEWEST` sets, only shares (accuracies) get an interval.
     """
     clusters = components_of_groups(groups)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import logit
 
-from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure
+from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure, ratio_intervals
 from psychocounsel.metrics.win_rates import Verdicts
 
 # Chance-corrected agreement by the formulas of Cohen and Gwet, computed for all resamples at once.
@@ -61,7 +62,7 @@ class Agreement:
 def agreement(
     first: np.ndarray, second: np.ndarray, prompts: np.ndarray, samples: int = 1000, seed: int = 0
 ) -> Agreement:
-    """Return the agreement of two arrays of labels, with intervals by bootstrap over prompts.
+    """Return the agreement of two arrays of labels, with intervals over prompts.
 
     Rows without the label of one or both raters are skipped. kappa is NaN if both gave every row the same one label.
 
@@ -84,8 +85,10 @@ def agreement(
     [figures] = _agreement_figures(counts.sum(0)[None, :])
     parts = [_agreement_figures(drawn @ counts) for drawn in draws(len(names), samples, seed)]
     resampled = np.concatenate([*parts, np.empty((0, 3))])
-    low, high = mean_intervals((first == second)[:, None], rows, samples, seed=seed, shares=True)[0]
-    kappa, ac1 = (measure(float(value), column) for value, column in zip(figures[1:], resampled.T[1:], strict=True))
+    low, high = mean_intervals((first == second)[:, None], rows, shares=True)[0]
+    kappa, ac1 = (
+        measure(float(value), column, len(names)) for value, column in zip(figures[1:], resampled.T[1:], strict=True)
+    )
     return Agreement(len(first), len(names), Measure(float(figures[0]), float(low), float(high)), kappa, ac1)
 
 
@@ -146,54 +149,58 @@ class PositionBias:
     error: Measure
 
 
-def position_bias(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PositionBias:
-    """Return the position bias with bootstrap intervals over prompts. Every row of `verdicts` has the same weight.
+def position_bias(verdicts: Verdicts) -> PositionBias:
+    """Return the position bias with intervals over prompts. Every row of `verdicts` has the same weight.
 
     Let `first` be the number of rows in which the judge prefers the first place in both orders, and `second` the number
     of rows in which it prefers the second place in both.
 
     `shift` is log(first / second) / 2, with 1/2 added to both counts (Haldane 1956). The model behind it is
     logit P(a is preferred) = t + s if a is shown first, and t - s if a is shown second. Then first / second is exp(2 s)
-    for any t. This is the conditional estimate of a Rasch model (Cox 1958).
+    for any t. This is the conditional estimate of a Rasch model (Cox 1958). Its interval is that of the share first / (first +
+    second), as log-odds / 2; it has no end where all these rows prefer the same place.
 
     `error` is ((1 - h) + l) / 2. Here h is the probability that the better reply is preferred if it is shown first, and
     l the probability that the worse reply is preferred if it is shown first. They follow from two shares of the rows
     without a tie: h l is the share of `first`, and (1 - h)(1 - l) is the share of `second`. The estimate assumes that
-    calls are independent and that all pairs are equally hard.
+    calls are independent and that all pairs are equally hard. Its interval is that of both shares together, with
+    their ratio as observed.
     """
     judged_rows = verdicts.judged_rows()
     forward, backward = judged_rows.forward, judged_rows.backward
     decided = (forward != 0) & (backward != 0)
-    columns = [
-        np.ones(len(forward)),
-        forward * backward < 0,
-        (forward == 0) != (backward == 0),
-        0.5 + (forward - backward) / 4,
-        decided & (forward > backward),  # the first place twice
-        decided & (forward < backward),  # the second place twice
-        decided,
-    ]
-    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
-    sums = np.stack([np.bincount(rows, column, len(prompts)) for column in columns], axis=1)
-    parts = [_bias_figures(drawn @ sums) for drawn in draws(len(prompts), samples, seed)]
-    [figures], resampled = _bias_figures(sums.sum(0)[None, :]), np.concatenate([*parts, np.empty((0, 5))])
-    intervals = mean_intervals(np.stack(columns[1:4], axis=1), rows, samples, seed=seed, shares=True)
-    shares = (Measure(float(value), *map(float, bounds)) for value, bounds in zip(figures[:3], intervals, strict=True))
-    others = (measure(float(value), column) for value, column in zip(figures[3:], resampled.T[3:], strict=True))
-    return PositionBias(len(forward), *shares, *others)
+    first, second = decided & (forward > backward), decided & (forward < backward)
+    shares = (forward * backward < 0, (forward == 0) != (backward == 0), 0.5 + (forward - backward) / 4)
+    every = np.ones(len(forward))
+    inconsistent, half, first_place = (_share(share, every, judged_rows.prompt) for share in shares)
+    of_first = _share(first, first | second, judged_rows.prompt)
+    unequal = _share(first | second, decided, judged_rows.prompt)
+    shift = np.log((first.sum() + 0.5) / (second.sum() + 0.5)) / 2 if decided.any() else np.nan
+    tilt = 2 * of_first.value - 1 if (first | second).any() else 0.0
+
+    def error(share: float) -> float:
+        apart = 1 - 2 * share + (tilt * share) ** 2  # (h - l)^2, from h l and (1 - h)(1 - l)
+        return float(1 - np.sqrt(max(0.0, apart))) / 2
+
+    return PositionBias(
+        rows=len(forward),
+        inconsistent=inconsistent,
+        half_consistent=half,
+        first_place=first_place,
+        shift=Measure(float(shift), float(logit(of_first.low)) / 2, float(logit(of_first.high)) / 2),
+        error=Measure(error(unequal.value), error(unequal.low), error(unequal.high)),
+    )
 
 
-def _bias_figures(sums: np.ndarray) -> np.ndarray:
-    """Return the five figures, float64[s, 5], from sums over rows, float64[s, 7]."""
-    rows, inconsistent, half, first_place, first, second, decided = sums.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shift = np.where(decided > 0, np.log((first + 0.5) / (second + 0.5)) / 2, np.nan)
-        total, product = 1 + (first - second) / decided, first / decided  # h + l and h l
-        apart = np.sqrt(np.maximum(0, total**2 - 4 * product))  # h - l
-        return np.stack([inconsistent / rows, half / rows, first_place / rows, shift, (1 - apart) / 2], axis=1)
+def _share(sums: np.ndarray, counts: np.ndarray, prompts: np.ndarray) -> Measure:
+    """Return the share sum of `sums` / sum of `counts`, both [n], with its interval over prompts; NaN without counts."""
+    if not np.any(counts):
+        return Measure(np.nan, np.nan, np.nan)
+    low, high = ratio_intervals(sums[:, None], counts[:, None], prompts, np.zeros(1), np.ones(1, bool))[0].tolist()
+    return Measure(float(sums.sum() / counts.sum()), low, high)
 
 
-def bias_by_judge(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> dict[int, PositionBias]:
+def bias_by_judge(verdicts: Verdicts) -> dict[int, PositionBias]:
     """Return the position bias of each judge, by the judge's number."""
     judges = np.unique(verdicts.judge)
-    return {int(judge): position_bias(verdicts.where(verdicts.judge == judge), samples, seed) for judge in judges}
+    return {int(judge): position_bias(verdicts.where(verdicts.judge == judge)) for judge in judges}

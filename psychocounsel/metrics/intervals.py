@@ -1,4 +1,4 @@
-"""Figures with confidence intervals: bootstrap over clusters, and one-sided bounds of shares."""
+"""Figures with confidence intervals over clusters, and one-sided bounds of shares."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import dataclasses
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-# Bootstrap intervals for clustered data: pairs may share a prompt, so whole prompts are resampled.
+# Intervals for clustered data: pairs may share a prompt, so whole prompts count as the independent units. Means, shares and
+# ratios have closed forms; all other figures are resampled.
 
-FEWEST = 5  # clusters; with fewer, an interval of an unbounded figure would be far too narrow
+FEWEST = 5  # clusters; with fewer, an interval of an unbounded figure says nothing
+TWO_SIDED_LEVEL = 0.95
 
 
 def bootstrap(
     statistic: Callable[[np.ndarray], float],
     clusters: Sequence[Hashable],
     samples: int = 1000,
-    level: float = 0.95,
+    level: float = TWO_SIDED_LEVEL,
     seed: int = 0,
     trials: int = 0,
 ) -> tuple[float, float]:
-    """Return the percentile interval of `statistic(rows)` over resampled clusters (Efron and Tibshirani 1993, ch. 13).
+    """Return the interval of `statistic(rows)` over resampled clusters, between the percentiles of `tails`.
 
     Samples for which the statistic is NaN are skipped. Without clusters the interval is NaN.
 
@@ -53,7 +56,7 @@ def bootstrap(
     )
     if trials and (values == values[0]).all() and values[0] in (0.0, 1.0):
         return exact_interval(bool(values[0]), trials, level)
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(values, tails(len(rows), level))
     return float(low), float(high)
 
 
@@ -63,52 +66,54 @@ def _places(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.repeat(starts - ends + sizes, sizes) + np.arange(ends[-1])
 
 
-def exact_interval(won: bool, trials: int, level: float = 0.95) -> tuple[float, float]:
+def tails(clusters: int, level: float = TWO_SIDED_LEVEL) -> tuple[float, float]:
+    """Return the two percentiles of a bootstrap, as shares, between which the interval lies.
+
+    Resamples of few clusters spread less than the figure itself, and a normal quantile is too small for them. The
+    percentiles lie further out, so that the interval of a mean is as wide as that by Student's t (Hesterberg 2015, The
+    American Statistician 69:371).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    low = (1 - level) / 2
+    if clusters > 1:
+        low = float(ndtr(stdtrit(clusters - 1, low) * math.sqrt(clusters / (clusters - 1))))
+    return low, 1 - low
+
+
+def exact_interval(won: bool, trials: int, level: float = TWO_SIDED_LEVEL) -> tuple[float, float]:
     """Return the exact binomial interval (Clopper and Pearson 1934) of a share whose `trials` were all won, or all lost.
 
-    A bootstrap would promise certainty there, because all its resamples are equal.
+    Clusters without any spread would promise certainty there.
     """
     edge = ((1 - level) / 2) ** (1 / trials)
     return (edge, 1.0) if won else (0.0, 1 - edge)
 
 
 def mean_intervals(
-    values: np.ndarray,
-    clusters: np.ndarray,
-    samples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-    shares: bool | np.ndarray = False,
+    values: np.ndarray, clusters: np.ndarray, shares: bool | np.ndarray = False, inflation: float = 1.0
 ) -> np.ndarray:
-    """Return percentile intervals of the means of the columns of `values` over resampled clusters, float64[columns, 2].
+    """Return the 95 % intervals of the means of the columns of `values` over clusters, float64[columns, 2].
 
-    It agrees with `bootstrap`, but works on sums and sizes of clusters, so large tables cost little. All columns see
-    the same resamples.
-
-    If all values of a share are 0, or all are 1, every resample is the same and the interval would promise certainty.
-    Such a column gets the exact binomial interval with one trial per cluster (Clopper and Pearson 1934).
+    They are those of `ratio_intervals`, with one row as the denominator of one row. Without rows they are NaN.
 
     Args:
         values: float[rows, columns].
         clusters: int[rows], the cluster of each row.
-        samples: number of resamples.
-        level: coverage of the intervals.
-        seed: seed of the resampling.
         shares: True for columns whose values lie in [0, 1]; one bool for all columns, or bool[columns].
+        inflation: factor of the variance if the clusters are not independent.
     """
-    _, rows = np.unique(clusters, return_inverse=True)
-    count = int(rows.max()) + 1 if len(rows) else 0
-    if not count:
+    if not len(values):
         return np.full((values.shape[1], 2), np.nan)
-    sums = np.stack([np.bincount(rows, column, count) for column in values.T], axis=1)
-    sizes = np.bincount(rows, minlength=count)
-    won, lost = (sums == sizes[:, None]).all(0) & shares, (sums == 0).all(0) & shares
-    bounds = np.empty((values.shape[1], 2))
-    if not (won | lost).all():
-        means = [(drawn @ sums) / (drawn @ sizes)[:, None] for drawn in draws(count, samples, seed)]
-        bounds = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    bounds[won], bounds[lost] = exact_interval(True, count, level), exact_interval(False, count, level)
-    return bounds
+    count = values.shape[1]
+    ones, are_shares = np.ones_like(values), np.broadcast_to(shares, count)
+    return ratio_intervals(values, ones, clusters, np.zeros(count), are_shares, inflation)[:-1]
+
+
+def numbered(names: Sequence[Hashable]) -> np.ndarray:
+    """Return a number for each name, int64[n]; equal names get equal numbers."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def ratio_intervals(
@@ -117,14 +122,18 @@ def ratio_intervals(
     clusters: np.ndarray,
     weights: np.ndarray,
     shares: np.ndarray,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    inflation: float = 1.0,
 ) -> np.ndarray:
-    """Return percentile intervals of the ratios sum/count of columns over resampled clusters, float64[columns + 1, 2].
+    """Return the 95 % intervals of the ratios sum/count of columns over clusters, float64[columns + 1, 2].
 
-    The last row is the interval of the weighted sum of all ratios. As in `mean_intervals`, a share whose rows are all 0
-    or all 1 gets the exact binomial interval.
+    The last row is the interval of the weighted sum of all ratios. Standard errors are cluster-robust: u = (sum - ratio *
+    count) / total count of each cluster, and the variance is the sum of u^2 / (1 - w), where w is the cluster's share of the
+    total count (CR2: Bell and McCaffrey 2002). The quantile is Student's t with the degrees of freedom of
+    `_freedom`. A share has Wilson's interval (1927), with the variance of the clusters instead of the binomial one (Franco
+    et al. 2019, Journal of Survey Statistics and Methodology 7:334). If all rows of a share are 0, or all are 1, the interval is
+    `exact_interval` with one trial per cluster.
+
+    A figure of a single cluster has no spread: the interval of a share is [0, 1], and any other has no width.
 
     Args:
         sums: float[rows, columns], numerators of the ratios.
@@ -132,28 +141,98 @@ def ratio_intervals(
         clusters: int[rows], the cluster of each row.
         weights: float[columns], weights of the ratios in their sum.
         shares: bool[columns], True for columns whose ratios lie in [0, 1].
-        samples: number of resamples.
-        level: coverage of the intervals.
-        seed: seed of the resampling.
+        inflation: factor of the variance if the clusters are not independent.
     """
     _, rows = np.unique(clusters, return_inverse=True)
     count = int(rows.max()) + 1
     totals, sizes = (
         np.stack([np.bincount(rows, column, count) for column in values.T], axis=1) for values in (sums, counts)
     )
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), samples)
-    ratios = (drawn @ totals) / np.maximum(drawn @ sizes, 1)
-    ratios = np.column_stack([ratios, ratios @ weights])
-    bounds = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2], axis=0).T
-    of_shares = bounds[:-1]
-    of_shares[(totals == sizes).all(0) & shares] = exact_interval(True, count, level)
-    of_shares[(totals == 0).all(0) & shares] = exact_interval(False, count, level)
-    return np.asarray(bounds)
+    whole = np.maximum(sizes.sum(0), 1e-300)
+    ratios, held = totals.sum(0) / whole, sizes / whole
+    errors = (totals - ratios * sizes) / whole
+    errors = errors / np.sqrt(np.where(held < 1, 1 - held, 1))
+    errors, freedom = np.column_stack([errors, errors @ weights]), _freedom(held)
+    freedom = np.append(freedom, freedom[weights != 0].min(initial=count - 1))
+    bounds = _student(
+        np.append(ratios, ratios @ weights), np.sqrt(inflation * (errors**2).sum(0)), freedom, np.append(shares, False)
+    )
+    trials = (sizes > 0).sum(0)
+    for column in np.flatnonzero(shares & ((totals == sizes).all(0) | (totals == 0).all(0)) & (trials > 0)):
+        bounds[column] = exact_interval(bool(totals[:, column].any()), int(trials[column]))
+    return bounds
+
+
+def crossed_interval(values: np.ndarray, weights: np.ndarray, levels: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the 95 % interval of a weighted mean of shares whose rows are crossed by several levels (prompts, seeds, ...).
+
+    The variance is the sum over levels of the variance clustered by this level, less those clustered by each two levels
+    together, and so on (Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29:238), and at least
+    the largest of the first. The degrees of freedom of Student's t are Satterthwaite's (1946). If all shares are 0, or all
+    are 1, the interval is `exact_interval` with one trial per cluster of the level that has the most.
+
+    Args:
+        values: float[n], from 0 to 1.
+        weights: float[n], with the sum 1.
+        levels: the cluster of each row, int[n], for each level.
+    """
+    mean = float(weights @ values)
+    errors = weights * (values - mean)
+    levels = [level for level in levels if (level != level[0]).any()]
+    counts = [len(np.unique(level)) for level in levels]
+    if (values == values[0]).all() and values[0] in (0, 1):
+        return exact_interval(bool(values[0]), max(counts, default=1))
+
+    def variance(chosen: Sequence[np.ndarray]) -> float:
+        _, cluster = np.unique(np.stack(chosen), axis=1, return_inverse=True)
+        sums = np.bincount(cluster.ravel(), errors)
+        return float((sums**2).sum()) * len(sums) / (len(sums) - 1)
+
+    single = np.array([variance([level]) for level in levels])
+    sizes = range(1, len(levels) + 1)
+    total = sum(-((-1) ** size) * variance(chosen) for size in sizes for chosen in combinations(levels, size))
+    total = max(total, single.max(initial=0))
+    spread = (single**2 / (np.array(counts) - 1)).sum()
+    freedom = total**2 / spread if spread else 0.0
+    low, high = _student(*(np.array([number]) for number in (mean, math.sqrt(total), freedom, True)))[0]
+    return float(low), float(high)
+
+
+def _freedom(held: np.ndarray) -> np.ndarray:
+    """Return the degrees of freedom of a cluster-robust variance, float64[columns] (Bell and McCaffrey 2002).
+
+    `held`: float[clusters, columns], each cluster's share w of the rows. The variance is V = sum of w^2 (m_c - mean)^2 / (1 -
+    w) over the means m_c of clusters. The result is 2 E(V)^2 / Var(V) for independent normal m_c of equal variance: G - 1 for
+    G equal clusters, fewer if a few clusters hold most rows, and 0 for a single cluster.
+    """
+    each = np.where(held < 1, held**2 / np.where(held < 1, 1 - held, 1), 0)
+    square = (held**2).sum(0)
+    s0, s1, s2 = each.sum(0), (each * held).sum(0), (each * held**2).sum(0)
+    trace = (each * (1 - 2 * held + square)).sum(0)
+    spread = square**2 * s0**2 + 2 * s0 * s2 - 4 * square * s0 * s1 + 2 * s1**2
+    spread += (each**2 * ((1 + square - 2 * held) ** 2 - (square - 2 * held) ** 2)).sum(0)
+    return np.where(spread > 0, trace**2 / np.where(spread > 0, spread, 1), 0)
+
+
+def _student(values: np.ndarray, errors: np.ndarray, freedom: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the 95 % intervals of `values` by Student's t, for shares in Wilson's form, float64[n, 2]; all float[n]."""
+    from scipy.special import stdtrit
+
+    known = freedom > 0
+    quantile = stdtrit(np.where(known, freedom, 1), (1 + TWO_SIDED_LEVEL) / 2)
+    half = quantile * errors
+    bounds = np.stack([values - half, values + half], axis=1)
+    free = shares & (values > 0) & (values < 1)
+    binomial = np.where(free, values * (1 - values), 1)
+    excess = half**2 / binomial
+    middle, reach = (values + excess / 2) / (1 + excess), np.sqrt(half**2 + excess**2 / 4) / (1 + excess)
+    bounds[free] = np.stack([middle - reach, middle + reach], axis=1)[free]
+    bounds[shares & ~known] = 0.0, 1.0
+    return bounds
 
 
 # `Measure`, a figure with its interval; resamples of prompts; and figures in a form that is valid JSON.
 
-TWO_SIDED_LEVEL = 0.95
 _AT_A_TIME = 100  # resamples; with 10,000 prompts they take 8 MB
 _MOST_KEPT = 2_000_000  # numbers of a table of resamples that is kept; as int32 they take 8 MB
 
@@ -193,12 +272,15 @@ def _draws(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]:
         yield rng.multinomial(prompts, np.full(prompts, 1 / prompts), min(_AT_A_TIME, samples - start))
 
 
-def measure(value: float, resampled: np.ndarray) -> Measure:
-    """Return `value` with the percentile interval (Efron and Tibshirani 1993, ch. 13) of its finite resampled values."""
+def measure(value: float, resampled: np.ndarray, clusters: int) -> Measure:
+    """Return `value` with the interval of its finite resampled values, between the percentiles of `tails`.
+
+    `clusters`: number of the clusters that were resampled.
+    """
     known = resampled[np.isfinite(resampled)]
     if math.isnan(value) or not len(known):
         return Measure(float(value), math.nan, math.nan)
-    low, high = np.quantile(known, [(1 - TWO_SIDED_LEVEL) / 2, (1 + TWO_SIDED_LEVEL) / 2])
+    low, high = np.quantile(known, tails(clusters))
     return Measure(float(value), float(low), float(high))
 
 

@@ -85,7 +85,7 @@ def length_controlled(
     scores, weights = judged_rows.scores(), row_weights(judged_rows.prompt)
     if set(scores) <= {0.0} or set(scores) <= {1.0}:  # nothing is judged, or one side won every row
         value = float(scores[0]) if len(scores) else math.nan
-        raw = Measure(value, *mean_interval(prompt_means(judged_rows).means, samples, seed))
+        raw = Measure(value, *mean_interval(prompt_means(judged_rows).means))
         return Controlled(raw, dict.fromkeys(names[1:], Measure(math.nan, math.nan, math.nan)), math.nan)
     longer = judged_rows.length_a.astype(float) - judged_rows.length_b
     unit = float(longer.std())
@@ -100,9 +100,9 @@ def length_controlled(
         for multiplicities in draws(len(prompts), samples, seed)
     ]
     resampled = np.concatenate(drawn)
-    effects = {name: measure(fitted[place], resampled[:, place]) for place, name in enumerate(names)}
+    effects = {name: measure(fitted[place], resampled[:, place], len(prompts)) for place, name in enumerate(names)}
     del effects["model"]
-    return Controlled(measure(float(expit(fitted[0])), expit(resampled[:, 0])), effects, unit)
+    return Controlled(measure(float(expit(fitted[0])), expit(resampled[:, 0]), len(prompts)), effects, unit)
 
 
 # Bradley-Terry model (Bradley and Terry 1952): one strength for each of several settings, from their pairwise scores.
@@ -175,7 +175,7 @@ def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ran
     [estimates] = fit(sums.sum(0)[None, :], played.sum(0)[None, :])
     parts = [fit(drawn @ sums, drawn @ played) for drawn in draws(len(prompts), samples, seed)]
     strengths = {
-        int(settings[index]): _strength(estimates[index], np.concatenate(parts)[:, index])
+        int(settings[index]): _strength(estimates[index], np.concatenate(parts)[:, index], len(prompts))
         for index in np.argsort(-estimates)
     }
     return Ranking(strengths, named, bounded)
@@ -193,7 +193,8 @@ def _linked(
     return [np.flatnonzero(group == part).tolist() for part in range(number)], strong == 1
 
 
-def _strength(value: float, resampled: np.ndarray) -> Strength:
+def _strength(value: float, resampled: np.ndarray, prompts: int) -> Strength:
     return Strength(
-        measure(float(value), resampled), measure(_MIDDLE + _ELO * float(value), _MIDDLE + _ELO * resampled)
+        measure(float(value), resampled, prompts),
+        measure(_MIDDLE + _ELO * float(value), _MIDDLE + _ELO * resampled, prompts),
     )

@@ -1,10 +1,10 @@
 """Metrics of rewards: how well they separate chosen from rejected replies, and the win rate of one policy over another."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from psychocounsel.metrics.intervals import bootstrap
+from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL, bootstrap, mean_intervals, numbered
 
 # Metrics of how well rewards separate chosen from rejected replies: accuracy, AUC, calibration error, Brier score.
 #
@@ -13,6 +13,7 @@ from psychocounsel.metrics.intervals import bootstrap
 # publish its own.
 
 BINS = 10
+Binning = Callable[[np.ndarray], np.ndarray]  # predictions, float[n] -> their bins, int64[n]
 
 
 def pair_metrics(
@@ -20,7 +21,9 @@ def pair_metrics(
 ) -> dict[str, float]:
     """Return `accuracy`, `auc`, `ece` and `brier` of n pairs, each with its 95 % interval (`_low`, `_high`).
 
-    The intervals come from a bootstrap over `clusters`. An accuracy or AUC of 0 or 1 has the exact binomial interval.
+    The intervals are by `clusters`: those of means for accuracy and Brier score, by bootstrap for AUC, and
+    `calibration_interval` for the calibration error. An accuracy or
+    AUC of 0 or 1 has the exact binomial interval.
 
     Args:
         chosen: n rewards of the chosen replies.
@@ -34,11 +37,16 @@ def pair_metrics(
     margins = np.asarray(chosen, np.float64) - np.asarray(rejected, np.float64)
     if unknown := np.isnan(margins).sum():
         raise ValueError(f"the margin is NaN for {unknown} of {len(margins)} pairs")
+    numbers = numbered(clusters)
+    intervals = {
+        "accuracy": mean_intervals(_wins(margins)[:, None], numbers, shares=True)[0].tolist(),
+        "auc": bootstrap(lambda rows: auc(margins[rows]), clusters, samples, trials=len({*clusters})),
+        "ece": calibration_interval(margins, clusters, width_bins, samples),
+        "brier": mean_intervals(_squared_errors(margins)[:, None], numbers)[0].tolist(),
+    }
     results: dict[str, float] = {}
-    for name, metric in _METRICS.items():
-        trials = len({*clusters}) if name in _SHARES else 0
-        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]), clusters, samples, trials=trials)  # type: ignore[misc]
-        results |= {name: metric(margins), f"{name}_low": low, f"{name}_high": high}
+    for name, (low, high) in intervals.items():
+        results |= {name: _METRICS[name](margins), f"{name}_low": low, f"{name}_high": high}
     return results
 
 
@@ -56,7 +64,11 @@ def accuracy(margins: np.ndarray) -> float:
 
     mean([m > 0] + [m = 0] / 2). `margins`: m = r_chosen - r_rejected, float[n].
     """
-    return float(np.mean((margins > 0) + 0.5 * (margins == 0)))
+    return float(_wins(margins).mean())
+
+
+def _wins(margins: np.ndarray) -> np.ndarray:
+    return (margins > 0) + 0.5 * (margins == 0)
 
 
 def auc(margins: np.ndarray) -> float:
@@ -75,10 +87,37 @@ def ece(margins: np.ndarray) -> float:
 
     Sum over bins of |sum of (p - label)| / (2n). `margins`: r_chosen - r_rejected, float[n].
     """
+    return binned_error(margins, width_bins)
+
+
+def width_bins(p: np.ndarray) -> np.ndarray:
+    """Return the bin of each prediction, int64[n], among ten bins of equal width."""
+    return np.minimum((p * BINS).astype(int), BINS - 1)
+
+
+def binned_error(margins: np.ndarray, binning: Binning) -> float:
+    """Return the expected calibration error over both orders of n pairs, in the bins of their predictions."""
     p, labels = both_orders(margins)
-    bins = np.minimum((p * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, p - labels, BINS)
-    return float(np.abs(gaps).sum() / len(p))
+    return float(np.abs(np.bincount(binning(p), p - labels, BINS)).sum() / len(p))
+
+
+def calibration_interval(
+    margins: np.ndarray, clusters: Sequence[Hashable], binning: Binning, samples: int = 1000
+) -> tuple[float, float]:
+    """Return the 95 % interval of `binned_error` over clusters.
+
+    Chance alone makes the error of a calibrated model larger than 0, and that of a resample larger still. So the lower end is
+    0 if a calibrated model would show an error as large in 2.5 % of the samples: all errors p - label of a cluster get a
+    random common sign, because their expectation is 0 (wild bootstrap: Wu 1986). The other ends are those of `bootstrap`.
+    """
+    low, high = bootstrap(lambda rows: binned_error(margins[rows], binning), clusters, samples)
+    p, labels = both_orders(margins)
+    number = np.tile(numbered(clusters), 2)
+    gaps = np.zeros((int(number.max()) + 1, BINS))
+    np.add.at(gaps, (number, binning(p)), p - labels)
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (samples, len(gaps)))
+    by_chance = np.abs(signs @ gaps).sum(1) / len(p)
+    return (0.0 if binned_error(margins, binning) <= np.quantile(by_chance, (1 + TWO_SIDED_LEVEL) / 2) else low), high
 
 
 def brier(margins: np.ndarray) -> float:
@@ -86,8 +125,11 @@ def brier(margins: np.ndarray) -> float:
 
     `margins`: r_chosen - r_rejected, float[n].
     """
-    p, labels = both_orders(margins)
-    return float(np.mean((p - labels) ** 2))
+    return float(_squared_errors(margins).mean())
+
+
+def _squared_errors(margins: np.ndarray) -> np.ndarray:
+    return (1 - both_orders(margins)[0][: len(margins)]) ** 2
 
 
 def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +142,6 @@ def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 _METRICS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}
-_SHARES = ("accuracy", "auc")
 
 # Win rate by a reward model: how often the first of two policies has the better reply to the same prompt.
 
@@ -109,19 +150,16 @@ def win_rate(
     mine: Sequence[Sequence[float]],
     theirs: Sequence[Sequence[float]],
     prompts: Sequence[Hashable],
-    samples: int = 1000,
 ) -> dict[str, float]:
     """Return `win_rate` of the policy `mine` against `theirs`, with its 95 % interval (`win_rate_low`, `win_rate_high`).
 
     A prompt's rate is the share of pairs (one reply of each policy) in which mine has the larger reward; a tie counts
-    half. The win rate is the mean over prompts. The interval comes from a bootstrap over prompts; if all
-    prompts are won, or all lost, it is the exact binomial interval.
+    half. The win rate is the mean over prompts, with the interval of a share (`mean_intervals`).
 
     Args:
         mine: rewards of one or more replies to each of n prompts.
         theirs: the other policy's rewards for the same n prompts.
-        prompts: n names of prompts; entries with the same name are drawn together.
-        samples: number of bootstrap samples.
+        prompts: n names of prompts; entries with the same name are one cluster.
 
     Raises:
         ValueError: if the numbers of prompts differ, an entry has no replies, or a reward is NaN.
@@ -129,7 +167,7 @@ def win_rate(
     if not len(mine) == len(theirs) == len(prompts):
         raise ValueError(f"rewards for {len(mine)} and {len(theirs)} prompts, of {len(prompts)}")
     rates = np.array([_rate(*map(np.asarray, pair)) for pair in zip(mine, theirs, strict=True)])
-    low, high = bootstrap(lambda rows: float(rates[rows].mean()), prompts, samples, trials=len({*prompts}))
+    low, high = mean_intervals(rates[:, None], numbered(prompts), shares=True)[0].tolist()
     return {"win_rate": float(rates.mean()), "win_rate_low": low, "win_rate_high": high}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure
+from psychocounsel.metrics.intervals import Measure, crossed_interval, mean_intervals
 
 # Verdicts about pairs of replies, each judged in both orders, and the score of both orders together.
 
@@ -116,18 +116,15 @@ def prompt_means(verdicts: Verdicts) -> PromptMeans:
     )
 
 
-def mean_interval(values: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
-    """Return the bootstrap interval of the mean of shares, float64[prompts].
-
-    If all shares are 0 or all are 1, the interval is the exact binomial one.
-    """
-    low, high = mean_intervals(values[:, None], np.arange(len(values)), samples, seed=seed, shares=True)[0]
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the interval of the mean of shares, float64[prompts]; see `mean_intervals`."""
+    low, high = mean_intervals(values[:, None], np.arange(len(values)), shares=True)[0]
     return float(low), float(high)
 
 
 # Win rates of one setting against another: overall, over training seeds, and on slices of the prompts.
 
-SMALL = 30  # prompts; with fewer, bootstrap intervals are too narrow
+SMALL = 30  # prompts; fewer hardly stand for other clients
 # The five possible scores of two orders together (`Verdicts.scores`).
 _SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
 
@@ -152,8 +149,8 @@ class PairFigures:
     small: bool
 
 
-def pair_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> PairFigures:
-    """Return the win rate of a against b with its bootstrap interval over prompts.
+def pair_figures(verdicts: Verdicts) -> PairFigures:
+    """Return the win rate of a against b with its interval over prompts.
 
     `verdicts` are about one pair of settings (`Verdicts.between`).
     """
@@ -163,7 +160,7 @@ def pair_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Pair
     weights, scores = row_weights(judged_rows.prompt), judged_rows.scores()
     total = weights.sum()
     return PairFigures(
-        win_rate=Measure(value, *mean_interval(means, samples, seed)),
+        win_rate=Measure(value, *mean_interval(means)),
         shares={
             name: float(weights[scores == score].sum() / total) if total else math.nan
             for name, score in _SHARES.items()
@@ -181,11 +178,11 @@ def row_weights(prompts: np.ndarray) -> np.ndarray:
     return 1 / counts[rows]
 
 
-def slices(verdicts: Verdicts, labels: Mapping[int, str], samples: int = 1000, seed: int = 0) -> dict[str, PairFigures]:
+def slices(verdicts: Verdicts, labels: Mapping[int, str]) -> dict[str, PairFigures]:
     """Return the figures of each slice. `labels` maps prompts to slices (a topic, ...); other prompts are skipped."""
     named = np.array([labels.get(int(prompt), "") for prompt in verdicts.prompt], dtype=object)
     names = sorted({*named} - {""})
-    return {name: pair_figures(verdicts.where(named == name), samples, seed) for name in names}
+    return {name: pair_figures(verdicts.where(named == name)) for name in names}
 
 
 @dataclass(frozen=True)
@@ -195,7 +192,7 @@ class SeedFigures:
     Attributes:
         mean, sd: mean and sample SD (n - 1) of the win rates of a's seeds; `sd` is NaN for one seed.
         n, opponent_n: number of seeds of a and of b.
-        interval: bootstrap interval over seeds and prompts; over prompts only, if both sides have one seed.
+        interval: 95 % interval over seeds and prompts; over prompts only, if both sides have one seed.
         over_seeds: True if `interval` includes the variation between seeds.
         by_seed: win rate of each of a's seeds against all seeds of b.
     """
@@ -209,12 +206,11 @@ class SeedFigures:
     by_seed: dict[int, float]
 
 
-def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> SeedFigures:
+def seed_figures(verdicts: Verdicts) -> SeedFigures:
     """Return mean, SD and interval over training seeds; `verdicts` are about one pair of settings.
 
-    The bootstrap draws seeds of a, seeds of b and prompts independently and with replacement, because all seeds reply to
-    the same prompts (pigeonhole bootstrap: Owen 2007, Annals of Applied Statistics 1:386). If replies were only
-    compared with replies of the same seed, one draw of seeds serves both a and b.
+    The interval is `crossed_interval` over seeds of a, seeds of b and prompts, because all seeds reply to the same prompts. If
+    replies were only compared with replies of the same seed, the seeds of a and b are one level.
     """
     judged_rows = verdicts.judged_rows()
     if not len(judged_rows.prompt):
@@ -227,39 +223,22 @@ def seed_figures(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Seed
     theirs = len(np.unique(judged_rows.seed_b))
     mean = float(np.mean(list(rates.values())))
     sd = float(np.std(list(rates.values()), ddof=1)) if len(mine) > 1 else math.nan
-    if len(mine) == theirs == 1:
-        interval = mean_interval(prompt_means(judged_rows).means, samples, seed)
-    else:
-        measured = measure(mean, _two_levels(judged_rows, samples, seed))
-        interval = measured.low, measured.high
+    one = len(mine) == theirs == 1
+    interval = mean_interval(prompt_means(judged_rows).means) if one else _over_seeds(judged_rows)
     return SeedFigures(mean, sd, len(mine), theirs, interval, len(mine) > 1 or theirs > 1, rates)
 
 
-def _two_levels(judged_rows: Verdicts, samples: int, seed: int) -> np.ndarray:
-    """Return the mean win rates over a's seeds in resamples of seeds and prompts, float64[samples]."""
-    # Equal seeds that were paired are drawn together: most independent draws would combine seeds that never met.
-    opponents = (
-        np.zeros_like(judged_rows.seed_b) if (judged_rows.seed_a == judged_rows.seed_b).all() else judged_rows.seed_b
-    )
-    numbers = [
-        np.unique(values, return_inverse=True)[1] for values in (judged_rows.prompt, judged_rows.seed_a, opponents)
-    ]
-    prompts, mine, theirs = (int(column.max()) + 1 for column in numbers)
-    cells = np.ravel_multi_index((numbers[1], numbers[0], numbers[2]), (mine, prompts, theirs))
-    sums = np.bincount(cells, judged_rows.scores(), mine * prompts * theirs).reshape(-1, theirs)
-    counts = np.bincount(cells, minlength=mine * prompts * theirs).reshape(-1, theirs)
-    rng, means = np.random.default_rng([seed, 1]), []
-    for drawn in draws(prompts, samples, seed):
-        of_a = rng.multinomial(mine, np.full(mine, 1 / mine), len(drawn))
-        of_b = rng.multinomial(theirs, np.full(theirs, 1 / theirs), len(drawn))
-        shape = (len(drawn), mine, prompts)
-        held = (of_b @ counts.T).reshape(shape)
-        scores = (of_b @ sums.T).reshape(shape) / np.maximum(held, 1)
-        weights = drawn[:, None, :] * (held > 0)
-        with np.errstate(invalid="ignore"):
-            rates = (weights * scores).sum(2) / weights.sum(2)
-        means.append(np.where(of_a > 0, of_a * rates, 0).sum(1) / mine)
-    return np.concatenate(means)
+def _over_seeds(judged_rows: Verdicts) -> tuple[float, float]:
+    """Return the interval of the mean over a's seeds of their win rates, over seeds and prompts."""
+    # Equal seeds that were paired are one level.
+    paired = (judged_rows.seed_a == judged_rows.seed_b).all()
+    levels = [judged_rows.prompt, judged_rows.seed_a, *([] if paired else [judged_rows.seed_b])]
+    _, mine = np.unique(judged_rows.seed_a, return_inverse=True)
+    cells, row_cells = np.unique(np.stack([mine, judged_rows.prompt]), axis=1, return_inverse=True)
+    row_cells = row_cells.ravel()
+    prompts = np.bincount(cells[0])  # of each seed
+    weights = 1 / (len(prompts) * prompts[mine] * np.bincount(row_cells)[row_cells])
+    return crossed_interval(judged_rows.scores(), weights, levels)
 
 
 # Sign-flip test of a win rate against 1/2, over prompts, adjusted for the number of comparisons in a table.

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import expit
 
 from psychocounsel.metrics.intervals import plain
 from psychocounsel.metrics.win_rates import (
@@ -72,7 +73,7 @@ def test_impossible_verdicts_are_refused(columns: dict[str, list[int]], words: s
 
 def test_win_rate_and_interval_equal_scipys() -> None:
     found = random_verdicts(600, seed=2).between(0, 1)
-    figures = pair_figures(found, samples=4000)
+    figures = pair_figures(found)
     means = prompt_means(found).means
     reference = stats.bootstrap((means,), np.mean, n_resamples=4000, method="percentile", rng=1).confidence_interval
     assert figures.win_rate.value == pytest.approx(means.mean())
@@ -102,10 +103,10 @@ def test_a_setting_that_always_wins_has_the_binomial_interval() -> None:
 def test_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(5)
     held = 0
-    for trial in range(100):
+    for _ in range(100):
         truth = 0.65
         scores = np.where(rng.random(80) < truth, 1, -1)
-        found = pair_figures(verdicts(scores, scores), samples=200, seed=trial).win_rate
+        found = pair_figures(verdicts(scores, scores)).win_rate
         held += found.low <= truth <= found.high
     assert stats.binomtest(held, 100, 0.95).pvalue > 0.001
 
@@ -147,20 +148,19 @@ def test_figures_over_seeds_equal_those_of_each_seed() -> None:
     assert (figures.mean, figures.sd) == pytest.approx((np.mean(rates), np.std(rates, ddof=1)))
 
 
-def test_the_two_level_interval_equals_that_of_a_plain_loop() -> None:
-    found = of_seeds([-1.0, 0.0, 0.3, 1.5], 30, opponents=2)
-    found = found.where(np.arange(len(found.prompt)) % 7 != 0)  # some replies are missing
-    rng, rates = np.random.default_rng(0), []
-    rows = {
-        key: found.scores()[(found.seed_a == key[0]) & (found.prompt == key[1]) & (found.seed_b == key[2])].tolist()
-        for key in np.ndindex(4, 30, 2)
-    }
-    for _ in range(600):
-        mine, prompts, theirs = rng.integers(0, 4, 4), rng.integers(0, 30, 30), rng.integers(0, 2, 2)
-        cells = [[[each for b in theirs for each in rows[a, prompt, b]] for prompt in prompts] for a in mine]
-        rates.append(np.mean([np.mean([sum(each) / len(each) for each in cell if each]) for cell in cells]))
-    expected = np.quantile(rates, [0.025, 0.975])
-    assert seed_figures(found, samples=2000).interval == pytest.approx(tuple(expected), abs=0.02)
+@pytest.mark.parametrize(("seeds", "opponents", "deviation"), [(3, 1, 0.0), (3, 1, 0.3), (3, 3, 0.3)])
+def test_intervals_over_few_seeds_cover_the_truth(seeds: int, opponents: int, deviation: float) -> None:
+    """Resamples of so few seeds covered 77 to 89 % of the truths if trainings differ."""
+    strength = np.sqrt(1 + (1 + (opponents > 1)) * deviation**2) * np.random.default_rng(0).normal(size=10**5) + 0.5
+    truth, held = float(expit(strength).mean()), 0
+    for trial in range(150):
+        rng = np.random.default_rng(trial)
+        seed, prompt, opponent = (each.ravel() for each in np.indices((seeds, 60, opponents)))
+        theirs = rng.normal(0, deviation if opponents > 1 else 0, opponents)
+        better = 0.5 + rng.normal(0, 1, 60)[prompt] + rng.normal(0, deviation, seeds)[seed] - theirs[opponent]
+        low, high = seed_figures(judged(better, rng, prompt=prompt, seed_a=seed, seed_b=opponent)).interval
+        held += low <= truth <= high
+    assert held >= 137, "of 150 intervals of 95 %, fewer hold in 5 of 1,000 cases"
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:

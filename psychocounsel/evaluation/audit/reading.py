@@ -59,7 +59,7 @@ def beyond_overlap(margins: dict[str, Array], overlap: dict[str, Array], compone
     Args:
         margins: of the scorer, float[n] by condition, with `own` and `swapped`; NaN where a pair is too long.
         overlap: the same by `overlap_margins`.
-        component: int[n]; intervals resample components.
+        component: int[n]; intervals are over components.
 
     Returns:
         `gain`: the paired difference of both gains of the own speech, with `low` and `high`. `misled`: the scorer's accuracy

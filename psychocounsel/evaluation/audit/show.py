@@ -141,6 +141,12 @@ def _topic_notes(figures: AuditFigures) -> Iterator[str]:
     topics, schemes = figures["topics"], figures["blind"]["baselines"]["best_cue"]
     yield f"folds of topics: {_left_out(topics)}"
     judged = schemes["by_topic"]["judged"] if "by_topic" in schemes else 0
+    others = figures["blind"]["baselines"].items()
+    if below := [TITLES[name] for name, of in others if "by_topic" in of and of["by_topic"]["high"] < 0.5]:
+        yield (
+            f"below 50 % by topic ({', '.join(below)}): the topic decides which reply is better, so that what holds for the "
+            "other topics is wrong for the one left out"
+        )
     if topics["source"] != NONE and judged < schemes["by_prompt"]["judged"]:
         yield (
             f"by topic, only {judged} of {schemes['by_prompt']['judged']} pairs are judged: for the others, too few pairs of "

@@ -16,7 +16,7 @@ from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer, by_rules, spread, wanted
 from psychocounsel.evaluation.counterfactuals.rules import KINDS
-from psychocounsel.metrics.intervals import bootstrap
+from psychocounsel.metrics.intervals import mean_intervals, numbered
 from psychocounsel.reward.base import Scorer
 from psychocounsel.reward.encoding import score_what_fits
 from psychocounsel.rundir.paths import RunDir
@@ -42,7 +42,7 @@ def counterfactual_figures(
 
     `changed`: rewards of the changed replies, float[made]; NaN marks a reply that is too long for the scorer and is
     skipped. `scores`: rewards of the chosen and the rejected reply of all pairs, float[pairs, 2]. `prompts`: prompt of each
-    pair; intervals are by bootstrap over prompts. Figures in units of the median gap are None if the median gap is 0.
+    pair; intervals are over prompts. Figures in units of the median gap are None if the median gap is 0.
     """
     scored = [index for index in range(len(made)) if not np.isnan(changed[index])]
     unit = float(np.median(np.abs(scores[:, 0] - scores[:, 1])))
@@ -91,8 +91,8 @@ def _flips(edit: Counterfactual, changed: float, scores: np.ndarray) -> float:
 
 
 def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[str], share: bool = False) -> Figures:
-    selected, own = values[rows], [clusters[row] for row in rows]
-    low, high = bootstrap(lambda drawn: float(selected[drawn].mean()), own, trials=len({*own}) if share else 0)
+    own = numbered([clusters[row] for row in rows])
+    low, high = mean_intervals(values[rows, None], own, shares=share)[0].tolist()
     return {name: float(values[rows].mean()), f"{name}_low": low, f"{name}_high": high}
 
 

@@ -96,7 +96,7 @@ def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -
     """Return the figures of each contestant (by name) and, with a `base`, the differences to it, ready for JSON.
 
     If lm-eval returns a value for each document, the difference is paired by document and has a 95 % interval over
-    resampled documents; `worse` is then True if the whole interval is a loss. Otherwise (a group of tasks, or a figure
+    documents; `worse` is then True if the whole interval is a loss. Otherwise (a group of tasks, or a figure
     of a whole corpus) both are None.
     """
     figures: AbilityFigures = {

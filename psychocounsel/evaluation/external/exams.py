@@ -172,7 +172,7 @@ class ExamItem:
 
     @property
     def cluster(self) -> str:
-        """Key of the items that are resampled together: the shared context, or the item itself."""
+        """Key of the items that count as one cluster: the shared context, or the item itself."""
         return self.context or self.item
 
 

@@ -66,8 +66,8 @@ class ExamAnswer:
 def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None = None) -> ExamFigures:
     """Return all figures of an exam, ready for JSON. `base`: the setting that the others are compared with.
 
-    Each item counts once: its score is the mean of its scored answers over orders and seeds. Intervals (95 %) resample
-    contexts; an item without a context is resampled alone.
+    Each item counts once: its score is the mean of its scored answers over orders and seeds. Intervals (95 %) are over
+    contexts; an item without a context is one of its own.
     """
     settings = [*dict.fromkeys(answer.setting for answer in answers)]
     scores = {name: item_scores(exam, [answer for answer in answers if answer.setting == name]) for name in settings}
@@ -112,7 +112,7 @@ def difference(exam: ExamSet, mine: np.ndarray, theirs: np.ndarray, base: str) -
     """Return the paired difference of item scores to those of `base`, with its interval and an exact test.
 
     `p` is the two-sided p-value of the sign test on items whose scores differ. With one answer per item it is McNemar's
-    exact test (McNemar 1947). The test treats items as independent; the interval resamples contexts.
+    exact test (McNemar 1947). The test treats items as independent; the interval is over contexts.
     """
     both = ~np.isnan(mine) & ~np.isnan(theirs)
     change = (mine - theirs)[both]
@@ -288,7 +288,7 @@ def rubric_figures(rubric_set: RubricSet, ratings: Sequence[RubricRating], base:
     """Return all figures of a rubric set, ready for JSON. `base`: the setting that the others are compared with.
 
     An item's score is the mean over its rated replies and judges. Replies without a rating are not scored, but counted by
-    outcome. Intervals (95 %) resample items. Scores are also given for each judge.
+    outcome. Intervals (95 %) are over items. Scores are also given for each judge.
     """
     settings = [*dict.fromkeys(rating.setting for rating in ratings)]
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]

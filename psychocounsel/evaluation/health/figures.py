@@ -109,8 +109,8 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
     """Compare `mine` with `base` on each figure, over the prompts for which both are known.
 
     The verdict is `unclear` if the interval includes 0; otherwise `better` or
-    `worse`, or `differs` for a figure without a better direction. Intervals are 95 % percentiles of a bootstrap over
-    prompts, without a correction for the number of figures. If all differences of a share are equal, a bootstrap interval
+    `worse`, or `differs` for a figure without a better direction. Intervals are 95 % intervals over
+    prompts, without a correction for the number of figures. If all differences of a share are equal, the interval
     would have no width; the interval then has the bounds of paired shares (`difference_upper`), 97.5 % each. Other figures
     have no interval if all differences are 0.
     """

@@ -102,7 +102,7 @@ def _conclusion(model: str, variant: HealthVariant) -> Conclusion:
     limits = [check["limit"] for check in undecided]
     missing = [f"Health of {model}: more speeches. {_enough(min(limits))}"] if limits else []
     tones = {"beyond": "bad", UNDECIDED: "undecided", "within": "good"}
-    few = ["fewer than 30 speeches: the intervals are too narrow to trust"] if health["prompts"] < SMALL else []
+    few = ["fewer than 30 speeches: too few to stand for other clients"] if health["prompts"] < SMALL else []
     return Conclusion(word, text, tones[word], few, missing)
 
 
@@ -137,7 +137,7 @@ def _contestants(runs: Sequence[Titled[HealthFigures]]) -> Iterator[_Contestant]
 def _few_speeches(contestants: Sequence[_Contestant]) -> Iterator[Paragraph]:
     labels = [contestant.label for contestant in contestants if contestant.health["prompts"] < SMALL]
     if labels:
-        caution = f"{', '.join(labels)}: fewer than {SMALL} speeches: the intervals are too narrow to trust"
+        caution = f"{', '.join(labels)}: fewer than {SMALL} speeches: too few to stand for other clients"
         yield Paragraph(caution, "warning")
 
 

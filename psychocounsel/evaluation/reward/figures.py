@@ -11,14 +11,19 @@ import numpy as np
 from psychocounsel.counsel.traits import NONE, read_risk_rules, read_topics
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import components_of, normalised, same_texts
-from psychocounsel.metrics.intervals import bootstrap, mean_intervals
-from psychocounsel.metrics.rewards import BINS, both_orders, pair_metrics
+from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL, bootstrap, mean_intervals
+from psychocounsel.metrics.rewards import (
+    BINS,
+    binned_error,
+    both_orders,
+    calibration_interval,
+    pair_metrics,
+    width_bins,
+)
 
 # Calibration slope and intercept: the logistic regression of the label on the margin (Cox 1958, Biometrika 45).
 #
 # With a slope of 1, margins are correct log-odds. Below 1 they are too large, above 1 too small.
-
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -26,8 +31,8 @@ def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarr
 
     Each pair counts once, in the order that a hash of its id selects, because over both orders the intercept would be 0 by
     symmetry. In this random order, the intercept differs from 0 only by chance, so its interval should contain 0. The
-    intervals use the normal approximation and a covariance that allows dependent pairs within a cluster (Liang and Zeger
-    1986, with the usual correction for few clusters).
+    intervals use Student's t and a covariance that allows dependent pairs within a cluster (Liang and Zeger 1986, with the
+    usual correction for few clusters).
 
     Args:
         ids: ids of the pairs.
@@ -38,17 +43,20 @@ def calibration_line(ids: Sequence[str], margins: np.ndarray, clusters: np.ndarr
         The six figures; {} if no finite estimate exists, for example because every pair is right, every pair is wrong,
         all margins are 0, or there is only one cluster.
     """
+    from scipy.special import stdtrit
+
     names = ("calibration_intercept", "calibration_slope")
     signs = orientation(ids)
     fitted = logistic_fit(signs * margins, (signs > 0).astype(np.float64), clusters)
     if fitted is None:
         return {}
     figures: dict[str, float] = {}
+    quantile = stdtrit(len(np.unique(clusters)) - 1, (1 + TWO_SIDED_LEVEL) / 2)
     for name, value, error in zip(names, *fitted, strict=True):
         figures |= {
             name: float(value),
-            f"{name}_low": float(value - _Z * error),
-            f"{name}_high": float(value + _Z * error),
+            f"{name}_low": float(value - quantile * error),
+            f"{name}_high": float(value + quantile * error),
         }
     return figures
 
@@ -135,14 +143,12 @@ def adaptive_ece(margins: np.ndarray) -> float:
 
     Every pair counts in both orders. `margins`: float[n].
     """
-    p, labels = both_orders(margins)
-    bins, _ = mass_bins(p)
-    return float(np.abs(np.bincount(bins, p - labels, BINS)).sum() / len(p))
+    return binned_error(margins, adaptive_bins)
 
 
-def width_bins(p: np.ndarray) -> np.ndarray:
-    """Return the bin of each prediction, int64[n], among ten bins of equal width (the bins of `reward_metrics.ece`)."""
-    return np.minimum((p * BINS).astype(int), BINS - 1)
+def adaptive_bins(p: np.ndarray) -> np.ndarray:
+    """Return the bin of each prediction, int64[n], among ten bins of equal mass."""
+    return mass_bins(p)[0]
 
 
 def mass_bins(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -152,6 +158,9 @@ def mass_bins(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     edges = np.quantile(p, np.linspace(0, 1, BINS + 1))
     return np.searchsorted(edges[1:-1], p), edges
+
+
+_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def wilson(right: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -244,19 +253,21 @@ def _kept(count: int, coverage: float) -> int:
 # All figures of one reward model, computed from its margins.
 
 
-def reward_figures(ids: Sequence[str], margins: np.ndarray, component: np.ndarray) -> dict[str, float]:
+def reward_figures(
+    ids: Sequence[str], margins: np.ndarray, component: np.ndarray, samples: int = 1000
+) -> dict[str, float]:
     """Return every figure of docs/rewards.md that depends on margins alone, each with its 95 % interval (`_low`, `_high`).
 
-    `margins`: float[n], r_chosen - r_rejected of unnormalised rewards. `component`: int[n]; intervals resample components.
-    `calibration_slope` and `calibration_intercept` are omitted if they have no finite estimate.
+    `margins`: float[n], r_chosen - r_rejected of unnormalised rewards. `component`: int[n]; intervals are over components.
+    `samples`: number of resamples. `calibration_slope` and `calibration_intercept` are omitted if they have no finite estimate.
     """
     clusters = component.tolist()
-    low, high = bootstrap(lambda rows: adaptive_ece(margins[rows]), clusters)
+    low, high = calibration_interval(margins, clusters, adaptive_bins, samples)
     return {
-        **pair_metrics(margins.tolist(), [0.0] * len(margins), clusters),
+        **pair_metrics(margins.tolist(), [0.0] * len(margins), clusters, samples),
         **{"ece_adaptive": adaptive_ece(margins), "ece_adaptive_low": low, "ece_adaptive_high": high},
         **calibration_line(ids, margins, component),
-        **coverage_figures(margins, clusters),
+        **coverage_figures(margins, clusters, samples),
     }
 
 
@@ -386,7 +397,7 @@ def flipped_rows(examples: Sequence[Example]) -> np.ndarray:
 def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[str, float]:
     """Return the number of flipped pairs, and `flipped_accuracy` with its 95 % interval (`_low`, `_high`).
 
-    `margins`: float[len(examples)], r_chosen - r_rejected. A tie counts half. The interval is a bootstrap over components of
+    `margins`: float[len(examples)], r_chosen - r_rejected. A tie counts half. The interval is over components of
     pairs that share text. The result is {} if no pair is flipped.
     """
     rows = flipped_rows(examples)

@@ -98,7 +98,7 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     share = percent_text(rate, "value")
     text = f"{contest.model} {told} {contest.opponent}{where}: {'' if side else f'{UNDECIDED}, '}it wins in {share}"
     text += f" of {prompts} speeches. {_judges(figures)}"
-    few = ["fewer than 30 speeches: the interval is too narrow to trust"] if overall["small"] else []
+    few = ["fewer than 30 speeches: too few to stand for other clients"] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []
     missing += (
         [] if contest.figures["experts"]["together"] else ["Experts who compare these replies (psychocounsel review)"]
@@ -222,7 +222,7 @@ def _headline(contests: Sequence[_Contest]) -> list[ReportTable]:
         "at equal length: a regression on the difference in length, as in AlpacaEval 2",
     ]
     if any(contest.figures["overall"]["small"] for contest in contests):
-        notes += ["few speeches: fewer than 30, so intervals are too narrow to trust"]
+        notes += ["few speeches: fewer than 30, too few to stand for other clients"]
     if any(contest.figures["overall"]["unjudged"] for contest in contests):
         notes += ["without a verdict: pairs that lack it in one order or both; no figure includes them"]
     if any(contest.figures["experts"]["together"] is None for contest in contests):

@@ -43,7 +43,6 @@ from psychocounsel.metrics.agreement import bias_by_judge, judges_agreement
 from psychocounsel.metrics.intervals import plain
 from psychocounsel.metrics.regressions import bradley_terry, length_controlled
 from psychocounsel.metrics.win_rates import (
-    PairFigures,
     Verdicts,
     adjusted_tests,
     pair_figures,
@@ -271,7 +270,7 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
         "length_limit": variant.length_limit,
         "opponents": opponents,
         "contestants": replied[variant.length_limit],
-        "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(asked, **options).items()},
+        "judges": {variant.judges[number]: bias for number, bias in bias_by_judge(asked).items()},
         "agreement": list(_agreements(asked, variant.judges, options)),
         "experts": list(agreement_with_experts(variant, plain_verdicts, experts, options)),
         "ranking": _ranking(variant, overall, options) if len(present) > 1 else None,
@@ -286,24 +285,21 @@ def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:
     names = {"none": "no risk", "unknown": "risk unknown"}
     risks = {place: names.get(kind, "risk") for place, kind in enumerate(variant.risks)}
 
-    def figures(verdicts: Verdicts) -> PairFigures:
-        return pair_figures(verdicts, **options)
-
     return {
-        "overall": figures(overall),
-        "plain": figures(plain_verdicts),
-        "seeds": seed_figures(overall, **options),
+        "overall": pair_figures(overall),
+        "plain": pair_figures(plain_verdicts),
+        "seeds": seed_figures(overall),
         "length_controlled": length_controlled(overall, **options),
         "length_and_ending_controlled": length_controlled(overall, ending=True, **options),
         "all_controlled": length_controlled(overall, ending=True, formatting=True, **options),
         "length_and_formatting_controlled": length_controlled(overall, formatting=True, **options),
         "by_judge": {
-            variant.judges[judge]: figures(overall.where(overall.judge == judge))
+            variant.judges[judge]: pair_figures(overall.where(overall.judge == judge))
             for judge in sorted({*overall.judge.tolist()})
         },
-        "principles": {name: figures(verdicts) for name, verdicts in pairs.items()},
-        "topics": slices(overall, topics, **options),
-        "risk": slices(overall, risks, **options),
+        "principles": {name: pair_figures(verdicts) for name, verdicts in pairs.items()},
+        "topics": slices(overall, topics),
+        "risk": slices(overall, risks),
     }
 
 

@@ -22,15 +22,16 @@ Figures = dict[str, float]
 
 
 def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
-    """Return every coefficient with the percentile interval over `samples` resamples of whole speeches."""
+    """Return every coefficient with its interval over `samples` resamples of whole speeches."""
     figures = coefficients(codes.values, codes)
     resampled: dict[str, list[float]] = {name: [] for name in figures}
-    for drawn in draws(int(codes.cluster.max()) + 1, samples, seed):
+    clusters = int(codes.cluster.max()) + 1
+    for drawn in draws(clusters, samples, seed):
         for times in drawn:
             rows = np.repeat(np.arange(len(codes.values)), times[codes.cluster])
             for name, value in coefficients(codes.values[rows], codes).items():
                 resampled[name].append(value)
-    return {name: measure(value, np.array(resampled[name])) for name, value in figures.items()}
+    return {name: measure(value, np.array(resampled[name]), clusters) for name, value in figures.items()}
 
 
 def coefficients(values: np.ndarray, codes: Codes) -> Figures:
@@ -192,14 +193,14 @@ def consensus(codes: Codes, samples: int, seed: int) -> Consensus | None:
     if (~np.isnan(codes.values).all(0)).sum() < 3 or len(codes.categories) < 2:
         return None
     accuracy, posterior = _fitted(codes.values, len(codes.categories))
-    resampled = []
-    for drawn in draws(int(codes.cluster.max()) + 1, samples, seed):
+    resampled, clusters = [], int(codes.cluster.max()) + 1
+    for drawn in draws(clusters, samples, seed):
         for times in drawn:
             rows = np.repeat(np.arange(len(codes.values)), times[codes.cluster])
             resampled.append(_fitted(codes.values[rows], len(codes.categories))[0])
     columns = np.array(resampled).reshape(-1, len(codes.raters)).T
     accuracies = {
-        rater: measure(float(value), column)
+        rater: measure(float(value), column, clusters)
         for rater, value, column in zip(codes.raters, accuracy, columns, strict=True)
     }
     return Consensus(accuracies, posterior.argmax(1), posterior.max(1))

@@ -6,15 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from psychocounsel.counsel.cues import cue_values
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 from psychocounsel.evaluation.audit.auditing import judge_blind
 from psychocounsel.evaluation.audit.blind import (
+    CROSS_FITTED,
     Blind,
+    accuracies,
     best_cue,
     blind_baselines,
     by_component,
     cross_fit,
+    cue_signs,
+    fit_best_cue,
     fit_sparse,
     wins,
 )
@@ -41,6 +46,20 @@ def test_random_labels_are_predicted_by_nothing() -> None:
         assert by_prompt(found, name)["low"] < 0.5 < by_prompt(found, name)["high"], name
     assert found.maximum.p > 0.05
     assert judge_blind(found.baselines, 0.65).code == DONE
+
+
+def test_intervals_cover_one_half_under_random_labels() -> None:
+    """Labels of 150 pairs are drawn again and again. Intervals for independent tests would cover 80 % of the truths."""
+    pairs = pairs_from(random_pairs(150, seed=4))
+    folds, rng = by_component(pairs.component, 5, 0), np.random.default_rng(0)
+    signs, _ = cue_signs(pairs, cue_values(pairs.replies))
+    held = {CROSS_FITTED: 0, 1.0: 0}
+    for _ in range(200):
+        margins = cross_fit(signs * rng.choice([-1.0, 1.0], (150, 1)), folds, fit_best_cue, 1)
+        for inflation in held:
+            [found] = accuracies(margins[:, None], pairs.component, inflation)
+            held[inflation] += found["low"] <= 0.5 <= found["high"]
+    assert held[CROSS_FITTED] >= 185 > 170 > held[1.0]
 
 
 def test_a_planted_cue_is_found_by_name_and_by_every_baseline_that_can_see_it() -> None:

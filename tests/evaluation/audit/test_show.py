@@ -182,3 +182,19 @@ def test_facts_that_a_reader_must_not_miss(figures: AuditFigures) -> None:
     )
     assert "  * one: disagreement is unknown, because no reply has several different ratings" in lines
     assert [curve.title for curve in chart(blocks, "audit-blind").curves] == ["one", "two"]
+
+
+def test_a_cue_that_means_the_opposite_in_other_topics_is_explained(tmp_path: Path) -> None:
+    """In two topics the question is better, in two it is worse: the three other topics always teach the wrong direction."""
+    data = planted(80)
+    for number, row in enumerate(data):
+        row["topic"] = "abcd"[number % 4]
+        better, worse = ("chosen", "rejected") if number % 4 < 2 else ("rejected", "chosen")
+        row |= {better: f"{number} and how is that?", worse: f"{number} and so it is."}
+    found = audited(tmp_path, data=data)
+    accuracy = found["blind"]["baselines"]["best_cue"]["by_topic"]
+    assert accuracy["high"] < 0.1 and found["blind"]["baselines"]["best_cue"]["by_prompt"]["high"] > 0.4
+    shown, plain = (terminal_lines(audit_blocks([Titled("", each)])) for each in (found, audited(tmp_path)))
+    [note] = [line for line in shown if "below 50 % by topic (best single cue" in line]
+    assert "the topic decides which reply is better" in note
+    assert not any("below 50 % by topic" in line for line in plain)

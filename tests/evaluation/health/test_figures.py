@@ -68,6 +68,23 @@ def test_equal_differences_promise_no_certainty() -> None:
     )
 
 
+@pytest.mark.parametrize("clients", [6, 12])
+def test_equal_models_seldom_differ_over_few_clients(clients: int) -> None:
+    """Sessions of one client are alike. By percentiles of a bootstrap, 11 % of such comparisons found a difference."""
+    rng, differ = np.random.default_rng(clients), 0
+    for _ in range(400):
+        odds = rng.normal(-0.5, 1, clients)
+        sides = [
+            {
+                n: [health(loop=float(rng.random() < 1 / (1 + np.exp(-odds[n])))) for _ in range(6)]
+                for n in range(clients)
+            }
+            for _ in range(2)
+        ]
+        differ += compare(*sides, {"loop": FIGURES["loop"]})["loop"]["verdict"] != "unclear"
+    assert differ <= 28, "of 400 with a level of 5 %, more differ in 3 of 100 cases"
+
+
 @pytest.mark.parametrize(
     ("name", "mine", "base", "verdict"),
     [

@@ -101,7 +101,7 @@ def test_several_evaluations_share_the_tables(figures: HealthFigures, blocks: li
     assert "evaluation" not in rows(blocks, "health-replies")[0]
     assert said(both, "warning") == [
         "two: mine: loop",
-        "one: mine, one: base, two: mine, two: base: fewer than 30 speeches: the intervals are too narrow to trust",
+        "one: mine, one: base, two: mine, two: base: fewer than 30 speeches: too few to stand for other clients",
     ]
     assert [curve.title for curve in chart(both, "health").curves] == [
         "one: mine",

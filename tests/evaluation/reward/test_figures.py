@@ -246,5 +246,5 @@ def test_one_that_reads_wins_more_and_the_interval_is_by_quartet() -> None:
     by_quartet = np.where(right, 1, 0.5)[::2]
     draws = rng.choice(by_quartet, (4000, 60)).mean(1)
     low, high = np.quantile(draws, [0.025, 0.975])
-    assert found["flipped_accuracy_low"] == pytest.approx(low, abs=0.01)
-    assert found["flipped_accuracy_high"] == pytest.approx(high, abs=0.01)
+    assert found["flipped_accuracy_low"] == pytest.approx(low, abs=0.02)
+    assert found["flipped_accuracy_high"] == pytest.approx(high, abs=0.02)
