@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,12 +21,14 @@ from psychocounsel.engine.callbacks import Callback, Callbacks
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.reward.base import RewardSettings, open_scorer
-from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, open_rollout
+from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling
+from psychocounsel.rollout.sessions import open_rollout
 from psychocounsel.settings.targets import class_of, require_kind
 from tests.support.harness import cli, metrics_of
 from tests.support.own_folder import write_own
 
 _ONE = torch.tensor(1.0)
+_CHAT: Any = SimpleNamespace(tokenizer=None, ends=list)
 _UNITS, _ENGINES = {"pairs": 2, "tokens": 9}, {"policy": None}
 _NOTHING: Any = None
 
@@ -84,7 +87,7 @@ def _rows(rows: Any) -> Callable[[], object]:
         (lambda: checked_groups(Mine(), "collect", [{}]), "collect returned list of 1; it must return a list of Groups"),
         (lambda: checked_groups(Mine(), "collect", [], 4), "collect returned list of 0; it must return as many Groups as it got"),
         (lambda: open_scorer(_instance(RewardSettings), torch.device("cpu")), "open returned None; it must return .*base.Scorer"),
-        (lambda: open_rollout(_instance(RolloutSettings), *[_NOTHING] * 5), "open returned None; it must return .*base.Rollout"),
+        (lambda: open_rollout(_instance(RolloutSettings), _NOTHING, _NOTHING, _CHAT, *[_NOTHING] * 2), "open returned None; it must return .*base.Rollout"),
         (_generated(None), "generate returned None; it must return its 1 Groups, each with 2 completions"),
         (_generated([]), "generate returned list of 0"),
         (_generated([Group("a", [])]), "generate returned list of 1"),
