@@ -28,7 +28,6 @@ from tests.support.harness import cli, metrics_of
 from tests.support.own_folder import write_own
 
 _ONE = torch.tensor(1.0)
-_CHAT: Any = SimpleNamespace(tokenizer=None, ends=list)
 _UNITS, _ENGINES = {"pairs": 2, "tokens": 9}, {"policy": None}
 _NOTHING: Any = None
 
@@ -53,6 +52,11 @@ def _instance(base: type, **methods: Callable[..., Any]) -> Any:
     """Return an object of a class Mine that derives from `base`, with its abstract methods; those not given return None."""
     lacking = dict.fromkeys(getattr(base, "__abstractmethods__", ()), lambda *given: None)
     return type("Mine", (base,), {**lacking, **methods, "__module__": __name__})()
+
+
+def _opened_rollout() -> object:
+    chat: Any = SimpleNamespace(tokenizer=None, ends=list)
+    return open_rollout(_instance(RolloutSettings), _NOTHING, _NOTHING, chat, _NOTHING, _NOTHING)
 
 
 def _generated(groups: Any) -> Callable[[], object]:
@@ -87,7 +91,7 @@ def _rows(rows: Any) -> Callable[[], object]:
         (lambda: checked_groups(Mine(), "collect", [{}]), "collect returned list of 1; it must return a list of Groups"),
         (lambda: checked_groups(Mine(), "collect", [], 4), "collect returned list of 0; it must return as many Groups as it got"),
         (lambda: open_scorer(_instance(RewardSettings), torch.device("cpu")), "open returned None; it must return .*base.Scorer"),
-        (lambda: open_rollout(_instance(RolloutSettings), _NOTHING, _NOTHING, _CHAT, *[_NOTHING] * 2), "open returned None; it must return .*base.Rollout"),
+        (_opened_rollout, "open returned None; it must return .*base.Rollout"),
         (_generated(None), "generate returned None; it must return its 1 Groups, each with 2 completions"),
         (_generated([]), "generate returned list of 0"),
         (_generated([Group("a", [])]), "generate returned list of 1"),
