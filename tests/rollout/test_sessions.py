@@ -348,8 +348,12 @@ def test_vllm_and_the_trainer_agree_over_all_turns(rollout: str, tmp_path: Path)
     assert max(line["rollout/logprob_difference_max"] for line in rounds) < 1e-3
 
 
+_PARTITIONED = ["zero=3", "cluster.processes=2", "global_batch_size=2", "algo.samples=2", "eval.limit=2"]
+_PARTITIONED += ["rollout.turns=2", "rollout.max_tokens=32", "rollout.shard_prompts=1"]  # each token gathers all weights
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], ["zero=3", "cluster.processes=2"]], ids=["alone", "partitioned"])
+@pytest.mark.parametrize("more", [[], _PARTITIONED], ids=["alone", "partitioned"])
 def test_a_run_killed_within_a_round_ends_as_one_that_was_not(more: list[str], tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()
