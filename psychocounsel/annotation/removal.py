@@ -32,6 +32,7 @@ from psychocounsel.rundir.run_config import is_run
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import by_speech, joined, rows_of
 from psychocounsel.storage.files import read_mapping, remove_unfinished, replacing, write_atomically, write_json
+from psychocounsel.storage.yaml_limits import bounded
 
 # The removal
 
@@ -350,7 +351,7 @@ def _runs(folder: Path) -> Iterator[Path]:
 def _config(run: Path) -> Any:
     """Return the run's configuration without folders that it writes to or waits for."""
     try:
-        content = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
+        content = yaml.load(bounded(RunDir(run).config.read_text(errors="replace")), _LOADER)
     except (OSError, yaml.YAMLError):
         return None
     return {key: value for key, value in content.items() if key not in _OTHERS} if isinstance(content, dict) else None

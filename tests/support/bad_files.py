@@ -88,6 +88,12 @@ RAW: dict[str, bytes] = {  # content of the second line
 }
 
 
+# Ten lines of aliases that stand for 400 million values
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 10)
+)
+
+
 def make_data(folder: Path) -> None:
     """Write `<name>.jsonl` for each bad row, and whole files that cannot be read."""
     folder.mkdir()
@@ -200,6 +206,13 @@ def make_configs(folder: Path) -> None:
         "experiment/experiment/mine.yaml": "# @package _global_\nalgo: {loss_type: ipo, label_smoothing: 0.1}\n",
         "both/experiment/mine.yaml": "# @package _global_\nepochs: 2\nmax_steps: 3\n",
         "binary/algo/mine.yaml": "\0",
+        "bomb/algo/mine.yaml": BOMB,
+        "bomb/study.yaml": BOMB,
+        "bomb/rubric/rubric.yaml": BOMB,
+        "bomb/rubric/risk.yaml": BOMB,
+        "bomb/persons.yaml": BOMB,
+        "bomb/criteria.yaml": BOMB,
+        "deep_sweep/sweep/mine.yaml": f"cross: {'[' * 5000}{']' * 5000}\n",
     }
     for name, content in files.items():
         place = folder / name
@@ -231,6 +244,7 @@ def make_runs(folder: Path) -> None:
         run(f"config_{kind}", lambda files, content=content: files.config.write_bytes(content))  # type: ignore[misc]
         run(f"job_{kind}", lambda files, content=content: files.job.write_bytes(content))  # type: ignore[misc]
         run(f"state_{kind}", lambda files, content=content: files.state.write_bytes(content))  # type: ignore[misc]
+    run("config_bomb", lambda files: files.config.write_text(BOMB))
     run("whole", lambda files: write_summary(files.path, "finished", metrics={}))
     run("no_job", lambda files: files.job.unlink())
     run("no_config", lambda files: files.config.unlink())
