@@ -54,7 +54,7 @@ class ChatServer(LanguageModel):
     addresses: list[str] = option([])
     key_variable: str | None = None
     concurrency: int = option(16, at_least=1)
-    timeout_seconds: float = option(120.0, above=0)
+    timeout_seconds: float = option(120.0, above=0, at_most=1_000_000)
     retries: int = option(8, at_least=0)
     extra: dict[str, Any] = option({})
     sends_schema: bool = True

@@ -75,6 +75,7 @@ class Composer:
         OmegaConf.set_struct(composed, False)
         with open_dict(composed):
             composed.code_path = self.code_path
+        configs.check_sections(command.schema(composed), composed)
         command.resolve(composed, self)
         return configs.check(command, composed)
 

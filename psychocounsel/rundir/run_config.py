@@ -109,6 +109,18 @@ def read_section(run_dir: Path, key: str) -> Any:
         raise DamagedFile(f"{RunDir(run_dir).config}: cannot be read; restore it") from error
 
 
+def read_overrides(file: Path) -> list[str]:
+    """Return the overrides in the file `overrides.txt` of a run or a review; [] if it does not exist.
+
+    Raises:
+        DamagedFile: if the file is not text.
+    """
+    try:
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    except UnicodeDecodeError as error:
+        raise DamagedFile(f"{file}: is not text; restore it") from error
+
+
 def write_config(run_dir: Path, config: DictConfig) -> None:
     content = OmegaConf.to_container(config)
     text = yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)

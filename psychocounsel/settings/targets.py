@@ -8,13 +8,13 @@ import sys
 from abc import ABC
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.keys import refuse_unknown
+from psychocounsel.storage.files import expanded
 
 _BASES: dict[str, type] = {}  # base class of each group's dataclasses, once it is imported
 
@@ -109,19 +109,24 @@ def class_of(section: Any, group: str) -> Any:
     name = OmegaConf.select(section, "_target_") if OmegaConf.is_dict(section) else None
     if not name:
         raise UserError(f"{group} has no _target_: its YAML must name the dataclass that implements it")
+    if not isinstance(name, str):
+        raise UserError(f"{group}._target_={name}: must be a text that names a dataclass, MODULE.CLASS")
     module, _, last = name.rpartition(".")
     try:
         target = getattr(import_module(module), last)
     except UserError as error:  # raised by the file itself
         raise UserError(f"{group}._target_={name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may exit when it is imported
         cause = str(error).splitlines()[-1] if str(error) else type(error).__name__
         raise UserError(
             f"{group}._target_={name}: cannot be imported ({cause}); "
             "put its file next to the folder given by --config-dir, or into it"
         ) from error
-    fields = {item for base in target.__mro__ for item in vars(base).get("__dataclass_fields__", {})}
-    if not dataclasses.is_dataclass(target) or fields - set(target.__dataclass_fields__):
+    is_class = isinstance(target, type) and dataclasses.is_dataclass(target)
+    fields = (
+        {item for base in target.__mro__ for item in vars(base).get("__dataclass_fields__", {})} if is_class else set()
+    )
+    if not is_class or fields - set(target.__dataclass_fields__):
         raise UserError(f"{group}._target_={name}: is not a dataclass; write @dataclass above the class")
     if group in _BASES:
         _check_target(group, name, target, _BASES[group])
@@ -181,4 +186,4 @@ def config_folders(code_path: Sequence[str]) -> list[str]:
 
 def is_on_hub(path: Any) -> bool:
     """Return True if a path names a repository of the Hugging Face hub: it neither ships with the package nor exists here."""
-    return bool(path) and not str(path).startswith("builtin:") and not Path(str(path)).expanduser().exists()
+    return bool(path) and not str(path).startswith("builtin:") and not expanded(path).exists()

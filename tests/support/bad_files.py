@@ -197,6 +197,7 @@ def make_configs(folder: Path) -> None:
         "no_class/algo/mine.yaml": "_target_: psychocounsel.algo.dpo.Nope\n",
         "other_class/algo/mine.yaml": "_target_: pathlib.Path\n",
         "broken_code/algo/mine.yaml": "_target_: broken_code.Mine\n",
+        "broken_code/exits.py": "raise SystemExit(7)\n",
         "broken_code/broken_code.py": "def :\n",
         "wrong_key/algo/mine.yaml": "_target_: psychocounsel.algo.sft.SFT\nbetta: 1\n",
         "missing_default/algo/mine.yaml": "defaults: [nowhere]\n_target_: psychocounsel.algo.sft.SFT\n",
