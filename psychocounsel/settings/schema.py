@@ -91,8 +91,8 @@ def check_limits(section: Any, values: Any, prefix: str = "", skip: Collection[s
                 check_limits(entry_type, entry, f"{key}[{index}].")
         if missing:
             raise UserError(f"{key} is not set: add {key}=VALUE")
-        if _takes_single_values(kind) and (place := _first_nested(value, key)) is not None:
-            raise UserError(f"{place}: must be a single value, not a list or dictionary")
+        if _takes_single_values(kind) and (nested := _first_nested(value, key)) is not None:
+            raise UserError(f"{nested}: must be a single value, not a list or dictionary")
         if value == "" and item.name not in _MAY_BE_EMPTY:
             raise UserError(f"{key} is empty: give {key}=VALUE, or leave it out")
         if problem := _problem(value, item.metadata):
