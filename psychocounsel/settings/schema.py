@@ -133,8 +133,8 @@ _LARGEST = 1e15  # of any setting; products of larger numbers overflow
 def _out_of_range(value: Any, key: str) -> str | None:
     """Return a message on the first number that is not finite, or too large, also in a list or mapping; or None."""
     if isinstance(value, int | float):
-        problem = "a finite number" if value != value or abs(value) == math.inf else f"at most {_LARGEST:g}"
-        return None if abs(value) <= _LARGEST else f"{key}={value}: must be {problem}"
+        allowed = "a finite number" if value != value or abs(value) == math.inf else f"at most {_LARGEST:g}"
+        return None if abs(value) <= _LARGEST else f"{key}={value}: must be {allowed}"
     if isinstance(value, dict):
         inner = ((f"{key}.{name}", item) for name, item in value.items())
     elif isinstance(value, list):

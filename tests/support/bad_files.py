@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -132,6 +133,18 @@ def make_data(folder: Path) -> None:
         (folder / name).write_bytes(content)
     table = pa.table({"prompt": ["a"], "chosen": ["b"], "rejected": [None]})
     pq.write_table(table, folder / "null.parquet")
+    twice = [pa.array(["a"])] * 4
+    pq.write_table(
+        pa.Table.from_arrays(twice, names=["prompt", "prompt", "chosen", "rejected"]), folder / "twice.parquet"
+    )
+    late = {name: pa.array(["a"]) for name in ("prompt", "chosen", "rejected")} | {
+        "id": pa.array([2**62], pa.timestamp("us"))
+    }
+    pq.write_table(pa.table(late), folder / "late.parquet")
+    with zipfile.ZipFile(folder / "excel.xlsx", "w") as excel:
+        excel.writestr("xl/workbook.xml", "<workbook/>")
+    for ending in ("csv", "json", "jsonl", "parquet"):
+        shutil.copy(folder / "excel.xlsx", folder / f"excel.{ending}")
     (folder / "empty_folder").mkdir()
     odd = folder / "odd_folder"
     odd.mkdir()
