@@ -62,7 +62,7 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
     keys = [override.key_or_group for override in overrides]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise UserError(f"{twice}: is given twice")
-    code = next((override.value() for override in overrides if override.key_or_group == "code"), "same")
+    code = next((str(override.value()) for override in overrides if override.key_or_group == "code"), "same")
     if code not in ("same", "current"):
         raise UserError(f"code={code}: must be same or current")
     chosen = _chosen(rows(folder, acts=True), indices)

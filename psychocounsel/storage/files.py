@@ -32,9 +32,8 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UserError(
-            f"{path}: there is no user {str(path).partition('/')[0][1:]}; write ./{path} for a name with ~"
-        ) from error
+        user = str(path).partition("/")[0].removeprefix("~")
+        raise UserError(f"{path}: there is no user {user}; a folder of this name is written ./{path}") from error
 
 
 def absolute(path: str | Path) -> str:
