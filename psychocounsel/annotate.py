@@ -24,9 +24,9 @@ from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import AnnotationDir, RunDir
 from psychocounsel.settings.command import Command, Presets, SharedSteps, idle_keys
 from psychocounsel.settings.config import typed_groups
-from psychocounsel.settings.paths import absolute
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.stored_overrides import annotate_arguments
+from psychocounsel.storage.files import absolute
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run

@@ -45,7 +45,7 @@ from psychocounsel.rundir.results import FINISHED, gate_verdict, read_metrics, r
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command, command_named, command_of
 from psychocounsel.settings.messages import one_line
-from psychocounsel.storage.files import PACKAGE
+from psychocounsel.storage.files import PACKAGE, expanded
 from psychocounsel.storage.modes import let_nobody_else_write
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str,
 def _config_folder(config_dir: str | Path | None) -> Path | None:
     if config_dir is None:
         return None
-    folder = Path(config_dir).expanduser().absolute()
+    folder = expanded(config_dir).absolute()
     if not folder.is_dir():
         raise UserError(f"config_dir={config_dir}: no such folder")
     return folder

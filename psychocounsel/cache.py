@@ -14,7 +14,7 @@ from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.winrate import controls_step
 from psychocounsel.settings.command_line import Parser, run
 from psychocounsel.storage.cache_entries import prune, show
-from psychocounsel.storage.files import shipped
+from psychocounsel.storage.files import expanded, shipped
 
 _CACHES = {
     "reference": reference_store,
@@ -64,7 +64,7 @@ def _cache_folder(given: str | None) -> Path:
     text = default if given is None else given
     if not text:
         raise UserError("the cache folder is empty: give --cache DIR, or unset PSYCHOCOUNSEL_CACHE")
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     if given is not None and not folder.is_dir():
         raise UserError(f"--cache {given}: this folder does not exist")
     return folder

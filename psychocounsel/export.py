@@ -23,16 +23,21 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return DONE
     runs = [text for text in arguments if "=" not in text]
-    given = dict(text.split("=", 1) for text in arguments if "=" in text)
-    for key in given:
+    given = dict[str, str]()
+    for key, value in (text.split("=", 1) for text in arguments if "=" in text):
         if key not in _KEYS:
             raise UserError(f"unknown key {key}: the keys are {', '.join(_KEYS)}")
+        if key in given:
+            raise UserError(f"{key}={value}: is given twice")
+        given[key] = value
     if len(runs) != 1:
         raise UserError("give one run directory: python -m psychocounsel.export RUN [step=N] [push=ORG/NAME]")
     step, repository = given.get("step"), given.get("push")
     merge, public = (_switch(key, given.get(key, "false")) for key in ("merge", "public"))
-    if step is not None and not step.isdecimal():
+    if step is not None and not (step.isascii() and step.isdecimal()):
         raise UserError(f"step={step}: give the number of a checkpoint")
+    if given.get("to") == "":
+        raise UserError("to=: give to=FOLDER, or leave it out")
     if public and repository is None:
         raise UserError("public=true has no effect without push: add push=ORG/NAME")
     if repository is not None and repository.count("/") != 1:

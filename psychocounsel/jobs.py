@@ -7,6 +7,7 @@ from typing import Any
 
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.settings.command_line import Parser, run
+from psychocounsel.storage.files import expanded
 
 _WATCH_SECONDS = 30.0  # interval of queries to the cluster, whose controller serves a whole site
 
@@ -16,7 +17,7 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args([text for text in arguments if not _is_override(text)])
     if given and options.command != "resubmit":
         raise UserError(f"{given[0]}: only resubmit takes KEY=VALUE")
-    folder = Path(options.folder or os.environ.get("PSYCHOCOUNSEL_OUTPUT", "runs")).expanduser().absolute()
+    folder = expanded(options.folder or os.environ.get("PSYCHOCOUNSEL_OUTPUT", "runs")).absolute()
     if not folder.is_dir():
         raise UserError(f"{options.folder or folder}: no such folder")
     from psychocounsel.cluster import archive, logs, resubmission
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
         case "resubmit":
             resubmission.resubmit(folder, options.indices, given)
         case "archive":
-            archive.archive(folder, Path(options.destination).expanduser().absolute())
+            archive.archive(folder, expanded(options.destination).absolute())
     return DONE
 
 

@@ -8,20 +8,23 @@ from pathlib import Path
 
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.settings.command_line import Parser, run
+from psychocounsel.storage.files import expanded
 
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     from psychocounsel.reporting.maker import Options, build_report, make_report, unfinished
 
-    folders = [Path(text).expanduser() for text in options.folders]
+    folders = [expanded(text) for text in options.folders]
     chosen = Options(None if options.out is None else Path(options.out), not options.no_text)
+    if options.port is not None and not options.watch:
+        raise UserError("--port: has no effect without --watch; add --watch, or drop it")
     if options.watch:
         if options.out is not None:
             raise UserError("--out cannot be combined with --watch, which writes no files; drop one of them")
         from psychocounsel.reporting.watching import watch
 
-        watch(lambda: build_report(folders, chosen)[1], options.port, options.open)
+        watch(lambda: build_report(folders, chosen)[1], options.port or 0, options.open)
         return DONE
     made = make_report(folders, chosen)
     for line in (*made.listed(), *made.notes, unfinished(made.material)):
@@ -45,7 +48,7 @@ def _parser() -> Parser:
     )
     again = "serve the page on this machine (127.0.0.1) and update it while runs continue; writes no files"
     parser.add_argument("--watch", action="store_true", help=again)
-    parser.add_argument("--port", type=int, default=0, help="port of --watch; default: a free port")
+    parser.add_argument("--port", type=int, help="port of --watch; default: a free port")
     return parser
 
 

@@ -31,7 +31,15 @@ from psychocounsel.rundir.paths import AnnotationDir, ReviewDir, RunDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import by_speech, joined, rows_of
-from psychocounsel.storage.files import read_mapping, remove_unfinished, replacing, write_atomically, write_json
+from psychocounsel.storage.files import (
+    expanded,
+    read_mapping,
+    remove_unfinished,
+    replacing,
+    write_atomically,
+    write_json,
+)
+from psychocounsel.storage.yaml_limits import bounded
 
 # The removal
 
@@ -54,7 +62,7 @@ def remove(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     """
     files = context.files
     refuse_served(ReviewDir.of(files.path))
-    ids = _read_ids(Path(context.config.remove).expanduser())
+    ids = _read_ids(expanded(context.config.remove))
     tombstones = Tombstones.of(files)
     known = {speech for path in _tables(files) for speech in speeches_of(path) if speech in ids}
     unknown = [speech for speech in ids if speech not in known and speech not in tombstones]
@@ -350,7 +358,7 @@ def _runs(folder: Path) -> Iterator[Path]:
 def _config(run: Path) -> Any:
     """Return the run's configuration without folders that it writes to or waits for."""
     try:
-        content = yaml.load(RunDir(run).config.read_text(errors="replace"), _LOADER)
+        content = yaml.load(bounded(RunDir(run).config.read_text(errors="replace")), _LOADER)
     except (OSError, yaml.YAMLError):
         return None
     return {key: value for key, value in content.items() if key not in _OTHERS} if isinstance(content, dict) else None

@@ -1,7 +1,6 @@
 """The keys of `psychocounsel.annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,6 +10,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
 from psychocounsel.steps.course import check_steps
+from psychocounsel.storage.files import expanded
 
 STEPS = ("speeches", "replies", "scores", "pairs", "card")
 
@@ -97,12 +97,12 @@ def check_annotate(config: DictConfig) -> None:
     if config.pairs.principle_weights and not any(config.pairs.principle_weights.values()):
         raise UserError("pairs.principle_weights are all 0: give at least one principle a weight")
     rubric = config.scores.rubric
-    if rubric != "builtin:en" and not Path(rubric).expanduser().is_dir():
+    if rubric != "builtin:en" and not expanded(rubric).is_dir():
         raise UserError(
             f"scores.rubric={rubric}: no such folder; give one like psychocounsel/counsel/principles/en, or builtin:en"
         )
     if config.remove:
         if not config.out:
             raise UserError("remove: name the dataset by out=DIR")
-        if not Path(config.remove).expanduser().is_file():
+        if not expanded(config.remove).is_file():
             raise UserError(f"remove={config.remove}: no such file; give a file with one speech id per line")

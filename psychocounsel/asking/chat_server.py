@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class ChatServer(LanguageModel):
     addresses: list[str] = option([])
     key_variable: str | None = None
     concurrency: int = option(16, at_least=1)
-    timeout_seconds: float = option(120.0, above=0)
+    timeout_seconds: float = option(120.0, above=0, at_most=1_000_000)
     retries: int = option(8, at_least=0)
     extra: dict[str, Any] = option({})
     sends_schema: bool = True
@@ -113,7 +113,7 @@ class _Chats(Answerer):
         """Stream the answer as server-sent events, without retries. Without streaming, `show` is called once."""
         payload = self._payload(ask, seed) | {"stream": True}
         try:
-            return read_stream(self.client.events(_ROUTE, payload), show, self.key)
+            return read_stream(self.client.events(_ROUTE, payload), show, self.key, self.client.joined)
         except Refused as error:
             if _is_filtered(error):
                 return Answer(FILTERED)
@@ -192,12 +192,19 @@ def read_completion(answer: Any, payload: Any) -> Answer:
     """
     choice, usage = answer["choices"][0], _usage(answer)
     message, reason = choice["message"], choice.get("finish_reason")
-    text, refusal = message.get("content"), message.get("refusal")
-    if not isinstance(text, str | None):
-        raise ValueError("the content of its message is not text")
+    text, refusal = _text_of(message.get("content")), message.get("refusal")
     outcome = {"content_filter": FILTERED, "length": CUT}.get(str(reason), REFUSED if refusal else TEXT)
     text = without_thoughts(text or (refusal if isinstance(refusal, str) else ""))
     return Answer(outcome, text, answer.get("model"), usage.get("prompt_tokens"), usage.get("completion_tokens"))
+
+
+def _text_of(content: Any) -> str:
+    """Return the text of a message; some servers give a list of parts, thoughts apart from the text."""
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if part["type"] == "text")
+    if not isinstance(content, str | None):
+        raise ValueError("the content of its message is not text")
+    return content or ""
 
 
 def _usage(answer: Any) -> dict[str, Any]:
@@ -205,6 +212,8 @@ def _usage(answer: Any) -> dict[str, Any]:
 
 
 # Streamed completions: the events of OpenAI's interface with `stream: true`
+
+Joined = Callable[[str, bool], str]
 
 
 @dataclass
@@ -231,20 +240,20 @@ class _PartialAnswer:
             )
         for choice in event.get("choices") or ():
             part = choice.get("delta") or choice.get("message") or {}
-            for name, value in (("text", part.get("content")), ("refusal", part.get("refusal"))):
-                if not isinstance(value, str | None):
-                    raise ValueError("the content of its message is not text")
-                setattr(self, name, getattr(self, name) + (value or ""))
+            self.text += _text_of(part.get("content"))
+            self.refusal += _text_of(part.get("refusal"))
             self.reason = choice.get("finish_reason") or self.reason
 
-    def answer(self, stopped: bool) -> Answer:
+    def answer(self, stopped: bool, joined: Joined) -> Answer:
         outcome = {"content_filter": FILTERED, "length": CUT}.get(str(self.reason), REFUSED if self.refusal else TEXT)
-        text = without_thoughts(self.text or self.refusal)
+        text = without_thoughts(joined(self.text or self.refusal, True))
         return Answer(CUT if stopped else outcome, text, self.model, self.prompt_tokens, self.completion_tokens)
 
 
-def read_stream(events: Iterator[Any], show: Show, key: str) -> Answer:
+def read_stream(events: Iterator[Any], show: Show, key: str, joined: Joined) -> Answer:
     """Return the Answer from a stream of `events`. `show` gets each new state of the text and may end the stream.
+
+    `joined(text, is_complete)` removes the API key from the text of all events.
 
     Raises:
         UserError: for events of another form; the message begins with `key`.
@@ -259,7 +268,7 @@ def read_stream(events: Iterator[Any], show: Show, key: str) -> Answer:
                 reason = str(error) if isinstance(error, ValueError) else "it is of another form"
                 raise UserError(f"{key}: the server's answer cannot be used: {reason}") from error
             now = written.text + written.refusal
-            if now != before and not show(shown_so_far(now)):
+            if now != before and not show(shown_so_far(joined(now, False))):
                 stopped = True
                 break
-    return written.answer(stopped)
+    return written.answer(stopped, joined)

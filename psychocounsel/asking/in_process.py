@@ -24,6 +24,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.shape import builtin_folder
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
+from psychocounsel.storage.files import expanded
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import refuse_gguf
 
@@ -110,11 +111,11 @@ def content_of(model: str | None) -> str | None:
     """
     if not model:
         return None
-    folder = builtin_folder(model) if model.startswith("builtin:") else Path(model).expanduser()
+    folder = builtin_folder(model) if model.startswith("builtin:") else expanded(model)
     if not folder.is_dir():
         return None
     files = sorted(file for file in folder.iterdir() if file.suffix in _READ and file.is_file())
-    cache = Path(os.environ.get("PSYCHOCOUNSEL_CACHE") or "~/.cache/psychocounsel").expanduser()
+    cache = expanded(os.environ.get("PSYCHOCOUNSEL_CACHE") or "~/.cache/psychocounsel")
     try:
         return content_id(folder, files, str(cache))
     except OSError as error:

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -15,6 +14,7 @@ from psychocounsel.reward.sections import judge_models, path_is
 from psychocounsel.settings.command import idle_keys
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import expanded
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
 _OTHER_PROMPTS = {  # groups whose models have no prompt of their own, with the reason
@@ -125,8 +125,8 @@ def _make_absolute(section: DictConfig) -> None:
     """Make the paths of a model's files absolute, because a job may start in another directory."""
     for name in ("prompt", "chat_template"):
         value = section.get(name)
-        if value and value.endswith((".txt", ".jinja")) and Path(value).expanduser().is_file():
-            section[name] = str(Path(value).expanduser().resolve())
+        if value and value.endswith((".txt", ".jinja")) and expanded(value).is_file():
+            section[name] = str(expanded(value).resolve())
 
 
 def require_keys(config: DictConfig, groups: Collection[str]) -> None:

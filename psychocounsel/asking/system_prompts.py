@@ -22,7 +22,7 @@ from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.reward.sections import judge_models, path_is, reward_sections
 from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.settings.targets import build, build_section
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import expanded, read_mapping
 
 # The system prompt that all contestants get.
 
@@ -167,8 +167,8 @@ def _folder(config: DictConfig, reader: _Reader) -> Path | None:
     """Return the folder of the reader's tokenizer; None if it is not on this machine."""
     if reader.path.startswith("builtin:"):
         return builtin_folder(reader.path)
-    if Path(reader.path).expanduser().is_dir():
-        return Path(reader.path).expanduser()
+    if expanded(reader.path).is_dir():
+        return expanded(reader.path)
     hub.set_cache_directories(config.paths.cache)
     return hub.cached(HubSource("model", reader.path, reader.section.get("revision"), reader.key))
 

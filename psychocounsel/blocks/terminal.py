@@ -22,14 +22,14 @@ def terminal_lines(blocks: Iterable[Block]) -> Iterator[str]:
         if isinstance(block, Paragraph) and block.tone != "plain":
             last.append(block.text if block.tone == "good" else f"warning: {block.text}")
         elif isinstance(block, Paragraph):
-            yield printable(block.text)
+            yield encodable(block.text)
         elif isinstance(block, ReportTable):
             notes = [note for note in shown_notes(block.table) if note not in shown]
             shown |= {*notes}
             rows = aligned([shown_headings(block.table), *([*map(cell_text, row)] for row in block.table.rows)])
             lines = ("", block.table.title, *(f"  {row}" for row in rows), *(f"  * {note}" for note in notes))
-            yield from map(printable, lines)
-    yield from map(printable, last)
+            yield from map(encodable, lines)
+    yield from map(encodable, last)
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
@@ -38,7 +38,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
-def printable(text: str, encoding: str | None = None) -> str:
+def encodable(text: str, encoding: str | None = None) -> str:
     """Return the text in characters that `encoding` can show. Default: the encoding of stdout."""
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "ascii"
     try:

@@ -30,6 +30,7 @@ from psychocounsel.reward.sections import reward_sections
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build, build_section
+from psychocounsel.storage.files import expanded
 
 # The loop
 
@@ -328,7 +329,7 @@ def _system(talk: Talk, given: str) -> None:
 
 
 def _prompt(given: str) -> str:
-    path = Path(given).expanduser()
+    path = expanded(given)
     try:
         is_file = path.is_file()
     except (OSError, ValueError):  # raised for a text that is too long for a path

@@ -15,6 +15,7 @@ from psychocounsel.evaluation.settings import ReplyDrawing
 from psychocounsel.reward.sections import idle_rewards
 from psychocounsel.settings.schema import PathsConfig, option
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import expanded
 
 _SHIPPED = "builtin:tiny_dpo"
 TRANSCRIPTS = (".jsonl", ".md")
@@ -68,7 +69,7 @@ def check_chat(config: DictConfig) -> None:
     Raises:
         UserError: naming the key and what to type instead.
     """
-    if config.rubric != "builtin:en" and not Path(config.rubric).expanduser().is_dir():
+    if config.rubric != "builtin:en" and not expanded(config.rubric).is_dir():
         raise UserError(
             f"rubric={config.rubric}: no such folder; give one like psychocounsel/counsel/principles/en, or builtin:en"
         )
@@ -82,7 +83,7 @@ def transcript_path(given: str, before: str) -> Path:
     Raises:
         UserError: if the file does not end in .jsonl or .md, exists already, or its folder is missing.
     """
-    path = Path(given).expanduser().absolute()
+    path = expanded(given).absolute()
     if path.suffix.lower() not in TRANSCRIPTS:
         raise UserError(f"{before}{given}: a transcript is a file that ends in {' or '.join(TRANSCRIPTS)}")
     if path.exists() or path.is_symlink():

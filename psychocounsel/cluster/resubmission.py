@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -57,6 +58,13 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
         UserError: for an index that is unknown, live or finished, a key that is neither cluster.* nor code, or a run
             that cannot resume or that another user could have written; or if a cluster refuses.
     """
+    overrides = [_override(text) for text in given]
+    keys = [override.key_or_group for override in overrides]
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        raise UserError(f"{twice}: is given twice")
+    code = next((str(override.value()) for override in overrides if override.key_or_group == "code"), "same")
+    if code not in ("same", "current"):
+        raise UserError(f"code={code}: must be same or current")
     chosen = _chosen(rows(folder, acts=True), indices)
     if indices and (wrong := [row for row in chosen if row.is_live or row.state == "finished"]):
         raise UserError(f"index {wrong[0].index} is {wrong[0].state}: it cannot be resubmitted")
@@ -64,11 +72,7 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
     if not todo:
         print("nothing to resubmit: every run is finished, waiting or running")
         return
-    overrides = dict(text.split("=", 1) for text in given)
-    code = overrides.pop("code", "same")
-    if code not in ("same", "current"):
-        raise UserError(f"code={code}: must be same or current")
-    jobs = [_job(row, [f"{key}={value}" for key, value in overrides.items()]) for row in todo]
+    jobs = [_job(row, [override for override in overrides if override.key_or_group != "code"]) for row in todo]
     groups: dict[str, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.config.cluster._target_, []).append(job)
@@ -99,13 +103,13 @@ def _chosen(all_rows: list[Row], indices: Sequence[int]) -> list[Row]:
     return [row for row in all_rows if not indices or row.index in indices]
 
 
-def _job(row: Row, overrides: Sequence[str]) -> Job:
+def _job(row: Row, overrides: Sequence[Override]) -> Job:
     refuse_untrusted_run(row.run_dir)
     require_agreement(row.run_dir)
     about, config = read_run(row.run_dir)
     add_code_path(config.code_path)
-    for text in overrides:
-        _apply(config, text)
+    for override in overrides:
+        _apply(config, override)
     _check_cluster(config)
     cluster: Cluster = configs.build(config, "cluster")
     cluster.check()
@@ -119,14 +123,19 @@ def _job(row: Row, overrides: Sequence[str]) -> Job:
     return job
 
 
-def _apply(config: DictConfig, text: str) -> None:
+def _override(text: str) -> Override:
     try:
         override = OverridesParser.create().parse_override(text)
     except OverrideParseException as error:
         raise UserError(f"{text}: cannot be read") from error
     key = override.key_or_group
-    if not key.startswith("cluster."):
+    if not key.startswith("cluster.") and key != "code":
         raise UserError(f"{key}: a resubmitted run keeps its settings; only cluster.* and code= may be given here")
+    return override
+
+
+def _apply(config: DictConfig, override: Override) -> None:
+    key = override.key_or_group
     if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_entry(config, key):
         raise UserError(configs.unknown_key(key, flat_keys(config.cluster, "cluster.")))
     OmegaConf.update(config, key, override.value(), force_add=True)

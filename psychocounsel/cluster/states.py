@@ -99,8 +99,16 @@ def _marked(run: ListedRun, queue_state: QueueState | None) -> Row:
         return Row(run.index, run.run_dir, run.overrides, "damaged", reason=str(error))
 
 
+_COUNTS = ("step", "total", "heartbeat")  # of state.json
+_OF_STEPS = ("step", "loss", "step_seconds")  # of a line of metrics.jsonl
+
+
 def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
     state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
+    if not isinstance(summary.get("status", ""), str):
+        raise DamagedFile(f"{RunDir(run.run_dir).summary}: has no status; restore it")
+    if not all(isinstance(number, int | float) for number in map(state.get, _COUNTS) if number is not None):
+        raise DamagedFile(f"{RunDir(run.run_dir).state}: holds other values than a run writes; restore it")
     row = Row(run.index, run.run_dir, _with_settled(run), step=state.get("step", 0), total=state.get("total"))
     row.attempts = next_number(run.run_dir) - 1
     row.trains, row.phase = module_of(run.run_dir).endswith(".train"), state.get("phase", "")
@@ -200,7 +208,8 @@ def error_in_job_log(queue_state: QueueState) -> str:
 
 def _read_metrics(row: Row) -> None:
     """Read the loss of the last step, and estimate the remaining time by the median of the last steps."""
-    trained = [line for line in last_metrics(row.run_dir) if {"step", "loss", "step_seconds"} <= line.keys()]
+    lines = last_metrics(row.run_dir)
+    trained = [line for line in lines if all(isinstance(line.get(name), int | float) for name in _OF_STEPS)]
     if trained:
         row.step, row.loss = trained[-1]["step"], trained[-1]["loss"]
         if row.total:

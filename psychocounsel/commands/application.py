@@ -32,6 +32,8 @@ from psychocounsel.settings.unused import refuse_unused, typed_unused
 from psychocounsel.storage.files import shipped
 from psychocounsel.storage.modes import let_nobody_else_write
 
+# A file of the user's with `@package hydra` must not have Hydra make folders of its own.
+_NO_FOLDERS = ("hydra.run.dir=.", "hydra.output_subdir=null")
 Act = Callable[[list[Job], DictConfig], Submission]
 Ended = Callable[[list[Job]], None]
 _EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
@@ -177,5 +179,5 @@ def _read_arguments(command: Command) -> tuple[Composer, list[list[str]]]:
     overrides = command.arguments(options, overrides, composer.groups)
     arguments, rows = take_sweep([*options, *overrides], composer.folders)
     options, overrides = parted(arguments)  # a named sweep adds -m
-    sys.argv[1:] = [*options, *composer.in_hydras_form(command, overrides)]
+    sys.argv[1:] = [*options, *composer.in_hydras_form(command, overrides), *_NO_FOLDERS]
     return composer, [[quote_choice(override) for override in row] for row in rows]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
@@ -21,12 +22,15 @@ from psychocounsel.settings.overrides import check_overrides, quote_choice
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import shipped
+from psychocounsel.storage.yaml_limits import Unbounded, bounded
 
 
 class Composer:
     """Composes and checks configurations while Hydra is set up. `folders` are those of --config-dir."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            _refuse_unbounded(folder)
         self.folders = [*folders, shipped("conf")]
         self.code_path = [str(path) for folder in folders for path in (folder, folder.parent)] + [os.getcwd()]
         self.groups = config_groups(self.folders)
@@ -71,6 +75,7 @@ class Composer:
         OmegaConf.set_struct(composed, False)
         with open_dict(composed):
             composed.code_path = self.code_path
+        configs.check_sections(command.schema(composed), composed)
         command.resolve(composed, self)
         return configs.check(command, composed)
 
@@ -106,6 +111,17 @@ class Composer:
             {"data": node.get("data", node)}
         ).data  # so that values can refer to data.path
         return data
+
+
+def _refuse_unbounded(folder: Path) -> None:
+    """Refuse files of a folder of configurations that would fill the memory, because Hydra reads them without a limit."""
+    for file in (file for pattern in ("*.yaml", "*/*.yaml", "*/*/*.yaml") for file in folder.glob(pattern)):
+        try:
+            bounded(file.read_text(encoding="utf-8", errors="replace"))
+        except Unbounded as error:
+            raise UserError(f"{file}: {error}") from error
+        except (OSError, yaml.YAMLError):
+            continue  # Hydra names the mistake if it reads the file
 
 
 def choice(group: str, name: str) -> DictConfig:

@@ -11,6 +11,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from psychocounsel.storage.files import shipped
+from psychocounsel.storage.yaml_limits import bounded
 
 # Config groups of a command, from its YAML file.
 
@@ -41,8 +42,8 @@ def default_choices(content: Mapping[str, Any]) -> dict[str, str | None]:
 def read_yaml(file: Path | None) -> dict[str, Any]:
     """Return the mapping that a YAML file holds, or {} if the file is missing, malformed or holds something else."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) if file else {}
-    except (OSError, yaml.YAMLError):
+        content = yaml.safe_load(bounded(file.read_text(encoding="utf-8"))) if file else {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return content if isinstance(content, dict) else {}
 

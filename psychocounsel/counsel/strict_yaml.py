@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import yaml
 
+from psychocounsel.storage.yaml_limits import Unbounded, bounded
+
 Problems = list[str]
 _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
 
@@ -37,7 +39,7 @@ def read_file(kind: Any, file: Path, problems: Problems) -> Any:
 
 def _parse(file: Path, problems: Problems) -> Any:
     try:
-        return yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        return yaml.load(bounded(file.read_text(encoding="utf-8")), _Loader)
     except FileNotFoundError:
         problems.append(f"{file.name} is missing")
     except OSError as error:
@@ -46,6 +48,8 @@ def _parse(file: Path, problems: Problems) -> Any:
         problems.append(f"{file.name} is not UTF-8 text")
     except _DuplicateKey as error:
         problems.append(f"{file.name} {error}")
+    except Unbounded as error:
+        problems.append(f"{file.name}: {error}")
     except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         problems.append(f"{file.name} is not valid YAML" + (f" (line {mark.line + 1})" if mark else ""))

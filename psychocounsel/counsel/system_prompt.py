@@ -8,7 +8,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.trained_runs import run_of
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import expanded, read_mapping
 
 AUTO = "auto"
 COUNSELLOR = """\
@@ -86,7 +86,7 @@ def trained_prompt(path: str | None) -> str | None:
         seen.append(path)
         if path.startswith("builtin:"):
             return ""
-        folder = Path(path).expanduser()
+        folder = expanded(path)
         if folder.is_file():  # of replies
             return None
         for place in (folder, RunDir(folder).model):

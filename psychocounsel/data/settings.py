@@ -16,6 +16,7 @@ from psychocounsel.settings.keys import unknown_key
 from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
 from psychocounsel.settings.targets import build, is_on_hub, target_class
+from psychocounsel.storage.files import expanded
 
 # Names that `data.columns` may give to columns of a file: those of data/rows.py.
 COLUMNS = (
@@ -180,7 +181,7 @@ def _check_controls(config: DictConfig) -> None:
     made = data.own_replies and is_made_before(config, data.own_replies)
     if not data.own_replies or made:
         return
-    place = Path(data.own_replies).expanduser()
+    place = expanded(data.own_replies)
     if not place.exists():
         raise UserError(f"data.own_replies={data.own_replies}: there is no such file or folder")
     if place.is_dir() and not (EvaluationDir(place).speeches.is_file() and EvaluationDir(place).replies.is_file()):
@@ -192,13 +193,13 @@ def _check_controls(config: DictConfig) -> None:
 
 def _is_one_part(path: str) -> bool:
     """Return True if the data source at `path` has no splits."""
-    return path == "builtin:sample" or Path(path).expanduser().is_file()
+    return path == "builtin:sample" or expanded(path).is_file()
 
 
 def _may_be_table(path: str) -> bool:
     """Return True if `path` is a CSV file, or a folder, which may hold some."""
     suffixes = {suffix.lower() for suffix in Path(path).suffixes}
-    return bool(suffixes & {".csv", ".tsv"}) or Path(path).expanduser().is_dir()
+    return bool(suffixes & {".csv", ".tsv"}) or expanded(path).is_dir()
 
 
 def settle_data(config: DictConfig) -> None:

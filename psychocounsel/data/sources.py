@@ -446,9 +446,13 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
 
     def rows() -> Iterator[Any]:
         try:
-            for batch in pq.ParquetFile(file).iter_batches(_ROWS):
+            table = pq.ParquetFile(file)
+            names = table.schema_arrow.names
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f"{file}: has two columns {twice}; rename one of them")
+            for batch in table.iter_batches(_ROWS):
                 yield from batch.to_pylist()
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # ValueError: a time out of range
             raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
 
     yield from _numbered(rows(), file.name)

@@ -1,6 +1,7 @@
 """Checks of a training's settings, before any job starts and without torch; and the names of its figures."""
 
 import importlib.util
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -125,8 +126,11 @@ def _check_hpz(zero: DictConfig, cluster: Any) -> None:
 def _check_callbacks(config: DictConfig) -> None:
     for name, callback in config.callbacks.items():
         target = callback.get("_target_") if OmegaConf.is_dict(callback) else None
-        if not target:
+        if not isinstance(target, str) or not target:
             raise UserError(f"callbacks.{name}: needs a _target_, for instance {{_target_: my_module.MyCallback}}")
+        if target.partition(".")[0] in sys.stdlib_module_names:
+            base = "psychocounsel.engine.callbacks.Callback"
+            raise UserError(f"callbacks.{name}._target_={target}: must be a class that derives from {base}")
         try:
             module = importlib.util.find_spec(target.rpartition(".")[0])
         except (ImportError, ValueError):

@@ -42,7 +42,7 @@ class GuardConfig:
 @dataclass
 class CheckpointConfig:
     every: int = option(10, at_least=0)
-    minutes: float | None = option(None, above=0)
+    minutes: float | None = option(None, above=0, at_most=1_000_000)
     background: bool = True
     keep_last: int = option(1, at_least=1)
     metric: str = "eval/loss"
@@ -52,7 +52,7 @@ class CheckpointConfig:
 
 @dataclass
 class EngineConfig:
-    watchdog_minutes: float = option(30.0, above=0)
+    watchdog_minutes: float = option(30.0, above=0, at_most=1_000_000)
     two_lanes: bool = True
     check_memory: bool = True
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.trained_runs import run_trained_on
+from psychocounsel.storage.files import expanded
 
 if TYPE_CHECKING:
     from psychocounsel.data.rows import Example
@@ -78,7 +79,7 @@ def own_file(config: DictConfig) -> Path | None:
     data = config.data
     if data.mix or data.eval_path or data.eval_split or not data.path:
         return None
-    file = Path(data.path).expanduser()
+    file = expanded(data.path)
     return file if file.is_file() else None
 
 

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -16,6 +15,7 @@ from psychocounsel.reward.sections import idle_rewards, judge_models, scorer_sec
 from psychocounsel.settings.command import NO_INTERNET, idle_keys
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import expanded
 
 
 @dataclass
@@ -110,8 +110,8 @@ def _absolute(value: Any) -> Any:
     if OmegaConf.is_list(value):
         return [_absolute(path) for path in value]
     with contextlib.suppress(OSError):  # the text is too long for a path
-        if isinstance(value, str) and value and Path(value).expanduser().exists():
-            return str(Path(value).expanduser().resolve())
+        if isinstance(value, str) and value and expanded(value).exists():
+            return str(expanded(value).resolve())
     return value
 
 

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.blocks.conclusions import Conclusion, recorded, verdict_lines
 from psychocounsel.blocks.kinds import Block
-from psychocounsel.blocks.terminal import printable, terminal_lines
+from psychocounsel.blocks.terminal import encodable, terminal_lines
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import write_atomically
 
@@ -29,10 +29,10 @@ def show_result(
         for line in tables:
             say(line)
     for line in verdict_lines({"verdicts": recorded(conclusions)}):
-        say(printable(line))
+        say(encodable(line))
     if missing := dict.fromkeys(need for conclusion in conclusions for need in conclusion.missing):
         say("to be sure:")
         for need in missing:
-            say(printable(f"  {need}"))
+            say(encodable(f"  {need}"))
     if conclusions and not config.verbose:
         say(f"all tables: {file} (verbose=true prints them here)")

@@ -46,9 +46,9 @@ class ReviewOptions:
     practice_share: float = option(0.75, above=0, at_most=1)
     practice_rounds: int = option(2, at_least=1, at_most=10)
     crisis_in_a_row: int = option(3, at_least=1)
-    minutes_at_once: float = option(45.0, above=0)
-    minutes_a_day: float = option(120.0, above=0)
-    break_minutes: float = option(10.0, at_least=0)
+    minutes_at_once: float = option(45.0, above=0, at_most=1_000_000)
+    minutes_a_day: float = option(120.0, above=0, at_most=1_000_000)
+    break_minutes: float = option(10.0, at_least=0, at_most=1_000_000)
     consent: str | None = None
     support: str | None = None
     contact: ContactOptions = field(default_factory=ContactOptions)

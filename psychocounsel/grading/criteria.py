@@ -17,6 +17,7 @@ from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.data.rows import Message
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
+from psychocounsel.storage.yaml_limits import bounded
 
 # Prompts from a user's file whose replies a judge rates by criteria: criteria of each row, or shared by all rows.
 
@@ -165,12 +166,12 @@ def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
     if not source.endswith((".json", ".yaml", ".yml")):
         return _principles(source)
     try:
-        entries = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+        entries = yaml.safe_load(bounded(Path(source).read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise UserError(
             f"{key}={source}: there is no such file; give a .yaml or .json list of criteria, or builtin:en"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{key}={source}: cannot be read as a list of criteria") from error
     return _criteria(entries, f"{key}={source}")
 

@@ -18,6 +18,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_model
 from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import is_on_hub
+from psychocounsel.storage.files import expanded
 
 
 @dataclass
@@ -108,9 +109,9 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
     if section.path and is_made_before(config, section.path):
         return
     check_local_path(section.path, f"{group}.path", folder=True)
-    if section.path and (run := run_of_model(Path(section.path).expanduser().absolute())) and is_run(run):
+    if section.path and (run := run_of_model(expanded(section.path).absolute())) and is_run(run):
         refuse_untrusted_model(run)
-    if group == "model" and (Path(section.path).expanduser() / "adapter_config.json").is_file():
+    if group == "model" and (expanded(section.path) / "adapter_config.json").is_file():
         run = run_of_model(Path(section.path)) or section.path
         raise UserError(
             f"model.path={section.path}: is a LoRA adapter; train the merged model instead, which "

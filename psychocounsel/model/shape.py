@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.rundir.trained_runs import start_path
-from psychocounsel.storage.files import read_json
+from psychocounsel.storage.files import expanded, read_json
 
 _NAMES = (
     "hidden_size",
@@ -141,7 +141,7 @@ def number_of_weights(config: DictConfig, path: str) -> int | None:
     seen = set[str]()
     while path not in seen:
         seen.add(path)
-        place = Path(path).expanduser()
+        place = expanded(path)
         if shape := shape_of(config, "model", str(place.absolute()) if place.exists() else path):
             return shape.parameters
         path = start_path(path) or path

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from psychocounsel.errors import UserError
 from psychocounsel.remote.exchange import Exchange, NotJson, Passing, Refused, Request
 from psychocounsel.remote.journal import Journal, request_key
+from psychocounsel.remote.received import joined
 from psychocounsel.remote.server_access import check_addresses
 
 # The client
@@ -197,6 +198,10 @@ class Client:
         finally:
             self._addresses.give_back(address)
 
+    def joined(self, text: str, is_complete: bool) -> str:
+        """Return a text that the caller has joined from several events, without the API key that its parts may spell."""
+        return joined(text, self._exchange.secret, is_complete)
+
     def check(self, route: str, payload: Any, read: Read[Any], retries: int = _FEW_RETRIES) -> None:
         """Send one request to every address, to learn before work starts that they answer.
 
@@ -230,14 +235,16 @@ class Client:
         """Send no requests to an address for some minutes."""
         self._addresses.set_aside(address, reason)
 
-    def post(self, address: str, route: str, body: bytes = b"") -> Any:
-        """Send `body` once to one address and return the parsed answer; without one, skip the address and return None.
+    def post(self, address: str, route: str, body: bytes, read: Read[T]) -> T | None:
+        """Send `body` once to one address and return the result of `read`; without an answer, skip the address and return None.
 
         Raises:
-            UserError: if the server refuses the request, its answer is too long or not JSON, or the budget is spent.
+            UserError: if the server refuses the request, its answer is too long, not JSON or not as expected, or the
+                budget is spent.
         """
+        request = Request(route, None, body)
         try:
-            return self._exchange.send(address + route, Request(route, None, body))
+            return _read(self._exchange.send(address + route, request), request, address + route, read)
         except Passing as error:
             self.set_aside(address, str(error))
             return None

@@ -74,8 +74,8 @@ class Exchange:
     ) -> None:
         self.key, self.timeout_seconds, self.key_variable = key, timeout_seconds, key_variable
         self.budget, self.sent = budget, 0
-        self._secret, self._lock = _secret(key, key_variable), threading.Lock()
-        authorization = {"Authorization": f"Bearer {self._secret}"} if self._secret else {}
+        self.secret, self._lock = _secret(key, key_variable), threading.Lock()
+        authorization = {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
         self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct, from_last_byte)
 
     def send(self, url: str, request: Request) -> Any:
@@ -110,13 +110,13 @@ class Exchange:
         events = events_of(pieces)
         while True:
             try:
-                event = received(next(events), self._secret)
+                event = received(next(events), self.secret)
             except StopIteration:
                 return
             except (ValueError, RecursionError) as error:
                 raise self._no_json(url) from error
             if isinstance(event, dict) and event.get("error"):
-                reason = shown(message_of(event), request.payload, self._secret)
+                reason = shown(message_of(event), request.payload, self.secret)
                 raise Passing(f"its answer breaks off ({reason})" if reason else "its answer breaks off")
             yield event
 
@@ -126,7 +126,7 @@ class Exchange:
         try:
             yield
         except httpx.RequestError as error:
-            reason = reason_of_error(error, self.timeout_seconds, request.payload, self._secret)
+            reason = reason_of_error(error, self.timeout_seconds, request.payload, self.secret)
             raise Passing(reason) from error
         except TooLong as error:
             raise UserError(f"{self.key}: {url} {error}: is it the right server?") from error
@@ -137,10 +137,10 @@ class Exchange:
     def _parsed(self, url: str, request: Request, response: httpx.Response) -> Any:
         if response.is_success:
             try:
-                return received(json.loads(_text(response)), self._secret)
+                return received(json.loads(_text(response)), self.secret)
             except (ValueError, RecursionError) as error:
                 raise self._no_json(url) from error
-        status, reason = response.status_code, reason_of_status(response, request.payload, self._secret)
+        status, reason = response.status_code, reason_of_status(response, request.payload, self.secret)
         if status in (408, 429) or status >= 500:
             raise Passing(reason, retry_after(response), status == 429)
         advice = advice_on_status(status, self.key, self.key_variable)

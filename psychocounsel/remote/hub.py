@@ -16,7 +16,7 @@ from typing import Any
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import COMMIT, HubSource, folder_name
 from psychocounsel.remote.received import shown
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import absolute, expanded, write_atomically
 
 _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
 # The same weights in other formats.
@@ -50,7 +50,7 @@ def set_cache_directories(cache: str) -> None:
 
 def cache_directories(cache: str) -> dict[str, str]:
     """Return the variables that `set_cache_directories` sets."""
-    root = Path(os.path.abspath(os.path.expanduser(cache)))  # a configuration that is not checked yet still has "~"
+    root = Path(absolute(cache))  # a configuration that is not checked yet still has "~"
     folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "inductor"}
     folders |= {"VLLM_CACHE_ROOT": "vllm", "FLASHINFER_WORKSPACE_BASE": "flashinfer"}
     # torch creates its folder on import, which fails in a read-only cache of a site
@@ -119,7 +119,7 @@ def cache_folder() -> Path:
     """Return the folder of huggingface_hub's downloads."""
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE).expanduser().resolve()
+    return expanded(constants.HF_HUB_CACHE).resolve()
 
 
 def free_space() -> int:

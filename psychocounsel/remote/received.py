@@ -33,6 +33,13 @@ def received(answer: Any, secret: str | None) -> Any:
     return answer
 
 
+def joined(text: str, secret: str | None, is_complete: bool) -> str:
+    """Return a text that came in several events, like `received`; an incomplete one without an ending that may begin the key."""
+    text = str(received(text, secret))
+    begins = () if is_complete or not secret else (secret[:size] for size in range(len(secret) - 1, 0, -1))
+    return text.removesuffix(next(filter(text.endswith, begins), ""))
+
+
 def message_of(content: Any) -> str:
     """Return the message in an error that a server sent as JSON, by the names that servers give it; "" without one."""
     for name in ("error", "detail", "message"):

@@ -21,7 +21,7 @@ from psychocounsel.reporting.sections import OPEN, SECTIONS
 from psychocounsel.rundir.paths import ReportDir, RunDir
 from psychocounsel.rundir.results import OF_GATES
 from psychocounsel.rundir.sweep import telling_name
-from psychocounsel.storage.files import recover_directory, replace_directory, temporary_name
+from psychocounsel.storage.files import expanded, recover_directory, replace_directory, temporary_name
 from psychocounsel.storage.modes import mask_of, restricted
 
 _NAMED = 3  # folders or runs named in one line
@@ -106,7 +106,7 @@ def build_report(folders: Sequence[Path], options: Options) -> tuple[Material, R
 def report_folder(folders: Sequence[Path], options: Options) -> Path:
     """Return the folder that the report is written to."""
     if options.out is not None:
-        return options.out.expanduser().resolve()
+        return expanded(options.out).resolve()
     return ((folders[0] if len(folders) == 1 else Path()) / "report").resolve()
 
 

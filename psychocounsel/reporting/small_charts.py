@@ -5,7 +5,7 @@ from pathlib import Path
 from string import ascii_lowercase
 
 from psychocounsel.blocks.kinds import Chart, Curve
-from psychocounsel.blocks.terminal import printable
+from psychocounsel.blocks.terminal import encodable
 from psychocounsel.reporting.material import TRAINING, Material
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.sections.curves import curve_section
@@ -29,7 +29,7 @@ def small_charts(folder: Path, width: int, encoding: str | None = None) -> str:
     charts = [*_chosen(read_material([folder], shows_texts=False))]
     if not charts:
         return "nothing to plot: no training run here has written metrics yet"
-    return printable("\n\n".join(_drawn(chart, max(30, width)) for chart in charts), encoding)
+    return encodable("\n\n".join(_drawn(chart, max(30, width)) for chart in charts), encoding)
 
 
 def _chosen(material: Material) -> Iterator[Chart]:

@@ -18,9 +18,9 @@ def show_sweep(jobs: "Sequence[Job]") -> None:
     config = jobs[0].config
     if len(jobs) < 2 or config.dry_run or not any(job.files.summary.exists() for job in jobs):
         return
-    from psychocounsel.blocks.terminal import printable
+    from psychocounsel.blocks.terminal import encodable
 
-    print(printable(sweep_ending(Path(config.sweep_dir))), flush=True)
+    print(encodable(sweep_ending(Path(config.sweep_dir))), flush=True)
 
 
 def sweep_ending(folder: Path) -> str:

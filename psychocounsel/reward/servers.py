@@ -46,7 +46,7 @@ class ServerReward(RewardSettings):
     normalise: bool = False
     batch_size: int = option(16, at_least=1)
     concurrency: int = option(4, at_least=1)
-    timeout_seconds: float = option(120.0, above=0)
+    timeout_seconds: float = option(120.0, above=0, at_most=1_000_000)
     retries: int = option(8, at_least=0)
     key_variable: str | None = None
 

@@ -42,8 +42,8 @@ class VLLMServer(VLLMEngine):
     gpu_memory: float = option(0.9, above=0, below=1)
     addresses: list[str] = option([])
     servers: int = option(1, at_least=1)
-    start_minutes: float = option(20.0, above=0)
-    timeout_seconds: float = option(300.0, at_least=5)
+    start_minutes: float = option(20.0, above=0, at_most=1_000_000)
+    timeout_seconds: float = option(300.0, at_least=5, at_most=1_000_000)
     transfer: str = option("auto", choices=("auto", "http", "collective"))
     max_staleness: int = option(0, at_least=0)
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -52,7 +53,7 @@ class Transfer:
 
     def send_adapter(self, body: bytes) -> None:
         """Send the policy's adapter to all remaining servers."""
-        self._each(lambda address: self.client.post(address, "/weights/adapter", body))
+        self._each(lambda address: self.client.post(address, "/weights/adapter", body, _taken))
 
     def send(self, piece: Piece) -> None:
         """Send some parameters to all remaining servers."""
@@ -84,24 +85,25 @@ class Transfer:
         parts = urlsplit(address)
         here = own_address(parts.hostname or "", parts.port or 80)
         place = {"host": here, "port": self._store.port} if self._store else {}
-        answer = self.client.post(address, "/weights/begin", json.dumps(place).encode())
-        if answer is not None:
-            self.slots[address] = answer["slots"]
-            _refuse_other_adapters(address, adapter_rank, answer["adapter_rank"])
-        if answer is None or not place or adapter_rank:
+        server = self.client.post(address, "/weights/begin", json.dumps(place).encode(), _ready)
+        if server is None:
             return
-        backend = "nccl" if {self.device.type, answer["device"]} == {"cuda"} else "gloo"
-        if self.kind == "auto" and not (answer["reached"] and backend == "nccl"):
+        self.slots[address] = server.slots
+        _refuse_other_adapters(address, adapter_rank, server.adapter_rank)
+        if not place or adapter_rank:
             return
-        if not answer["reached"]:
+        backend = "nccl" if {self.device.type, server.device} == {"cuda"} else "gloo"
+        if self.kind == "auto" and not (server.reached and backend == "nccl"):
+            return
+        if not server.reached:
             raise UserError(
                 f"rollout.transfer=collective: {address} cannot connect to {place['host']}:{place['port']}, where this "
                 "process waits for it; open the ports between them, or use rollout.transfer=http"
             )
-        size = 1 + answer["workers"]
+        size = 1 + server.workers
         meeting = {**place, "name": address, "size": size, "backend": backend, "seconds": self.seconds}
         group = _in_background(lambda: join(rank=0, device=self.device, **meeting))
-        if self.client.post(address, "/weights/join", json.dumps(meeting).encode()) is None:
+        if self.client.post(address, "/weights/join", json.dumps(meeting).encode(), _taken) is None:
             return  # it died; the thread that still waits for it does no harm
         try:
             self.groups[address] = group.result(self.seconds)
@@ -109,23 +111,52 @@ class Transfer:
             self.client.set_aside(address, f"no process group: {(str(error).splitlines() or ['time-out'])[0][:200]}")
 
     def _end(self, address: str, version: int) -> None:
-        answer = self.client.post(address, f"/weights/end?version={version}")
-        if answer is not None:
-            refuse_missing(f"rollout: {address}", answer.get("missing", []))
+        missing = self.client.post(address, f"/weights/end?version={version}", b"", _missing)
+        refuse_missing(f"rollout: {address}", missing or [])
 
     def _send(self, address: str, piece: Piece, body: bytes) -> None:
         from psychocounsel.distributed.process_group import header_of
 
         group = self.groups.get(address)
         if group is None:
-            self.client.post(address, "/weights/piece", body)
+            self.client.post(address, "/weights/piece", body, _taken)
             return
         under_way = group.send(value for _, value in piece)
-        if self.client.post(address, "/weights/broadcast", json.dumps(header_of(piece)).encode()) is None:
+        if self.client.post(address, "/weights/broadcast", json.dumps(header_of(piece)).encode(), _taken) is None:
             self.groups.pop(address).close()
             return
         for work, _ in under_way:
             work.wait()
+
+
+# What servers answer
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A server that is ready for weights; `reached`: it can connect to the store of rank 0."""
+
+    slots: int
+    workers: int
+    adapter_rank: int
+    device: str
+    reached: bool
+
+
+def _ready(answer: Any, _: Any) -> _Server:
+    server = _Server(**{item.name: answer[item.name] for item in fields(_Server)})
+    counts = (server.slots, server.workers, server.adapter_rank)
+    if not all(type(count) is int and 0 <= count < 1 << 20 for count in counts) or not server.slots:
+        raise ValueError("slots, workers and adapter_rank must be counts")
+    return server
+
+
+def _missing(answer: Any, _: Any) -> list[str]:
+    return [str(name) for name in list(answer.get("missing", []))]
+
+
+def _taken(answer: Any, _: Any) -> bool:
+    return True
 
 
 def _refuse_other_adapters(address: str, ours: int, theirs: int) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import absolute
 
 # Keys that may change when a run directory is used again; all other keys define the run.
 _MAY_DIFFER = (
@@ -230,4 +230,4 @@ def slug(text: str, limit: int = 80) -> str:
 def new_directory(output: str, *names: str) -> Path:
     """Return a new path under `output`: `names` and the time."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    return Path(os.path.abspath(os.path.expanduser(output))) / slug("-".join([*names, stamp]))
+    return Path(absolute(output)) / slug("-".join([*names, stamp]))

@@ -12,6 +12,7 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import DamagedFile, read_mapping, write_atomically, write_json
+from psychocounsel.storage.yaml_limits import bounded
 
 # Classes that configurations of earlier versions name by `_target_`, with their present names.
 _JUDGING, _SESSION = "psychocounsel.evaluation.judging", "psychocounsel.evaluation.session"
@@ -75,9 +76,9 @@ def read_config(run_dir: Path) -> DictConfig:
 
 
 def _text_of(run_dir: Path, errors: str = "strict") -> str:
-    """Return the text of `config.yaml` with the present names of moved classes."""
+    """Return the text of `config.yaml` with the present names of moved classes. Raises yaml.YAMLError (see `bounded`)."""
     text = RunDir(run_dir).config.read_text(encoding="utf-8", errors=errors)
-    return _TARGET.sub(lambda match: match[1] + MOVED.get(match[2], match[2]), text)
+    return bounded(_TARGET.sub(lambda match: match[1] + MOVED.get(match[2], match[2]), text))
 
 
 def read_plain(run_dir: Path) -> dict[str, Any] | None:
@@ -100,13 +101,24 @@ def read_section(run_dir: Path, key: str) -> Any:
     """
     try:
         text = _text_of(run_dir, "replace")
+        section = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
+        return yaml.load(section[0], _Loader)[key] if section else None
     except FileNotFoundError:
         return None
-    section = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
-    try:
-        return yaml.load(section[0], _Loader)[key] if section else None
     except (yaml.YAMLError, TypeError, KeyError) as error:
         raise DamagedFile(f"{RunDir(run_dir).config}: cannot be read; restore it") from error
+
+
+def read_overrides(file: Path) -> list[str]:
+    """Return the overrides in the file `overrides.txt` of a run or a review; [] if it does not exist.
+
+    Raises:
+        DamagedFile: if the file is not text.
+    """
+    try:
+        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    except UnicodeDecodeError as error:
+        raise DamagedFile(f"{file}: is not text; restore it") from error
 
 
 def write_config(run_dir: Path, config: DictConfig) -> None:

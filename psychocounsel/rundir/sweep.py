@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import defines, defining, differing, is_same, is_within, slug
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir, SweepDir, run_of_model
-from psychocounsel.rundir.run_config import has_config, is_run, read_plain
+from psychocounsel.rundir.run_config import has_config, is_run, read_overrides, read_plain
 from psychocounsel.storage.files import write_atomically
 
 # Names, made from the swept keys by their shortest unambiguous names
@@ -257,8 +257,7 @@ def runs_of(folder: Path) -> list[ListedRun]:
             ListedRun(row["index"], folder / row["run_dir"], " ".join(row["overrides"])) for row in _read_table(folder)
         ]
     if is_run(folder):
-        given = RunDir(folder).overrides
-        return [ListedRun(0, folder, " ".join(given.read_text().split("\n")).strip() if given.exists() else "")]
+        return [ListedRun(0, folder, " ".join(read_overrides(RunDir(folder).overrides)))]
     run, sweep = RunDir(folder).job.name, SweepDir(folder).table.name
     raise UserError(f"{folder}: is neither a run (it has no {run}) nor a sweep (no {sweep})")
 
@@ -296,7 +295,9 @@ def _read_table(sweep: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(table.read_text(errors="replace").splitlines(), 1):
         try:
             row = json.loads(line)
-            row["index"], row["run_dir"], " ".join(row["overrides"])
+            if not isinstance(row["index"], int) or not isinstance(row["overrides"], list):
+                raise TypeError("not a row of a sweep")
+            Path(row["run_dir"]), " ".join(row["overrides"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"{table} line {number}: is damaged; repair it, or remove it and repeat the command"

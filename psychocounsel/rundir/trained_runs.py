@@ -11,7 +11,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.rundir.results import is_finished, read_state
 from psychocounsel.rundir.run_config import is_run, read_config, read_section
-from psychocounsel.storage.files import read_json
+from psychocounsel.storage.files import expanded, read_json
 
 
 def run_of(path: str | None) -> Path | None:
@@ -21,7 +21,7 @@ def run_of(path: str | None) -> Path | None:
     """
     if path is None or path.startswith("builtin:"):
         return None
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     return next((place for place in (folder, folder.parent) if place.is_dir() and _has_trained(place)), None)
 
 
@@ -71,7 +71,7 @@ def trained_dtype(path: str | None) -> str | None:
 
 def run_trained_on(path: str | None, data: Path) -> Path | None:
     """Return the last run behind a model that trained on the file `data`, or on a folder with it; None if none did."""
-    data = data.expanduser().resolve()
+    data = expanded(data).resolve()
     return next((run for run in runs_of(path) if any(_holds(place, data) for place in _training_paths(run))), None)
 
 
@@ -88,7 +88,7 @@ def confidential_sources(path: str | None) -> Iterator[tuple[Path, set[str]]]:
         if OmegaConf.select(config, "data.confidential"):
             yield run, {host.lower() for host in config.data.allowed_hosts}
     for model in filter(None, models):
-        folder = Path(model).expanduser()
+        folder = expanded(model)
         if folder.is_dir() and (hosts := _recorded_hosts(ModelDir(folder).confidential)) is not None:
             yield folder, hosts
 
@@ -113,7 +113,7 @@ def _training_paths(run: Path) -> Iterator[Path]:
     data = read_config(run).data
     for path in [entry.get("path") for entry in data.get("mix") or []] or [data.get("path")]:
         if path and not path.startswith("builtin:"):
-            yield Path(path).expanduser().resolve()
+            yield expanded(path).resolve()
 
 
 def _holds(place: Path, file: Path) -> bool:

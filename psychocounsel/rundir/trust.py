@@ -12,6 +12,7 @@ from pathlib import Path
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.storage.files import expanded
 
 TRUST_VARIABLE = "PSYCHOCOUNSEL_TRUST"  # trusted folders with all their content, separated by colons
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -62,7 +63,7 @@ def _refuse(folder: Path, paths: list[Path]) -> None:
 def is_trusted(folder: Path) -> bool:
     """Return True if `PSYCHOCOUNSEL_TRUST` names the folder or a folder above it."""
     named = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
-    return any(folder.resolve().is_relative_to(Path(trusted).expanduser().resolve()) for trusted in named)
+    return any(folder.resolve().is_relative_to(expanded(trusted).resolve()) for trusted in named)
 
 
 def _below(tree: Path) -> Iterator[Path]:

@@ -169,8 +169,17 @@ def _schema(fields: type, targets: tuple[tuple[str, type], ...], names: tuple[st
     return schema
 
 
+def check_sections(fields: type, plain: DictConfig) -> None:
+    """Refuse a single value or a list for a section of the dataclass `fields`, before names in sections are resolved.
+
+    Raises:
+        UserError: naming the key and what to type instead.
+    """
+    _check_sections(_schema(fields, (), ()), plain)
+
+
 def _check_sections(schema: DictConfig, plain: DictConfig, prefix: str = "") -> None:
-    """Refuse a single value for a section with several settings; OmegaConf's own error does not name the key."""
+    """Implements `check_sections`; OmegaConf's own error does not name the key."""
     for key in map(str, schema):
         section, given = schema._get_node(key), plain._get_node(key, validate_access=False)
         if isinstance(section, DictConfig) and isinstance(given, ListConfig):

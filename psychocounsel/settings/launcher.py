@@ -22,6 +22,7 @@ from psychocounsel.rundir.sweep import Place, SweepFolder, is_unused, namings
 from psychocounsel.settings.messages import one_line
 from psychocounsel.settings.parallel import MANY, in_parallel
 from psychocounsel.settings.sweep import Row, with_rows
+from psychocounsel.storage.files import expanded
 
 
 class LaunchedJob(Protocol):
@@ -97,7 +98,7 @@ class JobLauncher(Launcher):
         self.master = config
         loader: Any = hydra_context.config_loader
         self.loader = loader
-        self.sweep = Path(config.hydra.sweep.dir).expanduser().resolve()
+        self.sweep = expanded(config.hydra.sweep.dir).resolve()
         self.sweeps.append((self.sweep, [path for path in self.sweep.parents if not path.exists()]))
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:

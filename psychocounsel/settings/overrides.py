@@ -1,7 +1,6 @@
 """Command lines before Hydra reads them: the order of options, and overrides that Hydra would misread."""
 
 import argparse
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import absolute
 
 # Hydra's options: those with a value, and the others.
 _WITH_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--info", "-i"}
@@ -143,4 +143,4 @@ def config_dirs(arguments: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
     known, _ = parser.parse_known_args(list(arguments))
-    return [os.path.abspath(os.path.expanduser(folder)) for folder in known.config_dir]
+    return [absolute(folder) for folder in known.config_dir]

@@ -1,6 +1,5 @@
 """Paths in a configuration: whether they exist, whether an earlier run will make them, their absolute form and their names."""
 
-import os
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import outputs_of, run_of_model
 from psychocounsel.rundir.sweep import telling_name
-from psychocounsel.storage.files import PACKAGE
+from psychocounsel.storage.files import PACKAGE, absolute, expanded
 from psychocounsel.storage.weight_files import refuse_gguf
 
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
@@ -26,13 +25,13 @@ def require_paths(config: DictConfig) -> None:
 
 def is_made_before(config: DictConfig, path: str) -> bool:
     """Return True if `path` does not exist yet and lies in the output of a run named in `after`, which will make it."""
-    return not Path(path).expanduser().exists() and is_of_earlier_run(config, path)
+    return not expanded(path).exists() and is_of_earlier_run(config, path)
 
 
 def is_of_earlier_run(config: DictConfig, path: str) -> bool:
     """Return True if `path` lies in the output of a run named in `after`."""
     named = config.get("after") if OmegaConf.is_list(config.get("after")) else []  # `after` is not checked yet
-    place, *parents = (Path(os.path.abspath(os.path.expanduser(str(text)))) for text in (path, *named))
+    place, *parents = (Path(absolute(str(text))) for text in (path, *named))
     return any(place.is_relative_to(made) for parent in parents for made in outputs_of(parent))
 
 
@@ -57,7 +56,7 @@ def check_local_path(
     if value.startswith("builtin:"):
         check_shipped(value, key, of_data)
         return
-    path = Path(value).expanduser()
+    path = expanded(value)
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
         raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
     if folder:
@@ -77,8 +76,8 @@ def make_absolute(config: DictConfig, section: DictConfig, keys: Iterable[str]) 
         value = section.get(key)
         if value and is_of_earlier_run(config, value):  # not resolved, because the best run of a stage is a link
             section[key] = absolute(value)
-        elif value and not value.startswith("builtin:") and Path(value).expanduser().exists():
-            section[key] = str(Path(value).expanduser().resolve())
+        elif value and not value.startswith("builtin:") and expanded(value).exists():
+            section[key] = str(expanded(value).resolve())
     if str(section.get("system_prompt")).endswith(".txt"):
         section.system_prompt = absolute(section.system_prompt)
 
@@ -91,10 +90,6 @@ def make_folders_absolute(config: DictConfig) -> None:
         config[key] = absolute(config[key])
     if config.get("after") is not None:
         config.after = [absolute(parent) for parent in config.after]
-
-
-def absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))
 
 
 def name_by_path(section: DictConfig, generic: Collection[str]) -> None:

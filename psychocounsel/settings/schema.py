@@ -9,7 +9,9 @@ import difflib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
@@ -74,41 +76,72 @@ def check_limits(section: Any, values: Any, prefix: str = "", skip: Collection[s
     """
     if isinstance(values, DictConfig):
         values = OmegaConf.to_container(values, resolve=True)  # reading plain values is ten times as fast
+    types = _types(section)
     for item in dataclasses.fields(section):
         if item.name in skip:
             continue
+        kind = types[item.name]
         key, missing = f"{prefix}{item.name}", values[item.name] == MISSING
         value: Any = None if missing else values[item.name]
-        if dataclasses.is_dataclass(item.type):
-            check_limits(item.type, value, f"{key}.")
-        entry_type = next(iter(get_args(item.type)), None)
+        if dataclasses.is_dataclass(kind):
+            check_limits(kind, value, f"{key}.")
+        entry_type = next(iter(get_args(kind)), None)
         if isinstance(value, list) and dataclasses.is_dataclass(entry_type):
             for index, entry in enumerate(value):
                 check_limits(entry_type, entry, f"{key}[{index}].")
         if missing:
             raise UserError(f"{key} is not set: add {key}=VALUE")
+        if _takes_single_values(kind) and (nested := _first_nested(value, key)) is not None:
+            raise UserError(f"{nested}: must be a single value, not a list or dictionary")
         if value == "" and item.name not in _MAY_BE_EMPTY:
             raise UserError(f"{key} is empty: give {key}=VALUE, or leave it out")
         if problem := _problem(value, item.metadata):
             raise UserError(f"{key}={value}: must be {problem}")
-        if (place := _not_finite(value, key)) is not None:
-            raise UserError(f"{place}: must be a finite number")
+        if (place := _out_of_range(value, key)) is not None:
+            raise UserError(place)
+
+
+@cache
+def _types(section: Any) -> dict[str, Any]:
+    """Return the types of a dataclass's fields, whose own `type` is a text where annotations are postponed."""
+    return get_type_hints(section)
+
+
+def _takes_single_values(kind: Any) -> bool:
+    """Return True for a list or dictionary of texts, numbers or booleans; OmegaConf lets other lists and dictionaries into it."""
+    if isinstance(kind, UnionType):  # `dict[str, float] | None`
+        return any(map(_takes_single_values, get_args(kind)))
+    if get_origin(kind) not in (list, dict):
+        return False
+    entry = get_args(kind)[-1]
+    return all(part in (str, int, float, bool, NoneType) for part in get_args(entry) or (entry,))
+
+
+def _first_nested(value: Any, key: str) -> str | None:
+    """Return the place of the first list or dictionary inside a list or dictionary, or None."""
+    places = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    named = f"{key}.{{}}" if isinstance(value, dict) else f"{key}[{{}}]"
+    return next((named.format(place) for place, inner in places if isinstance(inner, list | dict)), None)
 
 
 _MAY_BE_EMPTY = ("mail_type",)
 
 
-def _not_finite(value: Any, key: str) -> str | None:
-    """Return the key and value of the first infinite or NaN number in a list or mapping, or None."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else f"{key}={value}"
+_LARGEST = 1e15  # of any setting; products of larger numbers overflow
+
+
+def _out_of_range(value: Any, key: str) -> str | None:
+    """Return a message on the first number that is not finite, or too large, also in a list or mapping; or None."""
+    if isinstance(value, int | float):
+        allowed = "a finite number" if value != value or abs(value) == math.inf else f"at most {_LARGEST:g}"
+        return None if abs(value) <= _LARGEST else f"{key}={value}: must be {allowed}"
     if isinstance(value, dict):
         inner = ((f"{key}.{name}", item) for name, item in value.items())
     elif isinstance(value, list):
         inner = ((f"{key}[{index}]", item) for index, item in enumerate(value))
     else:
         return None
-    return next((problem for name, item in inner if (problem := _not_finite(item, name))), None)
+    return next((problem for name, item in inner if (problem := _out_of_range(item, name))), None)
 
 
 _COMPARISONS = {

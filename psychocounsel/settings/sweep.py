@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from io import StringIO
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import suggestion
+from psychocounsel.storage.yaml_limits import bounded
 
 Row = list[str]  # overrides that belong together
 
@@ -85,11 +87,11 @@ def read_yaml(path: Path) -> Any:
         UserError: if the file cannot be read, or is not YAML.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.load(path))
+        return OmegaConf.to_container(OmegaConf.load(StringIO(bounded(path.read_text(encoding="utf-8")))))
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{path}: is not YAML ({error.problem}{line})") from error
-    except (yaml.YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.keys import refuse_unknown
+from psychocounsel.storage.files import expanded
 
 T = TypeVar("T")
 
@@ -150,22 +151,27 @@ def class_of(section: Any, group: str) -> Any:
     name = OmegaConf.select(section, "_target_") if OmegaConf.is_dict(section) else None
     if not name:
         raise UserError(f"{group} has no _target_: its YAML must name the dataclass that implements it")
+    if not isinstance(name, str):
+        raise UserError(f"{group}._target_={name}: must be a text that names a dataclass, MODULE.CLASS")
     module, _, last = name.rpartition(".")
     try:
         target = getattr(import_module(module), last)
     except UserError as error:  # raised by the file itself
         raise UserError(f"{group}._target_={name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may exit when it is imported
         raise UserError(f"{group}._target_={name}: cannot be imported: {_cause(error, module, last)}") from error
-    fields = {item for base in target.__mro__ for item in vars(base).get("__dataclass_fields__", {})}
-    if not dataclasses.is_dataclass(target) or fields - set(target.__dataclass_fields__):
+    is_class = isinstance(target, type) and dataclasses.is_dataclass(target)
+    fields = (
+        {item for base in target.__mro__ for item in vars(base).get("__dataclass_fields__", {})} if is_class else set()
+    )
+    if not is_class or fields - set(target.__dataclass_fields__):
         raise UserError(f"{group}._target_={name}: is not a dataclass; write @dataclass above the class")
     if group in _BASES:
         _check_target(group, name, target, _BASES[group])
     return target
 
 
-def _cause(error: Exception, module: str, last: str) -> str:
+def _cause(error: BaseException, module: str, last: str) -> str:
     """Return why `last` of a module cannot be imported: the file and line of an error in it, or where to put the file."""
     if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
         return f"{error}; put its file next to the folder given by --config-dir, or into it"
@@ -231,4 +237,4 @@ def config_folders(code_path: Sequence[str]) -> list[str]:
 
 def is_on_hub(path: Any) -> bool:
     """Return True if a path names a repository of the Hugging Face hub: it neither ships with the package nor exists here."""
-    return bool(path) and not str(path).startswith("builtin:") and not Path(str(path)).expanduser().exists()
+    return bool(path) and not str(path).startswith("builtin:") and not expanded(path).exists()

@@ -12,12 +12,12 @@ from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StepsDir
-from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.run_config import is_run, read_overrides
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.overrides import quoted
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import expanded, read_mapping
 
 MODULE = "psychocounsel.annotate"
 # Keys that hold for one command, not for the dataset.
@@ -56,7 +56,7 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
     if not out or out == "null":
         return typed
-    return merged_overrides(stored_overrides(Path(out).expanduser()), typed)
+    return merged_overrides(stored_overrides(expanded(out)), typed)
 
 
 def stored_overrides(out: Path) -> list[str]:
@@ -72,8 +72,7 @@ def stored_overrides(out: Path) -> list[str]:
         raise UserError(f"out={out}: is a directory of {module}; give another one")
     refuse_untrusted_run(out, whole=False)
     require_agreement(out)
-    file = RunDir(out).overrides
-    return file.read_text().splitlines() if file.exists() else []
+    return read_overrides(RunDir(out).overrides)
 
 
 def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list[str]:
@@ -86,14 +85,13 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "run_dir"), None)
     if {"-m", "--multirun"} & set(options) or not out or out == "null":
         return typed
-    folder = Path(out).expanduser()
+    folder = expanded(out)
     made_by = read_mapping(RunDir(folder).job).get("module") if is_run(folder) else None
     if made_by != "psychocounsel.evaluate" or not StepsDir(folder).steps.is_dir():
         return typed
     refuse_untrusted_run(folder, whole=False)
     require_agreement(folder)
-    file = RunDir(folder).overrides
-    return merged_overrides(file.read_text().splitlines() if file.exists() else [], typed)
+    return merged_overrides(read_overrides(RunDir(folder).overrides), typed)
 
 
 def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
@@ -127,10 +125,10 @@ def _with_files(text: str, choices: Sequence[str]) -> list[str]:
     if not isinstance(value, list) and not _names_a_file(names[0], choices):
         return [text]
     for name in names:
-        if not Path(name).expanduser().exists():
+        if not expanded(name).exists():
             near = f" ({suggestion(name, list(choices))})" if "/" not in name else ""
             raise UserError(f"speeches={name}: no such file{near}")
-    paths = [quoted(str(Path(name).expanduser().resolve())) for name in names]
+    paths = [quoted(str(expanded(name).resolve())) for name in names]
     if len(paths) == 1:
         return ["speeches=local", f"speeches.path={paths[0]}"]
     return ["speeches=local", f"speeches.sources=[{','.join(f'{{path:{path}}}' for path in paths)}]"]
@@ -147,7 +145,7 @@ def _absolute(text: str) -> str:
     if key.rpartition(".")[2] not in _PATHS or not raw or raw[0] in "[{":
         return text
     value = _text(_parsed(text))
-    path = Path(value).expanduser()
+    path = expanded(value)
     with contextlib.suppress(OSError):  # the text is too long for a path
         if value and not path.is_absolute() and path.exists():
             return f"{key}={quoted(str(path.resolve()))}"

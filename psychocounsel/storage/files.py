@@ -23,6 +23,24 @@ def shipped(name: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / name
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path that the user gave, with `~` and `~USER` replaced by their home folders.
+
+    Raises:
+        UserError: if there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = str(path).partition("/")[0].removeprefix("~")
+        raise UserError(f"{path}: there is no user {user}; a folder of this name is written ./{path}") from error
+
+
+def absolute(path: str | Path) -> str:
+    """Return a path that the user gave as an absolute one; links are kept. Raises UserError like `expanded`."""
+    return os.path.abspath(expanded(path))
+
+
 def fsync_directory(path: Path) -> None:
     """Make renames inside `path` durable."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import expanded, read_mapping
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
@@ -41,7 +41,7 @@ def refuse_gguf(path: str, key: str) -> None:
     Raises:
         UserError: says how to convert it.
     """
-    place = Path(path).expanduser()
+    place = expanded(path)
     files = sorted(place.glob("*.gguf")) if place.is_dir() and not _has_config(place) else [place]
     if files and files[0].suffix.lower() == ".gguf" and files[0].is_file():
         raise UserError(

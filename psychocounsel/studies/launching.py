@@ -1,6 +1,5 @@
 """`launch`: its command line, and its work: plan the study, then show it or run its unfinished jobs."""
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -13,12 +12,13 @@ from psychocounsel.cluster.local import Local
 from psychocounsel.cluster.row_process import check_rows
 from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
 from psychocounsel.rundir.paths import StudyDir
+from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import add_to_table, key_of
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.overrides import parted
 from psychocounsel.settings.targets import add_code_path
-from psychocounsel.storage.files import write_atomically, write_json
+from psychocounsel.storage.files import absolute, write_atomically, write_json
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.studies.forced_stages import ForcedStages
 from psychocounsel.studies.local_run import run_here
@@ -86,11 +86,13 @@ def read_arguments(arguments: Sequence[str]) -> Launch:
         stage = study.stages[name]
         study = study.with_stage(replace(stage, overrides=tuple(merged(stage.overrides, own))))
     folder = _text("study_dir", launch_keys.pop("study_dir", f"study_dir=studies/{study.name}"))
-    launch = Launch(study, Path(os.path.abspath(os.path.expanduser(folder))), common=common, config_folders=folders)
+    launch = Launch(study, Path(absolute(folder)), common=common, config_folders=folders)
     for key, text in launch_keys.items():
         setattr(launch, key, _READ[key](key, text))
     if launch.folder.exists() and not launch.folder.is_dir():
         raise UserError(f"study_dir={folder}: is a file; give a folder")
+    if is_run(launch.folder):
+        raise UserError(f"study_dir={folder}: is the directory of a run; give another folder")
     return launch
 
 
@@ -114,7 +116,7 @@ def _config_folders(options: Sequence[str]) -> list[Path]:
     for place in range(0, len(options)):
         name, _, value = options[place].partition("=")
         if name in ("--config-dir", "-cd"):
-            folders.append(Path(os.path.abspath(os.path.expanduser(value or options[place + 1]))))
+            folders.append(Path(absolute(value or options[place + 1])))
         elif name.startswith("-"):
             raise UserError(f"{name}: launch has no such option; see --help")
     return folders

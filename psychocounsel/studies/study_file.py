@@ -12,7 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.command import command_named
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.sweep import read_yaml
-from psychocounsel.storage.files import shipped
+from psychocounsel.storage.files import expanded, shipped
 
 COMMANDS = ("train", "annotate", "audit", "evaluate")
 _KEYS = ("about", "values", "stages", "table")
@@ -78,7 +78,7 @@ def find_study(name: str) -> Path:
     Raises:
         UserError: if it does not exist.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"study={name}: no such file")

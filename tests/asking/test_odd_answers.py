@@ -15,9 +15,11 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import Journal
 from tests.support.answering import Reply, no_proxy, serving
 from tests.support.asking import asked, chat, question
+from tests.support.streaming import streaming
 
 __all__ = ["no_proxy"]
 
+KEY = "xy-proj-0123456789abcdef0123"
 ODD: dict[str, dict[str, Any]] = {
     "a huge count": {"usage": {"prompt_tokens": 10**400, "completion_tokens": 2**63}},
     "an infinite count": {"usage": {"prompt_tokens": math.inf, "completion_tokens": math.nan}},
@@ -28,6 +30,11 @@ ODD: dict[str, dict[str, Any]] = {
     "half a character as model": {"model": "served \ud83d"},
     "a number as model": {"model": 4.1},
     "a list as model": {"model": ["a"]},
+    "text in parts": {
+        "choices": [
+            {"message": {"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": "I hear you."}]}}
+        ]
+    },
     "a reason of another type": {"choices": [{"message": {"content": "I hear you."}, "finish_reason": {"a": 1}}]},
 }
 CHARSETS = ("hex", "base64", "no-such-charset", "punycode", "idna", "utf-7", "latin-1", "undefined", "utf-16")
@@ -89,3 +96,14 @@ def test_a_line_of_another_form_is_named(kept: Any, tmp_path: Path) -> None:
     Journal(tmp_path).add(answer_key(model, ask, 0), kept)
     with pytest.raises(UserError, match="has another form: remove its line, and it is asked again"):
         Answers(tmp_path).find(model, ask, 0)
+
+
+def test_a_key_in_pieces_is_not_shown_while_it_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_KEY", KEY)
+    text, shown = f"Your key is {KEY}, s", list[str]()
+    with streaming(lambda payload: list(text)) as server:
+        answerer = chat(server.address, key_variable="MY_KEY").open("model")
+        answer = answerer.stream(question(1), 0, lambda now: not shown.append(now))
+        answerer.close()
+    assert answer.text == "Your key is [key], s"
+    assert not any(KEY[:2] in state for state in shown) and len({*shown}) > 10

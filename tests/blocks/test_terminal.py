@@ -2,7 +2,7 @@
 
 from psychocounsel.blocks.kinds import Chart, Paragraph, ReportTable, ShownSpeech, SpeechBrowser
 from psychocounsel.blocks.tables import Table, TableFigure
-from psychocounsel.blocks.terminal import printable, terminal_lines
+from psychocounsel.blocks.terminal import encodable, terminal_lines
 
 SHARES = Table(
     "Shares",
@@ -40,6 +40,6 @@ def test_blocks_become_lines() -> None:
 
 
 def test_signs_that_an_encoding_lacks_become_ascii() -> None:
-    assert printable("61.2 ± 1.5 │ x…", "ascii") == "61.2 +- 1.5 | x..."
-    assert printable("61.2 ± 1.5", "latin-1") == "61.2 ± 1.5"
-    assert printable("Ж", "ascii") == "?" and printable("Ж", "no such encoding") == "?"
+    assert encodable("61.2 ± 1.5 │ x…", "ascii") == "61.2 +- 1.5 | x..."
+    assert encodable("61.2 ± 1.5", "latin-1") == "61.2 ± 1.5"
+    assert encodable("Ж", "ascii") == "?" and encodable("Ж", "no such encoding") == "?"

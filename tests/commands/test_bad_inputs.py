@@ -69,3 +69,12 @@ def test_deep_nesting_and_long_numbers_on_the_command_line(tmp_path: Path, monke
         answer = run_here(f"train {text}")
         assert (answer.code, answer.stderr.count("\n")) == (USER_ERROR, 1)
         assert len(answer.stderr) < 6000
+
+
+def test_a_file_of_hydras_own_settings_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "my/experiment/mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(f"# @package hydra\nrun: {{dir: {tmp_path}/outside}}\noutput_subdir: x\n")
+    monkeypatch.chdir(tmp_path)
+    assert run_here(f"train --config-dir={tmp_path}/my experiment=mine", rows=False).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["my"]

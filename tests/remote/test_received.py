@@ -11,7 +11,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client
-from psychocounsel.remote.received import received, shown
+from psychocounsel.remote.received import joined, received, shown
 from tests.support.answering import no_proxy
 
 __all__ = ["no_proxy"]
@@ -60,6 +60,17 @@ def test_answers_keep_their_texts_without_the_key_and_characters_that_control_a_
         "a": ["it is [key]", "one\ntwo\ttabs \u200dand \u200fmarks", 1.5, None, True],
         "b\ufffd": {"c": "\ufffd"},
     }
+
+
+@pytest.mark.parametrize("size", [1, 3, len(KEY) - 1, len(KEY), 50])
+def test_a_key_that_is_cut_over_events_is_never_shown(size: int) -> None:
+    text = f"I am skeptical. Your key is {KEY}, s"
+    cuts = [text[:end] for end in range(0, len(text) + size, size)]
+    states = [joined(cut, KEY, is_complete=False) for cut in cuts]
+    assert all(cut.startswith(state) or "[key]" in state for cut, state in zip(cuts, states, strict=True))
+    assert not any(KEY[:4] in state for state in states)
+    assert joined(text, KEY, is_complete=True) == "I am skeptical. Your key is [key], s"
+    assert joined("my s", None, is_complete=False) == "my s"
 
 
 # The ways in which a server's text can arrive

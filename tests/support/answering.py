@@ -51,7 +51,7 @@ class Server:
                 pass
 
             def do_POST(self) -> None:
-                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or "null")
                 if server._ended.is_set():  # a keep-alive connection of a client outlives the listening socket
                     self.close_connection = True
                     return

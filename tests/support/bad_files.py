@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -88,6 +89,12 @@ RAW: dict[str, bytes] = {  # content of the second line
 }
 
 
+# Ten lines of aliases that stand for 400 million values
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 10)
+)
+
+
 def make_data(folder: Path) -> None:
     """Write `<name>.jsonl` for each bad row, and whole files that cannot be read."""
     folder.mkdir()
@@ -126,6 +133,18 @@ def make_data(folder: Path) -> None:
         (folder / name).write_bytes(content)
     table = pa.table({"prompt": ["a"], "chosen": ["b"], "rejected": [None]})
     pq.write_table(table, folder / "null.parquet")
+    twice = [pa.array(["a"])] * 4
+    pq.write_table(
+        pa.Table.from_arrays(twice, names=["prompt", "prompt", "chosen", "rejected"]), folder / "twice.parquet"
+    )
+    late = {name: pa.array(["a"]) for name in ("prompt", "chosen", "rejected")} | {
+        "id": pa.array([2**62], pa.timestamp("us"))
+    }
+    pq.write_table(pa.table(late), folder / "late.parquet")
+    with zipfile.ZipFile(folder / "excel.xlsx", "w") as excel:
+        excel.writestr("xl/workbook.xml", "<workbook/>")
+    for ending in ("csv", "json", "jsonl", "parquet"):
+        shutil.copy(folder / "excel.xlsx", folder / f"excel.{ending}")
     (folder / "empty_folder").mkdir()
     odd = folder / "odd_folder"
     odd.mkdir()
@@ -191,6 +210,7 @@ def make_configs(folder: Path) -> None:
         "no_class/algo/mine.yaml": "_target_: psychocounsel.algo.dpo.Nope\n",
         "other_class/algo/mine.yaml": "_target_: pathlib.Path\n",
         "broken_code/algo/mine.yaml": "_target_: broken_code.Mine\n",
+        "broken_code/exits.py": "raise SystemExit(7)\n",
         "broken_code/broken_code.py": "def :\n",
         "wrong_key/algo/mine.yaml": "_target_: psychocounsel.algo.sft.SFT\nbetta: 1\n",
         "missing_default/algo/mine.yaml": "defaults: [nowhere]\n_target_: psychocounsel.algo.sft.SFT\n",
@@ -200,6 +220,13 @@ def make_configs(folder: Path) -> None:
         "experiment/experiment/mine.yaml": "# @package _global_\nalgo: {loss_type: ipo, label_smoothing: 0.1}\n",
         "both/experiment/mine.yaml": "# @package _global_\nepochs: 2\nmax_steps: 3\n",
         "binary/algo/mine.yaml": "\0",
+        "bomb/algo/mine.yaml": BOMB,
+        "bomb/study.yaml": BOMB,
+        "bomb/rubric/rubric.yaml": BOMB,
+        "bomb/rubric/risk.yaml": BOMB,
+        "bomb/persons.yaml": BOMB,
+        "bomb/criteria.yaml": BOMB,
+        "deep_sweep/sweep/mine.yaml": f"cross: {'[' * 5000}{']' * 5000}\n",
     }
     for name, content in files.items():
         place = folder / name
@@ -231,6 +258,7 @@ def make_runs(folder: Path) -> None:
         run(f"config_{kind}", lambda files, content=content: files.config.write_bytes(content))  # type: ignore[misc]
         run(f"job_{kind}", lambda files, content=content: files.job.write_bytes(content))  # type: ignore[misc]
         run(f"state_{kind}", lambda files, content=content: files.state.write_bytes(content))  # type: ignore[misc]
+    run("config_bomb", lambda files: files.config.write_text(BOMB))
     run("whole", lambda files: write_summary(files.path, "finished", metrics={}))
     run("no_job", lambda files: files.job.unlink())
     run("no_config", lambda files: files.config.unlink())

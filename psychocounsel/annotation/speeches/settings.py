@@ -13,6 +13,7 @@ from psychocounsel.data.sources import StandardSource
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import GroupSettings
+from psychocounsel.storage.files import expanded
 
 SCRIPTS = ("default", "cjk")
 _NO_REVISION = "path is not a dataset of the hub"
@@ -48,7 +49,7 @@ class SpeechSource(_Place):
 
     def is_on_hub(self) -> bool:
         """Return True if the path is the id of a dataset of the hub."""
-        return not (self.path is None or self.path.startswith("builtin:") or Path(self.path).expanduser().exists())
+        return not (self.path is None or self.path.startswith("builtin:") or expanded(self.path).exists())
 
 
 @dataclass

@@ -243,6 +243,7 @@ _OURS = {
     "wrap": "psychocounsel writes the script",
     "export": "use cluster.environment",
 }
+Plain = str | int | float | bool | None
 _NAMED = ("account", "partition", "qos", "nodes", "time", "constraint", "exclude", "reservation", "exclusive")
 
 
@@ -252,7 +253,7 @@ class Servers:
 
     command: list[str] = option([])  # {port} is replaced by the port to listen on
     health: str = "/health"  # URL path that answers with 200 when the server is ready
-    start_minutes: float = option(20.0, above=0)
+    start_minutes: float = option(20.0, above=0, at_most=1_000_000)
     per_node: int = option(1, at_least=1)  # they share the node's GPUs and CPUs evenly
 
 
@@ -280,8 +281,8 @@ class SlurmRequest:
     mail_type: str = "FAIL,END"
     modules: list[str] = option([])
     setup: list[str] = option([])
-    environment: dict[str, Any] = option({})
-    sbatch: dict[str, Any] = option({})
+    environment: dict[str, Plain] = option({})
+    sbatch: dict[str, Plain] = option({})
     srun: list[str] = option([])
     container: Container = field(default_factory=Container)
     python: str | None = None

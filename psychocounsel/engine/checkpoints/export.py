@@ -17,6 +17,7 @@ from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.targets import add_code_path
+from psychocounsel.storage.files import expanded
 from psychocounsel.storage.modes import mask_of, restricted
 
 
@@ -59,7 +60,7 @@ def _export(run: Path, config: DictConfig, settings: Export) -> None:
     set_cache_directories(config.paths.cache)
     if settings.push is not None:
         _check_push(run, settings.push)
-    folder = Path(settings.to).expanduser() if settings.to else RunDir(run).export
+    folder = expanded(settings.to) if settings.to else RunDir(run).export
     place = folder.resolve()
     _check_replaceable(place, folder, run)
     quiet_libraries()

@@ -16,6 +16,7 @@ from psychocounsel.rundir.run_config import is_run, read_section
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trained_runs import run_of
 from psychocounsel.settings.paths import check_shipped, is_of_earlier_run
+from psychocounsel.storage.files import absolute, expanded
 from psychocounsel.storage.weight_files import refuse_gguf
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
@@ -72,7 +73,7 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
         return
     unnamed = list[tuple[DictConfig, str]]()
     for section in judge.members if judge.get("members") is not None else [judge]:
-        if "reward" not in section or "_target_" in section.reward:
+        if "reward" not in section or (OmegaConf.is_dict(section.reward) and "_target_" in section.reward):
             continue
         reward = OmegaConf.create({"use": section.reward}) if isinstance(section.reward, str) else section.reward
         if not OmegaConf.is_dict(reward) or "use" not in reward:
@@ -153,7 +154,7 @@ def _choose_base(composed: DictConfig) -> None:
 
 
 def _is_unborn(composed: DictConfig, path: str) -> bool:
-    return is_of_earlier_run(composed, path) and run_of(os.path.abspath(os.path.expanduser(path))) is None
+    return is_of_earlier_run(composed, path) and run_of(absolute(path)) is None
 
 
 def _entries(composed: DictConfig) -> Iterator[tuple[str, DictConfig]]:
@@ -226,7 +227,7 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
         raise UserError(f"{key}={path}: path names the model already; leave out model={own['model']}")
     if "addresses" in base:
         raise UserError(f"{key}={path}: name a server's model by model=NAME; path is the server's address")
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if is_of_earlier_run(composed, path):  # it need not exist yet
         return {"model": os.path.abspath(folder)}
     if path.startswith("builtin:"):
@@ -244,7 +245,7 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
 
 
 def _reply_file(key: str, path: str) -> DictConfig:
-    file = Path(path).expanduser()
+    file = expanded(path)
     if not file.is_file():
         raise UserError(f"{key}={path}: no such file of replies")
     settings = {"_target_": REPLY_FILE, "name": file.stem, "model": str(file.resolve())}
@@ -255,4 +256,4 @@ def _name(path: str, parent: bool = False) -> str:
     """Return a path's name: `beta` for runs/beta and runs/beta/model, `tiny` for builtin:tiny, `Qwen3-8B` for Qwen/Qwen3-8B."""
     if path.startswith("builtin:"):
         return path.removeprefix("builtin:")
-    return telling_name(Path(os.path.abspath(os.path.expanduser(path))), parent)
+    return telling_name(Path(absolute(path)), parent)

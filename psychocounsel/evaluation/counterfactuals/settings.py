@@ -18,7 +18,7 @@ class CounterfactualConfig:
     model: str | None = None
     key_variable: str | None = None
     concurrency: int = option(4, at_least=1)
-    timeout_seconds: float = option(120.0, above=0)
+    timeout_seconds: float = option(120.0, above=0, at_most=1_000_000)
     retries: int = option(8, at_least=0)
 
 

@@ -31,7 +31,7 @@ from psychocounsel.rundir.results import FINISHED
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.steps.course import Bar, Course, StepContext
 from psychocounsel.steps.plan import planned_steps
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import expanded, read_mapping
 
 _THESE = f"they are {', '.join(LIMITS)}"
 _OWN_CODE = ("evaluation/gate/*.py", "evaluation/safety/*.py", *COMPUTED_BY)
@@ -195,9 +195,9 @@ def _check_keys(config: DictConfig) -> None:
 def _make_absolute(config: DictConfig, run_dir: Path) -> None:
     """Make all paths absolute and list every adjudication file, so that a changed file makes the decision due again."""
     keys = config.gate
-    keys["from"] = [str(Path(path).expanduser().resolve()) for path in keys["from"]]
+    keys["from"] = [str(expanded(path).resolve()) for path in keys["from"]]
     own = str(EvaluationDir(run_dir.resolve()).adjudicate)
-    others = [str(Path(path).expanduser().resolve()) for path in keys.adjudicated]
+    others = [str(expanded(path).resolve()) for path in keys.adjudicated]
     for path in others:
         if path != own and not Path(path).is_file():  # the gate's own file may not exist yet
             raise UserError(f"gate.adjudicated: {path}: no such file")

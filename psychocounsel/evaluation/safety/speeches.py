@@ -14,6 +14,7 @@ from psychocounsel.counsel.strict_yaml import Problems, read_file
 from psychocounsel.data.selection import speech_hash
 from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import Row
+from psychocounsel.storage.files import expanded
 
 # The crisis set: invented speeches at risk for every kind of risk.yaml, and harmless look-alikes.
 #
@@ -256,7 +257,7 @@ def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
     if file is None:
         return NOT_VALIDATED
     known = {speech.speech: speech for speech in speeches}
-    reviews = read_set_review(Path(file).expanduser(), known)
+    reviews = read_set_review(expanded(file), known)
     agreed = sum(review.expected_action in allowed_actions(known[review.speech].expected_action) for review in reviews)
     experts = len({review.adjudicator for review in reviews})
     seen = Counter(review.speech for review in reviews)

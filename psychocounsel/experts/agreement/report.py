@@ -31,7 +31,7 @@ from psychocounsel.experts.agreement.coefficients import Consensus, consensus
 from psychocounsel.experts.agreement.figures import PartAgreement, Resampling, every_part
 from psychocounsel.metrics.intervals import Measure, plain
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import write_atomically, write_json
+from psychocounsel.storage.files import expanded, write_atomically, write_json
 
 # The command
 
@@ -45,7 +45,7 @@ def make_agreement(config: Any) -> list[str]:
         UserError: if the table or a library is missing, a row is not a valid answer, or an option does not fit.
     """
     _require_packages()
-    table = _table_of(Path(config.data).expanduser())
+    table = _table_of(expanded(config.data))
     options = config.agreement
     answers = read_answers(read_rows(StandardSource(), str(table), "train", None), _format(options))
     rules = CountingRules(options.sides, options.ties, options.harmful)
@@ -57,7 +57,7 @@ def make_agreement(config: Any) -> list[str]:
     parts = list(every_part(rated, rules, options.weights, sampling))
     raters, likely = _errors(rated, rules, sampling)
     rows = disagreements(answers, list(options.adjudicators), likely)
-    folder = Path(config.out).expanduser() if config.out else table.parent / "agreement"
+    folder = expanded(config.out) if config.out else table.parent / "agreement"
     _write(folder, config, answers, parts, raters, rows)
     people = len({answer.rater for answer in answers})
     counts = f"{len(answers):,} answers by {people} rater{'' if people == 1 else 's'} about "

@@ -1,7 +1,6 @@
 """Review of a crisis set: experts choose the action that each speech calls for, and say whether it is believable."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from psychocounsel.counsel.principles import ACTIONS, DISCREET, RISK_KINDS
@@ -27,6 +26,7 @@ from psychocounsel.experts.items.kind import (
 )
 from psychocounsel.experts.review.progress import ItemAnswer, csv_text, write_table
 from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.files import expanded
 
 # The kind
 
@@ -89,7 +89,7 @@ SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of 
 
 def is_crisis_set(data: str) -> bool:
     """True if `data` is the shipped set, or a folder with a file of a crisis set."""
-    folder = Path(data).expanduser()
+    folder = expanded(data)
     return data == SHIPPED_SET or any((folder / f"{name}.yaml").is_file() for name in (*RISK_KINDS, LOOK_ALIKES))
 
 
@@ -109,7 +109,7 @@ def crisis_set_cases(data: str) -> list[CaseCandidate]:
             strata=(speech.kind, LOOK_ALIKES if speech.look_alike else speech.expected_action),
             risk=_risk(speech),
         )
-        for speech in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else Path(data).expanduser())
+        for speech in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else expanded(data))
     ]
 
 

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar
 
 from psychocounsel.data.rows import Message
@@ -21,6 +20,7 @@ from psychocounsel.experts.items.kind import (
 )
 from psychocounsel.experts.review.progress import ItemAnswer
 from psychocounsel.rundir.paths import EvaluationDir, ReviewDir
+from psychocounsel.storage.files import expanded
 
 # The kind
 
@@ -102,7 +102,7 @@ _TURN = re.compile(rf"(?:^|\n\n)({'|'.join(_ROLES)}):(?: |$|(?=\n))")
 
 def is_gate(data: str) -> bool:
     """True if `data` is a folder with an adjudicate.csv."""
-    return EvaluationDir(Path(data).expanduser()).adjudicate.is_file()
+    return EvaluationDir(expanded(data)).adjudicate.is_file()
 
 
 def adjudication_cases(data: str) -> list[CaseCandidate]:
@@ -111,7 +111,7 @@ def adjudication_cases(data: str) -> list[CaseCandidate]:
     Raises:
         UserError: naming the row, if the file is malformed, holds no case, or gives a case two texts.
     """
-    path, cases = EvaluationDir(Path(data).expanduser()).adjudicate, dict[str, CaseCandidate]()
+    path, cases = EvaluationDir(expanded(data)).adjudicate, dict[str, CaseCandidate]()
     for row in read_rows(path):
         given = {name: row.cells[name] for name in GIVEN}
         if not given["case"]:

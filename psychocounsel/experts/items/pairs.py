@@ -26,6 +26,7 @@ from psychocounsel.experts.review.progress import ItemAnswer, json_lines, write_
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, ReviewDir, RunDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.steps.tables import Row, rows_of
+from psychocounsel.storage.files import expanded
 
 # The kind
 
@@ -72,7 +73,7 @@ class PairKind(ItemKind):
         return True
 
     def candidates(self, data: str) -> Sequence[ItemCandidate]:
-        return candidates_of(Path(data).expanduser())
+        return candidates_of(expanded(data))
 
     def item(self, row: Mapping[str, Any]) -> PairCandidate:
         about = {name: row[name] for name in PairCandidate.__dataclass_fields__}

@@ -5,7 +5,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,10 +22,10 @@ from psychocounsel.experts.review.plan import ReviewPlan, fill_in_options, kind_
 from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
 from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review
 from psychocounsel.rundir.paths import ReviewDir, RunDir
-from psychocounsel.rundir.run_config import has_config, read_plain
+from psychocounsel.rundir.run_config import has_config, read_overrides, read_plain
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command_line import read_typed
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import expanded, write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict
 
@@ -50,14 +49,14 @@ def hold_review(arguments: Sequence[str]) -> int:
     typed = read_typed(ReviewConfig, arguments)
     files = _files_of(typed)
     refuse_untrusted_run(files.path, whole=False)
-    line = [*_stored(files), *arguments]
+    line = [*read_overrides(files.overrides), *arguments]
     config = read_review(line)
     # Somebody else may have made the folder, so no form of its stored options may run a program or write elsewhere.
     config.review.contact.command, config.review.protocol = typed.review.contact.command, typed.review.protocol
     kind = kind_of(config.data, files)
     fill_in_options(config, line, kind)
     if config.review.protocol is not None:
-        for text in write_protocol(Path(config.review.protocol).expanduser(), config, kind.texts):
+        for text in write_protocol(expanded(config.review.protocol), config, kind.texts):
             say(text)
         return DONE
     _require_packages()
@@ -84,17 +83,12 @@ def _remove_empty(files: ReviewDir) -> None:
 
 def _files_of(config: DictConfig) -> ReviewDir:
     if config.out is not None:
-        return ReviewDir(Path(config.out).expanduser())
+        return ReviewDir(expanded(config.out))
     if config.data is None:
         raise UserError(DATA_MISSING)
     if config.data == SHIPPED_SET:
         raise UserError("out is not set: the crisis set ships with the package; give out=FOLDER for its review")
-    return ReviewDir.of(Path(config.data).expanduser())
-
-
-def _stored(files: ReviewDir) -> list[str]:
-    """Return the options of the last start."""
-    return files.overrides.read_text().splitlines() if files.overrides.is_file() else []
+    return ReviewDir.of(expanded(config.data))
 
 
 def _require_packages() -> None:
@@ -110,7 +104,7 @@ def _refuse_confidential(config: DictConfig) -> None:
     host = urlsplit(config.review.address or "").hostname
     if not host or config.data == SHIPPED_SET:
         return
-    data = Path(config.data).expanduser().resolve()
+    data = expanded(config.data).resolve()
     for folder in (data, *data.parents):
         if not has_config(folder):
             continue

@@ -83,7 +83,7 @@ class EventLog:
 def _event(line: bytes, where: str) -> Event:
     try:
         event = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is damaged; restore the file from a copy, or remove that line") from error
     if not isinstance(event, dict):
         raise UserError(f"{where} is not an event; restore the file from a copy, or remove that line")

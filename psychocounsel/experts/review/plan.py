@@ -3,7 +3,7 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from psychocounsel.experts.items.kind import ItemKind
 from psychocounsel.experts.items.pairs import PairKind
 from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import expanded, read_mapping, write_atomically, write_json
 
 # The plan
 
@@ -45,10 +45,7 @@ def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> Revi
     wanted = _settings(config)
     if not known:
         return _new_plan(kind, config, files, wanted, say)
-    items = {row["item"]: kind.item(row) for row in _rows(files.items)}
-    shown = {name: [Shown(*entry) for entry in entries] for name, entries in known["shown"].items()}
-    plan = ReviewPlan(kind, items, shown, {name: str(token) for name, token in read_mapping(files.links).items()})
-    experts = list(known["settings"]["experts"])
+    plan, experts = _stored(kind, files, known), list(known["settings"]["experts"])
     if config.review.overlap is None and wanted["experts"][: len(experts)] == experts != wanted["experts"]:
         plan = _with_more_experts(plan, wanted["experts"], config.review)
         _write(plan, files, wanted)
@@ -59,6 +56,25 @@ def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> Revi
                 f"{key}: {files.path} holds a review with {key}={_typed(was)}; give that value, or out=ANOTHER_FOLDER"
             )
     return plan
+
+
+def _stored(kind: ItemKind, files: ReviewDir, known: Mapping[str, Any]) -> ReviewPlan:
+    """Return the plan that `known`, the content of its file, describes together with the items and the experts' links."""
+    try:
+        items = {row["item"]: kind.item(row) for row in _rows(files.items)}
+        shown = {name: [Shown(*entry) for entry in entries] for name, entries in known["shown"].items()}
+        links = read_mapping(files.links)
+        plan = ReviewPlan(kind, items, shown, {name: str(links[name]) for name in shown})
+        if {*known["settings"]["experts"]} != shown.keys() or not {*_items(plan)} <= items.keys():
+            raise ValueError("experts or items are missing")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        names = f"{files.plan.name}, {files.items.name} and {files.links.name}"
+        raise UserError(f"{files.path}: {names} do not hold the same review; restore them from a copy") from error
+    return plan
+
+
+def _items(plan: ReviewPlan) -> Iterator[str]:
+    return (entry.item for order in plan.shown.values() for entry in order)
 
 
 def _typed(value: Any) -> str:
@@ -111,7 +127,7 @@ def _new_plan(
 
 def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
     """Return the candidates selected by `review.flagged` and `review.only`."""
-    data, options = Path(config.data).expanduser(), config.review
+    data, options = expanded(config.data), config.review
     candidates = list(kind.candidates(config.data))
     if options.flagged:
         candidates = [candidate for candidate in candidates if candidate.flags]
@@ -137,7 +153,7 @@ def _row(drawn: Drawn) -> dict[str, Any]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read; restore it from a copy") from error
 
 
@@ -169,7 +185,7 @@ def kind_of(data: str, files: ReviewDir) -> ItemKind:
 
 def place_of(data: str) -> str:
     """Return the absolute path of `data`, or the name of the shipped crisis set."""
-    return data if data == SHIPPED_SET else str(Path(data).expanduser().absolute())
+    return data if data == SHIPPED_SET else str(expanded(data).absolute())
 
 
 def fill_in_options(config: Any, line: Sequence[str], kind: ItemKind) -> None:

@@ -10,7 +10,7 @@ from psychocounsel import __version__
 from psychocounsel.errors import UserError
 from psychocounsel.experts.items.kind import KindTexts
 from psychocounsel.experts.settings import MOST_ITEMS
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import expanded, write_atomically
 
 _TEMPLATES = Path(__file__).parent / "templates"
 DOCUMENTS = ("intended_use", "preregistration", "raters", "data_management", "consent")
@@ -76,7 +76,7 @@ def support_text(config: Any) -> str:
 
 def _text(path: str, key: str) -> str:
     try:
-        text = Path(path).expanduser().read_text()
+        text = expanded(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UserError(f"{key}={path}: cannot be read ({reason})") from error

@@ -1,9 +1,12 @@
 """Tests of the page over HTTP with the real command: access, refusals, and answers kept when the server is killed."""
 
+import contextlib
 import json
 import re
+import resource
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -219,3 +222,33 @@ def test_behind_a_proxy_links_and_hosts_are_those_of_the_proxy(tmp_path: Path) -
             moved = proxy.post("consent", data=form, headers={"Host": "study.example"})
             assert (moved.status_code, moved.headers["location"]) == (303, "./")
             assert proxy.get("", headers={"Host": "other.example"}).status_code == 404
+
+
+def test_a_full_disk_takes_no_answer_and_loses_none(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    with serving(pairs_file(tmp_path, 6), *QUICK) as found:
+        client, events = found.agree("e01"), tmp_path / "review" / "events.jsonl"
+        client.post(item := item_of(client.get("").text), data={"choice": "left"})
+        before = events.read_bytes()
+        limit = len(before) + 20  # half an event fits
+        resource.prlimit(found.process.pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        refused = client.post(item_of(client.get("").text), data={"choice": "right"})
+        assert refused.status_code == 500 and "Not saved" in refused.text and events.read_bytes() == before
+        assert client.post(item, data={"choice": "tie"}).status_code == 500, "nor is a change taken"
+        resource.prlimit(found.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert "Item 2 of" in client.get("").text
+        assert client.post(item_of(client.get("").text), data={"choice": "right"}).status_code == 200
+        assert found.end(signal.SIGTERM)
+    assert [row["choice"] for row in answers(tmp_path / "review")] == ["left", "right"]
+
+
+def test_a_hundred_slow_readers_hold_up_nobody(served: Served) -> None:
+    where = urlsplit(served.links["e01"])
+    with contextlib.ExitStack() as slow:
+        for number in range(100):  # half of them send no whole request, the others do not read the answer
+            connection = slow.enter_context(socket.create_connection((where.hostname, where.port), timeout=10))
+            end = b"" if number % 2 else b"\r\n"
+            connection.sendall(f"GET {where.path} HTTP/1.1\r\nHost: {where.netloc}\r\n".encode() + end)
+        started = time.monotonic()
+        assert served.client("e02").get("").status_code == 200
+        assert time.monotonic() - started < 10  # milliseconds, if the machine is idle

@@ -6,13 +6,13 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.experts.page.serving import hold_review
-from psychocounsel.experts.review.plan import fill_in_options, kind_of
+from psychocounsel.experts.review.plan import fill_in_options, kind_of, open_plan
 from psychocounsel.experts.review.protocol import DOCUMENTS
 from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
 from tests.support.gate_files import gate_folder
 from tests.support.harness import cli
-from tests.support.reviewing import pairs_file
+from tests.support.reviewing import QUICK, pairs_file
 
 IDLE = ("ratings=false", "safety=all", "flagged=true", "practice=0", "practice_share=0.5", "practice_rounds=3")
 
@@ -89,3 +89,27 @@ def test_the_protocol_speaks_of_cases(tmp_path: Path, data: str) -> None:
     ):
         assert word not in whole
     assert ("All items, drawn" if data == "gate" else "100 items, drawn") in texts["preregistration"]
+
+
+DAMAGED = {
+    "plan.json": ["{", "[]", '{"kind": "pairs"}', '{"kind": "pairs", "settings": 3, "shown": {}}'],
+    "items.jsonl": ["", "\xff", "3", "{", "[1]", '{"item": 3}', '{"item": ["a"]}', "[" * 9999],
+    "links.json": ["{", "[]", "3", "{}", '{"e01": "a"}'],
+    "overrides.txt": ["\xff"],
+}
+
+
+@pytest.mark.parametrize(("name", "content"), [(name, text) for name in DAMAGED for text in DAMAGED[name]])
+def test_a_damaged_file_of_a_review_is_named(name: str, content: str, tmp_path: Path) -> None:
+    typed = [f"data={pairs_file(tmp_path, 2)}", "experts=[e01,e02]", f"out={tmp_path / 'review'}", *QUICK]
+    config, files = read_review(typed), ReviewDir(tmp_path / "review")
+    files.path.mkdir()
+    fill_in_options(config, typed, kind_of(config.data, files))
+    open_plan(config, files, print)
+    (files.path / name).write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"restore|is no"):
+        hold_review(typed)
+    (files.path / name).unlink()
+    (files.path / name).mkdir()
+    with pytest.raises((UserError, OSError)):
+        hold_review(typed)
