@@ -94,7 +94,9 @@ class Cluster(ABC):
         """
         self.select(jobs)
         return "\n".join(
-            f"would run {job.command.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
+            f"{job.run_dir} is already finished: nothing would run"
+            if job.finished
+            else f"would run {job.command.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
             for job in jobs
         )
 

@@ -161,10 +161,21 @@ def unfetched(jobs: Sequence[Job], why: str = "") -> str:
     return ""
 
 
-def _missing(job: Job) -> Iterator[HubSource]:
-    """Yield the hub repositories of a job that its cache lacks, without those whose revision the run does not keep."""
+def to_be_fetched(jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each model that the jobs would take from the hub themselves, because their caches lack it."""
+    return list(
+        dict.fromkeys(
+            f"{source.id}: no folder here and not in {job.config.paths.cache}, so the run asks the hub for it"
+            for job in jobs
+            for source in _missing(job, kept=False)
+        )
+    )
+
+
+def _missing(job: Job, kept: bool = True) -> Iterator[HubSource]:
+    """Yield the hub repositories of a job that its cache lacks: those whose revision the run keeps, or those without."""
     for source, revision in job.command.repositories(job.config):
-        if revision:
+        if bool(revision) is kept:
             hub.set_cache_directories(job.config.paths.cache)
             if hub.cached(source) is None:
                 yield source
