@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.names_elsewhere import our_names
 
 # Hydra's options: those with a value, and the others.
 _WITH_VALUE = {"--config-dir", "-cd", "--config-name", "-cn", "--cfg", "-c", "--package", "-p", "--info", "-i"}
@@ -50,7 +51,8 @@ def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif text in _FLAGS:
             options.append(text)
         else:
-            raise UserError(f"{text}: no such option; settings are written KEY=VALUE, and --help lists the options")
+            key = next(iter(our_names(name)), "KEY")
+            raise UserError(f"{text}: no such option; settings are written {key}=VALUE, and --help lists the options")
     return options, overrides
 
 
