@@ -87,8 +87,9 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return message
     valid = _keys_for(arguments, config_name) or flat_keys(configs.compose([], config_name, config_dirs(arguments)))
     inner = [name for name in valid if name.startswith(f"{key}.")]
-    if given.get(key) and f"{key}.path" in inner:
-        return f"{key}={given[key]}: {key} is a section of several settings; give {key}.path={given[key]}"
+    place = given.get(key, "")
+    if f"{key}.path" in inner and ("/" in place or Path(place).is_dir()):
+        return f"{key}={place}: {key} is a section of several settings; give {key}.path={place}"
     if inner:
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
