@@ -44,7 +44,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     limits = [unseen()] if by_checks & {*summary} else []
     conclusions = safety_conclusions(figures)
     tables = [*safety_summary([Titled("", figures, records)]), *limits]
-    show_result(config, files.path, context.say, [], tables)
+    show_result(config, files.path, context.say, conclusions, tables)
     if judges[0].name not in summary or setting not in summary[judges[0].name]["settings"]:
         return {"metrics": {}, "verdicts": recorded(conclusions)}
     evaluated = summary[judges[0].name]["settings"][setting]
