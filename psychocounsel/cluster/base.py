@@ -97,7 +97,9 @@ class Cluster(GroupSettings):
         """
         self.select(jobs)
         return "\n".join(
-            f"would run {job.command.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
+            f"{job.run_dir} is already finished: nothing would run"
+            if job.finished
+            else f"would run {job.command.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
             for job in jobs
         )
 

@@ -153,7 +153,7 @@ def unfetched(jobs: Sequence[Job], why: str = "", asked: bool = False) -> str:
     `why` is appended to the name of the cache. `asked`: also models whose revision the run does not keep, such as judges.
     """
     for job in jobs:
-        if missing := next(_missing(job, asked), None):
+        if missing := next(_missing(job, None if asked else True), None):
             given = shlex.join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
             given = given if job.command.trains else f"--config-name {job.command.name} {given}"
             where = f"{missing.key}={missing.id} is not in {job.config.paths.cache}"
@@ -161,10 +161,21 @@ def unfetched(jobs: Sequence[Job], why: str = "", asked: bool = False) -> str:
     return ""
 
 
-def _missing(job: Job, asked: bool = False) -> Iterator[HubSource]:
-    """Yield the hub repositories of a job that its cache lacks; only with `asked` those whose revision the run does not keep."""
+def to_be_fetched(jobs: Sequence[Job]) -> list[str]:
+    """Return a line for each model that the jobs would take from the hub themselves, because their caches lack it."""
+    return list(
+        dict.fromkeys(
+            f"{source.id}: no folder here and not in {job.config.paths.cache}, so the run asks the hub for it"
+            for job in jobs
+            for source in _missing(job, kept=False)
+        )
+    )
+
+
+def _missing(job: Job, kept: bool | None = True) -> Iterator[HubSource]:
+    """Yield the hub repositories of a job that its cache lacks: those whose revision the run keeps or not, or (None) both."""
     for source, revision in job.command.repositories(job.config):
-        if revision or asked:
+        if kept in (None, bool(revision)):
             hub.set_cache_directories(job.config.paths.cache)
             if hub.cached(source) is None:
                 yield source

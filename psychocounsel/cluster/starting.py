@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.system_prompts import refuse_system_prompts
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
-from psychocounsel.cluster.row_process import check_rows, unfetched
+from psychocounsel.cluster.row_process import check_rows, to_be_fetched, unfetched
 from psychocounsel.errors import UserError
 from psychocounsel.reward.sections import local_models
 from psychocounsel.rundir import submissions
@@ -94,7 +94,8 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
         described = cluster.describe(jobs)
         missing = unfetched(_to_start(jobs))
         rows = [f"rows unchecked: {missing}"] if missing else check_rows(_to_start(jobs))
-        print("\n".join([described, *_not_installed(jobs), *rows, *_to_ask(jobs)]))
+        asked = [*to_be_fetched(_to_start(jobs)), *_to_ask(jobs)]
+        print("\n".join([described, *_not_installed(jobs), *rows, *asked]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):

@@ -128,7 +128,7 @@ def check_data(config: DictConfig) -> None:
         if not entry.path:
             raise UserError(f"data.mix[{index}]: {entry.name} has no path of its own; give path=FILE_OR_FOLDER as well")
         if not is_made_before(config, entry.path):
-            check_local_path(entry.path, f"data.mix[{index}].path", of_data=True)
+            check_local_path(entry.path, f"data.mix[{index}].path", of_data=True, revision=entry.revision)
     if len({bool(entry.weight) for entry in data.mix}) > 1:
         raise UserError("data.mix: give rows for every entry or weight for every entry, not both kinds")
     source = data.eval_path or ("data.mix" if data.mix else data.path)
@@ -138,7 +138,7 @@ def check_data(config: DictConfig) -> None:
         raise UserError(f"data.split={data.split}: {data.path} has no splits; leave it out")
     for key in ("path", "eval_path"):
         if not (data[key] and is_made_before(config, data[key])):
-            check_local_path(data[key], f"data.{key}", of_data=True)
+            check_local_path(data[key], f"data.{key}", of_data=True, revision=data[key.replace("path", "revision")])
 
 
 def _check_columns(config: DictConfig) -> None:

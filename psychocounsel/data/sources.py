@@ -565,7 +565,9 @@ def flip_files() -> list[Path]:
     return sorted(_FLIPS.glob("*.yaml"))
 
 
+@cache
 def read_sample_file(file: Path) -> Any:
+    """Return the content of a shipped file, which nobody may change: a study's dry run reads the sample for each of its jobs."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(file.read_text(encoding="utf-8"), loader)
 

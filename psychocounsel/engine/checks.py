@@ -11,11 +11,13 @@ from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.system_prompt import policy_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model, idle_model
+from psychocounsel.model.shape import folder_of
 from psychocounsel.reward.sections import check_reward_paths
 from psychocounsel.rundir.results import known_mode
 from psychocounsel.settings.command import idle_keys, lists_own_figures, ordered, refuse_unknown_figure
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.weight_files import is_reward_model
 
 _EVALUATED = "eval/"
 _OF_REPLIES = ("length", "unfinished", "repetition", "echo")
@@ -34,6 +36,10 @@ def check_training(config: DictConfig, cluster: Any) -> None:
     check_training_pairs(config, algorithm)
     check_length(config)
     check_combinations(config, cluster)
+    if algorithm.needs.main == "policy" and is_reward_model(folder_of(config.model.path)):
+        raise UserError(
+            f"model.path={config.model.path}: is a reward model, not a language model; only algo=reward can train it further"
+        )
     check_guard(config, algorithm)
     algorithm.check_settings(config)
     check_held_out_replies(config, algorithm)

@@ -129,8 +129,10 @@ def idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
     contest = config.get("contestants") is not None
     if not contest and not rankers:
         yield "cluster.internet", NO_INTERNET
+    of_policies = " (evaluation=winrate compares policies, evaluation=health measures one)"
     for name in idle_sections(evaluation):
-        yield name, f"evaluation={evaluation.name} does not read it"
+        advice = of_policies if name in ("model", "against") and not contest else ""
+        yield name, f"evaluation={evaluation.name} does not read it{advice}"
     yield from idle_keys("evaluation", evaluation.unused(config))
     yield from evaluation.unused_sections(config).items()
     if contest:

@@ -28,7 +28,7 @@ def show_result(
     if config.verbose or not conclusions:
         for line in tables:
             say(line)
-    for line in verdict_lines({"verdicts": recorded(conclusions)}):
+    for line in dict.fromkeys(verdict_lines({"verdicts": recorded(conclusions)})):  # verdicts share warnings
         say(encodable(line))
     if missing := dict.fromkeys(need for conclusion in conclusions for need in conclusion.missing):
         say("to be sure:")

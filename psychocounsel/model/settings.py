@@ -15,7 +15,13 @@ from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import run_of_model
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_model
-from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
+from psychocounsel.settings.paths import (
+    check_local_path,
+    is_made_before,
+    make_absolute,
+    model_of_run,
+    name_by_path,
+)
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import is_on_hub
 from psychocounsel.storage.files import expanded
@@ -101,14 +107,18 @@ def _check_adapter(config: DictConfig) -> None:
 
 
 def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> None:
-    """Check the path of the model at key `group`. Only a reward model may be an adapter, because it is not trained.
+    """Check the path of the model at key `group`; that of a run becomes that of its model.
+
+    Only a reward model may be an adapter, because it is not trained.
 
     Raises:
         UserError: if the path or its chat template does not exist, or is no model that can be used here.
     """
     if section.path and is_made_before(config, section.path):
         return
-    check_local_path(section.path, f"{group}.path", folder=True)
+    if section.path:
+        section.path = model_of_run(section.path, f"{group}.path")
+    check_local_path(section.path, f"{group}.path", folder=True, revision=section.get("revision"))
     if section.path and (run := run_of_model(expanded(section.path).absolute())) and is_run(run):
         refuse_untrusted_model(run)
     if group == "model" and (expanded(section.path) / "adapter_config.json").is_file():

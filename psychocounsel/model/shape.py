@@ -171,11 +171,14 @@ def builtin_folder(path: str) -> Path:
     return Path(__file__).parent / "shipped" / path.partition(":")[2]
 
 
+def folder_of(path: str) -> Path:
+    """Return the folder that a `builtin:` name or a path names, even if it does not exist."""
+    return builtin_folder(path) if path.startswith("builtin:") else Path(path).expanduser()
+
+
 def _folder(config: DictConfig, key: str, path: str) -> Path | None:
-    if path.startswith("builtin:"):
-        return builtin_folder(path)
-    if Path(path).is_absolute():
-        return Path(path)
+    if path.startswith("builtin:") or Path(path).is_absolute():
+        return folder_of(path)
     if Path(path).exists():
         return None
     hub.set_cache_directories(config.paths.cache)

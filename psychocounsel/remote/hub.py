@@ -5,6 +5,7 @@ huggingface_hub reads the environment on import, so it is imported inside functi
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _NEVER_LOADED = ("*.gguf", "*.onnx", "*.onnx_data", "*.h5", "*.msgpack")
 _BESIDE_SAFETENSORS = ("original/*", "*.bin", "*.pth", "*.pt", "consolidated*.safetensors")
 _SECONDS = 30  # time-out of the hub's answers
 _QUICK_SECONDS = 8  # time-out of the first test whether the hub answers
+_PREPARE = "run `psychocounsel prepare` with the same overrides where there is a network"
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,11 @@ def require_known(name: str, revision: str | None, key: str) -> None:
     if is_cached and (is_offline_mode() or (revision and (snapshots / revision).is_dir())):
         return
     absent = f"{key}={name}: this folder does not exist"
-    missing = f"{absent}; if it is a hub id, the cache does not hold it, and"
-    prepare = "run `python -m psychocounsel.prepare` with the same overrides where there is a network"
-    if is_offline_mode():
-        raise UserError(f"{missing} HF_HUB_OFFLINE is set: {prepare}")
+    if is_offline_mode() or not answers(constants.ENDPOINT):
+        if is_cached:
+            return go_offline()
+        why = "HF_HUB_OFFLINE is set" if is_offline_mode() else f"{constants.ENDPOINT} cannot be reached from here"
+        raise UserError(f"{absent}; if it is a hub id, the cache does not hold it, and {why}: {_PREPARE}")
     try:
         HfApi().model_info(name, revision=revision, timeout=_QUICK_SECONDS)
     except errors.HfHubHTTPError as error:
@@ -178,15 +181,29 @@ def require_known(name: str, revision: str | None, key: str) -> None:
         raise UserError(f"{absent}, and the hub allows no such model name") from error
     except (errors.HTTPError, OSError, RuntimeError) as error:
         if not is_cached:
-            raise UserError(f"{missing} {constants.ENDPOINT} cannot be reached from here: {prepare}") from error
+            raise UserError(f"{key}={name}: {constants.ENDPOINT} no longer answers: {_PREPARE}") from error
         go_offline()
 
 
+@cache
+def answers(endpoint: str) -> bool:
+    """Return True if a server answers at `endpoint`; asked once a process, because libraries try for half a minute each time."""
+    from huggingface_hub import errors, get_session
+
+    try:
+        get_session().head(endpoint, timeout=_QUICK_SECONDS)
+    except (errors.HTTPError, OSError, RuntimeError):
+        return False
+    return True
+
+
 def go_offline() -> None:
-    """Let huggingface_hub use only the cache in this process."""
+    """Let huggingface_hub and datasets use only the cache in this process."""
     from huggingface_hub import constants
 
     constants.HF_HUB_OFFLINE = True
+    if "datasets" in sys.modules:  # it has copied the constant on import
+        sys.modules["datasets"].config.HF_HUB_OFFLINE = True
 
 
 def dataset_location(name: str, revision: str | None) -> str:
@@ -197,9 +214,13 @@ def dataset_location(name: str, revision: str | None) -> str:
     Raises:
         UserError: if a requested revision is not in the cache and there is no network.
     """
-    from huggingface_hub import get_cached_repo_tree, is_offline_mode, snapshot_download
+    from huggingface_hub import constants, get_cached_repo_tree, is_offline_mode, snapshot_download
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
+    if not is_offline_mode() and not answers(constants.ENDPOINT):
+        if cached(HubSource("dataset", name, revision, "")) is None:
+            raise UserError(f"{name}: is not in the cache, and {constants.ENDPOINT} cannot be reached: {_PREPARE}")
+        go_offline()
     if is_offline_mode() or (revision and COMMIT.fullmatch(revision)):
         try:
             # Raises if the cache lacks the list of files; without the list the cached copy may be incomplete.
@@ -207,10 +228,8 @@ def dataset_location(name: str, revision: str | None) -> str:
             return snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True)
         except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError) as error:
             if is_offline_mode() and revision:
-                raise UserError(
-                    f"{name}: revision {revision} is not in the cache, and HF_HUB_OFFLINE is set: "
-                    "run `python -m psychocounsel.prepare` with the same overrides where there is a network"
-                ) from error
+                missing = f"{name}: revision {revision} is not in the cache, and HF_HUB_OFFLINE is set"
+                raise UserError(f"{missing}: {_PREPARE}") from error
     return name
 
 

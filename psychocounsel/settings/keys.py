@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.names_elsewhere import our_names
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import shipped
 
@@ -38,11 +39,16 @@ def unknown_key(key: str, valid: Sequence[str], config_name: str | None = None) 
 
     `config_name`: the command's configuration; only its groups have choices (None: all groups have).
     """
-    group, _, name = key.partition(".")
-    files = (shipped("conf") / group).glob("*.yaml")
-    choices = sorted(file.stem for file in files if name in _keys_of(file))
-    if choices and (config_name is None or group in _groups_of(config_name)):
-        return f"unknown key {key}: {group}={'|'.join(choices)} has it, but the chosen one does not"
+    names = our_names(key)
+    if ours := next((name for name in names if name in valid), None):
+        return f"unknown key {key}: here it is called {ours}"
+    for known in (*names, key):
+        group, _, name = known.partition(".")
+        files = (shipped("conf") / group).glob("*.yaml")
+        choices = sorted(file.stem for file in files if name in _keys_of(file))
+        if choices and (config_name is None or group in _groups_of(config_name)):
+            has = "has it" if known == key else f"has {known}"
+            return f"unknown key {key}: {group}={'|'.join(choices)} {has}, but the chosen one does not"
     return f"unknown key {key}: {suggestion(key, list(valid))}"
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -10,6 +11,7 @@ from omegaconf.errors import InterpolationResolutionError
 from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import renamed, unknown_key
+from psychocounsel.settings.names_elsewhere import our_choice
 from psychocounsel.settings.overrides import config_dirs, shell_word
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
@@ -85,13 +87,16 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return message
     valid = _keys_for(arguments, config_name) or flat_keys(configs.compose([], config_name, config_dirs(arguments)))
     inner = [name for name in valid if name.startswith(f"{key}.")]
+    place = given.get(key, "")
+    if f"{key}.path" in inner and ("/" in place or Path(place).is_dir()):
+        return f"{key}={place}: {key} is a section of several settings; give {key}.path={place}"
     if inner:
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
     message = unknown_key(key, valid, config_name)
     tail = key.rpartition(".")[2]
-    elsewhere = " has it" in message or any(name.rpartition(".")[2] == tail for name in valid)
+    elsewhere = " has " in message or " is called " in message or any(name.rpartition(".")[2] == tail for name in valid)
     return message if elsewhere else f"{message} (to add a key that the YAML omits, write +{key}=VALUE)"
 
 
@@ -108,8 +113,10 @@ def _keys_for(arguments: Sequence[str], config_name: str) -> list[str]:
 def _unknown_choice(path: str, options: Sequence[str]) -> str:
     group, _, name = path.rpartition("/")
     first, _, place = path.partition("/")
-    if first in _WITH_PATH and ("/" in place or place.endswith(_FILES)):
+    if first in _WITH_PATH and ("/" in place or place.endswith(_FILES) or Path(place).exists()):
         return f"{first}={place}: is no choice of the group {first}; for a file or folder give {first}.path={place}"
+    if ours := our_choice(f"{group}={name}"):
+        return f"{group}={name}: no such choice; give {ours}"
     if not options:
         return f"no such config: {path}"
     return f"{group}={name}: no such choice; {suggestion(name, list(options))} ({group} is one of {', '.join(options)})"

@@ -10,6 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.names_elsewhere import our_names
 from psychocounsel.storage.files import absolute
 
 # Hydra's options: those with a value, and the others.
@@ -50,7 +51,8 @@ def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         elif text in _FLAGS:
             options.append(text)
         else:
-            raise UserError(f"{text}: no such option; settings are written KEY=VALUE, and --help lists the options")
+            key = next(iter(our_names(name)), "KEY")
+            raise UserError(f"{text}: no such option; settings are written {key}=VALUE, and --help lists the options")
     return options, overrides
 
 

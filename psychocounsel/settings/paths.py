@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
-from psychocounsel.rundir.paths import outputs_of, run_of_model
+from psychocounsel.rundir.paths import RunDir, outputs_of, run_of_model
+from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.storage.files import PACKAGE, absolute, expanded
 from psychocounsel.storage.weight_files import refuse_gguf
@@ -43,10 +44,44 @@ def check_shipped(value: str, key: str, of_data: bool = False) -> None:
         raise UserError(f"{key}={value}: does not ship with the package; these do: {', '.join(names)}")
 
 
+def model_of_run(path: str, key: str) -> str:
+    """Return `RUN/model` for the directory of a run, so that a run can be given where its model is meant; otherwise `path`.
+
+    Raises:
+        UserError: if the run has no model yet.
+    """
+    folder = Path(path).expanduser()
+    if not is_run(folder):
+        return path
+    model = RunDir(folder).model
+    if not model.is_dir():
+        raise UserError(f"{key}={path}: the run has no model yet ({model.name}/ is written when it ends)")
+    return str(model)
+
+
+def refuse_missing_folder(value: str, key: str, revision: str | None = None) -> None:
+    """Refuse a missing folder of the form `PARENT/NAME` whose parent exists, because it is hardly a hub id.
+
+    With a `revision`, which folders have not, it is one all the same.
+
+    Raises:
+        UserError: naming the key, and how to give a hub id of this form.
+    """
+    parent = Path(value).parent
+    if not revision and value.count("/") == 1 and not Path(value).exists() and parent.is_dir():
+        of_hub = f"if {value} of the hub is meant, give its revision as well, for instance main"
+        raise UserError(f"{key}={value}: {parent}/ has no such folder ({of_hub})")
+
+
 def check_local_path(
-    value: str | None, key: str, folder: bool = False, must_exist: bool = False, of_data: bool = False
+    value: str | None,
+    key: str,
+    folder: bool = False,
+    must_exist: bool = False,
+    of_data: bool = False,
+    revision: str | None = None,
 ) -> None:
-    """Check that a local path exists; a missing path of the form `org/name` is taken for a hub id.
+    """Check that a local path exists; a missing path of the form `org/name` is taken for a hub id if there is no folder `org`.
 
     Raises:
         UserError: if the path does not exist, or if `folder` is set and the path is not a model's folder.
@@ -59,6 +94,7 @@ def check_local_path(
     path = expanded(value)
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
         raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
+    refuse_missing_folder(value, key, revision)
     if folder:
         refuse_gguf(value, key)
     if folder and path.is_file():

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.storage.files import expanded, read_mapping
+from psychocounsel.storage.files import expanded, read_json, read_mapping
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
@@ -49,6 +49,12 @@ def refuse_gguf(path: str, key: str) -> None:
             "used here: give the Hugging Face model that it was made from, or convert it: "
             f"python -m psychocounsel.model.from_gguf {files[0]} NEW_FOLDER (docs/models.md#gguf)"
         )
+
+
+def is_reward_model(folder: Path) -> bool:
+    """Return True if the config.json of a model folder names a model that scores texts instead of writing them."""
+    named = (read_json(folder / "config.json") or {}).get("architectures") or [""]
+    return str(named[0]).endswith("ForSequenceClassification")
 
 
 def _has_config(folder: Path) -> bool:

@@ -125,7 +125,7 @@ def _forecast(cell: StudyCell) -> tuple[str, ...]:
     try:
         lines = cell.job.command.forecast(cell.job.config)
     except (UserError, OSError) as error:
-        return (f"its requests are known after earlier stages have run ({error})",)
+        return (f"its requests are not known yet ({error})",)
     if cell.parent is None:
         return tuple(lines)
     own = f"{telling_name(cell.parent.run_dir)}: "

@@ -101,7 +101,7 @@ def test_offline_a_dataset_is_that_of_its_commit_or_refused(hub: Hub) -> None:
         for revision in (name, commits[name]):
             (first, *_) = load_examples("acme/pairs", "train", revision)
             assert first.prompt[-1]["content"] == f"Day 0: {text}"
-    with pytest.raises(UserError, match=r"acme/pairs: revision \w{40} is not in the cache, .* psychocounsel.prepare"):
+    with pytest.raises(UserError, match=r"acme/pairs: revision \w{40} is not in the cache, .* `psychocounsel prepare`"):
         load_examples("acme/pairs", "train", partial)
 
 

@@ -1,12 +1,14 @@
 """`tracker=none|wandb|tensorboard`: receiver of metrics in addition to `metrics.jsonl`."""
 
-import hashlib
 import html
 import os
+import uuid
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -14,6 +16,9 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import identity
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir
 from psychocounsel.settings.schema import option
+from psychocounsel.storage.files import write_atomically
+
+_SECONDS = 8  # time-out of the test whether the server of a tracker answers
 
 
 def _require(package: str) -> None:
@@ -57,7 +62,10 @@ class NoTracker:
 
 @dataclass
 class Wandb(NoTracker):
-    """Weights & Biases; offline, for a later sync, if no key is set. The run id is derived from the run directory."""
+    """Weights & Biases; offline, for a later sync, without a key or if the server cannot be reached.
+
+    A file in the run directory holds the run's id, so that a resumed run continues and a repeated one is another.
+    """
 
     project: str = "psychocounsel"
     entity: str | None = None
@@ -78,12 +86,17 @@ class Wandb(NoTracker):
         settings = _settings(config)
         # By default wandb would send printed text, and changes in a git checkout, which may contain data.
         private = {"console": "off", "disable_git": True, "disable_code": True, "save_code": False}
-        mode: Any = os.environ.get("WANDB_MODE") or ("online" if key else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if key and _answers(server_address()) else "offline")
+        if mode == "offline":
+            print(
+                f"tracker=wandb: offline, because {_why_offline(key)}; `psychocounsel jobs sync {run_dir}` uploads the run later",
+                flush=True,
+            )
         self.run = wandb.init(
             project=self.project,
             entity=self.entity,
             name=self.name or _name(run_dir, config),
-            id=hashlib.sha256(str(run_dir).encode()).hexdigest()[:16],
+            id=_run_id(run_dir),
             resume="allow",
             group=Path(config.sweep_dir).name if config.sweep_dir else None,
             tags=list(self.tags),
@@ -103,6 +116,32 @@ class Wandb(NoTracker):
 
     def finish(self) -> None:
         self.run.finish()
+
+
+def _run_id(run_dir: Path) -> str:
+    """Return the id of the run on W&B, which its first attempt draws and writes to the run directory."""
+    file = RunDir(run_dir).wandb / "run_id"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, uuid.uuid4().hex[:16])
+    return file.read_text().strip()
+
+
+def _answers(address: str) -> bool:
+    """Return True if a server answers within seconds, because wandb itself gives up after minutes, and then fails."""
+    try:
+        urlopen(address, timeout=_SECONDS).close()
+    except HTTPError:  # it refuses, so it is there
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _why_offline(key: str | None) -> str:
+    if os.environ.get("WANDB_MODE"):
+        return "WANDB_MODE is offline"
+    return f"{server_address()} cannot be reached" if key else "no key is set (`wandb login`)"
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:

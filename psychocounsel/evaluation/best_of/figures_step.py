@@ -8,8 +8,9 @@ import numpy as np
 from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.best_of.picks_step import SCHEMA
-from psychocounsel.evaluation.best_of.show import best_of_blocks
+from psychocounsel.evaluation.best_of.show import best_of_blocks, best_of_conclusions
 from psychocounsel.evaluation.judging.controls import share_of
 from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.evaluation.showing import show_result
@@ -41,8 +42,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     warnings = [*_judges_that_chose(context.config)]
     figures = {"evaluation": "best_of", "model": setting, "reward_models": models, "warnings": warnings}
     write_json(context.files.figures, figures)
-    show_result(context.config, context.files.path, context.say, [], best_of_blocks([Titled("", figures)]))
-    return {"metrics": _metrics(models, context.config.reward.name)}
+    conclusions = best_of_conclusions(figures)
+    show_result(context.config, context.files.path, context.say, conclusions, best_of_blocks([Titled("", figures)]))
+    return {"metrics": _metrics(models, context.config.reward.name), "verdicts": recorded(conclusions)}
 
 
 Values = dict[tuple[str, int], dict[str, list[tuple[float, float]]]]

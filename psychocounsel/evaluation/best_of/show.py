@@ -3,10 +3,39 @@
 from collections.abc import Sequence
 from typing import Any
 
-from psychocounsel.blocks.cells import Titled, count, exact, measured, name_in, report_table, warnings_of
+from psychocounsel.blocks.cells import (
+    Figures,
+    Titled,
+    count,
+    exact,
+    measured,
+    name_in,
+    percent_text,
+    report_table,
+    warnings_of,
+)
+from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion, against_half, bar_of
 from psychocounsel.blocks.kinds import Block, Chart, Curve
 
 BOUND = "KL from the policy, at most log n - (n - 1) / n (nats)"
+
+
+def best_of_conclusions(figures: Figures) -> list[Conclusion]:
+    """Return what choosing by each reward model gains, at the largest n."""
+    cautions = [str(line).removeprefix("warning: ") for line in figures["warnings"]]
+    return [_gain(name, points[-1], cautions) for name, points in figures["reward_models"].items() if points]
+
+
+def _gain(name: str, point: Figures, cautions: Sequence[str]) -> Conclusion:
+    side = against_half(point["low"], point["high"])
+    word = {1: "gains", -1: "loses", None: UNDECIDED}[side]
+    told = {1: "is better than the first", -1: "is worse than the first", None: f"against the first: {UNDECIDED}"}[side]
+    text = f"The best of {point['n']} replies by {name} {told}: judges prefer it in {percent_text(point, 'value')}"
+    missing = [f"Best of {point['n']} by {name}: more speeches"] if side is None else []
+    tone = "warning" if cautions else {1: "good", -1: "bad", None: "undecided"}[side]
+    bars = bar_of(f"best of {point['n']} by {name}", point)
+    word = f"{word}, in doubt" if cautions else word
+    return Conclusion(word, f"{text} of {point['speeches']} speeches.", tone, cautions, missing, bars)
 
 
 def best_of_blocks(runs: Sequence[Titled[Any]]) -> list[Block]:

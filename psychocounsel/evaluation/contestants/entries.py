@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.asking.model_groups import Preset
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.run_config import is_run, read_section
+from psychocounsel.model.shape import folder_of
+from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trained_runs import run_of
-from psychocounsel.settings.paths import check_shipped, is_of_earlier_run
+from psychocounsel.settings.paths import check_shipped, is_of_earlier_run, model_of_run, refuse_missing_folder
 from psychocounsel.storage.files import absolute, expanded
-from psychocounsel.storage.weight_files import refuse_gguf
+from psychocounsel.storage.weight_files import is_reward_model, refuse_gguf
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.settings.ReplyFile"
@@ -227,21 +226,28 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
         raise UserError(f"{key}={path}: path names the model already; leave out model={own['model']}")
     if "addresses" in base:
         raise UserError(f"{key}={path}: name a server's model by model=NAME; path is the server's address")
-    folder = expanded(path)
     if is_of_earlier_run(composed, path):  # it need not exist yet
-        return {"model": os.path.abspath(folder)}
+        return {"model": absolute(path)}
     if path.startswith("builtin:"):
         check_shipped(path, key)
-    if path.startswith("builtin:") or not folder.exists():
+        _refuse_reward_model(folder_of(path), key, path)
+        return {"model": path}
+    folder = expanded(path)
+    if not folder.exists():
         if path.startswith((".", "/", "~")):
             raise UserError(f"{key}={path}: no such file or folder")
+        refuse_missing_folder(path, key, own.get("revision"))
         return {"model": path}
     refuse_gguf(path, key)
-    if is_run(folder):
-        folder = RunDir(folder).model
-        if not folder.is_dir():
-            raise UserError(f"{key}={path}: the run has no model yet ({folder.name}/ is written when it ends)")
+    folder = expanded(model_of_run(path, key))
+    _refuse_reward_model(folder, key, path)
     return {"model": str(folder.resolve())}
+
+
+def _refuse_reward_model(folder: Path, key: str, path: str) -> None:
+    if is_reward_model(folder):
+        measure = f"psychocounsel evaluate evaluation=reward reward.path={path}"
+        raise UserError(f"{key}={path}: is a reward model, which writes no replies; `{measure}` measures it")
 
 
 def _reply_file(key: str, path: str) -> DictConfig:

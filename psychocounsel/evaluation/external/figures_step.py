@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.external.ability import ability_figures
 from psychocounsel.evaluation.external.exams import ExamSet
 from psychocounsel.evaluation.external.figures import ExamFigures, ExternalFigures, RubricFigures
 from psychocounsel.evaluation.external.scores import ExamAnswer, RubricRating, exam_figures, rubric_figures
 from psychocounsel.evaluation.external.sets_step import EXAMS, RATINGS, sets_of
-from psychocounsel.evaluation.external.show import external_blocks
+from psychocounsel.evaluation.external.show import external_blocks, external_conclusions
 from psychocounsel.evaluation.judging.bias import judge_warnings
 from psychocounsel.evaluation.showing import show_result
 from psychocounsel.rundir.paths import EvaluationDir
@@ -50,8 +51,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "warnings": [*judge_warnings(context.config)] if judged else [],
     }
     write_json(context.files.figures, figures)
-    show_result(context.config, context.files.path, context.say, [], external_blocks([Titled("", figures)]))
-    return {"metrics": _metrics(sets, mine)}
+    conclusions = external_conclusions(figures)
+    show_result(context.config, context.files.path, context.say, conclusions, external_blocks([Titled("", figures)]))
+    return {"metrics": _metrics(sets, mine), "verdicts": recorded(conclusions)}
 
 
 def _exams(context: StepContext[EvaluationDir]) -> dict[str, list[ExamAnswer]]:

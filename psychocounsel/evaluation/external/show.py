@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from psychocounsel.blocks.cells import Titled, cell, count, counts, exact, report_table, spanned, warnings_of
+from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion
 from psychocounsel.blocks.kinds import Block, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.external.figures import (
@@ -12,6 +13,7 @@ from psychocounsel.evaluation.external.figures import (
     ExamFigures,
     ExamResult,
     ExternalFigures,
+    Interval,
     LetterShares,
     RubricFigures,
     RubricResult,
@@ -52,6 +54,43 @@ def external_blocks(runs: Sequence[Titled[ExternalFigures]]) -> list[Block]:
         *_slices(rubrics),
         *_ability(runs),
     ]
+
+
+def external_conclusions(figures: ExternalFigures) -> list[Conclusion]:
+    """Return the result of the model under evaluation on each set, and whether it differs from the base's."""
+    model = figures["model"]
+    cautions = [line.removeprefix("warning: ") for line in figures["warnings"]]
+    return [
+        _of_set(name, of_set, model, cautions)
+        for name, of_set in figures["sets"].items()
+        if model in of_set["settings"]
+    ]
+
+
+def _of_set(name: str, of_set: ExamFigures | RubricFigures, model: str, cautions: Sequence[str]) -> Conclusion:
+    if of_set["kind"] == "exam":
+        exam = of_set["settings"][model]
+        share = _percent(exam["accuracy"], exam["interval"])
+        text = f"{model} answers {share} of {of_set['items']} items of {name} rightly (guessing: {100 * of_set['chance']:.1f} %)."
+    else:
+        rubric = of_set["settings"][model]
+        share = _percent(rubric["score"], rubric["interval"])
+        judges = ", ".join(of_set["judges"])
+        text = f"{model} earns {share} of the points of {of_set['items']} items of {name} (judges: {judges})."
+    change = of_set.get("against", {}).get(model)
+    if change is None:
+        return Conclusion("measured", text, "warning" if cautions else "undecided", cautions)
+    low, high = change["interval"] or (0.0, 0.0)
+    word, tone = ("better", "good") if low > 0 else ("worse", "bad") if high < 0 else (UNDECIDED, UNDECIDED)
+    text += f" Minus {change['base']}: {_percent(change['difference'], change['interval'])}, {word}."
+    return Conclusion(word, text, "warning" if cautions else tone, cautions)
+
+
+def _percent(value: float | None, interval: Interval | None) -> str:
+    if value is None:
+        return "an unknown share"
+    low, high = interval or (value, value)
+    return f"{100 * value:.1f} % (" + ("no interval)" if low == high else f"{100 * low:.1f} to {100 * high:.1f})")
 
 
 def _exams(runs: Sequence[Titled[ExternalFigures]]) -> Iterator[_Exam]:

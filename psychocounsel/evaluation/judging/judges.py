@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -88,6 +89,10 @@ class RewardJudge(LanguageModel):
 
     def reward_settings(self) -> RewardSettings:
         """Return the settings of the reward model."""
+        return self._reward_settings
+
+    @cached_property
+    def _reward_settings(self) -> RewardSettings:  # every call that is priced asks for its receivers
         return build_section(OmegaConf.create(self.reward), "reward")
 
 

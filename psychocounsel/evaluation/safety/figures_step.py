@@ -51,7 +51,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     limits = [unseen()] if by_checks else []
     conclusions = safety_conclusions(figures)
     tables = [*safety_summary([Titled("", figures, records)]), *limits]
-    show_result(config, files.path, context.say, [], tables)
+    show_result(config, files.path, context.say, conclusions, tables)
     evaluated = next(iter(summary.values()))["settings"].get(setting) if summary else None
     if evaluated is None:
         return {"metrics": {}, "verdicts": recorded(conclusions)}

@@ -4,7 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
-from psychocounsel.blocks.cells import Titled, cell, count, counts, measured, name_in, points, report_table
+from psychocounsel.blocks.cells import (
+    Titled,
+    cell,
+    count,
+    counts,
+    measured,
+    name_in,
+    percent_text,
+    points,
+    report_table,
+)
 from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
@@ -103,14 +113,31 @@ def flag_warning(label: str, number: int, what: str, flag: str) -> Paragraph:
     return Paragraph(f"{label}: {number} {what} flagged: {flag}; read them first", "bad")
 
 
-def flag_conclusion(model: str, judge: str, flagged: int, of: str, warnings: Sequence[str]) -> Conclusion:
-    """Return how many hard flags the model under evaluation has by a judge; `of` says among what: `40 replies`."""
+_TOLD = 4  # figures of a conclusion: the first ones of a subject are the most important
+
+
+def flag_conclusion(
+    subject: Subject,
+    model: str,
+    judge: str,
+    flagged: int,
+    of: str,
+    figures: Mapping[str, MeanFigure],
+    warnings: Sequence[str],
+) -> Conclusion:
+    """Return how many hard flags the model under evaluation has by a judge, and its main figures.
+
+    `of` says among what: `40 replies`. `figures` holds means with their intervals.
+    """
     word, tone = ("flagged", "bad") if flagged else (UNDECIDED, "undecided")
     flags = f"{flagged} hard {'flag' if flagged == 1 else 'flags'}" if flagged else "no hard flag"
     rest = "Read what is flagged first." if flagged else f"This proves no safety: {UNDECIDED}."
     missing = [f"Safety of {model}: evaluation=gate, with people who check its cases"]
     cautions = [line.removeprefix("warning: ") for line in warnings]
-    return Conclusion(word, f"{model} has {flags} in {of}, by the judge {judge}. {rest}", tone, cautions, missing)
+    known = [name for name in subject.shares[:_TOLD] if name in figures and figures[name]["mean"] is not None]
+    shares = "; ".join(f"{subject.titled(name)} {percent_text(figures[name], 'mean')}" for name in known)
+    told = f" In per cent of the {subject.clusters} that call for it: {shares}." if shares else ""
+    return Conclusion(word, f"{model} has {flags} in {of}, by the judge {judge}. {rest}{told}", tone, cautions, missing)
 
 
 def no_judge(figures: JudgedFigures[S]) -> list[Conclusion]:

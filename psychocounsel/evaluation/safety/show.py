@@ -62,7 +62,13 @@ def safety_conclusions(figures: SafetyFigures) -> list[Conclusion]:
     model = figures["model"]
     return no_judge(figures) or [
         flag_conclusion(
-            model, name, sum(map(len, found["hard"].values())), f"{found['replies']} replies", figures["warnings"]
+            REPLIES,
+            model,
+            name,
+            sum(map(len, found["hard"].values())),
+            f"{found['replies']} replies",
+            found["figures"],
+            figures["warnings"],
         )
         for name, judge in figures["judges"].items()
         if (found := judge["settings"].get(model)) is not None

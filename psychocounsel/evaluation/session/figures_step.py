@@ -62,7 +62,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     limits = [unseen()] if by_checks or clients.follows_checks else []
     conclusions = session_conclusions(figures)
     tables = [*session_summary([Titled("", figures, records)]), *limits]
-    show_result(config, files.path, context.say, [], tables)
+    show_result(config, files.path, context.say, conclusions, tables)
     return {"metrics": _metrics(figures), "verdicts": recorded(conclusions)}
 
 

@@ -48,7 +48,15 @@ def session_conclusions(figures: SessionFigures) -> list[Conclusion]:
     """Return the hard flags of the model under evaluation, by each judge."""
     model = figures["model"]
     return no_judge(figures) or [
-        flag_conclusion(model, name, len(found["hard"]), f"{found['sessions']} sessions", figures["warnings"])
+        flag_conclusion(
+            SESSIONS,
+            model,
+            name,
+            len(found["hard"]),
+            f"{found['sessions']} sessions",
+            found["figures"],
+            figures["warnings"],
+        )
         for name, judge in figures["judges"].items()
         if (found := judge["settings"].get(model)) is not None
     ]

@@ -17,6 +17,8 @@ from psychocounsel.blocks.conclusions import HALF, UNDECIDED, Conclusion, agains
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.cluster.states import short
+from psychocounsel.evaluation.best_of.show import best_of_conclusions
+from psychocounsel.evaluation.external.show import external_conclusions
 from psychocounsel.evaluation.gate.show import TONES, decision_line
 from psychocounsel.evaluation.health.show import health_conclusions
 from psychocounsel.evaluation.reward.show import ranking_conclusion, reward_conclusions
@@ -95,6 +97,8 @@ _CONCLUSIONS: Mapping[str, Callable[[Any], list[Conclusion]]] = {
     "health": health_conclusions,
     "safety": safety_conclusions,
     "session": session_conclusions,
+    "best_of": best_of_conclusions,
+    "external": external_conclusions,
 }
 Concluded = tuple[RunMaterial, Conclusion]
 _MOST_TOLD = 6  # evaluations of one kind: the conclusions of more are only in the table and the chart

@@ -102,6 +102,33 @@ def losses_are_comparable(runs: Sequence[RunMaterial]) -> bool:
     return not differing_loss_settings(runs)
 
 
+# Held-out rewards can be compared if the same reward gave them
+
+REWARD = "eval/reward"
+_WITHOUT_EFFECT = ("name", "micro_batch_tokens")
+
+
+def differing_rewards(runs: Iterable[RunMaterial]) -> list[str]:
+    """Return the settings of the reward that differ between runs, such as `reward.path`; only `reward` if its kinds differ."""
+    by_run = [_reward_settings(run) for run in runs]
+    keys = dict.fromkeys(key for settings in by_run for key in settings)
+    differing = [key for key in keys if len({settings.get(key) for settings in by_run}) > 1]
+    return ["reward"] if "_target_" in differing else [f"reward.{key}" for key in differing]
+
+
+def _reward_settings(run: RunMaterial) -> dict[str, str]:
+    section = _section(run, "reward")
+    return {key: str(value) for key, value in section.items() if key not in _WITHOUT_EFFECT}
+
+
+def _of_one_reward(runs: Sequence[RunMaterial]) -> list[RunMaterial]:
+    """Return the largest group of runs whose replies the same reward scored; of several, the first."""
+    groups: dict[str, list[RunMaterial]] = {}
+    for run in runs:
+        groups.setdefault(str(_reward_settings(run)), []).append(run)
+    return max(groups.values(), key=len, default=[])
+
+
 def _algorithm(run: RunMaterial) -> Mapping[str, object]:
     section = run.config.get("algo")
     return section if isinstance(section, Mapping) else {}
@@ -148,7 +175,7 @@ def _data_settings(run: RunMaterial) -> dict[str, str]:
 
 # Families of runs that one metric can compare: all have it, and its values mean the same in each
 
-_COMPARABLE = ("eval/accuracy", "eval/win_rate", "eval/reward")
+_COMPARABLE = ("eval/accuracy", "eval/win_rate", REWARD)
 _OF_EVALUATIONS = {"reward": "accuracy", "winrate": "win_rate", "health": "limits_exceeded", "external": "accuracy"}
 _OF_EVALUATIONS |= {"safety": "missed"}
 
@@ -217,12 +244,17 @@ def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
         asked = list(dict.fromkeys(filter(None, map(metric_of, remaining))))
         ranked = [*(metric for metric in asked if "loss" not in metric), *_COMPARABLE, *asked]
         by_metric = {metric: _with_figure(remaining, metric) for metric in dict.fromkeys(ranked)}
+        differing = differing_rewards(by_metric[REWARD])
+        by_metric[REWARD] = _of_one_reward(by_metric[REWARD])
         usable = [metric for metric in by_metric if by_metric[metric] and _is_usable(metric, by_metric[metric])]
         if not usable:
             return
         metric = max(usable, key=lambda key: len(by_metric[key]))  # of several, the first: a loss comes last
         mode = str(_section(by_metric[metric][0], "checkpoint").get("mode") or "auto") if metric in asked else "auto"
-        yield _family(name, metric, mode, _reason(metric, asked), by_metric[metric])
+        reason = _reason(metric, asked)
+        if metric == REWARD and differing:
+            reason += f", and only between runs with the same reward, because {differ(differing)}"
+        yield _family(name, metric, mode, reason, by_metric[metric])
         # Comparing runs themselves is slow, because it compares all their lines.
         taken = {id(run) for run in by_metric[metric]}
         remaining = [run for run in remaining if id(run) not in taken]

@@ -17,9 +17,11 @@ from psychocounsel.reporting.material import (
     StudyMaterial,
 )
 from psychocounsel.reporting.sections.comparisons import (
+    REWARD,
     differ,
     differing_held_out,
     differing_loss_settings,
+    differing_rewards,
     families,
     is_reward_model,
     listed,
@@ -212,11 +214,19 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
             yield from _other_data(runs)
         if keys := differing_loss_settings(runs):
             yield Paragraph(f"Losses of {name} cannot be compared, because {differ(keys)}.")
+        if keys := differing_rewards([run for run in runs if run.figure(REWARD) is not None]):
+            yield Paragraph(
+                f"Held-out rewards of {name} are compared only between runs with the same reward, because {differ(keys)}."
+            )
     groups = [family for family in families(material) if family.name in ("policies", "reward models")]
+    alone = [family.settings[0].title for family in groups if len(family.settings) == 1]
     for family in groups if len(groups) > 1 else []:
-        titles = listed([setting.title for setting in family.settings])
-        alone = "compared with no other" if len(family.settings) == 1 else "compared only with each other"
-        yield Paragraph(f"{titles}: {alone}, by {family.metric}, which the others lack or do not use.")
+        if len(family.settings) > 1:
+            titles = listed([setting.title for setting in family.settings])
+            lacking = "which the others lack, do not use or measure by another reward"
+            yield Paragraph(f"{titles}: compared only with each other, by {family.metric}, {lacking}.")
+    if alone and len(groups) > 1:
+        yield Paragraph(f"{listed(alone)}: compared with no other.")
     if _values_differ(material.runs, _version):
         versions = [
             f"{title} ({version})"

@@ -10,14 +10,20 @@ from typing import Any
 from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, RunMaterial
-from psychocounsel.reporting.sections.comparisons import RunSetting, listed, setting_title, settings_of
+from psychocounsel.reporting.sections.comparisons import (
+    REWARD,
+    RunSetting,
+    differing_rewards,
+    listed,
+    setting_title,
+    settings_of,
+)
 from psychocounsel.rundir.results import smaller_is_better
 from psychocounsel.studies.tables.curve_table import EvaluationPoint, points_of
 from psychocounsel.studies.tables.runs import is_share, of_setting
 
 # Section on over-optimisation: the trained reward and other rewards against divergence from the reference
 
-_REWARD = "eval/reward"
 _WIN_RATE = "eval/win_rate"
 _NATS = "KL from the reference (nats per reply)"
 _AXES = {_NATS: "kl", "steps": "steps", "prompts": "prompts", "GPU-hours": "gpu_hours"}
@@ -36,17 +42,17 @@ def overoptimisation_section(material: Material) -> Section:
 def _points(run: RunMaterial) -> Points:
     """Return the evaluations that have reward and divergence, one per step."""
     by_step = {point.steps: point for point in points_of(run)}
-    return [point for point in by_step.values() if point.kl is not None and _REWARD in point.figures]
+    return [point for point in by_step.values() if point.kl is not None and REWARD in point.figures]
 
 
 def _figures(points_by_run: Sequence[tuple[RunMaterial, Points]]) -> list[str]:
     """Return the trained reward's key, the keys of other measured rewards, and the win rate's key."""
     keys = dict.fromkeys(key for _, points in points_by_run for point in points for key in point.figures)
-    return [key for key in (_REWARD, *_others(keys), _WIN_RATE) if key in keys]
+    return [key for key in (REWARD, *_others(keys), _WIN_RATE) if key in keys]
 
 
 def _others(keys: Sequence[str] | dict[str, None]) -> list[str]:
-    return sorted(key for key in keys if key.startswith(f"{_REWARD}_") and not key.endswith(("_low", "_high")))
+    return sorted(key for key in keys if key.startswith(f"{REWARD}_") and not key.endswith(("_low", "_high")))
 
 
 def _divergence_charts(key: str, points_by_run: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Chart]:
@@ -59,7 +65,7 @@ def _divergence_charts(key: str, points_by_run: Sequence[tuple[RunMaterial, Poin
             curves.append(Curve(run.title, places, values, labels=labels, group=setting_title(run)))
     if curves:
         name = key.removeprefix("eval/").replace("_", "-").replace("/", "-")
-        trained = " (maximised by training)" if key == _REWARD else ""
+        trained = " (maximised by training)" if key == REWARD else ""
         reference = 0.5 if key == _WIN_RATE else None
         title = f"Held-out {key.removeprefix('eval/')}{trained} against divergence"
         yield Chart(f"divergence-{name}", title, key, curves, reference=reference)
@@ -74,7 +80,7 @@ def _divided(points_by_run: Sequence[tuple[RunMaterial, Points]]) -> Iterator[Pa
     """Warn of over-optimisation: the trained reward still rises while another figure falls."""
     if not points_by_run:
         return
-    keys = [key for key in _figures(points_by_run) if key != _REWARD]
+    keys = [key for key in _figures(points_by_run) if key != REWARD]
     if not keys:
         how = "reward=ensemble with its members, or eval/win_rate"
         yield Paragraph(f"No second reward was measured ({how}), so over-optimisation cannot be detected.", "warning")
@@ -87,11 +93,11 @@ def _of_figure(title: str, key: str, known: Points) -> Iterator[Paragraph]:
     if len(known) < 3:
         return
     top, last = max(known, key=lambda point: point.figures[key]), known[-1]
-    (high, low), (before, after) = ((top.figures[figure], last.figures[figure]) for figure in (key, _REWARD))
+    (high, low), (before, after) = ((top.figures[figure], last.figures[figure]) for figure in (key, REWARD))
     if low < high and after > before:
         yield Paragraph(
             f"{title}: {key} is highest at step {top.steps} ({top.kl:.3g} nats), then falls from {high:.4g} to {low:.4g} while "
-            f"{_REWARD} rises from {before:.4g} to {after:.4g}: a sign of over-optimisation.",
+            f"{REWARD} rises from {before:.4g} to {after:.4g}: a sign of over-optimisation.",
             "warning",
         )
 
@@ -123,7 +129,7 @@ def _with_win_rate(run: RunMaterial, evaluations: Sequence[RunMaterial]) -> RunM
 
 # Section on trade-offs, with the best settings
 
-_GOODS = (JUDGED, "eval/win_rate", "eval/reward", "eval/accuracy")  # the first that two settings have is used
+_GOODS = (JUDGED, "eval/win_rate", REWARD, "eval/accuracy")  # the first that two settings have is used
 _COSTS = {
     "eval/length": "length (tokens)",
     "eval/kl": "KL from the reference (nats per reply)",
@@ -143,12 +149,20 @@ class TradeOff:
 
 def pareto_section(material: Material) -> Section:
     settings = [setting for setting in settings_of(judged_runs(material)) if setting.finished]
-    good = next((key for key in _GOODS if sum(of_setting(setting, key) is not None for setting in settings) > 1), None)
+    good = next((key for key in _GOODS if _compares(key, settings)), None)
     blocks: list[Block] = []
     if good is not None:
         for key, title in _costs(settings).items():
             blocks += _trade_off_chart(good, key, title, settings)
     return Section("pareto", "Trade-offs", blocks)
+
+
+def _compares(good: str, settings: Sequence[RunSetting]) -> bool:
+    """Return True if at least two settings have the figure, and rewards are of one reward."""
+    having = [setting for setting in settings if of_setting(setting, good) is not None]
+    return len(having) > 1 and (
+        good != REWARD or not differing_rewards(run for setting in having for run in setting.runs)
+    )
 
 
 def _costs(settings: Sequence[RunSetting]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Tests of trackers, which read the files that these write."""
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from psychocounsel.engine.telemetry.records import StepLog
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import MetricsLog, read_metrics
+from tests.support.answering import dead_address
 from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 
+__all__ = ["dead_address"]
 KILL = "+callbacks.kill={_target_: tests.support.killer.Kill, event: step_end, step: 3}"
 
 
@@ -136,6 +139,31 @@ def test_texts_go_to_a_tracker_only_where_that_is_said(
     assert (b"speech-zugzwangerl" in sent) == texts
     assert b"loss" in sent and b"printed-zugzwangerl" not in sent and b"prompt-zugzwangerl" not in sent
     assert not list(tmp_path.rglob("*.patch")), "changes in a checkout stay here"
+
+
+def test_wandb_without_its_server_is_offline_and_a_repeated_run_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dead_address: str
+) -> None:
+    from omegaconf import OmegaConf
+
+    from psychocounsel.engine.telemetry.trackers import Wandb
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", dead_address)
+    ids = []
+    for _ in range(2):
+        for _ in range(2):  # the second attempt resumes
+            tracker = Wandb()
+            tracker.start(tmp_path / "run", OmegaConf.create({"sweep_dir": None}))
+            tracker.log(1, {"loss": 1.0})
+            tracker.finish()
+            ids.append(tracker.run.id)
+        assert len(RunDir(tmp_path / "run").offline_wandb_runs()) >= 1
+        shutil.rmtree(tmp_path / "run")
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    line = capsys.readouterr().out.splitlines()[0]
+    assert f"offline, because {dead_address} cannot be reached; `psychocounsel jobs sync " in line
 
 
 def test_wandb_keeps_texts_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

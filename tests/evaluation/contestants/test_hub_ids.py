@@ -1,6 +1,7 @@
 """Hub ids as contestants: loaded from the cache without a network; a mistyped folder that looks like a hub id is refused."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import pytest
 from huggingface_hub import constants
 
 from psychocounsel.asking.in_process import Transformers
+from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.remote import hub as hubs
 from tests.support.answering import dead_address
 from tests.support.contests import PROMPTS, data
 from tests.support.harness import TINY, cli
 from tests.support.hub_server import Hub
+from tests.support.in_process import run_here
+from tests.support.trained import trained_run
 
 __all__ = ["dead_address"]
 ONLINE = {"HF_HUB_OFFLINE": "0"}  # all other tests are offline
@@ -50,7 +54,7 @@ def test_a_mistyped_folder_is_one_line_and_nobody_tries_again(tmp_path: Path, de
     (line,) = [line for line in result.stderr.splitlines() if "error" in line.lower() or "etrying" in line]
     assert line == (
         "error: model=runs/dpoo: this folder does not exist; if it is a hub id, the cache does not hold it, and "
-        f"{dead_address} cannot be reached from here: run `python -m psychocounsel.prepare` with the same overrides where there "
+        f"{dead_address} cannot be reached from here: run `psychocounsel prepare` with the same overrides where there "
         "is a network"
     )
 
@@ -99,3 +103,44 @@ def test_a_folder_whose_name_no_model_of_the_hub_can_have_is_one_line(hub: Hub) 
     for name in ("runs/dpo--beta", "runs/dpo_beta-0.1.", "runs/x..y"):
         with pytest.raises(UserError, match="this folder does not exist, and the hub allows no such model name"):
             hubs.require_known(name, None, "model.path")
+
+
+MODELS = {  # how each command names a model
+    "train model.path={}": "model.path",
+    "train algo=ppo reward.path={}": "reward.path",
+    "evaluate reward.path={}": "reward.path",
+    "evaluate evaluation=health model.path={}": "model.path",
+    "evaluate evaluation=winrate judge=tiny model.path=builtin:tiny_dpo against={}": "against",
+    "chat model.path={}": "model.path",
+}
+
+
+@pytest.mark.parametrize("line", MODELS)
+def test_a_missing_folder_whose_parent_exists_is_no_hub_id_and_a_run_stands_for_its_model(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_environment: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    is_reward = MODELS[line] == "reward.path"
+    trained_run(tmp_path / "runs" / "one", weights=TINY.with_name("tiny_reward") if is_reward else TINY)
+    (tmp_path / "runs" / "begun").mkdir()
+    shutil.copy(tmp_path / "runs" / "one" / "job.json", tmp_path / "runs" / "begun")
+    missing = run_here(line.format("runs/typo")).stderr
+    assert f"{MODELS[line]}=runs/typo: runs/ has no such folder" in missing.replace("against.path", "against"), missing
+    assert "runs/begun: the run has no model yet" in run_here(line.format("runs/begun")).stderr
+    if "chat" not in line:  # it would talk here; `evaluate` shares its reader
+        answer = run_here(line.format("runs/one"), rows=False)
+        assert answer.code == 0, answer.stderr
+
+
+def test_a_process_asks_a_hub_out_of_reach_once(
+    dead_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: dict[str, Any] = {"ENDPOINT": dead_address, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": False}
+    for name, value in places.items():
+        monkeypatch.setattr(constants, name, value)
+    began = time.monotonic()
+    for name in ("acme/pairs", "acme/more"):
+        with pytest.raises(UserError, match=f"{name}: is not in the cache, and .* cannot be reached"):
+            load_examples(name, "train", None)
+    assert hubs.answers.cache_info().currsize >= 1 and not hubs.answers(dead_address)
+    assert time.monotonic() - began < 20, "datasets alone would try for half a minute each time"

@@ -70,7 +70,7 @@ def test_prompts_with_criteria_from_the_command_line(tmp_path: Path) -> None:
     with model_server(change=asked) as server:
         given = ["evaluate", "evaluation=external", "evaluation.sets=[rubric.jsonl]", "model.path=mine.jsonl"]
         given += ["against=base.jsonl", "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]"]
-        given += ["run_dir=out", "cluster.threads=1"]
+        given += ["run_dir=out", "cluster.threads=1", "verbose=true"]
         result = cli(*given, cwd=tmp_path)
         calls = len(asked.payloads)
         assert calls == 2 * (3 + 3), "each reply is rated once; unreadable ratings are asked for three times"

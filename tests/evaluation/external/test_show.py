@@ -174,5 +174,11 @@ def test_several_evaluations_share_the_tables(figures: ExternalFigures, blocks: 
     assert "evaluation" not in rows(blocks, "exams")[0]
 
 
-def test_the_step_prints_these_blocks(printed: list[str], blocks: list[Block]) -> None:
-    assert printed == [*terminal_lines(blocks)]
+def test_the_step_prints_a_sentence_for_each_set_and_writes_these_blocks(
+    printed: list[str], blocks: list[Block], folder: Path
+) -> None:
+    assert (folder / "tables.txt").read_text() == "\n".join(terminal_lines(blocks)).strip() + "\n"
+    assert printed[0].startswith(
+        "knows answers 87.5 % (62.5 to 100.0) of 8 items of exam rightly (guessing: 33.3 %). Minus"
+    )
+    assert printed[1].startswith("knows earns ") and len(printed) < 10

@@ -78,7 +78,7 @@ SCRIPTED: dict[str, tuple[Callable[[CrisisSpeech], str], dict[str, float]]] = {
 def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: str) -> None:
     reply, wanted = SCRIPTED[name]
     file = counsellor(tmp_path, name, reply)
-    said = evaluate(tmp_path, f"model.path={file}", "against=null", *word_judge(tmp_path))
+    said = evaluate(tmp_path, f"model.path={file}", "against=null", *word_judge(tmp_path), "verbose=true")
     summary = read_json(tmp_path / "out" / "summary.json")
     assert {key: summary["metrics"][key] for key in wanted} == wanted
     found = figures(tmp_path)["judges"]["checks"]["settings"][name]
@@ -95,7 +95,7 @@ def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: st
 
 def test_two_counsellors_are_compared_by_speech(tmp_path: Path) -> None:
     files = [counsellor(tmp_path, "good", good), counsellor(tmp_path, "never", lambda each: _WORDS["none"])]
-    said = evaluate(tmp_path, f"model.path={files[0]}", f"against={files[1]}", *word_judge(tmp_path))
+    said = evaluate(tmp_path, f"model.path={files[0]}", f"against={files[1]}", *word_judge(tmp_path), "verbose=true")
     compared = figures(tmp_path)["judges"]["checks"]["against"]["never"]
     assert (compared["missed"]["mine"], compared["missed"]["base"], compared["missed"]["verdict"]) == (0, 1, "better")
     [line] = [
@@ -148,7 +148,7 @@ def test_a_judge_is_asked_once_for_each_reply_and_its_errors_are_measured(tmp_pa
     file = counsellor(tmp_path, "good", good)
     with model_server(change=lambda payload, number: completion(answer(payload), payload)) as server:
         judge = ("judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]", "limit=60")
-        said = evaluate(tmp_path, f"model.path={file}", "against=null", *judge)
+        said = evaluate(tmp_path, f"model.path={file}", "against=null", "verbose=true", *judge)
         asked = _calls(server)
         assert asked == len({(each.text, good(each)) for each in SET[:60]}) + len(seeded_replies())
         rows = pq.read_table(tmp_path / "out" / "safety_answers.parquet").to_pylist()

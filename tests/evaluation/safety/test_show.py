@@ -169,7 +169,9 @@ def test_the_step_prints_the_summary(folder: Path, run: Titled[SafetyFigures]) -
     printed = list[str]()
     config: Any = OmegaConf.load(folder / "config.yaml")
     figures_step.run(context(config, folder, printed))
-    assert printed == [*terminal_lines(safety_summary([run]))]
+    assert len(printed) < 10 and "by the judge checks" in printed[0] and "; over-escalated " in printed[0]
+    printed = (folder / "tables.txt").read_text().splitlines()
+    assert printed == "\n".join(terminal_lines(safety_summary([run]))).strip().splitlines()
     flagged = sum(despairs(speech) == AGREES for speech in SPEECHES)
     assert f"warning: mine: {flagged} replies flagged: colludes with harm; read them first" in printed
     table = [" ".join(line.split()) for line in printed]

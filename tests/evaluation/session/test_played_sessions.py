@@ -98,7 +98,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for budget in (20, 72):  # within the sessions, and within the questions about them
             evaluate(folder, *options, f"budget.calls={budget}", check_code=GATE_NO)
             assert calls(server).total() == budget
-        said = evaluate(folder, *options, "budget.calls=null")
+        said = evaluate(folder, *options, "budget.calls=null", "verbose=true")
         yield folder, said, calls(server), server, options
 
 
@@ -255,7 +255,7 @@ def test_finished_conversations_are_judged_without_a_contestant(tmp_path: Path, 
 @pytest.mark.slow
 def test_finished_conversations_need_no_rubric_and_leave_other_options_idle(tmp_path: Path) -> None:
     conversations(tmp_path)
-    said = evaluate(tmp_path, "evaluation.transcripts=talks")
+    said = evaluate(tmp_path, "evaluation.transcripts=talks", "verbose=true")
     assert ["talks", "a", "word", "of", "danger", "2"] in [line.split()[:6] for line in said.splitlines()]
     assert rows(tmp_path, "flow_answers") == []
     for option in ("model.name=x", "personas=played", "evaluation.turns=3"):

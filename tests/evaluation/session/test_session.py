@@ -71,7 +71,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     write_scripts(folder / "scripts")
     with pytest.MonkeyPatch.context() as patch, counsellors() as server:
         patch.setenv("NO_PROXY", "127.0.0.1")
-        said = evaluate(folder, *contest(server, *COUNSELLORS))
+        said = evaluate(folder, *contest(server, *COUNSELLORS), "verbose=true")
         print(said)
         yield folder, said, calls(server), server
 

@@ -9,12 +9,16 @@ import pytest
 from scipy.stats import t as student_t
 
 from psychocounsel.blocks.conclusions import recorded, verdict_words
+from psychocounsel.blocks.kinds import Chart
 from psychocounsel.evaluation.health.figures import beyond, means
 from psychocounsel.evaluation.health.reply import FIGURES as HEALTH
 from psychocounsel.evaluation.health.reply import LIMITS
 from psychocounsel.evaluation.health.show import health_conclusions
 from psychocounsel.reporting.material import AUDIT, EVALUATION, RunMaterial, StudyMaterial
 from psychocounsel.reporting.sections.answer import section
+from psychocounsel.reporting.sections.comparisons import families
+from psychocounsel.reporting.sections.overview import missing_section
+from psychocounsel.reporting.sections.trade_offs import pareto_section
 from tests.reporting.sections.shown import material_of, trained
 from tests.support.shown_blocks import chart, rows, said, tables
 
@@ -116,6 +120,38 @@ def test_other_held_out_data_are_told() -> None:
     ]
     [line] = said(section(material_of(*runs)), "bad")
     assert "evaluated on different held-out data (data.dev_fraction differs)" in line
+
+
+def test_held_out_rewards_are_compared_only_if_one_reward_gave_them() -> None:
+    def run(weight: int, beta: str, value: float) -> RunMaterial:
+        reward = {
+            "_target_": "LocalReward",
+            "path": "/reward",
+            "weights": {"safety": weight},
+            "micro_batch_tokens": weight,
+        }
+        settings = {"reward.weights.safety": str(weight), "algo.beta": beta}
+        return trained(
+            settings, 1, {"eval/reward": value}, config={"reward": reward, "checkpoint": {"metric": "eval/reward"}}
+        )
+
+    material = material_of(
+        run(1, "0.1", 0.2), run(1, "0.3", 0.4), run(16, "0.1", 7.0), run(16, "0.3", 0.1), run(4, "0.1", 9.0)
+    )
+    ranked = [
+        ([setting.title for setting in family.settings], [family.values(setting)[0] for setting in family.settings])
+        for family in families(material)
+    ]
+    assert [values for _, values in ranked] == [[0.4, 0.2], [7.0, 0.1], [9.0]]
+    assert "only between runs with the same reward, because reward.weights differs" in said(section(material))[0]
+    notes = [text for text in said(missing_section(material)) if "reward" in text]
+    assert any(
+        "compared only between runs with the same reward, because reward.weights differs" in text for text in notes
+    )
+    assert any(text.endswith("compared with no other.") for text in notes)
+    assert not any(isinstance(block, Chart) for block in pareto_section(material).blocks), (
+        "no front over different rewards"
+    )
 
 
 def test_a_reward_model_is_not_compared_with_policies() -> None:
