@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -264,18 +265,18 @@ def drop_leaks(train: list[Example], held_out: list[Example], report: Report) ->
     return kept
 
 
-_TEST_SPEECHES = Path(__file__).parent / "test_speeches.txt"
+_TEST_SPEECHES = Path(__file__).parent / "test_speeches.yaml"
 
 
 def drop_test_speeches(train: list[Example], report: Report) -> list[Example]:
     """Return the training rows without a speech that `evaluation=safety` or `session` measures on.
 
-    test_speeches.txt has the `speech_hash` of each.
+    test_speeches.yaml has the `speech_hash` of each.
 
     Raises:
         UserError: if no row is left.
     """
-    known = set(_TEST_SPEECHES.read_text().split())
+    known = set(re.findall(r'^- "(\w+)"', _TEST_SPEECHES.read_text(), re.MULTILINE))
     kept = [
         example
         for example in train

@@ -107,7 +107,7 @@ class Collector:
 
     def batch_groups(self, groups: list[Group]) -> list[Group]:
         """Return the groups of a global batch for the loss (`Algorithm.batch_groups`)."""
-        return checked_groups(self.algorithm, "batch_groups", self.algorithm.batch_groups(groups, self), len(groups))
+        return checked_groups(self.algorithm, "batch_groups", self.algorithm.batch_groups(groups, self))
 
     def _collect_offline(self, groups: list[Group]) -> list[Group]:
         own = type(self.algorithm).collect_offline is not Algorithm.collect_offline

@@ -24,7 +24,7 @@ def console(*arguments: str, cwd: Path, check_code: int = 0) -> subprocess.Compl
 def test_every_command_is_listed_with_what_it_does(tmp_path: Path) -> None:
     lines = console("--help", cwd=tmp_path).stdout.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("  ") and not line.strip().startswith("--")]
-    hidden = {"__init__", "api", "console", "errors", "worker"}
+    hidden = {"__init__", "api", "console", "environment", "errors", "worker"}
     assert sorted(listed) == sorted({file.stem for file in (ROOT / "psychocounsel").glob("*.py")} - hidden)
     assert all(len(line.split()) > 3 and "`" not in line.split("  ")[1] for line in lines[2 : 2 + len(COMMANDS)])
     assert console("--version", cwd=tmp_path).stdout == f"psychocounsel {__version__}\n"

@@ -28,6 +28,7 @@ ONE_SEED = {
     "pareto": ["seeds=[1]", "weights=[0,4]"],
     "scaling": [],
     "safety": [],
+    "sessions": ["seeds=[1]", "rewards=[mean,last]"],
     "real": ["base=builtin:tiny", "dtype=fp32"],  # in place of `make smollm2`
 }
 # Sizes at which every study runs on the shipped model in a minute or two.
@@ -57,6 +58,10 @@ TRIALS = {
     "pareto": [
         *("seeds=[1]", "weights=[0,4]", "reward_steps=1", "steps=1", "batch=2", "every=1"),
         *(f"more='data.limit=8 eval.limit=2 {REPLIES}'", f"ask='{ASK}'"),
+    ],
+    "sessions": [
+        *("seeds=[1]", "rewards=[mean]", "steps=1", "batch=2", "turns=2"),
+        *("more='data.limit=4 eval.limit=2 rollout.max_tokens=8'", f"ask='{ASK} evaluation.turns=2'"),
     ],
     "safety": ["steps=2", "batch=4", "pairs=16", "cases=4", "reply_tokens=16"],
     "scaling": [f"run='algo=dpo {STEP}'"],

@@ -167,7 +167,7 @@ def test_an_override_of_several_lines_is_refused_whatever_its_key(
 
 
 def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
-    from psychocounsel.cluster.resubmission import _job
+    from psychocounsel.cluster.resubmission import _job, _override
     from psychocounsel.cluster.states import Row
     from psychocounsel.rundir.run_config import write_config, write_job
 
@@ -180,7 +180,7 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
     ):
         write_config(tmp_path, config)
         with pytest.raises(UserError, match=message):
-            _job(Row(0, tmp_path, ""), given)
+            _job(Row(0, tmp_path, ""), [_override(text) for text in given])
     config.cluster.setup = ["true\nfalse"]  # written by an older version without this check
     write_config(tmp_path, config)
     with pytest.raises(UserError, match=r"cluster.setup\[0\]: contains a newline"):

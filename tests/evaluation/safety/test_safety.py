@@ -200,7 +200,7 @@ def test_a_dry_run_says_what_would_be_asked(tmp_path: Path) -> None:
 def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> None:
     """If the review grows, only the step `figures` runs again."""
     file, review = counsellor(tmp_path, "good", good), tmp_path / "set_review.csv"
-    given = (f"model.path={file}", "against=null")
+    given = (f"model.path={file}", "against=null", "verbose=true")
     rows = [
         f"{each.speech},{allowed_actions(each.expected_action)[0]},yes,{expert},\n"
         for each in SET[:5]

@@ -106,8 +106,8 @@ def test_what_the_documentation_says_of_the_shipped_cues_is_so() -> None:
 def test_training_knows_every_speech_that_is_measured_on() -> None:
     turns = [state.says for persona in ScriptedPersonas().personas() for state in persona.script.states.values()]
     texts = [*(each.text for each in SET), *(each.text for each in SWAPS), *turns]
-    file = ROOT / "psychocounsel" / "data" / "test_speeches.txt"
-    assert file.read_text().split() == sorted({speech_hash(text) for text in texts})
+    file = ROOT / "psychocounsel" / "data" / "test_speeches.yaml"
+    assert yaml.safe_load(file.read_text()) == sorted({speech_hash(text) for text in texts})
 
 
 def test_a_set_with_faults_lists_them(tmp_path: Path) -> None:
