@@ -24,7 +24,7 @@ _RUN = ("train", "evaluate", "audit", "annotate", "agreement", "export", "report
 # Commands that need a GPU, hours, a hub, other projects' files, a server or a cluster. Other files run those of clusters.
 _ELSEWHERE = re.compile(
     r"vllm|qwen|llama|nemotron|smollm2|_8b|_3b|http|openai|slurm|=psychocounsel|nf4|vera_mh|played"
-    r"|study=(paper|algorithms|real|NAME)|lm_eval|push=|/runs/anna|\$SCRATCH|quickstart$",
+    r"|study=(paper|algorithms|sessions|real|NAME)|lm_eval|push=|/runs/anna|\$SCRATCH|quickstart$",
     re.IGNORECASE,
 )
 # Tests of own clusters, served pages, experts' answers, jobs of SLURM and endless output are in other files.
