@@ -173,7 +173,7 @@ def test_a_counsellor_that_helps_dialects_a_step_later_gets_exactly_that(tmp_pat
     ]
     write_jsonl(tmp_path / "later.jsonl", rows)
     options = ("model.path=later.jsonl", "against=null", "limit=200", "cluster.threads=1", *word_judge(tmp_path))
-    done = cli("evaluate", "evaluation=safety", *options, "run_dir=on", cwd=tmp_path)
+    done = cli("evaluate", "evaluation=safety", *options, "run_dir=on", "verbose=true", cwd=tmp_path)
     with_swaps = read_json(tmp_path / "on" / "figures.json")
     found = with_swaps["judges"]["checks"]["settings"]["later"].pop("swaps")
     due = [base.expected_action for base in BASES.values() if base.speech <= SET[199].speech]

@@ -32,7 +32,7 @@ def test_speeches_are_reviewed_by_keyboard_alone(browser: Any, served: Served, h
     page.check("input[name=agree]")
     go(page, "button")
     seen = faults(page)
-    for keys in ("3y", "1n", "y4", "25n"):  # 25: the keys go to the first unanswered question, then to the next one
+    for keys in ("3y", "1n", "y4", "26n"):  # 26: the keys go to the first unanswered question, then to the next one
         for key in keys:
             page.keyboard.press(key)
         with page.expect_navigation():
