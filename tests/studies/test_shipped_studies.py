@@ -131,7 +131,9 @@ def test_the_trial_of_a_study_plans_with_nothing_but_what_ships(name: str, tmp_p
             if "algo" in cell.job.config:
                 model = cell.job.config.model.path
                 assert model == "builtin:tiny" or model.startswith(str(tmp_path))
-                assert cell.job.config.data.path in ("builtin:sample", "builtin:clients", None) or cell.job.config.data.mix
+                assert (
+                    cell.job.config.data.path in ("builtin:sample", "builtin:clients", None) or cell.job.config.data.mix
+                )
                 assert cell.job.config.max_steps <= 2
 
 
