@@ -209,6 +209,11 @@ def check_rollouts(config: DictConfig, algorithm: Any) -> None:
         UserError: naming the key and what to type instead.
     """
     check_reward_paths(config)
+    if config.rollout.clients and OmegaConf.select(config, "reward.ask") == "ranks":
+        raise UserError(
+            "reward.ask=ranks: ranks the replies to one prompt, and in sessions every turn follows another conversation; use "
+            "reward.ask=all"
+        )
     batch, wanted = config.global_batch_size, algorithm.round.prompts
     prompts = batch - algorithm.offline_groups(batch)
     if wanted and wanted % prompts:
@@ -336,5 +341,7 @@ def idle_training(config: DictConfig) -> Iterator[tuple[str, str]]:
         if not algorithm.needs.rollouts:
             yield "rollout.shown_prompts", f"{name} has no rounds whose replies could be shown"
         yield from idle_keys("rollout", build(config, "rollout").unused(config))
+        if config.rollout.clients and config.get("reward") is None:
+            yield "rollout.session_reward", f"{name} scores no replies"
     yield from idle_keys("algo", algorithm.unused(config))
     yield from idle_model(config.model)

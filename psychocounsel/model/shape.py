@@ -173,7 +173,7 @@ def builtin_folder(path: str) -> Path:
 
 def folder_of(path: str) -> Path:
     """Return the folder that a `builtin:` name or a path names, even if it does not exist."""
-    return builtin_folder(path) if path.startswith("builtin:") else Path(path).expanduser()
+    return builtin_folder(path) if path.startswith("builtin:") else expanded(path)
 
 
 def _folder(config: DictConfig, key: str, path: str) -> Path | None:

@@ -50,7 +50,7 @@ def model_of_run(path: str, key: str) -> str:
     Raises:
         UserError: if the run has no model yet.
     """
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     if not is_run(folder):
         return path
     model = RunDir(folder).model

@@ -53,8 +53,9 @@ def refuse_gguf(path: str, key: str) -> None:
 
 def is_reward_model(folder: Path) -> bool:
     """Return True if the config.json of a model folder names a model that scores texts instead of writing them."""
-    named = (read_json(folder / "config.json") or {}).get("architectures") or [""]
-    return str(named[0]).endswith("ForSequenceClassification")
+    config = read_json(folder / "config.json")
+    named = config.get("architectures") if isinstance(config, dict) else None  # loading the model names a damaged file
+    return isinstance(named, list) and str([*named, ""][0]).endswith("ForSequenceClassification")
 
 
 def _has_config(folder: Path) -> bool:

@@ -28,6 +28,7 @@ from psychocounsel.evaluation.session.scripted import SHIPPED, ScriptedPersona, 
 from psychocounsel.rollout.clients import ClientSettings, SimulatedClients
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section, target_class
+from psychocounsel.storage.files import expanded
 
 # Scripted clients
 
@@ -41,7 +42,7 @@ def training_clients(path: str) -> list[ScriptedPersona]:
     Raises:
         UserError: if the scripts are wrong, two clients begin with the same words, or one is a client of the evaluation.
     """
-    folder = _SCRIPTS if path == BUILTIN else Path(path).expanduser()
+    folder = _folder(path)
     if not folder.is_dir():
         raise UserError(f"data.path={path}: is not a folder; give {BUILTIN}, or a folder of script files")
     clients = [
@@ -60,6 +61,10 @@ def training_clients(path: str) -> list[ScriptedPersona]:
                 f"data.path={path}: {other} and {client.name} begin with the same words; change one of them"
             )
     return clients
+
+
+def _folder(path: str) -> Path:
+    return _SCRIPTS if path == BUILTIN else expanded(path)
 
 
 @cache
@@ -86,8 +91,7 @@ class ClientOpenings(Source):
             )
 
     def files(self, path: str | None) -> Sequence[Path]:
-        folder = _SCRIPTS if path == BUILTIN else Path(str(path)).expanduser()
-        return sorted(folder.glob("*.yaml"))
+        return sorted(_folder(str(path)).glob("*.yaml"))
 
 
 @dataclass
@@ -95,13 +99,18 @@ class ScriptedClients(ClientSettings):
     """Settings of `rollout.clients=scripted`. The scripts are those of `data=clients`."""
 
     def open(self, config: DictConfig, answers: Path) -> SimulatedClients:
-        return _Scripted(training_clients(config.data.path))
+        return _Scripted([client for path in _paths(config) for client in training_clients(path)])
 
     def check(self, key: str, config: DictConfig) -> None:
         """Refuse other data than `data=clients`, and wrong scripts."""
         if not config.data.get("_target_") or target_class(config, "data") is not ClientOpenings:
             raise UserError(f"{key}: scripted clients go on from their own first words: add data=clients")
-        training_clients(config.data.path)
+        for path in _paths(config):
+            training_clients(path)
+
+
+def _paths(config: DictConfig) -> list[str]:
+    return [path for path in (config.data.path, config.data.eval_path) if path]
 
 
 class _Scripted(SimulatedClients):
@@ -122,7 +131,7 @@ class _Scripted(SimulatedClients):
         return None if following is None else following.text
 
 
-# SimulatedClients that a language model plays
+# Clients that a language model plays
 
 
 @dataclass
