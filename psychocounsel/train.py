@@ -53,8 +53,8 @@ def _as_choice(override: str, presets: Mapping[str, list[str]]) -> str:
     group = _CHOICES[key]
     if unknown := [name for name in value.split(",") if name not in presets[group]]:
         raise UserError(
-            f"{key}={unknown[0]}: there is no conf/{group}/{unknown[0]}.yaml (there are {', '.join(presets[group])}); its "
-            f"settings have keys of their own, such as {key}.model=NAME"
+            f"{key}={unknown[0]}: there is no conf/{group}/{unknown[0]}.yaml (there are {', '.join(presets[group])}); single "
+            f"settings have keys below {key}"
         )
     return f"{group}@{override}"
 
