@@ -1,8 +1,6 @@
 """The scripted clients for training: each one answers to what the counsellor says, and none repeats the evaluation's."""
 
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +9,7 @@ from psychocounsel.counsel.principles import ACTIONS
 from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.session.personas import SessionExchange
 from psychocounsel.evaluation.session.scripted import SHIPPED, Script, ScriptedPersona, read_scripts
+from tests.support.client_scripts import runs, session_with, strings
 from tests.support.harness import ROOT
 
 FOLDER = ROOT / "psychocounsel" / "data" / "clients"
@@ -34,14 +33,6 @@ REPLIES = (
 REPLIES += ("You clearly have depression.", "I have been through this, too.", "It makes sense to give up.")
 
 
-def session_with(client: ScriptedPersona, reply: str) -> list[str]:
-    """Return the names of the states if the counsellor always gives the same reply."""
-    session: list[SessionExchange] = []
-    while (turn := client.next(session, seed=0)) is not None:
-        session.append(SessionExchange(turn, reply))
-    return [str(exchange.client.state) for exchange in session]
-
-
 def reached(client: ScriptedPersona) -> set[str]:
     """Return the names of the states that some sequence of `REPLIES` reaches."""
     turns = [client.next([], seed=0)]
@@ -55,19 +46,6 @@ def reached(client: ScriptedPersona) -> set[str]:
 
 def questions_at_branches(script: Script) -> set[str]:
     return {question for state in script.states.values() for way in state.then for question in way.if_}
-
-
-def runs(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", re.sub("['\u2019]", "", text.casefold()))
-    return {tuple(words[start : start + RUN]) for start in range(len(words) - RUN + 1)}
-
-
-def strings(content: Any) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, dict | list):
-        for part in content.values() if isinstance(content, dict) else content:
-            yield from strings(part)
 
 
 def test_there_are_clients_with_and_without_a_risk_and_each_file_says_who_wrote_them() -> None:
@@ -114,10 +92,13 @@ def test_no_client_and_no_six_words_in_a_row_stand_in_the_evaluation() -> None:
     assert not {script.name for script in evaluated} & {client.name for client in CLIENTS}
     files = sorted((ROOT / "psychocounsel" / "evaluation").rglob("*.yaml"))
     owners = {
-        run: file.name for file in files for text in strings(yaml.safe_load(file.read_text())) for run in runs(text)
+        run: file.name
+        for file in files
+        for text in strings(yaml.safe_load(file.read_text()))
+        for run in runs(text, RUN)
     }
     assert len(owners) > 30_000
     for client in CLIENTS:
-        own = {run for state in client.script.states.values() for run in runs(state.says)}
+        own = {run for state in client.script.states.values() for run in runs(state.says, RUN)}
         assert {" ".join(run): owners[run] for run in own & owners.keys()} == {}, client.name
         owners |= dict.fromkeys(own, client.name)

@@ -4,15 +4,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, DISCREET, RISK_KINDS
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.session.personas import SessionExchange
 from psychocounsel.evaluation.session.scripted import SHIPPED, Script, ScriptedPersona, State, Transition, read_scripts
+from tests.support.client_scripts import runs, session_with, strings, words
 from tests.support.harness import ROOT
 
 SCRIPTS = read_scripts(SHIPPED)
@@ -54,31 +53,6 @@ def states(script: Script, way: Way) -> list[State]:
 
 def urgency(state: State) -> int:
     return (*ACTIONS, DISCREET).index(state.expected_action)
-
-
-def session_with(persona: ScriptedPersona, reply: str) -> list[str]:
-    """Return the names of the states if the counsellor always gives the same reply."""
-    session: list[SessionExchange] = []
-    while (turn := persona.next(session, seed=0)) is not None:
-        session.append(SessionExchange(turn, reply))
-    return [str(each.client.state) for each in session]
-
-
-def words(text: str) -> list[str]:
-    return re.findall(r"\w+", re.sub("['\u2019]", "", text.casefold()))
-
-
-def runs(text: str) -> set[tuple[str, ...]]:
-    found = words(text)
-    return {tuple(found[start : start + RUN]) for start in range(len(found) - RUN + 1)}
-
-
-def strings(content: Any) -> Iterator[str]:
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, dict | list):
-        for part in content.values() if isinstance(content, dict) else content:
-            yield from strings(part)
 
 
 def leads(script: Script, **answers: str) -> list[tuple[str, Transition]]:
@@ -243,11 +217,14 @@ def test_no_eight_words_in_a_row_stand_in_the_sample_the_rubric_the_crisis_set_o
     ]
     files = [file for folder in folders for file in sorted(folder.rglob("*.yaml"))]
     owners = {
-        run: file.name for file in files for text in strings(yaml.safe_load(file.read_text())) for run in runs(text)
+        run: file.name
+        for file in files
+        for text in strings(yaml.safe_load(file.read_text()))
+        for run in runs(text, RUN)
     }
     assert len(files) > 30 and len(owners) > 50_000
     for persona in PERSONAS:
-        own = {run for state in persona.script.states.values() for run in runs(state.says)}
+        own = {run for state in persona.script.states.values() for run in runs(state.says, RUN)}
         shared = {" ".join(run): owners[run] for run in own & owners.keys()}
         assert shared == {}, persona.name
         owners |= dict.fromkeys(own, persona.name)
