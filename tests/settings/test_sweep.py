@@ -279,12 +279,17 @@ def test_your_own_sweeps_come_before_the_shipped_ones(tmp_path: Path) -> None:
     keep(
         tmp_path / "my",
         "zeros",
-        {"cross": {"zero": [2, 3], "+callbacks.note": [{"_target_": "json.X", "text": "a b"}]}},
+        {
+            "cross": {
+                "zero": [2, 3],
+                "+callbacks.note": [{"_target_": "psychocounsel.engine.callbacks.Callback", "text": "a b"}],
+            }
+        },
     )
     keep(tmp_path / "my", "algorithms", {"cross": {"algo": ["kto"]}})
     own = planned("--config-dir=my", "sweep=zeros", cwd=tmp_path)
     assert set(own) == {"zero-2", "zero-3"}
-    assert "+callbacks.note={_target_:json.X,text:'a b'}" in own["zero-3"]
+    assert "+callbacks.note={_target_:psychocounsel.engine.callbacks.Callback,text:'a b'}" in own["zero-3"]
     assert set(planned("--config-dir", "my", "-m", "sweep=algorithms", cwd=tmp_path)) == {"run"}, "nothing is swept"
     assert len(planned("--config-dir=my", "sweep=dpo_beta", "seed=1", cwd=tmp_path)) == 4
 

@@ -21,7 +21,7 @@ STUDY = f"""
 about: Two branches, of which one fails.
 values: {{seeds: [1], model: FOLDER, size: {SIZE}}}
 stages:
-  gate: audit audit.max_blind=0.5 audit.permutations=100 audit.folds=2 limit=60
+  gate: audit audit.max_blind=0.5 audit.permutations=100 audit.folds=2
   behind: {{run: "train algo=sft model.path=${{study.model}}", needs: gate}}
   sft: train algo=sft model.path=${{study.model}} ${{study.size}}
   dpo:

@@ -321,7 +321,10 @@ def test_smaller_is_better_where_it_is(metric: str, mode: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    ["guard.unfinished=0.5", pytest.param("+callbacks.mine={_target_: builtins.dict}", marks=pytest.mark.slow)],
+    [
+        "guard.unfinished=0.5",
+        pytest.param("+callbacks.mine={_target_: psychocounsel.engine.callbacks.Callback}", marks=pytest.mark.slow),
+    ],
 )
 def test_what_decides_the_figures_of_a_finished_run_makes_another(change: str, tmp_path: Path) -> None:
     given = ["only=[sft,dpo]", "sft.reward=tiny", "sft.eval.replies=true", "sft.rollout.max_tokens=8"]
