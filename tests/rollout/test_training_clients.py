@@ -40,7 +40,7 @@ REPLIES = [
 
 @pytest.mark.parametrize("replies", REPLIES)
 def test_scripted_clients_say_what_their_scripts_say(replies: list[str], tmp_path: Path) -> None:
-    clients = ScriptedClients().open(OmegaConf.create({"data": {"path": BUILTIN}}), tmp_path)
+    clients = ScriptedClients().open(OmegaConf.create({"data": {"path": BUILTIN, "eval_path": None}}), tmp_path)
     for persona in training_clients(BUILTIN):
         session, turn = list[SessionExchange](), persona.next((), 0)
         conversation = list[Message]()
