@@ -373,7 +373,7 @@ def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list
 def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[list[Message]]]:
     """Return the shared prompt, which ends on the client's turn, and the turns of both sides after it (TRL's implicit format)."""
     if isinstance(row["chosen"], str):
-        raise UserError(f"{where}: has no prompt (or question); chosen and rejected alone must be lists of messages")
+        raise UserError(f"{where}: {_missing(_PROMPTS, row)}; chosen and rejected alone must be lists of messages")
     chosen, rejected = (_messages(row[name], where, name) for name in ("chosen", "rejected"))
     shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
     while shared and chosen[shared - 1]["role"] != "user":
