@@ -4,6 +4,7 @@ data=FILE_OR_FOLDER       a table of answers (.jsonl, .csv, .tsv, .parquet), or 
 out=FOLDER                default: `agreement` beside the table
 agreement.columns={item: id, rater: annotator}    the table's names of columns        agreement.values={A: left, B: right}
 agreement.dimensions=[empathy,clarity]            columns that each hold a rating     agreement.rating_range=[1,6]
+agreement.not_rated=[0]                           ratings that mean "does not apply"
 agreement.sides=shown|balanced|label    agreement.ties=category|drop|half    agreement.harmful=category|drop|tie
 agreement.weights=quadratic|linear      agreement.adjudicators=[e09]         agreement.least_items=10
 agreement.samples=1000                  agreement.seed=0

@@ -127,6 +127,7 @@ class AgreementOptions:
     values: dict[str, str] = option({})
     dimensions: list[str] = option([])
     rating_range: list[float] = option([1, 5])
+    not_rated: list[float] = option([])
     sides: str = option("shown", choices=("shown", "balanced", "label"))
     ties: str = option("category", choices=("category", "drop", "half"))
     harmful: str = option("category", choices=("category", "drop", "tie"))

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,12 +62,14 @@ class AnswerFormat:
         values: left, right, tie or harmful, by the file's word for it, for choice and label.
         dimensions: columns that each hold a rating of an item's single reply.
         rating_range: lowest and highest rating.
+        not_rated: numbers that stand for "does not apply" and are left out.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, str] = field(default_factory=dict)
     dimensions: Sequence[str] = ()
     rating_range: Sequence[float] = (1, 5)
+    not_rated: Sequence[float] = ()
 
 
 def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form: AnswerFormat) -> list[ExpertAnswer]:
@@ -80,9 +82,7 @@ def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form
     speeches: dict[str, str] = {}
     labelled: dict[str, bool] = {}
     expected: dict[str, Ratings] = {}
-    for where, row in rows:
-        if isinstance(row, UserError):
-            raise row
+    for where, row in _by_rater(rows, form):
         answer = _answer(row, where, form)
         key = (answer.item, answer.rater, answer.repeat)
         if key in places:
@@ -106,6 +106,39 @@ def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form
     if not answers:
         raise UserError("the table of answers is empty")
     return answers
+
+
+_RESPONSES, _USERS, _STATUS = ".responses", ".responses.users", ".responses.status"
+
+
+def _by_rater(
+    rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form: AnswerFormat
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the rows, and in place of a record of Argilla's export a row for each rater, with a column for each question.
+
+    Such a record has lists of the same length: QUESTION.responses, QUESTION.responses.users and QUESTION.responses.status.
+    Answers that were not submitted are left out. Without `agreement.dimensions`, all questions answered by numbers are ratings.
+    """
+    for where, row in rows:
+        if isinstance(row, UserError):
+            raise row
+        questions = [name.removesuffix(_USERS) for name in row if name.endswith(_USERS)]
+        if not questions:
+            yield where, row
+            continue
+        record = {name: value for name, value in row.items() if _RESPONSES not in name} | {"item": row.get("id")}
+        by_user: dict[str, dict[str, Any]] = {}
+        for question in questions:
+            users, responses, status = (row.get(question + part) or [] for part in (_USERS, _RESPONSES, _STATUS))
+            if not all(isinstance(part, list) and len(part) == len(users) for part in (users, responses, status)):
+                raise UserError(f"{where}: {question}{_RESPONSES}, .users and .status must be lists of the same length")
+            for user, response, state in zip(users, responses, status, strict=True):
+                if state == "submitted":
+                    by_user.setdefault(str(user), {})[question] = response
+        for user, answered in by_user.items():
+            numbers = {name: value for name, value in answered.items() if isinstance(value, int | float)}
+            ratings = {} if form.dimensions else {"ratings": numbers}
+            yield where, {**record, **answered, **ratings, "rater": user}
 
 
 def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAnswer:
@@ -201,7 +234,7 @@ def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form:
     for side, inner in by_side.items():
         if not isinstance(inner, Mapping):
             raise UserError(f"{where}: {column} of {side} must be an object with a number for each principle")
-        known = {str(name): _known(rating) for name, rating in inner.items()}
+        known = {str(name): None if rating in form.not_rated else _known(rating) for name, rating in inner.items()}
         numbers = {
             name: _number(rating, f"the rating of {name}", where, form.rating_range)
             for name, rating in known.items()

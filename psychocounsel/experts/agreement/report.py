@@ -98,7 +98,7 @@ def _format(options: Any) -> AnswerFormat:
     columns, values = dict(options["columns"]), dict(options["values"])
     if wrong := set(columns) - set(ANSWER_COLUMNS):
         raise UserError(f"agreement.columns: {sorted(wrong)[0]}: unknown name; choose from {', '.join(ANSWER_COLUMNS)}")
-    return AnswerFormat(columns, values, list(options.dimensions), list(options.rating_range))
+    return AnswerFormat(columns, values, list(options.dimensions), list(options.rating_range), list(options.not_rated))
 
 
 def _errors(

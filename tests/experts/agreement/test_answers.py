@@ -29,12 +29,56 @@ def test_a_row_of_all_columns(tmp_path: Path) -> None:
 
 
 def test_annotations_of_others_come_by_a_map_of_columns(tmp_path: Path) -> None:
-    """Read annotations as MindEval publishes them: an id, an annotator, and a rating of each dimension from 1 to 6."""
     rows = [{"id": "dialogue-1", "annotator": name, "Empathy": 5, "Ethics": 6} for name in ("a", "b")]
     columns = {"item": "id", "rater": "annotator"}
-    found = read(rows, tmp_path, columns=columns, dimensions=("Empathy", "Ethics"), rating_range=(1, 6))
-    assert [each.rater for each in found] == ["a", "b"]
-    assert found[0].ratings == {"reply": {"Empathy": 5.0, "Ethics": 6.0}} and found[0].choice is None
+    answers = read(rows, tmp_path, columns=columns, dimensions=("Empathy", "Ethics"), rating_range=(1, 6))
+    assert [answer.rater for answer in answers] == ["a", "b"]
+    assert answers[0].ratings == {"reply": {"Empathy": 5.0, "Ethics": 6.0}} and answers[0].choice is None
+
+
+def _question(name: str, users: list[str], responses: list[Any], status: str = "submitted") -> dict[str, list[Any]]:
+    return {
+        f"{name}.responses": responses,
+        f"{name}.responses.users": users,
+        f"{name}.responses.status": [status] * len(users),
+    }
+
+
+def test_an_export_of_argilla_is_read_as_it_is(tmp_path: Path) -> None:
+    """Read a record in the form in which MindEval publishes its clinicians' ratings: all answers to a question in one list."""
+    record = {
+        "id": "session-1",
+        "messages": [{"role": "user", "content": "I worry."}],
+        **_question("empathy", ["a", "b"], [3, 6]),
+        **_question("ethics", ["b", "a"], [0, 5]),
+        **_question("reason", ["a"], ["too long"]),
+        **_question("side", ["a", "b"], ["A", "B"]),
+        **_question("tone", ["c"], [4], status="draft"),
+        "note.responses": None,
+        "note.responses.users": None,
+        "note.responses.status": None,
+    }
+    answers = read([record], tmp_path, rating_range=(1, 6), not_rated=(0,))
+    assert [(answer.item, answer.rater, answer.ratings) for answer in answers] == [
+        ("session-1", "a", {"reply": {"empathy": 3.0, "ethics": 5.0}}),
+        ("session-1", "b", {"reply": {"empathy": 6.0}}),
+    ]
+    chosen = read(
+        [record],
+        tmp_path,
+        dimensions=["ethics"],
+        columns={"choice": "side"},
+        values={"A": "left", "B": "right"},
+        rating_range=(0, 6),
+    )
+    assert [(answer.choice, answer.ratings) for answer in chosen] == [
+        ("left", {"reply": {"ethics": 5.0}}),
+        ("right", {"reply": {"ethics": 0.0}}),
+    ]
+    with pytest.raises(
+        UserError, match="line 1: empathy.responses, .users and .status must be lists of the same length"
+    ):
+        read([{**record, "empathy.responses": [3]}], tmp_path)
 
 
 def test_other_words_for_sides_and_a_csv_file(tmp_path: Path) -> None:
