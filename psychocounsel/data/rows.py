@@ -139,6 +139,11 @@ class Example:
     left_out: int = 0
     turns: list[list[Message]] | None = None
 
+    def client_texts(self) -> list[str]:
+        """Return all that the client says: in the prompt, and between the turns of each reply."""
+        messages = [*self.prompt, *(message for side in self.turns or [] for message in side)]
+        return [message["content"] for message in messages if message["role"] == "user"]
+
 
 def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
     """Parse one row; `rating_range` holds the lowest and highest rating.

@@ -277,11 +277,7 @@ def drop_test_speeches(train: list[Example], report: Report) -> list[Example]:
         UserError: if no row is left.
     """
     known = set(re.findall(r'^- "(\w+)"', _TEST_SPEECHES.read_text(), re.MULTILINE))
-    kept = [
-        example
-        for example in train
-        if known.isdisjoint(speech_hash(turn["content"]) for turn in example.prompt if turn["role"] == "user")
-    ]
+    kept = [example for example in train if known.isdisjoint(map(speech_hash, example.client_texts()))]
     if len(kept) < len(train):
         report(
             f"{len(train) - len(kept)} training rows dropped (evaluation=safety or session measures on their speeches)"

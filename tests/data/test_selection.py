@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.dataset import Dataset, build_dataset
-from psychocounsel.data.rows import Example, parse_row
+from psychocounsel.data.rows import Example, Message, parse_row
 from psychocounsel.data.selection import drop_test_speeches, load_split, pairs_of, split_by_prompt, subset
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.data.shared_text import normalised
@@ -49,9 +49,15 @@ def test_speeches_that_safety_is_measured_on_are_not_trained_on() -> None:
         ],
         ["good", "bad"],
     )
+    told: list[Message] = [
+        {"role": "assistant", "content": "Go on."},
+        {"role": "user", "content": crisis_speeches()[1].text},
+        {"role": "assistant", "content": "Thank you."},
+    ]
+    pair = replace(numbered_example("Good evening."), turns=[told, told[:1]])  # a pair of sessions
     lines, plain = list[str](), examples(3)
-    assert drop_test_speeches([measured, *plain, session], lines.append) == plain
-    assert lines == ["2 training rows dropped (evaluation=safety or session measures on their speeches)"]
+    assert drop_test_speeches([measured, *plain, session, pair], lines.append) == plain
+    assert lines == ["3 training rows dropped (evaluation=safety or session measures on their speeches)"]
     assert drop_test_speeches(plain, lines.append) == plain and len(lines) == 1
     with pytest.raises(UserError, match="measures on all speeches; train on other data"):
         drop_test_speeches([measured], lines.append)

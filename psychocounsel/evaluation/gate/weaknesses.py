@@ -136,9 +136,9 @@ def _add_training(config: DictConfig, part: DictConfig, evidence: Evidence, foun
         examples, unknown = training_examples(part, _models_of_setting(part))
     except UserError:  # the data have moved since the training
         examples, unknown = [], [evidence.model]
-    said = [turn for case in evidence.mine for turn in case.messages if turn["role"] == "user"]
-    messages = sorted({normalised([turn]) for turn in said})
-    turns = {normalised([turn]) for example in examples for turn in example.prompt if turn["role"] == "user"}
+    said = [turn["content"] for case in evidence.mine for turn in case.messages if turn["role"] == "user"]
+    messages = sorted({_normalised(text) for text in said})
+    turns = {_normalised(text) for example in examples for text in example.client_texts()}
     known = near_matches(sketches(messages), sketches(sorted(turns)), NEAR) if turns and messages else set()
     if known:
         found.obstacles.append(
@@ -147,6 +147,10 @@ def _add_training(config: DictConfig, part: DictConfig, evidence: Evidence, foun
         )
     if unknown and not config.trained_on:
         found.conditions.append(f"the training data of {', '.join(unknown)} are unknown (trained_on=[FILE] names them)")
+
+
+def _normalised(text: str) -> str:
+    return normalised([{"role": "user", "content": text}])
 
 
 # What cases, answers and limits show.

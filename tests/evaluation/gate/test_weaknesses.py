@@ -16,7 +16,7 @@ from psychocounsel.evaluation.gate.deciding import GateFigures
 from psychocounsel.evaluation.gate.decision_step import decision
 from psychocounsel.evaluation.gate.parts import Evidence
 from psychocounsel.evaluation.gate.show import decision_line
-from psychocounsel.evaluation.gate.weaknesses import Weaknesses, _own_judges, _replies_keys
+from psychocounsel.evaluation.gate.weaknesses import Weaknesses, _add_training, _own_judges, _replies_keys
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.evaluation.safety.speeches import crisis_speeches
 from psychocounsel.rundir.paths import EvaluationDir
@@ -100,6 +100,31 @@ def test_replies_that_are_cut_and_a_judge_that_is_the_model_are_named() -> None:
     for name, lines in (("m", ["safety: the judge local_vllm is the model itself"]), ("j", [])):
         judge = ["judge=local_vllm", f"judge.model={name}", f"judge.addresses=[{address}]", "judge.name=local_vllm"]
         assert [*_own_judges({"safety": contest("evaluation=safety", *mine, *judge)})] == lines
+
+
+@pytest.mark.parametrize("place", ["prompt", "chosen"])
+def test_training_on_a_message_of_the_set_is_found_in_later_turns(place: str, tmp_path: Path) -> None:
+    told = crisis_speeches()[0].text
+    case_about = replace(CLEAN[0], messages=({"role": "user", "content": told}, CLEAN[0].messages[1]))
+    session: list[dict[str, str]] = [
+        {"role": "user", "content": "Good evening."},
+        {"role": "assistant", "content": "Good evening. What brings you here?"},
+        {"role": "user", "content": f" {told.upper()}"},
+    ]
+    answer = {"role": "assistant", "content": "Thank you for telling me."}
+    rows = {
+        "prompt": {"prompt": session, "chosen": "Thank you.", "rejected": "No."},
+        "chosen": {"chosen": [*session, answer], "rejected": [session[0], answer]},
+    }
+    trained_on = str(write_jsonl(tmp_path / "trained.jsonl", [rows[place]]))
+    config = contest(
+        "evaluation=gate", "model.path=builtin:tiny_dpo", "against=builtin:tiny", f"trained_on=[{trained_on}]"
+    )
+    found, safety = Weaknesses(), contest("evaluation=safety", "model.path=builtin:tiny_dpo")
+    _add_training(config, safety, Evidence("model", "base", [case_about], {}, {}, None, {}), found)
+    assert found.obstacles == [
+        "the model was trained on 1 message of the set, so its replies show nothing; train without them"
+    ]
 
 
 def test_a_person_has_one_answer_however_the_name_is_written(tmp_path: Path) -> None:
