@@ -178,7 +178,11 @@ class Estimate:
             return [f"{total}: nothing left to buy"]
         priced = [cost for name, cost in self.costs.items() if name not in self.unpriced]
         costs = [_at_most(sum(priced))] if priced else []
-        costs += [f"{len(self.unpriced)} models of unknown price"] if self.unpriced else []
+        costs += (
+            [f"{len(self.unpriced)} model{'s' if len(self.unpriced) > 1 else ''} of unknown price"]
+            if self.unpriced
+            else []
+        )
         basis = "an estimate: tokens are counted from characters, and no call is repeated"
         return [*lines, f"{total}; {' and '.join(costs)} ({basis})"]
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate
+from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.pairs import ReplyPair, is_judged
 from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.reward.base import open_scorer
@@ -84,7 +85,7 @@ def to_ask(context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
         if "picks" in due:
             is_written = "replies" not in due
             replies = (
-                _written_replies(context) if is_written else verdicts_step.imagined_replies(context, answers).items()
+                _written_replies(context) if is_written else replies_step.imagined_replies(context, answers).items()
             )
             pairs = _possible_pairs(context, replies)
         return Estimate.of(verdicts_step.asks_of(judging.calls(pairs)), answers).lines("verdicts")

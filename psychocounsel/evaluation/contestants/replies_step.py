@@ -40,6 +40,8 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, rows_of, written
 
+IMAGINED_WORDS = 150  # assumed length of a reply that is not written yet, to estimate the tokens of judges
+
 SCHEMA = pa.schema(
     [
         pa.field("speech", pa.string(), nullable=False),
@@ -129,6 +131,20 @@ def wanted_replies(context: StepContext[EvaluationDir]) -> Iterator[Reply]:
                 for sample in range(config.replies.samples):
                     ask = None if reason else _ask(speech, prompt, sample, config.replies.seed)
                     yield Reply(contestant, speech, limit, sample, ask, reason)
+
+
+def imagined_replies(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, list[Row]]:
+    """Return the replies to each speech, with placeholder texts of typical length for those that are not bought yet."""
+    rows: dict[str, list[Row]] = {}
+    for number, wanted in enumerate(wanted_replies(context)):
+        if wanted.ask is not None:
+            row = {"setting": wanted.contestant.setting, "seed": wanted.contestant.seed, "reply": str(number)}
+            row |= {"length_limit": wanted.length_limit, "sample": wanted.sample}
+            bought = answers.settled(wanted.contestant.model, wanted.ask, str, 0)
+            text = f"{number} " + "word " * (wanted.length_limit or IMAGINED_WORDS)
+            row |= reply_columns(bought) if isinstance(bought, Outcome) else {"text": text, "outcome": TEXT}
+            rows.setdefault(wanted.speech["speech"], []).append(row)
+    return rows
 
 
 def _reason_against(model: LanguageModel, speech: Row, crisis_to_third_parties: bool) -> str | None:

@@ -19,6 +19,7 @@ from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, TEXT, Ask, LanguageModel
 from psychocounsel.counsel.rubric import load_rubric
+from psychocounsel.evaluation.contestants.replies_step import imagined_replies
 from psychocounsel.evaluation.safety.cases import SCHEMA, SEEDED, answer_row
 from psychocounsel.evaluation.safety.questions import ReplyPrompt, SafetyAsk, read_reply_answers
 from psychocounsel.evaluation.safety.seeded import seeded_id, seeded_replies
@@ -97,13 +98,13 @@ def prompt_of(context: StepContext[EvaluationDir]) -> ReplyPrompt:
     return ReplyPrompt.of(load_rubric(context.config.evaluation.rubric.removeprefix("builtin:")))
 
 
-def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
-    """Return the lines of a dry run for replies that exist already."""
-    return answers_to_ask(context, _replies)
+def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:
+    """Return the lines of a dry run. With `without_replies`, placeholders stand for replies that are not written yet."""
+    return answers_to_ask(context, _imagined if without_replies else _replies)
 
 
 def answers_to_ask(context: StepContext[EvaluationDir], replies: Replies) -> list[str]:
-    """Return the lines of a dry run for `replies`, which exist already."""
+    """Return the lines of a dry run for `replies`."""
     judges = build(context.config, "judge").models()
     with closing(Answers(context.files.answers)) as answers:
         asks = _asks(_calls(context, replies, prompt_of(context), judges))
@@ -149,6 +150,14 @@ def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
         yield from ((speech, reply) for reply in replies if reply["text"])
     if context.config.share is None:
         yield from seeded_rows()
+
+
+def _imagined(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
+    with closing(Answers(context.files.answers)) as answers:
+        replies = imagined_replies(context, answers)
+    for name, (speech,) in by_speech(context.files.speeches, ("messages", "language")):
+        yield from ((speech, reply) for reply in replies.get(name, []) if reply["text"])
+    yield from seeded_rows()
 
 
 def _asks(calls: Iterator[_Call]) -> Iterator[tuple[LanguageModel, Ask]]:

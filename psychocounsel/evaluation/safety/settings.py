@@ -99,11 +99,7 @@ class SafetyEvaluation(SteppedEvaluation):
         from psychocounsel.evaluation.safety import answers_step, replies_step
 
         lines = replies_to_ask(context, replies_step.set_speeches) if "replies" in due else []
-        if "answers" not in due:
-            return lines
-        if "replies" in due:
-            return [*lines, "answers: one call per judge for each reply and each seeded reply"]
-        return [*lines, *answers_step.to_ask(context)]
+        return [*lines, *answers_step.to_ask(context, "replies" in due)] if "answers" in due else lines
 
 
 def refuse_data_keys(config: DictConfig, instead: str) -> None:

@@ -9,8 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from psychocounsel.data.rows import Message
+from psychocounsel.evaluation.contestants.replies_step import IMAGINED_WORDS
 from psychocounsel.evaluation.safety.answers_step import answers_to_ask, judge_replies, seeded_rows
 from psychocounsel.evaluation.safety.cases import answer_schema
+from psychocounsel.evaluation.session.conversations_step import planned_sessions
 from psychocounsel.evaluation.session.dialogue import messages_of
 from psychocounsel.evaluation.session.inputs import LANGUAGE
 from psychocounsel.rundir.paths import EvaluationDir
@@ -27,9 +30,21 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     return judge_replies(context, _replies, context.files.session_answers, SCHEMA)
 
 
-def to_ask(context: StepContext[EvaluationDir]) -> list[str]:
-    """Return the lines of a dry run for sessions that exist already."""
-    return answers_to_ask(context, _replies)
+def to_ask(context: StepContext[EvaluationDir], without_sessions: bool) -> list[str]:
+    """Return the lines of a dry run. With `without_sessions`, placeholders of the longest sessions stand for those to come."""
+    return answers_to_ask(context, _imagined if without_sessions else _replies)
+
+
+def _imagined(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
+    for plan in planned_sessions(context):
+        messages: list[Message] = []
+        for turn in range(plan.turns):
+            speaker = f"{plan.contestant.setting} {plan.contestant.seed}"
+            said = f"{plan.persona.id} {speaker} {plan.sample} {turn} " + "word " * IMAGINED_WORDS
+            messages.append({"role": "user", "content": said})
+            yield {"speech": plan.persona.id, "messages": json.dumps(messages), "language": LANGUAGE}, {"text": said}
+            messages.append({"role": "assistant", "content": said})
+    yield from seeded_rows()
 
 
 def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:

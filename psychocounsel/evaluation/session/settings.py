@@ -125,10 +125,8 @@ class SessionEvaluation(SteppedEvaluation):
             due = due - {"conversations"}
         if "conversations" in due:
             lines = conversations_step.estimate(context).lines("replies in sessions, at most")
-        if "answers" in due and "conversations" in due:
-            lines.append("answers: one call per judge for each of these replies and each seeded reply")
-        elif "answers" in due:
-            lines += answers_step.to_ask(context)
+        if "answers" in due:
+            lines += answers_step.to_ask(context, "conversations" in due)
         prompt = flows_step.flow_prompt(config) if "flows" in due else None
         if prompt is not None and "conversations" in due:
             lines.append(f"flows: at most {len(prompt.flow.questions)} calls per judge for each of these sessions")

@@ -27,6 +27,7 @@ from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
     SCHEMA,
@@ -38,7 +39,7 @@ from psychocounsel.evaluation.judging.pairs import (
     verdict_row,
 )
 from psychocounsel.evaluation.part import load_evaluated
-from psychocounsel.evaluation.winrate.verdicts_step import asks_of, imagined_replies, judging_of, speech_rows
+from psychocounsel.evaluation.winrate.verdicts_step import asks_of, judging_of, speech_rows
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
@@ -89,7 +90,7 @@ def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[s
     """Return the lines of a dry run. With `without_replies`, placeholders stand for replies that are not written yet."""
     judging = replace(judging_of(context), both_orders=False)
     with closing(Answers(context.files.answers)) as answers:
-        replies = imagined_replies(context, answers) if without_replies else _replies(context)
+        replies = replies_step.imagined_replies(context, answers) if without_replies else _replies(context)
         pairs = [*_pairs(context, replies)]
         calls = _calls(judging, pairs, _known(context.config, judging, pairs))
         return Estimate.of(asks_of(calls), answers).lines("controls")

@@ -32,7 +32,6 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, written
 
-_WORDS = 150  # assumed length of a reply that is not written yet, to estimate the tokens of its verdicts
 _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
 _REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
@@ -116,24 +115,8 @@ def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
             yield from judged_pairs(speeches[name], replies, setting)
 
 
-def imagined_replies(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, list[Row]]:
-    """Return the replies to each speech, with placeholder texts of typical length for those that are not bought yet."""
-    rows: dict[str, list[Row]] = {}
-    for number, wanted in enumerate(replies_step.wanted_replies(context)):
-        if wanted.ask is not None:
-            row = {"setting": wanted.contestant.setting, "seed": wanted.contestant.seed, "reply": str(number)}
-            row |= {"length_limit": wanted.length_limit, "sample": wanted.sample}
-            bought = answers.settled(wanted.contestant.model, wanted.ask, str, 0)
-            text = f"{number} " + "word " * (wanted.length_limit or _WORDS)
-            row |= (
-                replies_step.reply_columns(bought) if isinstance(bought, Outcome) else {"text": text, "outcome": TEXT}
-            )
-            rows.setdefault(wanted.speech["speech"], []).append(row)
-    return rows
-
-
 def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator[ReplyPair]:
-    setting, replies = context.config.contestants.settings[0], imagined_replies(context, answers)
+    setting, replies = context.config.contestants.settings[0], replies_step.imagined_replies(context, answers)
     for name, speech in speech_rows(context).items():
         yield from judged_pairs(speech, replies.get(name, []), setting)
 

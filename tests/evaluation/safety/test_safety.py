@@ -193,7 +193,9 @@ def test_options_about_data_are_refused(tmp_path: Path, option: str) -> None:
 
 def test_a_dry_run_says_what_would_be_asked(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "limit=10", "dry_run=true")
-    assert "replies: 20 calls" in said and "answers: one call per judge for each reply" in said
+    assert "replies: 20 calls" in said
+    planted = len(seeded_replies())
+    assert f"answers: {20 + planted} calls, 0 bought before" in said
     assert not (tmp_path / "out").exists()
 
 

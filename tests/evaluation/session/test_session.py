@@ -161,6 +161,8 @@ def test_turns_end_a_session_and_limit_takes_some_clients(tmp_path: Path) -> Non
         asks = ["judge=local_vllm", "judge.model=j", f"judge.addresses=[{judge.address}/v1]"]
         options = [*contest(server, "good"), *asks, "limit=2", "evaluation.turns=3", "replies.samples=2"]
         assert "budget.calls=10" in evaluate(tmp_path, *options, "budget.calls=10", check_code=GATE_NO)
+        priced = evaluate(tmp_path, *options, "dry_run=true")
+        assert f"answers: {2 * 2 * 3 + len(seeded_replies())} calls, 0 bought before" in priced
         evaluate(tmp_path, *options, "budget.calls=null")
         assert calls(server) == 2 * 2 * 3, "what was bought within the budget is kept"
         turns = rows(tmp_path / "out", "session_turns")
