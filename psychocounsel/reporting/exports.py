@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable
-from psychocounsel.blocks.tables import Cell, TableFigure, latex_of
+from psychocounsel.blocks.tables import NO_INTERVAL, Cell, TableFigure, latex_of
 from psychocounsel.reporting.page.views import kept
 from psychocounsel.rundir.paths import ReportDir
 from psychocounsel.storage.files import replacing, write_atomically
@@ -22,8 +22,8 @@ COLUMNS = ("section", "table", "line", "row", "column", "value", "sd", "n", "low
 def write_cells(report: Report, path: Path) -> None:
     """Write the cells of all tables. `line` counts a table's rows from 1; `row` is the text of the row's first cell.
 
-    A figure fills value, sd, n, low and high (shares between 0 and 1). A text fills the last column. A missing cell leaves
-    all of them empty.
+    A figure fills value, sd, n, low and high (shares between 0 and 1). A text, or the reason why a figure has no interval,
+    fills the last column. A missing cell leaves all of them empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -45,8 +45,8 @@ def _table_lines(block: ReportTable) -> Iterator[list[Any]]:
 def _cell_values(cell: Cell) -> list[Any]:
     if not isinstance(cell, TableFigure):
         return ["", "", "", "", "", cell or ""]
-    parts = (cell.value, cell.sd, cell.n, cell.low, cell.high)
-    return [*("" if part is None else part for part in parts), ""]
+    parts = (cell.value, cell.sd, cell.n, *cell.ends)
+    return [*("" if part is None else part for part in parts), NO_INTERVAL if cell.is_degenerate else ""]
 
 
 # `tables/NAME.tex`

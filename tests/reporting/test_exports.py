@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable, Section
-from psychocounsel.blocks.tables import Table, TableFigure
+from psychocounsel.blocks.tables import Table, TableFigure, csv_of
 from psychocounsel.reporting.exports import write_cells, write_figures, write_tables
 from psychocounsel.reporting.maker import Options, make_report
 from psychocounsel.rundir.paths import ReportDir
@@ -53,6 +53,15 @@ def test_each_cell_is_a_line_with_all_digits(tmp_path: Path) -> None:
         "row": "b",
         "column": "accuracy",
     } | dict.fromkeys(numbers, "")
+
+
+def test_an_interval_without_width_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    table = Table("Final", ["judge", "wins"], [["a", TableFigure(0.5, None, 0.5, 0.5)]])
+    write_cells(report(ReportTable("final", table)), tmp_path / "report.csv")
+    [_, wins] = rows(tmp_path / "report.csv")
+    assert (wins["value"], wins["low"], wins["high"]) == ("0.5", "", "")
+    assert wins["text"] == "no interval, because all groups have this value: too few decide it"
+    assert csv_of(table) == "judge,wins,wins sd,wins n,wins low,wins high\na,0.5,,1,,\n"
 
 
 def test_the_figures_of_a_run_are_those_of_its_files(tmp_path: Path) -> None:
@@ -128,8 +137,8 @@ def test_reproducibility_adds_up_hours_and_cost_and_names_what_was_used(tmp_path
     ):
         assert part in text
     assert environment["weights"].replace(":", r"\:") in text
-    [command] = [line for line in text.splitlines() if line.startswith("python -m psychocounsel.train")]
-    assert shlex.split(command)[3:] == (run / "overrides.txt").read_text().splitlines()
+    [command] = [line for line in text.splitlines() if line.startswith("psychocounsel train")]
+    assert shlex.split(command)[2:] == (run / "overrides.txt").read_text().splitlines()
 
 
 @pytest.mark.slow
