@@ -14,11 +14,11 @@ BIN := $(VENV)/bin
 .PHONY: train real test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check
 
 train: $(VENV)/.installed
-	$(BIN)/python -m psychocounsel.train algo=reward
+	$(BIN)/psychocounsel train algo=reward
 
 real: smollm2
-	$(BIN)/python -m psychocounsel.train experiment=judge model=smollm2_135m model.path=$(SMOLLM2) model.dtype=bf16 run_dir=runs/real
-	$(BIN)/python -m psychocounsel.evaluate evaluation=reward reward.path=runs/real/model
+	$(BIN)/psychocounsel train experiment=judge model=smollm2_135m model.path=$(SMOLLM2) model.dtype=bf16 run_dir=runs/real
+	$(BIN)/psychocounsel evaluate evaluation=reward reward.path=runs/real/model
 
 # Small models run on one thread each. One more test file than cores runs in parallel, because some wait for SLURM and servers.
 # Files are sorted by name, because otherwise files with few long tests would come last.
