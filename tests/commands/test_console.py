@@ -1,6 +1,7 @@
 """Tests of `psychocounsel COMMAND`: running the commands, listing them, and completion in the shell."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,20 @@ def test_every_command_is_listed_with_what_it_does(tmp_path: Path) -> None:
     assert sorted(listed) == sorted({file.stem for file in (ROOT / "psychocounsel").glob("*.py")} - hidden)
     assert all(len(line.split()) > 3 and "`" not in line.split("  ")[1] for line in lines[2 : 2 + len(COMMANDS)])
     assert console("--version", cwd=tmp_path).stdout == f"psychocounsel {__version__}\n"
+
+
+def test_pages_and_messages_spell_every_command_in_one_way() -> None:
+    folders = [ROOT / name for name in ("psychocounsel", "conf", "launch", "slurm", "docs", "benchmarks", ".github")]
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    files += [
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".yaml", ".md", ".j2", ".jinja")
+    ]
+    module = re.compile(rf"python -m psychocounsel\.({'|'.join(COMMANDS)})\b")
+    wrong = [f"{file}: {found[0]}" for file in files for found in module.finditer(file.read_text(encoding="utf-8"))]
+    assert [line for line in wrong if "console.py" not in line] == []
 
 
 def test_a_command_runs_as_by_its_module_and_ends_with_its_code(tmp_path: Path) -> None:
