@@ -54,7 +54,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 # Fails for a broken link or anchor, a page that the navigation lacks, and a key that nothing explains.
-docs: $(VENV)/.installed-dev
+docs: $(VENV)/.installed-docs
 	$(BIN)/python -m site_builder --output site
 
 vllm: $(VENV)/.installed-vllm
@@ -95,6 +95,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 # vLLM's requirements may pull in CUDA builds of packages, which cannot be imported next to a CPU build of torch; vLLM needs none of them.

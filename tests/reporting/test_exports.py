@@ -5,6 +5,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,6 +108,29 @@ def test_latex_and_pdf_have_a_file_for_each_block(tmp_path: Path) -> None:
     files.figure("loss").unlink(), files.figure("places").unlink(), files.figures.rmdir()
     write_figures(report(*charts), files)
     assert files.figure("loss").read_bytes() == first, "the same report is the same file"
+
+
+def test_a_chart_of_named_places_lies_down(tmp_path: Path) -> None:
+    """The PDF has its axes as the page has them: names at the left, values and the line of chance across."""
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def seen(figure: Figure, *where: Any, **how: Any) -> None:
+        drawn.append(figure)
+        save(figure, *where, **how)
+
+    points = Curve("wins", {"place": [0, 1]}, [60.0, 70.0], [50.0, 65.0], [70.0, 75.0], points=True)
+    chart = Chart("answer", "All", "per cent", [points], ticks=["one", "two"], reference=50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", seen)
+        write_figures(report(chart), ReportDir(tmp_path))
+    [axes] = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    assert axes.get_xlabel() == "per cent" and axes.yaxis_inverted()
+    [values] = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [*values.get_xdata()] == [60.0, 70.0] and [*values.get_ydata()] == [0.0, 1.0]
 
 
 def test_without_matplotlib_a_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,7 @@ class ChartView:
             "y": chart.y_title,
             "ticks": list(chart.ticks),
             "diagonal": chart.diagonal,
+            "lies_down": chart.lies_down,
             "reference": chart.reference,
             "no_interval": f"{MISSING} ({NO_INTERVAL})",
             "curves": [self._curve(curve, places) for curve, places in zip(chart.curves, self.places, strict=True)],

@@ -32,7 +32,6 @@ function smoothed(values, weight) {
 
 // A chart of points at named places has the names on its y axis, because they have room there, one below another.
 const namesWidth = (width) => (width < 500 ? 17 : 34); // characters per line
-const liesDown = (data) => data.ticks.length > 0 && data.curves.every((curve) => curve.points);
 
 function intervalText(data, curve, place) {
   const low = curve.low[place], high = curve.high[place];
@@ -79,7 +78,7 @@ function tracesOf(data, curve, state, colours) {
     line: { color: colour, width: state.crowded ? 1.3 : 2, dash: DASHES[curve.look % DASHES.length] },
     marker: { color: colour, size: curve.points ? 9 : 6, symbol: SYMBOLS[curve.look % SYMBOLS.length] },
   };
-  if (liesDown(data)) return [{ ...trace, x: y, y: x, error_x: barsOf(curve, colour) }];
+  if (data.lies_down) return [{ ...trace, x: y, y: x, error_x: barsOf(curve, colour) }];
   if (curve.points) return [{ ...trace, error_y: barsOf(curve, colour) }];
   const under = curve.low && !state.crowded ? band(curve, x, state, colour).map((each) => ({ ...each, visible })) : [];
   return [...under, trace];
@@ -88,7 +87,7 @@ function tracesOf(data, curve, state, colours) {
 function shapesOf(data, state, colours) {
   const line = { color: colours.quiet, width: 1.5, dash: "dash" };
   const shapes = [];
-  if (data.reference !== null && liesDown(data))
+  if (data.reference !== null && data.lies_down)
     shapes.push({ type: "line", xref: "x", yref: "paper", x0: data.reference, x1: data.reference, y0: 0, y1: 1, line });
   else if (data.reference !== null)
     shapes.push({ type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, y0: data.reference, y1: data.reference, line });
@@ -113,7 +112,7 @@ function layoutOf(data, state, colours, width) {
     tickvals: data.ticks.map((_, place) => place), ticktext: data.ticks.map((tick) => wrapped(tick, shown)),
     range: [-0.6, data.ticks.length - 0.4],
   });
-  const down = liesDown(data);
+  const down = data.lies_down;
   const x = down ? axis(data.y) : { ...axis(state.axis), ...(data.ticks.length ? named(16) : {}) };
   const y = down ? { ...axis(""), ...named(namesWidth(width)), range: [data.ticks.length - 0.4, -0.6] } : axis(data.y, width < 700 ? 26 : 50);
   return {
@@ -126,7 +125,7 @@ function layoutOf(data, state, colours, width) {
 }
 
 function heightOf(data, width) {
-  if (!liesDown(data)) return width < 700 ? 280 : 400;
+  if (!data.lies_down) return width < 700 ? 280 : 400;
   const lines = Math.max(...data.ticks.map((tick) => wrapped(tick, namesWidth(width)).split("<br>").length));
   return Math.max(190, 80 + data.ticks.length * Math.max(36, 12 + 17 * lines, 14 * data.curves.length));
 }
