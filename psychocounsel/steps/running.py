@@ -115,7 +115,7 @@ _LINE_SECONDS = 60.0  # between two lines if the output is not a terminal
 _FEWEST = 10  # items from which the time left is estimated; the first item of a batch takes as long as all of them
 
 
-class TimedBar(tqdm):  # type: ignore[type-arg]
+class TimedBar(tqdm):
     """A bar on a terminal that shows the time left only after `fewest` items."""
 
     fewest = _FEWEST
