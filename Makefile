@@ -14,11 +14,11 @@ BIN := $(VENV)/bin
 .PHONY: train real test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check
 
 train: $(VENV)/.installed
-	$(BIN)/python -m psychocounsel.train algo=reward
+	$(BIN)/psychocounsel train algo=reward
 
 real: smollm2
-	$(BIN)/python -m psychocounsel.train experiment=judge model=smollm2_135m model.path=$(SMOLLM2) model.dtype=bf16 run_dir=runs/real
-	$(BIN)/python -m psychocounsel.evaluate evaluation=reward reward.path=runs/real/model
+	$(BIN)/psychocounsel train experiment=judge model=smollm2_135m model.path=$(SMOLLM2) model.dtype=bf16 run_dir=runs/real
+	$(BIN)/psychocounsel evaluate evaluation=reward reward.path=runs/real/model
 
 # Small models run on one thread each. One more test file than cores runs in parallel, because some wait for SLURM and servers.
 # Files are sorted by name, because otherwise files with few long tests would come last.
@@ -54,7 +54,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 # Fails for a broken link or anchor, a page that the navigation lacks, and a key that nothing explains.
-docs: $(VENV)/.installed-dev
+docs: $(VENV)/.installed-docs
 	$(BIN)/python -m site_builder --output site
 
 vllm: $(VENV)/.installed-vllm
@@ -95,6 +95,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 # vLLM's requirements may pull in CUDA builds of packages, which cannot be imported next to a CPU build of torch; vLLM needs none of them.

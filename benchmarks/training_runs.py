@@ -114,7 +114,7 @@ def call(bench: Bench, *arguments: str, python: str = sys.executable) -> tuple[s
 def overrides(
     bench: Bench, algorithm: str, rows: str, model: str = "small", steps: int | None = None, **more: Any
 ) -> list[str]:
-    """Return the overrides of `python -m psychocounsel.train`. Every step trains on all rows, unless `more` changes it."""
+    """Return the overrides of `psychocounsel train`. Every step trains on all rows, unless `more` changes it."""
     optimizer = {f"algo.{name}": value for name, value in OPTIMIZER.items()}
     steps = steps or bench.sizes.steps
     settings = {
@@ -138,7 +138,7 @@ def overrides(
 
 
 def run_ours(bench: Bench, algorithm: str, rows: str, cache: Path | None = None, **more: Any) -> Result:
-    """Run `python -m psychocounsel.train` as a user would. `cache` is a shared folder; None: a new one."""
+    """Run `psychocounsel train` as a user would. `cache` is a shared folder; None: a new one."""
     run = bench.new_folder(f"ours-{algorithm}")
     clock = "+callbacks.clock={_target_: benchmarks.hooks.Clock}"
     typed = overrides(bench, algorithm, rows, **{"paths.cache": cache or run / "cache", **more})

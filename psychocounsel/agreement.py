@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.agreement data=answers.jsonl`: measures the agreement of raters, and plans sample sizes.
+"""`psychocounsel agreement data=answers.jsonl`: measures the agreement of raters, and plans sample sizes.
 
 data=FILE_OR_FOLDER       a table of answers (.jsonl, .csv, .tsv, .parquet), or a folder with answers.jsonl (docs/experts.md)
 out=FOLDER                default: `agreement` beside the table

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.annotate`: makes a preference dataset from client speeches."""
+"""`psychocounsel annotate`: makes a preference dataset from client speeches."""
 
 import contextlib
 import os

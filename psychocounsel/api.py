@@ -63,7 +63,7 @@ class RunResult:
 
     `status`: "finished"; "stopped" (the same `run_dir` resumes); "guarded" (a `guard` limit stopped it); "undecided" (a gate
     could not decide); "failed"; or "submitted", if the cluster does not wait for its jobs. `message` is a sentence about it.
-    `exit_code` is that of `python -m psychocounsel.train`. `before`, `best` and `last` are evaluations on held-out rows: before
+    `exit_code` is that of `psychocounsel train`. `before`, `best` and `last` are evaluations on held-out rows: before
     training, at the best step by `checkpoint.metric`, and after the last step; empty if there was no evaluation.
     """
 
@@ -134,7 +134,7 @@ def load_groups(config: DictConfig | Overrides, say: Say = print) -> tuple[list[
 
 
 def train(config: DictConfig | Overrides = (), say: Say = print) -> RunResult:
-    """Run `python -m psychocounsel.train` with this configuration in separate processes, and wait for the end.
+    """Run `psychocounsel train` with this configuration in separate processes, and wait for the end.
 
         result = train(["algo=dpo", "run_dir=runs/mine"])
         if result.status != "finished":
@@ -167,7 +167,7 @@ def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str,
 
     The metrics of a gate that refused a model, or could not decide, are returned like those of a gate that passed.
 
-    Runs `python -m psychocounsel.evaluate` in separate processes; a DictConfig comes from `compose(..., name="evaluate")`.
+    Runs `psychocounsel evaluate` in separate processes; a DictConfig comes from `compose(..., name="evaluate")`.
 
     Raises:
         UserError: for bad input, with what to change.
@@ -271,7 +271,7 @@ def _message(status: str, run_dir: Path, code: int, lines: Sequence[str]) -> str
         "stopped": f"{run_dir}: stopped and saved; resume with the same configuration and run_dir={run_dir}",
         "guarded": f"{run_dir}: stopped by a `guard` limit",
         "undecided": f"{run_dir}: a gate could not decide",
-        "submitted": f"{run_dir}: submitted; `python -m psychocounsel.jobs status {run_dir}` shows its state",
+        "submitted": f"{run_dir}: submitted; `psychocounsel jobs status {run_dir}` shows its state",
         "failed": f"{run_dir}: failed with exit code {code} ({why.removeprefix('error: ')}); logs are in {RunDir(run_dir).logs}",
     }[status]
 

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.audit`: measures how well preference labels can be predicted without reading the client."""
+"""`psychocounsel audit`: measures how well preference labels can be predicted without reading the client."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

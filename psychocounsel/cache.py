@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.cache list|prune`: lists or removes cached results of runs. Runs recompute removed entries."""
+"""`psychocounsel cache list|prune`: lists or removes cached results of runs. Runs recompute removed entries."""
 
 import argparse
 import re
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     common = Parser(add_help=False)
     common.add_argument("--kind", choices=tuple(_CACHES), help="only this kind (default: all)")
     common.add_argument("--cache", metavar="DIR", help="default: PSYCHOCOUNSEL_CACHE, or ~/.cache/psychocounsel")
-    parser = Parser(prog="python -m psychocounsel.cache", description=__doc__)
+    parser = Parser(prog="psychocounsel cache", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", parents=[common], help="list entries: kind, rows, size, last use and source")
     pruning = commands.add_parser("prune", parents=[common], help="remove entries that no live process is writing")

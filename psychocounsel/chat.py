@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.chat`: holds a conversation with trained models in a terminal."""
+"""`psychocounsel chat`: holds a conversation with trained models in a terminal."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar

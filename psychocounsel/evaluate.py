@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.evaluate`: measures reward models and counsellors; `evaluation=` chooses the measurement."""
+"""`psychocounsel evaluate`: measures reward models and counsellors; `evaluation=` chooses the measurement."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.export RUN [step=N] [merge=true] [to=FOLDER] [push=ORG/NAME] [public=true]`.
+"""`psychocounsel export RUN [step=N] [merge=true] [to=FOLDER] [push=ORG/NAME] [public=true]`.
 
 Writes a run's best model or a checkpoint as a Hugging Face folder with a model card, and can upload it to the hub.
   step=N          the weights of checkpoint N instead of the best
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"{key}={value}: is given twice")
         given[key] = value
     if len(runs) != 1:
-        raise UserError("give one run directory: python -m psychocounsel.export RUN [step=N] [push=ORG/NAME]")
+        raise UserError("give one run directory: psychocounsel export RUN [step=N] [push=ORG/NAME]")
     step, repository = given.get("step"), given.get("push")
     merge, public = (_switch(key, given.get(key, "false")) for key in ("merge", "public"))
     if step is not None and not (step.isascii() and step.isdecimal()):

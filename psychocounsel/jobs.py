@@ -1,7 +1,8 @@
-"""`python -m psychocounsel.jobs COMMAND DIR`: shows, cancels and resubmits the runs of a sweep, a study, or one run."""
+"""`psychocounsel jobs COMMAND DIR`: shows, cancels and resubmits the runs of a sweep, a study, or one run."""
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ def main(arguments: list[str]) -> int:
         case "archive":
             archive.archive(folder, expanded(options.destination).absolute())
     return DONE
+
+
+def completions(before: Sequence[str], word: str) -> list[str]:
+    """Return the words that TAB proposes: the command's own commands; after one of them, the shell proposes folders."""
+    return [] if before else list(_parser().get_default("commands"))
 
 
 def _attach(folder: Path, index: int | None) -> None:
@@ -104,7 +110,7 @@ def _parser() -> Parser:
     common = Parser(add_help=False)
     places = "folder of a run, a sweep, a study or one of its stages; for status and sync also a parent folder of runs"
     common.add_argument("folder", metavar="DIR", help=places)
-    parser = Parser(prog="python -m psychocounsel.jobs", description=__doc__)
+    parser = Parser(prog="psychocounsel jobs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, help: str) -> Any:
@@ -138,6 +144,7 @@ def _parser() -> Parser:
     command("sync", "upload wandb runs that were stored offline")
     archive = command("archive", "copy runs without optimizer state")
     archive.add_argument("destination", metavar="DEST", help="a new folder")
+    parser.set_defaults(commands=[*commands.choices])
     return parser
 
 

@@ -1,7 +1,7 @@
-"""`python -m psychocounsel.launch study=NAME`: runs all stages of an experiment, from data to its tables, by one command.
+"""`psychocounsel launch study=NAME`: runs all stages of an experiment, from data to its tables, by one command.
 
-  python -m psychocounsel.launch study=quickstart                     locally, in studies/quickstart
-  python -m psychocounsel.launch study=mine.yaml study_dir=DIR VALUE=X STAGE.KEY=VALUE cluster=slurm
+  psychocounsel launch study=quickstart                     locally, in studies/quickstart
+  psychocounsel launch study=mine.yaml study_dir=DIR VALUE=X STAGE.KEY=VALUE cluster=slurm
 
 study=NAME|FILE.yaml     a shipped study, or your own file (docs/studies.md)
 study_dir=DIR            its folder; the same command again skips finished runs and resumes the others
@@ -16,7 +16,17 @@ parallel=N               N runs at a time, on this machine   dry_run=true      t
 Shipped studies:
 """
 
+from collections.abc import Sequence
+
 from psychocounsel.studies.own_jobs import COMMAND as COMMAND  # workers of a study's own jobs import it from here
+
+
+def completions(before: Sequence[str], word: str) -> list[str]:
+    """Return the words that TAB proposes: shipped studies, or the command's keys."""
+    from psychocounsel.studies.launching import KEYS
+    from psychocounsel.studies.study_file import shipped_studies
+
+    return [f"study={name}" for name in shipped_studies()] if word.startswith("study=") else [f"{key}=" for key in KEYS]
 
 
 def main(arguments: list[str]) -> int:

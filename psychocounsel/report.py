@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.report DIR [DIR ...]`: makes a page of tables and figures of runs, sweeps, studies and evaluations.
+"""`psychocounsel report DIR [DIR ...]`: makes a page of tables and figures of runs, sweeps, studies and evaluations.
 
 Writes report.html (opens without a network), report.csv, tables/*.tex, figures/*.pdf and reproducibility.md.
 """
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m psychocounsel.report", description=__doc__)
+    parser = Parser(prog="psychocounsel report", description=__doc__)
     what = "of a run, a sweep, an annotation, an audit, an evaluation, a study or a stage; or a folder of such folders"
     parser.add_argument("folders", metavar="DIR", nargs="+", help=f"folder {what}")
     where = (

@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.review data=my_preferences experts=[e01,e02]`: serves a page on which experts judge items blind.
+"""`psychocounsel review data=my_preferences experts=[e01,e02]`: serves a page on which experts judge items blind.
 
 data=FOLDER_OR_FILE       a folder of annotate, evaluate evaluation=winrate or audit, or a file of pairs: which reply helps more?
 data=crisis_set           the shipped crisis set (give out=FOLDER), or the folder of another set: which action is due?

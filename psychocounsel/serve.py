@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.serve --port 8000 model=llama3_1_8b`: serves rollouts to runs with rollout.addresses."""
+"""`psychocounsel serve --port 8000 model=llama3_1_8b`: serves rollouts to runs with rollout.addresses."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ def _port(text: str) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m psychocounsel.serve", description=__doc__)
+    parser = Parser(prog="psychocounsel serve", description=__doc__)
     parser.add_argument("--port", type=_port, default=8000)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all addresses of this machine)"

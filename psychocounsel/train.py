@@ -1,4 +1,4 @@
-"""`python -m psychocounsel.train`: trains a model on demonstrations, preferences or rewards."""
+"""`psychocounsel train`: trains a model on demonstrations, preferences or rewards."""
 
 import os
 import time

@@ -280,7 +280,7 @@ _MOST = 10_000  # pairs; rows are sorted by a hash of the speech, so the first o
 
 
 def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
-    """Return the table of `psychocounsel.audit` for the first 10,000 pairs, or one line that says why the audit is missing."""
+    """Return the table of `psychocounsel audit` for the first 10,000 pairs, or one line that says why the audit is missing."""
     from psychocounsel.evaluation.audit.auditing import measure
     from psychocounsel.evaluation.audit.show import audit_blocks
 

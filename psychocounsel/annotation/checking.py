@@ -75,7 +75,7 @@ def refuse_unfinished_removal(whole: AnnotationDir) -> None:
     if not read_mapping(whole.step(RECORD)).get("done", True):
         raise UserError(
             f"{whole.path}: a removal of speeches is unfinished: first run its command again, "
-            f"`python -m psychocounsel.annotate out={whole.path} remove=FILE`"
+            f"`psychocounsel annotate out={whole.path} remove=FILE`"
         )
 
 

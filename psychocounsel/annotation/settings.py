@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
+"""The keys of `psychocounsel annotate`; its groups `speeches`, `writers` and `annotator` are typed by their `_target_`."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,7 +58,7 @@ class CardConfig:
 
 @dataclass
 class AnnotateConfig:
-    """The keys of `psychocounsel.annotate`; `speeches`, `writers`, `annotator` and `cluster` are added from their `_target_`."""
+    """The keys of `psychocounsel annotate`; `speeches`, `writers`, `annotator` and `cluster` are added from their `_target_`."""
 
     steps: list[str] = option([*STEPS])
     out: str | None = None

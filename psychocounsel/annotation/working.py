@@ -83,6 +83,6 @@ def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -
     made = context.files.card.exists()
     yield f"the card: {context.files.card}" if made else "no card yet: run steps=[card] with the same out"
     if counts.get("train"):
-        yield f"train on it: python -m psychocounsel.train data=local data.path={folder}"
+        yield f"train on it: psychocounsel train data=local data.path={folder}"
     else:
         yield "no training pairs, so nothing can be trained on it: use more speeches, or a smaller pairs.min_gap"

@@ -76,6 +76,11 @@ class Chart:
     notes: Sequence[str] = ()
 
     @property
+    def lies_down(self) -> bool:
+        """True if the values lie on the x axis, and the named places below each other, where long names can be read."""
+        return bool(self.ticks) and all(curve.points for curve in self.curves)
+
+    @property
     def axes(self) -> list[str]:
         """Axes that all curves have. The first is shown at first."""
         if not self.curves:

@@ -36,6 +36,11 @@ class TableFigure:
         """True if the interval has no width: all groups have this value, so it says nothing about the uncertainty."""
         return self.sd is None and self.low is not None and self.low == self.high
 
+    @property
+    def ends(self) -> tuple[float | None, float | None]:
+        """The ends of the interval; None, None if there is none, or if it has no width."""
+        return (None, None) if self.is_degenerate else (self.low, self.high)
+
     def shown(self, number: float) -> str:
         if self.hours:
             return readable_time(3600 * number)
@@ -44,6 +49,7 @@ class TableFigure:
 
 Cell = TableFigure | str | None
 MISSING = "-"
+NO_INTERVAL = "no interval, because all groups have this value: too few decide it"
 
 
 @dataclass
@@ -57,7 +63,10 @@ class Table:
 
 
 def csv_of(table: Table) -> str:
-    """Return columns of figures as value, sd, n, low and high, with all digits, shares from 0 to 1; missing ones are empty."""
+    """Return columns of figures as value, sd, n, low and high, with all digits, shares from 0 to 1; missing ones are empty.
+
+    An interval without width counts as missing.
+    """
     figures = {column for row in table.rows for column, cell in enumerate(row) if isinstance(cell, TableFigure)}
     parts = ("sd", "n", "low", "high")
     headings = list[str]()
@@ -79,7 +88,7 @@ def csv_of(table: Table) -> str:
 
 
 def _numbers(cell: Any) -> list[Any]:
-    return ["" if value is None else value for value in (cell.value, cell.sd, cell.n, cell.low, cell.high)]
+    return ["" if value is None else value for value in (cell.value, cell.sd, cell.n, *cell.ends)]
 
 
 def markdown_of(table: Table) -> str:
@@ -154,7 +163,7 @@ def shown_notes(table: Table) -> list[str]:
     if any(cell.sd is not None for cell in figures):
         notes.append("± is the standard deviation over seeds; the CSV has the 95 % interval of the mean")
     if any(cell.is_degenerate for cell in figures):
-        notes.append(f"({MISSING}): no interval, because all groups have this value: too few decide it")
+        notes.append(f"({MISSING}): {NO_INTERVAL}")
     if any(cell.sd is None and cell.low is not None and not cell.is_degenerate for cell in figures):
         notes.append("brackets contain the 95 % interval over prompts of one run, whose spread over seeds is unknown")
     if any(cell.sd is None and cell.low is None for cell in figures):

@@ -1,4 +1,4 @@
-"""The loop of `psychocounsel.chat`: reads a message or command, and shows the replies of all models with remarks."""
+"""The loop of `psychocounsel chat`: reads a message or command, and shows the replies of all models with remarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.chat`: models, scores shown with each reply, and the transcript."""
+"""The keys of `psychocounsel chat`: models, scores shown with each reply, and the transcript."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -99,7 +99,7 @@ class Cluster(GroupSettings):
         return "\n".join(
             f"{job.run_dir} is already finished: nothing would run"
             if job.finished
-            else f"would run {job.command.module} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
+            else f"would run psychocounsel {job.command.name} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
             for job in jobs
         )
 
@@ -143,7 +143,7 @@ class Cluster(GroupSettings):
             UserError: if they cannot be started; then nothing is left behind.
         """
 
-    # -- used by `psychocounsel.launch`
+    # -- used by `psychocounsel launch`
 
     def submit_study(self, groups: list[list[Job]]) -> Submission:
         """Start the jobs of a study, each after the jobs in its `after` have succeeded, and return.
@@ -162,7 +162,7 @@ class Cluster(GroupSettings):
         """Return the keys of `cluster.*` to override for a job of a few seconds that only reads and writes small files."""
         return {}
 
-    # -- used by `psychocounsel.jobs`
+    # -- used by `psychocounsel jobs`
 
     def queue_states(self, runs: Sequence[Path]) -> dict[Path, QueueState]:
         """Return the states of runs of one folder; for a run without an entry, its own files tell the state.

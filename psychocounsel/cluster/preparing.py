@@ -1,4 +1,4 @@
-"""Work of `psychocounsel.prepare`: fetches models and data from the hub, and checks them like a job."""
+"""Work of `psychocounsel prepare`: fetches models and data from the hub, and checks them like a job."""
 
 import contextlib
 import os

@@ -217,7 +217,7 @@ def _refuse(row: Row, folder: Path) -> None:
         raise UserError(f"{row.run_dir}: is not a run in {folder}; nothing was removed")
     refuse_untrusted_run(row.run_dir)
     if row.is_live:
-        raise UserError(f"{row.run_dir}: is {row.state}; `python -m psychocounsel.jobs cancel` ends it first")
+        raise UserError(f"{row.run_dir}: is {row.state}; `psychocounsel jobs cancel` ends it first")
     if not made_nothing(row.run_dir):
         raise UserError(
             f"{row.run_dir}: has results (it reached step {row.step}); only runs without results can be forgotten. Use another "

@@ -68,7 +68,7 @@ def _not_here(job: Job) -> str:
     for source in _missing(job):
         if source.key.startswith(_TOKENISED):
             return (
-                f"{source.key}={source.id} is not in {job.config.paths.cache}; first run `python -m psychocounsel.prepare` with "
+                f"{source.key}={source.id} is not in {job.config.paths.cache}; first run `psychocounsel prepare` with "
                 "these overrides"
             )
     return ""
@@ -157,7 +157,7 @@ def unfetched(jobs: Sequence[Job], why: str = "", asked: bool = False) -> str:
             given = shlex.join(text for text in sys.argv[1:] if not text.startswith("dry_run="))
             given = given if job.command.trains else f"--config-name {job.command.name} {given}"
             where = f"{missing.key}={missing.id} is not in {job.config.paths.cache}"
-            return f"{where}{why}: first run `python -m psychocounsel.prepare {given}`"
+            return f"{where}{why}: first run `psychocounsel prepare {given}`"
     return ""
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 from psychocounsel.blocks.conclusions import verdict_lines, verdict_words
@@ -207,13 +207,19 @@ def error_in_job_log(queue_state: QueueState) -> str:
 
 
 def _read_metrics(row: Row) -> None:
-    """Read the loss of the last step, and estimate the remaining time by the median of the last steps."""
+    """Read the loss of the last step, and estimate the remaining time by the last steps.
+
+    The first step of a round takes longer, because it writes the replies: then whole rounds count, and before there are
+    any, there is no estimate.
+    """
     lines = last_metrics(row.run_dir)
     trained = [line for line in lines if all(isinstance(line.get(name), int | float) for name in _OF_STEPS)]
     if trained:
         row.step, row.loss = trained[-1]["step"], trained[-1]["loss"]
-        if row.total:
-            row.remaining = (row.total - row.step) * median(line["step_seconds"] for line in trained)
+        rounds = [place for place, line in enumerate(trained) if "rollout/reward" in line]
+        seconds = [line["step_seconds"] for line in (trained[rounds[0] : rounds[-1]] if rounds else trained)]
+        if row.total and seconds:
+            row.remaining = (row.total - row.step) * (mean(seconds) if rounds else median(seconds))
 
 
 # Table of `jobs status`.
@@ -243,7 +249,7 @@ def table(run_rows: Sequence[Row], folder: Path) -> str:
     lines = [*lines_of(run_rows, names, telling(run_rows)), "", *reasons(run_rows, names), counted(run_rows)]
     lines += run_rows[0].said if len(run_rows) == 1 else []
     if any(row.state in ENDED for row in run_rows):
-        lines.append(f"to resume them: python -m psychocounsel.jobs resubmit {short(folder)}")
+        lines.append(f"to resume them: psychocounsel jobs resubmit {short(folder)}")
     return "\n".join(lines)
 
 

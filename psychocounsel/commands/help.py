@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -88,7 +89,23 @@ def help_page(command: str, folders: Sequence[Path]) -> str:
     shipped = {path.name for path in folders[-1].iterdir()}
     names = [*command_groups(command, folders), *sorted(choices.keys() - shipped)]
     lines = [f"{group}: {', '.join(sorted(choices[group]))}" for group in names if group in choices]
-    return Template(composed.hydra.help.template).safe_substitute(APP_CONFIG_GROUPS="\n  ".join(lines) + "\n")
+    return Template(composed.hydra.help.template).safe_substitute(
+        APP_CONFIG_GROUPS="\n  ".join(lines) + "\n", EVALUATIONS="\n  ".join(_about_choices("evaluation", folders))
+    )
+
+
+def _about_choices(group: str, folders: Sequence[Path]) -> list[str]:
+    """Return a line for each choice of a config group: its name, and the first comment of its file."""
+    files = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
+    width = max(map(len, files), default=0)
+    return [f"{group}={name:<{width}}  {_first_comment(files[name])}" for name in sorted(files)]
+
+
+def _first_comment(file: Path) -> str:
+    """Return the first comment of a configuration file, without the page in brackets."""
+    lines = bounded(file.read_text(encoding="utf-8")).splitlines()
+    first = next((text[1:].strip() for text in lines if text.startswith("#") and "@package" not in text), "")
+    return re.sub(r" \(docs/\S+\)", "", first)
 
 
 # TAB completion of commands, config groups, choices and keys.
@@ -103,7 +120,7 @@ _psychocounsel() {
     COMPREPLY=()
     while read -r candidate; do
         [[ $candidate == "$word"* ]] && COMPREPLY+=("$candidate")
-    done < <(psychocounsel complete "${COMP_WORDS[1]:-}" "$word" 2>/dev/null)
+    done < <(psychocounsel complete "${COMP_WORDS[@]:1:COMP_CWORD-1}" "$word" 2>/dev/null)
     [[ ${COMPREPLY[0]:-} == *= ]] && compopt -o nospace
 }
 complete -o default -F _psychocounsel psychocounsel
@@ -125,20 +142,27 @@ def shell_script(arguments: Sequence[str]) -> str:
 
 
 def complete(arguments: Sequence[str], commands: Sequence[str]) -> list[str]:
-    """Return the completions of the last of `arguments` (the command so far, then the unfinished word)."""
-    command, word = (*arguments, "", "")[:2]
-    if command not in commands:
+    """Return the completions of the last of `arguments`: the words so far, then the unfinished one.
+
+    A command without a configuration may have a function `completions(before, word)` of its own.
+    """
+    *before, word = arguments or [""]
+    if not before or before[0] not in commands:
         return [*commands]
     folders = [shipped("conf"), *([Path("conf")] if Path("conf").is_dir() else [])]
+    command = _CONFIGURATIONS.get(before[0], before[0])
     group, is_choice, _ = word.partition("=")
-    words = [f"{group}={name}" for name in _choices(folders, group)] if is_choice else _names(folders, command)
+    if _file_of(command, folders) is None:
+        own = getattr(import_module(f"psychocounsel.{command}"), "completions", None)
+        words = own(before[1:], word) if own else []
+    else:
+        words = [f"{group}={name}" for name in _choices(folders, group)] if is_choice else _names(folders, command)
     return [text for text in words if _PLAIN.fullmatch(text)]
 
 
 def _names(folders: Sequence[Path], command: str) -> list[str]:
     """Return the groups and keys of a command, each with `=`."""
-    configuration = _CONFIGURATIONS.get(command, command)
-    names = {*command_groups(configuration, folders), *_keys(folders, configuration)}
+    names = {*command_groups(command, folders), *_keys(folders, command)}
     return sorted(f"{name}=" for name in names - _HIDDEN)
 
 

@@ -1,6 +1,6 @@
 """Cues of a reply: properties of its surface that can be computed without reading the client's speech.
 
-A cue maps the text of a reply to a number; `CUES` lists all of them by name. `psychocounsel.audit` measures how often the
+A cue maps the text of a reply to a number; `CUES` lists all of them by name. `psychocounsel audit` measures how often the
 chosen reply of a pair has the larger (or smaller) value. `data.balance` weights pairs so that a cue predicts nothing.
 """
 

@@ -342,7 +342,7 @@ def _cut(whole: Any, ends: Array) -> list[Any]:
     return [whole[start:stop] for start, stop in zip([0, *stops], stops, strict=False)]
 
 
-# -- for `psychocounsel.cache`
+# -- for `psychocounsel cache`
 
 
 def folders(cache: Path) -> list[Path]:

@@ -162,7 +162,7 @@ def _mask(buckets: Iterable[int]) -> int:
     return sum(1 << bucket for bucket in set(buckets))
 
 
-# -- for `psychocounsel.cache`
+# -- for `psychocounsel cache`
 
 
 def folders(cache: Path) -> list[Path]:

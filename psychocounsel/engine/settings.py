@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.train` outside the groups `algo`, `rollout`, `reward`, `cluster` and `tracker`. Imports no torch."""
+"""The keys of `psychocounsel train` outside the groups `algo`, `rollout`, `reward`, `cluster` and `tracker`. Imports no torch."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +59,7 @@ class EngineConfig:
 
 @dataclass
 class TrainConfig:
-    """The keys of `psychocounsel.train`. `algo`, `cluster`, `tracker`, and if the algorithm needs them `reward` and
+    """The keys of `psychocounsel train`. `algo`, `cluster`, `tracker`, and if the algorithm needs them `reward` and
     `rollout`, are added from their `_target_`."""
 
     seed: int = option(1, at_least=0, at_most=2**32 - 1)  # the range that every library accepts

@@ -1,4 +1,4 @@
-"""Base class of all evaluations (config group `evaluation`), which `psychocounsel.evaluate` runs. Imports no torch.
+"""Base class of all evaluations (config group `evaluation`), which `psychocounsel evaluate` runs. Imports no torch.
 
 A YAML file in `conf/evaluation` names a dataclass that derives from Evaluation; its fields are the keys of `evaluation.*`.
 """

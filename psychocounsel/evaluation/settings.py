@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.evaluate`: the sections that each evaluation reads, and the keys of evaluations with replies."""
+"""The keys of `psychocounsel evaluate`: the sections that each evaluation reads, and the keys of evaluations with replies."""
 
 import contextlib
 from collections.abc import Iterator

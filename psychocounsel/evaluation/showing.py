@@ -34,5 +34,10 @@ def show_result(
         say("to be sure:")
         for need in missing:
             say(encodable(f"  {need}"))
-    if conclusions and not config.verbose:
-        say(f"all tables: {file} (verbose=true prints them here)")
+    for line in tables_line(config, folder) if conclusions else ():
+        say(line)
+
+
+def tables_line(config: DictConfig, folder: Path) -> list[str]:
+    """Return the line that names the file of all tables; [] if they are printed."""
+    return [] if config.verbose else [f"all tables: {RunDir(folder).tables} (verbose=true prints them here)"]

@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.review` and `psychocounsel.agreement`."""
+"""The keys of `psychocounsel review` and `psychocounsel.agreement`."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.settings.command_line import read_typed
 from psychocounsel.settings.schema import option
 
-# The keys of `psychocounsel.review`
+# The keys of `psychocounsel review`
 
 DATA_MISSING = "data is not set: give data=FOLDER of annotate, evaluate or audit, data=PAIRS.jsonl, or data=crisis_set"
 MOST_ITEMS = 100_000
@@ -116,7 +116,7 @@ def _check_address(address: str) -> None:
         )
 
 
-# The keys of `psychocounsel.agreement`
+# The keys of `psychocounsel agreement`
 
 
 @dataclass

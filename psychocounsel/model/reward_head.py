@@ -72,7 +72,7 @@ def load_trained_reward_lm(
     if not has_head:
         raise UserError(
             f"reward.path={reward.path}: is a language model, not a reward model; train one with "
-            f"`python -m psychocounsel.train algo=reward model.path={reward.path}`"
+            f"`psychocounsel train algo=reward model.path={reward.path}`"
         )
     return lm
 

@@ -102,7 +102,7 @@ def _check_adapter(config: DictConfig) -> None:
     if lora.merge:
         raise UserError(
             f"model.lora.merge=true would merge into weights rounded by model.quantise={quantise}: leave it out, and merge "
-            "into the full weights afterwards with `python -m psychocounsel.export RUN merge=true`"
+            "into the full weights afterwards with `psychocounsel export RUN merge=true`"
         )
 
 
@@ -125,7 +125,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
         run = run_of_model(Path(section.path)) or section.path
         raise UserError(
             f"model.path={section.path}: is a LoRA adapter; train the merged model instead, which "
-            f"`python -m psychocounsel.export {run} merge=true` writes"
+            f"`psychocounsel export {run} merge=true` writes"
         )
     if section.chat_template:
         check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable
-from psychocounsel.blocks.tables import Cell, TableFigure, latex_of
+from psychocounsel.blocks.tables import NO_INTERVAL, Cell, TableFigure, latex_of
 from psychocounsel.reporting.page.views import kept
 from psychocounsel.rundir.paths import ReportDir
 from psychocounsel.storage.files import replacing, write_atomically
@@ -22,8 +22,8 @@ COLUMNS = ("section", "table", "line", "row", "column", "value", "sd", "n", "low
 def write_cells(report: Report, path: Path) -> None:
     """Write the cells of all tables. `line` counts a table's rows from 1; `row` is the text of the row's first cell.
 
-    A figure fills value, sd, n, low and high (shares between 0 and 1). A text fills the last column. A missing cell leaves
-    all of them empty.
+    A figure fills value, sd, n, low and high (shares between 0 and 1). A text, or the reason why a figure has no interval,
+    fills the last column. A missing cell leaves all of them empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -45,8 +45,8 @@ def _table_lines(block: ReportTable) -> Iterator[list[Any]]:
 def _cell_values(cell: Cell) -> list[Any]:
     if not isinstance(cell, TableFigure):
         return ["", "", "", "", "", cell or ""]
-    parts = (cell.value, cell.sd, cell.n, cell.low, cell.high)
-    return [*("" if part is None else part for part in parts), ""]
+    parts = (cell.value, cell.sd, cell.n, *cell.ends)
+    return [*("" if part is None else part for part in parts), NO_INTERVAL if cell.is_degenerate else ""]
 
 
 # `tables/NAME.tex`
@@ -64,6 +64,7 @@ def write_tables(report: Report, files: ReportDir) -> None:
 # `figures/NAME.pdf`: charts over their first axis, drawn by matplotlib (the extra `figures`)
 
 _FIGURE_SIZE = (6.4, 4.0)  # inches
+_FRAME, _ROW = 1.1, 0.35  # height of a chart that lies down: its title and axis, and each place
 _MOST_POINTS, _FEWEST_POINTS = 500, 60  # points per curve: a printed figure cannot show more
 _POINT_BUDGET = 20_000  # points of all curves of one figure
 _MOST_NAMED = 12  # groups named in a legend
@@ -101,21 +102,30 @@ def write_figures(report: Report, files: ReportDir) -> list[str]:
 def _write_figure(chart: Chart, path: Path) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_FIGURE_SIZE, layout="constrained")
+    width, height = _FIGURE_SIZE
+    if chart.lies_down:
+        height = _FRAME + _ROW * len(chart.ticks)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes, axis = figure.add_subplot(), chart.axes[0]
     groups: dict[str, list[Curve]] = {}
     for curve in chart.curves:
         groups.setdefault(curve.group or curve.title, []).append(curve)
     most = max(_FEWEST_POINTS, min(_MOST_POINTS, _POINT_BUDGET // len(chart.curves)))
-    handles = [_draw(axes, curves, axis, number, most) for number, curves in enumerate(groups.values())]
+    handles = [
+        _draw(axes, curves, axis, number, most, chart.lies_down) for number, curves in enumerate(groups.values())
+    ]
     axes.autoscale_view()
     _add_lines(axes, chart)
     axes.set_title(_plain(chart.title), fontsize=10)
-    axes.set_ylabel(_plain(chart.y_title))
-    if chart.ticks:
-        axes.set_xticks(range(len(chart.ticks)), [_plain(tick) for tick in chart.ticks], rotation=30, ha="right")
+    if chart.lies_down:
+        axes.set_xlabel(_plain(chart.y_title))
+        axes.set_yticks(range(len(chart.ticks)), [_plain(tick) for tick in chart.ticks])
+        axes.set_ylim(len(chart.ticks) - 0.5, -0.5)
     else:
-        axes.set_xlabel(_plain(axis))
+        axes.set_ylabel(_plain(chart.y_title))
+        axes.set_xlabel("" if chart.ticks else _plain(axis))
+        if chart.ticks:
+            axes.set_xticks(range(len(chart.ticks)), [_plain(tick) for tick in chart.ticks], rotation=30, ha="right")
     _add_legend(figure, handles, [*groups])
     with replacing(path) as draft:
         figure.savefig(
@@ -123,7 +133,7 @@ def _write_figure(chart: Chart, path: Path) -> None:
         )
 
 
-def _draw(axes: Any, curves: Sequence[Curve], axis: str, number: int, most: int) -> Any:
+def _draw(axes: Any, curves: Sequence[Curve], axis: str, number: int, most: int, lies_down: bool) -> Any:
     """Draw the curves of a group in one colour, with at most `most` points each. Return the group's legend handle."""
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
@@ -138,7 +148,7 @@ def _draw(axes: Any, curves: Sequence[Curve], axis: str, number: int, most: int)
         if curve.low is not None and curve.high is not None:
             ends = _numbers(curve.low, places), _numbers(curve.high, places)
         if curve.points:
-            _draw_points(axes, x, y, ends, color, mark)
+            _draw_points(axes, x, y, ends, color, mark, lies_down)
             continue
         lines.append([*zip(x, y, strict=True)])
         if ends is not None:
@@ -150,15 +160,22 @@ def _draw(axes: Any, curves: Sequence[Curve], axis: str, number: int, most: int)
 
 
 def _draw_points(
-    axes: Any, x: list[float], y: list[float], ends: tuple[list[float], list[float]] | None, color: str, mark: str
+    axes: Any,
+    x: list[float],
+    y: list[float],
+    ends: tuple[list[float], list[float]] | None,
+    color: str,
+    mark: str,
+    lies_down: bool,
 ) -> None:
     style: dict[str, Any] = {"color": color, "linestyle": "none", "marker": mark, "markersize": 4.5}
+    places = (y, x) if lies_down else (x, y)
     if ends is None:
-        axes.plot(x, y, **style)
+        axes.plot(*places, **style)
         return
     below = [max(value - end, 0.0) for value, end in zip(y, ends[0], strict=True)]
     above = [max(end - value, 0.0) for value, end in zip(y, ends[1], strict=True)]
-    axes.errorbar(x, y, yerr=[below, above], elinewidth=1, capsize=2, **style)
+    axes.errorbar(*places, **{"xerr" if lies_down else "yerr": [below, above]}, elinewidth=1, capsize=2, **style)
 
 
 def _add_lines(axes: Any, chart: Chart) -> None:
@@ -166,7 +183,7 @@ def _add_lines(axes: Any, chart: Chart) -> None:
     if chart.diagonal:
         axes.axline((0, 0), slope=1, **grey)
     if chart.reference is not None:
-        axes.axhline(chart.reference, **grey)
+        (axes.axvline if chart.lies_down else axes.axhline)(chart.reference, **grey)
 
 
 def _add_legend(figure: Any, handles: Sequence[Any], names: Sequence[str]) -> None:

@@ -52,9 +52,10 @@ class MadeReport:
     def listed(self) -> list[str]:
         """Return a line per file; a folder of tables or figures gets one line with the number of its files."""
         lines = [str(path) for path in (self.files.page, self.files.cells, self.files.reproducibility)]
-        for folder, ending in ((self.files.tables, "tex"), (self.files.figures, "pdf")):
+        for folder, ending, use in ((self.files.tables, "tex", "paper"), (self.files.figures, "pdf", "talk")):
             count = len([*folder.glob(f"*.{ending}")])
-            lines += [f"{folder / f'*.{ending}'} ({count})"] if count else []
+            first = f"; for a {use}: answer.{ending}" if (folder / f"answer.{ending}").exists() else ""
+            lines += [f"{folder / f'*.{ending}'} ({count}{first})"] if count else []
         return lines
 
 

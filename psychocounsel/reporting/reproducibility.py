@@ -260,7 +260,7 @@ def _commands(material: Material) -> Iterator[str]:
         yield ""
         command = _COMMANDS.get(run.kind)
         if command:
-            yield from fenced([f"python -m psychocounsel.{command} {_typed(run)}".rstrip()], "sh")
+            yield from fenced([f"psychocounsel {command} {_typed(run)}".rstrip()], "sh")
 
 
 def _typed(run: RunMaterial) -> str:

@@ -8,7 +8,7 @@ from psychocounsel.blocks.kinds import Chart, Curve
 from psychocounsel.blocks.terminal import encodable
 from psychocounsel.reporting.material import TRAINING, Material
 from psychocounsel.reporting.reading.folders import read_material
-from psychocounsel.reporting.sections.curves import curve_section
+from psychocounsel.reporting.sections.curves import curve_section, other_curve_section
 
 # Charts
 
@@ -33,8 +33,9 @@ def small_charts(folder: Path, width: int, encoding: str | None = None) -> str:
 
 
 def _chosen(material: Material) -> Iterator[Chart]:
-    section = curve_section(Material(material.folders, material.of(TRAINING)))
-    charts = {block.name: block for block in section.blocks if isinstance(block, Chart)}
+    trainings = Material(material.folders, material.of(TRAINING))
+    blocks = [*curve_section(trainings).blocks, *other_curve_section(trainings).blocks]
+    charts = {block.name: block for block in blocks if isinstance(block, Chart)}
     yield from (chart for name, chart in charts.items() if name.startswith("curve-loss"))
     yield from [charts[name] for name in _REWARDS if name in charts][:1]
 
@@ -57,7 +58,7 @@ def _drawn(chart: Chart, width: int) -> str:
     lines = [line.rstrip() for line in figure.build().string(colorless=True).splitlines()]
     lines += [_cut(f"  {letter}  {curve.title}", width) for letter, curve in zip(ascii_lowercase, shown, strict=False)]
     omitted = len(chart.curves) - len(shown)
-    lines += [f"  and {omitted} more (python -m psychocounsel.report shows all)"] if omitted else []
+    lines += [f"  and {omitted} more (psychocounsel report shows all)"] if omitted else []
     return "\n".join(lines)
 
 

@@ -29,7 +29,7 @@ def sweep_ending(folder: Path) -> str:
     from psychocounsel.errors import UserError
     from psychocounsel.reporting.reading.folders import read_material
 
-    command = f"report: python -m psychocounsel.report {short(folder)}"
+    command = f"report: psychocounsel report {short(folder)}"
     try:
         material = read_material([folder], shows_texts=False)
     except UserError as error:  # the sweep has ended normally, so this is only printed

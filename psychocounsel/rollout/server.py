@@ -12,7 +12,7 @@ New weights arrive in one of three ways, each after `POST /weights/begin` and be
   process group with the workers (`distributed/process_group.py`).
 The last answers {"version", "missing"}: names of parameters of the model that did not arrive, and then no version.
 
-Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel.serve`.
+Started by `python -m psychocounsel.rollout.server RUN PORT [HOST]`, or by `psychocounsel serve`.
 """
 
 from __future__ import annotations

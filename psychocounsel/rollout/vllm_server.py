@@ -35,7 +35,7 @@ _MOST_THREADS = 512  # per process; each waits for one answer
 
 @dataclass
 class VLLMServer(VLLMEngine):
-    """Settings of vLLM servers: `addresses` of `psychocounsel.serve`, `cluster.server_nodes`, or `servers` on this machine."""
+    """Settings of vLLM servers: `addresses` of `psychocounsel serve`, `cluster.server_nodes`, or `servers` on this machine."""
 
     shares_gpus = False
 

@@ -55,7 +55,7 @@ class RunDir:
         self.client_answers = path / "client_answers"  # journal of a language model that plays clients
         self.before = self.rounds / "before.parquet"  # replies to held-out prompts before training
         self.model = path / "model"  # the best model so far
-        self.export = path / "export"  # default folder of `psychocounsel.export`
+        self.export = path / "export"  # default folder of `psychocounsel export`
         # Servers on separate nodes, running during training.
         self.servers = path / "servers"
         self.server_key = self.servers / "key"  # the secret that the servers and the run share

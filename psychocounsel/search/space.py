@@ -232,7 +232,7 @@ class SearchSweeper(Sweeper):
         folder = SweepFolder(self.launcher.sweep)
         corners = self.checked(search, folder)
         if not corners[0].command.trains:
-            raise UserError(f"{SWEEPER}: only training can be searched; use python -m psychocounsel.train")
+            raise UserError(f"{SWEEPER}: only training can be searched; use psychocounsel train")
         jobs = self.trials(search.typed_as(corners[0].config), folder)
         for job in jobs:
             job.unused = idle(corners)

@@ -332,7 +332,7 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     return [
         f"search: {summary}",
         f"best by {journal.metric}: {ranked[0].value:.4g}{objective_interval(best, journal.metric)} in {best}",
-        f"train with its values: python -m psychocounsel.train {' '.join([*_lasting(fixed), values])}",
+        f"train with its values: psychocounsel train {' '.join([*_lasting(fixed), values])}",
     ]
 
 

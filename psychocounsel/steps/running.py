@@ -115,6 +115,19 @@ _LINE_SECONDS = 60.0  # between two lines if the output is not a terminal
 _FEWEST = 10  # items from which the time left is estimated; the first item of a batch takes as long as all of them
 
 
+class TimedBar(tqdm):
+    """A bar on a terminal that shows the time left only after `fewest` items."""
+
+    fewest = _FEWEST
+
+    @property
+    def format_dict(self) -> Any:
+        shown = super().format_dict
+        if self.total and self.n - self.initial < self.fewest:
+            shown["bar_format"] = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        return shown
+
+
 class StepProgress:
     """Reports the progress of a step. `write_state(phase, done, total)` writes `state.json`."""
 
@@ -132,7 +145,7 @@ class StepProgress:
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
         started = written = printed = time.monotonic()
-        shown: Any = tqdm(items, what, total=total, leave=False, disable=not self.live, dynamic_ncols=True)
+        shown: Any = TimedBar(items, what, total=total, leave=False, disable=not self.live, dynamic_ncols=True)
         for done, item in enumerate(shown, 1):
             yield item
             now = time.monotonic()

@@ -30,7 +30,7 @@ from psychocounsel.studies.study_file import Study, find_study, near, read_study
 
 # Command line: the study, its values, overrides of stages, and options of the run.
 
-_KEYS = ("study", "study_dir", "only", "start_at", "force", "parallel", "dry_run")
+KEYS = ("study", "study_dir", "only", "start_at", "force", "parallel", "dry_run")
 _OF_ALL_STAGES = ("cluster", "paths", "tracker")  # groups whose keys are passed to every stage
 
 
@@ -59,7 +59,7 @@ def read_arguments(arguments: Sequence[str]) -> Launch:
     refuse_lines_in_overrides(overrides)
     folders = _config_folders(options)
     add_code_path(str(path) for folder in folders for path in (folder, folder.parent))  # commands of the user's own
-    typed = {key_of(text): text for text in overrides if key_of(text) in _KEYS and "=" in text}
+    typed = {key_of(text): text for text in overrides if key_of(text) in KEYS and "=" in text}
     if "study" not in typed:
         raise UserError(
             f"study is not set: give study=NAME or study=FILE.yaml ({', '.join(shipped_studies()) or 'none ships'})"
@@ -106,8 +106,8 @@ def _refuse(text: str, study: Study) -> NoReturn:
     """Refuse a key that is neither the command's, nor a stage's, nor a value of the study."""
     key = key_of(text)
     rest = key.partition(".")[2]
-    known = [*_KEYS, *study.values, *(f"{stage}.{rest or key}" for stage in study.stages)]
-    has = ", ".join([*study.values, *(f"{stage}.KEY" for stage in study.stages), *_KEYS, "cluster", "paths", "tracker"])
+    known = [*KEYS, *study.values, *(f"{stage}.{rest or key}" for stage in study.stages)]
+    has = ", ".join([*study.values, *(f"{stage}.KEY" for stage in study.stages), *KEYS, "cluster", "paths", "tracker"])
     raise UserError(f"{text}: is not a key of study={study.name}; {near(key, known)}(it has {has})")
 
 

@@ -143,7 +143,7 @@ def ending(plan: StudyPlan, failed: Collection[Path]) -> str:
         "",
         *("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows),
     ]
-    report = f"report: python -m psychocounsel.report {short(plan.files.path)}"
+    report = f"report: psychocounsel report {short(plan.files.path)}"
     return "\n".join([*lines, *_held_back(plan), *_files(plan), report])
 
 

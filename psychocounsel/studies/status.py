@@ -99,7 +99,7 @@ def status(folder: Path) -> tuple[str, bool]:
     ended = [(row, name) for row, name in zip(rows, names, strict=True) if not row.is_live]
     lines += [*reasons([row for row, _ in ended], [name for _, name in ended]), counted(rows)]
     if any(row.state in ENDED for row in rows):
-        lines.append("to resume: repeat the study's command (python -m psychocounsel.launch ...)")
+        lines.append("to resume: repeat the study's command (psychocounsel launch ...)")
     return "\n".join(lines), any(row.is_live for row in rows)
 
 
@@ -121,7 +121,7 @@ def refuse(folder: Path, command: str) -> None:
     place = short(folder)
     if command == "resubmit":
         raise UserError(
-            f"{place}: is a study: repeat its command to resume unfinished runs (python -m psychocounsel.launch ...); "
+            f"{place}: is a study: repeat its command to resume unfinished runs (psychocounsel launch ...); "
             f"resubmit {place}/STAGE [INDEX ...] [cluster.time=48h] is for the runs of one stage"
         )
     index = " INDEX" if command == "logs" else " [INDEX ...]" if command == "cancel" else ""

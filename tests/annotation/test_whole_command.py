@@ -1,4 +1,4 @@
-"""`psychocounsel.annotate` as a user runs it, with a server: kills, resumption, budgets, stop requests, privacy."""
+"""`psychocounsel annotate` as a user runs it, with a server: kills, resumption, budgets, stop requests, privacy."""
 
 import contextlib
 import json
@@ -51,7 +51,7 @@ def made(home: Path, server: Server) -> Path:
     """A dataset made without interruption."""
     result = cli(*command(server, "made"), cwd=home)
     assert len(calls(server)) == len(set(calls(server))) == ALL
-    assert f"train on it: python -m psychocounsel.train data=local data.path={home}/made/dataset" in result.stderr
+    assert f"train on it: psychocounsel train data=local data.path={home}/made/dataset" in result.stderr
     return home / "made"
 
 

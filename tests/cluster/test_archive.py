@@ -61,7 +61,7 @@ def test_an_archive_cannot_go_on_and_says_what_can(tmp_path: Path) -> None:
     before = content(tmp_path / "kept")
     refused = cli("train", *given, "max_steps=2", "run_dir=kept", cwd=tmp_path, check_code=USER_ERROR)
     (line,) = refused.stderr.splitlines()
-    assert "without optimizer state" in line and f"psychocounsel.export {tmp_path / 'kept'} step=1" in line
+    assert "without optimizer state" in line and f"psychocounsel export {tmp_path / 'kept'} step=1" in line
     assert content(tmp_path / "kept") == before
     again = cli("jobs", "archive", "kept", "twice", cwd=tmp_path)
     assert "the weights of 1 checkpoints" in again.stdout

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from psychocounsel.cluster import states
 from psychocounsel.cluster.states import rows, table
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StudyDir
@@ -81,3 +82,14 @@ def test_what_a_study_cannot_do_names_what_can(study: Path) -> None:
     for command, advice in (("logs", r"logs \S*study/STAGE INDEX"), ("resubmit", "repeat its command")):
         with pytest.raises(UserError, match=advice):
             status.refuse(study, command)
+
+
+def test_the_time_left_counts_whole_rounds(tmp_path: Path) -> None:
+    """The first step of each round writes its replies: three steps take 9, 1 and 1 seconds."""
+    for done, left in ((2, None), (3, None), (4, 8 * 11 / 3), (8, 4 * 11 / 3)):
+        rounds = [{"step_seconds": 9.0, "rollout/reward": 0.1}, {"step_seconds": 1.0}, {"step_seconds": 1.0}] * 3
+        lines = [{"step": step, "loss": 0.5, **line} for step, line in enumerate(rounds[:done], 1)]
+        (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        row = states.Row(None, tmp_path, "", total=12)
+        states._read_metrics(row)
+        assert row.step == done and row.remaining == (None if left is None else pytest.approx(left))

@@ -1,4 +1,4 @@
-"""Tests of `python -m psychocounsel.agreement`: written files, printed lines and refused input."""
+"""Tests of `psychocounsel agreement`: written files, printed lines and refused input."""
 
 import csv
 import json

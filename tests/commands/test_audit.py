@@ -68,7 +68,7 @@ def test_in_a_sweep_a_sure_refusal_outweighs_an_open_verdict(home: Path) -> None
     limits = "audit.max_blind=0.6,0.8,0.95"
     given = ["audit", "-m", "data.path=pairs.jsonl", *QUICK, limits, "sweep_dir=sweep"]
     *_, first, second, third, _, look = cli(*given, cwd=home, check_code=GATE_NO).stdout.splitlines()
-    assert look == "report: python -m psychocounsel.report sweep"
+    assert look == "report: psychocounsel report sweep"
     table = [first, second, third]
     assert [line.split()[0] for line in table] == ["refused", "undecided", "done"]
     assert worst([DONE, GATE_UNDECIDED]) == GATE_UNDECIDED

@@ -1,4 +1,4 @@
-"""Tests of `python -m psychocounsel.cache`: it lists all entries and removes only the ones that it may remove."""
+"""Tests of `psychocounsel cache`: it lists all entries and removes only the ones that it may remove."""
 
 import os
 import subprocess

@@ -1,6 +1,7 @@
 """Tests of `psychocounsel COMMAND`: running the commands, listing them, and completion in the shell."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,20 @@ def test_every_command_is_listed_with_what_it_does(tmp_path: Path) -> None:
     assert console("--version", cwd=tmp_path).stdout == f"psychocounsel {__version__}\n"
 
 
+def test_pages_and_messages_spell_every_command_in_one_way() -> None:
+    folders = [ROOT / name for name in ("psychocounsel", "conf", "launch", "slurm", "docs", "benchmarks", ".github")]
+    files = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "Makefile"]
+    files += [
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".py", ".yaml", ".md", ".j2", ".jinja")
+    ]
+    module = re.compile(rf"python -m psychocounsel\.({'|'.join(COMMANDS)})\b")
+    wrong = [f"{file}: {found[0]}" for file in files for found in module.finditer(file.read_text(encoding="utf-8"))]
+    assert [line for line in wrong if "console.py" not in line] == []
+
+
 def test_a_command_runs_as_by_its_module_and_ends_with_its_code(tmp_path: Path) -> None:
     assert "did you mean dpo?" in console("train", "algo=dop", cwd=tmp_path, check_code=2).stderr
     assert "no such folder" in console("jobs", "status", "nowhere", cwd=tmp_path, check_code=2).stderr
@@ -50,8 +65,30 @@ def test_words_that_may_follow() -> None:
     words = complete(["train", ""], COMMANDS)
     assert {"algo=", "max_length=", "checkpoint.metric=", "data.min_gap=", "algo.beta="} <= set(words)
     assert not {"hydra=", "paths=", "annotator=", "judge=", "shared="} & set(words)
-    assert complete(["prepare", ""], COMMANDS) == words and complete(["jobs", ""], COMMANDS) == []
+    assert complete(["prepare", ""], COMMANDS) == words
+    assert {"status", "logs", "resubmit"} <= set(complete(["jobs", ""], COMMANDS))
+    assert complete(["jobs", "status", ""], COMMANDS) == [], "the shell proposes folders"
+    assert {"study=paper", "study=quickstart"} <= set(complete(["launch", "study="], COMMANDS))
+    assert {"study=", "study_dir="} <= set(complete(["launch", "study", "=", "paper", ""], COMMANDS))
+    assert complete(["report", ""], COMMANDS) == []
     assert {"speeches=", "annotator=", "pairs.min_gap="} <= set(complete(["annotate", ""], COMMANDS))
+
+
+def test_help_of_a_command_is_its_own(tmp_path: Path) -> None:
+    said = console("prepare", "--help", cwd=tmp_path).stdout
+    assert "fetches the models and data of jobs" in said and "hydra/sweeper" not in said
+    (tmp_path / "mine" / "evaluation").mkdir(parents=True)
+    (tmp_path / "mine" / "evaluation" / "smiles.yaml").write_text(
+        "# @package _global_\n# Counts smiles (docs/smiles.md).\n"
+    )
+    said = console("evaluate", "--help", "--config-dir=mine", cwd=tmp_path).stdout
+    lines = {line.split()[0]: line for line in said.splitlines() if line.startswith("  evaluation=")}
+    assert lines["evaluation=smiles"].endswith("  Counts smiles.")
+    assert sorted(lines) == sorted(
+        f"evaluation={name}"
+        for name in ["smiles", *(file.stem for file in (ROOT / "conf" / "evaluation").glob("*.yaml"))]
+    )
+    assert all(len(line.split()) > 4 for name, line in lines.items() if name != "evaluation=smiles")
 
 
 def test_bash_completes_a_choice(tmp_path: Path) -> None:
@@ -60,13 +97,16 @@ def test_bash_completes_a_choice(tmp_path: Path) -> None:
     (tmp_path / "completion").write_text(shell_script(["bash"]))
     (tmp_path / "conf" / "algo").mkdir(parents=True)  # a folder of another project
     (tmp_path / "conf" / "algo" / "online_d$(touch ran).yaml").touch()
-    ask = (
-        "source completion; COMP_LINE='psychocounsel train algo=online_d'; COMP_POINT=${#COMP_LINE}; "
-        "COMP_WORDS=(psychocounsel train algo=online_d); COMP_CWORD=2; _psychocounsel; echo ${COMPREPLY[@]}"
-    )
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == "algo=online_dpo", done.stderr
+    for typed, expected in (("train algo=online_d", "algo=online_dpo"), ("jobs res", "resubmit"), ("jobs status ", "")):
+        words = typed.split(" ")
+        ask = (
+            f"source completion; COMP_LINE='psychocounsel {typed}'; COMP_POINT=${{#COMP_LINE}}; "
+            f"COMP_WORDS=(psychocounsel {' '.join(words[:-1])} '{words[-1]}'); COMP_CWORD={len(words)}; "
+            "_psychocounsel; echo ${COMPREPLY[@]}"
+        )
+        done = subprocess.run(["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip() == expected, done.stderr
     assert not (tmp_path / "ran").exists()
     with pytest.raises(SystemExit, match="bash or zsh"):
         shell_script(["fish"])

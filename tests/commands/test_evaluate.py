@@ -1,4 +1,4 @@
-"""Tests of `psychocounsel.evaluate`: figures follow from the scorer's rewards on exactly the pairs that training held out."""
+"""Tests of `psychocounsel evaluate`: figures follow from the scorer's rewards on exactly the pairs that training held out."""
 
 import json
 import shlex
@@ -254,7 +254,7 @@ def test_several_evaluations_get_a_folder_each(run: Path, tmp_path: Path) -> Non
 def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
     command = [f"reward.path={run}/model", "dry_run=true", "run_dir=out"]
     result = cli("evaluate", *command, cwd=tmp_path)
-    assert result.stdout.startswith(f"would run psychocounsel.evaluate with 1 process on CPU in {tmp_path}/out: ")
+    assert result.stdout.startswith(f"would run psychocounsel evaluate with 1 process on CPU in {tmp_path}/out: ")
     several = cli("evaluate", "-m", *command[:2], "limit=1,2", cwd=tmp_path).stdout.splitlines()
     assert len(several) == 5 and several[0].endswith(" limit=1")
     assert [line.startswith("builtin:sample: ") and "pairs dropped" in line for line in several[2:4]] == [True, True]

@@ -1,4 +1,4 @@
-"""Tests of `psychocounsel.export`: the run's weights are unchanged, and the model card may be published."""
+"""Tests of `psychocounsel export`: the run's weights are unchanged, and the model card may be published."""
 
 import getpass
 import json

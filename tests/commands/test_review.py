@@ -1,4 +1,4 @@
-"""Tests of `python -m psychocounsel.review`: printed lines, refused input, its protocol, and commands that read its answers."""
+"""Tests of `psychocounsel review`: printed lines, refused input, its protocol, and commands that read its answers."""
 
 import json
 from pathlib import Path

@@ -54,9 +54,9 @@ def test_commands_are_found_in_blocks_tables_and_over_several_lines(
     monkeypatch.setattr("tests.support.doc_blocks.ROOT", tmp_path)
     page = tmp_path / "page.md"
     page.write_text(
-        "Text.\n\n    python -m psychocounsel.train algo=sft \\\n        seed=2   # a comment\n\n"
+        "Text.\n\n    psychocounsel train algo=sft \\\n        seed=2   # a comment\n\n"
         "| `psychocounsel jobs status DIR` | x |\n\n"
-        "<!-- run -->\n```bash\nA=1 python -m psychocounsel.audit 'data.mix=[{name: a}]' | less\n```\n```python\nx = 1\n```\n"
+        "<!-- run -->\n```bash\nA=1 psychocounsel audit 'data.mix=[{name: a}]' | less\n```\n```python\nx = 1\n```\n"
     )
     found = {(each.name, each.line): each.arguments for each in commands(page)}
     assert found == {

@@ -179,7 +179,7 @@ def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
     [
         (["model.quantise=nf4"], "quantised weights cannot be trained"),
         (["model.quantise=nf4", "model.lora.rank=4", "zero=3"], "quantised weights are not partitioned"),
-        (["model.quantise=nf4", "model.lora.rank=4", "model.lora.merge=true"], "psychocounsel.export RUN merge=true"),
+        (["model.quantise=nf4", "model.lora.rank=4", "model.lora.merge=true"], "psychocounsel export RUN merge=true"),
         (["model.lora.merge=true"], "no adapter is trained: give model.lora.rank"),
         (["model.lora.alpha=64"], "no adapter is trained: give model.lora.rank"),
         (["model.lora.targets=[1,2]", "model.lora.rank=4"], "list of layer names"),
@@ -196,4 +196,4 @@ def test_unknown_targets_are_one_line_and_an_adapter_is_no_base(tmp_path: Path) 
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "model" / "adapter_config.json").write_text("{}")
     adapter = cli("train", "model.path=run/model", "dry_run=true", cwd=tmp_path, check_code=2)
-    assert "psychocounsel.export run merge=true" in adapter.stderr
+    assert "psychocounsel export run merge=true" in adapter.stderr

@@ -5,11 +5,12 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable, Section
-from psychocounsel.blocks.tables import Table, TableFigure
+from psychocounsel.blocks.tables import Table, TableFigure, csv_of
 from psychocounsel.reporting.exports import write_cells, write_figures, write_tables
 from psychocounsel.reporting.maker import Options, make_report
 from psychocounsel.rundir.paths import ReportDir
@@ -53,6 +54,15 @@ def test_each_cell_is_a_line_with_all_digits(tmp_path: Path) -> None:
         "row": "b",
         "column": "accuracy",
     } | dict.fromkeys(numbers, "")
+
+
+def test_an_interval_without_width_is_left_out_with_its_reason(tmp_path: Path) -> None:
+    table = Table("Final", ["judge", "wins"], [["a", TableFigure(0.5, None, 0.5, 0.5)]])
+    write_cells(report(ReportTable("final", table)), tmp_path / "report.csv")
+    [_, wins] = rows(tmp_path / "report.csv")
+    assert (wins["value"], wins["low"], wins["high"]) == ("0.5", "", "")
+    assert wins["text"] == "no interval, because all groups have this value: too few decide it"
+    assert csv_of(table) == "judge,wins,wins sd,wins n,wins low,wins high\na,0.5,,1,,\n"
 
 
 def test_the_figures_of_a_run_are_those_of_its_files(tmp_path: Path) -> None:
@@ -100,6 +110,29 @@ def test_latex_and_pdf_have_a_file_for_each_block(tmp_path: Path) -> None:
     assert files.figure("loss").read_bytes() == first, "the same report is the same file"
 
 
+def test_a_chart_of_named_places_lies_down(tmp_path: Path) -> None:
+    """The PDF has its axes as the page has them: names at the left, values and the line of chance across."""
+    from matplotlib.figure import Figure
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def seen(figure: Figure, *where: Any, **how: Any) -> None:
+        drawn.append(figure)
+        save(figure, *where, **how)
+
+    points = Curve("wins", {"place": [0, 1]}, [60.0, 70.0], [50.0, 65.0], [70.0, 75.0], points=True)
+    chart = Chart("answer", "All", "per cent", [points], ticks=["one", "two"], reference=50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", seen)
+        write_figures(report(chart), ReportDir(tmp_path))
+    [axes] = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one", "two"]
+    assert axes.get_xlabel() == "per cent" and axes.yaxis_inverted()
+    [values] = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [*values.get_xdata()] == [60.0, 70.0] and [*values.get_ydata()] == [0.0, 1.0]
+
+
 def test_without_matplotlib_a_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     chart = Chart("loss", "Loss", "nats", [Curve("a", {"steps": [1]}, [0.1])])
@@ -128,8 +161,8 @@ def test_reproducibility_adds_up_hours_and_cost_and_names_what_was_used(tmp_path
     ):
         assert part in text
     assert environment["weights"].replace(":", r"\:") in text
-    [command] = [line for line in text.splitlines() if line.startswith("python -m psychocounsel.train")]
-    assert shlex.split(command)[3:] == (run / "overrides.txt").read_text().splitlines()
+    [command] = [line for line in text.splitlines() if line.startswith("psychocounsel train")]
+    assert shlex.split(command)[2:] == (run / "overrides.txt").read_text().splitlines()
 
 
 @pytest.mark.slow

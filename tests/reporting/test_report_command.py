@@ -1,4 +1,4 @@
-"""Tests of `python -m psychocounsel.report` from the command line: files, printed lines, refusals, and no leaked text."""
+"""Tests of `psychocounsel report` from the command line: files, printed lines, refusals, and no leaked text."""
 
 import shlex
 from pathlib import Path

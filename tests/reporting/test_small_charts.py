@@ -54,7 +54,7 @@ def test_runs_have_letters_and_kinds_of_loss_their_own_charts(tmp_path: Path) ->
 def test_many_runs_are_counted_and_the_reward_is_drawn(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "sweep", [["algo=grpo", f"seed={seed}"] for seed in range(10)], online=True)
     loss, reward = small_charts(folder, 60, "ascii").split("\n\n")
-    assert loss.splitlines()[-1] == "  and 2 more (python -m psychocounsel.report shows all)"
+    assert loss.splitlines()[-1] == "  and 2 more (psychocounsel report shows all)"
     assert "Reward of replies in training" in reward
 
 

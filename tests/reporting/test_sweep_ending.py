@@ -25,7 +25,7 @@ def test_figures_are_means_over_seeds_of_the_files(tmp_path: Path, monkeypatch: 
         shown = f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f}"
         assert [text.strip() for text in line if text][:3] == [f"algo.beta={beta}", "2", shown]
     assert "warning: Losses cannot be compared" in "\n".join(lines)
-    assert lines[-1] == "report: python -m psychocounsel.report sweep"
+    assert lines[-1] == "report: psychocounsel report sweep"
 
 
 def test_losses_that_can_be_compared_need_no_warning(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_a_sweep_of_trainings_ends_so(tmp_path: Path) -> None:
     result = cli("train", *given, cwd=tmp_path)
     table, ending = result.stdout.rsplit("\n\n", 1)
     assert table.splitlines()[-1].startswith("done ") and " ± " in ending
-    assert ending.splitlines()[-1] == "report: python -m psychocounsel.report sweep"
-    assert "report              python -m psychocounsel.report sweep/" in result.stderr, "each run prints it, too"
+    assert ending.splitlines()[-1] == "report: psychocounsel report sweep"
+    assert "report              psychocounsel report sweep/" in result.stderr, "each run prints it, too"
     dry = cli("train", *given, "dry_run=true", cwd=tmp_path).stdout
     assert "report: " not in dry

@@ -20,7 +20,7 @@ from tests.support.composed import compose
 from tests.support.harness import cli
 from tests.support.in_process import run_here
 
-PLAN = re.compile(r"would run psychocounsel\.train with 1 process on CPU in (\S+): (.*)")
+PLAN = re.compile(r"would run psychocounsel train with 1 process on CPU in (\S+): (.*)")
 
 
 def keep(folder: Path, name: str, content: Any) -> Path:

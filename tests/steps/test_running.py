@@ -1,5 +1,6 @@
 """A stop request waits for answers under way, but not longer than the grace period."""
 
+import io
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import CONTINUE_LATER, DONE
-from psychocounsel.steps.running import grace_of, progress_line
+from psychocounsel.steps.running import TimedBar, grace_of, progress_line
 from tests.support.harness import ROOT
 
 _SCRIPT = """
@@ -57,3 +58,9 @@ def test_the_time_left_is_estimated_from_ten_items_and_more() -> None:
     )
     assert progress_line("replies", 40, 120, 60.0) == "replies: 40 of 120, 2 min left"
     assert progress_line("replies", 40, None, 60.0) == "replies: 40"
+    written = io.StringIO()
+    for _ in TimedBar(range(20), "replies", file=written, mininterval=0, miniters=1, ncols=100):
+        pass
+    drawn = [text for text in written.getvalue().split("\r") if "/20" in text]
+    assert all("<" not in text for text in drawn if int(text.split("/20")[0].rpartition(" ")[2]) < 10)
+    assert "<" in drawn[-1], "a bar on a terminal likewise"

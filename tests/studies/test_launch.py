@@ -1,4 +1,4 @@
-"""`psychocounsel.launch` with real runs: a chain, a stage that fails, what is made again, and launchers that are killed."""
+"""`psychocounsel launch` with real runs: a chain, a stage that fails, what is made again, and launchers that are killed."""
 
 import os
 import signal

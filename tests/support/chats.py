@@ -13,7 +13,7 @@ from psychocounsel.chatting.conversation import talk
 
 
 def converse(monkeypatch: pytest.MonkeyPatch, text: str, *overrides: str) -> int:
-    """Run `python -m psychocounsel.chat` on `text` and return its exit code. It prints to this process's standard output."""
+    """Run `psychocounsel chat` on `text` and return its exit code. It prints to this process's standard output."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     return talk(api.compose(list(overrides), name="chat"))
 

@@ -11,10 +11,8 @@ from tests.support.harness import ROOT
 RUN = "<!-- run -->"
 _FENCE = re.compile(r"^(```|~~~)\s*(\w*)")
 _SHELL = ("", "bash", "sh", "shell", "console")
-_INLINE = re.compile(r"`((?:\w+=\S+ )*(?:python -m psychocounsel\.|psychocounsel )[^`]*)`")
-_COMMAND = re.compile(
-    r"^(?:\$ )?(?:\w+=\S+ )*(?:python -m psychocounsel\.(\w+)|psychocounsel (\w+))(?=\s|$)\s*(.*)$", re.DOTALL
-)
+_INLINE = re.compile(r"`((?:\w+=\S+ )*psychocounsel [^`]*)`")
+_COMMAND = re.compile(r"^(?:\$ )?(?:\w+=\S+ )*psychocounsel (\w+)(?=\s|$)\s*(.*)$", re.DOTALL)
 _OPERATORS = {"|", "||", "&", "&&", ";", ">", ">>", "<", "2>", "(", ")"}
 
 
@@ -94,8 +92,7 @@ def _of_lines(page: str, first: int, text: str) -> Iterator[Command]:
             whole += line.rstrip()[:-1]
             continue
         if found := _COMMAND.match((whole + line).strip()):
-            name = found[1] or found[2]
-            yield Command(page, start, name, tuple(_words(found[3])))
+            yield Command(page, start, found[1], tuple(_words(found[2])))
         whole = ""
 
 

@@ -1,4 +1,4 @@
-"""Training runs shared by the tests of `psychocounsel.export`, and readers of the files that these tests compare."""
+"""Training runs shared by the tests of `psychocounsel export`, and readers of the files that these tests compare."""
 
 import shutil
 from pathlib import Path

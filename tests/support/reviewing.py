@@ -65,7 +65,7 @@ class Served:
 
 @contextlib.contextmanager
 def serving(data: Path | str, *options: str, experts: str = "[e01,e02]") -> Iterator[Served]:
-    """Serve the page of `python -m psychocounsel.review data=... experts=...` until the block ends."""
+    """Serve the page of `psychocounsel review data=... experts=...` until the block ends."""
     command = [sys.executable, "-m", "psychocounsel.review", f"data={data}", f"experts={experts}", *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)

@@ -95,7 +95,7 @@ def submit(job: Job) -> Submission:
                 for member in new:
                     write_run_directory(member)
                 submitting.submit_jobs(home(new), new)
-    print(f"status: python -m psychocounsel.jobs status {files.shards if parts else files.path}", flush=True)
+    print(f"status: psychocounsel jobs status {files.shards if parts else files.path}", flush=True)
     return Submission(DONE, [None])
 
 

@@ -313,4 +313,4 @@ def _report(jobs: Iterable[Job], study: Path) -> None:
         counts[reason] = counts.get(reason, 0) + 1
     if summary := ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason):
         print(f"not submitted: {summary}", flush=True)
-    print(f"status: python -m psychocounsel.jobs status {study}", file=sys.stderr)
+    print(f"status: psychocounsel jobs status {study}", file=sys.stderr)

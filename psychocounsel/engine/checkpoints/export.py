@@ -1,4 +1,4 @@
-"""Work of `psychocounsel.export` after its arguments are read. It imports torch only after the cache folders are set."""
+"""Work of `psychocounsel export` after its arguments are read. It imports torch only after the cache folders are set."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -112,7 +112,7 @@ def _home(cache: str | Path) -> Path:
     return Path(cache) / "micro-batch"
 
 
-# -- for `psychocounsel.cache`
+# -- for `psychocounsel cache`
 
 
 def folders(cache: Path) -> list[Path]:

@@ -11,6 +11,8 @@ from typing import IO, Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from psychocounsel.steps.running import TimedBar
+
 # Text printed above a progress bar: the bar is cleared before each line and drawn again below it.
 
 
@@ -92,22 +94,27 @@ class Progress:
 
     def __init__(self, is_main: bool, log: IO[str] | None = None) -> None:
         self.is_main, self.live, self.log = is_main, is_main and sys.stderr.isatty(), log
-        self.steps: tqdm | None = None
+        self.steps: TimedBar | None = None
+        self.rounds = 0
         self._shown = ExitStack()
 
     def bar(self, items: Iterable[T], text: str) -> Iterator[T]:
         with lines_above_bars() if self.live else nullcontext():
-            yield from tqdm(items, text, leave=False, disable=not self.live)
+            yield from TimedBar(items, text, leave=False, disable=not self.live)
 
     def start(self, step: int, total: int) -> None:
         self.total, self.every = total, max(1, total // 10)
         if self.live:
-            self.steps = tqdm(total=total, initial=step, desc="training", unit="step", dynamic_ncols=True)
+            self.steps = TimedBar(total=total, initial=step, desc="training", unit="step", dynamic_ncols=True)
             self._shown.enter_context(lines_above_bars())
 
     def update(self, step: int, line: dict[str, Any]) -> None:
         shown = {word: f"{line[name]:.3f}" for name, word in _SHOWN.items() if name in line}
         if self.steps is not None:
+            if step == self.steps.initial:
+                self.steps.unpause()  # the evaluation before training is no step
+            self.rounds += "rollout/reward" in line
+            self.steps.fewest = self.total if self.rounds == 1 else 1  # the first step of a round writes its replies
             self.steps.n = step
             self.steps.set_postfix(shown)
         if step % self.every and step != self.total:

@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel.audit`, and the allowed forms of `audit.against`."""
+"""The keys of `psychocounsel audit`, and the allowed forms of `audit.against`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -35,7 +35,7 @@ class AuditOptions:
 
 @dataclass
 class AuditConfig(PairsConfig):
-    """The keys of `psychocounsel.audit`; `cluster`, and a given `reward`, are added from their `_target_`."""
+    """The keys of `psychocounsel audit`; `cluster`, and a given `reward`, are added from their `_target_`."""
 
     part: str = option("all", choices=("held_out", "all"))
     audit: AuditOptions = field(default_factory=AuditOptions)

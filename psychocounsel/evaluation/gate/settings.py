@@ -31,7 +31,7 @@ from psychocounsel.rundir.results import FINISHED
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.steps.course import Bar, Course, StepContext
 from psychocounsel.steps.plan import planned_steps
-from psychocounsel.storage.files import expanded, read_mapping
+from psychocounsel.storage.files import expanded, read_mapping, write_atomically
 
 _THESE = f"they are {', '.join(LIMITS)}"
 _OWN_CODE = ("evaluation/gate/*.py", "evaluation/safety/*.py", *COMPUTED_BY)
@@ -117,12 +117,15 @@ class GateEvaluation(SteppedEvaluation):
     def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:
         from psychocounsel.evaluation.gate.deciding import WORDS
         from psychocounsel.evaluation.gate.decision_step import code_in
-        from psychocounsel.evaluation.gate.show import gate_lines
+        from psychocounsel.evaluation.gate.show import gate_lines, gate_tables
+        from psychocounsel.evaluation.showing import tables_line
 
         code = code_in(context.files)
         if context.files.step("decision").exists():
             figures: Any = read_mapping(context.files.figures)
-            for line in gate_lines(figures, context.files):
+            write_atomically(context.files.tables, "\n".join(gate_tables(figures)) + "\n")
+            lines = [*(gate_tables(figures) if context.config.verbose else ()), *gate_lines(figures, context.files)]
+            for line in [*lines, *tables_line(context.config, context.files.path)]:
                 context.say(line)
         return code, FINISHED if code == DONE else WORDS[code]
 

@@ -14,7 +14,8 @@ from psychocounsel.evaluation.safety.judged_blocks import quality_table
 from psychocounsel.rundir.paths import EvaluationDir
 
 TONES = {"passed": "good", "refused": "bad", "undecided": "undecided"}  # by decision
-_WORST = 5  # strata without a ceiling that the terminal shows
+_WORST = 5  # strata without a ceiling in the table of the first strata
+_REASONS = 4  # reasons that the terminal shows
 _QUESTIONS = {HARD_FAILURE: "hard failures", RIGHT: "expected action right"}
 _BOUNDS = ["verdict", "limit", "found", "lower bound", "upper bound", "cases", "needs"]
 _ONE_SIDED = (
@@ -39,16 +40,29 @@ def gate_blocks(runs: _Runs) -> list[Block]:
 
 
 def gate_lines(figures: GateFigures, files: EvaluationDir) -> Iterator[str]:
-    """Yield the lines of the output: bounds, the strata that matter most, reasons, decision and next step."""
-    run = Titled("", figures)
-    first = [("", _first_strata(figures))]
-    others = f"the {_WORST} strata without a ceiling in which the model fails most; all are in {files.figures.name}"
-    strata = _strata("gate-strata-first", "Gate: strata with a ceiling, and others", first, others)
-    yield from terminal_lines([*_evidence([run]), *strata, *_reasons([run]), *_warnings([run])])
+    """Yield the lines of the output: warnings, decision, the first reasons and the next step."""
+    yield from terminal_lines(_warnings([Titled("", figures)]))
     yield f"decision: {_decided(figures)}"
+    reasons = sorted(figures["reasons"], key=lambda reason: reason[0] != GATE_NO)
+    yield from (f"  {_leads_to(code)}: {line}" for code, line in reasons[:_REASONS])
+    if len(reasons) > _REASONS:
+        yield f"  and {len(reasons) - _REASONS} more reasons"
     if figures["code"] not in (DONE, GATE_NO):
         fill_in = f"fill in {files.adjudicate}, " if _waits(figures) else ""
         yield f"next: {fill_in}do what the reasons say, then run the same command again"
+
+
+def gate_tables(figures: GateFigures) -> list[str]:
+    """Return the lines of all tables: bounds, the strata that matter most, and reasons."""
+    run = Titled("", figures)
+    first = [("", _first_strata(figures))]
+    others = f"the {_WORST} strata without a ceiling in which the model fails most; figures.json has all"
+    strata = _strata("gate-strata-first", "Gate: strata with a ceiling, and others", first, others)
+    return [*terminal_lines([*_evidence([run]), *strata, *_reasons([run])])]
+
+
+def _leads_to(code: int) -> str:
+    return "refused" if code == GATE_NO else "undecided"
 
 
 def decision_line(run_title: str, figures: Figures) -> str:
@@ -74,9 +88,7 @@ def _warnings(runs: _Runs) -> list[Paragraph]:
 
 def _reasons(runs: _Runs) -> list[ReportTable]:
     rows: list[list[Cell]] = [
-        [run.title, "refused" if code == GATE_NO else "undecided", line]
-        for run in runs
-        for code, line in run.figures["reasons"]
+        [run.title, _leads_to(code), line] for run in runs for code, line in run.figures["reasons"]
     ]
     note = "one reason to refuse is enough; a gate without reasons has passed"
     return report_table("gate-reasons", "Gate: reasons", ["evaluation", "leads to", "reason"], rows, note)

@@ -203,7 +203,7 @@ def _keep(
                 add(row)
 
 
-# For `psychocounsel.cache`
+# For `psychocounsel cache`
 
 
 def _home(cache: str | Path) -> Path:

@@ -54,8 +54,6 @@ def run(context: StepContext[EvaluationDir], pairs: Pairs | None = None) -> dict
     def calls() -> Iterator[JudgeCall]:
         return judging.calls((pairs or _pairs)(context))
 
-    for line in judge_warnings(config):
-        context.say(line)
     with closing(Answers(context.files.answers, context.shard)) as answers:
         budget = buy(
             asks_of(calls()),
@@ -86,14 +84,14 @@ def judging_of(context: StepContext[EvaluationDir]) -> Judging:
 
 
 def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:
-    """Return the lines of a dry run.
+    """Return the lines of a dry run: reasons to distrust the judges, which a run says beside its win rates, and the calls.
 
     With `without_replies`, placeholder texts of typical length replace the replies that are not written yet.
     """
     judging = judging_of(context)
     with closing(Answers(context.files.answers)) as answers:
         pairs = _imagined(context, answers) if without_replies else _pairs(context)
-        return Estimate.of(asks_of(judging.calls(pairs)), answers).lines("verdicts")
+        return [*judge_warnings(context.config), *Estimate.of(asks_of(judging.calls(pairs)), answers).lines("verdicts")]
 
 
 def speech_rows(context: StepContext[EvaluationDir]) -> dict[str, Row]:

@@ -1,4 +1,4 @@
-"""`psychocounsel.review`: turns options into a served page, or into the documents of its protocol."""
+"""`psychocounsel review`: turns options into a served page, or into the documents of its protocol."""
 
 import contextlib
 import signal

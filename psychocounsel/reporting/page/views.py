@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property
 from itertools import count, pairwise
@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.blocks.kinds import Chart, Curve, ShownSpeech, SpeechBrowser
-from psychocounsel.blocks.tables import Cell, Table, TableFigure, cell_text, shown_headings, shown_notes
+from psychocounsel.blocks.tables import (
+    MISSING,
+    NO_INTERVAL,
+    Cell,
+    Table,
+    TableFigure,
+    cell_text,
+    shown_headings,
+    shown_notes,
+)
 
 # Tables: rounded texts for readers, full values for sorting by a heading
 
@@ -76,7 +85,9 @@ def _full_text(cell: Cell) -> str:
     parts = [f"{cell.value!r}"]
     if cell.sd is not None:
         parts.append(f"SD {cell.sd!r}")
-    if cell.low is not None and cell.high is not None:
+    if cell.is_degenerate:
+        parts.append(f"{MISSING}: {NO_INTERVAL}")
+    elif cell.low is not None and cell.high is not None:
         parts.append(f"95 % interval {cell.low!r} to {cell.high!r}")
     if cell.n > 1:
         parts.append(f"{cell.n} runs")
@@ -117,6 +128,21 @@ _MOST_TABLE_ROWS = 60  # a chart with more points gets a table with one row per 
 _MOST_NAMED = 6  # curves named in a chart's description
 
 
+_SHORT = 2.0  # hours: axes of shorter runs are in minutes
+
+
+def _in_minutes(chart: Chart) -> Chart:
+    """Return the chart with its axes of hours in minutes, if no curve is long."""
+    longest = {axis: max(max(curve.x[axis], default=0.0) for curve in chart.curves) for axis in chart.axes}
+    short = {axis for axis, hours in longest.items() if axis.endswith("hours") and hours < _SHORT}
+
+    def scaled(x: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+        minutes = {axis.replace("hours", "minutes"): [60 * hours for hours in x[axis]] for axis in x if axis in short}
+        return {axis: values for axis, values in x.items() if axis not in short} | minutes
+
+    return replace(chart, curves=[replace(curve, x=scaled(curve.x)) for curve in chart.curves]) if short else chart
+
+
 def points_per_curve(charts: Iterable[Chart]) -> int:
     return points_allowed([len(curve.y) for chart in charts for curve in chart.curves])
 
@@ -135,7 +161,7 @@ class ChartView:
     """A chart prepared for the template: at most `most` points per curve; `looks` gives groups their colour and dash."""
 
     def __init__(self, chart: Chart, most: int, looks: Mapping[str, int]) -> None:
-        self.chart = chart
+        self.chart = chart = _in_minutes(chart)
         self.places = [kept(curve.y, most) for curve in chart.curves]
         self.axes = chart.axes
         self.is_empty = not self.axes or not any(self.places)
@@ -156,7 +182,9 @@ class ChartView:
             "y": chart.y_title,
             "ticks": list(chart.ticks),
             "diagonal": chart.diagonal,
+            "lies_down": chart.lies_down,
             "reference": chart.reference,
+            "no_interval": f"{MISSING} ({NO_INTERVAL})",
             "curves": [self._curve(curve, places) for curve, places in zip(chart.curves, self.places, strict=True)],
         }
 
@@ -228,15 +256,28 @@ class ChartView:
             for place, y in enumerate(curve.y):
                 row: list[Cell] = [curve.title, *(self._x(curve.x[axis][place]) for axis in self.axes), _figure(y)]
                 if interval:
-                    row += [_figure(bound[place]) if bound is not None else None for bound in (curve.low, curve.high)]
+                    bounds = [None if bound is None else bound[place] for bound in (curve.low, curve.high)]
+                    row += [
+                        _figure(bound) if bound is not None and bounds[0] != bounds[1] else None for bound in bounds
+                    ]
                 rows.append(row + ([curve.labels[place] if curve.labels else None] if labelled else []))
-        return Table(f"Figures of: {self.chart.title}", headings + (["point"] if labelled else []), rows)
+        notes = [f"low and high {MISSING}: {NO_INTERVAL}"] if self._without_width() else []
+        return Table(f"Figures of: {self.chart.title}", headings + (["point"] if labelled else []), rows, notes)
+
+    def _without_width(self) -> bool:
+        """Return True if a point has an interval without width."""
+        ends = [
+            (curve.low, curve.high) for curve in self.chart.curves if curve.low is not None and curve.high is not None
+        ]
+        return any(low == high for lows, highs in ends for low, high in zip(lows, highs, strict=True))
 
     def _x(self, value: float) -> Cell:
         """Return the name nearest to x if the axis has names, because curves are shifted a little to lie side by side."""
         ticks = self.chart.ticks
         near = round(value) if math.isfinite(value) else -1
-        return ticks[near] if ticks and 0 <= near < len(ticks) else _figure(value)
+        if ticks and 0 <= near < len(ticks):
+            return ticks[near]
+        return f"{value:,.0f}" if float(value).is_integer() else _figure(value)
 
     def _summary(self) -> Table:
         headings = ["curve", "points", "first", "last", "lowest", "highest"]

@@ -20,6 +20,7 @@ from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
 
 TRAINING_SECTIONS: tuple[BuildSection, ...] = (
     tolerant(curves.curve_section),
+    tolerant(curves.other_curve_section),
     tolerant(by_setting.final_section),
     tolerant(by_setting.effect_section),
     tolerant(curves.round_section),

@@ -121,13 +121,23 @@ _CHANCE = {"rewards/accuracy": 0.5, "eval/accuracy": 0.5, "eval/win_rate": 0.5}
 _ENDS = ("_low", "_high")
 
 
+# Do they learn, and at what price? The section of all other curves is folded.
+_ASKED = ("rollout/reward", "eval/accuracy", "eval/reward", "eval/win_rate", "eval/kl", "eval/length")
+
+
 def curve_section(material: Material) -> Section:
     runs = [run for run in material.of(TRAINING) if run.lines]
     lines = {id(run): lines_of(run) for run in runs}
-    charts = [*_loss_charts(runs, lines), *_other_charts(runs, lines)]
+    charts = [*_loss_charts(runs, lines), *_other_charts(runs, lines, asked=True)]
     lacks_gpus = any(not run.environment.get("gpus") for run in runs)
-    notes = [Paragraph("For runs without a GPU, GPU-hours are process hours.")] if charts and lacks_gpus else []
+    notes = [Paragraph("For runs without a GPU, the hours of their processes count.")] if charts and lacks_gpus else []
     return Section("curves", "Training curves", [*notes, *charts])
+
+
+def other_curve_section(material: Material) -> Section:
+    runs = [run for run in material.of(TRAINING) if run.lines]
+    lines = {id(run): lines_of(run) for run in runs}
+    return Section("other-curves", "More training curves", [*_other_charts(runs, lines, asked=False)])
 
 
 def _loss_charts(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> Iterator[Chart]:
@@ -154,12 +164,14 @@ def _about_losses(kind: str, runs: Sequence[RunMaterial], kinds: int) -> list[st
     return notes
 
 
-def _other_charts(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines]) -> Iterator[Chart]:
-    """Yield charts of the known metrics in order, then of the other `eval/` metrics."""
+def _other_charts(runs: Sequence[RunMaterial], lines: Mapping[int, TrainingLines], asked: bool) -> Iterator[Chart]:
+    """Yield charts of the known metrics in order, then of the other `eval/` metrics: those of _ASKED, or all others."""
     rest = dict.fromkeys(key for run in runs for key in lines[id(run)].values if key.startswith("eval/"))
     unknown = [key for key in rest if key not in _TITLES and key not in _LOSSES and not key.endswith(_ENDS)]
     titles = {**_TITLES, **{key: (f"Held-out {key.removeprefix('eval/')}", key) for key in sorted(unknown)}}
     for key, (title, y_title) in titles.items():
+        if (key in _ASKED) != asked:
+            continue
         smooths = key.startswith(_NOISY)
         notes = (
             ["Margins and rewards have different scales for different algorithms or values of beta."]

@@ -168,11 +168,11 @@ def _go_on(run: RunMaterial) -> str:
     """Return the command that resumes a run."""
     target = str((run.config.get("cluster") or {}).get("_target_"))
     if run.stage:
-        return "Run the study's command again to resume it (python -m psychocounsel.launch ...)"
+        return "Run the study's command again to resume it (psychocounsel launch ...)"
     if target.endswith("Slurm"):
-        return f"Resume it: python -m psychocounsel.jobs resubmit {short(run.path)}"
+        return f"Resume it: psychocounsel jobs resubmit {short(run.path)}"
     if run.sweep is not None:
-        return f"Run the sweep's command again to resume it (python -m psychocounsel.{_COMMANDS[run.kind]} -m ...)"
+        return f"Run the sweep's command again to resume it (psychocounsel {_COMMANDS[run.kind]} -m ...)"
     key = "out" if run.kind == ANNOTATION else "run_dir"
     return f"Run its command again with {key}={short(run.path)} to resume it (its overrides are in overrides.txt)"
 

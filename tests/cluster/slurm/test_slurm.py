@@ -91,7 +91,7 @@ def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
         (["cluster.constraint=gold"], "sbatch refused"),
         ([f"after=[{tmp_path}/never]"], "is neither a run nor a sweep"),
         (["cluster.partition=short", "cluster.time=2h"], "is more than partition short allows (10 min)"),
-        (["model.path=nobody/nothing"], "first run `python -m psychocounsel.prepare model=local"),
+        (["model.path=nobody/nothing"], "first run `psychocounsel prepare model=local"),
     ):
         done = slurm.train(*slurm.overrides(run_dir=run), *wrong, check_code=2)
         assert message in done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.engine.telemetry.progress import LinesAboveBar, lines_above_bars
+from psychocounsel.engine.telemetry.progress import LinesAboveBar, Progress, lines_above_bars
 from tests.support.harness import own_cache
 
 _BAR = re.compile(r"training: +\d+%\|")
@@ -81,6 +81,25 @@ def test_a_training_on_a_terminal(small_model: Path, tmp_path: Path) -> None:
     for note in notes:
         assert note.startswith("note: ") and "training" not in note and "it/s" not in note, note
     assert any("has not improved" in line for line in lines)
+
+
+def test_the_time_left_counts_whole_rounds_and_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    progress = Progress(is_main=True)
+    progress.start(0, 9)
+    bar = progress.steps
+    assert bar is not None
+    bar.start_t -= 1000  # seconds of the evaluation before training
+    bar.last_print_t -= 1000
+    progress.update(0, {"eval/reward": 0.1})
+    begins = {"rollout/reward": 0.1}
+    shown = []
+    for step in range(1, 7):
+        bar.start_t -= 10
+        progress.update(step, begins if step % 3 == 1 else {})
+        shown.append(str(bar).partition("<")[2].partition(",")[0])
+    progress.close()
+    assert shown[:3] == ["", "", ""] and shown[3:] == ["00:50", "00:40", "00:30"]
 
 
 class Terminal:

@@ -61,13 +61,28 @@ def test_hovering_over_a_place_with_a_name_shows_the_name(opened: Any) -> None:
     assert "win rate: 0.49" in said
 
 
+def test_an_interval_without_width_is_a_dash_with_its_reason(opened: Any) -> None:
+    curve = Curve("a", {"steps": [0, 90_960], "GPU-hours": [0.0, 0.5]}, [0.5, 0.6], [0.5, 0.4], [0.5, 0.8])
+    view = views.ChartView(Chart("wins", "Wins", "share", [curve]), 10, {})
+    assert view.axes == ["steps", "GPU-minutes"] and view.data["curves"][0]["x"]["GPU-minutes"] == [0, 30]
+    assert [[cell.text for cell in row] for row in view.table.rows] == [
+        ["a", "0", "0", "0.5", "-", "-"],
+        ["a", "90,960", "30", "0.6", "0.4", "0.8"],
+    ]
+    reason = "no interval, because all groups have this value: too few decide it"
+    assert any(reason in note for note in view.table.notes)
+    shown_text = "([data, curve, place]) => intervalText(data, curve, place)"
+    assert opened.evaluate(shown_text, [view.data, view.data["curves"][0], 0]) == f"- ({reason})"
+    assert opened.evaluate(shown_text, [view.data, view.data["curves"][0], 1]) == "0.4 to 0.8"
+
+
 def test_the_reader_chooses_the_axis(opened: Any) -> None:
     figure = shown(opened, "loss")
     assert figure.locator(".xtitle").text_content() == "steps"
-    figure.locator(".axis").select_option("GPU-hours")
-    assert figure.locator(".xtitle").text_content() == "GPU-hours"
+    figure.locator(".axis").select_option("GPU-minutes")
+    assert figure.locator(".xtitle").text_content() == "GPU-minutes", "the runs are short"
     labels = figure.locator(".xtick text").all_text_contents()
-    assert max(map(float, labels)) <= 0.0021 * 200
+    assert 10 < max(map(float, labels)) <= 0.0021 * 200 * 60
     figure.locator(".axis").select_option("steps")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from psychocounsel.blocks.kinds import Chart
 from psychocounsel.reporting.reading.folders import read_material
-from psychocounsel.reporting.sections.curves import curve_section
+from psychocounsel.reporting.sections.curves import curve_section, other_curve_section
 from tests.reporting.sections.shown import material_of, trained
 from tests.support.report_folders import training_run
 from tests.support.shown_blocks import chart, said
@@ -52,7 +52,7 @@ def test_losses_of_other_kinds_stand_in_charts_of_their_own() -> None:
         ("curve-loss-simpo", ["algo=simpo, seed=1"]),
     ]
     assert all("Losses of other algorithms" in each.notes[0] for each in losses)
-    margins = chart(found, "curve-rewards-margin")
+    margins = chart(other_curve_section(material_of(*runs)), "curve-rewards-margin")
     assert len(margins.curves) == 4 and "different scales" in margins.notes[0]
 
 

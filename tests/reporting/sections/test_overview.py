@@ -85,7 +85,7 @@ def test_runs_that_did_not_finish_say_what_to_type() -> None:
     evaluated = RunMaterial(Path("/runs/won"), "won", EVALUATION, "winrate", "failed", sweep=Path("/runs"))
     found = lines_of(failed, in_sweep, of_study, running, evaluated)
     assert any(
-        text.startswith("x=1, seed=1: failed at step 3 of 8. ") and "psychocounsel.jobs resubmit" in text
+        text.startswith("x=1, seed=1: failed at step 3 of 8. ") and "psychocounsel jobs resubmit" in text
         for text in found
     )
     assert any(
@@ -95,8 +95,7 @@ def test_runs_that_did_not_finish_say_what_to_type() -> None:
     assert any("x=3, seed=1: not run. Run the study's command again" in text for text in found)
     assert "x=4, seed=1 is running at step 3 of 8: its figures are not final." in found
     assert any(
-        "won: failed. Run the sweep's command again to resume it (python -m psychocounsel.evaluate -m" in text
-        for text in found
+        "won: failed. Run the sweep's command again to resume it (psychocounsel evaluate -m" in text for text in found
     )
 
 

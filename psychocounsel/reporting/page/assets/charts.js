@@ -30,7 +30,7 @@ function draw(chart, width = chart.plot.clientWidth) {
   ready(chart);
   const colours = coloursNow();
   const traces = chart.data.curves.flatMap((curve) => tracesOf(chart.data, curve, chart.state, colours));
-  chart.plot.classList.toggle("named", liesDown(chart.data));
+  chart.plot.classList.toggle("named", chart.data.lies_down);
   plotly().react(chart.plot, traces, layoutOf(chart.data, chart.state, colours, width), { displayModeBar: false, responsive: false });
   chart.drawn = true;
   chart.width = width;
@@ -92,7 +92,7 @@ function showGroups(chart, shown) {
 
 function onPress(chart, button) {
   const hidden = chart.state.hidden;
-  if (button.matches(".whole")) plotly().relayout(chart.plot, liesDown(chart.data) ? { "xaxis.autorange": true } : { "xaxis.autorange": true, "yaxis.autorange": true });
+  if (button.matches(".whole")) plotly().relayout(chart.plot, chart.data.lies_down ? { "xaxis.autorange": true } : { "xaxis.autorange": true, "yaxis.autorange": true });
   else if (button.matches(".save")) plotly().downloadImage(chart.plot, { format: "svg", filename: chart.figure.id });
   else if (button.matches(".all")) { const all = hidden.size > 0; showGroups(chart, () => all); }
   else { const pressed = Number(button.dataset.group); showGroups(chart, (group) => (group === pressed) === hidden.has(group)); }

@@ -32,16 +32,20 @@ function smoothed(values, weight) {
 
 // A chart of points at named places has the names on its y axis, because they have room there, one below another.
 const namesWidth = (width) => (width < 500 ? 17 : 34); // characters per line
-const liesDown = (data) => data.ticks.length > 0 && data.curves.every((curve) => curve.points);
+
+function intervalText(data, curve, place) {
+  const low = curve.low[place], high = curve.high[place];
+  return low === high ? data.no_interval : `${low} to ${high}`;
+}
 
 function hoverText(data, curve, state, y) {
-  const named = (x) => data.ticks[Math.round(x)] ?? String(x);
+  const named = (x) => data.ticks[Math.round(x)] ?? String(Number.isInteger(x) ? x : Number(x.toPrecision(4)));
   return curve.y.map((value, place) => {
     if (value === null) return "";
     const lines = [`<b>${plain(curve.title)}</b>`, `${plain(state.axis)}: ${plain(named(curve.x[state.axis][place]))}`];
     lines.push(`${plain(data.y)}: ${value}`);
     if (state.weight && !curve.points) lines.push(`smoothed: ${y[place].toPrecision(5)}`);
-    if (curve.low && curve.low[place] !== null) lines.push(`95 % interval: ${curve.low[place]} to ${curve.high[place]}`);
+    if (curve.low && curve.low[place] !== null) lines.push(`95 % interval: ${intervalText(data, curve, place)}`);
     if (curve.labels) lines.push(wrapped(curve.labels[place], 60));
     return lines.join("<br>");
   });
@@ -74,7 +78,7 @@ function tracesOf(data, curve, state, colours) {
     line: { color: colour, width: state.crowded ? 1.3 : 2, dash: DASHES[curve.look % DASHES.length] },
     marker: { color: colour, size: curve.points ? 9 : 6, symbol: SYMBOLS[curve.look % SYMBOLS.length] },
   };
-  if (liesDown(data)) return [{ ...trace, x: y, y: x, error_x: barsOf(curve, colour) }];
+  if (data.lies_down) return [{ ...trace, x: y, y: x, error_x: barsOf(curve, colour) }];
   if (curve.points) return [{ ...trace, error_y: barsOf(curve, colour) }];
   const under = curve.low && !state.crowded ? band(curve, x, state, colour).map((each) => ({ ...each, visible })) : [];
   return [...under, trace];
@@ -83,7 +87,7 @@ function tracesOf(data, curve, state, colours) {
 function shapesOf(data, state, colours) {
   const line = { color: colours.quiet, width: 1.5, dash: "dash" };
   const shapes = [];
-  if (data.reference !== null && liesDown(data))
+  if (data.reference !== null && data.lies_down)
     shapes.push({ type: "line", xref: "x", yref: "paper", x0: data.reference, x1: data.reference, y0: 0, y1: 1, line });
   else if (data.reference !== null)
     shapes.push({ type: "line", xref: "paper", yref: "y", x0: 0, x1: 1, y0: data.reference, y1: data.reference, line });
@@ -100,17 +104,17 @@ function shapesOf(data, state, colours) {
 }
 
 function layoutOf(data, state, colours, width) {
-  const axis = (title) => ({
-    title: { text: wrapped(title, width < 500 ? 34 : 70), standoff: 10 }, automargin: true, exponentformat: "e", gridcolor: colours.grid, zeroline: false,
+  const axis = (title, most = width < 500 ? 34 : 70) => ({
+    title: { text: wrapped(title, most), standoff: 10 }, automargin: true, exponentformat: "e", gridcolor: colours.grid, zeroline: false,
     linecolor: colours.line, showline: true, tickcolor: colours.line, ticks: "outside", ticklen: 4,
   });
   const named = (shown) => ({
     tickvals: data.ticks.map((_, place) => place), ticktext: data.ticks.map((tick) => wrapped(tick, shown)),
     range: [-0.6, data.ticks.length - 0.4],
   });
-  const down = liesDown(data);
+  const down = data.lies_down;
   const x = down ? axis(data.y) : { ...axis(state.axis), ...(data.ticks.length ? named(16) : {}) };
-  const y = down ? { ...axis(""), ...named(namesWidth(width)), range: [data.ticks.length - 0.4, -0.6] } : axis(data.y);
+  const y = down ? { ...axis(""), ...named(namesWidth(width)), range: [data.ticks.length - 0.4, -0.6] } : axis(data.y, width < 700 ? 26 : 50);
   return {
     width, height: heightOf(data, width), showlegend: false, hovermode: "closest", dragmode: "zoom", shapes: shapesOf(data, state, colours),
     paper_bgcolor: colours.page, plot_bgcolor: colours.page, margin: { l: 48, r: 16, t: 10, b: 40 }, xaxis: x, yaxis: y,
@@ -121,7 +125,7 @@ function layoutOf(data, state, colours, width) {
 }
 
 function heightOf(data, width) {
-  if (!liesDown(data)) return width < 700 ? 336 : 400;
+  if (!data.lies_down) return width < 700 ? 280 : 400;
   const lines = Math.max(...data.ticks.map((tick) => wrapped(tick, namesWidth(width)).split("<br>").length));
   return Math.max(190, 80 + data.ticks.length * Math.max(36, 12 + 17 * lines, 14 * data.curves.length));
 }
