@@ -501,6 +501,23 @@ def _with_system(prompt: list[Message], row: Mapping[str, Any], where: str) -> l
     return prompt
 
 
+def talk_with_client(value: Any, where: str, name: str) -> list[Message]:
+    """Return a conversation up to the client's last turn, without system messages; neighbouring turns of a speaker are joined.
+
+    `value`: a list of messages, or the text of a cell that spells one. Any other text is a single turn of the client.
+
+    Raises:
+        UserError: naming `where` and the column `name`, if it holds neither, or no turn of the client.
+    """
+    value = cell_value(value, where, name)
+    talk = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    said = [message for message in _messages(talk, where, name) if message["role"] != "system"]
+    last = max((place for place, message in enumerate(said) if message["role"] == "user"), default=-1)
+    if last < 0:
+        raise UserError(f"{where}: {name} has no turn of the client (role user)")
+    return _joined(said[: last + 1], ("user", "assistant"))
+
+
 def _client_last(messages: list[Message], where: str) -> list[Message]:
     if not messages or messages[-1]["role"] != "user":
         raise UserError(f"{where}: the prompt must end on the client's turn (role user)")

@@ -5,18 +5,20 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.speeches.identifiers import Finder, identifiers_in, replace_identifiers
+from psychocounsel.annotation.speeches.identifiers import Finder, IdentifierSpan, identifiers_in, replace_identifiers
 from psychocounsel.annotation.speeches.presidio import presidio_finder
 from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource, limit_of
 from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topics
 from psychocounsel.data.near_duplicates import CJK
+from psychocounsel.data.rows import talk_with_client
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
+from psychocounsel.grading.rating import conversation_text, turns_of
 
 # Rows of a source: the client's text, and the topic and risk that the row states
 
@@ -27,7 +29,10 @@ _CLIENT = ("user", "client", "human")
 
 @dataclass(frozen=True)
 class SpeechRow:
-    """A row with a client's text. `row` is the source's own id or the row's place; `topic` and `risk` are column values."""
+    """A row with a client's text. `row` is the source's own id or the row's place; `topic` and `risk` are column values.
+
+    With `speeches.turns=all`, `text` may be a conversation, in the form of `conversation_text`.
+    """
 
     source: str
     row: str
@@ -47,8 +52,8 @@ class BadRow:
     reason: str
 
 
-def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | BadRow]:
-    """Yield every row of `source` in order, one at a time.
+def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[SpeechRow | BadRow]:
+    """Yield every row of `source` in order, one at a time. `turns`: see conf/speeches/local.yaml.
 
     The `datasets` library copies folders before reading them. These copies go to `copies`; they contain clients' identifiers,
     so the caller must delete the folder.
@@ -60,12 +65,12 @@ def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | Ba
         try:
             if isinstance(row, UserError):
                 raise row
-            yield _speech(row, where, source)
+            yield _speech(row, where, source, turns)
         except UserError as error:
             yield BadRow(source.title, where, str(error))
 
 
-def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechRow:
+def _speech(row: Mapping[str, Any], where: str, source: SpeechSource, turns: str) -> SpeechRow:
     values = {name: value for name, value in row.items() if value is not None}
     candidates = (source.column,) if source.column else _COLUMNS
     column = next((name for name in candidates if name in values), None)
@@ -78,7 +83,7 @@ def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechR
     return SpeechRow(
         source.title,
         str(identity),
-        _text(values[column], f"{where}: {column}"),
+        _conversation(values[column], where, column) if turns == "all" else _text(values[column], f"{where}: {column}"),
         source.license,
         source.language,
         values.get(source.topic_column),
@@ -106,6 +111,14 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
+def _conversation(value: Any, where: str, column: str) -> str:
+    """Return a conversation up to the client's last turn, as `conversation_text` writes it; a single turn is its own text."""
+    turns = [{**turn, "content": _plain(turn["content"])} for turn in talk_with_client(value, where, column)]
+    if len(turns) > 1:  # no paragraph of a turn may look like the next turn
+        turns = [{**turn, "content": _LIKE_A_TURN.sub("\n", turn["content"])} for turn in turns]
+    return conversation_text(turns)
+
+
 # The script of a speech, which decides its length limits
 
 _CJK = re.compile(f"[{CJK}]")
@@ -121,6 +134,12 @@ def script_of(text: str) -> str:
 # Cleaned speeches
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
+_LIKE_A_TURN = re.compile(r"\n{2,}(?=(Client|Counsellor): )")
+
+
+def _plain(text: str) -> str:
+    """Return a text in one Unicode form, without control characters and surrounding space."""
+    return _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n"))).strip()
 
 
 @dataclass(frozen=True)
@@ -150,20 +169,23 @@ def speech_id(text: str) -> str:
 def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
     """Return the speech of a row, or the reason for dropping it: `too short`, `too long` or `language`.
 
-    Length and language are measured before identifiers are replaced, without control characters and surrounding space.
+    Length and language are measured before identifiers are replaced, without control characters and surrounding space. Of a
+    conversation, the client's turns alone decide language, topic and risk.
     """
-    text = _CONTROL.sub("", unicodedata.normalize("NFC", row.text.replace("\r\n", "\n"))).strip()
+    text = _plain(row.text)
     script = script_of(text)
     if len(text) < limit_of(settings.min_characters, script):
         return "too short"
     if len(text) > limit_of(settings.max_characters, script):
         return "too long"
-    language = row.language or language_of(text)
+    client = _client_words(text, settings)
+    language = row.language or language_of(client)
     if settings.languages is not None and language not in settings.languages:
         return "language"
-    replaced = replace_identifiers(text, finders_of(settings))
-    topic = read_topics(settings.topics).of(replaced.text, row.topic)
-    risk = read_risk_rules(settings.risk_cues, settings.rules_may_clear and language == "en").of(text, row.risk)
+    places = [(start, end) for _, start, end in _turns(text, settings)]
+    replaced = replace_identifiers(text, [_within(places, finder) for finder in finders_of(settings)])
+    topic = read_topics(settings.topics).of(_client_words(replaced.text, settings), row.topic)
+    risk = read_risk_rules(settings.risk_cues, settings.rules_may_clear and language == "en").of(client, row.risk)
     columns = {
         "speech": speech_id(replaced.text),
         "text": replaced.text,
@@ -179,6 +201,31 @@ def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
         "identifiers": replaced.counts.total(),
     }
     return CleanSpeech(columns, replaced.counts)
+
+
+def _turns(text: str, settings: Speeches) -> list[tuple[str, int, int]]:
+    return turns_of(text) if settings.turns == "all" else [("user", 0, len(text))]
+
+
+def _client_words(text: str, settings: Speeches) -> str:
+    return "\n\n".join(text[start:end] for role, start, end in _turns(text, settings) if role == "user")
+
+
+def _within(places: Sequence[tuple[int, int]], finder: Finder) -> Finder:
+    """Return a finder whose identifiers lie in these places of a text: the turns, not the names of the speakers."""
+
+    def find(text: str) -> list[IdentifierSpan]:
+        outside = zip([0, *(end for _, end in places)], [*(start for start, _ in places), len(text)], strict=True)
+        for start, end in outside:  # a sign that belongs to no identifier
+            text = text[:start] + re.sub(r"\S", "|", text[start:end]) + text[end:]
+        return [
+            replace(span, start=max(span.start, start), end=min(span.end, end))
+            for span in finder(text)
+            for start, end in places
+            if max(span.start, start) < min(span.end, end)
+        ]
+
+    return find
 
 
 def finders_of(settings: Speeches) -> Sequence[Finder]:

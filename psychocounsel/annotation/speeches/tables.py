@@ -112,7 +112,7 @@ def rows_of_sources(settings: Speeches, copies: Path) -> Iterator[SpeechRow | Ba
         UserError: if a source cannot be read.
     """
     for source in settings.all_sources():
-        yield from read_speeches(source, copies)
+        yield from read_speeches(source, settings.turns, copies)
 
 
 def cleaned_rows(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterator[CleanedRow]:
