@@ -62,7 +62,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     ):
         for speech, replies, votes in context.bar(_speeches(files), "pairs"):
             split = speech["split"]
-            if OmegaConf.select(context.config, "speeches.turns") == "all":
+            if OmegaConf.select(context.config, "speeches.turns", default="last") != "last":
                 speech["text"] = question_of(speech["text"])
             for row in makers[split].pairs(speech, replies, votes):
                 (test if split == "test" else train)({**row, "prefID": number})
@@ -130,7 +130,7 @@ def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
 
 
 def question_of(text: str) -> str:
-    """Return the column `question` of a text of `speeches.turns=all`: a single speech itself, a conversation as JSON messages."""
+    """Return the column `question` of a text of speeches.parquet: a single speech itself, a conversation as JSON messages."""
     messages = conversation_of(text)
     return text if len(messages) == 1 else json.dumps(messages, ensure_ascii=False)
 

@@ -84,7 +84,7 @@ def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
         if writer.prompt is not None
     }
     prompt = prompt_text(str(replies.system_prompt), "replies.system_prompt", replies.length_limit)
-    conversations = OmegaConf.select(config, "speeches.turns") == "all"
+    conversations = OmegaConf.select(config, "speeches.turns", default="last") != "last"
     return Drawing(
         writers, replies.per_speech, replies.seed, prompt, config.crisis_to_third_parties, own, conversations
     )
@@ -197,7 +197,7 @@ class Drawing:
         prompt: the system message for writers without their own.
         crisis_to_third_parties: whether third parties may see crisis speeches.
         own_prompts: own system messages of writers, by name.
-        conversations: True if texts may be conversations (`speeches.turns=all`), which the writers continue.
+        conversations: True if texts may be conversations (`speeches.turns`), which the writers continue.
     """
 
     writers: Sequence[LanguageModel]

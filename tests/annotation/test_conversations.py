@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from psychocounsel.annotation.pairs import question_of
@@ -14,8 +15,10 @@ from psychocounsel.data.rows import Message, parse_row
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.experts.items.pairs import candidates_of
 from psychocounsel.grading.rating import conversation_of, conversation_text
+from tests.annotation.speeches.speech_files import jsonl, made, table
 from tests.support.annotating import model_server, models
 from tests.support.harness import cli, write_jsonl
+from tests.support.preferences import text as words
 from tests.support.rewarding import shown
 
 TALK: list[Message] = [
@@ -55,7 +58,9 @@ def test_a_conversation_is_cleaned_as_one_text_and_found_again(tmp_path: Path) -
     assert not {"Ellen", "Marlow"} & {*re.findall(r"\w+", speech.columns["text"])}, (
         "a name that the first turn introduces"
     )
-    assert speech.columns["risk"] == "suicidal_thoughts" and speech.columns["crisis"], "of an earlier turn of the client"
+    assert speech.columns["risk"] == "suicidal_thoughts" and speech.columns["crisis"], (
+        "of an earlier turn of the client"
+    )
     asked = [*SHORT, {"role": "assistant", "content": "Do you think about killing yourself?"}, *SHORT]
     assert cleaned_text(asked, tmp_path).columns["risk"] == "unknown", (
         "the counsellor's words are no risk of the client"
@@ -126,6 +131,27 @@ def test_writers_continue_conversations_and_their_pairs_train(tmp_path: Path) ->
         "cluster.threads=1",
     ]
     cli("train", *train, "run_dir=run", "eval.every=0", cwd=tmp_path)
+
+
+def test_every_turn_of_the_client_is_a_speech_and_a_conversation_stays_in_one_split(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    talks = [
+        [
+            {"role": ("user", "assistant")[turn % 2], "content": words(rng, 30 if turn % 2 == 0 else 2) + "."}
+            for turn in range(9)
+        ]
+        for _ in range(20)
+    ]
+    path = jsonl(tmp_path / "talks.jsonl", [{"id": str(n), "messages": talk} for n, talk in enumerate(talks)])
+    limits = {"default": 8000}
+    _, files, _ = made(tmp_path / "out", path=str(path), turns="every", max_characters=limits, languages=None, near=0.6)
+    rows = table(files.speeches)
+    assert len(rows) == 100, "prefixes of a conversation are no near duplicates of each other"
+    said = sorted(json.dumps(conversation_of(row["text"])) for row in rows)
+    assert said == sorted(json.dumps(talk[: turn + 1]) for talk in talks for turn in range(0, 9, 2))
+    sides = {row["row"]: {other["split"] for other in rows if other["row"] == row["row"]} for row in rows}
+    assert all(len(split) == 1 for split in sides.values())
+    assert {"train"} in sides.values() and {"test"} in sides.values()
 
 
 def test_a_conversation_without_the_client_is_refused(tmp_path: Path) -> None:

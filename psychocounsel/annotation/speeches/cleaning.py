@@ -31,7 +31,7 @@ _CLIENT = ("user", "client", "human")
 class SpeechRow:
     """A row with a client's text. `row` is the source's own id or the row's place; `topic` and `risk` are column values.
 
-    With `speeches.turns=all`, `text` may be a conversation, in the form of `conversation_text`.
+    With `speeches.turns=all` or `every`, `text` may be a conversation, in the form of `conversation_text`.
     """
 
     source: str
@@ -53,7 +53,7 @@ class BadRow:
 
 
 def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[SpeechRow | BadRow]:
-    """Yield every row of `source` in order, one at a time. `turns`: see conf/speeches/local.yaml.
+    """Yield every row of `source` in order, one at a time; with `turns=every` once for each turn of the client.
 
     The `datasets` library copies folders before reading them. These copies go to `copies`; they contain clients' identifiers,
     so the caller must delete the folder.
@@ -65,12 +65,12 @@ def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[Sp
         try:
             if isinstance(row, UserError):
                 raise row
-            yield _speech(row, where, source, turns)
+            yield from _speeches(row, where, source, turns)
         except UserError as error:
             yield BadRow(source.title, where, str(error))
 
 
-def _speech(row: Mapping[str, Any], where: str, source: SpeechSource, turns: str) -> SpeechRow:
+def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: str) -> list[SpeechRow]:
     values = {name: value for name, value in row.items() if value is not None}
     candidates = (source.column,) if source.column else _COLUMNS
     column = next((name for name in candidates if name in values), None)
@@ -80,15 +80,12 @@ def _speech(row: Mapping[str, Any], where: str, source: SpeechSource, turns: str
             f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns} (speeches.column)"
         )
     identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
-    return SpeechRow(
-        source.title,
-        str(identity),
-        _conversation(values[column], where, column) if turns == "all" else _text(values[column], f"{where}: {column}"),
-        source.license,
-        source.language,
-        values.get(source.topic_column),
-        row.get(source.risk_column),
-    )
+    value, what = values[column], f"{where}: {column}"
+    texts = [_text(value, what)] if turns == "last" else _conversations(value, where, column, turns)
+    topic, risk = values.get(source.topic_column), row.get(source.risk_column)
+    return [
+        SpeechRow(source.title, str(identity), text, source.license, source.language, topic, risk) for text in texts
+    ]
 
 
 def _text(value: Any, what: str) -> str:
@@ -111,12 +108,13 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-def _conversation(value: Any, where: str, column: str) -> str:
-    """Return a conversation up to the client's last turn, as `conversation_text` writes it; a single turn is its own text."""
-    turns = [{**turn, "content": _plain(turn["content"])} for turn in talk_with_client(value, where, column)]
-    if len(turns) > 1:  # no paragraph of a turn may look like the next turn
-        turns = [{**turn, "content": _LIKE_A_TURN.sub("\n", turn["content"])} for turn in turns]
-    return conversation_text(turns)
+def _conversations(value: Any, where: str, column: str, turns: str) -> list[str]:
+    """Return a conversation up to the client's last turn, or with `turns=every` up to each, as `conversation_text` writes it."""
+    said = [{**turn, "content": _plain(turn["content"])} for turn in talk_with_client(value, where, column)]
+    if len(said) > 1:  # no paragraph of a turn may look like the next turn
+        said = [{**turn, "content": _LIKE_A_TURN.sub("\n", turn["content"])} for turn in said]
+    ends = [place for place, turn in enumerate(said, 1) if turn["role"] == "user"]
+    return [conversation_text(said[:end]) for end in (ends if turns == "every" else ends[-1:])]
 
 
 # The script of a speech, which decides its length limits
@@ -204,7 +202,7 @@ def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
 
 
 def _turns(text: str, settings: Speeches) -> list[tuple[str, int, int]]:
-    return turns_of(text) if settings.turns == "all" else [("user", 0, len(text))]
+    return turns_of(text) if settings.turns != "last" else [("user", 0, len(text))]
 
 
 def _client_words(text: str, settings: Speeches) -> str:
