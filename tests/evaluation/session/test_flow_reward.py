@@ -174,6 +174,7 @@ def test_earlier_replies_of_the_data_count_and_votes_are_averaged(tmp_path: Path
     np.testing.assert_allclose(reward, expected_rating("Tell me more.") - faults, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_buys_each_answer_once_and_a_larger_budget_continues_it(tmp_path: Path) -> None:
     given = ["algo=ppo", "algo.critic=policy", "data=clients", "rollout.clients=scripted", "rollout.turns=3"]
     given += ["rollout.max_tokens=64", "rollout.shard_prompts=2", "max_steps=2", "global_batch_size=2", "eval.limit=2"]
