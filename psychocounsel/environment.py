@@ -98,7 +98,7 @@ class SessionEnv(vf.Env[SessionEnvConfig]):
         super().__init__(config)
         path = self.taskset.config.clients
         self.clients = ScriptedClients().open(OmegaConf.create({"data": {"path": path}}), config.answers)
-        self.train_config = _composed(config.reward)
+        self.train_config = _composed(config.reward, config.session_reward)
 
     async def start(self) -> None:
         """Open the reward. Sessions that end while it scores others are then scored together."""
@@ -161,20 +161,15 @@ class SessionEnv(vf.Env[SessionEnvConfig]):
                     scored.set_exception(part) if isinstance(part, Exception) else scored.set_result(part)
 
 
-def _composed(reward: Sequence[str]) -> DictConfig:
+def _composed(reward: Sequence[str], session_reward: str) -> DictConfig:
     """Return the configuration of a training with these settings of its reward."""
     other = [setting for setting in reward if not setting.startswith(("reward=", "reward.", "budget."))]
     if other:
         raise UserError(f"{other[0]}: is no setting of reward or budget; the others belong to the trainer")
-    config = compose(["algo=grpo", "data=clients", "rollout.clients=scripted", *reward])
-    settings = configs.build(config, "reward")
-    if getattr(settings, "combine", None) == "constraint" or getattr(settings, "ask", None) == "ranks":
-        raise UserError("reward.combine=constraint and reward.ask=ranks need all replies of a round; use another value")
-    if settings.asks and settings.withholds_crises():
-        raise UserError(
-            "reward.judge: is a third party, and clients may be in a crisis: use a server of your own, or add "
-            "reward.crisis_to_third_parties=true"
-        )
+    sessions = ["data=clients", "rollout.clients=scripted", f"rollout.session_reward={session_reward}"]
+    config = compose(["algo=grpo", *sessions, *reward])
+    if getattr(configs.build(config, "reward"), "combine", None) == "constraint":
+        raise UserError("reward.combine=constraint needs all replies of a round; use another value")
     return config
 
 

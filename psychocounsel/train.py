@@ -12,7 +12,7 @@ from psychocounsel.asking.model_groups import asked_repositories
 from psychocounsel.data.privacy import data_files
 from psychocounsel.data.settings import check_data, data_repositories, idle_data, resolve_mix, settle_data
 from psychocounsel.engine.checks import check_training, figures_of_training, idle_training
-from psychocounsel.engine.judge import idle_judge, judge_forecast, prepare_judge
+from psychocounsel.engine.judge import check_judge, idle_judge, judge_forecast, prepare_judge
 from psychocounsel.engine.settings import TrainConfig
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import model_repositories, settle_model
@@ -96,6 +96,7 @@ class Train(Command):
             type_section(config, key, _CHOICES[key])
         check_data(config)
         check_training(config, build(config, "cluster"))
+        check_judge(config)
         check_confidential(self, config)
         settle_model(config)
         settle_data(config)

@@ -60,6 +60,9 @@ class PPO(PolicyGradient):
     reward_clip: float | None = option(None, above=0)
     normalise_rewards: bool = True
     discount: float = option(1.0, above=0, at_most=1)
+    turn_discount: float | None = option(
+        None, above=0, at_most=1
+    )  # None by default, so that earlier runs keep their identity
     gae_lambda: float = option(0.95, at_least=0, at_most=1)
     whiten: bool = True
     clip: float = option(0.2, above=0)
@@ -118,6 +121,8 @@ class PPO(PolicyGradient):
             unused["value_weight"] = "the critic is a model of its own, with the learning rate algo.critic_lr"
         if self.kl_target is None:
             unused["kl_gain"] = "it adapts the weight towards algo.kl_target, which is not set"
+        if not config.rollout.clients:
+            unused["turn_discount"] = "single replies have one turn; only sessions (rollout.clients) have several"
         if not self.kl_weight:
             unused["kl_in"] = "algo.kl_weight=0 ignores the divergence"
         return unused
@@ -157,7 +162,7 @@ class PPO(PolicyGradient):
             for place, earned in turn_ends(completion, reward, scale):
                 tokens[place] += earned
             completion.values = value
-            completion.advantages = gae(tokens, value, self.discount, self.gae_lambda)
+            completion.advantages = gae(tokens, value, self._discounts(completion), self.gae_lambda)
             completion.returns = completion.advantages + value
         returns, before, advantages = (
             np.concatenate([getattr(c, name) for c in completions]) for name in ("returns", "values", "advantages")
@@ -169,6 +174,14 @@ class PPO(PolicyGradient):
             assert completion.advantages is not None
             completion.advantages = ((completion.advantages - mean) / std * weight).astype(np.float32)
         return self.unmasked(groups)
+
+    def _discounts(self, completion: Completion) -> np.ndarray:
+        """Return the discounts of `gae`, float[trained tokens]; a turn's last token has `turn_discount`, too."""
+        import numpy as np
+
+        discounts = np.full(completion.trained_tokens, self.discount)
+        discounts[np.cumsum(completion.turn_lengths) - 1] *= 1.0 if self.turn_discount is None else self.turn_discount
+        return discounts
 
     def _next_kl_weight(self, kl: float, ctx: Context) -> float:
         """Return the round's weight of the divergence; note the weight and `kl`, because the next round's weight needs both."""
@@ -250,23 +263,24 @@ def adapted(weight: float, kl: float, target: float, gain: float) -> float:
     return weight * (1 + gain * error)
 
 
-def gae(rewards: np.ndarray, values: np.ndarray, discount: float, lam: float) -> np.ndarray:
+def gae(rewards: np.ndarray, values: np.ndarray, discounts: np.ndarray | float, lam: float) -> np.ndarray:
     """Return the advantages of a reply's tokens, float32[len], by generalised advantage estimation.
 
-    A_t = sum over l of (discount * lam)^l * (r_{t+l} + discount * V_{t+l+1} - V_{t+l}) (arXiv 1506.02438, eq. 16). The
-    value after the last token is 0.
+    A_t = d_t + g_t * lam * A_{t+1}, with d_t = r_t + g_t * V_{t+1} - V_t and the discount g_t of token t, which is arXiv
+    1506.02438, eq. 16 if all are the same. The value after the last token is 0.
 
     Args:
         rewards: float[len], reward of each token.
         values: float[len], the critic's value before each token.
-        discount: factor of later rewards, in (0, 1].
+        discounts: float[len] or one for all tokens, factor of the rewards after each token, in (0, 1].
         lam: 0 trusts the critic's next value, 1 sums the actual rewards.
     """
     import numpy as np
 
+    discounts = np.broadcast_to(discounts, len(rewards))
     advantages, following, value = np.zeros(len(rewards), np.float32), 0.0, 0.0
     for place in range(len(rewards) - 1, -1, -1):
-        error = rewards[place] + discount * value - values[place]
-        following = error + discount * lam * following
+        error = rewards[place] + discounts[place] * value - values[place]
+        following = error + discounts[place] * lam * following
         advantages[place], value = following, values[place]
     return advantages

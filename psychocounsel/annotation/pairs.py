@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.annotation.scores.votes import RATED, RATING_COLUMNS
 from psychocounsel.counsel.pairs import PairRule, make_pairs, preference
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
+from psychocounsel.grading.rating import conversation_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Say, StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, rows_of, written
@@ -60,6 +62,8 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     ):
         for speech, replies, votes in context.bar(_speeches(files), "pairs"):
             split = speech["split"]
+            if OmegaConf.select(context.config, "speeches.turns", default="last") != "last":
+                speech["text"] = question_of(speech["text"])
             for row in makers[split].pairs(speech, replies, votes):
                 (test if split == "test" else train)({**row, "prefID": number})
                 number += 1
@@ -123,6 +127,12 @@ def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
         if split_figures["against_majority"]:
             count = split_figures["against_majority"]
             say(f"  {count} pairs follow the mean rating against most votes: their chosen_probability is below 0.5")
+
+
+def question_of(text: str) -> str:
+    """Return the column `question` of a text of speeches.parquet: a single speech itself, a conversation as JSON messages."""
+    messages = conversation_of(text)
+    return text if len(messages) == 1 else json.dumps(messages, ensure_ascii=False)
 
 
 # Pairs of one speech

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from omegaconf import OmegaConf
 
 from psychocounsel.asking.answer_text import is_refusal
 from psychocounsel.asking.answers import Answers, Outcome
@@ -20,6 +21,7 @@ from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.asking.parties import who_may_see
 from psychocounsel.counsel.system_prompt import prompt_text
+from psychocounsel.grading.rating import conversation_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -82,7 +84,10 @@ def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
         if writer.prompt is not None
     }
     prompt = prompt_text(str(replies.system_prompt), "replies.system_prompt", replies.length_limit)
-    return Drawing(writers, replies.per_speech, replies.seed, prompt, config.crisis_to_third_parties, own)
+    conversations = OmegaConf.select(config, "speeches.turns", default="last") != "last"
+    return Drawing(
+        writers, replies.per_speech, replies.seed, prompt, config.crisis_to_third_parties, own, conversations
+    )
 
 
 def _rows_in(path: Path) -> int:
@@ -192,6 +197,7 @@ class Drawing:
         prompt: the system message for writers without their own.
         crisis_to_third_parties: whether third parties may see crisis speeches.
         own_prompts: own system messages of writers, by name.
+        conversations: True if texts may be conversations (`speeches.turns`), which the writers continue.
     """
 
     writers: Sequence[LanguageModel]
@@ -200,6 +206,7 @@ class Drawing:
     prompt: str
     crisis_to_third_parties: bool
     own_prompts: Mapping[str, str] = field(default_factory=dict)
+    conversations: bool = False
 
     def prompt_of(self, writer: LanguageModel | None) -> str:
         """Return the system message of a writer, or `prompt` if it has none of its own or `writer` is None."""
@@ -222,13 +229,14 @@ class Drawing:
             outcome = WITHHELD if speaking else NO_WRITER
             yield from (Draw(speech.speech, number, outcome=outcome) for number in range(self.per_speech))
             return
+        said = conversation_of(speech.text) if self.conversations else [{"role": "user", "content": speech.text}]
         ranked = sorted(allowed, key=lambda writer: self._random(speech.speech, writer.name))
         for number in range(self.per_speech):
             again, place = divmod(number, len(ranked))
             writer = ranked[place]
             seed = self._random(speech.speech, writer.name, str(again)) % (1 << 32)
             system = {"role": "system", "content": self.prompt_of(writer)}
-            messages = (system, {"role": "user", "content": speech.text})
+            messages = (system, *said)
             yield Draw(speech.speech, number, writer, Ask(speech.speech, messages, seed, f"reply {again}"))
 
     def _random(self, *parts: str) -> int:

@@ -117,7 +117,7 @@ class Example:
     `order`: indices of the replies in the rated row, from 0. `harmful`: for each reply of a rated row, True if it is
     marked as harmful. `probability`: probability that the first reply of a pair is preferred; None if the row does not
     say. `risk`: the client's risk, unparsed. `left_out`: turns of the client after the last reply of a conversation.
-    `turns`: the messages of each reply of a pair, if one has several; they alternate, and the therapist begins and ends.
+    `turns`: the messages of each reply, if one has several; they alternate, and the therapist begins and ends.
     `replies` then holds what the therapist says in them.
     """
 
@@ -187,11 +187,8 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
         return _rated(row, where, identity, rating_range)
     if kind == "preference":
         prompt, turns = _preference(row, where)
-        replies = ["\n\n".join(turn["content"] for turn in side[::2]) for side in turns]
         ratings, probability = _pair_ratings(row, where, rating_range), _probability(row, where)
-        pair = Example(identity, where, prompt, replies, probability=probability)
-        if any(len(side) > 1 for side in turns):
-            pair.turns = turns
+        pair = replace(_replied(Example(identity, where, prompt, []), turns), probability=probability)
         if ratings is None or all(len(rated) == len(PRINCIPLES) for rated in ratings):
             return replace(pair, ratings=ratings)
         return replace(pair, some_ratings=ratings)
@@ -202,9 +199,14 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
         return Example(identity, where, prompt, [])
     name = _first(row, _COMPLETIONS)
     scores = [_number(row[_SCORE], f"{where}: {_SCORE}")] if _SCORE in row else None
-    return Example(
-        identity, where, prompt, [_reply(row[name], prompt, where, name)], scores=scores, label=_label(row, where)
-    )
+    example = Example(identity, where, prompt, [], scores=scores, label=_label(row, where))
+    return _replied(example, [_turns(row[name], prompt, where, name)])
+
+
+def _replied(example: Example, turns: list[list[Message]]) -> Example:
+    """Return the example with replies of these turns."""
+    replies = ["\n\n".join(turn["content"] for turn in reply[::2]) for reply in turns]
+    return replace(example, replies=replies, turns=turns if any(len(reply) > 1 for reply in turns) else None)
 
 
 def _format(row: Mapping[str, Any], where: str) -> str:
@@ -292,6 +294,9 @@ def _joined(messages: Sequence[Message], roles: Sequence[str]) -> list[Message]:
 
 def every_turn(example: Example) -> list[Example]:
     """Return one example for each therapist's turn that follows a client's turn; the earlier turns are its prompt."""
+    if example.turns and len(example.turns) == 1:
+        *before, last = example.turns[0]
+        example = replace(example, prompt=[*example.prompt, *before], replies=[last["content"]], turns=None)
     turns = [
         replace(
             example,
@@ -343,10 +348,10 @@ def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequ
     replies = row["replies"]
     if not isinstance(replies, list) or not all(isinstance(reply, Mapping) for reply in replies) or not replies:
         raise UserError(f"{where}: replies must be a list of {{text, ratings}}")
-    texts, ratings, harmful = [], [], []
+    turns, ratings, harmful = [], [], []
     for number, reply in enumerate(replies, 1):
         name = f"replies, reply {number}"
-        texts.append(_reply(reply.get("text"), prompt, where, name))
+        turns.append(_turns(reply.get("text"), prompt, where, name))
         harmful.append(_flag(reply.get("harmful"), f"{where}: {name}: harmful"))
         reply_ratings = reply.get("ratings")
         if not isinstance(reply_ratings, Mapping):
@@ -357,7 +362,7 @@ def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequ
                 for key in PRINCIPLES
             }
         )
-    return Example(identity, where, prompt, texts, ratings, rated=True, harmful=harmful)
+    return _replied(Example(identity, where, prompt, [], ratings, rated=True, harmful=harmful), turns)
 
 
 def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[list[Message]]]:
@@ -506,6 +511,23 @@ def _with_system(prompt: list[Message], row: Mapping[str, Any], where: str) -> l
     return prompt
 
 
+def talk_with_client(value: Any, where: str, name: str) -> list[Message]:
+    """Return a conversation up to the client's last turn, without system messages; neighbouring turns of a speaker are joined.
+
+    `value`: a list of messages, or the text of a cell that spells one. Any other text is a single turn of the client.
+
+    Raises:
+        UserError: naming `where` and the column `name`, if it holds neither, or no turn of the client.
+    """
+    value = cell_value(value, where, name)
+    talk = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    said = [message for message in _messages(talk, where, name) if message["role"] != "system"]
+    last = max((place for place, message in enumerate(said) if message["role"] == "user"), default=-1)
+    if last < 0:
+        raise UserError(f"{where}: {name} has no turn of the client (role user)")
+    return _joined(said[: last + 1], ("user", "assistant"))
+
+
 def _client_last(messages: list[Message], where: str) -> list[Message]:
     if not messages or messages[-1]["role"] != "user":
         raise UserError(f"{where}: the prompt must end on the client's turn (role user)")
@@ -585,17 +607,6 @@ def _alternating(messages: list[Message], where: str, name: str) -> list[Message
             "with the assistant, and follow the prompt or stand alone"
         )
     return messages
-
-
-def _reply(value: Any, prompt: list[Message], where: str, name: str) -> str:
-    """Return the reply's text; a conversation that repeats the prompt is cut to its last message."""
-    if isinstance(value, str) or value is None:
-        return _text(value, where, name)
-    messages = _messages(value, where, name)
-    turns = [message for message in prompt if message["role"] != "system"]
-    if messages[-1]["role"] != "assistant" or messages[:-1] not in ([], prompt, turns):
-        raise UserError(f"{where}: {name} must be one assistant message, or the prompt followed by one")
-    return messages[-1]["content"]
 
 
 def _text(value: Any, where: str, name: str) -> str:

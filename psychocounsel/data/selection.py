@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.counsel.pairs import PairRule, make_pairs, pairs_by_score, score
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
+from psychocounsel.data.rows import Example, Message, every_turn, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
@@ -172,12 +172,20 @@ def _by_score(examples: Sequence[Example], rule: PairRule, dropped: Counter[str]
                 rows[chosen],
                 id=f"{rows[chosen].id}-{rows[rejected].id}",
                 replies=[*rows[chosen].replies, *rows[rejected].replies],
+                turns=_turns_of(rows[chosen], rows[rejected]),
                 scores=[scores[chosen], scores[rejected]],
                 label=None,
             )
             for chosen, rejected in different
         ]
     return pairs
+
+
+def _turns_of(*rows: Example) -> list[list[Message]] | None:
+    """Return the turns of the rows' single replies; None if each has one turn."""
+    if not any(row.turns for row in rows):
+        return None
+    return [row.turns[0] if row.turns else [{"role": "assistant", "content": row.replies[0]}] for row in rows]
 
 
 def _pair(example: Example, chosen: int, rejected: int) -> Example:
@@ -321,7 +329,7 @@ def with_soft_labels(rows: Sequence[Example], wanted: bool) -> list[Example]:
 
 
 def refuse_sessions(examples: Sequence[Example], reader: str) -> None:
-    """Refuse pairs whose replies have several turns; `reader` (a command or key) compares single replies.
+    """Refuse rows whose replies have several turns; `reader` (a command or key) compares single replies.
 
     Raises:
         UserError: naming the first such row.
@@ -329,8 +337,8 @@ def refuse_sessions(examples: Sequence[Example], reader: str) -> None:
     for example in examples:
         if example.turns:
             raise UserError(
-                f"{example.where}: chosen and rejected have several turns, and {reader} reads single replies: put the shared "
-                "turns into prompt, and one turn into each of the two"
+                f"{example.where}: a reply has several turns, and {reader} reads single replies: put the shared turns into "
+                "prompt, and one turn into each reply"
             )
 
 

@@ -209,11 +209,6 @@ def check_rollouts(config: DictConfig, algorithm: Any) -> None:
         UserError: naming the key and what to type instead.
     """
     check_reward_paths(config)
-    if config.rollout.clients and OmegaConf.select(config, "reward.ask") == "ranks":
-        raise UserError(
-            "reward.ask=ranks: ranks the replies to one prompt, and in sessions every turn follows another conversation; use "
-            "reward.ask=all"
-        )
     batch, wanted = config.global_batch_size, algorithm.round.prompts
     prompts = batch - algorithm.offline_groups(batch)
     if wanted and wanted % prompts:

@@ -58,6 +58,16 @@ def idle_judge(config: DictConfig) -> Iterator[tuple[str, str]]:
     yield from idle_keys("reward.judge", model.unused())
 
 
+def check_judge(config: DictConfig) -> None:
+    """Refuse a judge that cannot reward the run's sessions with clients.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if (settings := judge_reward(config)) is not None and config.rollout.clients:
+        settings.check_sessions("reward", config.rollout.session_reward)
+
+
 def prepare_judge(config: DictConfig) -> None:
     """Check the judge's questions, its price for the budget, its key in the environment, and access to the network.
 
@@ -122,17 +132,15 @@ def _asked(settings: JudgeReward, prompts: Sequence[Any], counts: Iterable[tuple
 
     `counts`: pairs of a number of prompts and the number of replies to each.
     """
+    from psychocounsel.asking.answers import answer_key
     from psychocounsel.asking.budget import estimated_tokens
 
-    questions, tried = settings.questions(), prompts[:: math.ceil(len(prompts) / _TRIED)]
+    model, questions, tried = settings.model(), settings.questions(), prompts[:: math.ceil(len(prompts) / _TRIED)]
     calls = tokens = 0.0
     for count, samples in counts:
         replies = [f"{number} " + "word " * _WORDS for number in range(samples)]
-        asks = (
-            [question.ask for prompt in tried for question in questions.about(prompt, replies, samples)]
-            if count
-            else []
-        )
+        asked = [question.ask for prompt in tried for question in questions.about(prompt, replies, samples) if count]
+        asks = {answer_key(model, ask, 0): ask for ask in asked}.values()  # questions that replies share are asked once
         calls += count * len(asks) / len(tried)
         tokens += count * sum(map(estimated_tokens, asks)) / len(tried)
     return calls, tokens

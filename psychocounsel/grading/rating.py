@@ -9,6 +9,7 @@ If replies are rated jointly, each of the keys `reply_1`, `reply_2`, ... holds s
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,13 +190,31 @@ class RatingPrompt:
         return answer_schema(order, replies if self.joint else None)
 
 
+_NAMES = {"user": "Client", "assistant": "Counsellor"}
+_NAMED_TURN = re.compile(rf"(?:\A|\n\n)({'|'.join(_NAMES.values())}): ")
+
+
 def conversation_text(conversation: Sequence[Message]) -> str:
     """Return a conversation as one text: a single speech unchanged, a longer conversation with the speakers' names."""
     turns = [message for message in conversation if message["role"] != "system"]
     if len(turns) == 1:
         return turns[0]["content"]
-    names = {"user": "Client", "assistant": "Counsellor"}
-    return "\n\n".join(f"{names[message['role']]}: {message['content']}" for message in turns)
+    return "\n\n".join(f"{_NAMES[message['role']]}: {message['content']}" for message in turns)
+
+
+def turns_of(text: str) -> list[tuple[str, int, int]]:
+    """Return role, start and end of each turn of a text that `conversation_text` wrote; a single speech is one turn."""
+    names = [*_NAMED_TURN.finditer(text)]
+    if len(names) < 2 or names[0].start() or names[-1][1] != _NAMES["user"]:
+        return [("user", 0, len(text))]
+    roles = {name: role for role, name in _NAMES.items()}
+    ends = [*(name.start() for name in names[1:]), len(text)]
+    return [(roles[name[1]], name.end(), end) for name, end in zip(names, ends, strict=True)]
+
+
+def conversation_of(text: str) -> list[Message]:
+    """Return the messages of a text that `conversation_text` wrote."""
+    return [{"role": role, "content": text[start:end]} for role, start, end in turns_of(text)]
 
 
 def _marked(name: str, mark: str, text: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from psychocounsel.asking.answers import Answers, Outcome, Read
+from psychocounsel.asking.answers import Answers, Outcome, Read, answer_key
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget
 from psychocounsel.asking.language_model import (
@@ -89,6 +89,18 @@ class JudgeReward(RewardSettings):
                 f"add {key}.judge.temperature=0.7, or leave {key}.votes out"
             )
 
+    def check_sessions(self, key: str, session_reward: str) -> None:
+        """Refuse settings that cannot reward sessions with clients, whose rewards `session_reward` combines.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        if self.withholds_crises():
+            raise UserError(
+                f"{key}.judge: is a third party, and a session may come to a crisis: use a server of your own, or add "
+                f"{key}.crisis_to_third_parties=true"
+            )
+
     def receivers(self, key: str) -> list[tuple[str, str]]:
         return self.model().receivers(f"{key}.judge")
 
@@ -132,6 +144,14 @@ class RubricReward(JudgeReward):
                 raise UserError(f"{key}.weights.{name}={weight:g}: must be {allowed}")
         if not self.principles():
             raise UserError(f"{key}.weights: are all 0; give at least one principle a weight")
+
+    def check_sessions(self, key: str, session_reward: str) -> None:
+        super().check_sessions(key, session_reward)
+        if self.ask == "ranks":
+            raise UserError(
+                f"{key}.ask=ranks: ranks the replies to one prompt, and in sessions every turn follows another conversation; use "
+                f"{key}.ask=all"
+            )
 
     def questions(self) -> Questions:
         return RubricQuestions(self)
@@ -358,13 +378,13 @@ class JudgeScorer(Scorer):
             BudgetSpent: if the next call would exceed the budget; the journal keeps the bought answers.
             UserError: if the judge cannot be reached.
         """
-        by_read: dict[Any, list[JudgeQuestion]] = {}
+        by_read: dict[Any, dict[str, Ask]] = {}  # a session's turns, and sessions that begin alike, share questions
         for group in self._grouped(conversations):
             for question in group.questions or ():
-                by_read.setdefault(question.read, []).append(question)
-        for read, alike in by_read.items():
+                by_read.setdefault(question.read, {})[answer_key(self.model, question.ask, 0)] = question.ask
+        for read, asks in by_read.items():
             outcomes = ask_all(
-                ((self.model, question.ask) for question in alike),
+                ((self.model, ask) for ask in asks.values()),
                 self.answers,
                 self.budget,
                 read=read,

@@ -13,7 +13,7 @@ from psychocounsel.algo.ppo import PPO, adapted, gae
 from psychocounsel.data.batch import build_batch
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.storage.files import read_json
-from tests.algo.test_policy_gradient import Context, collected, flat
+from tests.algo.test_policy_gradient import Context, collected, flat, rollouts, tables
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.support.harness import ROOT, cli, metrics_of
 
@@ -45,6 +45,26 @@ def test_a_rounds_weight_follows_from_the_round_before() -> None:
     rewards[-1] += groups[0].completions[0].reward
     np.testing.assert_allclose(groups[0].completions[0].advantages, gae(rewards, values, 1.0, 1.0), rtol=1e-4)
     assert "kl_weight" not in collected(PPO())[1].notes
+
+
+def test_a_turn_discounts_what_later_turns_earn() -> None:
+    ctx = Context(tables(0))
+    groups = rollouts(ctx.tables["rollout"])
+    sessions = [completion for group in groups for completion in group.completions if len(completion.ids) > 2]
+    for session in sessions:  # two turns of the policy, the first with one token, and three tokens of the client
+        session.trained = np.array([True, False, False, False, *[True] * (len(session.ids) - 1)])
+        session.ids = np.arange(len(session.trained), dtype=np.int32)
+        session.turn_rewards = np.array([0.25, session.reward - 0.25], np.float32)
+    algorithm = PPO(
+        kl_weight=0.0, normalise_rewards=False, whiten=False, discount=0.9, turn_discount=0.5, gae_lambda=1.0
+    )
+    algorithm.collect(groups, ctx)
+    assert len(sessions) > 3
+    for session in sessions:
+        rest = session.trained_tokens - 1
+        later = (session.reward - 0.25) * 0.9 ** np.arange(rest - 1, -1, -1)
+        expected = [0.25 + 0.5 * 0.9 * later[0], *later]
+        np.testing.assert_allclose(session.returns, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("noted", [{}, {"kl_weight": 0.7}])

@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from psychocounsel import api
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.group import Group
 from psychocounsel.data.rows import every_turn, parse_row
 from psychocounsel.data.selection import load_split, prompted_rows
 from psychocounsel.data.sources import load_examples
@@ -214,10 +216,42 @@ def test_pairs_of_sessions_are_trained_and_refused_where_single_replies_are_read
     train, _ = api.load_groups(api.compose(["algo=dpo", f"data.path={file}"]))
     chosen, rejected = train[0].completions
     assert chosen.trained_tokens < len(chosen.ids) and rejected.trained is None
-    with pytest.raises(
-        UserError, match=r"line \d+: chosen and rejected have several turns, and data.controls reads single"
-    ):
+    with pytest.raises(UserError, match=r"line \d+: a reply has several turns, and data.controls reads single"):
         api.load_groups(api.compose(["algo=dpo", f"data.path={file}", "data.controls=[echo]"]))
+
+
+def test_single_and_rated_replies_may_be_whole_sessions(tmp_path: Path) -> None:
+    """They have the tokens of a pair's side; ratings, votes and labels stay those of the whole reply."""
+    first, session = TALK[:1], [*TALK[1:3], therapist(GOOD)]
+    rated = [{"text": session, "ratings": ratings(5)}, {"text": BAD, "ratings": ratings(2)}]
+    forms: dict[str, list[dict[str, Any]]] = {
+        "pairs": [{"prompt": first, "chosen": session, "rejected": BAD}],
+        "rated": [{"prompt": first, "replies": rated}],
+        "votes": [{"prompt": first, "completion": reply, "reply_score": n} for n, reply in enumerate((BAD, session))],
+        "labelled": [
+            {"prompt": first, "completion": session, "label": True},
+            {"prompt": SPEECH, "completion": [therapist(BAD)], "label": False},
+        ],
+        "every": [{"prompt": first, "completion": session}],
+        "talk": [{"messages": [*first, *session]}],
+    }
+    groups = dict[str, list[Group]]()
+    for name, rows in forms.items():
+        file = write_jsonl(tmp_path / f"{name}.jsonl", rows)
+        algo = {"labelled": "kto", "every": "sft", "talk": "sft"}.get(name, "dpo")
+        more = ["data.train_on=every"] if algo == "sft" else []
+        given = [f"algo={algo}", f"data.path={file}", "data.dev_fraction=0", "eval.every=0", *more]
+        groups[name], _ = api.load_groups(api.compose(given))
+    wanted = groups["pairs"][0].completions
+    assert wanted[0].trained is not None and wanted[1].trained is None
+    for name in ("rated", "votes", "labelled"):
+        replies = [completion for group in groups[name] for completion in group.completions]
+        for made, completion in zip(replies, wanted, strict=True):
+            np.testing.assert_array_equal(made.ids, completion.ids)
+            np.testing.assert_array_equal(made.trained_ids, completion.trained_ids)
+    (one,), (other,) = groups["every"], groups["talk"]
+    np.testing.assert_array_equal(one.completions[0].ids, other.completions[0].ids)
+    np.testing.assert_array_equal(one.completions[0].trained_ids, wanted[0].trained_ids)
 
 
 def test_an_empty_system_message_is_left_out() -> None:

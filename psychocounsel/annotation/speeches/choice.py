@@ -45,7 +45,7 @@ class ChoiceRules:
     removed: frozenset[str] = frozenset()
 
 
-def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
+def choose(ids: Array, sketches: Sketches, rules: ChoiceRules, talks: Array | None = None) -> Choice:
     """Decide which speeches stay and which go to the test split, given ids (uint64[speeches], in source order) and sketches.
 
     Among speeches with the same id, the first stays; so does the first of a group connected by overlaps of at least `near`. A
@@ -55,9 +55,13 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     split. A component goes to the test split if a hash of its lowest id and the seed, as a number in [0, 1), is below
     `test_fraction`. Therefore adding speeches does not move speeches of other components. If `test_fraction` is not 0
     and there are several components, at least one of them is in the test split.
+
+    `talks`: for each speech the index of the first one of its conversation, int64[speeches]; None: all are alone. Speeches of
+    one conversation go to the same split, and are no near duplicates of each other.
     """
     count = len(ids)
     decision, first = np.zeros(count, np.int8), np.arange(count)
+    talks = np.arange(count) if talks is None else talks
     _, places, inverse = np.unique(ids, return_index=True, return_inverse=True)
     first = places[inverse]
     decision[first != np.arange(count)] = SAME
@@ -65,7 +69,7 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     pairs = list(near_pairs(sketches, rules.split_near)) if count > 1 else []
     sides = np.array([(one, other) for one, other, _ in pairs], np.int64).reshape(-1, 2)
     overlaps = np.array([size for *_, size in pairs])
-    alive = (decision == KEPT)[sides].all(1)
+    alive = (decision == KEPT)[sides].all(1) & (talks[sides[:, 0]] != talks[sides[:, 1]])
     leader = connected(count, sides[alive & (overlaps >= rules.near)])
     near = (leader != np.arange(count)) & (decision == KEPT)
     decision[near] = NEAR
@@ -76,7 +80,9 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules) -> Choice:
     if rules.removed:  # last, so that no duplicate and no speech beyond the limit takes the removed one's place
         gone = np.array([_tombstone(number) in rules.removed for number in ids.tolist()])
         decision[gone | gone[first]] = REMOVED
-    component = connected(count, np.concatenate([sides, np.column_stack([np.arange(count), first])]))
+    component = connected(
+        count, np.concatenate([sides, *(np.column_stack([np.arange(count), of]) for of in (first, talks))])
+    )
     return Choice(decision, first, _test(ids, component, decision == KEPT, rules))
 
 

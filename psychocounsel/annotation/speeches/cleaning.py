@@ -5,18 +5,20 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.annotation.speeches.identifiers import Finder, identifiers_in, replace_identifiers
+from psychocounsel.annotation.speeches.identifiers import Finder, IdentifierSpan, identifiers_in, replace_identifiers
 from psychocounsel.annotation.speeches.presidio import presidio_finder
 from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource, limit_of
 from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topics
 from psychocounsel.data.near_duplicates import CJK
+from psychocounsel.data.rows import talk_with_client
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
+from psychocounsel.grading.rating import conversation_text, turns_of
 
 # Rows of a source: the client's text, and the topic and risk that the row states
 
@@ -27,7 +29,10 @@ _CLIENT = ("user", "client", "human")
 
 @dataclass(frozen=True)
 class SpeechRow:
-    """A row with a client's text. `row` is the source's own id or the row's place; `topic` and `risk` are column values."""
+    """A row with a client's text. `row` is the source's own id or the row's place; `topic` and `risk` are column values.
+
+    With `speeches.turns=all` or `every`, `text` may be a conversation, in the form of `conversation_text`.
+    """
 
     source: str
     row: str
@@ -47,8 +52,8 @@ class BadRow:
     reason: str
 
 
-def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | BadRow]:
-    """Yield every row of `source` in order, one at a time.
+def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[SpeechRow | BadRow]:
+    """Yield every row of `source` in order, one at a time; with `turns=every` once for each turn of the client.
 
     The `datasets` library copies folders before reading them. These copies go to `copies`; they contain clients' identifiers,
     so the caller must delete the folder.
@@ -60,12 +65,12 @@ def read_speeches(source: SpeechSource, copies: Path) -> Iterator[SpeechRow | Ba
         try:
             if isinstance(row, UserError):
                 raise row
-            yield _speech(row, where, source)
+            yield from _speeches(row, where, source, turns)
         except UserError as error:
             yield BadRow(source.title, where, str(error))
 
 
-def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechRow:
+def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: str) -> list[SpeechRow]:
     values = {name: value for name, value in row.items() if value is not None}
     candidates = (source.column,) if source.column else _COLUMNS
     column = next((name for name in candidates if name in values), None)
@@ -75,15 +80,12 @@ def _speech(row: Mapping[str, Any], where: str, source: SpeechSource) -> SpeechR
             f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns} (speeches.column)"
         )
     identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
-    return SpeechRow(
-        source.title,
-        str(identity),
-        _text(values[column], f"{where}: {column}"),
-        source.license,
-        source.language,
-        values.get(source.topic_column),
-        row.get(source.risk_column),
-    )
+    value, what = values[column], f"{where}: {column}"
+    texts = [_text(value, what)] if turns == "last" else _conversations(value, where, column, turns)
+    topic, risk = values.get(source.topic_column), row.get(source.risk_column)
+    return [
+        SpeechRow(source.title, str(identity), text, source.license, source.language, topic, risk) for text in texts
+    ]
 
 
 def _text(value: Any, what: str) -> str:
@@ -106,6 +108,15 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
+def _conversations(value: Any, where: str, column: str, turns: str) -> list[str]:
+    """Return a conversation up to the client's last turn, or with `turns=every` up to each, as `conversation_text` writes it."""
+    said = [{**turn, "content": _plain(turn["content"])} for turn in talk_with_client(value, where, column)]
+    if len(said) > 1:  # no paragraph of a turn may look like the next turn
+        said = [{**turn, "content": _LIKE_A_TURN.sub("\n", turn["content"])} for turn in said]
+    ends = [place for place, turn in enumerate(said, 1) if turn["role"] == "user"]
+    return [conversation_text(said[:end]) for end in (ends if turns == "every" else ends[-1:])]
+
+
 # The script of a speech, which decides its length limits
 
 _CJK = re.compile(f"[{CJK}]")
@@ -121,6 +132,12 @@ def script_of(text: str) -> str:
 # Cleaned speeches
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff]")
+_LIKE_A_TURN = re.compile(r"\n{2,}(?=(Client|Counsellor): )")
+
+
+def _plain(text: str) -> str:
+    """Return a text in one Unicode form, without control characters and surrounding space."""
+    return _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n"))).strip()
 
 
 @dataclass(frozen=True)
@@ -150,20 +167,23 @@ def speech_id(text: str) -> str:
 def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
     """Return the speech of a row, or the reason for dropping it: `too short`, `too long` or `language`.
 
-    Length and language are measured before identifiers are replaced, without control characters and surrounding space.
+    Length and language are measured before identifiers are replaced, without control characters and surrounding space. Of a
+    conversation, the client's turns alone decide language, topic and risk.
     """
-    text = _CONTROL.sub("", unicodedata.normalize("NFC", row.text.replace("\r\n", "\n"))).strip()
+    text = _plain(row.text)
     script = script_of(text)
     if len(text) < limit_of(settings.min_characters, script):
         return "too short"
     if len(text) > limit_of(settings.max_characters, script):
         return "too long"
-    language = row.language or language_of(text)
+    client = _client_words(text, settings)
+    language = row.language or language_of(client)
     if settings.languages is not None and language not in settings.languages:
         return "language"
-    replaced = replace_identifiers(text, finders_of(settings))
-    topic = read_topics(settings.topics).of(replaced.text, row.topic)
-    risk = read_risk_rules(settings.risk_cues, settings.rules_may_clear and language == "en").of(text, row.risk)
+    places = [(start, end) for _, start, end in _turns(text, settings)]
+    replaced = replace_identifiers(text, [_within(places, finder) for finder in finders_of(settings)])
+    topic = read_topics(settings.topics).of(_client_words(replaced.text, settings), row.topic)
+    risk = read_risk_rules(settings.risk_cues, settings.rules_may_clear and language == "en").of(client, row.risk)
     columns = {
         "speech": speech_id(replaced.text),
         "text": replaced.text,
@@ -179,6 +199,31 @@ def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
         "identifiers": replaced.counts.total(),
     }
     return CleanSpeech(columns, replaced.counts)
+
+
+def _turns(text: str, settings: Speeches) -> list[tuple[str, int, int]]:
+    return turns_of(text) if settings.turns != "last" else [("user", 0, len(text))]
+
+
+def _client_words(text: str, settings: Speeches) -> str:
+    return "\n\n".join(text[start:end] for role, start, end in _turns(text, settings) if role == "user")
+
+
+def _within(places: Sequence[tuple[int, int]], finder: Finder) -> Finder:
+    """Return a finder whose identifiers lie in these places of a text: the turns, not the names of the speakers."""
+
+    def find(text: str) -> list[IdentifierSpan]:
+        outside = zip([0, *(end for _, end in places)], [*(start for start, _ in places), len(text)], strict=True)
+        for start, end in outside:  # a sign that belongs to no identifier
+            text = text[:start] + re.sub(r"\S", "|", text[start:end]) + text[end:]
+        return [
+            replace(span, start=max(span.start, start), end=min(span.end, end))
+            for span in finder(text)
+            for start, end in places
+            if max(span.start, start) < min(span.end, end)
+        ]
+
+    return find
 
 
 def finders_of(settings: Speeches) -> Sequence[Finder]:

@@ -60,6 +60,7 @@ class Speeches(_Place, GroupSettings):
 
     name: str = MISSING
     sources: list[SpeechSource] = option([])
+    turns: str = option("last", choices=("last", "all", "every"))
     bad_rows: str = option("refuse", choices=("refuse", "drop"))
     min_characters: dict[str, int] = field(default_factory=lambda: {"default": 100, "cjk": 40})
     max_characters: dict[str, int] = field(default_factory=lambda: {"default": 1000, "cjk": 400})

@@ -57,7 +57,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
             rows_of_shares(shares) if shares else cleaned_rows(rows_of_sources(settings, folder / "copies"), settings)
         )
         draft = make_draft(settings, rows, folder, drop, context.bar)
-        choice = choose(draft.ids, draft.sketches, rules)
+        choice = choose(draft.ids, draft.sketches, rules, draft.talks)
         if not (choice.decision == KEPT).any():
             raise UserError(_nothing_left(draft))
         dropped, counts, sample = write_speeches(

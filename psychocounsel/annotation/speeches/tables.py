@@ -51,6 +51,7 @@ class Draft:
     Attributes:
         ids: uint64[speeches].
         urgencies: uint8[speeches], the urgency of each risk (`traits.urgency`).
+        talks: int64[speeches], the number of the first speech of its conversation (`speeches.turns=every`); else its own.
         read: number of rows by source.
         dropped: for each source, the number of dropped rows by reason.
         bad: what is wrong with each bad row.
@@ -60,6 +61,7 @@ class Draft:
     table: Path
     ids: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
     urgencies: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint8))
+    talks: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     sketches: Sketches = field(default_factory=lambda: sketches([]))
     read: Counter[str] = field(default_factory=Counter)
     dropped: dict[str, Counter[str]] = field(default_factory=dict)
@@ -77,7 +79,8 @@ def make_draft(
     Raises:
         UserError: if reading `rows` raises it.
     """
-    ids, urgencies, sketched = array("Q"), array("B"), SketchFolder(folder)
+    ids, urgencies, talks, sketched = array("Q"), array("B"), array("q"), SketchFolder(folder)
+    before = None  # source and row of the last speech
     draft = Draft(folder / "draft.parquet")
     draft.dropped = {source.title: Counter() for source in settings.all_sources()}
     texts: list[str] = []
@@ -88,6 +91,9 @@ def make_draft(
                 columns = row.outcome.columns
                 add(columns)
                 draft.placeholders += row.outcome.kinds
+                same = settings.turns == "every" and before == (row.source, row.row)
+                talks.append(talks[-1] if same else len(talks))
+                before = row.source, row.row
                 ids.append(number_of(columns["speech"]))
                 urgencies.append(urgency(columns["risk"], columns["risk_source"]))
                 texts.append(columns["text"])
@@ -101,7 +107,7 @@ def make_draft(
                 draft.bad.append(row.bad)
         sketched.add(texts)
     draft.sketches, draft.ids = sketched.close(), np.frombuffer(ids, np.uint64)
-    draft.urgencies = np.frombuffer(urgencies, np.uint8)
+    draft.urgencies, draft.talks = np.frombuffer(urgencies, np.uint8), np.frombuffer(talks, np.int64)
     return draft
 
 
@@ -112,7 +118,7 @@ def rows_of_sources(settings: Speeches, copies: Path) -> Iterator[SpeechRow | Ba
         UserError: if a source cannot be read.
     """
     for source in settings.all_sources():
-        yield from read_speeches(source, copies)
+        yield from read_speeches(source, settings.turns, copies)
 
 
 def cleaned_rows(rows: Iterable[SpeechRow | BadRow], settings: Speeches) -> Iterator[CleanedRow]:

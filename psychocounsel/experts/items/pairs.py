@@ -11,7 +11,7 @@ import numpy as np
 from psychocounsel.counsel.principles import ANSWERS, PRINCIPLES, RATINGS, SAFETY_QUESTIONS
 from psychocounsel.counsel.rubric import Rubric
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
-from psychocounsel.data.rows import Example
+from psychocounsel.data.rows import Example, talk_with_client
 from psychocounsel.data.selection import load_split, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples
@@ -190,7 +190,7 @@ def _of_dataset(row: Row) -> PairCandidate | None:
     gaps = [row[chosen] - row[rejected] for chosen, rejected in _RATING_COLUMNS]
     return pair_candidate(
         row["ID"],
-        [{"role": "user", "content": row["question"]}],
+        talk_with_client(row["question"], f"row {row['ID']}", "question"),
         row["chosen"],
         row["rejected"],
         0,
