@@ -99,7 +99,8 @@ class Cluster(GroupSettings):
         return "\n".join(
             f"{job.run_dir} is already finished: nothing would run"
             if job.finished
-            else f"would run psychocounsel {job.command.name} with {self.place(job)}: {' '.join(job.overrides) or 'defaults'}"
+            else f"would run {job.command.module.replace('.', ' ')} with {self.place(job)}: "
+            + (" ".join(job.overrides) or "defaults")
             for job in jobs
         )
 
