@@ -160,7 +160,7 @@ def test_a_judge_rewards_sessions_and_is_asked_once(tmp_path: Path) -> None:
         (BUILTIN, [], "give reward.path=YOUR_REWARD_MODEL, or reward=tiny"),
         (BUILTIN, ["reward=tiny", "algo.beta=1"], "algo.beta=1: is no setting of reward or budget"),
         (BUILTIN, ["reward=tiny", "reward.weigths={}"], "weigths"),
-        (BUILTIN, ["reward=rubric", "reward.judge.model=j", "reward.ask=ranks"], "need all replies of a round"),
+        (BUILTIN, ["reward=rubric", "reward.judge.model=j", "reward.ask=ranks"], "ranks the replies to one prompt"),
         (
             BUILTIN,
             ["reward=rubric", "reward.judge=openai", "reward.judge.model=j"],
