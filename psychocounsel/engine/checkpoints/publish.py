@@ -81,6 +81,7 @@ def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
             shutil.copytree(model, draft)
         except OSError:
             if model.exists() and model.stat().st_ino == before:
+                shutil.rmtree(draft, ignore_errors=True)
                 raise
         else:
             if model.exists() and model.stat().st_ino == before:
