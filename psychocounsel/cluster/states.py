@@ -105,7 +105,8 @@ _OF_STEPS = ("step", "loss", "step_seconds")  # of a line of metrics.jsonl
 
 def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
     state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
-    if not isinstance(summary.get("status", ""), str):
+    status = summary.get("status", "")
+    if not (isinstance(status, str) and status.isprintable()):
         raise DamagedFile(f"{RunDir(run.run_dir).summary}: has no status; restore it")
     if not all(isinstance(number, int | float) for number in map(state.get, _COUNTS) if number is not None):
         raise DamagedFile(f"{RunDir(run.run_dir).state}: holds other values than a run writes; restore it")

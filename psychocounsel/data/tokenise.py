@@ -17,6 +17,14 @@ from psychocounsel.errors import UserError, words
 
 _THOUGHTS = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 _FIXED_DATE = datetime(2024, 7, 26)
+# Before each template: transformers passes no functions to templates. The macro's line end is no part of the text.
+_FIXED_CLOCK = (
+    "{%- macro strftime_now(format) -%}{{ format"
+    + "".join(
+        f" | replace('%{form}', '{_FIXED_DATE.strftime('%' + form)}')" for form in ("-d", "-m", *"aAbBdeFHIjmMpSyY")
+    )
+    + " }}{%- endmacro %}\n"
+)
 _SHIELDED = "rows spell control tokens, which are read as plain text"
 _WITHOUT_SYSTEM = (
     "leave them out (of the rows, model.system_prompt, replies.system_prompt or /system), or give a template that accepts "
@@ -60,7 +68,8 @@ class ChatFormat:
                 "or give model.chat_template=FILE.jinja"
             )
         self.tokenizer, self.name, self.system_prompt = tokenizer, name, system_prompt
-        self.template_args = {"strftime_now": _FIXED_DATE.strftime, **template_args}
+        self.template_args = template_args
+        self.template = _FIXED_CLOCK + tokenizer.get_chat_template()
         self.bos = tokenizer.bos_token_id
         self.adds_bos = self.bos is not None and tokenizer("x")["input_ids"][:1] == [self.bos]
         added = tokenizer.added_tokens_decoder
@@ -111,7 +120,11 @@ class ChatFormat:
         try:
             text = str(
                 self.tokenizer.apply_chat_template(
-                    [*conversation], tokenize=False, add_generation_prompt=prompts, **self.template_args
+                    [*conversation],
+                    chat_template=self.template,
+                    tokenize=False,
+                    add_generation_prompt=prompts,
+                    **self.template_args,
                 )
             )
         except Exception as error:

@@ -176,7 +176,7 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
         "tokenizer": [type(chat.tokenizer).__name__, backend.to_str(), chat.bos, chat.adds_bos, sorted(chat.special)],
         "template": [chat.tokenizer.chat_template, chat.keep_tail],
         "system_prompt": chat.system_prompt,
-        "template_args": {name: value for name, value in chat.template_args.items() if not callable(value)},
+        "template_args": chat.template_args,
         "kind": kind,
         "lengths": [config.max_length, config.max_prompt_length],
     }

@@ -20,7 +20,7 @@ from psychocounsel.model.load import load_weights, loading, ready_to_train
 from psychocounsel.model.output_layer import Head
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.rundir.paths import ModelDir
-from psychocounsel.storage.files import read_json
+from psychocounsel.storage.files import read_json, read_mapping
 
 HEAD = "score"
 _OPENRLHF = ("value_head_prefix", "normalize_reward")
@@ -99,7 +99,7 @@ def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
         lm = PeftModel.from_pretrained(lm, str(path)).merge_and_unload().to(dtype)
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"reward.path={reward.path}: the adapter does not fit its base ({str(error)[:200]})") from error
-    about = read_json(ModelDir(path).about) or {}
+    about = read_mapping(ModelDir(path).about)
     lm.config.update({name: about.get(f"eval/reward_{name}") for name in ("mean", "std")})
     return lm
 

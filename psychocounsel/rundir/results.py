@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import parse_json, read_mapping, write_atomically, write_json
 
 # Metrics: one line per step, even after kills and resumes
 
@@ -37,7 +37,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            line = json.loads(text)
+            line = parse_json(text)
             line["step"]
         except (ValueError, TypeError, KeyError, RecursionError):
             break
@@ -54,8 +54,8 @@ def last_metrics(run_dir: Path) -> list[dict[str, Any]]:
         file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
         for text in file.read().splitlines():
             try:
-                lines.append(json.loads(text))
-            except ValueError:
+                lines.append(parse_json(text))
+            except (ValueError, RecursionError):
                 continue  # cut short at either end
     return [line for line in lines if isinstance(line, dict)]
 

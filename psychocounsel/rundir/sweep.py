@@ -15,7 +15,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import defines, defining, differing, is_same, is_within, slug
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir, SweepDir, run_of_model
 from psychocounsel.rundir.run_config import has_config, is_run, read_overrides, read_plain
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import parse_json, write_atomically
 
 # Names, made from the swept keys by their shortest unambiguous names
 
@@ -294,7 +294,7 @@ def _read_table(sweep: Path) -> list[dict[str, Any]]:
     rows = []
     for number, line in enumerate(table.read_text(errors="replace").splitlines(), 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             if not isinstance(row["index"], int) or not isinstance(row["overrides"], list):
                 raise TypeError("not a row of a sweep")
             Path(row["run_dir"]), " ".join(row["overrides"])

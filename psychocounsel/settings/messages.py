@@ -1,6 +1,7 @@
 """Errors of Hydra and OmegaConf in one line that says what to type."""
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def _explained(error: Exception, arguments: Sequence[str], config_name: str) -> 
             return _unknown_choice(match.group(1), choices)
         if match := re.search(r"primary config '([^']+)'", text):
             return f"--config-name {match.group(1)}: no such configuration; choose train, evaluate, audit, annotate or chat"
+    if isinstance(error, shutil.Error):  # of copytree: (source, destination, text of the error) of each file
+        return str(error.args[0][0][2]).partition("] ")[2]
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
     return _of_hydra(error, arguments, config_name)

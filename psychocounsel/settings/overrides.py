@@ -86,7 +86,7 @@ def _check(text: str, override: Override, groups: Sequence[str], may_be_null: Se
         raise UserError(f"{text}: {_OURS[ours]}")
     if override.is_delete() and not _ENTRIES.fullmatch(key):
         raise UserError(f"{text}: a setting cannot be removed, because it has a default: give {key}=VALUE")
-    if key not in groups or override.is_delete() or isinstance(value, dict):
+    if key not in groups or override.is_delete() or (isinstance(value, dict) and value):
         return
     if override.is_add() and not override.is_force_add():
         raise UserError(f"{text}: the group exists already; write {text.lstrip('+')}")
@@ -97,7 +97,7 @@ def _check(text: str, override: Override, groups: Sequence[str], may_be_null: Se
         raise UserError(f"{text}: one choice is required; `--help` lists the choices of {key}")
     if isinstance(value, int | float) and key != "zero":
         raise UserError(f"{text}: no such choice; `--help` lists those of {key}")
-    if isinstance(value, str | QuotedString) and not getattr(value, "text", value):
+    if value == {} or (isinstance(value, str | QuotedString) and not getattr(value, "text", value)):
         raise UserError(f"{text}: names no choice; `--help` lists those of {key}")
 
 

@@ -126,6 +126,21 @@ class DamagedFile(UserError):
     """A file of ours with other contents than we write."""
 
 
+_MOST_DIGITS = 300  # products with longer numbers overflow
+_TOO_LONG = f"holds a number of over {_MOST_DIGITS} digits"
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text of ours. Raises ValueError if it is damaged or holds a number of over 300 digits."""
+    return json.loads(text, parse_int=_whole_number)
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(_TOO_LONG)
+    return int(digits)
+
+
 def read_json(path: Path) -> Any:
     """Return the mapping or list in a JSON file, or None if the file does not exist.
 
@@ -133,11 +148,12 @@ def read_json(path: Path) -> Any:
         DamagedFile: if the file holds anything else or is cut short.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
         reason = "is empty" if path.stat().st_size == 0 else "is not valid JSON"
+        reason = _TOO_LONG if str(error) == _TOO_LONG else reason
         raise DamagedFile(f"{path}: {reason}; restore it, or remove it if it can be made again") from error
     if not isinstance(content, dict | list):
         raise DamagedFile(

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 
 from psychocounsel.cluster.base import Cluster
+from psychocounsel.cluster.slurm import sharing
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.states import short
 from psychocounsel.errors import UserError
@@ -64,7 +65,10 @@ def _best(planned: PlannedStage) -> str:
 
 
 def _demand(plan: StudyPlan, cluster: Cluster) -> str:
-    """Return the number of jobs to run, also of those that choose runs and write tables, and their cost by their time limits."""
+    """Return the number of jobs to run, also of those that choose runs, write tables or share a run's work, and their cost.
+
+    The cost is that of their time limits.
+    """
     runs = [
         cell.job for planned in plan.stages if planned.is_requested for cell in planned.cells if not cell.job.finished
     ]
@@ -72,7 +76,12 @@ def _demand(plan: StudyPlan, cluster: Cluster) -> str:
     others = len(every) - len(runs)
     words = f"{_counted(len(runs))} to run on cluster={_name(cluster)}"
     words += f", and {others} to choose runs or write tables" if others else ""
-    requests = [request for job in every if hasattr(request := configs.build(job.config, "cluster"), "segments")]
+    if parts := [
+        part for job in every if sharing.is_shared(job) for group in sharing.stages(job)[:-1] for part in group
+    ]:
+        words += f"; {_counted(len(parts))} share the work of runs with shards"
+    of_jobs = [configs.build(job.config, "cluster") for job in [*every, *parts]]
+    requests = [request for request in of_jobs if isinstance(request, SlurmRequest)]
     segments = sum(request.segments for request in requests)
     words += f"; {_counted(segments)} in the queue by cluster.segments" if segments > len(requests) else ""
     gpus, nodes = (sum(map(hours, requests)) for hours in (gpu_hours, node_hours))

@@ -157,7 +157,7 @@ def test_ordinary_content_takes_the_tokenizers_own_way(family: str) -> None:
     rendered = chat.render(prompt)
     assert rendered.shielded is None
     options: dict[str, Any] = {"add_generation_prompt": True, **chat.template_args}
-    text = chat.tokenizer.apply_chat_template(prompt, tokenize=False, **options)
+    text = chat.tokenizer.apply_chat_template(prompt, chat_template=chat.template, tokenize=False, **options)
     assert rendered.text == text
     (ids,) = chat.encode_prompts([rendered])
     assert ids.tolist() == chat.tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -290,6 +290,26 @@ def test_rendering_on_two_dates_is_equal(template: str, args: dict[str, Any], mo
     assert f"Today Date: {expected}" in groups[0].prompt_text
 
 
+@pytest.mark.parametrize("form", ["%d %b %Y", "%Y-%m-%d", "%B %-d, %y", "%A, %e %B", "%F %H:%M:%S", "%a %j %I %p"])
+def test_every_form_of_the_date_is_of_the_fixed_date(form: str) -> None:
+    template = "{% set form = FORM %}{% macro day() %}{{ strftime_now(form) }}{% endmacro %}".replace(
+        "FORM", repr(form)
+    )
+    chat = chat_of(template + MISTRAL + "{{ day() }}")
+    assert chat.render([{"role": "user", "content": "Hm."}]).text.endswith(
+        datetime.datetime(2024, 7, 26).strftime(form)
+    )
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "\n\n", "  ", "  {% if true %}\n  {% endif %}\n", "{# note #}\n", "{{- 'x' }}"]
+)
+def test_the_fixed_date_changes_nothing_else(start: str) -> None:
+    chat = chat_of(start + MISTRAL)
+    messages: list[Message] = [{"role": "user", "content": "Hm."}]
+    assert chat.render(messages).text == chat.tokenizer.apply_chat_template(messages, tokenize=False)
+
+
 # -- lengths, duplicates, system prompts
 
 LONG, LONGER = "a" * 60, "a" * 80

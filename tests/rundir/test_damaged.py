@@ -24,7 +24,7 @@ def test_status_marks_damaged_runs_and_shows_the_others(tmp_path: Path) -> None:
     names = [
         f"{file}_{kind}" for file in ("summary", "config", "state") for kind in ("garbled", "empty", "list", "number")
     ]
-    names.append("whole")
+    names += ["summary_huge", "state_huge", "summary_control", "whole"]
     add_to_table(runs, [(runs / name, [f"seed={name}"]) for name in names])
     rows = {row.run_dir.name: row for row in states.rows(runs)}
     assert rows.pop("whole").state == "finished"

@@ -6,7 +6,8 @@ from pathlib import Path
 from psychocounsel.cluster.local import Local
 from psychocounsel.settings.targets import build
 from psychocounsel.studies.outline import outline
-from tests.support.small_study import planned
+from psychocounsel.studies.plan import StudyPlan
+from tests.support.small_study import CHAIN, planned
 
 
 def test_what_the_cells_of_a_stage_ask_is_said_once_with_their_number(tmp_path: Path) -> None:
@@ -30,3 +31,18 @@ def test_every_job_of_a_study_counts_with_its_segments_and_hours(tmp_path: Path)
         f"{len(runs)} jobs to run on cluster=slurm, and {others} to choose runs or write tables; "
         f"{3 * len(runs) + others} jobs in the queue by cluster.segments: at most {hours:,.0f} node-hours without GPUs"
     )
+
+
+def test_jobs_that_share_the_work_of_a_run_count_too(tmp_path: Path) -> None:
+    text = CHAIN.replace("health: evaluate ", "health: evaluate shards=3 ")
+    given = ("cluster=slurm_cpu", "cluster.requeue=false", "cluster.time=10h")
+    (line,) = _demand(planned(tmp_path, *given, text=text))
+    (without,) = _demand(planned(tmp_path, *given))
+    assert "; 3 jobs share the work of runs with shards" in line and "share" not in without
+    hours = [int(re.findall(r"(\d+) node-hours", demand)[0]) for demand in (without, line)]
+    assert hours[1] - hours[0] == 3 * 10
+
+
+def _demand(plan: StudyPlan) -> list[str]:
+    cluster = build(plan.stages[0].cells[0].job.config, "cluster")
+    return [line for line in outline(plan, cluster).splitlines() if " to run on " in line]

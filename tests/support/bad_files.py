@@ -89,6 +89,8 @@ RAW: dict[str, bytes] = {  # content of the second line
 }
 
 
+HUGE = b"7" * 400  # a number that no float can hold
+
 # Ten lines of aliases that stand for 400 million values
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 9)}]\n" for number in range(1, 10)
@@ -191,6 +193,9 @@ def make_models(folder: Path) -> None:
     index = {"weight_map": {"a": "model-1.safetensors"}}
     model("missing_shard", written("model.safetensors.index.json", json.dumps(index).encode()))
     model("empty_index", written("model.safetensors.index.json", b"{}"))
+    for kind, content in {"list": b"[1]", "number": b"3", "cut": b"{", "huge": b'{"step": %s}' % HUGE}.items():
+        model(f"record_{kind}", written("psychocounsel.json", content))
+    model("record_folder", lambda copy: (copy / "psychocounsel.json").mkdir())
     adapter = folder / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
@@ -259,6 +264,9 @@ def make_runs(folder: Path) -> None:
         run(f"job_{kind}", lambda files, content=content: files.job.write_bytes(content))  # type: ignore[misc]
         run(f"state_{kind}", lambda files, content=content: files.state.write_bytes(content))  # type: ignore[misc]
     run("config_bomb", lambda files: files.config.write_text(BOMB))
+    run("summary_huge", lambda files: files.summary.write_bytes(b'{"status": "finished", "total_steps": %s}' % HUGE))
+    run("state_huge", lambda files: files.state.write_bytes(b'{"total": %s}' % HUGE))
+    run("summary_control", lambda files: files.summary.write_text('{"status": "\\u001b[31m\\u202e"}'))
     run("whole", lambda files: write_summary(files.path, "finished", metrics={}))
     run("no_job", lambda files: files.job.unlink())
     run("no_config", lambda files: files.config.unlink())

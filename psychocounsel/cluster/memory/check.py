@@ -160,13 +160,18 @@ def refuse_too_little(config: DictConfig, gpus: int, machines: Machines) -> None
 
 
 def _offer(config: DictConfig) -> str:
-    memory = config.cluster.get("memory")
-    return f"cluster.memory={memory}" if memory else "this machine has"
+    memory, per = config.cluster.get("memory"), config.cluster.get("memory_per")
+    return f"cluster.memory={memory}{f' per {per}' if per != 'node' else ''}" if memory else "this machine has"
 
 
 def _less(config: DictConfig, total: float) -> str:
     """Return what to type instead."""
-    typed = [f"cluster.memory={math.ceil(total / 2**30)}G"] if config.cluster.get("memory") else []
+    memory, per = config.cluster.get("memory"), config.cluster.get("memory_per")
+    typed = (
+        [f"cluster.memory={math.ceil(total / 2**30)}G{' cluster.memory_per=node' if per != 'node' else ''}"]
+        if memory
+        else []
+    )
     if config.get("rollout") is not None and config.rollout.offload_idle:
         typed += ["zero=2"] if config.zero.stage == 1 else []  # stage 1 moves whole float32 gradients
         typed.append("rollout.offload_idle=false")

@@ -128,6 +128,7 @@ class Slurm(SlurmRequest, Cluster):
         one |= {
             "threads": 1,
             "memory": "2G",
+            "memory_per": "node",
             "time": "20m",
             "stop_before_limit": "1m",
             "exclusive": False,

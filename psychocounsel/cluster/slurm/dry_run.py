@@ -26,11 +26,12 @@ def describe(jobs: Sequence[Job]) -> str:
     Raises:
         UserError: if submitting would fail.
     """
-    unchecked = []
+    unchecked, mixtures = list[str](), list[str]()
     try:
         submitting.select(jobs)
         new = [job for job in jobs if not job.skip]
         todo = submitting.plan(new) if new else []
+        mixtures = submitting.mixture_warnings(todo)
     except NoAnswer as silence:
         unchecked = [f"not checked: limits of the partition, and runs that wait in the queue ({silence})"]
         for job in jobs:
@@ -40,11 +41,7 @@ def describe(jobs: Sequence[Job]) -> str:
     place = home(jobs)
     if jobs[0].config.dry_run == "script":
         return "\n\n".join(_scripts(todo, place)) or "nothing would be submitted"
-    cost = (
-        [*(_demand(array) for array in todo), *_memory(todo), *warnings_of(new), disk_line(place, new), ""]
-        if new
-        else []
-    )
+    cost = [*map(_demand, todo), *_memory(todo), *mixtures, *warnings_of(new), disk_line(place, new), ""] if new else []
     tail = ["", "the batch script: dry_run=script"] if new else []
     return "\n".join([*unchecked, *cost, *_table(jobs), *tail])
 

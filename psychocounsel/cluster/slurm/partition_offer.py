@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from psychocounsel.cluster.slurm import queue
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted, megabytes_of
+from psychocounsel.cluster.slurm.request import SlurmRequest, counted
 from psychocounsel.errors import UserError
 
 
@@ -69,13 +69,24 @@ def refuse_too_much(cluster: SlurmRequest) -> None:
     if not fitting:
         request = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {counted(cpus, 'CPU')} per node"
         raise UserError(f"{request}: {where} has no such node. It has {offer}")
-    wanted = megabytes_of(cluster.memory, "cluster.memory") if cluster.memory is not None else 0
-    if not (fitting := [kind for kind in fitting if kind.memory >= wanted]):
+    if not (fitting := [kind for kind in fitting if kind.memory >= cluster.node_megabytes]):
         raise UserError(f"cluster.memory={cluster.memory}: {where} has no such node. It has {offer}")
     if nodes > (available := sum(kind.nodes for kind in fitting)):
         key = "cluster.nodes" if not cluster.server_nodes else "cluster.nodes with cluster.server_nodes"
         enough = "" if fitting == kinds else " with enough GPUs, CPUs and memory"
         raise UserError(f"{key}={nodes}: {where} has only {counted(available, 'node')}{enough}. It has {offer}")
+
+
+def mixture_warning(cluster: SlurmRequest) -> list[str]:
+    """Return a warning if SLURM may give a run GPUs of several types: all wait for the slowest, and results differ by run."""
+    if not cluster.gpus() or cluster.gpu_type:
+        return []
+    kinds = [kind.gpus for kind in node_kinds(cluster.partition) if _has_gpus(kind, cluster)]
+    types = sorted({name for gpus in kinds for name in gpus if name})
+    in_a_node = cluster.gpus_per_node > 1 and any(len(gpus) > 1 for gpus in kinds)
+    if len(types) < 2 or not (in_a_node or cluster.nodes > 1):
+        return []
+    return [f"warning: a run may get GPUs of the types {', '.join(types)}; name one: cluster.gpu_type={types[0]}"]
 
 
 def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:

@@ -240,6 +240,11 @@ _OURS = {
     "cpus-per-task": "use cluster.cpus_per_process",
     "gres": "use cluster.gpus_per_node and cluster.gpu_type",
     "gpus-per-node": "use cluster.gpus_per_node and cluster.gpu_type",
+    "gpus": "use cluster.gpu_request=gpus",
+    "gpus-per-task": "use cluster.gpu_request=gpus_per_task",
+    "mem": "use cluster.memory",
+    "mem-per-gpu": "use cluster.memory and cluster.memory_per=gpu",
+    "mem-per-cpu": "use cluster.memory and cluster.memory_per=cpu",
     "wrap": "psychocounsel writes the script",
     "export": "use cluster.environment",
 }
@@ -265,13 +270,14 @@ class SlurmRequest:
     nodes: int = option(1, at_least=1)
     gpus_per_node: int = option(1, at_least=0)
     gpu_type: str | None = None
-    gpu_request: str = option("gres", choices=("gres", "gpus_per_node"))
+    gpu_request: str = option("gres", choices=("gres", "gpus_per_node", "gpus", "gpus_per_task"))
     gpu_memory_gb: float | None = option(None, above=0)
     processes: int | None = option(None, at_least=1)
     cpus_per_process: int = option(4, at_least=1)
     threads: int | None = option(None, at_least=1)
     device: str = option("auto", choices=("auto", "cpu", "cuda"))
     memory: Any = None
+    memory_per: str = option("node", choices=("node", "gpu", "cpu"))
     time: Any = "24h"
     exclusive: bool = False
     constraint: str | None = None
@@ -333,6 +339,12 @@ class SlurmRequest:
         return self.tasks_per_node * self.cpus_per_process
 
     @property
+    def node_megabytes(self) -> int:
+        """Requested host memory per node, in mebibytes; 0 if it is not known."""
+        shares = {"node": 1, "gpu": self.gpus_per_node, "cpu": self.cpus_per_node}
+        return 0 if self.memory is None else megabytes_of(self.memory, "cluster.memory") * shares[self.memory_per]
+
+    @property
     def server_count(self) -> int:
         return self.server_nodes * self.servers.per_node
 
@@ -351,8 +363,7 @@ class SlurmRequest:
         return self.processes or max(self.nodes, self.gpus())
 
     def host_memory(self) -> float | None:
-        megabytes = megabytes_of(self.memory, "cluster.memory") if self.memory is not None else 0
-        return megabytes * 2**20 / self.runs_side_by_side or None
+        return self.node_megabytes * 2**20 / self.runs_side_by_side or None
 
     def check(self) -> None:
         """Refuse settings that cannot work, before anything is written.
@@ -365,8 +376,9 @@ class SlurmRequest:
             raise UserError(
                 f"cluster.time={self.time} leaves no time before cluster.stop_before_limit={self.stop_before_limit}"
             )
-        if self.memory is not None:
-            megabytes_of(self.memory, "cluster.memory")
+        if not self.node_megabytes and self.memory_per != "node":
+            needs = "a GPU and " if self.memory_per == "gpu" and not self.gpus_per_node else ""
+            raise UserError(f"cluster.memory_per={self.memory_per} needs {needs}cluster.memory=SIZE")
         if self.segments > 1 and self.requeue:
             raise UserError(
                 f"cluster.segments={self.segments} is for sites that forbid requeueing: add cluster.requeue=false"
@@ -379,6 +391,7 @@ class SlurmRequest:
             refuse_secrets(text, key)
         self.container.check()
         self._check_servers()
+        self._check_sharing()
 
     def _check_servers(self) -> None:
         if self.server_nodes and not self.servers.command:
@@ -395,6 +408,23 @@ class SlurmRequest:
             raise UserError(
                 f"cluster.servers.per_node={per_node} servers need a CPU each, but the job has "
                 f"{self.processes_per_node * self.cpus_per_process} on a node: raise cluster.cpus_per_process"
+            )
+
+    def _check_sharing(self) -> None:
+        """Refuse options of sbatch that srun cannot divide among runs side by side, or between training and servers."""
+        divided = self.runs_side_by_side > 1 or self.server_nodes
+        if divided and self.gpus_per_node and self.gpu_request in ("gpus", "gpus_per_task"):
+            raise UserError(
+                f"cluster.gpu_request={self.gpu_request}: runs side by side and server nodes need gres or gpus_per_node"
+            )
+        if divided and self.memory_per != "node":
+            raise UserError(
+                f"cluster.memory_per={self.memory_per}: runs side by side and server nodes need the memory per node"
+            )
+        if self.gpu_request == "gpus_per_task" and self.gpus_per_node % self.tasks_per_node:
+            raise UserError(
+                f"cluster.gpu_request=gpus_per_task: cluster.gpus_per_node={self.gpus_per_node} must be a multiple of "
+                f"the {counted(self.tasks_per_node, 'process')} on each node"
             )
 
     def _check_processes(self) -> None:

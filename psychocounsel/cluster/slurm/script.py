@@ -94,8 +94,9 @@ def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, depen
         *_gpus(cluster),
     ]
     if cluster.memory is not None:
+        option = "--mem" if cluster.memory_per == "node" else f"--mem-per-{cluster.memory_per}"
         megabytes = megabytes_of(cluster.memory, "cluster.memory")
-        lines.append(f"--mem={megabytes}M" if megabytes else "--mem=0")
+        lines.append(f"{option}={megabytes}M" if megabytes else "--mem=0")
     if cluster.exclusive:
         lines.append("--exclusive")
     if cluster.mail_user:
@@ -121,8 +122,15 @@ def _gpus(cluster: SlurmRequest) -> list[str]:
     if not cluster.gpus_per_node:
         return []
     kind = f"{cluster.gpu_type}:" if cluster.gpu_type else ""
-    option = "--gres=gpu:" if cluster.gpu_request == "gres" else "--gpus-per-node="
-    return [f"{option}{kind}{cluster.gpus_per_node}"]
+    count = cluster.gpus_per_node
+    options = {
+        "gres": ("--gres=gpu:", count),
+        "gpus_per_node": ("--gpus-per-node=", count),
+        "gpus": ("--gpus=", count * cluster.nodes),
+        "gpus_per_task": ("--gpus-per-task=", count // cluster.tasks_per_node),
+    }
+    option, requested = options[cluster.gpu_request]
+    return [f"{option}{kind}{requested}"]
 
 
 def _srun(cluster: SlurmRequest) -> list[str]:
@@ -144,8 +152,7 @@ def _srun(cluster: SlurmRequest) -> list[str]:
 
 
 def _share(cluster: SlurmRequest) -> str:
-    megabytes = megabytes_of(cluster.memory, "cluster.memory") if cluster.memory is not None else 0
-    return f"{megabytes // cluster.runs_side_by_side}M" if megabytes else "0"
+    return f"{cluster.node_megabytes // cluster.runs_side_by_side}M" if cluster.node_megabytes else "0"
 
 
 def _environment(cluster: SlurmRequest, code: Sequence[Path]) -> dict[str, str]:

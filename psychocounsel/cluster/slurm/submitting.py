@@ -20,7 +20,7 @@ from psychocounsel.cluster.slurm.array_request import (
     undone,
 )
 from psychocounsel.cluster.slurm.association import refuse_not_allowed
-from psychocounsel.cluster.slurm.partition_offer import refuse_too_much
+from psychocounsel.cluster.slurm.partition_offer import mixture_warning, refuse_too_much
 from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
@@ -203,6 +203,11 @@ def refuse_beyond_limits(todo: Sequence[ArrayRequest]) -> None:
         refuse_not_allowed(cluster, jobs)
 
 
+def mixture_warnings(todo: Sequence[ArrayRequest]) -> list[str]:
+    """Return the distinct warnings of runs that may get GPUs of several types."""
+    return list(dict.fromkeys(line for array in todo for line in mixture_warning(array.cluster)))
+
+
 def _refuse_too_long(todo: Sequence[ArrayRequest]) -> None:
     """Refuse a time limit that a partition does not allow.
 
@@ -233,7 +238,7 @@ def submit_jobs(place: Path, jobs: Sequence[Job], code: Sequence[Path] | None = 
             return
         refuse_unfetched(new)
         todo = plan(new)
-        for line in (*warnings_of(new), *disk_warning(place, new)):
+        for line in (*mixture_warnings(todo), *warnings_of(new), *disk_warning(place, new)):
             print(line, file=sys.stderr)
         with undone(todo, place):
             if code is None:

@@ -25,7 +25,7 @@ from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import (
     fsync_files,
-    read_json,
+    read_mapping,
     recover_directory,
     replace_directory,
     write_atomically,
@@ -145,7 +145,7 @@ def kept_model(folder: Path) -> dict[str, Any]:
     A folder that a kill left half replaced is repaired first.
     """
     recover_directory(folder)
-    about = read_json(ModelDir(folder).about) or {}
+    about = read_mapping(ModelDir(folder).about)
     return {name: value for name, value in about.items() if name != "system_prompt"}
 
 

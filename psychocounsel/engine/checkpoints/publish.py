@@ -27,7 +27,7 @@ from psychocounsel.rundir.paths import CheckpointDir, ModelDir, RunDir
 from psychocounsel.rundir.results import read_metrics
 from psychocounsel.rundir.run import read_environment
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import read_json, recover_directory, replace_directory, write_atomically
+from psychocounsel.storage.files import read_json, read_mapping, recover_directory, replace_directory, write_atomically
 
 # Files of an earlier push, which a loader would mistake for parts of the new model.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
@@ -81,6 +81,7 @@ def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
             shutil.copytree(model, draft)
         except OSError:
             if model.exists() and model.stat().st_ino == before:
+                shutil.rmtree(draft, ignore_errors=True)
                 raise
         else:
             if model.exists() and model.stat().st_ino == before:
@@ -88,12 +89,12 @@ def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
 
 
 def _about(run: Path) -> dict[str, Any]:
-    about = read_json(ModelDir(RunDir(run).model).about)
-    if about is None:
+    about = read_mapping(ModelDir(RunDir(run).model).about)
+    if not about:
         raise UserError(
             f"{run}: has no model yet: the first evaluation during training writes it; step=N exports a checkpoint"
         )
-    return dict(about)
+    return about
 
 
 def _about_step(run: Path, step: int) -> dict[str, Any]:

@@ -184,8 +184,7 @@ class ReviewPages:
         return _page(self._views.answers(visit.expert, visit.root))
 
     def _stop(self, visit: Visit) -> Response:
-        if not self._review.raters[visit.expert].withdrawn:
-            self._review.stop(visit.expert)
+        self._review.stop(visit.expert)
         return _page(self._views.page("stop", visit.root))
 
     def _report(self, visit: Visit) -> Response:
@@ -210,7 +209,7 @@ class ReviewPages:
 
     def _withdraw(self, visit: Visit) -> Response:
         refuse_other_fields(visit.form, {"confirm"})
-        if visit.form.get("confirm") == "withdraw" and not self._review.raters[visit.expert].withdrawn:
+        if visit.form.get("confirm") == "withdraw":
             self._review.withdraw(visit.expert)
         return _redirect(visit, "")
 

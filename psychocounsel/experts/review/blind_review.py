@@ -16,7 +16,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import RatedExample, Rubric
 from psychocounsel.errors import UserError
 from psychocounsel.experts.items.candidates import ItemCandidate, Shown
-from psychocounsel.experts.review.log import AdverseEvents, EventLog
+from psychocounsel.experts.review.log import AdverseEvents, Event, EventLog
 from psychocounsel.experts.review.plan import ReviewPlan, version_of
 from psychocounsel.experts.review.progress import (
     ANSWER,
@@ -156,13 +156,14 @@ class BlindReview:
     def withdraw(self, expert: str) -> None:
         """Remove the expert's events from the log and the tables. Only the withdrawal itself is kept.
 
-        Reports of a person at risk stay, because others may have acted on them.
+        Reports of a person at risk stay, because others may have acted on them. A second call writes the tables if the first
+        one could not.
         """
         with self._lock:
-            self._note(expert, WITHDRAWN)
-            self._log.keep(lambda event: event["expert"] != expert or event["kind"] == WITHDRAWN)
             rater = self.raters[expert]
-            self.raters[expert] = RaterProgress(rater.shown, rater.crisis, withdrawn=True)
+            if not rater.withdrawn:
+                self._log.keep(lambda event: event["expert"] != expert, self._event(expert, WITHDRAWN))
+                self.raters[expert] = RaterProgress(rater.shown, rater.crisis, withdrawn=True)
             self._export_all()
 
     def close(self) -> None:
@@ -185,9 +186,13 @@ class BlindReview:
         )
 
     def _note(self, expert: str, kind: str, **about: Any) -> None:
-        event = {"time": self._clock().astimezone(UTC).isoformat(), "expert": expert, "kind": kind, **about}
-        self._log.append(event)
-        self.raters[expert].apply(event)
+        """Record an event, unless the expert has withdrawn, for instance while another window sent an answer."""
+        if not self.raters[expert].withdrawn:
+            self._log.append(event := self._event(expert, kind, **about))
+            self.raters[expert].apply(event)
+
+    def _event(self, expert: str, kind: str, **about: Any) -> Event:
+        return {"time": self._clock().astimezone(UTC).isoformat(), "expert": expert, "kind": kind, **about}
 
     def _refuse_lost_answers(self) -> None:
         """Refuse to go on if the table of answers has some that the event log lacks, because the log was lost, emptied or cut."""

@@ -60,9 +60,9 @@ class EventLog:
         self._whole += len(line)
         self.events.append(event)
 
-    def keep(self, wanted: Callable[[Event], bool]) -> None:
-        """Keep only the wanted events in the file, by one atomic replacement."""
-        kept = [event for event in self.events if wanted(event)]
+    def keep(self, wanted: Callable[[Event], bool], *added: Event) -> None:
+        """Keep only the wanted events in the file and add others, by one atomic replacement."""
+        kept = [*filter(wanted, self.events), *added]
         content = "".join(json.dumps(event) + "\n" for event in kept)
         write_atomically(self.path, content, mode=_PRIVATE)
         os.close(self._file)

@@ -1,7 +1,6 @@
 """Reader of a run directory of any command: returns a `RunMaterial` with the files' contents and their faults."""
 
 import gc
-import json
 import re
 import sys
 from collections import Counter
@@ -20,7 +19,7 @@ from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.rundir.results import FINISHED, OF_GATES, read_state, read_summary
 from psychocounsel.rundir.run import attempts
 from psychocounsel.rundir.run_config import has_config, module_of, read_plain
-from psychocounsel.storage.files import DamagedFile, read_mapping
+from psychocounsel.storage.files import DamagedFile, parse_json, read_mapping
 
 # Lines of `metrics.jsonl`; damaged ones are skipped
 
@@ -64,7 +63,7 @@ def metric_lines(run_dir: Path) -> MetricLines:
 def _lines_at_once(texts: list[bytes]) -> list[Line] | None:
     """Parse all lines by one call, which is twice as fast and lets them share keys. Return None if one is damaged."""
     try:
-        lines = json.loads(b"[" + b",".join(texts) + b"]")
+        lines = parse_json(b"[" + b",".join(texts) + b"]")
     except (ValueError, RecursionError):
         return None
     return lines if len(lines) == len(texts) and all(map(_is_line, lines)) else None
@@ -72,7 +71,7 @@ def _lines_at_once(texts: list[bytes]) -> list[Line] | None:
 
 def _line(text: bytes) -> Line | None:
     try:
-        line = json.loads(text)
+        line = parse_json(text)
     except (ValueError, RecursionError):
         return None
     return {sys.intern(key): value for key, value in line.items()} if _is_line(line) else None

@@ -129,6 +129,20 @@ def test_sizes() -> None:
         ),
         (["cluster.partion=gpu"], "did you mean cluster.partition"),
         (["cluster.memory=lots"], "is not a size"),
+        (["cluster.memory_per=gpu"], "cluster.memory_per=gpu needs cluster.memory=SIZE"),
+        (
+            ["cluster.memory=9G", "cluster.memory_per=gpu", "cluster.gpus_per_node=0"],
+            "cluster.memory_per=gpu needs a GPU and cluster.memory=SIZE",
+        ),
+        (
+            ["cluster.gpu_request=gpus_per_task", "cluster.gpus_per_node=3", "cluster.processes=2"],
+            "cluster.gpus_per_node=3 must be a multiple of the 2 processes on each node",
+        ),
+        (
+            ["cluster.gpu_request=gpus", "cluster.gpus_per_node=4", "cluster.runs_side_by_side=2"],
+            "cluster.gpu_request=gpus: runs side by side and server nodes need gres or gpus_per_node",
+        ),
+        (["cluster.sbatch={mem-per-gpu: 64G}"], "use cluster.memory and cluster.memory_per=gpu"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(overrides: list[str], message: str) -> None:
@@ -275,9 +289,15 @@ def test_what_a_request_says() -> None:
         "--signal=B:USR1@300", "--requeue", "--dependency=afterok:7", "--kill-on-invalid-dep=yes", "--hint=nomultithread",
         "--open-mode=append", '--output="/runs/50%% of it/slurm-%A_%a.out"',
     } <= set(asked)  # fmt: skip
-    assert "--gpus-per-node=h100:8" in directives(
-        SlurmRequest(gpus_per_node=8, gpu_type="h100", gpu_request="gpus_per_node"), "n", Path("/r"), 1
-    )
+    for settings, line in (
+        ({"gpu_type": "h100", "gpu_request": "gpus_per_node"}, "--gpus-per-node=h100:8"),
+        ({"nodes": 2, "gpu_type": "3g.40gb", "gpu_request": "gpus"}, "--gpus=3g.40gb:16"),
+        ({"processes": 4, "gpu_request": "gpus_per_task"}, "--gpus-per-task=2"),
+        ({"memory": "64G", "memory_per": "gpu"}, "--mem-per-gpu=65536M"),
+        ({"memory": "4G", "memory_per": "cpu"}, "--mem-per-cpu=4096M"),
+    ):
+        lines = directives(SlurmRequest(gpus_per_node=8, **settings), "n", Path("/r"), 1)  # type: ignore[arg-type]
+        assert line in lines and "--gres" not in "".join(lines) * ("gpu_request" in settings)
 
 
 def test_a_container_gets_the_gpus_and_the_folders() -> None:

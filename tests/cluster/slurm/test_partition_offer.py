@@ -1,13 +1,14 @@
 """GPUs, CPUs and memory of nodes, partitions and associations, as SLURM writes them."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from psychocounsel.cluster.slurm import partition_offer
 from psychocounsel.cluster.slurm.allocation import gpus_of_node
 from psychocounsel.cluster.slurm.association import refuse_not_allowed
-from psychocounsel.cluster.slurm.partition_offer import NodeKind, read_kind, refuse_too_much
+from psychocounsel.cluster.slurm.partition_offer import NodeKind, mixture_warning, read_kind, refuse_too_much
 from psychocounsel.cluster.slurm.queue import time_limit
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import UserError
@@ -51,6 +52,37 @@ def test_more_memory_than_a_node_has_is_answered_by_the_key(monkeypatch: pytest.
         UserError, match=r"cluster.memory=900G: the default partition has no such node. It has 4 nodes with 2 GPUs"
     ):
         refuse_too_much(SlurmRequest(gpus_per_node=2, memory="900G"))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "settings", "types"),
+    [
+        ([{"a100": 4}, {"h100": 4}], {"nodes": 2}, "a100, h100"),
+        ([{"1g.10gb": 7, "3g.40gb": 1}], {"gpus_per_node": 2}, "1g.10gb, 3g.40gb"),
+        ([{"a100": 4}, {"h100": 4}], {"nodes": 2, "gpu_type": "h100"}, ""),
+        ([{"a100": 4}, {"h100": 4}], {"nodes": 1, "gpus_per_node": 4}, ""),
+        ([{"a100": 4}, {"h100": 1}], {"nodes": 2, "gpus_per_node": 4}, ""),
+        ([{"": 4}], {"nodes": 2}, ""),
+    ],
+)
+def test_a_run_that_may_get_several_types_of_gpus_is_warned_of(
+    kinds: list[dict[str, int]], settings: dict[str, Any], types: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offered = [NodeKind(4, 8, 63000, gpus) for gpus in kinds]
+    monkeypatch.setattr(partition_offer, "node_kinds", lambda partition: offered)
+    lines = mixture_warning(SlurmRequest(**settings))
+    named = f"types {types}; name one: cluster.gpu_type={types.partition(',')[0]}"
+    assert [named in line for line in lines] == ([True] if types else [])
+
+
+def test_memory_per_gpu_and_per_cpu_counts_for_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_offer, "node_kinds", lambda partition: [NodeKind(4, 64, 100_000, {"": 4})])
+    refuse_too_much(SlurmRequest(gpus_per_node=4, memory="20G", memory_per="gpu"))
+    with pytest.raises(UserError, match="cluster.memory=30G"):
+        refuse_too_much(SlurmRequest(gpus_per_node=4, memory="30G", memory_per="gpu"))
+    with pytest.raises(UserError, match="cluster.memory=8G"):
+        refuse_too_much(SlurmRequest(gpus_per_node=4, cpus_per_process=4, memory="8G", memory_per="cpu"))
+    assert SlurmRequest(gpus_per_node=4, memory="20G", memory_per="gpu").host_memory() == 80 * 2**30
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import re
 import resource
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -240,6 +241,70 @@ def test_a_full_disk_takes_no_answer_and_loses_none(tmp_path: Path) -> None:
         assert client.post(item_of(client.get("").text), data={"choice": "right"}).status_code == 200
         assert found.end(signal.SIGTERM)
     assert [row["choice"] for row in answers(tmp_path / "review")] == ["left", "right"]
+
+
+def _answer_until_killed(client: httpx.Client, acknowledged: list[str]) -> None:
+    with contextlib.suppress(httpx.TransportError, AssertionError):
+        while True:
+            place = item_of(client.get("").text)
+            client.post(place, data={"choice": "left", "comment": place}, follow_redirects=False)
+            acknowledged.append(place)
+
+
+def test_kills_while_experts_answer_and_withdraw_lose_no_answer_and_keep_none(tmp_path: Path) -> None:
+    """Five kills. Acknowledged answers are in the log, and at most one more; a withdrawal is whole or did not happen."""
+    data, leavers = pairs_file(tmp_path, 300), [f"e{number:02}" for number in range(2, 7)]
+    experts, acknowledged = f"[e01,{','.join(leavers)}]", list[str]()
+    review = tmp_path / "review"
+    for round_, leaver in enumerate(leavers):
+        with serving(data, *QUICK, "review.repeats=0", experts=experts) as found:
+            client, leaving = found.agree("e01"), found.agree(leaver)
+            leaving.post(item_of(leaving.get("").text), data={"choice": "right", "comment": f"secret of {leaver}"})
+            answering = threading.Thread(target=_answer_until_killed, args=(client, acknowledged))
+            answering.start()
+            left = threading.Thread(target=_withdraw_until_killed, args=(leaving,))
+            left.start()
+            time.sleep(0.01 * round_)
+            found.process.kill()
+            answering.join()
+            left.join()
+        events = [
+            json.loads(line)
+            for line in (review / "events.jsonl").read_text().splitlines(keepends=True)
+            if line[-1] == "\n"
+        ]
+        saved = [event["comment"] for event in events if event["expert"] == "e01" and event["kind"] == "answer"]
+        assert acknowledged == saved[: len(acknowledged)] and len(saved) <= len(acknowledged) + 1
+        assert [event["kind"] for event in events if event["expert"] == leaver] in (
+            ["consent", "answer"],
+            ["withdrawn"],
+        )
+        acknowledged[:] = saved
+    with serving(data, experts=experts) as found:
+        for leaver in leavers:
+            _withdraw_until_killed(found.client(leaver))
+        assert found.end(signal.SIGTERM)
+    assert "secret" not in "".join(path.read_text() for path in review.iterdir() if path.is_file())
+    assert [row["comment"] for row in answers(review)] == acknowledged
+
+
+def _withdraw_until_killed(client: httpx.Client) -> None:
+    with contextlib.suppress(httpx.TransportError):
+        client.post("withdraw", data={"confirm": "withdraw"})
+
+
+def test_a_full_disk_withdraws_nobody_halfway(tmp_path: Path) -> None:
+    with serving(pairs_file(tmp_path, 6), *QUICK) as found:
+        client, events = found.agree("e01"), tmp_path / "review" / "events.jsonl"
+        client.post(item_of(client.get("").text), data={"choice": "left", "comment": "secret"})
+        before = events.read_bytes()
+        resource.prlimit(found.process.pid, resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
+        assert client.post("withdraw", data={"confirm": "withdraw"}).status_code == 500
+        assert events.read_bytes() == before and "Item 2 of" in client.get("").text
+        resource.prlimit(found.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert "You have withdrawn" in client.post("withdraw", data={"confirm": "withdraw"}).text
+        assert "secret" not in events.read_text() + (tmp_path / "review" / "answers.jsonl").read_text()
+        assert found.end(signal.SIGTERM)
 
 
 def test_a_hundred_slow_readers_hold_up_nobody(served: Served) -> None:

@@ -159,6 +159,10 @@ def test_a_withdrawal_deletes_all_that_the_expert_did_and_stays(folder: Path) ->
             review.answer(expert, shown, given(comment=f"secret of {expert}"))
     review.adverse.report("e01", None, "somebody may be in danger")
     review.withdraw("e01")
+    review.answer(
+        "e01", review.raters["e01"].shown[3], given(comment="secret of e01")
+    )  # sent by another window meanwhile
+    review.agree("e01")
     for name in ("events.jsonl", "answers.jsonl", "experts.jsonl"):
         assert "secret of e01" not in (folder / "review" / name).read_text()
     assert [row["rater"] for row in answers(folder / "review")] == ["e02"] * 3
