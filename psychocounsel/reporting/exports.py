@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill, shorten
 from typing import Any
 
 from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable
@@ -64,9 +65,14 @@ def write_tables(report: Report, files: ReportDir) -> None:
 # `figures/NAME.pdf`: charts over their first axis, drawn by matplotlib (the extra `figures`)
 
 _FIGURE_SIZE = (6.4, 4.0)  # inches
-_FRAME, _ROW = 1.1, 0.35  # height of a chart that lies down: its title and axis, and each place
+_FRAME, _ROW, _LINE = (
+    1.1,
+    0.35,
+    0.15,
+)  # height of a chart that lies down: its title and axis, each place, and its further lines
 _MOST_POINTS, _FEWEST_POINTS = 500, 60  # points per curve: a printed figure cannot show more
 _POINT_BUDGET = 20_000  # points of all curves of one figure
+_NAME_WIDTH = 32  # characters of a line beside a chart that lies down; a name has at most three lines
 _MOST_NAMED = 12  # groups named in a legend
 _STYLES = ("-", "--", "-.", ":")
 _MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -99,12 +105,16 @@ def write_figures(report: Report, files: ReportDir) -> list[str]:
     return []
 
 
+def _in_lines(name: str) -> str:
+    return fill(shorten(name, 3 * _NAME_WIDTH, placeholder=" ..."), _NAME_WIDTH)
+
+
 def _write_figure(chart: Chart, path: Path) -> None:
     from matplotlib.figure import Figure
 
     width, height = _FIGURE_SIZE
     if chart.lies_down:
-        height = _FRAME + _ROW * len(chart.ticks)
+        height = _FRAME + sum(_ROW + _LINE * _in_lines(tick).count("\n") for tick in chart.ticks)
     figure = Figure(figsize=(width, height), layout="constrained")
     axes, axis = figure.add_subplot(), chart.axes[0]
     groups: dict[str, list[Curve]] = {}
@@ -119,7 +129,7 @@ def _write_figure(chart: Chart, path: Path) -> None:
     axes.set_title(_plain(chart.title), fontsize=10)
     if chart.lies_down:
         axes.set_xlabel(_plain(chart.y_title))
-        axes.set_yticks(range(len(chart.ticks)), [_plain(tick) for tick in chart.ticks])
+        axes.set_yticks(range(len(chart.ticks)), [_in_lines(_plain(tick)) for tick in chart.ticks])
         axes.set_ylim(len(chart.ticks) - 0.5, -0.5)
     else:
         axes.set_ylabel(_plain(chart.y_title))

@@ -92,7 +92,7 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     rate, prompts = overall["win_rate"], overall["prompts"]
     side = against_half(rate["low"], rate["high"])
     word = {1: "wins", -1: "loses", None: UNDECIDED}[side]
-    doubted = bool(contest.doubt) or (trained and side == 1)
+    doubted = bool(contest.doubt) or (side == 1 and (trained or _beats_the_best(figures, contest.model)))
     where = "" if contest.limit is None else f" with replies of at most {contest.limit} words"
     told = {1: "wins against", -1: "loses to", None: "against"}[side]
     share = percent_text(rate, "value")
@@ -117,8 +117,14 @@ def _judges(figures: WinrateFigures) -> str:
     return f"{'Judge' if len(names) == 1 else 'Judges'}: {'; '.join(names)}."
 
 
+def _beats_the_best(figures: WinrateFigures, model: str) -> bool:
+    """Return True if the judges prefer the model to the best reply of the data, at any length."""
+    shares = [variant.get("anchors", {}).get(model, {}).get(BEST, {}).get("plain") for variant in figures["variants"]]
+    return any(share is not None and share["value"] > 0.5 for share in shares)
+
+
 def _short_doubts(figures: WinrateFigures) -> Iterator[str]:
-    """Yield which nonsense a judge prefers, and whether it prefers the model to the best reply of the data."""
+    """Yield which nonsense a judge prefers to the best reply of the data."""
     controls = figures.get("controls") or {"judges": {}, "limit": 1.0}
     for judge, shares in controls["judges"].items():
         kinds = sorted(fooled_by(shares, controls["limit"]), key=lambda kind: -shares[kind][BEST]["value"])
@@ -133,7 +139,6 @@ def _short_doubts(figures: WinrateFigures) -> Iterator[str]:
 def _other_warnings(figures: WinrateFigures) -> Iterator[str]:
     """Yield the warnings of figures.json that the sentence and `_short_doubts` do not say."""
     said = ["can't tell good replies", "no judge was measured on controls"]
-    said += ["to the best reply of the data"] if figures.get("controls", {}).get("judges") else []
     said += ["a good result may only show"] if figures.get("roles") else []
     for line in figures["warnings"]:
         if not any(words in line for words in said):

@@ -211,12 +211,14 @@ _NAME, _TITLE = "answer", "The answer"
 def section(material: Material) -> Section:
     groups, concluded = families(material), conclusions_of(material)
     compared = [family for family in groups if len(family.settings) > 1]
-    several = [block for number, family in enumerate(compared, 1) for block in _of_family(family, number)]
+    told = _told(concluded, compared)
+    with_doubts = {id(run) for run, conclusion in concluded if conclusion.paragraph in told}
+    several = [block for number, family in enumerate(compared, 1) for block in _of_family(family, number, with_doubts)]
     gates: list[Block] = [*_gates(material)]
     if not groups and not concluded and material.of(TRAINING, EVALUATION):
         gates = [Paragraph("No answer yet: no finished run has a figure to compare runs by.", "warning"), *gates]
     first = [block for block in several if isinstance(block, Paragraph)]
-    blocks: list[Block] = [*first, *_told(concluded, compared), *gates, *_forest(concluded), *_missing(concluded)]
+    blocks: list[Block] = [*told, *first, *gates, *_forest(concluded), *_missing(concluded)]
     tables = [block for block in several if not isinstance(block, Paragraph)]
     return Section(_NAME, _TITLE, [*blocks, *tables, *_verdict_table(concluded)])
 
@@ -274,7 +276,8 @@ def _bar_cells(conclusion: Conclusion) -> list[Cell]:
     return ["", None]
 
 
-def _of_family(family: Family, number: int) -> Iterator[Block]:
+def _of_family(family: Family, number: int, with_doubts: set[int]) -> Iterator[Block]:
+    """Yield the family's blocks. `with_doubts`: the runs whose doubts stand on the page already, as `id`."""
     best, *others = family.settings
     name = metric_name(family.metric)
     figure = f"{value_text(family.metric, family.figure(best).value)} ({_spread(family, best)})"
@@ -290,7 +293,8 @@ def _of_family(family: Family, number: int) -> Iterator[Block]:
         yield Paragraph(f"{warning}, so the order may come from the data.", "bad")
     results, doubts = comparisons(family), doubts_of(family)
     yield _verdict(best, results, bool(doubts))
-    yield from (Paragraph(doubt, "bad") for doubt in doubts)
+    if any(id(run) not in with_doubts for run in family.runs):
+        yield from (Paragraph(doubt, "bad") for doubt in doubts)
     yield _table(family, results, number)
 
 

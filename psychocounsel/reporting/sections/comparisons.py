@@ -221,11 +221,22 @@ def families(material: Material) -> list[Family]:
         groups += _of_trainings(name, [run for run in trained if is_reward_model(run) is chosen])
     for what, metric in _OF_EVALUATIONS.items():
         runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
-        if known := [run for run in runs if run.figure(metric) is not None]:
-            groups.append(
-                _family(f"evaluations ({what})", metric, "auto", "it is the main figure of this evaluation", known)
-            )
+        by_opponent: dict[str, list[RunMaterial]] = {}  # shares won against different opponents have no order
+        for run in _with_figure(runs, metric):
+            by_opponent.setdefault(_opponents(run), []).append(run)
+        for opponents, known in by_opponent.items():
+            name = f"evaluations ({what}{f' against {opponents}' if len(by_opponent) > 1 else ''})"
+            groups.append(_family(name, metric, "auto", "it is the main figure of this evaluation", known))
     return groups
+
+
+def _opponents(run: RunMaterial) -> str:
+    """Return the opponents of a win rate; "" for other evaluations."""
+    if run.what != "winrate":
+        return ""
+    return listed(
+        sorted({name for variant in run.figures.get("variants") or [] for name in variant["opponents"]}) or ["?"]
+    )
 
 
 def is_reward_model(run: RunMaterial) -> bool:

@@ -293,3 +293,33 @@ def test_a_win_rate_stands_with_what_is_known_of_its_judge(tmp_path: Path) -> No
     assert "r prefers loops (90 %)" in first and "a good result may only show" not in first
     alone = said(section(material_of(winrate_run(path))), "warning")[0]
     assert f"psychocounsel evaluate reward.path={path}" in alone
+
+
+def test_a_win_is_in_doubt_if_the_judges_prefer_the_model_to_the_best_reply(tmp_path: Path) -> None:
+    run = winrate_run(str(tmp_path))
+    fault = "the judges prefer policy to the best reply of the data in 62.5 % (49.1 to 74.2) of the speeches: this is a fault"
+    quiet = {"limit": 0.1, "judges": {"r": {"loop": {"best": {"value": 0.0, "low": 0.0, "high": 0.09}}}}}
+    run.figures.update(roles={}, controls=quiet, warnings=[])
+    assert said(section(material_of(run)), "good")[0].startswith("policy wins against base")
+    run.figures["variants"][0]["anchors"] = {
+        "policy": {"best": {"plain": {"value": 0.625, "low": 0.491, "high": 0.742}}}
+    }
+    run.figures["warnings"] = [f"warning: {fault}"]
+    (line,) = [
+        text for text in said(section(material_of(run)), "warning") if text.startswith("policy wins against base")
+    ]
+    assert fault in line
+
+
+def test_win_rates_against_different_opponents_have_no_order(tmp_path: Path) -> None:
+    runs = list[RunMaterial]()
+    for name, opponent in (("a", "base"), ("b", "base"), ("c", "sft")):
+        run = winrate_run(str(tmp_path))
+        contest = run.figures["variants"][0]["opponents"].pop("base")
+        run.figures["variants"][0]["opponents"][opponent] = contest
+        settings = {"model.path": name}
+        runs.append(
+            replace(run, path=Path(f"/{name}"), title=name, settings=settings, summary={"metrics": {"win_rate": 0.9}})
+        )
+    found = [(family.name, len(family.runs)) for family in families(material_of(*runs))]
+    assert found == [("evaluations (winrate against base)", 2), ("evaluations (winrate against sft)", 1)]
