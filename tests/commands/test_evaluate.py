@@ -272,7 +272,7 @@ def test_a_dry_run_starts_nothing(run: Path, tmp_path: Path) -> None:
     [
         (
             ["reward=tinny"],
-            "reward=tinny: no such choice; did you mean tiny? (reward is one of ensemble, judge, local, ",
+            "reward=tinny: no such choice; did you mean tiny? (reward is one of ensemble, flow, judge, local, ",
         ),
         (["reward.pathh=x"], "unknown key reward.pathh: did you mean reward.path?"),
         (["+nonsense=1"], "unknown key nonsense"),

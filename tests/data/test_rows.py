@@ -308,8 +308,8 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "same but for spaces": (bad(rejected=f" {GOOD}\n"), "are the same text"),
     "no rejected": ({"prompt": SPEECH, "chosen": GOOD}, "has no rejected"),
     "null chosen": (bad(chosen=None), "has no chosen"),
-    "null prompt": (bad(prompt=None), "has no prompt"),
-    "no prompt": ({"chosen": GOOD, "rejected": BAD}, "has no prompt"),
+    "null prompt": (bad(prompt=None), "needs prompt or question"),
+    "no prompt": ({"chosen": GOOD, "rejected": BAD}, "needs prompt or question"),
     "no known column": (
         {"title": SPEECH, "body": GOOD},
         "needs prompt or question or messages; its non-empty columns are body, title",

@@ -272,10 +272,11 @@ def test_reward_presets_compose_and_pass_their_checks(name: str) -> None:
         "local": ["reward.path=org/name"],
         "vllm_server": ["reward.path=org/name", "reward.addresses=[http://node:8000]"],
         "openrlhf_server": ["reward.path=org/name", "reward.addresses=[http://node:8000]"],
+        "flow": ["reward.judge.model=name"],
         "rubric": ["reward.judge.model=name"],
         "judge": ["reward.judge.model=name", "reward.criteria=list.yaml"],
     }
-    command = ("train", ["algo=grpo"]) if name in ("rubric", "judge") else ("evaluate", [])
+    command = ("train", ["algo=grpo"]) if name in ("flow", "rubric", "judge") else ("evaluate", [])
     config = check(compose([f"reward={name}", *more.get(name, []), *command[1]], name=command[0]))
     assert not OmegaConf.missing_keys(config)
     assert config.reward.name == {"shipped": "tiny", "local": "name"}.get(name, name)
