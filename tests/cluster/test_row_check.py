@@ -101,7 +101,7 @@ def test_each_distinct_tokenisation_is_counted_once(good: Path, cache: Path) -> 
 def test_unprepared_hub_data_stays_unchecked_and_bad_rows_are_refused(cache: Path, tmp_path: Path) -> None:
     (line,) = check_rows([job("data=psychocounsel", f"paths.cache={cache}")])
     assert line.startswith("rows unchecked: data.path=Psychotherapy-LLM/PsychoCounsel-Preference is not in ")
-    assert "psychocounsel.prepare" in line
+    assert "`psychocounsel prepare`" in line
     bad = write_jsonl(tmp_path / "bad.jsonl", [{"prompt": "Hello."}])
     with pytest.raises(UserError, match="bad.jsonl line 1: has a prompt and no reply"):
         check_rows([job(f"data.path={bad}", f"paths.cache={cache}")])

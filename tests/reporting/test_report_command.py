@@ -37,7 +37,8 @@ def test_a_report_of_several_folders_is_written_here(tmp_path: Path) -> None:
     out = tmp_path / "report"
     assert said[:3] == [str(out / name) for name in ("report.html", "report.csv", "reproducibility.md")]
     tables, figures = ([*out.glob(f"{kind}/*.{ending}")] for kind, ending in (("tables", "tex"), ("figures", "pdf")))
-    assert said[3:5] == [f"{out}/tables/*.tex ({len(tables)})", f"{out}/figures/*.pdf ({len(figures)})"]
+    assert said[3] == f"{out}/tables/*.tex ({len(tables)}; for a paper: answer.tex)"
+    assert said[4] == f"{out}/figures/*.pdf ({len(figures)}; for a talk: answer.pdf)"
     assert tables and figures and all(path.read_bytes().startswith(OPEN_CHART) for path in figures)
     assert said[5:] == ["1 of 5 runs have not finished: 1 failed (algo=simpo, algo.beta=2.5)"]
     names = {path.name for path in out.iterdir()}

@@ -64,7 +64,17 @@ def make_files(folder: Path) -> None:
     rated = [
         {"id": item, "annotator": rater, "Empathy": 1 + item % 6, "Ethics": 3} for item in range(20) for rater in "ab"
     ]
-    write_jsonl(folder / "human_annotations.jsonl", rated)
+    pd.DataFrame(rated).to_csv(folder / "ratings.csv", index=False)
+    asked = [
+        {
+            "id": str(item),
+            "empathy.responses": [1 + item % 6, 0],
+            "empathy.responses.users": ["a", "b"],
+            "empathy.responses.status": ["submitted", "submitted"],
+        }
+        for item in range(20)
+    ]
+    write_jsonl(folder / "human_annotations.jsonl", asked)
     exam = [{"question": f"{one} + 1 = ?", "choices": [str(one + 1), str(one)], "answer": "A"} for one in range(4)]
     write_jsonl(folder / "my_exam.jsonl", exam)
     write_jsonl(folder / "forum.jsonl", [{"speech": row["prompt"]} for row in rows[4:8]])

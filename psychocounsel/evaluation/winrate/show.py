@@ -119,7 +119,8 @@ def _judges(figures: WinrateFigures) -> str:
 
 def _beats_the_best(figures: WinrateFigures, model: str) -> bool:
     """Return True if the judges prefer the model to the best reply of the data, at any length."""
-    shares = [variant.get("anchors", {}).get(model, {}).get(BEST, {}).get("plain") for variant in figures["variants"]]
+    anchors = [variant["anchors"][model] for variant in figures["variants"] if model in variant.get("anchors", ())]
+    shares = [known[BEST].get("plain") for known in anchors if BEST in known]
     return any(share is not None and share["value"] > 0.5 for share in shares)
 
 

@@ -84,6 +84,8 @@ def read_answers(rows: Iterable[tuple[str, Mapping[str, Any] | UserError]], form
     expected: dict[str, Ratings] = {}
     for where, row in _by_rater(rows, form):
         answer = _answer(row, where, form)
+        if answer is None:
+            continue
         key = (answer.item, answer.rater, answer.repeat)
         if key in places:
             raise UserError(
@@ -141,7 +143,8 @@ def _by_rater(
             yield where, {**record, **answered, **ratings, "rater": user}
 
 
-def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAnswer:
+def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAnswer | None:
+    """Return the row's answer; None if nothing applies (`not_rated`)."""
     given = {name: _known(row.get(form.columns.get(name, name))) for name in COLUMNS}
     for name in ("item", "rater"):
         if given[name] is None:
@@ -155,6 +158,8 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
         raise UserError(f'{where}: expected must be an object such as {{"expected_action": 3}}, without sides')
     choice = _word(given["choice"], "choice", CHOICES, where, form)
     if choice is None and not ratings:
+        if form.not_rated and (given["ratings"] or any(row.get(name) is not None for name in form.dimensions)):
+            return None
         raise UserError(
             f"{where}: this row has neither a choice nor ratings; name their columns in agreement.columns or agreement.dimensions"
         )

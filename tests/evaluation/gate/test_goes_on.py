@@ -68,7 +68,7 @@ def test_a_filled_file_keeps_its_rows_and_gets_the_new_ones(tmp_path: Path) -> N
     write_jsonl(tmp_path / "base.jsonl", rows)
     write_jsonl(tmp_path / "mine.jsonl", [row for row in rows if row["prompt"] != texts[0]])
     options = ["model.path=mine.jsonl", "against=base.jsonl", f"data.path={tmp_path}/data.jsonl", *others]
-    options += ["gate.parts=[safety,health]", "limit=30", SHOWN]
+    options += ["gate.parts=[safety,health]", "limit=30", "verbose=true", SHOWN]
     said = gate(tmp_path, *options, "gate.passes=5", code=GATE_UNDECIDED)
     assert "safety: 1 reply or answer of a judge is missing" in said and "part session is missing" in said
     assert "limit=30 leaves out a part of the set" in said

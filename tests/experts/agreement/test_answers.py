@@ -63,6 +63,9 @@ def test_an_export_of_argilla_is_read_as_it_is(tmp_path: Path) -> None:
         ("session-1", "a", {"reply": {"empathy": 3.0, "ethics": 5.0}}),
         ("session-1", "b", {"reply": {"empathy": 6.0}}),
     ]
+    unrated = {**_question("empathy", ["a", "b"], [0, 2]), "id": "session-2"}
+    (only,) = read([unrated], tmp_path, rating_range=(1, 6), not_rated=(0,))
+    assert only.rater == "b"
     chosen = read(
         [record],
         tmp_path,
