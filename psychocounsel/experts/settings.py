@@ -1,4 +1,4 @@
-"""The keys of `psychocounsel review` and `psychocounsel.agreement`."""
+"""The keys of `psychocounsel review` and `psychocounsel agreement`."""
 
 import re
 from collections.abc import Sequence

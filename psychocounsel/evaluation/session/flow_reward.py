@@ -1,4 +1,4 @@
-"""`reward=flow`: a judge rates each turn by the rubric, and the faults of `evaluation=session` lower the turns that have them."""
+"""`reward=flow`: a judge rates each turn of a session by the rubric; a fault, such as a missed risk, lowers the reward of its turn."""
 
 from __future__ import annotations
 

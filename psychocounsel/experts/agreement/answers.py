@@ -128,7 +128,9 @@ def _by_rater(
         if not questions:
             yield where, row
             continue
-        record = {name: value for name, value in row.items() if _RESPONSES not in name} | {"item": row.get("id")}
+        record = {name: value for name, value in row.items() if _RESPONSES not in name} | {
+            "item": row.get("item", row.get("id"))
+        }
         by_user: dict[str, dict[str, Any]] = {}
         for question in questions:
             users, responses, status = (row.get(question + part) or [] for part in (_USERS, _RESPONSES, _STATUS))
@@ -138,7 +140,7 @@ def _by_rater(
                 if state == "submitted":
                     by_user.setdefault(str(user), {})[question] = response
         for user, answered in by_user.items():
-            numbers = {name: value for name, value in answered.items() if isinstance(value, int | float)}
+            numbers = {name: value for name, value in answered.items() if type(value) in (int, float)}
             ratings = {} if form.dimensions else {"ratings": numbers}
             yield where, {**record, **answered, **ratings, "rater": user}
 
@@ -216,6 +218,13 @@ def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float
     return number
 
 
+def _is_one_of(rating: Any, numbers: Sequence[float]) -> bool:
+    try:
+        return float(rating) in numbers  # CSV files hold texts
+    except (TypeError, ValueError):
+        return False
+
+
 def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form: AnswerFormat) -> Ratings:
     """Return the ratings in a cell. `flat` holds ratings of the item's single reply from columns of their own."""
     if isinstance(value, str):  # from a CSV file
@@ -239,11 +248,11 @@ def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form:
     for side, inner in by_side.items():
         if not isinstance(inner, Mapping):
             raise UserError(f"{where}: {column} of {side} must be an object with a number for each principle")
-        known = {str(name): None if rating in form.not_rated else _known(rating) for name, rating in inner.items()}
+        known = {str(name): _known(rating) for name, rating in inner.items()}
         numbers = {
             name: _number(rating, f"the rating of {name}", where, form.rating_range)
             for name, rating in known.items()
-            if rating is not None
+            if rating is not None and not _is_one_of(rating, form.not_rated)
         }
         if numbers:
             ratings[side] = numbers

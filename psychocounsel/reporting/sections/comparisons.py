@@ -231,7 +231,7 @@ def families(material: Material) -> list[Family]:
 
 
 def _opponents(run: RunMaterial) -> str:
-    """Return the opponents of a win rate; "" for other evaluations."""
+    """Return the names of the models that a win rate compares with; "" for other evaluations."""
     if run.what != "winrate":
         return ""
     return listed(

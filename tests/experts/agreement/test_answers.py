@@ -66,6 +66,12 @@ def test_an_export_of_argilla_is_read_as_it_is(tmp_path: Path) -> None:
     unrated = {**_question("empathy", ["a", "b"], [0, 2]), "id": "session-2"}
     (only,) = read([unrated], tmp_path, rating_range=(1, 6), not_rated=(0,))
     assert only.rater == "b"
+    file = tmp_path / "ratings.csv"
+    file.write_text("item,rater,empathy\n1,a,0\n1,b,4\n")
+    form = AnswerFormat(dimensions=["empathy"], not_rated=(0,))
+    assert [answer.rater for answer in read_answers(read_rows(StandardSource(), str(file), "train", None), form)] == [
+        "b"
+    ]
     chosen = read(
         [record],
         tmp_path,
