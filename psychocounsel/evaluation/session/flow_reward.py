@@ -1,4 +1,4 @@
-"""`reward=flow`: a judge rates each turn of a session by the rubric; a fault, such as a missed risk, lowers the reward of its turn."""
+"""`reward=flow`: a judge rates each turn of a session by the rubric; a fault, such as a missed risk, lowers its turn's reward."""
 
 from __future__ import annotations
 
