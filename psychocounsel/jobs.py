@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 def completions(before: Sequence[str], word: str) -> list[str]:
-    """Return the words that TAB proposes: the commands of `jobs`. After one of them, there are none: the shell proposes folders."""
+    """Return the words that TAB proposes: the commands of `jobs`, and none after one of them (the shell proposes folders)."""
     return [] if before else list(_parser().get_default("commands"))
 
 
