@@ -631,8 +631,9 @@ def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) 
     """Report how many rows repeat or contradict other ones, hold NUL bytes, or have two client turns in a row."""
     distinct = {(repr(example.prompt), *example.replies) for example in examples}
     pairs = [row for row in distinct if len(row) == 3]
+    scored = any(example.scores for example in examples if len(example.replies) == 1)  # a row is one rater's answer
     counts = {
-        "are the same as an earlier one": len(examples) - len(distinct),
+        "are the same as an earlier one": 0 if scored else len(examples) - len(distinct),
         "prefer the reply that another row rejects": sum((row[0], row[2], row[1]) in distinct for row in pairs),
         "hold NUL bytes": sum(map(_has_nul, examples)),
         "hold two client turns in a row": sum(map(_has_two_turns, examples)),

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 from omegaconf import DictConfig
 
@@ -153,20 +154,22 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
 def _by_score(examples: Sequence[Example], rule: PairRule, dropped: Counter[str]) -> list[Example]:
     """Return pairs of replies to the same prompt: the reply with the higher `reply_score` is the chosen one.
 
-    `dropped` counts pairs that are not made, by reason.
+    A reply in several rows, as several raters write them, has the mean of their scores. `dropped` counts pairs that are not
+    made, by reason.
     """
-    by_prompt: dict[str, list[Example]] = {}
+    by_prompt: dict[str, dict[str, list[Example]]] = {}
     for example in examples:
-        by_prompt.setdefault(normalised(example.prompt), []).append(example)
+        by_prompt.setdefault(normalised(example.prompt), {}).setdefault(example.replies[0], []).append(example)
     pairs = []
-    for rows in by_prompt.values():
-        scores = [score for row in rows for score in row.scores or ()]
+    for rows_by_reply in by_prompt.values():
+        rows = [same_reply[0] for same_reply in rows_by_reply.values()]
+        scores = [
+            fmean(score for row in same_reply for score in row.scores or ()) for same_reply in rows_by_reply.values()
+        ]
         made = pairs_by_score(scores, rule)
-        different = [pair for pair in made.pairs if rows[pair[0]].replies != rows[pair[1]].replies]
         dropped["their prompt has one reply only"] += len(rows) < 2
         dropped["their scores are equal"] += made.ties
         dropped["gap below data.min_gap"] += made.too_close
-        dropped["their replies are equal"] += len(made.pairs) - len(different)
         pairs += [
             replace(
                 rows[chosen],
@@ -176,7 +179,7 @@ def _by_score(examples: Sequence[Example], rule: PairRule, dropped: Counter[str]
                 scores=[scores[chosen], scores[rejected]],
                 label=None,
             )
-            for chosen, rejected in different
+            for chosen, rejected in made.pairs
         ]
     return pairs
 

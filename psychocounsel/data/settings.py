@@ -135,7 +135,7 @@ def check_data(config: DictConfig) -> None:
     if data.eval_split and not own_source and (source == "data.mix" or _is_one_part(source)):
         raise UserError(f"data.eval_split={data.eval_split}: {source} has no splits; give data.eval_path=FILE instead")
     if data.split != "train" and not own_source and not data.mix and _is_one_part(data.path):
-        raise UserError(f"data.split={data.split}: {data.path} has no splits; leave it out")
+        raise UserError(f"data.split={data.split}: {data.path} has no splits; data.split=train reads all of it")
     for key in ("path", "eval_path"):
         if not (data[key] and is_made_before(config, data[key])):
             check_local_path(data[key], f"data.{key}", of_data=True, revision=data[key.replace("path", "revision")])

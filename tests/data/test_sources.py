@@ -489,11 +489,37 @@ def test_a_preset_reads_rows_of_its_published_set(name: str, tmp_path: Path) -> 
     assert all(f"`{column}`" in line for column in columns) and (licence or "none stated") in line
 
 
-def test_rows_of_counselbench_are_read_by_the_command_of_the_page(tmp_path: Path) -> None:
-    row = {"questionID": 7, "questionText": "Day 1.", "response": "Why?", "responder": "human", "overall_score": 4}
-    columns = "data.columns={prompt: questionText}"
-    assert pairs_read(write_jsonl(tmp_path / "rows.jsonl", [row]), columns) == ANSWERED
-    assert columns in (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
+def test_several_raters_of_a_reply_count_as_their_mean_as_in_counselbench(tmp_path: Path) -> None:
+    ratings = {"human": [2, 5, 2], "gpt4": [4, 4, 3], "gemini": [3, 3, 3]}  # one of the raters prefers "human"
+    rows = [
+        {
+            "questionID": 7,
+            "questionTitle": "Nights",
+            "questionText": question,
+            "response": responder,
+            "topic": "sleep",
+            "responder": responder,
+            "survey_id": rater,
+            "overall_score": score,
+            "overall_reason": "Kind.",
+            "medical_advice_score": "No",
+        }
+        for question in ("Day 1.", None)
+        for responder, scores in ratings.items()
+        for rater, score in enumerate(scores)
+    ]
+    file = write_jsonl(tmp_path / "counselbench.jsonl", rows)
+    config = check(
+        compose(["algo=reward", "data=counselbench", f"data.path={file}", "data.split=train", "data.dev_fraction=0"])
+    )
+    lines: list[str] = []
+    pairs = load_split(config.data, lines.append)[0]
+    made = [(pair.replies, pair.scores) for pair in pairs]
+    assert made == [(["gpt4", other], [pytest.approx(11 / 3), 3]) for other in ("human", "gemini")]
+    assert any("1 pairs dropped (their scores are equal)" in line for line in lines)  # human and gemini: 3
+    assert not any("are the same as" in line for line in lines)
+    page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
+    assert "data=counselbench" in page and config.data.license in page
 
 
 def test_votes_make_pairs_of_the_replies_to_a_question(tmp_path: Path) -> None:
