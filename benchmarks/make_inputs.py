@@ -21,19 +21,25 @@ _TEMPLATE = (
 
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
-    prepare(Path(spec["folder"]), Path(spec["data"]), Sizes(**spec["sizes"]), spec["dtype"])
+    prepare(Path(spec["folder"]), Path(spec["data"]), Sizes(**spec["sizes"]), spec["dtype"], spec["model"])
 
 
-def prepare(folder: Path, data: Path, sizes: Sizes, dtype: str) -> None:
-    """Write `tokenizer/`, `models/NAME/`, `rows/NAME.jsonl` and `lengths.json` into `folder`."""
+def prepare(folder: Path, data: Path, sizes: Sizes, dtype: str, model: str | None = None) -> None:
+    """Write `models/NAME/`, `rows/NAME.jsonl` and `lengths.json` into `folder`.
+
+    The models have random weights; with the folder of a `model` they are this one alone, with a chat template of ours.
+    """
     from psychocounsel.engine.telemetry.progress import quiet_libraries
 
     quiet_libraries()
     pairs = read_pairs(data, sizes.words)
-    tokenizer = train_tokenizer(pairs, sizes.tokenizer)
-    for name, geometry in sizes.models.items():
-        write_model(folder / "models" / name, geometry, tokenizer, dtype)
-    write_model(folder / "models" / "reward", sizes.models["small"], tokenizer, dtype, rewards=True)
+    if model:
+        tokenizer = copy_model(Path(model), folder / "models", dtype)
+    else:
+        tokenizer = train_tokenizer(pairs, sizes.tokenizer)
+        for name, geometry in sizes.models.items():
+            write_model(folder / "models" / name, geometry, tokenizer, dtype)
+        write_model(folder / "models" / "reward", sizes.models["small"], tokenizer, dtype, rewards=True)
     lengths = {}
     for name, rows in row_sets(pairs, sizes, tokenizer).items():
         write_rows(folder / "rows" / f"{name}.jsonl", rows)
@@ -139,6 +145,27 @@ def write_model(folder: Path, geometry: Geometry, tokenizer: Any, dtype: str, re
     labels = {"num_labels": 1} if rewards else {}
     kind(LlamaConfig(**geometry, **ids, **labels)).to(getattr(torch, dtype)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def copy_model(source: Path, models: Path, dtype: str) -> Any:
+    """Write a ChatML model as `small` and, with a new head, as `reward`; return its tokenizer with our template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    from psychocounsel.model.tokenizer import set_padding
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.chat_template = _TEMPLATE
+    set_padding(tokenizer, {*tokenizer.convert_tokens_to_ids(_SPECIAL[1:])})  # another token than that of the end
+    ids = {"pad_token_id": tokenizer.pad_token_id}
+    for name, kind, labels in (
+        ("small", AutoModelForCausalLM, {}),
+        ("reward", AutoModelForSequenceClassification, {"num_labels": 1}),
+    ):
+        kind.from_pretrained(source, dtype=getattr(torch, dtype), **ids, **labels).save_pretrained(models / name)
+        tokenizer.save_pretrained(models / name)
+    return tokenizer
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:

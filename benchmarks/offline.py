@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import against_trl, without_trl
 from benchmarks.against_trl import Outcome
-from benchmarks.sizes import CUDA, FULL, SMOKE, Sizes
+from benchmarks.sizes import CUDA, FULL, SMOKE
 from benchmarks.training_runs import ROOT, Bench, Failed, call
 from benchmarks.without_trl import Figure
 
@@ -62,12 +62,16 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--steps", type=int, help="number of optimizer steps; the first one warms up")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--model", type=Path, help="folder of a model with a fast tokenizer, for the cases against TRL")
+    parser.add_argument("--pairs", type=int, help="pairs of a step")
     parser.add_argument("--geometry", choices=tuple(CUDA), default="1b", help="model geometry for --device cuda")
     parser.add_argument("--ours", nargs="*", default=[], help="more overrides of psychocounsel.train, for experiments")
     parser.add_argument("--profile", type=Path, help="folder for profiles of the cases; nothing is timed then")
     parser.add_argument("--scratch", type=Path, help="parent folder of temporary models and runs")
     arguments = parser.parse_args()
     arguments.cases = arguments.cases or [name for name in _NAMES if arguments.device == "cpu" or name not in _CPU_ONLY]
+    if arguments.model:
+        arguments.cases = [name for name in arguments.cases if name in against_trl.CASES]
     if arguments.device == "cuda" and (cases := _CPU_ONLY & set(arguments.cases)):
         parser.error(f"{', '.join(sorted(cases))}: only on the CPU")
     return arguments
@@ -83,11 +87,13 @@ def _cases(text: str) -> list[str]:
 def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
     """Create tokenizer, models and rows in another process, because a large parent counts as memory of its children."""
     sizes = SMOKE if arguments.smoke else CUDA[arguments.geometry] if arguments.device == "cuda" else FULL
-    sizes = Sizes(**{**vars(sizes), **({"steps": arguments.steps} if arguments.steps else {})})
+    given = {name: count for name in ("steps", "pairs") if (count := getattr(arguments, name))}
+    sizes = replace(sizes, **given)
     bench = Bench(folder, sizes, arguments.device, arguments.threads, arguments.ours)
     dtype = "bfloat16" if arguments.device == "cuda" else "float32"
     data = str(arguments.data.resolve())
     spec = {"folder": str(folder), "data": data, "sizes": asdict(sizes), "dtype": dtype}
+    spec["model"] = str(arguments.model.resolve()) if arguments.model else None
     (folder / "spec.json").write_text(json.dumps(spec))
     call(bench, "-m", "benchmarks.make_inputs", str(folder / "spec.json"))
     return bench

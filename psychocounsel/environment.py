@@ -22,7 +22,7 @@ from verifiers.v1.types import UserMessage, content_text
 
 from psychocounsel.api import compose
 from psychocounsel.counsel.system_prompt import SHORT, prompt_text
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.engine.rounds.scoring import earned_by_turns
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.session.training_clients import BUILTIN, ClientOpenings, ScriptedClients

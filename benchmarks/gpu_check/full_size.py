@@ -15,7 +15,7 @@ from benchmarks.sizes import CUDA, SMOKE, Sizes, llama
 from benchmarks.training_runs import ROOT, Bench, call, run_ours, step_lines
 from psychocounsel.cluster.memory import check
 from psychocounsel.cluster.memory.gpu import RUNTIME
-from psychocounsel.data.sources import sample_rows
+from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.rundir.run_config import read_config
 
 Verdict = tuple[bool, str, dict[str, Any]]

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.remote.received import printable
 from psychocounsel.settings.schema import option

@@ -11,7 +11,7 @@ from typing import Any
 
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.chatting.raters import Remarks
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import write_atomically, write_new

@@ -24,7 +24,7 @@ from psychocounsel.asking.language_model import (
     submitted,
 )
 from psychocounsel.counsel.traits import CIRCUMSTANCES, read_risk_rules
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.safety.word_checks import WORDS, check_reply
 from psychocounsel.grading.rating import RatingCall, RatingPlan, RatingPrompt, Reader, rating_prompt
 from psychocounsel.settings.targets import build

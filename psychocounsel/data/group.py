@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 
 Array = np.ndarray
 

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from psychocounsel.data.rows import cell_value
+from psychocounsel.data.messages import cell_value
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError

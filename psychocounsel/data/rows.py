@@ -14,40 +14,37 @@ Optional columns are kept: ratings (`chosen_empathy_rating`, ...), the writers o
 `harmful: true` marks a rated reply that must never be chosen. `chosen_probability`, from 0 to 1, is the soft label of a
 preference row: the probability that its chosen reply is preferred. Demonstrations with a number in `reply_score` become
 pairs: of two replies to one prompt, that with the higher number is chosen.
-
-A message is {role, content}, {from, value} or {speaker, content}; its `reasoning_content` is put before its text, in
-`<think>` tags. In the cells of a table, lists of messages are texts: JSON, or what Python prints.
 """
 
-import ast
-import json
 import math
 import re
 import shlex
-import unicodedata
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.messages import (
+    Message,
+    alternating,
+    cell_value,
+    client_last,
+    first_of,
+    joined_turns,
+    read_messages,
+    read_text,
+    read_transcript,
+    reply_turns,
+)
 from psychocounsel.errors import UserError, words
 
-Message = dict[str, str]
 Ratings = dict[str, float]
 
 _PROMPTS = ("prompt", "question")
 _COMPLETIONS = ("completion", "response", "answer")
 IDS = ("prefID", "id", "ID")
 _TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue")
-_SPEAKERS, _SAID = ("role", "from", "speaker"), ("content", "value", "text", "utterance")
-_ROLES = {
-    "system": "system",
-    **dict.fromkeys(("user", "usr", "human", "client", "patient", "seeker", "speaker", "caller", "visitor"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "sys", "therapist", "counselor", "counsellor"), "assistant"),
-    **dict.fromkeys(("psychologist", "psychiatrist", "coach", "doctor", "supporter", "listener"), "assistant"),
-}
 SYSTEM = ("system", "system_prompt")
 # Columns of texts and of lists of messages, and for some the columns that another one of them replaces.
 TEXTS = (*_PROMPTS, "chosen", "rejected", *_COMPLETIONS, *_TALKS, "replies", *SYSTEM, "role", "content")
@@ -59,10 +56,8 @@ RIVALS = {
     "chosen": ("replies", *_TALKS),
     "system": SYSTEM,
 }
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-# Columns and parts of messages that change what a chat template writes, and that nothing here passes on.
+# Columns that change what a chat template writes, and that nothing here passes on.
 _NOT_PASSED_ON = ("tools", "documents", "images", "videos", "audios", "chat_template_kwargs")
-_NOT_PASSED_ON_IN_MESSAGES = ("tool_calls", "tool_call_id", "function_call", "tool_responses", "images", "audio")
 _MISSING = {"", "na", "n/a", "nan", "null"}  # what tables write for a missing number or word
 _SCORE = "reply_score"  # a number that ranks the replies to one prompt, such as votes
 _SIDE_COLUMNS = ("model", *(f"{name}_rating" for name in PRINCIPLES))
@@ -90,19 +85,6 @@ _TURN_NAMES = (  # of conversation, speaker and text in a file with one turn a r
     ("role", "speaker", "interlocutor", "from", "author"),
     ("content", "utterancetext", "utterance", "text", "value", "message"),
 )
-_TIME = r"(?:[ \t]*[\[(][\d:.,\- ]+[\])])?"
-_TONE = r"[ \t]*[\[(][^\[\]()\n]{1,60}[\])]"  # how the turn is said, as in `Client (sighs):`
-_MARK = re.compile(
-    rf"\n[ \t]*\**({'|'.join(_ROLES)})(?:[ \t]*#?\d{{1,4}})?\**{_TIME}({_TONE})?[ \t]*:\**", re.IGNORECASE
-)
-_OTHER_MARK = re.compile(
-    rf"^[ \t]*\**([^\W\d_][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}(?:{_TONE})?[ \t]*:(?!//)", re.MULTILINE
-)
-_UNCLEAR_MARK = re.compile(
-    r"^[ \t]*(?:client|counsell?or|therapist|patient)[ \t]*[-\u2013\u2014]", re.MULTILINE | re.IGNORECASE
-)
-_SPELT_LIST = re.compile(r"\s*(\[\s*)?\{\s*['\"]\w+['\"]\s*:")
-_SPELT_TALK = re.compile(r"['\"](role|from|speaker|ratings)['\"]\s*:")
 
 
 @dataclass
@@ -197,10 +179,10 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
     prompt = _prompt(row, where)
     if kind == "speech":
         return Example(identity, where, prompt, [])
-    name = _first(row, _COMPLETIONS)
+    name = first_of(row, _COMPLETIONS)
     scores = [_number(row[_SCORE], f"{where}: {_SCORE}")] if _SCORE in row else None
     example = Example(identity, where, prompt, [], scores=scores, label=_label(row, where))
-    return _replied(example, [_turns(row[name], prompt, where, name)])
+    return _replied(example, [reply_turns(row[name], prompt, where, name)])
 
 
 def _replied(example: Example, turns: list[list[Message]]) -> Example:
@@ -215,11 +197,11 @@ def _format(row: Mapping[str, Any], where: str) -> str:
         return "rated"
     if "chosen" in row or "rejected" in row:
         return "preference"
-    if "messages" in row or (_first(row, _TALKS) and not _first(row, _PROMPTS)):
+    if "messages" in row or (first_of(row, _TALKS) and not first_of(row, _PROMPTS)):
         return "chat"
-    if not _first(row, _PROMPTS):
+    if not first_of(row, _PROMPTS):
         raise UserError(f"{where}: {_missing((*_PROMPTS, 'messages'), row)}")
-    return "demonstration" if _first(row, _COMPLETIONS) else "speech"
+    return "demonstration" if first_of(row, _COMPLETIONS) else "speech"
 
 
 def unread_columns(row: Mapping[str, Any]) -> set[str]:
@@ -233,63 +215,28 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
             sides = [f"{side}_{name}" for side in ("chosen", "rejected") for name in _SIDE_COLUMNS]
             read |= {"chosen", "rejected", "chosen_probability", *sides}
         case "chat":
-            return set(names) - read - {_first(names, _TALKS), "label"}
+            return set(names) - read - {first_of(names, _TALKS), "label"}
         case "demonstration":
-            read |= {_first(names, _COMPLETIONS), "label", _SCORE}
-    return set(names) - read - {_first(names, _PROMPTS)}
+            read |= {first_of(names, _COMPLETIONS), "label", _SCORE}
+    return set(names) - read - {first_of(names, _PROMPTS)}
 
 
 def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
     """Return the last therapist's turn with the turns before it. The client's turns after it are left out."""
-    name = _first(row, _TALKS)
+    name = first_of(row, _TALKS)
     talk = (
-        _marked(row[name], where, name, _likely_turns(_plain_names(row))) if isinstance(row[name], str) else row[name]
+        read_transcript(row[name], where, name, _likely_turns(_plain_names(row)))
+        if isinstance(row[name], str)
+        else row[name]
     )
-    messages = _messages(talk, where, name)
-    messages = _joined(messages, ("assistant",) if name == "messages" else ("user", "assistant"))
+    messages = read_messages(talk, where, name)
+    messages = joined_turns(messages, ("assistant",) if name == "messages" else ("user", "assistant"))
     last = max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
     if last < 0:
         raise UserError(f"{where}: {name} has no turn of the therapist (role assistant)")
-    prompt = _with_system(_client_last(messages[:last], where), row, where)
+    prompt = _with_system(client_last(messages[:last], where), row, where)
     left_out = len(messages) - last - 1
     return Example(identity, where, prompt, [messages[last]["content"]], label=_label(row, where), left_out=left_out)
-
-
-def _marked(text: str, where: str, name: str, hint: str) -> list[Message]:
-    """Return the messages of a transcript in which the speaker stands before each turn: `Client: ...` on a line of its own.
-
-    A note after the speaker, as in `Client (sighs): ...`, begins the turn's text.
-    """
-    parts = _MARK.split(f"\n{text}")
-    speakers, tones, turns = parts[1::3], parts[2::3], parts[3::3]
-    if parts[0].strip() or not speakers:
-        raise UserError(
-            f"{where}: {name} is a text without speakers; each turn begins on a line of its own, as in Client: ... "
-            f"Counselor: ...{hint}"
-        )
-    if any(map(_UNCLEAR_MARK.search, turns)):
-        raise UserError(f"{where}: {name} has a line that begins with a speaker, but without a colon after it")
-    strangers = Counter(name for said in turns for name in _OTHER_MARK.findall(said.partition("\n")[2]))
-    if strangers and strangers.most_common(1)[0][1] > 1:
-        raise UserError(
-            f"{where}: {name} has lines of a speaker who is neither client nor counsellor here; call speakers client or "
-            f"counsellor (known: {', '.join(_ROLES)})"
-        )
-    return [
-        {"role": speaker.lower(), "content": f"{tone or ''}{said}"}
-        for speaker, tone, said in zip(speakers, tones, turns, strict=True)
-    ]
-
-
-def _joined(messages: Sequence[Message], roles: Sequence[str]) -> list[Message]:
-    """Return the messages with neighbouring turns of one of `roles` joined, as transcripts split what one person says."""
-    joined: list[Message] = []
-    for message in messages:
-        if joined and joined[-1]["role"] == message["role"] and message["role"] in roles:
-            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n{message['content']}"}
-        else:
-            joined.append(message)
-    return joined
 
 
 def every_turn(example: Example) -> list[Example]:
@@ -351,7 +298,7 @@ def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequ
     turns, ratings, harmful = [], [], []
     for number, reply in enumerate(replies, 1):
         name = f"replies, reply {number}"
-        turns.append(_turns(reply.get("text"), prompt, where, name))
+        turns.append(reply_turns(reply.get("text"), prompt, where, name))
         harmful.append(_flag(reply.get("harmful"), f"{where}: {name}: harmful"))
         reply_ratings = reply.get("ratings")
         if not isinstance(reply_ratings, Mapping):
@@ -372,7 +319,7 @@ def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list
             raise UserError(f"{where}: has no {name}; a preference row needs prompt (or question), chosen and rejected")
     if any(name in row for name in _PROMPTS):
         prompt = _prompt(row, where)
-        turns = [_turns(row[name], prompt, where, name) for name in ("chosen", "rejected")]
+        turns = [reply_turns(row[name], prompt, where, name) for name in ("chosen", "rejected")]
     else:
         prompt, turns = _implicit(row, where)
     if turns[0] == turns[1]:
@@ -384,14 +331,14 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[l
     """Return the shared prompt, which ends on the client's turn, and the turns of both sides after it (TRL's implicit format)."""
     if isinstance(row["chosen"], str):
         raise UserError(f"{where}: {_missing(_PROMPTS, row)}; chosen and rejected alone must be lists of messages")
-    chosen, rejected = (_messages(row[name], where, name) for name in ("chosen", "rejected"))
+    chosen, rejected = (read_messages(row[name], where, name) for name in ("chosen", "rejected"))
     shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
     while shared and chosen[shared - 1]["role"] != "user":
         shared -= 1
     if not shared:
         raise UserError(f"{where}: chosen and rejected must begin with the same turn of the client")
     sides = {"chosen": chosen[shared:], "rejected": rejected[shared:]}
-    turns = [_alternating(side, where, name) for name, side in sides.items()]
+    turns = [alternating(side, where, name) for name, side in sides.items()]
     return _with_system(chosen[:shared], row, where), turns
 
 
@@ -462,10 +409,6 @@ def _plain_names(row: Mapping[str, Any]) -> dict[str, str]:
     return {str(name).lower().replace("_", "").replace(" ", ""): str(name) for name in row}
 
 
-def _first(row: Mapping[str, Any], names: Sequence[str]) -> str:
-    return next((name for name in names if row.get(name) is not None), "")
-
-
 def _missing(names: Sequence[str], row: Mapping[str, Any]) -> str:
     columns = words(", ".join(sorted(map(str, row))) or "none")  # names may be texts: a table may lack its header
     return f"needs {' or '.join(names)}; its non-empty columns are {columns}{_likely_columns(row)}"
@@ -488,138 +431,27 @@ def _likely_columns(row: Mapping[str, Any]) -> str:
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
-    name = _first(row, _PROMPTS)
+    name = first_of(row, _PROMPTS)
     if not name:
         raise UserError(f"{where}: {_missing(_PROMPTS, row)}")
     if isinstance(row[name], str):
-        prompt: list[Message] = [{"role": "user", "content": _text(row[name], where, name)}]
+        prompt: list[Message] = [{"role": "user", "content": read_text(row[name], where, name)}]
     else:
-        prompt = _client_last(_messages(row[name], where, name), where)
+        prompt = client_last(read_messages(row[name], where, name), where)
     return _with_system(prompt, row, where)
 
 
 def _with_system(prompt: list[Message], row: Mapping[str, Any], where: str) -> list[Message]:
     """Return the prompt with the system message of the column `system`, if the row has one."""
-    name = _first(row, SYSTEM)
+    name = first_of(row, SYSTEM)
     if not name or (isinstance(row[name], str) and not row[name].strip()):
         return prompt
-    message = {"role": "system", "content": _text(row[name], where, name)}
+    message = {"role": "system", "content": read_text(row[name], where, name)}
     if prompt[0]["role"] != "system":
         return [message, *prompt]
     if prompt[0] != message:
         raise UserError(f"{where}: the column {name} and the prompt have different system messages; keep one of them")
     return prompt
-
-
-def talk_with_client(value: Any, where: str, name: str) -> list[Message]:
-    """Return a conversation up to the client's last turn, without system messages; neighbouring turns of a speaker are joined.
-
-    `value`: a list of messages, or the text of a cell that spells one. Any other text is a single turn of the client.
-
-    Raises:
-        UserError: naming `where` and the column `name`, if it holds neither, or no turn of the client.
-    """
-    value = cell_value(value, where, name)
-    talk = [{"role": "user", "content": value}] if isinstance(value, str) else value
-    said = [message for message in _messages(talk, where, name) if message["role"] != "system"]
-    last = max((place for place, message in enumerate(said) if message["role"] == "user"), default=-1)
-    if last < 0:
-        raise UserError(f"{where}: {name} has no turn of the client (role user)")
-    return _joined(said[: last + 1], ("user", "assistant"))
-
-
-def _client_last(messages: list[Message], where: str) -> list[Message]:
-    if not messages or messages[-1]["role"] != "user":
-        raise UserError(f"{where}: the prompt must end on the client's turn (role user)")
-    return messages
-
-
-def _messages(value: Any, where: str, name: str) -> list[Message]:
-    """Return chat messages with stripped texts. Only a system message may be empty; it is then removed."""
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
-        raise UserError(f"{where}: {name} must be a string or a list of {{role, content}} messages")
-    messages = []
-    for item in value:
-        role = _ROLES.get(str(item.get(_first(item, _SPEAKERS))).strip().lower())
-        if role is None:
-            raise UserError(
-                f"{where}: {name}: a message has no role that is known; call it client or counsellor (known: {', '.join(_ROLES)})"
-            )
-        content = item.get(_first(item, _SAID))
-        if role == "system" and (content is None or str(content).isspace() or content == ""):
-            continue
-        messages.append({"role": role, "content": _content({**item, "role": role, "content": content}, where, name)})
-    if not messages:
-        raise UserError(f"{where}: {name} is an empty conversation")
-    return messages
-
-
-def _content(message: Mapping[str, Any], where: str, name: str) -> str:
-    """Return the text of a message, after its reasoning in `<think>` tags."""
-    for part in _NOT_PASSED_ON_IN_MESSAGES:
-        if message.get(part):
-            raise UserError(
-                f"{where}: {name}: {part} of a message cannot be passed to the chat template; remove such rows"
-            )
-    content = message.get("content")
-    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
-    text, reasoning = _text(content, where, name), message.get(_first(message, _REASONING))
-    if not reasoning:
-        return text
-    if message["role"] != "assistant":
-        raise UserError(f"{where}: {name}: only messages of the role assistant may have {_first(message, _REASONING)}")
-    return f"<think>\n{_text(reasoning, where, name)}\n</think>\n\n{text}"
-
-
-def cell_value(value: Any, where: str, name: str) -> Any:
-    """Return the list of messages or replies that a table's cell spells; other values are returned unchanged."""
-    if not isinstance(value, str) or not _SPELT_LIST.match(value) or not _SPELT_TALK.search(value):
-        return value
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            parsed = parse(value.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        items = [*parsed] if isinstance(parsed, list | tuple) else [parsed]
-        if all(isinstance(item, Mapping) for item in items):
-            return items
-    raise UserError(
-        f"{where}: {name} looks like a list of messages, but is neither JSON nor what Python prints; write it as JSON"
-    )
-
-
-def _turns(value: Any, prompt: list[Message], where: str, name: str) -> list[Message]:
-    """Return the turns of a reply, without the prompt if the conversation repeats it."""
-    if isinstance(value, str) or value is None:
-        return [{"role": "assistant", "content": _text(value, where, name)}]
-    messages = _messages(value, where, name)
-    for beginning in (prompt, [message for message in prompt if message["role"] != "system"]):
-        if messages[: len(beginning)] == beginning:
-            return _alternating(messages[len(beginning) :], where, name)
-    return _alternating(messages, where, name)
-
-
-def _alternating(messages: list[Message], where: str, name: str) -> list[Message]:
-    if [message["role"] for message in messages] != ["assistant", "user"] * (len(messages) // 2) + ["assistant"]:
-        raise UserError(
-            f"{where}: {name} must be one turn of the assistant, or turns of assistant and user that alternate, begin and end "
-            "with the assistant, and follow the prompt or stand alone"
-        )
-    return messages
-
-
-def _text(value: Any, where: str, name: str) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{where}: {name} holds something that is not text")
-    text = value.strip()
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{where}: {name} holds half a character (a lone surrogate)") from error
-    if all(unicodedata.category(character)[0] in "CZ" for character in text):  # such characters show nothing
-        raise UserError(f"{where}: {name} is empty")
-    return text
 
 
 # Odd rows and dropped rows: they are reported, never changed.

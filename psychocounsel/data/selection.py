@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.counsel.pairs import PairRule, make_pairs, pairs_by_score, score
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import Example, Message, every_turn, report_dropped, warn
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words

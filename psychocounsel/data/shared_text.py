@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from psychocounsel.data.group import Array, Group
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example
 
 
 def normalised(prompt: Sequence[Message]) -> str:

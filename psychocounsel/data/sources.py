@@ -1,29 +1,20 @@
 """Readers of rows: the sample, local files and folders, datasets of the Hugging Face hub, or a user's own source."""
 
 import contextlib
-import csv
-import gzip
 import hashlib
-import itertools
-import json
 import os
 import re
-import shlex
-import sys
-import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
-from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, is_missing, parse_row, unread_columns
-from psychocounsel.data.settings import DELIMITERS
+from psychocounsel.data.files import file_rows, is_number, numbered
+from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, parse_row, unread_columns
+from psychocounsel.data.sample_rows import sample_files, sample_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section, wrong_return
@@ -31,7 +22,6 @@ from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
 # Cells of a CSV file that are missing: the empty ones. pandas would drop a client who says "None", too.
 _EMPTY_CELLS: dict[str, Any] = {"keep_default_na": False, "na_values": [""]}
-_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _SPLITS = {  # by words in the name of a file or of its folder
     "test": {"test", "testing", "eval", "evaluation"},
     "validation": {"validation", "valid", "val", "dev"},
@@ -39,9 +29,6 @@ _SPLITS = {  # by words in the name of a file or of its folder
 }
 # Columns whose cells stay texts even if all of them are numbers: as numbers, the ids 001 and 1 would be the same.
 _AS_TEXT = {*TEXTS, *IDS, "topic", "risk", "language", "item", "rater", "expert"}
-_LONGEST_CELL = 100_000_000  # characters
-_LONGEST_NUMBER = 40  # digits; Python refuses to parse very long ones
-_ROWS = 1000  # rows of a parquet file in memory at a time
 
 
 @dataclass
@@ -52,6 +39,12 @@ class StandardSource(Source):
     """
 
     copies: Path | None = None
+
+    @property
+    def texts(self) -> set[str]:
+        """The columns of a table whose cells stay texts even if all of them are numbers."""
+        named = {column for name, column in (self.columns or {}).items() if name in _AS_TEXT}
+        return {*_AS_TEXT, *named, *([self.group_by] if self.group_by else [])}
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
         rows = _standard_rows(self, path, split, revision)
@@ -161,7 +154,7 @@ def _conversations(
             )
     for group, conversation in conversations.items():
         turns = conversation.turns
-        order = sorted(turns, key=float) if all(map(_is_number, turns)) else [*turns]
+        order = sorted(turns, key=float) if all(map(is_number, turns)) else [*turns]
         yield conversation.first, {**conversation.about, "id": group, "dialog": [turns[number][1] for number in order]}
 
 
@@ -190,10 +183,6 @@ def _agree(conversation: _Conversation, about: Mapping[str, Any], system: Mappin
             )
 
 
-def _is_number(text: str) -> bool:
-    return len(text) <= _LONGEST_NUMBER and bool(_NUMBER.fullmatch(text))
-
-
 def _standard_rows(
     source: StandardSource, path: str | None, split: str, revision: str | None
 ) -> Iterator[tuple[str, Row | UserError]]:
@@ -201,20 +190,20 @@ def _standard_rows(
     local = Path(path)
     if path == "builtin:sample" or local.is_file():
         _check_split(split, ["train"], path)
-        yield from sample_rows() if path == "builtin:sample" else _file_rows(source, local)
+        yield from sample_rows() if path == "builtin:sample" else file_rows(local, source.texts, source.delimiter)
     elif tables := _tables(local):
         if source.subset:
             raise UserError(f"data.subset={source.subset}: a folder of CSV files has no configurations; leave it out")
         _check_split(split, tables, path)
         for file in tables[split]:
-            yield from _file_rows(source, file)
+            yield from file_rows(file, source.texts, source.delimiter)
     else:
         if source.delimiter:
             raise UserError(
                 f"data.delimiter={source.delimiter}: {path} is neither a CSV file nor a folder of CSV files alone; name the file"
             )
         name = local.name if local.exists() else path
-        yield from _numbered(_load_dataset(source, path, split, revision), f"{name} ({split})")
+        yield from numbered(_load_dataset(source, path, split, revision), f"{name} ({split})")
 
 
 def _tables(folder: Path) -> dict[str, list[Path]]:
@@ -309,155 +298,6 @@ def read_rows(
         raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
 
 
-def _file_rows(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | UserError]]:
-    read_table = partial(_table, source)
-    readers: dict[str, Callable[[Path], Iterator[tuple[str, Row | UserError]]]]
-    readers = {
-        ".jsonl": _jsonl,
-        ".ndjson": _jsonl,
-        ".json": _json,
-        ".parquet": _parquet,
-        ".csv": read_table,
-        ".tsv": read_table,
-    }
-    kind = (file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix).lower()
-    if kind not in readers or (file.suffix == ".gz" and kind == ".parquet"):
-        raise UserError(
-            f"{file}: unknown kind of file; use {', '.join(readers)}, all but .parquet also as .gz, or a folder"
-        )
-    try:
-        yield from readers[kind](file)
-    except UnicodeDecodeError as error:
-        kind = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
-        raise UserError(
-            f"{file}: is not UTF-8 text (byte {error.start}); convert it, for instance by "
-            f"iconv -f {kind} -t utf-8 {shlex.quote(str(file))} > NEW_FILE"
-        ) from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{file}: is not a complete gzip file") from error
-
-
-def _open(file: Path) -> IO[str]:
-    return gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else open(file, encoding="utf-8-sig")
-
-
-def _jsonl(file: Path) -> Iterator[tuple[str, Row | UserError]]:
-    with _open(file) as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                where = f"{file.name} line {number}"
-                value = _parse_json(line, where)
-                yield where, value if isinstance(value, UserError) else _object(value, where)
-
-
-def _json(file: Path) -> Iterator[tuple[str, Row | UserError]]:
-    with _open(file) as text:
-        rows = _parse_json(text.read(), file.name)
-    if isinstance(rows, UserError):
-        raise rows
-    if not isinstance(rows, list):
-        raise UserError(f"{file}: must hold a list of rows; one JSON object a line belongs in a .jsonl file")
-    yield from _numbered(rows, file.name)
-
-
-def _parse_json(text: str, where: str) -> Any:
-    """Return the parsed text, or a UserError that says why it cannot be parsed."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        hint = "; a file with one object a line is named .jsonl" if error.msg == "Extra data" else ""
-        return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno}){hint}")
-    except RecursionError:
-        return UserError(f"{where}: cannot be parsed: its JSON is nested too deeply")
-    except ValueError:  # Python limits the digits of an integer
-        return UserError(
-            f"{where}: cannot be parsed: it has a number of more than {sys.get_int_max_str_digits()} digits"
-        )
-
-
-def _table(source: StandardSource, file: Path) -> Iterator[tuple[str, Row | UserError]]:
-    """Yield rows of a CSV or TSV file with a header line. Empty cells are missing, and empty rows are skipped.
-
-    A column is numbers if all its cells are numbers or words for a missing one, except a column of texts or ids.
-    """
-    texts = {*_AS_TEXT, source.group_by} | {
-        column for name, column in (source.columns or {}).items() if name in _AS_TEXT
-    }
-    numbers: dict[str, bool] = {}
-    for _, row in _cells(source, file):
-        for name, cell in row.items() if isinstance(row, dict) else ():
-            if not is_missing(cell):
-                numbers[name] = numbers.get(name, name not in texts) and _is_number(cell or "")
-    for where, row in _cells(source, file):
-        if isinstance(row, dict):
-            yield where, {name: _as_number(cell) if cell and numbers.get(name) else cell for name, cell in row.items()}
-        else:
-            yield where, row
-
-
-def _as_number(cell: str) -> int | float | None:
-    return None if is_missing(cell) else int(cell) if cell.lstrip("-").isdigit() else float(cell)
-
-
-def _cells(source: StandardSource, file: Path) -> Iterator[tuple[str, dict[str, str | None] | UserError]]:
-    """Yield the cells of each row as texts, None for an empty cell."""
-    csv.field_size_limit(_LONGEST_CELL)
-    mark = DELIMITERS[
-        source.delimiter or ("tab" if ".tsv" in [suffix.lower() for suffix in file.suffixes] else "comma")
-    ]
-    with _open(file) as lines:
-        first = lines.readline()
-        if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == 5:  # Excel
-            mark, first = first[4], lines.readline()
-        while first and not first.strip():
-            first = lines.readline()
-        reader = csv.reader(itertools.chain([first], lines), delimiter=mark, skipinitialspace=True, strict=True)
-        number = 0
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(file, header, mark)
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                number += 1
-                where = f"{file.name} row {number}"
-                if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
-                    hint = f"; put texts that contain {mark!r} in quotation marks" if len(cells) > len(header) else ""
-                    yield where, UserError(f"{where}: has {len(cells)} cells, but the header has {len(header)}{hint}")
-                    continue
-                yield where, {name: cell or None for name, cell in zip(header, cells, strict=False)}
-        except csv.Error as error:
-            raise UserError(
-                f"{file.name}: row {number + 1} or the row before has wrong quotation marks ({error})"
-            ) from error
-
-
-def _check_header(file: Path, header: Sequence[str], mark: str) -> None:
-    if doubled := [name for name, count in Counter(header).items() if count > 1 and name]:
-        raise UserError(f"{file}: has two columns {words(doubled[0])}")
-    others = [name for name, other in DELIMITERS.items() if other != mark and other in "".join(header)]
-    if len(header) == 1 and len(others) == 1:
-        raise UserError(f"{file}: a {others[0]} separates its cells: add data.delimiter={others[0]}")
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def rows() -> Iterator[Any]:
-        try:
-            table = pq.ParquetFile(file)
-            names = table.schema_arrow.names
-            if twice := next((name for name in names if names.count(name) > 1), None):
-                raise UserError(f"{file}: has two columns {twice}; rename one of them")
-            for batch in table.iter_batches(_ROWS):
-                yield from batch.to_pylist()
-        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # ValueError: a time out of range
-            raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
-
-    yield from _numbered(rows(), file.name)
-
-
 def _load_dataset(source: StandardSource, path: str, split: str, revision: str | None) -> Any:
     """Return a split of a saved `datasets` folder, a folder of data files, or a hub dataset."""
     folder, subset = Path(path), source.subset
@@ -531,75 +371,3 @@ def _reason(error: BaseException) -> str:
 def _check_split(split: str, splits: Iterable[str], path: str) -> None:
     if split not in splits:
         raise UserError(f"{path} has no split {split}; its splits are {', '.join(splits)} (keys split, eval_split)")
-
-
-def _numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row | UserError]]:
-    for number, row in enumerate(rows, 1):
-        where = f"{name} row {number}"
-        yield where, _object(row, where)
-
-
-def _object(row: Any, where: str) -> Row | UserError:
-    return row if isinstance(row, Mapping) else UserError(f"{where}: must be a JSON object")
-
-
-# Rows of the counselling sample (`data=sample`); psychocounsel/data/sample/README.md describes its files.
-
-_SAMPLE = Path(__file__).parent / "sample"
-_HARMFUL = _SAMPLE / "harmful.yaml"
-_FLIPS = _SAMPLE / "flips"
-
-
-@cache
-def sample_files() -> tuple[Path, ...]:
-    return tuple(sorted(_SAMPLE.rglob("*.yaml")))
-
-
-def topic_files() -> list[Path]:
-    """Return one file per topic; it holds speeches with four replies each."""
-    return sorted(set(_SAMPLE.glob("*.yaml")) - {_HARMFUL})
-
-
-def flip_files() -> list[Path]:
-    """Return one file per topic with quartets of two speeches and two replies; each reply is better for one of the clients."""
-    return sorted(_FLIPS.glob("*.yaml"))
-
-
-@cache
-def read_sample_file(file: Path) -> Any:
-    """Return the content of a shipped file, which nobody may change: a study's dry run reads the sample for each of its jobs."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(file.read_text(encoding="utf-8"), loader)
-
-
-def sample_rows() -> Iterator[tuple[str, Row]]:
-    """Yield each row with its place: first all speeches with four replies, then two rows for each quartet."""
-    harmful = read_sample_file(_HARMFUL)
-    for file in topic_files():
-        entries = read_sample_file(file)
-        texts = {reply["id"]: reply["text"] for entry in entries for reply in entry["replies"] if "text" in reply}
-        for entry in entries:
-            replies = [_reply(reply, texts, harmful) for reply in entry["replies"]]
-            yield f"{file.name} {entry['id']}", _row(entry["id"], entry, replies, file.stem)
-    for file in flip_files():
-        for quartet in read_sample_file(file):
-            for client in ("a", "b"):
-                replies = [_rated(reply["text"], reply[client]) for reply in quartet["replies"]]
-                identity = f"{quartet['id']}-{client}"
-                yield f"flips/{file.name} {identity}", _row(identity, quartet[client], replies, file.stem)
-
-
-def _row(identity: str, client: dict[str, Any], replies: list[dict[str, Any]], topic: str) -> Row:
-    about = {name: client[name] for name in ("risk", "expected_action", "stage")}
-    return {"id": identity, "prompt": client["speech"], "replies": replies, "topic": topic, **about}
-
-
-def _reply(reply: dict[str, Any], texts: dict[str, str], harmful: dict[str, str]) -> dict[str, Any]:
-    """Return a reply with its text: its own, that of another client's reply, or that of a harmful reply in `harmful`."""
-    name = reply.get("text_of")
-    text = reply["text"] if name is None else harmful[name] if name in harmful else texts[name]
-    return _rated(text, reply["ratings"], name in harmful)
-
-
-def _rated(text: str, ratings: dict[str, int], harmful: bool = False) -> dict[str, Any]:
-    return {"text": text, "ratings": ratings, "harmful": harmful}

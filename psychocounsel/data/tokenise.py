@@ -12,7 +12,8 @@ import numpy as np
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.control_tokens import ControlTokens
 from psychocounsel.data.group import Array, Completion, Group
-from psychocounsel.data.rows import Example, Message, report_dropped
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example, report_dropped
 from psychocounsel.errors import UserError, words
 
 _THOUGHTS = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)

@@ -14,7 +14,7 @@ import yaml
 from psychocounsel.asking.answer_text import Unreadable, check_keys, json_object, object_schema, parsed_json
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.rubric import load_rubric
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.storage.yaml_limits import bounded

@@ -29,7 +29,7 @@ from psychocounsel.asking.parties import may_see
 from psychocounsel.counsel.principles import PRINCIPLES, RATINGS
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import parts_for, prompt_text
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.steps.tables import Row
 
 # Answers: JSON schema and strict parser

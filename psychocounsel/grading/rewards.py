@@ -32,7 +32,7 @@ from psychocounsel.asking.language_model import (
 )
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.traits import sure_language_of
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.grading.criteria import CriteriaFile, criteria_ask, read_values
 from psychocounsel.grading.ranking import RankingAsk, rank_scores, ranking_asks, ranking_rules, read_ranks

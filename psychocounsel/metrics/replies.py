@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from psychocounsel.data.group import Array, Completion, Group
+from psychocounsel.data.messages import Message
 from psychocounsel.data.near_duplicates import CJK
-from psychocounsel.data.rows import Message
 from psychocounsel.metrics.intervals import FEWEST, mean_intervals
 
 # Metrics of replies that a policy wrote.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.settings.targets import Contract, GroupSettings
 
 if TYPE_CHECKING:

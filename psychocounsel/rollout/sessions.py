@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, Shard, TrainedPolicy
 from psychocounsel.rollout.clients import ClientSettings, SimulatedClients

@@ -16,7 +16,8 @@ from psychocounsel.algo.reward import Reward
 from psychocounsel.algo.sft import SFT
 from psychocounsel.algo.simpo import SimPO
 from psychocounsel.data.group import Group
-from psychocounsel.data.rows import Example, Message, every_turn, parse_row
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example, every_turn, parse_row
 from psychocounsel.data.tokenise import join_turns, tokenise
 from psychocounsel.engine.reference_store import row_key
 from psychocounsel.engine.step import metrics_of

@@ -11,7 +11,8 @@ import pytest
 from psychocounsel.annotation.pairs import question_of
 from psychocounsel.annotation.speeches.cleaning import CleanSpeech, SpeechRow, cleaned, read_speeches
 from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource
-from psychocounsel.data.rows import Message, parse_row
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import parse_row
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.experts.items.pairs import candidates_of
 from psychocounsel.grading.rating import conversation_of, conversation_text

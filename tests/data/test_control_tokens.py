@@ -10,7 +10,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from psychocounsel.data import tokenised_cache
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example
 from psychocounsel.data.tokenise import ChatFormat, tokenise
 from psychocounsel.errors import UserError
 from tests.data.test_tokenise import CHATML, DATE_STRING, FAMILIES, chat_of

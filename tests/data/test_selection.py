@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.dataset import Dataset, build_dataset
-from psychocounsel.data.rows import Example, Message, parse_row
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example, parse_row
 from psychocounsel.data.selection import drop_test_speeches, load_split, pairs_of, split_by_prompt, subset
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.data.shared_text import normalised

@@ -14,7 +14,8 @@ from transformers.utils import chat_template_utils
 
 from psychocounsel import api
 from psychocounsel.data.group import Group
-from psychocounsel.data.rows import Example, Message, every_turn, parse_row
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example, every_turn, parse_row
 from psychocounsel.data.tokenise import ChatFormat, join_turns, tokenise
 from psychocounsel.errors import UserError
 from psychocounsel.model.tokenizer import load_chat_format

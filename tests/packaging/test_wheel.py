@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.data.sources import sample_files
+from psychocounsel.data.sample_rows import sample_files
 from psychocounsel.storage.files import read_json
 from tests.support.doc_blocks import RUN
 from tests.support.doc_runs import marked, run_marked

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example
 from psychocounsel.data.tokenise import tokenise
 from psychocounsel.reward.encoding import encode_conversations
 from psychocounsel.reward.local_model import LocalScorer

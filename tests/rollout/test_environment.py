@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.session.personas import ClientTurn, SessionExchange
 from psychocounsel.evaluation.session.scripted import SHIPPED, ScriptedPersona

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from psychocounsel.algo.ppo import gae, turn_ends
 from psychocounsel.data.group import Completion, Group, read_groups, write_groups
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.rounds.scoring import Scoring, earned_by_turns
 from psychocounsel.errors import USER_ERROR, UserError

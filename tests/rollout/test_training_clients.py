@@ -17,7 +17,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from psychocounsel.data.group import read_groups
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.session.personas import ClientTurn, SessionExchange
 from psychocounsel.evaluation.session.played import LEAVES

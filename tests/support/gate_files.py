@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.gate.adjudicate_step import new_row, write_rows
 from psychocounsel.evaluation.gate.cases import case_id
 from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase

@@ -14,8 +14,8 @@ from psychocounsel.annotation.speeches.identifiers import Finder, IdentifierSpan
 from psychocounsel.annotation.speeches.presidio import presidio_finder
 from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource, limit_of
 from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topics
+from psychocounsel.data.messages import talk_with_client
 from psychocounsel.data.near_duplicates import CJK
-from psychocounsel.data.rows import talk_with_client
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.grading.rating import conversation_text, turns_of

@@ -12,7 +12,7 @@ import numpy as np
 
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.data.group import Array, Completion, Group
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.data.selection import prompted_rows
 from psychocounsel.data.tokenise import without_system_prompt
 from psychocounsel.distributed.world import World

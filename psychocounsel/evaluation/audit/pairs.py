@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import Example, Message, Ratings
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example, Ratings
 from psychocounsel.data.shared_text import components, normalised, reply_key, same_texts
 
 Array = np.ndarray

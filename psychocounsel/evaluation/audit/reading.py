@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs

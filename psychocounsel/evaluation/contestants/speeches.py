@@ -11,8 +11,9 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.counsel.traits import read_risk_rules, read_topics, sure_language_of
+from psychocounsel.data.messages import Message
 from psychocounsel.data.near_duplicates import near_matches, sketches
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples

@@ -34,8 +34,9 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.counsel.traits import sure_language_of
+from psychocounsel.data.messages import Message
 from psychocounsel.data.reply_files import replies_of
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.data.shared_text import normalised

@@ -20,7 +20,7 @@ from psychocounsel.asking.answer_text import ABSENT, Unreadable, object_schema, 
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate, estimated_tokens
 from psychocounsel.asking.language_model import FAILED, TEXT, Ask, LanguageModel, keys_of
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.questions import (
     ConversationRubric,

@@ -17,7 +17,8 @@ from psychocounsel.blocks.kinds import Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.counsel.controls import KINDS, control_of
 from psychocounsel.data.controls import Clients
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import rank, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.evaluation.contestants.speeches import speech_id

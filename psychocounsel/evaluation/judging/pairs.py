@@ -27,7 +27,7 @@ from psychocounsel.asking.parties import may_see
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.grading.rating import conversation_text
 from psychocounsel.steps.tables import Row
 

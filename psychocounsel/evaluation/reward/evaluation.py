@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.conclusions import recorded
-from psychocounsel.data.rows import Example, Message
+from psychocounsel.data.messages import Message
+from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError

@@ -13,7 +13,7 @@ from psychocounsel.asking.answer_text import stands_in
 from psychocounsel.asking.answers import Outcome
 from psychocounsel.asking.language_model import EMPTY, FAILED, FILTERED, REFUSED
 from psychocounsel.counsel.principles import SAFETY_QUESTIONS
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.flows.questions import QuestionFlow
 from psychocounsel.evaluation.safety.questions import (
     URGENCY,

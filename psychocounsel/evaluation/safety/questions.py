@@ -15,7 +15,7 @@ from psychocounsel.counsel.principles import ACTIONS, ANSWERS, DISCREET, allowed
 from psychocounsel.counsel.rubric import Rubric, SafetyQuestion
 from psychocounsel.counsel.rubric_text import prompt_text
 from psychocounsel.counsel.strict_yaml import Problems, read_file
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.questions import HIGH, LOW, NOT_ASKED, FlowQuestion, QuestionFlow, dimension_scores
 from psychocounsel.evaluation.health.reply import HIGHER, LOWER, Figure

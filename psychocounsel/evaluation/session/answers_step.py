@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.contestants.replies_step import IMAGINED_WORDS
 from psychocounsel.evaluation.safety.answers_step import answers_to_ask, judge_replies, seeded_rows
 from psychocounsel.evaluation.safety.cases import answer_schema

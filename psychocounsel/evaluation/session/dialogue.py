@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from psychocounsel.asking.answers import Answers, Outcome, Read, answer_key
 from psychocounsel.asking.language_model import CUT, EMPTY, FAILED, FILTERED, REFUSED, TEXT, Ask, LanguageModel
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.data.tokenise import with_system_prompt
 from psychocounsel.evaluation.contestants.replies_step import prompt_version, reply_columns
 from psychocounsel.evaluation.contestants.settings import Contestant

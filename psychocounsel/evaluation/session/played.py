@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.principles import RISK_KINDS
 from psychocounsel.counsel.strict_yaml import Problems, read_file, read_part
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.foreign_files import bundle_files, json_lines, refused, tsv_rows
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, PersonaSet, SessionExchange

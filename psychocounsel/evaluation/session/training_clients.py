@@ -19,7 +19,7 @@ from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget
 from psychocounsel.asking.language_model import Ask, LanguageModel, open_model
 from psychocounsel.data.base import Row, Source
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.session.dialogue import ClientAsk
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, SessionExchange

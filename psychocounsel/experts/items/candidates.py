@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from psychocounsel.counsel.traits import CIRCUMSTANCES, NONE, UNKNOWN
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.data.shared_text import normalised, reply_key
 
 # Candidates: pairs and cases

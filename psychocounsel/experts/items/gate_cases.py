@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import ClassVar
 
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.adjudicate_step import GIVEN, SPEAKERS, read_rows, write_rows
 from psychocounsel.experts.items.candidates import CaseCandidate, Drawn, ItemCandidate

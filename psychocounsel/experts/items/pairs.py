@@ -11,7 +11,8 @@ import numpy as np
 from psychocounsel.counsel.principles import ANSWERS, PRINCIPLES, RATINGS, SAFETY_QUESTIONS
 from psychocounsel.counsel.rubric import Rubric
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
-from psychocounsel.data.rows import Example, talk_with_client
+from psychocounsel.data.messages import talk_with_client
+from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import load_examples

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.pairs import Pairs, pairs_from
 from psychocounsel.evaluation.audit.reading import (

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from psychocounsel.algo.ppo import turn_ends
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.group import Completion, Group, read_groups
-from psychocounsel.data.rows import Message
+from psychocounsel.data.messages import Message
 from psychocounsel.engine.rounds.scoring import Scoring
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.evaluation.session.flow_reward import FAULTS, FlowReward

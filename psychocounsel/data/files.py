@@ -1,0 +1,195 @@
+"""Rows of one file: JSONL, JSON, CSV, TSV or parquet, also compressed by gzip but for parquet."""
+
+import csv
+import gzip
+import itertools
+import json
+import re
+import shlex
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from psychocounsel.data.base import Row
+from psychocounsel.data.rows import is_missing
+from psychocounsel.data.settings import DELIMITERS
+from psychocounsel.errors import UserError, words
+
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_CELL = 100_000_000  # characters
+_LONGEST_NUMBER = 40  # digits; Python refuses to parse very long ones
+_ROWS = 1000  # rows of a parquet file in memory at a time
+
+
+def file_rows(
+    file: Path, texts: Collection[str] = (), delimiter: str | None = None
+) -> Iterator[tuple[str, Row | UserError]]:
+    """Yield each row of a file with its place, or the error of a row that cannot be read.
+
+    `texts`: columns of a table whose cells stay texts even if all of them are numbers. `delimiter`: one of DELIMITERS, by
+    default the tab in a TSV file and the comma in others.
+
+    Raises:
+        UserError: for a file of another kind, or one that cannot be read as a whole.
+    """
+    read_table = partial(_table, texts, delimiter)
+    readers: dict[str, Callable[[Path], Iterator[tuple[str, Row | UserError]]]]
+    readers = {
+        ".jsonl": _jsonl,
+        ".ndjson": _jsonl,
+        ".json": _json,
+        ".parquet": _parquet,
+        ".csv": read_table,
+        ".tsv": read_table,
+    }
+    kind = (file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix).lower()
+    if kind not in readers or (file.suffix == ".gz" and kind == ".parquet"):
+        raise UserError(
+            f"{file}: unknown kind of file; use {', '.join(readers)}, all but .parquet also as .gz, or a folder"
+        )
+    try:
+        yield from readers[kind](file)
+    except UnicodeDecodeError as error:
+        kind = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+        raise UserError(
+            f"{file}: is not UTF-8 text (byte {error.start}); convert it, for instance by "
+            f"iconv -f {kind} -t utf-8 {shlex.quote(str(file))} > NEW_FILE"
+        ) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{file}: is not a complete gzip file") from error
+
+
+def _open(file: Path) -> IO[str]:
+    return gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else open(file, encoding="utf-8-sig")
+
+
+def _jsonl(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    with _open(file) as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                where = f"{file.name} line {number}"
+                value = _parse_json(line, where)
+                yield where, value if isinstance(value, UserError) else _object(value, where)
+
+
+def _json(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    with _open(file) as text:
+        rows = _parse_json(text.read(), file.name)
+    if isinstance(rows, UserError):
+        raise rows
+    if not isinstance(rows, list):
+        raise UserError(f"{file}: must hold a list of rows; one JSON object a line belongs in a .jsonl file")
+    yield from numbered(rows, file.name)
+
+
+def _parse_json(text: str, where: str) -> Any:
+    """Return the parsed text, or a UserError that says why it cannot be parsed."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        hint = "; a file with one object a line is named .jsonl" if error.msg == "Extra data" else ""
+        return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno}){hint}")
+    except RecursionError:
+        return UserError(f"{where}: cannot be parsed: its JSON is nested too deeply")
+    except ValueError:  # Python limits the digits of an integer
+        return UserError(
+            f"{where}: cannot be parsed: it has a number of more than {sys.get_int_max_str_digits()} digits"
+        )
+
+
+def _table(texts: Collection[str], delimiter: str | None, file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    """Yield rows of a CSV or TSV file with a header line. Empty cells are missing, and empty rows are skipped.
+
+    A column is numbers if all its cells are numbers or words for a missing one, except a column of texts or ids.
+    """
+    numbers: dict[str, bool] = {}
+    for _, row in _cells(delimiter, file):
+        for name, cell in row.items() if isinstance(row, dict) else ():
+            if not is_missing(cell):
+                numbers[name] = numbers.get(name, name not in texts) and is_number(cell or "")
+    for where, row in _cells(delimiter, file):
+        if isinstance(row, dict):
+            yield where, {name: _as_number(cell) if cell and numbers.get(name) else cell for name, cell in row.items()}
+        else:
+            yield where, row
+
+
+def _as_number(cell: str) -> int | float | None:
+    return None if is_missing(cell) else int(cell) if cell.lstrip("-").isdigit() else float(cell)
+
+
+def is_number(text: str) -> bool:
+    """Return True for a decimal number of a length that Python parses."""
+    return len(text) <= _LONGEST_NUMBER and bool(_NUMBER.fullmatch(text))
+
+
+def _cells(delimiter: str | None, file: Path) -> Iterator[tuple[str, dict[str, str | None] | UserError]]:
+    """Yield the cells of each row as texts, None for an empty cell."""
+    csv.field_size_limit(_LONGEST_CELL)
+    mark = DELIMITERS[delimiter or ("tab" if ".tsv" in [suffix.lower() for suffix in file.suffixes] else "comma")]
+    with _open(file) as lines:
+        first = lines.readline()
+        if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == 5:  # Excel
+            mark, first = first[4], lines.readline()
+        while first and not first.strip():
+            first = lines.readline()
+        reader = csv.reader(itertools.chain([first], lines), delimiter=mark, skipinitialspace=True, strict=True)
+        number = 0
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(file, header, mark)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                number += 1
+                where = f"{file.name} row {number}"
+                if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
+                    hint = f"; put texts that contain {mark!r} in quotation marks" if len(cells) > len(header) else ""
+                    yield where, UserError(f"{where}: has {len(cells)} cells, but the header has {len(header)}{hint}")
+                    continue
+                yield where, {name: cell or None for name, cell in zip(header, cells, strict=False)}
+        except csv.Error as error:
+            raise UserError(
+                f"{file.name}: row {number + 1} or the row before has wrong quotation marks ({error})"
+            ) from error
+
+
+def _check_header(file: Path, header: Sequence[str], mark: str) -> None:
+    if doubled := [name for name, count in Counter(header).items() if count > 1 and name]:
+        raise UserError(f"{file}: has two columns {words(doubled[0])}")
+    others = [name for name, other in DELIMITERS.items() if other != mark and other in "".join(header)]
+    if len(header) == 1 and len(others) == 1:
+        raise UserError(f"{file}: a {others[0]} separates its cells: add data.delimiter={others[0]}")
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def rows() -> Iterator[Any]:
+        try:
+            table = pq.ParquetFile(file)
+            names = table.schema_arrow.names
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise UserError(f"{file}: has two columns {twice}; rename one of them")
+            for batch in table.iter_batches(_ROWS):
+                yield from batch.to_pylist()
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # ValueError: a time out of range
+            raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
+
+    yield from numbered(rows(), file.name)
+
+
+def numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row | UserError]]:
+    """Yield each row with its place, or an error if it is no mapping of columns."""
+    for number, row in enumerate(rows, 1):
+        where = f"{name} row {number}"
+        yield where, _object(row, where)
+
+
+def _object(row: Any, where: str) -> Row | UserError:
+    return row if isinstance(row, Mapping) else UserError(f"{where}: must be a JSON object")

@@ -1,0 +1,200 @@
+"""Conversations as people write them, read as chat messages.
+
+A message is {role, content}, {from, value} or {speaker, content}; its `reasoning_content` is put before its text, in
+`<think>` tags. In the cells of a table, lists of messages are texts: JSON, or what Python prints. A transcript is a text in
+which the speaker stands before each turn.
+"""
+
+import ast
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psychocounsel.errors import UserError
+
+Message = dict[str, str]
+
+_SPEAKERS, _SAID = ("role", "from", "speaker"), ("content", "value", "text", "utterance")
+_ROLES = {
+    "system": "system",
+    **dict.fromkeys(("user", "usr", "human", "client", "patient", "seeker", "speaker", "caller", "visitor"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "sys", "therapist", "counselor", "counsellor"), "assistant"),
+    **dict.fromkeys(("psychologist", "psychiatrist", "coach", "doctor", "supporter", "listener"), "assistant"),
+}
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+# Parts of messages that change what a chat template writes, and that nothing here passes on.
+_NOT_PASSED_ON_IN_MESSAGES = ("tool_calls", "tool_call_id", "function_call", "tool_responses", "images", "audio")
+_TIME = r"(?:[ \t]*[\[(][\d:.,\- ]+[\])])?"
+_TONE = r"[ \t]*[\[(][^\[\]()\n]{1,60}[\])]"  # how the turn is said, as in `Client (sighs):`
+_MARK = re.compile(
+    rf"\n[ \t]*\**({'|'.join(_ROLES)})(?:[ \t]*#?\d{{1,4}})?\**{_TIME}({_TONE})?[ \t]*:\**", re.IGNORECASE
+)
+_OTHER_MARK = re.compile(
+    rf"^[ \t]*\**([^\W\d_][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}(?:{_TONE})?[ \t]*:(?!//)", re.MULTILINE
+)
+_UNCLEAR_MARK = re.compile(
+    r"^[ \t]*(?:client|counsell?or|therapist|patient)[ \t]*[-\u2013\u2014]", re.MULTILINE | re.IGNORECASE
+)
+_SPELT_LIST = re.compile(r"\s*(\[\s*)?\{\s*['\"]\w+['\"]\s*:")
+_SPELT_TALK = re.compile(r"['\"](role|from|speaker|ratings)['\"]\s*:")
+
+
+def talk_with_client(value: Any, where: str, name: str) -> list[Message]:
+    """Return a conversation up to the client's last turn, without system messages; neighbouring turns of a speaker are joined.
+
+    `value`: a list of messages, or the text of a cell that spells one. Any other text is a single turn of the client.
+
+    Raises:
+        UserError: naming `where` and the column `name`, if it holds neither, or no turn of the client.
+    """
+    value = cell_value(value, where, name)
+    talk = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    said = [message for message in read_messages(talk, where, name) if message["role"] != "system"]
+    last = max((place for place, message in enumerate(said) if message["role"] == "user"), default=-1)
+    if last < 0:
+        raise UserError(f"{where}: {name} has no turn of the client (role user)")
+    return joined_turns(said[: last + 1], ("user", "assistant"))
+
+
+def cell_value(value: Any, where: str, name: str) -> Any:
+    """Return the list of messages or replies that a table's cell spells; other values are returned unchanged."""
+    if not isinstance(value, str) or not _SPELT_LIST.match(value) or not _SPELT_TALK.search(value):
+        return value
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            parsed = parse(value.strip())
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        items = [*parsed] if isinstance(parsed, list | tuple) else [parsed]
+        if all(isinstance(item, Mapping) for item in items):
+            return items
+    raise UserError(
+        f"{where}: {name} looks like a list of messages, but is neither JSON nor what Python prints; write it as JSON"
+    )
+
+
+def read_messages(value: Any, where: str, name: str) -> list[Message]:
+    """Return chat messages with stripped texts. Only a system message may be empty; it is then removed."""
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise UserError(f"{where}: {name} must be a string or a list of {{role, content}} messages")
+    messages = []
+    for item in value:
+        role = _ROLES.get(str(item.get(first_of(item, _SPEAKERS))).strip().lower())
+        if role is None:
+            raise UserError(
+                f"{where}: {name}: a message has no role that is known; call it client or counsellor (known: {', '.join(_ROLES)})"
+            )
+        content = item.get(first_of(item, _SAID))
+        if role == "system" and (content is None or str(content).isspace() or content == ""):
+            continue
+        messages.append({"role": role, "content": _content({**item, "role": role, "content": content}, where, name)})
+    if not messages:
+        raise UserError(f"{where}: {name} is an empty conversation")
+    return messages
+
+
+def _content(message: Mapping[str, Any], where: str, name: str) -> str:
+    """Return the text of a message, after its reasoning in `<think>` tags."""
+    for part in _NOT_PASSED_ON_IN_MESSAGES:
+        if message.get(part):
+            raise UserError(
+                f"{where}: {name}: {part} of a message cannot be passed to the chat template; remove such rows"
+            )
+    content = message.get("content")
+    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
+        content = "".join(str(part.get("text", "")) for part in content)
+    text, reasoning = read_text(content, where, name), message.get(first_of(message, _REASONING))
+    if not reasoning:
+        return text
+    if message["role"] != "assistant":
+        raise UserError(
+            f"{where}: {name}: only messages of the role assistant may have {first_of(message, _REASONING)}"
+        )
+    return f"<think>\n{read_text(reasoning, where, name)}\n</think>\n\n{text}"
+
+
+def read_transcript(text: str, where: str, name: str, hint: str) -> list[Message]:
+    """Return the messages of a transcript in which the speaker stands before each turn: `Client: ...` on a line of its own.
+
+    A note after the speaker, as in `Client (sighs): ...`, begins the turn's text.
+    """
+    parts = _MARK.split(f"\n{text}")
+    speakers, tones, turns = parts[1::3], parts[2::3], parts[3::3]
+    if parts[0].strip() or not speakers:
+        raise UserError(
+            f"{where}: {name} is a text without speakers; each turn begins on a line of its own, as in Client: ... "
+            f"Counselor: ...{hint}"
+        )
+    if any(map(_UNCLEAR_MARK.search, turns)):
+        raise UserError(f"{where}: {name} has a line that begins with a speaker, but without a colon after it")
+    strangers = Counter(name for said in turns for name in _OTHER_MARK.findall(said.partition("\n")[2]))
+    if strangers and strangers.most_common(1)[0][1] > 1:
+        raise UserError(
+            f"{where}: {name} has lines of a speaker who is neither client nor counsellor here; call speakers client or "
+            f"counsellor (known: {', '.join(_ROLES)})"
+        )
+    return [
+        {"role": speaker.lower(), "content": f"{tone or ''}{said}"}
+        for speaker, tone, said in zip(speakers, tones, turns, strict=True)
+    ]
+
+
+def joined_turns(messages: Sequence[Message], roles: Sequence[str]) -> list[Message]:
+    """Return the messages with neighbouring turns of one of `roles` joined, as transcripts split what one person says."""
+    joined: list[Message] = []
+    for message in messages:
+        if joined and joined[-1]["role"] == message["role"] and message["role"] in roles:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n{message['content']}"}
+        else:
+            joined.append(message)
+    return joined
+
+
+def client_last(messages: list[Message], where: str) -> list[Message]:
+    """Return the messages of a prompt, which must end on the client's turn."""
+    if not messages or messages[-1]["role"] != "user":
+        raise UserError(f"{where}: the prompt must end on the client's turn (role user)")
+    return messages
+
+
+def reply_turns(value: Any, prompt: list[Message], where: str, name: str) -> list[Message]:
+    """Return the turns of a reply, without the prompt if the conversation repeats it."""
+    if isinstance(value, str) or value is None:
+        return [{"role": "assistant", "content": read_text(value, where, name)}]
+    messages = read_messages(value, where, name)
+    for beginning in (prompt, [message for message in prompt if message["role"] != "system"]):
+        if messages[: len(beginning)] == beginning:
+            return alternating(messages[len(beginning) :], where, name)
+    return alternating(messages, where, name)
+
+
+def alternating(messages: list[Message], where: str, name: str) -> list[Message]:
+    """Return the turns of a reply, which must alternate and belong to the counsellor at both ends."""
+    if [message["role"] for message in messages] != ["assistant", "user"] * (len(messages) // 2) + ["assistant"]:
+        raise UserError(
+            f"{where}: {name} must be one turn of the assistant, or turns of assistant and user that alternate, begin and end "
+            "with the assistant, and follow the prompt or stand alone"
+        )
+    return messages
+
+
+def read_text(value: Any, where: str, name: str) -> str:
+    """Return a text without blanks around it; one that shows nothing is refused."""
+    if not isinstance(value, str):
+        raise UserError(f"{where}: {name} holds something that is not text")
+    text = value.strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where}: {name} holds half a character (a lone surrogate)") from error
+    if all(unicodedata.category(character)[0] in "CZ" for character in text):  # such characters show nothing
+        raise UserError(f"{where}: {name} is empty")
+    return text
+
+
+def first_of(row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Return the first of `names` under which the row has a value; an empty text without one."""
+    return next((name for name in names if row.get(name) is not None), "")
