@@ -33,9 +33,12 @@ def sync_where_asked(run_dir: Path, seconds: float) -> None:
         return
     try:
         sync(run_dir, [run_dir], seconds)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, KeyboardInterrupt) as error:  # Ctrl-C ends the upload, and the run has ended before
         command = f"`psychocounsel jobs sync {run_dir}`"
-        print(f"tracker.sync: not uploaded: {error}; type {command} where the server can be reached", flush=True)
+        print(
+            f"tracker.sync: not uploaded: {str(error) or 'interrupted'}; type {command} where the server can be reached",
+            flush=True,
+        )
 
 
 def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -> None:
