@@ -234,8 +234,8 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
         return {"model": path}
     folder = expanded(path)
     if not folder.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") > 1:
-            raise UserError(f"{key}={path}: no such file or folder (a hub id has the form ORG/NAME)")
+        if path.startswith((".", "/", "~")):
+            raise UserError(f"{key}={path}: no such file or folder")
         refuse_missing_folder(path, key, own.get("revision"))
         return {"model": path}
     refuse_gguf(path, key)
