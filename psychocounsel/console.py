@@ -14,6 +14,7 @@ from pathlib import Path
 from psychocounsel import __version__
 from psychocounsel.errors import USER_ERROR
 
+_INTERRUPTED = 130
 COMMANDS = [
     *("train", "prepare", "annotate", "audit", "agreement", "review", "evaluate", "chat", "report", "launch", "jobs"),
     *("export", "cache", "serve"),
@@ -40,7 +41,10 @@ def main() -> None:
         print("\n".join(complete(rest, COMMANDS)))
     elif name in COMMANDS:
         sys.argv = [f"psychocounsel {name}", *rest]
-        runpy.run_module(f"psychocounsel.{name}", run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module(f"psychocounsel.{name}", run_name="__main__", alter_sys=True)
+        except KeyboardInterrupt:  # while modules are imported; afterwards commands handle it themselves
+            sys.exit(_INTERRUPTED)
     else:
         from psychocounsel.settings.schema import suggestion
 

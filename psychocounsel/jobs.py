@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         case "status":
             _status(folder, of_study, options.watch, options.plot)
         case "sync":
-            archive.sync(folder, status.runs_below(folder))
+            archive.sync(folder, [run.run_dir for run in status.runs_below(folder)])
         case "cancel" if of_study and not options.indices:
             status.cancel(folder)
         case _ if of_study:

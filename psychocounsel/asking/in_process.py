@@ -23,6 +23,7 @@ from psychocounsel.asking.language_model import CUT, FAILED, TEXT, TOO_LONG, Ans
 from psychocounsel.errors import UserError
 from psychocounsel.model.shape import builtin_folder
 from psychocounsel.rundir.trained_runs import trained_dtype
+from psychocounsel.settings.paths import refuse_missing_folder
 from psychocounsel.settings.schema import option
 from psychocounsel.storage.files import expanded
 from psychocounsel.storage.hashes import content_id
@@ -155,9 +156,10 @@ class _Local(LanguageModel):
         return content_of(self.model)
 
     def check(self, key: str) -> None:
-        """Refuse a missing model, and a GGUF file."""
+        """Refuse a missing model, and a GGUF file. A missing absolute path may be written before this model is asked."""
         if not self.model:
             raise UserError(f"{key}.model is not set: give a folder, a model of the hub, or builtin:tiny")
+        refuse_missing_folder(self.model, f"{key}.model", self.revision)
         refuse_gguf(self.model, f"{key}.model")
 
     def section(self) -> DictConfig:

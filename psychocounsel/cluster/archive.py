@@ -1,4 +1,4 @@
-"""Upload and archive of finished runs: `jobs sync` and `jobs archive`."""
+"""Upload and archive of finished runs: `jobs sync`, also at the end of a job, and `jobs archive`."""
 
 import os
 import shutil
@@ -14,23 +14,41 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.confidential import check_confidential
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
-from psychocounsel.rundir.run_config import module_of, read_config
+from psychocounsel.rundir.run_config import module_of, read_config, read_section
 from psychocounsel.rundir.submissions import home_of
-from psychocounsel.rundir.sweep import ListedRun, runs_of
+from psychocounsel.rundir.sweep import runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.storage.files import readable_size
 from psychocounsel.storage.modes import mask_of, restricted
 
+SYNC_SECONDS = 300  # time limit of the upload at the end of a job
 
-def sync(folder: Path, listed: Sequence[ListedRun]) -> None:
-    """Upload the wandb runs that the `listed` runs of `folder` stored offline.
+
+def sync_where_asked(run_dir: Path, seconds: float) -> None:
+    """Upload what a run with `tracker.sync` stored offline, within `seconds`. If that fails, only a line says what to type."""
+    is_asked = (read_section(run_dir, "tracker") or {}).get("sync", False)
+    if not is_asked or not RunDir(run_dir).offline_wandb_runs():
+        return
+    try:
+        sync(run_dir, [run_dir], seconds)
+    except (UserError, OSError, KeyboardInterrupt) as error:  # Ctrl-C ends the upload, and the run has ended before
+        command = f"`psychocounsel jobs sync {run_dir}`"
+        print(
+            f"tracker.sync: not uploaded: {str(error) or 'interrupted'}; type {command} where the server can be reached",
+            flush=True,
+        )
+
+
+def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -> None:
+    """Upload the wandb runs that these runs of `folder` stored offline, within `seconds` (None: without a limit).
 
     Raises:
-        UserError: if no offline runs exist, a confidential run may not use the server, or wandb is missing or fails.
+        UserError: if no offline runs exist, a confidential run may not use the server, or wandb is missing, fails or takes
+            too long.
     """
-    runs = [run.run_dir for run in listed if RunDir(run.run_dir).offline_wandb_runs()]
+    runs = [run_dir for run_dir in run_dirs if RunDir(run_dir).offline_wandb_runs()]
     kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
     for run in runs:
         require_agreement(run)
@@ -39,10 +57,14 @@ def sync(folder: Path, listed: Sequence[ListedRun]) -> None:
         )  # the server may have changed since the run started
     if not kept:
         raise UserError(f"{folder}: contains no offline runs of wandb (made by tracker=wandb with WANDB_MODE=offline)")
-    done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, kept)])
+    command = [sys.executable, "-m", "wandb", "sync", *map(str, kept)]
+    try:  # wandb's own logs belong to a run, not to the current folder
+        done = subprocess.run(command, env=os.environ | {"WANDB_DIR": str(runs[0])}, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise UserError(f"wandb sync took more than {seconds:g} s") from error
     if done.returncode:
         raise UserError(f"wandb sync ended with exit code {done.returncode}: see its output above")
-    print(f"uploaded {len(kept)} runs")
+    print(f"uploaded {len(kept)} runs", flush=True)
 
 
 def archive(folder: Path, destination: Path) -> None:

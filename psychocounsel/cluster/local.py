@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.cluster.archive import SYNC_SECONDS, sync_where_asked
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, Submission, made_nothing
 from psychocounsel.cluster.local_ranks import PRELOAD, run_ranks, worker_environment
@@ -173,6 +174,8 @@ class Local(Cluster):
                 )
         if code == CONTINUE_LATER:
             _say_how_to_resume(job)
+        else:
+            sync_where_asked(job.run_dir, SYNC_SECONDS)
         if code not in (DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER):
             where = f"rank {rank}, exit code {code}"
             print(f"error: {job.run_dir} failed ({where}); its logs are in {attempt.path}", file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -141,6 +141,7 @@ def _set(environment: dict[str, str]) -> Iterator[None]:
     """Set the environment that a starting process's libraries will read; Ctrl-C is delayed until the block ends."""
     before = dict(os.environ)
     os.environ.update(environment)
+    resource_tracker.ensure_running()  # its own start ends such a delay
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

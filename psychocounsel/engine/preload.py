@@ -7,7 +7,9 @@ from psychocounsel.engine.telemetry.progress import quiet_libraries
 
 # A process group of its own: Ctrl-C reaches the ranks only as the stop request that the launcher forwards.
 os.setsid()
+_interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards a Ctrl-C from before
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+signal.signal(signal.SIGINT, _interrupt)
 os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when DeepSpeed is imported
 quiet_libraries()
 

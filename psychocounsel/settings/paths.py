@@ -60,14 +60,16 @@ def model_of_run(path: str, key: str) -> str:
 
 
 def refuse_missing_folder(value: str, key: str, revision: str | None = None) -> None:
-    """Refuse a missing folder of the form `PARENT/NAME` whose parent exists, because it is hardly a hub id.
+    """Refuse a missing relative folder of more than two parts, or `PARENT/NAME` whose parent exists: hardly a hub id.
 
-    With a `revision`, which folders have not, it is one all the same.
+    With a `revision`, which folders have not, the second form is one all the same.
 
     Raises:
         UserError: naming the key, and how to give a hub id of this form.
     """
     parent = Path(value).parent
+    if value.count("/") > 1 and not value.startswith(("/", "~")) and not Path(value).exists():
+        raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
     if not revision and value.count("/") == 1 and not Path(value).exists() and parent.is_dir():
         of_hub = f"if {value} of the hub is meant, give its revision as well, for instance main"
         raise UserError(f"{key}={value}: {parent}/ has no such folder ({of_hub})")

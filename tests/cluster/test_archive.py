@@ -1,15 +1,22 @@
-"""`jobs archive` keeps everything except optimizer state, at every stage of ZeRO."""
+"""`jobs archive` keeps everything except optimizer state, at every stage of ZeRO; jobs upload what was stored offline."""
 
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
+from psychocounsel.cluster.archive import sync_where_asked
+from psychocounsel.engine.telemetry.trackers import Wandb
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.rundir.manifest import complete_checkpoints
+from psychocounsel.rundir.run_config import write_config, write_job
+from tests.support.answering import answer_of_wandb, no_proxy, serving
+from tests.support.composed import check, compose
 from tests.support.export_runs import SETTINGS, content, make_base
 from tests.support.harness import cli
 
+__all__ = ["no_proxy"]
 _STEPS = ["max_steps=3", "eval.every=0", "checkpoint.every=1", "checkpoint.keep_last=2", "cluster.threads=1"]
 
 
@@ -66,3 +73,35 @@ def test_an_archive_cannot_go_on_and_says_what_can(tmp_path: Path) -> None:
     again = cli("jobs", "archive", "kept", "twice", cwd=tmp_path)
     assert "the weights of 1 checkpoints" in again.stdout
     cli("export", "twice", "step=1", "to=out", cwd=tmp_path)
+
+
+def test_a_job_uploads_within_its_time_where_asked_and_never_fails_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    run, tracker = tmp_path / "run", Wandb()
+    tracker.start(run, OmegaConf.create({"sweep_dir": None}))
+    tracker.log(1, {"loss": 0.123456})
+    tracker.finish()
+    write_job(run, "psychocounsel.train", 0, [])
+    capfd.readouterr()
+    with serving(answer_of_wandb) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.address)
+        for asked, seconds in ((False, 60.0), (True, 0.1), (True, 60.0)):
+            write_config(run, check(compose(["tracker=wandb", f"tracker.sync={asked}", f"run_dir={run}"])))
+            sync_where_asked(run, seconds)
+            said = capfd.readouterr().out
+            if not asked:
+                assert not said
+            elif seconds < 1:
+                assert said.startswith(
+                    "tracker.sync: not uploaded: wandb sync took more than 0.1 s; type `psychocounsel"
+                )
+                assert not server.asked
+        assert said.endswith("uploaded 1 runs\n")
+        assert any("0.123456" in str(payload) for _, payload in server.asked), "the history"
+    assert not list(here.iterdir()), "wandb's logs are in the run"

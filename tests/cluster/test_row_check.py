@@ -1,5 +1,8 @@
 """Rows are checked before jobs start: at dry_run, at submission, and before the first run of a sweep."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from psychocounsel.cluster.row_process import check_rows
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
-from tests.support.harness import cli, write_jsonl
+from tests.support.harness import ROOT, cli, write_jsonl
 
 PAIR = {"prompt": "I can't sleep.", "chosen": "What keeps you awake?", "rejected": "Just relax."}
 
@@ -105,3 +108,31 @@ def test_unprepared_hub_data_stays_unchecked_and_bad_rows_are_refused(cache: Pat
     bad = write_jsonl(tmp_path / "bad.jsonl", [{"prompt": "Hello."}])
     with pytest.raises(UserError, match="bad.jsonl line 1: has a prompt and no reply"):
         check_rows([job(f"data.path={bad}", f"paths.cache={cache}")])
+
+
+_INTERRUPTED = """
+import os, pathlib, signal, time
+from psychocounsel.cluster.local_ranks import prepare_forks
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    prepare_forks(dict(os.environ), ["slow_import"])
+    while not pathlib.Path("begun").exists():
+        time.sleep(0.02)
+    try:
+        os.killpg(0, signal.SIGINT)  # as a terminal does
+        time.sleep(5)
+    except KeyboardInterrupt:
+        time.sleep(1)  # the other process ends its import
+"""
+
+
+def test_ctrl_c_while_the_process_that_reads_rows_imports_prints_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "slow_import.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(0.5)\n")
+    (tmp_path / "interrupted.py").write_text(_INTERRUPTED)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    command = [sys.executable, "interrupted.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, start_new_session=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -94,6 +94,14 @@ def serving(respond: Callable[[Any, int], Any]) -> Iterator[Server]:
         server.stop()
 
 
+def answer_of_wandb(payload: Any, number: int) -> dict[str, Any]:
+    """Answer as a server of Weights & Biases to which `wandb sync` uploads a run."""
+    bucket = {"id": "r", "name": "run", "displayName": "run", "config": "{}", "historyLineCount": 0}
+    bucket["project"] = {"id": "p", "name": "counsel", "entity": {"id": "e", "name": "me"}}
+    answers = {"upsertBucket": {"bucket": bucket, "inserted": True}, "model": {"bucket": None}}
+    return {"data": answers | {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": []}}}
+
+
 @pytest.fixture
 def dead_address() -> str:
     """Return the address of a stopped server."""

@@ -34,6 +34,11 @@ class ArrayRequest:
     dependency: str = ""
     ids: list[str] = field(default_factory=list)
 
+    @property
+    def syncs(self) -> bool:
+        """True if a run's tracker uploads at the end of the job."""
+        return any(OmegaConf.select(job.config, "tracker.sync") for task in self.tasks for job in task)
+
 
 def home(jobs: Sequence[Job]) -> Path:
     """Return the folder of the submission records: the sweep's folder, or the single run's."""
@@ -96,7 +101,8 @@ def script_of(array: ArrayRequest, place: Path, code: Sequence[Path]) -> str:
     binds = list(dict.fromkeys([str(study), *apart, str(paths.output), str(paths.cache)]))
     binds += [path for path in _inputs(array) if not any(Path(path).is_relative_to(bind) for bind in binds)]
     assert array.files is not None
-    return render(array.cluster, job_name(place), array.files.path, len(array.tasks), code, binds, array.dependency)
+    name, folder = job_name(place), array.files.path
+    return render(array.cluster, name, folder, len(array.tasks), code, binds, array.dependency, array.syncs)
 
 
 def _inputs(array: ArrayRequest) -> list[str]:

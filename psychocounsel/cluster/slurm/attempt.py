@@ -6,6 +6,8 @@ code for a run that was given up in this job.
 
 `... end RUN NUMBER CODE ASKED` prints `again`, or the exit code for the job. ASKED is the signal that asked the run to
 stop, or `no`.
+
+`... sync SECONDS RUN...` uploads what runs with `tracker.sync` stored offline, and writes the result to their logs.
 """
 
 import contextlib
@@ -91,6 +93,22 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     note_attempt(attempt, ended=time.time(), verdict=verdict.word, reason=verdict.reason, **about)
     print(said, file=sys.stderr)
     return "again" if verdict.goes_on else str(0 if verdict.word == "finished" else code)
+
+
+def sync(run_dirs: Sequence[Path], seconds: float) -> None:
+    """Upload what runs with `tracker.sync` stored offline. The output is added to the log of the last attempt's rank 0."""
+    from psychocounsel.cluster.archive import (
+        sync_where_asked,
+    )  # here, because it imports more than `begin` and `end` need
+
+    deadline = time.monotonic() + seconds
+    for run_dir in run_dirs:
+        log = RunDir(run_dir).attempt(next_number(run_dir) - 1).output(0)
+        if log.exists():
+            with open(log, "a") as file:
+                os.dup2(file.fileno(), 1)
+                os.dup2(file.fileno(), 2)
+            sync_where_asked(run_dir, max(1.0, deadline - time.monotonic()))
 
 
 def _ending(run_dir: Path, attempt: AttemptDir, rank: int, code: int, stop_signal: str, by_srun: bool) -> AttemptEnding:
@@ -204,13 +222,15 @@ def _point(link: Path, target: str) -> None:
 
 def main(arguments: list[str]) -> None:
     let_nobody_else_write()
-    action, run_dir, *rest = arguments
-    if action == "begin":
-        number, code = begin(Path(run_dir))
-        print(f"{number} {free_port()}" if number else "")
-        sys.exit(code)
-    else:
-        print(end(Path(run_dir), int(rest[0]), int(rest[1]), rest[2]))
+    match arguments:
+        case "begin", run_dir:
+            number, code = begin(Path(run_dir))
+            print(f"{number} {free_port()}" if number else "")
+            sys.exit(code)
+        case "end", run_dir, number, code, stop_signal:
+            print(end(Path(run_dir), int(number), int(code), stop_signal))
+        case "sync", seconds, *run_dirs:
+            sync([*map(Path, run_dirs)], float(seconds))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,8 @@ def _scripts(todo: Sequence[ArrayRequest], place: Path) -> Iterator[str]:
         folder = SubmissionHome(place).submission(f"NNN{number}").path
         output = Path(array.tasks[0][0].config.paths.output)
         code = [store_of(code_home(place), output) / "COPY"]
-        script = render(array.cluster, job_name(place), folder, len(array.tasks), code, [], array.dependency)
+        name, tasks = job_name(place), len(array.tasks)
+        script = render(array.cluster, name, folder, tasks, code, [], array.dependency, array.syncs)
         runs = sum(map(len, array.tasks))
         yield f"-- script {number} of {len(todo)}, for {runs} runs\n{script.rstrip()}"
 

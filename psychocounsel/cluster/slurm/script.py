@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from psychocounsel.cluster.archive import SYNC_SECONDS
 from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, quoted, slurm_time
 from psychocounsel.errors import CONTINUE_LATER
 from psychocounsel.settings.keys import refuse_control_characters
@@ -30,8 +31,11 @@ def render(
     code: Sequence[Path],
     binds: Sequence[str],
     dependency: str = "",
+    syncs: bool = False,
 ) -> str:
     """Return the script for `tasks` array indices (1: no array), whose submission directory is `folder`.
+
+    `syncs`: its last step is the upload of `tracker.sync`.
 
     Raises:
         UserError: if a name or path, for instance of an older run directory, contains a newline.
@@ -57,6 +61,7 @@ def render(
         servers=cluster.server_count,
         servers_per_node=cluster.servers.per_node,
         cpus_per_server=cluster.cpus_per_server,
+        sync=min(SYNC_SECONDS, cluster.stop_seconds) if syncs else 0,
         requeue=cluster.requeue,
         max_requeues=cluster.max_requeues,
         continue_later=CONTINUE_LATER,

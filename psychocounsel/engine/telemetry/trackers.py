@@ -65,12 +65,14 @@ class Wandb(NoTracker):
     """Weights & Biases; offline, for a later sync, without a key or if the server cannot be reached.
 
     A file in the run directory holds the run's id, so that a resumed run continues and a repeated one is another.
+    `sync`: the job uploads offline runs when it ends (`cluster.archive.sync_where_asked`).
     """
 
     project: str = "psychocounsel"
     entity: str | None = None
     name: str | None = None
     tags: list[str] = option([])
+    sync: bool = False
 
     def check(self) -> None:
         _require("wandb")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.answering import answer_of_wandb, serving
 from tests.support.harness import cli, metrics_of
 from tests.support.slurm_cluster import Cluster, start
 
@@ -230,6 +231,30 @@ def test_segments_go_on_where_nothing_is_requeued(slurm: Cluster, tmp_path: Path
     slurm.call("scancel", "--signal=USR1", "--batch", jobs[0])
     assert slurm.ended(run) == ["finished"]
     assert (run / "logs" / "02").is_dir() and not (run / "logs" / "03").exists(), "the third had nothing to do"
+
+
+@pytest.mark.slow
+def test_a_job_uploads_what_its_tracker_stored_when_it_ends_and_not_before_a_requeue(
+    slurm: Cluster, tmp_path: Path
+) -> None:
+    good, bad, file = tmp_path / "good", tmp_path / "bad", tmp_path / "broken"
+    file.touch()
+    fail = f"+callbacks.fail={{_target_: tests.support.killer.Fail, seed: 2, file: {file}}}"
+    given = {"tracker": "wandb", "tracker.sync": "true"}
+    with serving(answer_of_wandb) as server:
+        stored = {"WANDB_MODE": "offline", "WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": server.address}
+        slurm.train(*slurm.overrides(2, run_dir=good, **given), **stored)
+        slurm.train(*slurm.overrides(2, run_dir=bad, seed=2, **given), fail, **stored)
+        assert slurm.ended(good) + slurm.ended(bad) == ["finished", "failed"]
+        for run, code in ((good, "0:0"), (bad, "1:0")):
+            job = slurm.job_of(run)
+            slurm.until(lambda job=job: not slurm.call("squeue", "-h", "-j", job), 120, run)
+            assert f"ExitCode={code}" in slurm.call("scontrol", "show", "job", job)
+        names = {payload["variables"].get("name") for path, payload in server.asked if path == "/graphql"}
+    assert {(run / "wandb" / "run_id").read_text().strip() for run in (good, bad)} <= names
+    assert slurm.jobs("logs", str(good)).endswith("\nuploaded 1 runs\n")
+    assert "uploaded" not in (bad / "logs" / "01" / "rank-0.out").read_text()
+    assert slurm.jobs("logs", str(bad)).endswith("\nuploaded 2 runs\n")
 
 
 @pytest.mark.slow

@@ -127,6 +127,12 @@ def test_a_missing_folder_whose_parent_exists_is_no_hub_id_and_a_run_stands_for_
     missing = run_here(line.format("runs/typo")).stderr
     assert f"{MODELS[line]}=runs/typo: runs/ has no such folder" in missing.replace("against.path", "against"), missing
     assert "runs/begun: the run has no model yet" in run_here(line.format("runs/begun")).stderr
+    assert "runs/begun/model: no such file or folder (a hub id" in run_here(line.format("runs/begun/model")).stderr
+    if "judge=" in line:  # so is that of a judge
+        judge = run_here(
+            line.format("builtin:tiny").replace("judge=tiny", "judge=transformers judge.model=runs/no/model")
+        )
+        assert "judge.model=runs/no/model: no such file or folder (a hub id" in judge.stderr, judge.stderr
     if "chat" not in line:  # it would talk here; `evaluate` shares its reader
         answer = run_here(line.format("runs/one"), rows=False)
         assert answer.code == 0, answer.stderr
