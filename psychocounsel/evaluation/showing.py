@@ -26,8 +26,10 @@ def show_result(
     tables, file = [*terminal_lines(blocks)], RunDir(folder).tables
     write_atomically(file, "\n".join(tables).strip() + "\n")
     if config.verbose or not conclusions:
+        cautions = {encodable(f"warning: {line}") for conclusion in conclusions for line in conclusion.cautions}
         for line in tables:
-            say(line)
+            if line not in cautions:  # they stand below the conclusions
+                say(line)
     for line in dict.fromkeys(verdict_lines({"verdicts": recorded(conclusions)})):  # verdicts share warnings
         say(encodable(line))
     if missing := dict.fromkeys(need for conclusion in conclusions for need in conclusion.missing):
