@@ -10,6 +10,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.slurm.code_copies import copies_used
 from psychocounsel.cluster.states import rows
+from psychocounsel.engine.telemetry.trackers import Wandb, answers, server_address
 from psychocounsel.errors import UserError
 from psychocounsel.remote.confidential import check_confidential
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
@@ -28,7 +29,8 @@ def sync(folder: Path, listed: Sequence[ListedRun]) -> None:
     """Upload the wandb runs that the `listed` runs of `folder` stored offline.
 
     Raises:
-        UserError: if no offline runs exist, a confidential run may not use the server, or wandb is missing or fails.
+        UserError: if no offline runs exist, a confidential run may not use the server, the server does not answer, or wandb is
+            missing or fails.
     """
     runs = [run.run_dir for run in listed if RunDir(run.run_dir).offline_wandb_runs()]
     kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
@@ -39,6 +41,9 @@ def sync(folder: Path, listed: Sequence[ListedRun]) -> None:
         )  # the server may have changed since the run started
     if not kept:
         raise UserError(f"{folder}: contains no offline runs of wandb (made by tracker=wandb with WANDB_MODE=offline)")
+    Wandb().check()
+    if not answers(address := server_address()):  # wandb itself tries for minutes
+        raise UserError(f"{address} cannot be reached: repeat the command where there is a network")
     done = subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, kept)])
     if done.returncode:
         raise UserError(f"wandb sync ended with exit code {done.returncode}: see its output above")
