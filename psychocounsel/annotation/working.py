@@ -78,7 +78,7 @@ def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -
         yield f"{count:>12,}  {names.get(name, name)}"
     yield ""
     if any(isinstance(model, Rules) for model in build(context.config, "annotator").models()):
-        yield f"annotator=rules is {WARNING}"
+        yield f"warning: annotator=rules is {WARNING}"
     folder = context.files.dataset
     made = context.files.card.exists()
     yield f"the card: {context.files.card}" if made else "no card yet: run steps=[card] with the same out"

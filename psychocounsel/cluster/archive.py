@@ -10,6 +10,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.slurm.code_copies import copies_used
 from psychocounsel.cluster.states import rows
+from psychocounsel.engine.telemetry.trackers import Wandb, answers, server_address
 from psychocounsel.errors import UserError
 from psychocounsel.remote.confidential import check_confidential
 from psychocounsel.rundir.manifest import complete_checkpoints, damage, weights_marks, write_manifest
@@ -45,8 +46,8 @@ def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -
     """Upload the wandb runs that these runs of `folder` stored offline, within `seconds` (None: without a limit).
 
     Raises:
-        UserError: if no offline runs exist, a confidential run may not use the server, or wandb is missing, fails or takes
-            too long.
+        UserError: if no offline runs exist, a confidential run may not use the server, the server does not answer, or wandb is
+            missing, fails or takes too long.
     """
     runs = [run_dir for run_dir in run_dirs if RunDir(run_dir).offline_wandb_runs()]
     kept = [path for run in runs for path in RunDir(run).offline_wandb_runs()]
@@ -57,6 +58,9 @@ def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -
         )  # the server may have changed since the run started
     if not kept:
         raise UserError(f"{folder}: contains no offline runs of wandb (made by tracker=wandb with WANDB_MODE=offline)")
+    Wandb().check()
+    if not answers(address := server_address()):  # wandb itself tries for minutes
+        raise UserError(f"{address} cannot be reached: repeat the command where there is a network")
     command = [sys.executable, "-m", "wandb", "sync", *map(str, kept)]
     try:  # wandb's own logs belong to a run, not to the current folder
         done = subprocess.run(command, env=os.environ | {"WANDB_DIR": str(runs[0])}, timeout=seconds)

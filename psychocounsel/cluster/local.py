@@ -105,8 +105,8 @@ class Local(Cluster):
         for config in (job.config for job in trained):
             lines += [memory_line(config, gpus or 8, None, machines), *host_line(config, gpus or 8, machines, None)]
         if not gpus:
-            elsewhere = [f"on a machine with 8 GPUs, {line}" for line in lines]
-            lines = [*(cpu_memory_line(job.config, job.processes) for job in trained), *elsewhere]
+            here = [cpu_memory_line(job.config, job.processes) for job in trained]
+            lines = [*here, *(f"on a machine with 8 GPUs, {line}" for line in lines if line not in here)]
         return "\n".join([super().describe(jobs), *dict.fromkeys(lines)])
 
     def place(self, job: Job) -> str:

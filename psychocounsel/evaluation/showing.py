@@ -23,11 +23,12 @@ def show_result(
 
     Without conclusions, the tables are printed.
     """
-    tables, file = [*terminal_lines(blocks)], RunDir(folder).tables
-    write_atomically(file, "\n".join(tables).strip() + "\n")
+    tables = write_tables(folder, blocks)
     if config.verbose or not conclusions:
+        cautions = {encodable(f"warning: {line}") for conclusion in conclusions for line in conclusion.cautions}
         for line in tables:
-            say(line)
+            if line not in cautions:  # they stand below the conclusions
+                say(line)
     for line in dict.fromkeys(verdict_lines({"verdicts": recorded(conclusions)})):  # verdicts share warnings
         say(encodable(line))
     if missing := dict.fromkeys(need for conclusion in conclusions for need in conclusion.missing):
@@ -36,6 +37,13 @@ def show_result(
             say(encodable(f"  {need}"))
     for line in tables_line(config, folder) if conclusions else ():
         say(line)
+
+
+def write_tables(folder: Path, blocks: Sequence[Block]) -> list[str]:
+    """Write the lines of all `blocks` to `tables.txt` in `folder`, and return them."""
+    lines = [*terminal_lines(blocks)]
+    write_atomically(RunDir(folder).tables, "\n".join(lines).strip() + "\n")
+    return lines
 
 
 def tables_line(config: DictConfig, folder: Path) -> list[str]:

@@ -124,7 +124,7 @@ def unfinished(material: Material) -> str:
     if problems:
         parts.append(f"{problems} {'problem' if problems == 1 else 'problems'} (listed in the report)")
     if not parts:
-        parts.append(f"nothing is missing: {len(material.runs)} of {len(material.runs)} runs have ended")
+        parts.append("the run has ended" if len(material.runs) == 1 else f"all {len(material.runs)} runs have ended")
     return "; ".join([*parts, *(f"gates: {count} {verdict}" for verdict, count in verdicts.items())])
 
 

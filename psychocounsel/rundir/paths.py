@@ -31,7 +31,7 @@ class RunDir:
         self.metrics = path / "metrics.jsonl"  # one line per step
         self.summary = path / "summary.json"  # status (finished, stopped, failed) and final figures
         self.scores = path / "scores.jsonl"  # of an evaluation: the scores of each pair
-        self.tables = path / "tables.txt"  # of an evaluation: all its tables, as verbose=true prints them
+        self.tables = path / "tables.txt"  # of an evaluation or audit: all its tables, as verbose=true prints them
         self.reliability = path / "reliability.json"  # of an evaluation: bins of calibration, risk at each coverage
         self.audit = path / "audit.json"  # of an audit: all its figures
         self.logs = path / "logs"  # a folder for each attempt, and the output of servers on this machine

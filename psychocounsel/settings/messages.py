@@ -91,8 +91,8 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
     valid = _keys_for(arguments, config_name) or flat_keys(configs.compose([], config_name, config_dirs(arguments)))
     inner = [name for name in valid if name.startswith(f"{key}.")]
     place = given.get(key, "")
-    if f"{key}.path" in inner and ("/" in place or Path(place).is_dir()):
-        return f"{key}={place}: {key} is a section of several settings; give {key}.path={place}"
+    if f"{key}.path" in inner and place:
+        return f"{key}={place}: {key} is a section of several settings; give {key}.path={_path_of(key, place)}"
     if inner:
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
@@ -101,6 +101,12 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
     tail = key.rpartition(".")[2]
     elsewhere = " has " in message or " is called " in message or any(name.rpartition(".")[2] == tail for name in valid)
     return message if elsewhere else f"{message} (to add a key that the YAML omits, write +{key}=VALUE)"
+
+
+def _path_of(group: str, name: str) -> str:
+    """Return the path of a shipped choice, for commands in which the group has no choices; otherwise `name`."""
+    file = shipped("conf") / group / f"{name}.yaml"
+    return str(yaml.safe_load(file.read_text()).get("path", name)) if file.is_file() else name
 
 
 def _keys_for(arguments: Sequence[str], config_name: str) -> list[str]:
@@ -116,7 +122,9 @@ def _keys_for(arguments: Sequence[str], config_name: str) -> list[str]:
 def _unknown_choice(path: str, options: Sequence[str]) -> str:
     group, _, name = path.rpartition("/")
     first, _, place = path.partition("/")
-    if first in _WITH_PATH and ("/" in place or place.endswith(_FILES) or Path(place).exists()):
+    if not (shipped("conf") / group).is_dir():  # a slash in the value
+        group, name = first, place
+    if first in _WITH_PATH and (re.search("[/:]", place) or place.endswith(_FILES) or Path(place).exists()):
         return f"{first}={place}: is no choice of the group {first}; for a file or folder give {first}.path={place}"
     if ours := our_choice(f"{group}={name}"):
         return f"{group}={name}: no such choice; give {ours}"

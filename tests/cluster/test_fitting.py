@@ -89,7 +89,8 @@ def test_a_dry_run_needs_no_weights(tmp_path: Path) -> None:
     said = cli("train", *given, cwd=tmp_path).stdout
     assert "llama3_1_8b: zero=auto is chosen when the run starts, on 8 GPUs of 40 GB: zero.stage=" in said
     assert "rows unchecked: model.path=meta-llama/Llama-3.1-8B-Instruct is not in" in said
-    assert "first run `psychocounsel prepare experiment=paper_dpo_iter_8b rollout=hf" in said
+    fetch = f"psychocounsel prepare experiment=paper_dpo_iter_8b rollout=hf paths.cache={tmp_path}/cache"
+    assert f"first run `{fetch}`" in said
 
 
 # -- experiments of 8B

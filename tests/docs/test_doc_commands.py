@@ -252,3 +252,11 @@ def _make_paths(command: Command) -> None:
         path.write_text(
             '{"question": "I cannot sleep at all these days.", "chosen": "Since when?", "rejected": "Sleep more."}\n'
         )
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_opens_with_what_its_reader_can_do_and_a_command(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    if page.stem != "glossary":
+        assert lines[2].startswith("After this page ")
+        assert any(line.startswith(("    ", "```")) for line in lines[:12])

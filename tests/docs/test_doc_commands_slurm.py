@@ -118,7 +118,7 @@ def test_the_first_commands_of_the_page_on_clusters(reader: Reader) -> None:
         "the next command that the run suggests works as printed"
     )
     said = reader.type("docs/report.md", "report sweeps/beta", instead={"--open": "--no-text"})
-    assert "3 of 3 runs have ended" in said
+    assert "all 3 runs have ended" in said
 
 
 @pytest.mark.slow

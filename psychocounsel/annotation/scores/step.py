@@ -9,7 +9,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from psychocounsel.annotation.scores.rules import WARNING, Rules
+from psychocounsel.annotation.scores.rules import Rules
 from psychocounsel.annotation.scores.votes import (
     ABOUT,
     ORDER,
@@ -176,8 +176,6 @@ _SKIPPED = {
 
 def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
     """Yield the lines for the figures of the step `scores`."""
-    for name in figures["demonstration"]:
-        yield f"DEMONSTRATION: annotator {name} is {WARNING}"
     for name, annotator in figures["annotators"].items():
         votes = ", ".join(f"{count:,} {outcome}" for outcome, count in annotator["votes"].items() if count)
         yield f"{name}: {votes}"

@@ -146,7 +146,7 @@ def _summary_lines(figures: dict[str, Any], draft: Draft, context: StepContext[A
         yield f"  and {len(draft.bad) - _SHOWN_BAD} more bad rows, all in {context.files.dropped_speeches.name}"
     if figures["planted"] is not None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(figures["identifiers"].items())) or "none found"
-        yield f"identifiers replaced: {kinds}"
+        yield f"identifiers replaced in {draft.read.total():,} rows: {kinds}"
         recalls = ", ".join(f"{kind} {recall['recall']:.0%}" for kind, recall in figures["planted"].items())
         yield f"  share of planted identifiers that the rules find: {recalls}. {STATEMENT}"
         yield f"  speeches to check by hand: {context.files.identifier_sample}"

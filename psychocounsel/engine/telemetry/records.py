@@ -243,11 +243,11 @@ def _unimproved(before: dict[str, Any], best: dict[str, Any], checkpoint: DictCo
     worse = (
         before[metric] < best[metric] if smaller_is_better(metric, checkpoint.mode) else before[metric] > best[metric]
     )
-    if not worse:
+    now, earlier = (f"{figures[metric]:.3g}" for figures in (best, before))
+    if not worse or now == earlier:
         return []
     return [
-        f"worse than before   {metric} is {best[metric]:.3g} at the best step, whose weights model/ holds, and was "
-        f"{before[metric]:.3g} before training"
+        f"worse than before   {metric} is {now} at the best step, whose weights model/ holds, and was {earlier} before training"
     ]
 
 

@@ -88,7 +88,7 @@ class Wandb(NoTracker):
         settings = _settings(config)
         # By default wandb would send printed text, and changes in a git checkout, which may contain data.
         private = {"console": "off", "disable_git": True, "disable_code": True, "save_code": False}
-        mode: Any = os.environ.get("WANDB_MODE") or ("online" if key and _answers(server_address()) else "offline")
+        mode: Any = os.environ.get("WANDB_MODE") or ("online" if key and answers(server_address()) else "offline")
         if mode == "offline":
             print(
                 f"tracker=wandb: offline, because {_why_offline(key)}; `psychocounsel jobs sync {run_dir}` uploads the run later",
@@ -129,7 +129,7 @@ def _run_id(run_dir: Path) -> str:
     return file.read_text().strip()
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
     """Return True if a server answers within seconds, because wandb itself gives up after minutes, and then fails."""
     try:
         urlopen(address, timeout=_SECONDS).close()

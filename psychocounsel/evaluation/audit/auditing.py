@@ -1,4 +1,4 @@
-"""Audit of a data set: takes every measurement, writes `audit.json` and prints the table."""
+"""Audit of a data set: takes every measurement, writes `audit.json` and prints what it concludes."""
 
 import hashlib
 import os
@@ -11,6 +11,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.blocks.cells import Titled
+from psychocounsel.blocks.kinds import Paragraph
 from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.system_prompt import COUNSELLOR
@@ -49,6 +50,7 @@ from psychocounsel.evaluation.judging.controls import (
     worst_control,
 )
 from psychocounsel.evaluation.reward.figures import flipped_figures
+from psychocounsel.evaluation.showing import tables_line, write_tables
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import FINISHED, write_summary
 from psychocounsel.storage.files import write_json
@@ -101,7 +103,8 @@ LEAST_COMPONENTS = 5  # so that each of the default five folds holds at least on
 
 
 def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
-    """Measure the data that `config` names, write `audit.json` and `summary.json` to `folder`, and print the table.
+    """Measure the data that `config` names, write `audit.json`, `summary.json` and `tables.txt` to `folder`, and print
+    what it concludes; with `verbose` all tables.
 
     `score` computes rewards, and the scores of heads, float[n, 1 + heads], if `config` names a reward model. All ranks read
     the data and call `score` together; the first rank does the rest alone. Returns the exit code of the gate; on the other
@@ -120,7 +123,10 @@ def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | N
     settings = {"part": config.part, "limit": config.limit, **sections}
     figures = {"settings": settings, "fingerprint": measured.pairs.fingerprint(), **figures}
     _write(folder, figures, FINISHED if verdict.code == DONE else verdict.word)
-    for line in terminal_lines(audit_blocks([Titled("", figures)])):
+    blocks = audit_blocks([Titled("", figures)])
+    tables = write_tables(folder, blocks)
+    conclusions = terminal_lines(block for block in blocks if isinstance(block, Paragraph))
+    for line in [*(tables if config.verbose else conclusions), *tables_line(config, folder)]:
         say(line)
     say(f"written to {RunDir(folder).audit}")
     return verdict.code

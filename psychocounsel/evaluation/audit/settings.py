@@ -38,6 +38,7 @@ class AuditConfig(PairsConfig):
     """The keys of `psychocounsel audit`; `cluster`, and a given `reward`, are added from their `_target_`."""
 
     part: str = option("all", choices=("held_out", "all"))
+    verbose: bool = False
     audit: AuditOptions = field(default_factory=AuditOptions)
 
 

@@ -218,9 +218,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     _write_file(context.files.adjudicate, waiting, draw)
     _write_key(context.files.adjudication_key, wanted, {name for names in drawn.values() for name in names})
     if waiting:
-        context.say(
-            f"{len(waiting):,} cases wait in {context.files.adjudicate}; fill it in, then run the same command again"
-        )
+        context.say(f"{len(waiting):,} cases wait in {context.files.adjudicate}")
     return {"cases": len(wanted), "waiting": len(waiting)}
 
 

@@ -25,7 +25,6 @@ from psychocounsel.evaluation.gate.parts import Evidence, evidence_of, part_file
 from psychocounsel.evaluation.gate.reasons import reasons_of
 from psychocounsel.evaluation.gate.weaknesses import Weaknesses, conditions_in, obstacles_in, weaknesses_of_parts
 from psychocounsel.evaluation.safety.cases import LOOK_ALIKE
-from psychocounsel.evaluation.safety.speeches import NOT_VALIDATED
 from psychocounsel.evaluation.session.cases import UNKNOWN
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import suggestion
@@ -151,7 +150,7 @@ def decision(config: DictConfig, evidence: Evidence, answers: Adjudicated, weakn
         "code": code,
         "decision": WORDS[code],
         "conditions": [*conditions_in(measures, limits, answers), *weaknesses.conditions],
-        "warnings": [HOLDS, NOT_VALIDATED],
+        "warnings": [HOLDS, *evidence.notes],
     }
 
 

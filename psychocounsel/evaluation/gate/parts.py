@@ -149,6 +149,7 @@ class Evidence:
         health: health figures of the model (see `health_means.means`); None without that part.
         quality: by judge, the planted faults that it found in the safety part.
         judges: names of the judges; word checks are none.
+        notes: who wrote and who reviewed the speeches and clients.
     """
 
     model: str
@@ -159,6 +160,7 @@ class Evidence:
     health: Figures | None
     quality: dict[str, Figures]
     judges: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
 
     @property
     def mine(self) -> list[JudgedCase]:
@@ -177,6 +179,7 @@ def evidence_of(config: DictConfig) -> Evidence:
     """
     cases, missing, limits = list[JudgedCase](), dict[str, int](), dict[str, list[str]]()
     health, quality, names, judges = None, dict[str, Figures](), list[str](), set[str]()
+    notes = list[str]()
     for name in wanted_parts(config):
         files = part_files(config, name)
         _check_unedited(name, files)
@@ -188,11 +191,14 @@ def evidence_of(config: DictConfig) -> Evidence:
         names = [*dict.fromkeys(part_config.contestants.settings)]
         if not ALL[name].reads_data:
             judges |= {judge.name for judge in build(part_config, "judge").models() if not isinstance(judge, Checks)}
+            notes += read_mapping(files.figures).get("notes", [])
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":
             quality = dict(_qualities(files))
-    return Evidence(names[0], names[1], of_any_judge(cases), missing, limits, health, quality, frozenset(judges))
+    return Evidence(
+        names[0], names[1], of_any_judge(cases), missing, limits, health, quality, frozenset(judges), tuple(notes)
+    )
 
 
 def _check_unedited(name: str, files: EvaluationDir) -> None:
@@ -233,6 +239,8 @@ def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:
 def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Run the due steps of a part and return its metrics.
 
+    What the part's last step concludes is in its `tables.txt`; `verbose=true` prints it, too, because the decision repeats it.
+
     Raises:
         BudgetSpent: if the budget is spent before the part is finished; the journal keeps all bought answers.
         UserError: see the part's steps.
@@ -242,8 +250,13 @@ def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
     write_config(files.path, config)
     context.say(f"{name}:")
     course = ALL[name].evaluation().course
-    inner = replace(context, config=config, files=files, say=lambda line: context.say(f"  {line}"))
-    records = run_steps(course, inner, lambda step: None)
+    running = [""]
+
+    def say(line: str) -> None:
+        if config.verbose or running[-1] != course.steps[-1]:
+            context.say(f"  {line}")
+
+    records = run_steps(course, replace(context, config=config, files=files, say=say), running.append)
     metrics = records[course.steps[-1]]["metrics"]
     write_summary(files.path, FINISHED, metrics=metrics)
     return {"metrics": metrics}

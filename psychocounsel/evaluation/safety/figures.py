@@ -66,12 +66,14 @@ class JudgedFigures(TypedDict, Generic[S]):
     """figures.json of an evaluation with judges; `model` is the contestant that `against` compares with the others.
 
     - `words`: by name of word checks, the shares of replies with their words. They are no judgement, so `judges` lacks them.
+    - `notes`: who wrote and who reviewed the speeches or clients; the gate's output has them, too.
     """
 
     evaluation: str
     model: str
     judges: dict[str, Judge[S]]
     words: NotRequired[dict[str, WordShares]]
+    notes: NotRequired[list[str]]
     warnings: list[str]
 
 

@@ -44,6 +44,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "model": setting,
         "judges": summary,
         "words": word_shares(of_the_set(answers), by_checks),
+        "notes": [validated],
         "warnings": warnings,
     }
     write_json(files.figures, figures)

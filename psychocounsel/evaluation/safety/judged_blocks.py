@@ -133,7 +133,7 @@ def flag_conclusion(
     flags = f"{flagged} hard {'flag' if flagged == 1 else 'flags'}" if flagged else "no hard flag"
     rest = "Read what is flagged first." if flagged else f"This proves no safety: {UNDECIDED}."
     missing = [f"Safety of {model}: evaluation=gate, with people who check its cases"]
-    cautions = [line.removeprefix("warning: ") for line in warnings]
+    cautions = [*map(_without_prefix, warnings)]
     known = [name for name in subject.shares[:_TOLD] if name in figures and figures[name]["mean"] is not None]
     shares = "; ".join(f"{subject.titled(name)} {percent_text(figures[name], 'mean')}" for name in known)
     told = f" In per cent of the {subject.clusters} that call for it: {shares}." if shares else ""
@@ -145,7 +145,13 @@ def no_judge(figures: JudgedFigures[S]) -> list[Conclusion]:
     if figures["judges"]:
         return []
     text = f"No judge has read the replies of {figures['model']}. Word checks count words, and this proves nothing: {UNDECIDED}."
-    return [Conclusion(UNDECIDED, text, "undecided", [], ["a language model: judge=local_vllm judge.model=M"])]
+    said = {*map(words_warning, figures.get("words", {}))}  # the text says it, too
+    cautions = [line for line in map(_without_prefix, figures["warnings"]) if line not in said]
+    return [Conclusion(UNDECIDED, text, "undecided", cautions, ["a language model: judge=local_vllm judge.model=M"])]
+
+
+def _without_prefix(warning: str) -> str:
+    return warning.removeprefix("warning: ")
 
 
 def words_warning(checks: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.evaluation.contestants import replies_step
-from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches, swapped_speeches, validation
+from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches, swapped_speeches
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row
@@ -27,10 +27,9 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
     All speeches are invented, so none of them counts as a real client's crisis that third parties may not see.
 
     Raises:
-        UserError: if a file of the crisis set, of the swaps or of `evaluation.set_review` is wrong.
+        UserError: if a file of the crisis set or of the swaps is wrong.
     """
     speeches = crisis_speeches()
-    say(f"warning: {validation(config.evaluation.set_review, speeches)}")
     chosen = {speech.speech: speech for speech in speeches[: config.limit]}
     rows = [_row(speech.speech, speech.text, speech) for speech in chosen.values()]
     if config.evaluation.swaps:

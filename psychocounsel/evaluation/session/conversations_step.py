@@ -15,7 +15,7 @@ from psychocounsel.asking.language_model import CUT, FAILED, TEXT, LanguageModel
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.evaluation.contestants.replies_step import cut_warnings
 from psychocounsel.evaluation.session.dialogue import SCHEMA, Conversation, SessionPlan, SideBySide, replay
-from psychocounsel.evaluation.session.personas import Persona, PersonaSet
+from psychocounsel.evaluation.session.personas import Persona
 from psychocounsel.evaluation.session.transcripts import write_transcripts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
@@ -36,9 +36,6 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     config = context.config
     if config.evaluation.transcripts is not None:
         return write_transcripts(context)
-    set_: PersonaSet = build(config, "personas")
-    for line in set_.notes():
-        context.say(f"warning: {line}")
     groups = {group: build(config, group).models() for group in asked_groups(config)}
     plans = list(planned_sessions(context))
     with closing(Answers(context.files.answers, context.shard)) as answers:

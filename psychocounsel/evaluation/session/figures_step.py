@@ -55,6 +55,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "words": word_shares(answers, by_checks),
         "flow": flow,
         "steering_checks": checks_quality(path) if clients.follows_checks else None,
+        "notes": clients.notes,
         "warnings": [*(f"warning: {text}" for text in warnings), *training_warnings(config)],
     }
     write_json(files.figures, figures)

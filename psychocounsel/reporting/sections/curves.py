@@ -130,7 +130,9 @@ def curve_section(material: Material) -> Section:
     lines = {id(run): lines_of(run) for run in runs}
     charts = [*_loss_charts(runs, lines), *_other_charts(runs, lines, asked=True)]
     lacks_gpus = any(not run.environment.get("gpus") for run in runs)
-    notes = [Paragraph("For runs without a GPU, the hours of their processes count.")] if charts and lacks_gpus else []
+    notes = (
+        [Paragraph("GPU-hours of runs without a GPU are hours of their processes.")] if charts and lacks_gpus else []
+    )
     return Section("curves", "Training curves", [*notes, *charts])
 
 

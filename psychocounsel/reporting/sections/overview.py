@@ -226,7 +226,7 @@ def _not_comparable(material: Material) -> Iterator[Paragraph]:
             lacking = "which the others lack, do not use or measure by another reward"
             yield Paragraph(f"{titles}: compared only with each other, by {family.metric}, {lacking}.")
     if alone and len(groups) > 1:
-        yield Paragraph(f"{listed(alone)}: compared with no other.")
+        yield Paragraph(f"Without another setting to be compared with: {listed(alone)}.")
     if _values_differ(material.runs, _version):
         versions = [
             f"{title} ({version})"

@@ -7,6 +7,7 @@ import pytest
 
 from psychocounsel.annotation.scores.rules import Rules, rate_by_rules
 from psychocounsel.annotation.scores.step import estimate, run
+from psychocounsel.annotation.working import closing_lines
 from psychocounsel.asking.answer_text import stands_in
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.principles import PRINCIPLES
@@ -55,7 +56,7 @@ def test_it_goes_the_way_of_any_annotator_and_says_what_it_is(tmp_path: Path, jo
     assert estimate(step).calls == {}, "nothing is bought"
     figures = run(step)
     assert figures["demonstration"] == ["rules"]
-    assert said[0].startswith("DEMONSTRATION: ")
+    assert sum("a demonstration" in line for line in [*said, *closing_lines(step, {})]) == 1
     for row in pq.read_table(files.votes).to_pylist():
         text = next(each["text"] for each in replies if each["reply"] == row["reply"])
         expected = {name: one.rating for name, one in rate_by_rules("I am tired.", text).items()}

@@ -82,7 +82,7 @@ def test_shares_make_the_tables_of_one_process(
     assert table(one.dropped_speeches) == table(other.dropped_speeches)
     assert {"same text", "too short", "bad row"} <= {row["reason"] for row in table(other.dropped_speeches)}
     assert one.identifier_sample.read_text() == other.identifier_sample.read_text()
-    assert any(line.startswith("identifiers replaced: 26 NAME") or "26 name" in line for line in said), said
+    assert any(line.startswith("identifiers replaced in ") and "26 NAME" in line for line in said), said
 
 
 def test_a_missing_share_or_one_of_other_settings_is_not_used(tmp_path: Path, sources: list[dict[str, Any]]) -> None:

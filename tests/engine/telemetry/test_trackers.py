@@ -79,7 +79,7 @@ def wandb_records(file: Path) -> list:
 
 
 @pytest.mark.slow
-def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path) -> None:
+def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path, dead_address: str) -> None:
     interrupted_run(small_model, "tracker=wandb", "tracker.project=counsel", "-m", f"sweep_dir={tmp_path}/betas")
     (run_dir,) = (path for path in (tmp_path / "betas").iterdir() if path.is_dir())
     attempts = sorted((run_dir / "wandb").glob("offline-run-*/run-*.wandb"))
@@ -98,6 +98,9 @@ def test_wandb_offline_goes_on_in_the_same_run(small_model: Path, tmp_path: Path
     assert {(run.project, run.run_group) for run in runs} == {("counsel", "betas")}
     expected = {line["step"]: line["loss"] for line in metrics_of(run_dir) if "loss" in line}
     assert {step: items["loss"] for step, items in history.items() if "loss" in items} == pytest.approx(expected)
+    keys = {"WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": dead_address}
+    said = cli("jobs", "sync", str(run_dir), cwd=tmp_path, check_code=2, **keys).stderr
+    assert said == f"error: {dead_address} cannot be reached: repeat the command where there is a network\n"
 
 
 def test_metrics_after_the_checkpoint_are_cut(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def audited(
         shared = [sum(word in speech and word in reply for word in WORDS) for speech, reply in texts]
         return np.array(shared, np.float32)[:, None]
 
-    given = ["data=local", f"data.path={file}", "data.min_gap=null", "audit.permutations=100", "reward=tiny", *more]
+    given = ["data=local", f"data.path={file}", "data.min_gap=null", "audit.permutations=100", "reward=tiny"]
+    given += ["verbose=true", *more]
     printed = [] if said is None else said
     audit(check(compose(given, "audit")), folder / "audit", printed.append, lambda names, *_: names, score)
     figures: Any = read_json(folder / "audit" / "audit.json")

@@ -30,11 +30,8 @@ def test_bad_counsellors_are_refused_before_anybody_has_adjudicated(tmp_path: Pa
     options = [*prepare(tmp_path), *word_judge(tmp_path)]
     with counsellors() as server:
         said = gate(tmp_path, *contestants(server, name), *options, "limit=30", SHOWN, code=GATE_NO)
-    assert (
-        "decision: refused (exit code 3)" in said
-        and "not for clients" in said
-        and "no clinician has reviewed it" in said
-    )
+    assert "decision: refused (exit code 3)" in said and "not for clients" in said
+    assert said.count("the crisis set was written by a machine") == said.count("is not a real client") == 1
     found = read_json(tmp_path / "gate" / "figures.json")
     assert found["figures"][figure]["rate"]["verdict"] == "beyond"
     assert (found["clusters"]["safety"], found["clusters"]["session"]) == (30, 1)

@@ -85,7 +85,8 @@ def test_scripted_counsellors_get_exactly_their_figures(tmp_path: Path, name: st
     assert found["figures"]["missed"]["prompts"] == len(AT_RISK)
     assert found["figures"]["over_escalation"]["prompts"] == len(CALM)
     assert summary["metrics"]["hard_flags"] == (len(SET) if name == "despair" else 0)
-    assert "no clinician has reviewed it" in said and "matches words" not in said and "planted faults" in said
+    assert said.count("no clinician has reviewed it") == 1
+    assert "matches words" not in said and "planted faults" in said
     shares = {kind: each["mean"] for kind, each in found["dimensions"]["detects risk"].items()}
     monitor = sum(each.expected_action.startswith("monitor") for each in SET) / len(SET)
     faults = (len(AT_RISK) / len(SET) - monitor, monitor) if wanted["missed"] else (0, 0)
@@ -213,7 +214,7 @@ def test_a_review_by_experts_takes_the_place_of_the_warning(tmp_path: Path) -> N
         f"2 experts reviewed 5 of {len(SET)} speeches of the crisis set, and agree with 100 % of the expected actions"
     )
     said = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")
-    assert f"warning: {told}; the figures hold for this set" in said and "no clinician has reviewed it" not in said
+    assert said.count(told) == 1 and "no clinician has reviewed it" not in said
     assert told in figures(tmp_path)["warnings"][0]
     review.write_text(review.read_text() + f"{SET[5].speech},cannot_tell,no,e01,\n")
     grown = evaluate(tmp_path, *given, f"evaluation.set_review={review.name}")

@@ -23,4 +23,4 @@ def test_the_answer_has_the_decision() -> None:
 @pytest.mark.parametrize("verdict", ["refused", "undecided"])
 def test_gates_are_neither_missing_nor_finished_in_the_studys_words(verdict: str) -> None:
     gate = run_of(Path("/runs/gate"), EVALUATION, "gate", status=verdict)
-    assert unfinished(material(gate)) == f"nothing is missing: 1 of 1 runs have ended; gates: 1 {verdict}"
+    assert unfinished(material(gate)) == f"the run has ended; gates: 1 {verdict}"
