@@ -41,7 +41,6 @@ class Annotate(Command):
     module: ClassVar[str] = "psychocounsel.annotate"
     section: ClassVar[str] = "speeches"
     texts: ClassVar[str] = "speeches"
-    reads_rows: ClassVar[bool] = False  # a step reads them
     place: ClassVar[str] = "out"
     stopping: ClassVar[str] = "stopping: every answer so far is kept"
     light_preloads: ClassVar[tuple[str, ...]] = (
@@ -135,6 +134,9 @@ class Annotate(Command):
         query_steps = [step for step in config.steps if step in _SHARED]
         first = ["speeches"] if "speeches" in due else []
         return SharedSteps(due, query_steps, "replies and ratings", "pairs and card", first, is_large)
+
+    def reads_rows(self, config: DictConfig) -> bool:
+        return False  # a step reads them
 
     def forecast(self, config: DictConfig) -> list[str]:
         from psychocounsel.annotation.forecast import forecast

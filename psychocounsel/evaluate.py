@@ -128,6 +128,9 @@ class Evaluate(Command):
         due = {planned.step for planned in evaluation.planned(config) if planned.due}
         return SharedSteps(due, evaluation.shared_steps(config), "replies and verdicts", "figures")
 
+    def reads_rows(self, config: DictConfig) -> bool:
+        return not _evaluation(config).instead_of_data
+
     def forecast(self, config: DictConfig) -> list[str]:
         return _evaluation(config).forecast(config)
 

@@ -52,14 +52,14 @@ class CountedPart:
 def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted | CountedPart]:
     """Check the rows of `jobs`, tokenised for trainings, and yield their counts; jobs with equal rows share one pass.
 
-    Annotations are skipped, because they read their sources in a step. Imports torch.
+    Jobs that read no rows of `data` are skipped. Imports torch.
 
     Raises:
         UserError: if rows are unusable; with several trainings it names the overrides.
     """
     from psychocounsel.engine.telemetry.progress import quiet_libraries
 
-    jobs = [job for job in jobs if job.command.reads_rows]
+    jobs = [job for job in jobs if job.command.reads_rows(job.config)]
     if not jobs:
         return
     quiet_libraries()

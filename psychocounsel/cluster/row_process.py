@@ -37,7 +37,7 @@ def check_rows(jobs: Sequence[Job], preload: Sequence[str] = _NEEDED, threads: s
         UserError: for rows that a job cannot use.
     """
     lines, ready = list[str](), list[Job]()
-    jobs = [job for job in jobs if job.command.reads_rows]  # annotations read their sources in a step
+    jobs = [job for job in jobs if job.command.reads_rows(job.config)]
     for job in jobs:
         if missing := _not_here(job):
             lines.append(f"rows unchecked: {missing}")

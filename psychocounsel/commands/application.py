@@ -99,7 +99,7 @@ def _run(command: Command, act: Act, ended: Ended) -> int:
         return submission
 
     def announce(job: Job) -> None:
-        if act is submit and job.command.reads_rows:
+        if act is submit and job.command.reads_rows(job.config):
             configs.build(job.config, "cluster").prepare_check(job)
 
     def compose_job(composed: DictConfig, overrides: list[str], index: int = 0, place: Place | None = None) -> Job:

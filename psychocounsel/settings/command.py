@@ -74,7 +74,6 @@ class Command(Contract):
         texts: the section that names the texts which are read, with `confidential` and `allowed_hosts`; "" if none are read.
         section: a section of the configuration that no other command has.
         trains: the command trains a model: it has the groups `algo`, `model` and `zero`.
-        reads_rows: the command reads rows of `data`, which can be checked before jobs start.
         place: the key that names the directory of its results.
         nullable: groups that may be null on the command line.
         light_preloads: modules that a worker without torch imports before it is forked.
@@ -86,7 +85,6 @@ class Command(Contract):
     section: ClassVar[str]
     texts: ClassVar[str] = "data"
     trains: ClassVar[bool] = False
-    reads_rows: ClassVar[bool] = True
     place: ClassVar[str] = "run_dir"
     nullable: ClassVar[tuple[str, ...]] = ()
     light_preloads: ClassVar[tuple[str, ...]] = ("psychocounsel.commands.application",)
@@ -201,6 +199,10 @@ class Command(Contract):
             UserError: if the work cannot be divided, or not now. Default: it never can.
         """
         raise UserError(f"shards={config.shards}: {self.name} cannot divide its work among jobs; leave shards out")
+
+    def reads_rows(self, config: DictConfig) -> bool:
+        """Return True if the command reads rows of `data`, which can be checked before jobs start. Default: True."""
+        return True
 
     def forecast(self, config: DictConfig) -> list[str]:
         """Return the lines that a dry run prints about requests to language models."""

@@ -222,7 +222,7 @@ def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
     for job in jobs:
         pin(job)
     for trains in (True, False):
-        alike = [job for job in jobs if job.command.trains is trains and job.command.reads_rows]
+        alike = [job for job in jobs if job.command.trains is trains and job.command.reads_rows(job.config)]
         lines = (
             cluster.check_rows(alike) if alike and isinstance(cluster, Local) else check_rows(alike) if alike else []
         )

@@ -29,7 +29,6 @@ class StudyWork(Command):
     module: ClassVar[str] = "psychocounsel.launch"
     section: ClassVar[str] = "study"
     texts: ClassVar[str] = ""
-    reads_rows: ClassVar[bool] = False
 
     def schema(self, plain: DictConfig) -> type:
         return NoKeys
@@ -42,6 +41,9 @@ class StudyWork(Command):
         return str(config.study.metric or "")
 
     def loads_a_model(self, config: DictConfig) -> bool:
+        return False
+
+    def reads_rows(self, config: DictConfig) -> bool:
         return False
 
     def work(self, run: "Run") -> int:

@@ -194,7 +194,7 @@ def test_options_about_data_are_refused(tmp_path: Path, option: str) -> None:
 
 def test_a_dry_run_says_what_would_be_asked(tmp_path: Path) -> None:
     said = evaluate(tmp_path, "limit=10", "dry_run=true")
-    assert "replies: 20 calls" in said
+    assert "replies: 20 calls" in said and "data=sample" not in said, "it reads no rows"
     planted = len(seeded_replies())
     assert f"answers: {20 + planted} calls, 0 bought before" in said
     assert not (tmp_path / "out").exists()
