@@ -1,4 +1,4 @@
-"""Versions are pinned and files have hashes, those of a CUDA installation too, which the index resolves by the packages' metadata."""
+"""Versions are pinned and files have hashes; the index resolves a CUDA installation by the packages' metadata."""
 
 import json
 import os
@@ -30,7 +30,10 @@ def pip(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 
 def test_every_pinned_or_required_package_has_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    required = [*project["dependencies"], *(line for lines in project["optional-dependencies"].values() for line in lines)]
+    required = [
+        *project["dependencies"],
+        *(line for lines in project["optional-dependencies"].values() for line in lines),
+    ]
     names = {_plain(re.split(r"[\[<=>]", line)[0]) for line in required} - {"psychocounsel"}
     for file in ROOT.glob("constraints*.txt"):
         names |= _pins(file)
@@ -53,7 +56,9 @@ def test_every_package_of_a_cuda_installation_is_pinned(tmp_path: Path) -> None:
     versions = {_plain(package["metadata"]["name"]): package["metadata"]["version"] for package in packages}
     assert sorted(versions.keys() - set.union(*map(_pins, FILES))) == ["psychocounsel"]
     files = {_plain(package["metadata"]["name"]): package["download_info"].get("archive_info") for package in packages}
-    unknown = [name for name, file in files.items() if file and f"--hash=sha256:{file['hashes']['sha256']}" not in HASHES[name]]
+    unknown = [
+        name for name, file in files.items() if file and f"--hash=sha256:{file['hashes']['sha256']}" not in HASHES[name]
+    ]
     assert unknown == [], "make lock writes hashes.txt"
     assert versions["cuda-toolkit"].startswith("13.0."), "docs/install.md names the driver that torch's build needs"
 
