@@ -82,7 +82,8 @@ class Annotate(Command):
     def sources(self, config: DictConfig) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # deleted files were read by an earlier step
             yield from build(config, "speeches").files()
-        yield AnnotationDir(Path(config.out)).speeches  # the files that speeches were read from may have been deleted
+        if config.out:  # a later check refuses a command without it
+            yield AnnotationDir(Path(config.out)).speeches  # the files that it was made of may have been deleted
 
     def receivers(self, config: DictConfig) -> Iterator[tuple[str, str]]:
         return model_receivers(config)
