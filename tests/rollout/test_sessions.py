@@ -443,7 +443,7 @@ def test_grpo_learns_to_ask_in_the_second_turn_what_only_a_later_turn_rewards(se
         "rollout.session_reward=last",
     ]
     given += ["max_steps=24", "global_batch_size=8", "data.limit=100", "eval.limit=30", "rollout.max_tokens=96"]
-    cli("train", *given, cwd=tmp_path)
+    cli("train", *given, cwd=tmp_path, minutes=30)
     evaluated = [line for line in metrics_of(tmp_path / "run") if "eval/reward" in line]
     assert evaluated[-1]["eval/reward"] > evaluated[0]["eval/reward"] + 0.2
     assert evaluated[-1]["eval/repetition"] < 0.1
