@@ -185,7 +185,7 @@ def test_metrics_stored_offline_are_found_below_the_folder_of_all_runs(reader: R
     reader.type("docs/cluster.md", "train algo=dpo cluster=slurm_mine", *given, instead=tracked)
     assert reader.ended("runs/tracked") == {"finished"}
     said = reader.type("docs/cluster.md", "jobs sync runs", code=2)
-    assert "wandb sync ended with exit code" in said, "no key of wandb is here, so wandb refuses"
+    assert re.search("cannot be reached|wandb sync ended with exit code", said), "no network or no key of wandb is here"
 
 
 def test_every_command_for_a_cluster_is_typed_here_or_tested_elsewhere() -> None:
