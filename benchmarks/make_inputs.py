@@ -21,7 +21,7 @@ _TEMPLATE = (
 
 def main() -> None:
     spec = json.loads(Path(sys.argv[1]).read_text())
-    prepare(Path(spec["folder"]), Path(spec["data"]), Sizes(**spec["sizes"]), spec["dtype"], spec["model"])
+    prepare(Path(spec["folder"]), Path(spec["data"]), Sizes(**spec["sizes"]), spec["dtype"], spec.get("model"))
 
 
 def prepare(folder: Path, data: Path, sizes: Sizes, dtype: str, model: str | None = None) -> None:

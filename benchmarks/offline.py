@@ -93,7 +93,8 @@ def make_bench(arguments: argparse.Namespace, folder: Path) -> Bench:
     dtype = "bfloat16" if arguments.device == "cuda" else "float32"
     data = str(arguments.data.resolve())
     spec = {"folder": str(folder), "data": data, "sizes": asdict(sizes), "dtype": dtype}
-    spec["model"] = str(arguments.model.resolve()) if arguments.model else None
+    if arguments.model:
+        spec["model"] = str(arguments.model.resolve())
     (folder / "spec.json").write_text(json.dumps(spec))
     call(bench, "-m", "benchmarks.make_inputs", str(folder / "spec.json"))
     return bench
