@@ -17,6 +17,7 @@ from psychocounsel.rundir.paths import AnnotationDir, RunDir, cell_record
 from psychocounsel.rundir.results import is_finished, keep_earlier, objective, read_metrics, remove_summary
 from psychocounsel.rundir.run_config import has_config, module_of, read_config, write_config, write_job
 from psychocounsel.rundir.sweep import Place
+from psychocounsel.rundir.trained_runs import is_up_to_date
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.search.settling import keep_settled
 from psychocounsel.search.trials import name_journal
@@ -200,8 +201,8 @@ def pin(job: Job) -> None:
 
 
 def is_done(job: Job) -> bool:
-    """Return True if the run directory contains a finished run of this length."""
-    if not is_finished(job.run_dir):
+    """Return True if the run directory contains a finished run of this length, and nothing that it measured has changed."""
+    if not is_up_to_date(job.run_dir):
         return False
     return job.command.nothing_due(job.config, read_config(job.run_dir))
 

@@ -25,10 +25,11 @@ from psychocounsel.evaluation.contestants.settings import in_the_users_words
 from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.evaluation.settings import ContestConfig
 from psychocounsel.reward.local_model import format_lines
+from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.rundir.trained_runs import unfinished_models
+from psychocounsel.rundir.trained_runs import MEASURED, progress_of_models, unfinished_models
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Bar, Course, StepContext, check_steps
 from psychocounsel.steps.plan import PlannedStep, planned_steps, requested_steps
@@ -72,7 +73,11 @@ class SteppedEvaluation(Evaluation):
 
         for line in self.opening(run.config):
             run.say(line)
-        partial = unfinished_models(model.model for model in build(run.config, "contestants").models())
+        rewards = [{"reward": judge.reward} for judge in self._reward_judges(run.config)]
+        judges = [section.get("path") for reward in rewards for _, section in reward_sections(OmegaConf.create(reward))]
+        contestants = [model.model for model in build(run.config, "contestants").models()]
+        measured = progress_of_models([*contestants, *judges])
+        partial = unfinished_models(measured)
         for line in partial:
             run.say(f"warning: {line}")
 
@@ -85,19 +90,24 @@ class SteppedEvaluation(Evaluation):
             last = figures.get(self.course.steps[-1], {})
             doubts = [*partial, *last.get("doubts", [])]
             verdicts = {"verdicts": last["verdicts"]} if "verdicts" in last else {}
-            return {"metrics": last.get("metrics", {}), **({"doubts": doubts} if doubts else {}), **verdicts}
+            more = {**({"doubts": doubts} if doubts else {}), **({MEASURED: measured} if measured else {})}
+            return {"metrics": last.get("metrics", {}), **more, **verdicts}
 
         return work_in_steps(run, context.files, do, lambda: self.ending(context))
 
     def opening(self, config: DictConfig) -> list[str]:
         """Return the lines that a run prints first. Default: the base, and what the models' runs settle."""
         unused = self.unused_sections(config)
-        judges = build(config, "judge").models() if config.get("judge") is not None and "judge" not in unused else []
-        rewards = [judge.reward_settings() for judge in judges if isinstance(judge, RewardJudge)]
+        rewards = [judge.reward_settings() for judge in self._reward_judges(config)]
         contestants = build(config, "contestants")
         lines = contestants.opening() if self.has_opponents else contestants.format_lines()
         models = [] if "model" in unused else [*lines, *prompt_lines(config)]
         return [*models, *format_lines(rewards)]
+
+    def _reward_judges(self, config: DictConfig) -> list[RewardJudge]:
+        unused = config.get("judge") is None or "judge" in self.unused_sections(config)
+        judges = [] if unused else build(config, "judge").models()
+        return [judge for judge in judges if isinstance(judge, RewardJudge)]
 
     def ending(self, context: StepContext[EvaluationDir]) -> tuple[int, str]:
         """Return the exit code of a run whose steps are done, and its status for summary.json.

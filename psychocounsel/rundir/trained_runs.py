@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ModelDir, RunDir
-from psychocounsel.rundir.results import is_finished, read_state
+from psychocounsel.rundir.results import is_finished, read_state, read_summary
 from psychocounsel.rundir.run_config import has_config, is_run, read_config, read_plain, read_section
 from psychocounsel.storage.files import expanded, read_json
+
+MEASURED = "measured"  # key of an evaluation's summary.json: the result of `progress_of_models`
+_UNFINISHED = ", unfinished"
 
 
 def run_of(path: str | None) -> Path | None:
@@ -50,16 +53,33 @@ def start_path(path: str) -> str | None:
     return next((start for folder in (place, place.parent) if (start := _planned.get(folder))), None)
 
 
-def unfinished_models(paths: Iterable[str | None]) -> list[str]:
-    """Return a line for each of these models whose run has not finished, with the step that it has reached."""
-    lines = []
-    for path in paths:
-        if (run := run_of(path)) is not None and not is_finished(run):
-            state = read_state(run)
-            lines.append(
-                f"{path} is an intermediate model: its run stands at step {state.get('step')} of {state.get('total')}"
-            )
-    return [*dict.fromkeys(lines)]
+def progress_of_models(paths: Iterable[str | None]) -> dict[str, str]:
+    """Return the step at which the run of each of these models stands, for `summary.json`; models without a run are left out."""
+    return {path: _progress(run) for path in paths if path is not None and (run := run_of(path)) is not None}
+
+
+def unfinished_models(progress: Mapping[str, str]) -> list[str]:
+    """Return a doubt for each model in the result of `progress_of_models` whose run has not finished."""
+    return [
+        f"{path} is an intermediate model: its run stands at {step.removesuffix(_UNFINISHED)}"
+        for path, step in progress.items()
+        if step.endswith(_UNFINISHED)
+    ]
+
+
+def is_up_to_date(run_dir: Path) -> bool:
+    """Return True if the run finished, and the runs of the models that it measured have not gone on since.
+
+    An evaluation may have measured a model of an unfinished run, or of a run that was made longer.
+    """
+    measured = read_summary(run_dir).get(MEASURED) or {}
+    runs = ((run_of(path), step) for path, step in measured.items())
+    return is_finished(run_dir) and all(run is None or _progress(run) == step for run, step in runs)
+
+
+def _progress(run: Path) -> str:
+    state = read_state(run)
+    return f"step {state.get('step')} of {state.get('total')}" + ("" if is_finished(run) else _UNFINISHED)
 
 
 def trained_dtype(path: str | None) -> str | None:

@@ -31,6 +31,7 @@ from psychocounsel.errors import (
 from psychocounsel.rundir.owner import PATIENCE_SECONDS, live_owner
 from psychocounsel.rundir.results import gate_verdict, is_finished, limit_reached
 from psychocounsel.rundir.run import Run
+from psychocounsel.rundir.trained_runs import is_up_to_date
 from psychocounsel.studies.own_jobs import COMMAND
 from psychocounsel.studies.plan import StudyPlan, write_record
 
@@ -317,7 +318,7 @@ def _word(run_dir: Path, code: int) -> str:
 def run_job(plan: StudyPlan, job: Job) -> int:
     """Run a job to its end and return its exit code; errors are printed on the terminal."""
     try:
-        if job is not plan.table and job.command is not COMMAND and is_finished(job.run_dir):
+        if job is not plan.table and job.command is not COMMAND and is_up_to_date(job.run_dir):
             return DONE
         _wait_for_owner(job.run_dir)
         if job.command is COMMAND:

@@ -14,9 +14,8 @@ from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.commands.composing import choice, composer
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import ONLY_CELL, StudyDir
-from psychocounsel.rundir.results import is_finished
 from psychocounsel.rundir.sweep import key_of
-from psychocounsel.rundir.trained_runs import plan_training
+from psychocounsel.rundir.trained_runs import is_up_to_date, plan_training
 from psychocounsel.search.space import SWEEPER, search_options
 from psychocounsel.settings.command import Command, command_named, refuse_unknown_figure
 from psychocounsel.settings.messages import one_line
@@ -238,8 +237,7 @@ class _Planning:
         """Return the job of a cell; the configuration of a finished run is not compared."""
         command, index = _command(planned.stage), len(planned.cells)
         config.run_dir, config.sweep_dir = str(run_dir), str(run_dir.parent)
-        if is_finished(run_dir) or not planned.is_requested:
-            done = is_finished(run_dir)
+        if (done := is_up_to_date(run_dir)) or not planned.is_requested:
             return Job(command, config, run_dir, index, overrides, finished=done, skip="finished" if done else "")
         job = make_job(command, config, overrides, index, None)
         job.config.sweep_dir = str(run_dir.parent)

@@ -172,17 +172,47 @@ def test_all_pairs_or_the_first_ones(run: Path, tmp_path: Path) -> None:
         assert line["chosen"] == pytest.approx(by_id[line["id"]]["chosen"], abs=2e-5)
 
 
-def test_a_model_of_an_unfinished_run_is_called_so(run: Path, tmp_path: Path) -> None:
-    """The report and the tables of a study show `doubts` beside the figures."""
+_WRITING = "data.path=rows.jsonl part=all limit=2 replies.max_tokens=8"
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        "reward reward.path=RUN/model data.path=rows.jsonl part=all evaluation.baselines=false evaluation.controls=0",
+        pytest.param(f"health model.path=RUN/policy against=builtin:tiny {_WRITING}", marks=pytest.mark.slow),
+        pytest.param(
+            f"winrate against=builtin:tiny judge=reward judge.reward='{{use: local, path: RUN/model}}' {_WRITING}",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_model_of_an_unfinished_run_is_called_so_and_measured_again_when_its_run_goes_on(
+    run: Path, small_model: Path, tmp_path: Path, evaluation: str
+) -> None:
+    """The report and the tables of a study show `doubts` beside the figures. The model may stay the same."""
     partial = tmp_path / "partial"
     shutil.copytree(run, partial)
+    shutil.copytree(small_model, partial / "policy")
+    summary = (partial / "summary.json").read_text()
     (partial / "summary.json").unlink()
-    write_json(partial / "state.json", {"step": 1, "total": 3})
-    rows = str(write_jsonl(tmp_path / "pairs.jsonl", pairs(6)))
-    *_, said = evaluate(partial / "model", tmp_path / "out", f"data.path={rows}", "part=all")
-    line = f"{partial}/model is an intermediate model: its run stands at step 1 of 3"
-    assert f"warning: {line}" in said
-    assert read_json(tmp_path / "out" / "summary.json")["doubts"] == [line]
+    write_jsonl(tmp_path / "rows.jsonl", pairs(6))
+    command = shlex.split(f"evaluation={evaluation.replace('RUN', str(partial))} run_dir=out cluster.threads=1")
+
+    def doubts(step: int, said: str) -> list[str]:
+        write_json(partial / "state.json", {"step": step, "total": 3})
+        result = cli("evaluate", *command, cwd=tmp_path)
+        assert ("is already finished" in result.stdout) == (said == "finished"), result.stdout
+        assert ("is an intermediate model" in result.stderr) == (said == "doubt"), result.stderr
+        found: list[str] = read_json(tmp_path / "out" / "summary.json").get("doubts", [])
+        return [doubt for doubt in found if "intermediate" in doubt]
+
+    [doubt] = doubts(1, "doubt")
+    assert doubt.endswith(" is an intermediate model: its run stands at step 1 of 3")
+    assert doubts(1, "finished") == [doubt]
+    assert doubts(2, "doubt") == [doubt.replace("1 of", "2 of")]
+    (partial / "summary.json").write_text(summary)
+    assert doubts(3, "measured") == []
+    assert doubts(3, "finished") == []
 
 
 def test_held_out_pairs_of_a_file_of_their_own(run: Path, tmp_path: Path) -> None:

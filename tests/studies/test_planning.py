@@ -77,6 +77,16 @@ def test_only_what_changed_and_what_follows_it_runs_again(tmp_path: Path) -> Non
     assert to_run(planned(tmp_path)) == [], "the old values find the old runs"
 
 
+def test_an_evaluation_of_a_model_whose_run_has_gone_on_since_runs_again(tmp_path: Path) -> None:
+    finish(planned(tmp_path))
+    sft = tmp_path / "study/sft/run"
+    write_json(sft / "state.json", {"step": 3, "total": 3})
+    for standing, due in {"step 3 of 3": [], "step 2 of 3, unfinished": ["health/run"]}.items():
+        summary = {"status": "finished", "metrics": {}, "measured": {f"{sft}/model": standing}}
+        write_json(tmp_path / "study/health/run/summary.json", summary)
+        assert to_run(planned(tmp_path)) == due, standing
+
+
 def test_more_seeds_run_only_new_cells_and_the_choice(tmp_path: Path) -> None:
     finish(planned(tmp_path))
     assert to_run(planned(tmp_path, "seeds=[1,2]")) == [

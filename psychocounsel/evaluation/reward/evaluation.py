@@ -71,7 +71,7 @@ from psychocounsel.reward.local_model import format_lines
 from psychocounsel.reward.sections import reward_sections, scorer_sections
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import FINISHED, write_summary
-from psychocounsel.rundir.trained_runs import unfinished_models
+from psychocounsel.rundir.trained_runs import MEASURED, progress_of_models, unfinished_models
 from psychocounsel.settings.targets import build_section
 from psychocounsel.steps.course import Bar
 from psychocounsel.storage.files import write_atomically, write_json
@@ -206,7 +206,9 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         return
     folder.mkdir(parents=True, exist_ok=True)
     figures = _figures(config, examples, ground, scores, rankings)
-    if partial := unfinished_models(section.path for _, section in scorer_sections(config) if "path" in section):
+    if progress := progress_of_models(section.get("path") for _, section in reward_sections(config)):
+        figures[MEASURED] = progress
+    if partial := unfinished_models(progress):
         figures["doubts"] = partial
         for line in partial:
             say(f"warning: {line}")
