@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 import os
 import queue
 import re
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.asking.answer_text import shown_so_far, without_thoughts
 from psychocounsel.asking.language_model import CUT, FAILED, TEXT, TOO_LONG, Answer, Answerer, Ask, LanguageModel, Show
 from psychocounsel.errors import UserError
-from psychocounsel.model.shape import builtin_folder
+from psychocounsel.model.shape import Shape, builtin_folder
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.paths import refuse_missing_folder
 from psychocounsel.settings.schema import option
@@ -276,7 +277,8 @@ class _Writing(_LocalAnswerer):
         longest = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
         self.positions = int(settings.max_length or longest or _LONGEST)
         policy = Policy(lm, str(settings.model), device=device.type)
-        self.rollout = HFRollout(policy, tokenizer, self.chat.ends(), settings.batch_size)
+        room = _cached_tokens(lm, device)
+        self.rollout = HFRollout(policy, tokenizer, self.chat.ends(), settings.batch_size, cached_tokens=room)
         drawn = settings.temperature, settings.max_tokens, self.positions
         self.sampling = Sampling(1, *drawn, seed=0, top_p=settings.top_p)
         self._alone = threading.Lock()  # only one thread at a time may generate
@@ -307,6 +309,22 @@ class _Writing(_LocalAnswerer):
             made = self.rollout.generate(groups, self.sampling, seeds)
         replies = [group.completions[0] for group in made]
         return [(reply.text, len(reply.ids), reply.finish_reason == "stop") for reply in replies]
+
+
+def _cached_tokens(lm: Any, device: Any) -> float:
+    """Return how many tokens' keys and values fit in a third of the free memory; infinity for an unknown architecture.
+
+    A prompt with a rubric has thousands of tokens, so that `batch_size` of them may be too many.
+    """
+    import torch
+
+    from psychocounsel.model.cpu import free_bytes
+
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
+    try:
+        return free / 3 / (Shape.of(lm.config.to_dict()).cached() * lm.dtype.itemsize)
+    except (KeyError, TypeError):
+        return math.inf
 
 
 class _Engine(_LocalAnswerer):

@@ -63,6 +63,11 @@ class Cache(DynamicCache):
         super().__init__(config=config)
         self.layers: list[Any] = [_Layer() if type(layer) is DynamicLayer else layer for layer in self.layers]
 
+    @property
+    def sees_everything(self) -> bool:
+        """True if every layer attends to all earlier tokens."""
+        return all(isinstance(layer, _Layer) for layer in self.layers)
+
 
 class _Layer(DynamicLayer):
     """Cache layer whose `keys` and `values` are views of larger tensors with room for more tokens."""

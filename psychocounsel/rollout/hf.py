@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
 
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, TrainedPolicy, completion
 from psychocounsel.settings.schema import option
@@ -17,8 +21,10 @@ if TYPE_CHECKING:
     from psychocounsel.distributed.world import World
     from psychocounsel.model.packed import PackedModel
     from psychocounsel.model.shape import Shape
+    from psychocounsel.rollout.decoding import Cache
 
 _Random = Union["torch.Generator", list["torch.Generator"]]  # one generator for all replies, or one for each
+_WORTH = 256  # tokens from which on a common beginning of all prompts is read once, such as the rubric of a judge
 _PART = 256  # tokens per block: drawing a block, then a token in it, is cheaper than noise for every token
 # Shares are summed as whole numbers of 2^-40, in any order; with deterministic=true torch refuses to accumulate floats on GPU.
 _WHOLE = 1 << 40
@@ -51,8 +57,10 @@ class HF(RolloutSettings):
 class HFRollout(Rollout):
     """Writes replies with the present weights of `policy`.
 
-    The replies to a prompt share its first pass; finished replies leave the batch. `stop` holds the ids of tokens that
-    end a reply. `together` is set if ZeRO-3 shards the weights over its ranks; these ranks then make all passes together.
+    The replies to a prompt share its first pass, and prompts share that of a long common beginning; finished replies leave
+    the batch. `stop` holds the ids of tokens that end a reply. `together` is set if ZeRO-3 shards the weights over its
+    ranks; these ranks then make all passes together. A batch has at most `batch_size` replies, and their keys and values
+    at most `cached_tokens` tokens.
     """
 
     def __init__(
@@ -62,9 +70,10 @@ class HFRollout(Rollout):
         stop: Sequence[int],
         batch_size: int,
         together: World | None = None,
+        cached_tokens: float = inf,
     ) -> None:
         self.policy, self.tokenizer, self.stop, self.batch_size = policy, tokenizer, sorted(stop), batch_size
-        self.together, self.version = together, 0
+        self.together, self.cached_tokens, self.version = together, cached_tokens, 0
 
     def sync(self, version: int) -> None:
         self.version = version
@@ -87,20 +96,30 @@ class HFRollout(Rollout):
 
         device = self.policy.lm.device
         generator = torch.Generator(device).manual_seed(sampling.seed)
-        order = sorted(range(len(groups)), key=lambda index: (len(groups[index].prompt_ids), index))
-        size = max(1, self.batch_size // sampling.n)
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        batches = self._batches(groups, sampling)
         completions: dict[int, list[Completion]] = {}
         training = self.policy.training
         self.policy.eval()
         with decoding(self.policy, partitioned=self.together is not None):
+            beginning = _Beginning.of(groups, self.policy.lm) if self.together is None else None
             while self._anyone(bool(batches)):
                 members = batches.pop(0) if batches else []
                 own = [torch.Generator(device).manual_seed(seeds[index]) for index in members] if seeds else generator
-                replies = self._batch([groups[index] for index in members], sampling, own, watch)
+                replies = self._batch([groups[index] for index in members], sampling, own, watch, beginning)
                 completions |= zip(members, replies, strict=True)
         self.policy.train(training)
         return [replace(group, completions=completions[index]) for index, group in enumerate(groups)]
+
+    def _batches(self, groups: Sequence[Group], sampling: Sampling) -> list[list[int]]:
+        """Return the indices of the groups of each batch, the shortest prompts first."""
+        batches: list[list[int]] = [[]]
+        for index in sorted(range(len(groups)), key=lambda index: (len(groups[index].prompt_ids), index)):
+            replies = (len(batches[-1]) + 1) * sampling.n
+            longest = min(len(groups[index].prompt_ids) + sampling.max_tokens, sampling.max_length)
+            if batches[-1] and (replies > self.batch_size or replies * longest > self.cached_tokens):
+                batches.append([])
+            batches[-1].append(index)
+        return [batch for batch in batches if batch]
 
     def _anyone(self, here: bool) -> bool:
         """Return True if there is work here or, with sharded weights, on any rank."""
@@ -112,9 +131,10 @@ class HFRollout(Rollout):
         sampling: Sampling,
         generator: _Random,
         watch: Callable[[list[int]], bool] | None,
+        beginning: _Beginning | None,
     ) -> list[list[Completion]]:
         lm = self.policy.lm
-        rows = _Rows(groups, sampling, lm, self.stop) if groups else None
+        rows = _Rows(groups, sampling, lm, self.stop, beginning) if groups else None
         if rows is None:
             _keep_step(lm)
         while self._anyone(rows is not None and rows.alive):
@@ -134,23 +154,66 @@ class HFRollout(Rollout):
         return [completions[start : start + sampling.n] for start in range(0, len(completions), sampling.n)]
 
 
+@dataclass
+class _Beginning:
+    """Keys and values, in a cache of one row, of the `length` tokens that all prompts begin with."""
+
+    length: int
+    cache: Cache
+
+    @classmethod
+    def of(cls, groups: Sequence[Group], lm: Any) -> _Beginning | None:
+        """Compute the common beginning; None if it is too short to be worth a pass. Each prompt keeps a token after it.
+
+        None, too, for a model with sliding windows: they count the padding between the beginning and a shorter prompt's rest.
+        """
+        import torch
+
+        from psychocounsel.rollout.decoding import Cache
+
+        shortest = min((len(group.prompt_ids) for group in groups), default=1)
+        cache = Cache(lm.config)
+        if len(groups) < 2 or shortest <= _WORTH or not cache.sees_everything:
+            return None
+        starts = np.stack([group.prompt_ids[: shortest - 1] for group in groups])
+        length = int((starts == starts[0]).all(0).cumprod().sum())
+        if length < _WORTH:
+            return None
+        ids = torch.from_numpy(starts[:1, :length].astype(np.int64)).to(lm.device)
+        lm(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return cls(length, cache)
+
+
 class _Rows:
     """Replies in progress: cache, mask and next logits of the unfinished ones, and the tokens of all."""
 
-    def __init__(self, groups: Sequence[Group], sampling: Sampling, lm: Any, stop: Sequence[int]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        sampling: Sampling,
+        lm: Any,
+        stop: Sequence[int],
+        beginning: _Beginning | None = None,
+    ) -> None:
         import torch
 
         from psychocounsel.rollout.decoding import Cache
 
         self.lm, self.stop = lm, torch.tensor(stop, device=lm.device)
+        known = beginning.length if beginning is not None else 0
         lengths = torch.tensor([len(group.prompt_ids) for group in groups])
-        width = int(lengths.max())
+        width = int(lengths.max()) - known
         ids = torch.zeros(len(groups), width, dtype=torch.long)
         for row, group in zip(ids, groups, strict=True):
-            row[width - len(group.prompt_ids) :] = torch.from_numpy(group.prompt_ids)
-        mask = torch.arange(width)[None] >= width - lengths[:, None]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        self.cache = Cache(lm.config)
+            row[known - len(group.prompt_ids) :] = torch.from_numpy(group.prompt_ids[known:])
+        mask = torch.arange(width)[None] >= width + known - lengths[:, None]
+        positions = known + (mask.cumsum(-1) - 1).clamp(min=0)
+        if beginning is not None:
+            mask = torch.cat([mask.new_ones(len(groups), known), mask], 1)
+            self.cache = deepcopy(beginning.cache)
+            self.cache.batch_repeat_interleave(len(groups))
+        else:
+            self.cache = Cache(lm.config)
         logits = self._forward(ids, mask.long(), positions)
         self.cache.batch_repeat_interleave(sampling.n)
         self.logits = logits.repeat_interleave(sampling.n, 0)

@@ -1,6 +1,7 @@
 """Models in this process: the shipped model in transformers, and a vLLM engine compared with vLLM's own server."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
+from transformers import DynamicCache
 
 from psychocounsel.annotation.steps import COURSE
 from psychocounsel.asking.answers import answer_key
-from psychocounsel.asking.in_process import BatchAnswerer, InProcess, Transformers
+from psychocounsel.asking.in_process import BatchAnswerer, InProcess, Transformers, _cached_tokens
 from psychocounsel.asking.language_model import TEXT, Answer, Ask, LanguageModel, open_model
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import Judging, PairPrompt, ReplyPair, read_verdict
+from psychocounsel.model.cpu import free_bytes
 from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Course
@@ -28,7 +32,7 @@ from psychocounsel.steps.plan import planned_steps, step_settings
 from psychocounsel.storage.files import write_json
 from tests.support.answering import no_proxy
 from tests.support.asking import asked, chat, question
-from tests.support.harness import ROOT, TINY
+from tests.support.harness import ROOT, TINY, small_lm
 from tests.support.judged import reply, speech
 from tests.support.started import started
 
@@ -55,9 +59,21 @@ QUESTIONS = [
 ]
 
 
+def test_a_batch_has_room_in_the_free_memory() -> None:
+    """A judge's prompt has thousands of tokens: 64 of them, the default `batch_size`, would end the process."""
+    lm = small_lm()
+    cache = DynamicCache(config=lm.config)
+    lm(input_ids=torch.zeros(1, 50, dtype=torch.long), past_key_values=cache)
+    a_token = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers) / 50
+    room = _cached_tokens(lm, torch.device("cpu"))
+    assert room * a_token == pytest.approx(free_bytes() / 3, rel=0.2)
+    assert 1e8 < free_bytes() < 1e14
+    del lm.config.num_attention_heads
+    assert _cached_tokens(lm, torch.device("cpu")) == math.inf
+
+
 def greedy(questions: list[Ask], tokens: int) -> list[str]:
     """The answers of transformers' own `generate`."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer, lm = (

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,32 @@ def test_greedy_replies_are_those_of_transformers(kind: str) -> None:
     made = writer(lm).generate(groups, Sampling(1, 0.0, 90, 512, seed=0))
     assert max(map(len, expected)) > 70, "keys and values were moved to larger tensors"
     assert [group.completions[0].ids.tolist() for group in made] == expected
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_prompts_with_a_long_common_beginning_share_its_pass(kind: str) -> None:
+    """Prompts of a judge begin with the same rubric. Few rows fit in a batch, so that several batches use the beginning."""
+    lm, rng = small_lm(kind).eval(), np.random.default_rng(3)
+    same = rng.integers(10, 256, 270, dtype=np.int32)
+    groups = [replace(group, prompt_ids=np.concatenate([same, group.prompt_ids])) for group in prompts(3, 17, 9, 2, 5)]
+    sampling, widths = Sampling(2, 0.0, 20, 512, seed=0), []
+    lm.register_forward_pre_hook(lambda *given: widths.append(given[2]["input_ids"].shape), with_kwargs=True)
+    made = writer(lm, batch_size=5).generate(groups, sampling)
+    if kind not in ("mistral", "gemma2", "gemma3_text"):  # these have sliding windows
+        assert [width for width in widths if width[1] > 1] == [(1, 270), (2, 3), (2, 9), (1, 17)]
+    for group, written in zip(groups, made, strict=True):
+        (alone,) = writer(lm).generate([group], sampling)
+        for reply, expected in zip(written.completions, alone.completions, strict=True):
+            assert reply.ids.tolist() == expected.ids.tolist()
+            np.testing.assert_allclose(reply.logprobs, expected.logprobs, atol=2e-5)
+
+
+def test_batches_are_no_larger_than_their_keys_and_values_may_be() -> None:
+    rollout = HFRollout(Policy(small_lm().eval(), "test"), None, [STOP], 8, cached_tokens=100)
+    groups = prompts(30, 4, 5, 6, 200, 7)
+    assert rollout._batches(groups, Sampling(1, 1.0, 20, 512, seed=0)) == [[1, 2, 3], [5, 0], [4]]
+    assert rollout._batches(groups, Sampling(4, 1.0, 20, 512, seed=0)) == [[1], [2], [3], [5], [0], [4]]
+    assert rollout._batches(groups, Sampling(1, 1.0, 20, 25, seed=0))[0] == [1, 2, 3, 5]
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])

@@ -18,14 +18,12 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.sizing.kept_measures import KeptMeasure, TokenMemory
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
-from psychocounsel.model.cpu import return_freed_memory
+from psychocounsel.model.cpu import free_bytes, return_freed_memory
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.run_config import write_config
 from psychocounsel.settings.targets import build
 
 # Peak and usable memory of this process
-
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 def forget_peak(device: torch.device) -> None:
@@ -54,17 +52,7 @@ def usable_bytes(world: World) -> float:
     """
     if world.device.type == "cuda":
         return torch.cuda.mem_get_info(world.device)[0] + torch.cuda.memory_reserved(world.device)
-    free = min(_kilobytes("/proc/meminfo", "MemAvailable") * 1024, _free_in_cgroup())
-    return _kilobytes("/proc/self/status", "VmRSS") * 1024 + free / world.on_this_machine()
-
-
-def _free_in_cgroup() -> float:
-    """Return the bytes that the scheduler or container still allows this process."""
-    try:
-        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-    except (OSError, ValueError):  # the limit does not exist, or is the word "max"
-        return math.inf
-    return limit - used
+    return _kilobytes("/proc/self/status", "VmRSS") * 1024 + free_bytes() / world.on_this_machine()
 
 
 def _kilobytes(file: str, name: str) -> int:

@@ -10,6 +10,7 @@ On CPU alone:
     PRODUCT_ROWS: rows of a matrix product are padded to a multiple of this number.
     suits_blocks(query), blockwise_attention(query, ...): attention over packed sequences, and a check that it is fastest.
     prepare_process(dtype), return_freed_memory(): settings for freed memory and compiled products.
+    free_bytes(): memory that the system still has.
     micro_batches_at_once(...), Queues, Copies: two micro-batches at once in one process, on two copies of the models.
 """
 
@@ -17,7 +18,7 @@ from psychocounsel.model.cpu.blockwise import blockwise_attention, suits_blocks
 from psychocounsel.model.cpu.lanes import Copies, Queues, micro_batches_at_once
 from psychocounsel.model.cpu.layers import adopt
 from psychocounsel.model.cpu.linear import PRODUCT_ROWS, Linear, outer_product, product, reordered
-from psychocounsel.model.cpu.process import prepare_process, return_freed_memory
+from psychocounsel.model.cpu.process import free_bytes, prepare_process, return_freed_memory
 
 __all__ = [
     "PRODUCT_ROWS",
@@ -26,6 +27,7 @@ __all__ = [
     "Queues",
     "adopt",
     "blockwise_attention",
+    "free_bytes",
     "micro_batches_at_once",
     "outer_product",
     "prepare_process",

@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import math
 import os
+from pathlib import Path
 
 import torch
 
@@ -20,10 +22,28 @@ def prepare_process(dtype: torch.dtype | None = None) -> None:
         _keep_few_products(_PRODUCTS[dtype])
 
 
+def free_bytes() -> float:
+    """Return the memory that the system, and this process's container or job, still has [bytes]; infinity if it does not say."""
+    with contextlib.suppress(OSError, ValueError):  # no /proc, or no limit: it does not exist, or is the word "max"
+        return min(_available(), _limit("memory.max") - _limit("memory.current"))
+    with contextlib.suppress(OSError):
+        return _available()
+    return math.inf
+
+
 def return_freed_memory() -> None:
     """Return freed memory to the system now, so that this process holds only memory that it uses."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _available() -> int:
+    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def _limit(name: str) -> int:
+    return int((Path("/sys/fs/cgroup") / name).read_text())
 
 
 def _keep_freed_memory() -> None:
