@@ -113,6 +113,7 @@ class _Desk(Generic[T]):
         self.answers, self.budget, self.read, self.retries = answers, budget, read, retries
         # Keyed by digest, because models of two groups may share a name; two models with the same settings are opened once.
         self.models = {model.digest: (model, key) for model, key in zip(models, keys, strict=True)}
+        self._known = set[str]()  # models with an answer in the journal
         self._given = opened or {}  # they stay open
         self._open = dict(self._given)
         self._waiting: dict[str, deque[_Call]] = {digest: deque() for digest in self.models}
@@ -135,6 +136,7 @@ class _Desk(Generic[T]):
                     break
                 result = self.answers.settled(*pair, self.read, self.retries)
                 if isinstance(result, Outcome):
+                    self._known.add(pair[0].digest)
                     yield *pair, result
                 else:
                     self._waiting[pair[0].digest].append(_Call(*pair, result))
@@ -193,6 +195,7 @@ class _Desk(Generic[T]):
         new = self.models.keys() - self._open.keys()
         for digest in new:
             self._open[digest] = open_model(*self.models[digest])
+            self._open[digest].fitted = digest in self._known
         for digest in new:
             self._open[digest].check()
         self._keeper.start()

@@ -15,6 +15,7 @@ from psychocounsel.asking.language_model import (
     CUT,
     FAILED,
     FILTERED,
+    LONG_AT_FIRST,
     REFUSED,
     TEXT,
     TOO_LONG,
@@ -96,7 +97,7 @@ class _Chats(Answerer):
         workers = settings.concurrency * len(settings.addresses)
         self.slots = workers + max(4, workers // 2)  # a few Asks wait in line, so that no thread is idle
         self._threads = ThreadPoolExecutor(workers, "chat")
-        self._refusals = 0
+        self._refusals = self._too_long = 0
         self.client = Client(
             settings.addresses,
             key,
@@ -143,7 +144,7 @@ class _Chats(Answerer):
             return Answer(FAILED)
         except Refused as error:
             return self._refused(error)
-        self._refusals = 0
+        self._refusals, self.fitted = 0, True
         return answer
 
     def _refused(self, error: Refused) -> Answer:
@@ -155,8 +156,11 @@ class _Chats(Answerer):
         if _is_filtered(error):
             return Answer(FILTERED)
         self._refusals += not _is_long(error)
+        self._too_long += _is_long(error)
         if error.status in _OUR_FAULT or self._refusals >= _MANY:
             raise error
+        if not self.fitted and self._too_long >= LONG_AT_FIRST:
+            raise UserError(f"{error}; the first {self._too_long} prompts are all too long: choose a longer context")
         return Answer(FAILED)
 
     def _payload(self, ask: Ask, seed: int) -> dict[str, Any]:

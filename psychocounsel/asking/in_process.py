@@ -20,7 +20,18 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.answer_text import shown_so_far, without_thoughts
-from psychocounsel.asking.language_model import CUT, FAILED, TEXT, TOO_LONG, Answer, Answerer, Ask, LanguageModel, Show
+from psychocounsel.asking.language_model import (
+    CUT,
+    FAILED,
+    LONG_AT_FIRST,
+    TEXT,
+    TOO_LONG,
+    Answer,
+    Answerer,
+    Ask,
+    LanguageModel,
+    Show,
+)
 from psychocounsel.errors import UserError
 from psychocounsel.model.shape import Shape, builtin_folder
 from psychocounsel.rundir.trained_runs import trained_dtype
@@ -229,18 +240,30 @@ class _LocalAnswerer(BatchAnswerer):
     chat: ChatFormat
     positions: int
 
-    def __init__(self, settings: _Local) -> None:
-        self.settings = settings
+    def __init__(self, settings: _Local, key: str) -> None:
+        self.settings, self.key = settings, key
+        self._too_long = 0
         super().__init__(settings.batch_size)
 
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
-        """Answer those Asks that fit the model; the others fail."""
+        """Answer those Asks that fit the model; the others fail.
+
+        Raises:
+            UserError: if the first prompts of the run are all too long.
+        """
         from psychocounsel.data.group import Group
 
         rendered = [self.chat.render([*ask.messages]) for ask in asks]
         prompts = self.chat.encode_prompts(rendered)
         fit = [place for place, ids in enumerate(prompts) if len(ids) < self.positions]
         answers = [Answer(FAILED)] * len(asks)
+        self.fitted, self._too_long = self.fitted or bool(fit), self._too_long + len(asks) - len(fit)
+        if not self.fitted and self._too_long >= LONG_AT_FIRST:
+            shortest = min(map(len, prompts))
+            raise UserError(
+                f"{self.key}.model={self.settings.model}: reads {self.positions:,} tokens, and the first {self._too_long} "
+                f"prompts have {shortest:,} or more; choose a model with a longer context"
+            )
         if fit:
             groups = [Group(str(place), prompts[place]) for place in fit]
             written = self.write(groups, [asks[place] for place in fit], [seeds[place] for place in fit])
@@ -282,7 +305,7 @@ class _Writing(_LocalAnswerer):
         drawn = settings.temperature, settings.max_tokens, self.positions
         self.sampling = Sampling(1, *drawn, seed=0, top_p=settings.top_p)
         self._alone = threading.Lock()  # only one thread at a time may generate
-        super().__init__(settings)
+        super().__init__(settings, key)
 
     def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
         """Stream the answer token by token. It equals the answer of `submit` with the same seed."""
@@ -356,7 +379,7 @@ class _Engine(_LocalAnswerer):
 
             self.llm = LLM(**arguments)
         self.positions = int(self.llm.llm_engine.model_config.max_model_len)
-        super().__init__(replace(settings))
+        super().__init__(replace(settings), key)
 
     def write(self, groups: Sequence[Group], asks: Sequence[Ask], seeds: Sequence[int]) -> list[tuple[str, int, bool]]:
         inputs: Any = [{"prompt_token_ids": group.prompt_ids.tolist()} for group in groups]

@@ -23,6 +23,9 @@ from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import Contract, GroupSettings, build_section, require_kind
 
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
+LONG_AT_FIRST = (
+    8  # so many prompts that are too long before one fits end the run: the rubric in each of them is too long
+)
 UNPARSABLE = "unparsable"  # outcome of an Outcome after all attempts; an Answer never has it
 TOO_LONG = "too_long"  # the prompt does not fit the model, so another attempt would not help
 EMPTY, WITHHELD = "empty", "withheld"  # outcomes of table rows: an empty reply; a speech that a model must not see
@@ -88,9 +91,10 @@ def _count(given: Any) -> int | None:
 
 
 class Answerer(Contract):
-    """An opened model. At most `slots` Asks are submitted at once."""
+    """An opened model. At most `slots` Asks are submitted at once; `fitted`: an Ask has fitted it, now or in an earlier run."""
 
     slots: int = 1
+    fitted: bool = False
 
     @abstractmethod
     def submit(self, ask: Ask, seed: int) -> Future[Answer]:

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.asker import ask_all
 from psychocounsel.asking.budget import Budget, BudgetSpent, Estimate
+from psychocounsel.asking.in_process import Transformers
 from psychocounsel.asking.language_model import Answer, LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.remote import client
@@ -139,6 +141,27 @@ def test_a_request_too_long_for_the_model_fails_alone(tmp_path: Path) -> None:
         before = len(server.asked)
         asked(chat(server.address), [question(number) for number in range(300)], tmp_path)
         assert len(server.asked) == before + 1 + 30, "only the check and the failed Asks were sent"
+
+
+def test_a_context_that_no_prompt_fits_ends_the_run(tmp_path: Path) -> None:
+    """A judge's prompts all hold the rubric: asking for the failed ones again would fail as well."""
+    words = b'{"error": {"message": "This model has a maximum context length of 64 tokens", "code": "context"}}'
+
+    def respond(payload: Any, number: int) -> Any:
+        return Reply(400, words) if payload["messages"][-1]["content"].startswith("Speech") else completion("", payload)
+
+    with serving(respond) as server:
+        said = "maximum context length of 64 tokens.*the first 8 prompts are all too long: choose a longer context"
+        with pytest.raises(UserError, match=said):
+            asked(chat(server.address, concurrency=1), [question(number) for number in range(300)], tmp_path / "server")
+        found = asked(chat(server.address), [question(number) for number in range(7)], tmp_path / "few")
+        assert {outcome.outcome for outcome in found.values()} == {"failed"}
+    long = [replace(question(number), messages=({"role": "user", "content": "No. " * 9},)) for number in range(9)]
+    said = (
+        "builtin:tiny: reads 16 tokens, and the first 9 prompts have 23 or more; choose a model with a longer context"
+    )
+    with pytest.raises(UserError, match=f"writers.model={said}"):
+        asked(Transformers(name="tiny", model="builtin:tiny", max_length=16), long, tmp_path / "local")
 
 
 @pytest.mark.usefixtures("short_pauses")

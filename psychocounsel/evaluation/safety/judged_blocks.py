@@ -322,7 +322,7 @@ def quality_table(
 
 def _share(share: PlantedShare) -> list[Cell]:
     if not share["of"]:
-        return ["none planted", None]
+        return ["none answered", None]
     return [f"{share['right']} of {share['of']}", measured(share, percent=True)]
 
 
