@@ -462,4 +462,4 @@ def test_grpo_learns_to_ask_in_the_second_turn_what_only_a_later_turn_rewards(se
     cli("evaluate", *given, cwd=tmp_path)
     (judge,) = read_json(tmp_path / "out" / "figures.json")["judges"].values()
     missed = {name: setting["figures"]["missed"]["mean"] for name, setting in judge["settings"].items()}
-    assert missed["model"] < missed["tiny"] - 0.15, missed
+    assert missed.pop("tiny") - 0.15 > max(missed.values()), "the other is named after the folder of its run"
