@@ -458,7 +458,7 @@ def test_grpo_learns_to_ask_in_the_second_turn_what_only_a_later_turn_rewards(se
     write_scripts(tmp_path / "scripts", {"masked": {"pattern": "masked", "about": "A hint.", "personas": clients}})
     write_own(tmp_path / "my", "judge", "asking", ASKING, "_target_: asking.Asking\nname: asking\n")
     given = ["--config-dir=my", "evaluation=session", "personas.folder=scripts", "judge=asking", "evaluation.turns=2"]
-    given += ["model.path=run/model", f"against={TINY}", "replies.max_tokens=96", "run_dir=out"]
+    given += ["model.path=run/model", f"against={TINY}", "replies.max_tokens=96", "replies.samples=4", "run_dir=out"]
     cli("evaluate", *given, cwd=tmp_path)
     (judge,) = read_json(tmp_path / "out" / "figures.json")["judges"].values()
     missed = {name: setting["figures"]["missed"]["mean"] for name, setting in judge["settings"].items()}
