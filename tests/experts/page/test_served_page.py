@@ -282,7 +282,7 @@ def test_kills_while_experts_answer_and_withdraw_lose_no_answer_and_keep_none(tm
         acknowledged[:] = saved
     with serving(data, experts=experts) as found:
         for leaver in leavers:
-            _withdraw_until_killed(found.client(leaver))
+            found.client(leaver).post("withdraw", data={"confirm": "withdraw"})
         assert found.end(signal.SIGTERM)
     assert "secret" not in "".join(path.read_text() for path in review.iterdir() if path.is_file())
     assert [row["comment"] for row in answers(review)] == acknowledged
