@@ -97,7 +97,7 @@ class _Chats(Answerer):
         workers = settings.concurrency * len(settings.addresses)
         self.slots = workers + max(4, workers // 2)  # a few Asks wait in line, so that no thread is idle
         self._threads = ThreadPoolExecutor(workers, "chat")
-        self._refusals = self._too_long = 0
+        self._refusals = self._submitted = self._too_long = 0
         self.client = Client(
             settings.addresses,
             key,
@@ -108,7 +108,8 @@ class _Chats(Answerer):
         )
 
     def submit(self, ask: Ask, seed: int) -> Future[Answer]:
-        return self._threads.submit(self._answer, ask, seed)
+        self._submitted += 1
+        return self._threads.submit(self._answer, ask, seed, self._submitted <= LONG_AT_FIRST)
 
     def stream(self, ask: Ask, seed: int, show: Show) -> Answer:
         """Stream the answer as server-sent events, without retries. Without streaming, `show` is called once."""
@@ -136,18 +137,18 @@ class _Chats(Answerer):
         self._threads.shutdown(cancel_futures=True)
         self.client.close()
 
-    def _answer(self, ask: Ask, seed: int) -> Answer:
+    def _answer(self, ask: Ask, seed: int, is_first: bool) -> Answer:
         payload = self._payload(ask, seed)
         try:
             answer = self.client.ask(_ROUTE, payload, read_completion, self._stop, self.settings.concurrency)
         except Unanswered:
             return Answer(FAILED)
         except Refused as error:
-            return self._refused(error)
-        self._refusals, self.fitted = 0, True
+            return self._refused(error, is_first)
+        self._refusals = 0
         return answer
 
-    def _refused(self, error: Refused) -> Answer:
+    def _refused(self, error: Refused, is_first: bool) -> Answer:
         """Return the answer for a request that the server refused.
 
         Raises:
@@ -156,7 +157,7 @@ class _Chats(Answerer):
         if _is_filtered(error):
             return Answer(FILTERED)
         self._refusals += not _is_long(error)
-        self._too_long += _is_long(error)
+        self._too_long += is_first and _is_long(error)  # a server refuses at once, but answers late
         if error.status in _OUR_FAULT or self._refusals >= _MANY:
             raise error
         if not self.fitted and self._too_long >= LONG_AT_FIRST:

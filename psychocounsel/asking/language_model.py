@@ -24,7 +24,7 @@ from psychocounsel.settings.targets import Contract, GroupSettings, build_sectio
 
 TEXT, REFUSED, FILTERED, CUT, FAILED = "text", "refused", "filtered", "cut", "failed"
 LONG_AT_FIRST = (
-    8  # so many prompts that are too long before one fits end the run: the rubric in each of them is too long
+    8  # if so many prompts at the start are all too long, the run ends: they share a rubric that does not fit
 )
 UNPARSABLE = "unparsable"  # outcome of an Outcome after all attempts; an Answer never has it
 TOO_LONG = "too_long"  # the prompt does not fit the model, so another attempt would not help
@@ -91,7 +91,7 @@ def _count(given: Any) -> int | None:
 
 
 class Answerer(Contract):
-    """An opened model. At most `slots` Asks are submitted at once; `fitted`: an Ask has fitted it, now or in an earlier run."""
+    """An opened model. It takes at most `slots` Asks at once. `fitted` is true if an earlier prompt has fitted the model."""
 
     slots: int = 1
     fitted: bool = False

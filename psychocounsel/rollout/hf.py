@@ -163,7 +163,9 @@ class _Beginning:
 
     @classmethod
     def of(cls, groups: Sequence[Group], lm: Any) -> _Beginning | None:
-        """Compute the common beginning; None if it is too short to be worth a pass. Each prompt keeps a token after it.
+        """Return the keys and values of the tokens that all prompts begin with; None if they are too few for a pass of their own.
+
+        At least one token of each prompt comes after them.
 
         None, too, for a model with sliding windows: they count the padding between the beginning and a shorter prompt's rest.
         """

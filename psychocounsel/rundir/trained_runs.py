@@ -59,7 +59,7 @@ def progress_of_models(paths: Iterable[str | None]) -> dict[str, str]:
 
 
 def unfinished_models(progress: Mapping[str, str]) -> list[str]:
-    """Return a doubt for each model in the result of `progress_of_models` whose run has not finished."""
+    """Return a line for each model whose run has not finished; `progress` is the result of `progress_of_models`."""
     return [
         f"{path} is an intermediate model: its run stands at {step.removesuffix(_UNFINISHED)}"
         for path, step in progress.items()
@@ -72,8 +72,8 @@ def is_up_to_date(run_dir: Path) -> bool:
 
     An evaluation may have measured a model of an unfinished run, or of a run that was made longer.
     """
-    measured = read_summary(run_dir).get(MEASURED) or {}
-    runs = ((run_of(path), step) for path, step in measured.items())
+    measured = read_summary(run_dir).get(MEASURED)
+    runs = [(run_of(path), step) for path, step in measured.items()] if isinstance(measured, dict) else []
     return is_finished(run_dir) and all(run is None or _progress(run) == step for run, step in runs)
 
 

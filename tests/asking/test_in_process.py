@@ -60,7 +60,7 @@ QUESTIONS = [
 
 
 def test_a_batch_has_room_in_the_free_memory() -> None:
-    """A judge's prompt has thousands of tokens: 64 of them, the default `batch_size`, would end the process."""
+    """A judge's prompt has thousands of tokens, so the default `batch_size` of 64 prompts would exceed the memory."""
     lm = small_lm()
     cache = DynamicCache(config=lm.config)
     lm(input_ids=torch.zeros(1, 50, dtype=torch.long), past_key_values=cache)

@@ -189,7 +189,7 @@ _WRITING = "data.path=rows.jsonl part=all limit=2 replies.max_tokens=8"
 def test_a_model_of_an_unfinished_run_is_called_so_and_measured_again_when_its_run_goes_on(
     run: Path, small_model: Path, tmp_path: Path, evaluation: str
 ) -> None:
-    """The report and the tables of a study show `doubts` beside the figures. The model may stay the same."""
+    """The evaluation carries a doubt until the run has finished, even if the model's weights stay the same."""
     partial = tmp_path / "partial"
     shutil.copytree(run, partial)
     shutil.copytree(small_model, partial / "policy")

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -24,11 +25,10 @@ def prepare_process(dtype: torch.dtype | None = None) -> None:
 
 def free_bytes() -> float:
     """Return the memory that the system, and this process's container or job, still has [bytes]; infinity if it does not say."""
-    with contextlib.suppress(OSError, ValueError):  # no /proc, or no limit: it does not exist, or is the word "max"
-        return min(_available(), _limit("memory.max") - _limit("memory.current"))
-    with contextlib.suppress(OSError):
-        return _available()
-    return math.inf
+    limit = math.inf
+    with contextlib.suppress(OSError, ValueError):  # the limit does not exist, or is the word "max"
+        limit = _limit("memory.max") - _limit("memory.current")
+    return min(_available(), limit)
 
 
 def return_freed_memory() -> None:
@@ -37,9 +37,11 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _available() -> int:
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(lines["MemAvailable"].split()[0]) * 1024
+def _available() -> float:
+    with contextlib.suppress(OSError):
+        if found := re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE):
+            return int(found[1]) * 1024
+    return math.inf
 
 
 def _limit(name: str) -> int:
