@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def run_of(path: str | None) -> Path | None:
     if path is None or path.startswith("builtin:"):
         return None
     folder = expanded(path)
-    return next((place for place in (folder, folder.parent) if place.is_dir() and _has_trained(place)), None)
+    # os.path.isdir also answers for a name that is too long for a path.
+    return next((place for place in (folder, folder.parent) if os.path.isdir(place) and _has_trained(place)), None)
 
 
 def runs_of(path: str | None) -> list[Path]:
