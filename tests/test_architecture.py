@@ -191,6 +191,16 @@ def test_composing_checking_and_submitting_import_no_torch() -> None:
     assert "hydra" in loaded, "the modules were imported"
 
 
+def test_the_algorithms_rollouts_and_clusters_of_configs_import_neither_torch_nor_numpy() -> None:
+    """Each submission imports them to check its settings, on a login node that may have a slow file system."""
+    files = [file for group in ("algo", "rollout", "cluster") for file in (ROOT / "conf" / group).glob("*.yaml")]
+    targets = {
+        name for file in files for name in re.findall(r"_target_: (psychocounsel\.[\w.]+)\.\w+", file.read_text())
+    }
+    assert {"psychocounsel.algo.dpo", "psychocounsel.rollout.hf", "psychocounsel.cluster.local"} <= targets
+    assert not imported(sorted(targets)) & {"torch", "transformers", "numpy"}
+
+
 def imported(names: Iterable[str]) -> set[str]:
     """Return the names in `sys.modules` of a new interpreter after it has imported the modules `names`."""
     script = "import sys\nfrom importlib import import_module\n"

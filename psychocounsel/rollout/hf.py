@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Union
 
-import numpy as np
-
 from psychocounsel.rollout.base import Rollout, RolloutSettings, Sampling, TrainedPolicy, completion
 from psychocounsel.settings.schema import option
 
@@ -169,6 +167,7 @@ class _Beginning:
 
         None, too, for a model with sliding windows: they count the padding between the beginning and a shorter prompt's rest.
         """
+        import numpy as np
         import torch
 
         from psychocounsel.rollout.decoding import Cache
