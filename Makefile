@@ -35,13 +35,18 @@ bytecode: $(VENV)/.installed-dev
 	@$(BIN)/python -m compileall -q psychocounsel tests/support
 	@$(BIN)/python -m tests.support.rewritten
 
-test: lint bytecode
+# mypy keeps one core busy, so it runs beside the tests.
+test: bytecode
+	@$(MAKE) --no-print-directory --jobs=2 lint quick
+
+.PHONY: quick
+quick:
 	$(PYTEST) -m "not slow and not proof and not extras"
 
 test-slow: bytecode
 	@$(MAKE) --no-print-directory vllm || echo "vLLM could not be installed: its tests will be skipped" >&2
 	@$(MAKE) --no-print-directory smollm2 || echo "SmolLM2 could not be downloaded: its tests will be skipped" >&2
-	$(PYTEST) -m "slow and not proof and not extras"
+	$(PYTEST) -m "slow and not proof and not extras" --durations=50
 	@if $(MAKE) --no-print-directory extras; then $(VENV)-extras/bin/python -m pytest -m extras; \
 		else echo "the extras could not be installed: their tests are skipped" >&2; fi
 

@@ -81,7 +81,7 @@ def test_pairs_are_the_best_and_the_worst_of_each_rounds_replies(unbroken: Path)
         pytest.param("sync_done", 2, marks=pytest.mark.slow),
         pytest.param("shard_done", 2, marks=pytest.mark.proof),
         pytest.param("scored", 2, marks=pytest.mark.proof),
-        ("pairs_written", 4),
+        pytest.param("pairs_written", 4, marks=pytest.mark.slow),
         pytest.param("step_end", 3, marks=pytest.mark.proof),
         pytest.param("checkpoint_written", 4, marks=pytest.mark.proof),
     ],

@@ -1,10 +1,12 @@
 """Cached values belong to the code that computed them: only an edit of that code makes a new cache entry."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from transformers import AutoTokenizer
 
 from psychocounsel import counsel, data
@@ -28,14 +30,22 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
+@cache
+def config() -> DictConfig:
+    return check(compose([]))
+
+
+@cache
+def chat() -> ChatFormat:
+    return ChatFormat(AutoTokenizer.from_pretrained(TINY), {}, "tiny")
+
+
 def code_of_references() -> str:
-    config = check(compose([]))
-    return references.reference_identity(config, build(config, "algo"), "w", torch.device("cpu"))["code"]
+    return references.reference_identity(config(), build(config(), "algo"), "w", torch.device("cpu"))["code"]
 
 
 def code_of_tokens() -> str | None:
-    chat = ChatFormat(AutoTokenizer.from_pretrained(TINY), {}, "tiny")
-    return tokenised_cache._key(check(compose([])), chat, "pairs")
+    return tokenised_cache._key(config(), chat(), "pairs")
 
 
 def edit(file: Path) -> None:

@@ -22,14 +22,11 @@ NOTHING = {
     "online_simpo": {},
 }
 ONLINE = ("online_dpo", "online_simpo", "ppo", "rloo", "grpo")
-USUAL = [("ppo", "bf16", (0, 3))]
 MARKS = {"bf16": pytest.mark.slow, "fp32": pytest.mark.proof}
 FULL = [(algo, dtype, (0, 1, 2, 3)) for algo in NOTHING for dtype in MARKS]
 
 
-@pytest.mark.parametrize(
-    ("algo", "dtype", "stages"), [*USUAL, *(pytest.param(*case, marks=MARKS[case[1]]) for case in FULL)]
-)
+@pytest.mark.parametrize(("algo", "dtype", "stages"), [pytest.param(*case, marks=MARKS[case[1]]) for case in FULL])
 def test_an_untrained_policy_equals_its_reference(
     algo: str, dtype: str, stages: tuple[int, ...], wide_model: Path, tmp_path: Path
 ) -> None:

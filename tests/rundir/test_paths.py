@@ -1,6 +1,7 @@
 """Names of run files are spelled once: no other module of the package spells them."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from psychocounsel.storage.files import PACKAGE
 _OTHERS = {("data/sources.py", "state.json"), ("evaluation/flows/foreign_files.py", "manifest.json")}
 
 
+@cache
 def names() -> set[str]:
     """Return the names of files with a suffix, and of some folders."""
     kinds = (RunDir, AttemptDir, CheckpointDir, ModelDir, RoundDir, SubmissionDir, SweepDir)
@@ -20,6 +22,7 @@ def names() -> set[str]:
     return {path.name for path in paths} | {"submissions", "code"}
 
 
+@cache
 def prefixes() -> tuple[str, ...]:
     """Return the prefixes of numbered files."""
     run = RunDir(Path("x"))

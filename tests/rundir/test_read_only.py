@@ -68,6 +68,7 @@ LOCKED = {
 }
 
 
+@pytest.mark.slow
 def test_files_and_folders_without_permissions_are_named(tmp_path: Path) -> None:
     bound = _BOUND_BY_PERMISSIONS if os.getuid() == 0 else []
     if bound and (not shutil.which("setpriv") or subprocess.run([*bound, "true"], capture_output=True).returncode):

@@ -113,6 +113,7 @@ def test_a_force_that_was_submitted_has_ended_when_nothing_of_it_is_live(tmp_pat
     assert forced(plan, "dpo").times["dpo"] == 2
 
 
+@pytest.mark.slow
 def test_a_finished_study_forces_anew_and_goes_on_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(planned(tmp_path))
     plans = list[StudyPlan]()

@@ -87,13 +87,14 @@ def test_every_study_is_tried_here() -> None:
     assert [*shipped_studies()] == sorted(ONE_SEED) == sorted(TRIALS)
 
 
-def with_vllm(name: str) -> Any:
-    """The name of a study, among the slow tests where its rollouts need vLLM: `make test` does not install it."""
-    missing = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed (make vllm)")
-    return pytest.param(name, marks=[pytest.mark.slow, missing]) if name in ("paper", "ablations") else name
+def slowly(name: str) -> Any:
+    """Return the name of a study for slow tests; the rollouts of some need vLLM, which `make test` does not install."""
+    missing = find_spec("vllm") is None and name in ("paper", "ablations")
+    skip = pytest.mark.skipif(missing, reason="vLLM is not installed (make vllm)")
+    return pytest.param(name, marks=[pytest.mark.slow, skip])
 
 
-@pytest.mark.parametrize("name", map(with_vllm, ONE_SEED))
+@pytest.mark.parametrize("name", [name if name in ("quickstart", "real") else slowly(name) for name in ONE_SEED])
 def test_a_study_plans_without_mistakes_at_full_size(name: str, tmp_path: Path) -> None:
     plan = planned(tmp_path, name, *ONE_SEED[name])
     assert [*problems(plan.study)] == []
@@ -103,8 +104,7 @@ def test_a_study_plans_without_mistakes_at_full_size(name: str, tmp_path: Path) 
     assert {path for each in plan.stages for cell in each.cells for path in cell.job.after} <= made
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", map(with_vllm, ONE_SEED))
+@pytest.mark.parametrize("name", map(slowly, ONE_SEED))
 def test_the_page_says_how_many_runs_a_study_has(name: str, tmp_path: Path) -> None:
     more = ONE_SEED[name] if name == "real" else []
     count = sum(len(each.cells) for each in planned(tmp_path, name, *more).stages)

@@ -251,6 +251,7 @@ def _answer_until_killed(client: httpx.Client, acknowledged: list[str]) -> None:
             acknowledged.append(place)
 
 
+@pytest.mark.slow
 def test_kills_while_experts_answer_and_withdraw_lose_no_answer_and_keep_none(tmp_path: Path) -> None:
     """Five kills. Acknowledged answers are in the log, and at most one more; a withdrawal is whole or did not happen."""
     data, leavers = pairs_file(tmp_path, 300), [f"e{number:02}" for number in range(2, 7)]
