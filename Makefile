@@ -25,8 +25,8 @@ real: smollm2
 # Files are sorted by name, because otherwise files with few long tests would come last.
 SIDE_BY_SIDE := $(shell echo $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )))
 PYTEST := $(BIN)/python -m pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder
-test test-slow proofs: export OMP_NUM_THREADS := 1
-test test-slow proofs: export OMP_WAIT_POLICY := passive
+quick test-slow proofs: export OMP_NUM_THREADS := 1
+quick test-slow proofs: export OMP_WAIT_POLICY := passive
 
 # The tests start hundreds of processes. With PYTHONDONTWRITEBYTECODE, each would compile the package again, and each test
 # process would rewrite all assertions again.
