@@ -192,7 +192,7 @@ def test_composing_checking_and_submitting_import_no_torch() -> None:
 
 
 def test_the_algorithms_rollouts_and_clusters_of_configs_import_neither_torch_nor_numpy() -> None:
-    """Each submission imports them to check its settings, on a login node that may have a slow file system."""
+    """A submission imports these classes to check its settings, and login nodes often read packages slowly."""
     files = [file for group in ("algo", "rollout", "cluster") for file in (ROOT / "conf" / group).glob("*.yaml")]
     targets = {
         name for file in files for name in re.findall(r"_target_: (psychocounsel\.[\w.]+)\.\w+", file.read_text())

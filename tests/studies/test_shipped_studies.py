@@ -75,14 +75,14 @@ def test_every_study_is_tried_here() -> None:
     assert [*shipped_studies()] == sorted(TRIALS)
 
 
-def slowly(name: str) -> Any:
-    """Return the name of a study for slow tests; the rollouts of some need vLLM, which `make test` does not install."""
+def slow_study(name: str) -> Any:
+    """Mark the test of study `name` as slow. It is skipped if the study needs vLLM, which `make test` does not install."""
     missing = find_spec("vllm") is None and name in ("paper", "ablations")
     skip = pytest.mark.skipif(missing, reason="vLLM is not installed (make vllm)")
     return pytest.param(name, marks=[pytest.mark.slow, skip])
 
 
-@pytest.mark.parametrize("name", [name if name in ("quickstart", "real") else slowly(name) for name in TRIALS])
+@pytest.mark.parametrize("name", [name if name in ("quickstart", "real") else slow_study(name) for name in TRIALS])
 def test_a_study_plans_without_mistakes_and_with_as_many_runs_as_the_page_says(name: str, tmp_path: Path) -> None:
     without_download = ["base=builtin:tiny", "dtype=fp32"] if name == "real" else []  # in place of `make smollm2`
     plan = planned(tmp_path, name, *without_download)
