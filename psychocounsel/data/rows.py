@@ -58,6 +58,7 @@ RIVALS = {
 }
 # Columns that change what a chat template writes, and that nothing here passes on.
 _NOT_PASSED_ON = ("tools", "documents", "images", "videos", "audios", "chat_template_kwargs")
+_LARGEST = 1e100  # of a score; sums of larger ones overflow
 _MISSING = {"", "na", "n/a", "nan", "null"}  # what tables write for a missing number or word
 _SCORE = "reply_score"  # a number that ranks the replies to one prompt, such as votes
 _SIDE_COLUMNS = ("model", *(f"{name}_rating" for name in PRINCIPLES))
@@ -151,7 +152,9 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
 
 
 def is_missing(value: Any) -> bool:
-    """Return True for None, and for what tables write in place of a number or word that is missing."""
+    """Return True for None, and for what tables hold in place of a number or word that is missing, such as NaN."""
+    if isinstance(value, float):
+        return math.isnan(value)
     return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
 
 
@@ -367,6 +370,8 @@ def _number(value: Any, what: str) -> float:
     number = _as_number(value)
     if not math.isfinite(number):
         raise UserError(f"{what} must be a number")
+    if abs(number) > _LARGEST:
+        raise UserError(f"{what} is {number:g}: must be at most {_LARGEST:g}")
     return number
 
 

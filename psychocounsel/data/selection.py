@@ -15,7 +15,7 @@ from psychocounsel.counsel.pairs import PairRule, make_pairs, pairs_by_score, sc
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
-from psychocounsel.data.shared_text import components_of, normalised
+from psychocounsel.data.shared_text import components_of, normalised, openings, reply_key
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
 
@@ -35,6 +35,7 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
         source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
         held_out = _load_one(data, source, data.eval_split or "train", revision, report)
         train = drop_leaks(train, held_out, report)
+        _warn_of_shared_replies(train, held_out, report)
     else:
         train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)
     if data.half:
@@ -143,7 +144,9 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         if count:
             report(f"{path}: {count} pairs dropped ({reason})")
     if relabelled:
-        report(f"{path}: {relabelled} pairs changed sides because of their scores under data.principle_weights")
+        report(
+            f"{path}: {relabelled} pairs changed sides, because their ratings prefer the other reply ({off} keeps labels)"
+        )
     return [
         replace(example, scores=[score(ratings, weights) for ratings in example.ratings])
         if example.ratings
@@ -215,9 +218,9 @@ def split_by_prompt(
 ) -> tuple[list[Example], list[Example]]:
     """Hold out `fraction` of the prompts (at least one if there are several), independent of the order of rows.
 
-    No prompt is in both parts. Prompts that share a reply, directly or through others, form a component and stay
-    together, so the held-out part may be smaller than requested, or larger if every component is larger. If all
-    prompts form one component, it is split anyway, and a warning says so.
+    No prompt is in both parts. Prompts that share a reply or a session, directly or through others, form a component
+    and stay together, so the held-out part may be smaller than requested, or larger if every component is larger. If
+    all prompts form one component, it is split anyway, and a warning says so.
     """
     keys = [normalised(example.prompt) for example in examples]
     prompts = sorted(set(keys), key=lambda text: rank(text, seed, "split"))
@@ -269,12 +272,27 @@ def subset(examples: list[Example], limit: int | None, fraction: float | None, s
 
 
 def drop_leaks(train: list[Example], held_out: list[Example], report: Report) -> list[Example]:
-    """Return the training rows whose prompt is not in the held-out part."""
-    held = {normalised(example.prompt) for example in held_out}
-    kept = [example for example in train if normalised(example.prompt) not in held]
-    if len(kept) < len(train):
-        report(f"{len(train) - len(kept)} training rows dropped (their prompt is in the held-out data)")
+    """Return the training rows whose prompt is not in the held-out part, and whose session is not continued there."""
+    held, begun = (
+        {normalised(row.prompt) for row in held_out},
+        {text for row in held_out for text in openings(row.prompt)},
+    )
+    others = [row for row in train if normalised(row.prompt) not in held]
+    if len(others) < len(train):
+        report(f"{len(train) - len(others)} training rows dropped (their prompt is in the held-out data)")
+    kept = [row for row in others if normalised(row.prompt) not in begun and held.isdisjoint(openings(row.prompt))]
+    if len(kept) < len(others):
+        report(
+            f"{len(others) - len(kept)} training rows dropped (other turns of their session are in the held-out data)"
+        )
     return kept
+
+
+def _warn_of_shared_replies(train: list[Example], held_out: list[Example], report: Report) -> None:
+    known = {reply_key(reply) for row in train for reply in row.replies}
+    shared = sum(not known.isdisjoint(map(reply_key, row.replies)) for row in held_out)
+    if shared:
+        report(f"warning: {shared} of {len(held_out)} held-out rows share a reply with training rows")
 
 
 _TEST_SPEECHES = Path(__file__).parent / "test_speeches.yaml"

@@ -49,12 +49,37 @@ def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array
     return np.array([numbers.setdefault(root(own), len(numbers)) for own in prompt], np.int64)
 
 
+_TELLING = 10  # words; shorter openings, such as "Hello, how are you?", are those of many clients
+
+
+def openings(prompt: Sequence[Message]) -> list[str]:
+    """Return the normalised beginnings of a session that end with a client's turn, without the whole.
+
+    A row for each turn of a session has the prompts of the earlier rows as openings. Short ones say nothing and are left out.
+    """
+    turns = [message for message in prompt if message["role"] != "system"]
+    said, found = "", list[str]()
+    for turn in turns[:-1]:
+        said = f"{said} {normalised([turn])}".strip()
+        if turn["role"] == "user" and said.count(" ") >= _TELLING:
+            found.append(said)
+    return found
+
+
 def components_of(examples: Sequence[Example]) -> Array:
-    """Return the component of each example, int64[examples]. Texts that differ only in case and spacing count as shared."""
+    """Return the component of each example, int64[examples]. Texts that differ only in case and spacing count as shared.
+
+    A prompt that is an opening of another one is connected with it, so that the turns of a session stay together.
+    """
     prompts: dict[str, int] = {}
     prompt = [prompts.setdefault(normalised(example.prompt), len(prompts)) for example in examples]
-    numbers = iter(same_texts([reply for example in examples for reply in example.replies]).tolist())
-    return components(prompt, [[next(numbers) for _ in example.replies] for example in examples])
+    texts = same_texts([reply for example in examples for reply in example.replies])
+    numbers, free = iter(texts.tolist()), int(texts.max(initial=-1)) + 1
+    shared = [[next(numbers) for _ in example.replies] for example in examples]
+    for example, own, texts_of_row in zip(examples, prompt, shared, strict=True):
+        earlier = [prompts[opening] for opening in openings(example.prompt) if opening in prompts]
+        texts_of_row += [free + number for number in (own, *earlier)]
+    return components(prompt, shared)
 
 
 def components_of_groups(groups: Sequence[Group]) -> Array:

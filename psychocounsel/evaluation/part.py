@@ -27,6 +27,12 @@ _OF_SPLIT = (
     "min_gap",
     "gap",
     "principle_weights",
+    "safety_veto",
+    "bad_rows",
+    "columns",
+    "group_by",
+    "split",
+    "subset",
 )
 
 

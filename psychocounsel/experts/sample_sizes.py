@@ -71,10 +71,10 @@ def clean_cases(ceiling: float) -> int:
     return math.ceil(math.log(1 - _LEVEL) / math.log1p(-ceiling))
 
 
-def failure_items(ceiling: float, true_rate: float, power: float, clustering: float = 1.0) -> Plan:
-    """Plan the fewest cases that show a rate to be at most `ceiling` with probability `power`, if it is `true_rate`.
+def failure_items(ceiling: float, true_rate: float, power: float) -> Plan:
+    """Plan the fewest independent cases that show a rate to be at most `ceiling` with probability `power`, if it is `true_rate`.
 
-    The claim is shown if the exact one-sided 95 % upper bound is at most `ceiling`. `clustering` multiplies the cases.
+    The claim is shown if the exact one-sided 95 % upper bound is at most `ceiling`.
 
     Raises:
         UserError: if `true_rate` is not below `ceiling`, or if more than 200,000 cases are needed.
@@ -89,9 +89,8 @@ def failure_items(ceiling: float, true_rate: float, power: float, clustering: fl
         reached = binom.cdf(allowed, cases, true_rate)
         if (enough := np.flatnonzero(reached >= power)).size:
             place = int(enough[0])
-            items = _whole(float(cases[place]) * clustering)
             method = "exact one-sided bound (Clopper and Pearson 1934)"
-            return Plan(items, int(allowed[place]), float(reached[place]), clustering > 1, method)
+            return Plan(int(cases[place]), int(allowed[place]), float(reached[place]), False, method)
     raise UserError(f"plan.ceiling={ceiling:g} with plan.true_rate={true_rate:g} needs more than {_MOST:,} cases")
 
 
@@ -178,14 +177,16 @@ def _kappa(options: Any, effect: float) -> Iterator[str]:
 
 
 def _failures(options: Any, effect: float) -> Iterator[str]:
-    plan = failure_items(options.ceiling, options.true_rate, options.power, effect)
-    yield (
-        f"{plan.items:,} cases with at most {plan.allowed} failures show a failure rate of at most {options.ceiling:.3g} "
-        "(one-sided 95 %)"
-    )
+    plan, clean = failure_items(options.ceiling, options.true_rate, options.power), clean_cases(options.ceiling)
+    claim = f"show a failure rate of at most {options.ceiling:.3g} (one-sided 95 %)"
+    if effect > 1:  # the exact bound holds for independent cases alone
+        worth = f"{_whole(plan.items * effect):,} cases, worth {plan.items:,} independent ones"
+        yield f"{worth} with at most {plan.allowed} failures, {claim}"
+    else:
+        yield f"{plan.items:,} cases with at most {plan.allowed} failures {claim}"
     yield f"  with probability {plan.power:.2f} if the true rate is {options.true_rate:g}; {_method(plan)}"
-    clean = clean_cases(options.ceiling)
-    yield f"  fewest cases: {clean:,}, all without failure (upper bound of the rate: {upper_bound(0, clean):.4f})"
+    bound = upper_bound(0, clean)
+    yield f"  fewest cases: {_whole(clean * effect):,}, all without failure (upper bound of the rate: {bound:.4f})"
 
 
 def _noninferiority(options: Any, effect: float) -> Iterator[str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 FEWEST = 5  # clusters; with fewer, an interval of an unbounded figure says nothing
 TWO_SIDED_LEVEL = 0.95
+EQUAL = 1e-9  # shares that differ by less are equal, apart from rounding
 
 
 def bootstrap(
@@ -36,8 +37,8 @@ def bootstrap(
         samples: number of resamples.
         level: coverage of the interval.
         seed: seed of the resampling.
-        trials: for a share, the number of clusters that decide it; if all resamples are 0, or all 1, the interval is
-            `exact_interval` of this number of trials.
+        trials: for a share, the number of clusters that decide it; if all resamples are equal, the interval is
+            `constant_interval` of this number of trials.
     """
     members: dict[Hashable, list[int]] = {}
     for row, cluster in enumerate(clusters):
@@ -54,8 +55,8 @@ def bootstrap(
             for draw in rng.integers(0, len(rows), (samples, len(rows)))
         ]
     )
-    if trials and (values == values[0]).all() and values[0] in (0.0, 1.0):
-        return exact_interval(bool(values[0]), trials, level)
+    if trials and np.ptp(values) < EQUAL:
+        return constant_interval(float(values[0]), trials, level=level)
     low, high = np.nanquantile(values, tails(len(rows), level))
     return float(low), float(high)
 
@@ -81,13 +82,17 @@ def tails(clusters: int, level: float = TWO_SIDED_LEVEL) -> tuple[float, float]:
     return low, 1 - low
 
 
-def exact_interval(won: bool, trials: int, level: float = TWO_SIDED_LEVEL) -> tuple[float, float]:
-    """Return the exact binomial interval (Clopper and Pearson 1934) of a share whose `trials` were all won, or all lost.
+def constant_interval(
+    value: float, trials: int, least: float = 0.0, most: float = 1.0, level: float = TWO_SIDED_LEVEL
+) -> tuple[float, float]:
+    """Return the interval of a mean between `least` and `most` whose `trials` clusters all have the same `value`.
 
-    Clusters without any spread would promise certainty there.
+    Clusters without any spread would promise certainty there. The interval holds every mean that is left if a share of
+    the clusters, which `trials` draws would have missed with the probability (1 - level) / 2, has other values. For a share
+    of 0 or 1 that is the exact binomial interval (Clopper and Pearson 1934).
     """
     edge = ((1 - level) / 2) ** (1 / trials)
-    return (edge, 1.0) if won else (0.0, 1 - edge)
+    return value * edge + least * (1 - edge), value * edge + most * (1 - edge)
 
 
 def mean_intervals(
@@ -130,10 +135,10 @@ def ratio_intervals(
     count) / total count of each cluster, and the variance is the sum of u^2 / (1 - w), where w is the cluster's share of the
     total count (CR2: Bell and McCaffrey 2002). The quantile is Student's t with the degrees of freedom of
     `_freedom`. A share has Wilson's interval (1927), with the variance of the clusters instead of the binomial one (Franco
-    et al. 2019, Journal of Survey Statistics and Methodology 7:334). If all rows of a share are 0, or all are 1, the interval is
-    `exact_interval` with one trial per cluster.
+    et al. 2019, Journal of Survey Statistics and Methodology 7:334). If all clusters have the same share, the interval is
+    `constant_interval` with one trial per cluster.
 
-    A figure of a single cluster has no spread: the interval of a share is [0, 1], and any other has no width.
+    A figure of a single cluster has no spread: the interval of a figure that is no share has no width.
 
     Args:
         sums: float[rows, columns], numerators of the ratios.
@@ -158,8 +163,9 @@ def ratio_intervals(
         np.append(ratios, ratios @ weights), np.sqrt(inflation * (errors**2).sum(0)), freedom, np.append(shares, False)
     )
     trials = (sizes > 0).sum(0)
-    for column in np.flatnonzero(shares & ((totals == sizes).all(0) | (totals == 0).all(0)) & (trials > 0)):
-        bounds[column] = exact_interval(bool(totals[:, column].any()), int(trials[column]))
+    constant = (np.abs(totals - ratios * sizes) <= EQUAL * np.maximum(sizes, 1)).all(0)
+    for column in np.flatnonzero(shares & constant & (trials > 0)):
+        bounds[column] = constant_interval(float(ratios[column]), int(trials[column]))
     return bounds
 
 
@@ -168,8 +174,8 @@ def crossed_interval(values: np.ndarray, weights: np.ndarray, levels: Sequence[n
 
     The variance is the sum over levels of the variance clustered by this level, less those clustered by each two levels
     together, and so on (Cameron, Gelbach and Miller 2011, Journal of Business & Economic Statistics 29:238), and at least
-    the largest of the first. The degrees of freedom of Student's t are Satterthwaite's (1946). If all shares are 0, or all
-    are 1, the interval is `exact_interval` with one trial per cluster of the level that has the most.
+    the largest of the first. The degrees of freedom of Student's t are Satterthwaite's (1946). If all shares are equal,
+    the interval is `constant_interval` with one trial per cluster of the level that has the most.
 
     Args:
         values: float[n], from 0 to 1.
@@ -180,8 +186,8 @@ def crossed_interval(values: np.ndarray, weights: np.ndarray, levels: Sequence[n
     errors = weights * (values - mean)
     levels = [level for level in levels if (level != level[0]).any()]
     counts = [len(np.unique(level)) for level in levels]
-    if (values == values[0]).all() and values[0] in (0, 1):
-        return exact_interval(bool(values[0]), max(counts, default=1))
+    if np.ptp(values) < EQUAL:
+        return constant_interval(float(values[0]), max(counts, default=1))
 
     def variance(chosen: Sequence[np.ndarray]) -> float:
         _, cluster = np.unique(np.stack(chosen), axis=1, return_inverse=True)
@@ -275,10 +281,11 @@ def _draws(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]:
 def measure(value: float, resampled: np.ndarray, clusters: int) -> Measure:
     """Return `value` with the interval of its finite resampled values, between the percentiles of `tails`.
 
-    `clusters`: number of the clusters that were resampled.
+    If all resamples are equal, they say nothing about the spread, and the bounds are NaN. `clusters`: number of the
+    clusters that were resampled.
     """
     known = resampled[np.isfinite(resampled)]
-    if math.isnan(value) or not len(known):
+    if math.isnan(value) or not len(known) or np.ptp(known) < EQUAL:
         return Measure(float(value), math.nan, math.nan)
     low, high = np.quantile(known, tails(clusters))
     return Measure(float(value), float(low), float(high))

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
-from psychocounsel.metrics.intervals import Measure, draws, measure
+from psychocounsel.metrics.intervals import EQUAL, Measure, draws, measure
 from psychocounsel.metrics.win_rates import Verdicts, mean_interval, prompt_means, row_weights
 
 # Logistic regression of scores between 0 and 1, fitted for many weightings of the same rows at once.
@@ -70,8 +70,8 @@ def length_controlled(
     The model is logit P(a is preferred) = model + length * tanh((length_a - length_b) / SD). The paper's term for the
     difficulty of an instruction is omitted because it needs the verdicts of many models. The score of both orders is a soft
     label, and every prompt has weight 1. Every term has the ridge `RIDGE`. The intervals are a bootstrap
-    over prompts; every resample uses the SD of all rows. If one side won every row, length explains nothing: the result is
-    then the plain win rate with its exact interval, and the effects are NaN.
+    over prompts; every resample uses the SD of all rows. If all prompts have the same score, length explains nothing: the
+    result is then the plain win rate with its interval, and the effects are NaN.
 
     Args:
         verdicts: verdicts about one pair of settings.
@@ -83,9 +83,9 @@ def length_controlled(
     judged_rows = verdicts.judged_rows()
     names = ["model", "length", *(["ending"] if ending else []), *(["formatting"] if formatting else [])]
     scores, weights = judged_rows.scores(), row_weights(judged_rows.prompt)
-    if set(scores) <= {0.0} or set(scores) <= {1.0}:  # nothing is judged, or one side won every row
-        value = float(scores[0]) if len(scores) else math.nan
-        raw = Measure(value, *mean_interval(prompt_means(judged_rows).means))
+    means = prompt_means(judged_rows).means
+    if not len(means) or np.ptp(means) < EQUAL:
+        raw = Measure(float(means[0]) if len(means) else math.nan, *mean_interval(means))
         return Controlled(raw, dict.fromkeys(names[1:], Measure(math.nan, math.nan, math.nan)), math.nan)
     longer = judged_rows.length_a.astype(float) - judged_rows.length_b
     unit = float(longer.std())

@@ -14,6 +14,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.sections.cost import bought_answers
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
+from psychocounsel.settings.targets import config_folders
 from psychocounsel.storage.files import read_mapping, write_atomically
 
 # Search spaces: ranges of Optuna searches, values of sweeps, and the chosen runs with their metric
@@ -264,6 +265,8 @@ def _commands(material: Material) -> Iterator[str]:
 
 
 def _typed(run: RunMaterial) -> str:
-    """Return the overrides quoted for a shell. If the run has not started, they come from its sweep's list."""
+    """Return the options and overrides quoted for a shell. If the run has not started, they come from its sweep's list."""
+    folders = [f"--config-dir={folder}" for folder in config_folders(run.config.get("code_path") or ())]
     path = RunDir(run.path).overrides
-    return shlex.join(path.read_text(errors="replace").splitlines()) if path.is_file() else run.overrides
+    typed = shlex.join(path.read_text(errors="replace").splitlines()) if path.is_file() else run.overrides
+    return " ".join([*map(shlex.quote, folders), typed])

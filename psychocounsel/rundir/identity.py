@@ -188,16 +188,15 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
     """Refuse a run directory that belongs to another configuration.
 
     Raises:
-        UserError: naming the keys that differ, with both values of the first; or if the run would become shorter.
+        UserError: naming the keys that differ, with both values of the first six; or if the run would become shorter.
     """
     new, old = identity(config), identity(existing)
     keys = sorted(key for key in new.keys() | old.keys() if not _agree(key, new, old))
     if keys:
-        first = keys[0]
-        shown = ", ".join(keys[:6]) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
+        shown = ", ".join(f"{key} ({old.get(key)} then, {new.get(key)} now)" for key in keys[:6])
+        more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
         raise UserError(
-            f"{run_dir} belongs to a run with another {shown} ({first} was {old.get(first)}, now {new.get(first)}): "
-            "use another run_dir, or the same values"
+            f"{run_dir} belongs to a run with another {shown}{more}: use another run_dir, or the same values"
         )
     if all(key in config for key in _MAY_GROW):
         _check_length(config, existing, run_dir)

@@ -14,9 +14,9 @@ _SMOLLM = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 3
 _SMOLLM |= {"num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
 
 
-def smollm(folder: Path, *overrides: str) -> str:
+def smollm(folder: Path, *overrides: str, layers: int = 30) -> str:
     """Return the line of a model with 135 million weights, of which nothing but `config.json` exists."""
-    (folder / "config.json").write_text(json.dumps(_SMOLLM))
+    (folder / "config.json").write_text(json.dumps({**_SMOLLM, "num_hidden_layers": layers}))
     return cpu_memory_line(check(compose(["model=local", f"model.path={folder}", "cluster.threads=2", *overrides])), 1)
 
 
@@ -61,10 +61,13 @@ def test_processes_share_what_zero_shares(tmp_path: Path) -> None:
 
 
 def test_a_machine_that_is_too_small_is_said(tmp_path: Path) -> None:
-    line = smollm(tmp_path, "micro_batch_tokens=900000")
-    assert re.search(
-        r"; MORE THAN this machine has: try engine.two_lanes=false, model.gradient_checkpointing=true", line
-    )
+    said = "; MORE THAN this machine has: "
+    assert f"{said}try engine.two_lanes=false, model.grad" in smollm(tmp_path, "micro_batch_tokens=900000")
+    adapters = smollm(tmp_path, "micro_batch_tokens=9000000", "model.lora.rank=8")
+    assert f"{said}try model.gradient_checkpointing=true, a smaller" in adapters, "adapters never have two lanes"
+    (tmp_path / "large").mkdir()
+    large = smollm(tmp_path / "large", layers=30_000)
+    assert large.endswith(f"{said}this model needs a GPU or a larger machine"), "smaller batches do not shrink weights"
 
 
 def test_dry_run_and_run_print_the_same_line(small_model: Path, tmp_path: Path) -> None:

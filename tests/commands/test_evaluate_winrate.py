@@ -82,7 +82,7 @@ def test_a_budget_stops_and_the_directory_remembers_what_it_was_made_with(home: 
         assert "already finished" in again.stdout
         figures = cli("evaluate", "run_dir=out", "steps=[statistics]", "evaluation.samples=200", cwd=home)
         assert len(asked.payloads) == 2 * len(PROMPTS)
-    assert "wins against base" in figures.stderr
+    assert "against base" in figures.stderr
     wrong = cli("evaluate", "run_dir=out", "steps=[verdict]", cwd=home, check_code=USER_ERROR)
     assert "there is no step verdict; did you mean verdicts?" in wrong.stderr
 
@@ -146,7 +146,7 @@ def test_a_directory_says_what_it_holds_and_what_is_made_anew(home: Path) -> Non
         done = cli("evaluate", "run_dir=out", cwd=home).stdout
         assert "already finished: see summary.json and figures.json in it" in done
         again = cli("evaluate", "run_dir=out", "steps=[statistics]", cwd=home)
-        assert "wins against base" in again.stderr, "a step named in `steps` prints its figures again"
+        assert "against base" in again.stderr, "a step named in `steps` prints its figures again"
         dry = cli("evaluate", "run_dir=out", "against=other.jsonl", "dry_run=true", cwd=home).stdout
         assert f"verdicts: {2 * len(PROMPTS)} calls" in dry
         changed = cli("evaluate", "run_dir=out", "against=[base.jsonl,other.jsonl]", cwd=home)

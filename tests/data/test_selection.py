@@ -1,6 +1,7 @@
 """The held-out split, subsets and mixtures; pairs from ratings, pairs with soft labels, and swapped pairs."""
 
 import itertools
+import math
 import random
 from collections import Counter
 from dataclasses import replace
@@ -254,7 +255,71 @@ def test_held_out_data_of_its_own_removes_leaks_from_training(tmp_path: Path) ->
     train, held_out = load_split(data, said.append)
     assert (len(train), len(held_out)) == (16, 5)
     assert not prompts(train) & prompts(held_out)
-    assert said == ["4 training rows dropped (their prompt is in the held-out data)"]
+    assert said == [
+        "4 training rows dropped (their prompt is in the held-out data)",
+        "warning: 5 of 5 held-out rows share a reply with training rows",
+    ]
+
+
+def session_rows(sessions: int, turns: int = 4) -> list[dict[str, Any]]:
+    """Return a row for each client's turn of a session, with all that was said before it."""
+    made = []
+    for session in range(sessions):
+        said: list[dict[str, str]] = []
+        for turn in range(turns):
+            text = f"Client {session} at turn {turn}: still the same long story as before, and no sleep."
+            said = [*said, {"role": "user", "content": text}]
+            made.append({"prompt": said, "chosen": f"good {session} {turn}", "rejected": f"bad {session} {turn}"})
+            said = [*said, {"role": "assistant", "content": f"Counsellor {session} {turn} asks something."}]
+    return made
+
+
+def sessions_of(examples: list[Example]) -> set[str]:
+    return {example.prompt[0]["content"] for example in examples}
+
+
+def test_the_turns_of_a_session_stay_together(tmp_path: Path) -> None:
+    train, held_out = load_split(config(path=file(tmp_path, "a", session_rows(20)), dev_fraction=0.2), print)
+    assert len(held_out) == 16 and not sessions_of(train) & sessions_of(held_out)
+    greeted = [
+        {**row, "prompt": [{"role": "user", "content": "Hello."}, *row["prompt"][1:]]} for row in session_rows(20)
+    ]
+    said: list[str] = []
+    train, held_out = load_split(config(path=file(tmp_path, "b", greeted), dev_fraction=0.2), said.append)
+    assert len(held_out) >= 8, "a short opening that all clients share connects nothing"
+
+
+def test_held_out_turns_remove_the_rest_of_their_session(tmp_path: Path) -> None:
+    turns, said = session_rows(5), list[str]()
+    others = [{**row, "chosen": f"else {number}", "rejected": "no"} for number, row in enumerate(turns)]
+    data = config(path=file(tmp_path, "a", turns), eval_path=file(tmp_path, "b", [others[1], others[6]]))
+    train, held_out = load_split(data, said.append)
+    assert len(train) == 12 and not sessions_of(train) & sessions_of(held_out)
+    assert said == [
+        "2 training rows dropped (their prompt is in the held-out data)",
+        "6 training rows dropped (other turns of their session are in the held-out data)",
+    ]
+
+
+def test_replies_shared_with_held_out_data_of_its_own_are_told(tmp_path: Path) -> None:
+    said: list[str] = []
+    held_out = [{**row, "chosen": f"own {index}", "rejected": "no"} for index, row in enumerate(rows(3, "b"))]
+    held_out[1]["chosen"] = "GOOD "
+    load_split(config(path=file(tmp_path, "a", rows(3)), eval_path=file(tmp_path, "b", held_out)), said.append)
+    assert said == ["warning: 1 of 3 held-out rows share a reply with training rows"]
+
+
+def test_nan_is_a_missing_value(tmp_path: Path) -> None:
+    """pyarrow and json keep the NaN of a table in which only some rows have the column."""
+    given = [{**row, "label": math.nan, "chosen_probability": math.nan} for row in rows(4)]
+    train, _ = load_split(config(path=file(tmp_path, "a", given)), str)
+    assert {(row.probability, len(row.replies)) for row in train} == {(None, 2)}
+
+
+def test_a_score_whose_sum_overflows_is_refused(tmp_path: Path) -> None:
+    given = [{"prompt": "p", "completion": "c", "reply_score": score} for score in (1e308, 1e308)]
+    with pytest.raises(UserError, match=r"reply_score is 1e\+308: must be at most 1e\+100"):
+        load_split(config(path=file(tmp_path, "a", given), min_gap=0), print)
 
 
 def test_a_mixture_needs_a_path_for_its_held_out_split(tmp_path: Path) -> None:
@@ -361,7 +426,7 @@ def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
     assert found[1].scores == [pytest.approx((3 * 6 + 3 * 20) / 26), pytest.approx((5 * 3 + 3 * 3 + 2 * 20) / 26)]
     assert said == [
         "f: 1 pairs dropped (their scores are equal)",
-        "f: 1 pairs changed sides because of their scores under data.principle_weights",
+        "f: 1 pairs changed sides, because their ratings prefer the other reply (equal data.principle_weights keeps labels)",
     ]
     assert select([UNSAFE], principle_weights={"safety": 1}) == (scored(UNSAFE), [])
 
@@ -478,7 +543,7 @@ def test_a_pair_that_changes_sides_takes_the_other_label(tmp_path: Path) -> None
         assert group.probability == pytest.approx(0.2 if odd else 0.8)
 
 
-@pytest.mark.parametrize("value", [-0.01, 1.01, 85, "much", True, float("nan"), [0.5]])
+@pytest.mark.parametrize("value", [-0.01, 1.01, 85, "much", True, [0.5]])
 def test_a_column_that_holds_something_else_is_refused_by_its_name(value: object) -> None:
     with pytest.raises(UserError, match=r"^here: chosen_probability must be a number from 0 to 1$"):
         parse_row(row(1, chosen_probability=value), "here")

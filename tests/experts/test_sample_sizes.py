@@ -1,5 +1,7 @@
 """Tests of plans against published figures, exact enumeration and simulation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -13,6 +15,7 @@ from psychocounsel.experts.sample_sizes import (
     kappa_items,
     kappa_variance,
     noninferiority_items,
+    plan_lines,
     score_power,
 )
 from psychocounsel.metrics.intervals import tango, upper_bound
@@ -68,7 +71,17 @@ def test_the_variance_of_kappa_is_that_of_statsmodels(kappa: float, prevalence: 
 def test_items_of_one_speech_count_less() -> None:
     assert design_effect(3, 0.2) == pytest.approx(1.4)
     assert kappa_items(0.6, 0.5, 0.1, 1.4).items == pytest.approx(1.4 * kappa_items(0.6, 0.5, 0.1).items, abs=1)
-    assert failure_items(0.01, 0.002, 0.8, 1.4).approximate, "a design effect is an approximation"
+    options = {
+        "kind": "failures",
+        "ceiling": 0.01,
+        "true_rate": 0.002,
+        "power": 0.8,
+        "per_speech": 3,
+        "correlation": 0.2,
+    }
+    first, _, fewest, _ = plan_lines(SimpleNamespace(**options))
+    assert first.startswith("880 cases, worth 628 independent ones with at most 2 failures, show"), "1.4 x 628"
+    assert fewest.startswith("  fewest cases: 419, all without failure"), "1.4 x 299"
     with pytest.raises(UserError, match="cannot agree so little"):
         kappa_items(-0.9, 0.1, 0.1)
     with pytest.raises(UserError, match="more than 200,000; choose a larger"):

@@ -76,7 +76,8 @@ def test_a_share_has_wilsons_interval_with_the_variance_of_its_clusters() -> Non
 
 def test_one_cluster_determines_no_spread() -> None:
     values, clusters = np.array([[0.0, 0.0], [1.0, 1.0]]), np.zeros(2, int)
-    assert mean_intervals(values, clusters, shares=np.array([True, False])).tolist() == [[0, 1], [0.5, 0.5]]
+    share, other = mean_intervals(values, clusters, shares=np.array([True, False])).tolist()
+    assert share == pytest.approx([0.0125, 0.9875]) and other == [0.5, 0.5]
     assert np.isnan(mean_intervals(values[:0], clusters[:0])).all()
 
 
@@ -188,6 +189,29 @@ def test_the_edge_of_four_clusters_is_worked_out_by_hand() -> None:
     mixed = np.array([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
     given = bootstrap(lambda rows: mixed[rows].mean(), clusters, trials=4)
     assert given == bootstrap(lambda rows: mixed[rows].mean(), clusters), "resamples that differ have their own spread"
+
+
+@pytest.mark.parametrize("constant", [0.25, 0.5, 0.75])
+def test_a_share_that_all_clusters_have_is_not_certain(constant: float) -> None:
+    """Five prompts whose two verdicts give 3/4 each: 0.025^(1/5) = 0.47818 of it is sure."""
+    edge = 0.025**0.2
+    expected = pytest.approx((constant * edge, constant * edge + 1 - edge))
+    clusters, values = np.repeat(np.arange(5), 2), np.tile([0.5, 2 * constant - 0.5], 5)
+    assert mean_intervals(values[:, None], clusters, shares=True)[0] == expected
+    table = np.full(15, constant) + np.random.default_rng(0).normal(0, 1e-16, 15)
+    prompts, seeds = (side.ravel() for side in np.indices((5, 3)))
+    assert crossed_interval(table, np.full(15, 1 / 15), [prompts, seeds]) == expected
+    assert bootstrap(lambda rows: constant, clusters, trials=5) == expected
+
+
+@pytest.mark.parametrize("chances", [(0.02, 0, 0.9, 0, 0.08), (0.05, 0, 0.95, 0, 0), (0.1, 0, 0, 0.9, 0)])
+@pytest.mark.parametrize("prompts", [3, 5, 10, 20])
+def test_verdicts_that_are_nearly_all_ties_cover_the_truth(prompts: int, chances: tuple[float, ...]) -> None:
+    scores = np.array([0, 0.25, 0.5, 0.75, 1])
+    drawn = np.random.default_rng(prompts).choice(scores, (prompts, 2000), p=chances)
+    low, high = mean_intervals(drawn, np.arange(prompts), shares=True).T
+    truth = scores @ np.array(chances)
+    assert np.mean((low <= truth) & (truth <= high)) > 0.92
 
 
 # Intervals of ratios agree with those of the bootstrap over clusters.

@@ -88,12 +88,13 @@ def plan_of(context: StepContext[AnnotationDir]) -> RatingPlan:
     """
     config, scores = context.config, context.config.scores
     annotators: list[LanguageModel] = build(config, "annotator").models()
-    fixed = [model.name for model in annotators if isinstance(model, Rules) or model.temperature == 0]
-    if scores.votes > 1 and fixed:
-        raise UserError(
-            f"scores.votes={scores.votes}: all votes of {fixed[0]} would be equal, because it does not sample; "
-            "set a temperature (annotator.temperature=0.7), or scores.votes=1"
-        )
+    for model in annotators:
+        by_rule = isinstance(model, Rules)
+        if scores.votes > 1 and (by_rule or model.temperature == 0):
+            raise UserError(
+                f"scores.votes={scores.votes}: all votes of {model.name} would be equal, because it does not sample; use "
+                f"{'a language model as annotator' if by_rule else 'annotator.temperature=0.7'}, or scores.votes=1"
+            )
     prompt = rating_prompt(scores.rubric, scores.joint, scores.examples)
     return RatingPlan(annotators, prompt, scores.votes, scores.repeat, scores.seed, config.crisis_to_third_parties)
 

@@ -36,7 +36,14 @@ def cpu_memory_line(config: DictConfig, processes: int) -> str:
     total, available = sum(parts.values()) / 1e9, machine_bytes() / 1e9 / processes
     listed = ", ".join(f"{part} {bytes_ / 1e9:.1f}" for part, bytes_ in parts.items())
     line = f"{name}: memory per process on CPU: about {total:.1f} GB ({listed}) of {available:.0f} GB"
-    return line if total <= available else f"{line}; MORE THAN this machine has: {_less(config)}"
+    if total <= available:
+        return line
+    lanes = _lanes(shape, config, processes)
+    held = (
+        sum(parts[name] / (lanes if name == "gradients" else 1) for name in ("weights", "gradients", "optimizer")) / 1e9
+    )
+    advice = "this model needs a GPU or a larger machine" if held > available else _less(config, lanes)
+    return f"{line}; MORE THAN this machine has: {advice}"
 
 
 def cpu_parts(shape: Shape, config: DictConfig, processes: int) -> dict[str, float]:
@@ -79,9 +86,9 @@ def machine_bytes() -> float:
     return float(match[1]) * 1024 if match else float("inf")
 
 
-def _less(config: DictConfig) -> str:
+def _less(config: DictConfig, lanes: int) -> str:
     typed = {
-        "engine.two_lanes=false": config.engine.two_lanes,
+        "engine.two_lanes=false": lanes > 1,
         "model.gradient_checkpointing=true": not config.model.gradient_checkpointing,
         "model.lora.rank=16": not config.model.lora.rank,
     }

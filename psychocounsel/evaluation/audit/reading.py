@@ -10,7 +10,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs
-from psychocounsel.metrics.intervals import bootstrap, mean_intervals
+from psychocounsel.metrics.intervals import EQUAL, bootstrap, constant_interval, mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
 
 Array = np.ndarray
@@ -39,18 +39,28 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
         )
     margins, component = {name: values[kept] for name, values in margins.items()}, component[kept]
     won = np.column_stack([wins(values) for values in margins.values()])
-    columns = np.column_stack([won, won[:, :1] - won[:, 1:]])
-    are_shares = np.arange(columns.shape[1]) < len(margins)
-    means, intervals = columns.mean(0).tolist(), mean_intervals(columns, component, shares=are_shares).tolist()
-    whole = [{"accuracy": mean, "low": low, "high": high} for mean, (low, high) in zip(means, intervals, strict=True)]
-    gains = [
-        {"gain": figure["accuracy"], "low": figure["low"], "high": figure["high"]} for figure in whole[len(margins) :]
-    ]
+    accuracies = mean_intervals(won, component, shares=True).tolist()
+    gains = [_difference_interval(column, component, 1) for column in (won[:, :1] - won[:, 1:]).T]
     return {
-        **dict(zip(margins, whole, strict=False)),
-        "gains": dict(zip(list(margins)[1:], gains, strict=True)),
+        **{
+            name: {"accuracy": mean, "low": low, "high": high}
+            for name, mean, (low, high) in zip(margins, won.mean(0).tolist(), accuracies, strict=True)
+        },
+        "gains": {
+            name: {"gain": mean, "low": low, "high": high}
+            for name, (mean, low, high) in zip(list(margins)[1:], gains, strict=True)
+        },
         "left_out": int((~kept).sum()),
     }
+
+
+def _difference_interval(differences: Array, component: Array, largest: float) -> tuple[float, float, float]:
+    """Return the mean of `differences`, float[n] from -largest to largest, and its 95 % interval by components."""
+    mean = float(differences.mean())
+    if np.ptp(differences) < EQUAL:
+        return mean, *constant_interval(mean, len(np.unique(component)), -largest, largest)
+    low, high = mean_intervals(differences[:, None], component)[0].tolist()
+    return mean, low, high
 
 
 def beyond_overlap(margins: dict[str, Array], overlap: dict[str, Array], component: Array) -> dict[str, Any]:
@@ -69,12 +79,12 @@ def beyond_overlap(margins: dict[str, Array], overlap: dict[str, Array], compone
     own, swapped = (wins(margins[name][kept]) for name in ("own", "swapped"))
     by_words = [wins(overlap[name][kept]) for name in ("own", "swapped")]
     difference = (own - swapped) - (by_words[0] - by_words[1])
-    low, high = mean_intervals(difference[:, None], component[kept])[0].tolist()
+    gain, low, high = _difference_interval(difference, component[kept], 2)
     misled = None
     if (wrong := overlap["own"][kept] < 0).any():
         least, most = mean_intervals(own[wrong, None], component[kept][wrong], shares=True)[0].tolist()
         misled = {"accuracy": float(own[wrong].mean()), "low": least, "high": most, "pairs": int(wrong.sum())}
-    return {"gain": {"value": float(difference.mean()), "low": low, "high": high}, "misled": misled}
+    return {"gain": {"value": gain, "low": low, "high": high}, "misled": misled}
 
 
 def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:

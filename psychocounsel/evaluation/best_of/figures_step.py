@@ -13,12 +13,14 @@ from psychocounsel.evaluation.best_of.picks_step import SCHEMA
 from psychocounsel.evaluation.best_of.show import best_of_blocks, best_of_conclusions
 from psychocounsel.evaluation.judging.controls import share_of
 from psychocounsel.evaluation.judging.judges import RewardJudge
+from psychocounsel.evaluation.judging.pairs import BACKWARD, FORWARD
 from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.winrate.verdict_table import OVERALL, verdict_of
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.tables import rows_of
+from psychocounsel.steps.tables import Row, rows_of
 from psychocounsel.storage.files import write_json
 
 
@@ -47,21 +49,29 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     return {"metrics": _metrics(models, context.config.reward.name), "verdicts": recorded(conclusions)}
 
 
+_READ = ("order", "outcome", OVERALL, "speech", "first_seed", "length_limit", "sample", "first_score")
 Values = dict[tuple[str, int], dict[str, list[tuple[float, float]]]]
 
 
 def _values(files: EvaluationDir) -> Values:
     """Return by reward model and n, for each speech, the score of each pick against the first reply, and its reward.
 
-    A score is the mean over judges and orders (1: the pick is better, 0.5: a tie, 0: worse). A pick that is the first reply
-    itself ties. Picks without a verdict are left out.
+    A score is the mean over judges, and for a judge over both orders (1: the pick is better, 0.5: a tie, 0: worse). A
+    verdict in one order alone does not count, because it may be position bias. A pick that is the first reply itself ties.
+    Picks without a verdict are left out.
     """
-    verdicts: dict[tuple[Any, ...], list[float]] = {}
     key = ("speech", "seed", "length_limit", "sample")
-    for row in rows_of(files.verdicts, ["speech", "first_seed", "length_limit", "sample", "overall"]):
-        if row["overall"] is not None:
-            place = (row["speech"], row["first_seed"], row["length_limit"], row["sample"])
-            verdicts.setdefault(place, []).append((1 + row["overall"]) / 2)
+    answers: dict[tuple[Any, ...], dict[str, dict[str, Row]]] = {}
+    for row in rows_of(files.verdicts, ["judge", *_READ]):
+        place = (row["speech"], row["first_seed"], row["length_limit"], row["sample"])
+        answers.setdefault(place, {}).setdefault(row["judge"], {})[row["order"]] = row
+    verdicts: dict[tuple[Any, ...], list[float]] = {}
+    for place, by_judge in answers.items():
+        means = [
+            np.mean([verdict_of(orders, OVERALL, order) for order in (FORWARD, BACKWARD)])
+            for orders in by_judge.values()
+        ]
+        verdicts[place] = [float(1 + mean) / 2 for mean in means if not np.isnan(mean)]
     values: Values = {}
     for pick in rows_of(files.picks, SCHEMA.names):
         known = [0.5] if pick["sample"] == 0 else verdicts.get(tuple(pick[name] for name in key))

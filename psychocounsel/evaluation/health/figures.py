@@ -6,13 +6,12 @@ from typing import TypedDict
 import numpy as np
 
 from psychocounsel.evaluation.health.reply import FIGURES, HIGHER, LIMITS, NEITHER, Figure, Health
-from psychocounsel.metrics.intervals import difference_lower, difference_upper, mean_intervals
+from psychocounsel.metrics.intervals import EQUAL, difference_lower, difference_upper, mean_intervals
 
 ByPrompt = Mapping[Hashable, Sequence[Health]]  # the figures of all replies to each prompt
 BETTER, WORSE, UNCLEAR, DIFFERS = "better", "worse", "unclear", "differs"
 KEPT, EXCEEDED, UNDECIDED = "kept", "exceeded", "undecided"
 _SIDE = 0.975  # level of each one-sided bound of a 95 % interval
-_EQUAL = 1e-9  # differences within this range of each other count as equal
 
 
 # Figures as figures.json holds them. `low` and `high` are the ends of a 95 % interval; None: unknown.
@@ -123,10 +122,10 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
         (mine_mean, *_), (base_mean, *_), (difference, low, high) = _interval(
             columns, (figure.share, figure.share, False)
         )
-        if difference is not None and low is not None and np.ptp(columns[:, 2]) < _EQUAL:
+        if difference is not None and low is not None and np.ptp(columns[:, 2]) < EQUAL:
             if figure.share:
                 low, high = _paired_bounds(difference, len(shared))
-            elif abs(difference) < _EQUAL:
+            elif abs(difference) < EQUAL:
                 low = high = None
         differences[name] = PairedDifference(
             mine=mine_mean,

@@ -30,7 +30,7 @@ from psychocounsel.evaluation.health.figures import (
     HealthVariant,
 )
 from psychocounsel.evaluation.health.reply import FIGURES
-from psychocounsel.metrics.intervals import exact_interval
+from psychocounsel.metrics.intervals import constant_interval
 from psychocounsel.metrics.win_rates import SMALL
 
 _SHARES = [name for name, figure in FIGURES.items() if figure.share]
@@ -108,7 +108,7 @@ def _conclusion(model: str, variant: HealthVariant) -> Conclusion:
 
 def _enough(limit: float) -> str:
     """Return how many speeches without any fault would keep a limit."""
-    count = next(number for number in range(1, 10_000) if exact_interval(False, number)[1] <= limit)
+    count = next(number for number in range(1, 10_000) if constant_interval(0.0, number)[1] <= limit)
     return f"The limit of {100 * limit:g} % is kept by {count} without a fault, or by more with some."
 
 

@@ -94,9 +94,9 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     word = {1: "wins", -1: "loses", None: UNDECIDED}[side]
     doubted = bool(contest.doubt) or (side == 1 and (trained or _beats_the_best(figures, contest.model)))
     where = "" if contest.limit is None else f" with replies of at most {contest.limit} words"
-    told = {1: "wins against", -1: "loses to", None: "against"}[side]
-    share = percent_text(rate, "value")
-    text = f"{contest.model} {told} {contest.opponent}{where}: {'' if side else f'{UNDECIDED}, '}it wins in {share}"
+    told = "against" if doubted else {1: "wins against", -1: "loses to", None: "against"}[side]
+    share, first = percent_text(rate, "value"), UNDECIDED if side is None else "in doubt" if doubted else ""
+    text = f"{contest.model} {told} {contest.opponent}{where}: {first and f'{first}, '}it wins in {share}"
     text += f" of {prompts} speeches. {_judges(figures)}"
     few = ["fewer than 30 speeches: too few to stand for other clients"] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []

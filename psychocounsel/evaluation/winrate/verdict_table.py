@@ -130,7 +130,10 @@ def _variant(
         common[f"question_{letter}"] = np.array([CUES["ending"](text) for text in written], bool)
         common[f"formatted_{letter}"] = np.array([any(CUES[name](text) for name in _FORMATS) for text in written], bool)
     for name in (OVERALL, *PRINCIPLES):
-        forward, backward = (np.array([*_sides(pairs, name, order)], np.float64) for order in (FORWARD, BACKWARD))
+        forward, backward = (
+            np.array([verdict_of(orders, name, order) for orders in pairs.values()], np.float64)
+            for order in (FORWARD, BACKWARD)
+        )
         if name == OVERALL:
             variant.verdicts[PLAIN] = Verdicts(forward=forward, backward=backward, **common)
             forward, backward = (_decided(order, *_lost(rows, lost)) for order in (forward, backward))
@@ -159,13 +162,12 @@ def _decided(verdicts: np.ndarray, first_lost: np.ndarray, second_lost: np.ndarr
     return np.where(first_lost | second_lost, sides, verdicts)
 
 
-def _sides(pairs: dict[tuple[Any, ...], dict[str, Row]], name: str, order: str) -> Iterator[float]:
-    """Yield the verdicts in one order, NaN if missing. A judge that scores has the same verdict in both orders."""
-    for orders in pairs.values():
-        row, forward = orders.get(order), orders.get(FORWARD)
-        if row is None and forward is not None and _sees_no_order(forward):
-            row = forward
-        yield float("nan") if row is None or row[name] is None else float(row[name])
+def verdict_of(orders: Mapping[str, Row], name: str, order: str) -> float:
+    """Return the verdict `name` that one judge gave in one order; NaN: none. A judge that scores gives it in both orders."""
+    row, forward = orders.get(order), orders.get(FORWARD)
+    if row is None and forward is not None and _sees_no_order(forward):
+        row = forward
+    return float("nan") if row is None or row[name] is None else float(row[name])
 
 
 def _sees_no_order(row: Row) -> bool:

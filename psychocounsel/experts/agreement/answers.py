@@ -184,7 +184,7 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
 
 def _known(value: Any) -> Any:
     """Return a cell's value, or None if it is missing, because tables without nulls hold empty texts, NA or NaN."""
-    if is_missing(value) or value != value:
+    if is_missing(value):
         return None
     return value.strip() if isinstance(value, str) else value
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from psychocounsel.experts.agreement.coding import ORDINAL, Codes
 from psychocounsel.metrics.agreement import beyond_chance, gwet_chance
-from psychocounsel.metrics.intervals import Measure, draws, measure
+from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure
 
 # Coefficients
 
@@ -22,7 +22,7 @@ Figures = dict[str, float]
 
 
 def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
-    """Return every coefficient with its interval over `samples` resamples of whole speeches."""
+    """Return every coefficient with its interval over speeches: of raw agreement as a share, else by `samples` resamples."""
     figures = coefficients(codes.values, codes)
     resampled: dict[str, list[float]] = {name: [] for name in figures}
     clusters = int(codes.cluster.max()) + 1
@@ -31,7 +31,14 @@ def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
             rows = np.repeat(np.arange(len(codes.values)), times[codes.cluster])
             for name, value in coefficients(codes.values[rows], codes).items():
                 resampled[name].append(value)
-    return {name: measure(value, np.array(resampled[name]), clusters) for name, value in figures.items()}
+    measures = {name: measure(value, np.array(resampled[name]), clusters) for name, value in figures.items()}
+    counts = category_counts(codes.values, len(codes.categories))
+    for name, agreement in (("raw", np.eye(len(codes.categories))), ("weighted_raw", codes.agreement)):
+        if samples and name in figures:
+            by_unit, units = unit_agreements(counts, agreement)
+            [(low, high)] = mean_intervals(by_unit[:, None], codes.cluster[units], shares=True).tolist()
+            measures[name] = Measure(figures[name], low, high)
+    return measures
 
 
 def coefficients(values: np.ndarray, codes: Codes) -> Figures:
@@ -65,14 +72,19 @@ def category_counts(values: np.ndarray, categories: int) -> np.ndarray:
     return (values[:, :, None] == np.arange(categories)).sum(1)
 
 
-def raw_agreement(counts: np.ndarray, agreement: np.ndarray) -> float:
-    """Return the mean agreement of two raters of a unit, over units with two raters or more."""
-    counts = counts[counts.sum(1) >= 2]
-    if not len(counts):
-        return np.nan
+def unit_agreements(counts: np.ndarray, agreement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean agreement of two raters of a unit, float64[n], and the unit's number, for units with two raters or more."""
+    units = np.flatnonzero(counts.sum(1) >= 2)
+    counts = counts[units]
     raters = counts.sum(1)
     pairs = (counts * (counts @ agreement)).sum(1) - raters  # without a rater's agreement with themselves
-    return float((pairs / (raters * (raters - 1))).mean())
+    return pairs / (raters * (raters - 1)), units
+
+
+def raw_agreement(counts: np.ndarray, agreement: np.ndarray) -> float:
+    """Return the mean of `unit_agreements`; NaN without units."""
+    by_unit, _ = unit_agreements(counts, agreement)
+    return float(by_unit.mean()) if len(by_unit) else np.nan
 
 
 def gwet(counts: np.ndarray, agreement: np.ndarray) -> float:

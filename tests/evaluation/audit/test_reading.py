@@ -58,7 +58,9 @@ def test_one_that_does_not_read_gains_nothing_however_good_it_is(pairs: Pairs) -
     found = reading_figures(reward_margins(pairs, other, counts_questions), pairs.component)
     assert found["own"]["accuracy"] == pytest.approx(0.7, abs=0.07)
     for condition in ("swapped", "removed"):
-        assert found[condition] == found["own"] and found["gains"][condition] == {"gain": 0, "low": 0, "high": 0}
+        gain, clients = found["gains"][condition], len({*pairs.component.tolist()})
+        assert found[condition] == found["own"] and gain["gain"] == 0
+        assert -gain["low"] == gain["high"] == pytest.approx(1 - 0.025 ** (1 / clients)), "no spread is no certainty"
 
 
 def test_a_noisy_scorer_that_does_not_read_straddles_no_gain(pairs: Pairs) -> None:

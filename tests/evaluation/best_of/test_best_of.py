@@ -4,13 +4,18 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.errors import UserError
 from psychocounsel.evaluate import COMMAND
-from psychocounsel.evaluation.best_of.figures_step import _judges_that_chose
+from psychocounsel.evaluation.best_of.figures_step import _judges_that_chose, _values
+from psychocounsel.evaluation.best_of.picks_step import SCHEMA as PICKS
 from psychocounsel.evaluation.best_of.show import best_of_blocks
+from psychocounsel.evaluation.judging.pairs import SCHEMA as VERDICTS
+from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.storage.files import read_json
 from tests.algo.test_online_learning import mine
 from tests.support.contests import PROMPTS, contest, data
@@ -55,6 +60,35 @@ def test_win_rates_are_those_of_brute_force(mine: Path) -> None:
     assert len(table.table.rows) == 6
     cli("report", "run", "--out", "page", cwd=mine)
     assert "Best of n replies" in (mine / "page" / "report.html").read_text()
+
+
+def write_verdicts(files: EvaluationDir, given: list[tuple[str, str, int | None, float | None]]) -> None:
+    """Write one pick of one speech, and verdicts about it: judge, order, verdict and score of the pick."""
+    pick = {"speech": "s", "reward_model": "rm", "seed": 0, "n": 4, "sample": 1, "length_limit": None, "reward": 1.0}
+    pq.write_table(pa.Table.from_pylist([pick], PICKS), files.picks)
+    common = dict.fromkeys(VERDICTS.names) | {"speech": "s", "sample": 1, "first_setting": "m", "first_seed": 0}
+    common |= {"first_reply": "a", "second_setting": "m", "second_seed": 0, "second_reply": "b", "outcome": "text"}
+    rows = [
+        {**common, "judge": judge, "order": order, "overall": overall, "first_score": score}
+        for judge, order, overall, score in given
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, VERDICTS), files.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("given", "score"),
+    [
+        ([("llm", "forward", 1, None), ("llm", "backward", None, None)], None),
+        ([("llm", "forward", 1, None), ("llm", "backward", -1, None)], 0.5),
+        ([("llm", "forward", 1, None), ("llm", "backward", 1, None), ("rm", "forward", -1, 0.2)], 0.5),
+    ],
+    ids=["one order", "both orders", "each judge counts once"],
+)
+def test_a_pick_counts_in_both_orders_and_judges_count_alike(
+    given: list[tuple[str, str, int | None, float | None]], score: float | None, tmp_path: Path
+) -> None:
+    write_verdicts(EvaluationDir(tmp_path), given)
+    assert _values(EvaluationDir(tmp_path)) == ({} if score is None else {("rm", 4): {"s": [(score, 1.0)]}})
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from psychocounsel.evaluation.judging.controls import (
     scored_figures,
     worst_control,
 )
-from psychocounsel.metrics.intervals import exact_interval
+from psychocounsel.metrics.intervals import constant_interval
 
 PROMPT = "Answer as a counsellor would."
 
@@ -66,7 +66,7 @@ def test_figures_are_shares_of_speeches_and_ties_count_half() -> None:
     verdicts = [("echo", BEST, score) for score in (1, 0, 0.5, float("nan"))] + [("loop", BEST, 0.0)] * 10
     figures = control_figures(verdicts)
     assert figures["echo"][BEST]["value"] == 0.5 and figures["echo"][BEST]["speeches"] == 3
-    low, high = exact_interval(False, 10)
+    low, high = constant_interval(0.0, 10)
     assert figures["loop"] == {BEST: {"value": 0.0, "low": low, "high": high, "speeches": 10}}
     assert fooled_by(figures, 0.1) == ["echo"] and fooled_by(figures, 0.5) == []
     assert worst_control(figures, "m_") == {"m_worst_control": 0.5} and worst_control({}) == {}

@@ -233,7 +233,8 @@ def test_a_scorer_of_replies_alone_wins_exactly_half() -> None:
     values = np.array([[len(set(reply)) + len(reply) / 1e3 for reply in row.replies] for row in rows])
     found = flipped_figures(rows, values[:, 0] - values[:, 1])
     assert found["flipped_pairs"] == 80
-    assert found["flipped_accuracy"] == found["flipped_accuracy_low"] == found["flipped_accuracy_high"] == 0.5
+    assert found["flipped_accuracy"] == 0.5
+    assert 0.4 < found["flipped_accuracy_low"] < 0.5 < found["flipped_accuracy_high"] < 0.6
 
 
 def test_one_that_reads_wins_more_and_the_interval_is_by_quartet() -> None:
