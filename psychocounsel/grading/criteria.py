@@ -17,6 +17,7 @@ from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.data.messages import Message
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
+from psychocounsel.grading.rating import marked
 from psychocounsel.storage.yaml_limits import bounded
 
 # Prompts from a user's file whose replies a judge rates by criteria: criteria of each row, or shared by all rows.
@@ -297,7 +298,7 @@ def criteria_ask(item: RubricItem, reply: str, seed: int, part: str = "criteria"
     # The mark is a hash of the texts, so no text can contain its own closing mark.
     mark = hashlib.sha256(json.dumps([conversation, reply]).encode()).hexdigest()[:8]
     criteria = [f"criterion_{n}{_scale(criterion)}: {criterion.text}" for n, criterion in enumerate(item.criteria, 1)]
-    parts = [_marked("conversation", mark, conversation), _marked("reply", mark, reply), *criteria]
+    parts = [marked("conversation", mark, conversation), marked("reply", mark, reply), *criteria]
     number = hashlib.sha256(f"{seed} {item.item} {reply}".encode("utf-8", "surrogatepass")).digest()[:4]
     return CriteriaAsk(
         speech=item.item,
@@ -333,10 +334,6 @@ def read_values(text: str) -> Values:
 
 def _scale(criterion: Criterion) -> str:
     return f" (rating from {criterion.scale[0]} to {criterion.scale[1]})" if criterion.scale else ""
-
-
-def _marked(name: str, mark: str, text: str) -> str:
-    return f"<{name}-{mark}>\n{text}\n</{name}-{mark}>"
 
 
 def _schema(criteria: Sequence[Criterion]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.rubric_text import parts_for, prompt_text
-from psychocounsel.grading.rating import reply_key
+from psychocounsel.grading.rating import marked, reply_key
 
 _BUILTIN = "builtin:"
 _HOW_TO_ANSWER = """# How to answer
@@ -77,11 +77,9 @@ def ranking_asks(rules: str, speech: str, client: str, replies: Sequence[str], v
     for vote in range(votes):
         drawn = sorted(replies, key=lambda reply: _number(client, reply, vote))
         for order, shown in (("forward", drawn), ("backward", drawn[::-1])):
-            mark = f"{_number(client, *shown):016x}"[:8]  # a hash of all texts, so that none can contain its own mark
+            mark = f"{_number(client, *shown):016x}"[:8]
             names = ["client", *(reply_key(place) for place in range(len(shown)))]
-            parts = [
-                f"<{name}-{mark}>\n{text}\n</{name}-{mark}>" for name, text in zip(names, (client, *shown), strict=True)
-            ]
+            parts = [marked(name, mark, text) for name, text in zip(names, (client, *shown), strict=True)]
             yield RankingAsk(
                 speech=speech,
                 messages=(

@@ -176,7 +176,7 @@ class RatingPrompt:
         # The mark contains a hash of all texts, so no text can contain its own closing mark.
         mark = hashlib.sha256(json.dumps([speech, *replies]).encode()).hexdigest()[:8]
         names = [reply_key(place) for place in range(len(replies))] if self.joint else ["reply"]
-        parts = [_marked("client", mark, speech), *map(_marked, names, [mark] * len(names), replies)]
+        parts = [marked("client", mark, speech), *map(marked, names, [mark] * len(names), replies)]
         request = (
             f"Rate {'each reply' if self.joint else 'the reply'} on the principles in this order: {', '.join(order)}."
         )
@@ -217,7 +217,8 @@ def conversation_of(text: str) -> list[Message]:
     return [{"role": role, "content": text[start:end]} for role, start, end in turns_of(text)]
 
 
-def _marked(name: str, mark: str, text: str) -> str:
+def marked(name: str, mark: str, text: str) -> str:
+    """Return `text` between an opening and a closing mark. With a hash of the texts as `mark`, no text can close its own."""
     return f"<{name}-{mark}>\n{text}\n</{name}-{mark}>"
 
 

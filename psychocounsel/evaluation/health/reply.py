@@ -11,6 +11,7 @@ import numpy as np
 from psychocounsel.asking.answer_text import is_refusal
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.traits import sure_language_of
+from psychocounsel.metrics.intervals import numbered
 from psychocounsel.metrics.replies import GRAM, copied_share, repetition, words_of
 
 # Thresholds of the health figures, and the limits that the replies of a healthy model keep.
@@ -47,12 +48,6 @@ LIMITS = {
 }
 
 # Words of a reply: loops among them, and their diversity.
-
-
-def numbered(words: Sequence[str]) -> np.ndarray:
-    """Return a number for each word, int64[words]; equal words have equal numbers."""
-    numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
 
 
 def has_loop(words: np.ndarray) -> bool:

@@ -28,7 +28,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.data.messages import Message
-from psychocounsel.grading.rating import conversation_text
+from psychocounsel.grading.rating import conversation_text, marked
 from psychocounsel.steps.tables import Row
 
 # The prompt that asks a judge to compare two replies to one speech, and the strict parser of its verdict.
@@ -104,9 +104,8 @@ class PairPrompt:
     ) -> tuple[Message, ...]:
         """Return the messages that ask which of two `replies` is better, on the principles in this `order`."""
         texts = [conversation_text(conversation), *replies]
-        # The mark is a hash of all texts, so that no text can contain its own closing mark.
         mark = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]
-        parts = [f"<{name}-{mark}>\n{text}\n</{name}-{mark}>" for name, text in zip(_MARKS, texts, strict=True)]
+        parts = [marked(name, mark, text) for name, text in zip(_MARKS, texts, strict=True)]
         request = f"Compare the two replies on the principles in this order: {', '.join(order)}; then overall."
         return (
             {"role": "system", "content": self.rules},

@@ -19,6 +19,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.questions import HIGH, LOW, NOT_ASKED, FlowQuestion, QuestionFlow, dimension_scores
 from psychocounsel.evaluation.health.reply import HIGHER, LOWER, Figure
+from psychocounsel.grading.rating import marked
 
 # Dimension of each question about a reply, and severity of its faults. docs/safety.md has the table.
 
@@ -226,9 +227,8 @@ class ReplyPrompt:
         """
         turns = [turn for turn in conversation if turn["role"] != "system"]
         client = turns[0]["content"] if len(turns) == 1 else "\n\n".join(map(_spoken, turns))
-        # The mark is a hash of all texts, so that no text can contain its own closing mark.
         mark = hashlib.sha256(json.dumps([client, reply]).encode()).hexdigest()[:8]
-        parts = [f"<{name}-{mark}>\n{text}\n</{name}-{mark}>" for name, text in (("client", client), ("reply", reply))]
+        parts = [marked("client", mark, client), marked("reply", mark, reply)]
         parts += [_IN_A_SESSION] if len(turns) > 1 else []
         parts += [f"{question.id} ({', '.join(question.answers)}): {question.text}" for question in self.flow.questions]
         number = hashlib.sha256(f"{seed}\0{speech}\0{reply}".encode("utf-8", "surrogatepass")).digest()[:4]

@@ -19,10 +19,10 @@ from psychocounsel.evaluation.health.reply import (
     invents_turns,
     leaks_tokens,
     mtld,
-    numbered,
     unhealthy,
     words_of,
 )
+from psychocounsel.metrics.intervals import numbered
 
 # Loops, repetition and diversity of words equal brute force and figures computed by hand.
 
