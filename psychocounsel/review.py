@@ -9,7 +9,7 @@ out=FOLDER                default: `review` in the data folder. Given again, it 
 review.items=100          most items; those with clients at risk first            review.overlap=2  experts per item; default all
                           for a gate: all cases                                   review.seed=0
 review.repeats=0.1        share of items that an expert sees twice                review.only=FILE   items in its column `item`
-review.rubric=en|FOLDER
+review.rubric=builtin:en|FOLDER
 
 For pairs only:
 review.flagged=true       only items with a doubtful preference

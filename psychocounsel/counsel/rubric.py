@@ -286,8 +286,8 @@ class Rubric:
     principles: dict[str, Principle]  # in the order of PRINCIPLES
 
 
-def load_rubric(source: str | Path = "en") -> Rubric:
-    """Return the rubric of a shipped language (`en`), or of the folder at this path.
+def load_rubric(source: str | Path = "builtin:en") -> Rubric:
+    """Return the rubric of a shipped language (`builtin:en`), or of the folder at this path.
 
     Raises:
         UserError: in one line, if the folder does not exist or its files are incomplete or wrong.
@@ -318,12 +318,14 @@ def rubric_folder(source: str | Path) -> Path:
     Raises:
         UserError: if `source` is neither.
     """
-    languages = sorted(file.name for file in SHIPPED.iterdir() if (file / "guide.yaml").is_file())
-    if source in languages:
-        return SHIPPED / source
+    shipped = {
+        f"builtin:{folder.name}": folder for folder in sorted(SHIPPED.iterdir()) if (folder / "guide.yaml").is_file()
+    }
+    if source in shipped:
+        return shipped[str(source)]
     if not Path(source).is_dir():
         raise UserError(
-            f"rubric {source}: is neither a shipped language ({', '.join(languages)}) nor a folder; give the path of a folder "
+            f"rubric {source}: is neither a shipped language ({', '.join(shipped)}) nor a folder; give the path of a folder "
             "that holds " + ", ".join(FILES)
         )
     return Path(source)

@@ -41,7 +41,7 @@ class ReviewOptions:
     only: str | None = None
     ratings: bool = True
     safety: str = option("crisis", choices=("crisis", "all", "none"))
-    rubric: str = "en"
+    rubric: str = "builtin:en"
     practice: int = option(8, at_least=0, at_most=20)
     practice_share: float = option(0.75, above=0, at_most=1)
     practice_rounds: int = option(2, at_least=1, at_most=10)

@@ -28,7 +28,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "topic": ("topic", "category", "theme"),
 }
 _TEXTS = ("criterion", "text", "description", "question")
-_BUILTIN = "builtin:"
 
 
 @dataclass(frozen=True)
@@ -178,7 +177,7 @@ def shared_criteria(source: str, key: str) -> tuple[Criterion, ...]:
 
 
 def _principles(source: str) -> tuple[Criterion, ...]:
-    rubric = load_rubric(source.removeprefix(_BUILTIN) if source.startswith(_BUILTIN) else Path(source))
+    rubric = load_rubric(source)
     return tuple(
         Criterion(
             "\n".join(

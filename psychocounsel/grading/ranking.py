@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from psychocounsel.asking.answer_text import Unreadable, check_keys, json_object, object_schema, parsed_json
@@ -21,7 +20,6 @@ from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.rubric_text import parts_for, prompt_text
 from psychocounsel.grading.rating import marked, reply_key
 
-_BUILTIN = "builtin:"
 _HOW_TO_ANSWER = """# How to answer
 
 You rank replies to one client. The reply that serves this client best has rank 1, by the rules of %s.%s
@@ -58,10 +56,9 @@ def ranking_rules(rubric: str, examples: bool, principles: tuple[str, ...] = PRI
     Raises:
         UserError: if the rubric is missing or wrong.
     """
-    source = rubric.removeprefix(_BUILTIN) if rubric.startswith(_BUILTIN) else Path(rubric)
     names = "the seven principles" if principles == PRINCIPLES else ", ".join(principles)
     how = _HOW_TO_ANSWER % (names, _SAFETY if "safety" in principles else "")
-    return prompt_text(load_rubric(source), parts_for(principles), examples) + "\n" + how
+    return prompt_text(load_rubric(rubric), parts_for(principles), examples) + "\n" + how
 
 
 def ranking_asks(rules: str, speech: str, client: str, replies: Sequence[str], votes: int) -> Iterator[RankingAsk]:

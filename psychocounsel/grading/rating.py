@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from psychocounsel.asking.answer_text import (
@@ -134,7 +133,6 @@ class Reader:
 
 # Prompts: rubric, form of the answer, speech and replies
 
-_BUILTIN = "builtin:"
 
 _ALL = "a key for each of the seven principles, in the\norder that the request names"
 _HOW_TO_ANSWER = f"""# How to answer
@@ -230,15 +228,14 @@ def rating_prompt(rubric: str, joint: bool, examples: bool, principles: tuple[st
     Raises:
         UserError: if the rubric is missing or wrong.
     """
-    source = rubric.removeprefix(_BUILTIN) if rubric.startswith(_BUILTIN) else Path(rubric)
     keys = _ALL if principles == PRINCIPLES else f"the key {', '.join(principles)}"
     how = _HOW_TO_ANSWER % keys + (_JOINTLY if joint else "")
-    rules = prompt_text(load_rubric(source), parts_for(principles), examples) + "\n" + how
+    rules = prompt_text(load_rubric(rubric), parts_for(principles), examples) + "\n" + how
     draft = RatingPrompt(rules, joint, "", principles)
     sample = [draft.messages("client", ["one", "two"][: 1 + joint], principles), draft.schema(principles, 2)]
     digest = hashlib.sha256(json.dumps(sample).encode())
     for name in FILES:
-        digest.update((rubric_folder(source) / name).read_bytes())
+        digest.update((rubric_folder(rubric) / name).read_bytes())
     return RatingPrompt(rules, joint, digest.hexdigest()[:16], principles)
 
 

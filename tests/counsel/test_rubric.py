@@ -241,7 +241,7 @@ def change(file: Path, edit: Callable[[Any], object]) -> None:
 def test_a_whole_folder_of_ones_own_is_read_whatever_the_order_of_its_keys(folder: Path) -> None:
     for name in FILES:
         change(folder / name, lambda value: None)
-    assert load_rubric(folder) == load_rubric("en") == load_rubric()
+    assert load_rubric(folder) == load_rubric("builtin:en") == load_rubric()
     change(folder / "empathy.yaml", lambda value: value.update(levels=dict(reversed(value["levels"].items()))))
     change(folder / "guide.yaml", lambda value: value.update(language="de", title="Wie man bewertet: \u00e4hnlich"))
     mine = load_rubric(str(folder))
@@ -256,7 +256,7 @@ def test_other_files_in_the_folder_are_no_matter(folder: Path) -> None:
 
 def test_what_is_neither_a_language_nor_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "neither a shipped language (en) nor a folder" in refusal("de")
+    assert "neither a shipped language (builtin:en) nor a folder" in refusal("de")
     (tmp_path / "de").mkdir()
     message = refusal("de")
     assert all(f"{name} is missing" in message for name in FILES)

@@ -46,7 +46,7 @@ def plan(joint: bool = False, **settings: Any) -> RatingPlan:
 
 
 def test_the_rules_are_the_rubric() -> None:
-    prompt, rubric = english(False, False), load_rubric("en")
+    prompt, rubric = english(False, False), load_rubric("builtin:en")
     for principle in rubric.principles.values():
         assert principle.definition in prompt.rules
         assert all(level.rule in prompt.rules for level in principle.levels.values())
@@ -84,7 +84,7 @@ def test_versions_follow_what_is_asked(tmp_path: Path) -> None:
     (copy / "risk.yaml").unlink()
     with pytest.raises(UserError, match=r"risk\.yaml is missing"):
         rating_prompt(str(copy), False, False)
-    with pytest.raises(UserError, match="rubric fr: is neither a shipped language"):
+    with pytest.raises(UserError, match="rubric builtin:fr: is neither a shipped language"):
         rating_prompt("builtin:fr", False, False)
 
 

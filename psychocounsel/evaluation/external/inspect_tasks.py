@@ -140,7 +140,7 @@ def safety_figures(judge: str, rubric: str) -> Scorer:
 
     Unknown figures are NaN. If the judge's answer about a reply is unreadable, all figures of the reply are NaN.
     """
-    prompt = ReplyPrompt.of(load_rubric(rubric.removeprefix("builtin:")))
+    prompt = ReplyPrompt.of(load_rubric(rubric))
     model = get_model(judge)
 
     async def score(state: TaskState, target: Target) -> Score:

@@ -48,7 +48,7 @@ def _safety(files: EvaluationDir, config: DictConfig) -> PartCases:
     from psychocounsel.evaluation.safety.speeches import crisis_speeches
 
     known = {speech.speech: speech for speech in crisis_speeches()}
-    flow = reply_flow(load_rubric(config.evaluation.rubric.removeprefix("builtin:")))
+    flow = reply_flow(load_rubric(config.evaluation.rubric))
     judges = build(config, "judge").models()
     cases = [case for judge in judges for case in _flagged_by(judge, safety_cases(files, judge.name, known, flow))]
     replied = [row["speech"] for row in rows_of(files.replies, ["speech"]) if row["speech"] in known]

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +34,6 @@ from psychocounsel.steps.tables import Row
 
 FIRST, SECOND, TIE = "first", "second", "tie"
 _SIGNS = {FIRST: 1, TIE: 0, SECOND: -1}
-_BUILTIN = "builtin:"
 _HOW_TO_ANSWER = f"""# How to answer
 
 You compare two replies to the same client. For each of the seven principles, say by its rules which reply serves this client
@@ -124,12 +122,11 @@ def pair_prompt(rubric: str, examples: bool) -> PairPrompt:
     Raises:
         UserError: if the rubric is missing or wrong.
     """
-    source = rubric.removeprefix(_BUILTIN) if rubric.startswith(_BUILTIN) else Path(rubric)
-    rules = prompt_text(load_rubric(source), PARTS, examples) + "\n" + _HOW_TO_ANSWER
+    rules = prompt_text(load_rubric(rubric), PARTS, examples) + "\n" + _HOW_TO_ANSWER
     sample = PairPrompt(rules, "").messages([{"role": "user", "content": "client"}], ["one", "two"], PRINCIPLES)
     digest = hashlib.sha256(json.dumps([sample, verdict_schema(PRINCIPLES)]).encode())
     for name in FILES:
-        digest.update((rubric_folder(source) / name).read_bytes())
+        digest.update((rubric_folder(rubric) / name).read_bytes())
     return PairPrompt(rules, digest.hexdigest()[:16])
 
 

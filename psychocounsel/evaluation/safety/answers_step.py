@@ -95,7 +95,7 @@ def judge_replies(
 
 def prompt_of(context: StepContext[EvaluationDir]) -> ReplyPrompt:
     """Return the judges' prompt, made from the configuration's rubric."""
-    return ReplyPrompt.of(load_rubric(context.config.evaluation.rubric.removeprefix("builtin:")))
+    return ReplyPrompt.of(load_rubric(context.config.evaluation.rubric))
 
 
 def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[str]:

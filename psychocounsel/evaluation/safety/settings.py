@@ -121,7 +121,7 @@ def check_judges(config: DictConfig) -> None:
     """
     from psychocounsel.evaluation.judging.judges import RewardJudge
 
-    load_rubric(config.evaluation.rubric.removeprefix("builtin:"))
+    load_rubric(config.evaluation.rubric)
     for judge in build(config, "judge").models():
         if isinstance(judge, RewardJudge):
             raise UserError(

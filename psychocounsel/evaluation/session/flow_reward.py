@@ -70,7 +70,7 @@ class FlowQuestions(RubricQuestions):
     def __init__(self, settings: FlowReward) -> None:
         super().__init__(settings)
         self.votes, self.penalties = settings.votes, settings.penalties
-        self.flow = ReplyPrompt.of(load_rubric(settings.rubric.removeprefix("builtin:")))
+        self.flow = ReplyPrompt.of(load_rubric(settings.rubric))
 
     def about(self, prompt: Sequence[Message], replies: Sequence[str], samples: int) -> list[JudgeQuestion]:
         earlier = [*_replies(prompt)]
