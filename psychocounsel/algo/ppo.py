@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, divergence, k3, normalised, ratio_metrics
+from psychocounsel.algo.policy_gradient import (
+    PolicyGradient,
+    clipped,
+    divergence,
+    k3,
+    normalised,
+    ratio_metrics,
+    spread_of,
+)
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.reward.local_model import labels_of
@@ -206,10 +214,7 @@ class PPO(PolicyGradient):
 
     def _scale(self, rewards: list[np.ndarray]) -> float:
         """Return the factor by which `scaled` multiplies differences of a round's rewards."""
-        import numpy as np
-
-        spread = float(np.concatenate(rewards).std()) + 1e-8 if self.normalise_rewards else 1.0
-        return self.reward_weight / spread
+        return self.reward_weight / (spread_of(rewards) if self.normalise_rewards else 1.0)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return terms averaged over tokens; `loss_value` belongs to the critic, or to the policy if the trunk is shared.
