@@ -99,6 +99,11 @@ class PPO(PolicyGradient):
             raise UserError(
                 f"algo.critic=reward: {config.reward.path} has a score for each principle; use algo.critic=policy"
             )
+        if self.critic == "policy" and config.model.quantise:
+            raise UserError(
+                f"algo.critic=policy and model.quantise={config.model.quantise}: the critic has no adapters, and quantised "
+                "weights cannot be trained; use algo.critic=reward or algo.critic=shared"
+            )
         if self.critic_kind == "shared" and self.critic_warmup:
             raise UserError(
                 f"algo.critic_warmup={self.critic_warmup}: a critic that shares the policy's trunk cannot learn before the "

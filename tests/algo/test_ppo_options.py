@@ -117,6 +117,10 @@ def test_the_critic_learns_alone_in_the_first_rounds() -> None:
             ["algo.critic_warmup=2", "max_steps=6", "algo.passes=1", "algo.prompts_per_round=96"],
             "at most 2",
         ),
+        (
+            ["algo.critic=policy", "model.quantise=nf4", "model.lora.rank=4"],
+            "use algo.critic=reward or algo.critic=shared",
+        ),
         (["algo.value_weight=0.5"], "algo.value_weight=0.5 .* or algo.critic=shared"),
         (["algo.kl_gain=5"], "must be less than 5"),
         (["algo.entropy_weight=0.1", "algo.entropy=false"], "use algo.entropy=true"),
