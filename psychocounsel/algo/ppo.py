@@ -109,8 +109,13 @@ class PPO(PolicyGradient):
                 f"algo.critic_warmup={self.critic_warmup}: a critic that shares the policy's trunk cannot learn before the "
                 "policy does; remove this setting, or use algo.critic=policy"
             )
+        prompts = self.prompts_per_round or config.global_batch_size
+        if self.normalise_rewards and self.samples * prompts == 1:
+            raise UserError(
+                "algo.normalise_rewards=true: a round has one reply, whose normalised reward is always 0; use algo.samples=4, a "
+                "larger global_batch_size, or algo.normalise_rewards=false"
+            )
         if config.max_steps:
-            prompts = self.prompts_per_round or config.global_batch_size
             steps_per_round = self.passes * math.ceil(prompts / config.global_batch_size)
             self.check_rounds(math.ceil(config.max_steps / steps_per_round))
         if self.critic_kind == "own" and self.value_weight != type(self).value_weight:
