@@ -44,6 +44,7 @@ class LoopState:
     `round`, `minibatch`: the current round, and the number of steps taken in it.
     `peaks`: the highest value of each metric in this round.
     `skipped`: steps that left the main model unchanged because the algorithm asked for it.
+    `empty`: steps that trained nothing because their round left no group to train on.
     `unimproved`: evaluations since the best one.
     `ended_early`: the reason, once a callback or `checkpoint.patience` has ended the run.
     """
@@ -57,6 +58,7 @@ class LoopState:
     minibatch: int = 0
     peaks: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
+    empty: int = 0
     unimproved: int = 0
     ended_early: str = ""
 
@@ -147,6 +149,12 @@ class OptimizerStep:
             line["step_seconds"] = time.perf_counter() - started  # includes the time of writing a round's replies
         state.advance()
         state.skipped += rested
+        state.empty += not groups
+        if not groups and state.empty == 1:
+            self.run.say(
+                f"step {state.step}: trains nothing, because its round left no group to train on; the rollout/ figures of its "
+                "line in metrics.jsonl may say why"
+            )
         skipped = {"skipped_steps": state.skipped} if state.skipped else {}
         state.line = {"step": state.step, "attempt": self.run.attempt, **line, **of_round, **skipped}
 
