@@ -94,7 +94,9 @@ class LoopState:
             self.before = evaluation
             return False
         # A run killed between export and checkpoint repeats the steps up to the exported one, which ended a wait anew.
-        self.unimproved = self.unimproved + 1 if self.step > self.best.get("step", 0) else 0
+        # While the main model has not learned yet, as in a critic's warm-up, an evaluation cannot be better.
+        waits = self.step > self.best.get("step", 0) and self.skipped < self.step
+        self.unimproved = self.unimproved + 1 if waits else 0
         if not eligible:
             return False
         smaller = smaller_is_better(metric, mode)
