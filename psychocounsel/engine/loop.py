@@ -88,6 +88,12 @@ class LoopState:
             UserError: if the evaluation has no such metric.
         """
         if metric not in evaluation:
+            figure, _, end = metric.rpartition("_")
+            if end in ("low", "high") and figure in evaluation:
+                raise UserError(
+                    f"checkpoint.metric={metric}: too few held-out prompts for an interval; use checkpoint.metric={figure}, or "
+                    "more held-out prompts (eval.limit, data.dev_fraction)"
+                )
             raise UserError(f"checkpoint.metric={metric}: the evaluation has only {', '.join(sorted(evaluation))}")
         self.last = evaluation
         if self.step == 0:
