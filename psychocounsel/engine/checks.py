@@ -161,7 +161,7 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
         )
     if guard.stop and not limits:
         raise UserError("guard.stop=true needs a limit: give guard.repetition=0.2, for instance")
-    if limits and not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
+    if limits and not _holds_out(config):
         raise UserError(
             f"guard.{limits[0]} needs held-out prompts, but data.dev_fraction=0 leaves none: raise it, or give data.eval_path"
         )
@@ -189,7 +189,7 @@ def check_held_out_replies(config: DictConfig, algorithm: Any) -> None:
         raise UserError(
             "eval.replies=true: algo=reward trains a reward model, which generates no replies; leave it out"
         )
-    if not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
+    if not _holds_out(config):
         raise UserError(
             "eval.replies=true asks for replies to held-out prompts, but data.dev_fraction=0 leaves none: raise it, "
             "or give data.eval_path"
@@ -285,9 +285,9 @@ def check_checkpoint_metric(config: DictConfig) -> None:
 
 def figures_of_training(config: DictConfig) -> list[str] | None:
     """Return the names of a training's evaluations; * matches names that depend on the settings. None if they are unknown."""
-    data, model = config.data, config.model
-    if not (data.dev_fraction or data.eval_path or data.eval_split):
+    if not _holds_out(config):
         return []
+    model = config.model
     algorithm = build(config, "algo")
     names = list[str]()
     if config.get("rollout") is not None:  # replies are measured, independent of the loss
@@ -303,6 +303,10 @@ def figures_of_training(config: DictConfig) -> list[str] | None:
     limits = [name for name, value in config.guard.items() if name != "stop" and value is not None]
     names += [f"{name}_{end}" for name in names if _has_interval(name) for end in ("low", "high")]
     return ordered([*(f"{_EVALUATED}{name}" for name in names), *(f"guard/{name}" for name in limits)])
+
+
+def _holds_out(config: DictConfig) -> bool:
+    return bool(config.data.dev_fraction or config.data.eval_path or config.data.eval_split)
 
 
 def _has_interval(name: str) -> bool:
@@ -340,3 +344,18 @@ def idle_training(config: DictConfig) -> Iterator[tuple[str, str]]:
             yield "rollout.session_reward", f"{name} scores no replies"
     yield from idle_keys("algo", algorithm.unused(config))
     yield from idle_model(config.model)
+    yield from _idle_evaluation(config)
+
+
+def _idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of evaluations that a run never makes, unless their values ask for none."""
+    if not _holds_out(config):
+        reason = "data.dev_fraction=0 leaves no held-out rows to evaluate on"
+        if config.eval.every:
+            yield "eval.every", f"{reason} (beside an experiment give eval.every=0)"
+        if config.eval.limit:
+            yield "eval.limit", reason
+        if config.checkpoint.patience:
+            yield "checkpoint.patience", reason
+    elif not config.eval.every and config.checkpoint.patience:
+        yield "checkpoint.patience", "eval.every=0 evaluates only before and after training"
