@@ -345,6 +345,10 @@ def idle_training(config: DictConfig) -> Iterator[tuple[str, str]]:
     yield from idle_keys("algo", algorithm.unused(config))
     yield from idle_model(config.model)
     yield from _idle_evaluation(config)
+    if config.zero.stage not in (3, "auto"):
+        yield "zero.persistence_elements", f"zero.stage={config.zero.stage} keeps all parameters whole on every rank"
+    if config.zero.stage == 0:
+        yield "zero.bucket_elements", "at zero.stage=0 DeepSpeed reduces gradients in buckets of a fixed size"
 
 
 def _idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -51,6 +51,7 @@ def test_keys_of_evaluations_may_say_that_there_are_none() -> None:
         ["data.dev_fraction=0", "eval.every=0", "eval.limit=null", "checkpoint.patience=null"],
         ["data.eval_path=builtin:sample", "eval.every=3", "eval.limit=3", "checkpoint.patience=2"],
         ["eval.every=0", "eval.limit=3"],
+        ["zero=auto", "zero.persistence_elements=0", "zero.bucket_elements=1000"],
     ):
         assert typed_unused(TRAIN, check(compose(typed)), typed, no_choice) == {}
 
