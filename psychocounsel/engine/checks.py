@@ -170,6 +170,11 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
             f"guard.reward_drop={guard.reward_drop}: {type(algorithm).__name__} scores no replies; add eval.replies=true "
             "and a reward, or leave it out"
         )
+    if guard.kl is not None and algorithm.reference_kind == "model":
+        raise UserError(
+            f"guard.kl={guard.kl}: {type(algorithm).__name__} measures the divergence from its teacher, not from the policy "
+            "before training; leave guard.kl out"
+        )
     if guard.kl is not None and algorithm.needs.rollouts and algorithm.reference_kind != "initial":
         raise UserError(
             f"guard.kl={guard.kl}: this run measures no divergence from the policy before training; use "
