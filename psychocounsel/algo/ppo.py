@@ -206,8 +206,9 @@ class PPO(PolicyGradient):
         if self.kl_target is None:
             return self.kl_weight
         before, measured = ctx.earlier("kl_weight"), ctx.earlier("kl")
-        first = before is None or measured is None
-        weight = self.kl_weight if first else adapted(before, measured, self.kl_target, self.kl_gain)  # type: ignore[arg-type]
+        weight = self.kl_weight
+        if before is not None and measured is not None:  # None in the first round
+            weight = adapted(before, measured, self.kl_target, self.kl_gain)
         ctx.note("kl_weight", weight)
         ctx.note("kl", kl)
         return weight
