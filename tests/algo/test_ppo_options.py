@@ -1,5 +1,6 @@
 """PPO's options (divergence in the loss, adaptive weight, critic warm-up, early stop): formulas and whole runs."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +118,10 @@ def test_the_critic_learns_alone_in_the_first_rounds() -> None:
             ["algo.critic_warmup=2", "max_steps=6", "algo.passes=1", "algo.prompts_per_round=96"],
             "at most 2",
         ),
-        (
+        pytest.param(
             ["algo.critic=policy", "model.quantise=nf4", "model.lora.rank=4"],
             "use algo.critic=reward or algo.critic=shared",
+            marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes"),
         ),
         (["global_batch_size=1"], "a round has one reply, .* use algo.samples=4"),
         (["algo.value_weight=0.5"], "algo.value_weight=0.5 .* or algo.critic=shared"),
