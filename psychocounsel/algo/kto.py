@@ -40,7 +40,9 @@ class KTO(Algorithm):
         for part, groups in {"training": train, "held-out": held_out}.items():
             if groups and len({group.prompt_ids.tobytes() for group in groups}) < 2:
                 more = (
-                    "more rows (data.limit)" if part == "training" else "a larger data.dev_fraction, or data.eval_path"
+                    "more rows (data.limit)"
+                    if part == "training"
+                    else "a larger eval.limit or data.dev_fraction, or data.eval_path"
                 )
                 needs = "need two different prompts, because KTO compares replies across prompts"
                 raise UserError(f"algo=kto: the {part} rows {needs}; use {more}")

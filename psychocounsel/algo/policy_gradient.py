@@ -226,12 +226,21 @@ def collect_advantages(
 def normalised(rewards: list[np.ndarray]) -> list[np.ndarray]:
     """Return a round's rewards, float[n] for each prompt, with mean 0 and standard deviation 1 over all replies.
 
-    Then `kl_weight` weighs a nat against a standard deviation of rewards, whatever the reward model's own scale.
+    Then `kl_weight` weighs a nat against a standard deviation of rewards, whatever the reward model's own scale. Equal
+    rewards become 0.
     """
     import numpy as np
 
-    every = np.concatenate(rewards)
-    return [(of_prompt - every.mean()) / (every.std() + 1e-8) for of_prompt in rewards]
+    mean, spread = np.concatenate(rewards).mean(), spread_of(rewards)
+    return [(of_prompt - mean) / spread for of_prompt in rewards]
+
+
+def spread_of(rewards: list[np.ndarray]) -> float:
+    """Return the standard deviation of a round's rewards, float[n] for each prompt; 1 if they differ by rounding alone."""
+    import numpy as np
+
+    spread = float(np.concatenate(rewards).std())
+    return spread if spread > 1e-6 else 1.0
 
 
 def clipped(

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, divergence, k3, normalised, ratio_metrics
+from psychocounsel.algo.policy_gradient import (
+    PolicyGradient,
+    clipped,
+    divergence,
+    k3,
+    normalised,
+    ratio_metrics,
+    spread_of,
+)
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.reward.local_model import labels_of
@@ -91,13 +99,23 @@ class PPO(PolicyGradient):
             raise UserError(
                 f"algo.critic=reward: {config.reward.path} has a score for each principle; use algo.critic=policy"
             )
+        if self.critic == "policy" and config.model.quantise:
+            raise UserError(
+                f"algo.critic=policy and model.quantise={config.model.quantise}: the critic has no adapters, and quantised "
+                "weights cannot be trained; use algo.critic=reward or algo.critic=shared"
+            )
         if self.critic_kind == "shared" and self.critic_warmup:
             raise UserError(
                 f"algo.critic_warmup={self.critic_warmup}: a critic that shares the policy's trunk cannot learn before the "
                 "policy does; remove this setting, or use algo.critic=policy"
             )
+        prompts = self.prompts_per_round or config.global_batch_size
+        if self.normalise_rewards and self.samples * prompts == 1:
+            raise UserError(
+                "algo.normalise_rewards=true: a round has one reply, whose normalised reward is always 0; use algo.samples=4, a "
+                "larger global_batch_size, or algo.normalise_rewards=false"
+            )
         if config.max_steps:
-            prompts = self.prompts_per_round or config.global_batch_size
             steps_per_round = self.passes * math.ceil(prompts / config.global_batch_size)
             self.check_rounds(math.ceil(config.max_steps / steps_per_round))
         if self.critic_kind == "own" and self.value_weight != type(self).value_weight:
@@ -188,8 +206,9 @@ class PPO(PolicyGradient):
         if self.kl_target is None:
             return self.kl_weight
         before, measured = ctx.earlier("kl_weight"), ctx.earlier("kl")
-        first = before is None or measured is None
-        weight = self.kl_weight if first else adapted(before, measured, self.kl_target, self.kl_gain)  # type: ignore[arg-type]
+        weight = self.kl_weight
+        if before is not None and measured is not None:  # None in the first round
+            weight = adapted(before, measured, self.kl_target, self.kl_gain)
         ctx.note("kl_weight", weight)
         ctx.note("kl", kl)
         return weight
@@ -206,10 +225,7 @@ class PPO(PolicyGradient):
 
     def _scale(self, rewards: list[np.ndarray]) -> float:
         """Return the factor by which `scaled` multiplies differences of a round's rewards."""
-        import numpy as np
-
-        spread = float(np.concatenate(rewards).std()) + 1e-8 if self.normalise_rewards else 1.0
-        return self.reward_weight / spread
+        return self.reward_weight / (spread_of(rewards) if self.normalise_rewards else 1.0)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return terms averaged over tokens; `loss_value` belongs to the critic, or to the policy if the trunk is shared.

@@ -32,7 +32,10 @@ class Callback:
     """
 
     def on(self, event: str, step: int, run: Run) -> None:
-        """Handle `event`, which happened after `step` optimizer steps; for a checkpoint, `step` is the checkpoint's."""
+        """Handle `event`, which happened after `step` optimizer steps; for a checkpoint, `step` is the checkpoint's.
+
+        The first `step_end` has `step` 0: it follows the evaluation before training.
+        """
 
     def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> str | None:
         """Handle the figures of an evaluation, by name (`eval/loss`); return a reason to end the run, or None to continue.

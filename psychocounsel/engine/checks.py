@@ -161,7 +161,7 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
         )
     if guard.stop and not limits:
         raise UserError("guard.stop=true needs a limit: give guard.repetition=0.2, for instance")
-    if limits and not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
+    if limits and not _holds_out(config):
         raise UserError(
             f"guard.{limits[0]} needs held-out prompts, but data.dev_fraction=0 leaves none: raise it, or give data.eval_path"
         )
@@ -169,6 +169,11 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
         raise UserError(
             f"guard.reward_drop={guard.reward_drop}: {type(algorithm).__name__} scores no replies; add eval.replies=true "
             "and a reward, or leave it out"
+        )
+    if guard.kl is not None and algorithm.reference_kind == "model":
+        raise UserError(
+            f"guard.kl={guard.kl}: {type(algorithm).__name__} measures the divergence from its teacher, not from the policy "
+            "before training; leave guard.kl out"
         )
     if guard.kl is not None and algorithm.needs.rollouts and algorithm.reference_kind != "initial":
         raise UserError(
@@ -189,7 +194,7 @@ def check_held_out_replies(config: DictConfig, algorithm: Any) -> None:
         raise UserError(
             "eval.replies=true: algo=reward trains a reward model, which generates no replies; leave it out"
         )
-    if not (config.data.dev_fraction or config.data.eval_path or config.data.eval_split):
+    if not _holds_out(config):
         raise UserError(
             "eval.replies=true asks for replies to held-out prompts, but data.dev_fraction=0 leaves none: raise it, "
             "or give data.eval_path"
@@ -285,9 +290,9 @@ def check_checkpoint_metric(config: DictConfig) -> None:
 
 def figures_of_training(config: DictConfig) -> list[str] | None:
     """Return the names of a training's evaluations; * matches names that depend on the settings. None if they are unknown."""
-    data, model = config.data, config.model
-    if not (data.dev_fraction or data.eval_path or data.eval_split):
+    if not _holds_out(config):
         return []
+    model = config.model
     algorithm = build(config, "algo")
     names = list[str]()
     if config.get("rollout") is not None:  # replies are measured, independent of the loss
@@ -303,6 +308,10 @@ def figures_of_training(config: DictConfig) -> list[str] | None:
     limits = [name for name, value in config.guard.items() if name != "stop" and value is not None]
     names += [f"{name}_{end}" for name in names if _has_interval(name) for end in ("low", "high")]
     return ordered([*(f"{_EVALUATED}{name}" for name in names), *(f"guard/{name}" for name in limits)])
+
+
+def _holds_out(config: DictConfig) -> bool:
+    return bool(config.data.dev_fraction or config.data.eval_path or config.data.eval_split)
 
 
 def _has_interval(name: str) -> bool:
@@ -340,3 +349,22 @@ def idle_training(config: DictConfig) -> Iterator[tuple[str, str]]:
             yield "rollout.session_reward", f"{name} scores no replies"
     yield from idle_keys("algo", algorithm.unused(config))
     yield from idle_model(config.model)
+    yield from _idle_evaluation(config)
+    if config.zero.stage not in (3, "auto"):
+        yield "zero.persistence_elements", f"zero.stage={config.zero.stage} keeps all parameters whole on every rank"
+    if config.zero.stage == 0:
+        yield "zero.bucket_elements", "at zero.stage=0 DeepSpeed reduces gradients in buckets of a fixed size"
+
+
+def _idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
+    """Yield the keys of evaluations that a run never makes, unless their values ask for none."""
+    if not _holds_out(config):
+        reason = "data.dev_fraction=0 leaves no held-out rows to evaluate on"
+        if config.eval.every:
+            yield "eval.every", f"{reason} (beside an experiment give eval.every=0)"
+        if config.eval.limit:
+            yield "eval.limit", reason
+        if config.checkpoint.patience:
+            yield "checkpoint.patience", reason
+    elif not config.eval.every and config.checkpoint.patience:
+        yield "checkpoint.patience", "eval.every=0 evaluates only before and after training"

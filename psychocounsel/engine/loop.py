@@ -44,6 +44,7 @@ class LoopState:
     `round`, `minibatch`: the current round, and the number of steps taken in it.
     `peaks`: the highest value of each metric in this round.
     `skipped`: steps that left the main model unchanged because the algorithm asked for it.
+    `empty`: steps that trained nothing because their round left no group to train on.
     `unimproved`: evaluations since the best one.
     `ended_early`: the reason, once a callback or `checkpoint.patience` has ended the run.
     """
@@ -57,6 +58,7 @@ class LoopState:
     minibatch: int = 0
     peaks: dict[str, float] = field(default_factory=dict)
     skipped: int = 0
+    empty: int = 0
     unimproved: int = 0
     ended_early: str = ""
 
@@ -86,13 +88,21 @@ class LoopState:
             UserError: if the evaluation has no such metric.
         """
         if metric not in evaluation:
+            figure, _, end = metric.rpartition("_")
+            if end in ("low", "high") and figure in evaluation:
+                raise UserError(
+                    f"checkpoint.metric={metric}: too few held-out prompts for an interval; use checkpoint.metric={figure}, or "
+                    "more held-out prompts (eval.limit, data.dev_fraction)"
+                )
             raise UserError(f"checkpoint.metric={metric}: the evaluation has only {', '.join(sorted(evaluation))}")
         self.last = evaluation
         if self.step == 0:
             self.before = evaluation
             return False
         # A run killed between export and checkpoint repeats the steps up to the exported one, which ended a wait anew.
-        self.unimproved = self.unimproved + 1 if self.step > self.best.get("step", 0) else 0
+        # While the main model has not learned yet, as in a critic's warm-up, an evaluation cannot be better.
+        waits = self.step > self.best.get("step", 0) and self.skipped < self.step
+        self.unimproved = self.unimproved + 1 if waits else 0
         if not eligible:
             return False
         smaller = smaller_is_better(metric, mode)
@@ -147,6 +157,12 @@ class OptimizerStep:
             line["step_seconds"] = time.perf_counter() - started  # includes the time of writing a round's replies
         state.advance()
         state.skipped += rested
+        state.empty += not groups
+        if not groups and state.empty == 1:
+            self.run.say(
+                f"step {state.step}: trains nothing, because its round left no group to train on; the rollout/ figures of its "
+                "line in metrics.jsonl may say why"
+            )
         skipped = {"skipped_steps": state.skipped} if state.skipped else {}
         state.line = {"step": state.step, "attempt": self.run.attempt, **line, **of_round, **skipped}
 

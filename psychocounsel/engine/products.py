@@ -105,7 +105,8 @@ class Products:
         metrics = {name: getattr(state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
         seconds = time.time() - self.started
-        ending = Ending(status, state.step, self.steps, metrics, seconds, state.ended_early, self.phases.summary())
+        early, phases, idle = state.ended_early, self.phases.summary(), 0 < state.step == state.empty
+        ending = Ending(status, state.step, self.steps, metrics, seconds, early, phases, idle)
         report_end(self.run, ending, mark)
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:

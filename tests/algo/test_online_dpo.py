@@ -190,11 +190,13 @@ def test_a_rounds_groups_are_spread_over_its_steps() -> None:
 
 
 def test_a_round_without_pairs_changes_nothing_and_counts(small_model: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", small_model, "algo.min_margin=1e6", "max_steps=2")
+    said = train(tmp_path / "run", small_model, "algo.min_margin=1e6", "max_steps=2")
     lines = metrics_of(tmp_path / "run")
     assert [line.get("groups") for line in lines] == [None, 0, 0]
     assert lines[1]["rollout/too_close"] == 1 and lines[1]["rollout/pairs"] == 0
     assert lines[0]["eval/reward"] == lines[2]["eval/reward"]
+    assert said.count("trains nothing") == 1 and "step 1: trains nothing, because its round left no group" in said
+    assert "nothing was trained: no step had a group" in said
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,26 @@ def test_rewards_are_normalised_clipped_and_weighed() -> None:
     np.testing.assert_allclose(scaled(reward_clip=1.0, reward_weight=2.0), 2 * normal.clip(-1, 1))
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-9])
+def test_a_round_of_equal_rewards_is_not_rescaled(rounding: float) -> None:
+    """Two sessions earn the same in all, but their first turns earned less than their second ones."""
+    sessions = [
+        Completion(
+            np.arange(4, dtype=np.int32),
+            trained=np.array([True, False, True, True]),
+            turn_rewards=np.array([-0.5, 0.6], np.float32),
+            reward=0.1 + number * rounding,
+            logprobs=np.zeros(3, np.float32),
+        )
+        for number in range(2)
+    ]
+    zeros = [[np.zeros(3, np.float32)] * 2]
+    algorithm = PPO(gae_lambda=1.0, kl_weight=0.0)
+    algorithm.collect([Group("", np.arange(3, dtype=np.int32), sessions)], Context({"policy": zeros, "values": zeros}))
+    for session in sessions:
+        np.testing.assert_allclose(session.returns, [0, 0.5, 0.5], atol=1e-6)
+
+
 def test_penalties_are_taken_off_the_reward() -> None:
     repeated = np.array([1, 2, 3, 4, 1, 2, 3, 4, 5], np.int32)  # one of six four-token runs occurred before
     completions = [

@@ -1,5 +1,6 @@
 """PPO's options (divergence in the loss, adaptive weight, critic warm-up, early stop): formulas and whole runs."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,12 @@ def test_the_critic_learns_alone_in_the_first_rounds() -> None:
             ["algo.critic_warmup=2", "max_steps=6", "algo.passes=1", "algo.prompts_per_round=96"],
             "at most 2",
         ),
+        pytest.param(
+            ["algo.critic=policy", "model.quantise=nf4", "model.lora.rank=4"],
+            "use algo.critic=reward or algo.critic=shared",
+            marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes"),
+        ),
+        (["global_batch_size=1"], "a round has one reply, .* use algo.samples=4"),
         (["algo.value_weight=0.5"], "algo.value_weight=0.5 .* or algo.critic=shared"),
         (["algo.kl_gain=5"], "must be less than 5"),
         (["algo.entropy_weight=0.1", "algo.entropy=false"], "use algo.entropy=true"),
@@ -132,6 +139,8 @@ def test_what_cannot_work_is_refused(arguments: list[str], message: str) -> None
         check(compose(["algo=ppo", *arguments]))
     assert "\n" not in str(caught.value)
     check(compose(["algo=ppo", "algo.critic_warmup=2", "max_steps=5"]))
+    for enough in ("algo.samples=2", "algo.prompts_per_round=2", "algo.normalise_rewards=false"):
+        check(compose(["algo=ppo", "global_batch_size=1", enough]))
     check(compose(["algo=ppo", "algo.stop_kl=0.1", "algo.kl_target=6", "algo.importance_cap=2", "algo.kl_in=loss"]))
 
 

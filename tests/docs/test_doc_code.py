@@ -4,6 +4,8 @@ import ast
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -29,6 +31,18 @@ def test_a_block_of_code_is_valid_and_imports_what_exists(block: Block) -> None:
             module = import_module(node.module or "")
             for each in node.names:
                 assert hasattr(module, each.name) or import_module(f"{node.module}.{each.name}"), each.name
+
+
+def test_the_hook_of_the_page_tells_of_steps_and_not_of_the_evaluation_before_the_first() -> None:
+    (hook,) = [block.text for block in CODE if "# my_hooks.py" in block.text]
+    told = list[str]()
+    run = SimpleNamespace(is_main=True, say=told.append)
+    code = {"__name__": __name__}
+    exec(hook, code)
+    notify: Any = code["Notify"]
+    for step in range(5):
+        notify(every=2).on("step_end", step, run)
+    assert told == ["step 2 is done", "step 4 is done"]
 
 
 def test_blocks_run_in_order_in_one_folder_and_a_failing_one_is_named(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_what_exceeds_a_limit_is_never_the_best() -> None:
         (["algo=sft", "guard.stop=true"], "guard.stop=True"),
         (["algo=rloo", "guard.stop=true"], "needs a limit: give guard.repetition"),
         (["algo=rloo", "guard.kl=5", "algo.reference=round"], "algo.reference=initial"),
+        (["algo=distil", "guard.kl=1"], "guard.kl=1.0: Distil measures the divergence from its teacher"),
         (["algo=rloo", "guard.repetition=0.2", "data.dev_fraction=0"], "data.dev_fraction=0 leaves none"),
         (["algo=rloo", "guard.repetition=1.2"], "must be at most 1"),
         (["algo=rloo", "guard.length_ratio=0.5"], "must be at least 1"),

@@ -108,6 +108,24 @@ def test_evaluations_in_a_row_without_a_better_one_are_counted() -> None:
     assert state.unimproved == 3
 
 
+def test_an_end_of_an_interval_that_is_missing_is_explained() -> None:
+    with pytest.raises(
+        UserError, match="too few held-out prompts for an interval; use checkpoint.metric=eval/loss, or"
+    ):
+        LoopState().note({"eval/loss": 0.5}, "eval/loss_low", "min")
+    with pytest.raises(UserError, match="the evaluation has only eval/loss"):
+        LoopState().note({"eval/loss": 0.5}, "eval/kl_low", "min")
+
+
+def test_evaluations_before_the_main_model_learns_cost_no_patience() -> None:
+    """The critic learns alone in the first two steps."""
+    state, found = LoopState(), list[int]()
+    for state.step, state.skipped in [(1, 1), (2, 2), (3, 2), (4, 2)]:
+        state.note({"eval/reward": 0.5}, "eval/reward", "auto")
+        found.append(state.unimproved)
+    assert found == [0, 0, 1, 2]
+
+
 def test_a_run_that_learns_nothing_ends_early_and_is_finished(small_model: Path, tmp_path: Path) -> None:
     given = ["algo=sft", f"model.path={small_model}", "algo.lr=1e-30", "data.limit=20", "global_batch_size=4"]
     given += ["eval.every=1", "eval.limit=4"]

@@ -45,6 +45,12 @@ def test_adapters_learn_ten_times_as_fast(small: Path) -> None:
     assert rate("model=llama3_1_8b", "model.lora.rank=64") == pytest.approx(5e-6)
 
 
+def test_the_critic_keeps_its_rate_beside_adapters_because_it_has_none(small: Path) -> None:
+    adapters = ["reward=tiny", "algo.critic=policy", f"model.path={small}", "model.lora.rank=8"]
+    ppo = check(compose(["algo=ppo", *adapters])).algo
+    assert (ppo.lr, ppo.critic_lr) == (pytest.approx(1e-3), 5e-5)
+
+
 def test_replies_are_as_long_as_the_model_can_write(small: Path) -> None:
     lengths = [
         check(compose(["algo=grpo", "reward=tiny", *model])).rollout.max_tokens

@@ -46,6 +46,16 @@ def test_each_named_option_is_a_key_and_none_is_refused_that_was_not_typed(algo:
             assert "algo.lr" not in {text.partition("=")[0] for text in found}
 
 
+def test_keys_of_evaluations_may_say_that_there_are_none() -> None:
+    for typed in (
+        ["data.dev_fraction=0", "eval.every=0", "eval.limit=null", "checkpoint.patience=null"],
+        ["data.eval_path=builtin:sample", "eval.every=3", "eval.limit=3", "checkpoint.patience=2"],
+        ["eval.every=0", "eval.limit=3"],
+        ["zero=auto", "zero.persistence_elements=0", "zero.bucket_elements=1000"],
+    ):
+        assert typed_unused(TRAIN, check(compose(typed)), typed, no_choice) == {}
+
+
 @pytest.mark.slow
 def test_a_sweep_may_hold_runs_without_a_use_for_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

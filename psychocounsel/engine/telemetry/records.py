@@ -184,6 +184,7 @@ class Ending:
     seconds: float
     early: str = ""  # reason for an end before the last step
     startup: dict[str, Any] = field(default_factory=dict)  # `Phases.summary`
+    idle: bool = False  # no step had a group to train on
 
 
 def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
@@ -221,6 +222,8 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
     ended = f"{outcome.status} at step {outcome.step} of {outcome.total}, {_duration(outcome.seconds)}"
     lines = ["", f"{what}: {ended}" + (f" ({outcome.early})" if outcome.early else "")]
     before, best, last = (outcome.metrics[name] for name in ("before", "best", "last"))
+    if outcome.idle:
+        lines.append("nothing was trained: no step had a group to train on, so the weights are those before training")
     if best:
         heading = f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']},"
         lines += [f"{heading} with its 95 % interval by prompts)", *_rows(before, best, last)]
