@@ -201,6 +201,15 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
         _job(Row(0, tmp_path, ""), [])
 
 
+@pytest.mark.parametrize("text", ["cluster.time=(1", 'cluster.environment={"A-B": 1}'])
+def test_what_a_resubmission_cannot_read_is_refused_in_one_line(text: str) -> None:
+    from psychocounsel.cluster.resubmission import _override
+
+    with pytest.raises(UserError) as refused:
+        _override(text)
+    assert str(refused.value).startswith(f"{text}: cannot be read") and "\n" not in str(refused.value)
+
+
 def test_a_folder_of_an_older_run_brings_no_lines_into_the_script() -> None:
     with pytest.raises(UserError, match="its folder: contains a newline"):
         render(SlurmRequest(), "name", Path("/runs/a\n#SBATCH --uid=0"), 1, [Path("/code")], [])
