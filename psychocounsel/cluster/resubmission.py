@@ -138,19 +138,19 @@ def _override(text: str) -> Override:
 
 def _apply(config: DictConfig, override: Override) -> None:
     key = override.key_or_group
-    if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_entry(config, key):
+    if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_of_dictionary(config, key):
         raise UserError(configs.unknown_key(key, flat_keys(config.cluster, "cluster.")))
-    OmegaConf.update(config, key, override.value(), force_add=True)
+    OmegaConf.update(config, key, override.value(), force_add=True, merge=not _is_of_dictionary(config, key))
 
 
 _MISSING: Any = object()
 
 
-def _is_entry(config: DictConfig, key: str) -> bool:
-    """Return True if `key` names an entry of a dictionary with the user's own keys, for instance cluster.environment.NAME."""
-    group, _, name = key.removeprefix("cluster.").partition(".")
+def _is_of_dictionary(config: DictConfig, key: str) -> bool:
+    """Return True if `key` names a dictionary with the user's own keys, such as cluster.environment, or an entry of it."""
+    group = key.removeprefix("cluster.").partition(".")[0]
     fields = configs.target_class(config, "cluster").__dataclass_fields__
-    return bool(name) and group in fields and str(fields[group].type).startswith("dict")
+    return group in fields and str(fields[group].type).startswith("dict")
 
 
 def _check_cluster(config: DictConfig) -> None:

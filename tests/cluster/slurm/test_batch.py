@@ -201,6 +201,19 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
         _job(Row(0, tmp_path, ""), [])
 
 
+@pytest.mark.parametrize("key", ["environment", "sbatch"])
+def test_a_resubmission_can_remove_an_entry(key: str) -> None:
+    from psychocounsel.cluster.resubmission import _apply, _override
+
+    config = check(compose(["cluster=slurm", f"cluster.{key}={{a: 1, b: 2}}"]))
+    _apply(config, _override(f"cluster.{key}.c=3"))
+    assert config.cluster[key] == {"a": 1, "b": 2, "c": 3}
+    _apply(config, _override(f"cluster.{key}={{b: 4}}"))
+    assert config.cluster[key] == {"b": 4}
+    _apply(config, _override(f"cluster.{key}={{}}"))
+    assert config.cluster[key] == {}
+
+
 @pytest.mark.parametrize("text", ["cluster.time=(1", 'cluster.environment={"A-B": 1}'])
 def test_what_a_resubmission_cannot_read_is_refused_in_one_line(text: str) -> None:
     from psychocounsel.cluster.resubmission import _override
