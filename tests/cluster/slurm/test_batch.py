@@ -82,6 +82,10 @@ def test_sizes() -> None:
         (["+cluster.environment.DB_PASSWORD=abc"], "cluster.environment.DB_PASSWORD: a secret"),
         (["+cluster.environment.MASTER=hf_abcdefghijklmnopqrstu"], "cluster.environment.MASTER: a secret"),
         (["+cluster.environment={A-B: 1}"], "cluster.environment: 'A-B' is not the name of a variable"),
+        (["+cluster.environment.PYTHONPATH=/x"], "cluster.environment.PYTHONPATH: jobs run a copy of the code"),
+        (["+cluster.environment.PSYCHOCOUNSEL_CODE=/x"], "cluster.environment.PSYCHOCOUNSEL_CODE: submission sets it"),
+        (["+cluster.environment.PSYCHOCOUNSEL_DEVICE=cpu"], "PSYCHOCOUNSEL_DEVICE: use cluster.device"),
+        (["cluster.environment={A: null}"], "cluster.environment.A=null: give it a value ('' for an empty one)"),
         (
             ["cluster.setup=[module purge,'export HF_TOKEN=abc']"],
             "cluster.setup[1]: a secret (HF_TOKEN) would be in",
@@ -256,6 +260,11 @@ def test_the_script_is_valid_shell(settings: dict[str, Any], tmp_path: Path) -> 
     assert lines[0] == "#!/bin/bash"
     last = max(number for number, line in enumerate(lines) if line.startswith("#SBATCH"))
     assert not any(line and not line.startswith("#") for line in lines[:last]), "sbatch reads no option after a command"
+
+
+def test_a_truth_value_is_exported_as_yaml_writes_it() -> None:
+    lines = script(environment={"A": True, "B": False, "C": "True"}).splitlines()
+    assert {"export A=true", "export B=false", "export C=True"} <= {*lines}
 
 
 def test_servers_share_the_cpus_of_a_node() -> None:
