@@ -19,6 +19,7 @@ from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, pars
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
 from psychocounsel.remote import server_access
+from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run import attempts
 from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
@@ -476,11 +477,33 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     (tmp_path / "logs" / "03" / "rank-0.out").write_text("the last words\n")
     assert attempt.end(tmp_path, 3, 2, "no") == "2"
     assert "the last words" in (tmp_path / "logs" / "03" / "failure.txt").read_text()
-    assert attempt.begin(tmp_path) == ("", 2), "given up in this job"
+    assert attempt.begin(tmp_path) == ("", 2), "given up in this submission"
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     assert attempt.begin(tmp_path) == ("04", 0), "submitted again"
     (tmp_path / "summary.json").write_text('{"status": "finished"}')
     assert attempt.begin(tmp_path) == ("", 0)
+
+
+@pytest.mark.parametrize(("array", "jobs"), [(None, ["12", "13", "14"]), ("11", ["11", "13", "14"])])
+def test_later_segments_do_not_start_a_run_that_was_given_up(
+    array: str | None, jobs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("cluster: {max_requeues: 5}\n")
+    submission = submissions.new_submission(tmp_path)
+    submissions.write(submission, tmp_path, jobs, [[tmp_path]], [])
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
+    assert attempt.begin(tmp_path) == ("01", 0)
+    assert attempt.end(tmp_path, 1, 2, "no") == "2"
+    monkeypatch.setenv("SLURM_JOB_ID", "23" if array else "13")
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "13")
+    assert attempt.begin(tmp_path) == ("", 2)
+    monkeypatch.setenv("SLURM_JOB_ID", "40")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    submissions.write(submissions.new_submission(tmp_path), tmp_path, ["40"], [[tmp_path]], [])
+    assert attempt.begin(tmp_path) == ("02", 0), "submitted again"
 
 
 def test_srun_that_ends_with_0_before_the_run_has_finished_nothing(
