@@ -351,7 +351,7 @@ def test_with_pyxis_srun_starts_the_container_and_the_batch_script_stays_outside
         f"--container-env={variables} --container-writable"
     )
     start = '"${python[@]}" -m psychocounsel.cluster.slurm.attempt begin "$1"'
-    assert f'{inside} --kill-on-bad-exit=1 --output="$logs/rank-%t.out"' in text and start in text
+    assert f'{inside} --kill-on-bad-exit=1 --output="${{logs//%/%%}}/rank-%t.out"' in text and start in text
     assert '"${worker[@]}" -m psychocounsel.worker "$1"' in text
     assert "--container" not in script(container={"image": "/i.sif"}) and 'worker=("${python[@]}")' in script()
     serving = script(container=image, server_nodes=1, servers={"command": ["x"]})
