@@ -199,9 +199,10 @@ def refuse_beyond_limits(todo: Sequence[ArrayRequest]) -> None:
     """
     _refuse_too_long(todo)
     jobs = sum(len(array.tasks) * array.cluster.segments for array in todo)
+    sizes = [(sum(map(len, array.tasks)), array.cluster.segments) for array in todo]
     for cluster in {repr(array.cluster): array.cluster for array in todo}.values():
         refuse_too_much(cluster)
-        refuse_not_allowed(cluster, jobs)
+        refuse_not_allowed(cluster, jobs, sizes)
 
 
 def mixture_warnings(todo: Sequence[ArrayRequest]) -> list[str]:
