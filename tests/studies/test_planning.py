@@ -246,6 +246,8 @@ def test_only_and_start_at(tmp_path: Path) -> None:
         "stage health: needs dpo, which has not finished and is left out: run it first",
         "stage health: needs sft, which has not finished and is left out: run it first",
     ]
+    (line,) = mistakes(tmp_path, CHAIN, "start_at=dpo", "only=[sft]")
+    assert line == "start_at=dpo: leaves none of only=[sft]; give one of the two"
     finish(planned(tmp_path, "only=sft"), None, "sft")
     assert to_run(planned(tmp_path, "only=[dpo]")) == ALL[1:]
     assert to_run(planned(tmp_path, "start_at=dpo")) == [*ALL[1:], *EACH, "health/run"]
