@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
@@ -271,7 +272,7 @@ def _message(status: str, run_dir: Path, code: int, lines: Sequence[str]) -> str
         "stopped": f"{run_dir}: stopped and saved; resume with the same configuration and run_dir={run_dir}",
         "guarded": f"{run_dir}: stopped by a `guard` limit",
         "undecided": f"{run_dir}: a gate could not decide",
-        "submitted": f"{run_dir}: submitted; `psychocounsel jobs status {run_dir}` shows its state",
+        "submitted": f"{run_dir}: submitted; `psychocounsel jobs status {quote(str(run_dir))}` shows its state",
         "failed": f"{run_dir}: failed with exit code {code} ({why.removeprefix('error: ')}); logs are in {RunDir(run_dir).logs}",
     }[status]
 

@@ -1,6 +1,7 @@
 """`psychocounsel jobs COMMAND DIR`: shows, cancels and resubmits the runs of a sweep, a study, or one run."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +104,7 @@ def _charts(folder: Path) -> str:
 
 
 def _is_override(text: str) -> bool:
-    return "=" in text and not text.startswith("-")
+    return re.match(r"[+~]*\w[\w.-]*=", text) is not None and not os.path.exists(text)  # a folder may be named lr=1
 
 
 def _parser() -> Parser:

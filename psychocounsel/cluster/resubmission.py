@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -28,6 +27,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
+from psychocounsel.settings.overrides import parsed
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import check_limits, flat_keys
 from psychocounsel.settings.targets import add_code_path
@@ -125,9 +125,11 @@ def _job(row: Row, overrides: Sequence[Override]) -> Job:
 
 def _override(text: str) -> Override:
     try:
-        override = OverridesParser.create().parse_override(text)
+        override = parsed(text)
     except OverrideParseException as error:
-        raise UserError(f"{text}: cannot be read") from error
+        raise UserError(
+            f"{text}: cannot be read as KEY=VALUE; put a value with spaces or signs in quotes, as \"KEY='A B'\""
+        ) from error
     key = override.key_or_group
     if not key.startswith("cluster.") and key != "code":
         raise UserError(f"{key}: a resubmitted run keeps its settings; only cluster.* and code= may be given here")
@@ -136,19 +138,19 @@ def _override(text: str) -> Override:
 
 def _apply(config: DictConfig, override: Override) -> None:
     key = override.key_or_group
-    if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_entry(config, key):
+    if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_of_dictionary(config, key):
         raise UserError(configs.unknown_key(key, flat_keys(config.cluster, "cluster.")))
-    OmegaConf.update(config, key, override.value(), force_add=True)
+    OmegaConf.update(config, key, override.value(), force_add=True, merge=not _is_of_dictionary(config, key))
 
 
 _MISSING: Any = object()
 
 
-def _is_entry(config: DictConfig, key: str) -> bool:
-    """Return True if `key` names an entry of a dictionary with the user's own keys, for instance cluster.environment.NAME."""
-    group, _, name = key.removeprefix("cluster.").partition(".")
+def _is_of_dictionary(config: DictConfig, key: str) -> bool:
+    """Return True if `key` names a dictionary with the user's own keys, such as cluster.environment, or an entry of it."""
+    group = key.removeprefix("cluster.").partition(".")[0]
     fields = configs.target_class(config, "cluster").__dataclass_fields__
-    return bool(name) and group in fields and str(fields[group].type).startswith("dict")
+    return group in fields and str(fields[group].type).startswith("dict")
 
 
 def _check_cluster(config: DictConfig) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
 from omegaconf import DictConfig
 
@@ -150,7 +151,7 @@ def _announce_corrections(jobs: list[Job]) -> None:
                     state = "pending" if queue_state.phase == "waiting" else "running"
                     raise UserError(
                         f"{job.run_dir} belongs to a run with other settings ({job.corrected}), which is {state}: "
-                        f"`psychocounsel jobs cancel {job.run_dir}` cancels its job; then repeat this command to "
+                        f"`psychocounsel jobs cancel {quote(str(job.run_dir))}` cancels its job; then repeat this command to "
                         "correct the settings"
                     )
     for job in corrected:

@@ -1,6 +1,7 @@
 """State of the runs in a folder, from their own files and from their clusters, and the table of `jobs status`."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -345,8 +346,8 @@ def _used(usage: Usage | None) -> tuple[str, str, str]:
 
 
 def short(folder: Path) -> str:
-    relative = os.path.relpath(folder)
-    return relative if len(relative) < len(str(folder)) else str(folder)
+    """Return the shorter of the relative and the absolute path, quoted for a shell."""
+    return shlex.quote(min(str(folder), os.path.relpath(folder), key=len))
 
 
 def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.remote.exchange import Exchange, NotJson, Passing, Refused, Request
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.remote.received import joined
@@ -151,7 +151,7 @@ class Client:
         Raises:
             Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: after all attempts.
-            NoServerLeft: if no server has answered any request for `patience` seconds.
+            NoServerLeft: if no server has answered any request for `patience` seconds; ServersLost if one did before.
             UserError: if the answer is too long, or the budget is spent.
             CancelledError: if `stop` is set before an attempt.
         """
@@ -304,7 +304,9 @@ class Client:
             if stop.is_set():
                 raise CancelledError
             try:
-                return self._exchange.send(address + request.route, request)
+                answer = self._exchange.send(address + request.route, request)
+                self._addresses.answered(address)
+                return answer
             except Passing as error:
                 if attempt == retries or error.seconds > _LONGEST_WAIT or self._addresses.is_skipped(address):
                     raise
@@ -330,6 +332,10 @@ class NoServerLeft(UserError):
     """Error: none of the addresses answers."""
 
 
+class ServersLost(NoServerLeft, GoOnLater):
+    """Error: none of the addresses answers any more. Exit code 75, because the input was right."""
+
+
 class Addresses:
     """Spreads requests over `addresses`, from any number of threads; errors name the setting `key`.
 
@@ -351,7 +357,7 @@ class Addresses:
         With `most` it waits until an address has fewer requests than that.
 
         Raises:
-            NoServerLeft: if all addresses have failed, with the reason of each.
+            NoServerLeft: if all addresses have failed, with the reason of each; ServersLost if one answered before.
         """
         with self._lock:
             while True:
@@ -373,6 +379,10 @@ class Addresses:
     def none_left(self, reasons: Mapping[str, str]) -> NoServerLeft:
         """Return the error that ends a run, with the reason of each address."""
         listed = "; ".join(f"{address}: {reason}" for address, reason in reasons.items())
+        if self.last_answer:
+            return ServersLost(
+                f"{self.key}: no server answers any more ({listed}): start the servers again; the same command resumes"
+            )
         return NoServerLeft(
             f"{self.key}: no server answers ({listed}): start the servers, or give addresses that this machine can reach"
         )

@@ -253,14 +253,15 @@ class VLLMServerRollout(Rollout):
 
         Raises:
             UserError: if no server takes them, even after restarts, or vLLM lacks some of them (`refuse_missing`).
+            ServersLost: if no server takes them, but one took earlier ones.
         """
-        from psychocounsel.remote.client import Client
+        from psychocounsel.remote.client import Client, ServersLost
 
         taken, self.slots, why = self._sent(version)
         if not taken:
             taken, self.slots, why = self._sent(version)
         if not taken:
-            raise UserError(why)
+            raise UserError(why) if self.version < 0 else ServersLost(why)
         self.client, self.version = self._client(Client, taken), version
 
     def _sent(self, version: int) -> tuple[list[str], int, str]:

@@ -17,6 +17,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import defines
 from psychocounsel.rundir.sweep import Naming, Place, SweepFolder, key_of
 from psychocounsel.search.trials import journal_of, mark_best, require_optuna
+from psychocounsel.settings.overrides import parsed
 
 # Overrides of a search: `algo.beta='tag(log,interval(0.01,1))'` or `algo.loss_type=choice(sigmoid,ipo)`.
 
@@ -98,7 +99,7 @@ def read_search(overrides: Sequence[str], options: Mapping[str, Any], loader: An
     parser = OverridesParser.create(loader)
     fixed, typed, space = list[str](), list[str](), {}
     for text in overrides:
-        override = parser.parse_override(text)
+        (override,) = parser.parse_overrides([text])
         if not override.is_sweep_override():
             fixed.append(text)
             continue
@@ -126,7 +127,7 @@ def search_options(overrides: Sequence[str]) -> tuple[dict[str, Any] | None, lis
     for text in overrides:
         key = text.partition("=")[0]
         if key.startswith("hydra.sweeper."):
-            options[key.removeprefix("hydra.sweeper.")] = OverridesParser.create().parse_override(text).value()
+            options[key.removeprefix("hydra.sweeper.")] = parsed(text).value()
         elif text != SWEEPER:
             rest.append(text)
     if SWEEPER not in overrides:

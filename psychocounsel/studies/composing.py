@@ -64,7 +64,7 @@ class CellComposer:
         """
         arguments, rows = take_sweep(overrides, self.composer.folders)
         texts = [text for text in arguments if text != "-m"]
-        parsed = [OverridesParser.create(self.loader).parse_override(text) for text in texts]
+        parsed = OverridesParser.create(self.loader).parse_overrides(texts)
         lists: dict[str, list[str]] = {}
         swept = {*map(key_of, rows[0]), *listed}
         for text, override in zip(texts, parsed, strict=True):

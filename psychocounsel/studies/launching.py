@@ -106,7 +106,7 @@ def _refuse(text: str, study: Study) -> NoReturn:
     """Refuse a key that is neither the command's, nor a stage's, nor a value of the study."""
     key = key_of(text)
     rest = key.partition(".")[2]
-    known = [*KEYS, *study.values, *(f"{stage}.{rest or key}" for stage in study.stages)]
+    known = [*KEYS, *study.values, *(f"{stage}.{rest}" for stage in study.stages if rest)]
     has = ", ".join([*study.values, *(f"{stage}.KEY" for stage in study.stages), *KEYS, "cluster", "paths", "tracker"])
     raise UserError(f"{text}: is not a key of study={study.name}; {near(key, known)}(it has {has})")
 
@@ -171,14 +171,14 @@ def launch(command: Launch) -> int:
     files = StudyDir(command.folder)
     if command.dry_run:
         plan, _ = _planned(command, files)
-        print(outline(plan, _cluster(plan)))
+        print(outline(plan, _cluster(plan, command)))
         if owner := holder(files.owner):
             print(f"a launcher is running here: process {owner['pid']} on {owner['host']}")
         return DONE
     _refuse_others(files)
     with _folder(files.path), _owned(files):  # nobody else changes the folder between the plan and the runs
         plan, forced = _planned(command, files)
-        cluster = _cluster(plan)
+        cluster = _cluster(plan, command)
         print("\n".join(plan.notes), end="\n" if plan.notes else "", flush=True)
         forced.write(files)
         write_atomically(files.study, command.study.text())
@@ -204,13 +204,22 @@ def _planned(command: Launch, files: StudyDir) -> tuple[StudyPlan, ForcedStages]
     return plan_study(command.study, command.folder, request), forced
 
 
-def _cluster(plan: StudyPlan) -> Cluster:
-    """Return the cluster shared by all jobs."""
+def _cluster(plan: StudyPlan, command: Launch) -> Cluster:
+    """Return the cluster shared by all jobs.
+
+    Raises:
+        UserError: if jobs have different clusters, or `parallel` is given to one with a queue.
+    """
     jobs = [job for group in plan.groups() for job in group]
     targets = {job.config.cluster._target_ for job in jobs}
     if len(targets) > 1:
         raise UserError("a study has one cluster: give cluster=slurm to launch, which passes it to every stage")
     cluster: Cluster = configs.build(jobs[0].config, "cluster")
+    if command.parallel > 1 and not isinstance(cluster, Local):
+        raise UserError(
+            f"parallel={command.parallel}: is for runs on this machine; leave it out, because a queue decides what runs at "
+            "the same time (with cluster=slurm also cluster.max_parallel)"
+        )
     return cluster
 
 

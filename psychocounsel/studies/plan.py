@@ -203,13 +203,15 @@ def requested_stages(graph: Graph, only: Sequence[str], start_at: str | None) ->
     """Return the requested stages: those of `only`, or `start_at` and all that follow it, or all.
 
     Raises:
-        UserError: for a stage that does not exist.
+        UserError: for a stage that does not exist, or if none is left.
     """
     refuse_unknown("only", only, graph)
     requested = set(only) if only else set(graph)
     if start_at:
         refuse_unknown("start_at", [start_at], graph)
         requested &= following(graph, [start_at])
+        if not requested:
+            raise UserError(f"start_at={start_at}: leaves none of only=[{','.join(only)}]; give one of the two")
     return requested
 
 

@@ -171,3 +171,22 @@ def test_a_table_of_somebody_else_cannot_have_other_folders_removed(tmp_path: Pa
         with pytest.raises(UserError, match="is not a run in .*; nothing was removed"):
             forget(sweep, [index])
     assert plain.is_dir() and run.is_dir()
+
+
+def test_commands_of_folders_with_signs_and_spaces_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from psychocounsel import jobs
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("lr=1", "a b"):
+        (tmp_path / name).mkdir()
+        write_job(tmp_path / name, "psychocounsel.train", 0, [])
+        write_config(tmp_path / name, check(compose([f"run_dir='{tmp_path / name}'"])))
+        write_summary(tmp_path / name, "stopped")
+    assert jobs.main(["status", "lr=1"]) == jobs.main(["status", str(tmp_path / "lr=1")]) == 0
+    assert jobs.main(["status", "a b"]) == 0
+    assert capsys.readouterr().out.endswith("to resume them: psychocounsel jobs resubmit 'a b'\n")
+    for text in ("lr=2", "+cluster.sbatch.mail-type=ALL", "cluster.setup=['a/b']", f"cluster.account={'a' * 300}"):
+        with pytest.raises(UserError, match="only resubmit takes KEY=VALUE"):
+            jobs.main(["status", "lr=1", text])

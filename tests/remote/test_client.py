@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.errors import UserError
+from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.remote.client import Client
 from tests.support.answering import Reply, dead_address, no_proxy, serving
 
@@ -205,3 +205,18 @@ def test_wrong_addresses_are_refused(addresses: list[str], said: str) -> None:
     with pytest.raises(UserError) as caught:
         Client(addresses, "reward")
     assert said in str(caught.value) and "alice" not in str(caught.value)
+
+
+def test_servers_that_answered_before_are_a_temporary_obstacle_and_others_wrong_input(dead_address: str) -> None:
+    assert not isinstance(caught_from(Client([dead_address], "reward", retries=0)), GoOnLater)
+    with serving(double) as server:
+        client = Client([server.address], "reward", retries=0)
+        client.check("/double", {"number": 1}, read)
+    lost = caught_from(client)
+    assert isinstance(lost, GoOnLater) and "no server answers any more" in str(lost) and "\n" not in str(lost)
+
+
+def caught_from(client: Client) -> UserError:
+    with pytest.raises(UserError) as caught:
+        ask(client, 1)
+    return caught.value

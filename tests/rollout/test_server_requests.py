@@ -10,7 +10,7 @@ import torch.distributed as dist
 from transformers import AutoTokenizer
 
 from psychocounsel.data.group import Group
-from psychocounsel.errors import UserError, hide_words
+from psychocounsel.errors import GoOnLater, UserError, hide_words
 from psychocounsel.remote import client
 from psychocounsel.remote.client import Client
 from psychocounsel.rollout.base import Sampling
@@ -87,6 +87,18 @@ def test_shards_are_given_back_as_they_are_complete_and_what_is_begun_ahead_is_f
         ahead = [number for number, _ in asking.write_alone(shards * 4, lambda: len(server.answered) > 11)]
         asking.client.close()
     assert ahead[-1] == 0 and 12 <= len(server.answered) < 40, "what is begun is finished, and nothing more begins"
+
+
+@pytest.mark.parametrize("version", [-1, 3])
+def test_servers_that_took_weights_before_are_a_temporary_obstacle(
+    version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking = rollout("http://127.0.0.1:9")
+    asking.version = version
+    monkeypatch.setattr(asking, "_sent", lambda version: ([], 1, "rollout.addresses: no server answers"))
+    with pytest.raises(UserError, match="no server answers") as caught:
+        asking.sync(4)
+    assert isinstance(caught.value, GoOnLater) == (version == 3)
 
 
 @pytest.mark.usefixtures("hidden")

@@ -79,6 +79,7 @@ def test_mistakes_in_the_form_of_a_file(content: str, said: str, tmp_path: Path)
         ([], "study is not set: give study=NAME"),
         (["seds=[1]"], "seds=[1]: is not a key of study=chain; did you mean seeds?"),
         (["dpp.algo.beta=1"], "dpp.algo.beta=1: is not a key of study=chain; did you mean dpo.algo.beta?"),
+        (["small=[1]"], "small=[1]: is not a key of study=chain; (it has"),
         (["parallel=0"], "parallel=0: give the number"),
         (["dry_run=perhaps"], "dry_run=perhaps: must be true or false"),
         (["-m"], "-m: launch has no such option"),

@@ -42,6 +42,13 @@ def test_mistakes_leave_no_folder_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
+def test_parallel_runs_are_refused_where_a_queue_starts_them(tmp_path: Path) -> None:
+    for more in ([], ["dry_run=true"]):
+        with pytest.raises(UserError, match="^parallel=2: is for runs on this machine"):
+            launch(tmp_path, "parallel=2", "cluster=slurm_cpu", *more)
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_dry_run_beside_a_launcher_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = StudyDir(tmp_path / "study")
     files.path.mkdir()

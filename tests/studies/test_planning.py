@@ -178,6 +178,14 @@ def test_a_misspelt_figure_of_best_is_refused_where_the_names_are_known(tmp_path
     assert "did you mean limits_exceeded?" in line
 
 
+@pytest.mark.parametrize("search", ["", " hydra/sweeper=optuna seed=choice(1,2)"])
+def test_a_word_that_is_no_override_is_named_as_train_names_it(search: str, tmp_path: Path) -> None:
+    text = f"about: a\nstages:\n  a: train algo=sft foo{search}\n"
+    assert mistakes(tmp_path, text) == ["stage a: foo: is not of the form KEY=VALUE"]
+    (line,) = mistakes(tmp_path, CHAIN, "dpo.algo.lr=(1")
+    assert line.startswith("stage dpo: algo.lr: cannot be read")
+
+
 def test_a_key_that_is_added_can_be_swept_and_searched(tmp_path: Path) -> None:
     more = CHAIN + (
         "  swept: train algo=dpo ${study.size} +model.template_args.mode=short,long\n"
@@ -238,6 +246,8 @@ def test_only_and_start_at(tmp_path: Path) -> None:
         "stage health: needs dpo, which has not finished and is left out: run it first",
         "stage health: needs sft, which has not finished and is left out: run it first",
     ]
+    (line,) = mistakes(tmp_path, CHAIN, "start_at=dpo", "only=[sft]")
+    assert line == "start_at=dpo: leaves none of only=[sft]; give one of the two"
     finish(planned(tmp_path, "only=sft"), None, "sft")
     assert to_run(planned(tmp_path, "only=[dpo]")) == ALL[1:]
     assert to_run(planned(tmp_path, "start_at=dpo")) == [*ALL[1:], *EACH, "health/run"]

@@ -63,7 +63,8 @@ class Allocation:
         tasks = processes // nodes
         command = ["srun", f"--nodes={nodes}", f"--ntasks={processes}", f"--ntasks-per-node={tasks}"]
         command += [f"--cpus-per-task={max(1, self.cpus // tasks)}", "--kill-on-bad-exit=1"]
-        command += [f"--output={attempt.output('%t')}", "bash", "-c", _RANK, "rank"]
+        escaped = AttemptDir(Path(str(attempt.path).replace("%", "%%")))  # in --output, % begins a pattern
+        command += [f"--output={escaped.output('%t')}", "bash", "-c", _RANK, "rank"]
         command += [sys.executable, "-m", "psychocounsel.worker", str(run_dir)]
         with open(attempt.srun_errors, "wb") as errors:
             srun = subprocess.Popen(

@@ -1,7 +1,7 @@
 """Accounts, QOS and numbers of jobs that a site allows this user, from `sacctmgr`, and the refusal of others."""
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from psychocounsel.cluster.slurm import queue
@@ -21,10 +21,11 @@ class Association:
     most: int | None
 
 
-def refuse_not_allowed(cluster: SlurmRequest, jobs: int) -> None:
+def refuse_not_allowed(cluster: SlurmRequest, jobs: int, arrays: Sequence[tuple[int, int]]) -> None:
     """Refuse an account or a QOS that this user does not have, and more `jobs` than the account allows.
 
-    Accepts everything if the site has no accounting, or it does not answer.
+    `arrays`: the number of runs and of segments of each array. Accepts everything if the site has no accounting, or it does not
+    answer.
 
     Raises:
         UserError: with what the user may give instead.
@@ -47,10 +48,18 @@ def refuse_not_allowed(cluster: SlurmRequest, jobs: int) -> None:
         and None not in limits
         and jobs > most
     ):
-        raise UserError(
-            f"{jobs} jobs: {where} may submit {most}; cluster.runs_per_job={-(-jobs // most)} puts as many runs into one job, "
-            "one after another"
-        )
+        raise UserError(f"{jobs} jobs: {where} may submit {most}; {_fewer(arrays, most)}")
+
+
+def _fewer(arrays: Sequence[tuple[int, int]], most: int) -> str:
+    """Return what to type so that these arrays are at most `most` jobs."""
+    for number in range(1, max(runs for runs, _ in arrays) + 1):
+        if sum(-(-runs // number) * segments for runs, segments in arrays) <= most:
+            return f"cluster.runs_per_job={number} puts as many runs into one job, one after another"
+    segments = max(segments for _, segments in arrays)
+    if segments > 1:
+        return f"lower cluster.segments={segments}, because each run is a chain of as many jobs"
+    return "submit fewer runs at a time"
 
 
 def _names(names: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 `python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number and a free port of this node as the
 ranks' rendezvous. It prints nothing if there is nothing to do, with exit code 0 for a finished run and the last attempt's
-code for a run that was given up in this job.
+code for a run that was given up in this submission.
 
 `... end RUN NUMBER CODE ASKED` prints `again`, or the exit code for the job. ASKED is the signal that asked the run to
 stop, or `no`.
@@ -16,7 +16,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +25,13 @@ from psychocounsel.cluster.attempt_ending import NO_SIGNAL, AttemptEnding, judge
 from psychocounsel.cluster.slurm.accounting import ran_out_of_memory
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.remote.server_access import free_port
+from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import forget_owner
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.results import is_finished, limit_reached, read_state
 from psychocounsel.rundir.run import attempts, next_number, note_attempt
 from psychocounsel.rundir.run_config import read_config, read_section
+from psychocounsel.rundir.submissions import home_of
 from psychocounsel.storage.modes import let_nobody_else_write
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
@@ -43,7 +45,7 @@ def begin(run_dir: Path) -> tuple[str, int]:
     """Start an attempt: make `logs/NN`, point `logs/latest` to it, and return NN and 0.
 
     If there is nothing to do, return "" and an exit code: 0 for a finished run, and the last attempt's code for a run
-    that was given up in this job.
+    that was given up in this submission.
     """
     job = os.environ.get("SLURM_JOB_ID")
     earlier = attempts(run_dir)
@@ -51,8 +53,8 @@ def begin(run_dir: Path) -> tuple[str, int]:
         return "", DONE
     last = earlier[-1] if earlier else {}
     same_job = bool(last) and last.get("job") == job
-    if same_job and last.get("verdict") == "failed":
-        return "", last["code"]  # the job was requeued for another of its runs
+    if last.get("verdict") == "failed" and (same_job or _is_of_this_submission(run_dir, last)):
+        return "", last["code"]  # the job was requeued for another of its runs, or is a later segment
     if same_job and job:  # a requeued job has no live process that could own the directory
         forget_owner(run_dir, job)
     files = RunDir(run_dir)
@@ -64,6 +66,13 @@ def begin(run_dir: Path) -> tuple[str, int]:
     note_attempt(attempt, **about, started=time.time())
     _point(files.latest_attempt, attempt.path.name)
     return attempt.path.name, DONE
+
+
+def _is_of_this_submission(run_dir: Path, earlier: Mapping[str, Any]) -> bool:
+    """Return True if the job of an earlier attempt and this job are segments of one submission."""
+    theirs = {earlier.get("job"), earlier.get("array")} - {None}
+    mine = {os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURM_ARRAY_JOB_ID")} - {None}
+    return any(theirs & {*record.jobs} and mine & {*record.jobs} for record in submissions.read(home_of(run_dir)))
 
 
 def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:

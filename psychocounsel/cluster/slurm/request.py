@@ -248,6 +248,11 @@ _OURS = {
     "wrap": "psychocounsel writes the script",
     "export": "use cluster.environment",
 }
+_OUR_VARIABLES = {  # in cluster.environment they would replace those of the batch script
+    "PYTHONPATH": "jobs run a copy of the code; for classes of your own give --config-dir=FOLDER, which jobs import from",
+    "PSYCHOCOUNSEL_CODE": "submission sets it",
+    "PSYCHOCOUNSEL_DEVICE": "use cluster.device",
+}
 Plain = str | int | float | bool | None
 _NAMED = ("account", "partition", "qos", "nodes", "time", "constraint", "exclude", "reservation", "exclusive")
 
@@ -386,6 +391,13 @@ class SlurmRequest:
         for key in (str(name).lstrip("-") for name in self.sbatch):
             if key in _OURS or key in _NAMED:
                 raise UserError(f"cluster.sbatch.{key}: {_OURS.get(key, f'use cluster.{key}')}")
+        for name, value in self.environment.items():
+            if name in _OUR_VARIABLES:
+                raise UserError(f"cluster.environment.{name}: {_OUR_VARIABLES[name]}")
+            if value is None:
+                raise UserError(
+                    f"cluster.environment.{name}=null: give it a value ('' for an empty one), or leave it out"
+                )
         refuse_secret_names(self.environment, "cluster.environment")
         for key, text in texts(asdict(self), "cluster"):
             refuse_secrets(text, key)

@@ -168,7 +168,11 @@ def _environment(cluster: SlurmRequest, code: Sequence[Path]) -> dict[str, str]:
         "OMP_NUM_THREADS": str(cluster.threads or cluster.cpus_per_process),
         "OMP_WAIT_POLICY": "passive",
     }
-    return own | {str(name): str(value) for name, value in cluster.environment.items()}
+    return own | {str(name): _as_in_yaml(value) for name, value in cluster.environment.items()}
+
+
+def _as_in_yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _python(cluster: SlurmRequest, binds: Sequence[str]) -> str:

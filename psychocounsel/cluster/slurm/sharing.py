@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
+from shlex import quote
 
 from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, queue, submitting
@@ -95,7 +96,7 @@ def submit(job: Job) -> Submission:
                 for member in new:
                     write_run_directory(member)
                 submitting.submit_jobs(home(new), new)
-    print(f"status: psychocounsel jobs status {files.shards if parts else files.path}", flush=True)
+    print(f"status: psychocounsel jobs status {quote(str(files.shards if parts else files.path))}", flush=True)
     return Submission(DONE, [None])
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from omegaconf import OmegaConf
 
@@ -313,4 +314,4 @@ def _report(jobs: Iterable[Job], study: Path) -> None:
         counts[reason] = counts.get(reason, 0) + 1
     if summary := ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason):
         print(f"not submitted: {summary}", flush=True)
-    print(f"status: psychocounsel jobs status {study}", file=sys.stderr)
+    print(f"status: psychocounsel jobs status {quote(str(study))}", file=sys.stderr)

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import unfetched
@@ -94,7 +95,7 @@ def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dic
     waiting = {run: queued_run for run, queued_run in queued.items() if not is_finished(run)}
     if ended := [run for run, queued_run in waiting.items() if not queued_run.is_live]:
         raise UserError(
-            f"after={parent}: {ended[0].name} has ended unfinished; `psychocounsel jobs resubmit {place}` first"
+            f"after={parent}: {ended[0].name} has ended unfinished; `psychocounsel jobs resubmit {quote(str(place))}` first"
         )
     return waiting
 
@@ -140,7 +141,7 @@ def _refuse_removal_beside(job: Job, queued_run: QueuedRun | None) -> None:
     at_work = [job.run_dir] if queued_run and queued_run.is_live else []
     at_work += [shards] if any(queued_run.is_live for queued_run in queued_runs(shards).values()) else []
     if at_work:
-        commands = " and ".join(f"`psychocounsel jobs cancel {path}`" for path in at_work)
+        commands = " and ".join(f"`psychocounsel jobs cancel {quote(str(path))}`" for path in at_work)
         raise UserError(
             f"remove={job.config.remove}: jobs on {job.run_dir} wait or run: wait for them, or give {commands} first, "
             "then repeat this command"
@@ -161,7 +162,7 @@ def submit(cluster: SlurmRequest, jobs: list[Job]) -> Submission:
     if cluster.wait:
         return wait(jobs, place)
     if new:
-        print(f"status: psychocounsel jobs status {place}", file=sys.stderr)
+        print(f"status: psychocounsel jobs status {quote(str(place))}", file=sys.stderr)
     return Submission(DONE, [job.objective if job.finished else None for job in jobs])
 
 
@@ -198,9 +199,10 @@ def refuse_beyond_limits(todo: Sequence[ArrayRequest]) -> None:
     """
     _refuse_too_long(todo)
     jobs = sum(len(array.tasks) * array.cluster.segments for array in todo)
+    sizes = [(sum(map(len, array.tasks)), array.cluster.segments) for array in todo]
     for cluster in {repr(array.cluster): array.cluster for array in todo}.values():
         refuse_too_much(cluster)
-        refuse_not_allowed(cluster, jobs)
+        refuse_not_allowed(cluster, jobs, sizes)
 
 
 def mixture_warnings(todo: Sequence[ArrayRequest]) -> list[str]:
@@ -269,7 +271,7 @@ def report_skipped(jobs: Sequence[Job], place: Path) -> None:
         print(f"{skipped[0].run_dir}: {skipped[0].skip}", flush=True)
         return
     for reason, count in _counted(job.skip.partition(" as ")[0] for job in skipped).items():
-        advice = f" (`psychocounsel jobs resubmit {place}`)" if reason == "ended unfinished" else ""
+        advice = f" (`psychocounsel jobs resubmit {quote(str(place))}`)" if reason == "ended unfinished" else ""
         print(f"not submitted: {count} {reason}{advice}", flush=True)
 
 

@@ -229,7 +229,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
         lines += [f"{heading} with its 95 % interval by prompts)", *_rows(before, best, last)]
         lines += _unimproved(before, best, config.checkpoint)
     shown, model = _shorten(run.dir), _shorten(run.files.model)
-    lines += [f"run directory       {shown}", f"report              psychocounsel report {shown}"]
+    lines += [f"run directory       {shown}", f"report              psychocounsel report {shlex.quote(shown)}"]
     if outcome.status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
         lines.append("try next            psychocounsel " + _next_idea(algorithm, run, shown, model))

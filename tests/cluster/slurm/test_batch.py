@@ -19,6 +19,7 @@ from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, pars
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
 from psychocounsel.remote import server_access
+from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run import attempts
 from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
@@ -82,6 +83,10 @@ def test_sizes() -> None:
         (["+cluster.environment.DB_PASSWORD=abc"], "cluster.environment.DB_PASSWORD: a secret"),
         (["+cluster.environment.MASTER=hf_abcdefghijklmnopqrstu"], "cluster.environment.MASTER: a secret"),
         (["+cluster.environment={A-B: 1}"], "cluster.environment: 'A-B' is not the name of a variable"),
+        (["+cluster.environment.PYTHONPATH=/x"], "cluster.environment.PYTHONPATH: jobs run a copy of the code"),
+        (["+cluster.environment.PSYCHOCOUNSEL_CODE=/x"], "cluster.environment.PSYCHOCOUNSEL_CODE: submission sets it"),
+        (["+cluster.environment.PSYCHOCOUNSEL_DEVICE=cpu"], "PSYCHOCOUNSEL_DEVICE: use cluster.device"),
+        (["cluster.environment={A: null}"], "cluster.environment.A=null: give it a value ('' for an empty one)"),
         (
             ["cluster.setup=[module purge,'export HF_TOKEN=abc']"],
             "cluster.setup[1]: a secret (HF_TOKEN) would be in",
@@ -201,6 +206,28 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
         _job(Row(0, tmp_path, ""), [])
 
 
+@pytest.mark.parametrize("key", ["environment", "sbatch"])
+def test_a_resubmission_can_remove_an_entry(key: str) -> None:
+    from psychocounsel.cluster.resubmission import _apply, _override
+
+    config = check(compose(["cluster=slurm", f"cluster.{key}={{a: 1, b: 2}}"]))
+    _apply(config, _override(f"cluster.{key}.c=3"))
+    assert config.cluster[key] == {"a": 1, "b": 2, "c": 3}
+    _apply(config, _override(f"cluster.{key}={{b: 4}}"))
+    assert config.cluster[key] == {"b": 4}
+    _apply(config, _override(f"cluster.{key}={{}}"))
+    assert config.cluster[key] == {}
+
+
+@pytest.mark.parametrize("text", ["cluster.time=(1", 'cluster.environment={"A-B": 1}'])
+def test_what_a_resubmission_cannot_read_is_refused_in_one_line(text: str) -> None:
+    from psychocounsel.cluster.resubmission import _override
+
+    with pytest.raises(UserError) as refused:
+        _override(text)
+    assert str(refused.value).startswith(f"{text}: cannot be read") and "\n" not in str(refused.value)
+
+
 def test_a_folder_of_an_older_run_brings_no_lines_into_the_script() -> None:
     with pytest.raises(UserError, match="its folder: contains a newline"):
         render(SlurmRequest(), "name", Path("/runs/a\n#SBATCH --uid=0"), 1, [Path("/code")], [])
@@ -234,6 +261,11 @@ def test_the_script_is_valid_shell(settings: dict[str, Any], tmp_path: Path) -> 
     assert lines[0] == "#!/bin/bash"
     last = max(number for number, line in enumerate(lines) if line.startswith("#SBATCH"))
     assert not any(line and not line.startswith("#") for line in lines[:last]), "sbatch reads no option after a command"
+
+
+def test_a_truth_value_is_exported_as_yaml_writes_it() -> None:
+    lines = script(environment={"A": True, "B": False, "C": "True"}).splitlines()
+    assert {"export A=true", "export B=false", "export C=True"} <= {*lines}
 
 
 def test_servers_share_the_cpus_of_a_node() -> None:
@@ -319,7 +351,7 @@ def test_with_pyxis_srun_starts_the_container_and_the_batch_script_stays_outside
         f"--container-env={variables} --container-writable"
     )
     start = '"${python[@]}" -m psychocounsel.cluster.slurm.attempt begin "$1"'
-    assert f'{inside} --kill-on-bad-exit=1 --output="$logs/rank-%t.out"' in text and start in text
+    assert f'{inside} --kill-on-bad-exit=1 --output="${{logs//%/%%}}/rank-%t.out"' in text and start in text
     assert '"${worker[@]}" -m psychocounsel.worker "$1"' in text
     assert "--container" not in script(container={"image": "/i.sif"}) and 'worker=("${python[@]}")' in script()
     serving = script(container=image, server_nodes=1, servers={"command": ["x"]})
@@ -445,11 +477,33 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     (tmp_path / "logs" / "03" / "rank-0.out").write_text("the last words\n")
     assert attempt.end(tmp_path, 3, 2, "no") == "2"
     assert "the last words" in (tmp_path / "logs" / "03" / "failure.txt").read_text()
-    assert attempt.begin(tmp_path) == ("", 2), "given up in this job"
+    assert attempt.begin(tmp_path) == ("", 2), "given up in this submission"
     monkeypatch.setenv("SLURM_JOB_ID", "13")
     assert attempt.begin(tmp_path) == ("04", 0), "submitted again"
     (tmp_path / "summary.json").write_text('{"status": "finished"}')
     assert attempt.begin(tmp_path) == ("", 0)
+
+
+@pytest.mark.parametrize(("array", "jobs"), [(None, ["12", "13", "14"]), ("11", ["11", "13", "14"])])
+def test_later_segments_do_not_start_a_run_that_was_given_up(
+    array: str | None, jobs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("cluster: {max_requeues: 5}\n")
+    submission = submissions.new_submission(tmp_path)
+    submissions.write(submission, tmp_path, jobs, [[tmp_path]], [])
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
+    assert attempt.begin(tmp_path) == ("01", 0)
+    assert attempt.end(tmp_path, 1, 2, "no") == "2"
+    monkeypatch.setenv("SLURM_JOB_ID", "23" if array else "13")
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "13")
+    assert attempt.begin(tmp_path) == ("", 2)
+    monkeypatch.setenv("SLURM_JOB_ID", "40")
+    monkeypatch.delenv("SLURM_ARRAY_JOB_ID", raising=False)
+    submissions.write(submissions.new_submission(tmp_path), tmp_path, ["40"], [[tmp_path]], [])
+    assert attempt.begin(tmp_path) == ("02", 0), "submitted again"
 
 
 def test_srun_that_ends_with_0_before_the_run_has_finished_nothing(

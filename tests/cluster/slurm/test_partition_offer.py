@@ -123,14 +123,33 @@ def test_accounts_qos_and_numbers_of_jobs_are_answered_by_their_keys(
     request_: dict[str, str], jobs: int, said: str, says: Path
 ) -> None:
     if not said:
-        refuse_not_allowed(SlurmRequest(**request_), jobs)
+        refuse_not_allowed(SlurmRequest(**request_), jobs, [(jobs, 1)])
         return
     with pytest.raises(UserError, match=said):
-        refuse_not_allowed(SlurmRequest(**request_), jobs)
+        refuse_not_allowed(SlurmRequest(**request_), jobs, [(jobs, 1)])
     (says / "sacctmgr").write_text(
         "#!/bin/sh\necho 'You are not running a supported accounting_storage plugin' >&2\nexit 1\n"
     )
-    refuse_not_allowed(SlurmRequest(**request_), jobs)  # a site without accounting
+    refuse_not_allowed(SlurmRequest(**request_), jobs, [(jobs, 1)])  # a site without accounting
+
+
+@pytest.mark.parametrize(
+    ("jobs", "arrays", "advice"),
+    [
+        (25, [(100, 1)], "cluster.runs_per_job=5 puts"),  # typed: runs_per_job=4
+        (30, [(6, 5)], "cluster.runs_per_job=2 puts"),
+        (150, [(30, 5)], "cluster.runs_per_job=8 puts"),
+        (23, [(20, 1), (2, 1), (1, 1)], "cluster.runs_per_job=2 puts"),
+        (25, [(1, 25)], "lower cluster.segments=25, because each run is a chain of as many jobs"),
+        (21, [(1, 1)] * 21, "submit fewer runs at a time"),
+    ],
+)
+def test_the_advice_on_too_many_jobs_makes_few_enough(
+    jobs: int, arrays: list[tuple[int, int]], advice: str, says: Path
+) -> None:
+    with pytest.raises(UserError) as refused:
+        refuse_not_allowed(SlurmRequest(account="lab"), jobs, arrays)
+    assert str(refused.value).startswith(f"{jobs} jobs: account lab may submit 20; {advice}")
 
 
 def test_an_unknown_partition_is_answered_with_those_that_exist(says: Path) -> None:

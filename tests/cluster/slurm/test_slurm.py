@@ -34,7 +34,8 @@ def without_torch(slurm: Cluster, tmp_path_factory: pytest.TempPathFactory) -> s
 
 @pytest.mark.slow
 def test_a_job_is_submitted_at_once_and_trains(slurm: Cluster, tmp_path: Path) -> None:
-    run, given = tmp_path / "run", [*slurm.overrides(run_dir=tmp_path / "run"), "+cluster.sbatch.hold=true"]
+    run = tmp_path / "50%test"  # srun reads %t in names of files
+    given = [*slurm.overrides(run_dir=run), "+cluster.sbatch.hold=true"]
     done = slurm.train(*given)  # the command returns while the job is held
     *_, rows, submitted = done.stdout.splitlines()
     assert re.search(r"80 training groups, 8 held-out groups of \d prompts, 4 steps$", rows)
