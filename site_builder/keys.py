@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from psychocounsel import cache, jobs, report, serve
+from psychocounsel.__main__ import COMMANDS
 from psychocounsel.annotation.settings import AnnotateConfig, PairRules
 from psychocounsel.chatting.settings import ChatConfig
-from psychocounsel.console import COMMANDS
 from psychocounsel.data.settings import DataConfig
 from psychocounsel.engine.settings import TrainConfig, ZeroConfig
 from psychocounsel.evaluation.audit.settings import AuditConfig

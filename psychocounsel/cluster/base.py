@@ -53,6 +53,7 @@ class Cluster(GroupSettings):
     """A place where jobs run. Nothing here imports torch."""
 
     config_group: ClassVar[str] = "cluster"
+    has_queue: ClassVar[bool] = True  # False: `jobs resubmit` has nowhere to submit to
 
     # -- used when a configuration is checked
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from psychocounsel.cluster.archive import SYNC_SECONDS, sync_where_asked
 from psychocounsel.cluster.base import Cluster
@@ -33,6 +33,8 @@ _WORDS = {None: "not run", DONE: "done", GATE_UNDECIDED: UNDECIDED, CONTINUE_LAT
 
 @dataclass
 class Local(Cluster):
+    has_queue: ClassVar[bool] = False
+
     processes: int | None = option(None, at_least=1)
     device: str = option("auto", choices=("auto", "cpu", "cuda"))
     threads: int | None = option(None, at_least=1)

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -47,6 +47,7 @@ class Row:
     verdict: str = ""  # the verdicts of its figures, in a few words
     said: Sequence[str] = ()  # the sentences of its verdicts
     usage: Usage | None = None
+    queued: bool = True  # False if the run's cluster has no queue to which it could be submitted again
 
     @property
     def is_live(self) -> bool:
@@ -65,9 +66,12 @@ def rows(folder: Path, acts: bool = False) -> list[Row]:
 def rows_of(listed: Sequence[ListedRun], acts: bool = False) -> list[Row]:
     """Return the states of these runs. Raises like `rows`."""
     queue_states: dict[Path, QueueState] = {}
+    unqueued = set[Path]()
     for cluster, runs in by_cluster([run.run_dir for run in listed if not _damage(run)], acts):
         queue_states |= cluster.queue_states(runs)
-    return [_marked(run, queue_states.get(run.run_dir)) for run in listed]
+        unqueued.update(() if cluster.has_queue else runs)
+    marked = [_marked(run, queue_states.get(run.run_dir)) for run in listed]
+    return [replace(row, queued=row.run_dir not in unqueued) for row in marked]
 
 
 def add_usage(run_rows: Sequence[Row]) -> None:
@@ -250,8 +254,13 @@ def table(run_rows: Sequence[Row], folder: Path) -> str:
     names = ["" if row.index is None else str(row.index) for row in run_rows]
     lines = [*lines_of(run_rows, names, telling(run_rows)), "", *reasons(run_rows, names), counted(run_rows)]
     lines += run_rows[0].said if len(run_rows) == 1 else []
-    if any(row.state in ENDED for row in run_rows):
+    ended = [row for row in run_rows if row.state in ENDED]
+    if any(row.queued for row in ended):
         lines.append(f"to resume them: psychocounsel jobs resubmit {short(folder)}")
+    elif ended:
+        lines.append(
+            f"to resume them: the same command again ({ended[0].run_dir / 'overrides.txt'} holds its overrides)"
+        )
     return "\n".join(lines)
 
 

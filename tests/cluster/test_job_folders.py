@@ -10,7 +10,7 @@ import pytest
 from psychocounsel.cluster import logs
 from psychocounsel.cluster.resubmission import forget, resubmit
 from psychocounsel.cluster.slurm.queue import for_sbatch
-from psychocounsel.cluster.states import Row, ranges, reasons, rows
+from psychocounsel.cluster.states import Row, ranges, reasons, rows, table
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
@@ -186,7 +186,10 @@ def test_commands_of_folders_with_signs_and_spaces_can_be_typed(
         write_summary(tmp_path / name, "stopped")
     assert jobs.main(["status", "lr=1"]) == jobs.main(["status", str(tmp_path / "lr=1")]) == 0
     assert jobs.main(["status", "a b"]) == 0
-    assert capsys.readouterr().out.endswith("to resume them: psychocounsel jobs resubmit 'a b'\n")
+    told = f"to resume them: the same command again ({tmp_path / 'a b' / 'overrides.txt'} holds its overrides)\n"
+    assert capsys.readouterr().out.endswith(told), "a run on this machine has no queue to submit it to"
+    stopped = Row(0, tmp_path / "a b", "", "stopped")
+    assert table([stopped], Path("a b")).endswith("to resume them: psychocounsel jobs resubmit 'a b'")
     for text in ("lr=2", "+cluster.sbatch.mail-type=ALL", "cluster.setup=['a/b']", f"cluster.account={'a' * 300}"):
         with pytest.raises(UserError, match="only resubmit takes KEY=VALUE"):
             jobs.main(["status", "lr=1", text])

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from psychocounsel import __version__
+from psychocounsel.__main__ import COMMANDS
 from psychocounsel.commands.help import complete, shell_script
-from psychocounsel.console import COMMANDS
 from tests.support.harness import ROOT
 
-CONSOLE = [sys.executable, "-m", "psychocounsel.console"]
+CONSOLE = [sys.executable, "-m", "psychocounsel"]
 
 
 def console(*arguments: str, cwd: Path, check_code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def console(*arguments: str, cwd: Path, check_code: int = 0) -> subprocess.Compl
 def test_every_command_is_listed_with_what_it_does(tmp_path: Path) -> None:
     lines = console("--help", cwd=tmp_path).stdout.splitlines()
     listed = [line.split()[0] for line in lines if line.startswith("  ") and not line.strip().startswith("--")]
-    hidden = {"__init__", "api", "console", "environment", "errors", "worker"}
+    hidden = {"__init__", "__main__", "api", "environment", "errors", "worker"}
     assert sorted(listed) == sorted({file.stem for file in (ROOT / "psychocounsel").glob("*.py")} - hidden)
     assert all(len(line.split()) > 3 and "`" not in line.split("  ")[1] for line in lines[2 : 2 + len(COMMANDS)])
     assert console("--version", cwd=tmp_path).stdout == f"psychocounsel {__version__}\n"
@@ -42,7 +42,7 @@ def test_pages_and_messages_spell_every_command_in_one_way() -> None:
     ]
     module = re.compile(rf"python -m psychocounsel\.({'|'.join(COMMANDS)})\b")
     wrong = [f"{file}: {found[0]}" for file in files for found in module.finditer(file.read_text(encoding="utf-8"))]
-    assert [line for line in wrong if "console.py" not in line] == []
+    assert [line for line in wrong if "__main__.py" not in line] == []
 
 
 def test_a_command_runs_as_by_its_module_and_ends_with_its_code(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_help_of_a_command_is_its_own(tmp_path: Path) -> None:
 
 
 def test_bash_completes_a_choice(tmp_path: Path) -> None:
-    (tmp_path / "psychocounsel").write_text(f'#!/bin/sh\nexec {sys.executable} -m psychocounsel.console "$@"\n')
+    (tmp_path / "psychocounsel").write_text(f'#!/bin/sh\nexec {sys.executable} -m psychocounsel "$@"\n')
     (tmp_path / "psychocounsel").chmod(0o755)
     (tmp_path / "completion").write_text(shell_script(["bash"]))
     (tmp_path / "conf" / "algo").mkdir(parents=True)  # a folder of another project

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from psychocounsel import export
+from psychocounsel.__main__ import COMMANDS
 from psychocounsel.commands.composing import config_groups
-from psychocounsel.console import COMMANDS
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.experts.settings import read_agreement, read_review
