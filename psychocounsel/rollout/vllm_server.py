@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from psychocounsel.data.group import Completion, Group
     from psychocounsel.distributed.world import World
     from psychocounsel.model.shape import Shape
+    from psychocounsel.remote.client import Client
     from psychocounsel.rollout.weight_sync import Transfer
 
 KEY_VARIABLE = "PSYCHOCOUNSEL_ROLLOUT_KEY"
@@ -255,24 +256,23 @@ class VLLMServerRollout(Rollout):
             UserError: if no server takes them, even after restarts, or vLLM lacks some of them (`refuse_missing`).
             ServersLost: if no server takes them, but one took earlier ones.
         """
-        from psychocounsel.remote.client import Client, ServersLost
+        from psychocounsel.remote.client import ServersLost
 
         taken, self.slots, why = self._sent(version)
         if not taken:
             taken, self.slots, why = self._sent(version)
         if not taken:
             raise UserError(why) if self.version < 0 else ServersLost(why)
-        self.client, self.version = self._client(Client, taken), version
+        self.client, self.version = self._client(taken), version
 
     def _sent(self, version: int) -> tuple[list[str], int, str]:
         """Return the servers that took the weights, the smallest number of replies one of them writes at once, and an error.
 
         The error is empty if a server took them. The result is the same on all ranks.
         """
-        from psychocounsel.remote.client import Client
         from psychocounsel.rollout.weight_sync import Transfer
 
-        client = self._client(Client, self.world.broadcast(self.ready() if self.world.rank == 0 else None))
+        client = self._client(self.world.broadcast(self.ready() if self.world.rank == 0 else None))
         transfer, taken, slots = None, list[str](), 1
         if self.world.rank == 0:
             transfer = Transfer(client, self.transfer, self.world.device, self.timeout_seconds)
@@ -301,8 +301,10 @@ class VLLMServerRollout(Rollout):
             if transfer is not None:
                 transfer.send(piece)
 
-    def _client(self, kind: Any, addresses: list[str]) -> Any:
-        return kind(
+    def _client(self, addresses: list[str]) -> Client:
+        from psychocounsel.remote.client import Client
+
+        return Client(
             addresses,
             "rollout",
             timeout_seconds=self.timeout_seconds,

@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 from psychocounsel.data.group import Group
 from psychocounsel.errors import GoOnLater, UserError, hide_words
 from psychocounsel.remote import client
-from psychocounsel.remote.client import Client
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.server import serve
 from psychocounsel.rollout.vllm_server import KEY_VARIABLE, VLLMServer, VLLMServerRollout
@@ -47,7 +46,7 @@ def test_servers_that_the_run_starts_are_reached_without_a_proxy(
     with serving(lambda *_: "proxy") as proxy, serving(lambda *_: "server") as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.address)
         settings = rollout(server.address) if is_given else rollout()
-        client = settings._client(Client, [server.address])
+        client = settings._client([server.address])
         assert list(client.answers("/generate", [{}], lambda answer, payload: answer)) == [way]
         client.close()
 
@@ -61,7 +60,7 @@ def test_a_server_is_asked_for_as_many_replies_at_once_as_it_has_slots(
     with serving(lambda *_: answer) as server:
         asking = rollout(server.address)
         asking.version, asking.slots = 0, slots
-        asking.client = asking._client(Client, [server.address])
+        asking.client = asking._client([server.address])
         groups = [Group(f"p{number}", np.array([1], np.int32), []) for number in range(24)]
         made = asking.generate(groups, Sampling(n, 1.0, 4, 16, seed=1))
         asking.client.close()
@@ -82,7 +81,7 @@ def test_shards_are_given_back_as_they_are_complete_and_what_is_begun_ahead_is_f
     with serving(answer) as server:
         asking = rollout(server.address)
         asking.version, asking.slots = 0, 2
-        asking.client = asking._client(Client, [server.address])
+        asking.client = asking._client([server.address])
         assert [number for number, _ in asking.write(shards, lambda: None)] == [1, 2, 3, 4, 5, 6, 7, 0]
         ahead = [number for number, _ in asking.write_alone(shards * 4, lambda: len(server.answered) > 11)]
         asking.client.close()

@@ -20,44 +20,6 @@ from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.trust import refuse_untrusted_code
 
 
-def cancel(runs: Sequence[Path]) -> None:
-    """Ask SLURM to cancel every waiting or running job of the runs of one folder or study, in all submissions.
-
-    Raises:
-        UserError: if SLURM refuses, or a run was never submitted.
-    """
-    homes = list(dict.fromkeys(home_of(run) for run in runs))
-    names = live_names(*homes)
-    for run in runs:
-        if run not in names:
-            raise UserError(f"{run}: was not submitted to SLURM; `touch {RunDir(run).stop}` lets it save and stop")
-    queue.cancel(sorted({name for run in runs for name in names[run]}))
-
-
-def shell(run: Path) -> list[str]:
-    """Return srun's command for a shell on the first node of a running run.
-
-    Raises:
-        UserError: if it is not running.
-    """
-    queued_run = queued_runs(home_of(run)).get(run)
-    if queued_run is None or queued_run.task is None or not queued_run.is_live or queued_run.waits:
-        state = "waits in the queue" if queued_run is not None and queued_run.is_live else "has no job in the queue"
-        raise UserError(f"{run}: {state}: only a running run has nodes to open a shell on")
-    return ["srun", f"--jobid={queued_run.task.name}", "--overlap", "--nodes=1", "--ntasks=1", "--pty", "bash", "-i"]
-
-
-def resubmit(jobs: list[Job], code: str) -> None:
-    """Submit jobs of one folder again, with the `same` copy of the code, or a copy of the `current` code.
-
-    Raises:
-        UserError: if the copy is unknown, or SLURM refuses.
-    """
-    home = home_of(jobs[0].run_dir)
-    submit_jobs(home, jobs, _code(home, jobs) if code == "same" else None)
-    report_skipped(jobs, home)
-
-
 def _code(home: Path, jobs: Sequence[Job]) -> list[Path]:
     """Return the copy of the code that the runs were submitted with.
 
@@ -147,10 +109,45 @@ class Slurm(SlurmRequest, Cluster):
         return usage_of(dict.fromkeys(map(home_of, runs)))
 
     def shell(self, run: Path) -> list[str]:
-        return shell(run)
+        """Return srun's command for a shell on the first node of a running run.
+
+        Raises:
+            UserError: if it is not running.
+        """
+        queued_run = queued_runs(home_of(run)).get(run)
+        if queued_run is None or queued_run.task is None or not queued_run.is_live or queued_run.waits:
+            state = "waits in the queue" if queued_run is not None and queued_run.is_live else "has no job in the queue"
+            raise UserError(f"{run}: {state}: only a running run has nodes to open a shell on")
+        return [
+            "srun",
+            f"--jobid={queued_run.task.name}",
+            "--overlap",
+            "--nodes=1",
+            "--ntasks=1",
+            "--pty",
+            "bash",
+            "-i",
+        ]
 
     def cancel(self, runs: Sequence[Path]) -> None:
-        cancel(runs)
+        """Ask SLURM to cancel every waiting or running job of the runs of one folder or study, in all submissions.
+
+        Raises:
+            UserError: if SLURM refuses, or a run was never submitted.
+        """
+        homes = list(dict.fromkeys(home_of(run) for run in runs))
+        names = live_names(*homes)
+        for run in runs:
+            if run not in names:
+                raise UserError(f"{run}: was not submitted to SLURM; `touch {RunDir(run).stop}` lets it save and stop")
+        queue.cancel(sorted({name for run in runs for name in names[run]}))
 
     def resubmit(self, jobs: list[Job], code: str) -> None:
-        resubmit(jobs, code)
+        """Submit jobs of one folder again, with the `same` copy of the code, or a copy of the `current` code.
+
+        Raises:
+            UserError: if the copy is unknown, or SLURM refuses.
+        """
+        home = home_of(jobs[0].run_dir)
+        submit_jobs(home, jobs, _code(home, jobs) if code == "same" else None)
+        report_skipped(jobs, home)
