@@ -38,7 +38,8 @@ def main(run_dir: Path) -> None:
     try:
         code = _work(run_dir)
     except (UserError, GoOnLater) as error:
-        code = CONTINUE_LATER if isinstance(error, GoOnLater) else USER_ERROR
+        is_temporary = isinstance(error, GoOnLater) or misses_its_servers(error, run_dir)
+        code = CONTINUE_LATER if is_temporary else USER_ERROR
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
     except BaseException as error:
@@ -53,6 +54,14 @@ def main(run_dir: Path) -> None:
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(code)
+
+
+def misses_its_servers(error: UserError | GoOnLater, run_dir: Path) -> bool:
+    """Return True if no server answers a run with a checkpoint: an earlier attempt reached them, so its input is right."""
+    from psychocounsel.remote.client import NoServerLeft
+    from psychocounsel.rundir.manifest import latest_checkpoint
+
+    return isinstance(error, NoServerLeft) and latest_checkpoint(run_dir) is not None
 
 
 def _work(run_dir: Path) -> int:

@@ -259,7 +259,7 @@ def table(run_rows: Sequence[Row], folder: Path) -> str:
         lines.append(f"to resume them: psychocounsel jobs resubmit {short(folder)}")
     elif ended:
         lines.append(
-            f"to resume them: the same command again ({ended[0].run_dir / 'overrides.txt'} holds its overrides)"
+            f"to resume them: the same command again ({RunDir(ended[0].run_dir).overrides} holds its overrides)"
         )
     return "\n".join(lines)
 

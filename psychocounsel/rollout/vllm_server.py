@@ -253,16 +253,16 @@ class VLLMServerRollout(Rollout):
         A server that misses a part of the weights gets no requests until weights are sent again.
 
         Raises:
-            UserError: if no server takes them, even after restarts, or vLLM lacks some of them (`refuse_missing`).
-            ServersLost: if no server takes them, but one took earlier ones.
+            NoServerLeft: if no server takes them, even after restarts; ServersLost if one took earlier ones.
+            UserError: if vLLM lacks some of them (`refuse_missing`).
         """
-        from psychocounsel.remote.client import ServersLost
+        from psychocounsel.remote.client import NoServerLeft, ServersLost
 
         taken, self.slots, why = self._sent(version)
         if not taken:
             taken, self.slots, why = self._sent(version)
         if not taken:
-            raise UserError(why) if self.version < 0 else ServersLost(why)
+            raise (NoServerLeft if self.version < 0 else ServersLost)(why)
         self.client, self.version = self._client(taken), version
 
     def _sent(self, version: int) -> tuple[list[str], int, str]:

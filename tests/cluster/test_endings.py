@@ -6,6 +6,11 @@ from typing import Any
 import pytest
 
 from psychocounsel.cluster.attempt_ending import AttemptEnding, AttemptVerdict, judge, last_error, progress_mark
+from psychocounsel.cluster.rank import misses_its_servers
+from psychocounsel.errors import UserError
+from psychocounsel.remote.client import NoServerLeft
+from psychocounsel.rundir.manifest import write_manifest
+from psychocounsel.rundir.paths import RunDir
 
 
 def verdict(
@@ -121,3 +126,14 @@ def test_an_error_in_a_later_log_counts_before_plain_lines_and_a_line_is_cut(tmp
     found = last_error(tmp_path / "missing", tmp_path / "a", tmp_path / "b")
     assert found.startswith("srun: error: Unable to create step for job 7:") and len(found) == 240
     assert found.isprintable() and last_error(tmp_path / "a") == "all is well"
+
+
+def test_missing_servers_are_temporary_once_a_run_has_trained(tmp_path: Path) -> None:
+    """A run that an earlier attempt trained found its servers then, so its addresses are right."""
+    assert not misses_its_servers(NoServerLeft("no server answers"), tmp_path)
+    checkpoint = RunDir(tmp_path).checkpoint(3).path
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "loop.json").write_text("{}")
+    write_manifest(checkpoint, {"loop.json": {"bytes": 2, "sha256": ""}})
+    assert misses_its_servers(NoServerLeft("no server answers"), tmp_path)
+    assert not misses_its_servers(UserError("wrong key"), tmp_path)

@@ -171,8 +171,8 @@ def test_a_mistake_of_one_stage_is_one_line_whatever_follows_from_it(tmp_path: P
 def test_a_misspelt_figure_of_best_is_refused_where_the_names_are_known(tmp_path: Path) -> None:
     (line,) = mistakes(tmp_path, CHAIN.replace("best: eval/accuracy", "best: eval/acuracy"))
     assert line.startswith("stage dpo: best: eval/acuracy: no such figure; did you mean eval/accuracy? (there will be")
-    (line,) = mistakes(tmp_path, CHAIN, "dpo.data.dev_fraction=0")
-    assert line.startswith("stage dpo: best: eval/accuracy: data.dev_fraction=0 leaves no")
+    lines = mistakes(tmp_path, CHAIN, "dpo.data.dev_fraction=0")
+    assert any(line.startswith("stage dpo: best: eval/accuracy: data.dev_fraction=0 leaves no") for line in lines)
     judged = CHAIN.replace("for_each: dpo\n", "for_each: dpo\n    best: limits_exeeded\n")
     (line,) = mistakes(tmp_path, judged)
     assert "did you mean limits_exceeded?" in line

@@ -67,7 +67,6 @@ ROWS: dict[str, Any] = {
     "rating_0": PAIR | _RATED | {"rejected_empathy_rating": 0},
     "rating_text": PAIR | _RATED | {"chosen_safety_rating": "good"},
     "rating_true": PAIR | _RATED | {"chosen_safety_rating": True},
-    "rating_nan": PAIR | _RATED | {"chosen_safety_rating": float("nan")},
     "rating_huge": PAIR | _RATED | {"chosen_safety_rating": 10**400},
     "reply_rating_6": rated(safety=6),
     "reply_rating_none": rated(safety=None),
