@@ -46,7 +46,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None, machines:
     elif "zero.stage" in keys:
         sizes = [(size, with_values(config, choose(shape, config, gpus, size, machines))) for size in _USUAL_GB]
         listed = ", ".join(f"{size:g} GB: {chosen_words(chosen, keys)}" for size, chosen in sizes)
-        return f"{name}: zero=auto is chosen when the run starts, on {gpus} GPUs of {listed}"
+        return f"{name}: zero=auto is chosen when the run starts, on {gpus} GPU{'s' * (gpus > 1)} of {listed}"
     elif keys:
         note = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
     memory = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
@@ -218,7 +218,7 @@ def settle(run: Run, gpus: int, limit_gb: float, machines: Machines = UNKNOWN) -
     keys = is_open(run.config)
     run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb, machines))
     write_config(run.dir, run.config)
-    where = f"{gpus} GPUs of {limit_gb:.0f} GB" if gpus else "CPU"
+    where = f"{gpus} GPU{'s' * (gpus > 1)} of {limit_gb:.0f} GB" if gpus else "CPU"
     run.say(f"auto: {chosen_words(run.config, keys)} for {where}, fixed for this run")
 
 
