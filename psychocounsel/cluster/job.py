@@ -71,7 +71,6 @@ def _holds_something(path: Path) -> bool:
 # Corrected settings of a run that has made no step: its directory takes them, and the run restarts.
 
 _LENGTHS = ("max_steps", "epochs")
-_MOST_SHOWN = 6  # keys
 
 
 def correction(job: "Job", before: DictConfig) -> str:
@@ -86,8 +85,7 @@ def correction(job: "Job", before: DictConfig) -> str:
     new, old = identity.identity(config), identity.identity(before)
     keys = [*identity.differing(new, old), *(key for key in _LENGTHS if _is_shorter(config.get(key), before.get(key)))]
     new, old = ({**flat, **{key: of.get(key) for key in _LENGTHS}} for flat, of in ((new, config), (old, before)))
-    more = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
-    return ", ".join(f"{key} was {old.get(key)}, now {new.get(key)}" for key in keys[:_MOST_SHOWN]) + more
+    return identity.both_values(keys, new, old)
 
 
 def _is_shorter(new: float | None, old: float | None) -> bool:

@@ -5,7 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -71,7 +71,9 @@ def rows_of(listed: Sequence[ListedRun], acts: bool = False) -> list[Row]:
         queue_states |= cluster.queue_states(runs)
         unqueued.update(() if cluster.has_queue else runs)
     marked = [_marked(run, queue_states.get(run.run_dir)) for run in listed]
-    return [replace(row, queued=row.run_dir not in unqueued) for row in marked]
+    for row in marked:
+        row.queued = row.run_dir not in unqueued
+    return marked
 
 
 def add_usage(run_rows: Sequence[Row]) -> None:

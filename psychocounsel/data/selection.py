@@ -273,10 +273,8 @@ def subset(examples: list[Example], limit: int | None, fraction: float | None, s
 
 def drop_leaks(train: list[Example], held_out: list[Example], report: Report) -> list[Example]:
     """Return the training rows whose prompt is not in the held-out part, and whose session is not continued there."""
-    held, begun = (
-        {normalised(row.prompt) for row in held_out},
-        {text for row in held_out for text in openings(row.prompt)},
-    )
+    held = {normalised(row.prompt) for row in held_out}
+    begun = {opening for row in held_out for opening in openings(row.prompt)}
     others = [row for row in train if normalised(row.prompt) not in held]
     if len(others) < len(train):
         report(f"{len(train) - len(others)} training rows dropped (their prompt is in the held-out data)")

@@ -281,8 +281,8 @@ def _draws(prompts: int, samples: int, seed: int) -> Iterator[np.ndarray]:
 def measure(value: float, resampled: np.ndarray, clusters: int) -> Measure:
     """Return `value` with the interval of its finite resampled values, between the percentiles of `tails`.
 
-    If all resamples are equal, they say nothing about the spread, and the bounds are NaN. `clusters`: number of the
-    clusters that were resampled.
+    Equal resamples do not show how far the figure may be off; the bounds are NaN then. `clusters`: number of the clusters
+    that were resampled.
     """
     known = resampled[np.isfinite(resampled)]
     if math.isnan(value) or not len(known) or np.ptp(known) < EQUAL:

@@ -333,7 +333,7 @@ class NoServerLeft(UserError):
 
 
 class ServersLost(NoServerLeft, GoOnLater):
-    """Error: none of the addresses answers any more. Exit code 75, because the input was right."""
+    """Error: servers that answered earlier requests no longer answer. The exit code is 75, because the input was right."""
 
 
 class Addresses:

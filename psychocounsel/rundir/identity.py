@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -128,6 +128,15 @@ def differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
     return sorted(_differing(new, old))
 
 
+_MOST_SHOWN = 6  # keys
+
+
+def both_values(keys: Sequence[str], new: Mapping[str, Any], old: Mapping[str, Any]) -> str:
+    """Return "KEY was OLD, now NEW" for the first keys, and the number of the others."""
+    shown = ", ".join(f"{key} was {old.get(key)}, now {new.get(key)}" for key in keys[:_MOST_SHOWN])
+    return shown + (f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else "")
+
+
 def is_same(new: Mapping[str, Any], old: Mapping[str, Any]) -> bool:
     """Return True if no key is `differing`; faster than `differing`."""
     return next(_differing(new, old), None) is None
@@ -188,15 +197,14 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
     """Refuse a run directory that belongs to another configuration.
 
     Raises:
-        UserError: naming the keys that differ, with both values of the first six; or if the run would become shorter.
+        UserError: with both values of the keys that differ; or if the run would become shorter.
     """
     new, old = identity(config), identity(existing)
     keys = sorted(key for key in new.keys() | old.keys() if not _agree(key, new, old))
     if keys:
-        shown = ", ".join(f"{key} ({old.get(key)} then, {new.get(key)} now)" for key in keys[:6])
-        more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
         raise UserError(
-            f"{run_dir} belongs to a run with another {shown}{more}: use another run_dir, or the same values"
+            f"{run_dir} belongs to a run with other settings ({both_values(keys, new, old)}): use another run_dir, or the "
+            "same values"
         )
     if all(key in config for key in _MAY_GROW):
         _check_length(config, existing, run_dir)

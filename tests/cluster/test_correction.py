@@ -31,4 +31,4 @@ def test_a_run_without_a_step_is_corrected_and_keeps_its_logs(tmp_path: Path) ->
         and "of older code" not in (run / "code.txt").read_text()
     )
     refused = cli("train", *given, "max_length=500", check_code=2).stderr
-    assert "belongs to a run with another max_length (600 then, 500 now)" in refused
+    assert "belongs to a run with other settings (max_length was 600, now 500)" in refused

@@ -129,7 +129,7 @@ def test_an_error_in_a_later_log_counts_before_plain_lines_and_a_line_is_cut(tmp
 
 
 def test_missing_servers_are_temporary_once_a_run_has_trained(tmp_path: Path) -> None:
-    """A run that an earlier attempt trained found its servers then, so its addresses are right."""
+    """An earlier attempt wrote a checkpoint with rewards of these servers, so their addresses are right."""
     assert not misses_its_servers(NoServerLeft("no server answers"), tmp_path)
     checkpoint = RunDir(tmp_path).checkpoint(3).path
     checkpoint.mkdir(parents=True)

@@ -113,7 +113,7 @@ def test_run_directory_of_another_configuration(small_model: Path, tmp_path: Pat
     base = [*FAST, "run_dir=run", f"model.path={small_model}"]
     cli("train", *base, cwd=tmp_path)
     line = refusal(*base, "algo.beta=0.3", "seed=4", cwd=tmp_path)
-    assert "belongs to a run with another algo.beta (0.1 then, 0.3 now), seed (" in line
+    assert "belongs to a run with other settings (algo.beta was 0.1, now 0.3, seed was " in line
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     assert "contains files but no run" in refusal(*FAST, "run_dir=mine", cwd=tmp_path)

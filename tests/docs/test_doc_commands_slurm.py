@@ -130,8 +130,8 @@ def test_jobs_of_other_pages_are_submitted_and_cancelled(reader: Reader) -> None
     reader.type("docs/cluster.md", "train algo=dpo cluster=slurm_mine", *SHORT["train"], _HELD, instead=held)
     paper = [*_SMALL, *_ONLINE, "reward=tiny", _HELD, "run_dir=runs/iterative"]
     assert "submitted job" in reader.type("README.md", "train experiment=paper_dpo_iter_8b cluster=slurm", *paper)
-    eight = "train experiment=paper_dpo_8b cluster=slurm cluster.gpus_per_node=8"
-    reader.type("docs/cluster.md", eight, *_SMALL, _HELD, "run_dir=runs/8b")
+    small = [*_SMALL, _HELD, "run_dir=runs/8b"]
+    reader.type("docs/cluster.md", "train experiment=paper_dpo_8b cluster=slurm cluster.gpus_per_node=8", *small)
     assert reader.watches_while_jobs_wait(printed("docs/cluster.md", "jobs status runs --watch"), "runs/8b")
     for place in ("sweeps/algorithms", "runs/held", "runs/iterative", "runs/8b"):
         reader.slurm.jobs("cancel", str(reader.folder / place))

@@ -193,7 +193,7 @@ def test_the_edge_of_four_clusters_is_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("constant", [0.25, 0.5, 0.75])
 def test_a_share_that_all_clusters_have_is_not_certain(constant: float) -> None:
-    """Five prompts whose two verdicts give 3/4 each: 0.025^(1/5) = 0.47818 of it is sure."""
+    """Five prompts have the same mean score; by hand, 0.025^(1/5) = 0.47818 is the share of prompts that surely have it."""
     edge = 0.025**0.2
     expected = pytest.approx((constant * edge, constant * edge + 1 - edge))
     clusters, values = np.repeat(np.arange(5), 2), np.tile([0.5, 2 * constant - 0.5], 5)

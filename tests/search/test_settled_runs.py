@@ -41,7 +41,7 @@ def test_the_recipe_stands_in_the_place_of_the_value() -> None:
     assert other.algo.beta == 0.7, "a resumed run keeps its settled value"
     for different in (composed(None, "algo.beta=0.1"), composed({**recipe, "key": "algo.lr"}, "algo.beta=0.1")):
         assert identity(different) != identity(one)
-        with pytest.raises(UserError, match=r"belongs to a run with another algo.beta"):
+        with pytest.raises(UserError, match=r"belongs to a run with other settings \(algo.beta"):
             check_same_run(different, one, Path("run"))
 
 

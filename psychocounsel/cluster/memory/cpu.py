@@ -38,11 +38,10 @@ def cpu_memory_line(config: DictConfig, processes: int) -> str:
     line = f"{name}: memory per process on CPU: about {total:.1f} GB ({listed}) of {available:.0f} GB"
     if total <= available:
         return line
-    lanes = _lanes(shape, config, processes)
-    held = (
-        sum(parts[name] / (lanes if name == "gradients" else 1) for name in ("weights", "gradients", "optimizer")) / 1e9
-    )
-    advice = "this model needs a GPU or a larger machine" if held > available else _less(config, lanes)
+    if parts["weights"] / 1e9 > available:
+        advice = "the weights alone need more, so use a GPU or a larger machine"
+    else:
+        advice = _less(config, _lanes(shape, config, processes))
     return f"{line}; MORE THAN this machine has: {advice}"
 
 

@@ -94,9 +94,13 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     word = {1: "wins", -1: "loses", None: UNDECIDED}[side]
     doubted = bool(contest.doubt) or (side == 1 and (trained or _beats_the_best(figures, contest.model)))
     where = "" if contest.limit is None else f" with replies of at most {contest.limit} words"
-    told = "against" if doubted else {1: "wins against", -1: "loses to", None: "against"}[side]
-    share, first = percent_text(rate, "value"), UNDECIDED if side is None else "in doubt" if doubted else ""
-    text = f"{contest.model} {told} {contest.opponent}{where}: {first and f'{first}, '}it wins in {share}"
+    if side is None:
+        told, reserve = "against", f"{UNDECIDED}, "
+    elif doubted:
+        told, reserve = "against", "in doubt, "
+    else:
+        told, reserve = "wins against" if side == 1 else "loses to", ""
+    text = f"{contest.model} {told} {contest.opponent}{where}: {reserve}it wins in {percent_text(rate, 'value')}"
     text += f" of {prompts} speeches. {_judges(figures)}"
     few = ["fewer than 30 speeches: too few to stand for other clients"] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []

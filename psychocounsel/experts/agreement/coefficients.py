@@ -73,7 +73,11 @@ def category_counts(values: np.ndarray, categories: int) -> np.ndarray:
 
 
 def unit_agreements(counts: np.ndarray, agreement: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean agreement of two raters of a unit, float64[n], and the unit's number, for units with two raters or more."""
+    """Return the agreement within each of the n units that two raters or more have coded, and the numbers of these units.
+
+    `counts`: int[units, q], raters by unit and category. `agreement`: float[q, q], the agreement of two categories. The
+    agreement within a unit is the mean over its pairs of raters, float64[n]; the numbers are int64[n].
+    """
     units = np.flatnonzero(counts.sum(1) >= 2)
     counts = counts[units]
     raters = counts.sum(1)
@@ -82,7 +86,7 @@ def unit_agreements(counts: np.ndarray, agreement: np.ndarray) -> tuple[np.ndarr
 
 
 def raw_agreement(counts: np.ndarray, agreement: np.ndarray) -> float:
-    """Return the mean of `unit_agreements`; NaN without units."""
+    """Return the mean agreement within a unit (`unit_agreements`); NaN if no unit has two raters."""
     by_unit, _ = unit_agreements(counts, agreement)
     return float(by_unit.mean()) if len(by_unit) else np.nan
 
