@@ -153,5 +153,5 @@ def test_how_servers_are_reached_may_change_when_a_run_goes_on(tmp_path: Path) -
 
     for old, new, other in zip(of("http://a:1"), of("http://b:2"), of("http://a:1", path="a/c"), strict=True):
         check_same_run(new, old, tmp_path)
-        with pytest.raises(UserError, match=r"another reward(\.members\[0\])?\.path"):
+        with pytest.raises(UserError, match=r"settings \(reward(\.members\[0\])?\.path"):
             check_same_run(other, old, tmp_path)
