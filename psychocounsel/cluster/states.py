@@ -261,7 +261,7 @@ def table(run_rows: Sequence[Row], folder: Path) -> str:
         lines.append(f"to resume them: psychocounsel jobs resubmit {short(folder)}")
     elif ended:
         lines.append(
-            f"to resume them: the same command again ({RunDir(ended[0].run_dir).overrides} holds its overrides)"
+            f"to resume: the same command again; its overrides are in {short(RunDir(ended[0].run_dir).overrides)}"
         )
     return "\n".join(lines)
 

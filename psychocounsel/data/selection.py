@@ -15,7 +15,7 @@ from psychocounsel.counsel.pairs import PairRule, make_pairs, pairs_by_score, sc
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
-from psychocounsel.data.shared_text import components_of, normalised, openings, reply_key
+from psychocounsel.data.shared_text import components_of, hash_of, normalised, openings, reply_key
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
 
@@ -273,12 +273,12 @@ def subset(examples: list[Example], limit: int | None, fraction: float | None, s
 
 def drop_leaks(train: list[Example], held_out: list[Example], report: Report) -> list[Example]:
     """Return the training rows whose prompt is not in the held-out part, and whose session is not continued there."""
-    held = {normalised(row.prompt) for row in held_out}
+    held = {hash_of(row.prompt) for row in held_out}
     begun = {opening for row in held_out for opening in openings(row.prompt)}
-    others = [row for row in train if normalised(row.prompt) not in held]
+    others = [row for row in train if hash_of(row.prompt) not in held]
     if len(others) < len(train):
         report(f"{len(train) - len(others)} training rows dropped (their prompt is in the held-out data)")
-    kept = [row for row in others if normalised(row.prompt) not in begun and held.isdisjoint(openings(row.prompt))]
+    kept = [row for row in others if hash_of(row.prompt) not in begun and held.isdisjoint(openings(row.prompt))]
     if len(kept) < len(others):
         report(
             f"{len(others) - len(kept)} training rows dropped (other turns of their session are in the held-out data)"

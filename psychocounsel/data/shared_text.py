@@ -1,5 +1,6 @@
 """Equality of texts after normalisation, and components of rows or groups connected by shared texts."""
 
+import hashlib
 import unicodedata
 from collections.abc import Sequence
 
@@ -52,17 +53,24 @@ def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array
 _TELLING = 10  # words; shorter openings, such as "Hello, how are you?", are those of many clients
 
 
-def openings(prompt: Sequence[Message]) -> list[str]:
-    """Return the normalised beginnings of a session that end with a client's turn, without the whole.
+def hash_of(prompt: Sequence[Message]) -> bytes:
+    """Return the hash of the normalised prompt."""
+    return hashlib.sha256(normalised(prompt).encode("utf-8", "surrogatepass")).digest()
+
+
+def openings(prompt: Sequence[Message]) -> list[bytes]:
+    """Return the hashes (`hash_of`) of the beginnings of a session that end with a client's turn, without the whole.
 
     A row for each turn of a session has the prompts of the earlier rows as openings. Short ones say nothing and are left out.
     """
     turns = [message for message in prompt if message["role"] != "system"]
-    said, found = "", list[str]()
+    said, count, found = hashlib.sha256(), 0, list[bytes]()
     for turn in turns[:-1]:
-        said = f"{said} {normalised([turn])}".strip()
-        if turn["role"] == "user" and said.count(" ") >= _TELLING:
-            found.append(said)
+        text = normalised([turn])
+        said.update((" " * (count > 0) + text).encode("utf-8", "surrogatepass"))
+        count += len(text.split())
+        if turn["role"] == "user" and count > _TELLING:
+            found.append(said.digest())
     return found
 
 
@@ -71,14 +79,14 @@ def components_of(examples: Sequence[Example]) -> Array:
 
     A prompt that is an opening of another one is connected with it, so that the turns of a session stay together.
     """
-    prompts: dict[str, int] = {}
-    prompt = [prompts.setdefault(normalised(example.prompt), len(prompts)) for example in examples]
+    prompts: dict[bytes, int] = {}
+    prompt = [prompts.setdefault(hash_of(example.prompt), len(prompts)) for example in examples]
     texts = same_texts([reply for example in examples for reply in example.replies])
     numbers, free = iter(texts.tolist()), int(texts.max(initial=-1)) + 1
     shared = [[next(numbers) for _ in example.replies] for example in examples]
-    for example, own, texts_of_row in zip(examples, prompt, shared, strict=True):
+    for example, own, of_row in zip(examples, prompt, shared, strict=True):
         earlier = [prompts[opening] for opening in openings(example.prompt) if opening in prompts]
-        texts_of_row += [free + number for number in (own, *earlier)]
+        of_row += [free + number for number in (own, *earlier)]
     return components(prompt, shared)
 
 

@@ -266,7 +266,9 @@ def _commands(material: Material) -> Iterator[str]:
 
 def _typed(run: RunMaterial) -> str:
     """Return the options and overrides quoted for a shell. If the run has not started, they come from its sweep's list."""
-    folders = [f"--config-dir={folder}" for folder in config_folders(run.config.get("code_path") or ())]
+    code_path = run.config.get("code_path")
+    known = [folder for folder in code_path if isinstance(folder, str)] if isinstance(code_path, list) else []
+    folders = [f"--config-dir={folder}" for folder in config_folders(known)]
     path = RunDir(run.path).overrides
     typed = shlex.join(path.read_text(errors="replace").splitlines()) if path.is_file() else run.overrides
     return " ".join([*map(shlex.quote, folders), typed])

@@ -186,7 +186,7 @@ def test_commands_of_folders_with_signs_and_spaces_can_be_typed(
         write_summary(tmp_path / name, "stopped")
     assert jobs.main(["status", "lr=1"]) == jobs.main(["status", str(tmp_path / "lr=1")]) == 0
     assert jobs.main(["status", "a b"]) == 0
-    told = f"to resume them: the same command again ({tmp_path / 'a b' / 'overrides.txt'} holds its overrides)\n"
+    told = "to resume: the same command again; its overrides are in 'a b/overrides.txt'\n"
     assert capsys.readouterr().out.endswith(told), "a run on this machine has no queue to submit it to"
     stopped = Row(0, tmp_path / "a b", "", "stopped")
     assert table([stopped], Path("a b")).endswith("to resume them: psychocounsel jobs resubmit 'a b'")

@@ -135,7 +135,7 @@ def _short_doubts(figures: WinrateFigures) -> Iterator[str]:
         kinds = sorted(fooled_by(shares, controls["limit"]), key=lambda kind: -shares[kind][BEST]["value"])
         if kinds:
             worst = [f"{KINDS[kind].title} ({100 * shares[kind][BEST]['value']:.0f} %)" for kind in kinds[:3]]
-            more = f", and {len(kinds) - 3} more kinds of nonsense," if len(kinds) > 3 else ""
+            more = f", and {len(kinds) - 3} more kind{'s' * (len(kinds) > 4)} of nonsense," if len(kinds) > 3 else ""
             yield f"{judge} prefers {listed(worst)}{more} to the best reply of the data."
     if figures.get("controls") and not controls["judges"]:
         yield "No judge was measured on controls: it may prefer echoes or loops."
