@@ -86,6 +86,7 @@ def test_turns_that_look_like_others_stay_what_they_are(turns: list[str], tmp_pa
         assert conversation_of(text) == [{"role": "user", "content": text}] and question_of(text) == text
 
 
+@pytest.mark.slow
 def test_writers_continue_conversations_and_their_pairs_train(tmp_path: Path) -> None:
     words = ["river", "garden", "winter", "letter", "kitchen", "station", "uncle", "morning"]
     talks = [

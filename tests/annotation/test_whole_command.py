@@ -117,6 +117,7 @@ def test_more_votes_buy_only_what_is_missing(home: Path, made: Path, server: Ser
     assert tables(made)["votes"] == votes and len(calls(server)) - before == COUNT * PER_SPEECH
 
 
+@pytest.mark.slow
 def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(home: Path, made: Path) -> None:
     with model_server() as server:
         stopped = cli(*command(server, "budget", "budget.calls=10"), cwd=home, check_code=GATE_NO)

@@ -75,6 +75,7 @@ def test_an_archive_cannot_go_on_and_says_what_can(tmp_path: Path) -> None:
     cli("export", "twice", "step=1", "to=out", cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_job_uploads_within_its_time_where_asked_and_never_fails_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -145,6 +145,7 @@ def test_a_reward_model_in_two_processes_is_scored_as_in_one(home: Path) -> None
     }
 
 
+@pytest.mark.slow
 def test_without_a_reward_model_no_torch_is_imported(home: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"

@@ -15,6 +15,11 @@ from tests.support.in_process import run_here
 
 TABLES = sorted((Path(__file__).parent / "bad_inputs").glob("*.yaml"))
 CASES = [(line, part) for file in TABLES for line, part in yaml.safe_load(file.read_text()).items()]
+# One of three stands for its neighbours in the quick tests.
+PARAMETERS = [
+    pytest.param(line, part, id=line, marks=[pytest.mark.slow] if number % 3 else [])
+    for number, (line, part) in enumerate(CASES)
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def times(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if "__pycache__" not in path.parts}
 
 
-@pytest.mark.parametrize(("line", "part"), CASES, ids=[line for line, _ in CASES])
+@pytest.mark.parametrize(("line", "part"), PARAMETERS)
 def test_one_line_says_what_is_wrong_and_nothing_is_made(
     line: str, part: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_users_own_algorithm_is_one_python_and_one_yaml_file(small_model: Path, 
     assert "algo.delta=-1.0: must be greater than 0" in line
 
 
+@pytest.mark.slow
 def test_non_finite_training_stops_with_the_rows_saved(small_model: Path, tmp_path: Path) -> None:
     spoil = "+callbacks.spoil={_target_: tests.support.killer.Spoil, step: 1}"
     arguments = [*FAST, "eval.every=0", f"model.path={small_model}", "run_dir=run", spoil]
@@ -249,6 +250,7 @@ def test_one_process_owns_a_run_and_interrupting_it_saves(small_model: Path, tmp
     assert read_json(tmp_path / "run" / "summary.json")["status"] == "stopped"
 
 
+@pytest.mark.slow
 def test_a_dead_owner_is_taken_over(small_model: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     arguments = [*FAST, f"model.path={small_model}", "run_dir=run"]

@@ -135,6 +135,7 @@ def test_the_command_writes_and_says_the_figures_of_the_scorers_rewards(run: Pat
     assert (config.reward.path, config.data.dev_fraction, config.part) == (str(run / "model"), 0.1, "held_out")
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_trainings_own_last_evaluation(run: Path, evaluated: Any) -> None:
     assert read_json(run / "model" / "psychocounsel.json")["step"] == STEPS, "the best step is the last"
     metrics, scores, _ = evaluated

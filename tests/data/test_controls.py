@@ -208,6 +208,7 @@ def test_a_run_of_a_version_without_the_new_keys_goes_on_with_their_former_value
     assert differing(identity(check(compose(["algo=gspo"]))), old)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_sees_the_controls_of_an_unbroken_one(small_model: Path, tmp_path: Path) -> None:
     given = [
         "algo=reward",

@@ -23,9 +23,15 @@ NOTHING = {
 }
 ONLINE = ("online_dpo", "online_simpo", "ppo", "rloo", "grpo")
 FP32 = [pytest.param(algo, "fp32", (0, 1, 2, 3), marks=pytest.mark.proof) for algo in NOTHING]
-# Stages 1 and 2 change the optimizer alone. DPO (one engine) and PPO (a critic has a second one) stand for all algorithms.
+# Stages 1 and 2 change the optimizer alone. DPO (one engine) and PPO (a critic has a second one) stand for all algorithms,
+# GRPO, online DPO and reward models for those that are like them.
 BF16 = [
-    pytest.param(algo, "bf16", (0, 1, 2, 3) if algo in ("dpo", "ppo") else (0, 3), marks=pytest.mark.slow)
+    pytest.param(
+        algo,
+        "bf16",
+        (0, 1, 2, 3) if algo in ("dpo", "ppo") else (0, 3),
+        marks=pytest.mark.slow if algo in ("dpo", "ppo", "grpo", "online_dpo", "reward") else pytest.mark.proof,
+    )
     for algo in NOTHING
 ]
 

@@ -145,6 +145,7 @@ def test_openrlhf_reads_the_reward_at_the_last_attended_token(reward_folder: Pat
     np.testing.assert_allclose(LocalScorer.load(str(folder)).score(CONVERSATIONS), ours, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_template_that_writes_on_after_the_end_token_is_read_as_transformers_does(tmp_path: Path) -> None:
     """ChatML ends a turn with the end token and a newline; the score is read at the newline."""
     tokenizer = AutoTokenizer.from_pretrained(TINY)

@@ -81,6 +81,7 @@ def run_dir(tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_server_sets_its_environment_before_vllm_is_imported(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

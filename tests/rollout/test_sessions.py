@@ -354,8 +354,12 @@ def rewards_of(run: Path) -> list[list[float]]:
     return [[reply.reward for group in read_groups(file) for reply in group.completions] for file in shards]  # type: ignore[misc]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("algo", ["grpo", "rloo", "ppo", "online_dpo", "online_simpo"])
+_ALIKE = [pytest.param(algo, marks=pytest.mark.proof) for algo in ("rloo", "online_simpo")]  # as GRPO and online DPO
+
+
+@pytest.mark.parametrize(
+    "algo", [*(pytest.param(algo, marks=pytest.mark.slow) for algo in ("grpo", "ppo", "online_dpo")), *_ALIKE]
+)
 def test_each_online_algorithm_learns_from_sessions_with_two_processes_as_with_one(algo: str, tmp_path: Path) -> None:
     more = ["algo.critic=policy"] if algo == "ppo" else []
     for processes in (1, 2):

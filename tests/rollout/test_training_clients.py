@@ -128,8 +128,9 @@ def test_what_a_played_client_said_is_not_bought_twice(tmp_path: Path) -> None:
         assert len(server.answered) - count <= 1, "at most the check of the connection"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    "processes", [pytest.param(1, marks=pytest.mark.proof), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_with_played_clients_buys_nothing_twice(tmp_path: Path, processes: int) -> None:
     given = [
         "algo=grpo",

@@ -105,6 +105,7 @@ table: {triage: {kind: runs, rows: [safety], columns: {missed: mised}}}
         planned(tmp_path, text=text)
 
 
+@pytest.mark.slow
 def test_a_configuration_of_a_gate_can_be_prepared_again(tmp_path: Path) -> None:
     """`api.evaluate` prepares it in the submitting process, where the gate's own file does not exist yet."""
     config = contest("evaluation=gate", "model.path=builtin:tiny_dpo", "against=builtin:tiny", f"run_dir={tmp_path}/g")

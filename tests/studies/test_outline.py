@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from psychocounsel.cluster.local import Local
 from psychocounsel.settings.targets import build
 from psychocounsel.studies.outline import outline
@@ -33,6 +35,7 @@ def test_every_job_of_a_study_counts_with_its_segments_and_hours(tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_jobs_that_share_the_work_of_a_run_count_too(tmp_path: Path) -> None:
     text = CHAIN.replace("health: evaluate ", "health: evaluate shards=3 ")
     given = ("cluster=slurm_cpu", "cluster.requeue=false", "cluster.time=10h")

@@ -55,6 +55,7 @@ def test_paths_of_what_earlier_stages_will_make_and_the_order(tmp_path: Path) ->
     assert list(last.job.config.contestants.settings) == ["dpo", "sft"]
 
 
+@pytest.mark.slow
 def test_only_what_changed_and_what_follows_it_runs_again(tmp_path: Path) -> None:
     assert to_run(planned(tmp_path)) == [*ALL, *EACH, "health/run"]
     finish(planned(tmp_path), {"beta-0.1_seed-1": 0.7})
@@ -77,6 +78,7 @@ def test_only_what_changed_and_what_follows_it_runs_again(tmp_path: Path) -> Non
     assert to_run(planned(tmp_path)) == [], "the old values find the old runs"
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_a_model_whose_run_has_gone_on_since_runs_again(tmp_path: Path) -> None:
     finish(planned(tmp_path))
     sft = tmp_path / "study/sft/run"

@@ -11,6 +11,7 @@ from typing import Any
 import omegaconf._utils
 import omegaconf.base
 from hydra._internal import defaults_list
+from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from omegaconf import grammar_parser
@@ -20,8 +21,15 @@ _parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, ino
 
 @cache
 def compose_quickly() -> None:
-    """Keep parsed files and interpolations in this process, and skip the names of choices where nothing refers to them."""
+    """Keep parsed files and interpolations in this process, and skip the names of choices where nothing refers to them.
+
+    Hydra composes a command's configuration twice, first to read hydra.mode alone, which no file of ours sets.
+    """
     _keep_files()
+    read_mode = Hydra.get_mode
+    Hydra.get_mode = lambda self, config_name, overrides: (  # type: ignore[method-assign]
+        read_mode(self, config_name, overrides) if any("hydra" in text for text in overrides) else None
+    )
     parse: Any = lru_cache(maxsize=4096)(grammar_parser.parse)
     omegaconf.base.parse = omegaconf._utils.parse = parse  # type: ignore[attr-defined]
     named = defaults_list._create_interpolation_map

@@ -581,6 +581,7 @@ def test_what_slurm_says_is_shown_with_what_helps(
         queue.submit(tmp_path / "job.sbatch")
 
 
+@pytest.mark.slow
 def test_a_dry_run_goes_on_without_an_answer_and_says_what_was_not_checked(tmp_path: Path) -> None:
     from tests.support.harness import cli
 

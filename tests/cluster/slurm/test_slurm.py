@@ -85,6 +85,7 @@ def test_an_array_with_a_failing_index_is_repaired_and_joined_by_new_ones(
     assert len((sweep / "sweep.jsonl").read_text().splitlines()) == runs + more
 
 
+@pytest.mark.slow
 def test_what_is_refused_leaves_nothing(slurm: Cluster, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for wrong, message in (

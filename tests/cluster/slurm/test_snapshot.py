@@ -39,6 +39,7 @@ def names_below(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not _HAS_GIT, reason="no git here")
 def test_of_a_users_checkout_what_git_tracks_is_copied_and_what_is_imported(tmp_path: Path) -> None:
     mine = users_folder(tmp_path / "mine")

@@ -163,6 +163,7 @@ def test_a_checkpoint_is_whole_before_the_round_after_it_is_written(small_model:
     assert newest is not None and newest.name == "step-000002"
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_user_keeps_the_step_before_it(small_model: Path, tmp_path: Path) -> None:
     mistake = "+callbacks.mistake={_target_: tests.support.killer.Mistake, step: 2}"
     run = ["train", f"run_dir={tmp_path / 'run'}", f"model.path={small_model}", *SHORT, "checkpoint.every=2"]

@@ -33,6 +33,7 @@ def replies_end(model: object, tokenizer: object) -> int:
     return sum(bool(ends & set(reply[inputs["input_ids"].shape[1] :].tolist())) for reply in replies)
 
 
+@pytest.mark.slow
 def test_flags_of_generation_that_contradict_each_other_end_no_run(tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(TINY, base)

@@ -49,6 +49,7 @@ def unreadable_for_some(content: str) -> str:
     return NO_JSON if sum(map(ord, shown("reply", content) or "")) % 3 == 0 else judged(content)
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_run_and_a_larger_one_continues_it(small_model: Path, tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -99,8 +100,9 @@ def until(holds: Callable[[], bool], seconds: float = 10) -> bool:
     return holds()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    "processes", [pytest.param(1, marks=pytest.mark.proof), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_buys_nothing_twice(small_model: Path, tmp_path: Path, processes: int) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()

@@ -48,6 +48,7 @@ def rewards(group: Group) -> set[float | None]:
     return {reply.reward for reply in group.completions}
 
 
+@pytest.mark.slow
 def test_only_groups_with_a_spread_of_rewards_are_trained_on(unbroken: Path) -> None:
     for number, line in enumerate(metrics_of(unbroken)[1::2]):
         folder = unbroken / "rounds" / f"{number:04d}"

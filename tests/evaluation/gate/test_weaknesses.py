@@ -244,6 +244,7 @@ def test_answers_that_were_read_once_count_until_they_are_answered_anew(tmp_path
     assert (after.earlier, after.lost, len(after.answered)) == (1, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_parts_tell_of_word_checks_training_on_the_set_and_edited_tables(tmp_path: Path) -> None:
     rows = [{"prompt": text, "reply": WORDS[due]} for text, due in DUE.items()]
     write_jsonl(tmp_path / "mine.jsonl", rows)

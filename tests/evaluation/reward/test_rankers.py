@@ -219,6 +219,7 @@ def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Pat
     assert summary["compare"]["warnings"] == []
 
 
+@pytest.mark.slow
 def test_the_price_of_a_ranker_is_told_and_needed_for_a_limit_of_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_speeches_are_reviewed_by_keyboard_alone(browser: Any, served: Served, h
     page.context.close()
 
 
+@pytest.mark.slow
 def test_a_phone_in_the_dark_shows_a_case_without_scrolling_sideways(browser: Any, served: Served) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme="dark")
     page = context.new_page()

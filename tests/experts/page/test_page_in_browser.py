@@ -65,6 +65,7 @@ def served(last_headings: tuple[Served, dict[str, str]]) -> Served:
     return last_headings[0]
 
 
+@pytest.mark.slow
 def test_two_experts_at_once(last_headings: tuple[Served, dict[str, str]], home: Path) -> None:
     assert set(last_headings[1].values()) == {"You have answered all items"}
     found = read_answers(

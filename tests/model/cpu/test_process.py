@@ -31,6 +31,7 @@ print(resident())
 """
 
 
+@pytest.mark.slow
 def test_freed_memory_is_used_again_and_can_be_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=True)
     usual, kept, before, after = map(int, done.stdout.split())

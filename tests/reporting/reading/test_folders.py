@@ -237,6 +237,7 @@ def test_one_folder_may_hold_runs_of_all_commands_and_one_run_counts_once(tmp_pa
     assert set(material.runs[1].extra["steps"]) == {"verdicts"} and set(material.runs[2].extra) == {"reliability"}
 
 
+@pytest.mark.slow
 def test_files_of_other_forms_give_problems_and_no_traceback(tmp_path: Path) -> None:
     environment = training_run(tmp_path / "environment", "seed=1")
     (environment / "environment.json").write_text('{"versions": [1], "gpus": 3, "processes": "two"}')
