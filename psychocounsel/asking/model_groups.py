@@ -12,9 +12,10 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.reward.sections import judge_models, path_is
 from psychocounsel.settings.command import idle_keys
+from psychocounsel.settings.paths import is_of_earlier_run
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
-from psychocounsel.storage.files import expanded
+from psychocounsel.storage.files import absolute, expanded
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
 _OTHER_PROMPTS = {  # groups whose models have no prompt of their own, with the reason
@@ -104,7 +105,7 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
     for key, group, section in list(model_sections(config)):
         if group in _OTHER_PROMPTS and section.get("prompt") is not None:
             raise UserError(f"{key}.prompt: {_OTHER_PROMPTS[group]}; leave it null")
-        _make_absolute(section)
+        _make_absolute(config, section)
         if key == group:
             continue
         if not OmegaConf.is_dict(section) or "_target_" not in section:
@@ -116,13 +117,18 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
             message = re.sub(rf"(?<![.\w]){group}[.]", "", str(error))
             raise UserError(f"{key}: {message}") from error
     for _, section in judge_models(config):
-        _make_absolute(section)
+        _make_absolute(config, section)
     for group in groups_of(config):
         build(config, group).check(group)
 
 
-def _make_absolute(section: DictConfig) -> None:
-    """Make the paths of a model's files absolute, because a job may start in another directory."""
+def _make_absolute(config: DictConfig, section: DictConfig) -> None:
+    """Make the paths of a model's files absolute, because a job may start in another directory.
+
+    So is the folder of a model that a run named in `after` will write. A server's model has a name.
+    """
+    if section.get("model") and "addresses" not in section and is_of_earlier_run(config, section.model):
+        section.model = absolute(section.model)
     for name in ("prompt", "chat_template"):
         value = section.get(name)
         if value and value.endswith((".txt", ".jinja")) and expanded(value).is_file():

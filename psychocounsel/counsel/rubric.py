@@ -324,6 +324,8 @@ def rubric_folder(source: str | Path) -> Path:
     if source in shipped:
         return shipped[str(source)]
     if not Path(source).is_dir():
+        if f"builtin:{source}" in shipped:
+            raise UserError(f"rubric {source}: write builtin:{source}")
         raise UserError(
             f"rubric {source}: is neither a shipped language ({', '.join(shipped)}) nor a folder; give the path of a folder "
             "that holds " + ", ".join(FILES)

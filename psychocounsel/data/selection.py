@@ -229,9 +229,11 @@ def split_by_prompt(
     held = _held_out(prompts, component, count) if count else set()
     if count and not held:
         held = set(prompts[:count])
-        report("warning: held-out prompts share replies with training rows, because shared replies connect all prompts")
+        report(
+            "warning: held-out prompts share replies or sessions with training rows, because these connect all prompts"
+        )
     elif len(held) != count:
-        report(f"{len(held)} prompts are held out, not {count}: prompts that share a reply stay together")
+        report(f"{len(held)} prompts are held out, not {count}: prompts that share a reply or a session stay together")
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example, key in zip(examples, keys, strict=True):
         parts[key in held].append(example)

@@ -1,6 +1,7 @@
 """Equality of texts after normalisation, and components of rows or groups connected by shared texts."""
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from psychocounsel.data.group import Array, Group
 from psychocounsel.data.messages import Message
+from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.data.rows import Example
 
 
@@ -51,6 +53,8 @@ def components(prompt: Sequence[int], replies: Sequence[Sequence[int]]) -> Array
 
 
 _TELLING = 10  # words; shorter openings, such as "Hello, how are you?", are those of many clients
+_CHARACTERS = re.compile(f"[{CJK}]")  # each is about a word
+_LONG_WORD = 8  # characters; in Thai and others no spaces separate words
 
 
 def hash_of(prompt: Sequence[Message]) -> bytes:
@@ -68,7 +72,7 @@ def openings(prompt: Sequence[Message]) -> list[bytes]:
     for turn in turns[:-1]:
         text = normalised([turn])
         said.update((" " * (count > 0) + text).encode("utf-8", "surrogatepass"))
-        count += len(text.split())
+        count += max(len(text.split()), len(_CHARACTERS.findall(text)), len(text) // _LONG_WORD)
         if turn["role"] == "user" and count > _TELLING:
             found.append(said.digest())
     return found

@@ -70,7 +70,13 @@ class ChatFormat:
             )
         self.tokenizer, self.name, self.system_prompt = tokenizer, name, system_prompt
         self.template_args = template_args
-        self.template = _FIXED_CLOCK + tokenizer.get_chat_template()
+        try:
+            self.template = _FIXED_CLOCK + tokenizer.get_chat_template()
+        except ValueError as error:  # several templates, and none of them is the default
+            raise UserError(
+                f"{name}: its tokenizer has several chat templates ({', '.join(sorted(tokenizer.chat_template))}) and no "
+                "default; give model.chat_template=FILE.jinja"
+            ) from error
         self.bos = tokenizer.bos_token_id
         self.adds_bos = self.bos is not None and tokenizer("x")["input_ids"][:1] == [self.bos]
         added = tokenizer.added_tokens_decoder

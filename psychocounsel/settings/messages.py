@@ -49,7 +49,8 @@ def _explained(error: Exception, arguments: Sequence[str], config_name: str) -> 
         if match := re.search(r"primary config '([^']+)'", text):
             return f"--config-name {match.group(1)}: no such configuration; choose train, evaluate, audit, annotate or chat"
     if isinstance(error, shutil.Error):  # of copytree: (source, destination, text of the error) of each file
-        return str(error.args[0][0][2]).partition("] ")[2]
+        reason = str(error.args[0][0][2])
+        return reason.partition("] ")[2] or reason
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
     return _of_hydra(error, arguments, config_name)
@@ -92,7 +93,8 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
     inner = [name for name in valid if name.startswith(f"{key}.")]
     place = given.get(key, "")
     if f"{key}.path" in inner and place:
-        return f"{key}={place}: {key} is a section of several settings; give {key}.path={_path_of(key, place)}"
+        advice = f"leave {key}={place} out" if f"{key}.path" in given else f"give {key}.path={_path_of(key, place)}"
+        return f"{key}={place}: {key} is a section of several settings; {advice}"
     if inner:
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
@@ -104,9 +106,15 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
 
 
 def _path_of(group: str, name: str) -> str:
-    """Return the path of a shipped choice, for commands in which the group has no choices; otherwise `name`."""
+    """Return the path of a shipped choice, for commands in which the group has no choices; otherwise `name`.
+
+    A choice whose path the user sets has FOLDER.
+    """
     file = shipped("conf") / group / f"{name}.yaml"
-    return str(yaml.safe_load(file.read_text()).get("path", name)) if file.is_file() else name
+    if not file.is_file():
+        return name
+    path = yaml.safe_load(file.read_text()).get("path")
+    return "FOLDER" if path in (None, "???") else str(path)
 
 
 def _keys_for(arguments: Sequence[str], config_name: str) -> list[str]:

@@ -17,7 +17,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import Example, parse_row
 from psychocounsel.data.selection import drop_test_speeches, load_split, pairs_of, split_by_prompt, subset
 from psychocounsel.data.settings import DataConfig
-from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.speeches import crisis_speeches, swapped_speeches
@@ -172,7 +172,7 @@ def test_a_component_larger_than_the_held_out_part_is_held_out_whole() -> None:
     said: list[str] = []
     _, held_out = split_by_prompt(data, 0.1, 0, said.append)
     assert len(held_out) == 2 and held_out[0].replies[0] == held_out[1].replies[0]
-    assert said == ["2 prompts are held out, not 1: prompts that share a reply stay together"]
+    assert said == ["2 prompts are held out, not 1: prompts that share a reply or a session stay together"]
 
 
 def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
@@ -181,7 +181,7 @@ def test_where_all_prompts_hang_together_the_leak_is_said() -> None:
     train, held_out = split_by_prompt(data, 0.1, 0, said.append)
     assert (len(prompts(train)), len(prompts(held_out))) == (18, 2)
     assert said == [
-        "warning: held-out prompts share replies with training rows, because shared replies connect all prompts"
+        "warning: held-out prompts share replies or sessions with training rows, because these connect all prompts"
     ]
 
 
@@ -287,6 +287,22 @@ def test_the_turns_of_a_session_stay_together(tmp_path: Path) -> None:
     said: list[str] = []
     train, held_out = load_split(config(path=file(tmp_path, "b", greeted), dev_fraction=0.2), said.append)
     assert len(held_out) >= 8, "a short opening that all clients share connects nothing"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "\u6211\u6700\u8fd1\u5f88\u7126\u8651\uff0c\u665a\u4e0a\u7761\u4e0d\u7740\u89c9\u3002",
+        "\u0e09\u0e31\u0e19\u0e40\u0e04\u0e23\u0e35\u0e22\u0e14\u0e21\u0e32\u0e01\u0e41\u0e25\u0e30\u0e19\u0e2d"
+        "\u0e19\u0e44\u0e21\u0e48\u0e2b\u0e25\u0e31\u0e1a" * 4,
+    ],
+    ids=["Chinese", "Thai"],
+)
+def test_turns_stay_together_where_spaces_separate_no_words(said: str) -> None:
+    first = [{"role": "user", "content": said}]
+    later = [*first, {"role": "assistant", "content": "\u55ef"}, {"role": "user", "content": said[:4]}]
+    rows = [Example("a", "row 1", first, ["x", "y"]), Example("b", "row 2", later, ["z", "w"])]
+    assert components_of(rows).tolist() == [0, 0]
 
 
 def test_held_out_turns_remove_the_rest_of_their_session(tmp_path: Path) -> None:

@@ -178,6 +178,10 @@ def doubled(template: str) -> str:
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "no template": ({"template": None}, "has no chat template"),
+    "several templates without a default": (
+        {"template": {"rag": MISTRAL, "tools": MISTRAL}},
+        r"has several chat templates \(rag, tools\) and no default; give model.chat_template=FILE.jinja",
+    ),
     "prefix broken by the reply's header": (
         {
             "template": MISTRAL.replace(
@@ -219,7 +223,9 @@ def test_a_template_that_cannot_be_right_is_refused_by_the_models_name(name: str
     options, message = BROKEN[name]
     with pytest.raises(UserError, match=message) as caught:
         pair(chat_of(**options))
-    assert str(caught.value).startswith("rows.jsonl row 1: org/model: " if options["template"] else "org/model: ")
+    assert str(caught.value).startswith(
+        "rows.jsonl row 1: org/model: " if isinstance(options["template"], str) else "org/model: "
+    )
     assert "model.chat_template=FILE.jinja" in str(caught.value)
 
 

@@ -86,6 +86,8 @@ def test_versions_follow_what_is_asked(tmp_path: Path) -> None:
         rating_prompt(str(copy), False, False)
     with pytest.raises(UserError, match="rubric builtin:fr: is neither a shipped language"):
         rating_prompt("builtin:fr", False, False)
+    with pytest.raises(UserError, match="rubric en: write builtin:en"):
+        rating_prompt("en", False, False)
 
 
 def test_each_principle_comes_first_about_as_often() -> None:

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import Example, Ratings
-from psychocounsel.data.shared_text import components, normalised, reply_key, same_texts
+from psychocounsel.data.shared_text import components_of, normalised, reply_key
 
 Array = np.ndarray
 
@@ -92,7 +92,7 @@ def pairs_from(examples: Sequence[Example]) -> Pairs:
         prompt=prompt,
         chosen=chosen,
         rejected=rejected,
-        component=components(prompt.tolist(), same_texts(list(texts))[np.stack([chosen, rejected], 1)].tolist()),
+        component=components_of([replace(example, replies=example.replies[:2]) for example in examples]),
         topics=topics if len(topics) == len(examples) else None,
         writers=writers if len(writers) == len(examples) else None,
         order=np.array(order, np.int64) if len(order) == len(examples) else None,

@@ -57,8 +57,10 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
 def _difference_interval(differences: Array, component: Array, largest: float) -> tuple[float, float, float]:
     """Return the mean of `differences`, float[n] from -largest to largest, and its 95 % interval by components."""
     mean = float(differences.mean())
-    if np.ptp(differences) < EQUAL:
-        return mean, *constant_interval(mean, len(np.unique(component)), -largest, largest)
+    _, cluster = np.unique(component, return_inverse=True)
+    means = np.bincount(cluster, differences) / np.bincount(cluster)
+    if np.ptp(means) < EQUAL:
+        return mean, *constant_interval(mean, len(means), -largest, largest)
     low, high = mean_intervals(differences[:, None], component)[0].tolist()
     return mean, low, high
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.evaluation.contestants import replies_step
+from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.judging.pairs import ReplyPair, is_judged
 from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.reward.base import open_scorer
@@ -74,6 +75,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
 def judge(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Ask the judges to compare each chosen reply with the first of its series, as `verdicts_step.run` does."""
+    for line in training_warnings(context.config):
+        context.say(line)
     return verdicts_step.run(context, picked_pairs)
 
 
@@ -88,7 +91,8 @@ def to_ask(context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
                 _written_replies(context) if is_written else replies_step.imagined_replies(context, answers).items()
             )
             pairs = _possible_pairs(context, replies)
-        return Estimate.of(verdicts_step.asks_of(judging.calls(pairs)), answers).lines("verdicts")
+        asked = Estimate.of(verdicts_step.asks_of(judging.calls(pairs)), answers).lines("verdicts")
+        return [*training_warnings(context.config), *asked]
 
 
 def _possible_pairs(context: StepContext[EvaluationDir], replies: Replies) -> Iterator[ReplyPair]:

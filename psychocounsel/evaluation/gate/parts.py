@@ -16,6 +16,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.cases import of_any_judge
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.evaluation.safety.settings import NOT_READ
+from psychocounsel.evaluation.safety.speeches import NOT_VALIDATED
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, is_finished, write_summary
@@ -191,7 +192,8 @@ def evidence_of(config: DictConfig) -> Evidence:
         names = [*dict.fromkeys(part_config.contestants.settings)]
         if not ALL[name].reads_data:
             judges |= {judge.name for judge in build(part_config, "judge").models() if not isinstance(judge, Checks)}
-            notes += read_mapping(files.figures).get("notes", [])
+            # Evaluations of earlier versions have no notes.
+            notes += read_mapping(files.figures).get("notes", [NOT_VALIDATED] if name == "safety" else [])
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":

@@ -308,7 +308,7 @@ def lines_of(parts: Sequence[PartAgreement], raters: Consensus | None, disagreem
         yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
         for name, accuracy in raters.accuracy.items():
             yield f"  {name:<{_ABOUT}}{_figure(accuracy)}"
-    yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over resampled speeches."
+    yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over speeches."
 
 
 def _names_of(part: PartAgreement) -> dict[str, str]:

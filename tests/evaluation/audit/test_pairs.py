@@ -1,5 +1,7 @@
 """Components of shared text equal scipy's, and texts are compared after normalisation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.sparse import coo_array
@@ -38,6 +40,19 @@ def test_texts_that_differ_in_case_spacing_and_form_are_one() -> None:
     pairs = pairs_from(rows)
     assert pairs.component.tolist() == [0, 0, 0, 1, 1, 2]
     assert [len(pairs.prompts), len(pairs.replies)] == [4, 12]
+
+
+def test_turns_of_a_session_are_one_component() -> None:
+    told = {
+        "role": "user",
+        "content": "Since my father left I have slept badly, and work gets worse every single week.",
+    }
+    rest = [{"role": "assistant", "content": "What is worst?"}, {"role": "user", "content": "The nights."}]
+    rows = [
+        replace(example(0, "", "Why?", "No."), prompt=[told]),
+        replace(example(1, "", "Go on.", "So?"), prompt=[told, *rest]),
+    ]
+    assert pairs_from([*rows, example(2, "Alone.", "A.", "B.")]).component.tolist() == [0, 0, 1]
 
 
 def test_folds_keep_components_whole_and_judge_each_pair_once() -> None:

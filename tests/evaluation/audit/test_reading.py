@@ -207,3 +207,11 @@ def test_a_removed_speech_leaves_the_system_message() -> None:
     reward_margins(pairs, other_prompts(pairs, np.zeros(6, int), seed=0), listen)
     removed = [turns for turns in seen if turns[-2] == REMOVED[0]]
     assert len(removed) == 12 and all(turns[0] == {"role": "system", "content": "Be kind."} for turns in removed)
+
+
+def test_equal_differences_of_components_are_no_certainty() -> None:
+    """Each of six clients gains on one of two pairs: their means do not vary, but another client's may."""
+    own, swapped = np.ones(12), np.array([-1.0, 1.0] * 6)
+    figures = beyond_overlap({"own": own, "swapped": swapped}, {"own": own, "swapped": own}, np.repeat(np.arange(6), 2))
+    gain = figures["gain"]
+    assert gain["value"] == 0.5 and gain["low"] < 0.2 and gain["high"] > 0.8

@@ -20,6 +20,7 @@ from psychocounsel.storage.files import read_json
 from tests.algo.test_online_learning import mine
 from tests.support.contests import PROMPTS, contest, data
 from tests.support.harness import cli, write_jsonl
+from tests.support.trained import trained_run
 
 __all__ = ["mine"]
 SAMPLES = 4
@@ -39,6 +40,10 @@ def test_win_rates_are_those_of_brute_force(mine: Path) -> None:
     given += ["judge=reward", "judge.reward={use: letter, letter: a, name: judge}", "run_dir=run"]
     said = cli("evaluate", "--config-dir", "my", "evaluation=best_of", *given, cwd=mine).stderr
     assert "its own choices" not in said
+    run = trained_run(mine / "online", "algo=online_dpo", "reward=tiny")
+    judged = ["judge=reward", "judge.reward=tiny", f"model.path={run}", "dry_run=true"]
+    planned = cli("evaluate", "evaluation=best_of", "reward=tiny_2", *judged, cwd=mine).stdout
+    assert "the contestant learned to please this judge" in planned
     metrics = read_json(mine / "run" / "summary.json")["metrics"]
     figures = read_json(mine / "run" / "figures.json")
     for name, letter, ending in (("letter", "e", ""), ("other", "o", "/other")):

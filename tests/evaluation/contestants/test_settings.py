@@ -171,6 +171,14 @@ def test_a_run_that_is_yet_to_come_has_no_known_base(tmp_path: Path) -> None:
     assert len(sides(*given, "against=builtin:tiny")[0]) == 2
 
 
+def test_a_judge_that_is_yet_to_come_is_awaited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    judge = ["judge=transformers", "judge.model=runs/judge/model"]
+    with pytest.raises(UserError, match="judge.model=runs/judge/model: no such file or folder"):
+        contest("evaluation=winrate", *judge)
+    assert contest("evaluation=winrate", *judge, "after=[runs/judge]").judge.model == f"{tmp_path}/runs/judge/model"
+
+
 def test_evaluations_that_need_a_base_ask_for_it(tmp_path: Path) -> None:
     for name, judge, said in (
         ("winrate", "judge=tiny", "a win rate needs an opponent, and none is known; give against=PATH"),
