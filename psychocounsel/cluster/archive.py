@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from psychocounsel.cluster.slurm.code_copies import copies_used
 from psychocounsel.cluster.states import rows
@@ -35,7 +36,7 @@ def sync_where_asked(run_dir: Path, seconds: float) -> None:
     try:
         sync(run_dir, [run_dir], seconds)
     except (UserError, OSError, KeyboardInterrupt) as error:  # Ctrl-C ends the upload, and the run has ended before
-        command = f"`psychocounsel jobs sync {run_dir}`"
+        command = f"`psychocounsel jobs sync {quote(str(run_dir))}`"
         print(
             f"tracker.sync: not uploaded: {str(error) or 'interrupted'}; type {command} where the server can be reached",
             flush=True,
@@ -63,7 +64,9 @@ def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -
         raise UserError(f"{address} cannot be reached: repeat the command where there is a network")
     command = [sys.executable, "-m", "wandb", "sync", *map(str, kept)]
     try:  # wandb's own logs belong to a run, not to the current folder
-        done = subprocess.run(command, env=os.environ | {"WANDB_DIR": str(runs[0])}, timeout=seconds)
+        # After a run nobody may sit at the terminal, where wandb would ask for a missing key.
+        asks = None if seconds is None else subprocess.DEVNULL
+        done = subprocess.run(command, env=os.environ | {"WANDB_DIR": str(runs[0])}, timeout=seconds, stdin=asks)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"wandb sync took more than {seconds:g} s") from error
     if done.returncode:

@@ -6,11 +6,17 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, GoOnLater, UserError, is_disk_full, print_failure
 from psychocounsel.storage.files import PACKAGE, remove_unfinished
 from psychocounsel.storage.modes import let_nobody_else_write
+
+if TYPE_CHECKING:
+    from psychocounsel.rundir.run import Run
+    from psychocounsel.settings.command import Command
 
 
 def run_rank(run_dir: str, environment: dict[str, str], output: str | None) -> None:
@@ -38,8 +44,7 @@ def main(run_dir: Path) -> None:
     try:
         code = _work(run_dir)
     except (UserError, GoOnLater) as error:
-        is_temporary = isinstance(error, GoOnLater) or misses_its_servers(error, run_dir)
-        code = CONTINUE_LATER if is_temporary else USER_ERROR
+        code = CONTINUE_LATER if isinstance(error, GoOnLater) else USER_ERROR
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
     except BaseException as error:
@@ -54,14 +59,6 @@ def main(run_dir: Path) -> None:
             with contextlib.suppress(OSError):
                 stream.flush()
         os._exit(code)
-
-
-def misses_its_servers(error: UserError | GoOnLater, run_dir: Path) -> bool:
-    """Return True if no server answers a run with a checkpoint: an earlier attempt reached them, so its input is right."""
-    from psychocounsel.remote.client import NoServerLeft
-    from psychocounsel.rundir.manifest import latest_checkpoint
-
-    return isinstance(error, NoServerLeft) and latest_checkpoint(run_dir) is not None
 
 
 def _work(run_dir: Path) -> int:
@@ -82,11 +79,28 @@ def _work(run_dir: Path) -> int:
     with Run.open(run_dir, config) as run:
         run.begin_environment()
         try:
-            return int(settled_work(run, command, lambda settled: fitted_work(settled, command)))
-        except UserError:
-            if run.is_main:
+            return int(settled_work(run, command, lambda settled: _served(settled, command, fitted_work)))
+        except UserError as error:
+            if run.is_main and not isinstance(error, GoOnLater):
                 put_back(run_dir)  # while this process still owns the directory
             raise
+
+
+def _served(run: "Run", command: "Command", work: Callable[["Run", "Command"], int]) -> int:
+    """Return the exit code of `work`.
+
+    Raises:
+        ServersLost: if no server answers a run with a checkpoint: an earlier attempt reached them, so its input is right.
+    """
+    from psychocounsel.remote.client import NoServerLeft, ServersLost
+    from psychocounsel.rundir.manifest import latest_checkpoint
+
+    try:
+        return work(run, command)
+    except NoServerLeft as error:
+        if latest_checkpoint(run.dir) is None:
+            raise
+        raise ServersLost(str(error)) from error
 
 
 def _check_code() -> None:

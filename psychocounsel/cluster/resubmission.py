@@ -138,7 +138,9 @@ def _override(text: str) -> Override:
 
 def _apply(config: DictConfig, override: Override) -> None:
     key = override.key_or_group
-    if OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_of_dictionary(config, key):
+    # Runs of earlier versions lack keys that their cluster has now.
+    known = key.removeprefix("cluster.") in configs.target_class(config, "cluster").__dataclass_fields__
+    if not known and OmegaConf.select(config, key, default=_MISSING) is _MISSING and not _is_of_dictionary(config, key):
         raise UserError(configs.unknown_key(key, flat_keys(config.cluster, "cluster.")))
     OmegaConf.update(config, key, override.value(), force_add=True, merge=not _is_of_dictionary(config, key))
 

@@ -154,7 +154,10 @@ def unfetched(jobs: Sequence[Job], why: str = "", asked: bool = False) -> str:
     """
     for job in jobs:
         if missing := next(_missing(job, None if asked else True), None):
-            given = shlex.join(text for text in sys.argv[1:] if not text.startswith(("dry_run=", "hydra.")))
+            typed = sys.argv[1:]
+            if not ({"-m", "--multirun"} & {*typed} or {*job.overrides} <= {*typed}):
+                typed = job.overrides  # a study or `jobs resubmit` was typed
+            given = shlex.join(text for text in typed if not text.startswith(("dry_run=", "hydra.")))
             given = given if job.command.trains else f"--config-name {job.command.name} {given}"
             where = f"{missing.key}={missing.id} is not in {job.config.paths.cache}"
             return f"{where}{why}: first run `psychocounsel prepare {given}`"

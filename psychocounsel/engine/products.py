@@ -17,7 +17,6 @@ from psychocounsel.engine.step import NonFiniteBatch, Stepper
 from psychocounsel.engine.telemetry.records import Ending, Phases, report_end
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
-from psychocounsel.rundir.results import is_finished
 from psychocounsel.rundir.run import Run
 from psychocounsel.storage.files import write_atomically
 
@@ -64,9 +63,9 @@ class Products:
                 "restore them, or use another run_dir"
             )
         state = LoopState(**{item.name: loop[item.name] for item in fields(LoopState) if item.name in loop})
-        was_finished, kept = kept_of_run(self.run, self.world)
-        if was_finished:  # this attempt extends the run
+        if self.steps > loop.get("total", self.steps):  # this attempt extends the run
             state.ended_early, state.unimproved = "", 0
+        kept = shared_kept_model(self.files.model, self.world)
         if state.line is not None:
             state.line["attempt"] = self.run.attempt
         if self.config.checkpoint.metric in kept:
@@ -84,6 +83,7 @@ class Products:
             "phase": "train" if state.line is None else "evaluate",
             "data_order": {"seed": self.config.seed, "rows": rows},
             **asdict(state),
+            "total": self.steps,
             "fingerprints": self.fingerprints,
         }
         self.checkpoints.save(state.step, loop)
@@ -120,15 +120,10 @@ class Products:
         return NonFinite(f"step {step}: {error}; {saved}. Try a smaller algo.lr, model.dtype=fp32, or look at the rows")
 
 
-def kept_of_run(run: Run, world: World) -> tuple[bool, dict[str, Any]]:
-    """Return True if the run has finished before, and the step and metrics of `model/`, as rank 0 sees them.
-
-    Rank 0's view is broadcast because all ranks must resume alike.
-    """
-    ending: tuple[bool, dict[str, Any]] = world.broadcast(
-        (is_finished(run.dir), kept_model(run.files.model)) if world.rank == 0 else None
-    )
-    return ending
+def shared_kept_model(model: Path, world: World) -> dict[str, Any]:
+    """Return the step and metrics of `model/` as rank 0 sees them, because all ranks must resume alike."""
+    kept: dict[str, Any] = world.broadcast(kept_model(model) if world.rank == 0 else None)
+    return kept
 
 
 def save_rows(path: Path, groups: Sequence[Group]) -> Path:

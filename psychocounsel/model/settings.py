@@ -5,6 +5,7 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -125,7 +126,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
         run = run_of_model(Path(section.path)) or section.path
         raise UserError(
             f"model.path={section.path}: is a LoRA adapter; train the merged model instead, which "
-            f"`psychocounsel export {run} merge=true` writes"
+            f"`psychocounsel export {quote(str(run))} merge=true` writes"
         )
     if section.chat_template:
         check_local_path(section.chat_template, f"{group}.chat_template", must_exist=True)

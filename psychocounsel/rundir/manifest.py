@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from psychocounsel.errors import UserError
@@ -101,5 +102,5 @@ def check_can_go_on(run_dir: Path) -> None:
         step = CheckpointDir(path).step
         raise UserError(
             f"{run_dir}: is an archive without optimizer state and cannot resume; resume the original, or start a run "
-            f"from the model that `psychocounsel export {run_dir} step={step}` writes (model.path=...)"
+            f"from the model that `psychocounsel export {quote(str(run_dir))} step={step}` writes (model.path=...)"
         )

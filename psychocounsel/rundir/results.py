@@ -104,6 +104,7 @@ def read_summary(run_dir: Path) -> dict[str, Any]:
 def write_summary(run_dir: Path, status: str, **content: Any) -> None:
     """Write `summary.json`: the status (`finished`, `stopped`, a gate's verdict, ...), `metrics`, and further facts."""
     write_json(RunDir(run_dir).summary, {"status": status, **content})
+    accept(run_dir)
 
 
 def remove_summary(run_dir: Path) -> None:
@@ -112,18 +113,18 @@ def remove_summary(run_dir: Path) -> None:
 
 
 def keep_earlier(run_dir: Path) -> None:
-    """Copy configuration, overrides, summary and state of a run with a checkpoint to earlier.json.
+    """Copy configuration, overrides, summary and state of a run with a checkpoint or a summary to earlier.json.
 
     An existing copy stays: it was made by a command that was killed before the run accepted its settings.
     """
     files = RunDir(run_dir)
-    if files.latest_checkpoint.exists() and not files.earlier.exists():
+    if (files.latest_checkpoint.exists() or files.summary.exists()) and not files.earlier.exists():
         kept = [file for file in (files.config, files.overrides, files.summary, files.state) if file.exists()]
         write_json(files.earlier, {file.name: file.read_text(encoding="utf-8") for file in kept})
 
 
 def accept(run_dir: Path) -> None:
-    """Delete the copies, because the run resumes with its new settings."""
+    """Delete the copies, because the run goes on or has ended with its new settings."""
     RunDir(run_dir).earlier.unlink(missing_ok=True)
 
 

@@ -69,7 +69,10 @@ def selection_job(planned: PlannedStage, stage: StageDir) -> tuple[Job, str]:
     job.overrides = [f"best of {planned.name} by {metric}"]
     job.after = [str(cell.run_dir) for cell in planned.cells]
     job.after_any = all(is_trial(cell.swept) for cell in planned.cells)  # a search continues without failed trials
-    job.finished = read_mapping(place.record).get("fingerprint") == fingerprint and place.best.is_dir()
+    chosen = read_mapping(place.record).get("fingerprint") == fingerprint and place.best.is_dir()
+    # An evaluation that is due again, because its model was trained further, may change the choice.
+    due_again = any(is_finished(cell.run_dir) and not cell.job.finished for cell in planned.cells)
+    job.finished = chosen and not due_again
     job.skip = "finished" if job.finished else ""
     return job, fingerprint
 

@@ -1,13 +1,14 @@
 """Causes of ended attempts: lines of logs, verdicts, and attempts without progress."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from psychocounsel.cluster.attempt_ending import AttemptEnding, AttemptVerdict, judge, last_error, progress_mark
-from psychocounsel.cluster.rank import misses_its_servers
-from psychocounsel.errors import UserError
+from psychocounsel.cluster.rank import _served
+from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.remote.client import NoServerLeft
 from psychocounsel.rundir.manifest import write_manifest
 from psychocounsel.rundir.paths import RunDir
@@ -130,10 +131,20 @@ def test_an_error_in_a_later_log_counts_before_plain_lines_and_a_line_is_cut(tmp
 
 def test_missing_servers_are_temporary_once_a_run_has_trained(tmp_path: Path) -> None:
     """An earlier attempt wrote a checkpoint with rewards of these servers, so their addresses are right."""
-    assert not misses_its_servers(NoServerLeft("no server answers"), tmp_path)
+    run: Any = SimpleNamespace(dir=tmp_path)
+
+    def error(raised: UserError) -> UserError:
+        def work(run: Any, command: Any) -> int:
+            raise raised
+
+        with pytest.raises(UserError) as caught:
+            _served(run, None, work)  # type: ignore[arg-type]
+        return caught.value
+
+    assert not isinstance(error(NoServerLeft("no server answers")), GoOnLater)
     checkpoint = RunDir(tmp_path).checkpoint(3).path
     checkpoint.mkdir(parents=True)
     (checkpoint / "loop.json").write_text("{}")
     write_manifest(checkpoint, {"loop.json": {"bytes": 2, "sha256": ""}})
-    assert misses_its_servers(NoServerLeft("no server answers"), tmp_path)
-    assert not misses_its_servers(UserError("wrong key"), tmp_path)
+    assert isinstance(error(NoServerLeft("no server answers")), GoOnLater)
+    assert not isinstance(error(UserError("wrong key")), GoOnLater)

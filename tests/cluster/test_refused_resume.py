@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.cluster.job import Job, write_run_directory
+from psychocounsel.rundir.results import put_back, write_summary
+from psychocounsel.settings.command import command_of
+from tests.support.composed import checked
 from tests.support.harness import cli, write_jsonl
 
 ROWS = [
@@ -39,3 +43,19 @@ def test_data_that_changed_leave_a_finished_run_finished(tmp_path: Path, small_m
     assert "is already finished" in cli("train", *given, "max_steps=1").stdout
     cli("train", *given, "max_steps=2")
     assert contents(run) != before and not (run / "earlier.json").exists()
+
+
+def test_a_measurement_that_fails_when_done_again_leaves_the_figures(tmp_path: Path) -> None:
+    """An evaluation has no checkpoint; its summary is copied while it is measured again."""
+    config = checked("evaluation=reward", f"run_dir={tmp_path}", name="evaluate")
+    job = Job(command_of("psychocounsel.evaluate"), config, tmp_path)
+    write_run_directory(job)
+    write_summary(tmp_path, "finished", metrics={"accuracy": 0.7})
+    before = (tmp_path / "summary.json").read_bytes()
+    write_run_directory(job)
+    assert not (tmp_path / "summary.json").exists()
+    put_back(tmp_path)
+    assert (tmp_path / "summary.json").read_bytes() == before
+    write_run_directory(job)
+    write_summary(tmp_path, "finished", metrics={"accuracy": 0.8})
+    assert not (tmp_path / "earlier.json").exists()

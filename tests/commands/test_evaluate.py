@@ -214,6 +214,7 @@ def test_a_model_of_an_unfinished_run_is_called_so_and_measured_again_when_its_r
     (partial / "summary.json").write_text(summary)
     assert doubts(3, "measured") == []
     assert doubts(3, "finished") == []
+    assert not (tmp_path / "out" / "earlier.json").exists()
 
 
 def test_held_out_pairs_of_a_file_of_their_own(run: Path, tmp_path: Path) -> None:

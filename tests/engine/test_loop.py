@@ -137,6 +137,9 @@ def test_a_run_that_learns_nothing_ends_early_and_is_finished(small_model: Path,
     assert "ended_early" not in summary, "otherwise a search would count the run as pruned"
     assert summary["out_of_patience"] in done.stderr and len(metrics_of(tmp_path / "run")) == 4
     assert "already finished" in cli("train", *given, cwd=tmp_path).stdout
+    assert "finished at step 5 of 12" in cli("train", *given, "max_steps=12", cwd=tmp_path).stderr, (
+        "patience begins again"
+    )
 
 
 def test_steps_that_are_repeated_up_to_the_exported_model_cost_no_patience() -> None:

@@ -11,10 +11,9 @@ import pytest
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.loop import StopRequest
-from psychocounsel.engine.products import kept_of_run
+from psychocounsel.engine.products import shared_kept_model
 from psychocounsel.engine.rounds.held_out import held_out_metrics
 from psychocounsel.rundir.paths import ModelDir, RunDir
-from psychocounsel.rundir.results import write_summary
 from psychocounsel.storage.files import await_file, write_json
 from tests.support.checkpoints import Setting, build, learn
 from tests.support.harness import random_groups
@@ -44,18 +43,15 @@ def test_all_ranks_go_on_from_the_checkpoint_that_rank_0_sees(tmp_path: Path) ->
 
 
 def kept_in_two_views(here: World, run: Path, stale: Path) -> list[Any]:
-    place = stale if here.rank else run
-    seen: Any = SimpleNamespace(dir=place, files=RunDir(place), is_main=here.rank == 0)
-    return here.gather(kept_of_run(seen, here))
+    return here.gather(shared_kept_model(RunDir(stale if here.rank else run).model, here))
 
 
 def test_all_ranks_know_of_the_model_that_rank_0_sees(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "run")
     run.model.mkdir(parents=True)
     write_json(ModelDir(run.model).about, {"step": 4, "eval/accuracy": 0.5})
-    write_summary(run.path, "finished")
     first, second = in_ranks(2, kept_in_two_views, run.path, tmp_path / "stale")
-    assert first == second == (True, {"step": 4, "eval/accuracy": 0.5})
+    assert first == second == {"step": 4, "eval/accuracy": 0.5}
 
 
 def rewarded(reward: float) -> list[Group]:

@@ -158,3 +158,5 @@ def test_files_of_a_confidential_folder_are_confidential_without_the_key(tmp_pat
     with pytest.raises(UserError, match=r"config\.yaml cannot be read, so .* may be confidential"):
         checked(*served, f"data.path={rows}", "reward.addresses=[http://score.example:1]")
     checked(f"data.path={rows}")  # no text leaves the machine
+    settings.write_text("host: !ENV HOST\n")  # another program's
+    checked(*served, f"data.path={rows}", "reward.addresses=[http://score.example:1]")

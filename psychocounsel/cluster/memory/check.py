@@ -160,13 +160,13 @@ def refuse_too_little(config: DictConfig, gpus: int, machines: Machines) -> None
 
 
 def _offer(config: DictConfig) -> str:
-    memory, per = config.cluster.get("memory"), config.cluster.get("memory_per")
+    memory, per = config.cluster.get("memory"), config.cluster.get("memory_per", "node")
     return f"cluster.memory={memory}{f' per {per}' if per != 'node' else ''}" if memory else "this machine has"
 
 
 def _less(config: DictConfig, total: float) -> str:
     """Return what to type instead."""
-    memory, per = config.cluster.get("memory"), config.cluster.get("memory_per")
+    memory, per = config.cluster.get("memory"), config.cluster.get("memory_per", "node")
     typed = (
         [f"cluster.memory={math.ceil(total / 2**30)}G{' cluster.memory_per=node' if per != 'node' else ''}"]
         if memory

@@ -48,12 +48,13 @@ def refuse_not_allowed(cluster: SlurmRequest, jobs: int, arrays: Sequence[tuple[
         and None not in limits
         and jobs > most
     ):
-        raise UserError(f"{jobs} jobs: {where} may submit {most}; {_fewer(arrays, most)}")
+        share = not cluster.server_nodes  # a job with server nodes holds one run
+        raise UserError(f"{jobs} jobs: {where} may submit {most}; {_fewer(arrays, most, share)}")
 
 
-def _fewer(arrays: Sequence[tuple[int, int]], most: int) -> str:
-    """Return what to type so that these arrays are at most `most` jobs."""
-    for number in range(1, max(runs for runs, _ in arrays) + 1):
+def _fewer(arrays: Sequence[tuple[int, int]], most: int, share: bool) -> str:
+    """Return what to type so that these arrays are at most `most` jobs; with `share`, a job may hold several runs."""
+    for number in range(1, max(runs for runs, _ in arrays) + 1 if share else 1):
         if sum(-(-runs // number) * segments for runs, segments in arrays) <= most:
             return f"cluster.runs_per_job={number} puts as many runs into one job, one after another"
     segments = max(segments for _, segments in arrays)

@@ -93,8 +93,9 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     if lost:
         ended = replace(ended, words="srun ended without an error before the run was finished")
     before = [record for record in attempts(run_dir) if record["number"] != number]
-    restarts, most = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster.max_requeues
-    verdict = judge(ended, before, restarts, most)
+    restarts, cluster = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster
+    # Without requeues, later segments go on.
+    verdict = judge(ended, before, restarts, cluster.max_requeues if cluster.get("requeue", True) else restarts + 1)
     about = {"code": code, "step": ended.step, "mark": ended.mark, "rank": rank}
     said = f"{run_dir.name}: {verdict.reason}"
     if verdict.word in ("failed", "crashed"):

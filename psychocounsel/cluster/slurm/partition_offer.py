@@ -86,7 +86,13 @@ def mixture_warning(cluster: SlurmRequest) -> list[str]:
     in_a_node = cluster.gpus_per_node > 1 and any(len(gpus) > 1 for gpus in kinds)
     if len(types) < 2 or not (in_a_node or cluster.nodes > 1):
         return []
-    return [f"warning: a run may get GPUs of the types {', '.join(types)}; name one: cluster.gpu_type={types[0]}"]
+    enough = sorted({name for gpus in kinds for name, count in gpus.items() if name and count >= cluster.gpus_per_node})
+    advice = (
+        f"name one: cluster.gpu_type={enough[0]}"
+        if enough
+        else "no node has as many of one: lower cluster.gpus_per_node"
+    )
+    return [f"warning: a run may get GPUs of the types {', '.join(types)}; {advice}"]
 
 
 def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:

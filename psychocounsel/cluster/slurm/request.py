@@ -433,10 +433,10 @@ class SlurmRequest:
             raise UserError(
                 f"cluster.memory_per={self.memory_per}: runs side by side and server nodes need the memory per node"
             )
-        if self.gpu_request == "gpus_per_task" and self.gpus_per_node % self.tasks_per_node:
+        if self.gpu_request == "gpus_per_task" and self.tasks_per_node not in (1, self.gpus_per_node):
             raise UserError(
-                f"cluster.gpu_request=gpus_per_task: cluster.gpus_per_node={self.gpus_per_node} must be a multiple of "
-                f"the {counted(self.tasks_per_node, 'process')} on each node"
+                "cluster.gpu_request=gpus_per_task shows each process its own GPUs alone: "
+                f"cluster.gpus_per_node={self.gpus_per_node} must be the {counted(self.tasks_per_node, 'process')} on each node"
             )
 
     def _check_processes(self) -> None:

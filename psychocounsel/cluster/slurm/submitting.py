@@ -125,7 +125,7 @@ def select(jobs: Sequence[Job]) -> None:
         note_live(job, queued_run)
         if job.finished:
             job.skip = "finished"
-        elif not job.skip and queued_run and job.config.sweep_dir:
+        elif not job.skip and queued_run and job.config.sweep_dir and not is_finished(job.run_dir):
             job.skip = "ended unfinished"
         elif not job.skip:
             refuse_if_owned(job.run_dir)

@@ -234,7 +234,7 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
         lines.append("try next            psychocounsel " + _next_idea(algorithm, run, shown, model))
     elif outcome.status == "stopped":
-        lines.append(f"to resume           the same command with run_dir={shown}")
+        lines.append(f"to resume           the same command with run_dir={shlex.quote(shown)}")
     return lines
 
 
@@ -283,7 +283,7 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
     if algorithm == "Reward":
         data = (text for text in _overrides(run) if text.lstrip("+").partition("=")[0] in _OF_DATA)
         return " ".join(["evaluate", f"reward.path={shlex.quote(model)}", *map(shlex.quote, data)])
-    return f"train model.path={model} algo=dpo" if algorithm == "SFT" else f"export {shown}"
+    return f"train model.path={shlex.quote(model)} algo=dpo" if algorithm == "SFT" else f"export {shlex.quote(shown)}"
 
 
 def _overrides(run: Run) -> list[str]:

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -91,7 +92,8 @@ class Wandb(NoTracker):
         mode: Any = os.environ.get("WANDB_MODE") or ("online" if key and answers(server_address()) else "offline")
         if mode == "offline":
             print(
-                f"tracker=wandb: offline, because {_why_offline(key)}; `psychocounsel jobs sync {run_dir}` uploads the run later",
+                f"tracker=wandb: offline, because {_why_offline(key)}; `psychocounsel jobs sync {quote(str(run_dir))}` uploads "
+                "the run later",
                 flush=True,
             )
         self.run = wandb.init(

@@ -13,7 +13,7 @@ from psychocounsel.errors import DONE
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.settings import EvaluateConfig
 from psychocounsel.reward.sections import judge_models
-from psychocounsel.rundir.results import is_finished
+from psychocounsel.rundir.trained_runs import is_up_to_date
 from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Bar
 
@@ -66,7 +66,7 @@ class RewardEvaluation(Evaluation):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         """Check the rankers: their rubric, prices for the budget, keys in the environment, and access to the network."""
-        if is_finished(run_dir) or not [*judge_models(config)]:
+        if is_up_to_date(run_dir) or not [*judge_models(config)]:
             return
         from psychocounsel.asking.budget import Budget
         from psychocounsel.asking.parties import refuse_internet_of

@@ -141,7 +141,11 @@ def test_sizes() -> None:
         ),
         (
             ["cluster.gpu_request=gpus_per_task", "cluster.gpus_per_node=3", "cluster.processes=2"],
-            "cluster.gpus_per_node=3 must be a multiple of the 2 processes on each node",
+            "cluster.gpus_per_node=3 must be the 2 processes on each node",
+        ),
+        (
+            ["cluster.gpu_request=gpus_per_task", "cluster.gpus_per_node=6", "cluster.processes=3"],
+            "cluster.gpus_per_node=6 must be the 3 processes on each node",
         ),
         (
             ["cluster.gpu_request=gpus", "cluster.gpus_per_node=4", "cluster.runs_side_by_side=2"],
@@ -324,7 +328,7 @@ def test_what_a_request_says() -> None:
     for settings, line in (
         ({"gpu_type": "h100", "gpu_request": "gpus_per_node"}, "--gpus-per-node=h100:8"),
         ({"nodes": 2, "gpu_type": "3g.40gb", "gpu_request": "gpus"}, "--gpus=3g.40gb:16"),
-        ({"processes": 4, "gpu_request": "gpus_per_task"}, "--gpus-per-task=2"),
+        ({"processes": 1, "gpu_request": "gpus_per_task"}, "--gpus-per-task=8"),
         ({"memory": "64G", "memory_per": "gpu"}, "--mem-per-gpu=65536M"),
         ({"memory": "4G", "memory_per": "cpu"}, "--mem-per-cpu=4096M"),
     ):

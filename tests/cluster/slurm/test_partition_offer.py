@@ -75,6 +75,15 @@ def test_a_run_that_may_get_several_types_of_gpus_is_warned_of(
     assert [named in line for line in lines] == ([True] if types else [])
 
 
+def test_a_type_is_named_only_if_a_node_has_enough_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        partition_offer, "node_kinds", lambda partition: [NodeKind(4, 8, 63000, {"a100": 2, "v100": 2})]
+    )
+    assert mixture_warning(SlurmRequest(gpus_per_node=4))[0].endswith(
+        "; no node has as many of one: lower cluster.gpus_per_node"
+    )
+
+
 def test_memory_per_gpu_and_per_cpu_counts_for_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_offer, "node_kinds", lambda partition: [NodeKind(4, 64, 100_000, {"": 4})])
     refuse_too_much(SlurmRequest(gpus_per_node=4, memory="20G", memory_per="gpu"))
@@ -150,6 +159,11 @@ def test_the_advice_on_too_many_jobs_makes_few_enough(
     with pytest.raises(UserError) as refused:
         refuse_not_allowed(SlurmRequest(account="lab"), jobs, arrays)
     assert str(refused.value).startswith(f"{jobs} jobs: account lab may submit 20; {advice}")
+
+
+def test_runs_with_server_nodes_share_no_job(says: Path) -> None:
+    with pytest.raises(UserError, match="submit fewer runs at a time"):
+        refuse_not_allowed(SlurmRequest(account="lab", server_nodes=1), 25, [(25, 1)])
 
 
 def test_an_unknown_partition_is_answered_with_those_that_exist(says: Path) -> None:
