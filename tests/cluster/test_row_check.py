@@ -9,10 +9,10 @@ import pytest
 
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.cluster.job_rows import count_rows
-from psychocounsel.cluster.row_process import check_rows
+from psychocounsel.cluster.row_process import check_rows, unfetched
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.settings.command import command_of
-from tests.support.composed import check, compose
+from tests.support.composed import check, checked, compose
 from tests.support.harness import ROOT, cli, write_jsonl
 
 PAIR = {"prompt": "I can't sleep.", "chosen": "What keeps you awake?", "rejected": "Just relax."}
@@ -136,3 +136,21 @@ def test_ctrl_c_while_the_process_that_reads_rows_imports_prints_no_traceback(tm
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, start_new_session=True
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        (["model.path=nobody/nothing", "dry_run=true"], "model.path=nobody/nothing"),
+        (["-m", "model.path=nobody/nothing,nobody/other"], "-m model.path=nobody/nothing,nobody/other"),
+        (["study=paper", "cluster=slurm"], "model.path=nobody/nothing"),
+        (["resubmit", "DIR"], "model.path=nobody/nothing"),
+    ],
+)
+def test_the_command_that_fetches_has_overrides_of_the_run(
+    typed: list[str], given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = checked("model.path=nobody/nothing", f"paths.cache={tmp_path}")
+    job = Job(command_of("psychocounsel.train"), config, tmp_path, overrides=["model.path=nobody/nothing"])
+    monkeypatch.setattr(sys, "argv", ["psychocounsel", *typed])
+    assert unfetched([job]).endswith(f": first run `psychocounsel prepare {given}`")
