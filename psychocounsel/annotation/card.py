@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import __version__
-from psychocounsel.annotation.counts import SIDES, PairCounts, counted, gap_bins, in_bins, pair_counts
+from psychocounsel.annotation.counts import SIDES, PairCounts, counted, gap_bins, in_bins, named, pair_counts
 from psychocounsel.annotation.origins import (
     DEMONSTRATION,
     identifiers_section,
@@ -267,11 +267,7 @@ def _histograms(split: str, counts: PairCounts) -> Iterator[str]:
     for name in ("question", *SIDES):
         yield from histogram(f"length of {name} (characters)", in_bins(counts.lengths[name]))
     for what, by_value in (("topic", counts.topic), ("risk", counts.risk)):
-        yield from histogram(what, _named(by_value))
-
-
-def _named(counts: Counter[Any]) -> dict[str, int]:
-    return {"not given" if name is None else str(name): count for name, count in counts.most_common()}
+        yield from histogram(what, named(by_value))
 
 
 # The audit: how well the labels are predicted without the client's speech

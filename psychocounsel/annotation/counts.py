@@ -129,10 +129,15 @@ def _binned_lengths(texts: pa.ChunkedArray) -> np.ndarray:
     return np.asarray(_LENGTHS)[np.searchsorted(_LENGTHS, lengths, side="right") - 1]
 
 
-def in_bins(counts: Counter[Any], unit: str = "") -> dict[str, int]:
+def named(counts: Counter[Any]) -> dict[str, int]:
+    """Return the counts by name, the most frequent first; `not given` for None."""
+    return {"not given" if name is None else str(name): count for name, count in counts.most_common()}
+
+
+def in_bins(counts: Counter[Any]) -> dict[str, int]:
     """Return the counts of length bins by bin name, such as `100 to 199`."""
     ends = dict(pairwise(_LENGTHS))
-    names = {low: f"{low} to {ends[low] - 1}{unit}" if low in ends else f"{low} and more{unit}" for low in _LENGTHS}
+    names = {low: f"{low} to {ends[low] - 1}" if low in ends else f"{low} and more" for low in _LENGTHS}
     return {names[low]: counts[low] for low in _LENGTHS if counts[low]}
 
 

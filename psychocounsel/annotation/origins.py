@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from psychocounsel.annotation.counts import counted, marginal_counts
+from psychocounsel.annotation.counts import counted, marginal_counts, named
 from psychocounsel.blocks.markdown import cell, escaped, histogram, table
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import StepContext
@@ -50,10 +50,10 @@ def speeches_section(files: AnnotationDir) -> Iterator[str]:
         yield from table(("source", "reason", "rows"), [(*values, count) for values, count in _sorted(dropped)])
     speech_counts = counted(files.speeches, ["topic", "risk", "risk_source"])
     assert speech_counts is not None
-    yield from histogram("topic", _named(marginal_counts(speech_counts, 0)))
-    yield from histogram("risk", _named(marginal_counts(speech_counts, 1)))
+    yield from histogram("topic", named(marginal_counts(speech_counts, 0)))
+    yield from histogram("risk", named(marginal_counts(speech_counts, 1)))
     yield from ("Origin of the risk label (`unknown` counts as a crisis):", "")
-    yield from histogram("risk known by", _named(marginal_counts(speech_counts, 2)))
+    yield from histogram("risk known by", named(marginal_counts(speech_counts, 2)))
 
 
 def identifiers_section(files: AnnotationDir) -> Iterator[str]:
@@ -200,7 +200,3 @@ _RETEST = ("replies", "exact", "difference", "weighted_kappa")
 
 def _sorted(counts: Counter[tuple[Any, ...]]) -> list[tuple[tuple[Any, ...], int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
-
-
-def _named(counts: Counter[Any]) -> dict[str, int]:
-    return {"not given" if name is None else str(name): count for name, count in counts.most_common()}

@@ -6,9 +6,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.asking.model_groups import BudgetConfig
-from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.settings import check_principle_weights
 from psychocounsel.errors import UserError
-from psychocounsel.settings.schema import PathsConfig, option, suggestion
+from psychocounsel.settings.schema import PathsConfig, option
 from psychocounsel.steps.course import check_steps
 from psychocounsel.storage.files import expanded
 
@@ -89,13 +89,7 @@ def check_annotate(config: DictConfig) -> None:
         UserError: naming the key and what to type instead.
     """
     check_steps(config.steps, STEPS)
-    for name, weight in config.pairs.principle_weights.items():
-        if name not in PRINCIPLES:
-            raise UserError(f"pairs.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
-        if weight < 0:
-            raise UserError(f"pairs.principle_weights.{name}={weight}: must be at least 0")
-    if config.pairs.principle_weights and not any(config.pairs.principle_weights.values()):
-        raise UserError("pairs.principle_weights are all 0: give at least one principle a weight")
+    check_principle_weights(config.pairs.principle_weights, "pairs.principle_weights")
     rubric = config.scores.rubric
     if rubric != "builtin:en" and not expanded(rubric).is_dir():
         raise UserError(

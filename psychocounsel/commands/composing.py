@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra import compose as hydra_compose
@@ -125,8 +125,13 @@ def _refuse_unbounded(folder: Path) -> None:
 
 
 def choice(group: str, name: str) -> DictConfig:
-    """Return the content of a choice's file, such as `experiment/NAME.yaml`, without its defaults; empty if missing."""
-    return _content(group, name) or OmegaConf.create()
+    """Return the content of a choice's file, such as `experiment/NAME.yaml`; empty if there is no such file.
+
+    Of its defaults, choices of the same group count, and others do not.
+    """
+    content = _content(group, name) or OmegaConf.create()
+    begins = [entry for entry in content.get("defaults") or [] if isinstance(entry, str) and entry != "_self_"]
+    return cast(DictConfig, OmegaConf.merge(*(choice(group, entry) for entry in begins), content))
 
 
 def _content(group: str, name: str) -> Any:

@@ -1,6 +1,6 @@
 """The group `data`: its keys, their checks, and what a mixture names. Imports no torch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,16 +97,21 @@ class PairsConfig:
     settled: dict[str, Any] = option({})
 
 
+def check_principle_weights(weights: Mapping[str, float], key: str) -> None:
+    """Refuse weights of unknown principles, negative ones, and weights that are all 0."""
+    for name, weight in weights.items():
+        if name not in PRINCIPLES:
+            raise UserError(f"{key}.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
+        if weight < 0:
+            raise UserError(f"{key}.{name}={weight}: must be at least 0")
+    if weights and not any(weights.values()):
+        raise UserError(f"{key} are all 0: give at least one principle a weight")
+
+
 def check_data(config: DictConfig) -> None:
     """Raise UserError for settings of the group `data` that cannot work, naming the key and what to type instead."""
     data = config.data
-    for name, weight in data.principle_weights.items():
-        if name not in PRINCIPLES:
-            raise UserError(f"data.principle_weights.{name}: no such principle; {suggestion(name, list(PRINCIPLES))}")
-        if weight < 0:
-            raise UserError(f"data.principle_weights.{name}={weight}: must be at least 0")
-    if data.principle_weights and not any(data.principle_weights.values()):
-        raise UserError("data.principle_weights are all 0: give at least one principle a weight")
+    check_principle_weights(data.principle_weights, "data.principle_weights")
     if len(data.rating_range) != 2 or data.rating_range[0] >= data.rating_range[1]:
         raise UserError(f"data.rating_range={data.rating_range}: give the lowest and the highest rating, as [1,5]")
     if data.limit and data.fraction:

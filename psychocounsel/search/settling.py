@@ -38,7 +38,7 @@ def settled_work(run: Run, command: Command, work: Callable[[Run], int]) -> int:
     """
     was_open = is_open(run.config)
     if was_open:
-        settle(run, command) if run.is_main else _wait(run)
+        settle(run, command) if run.is_main else await_rank_0(run, is_open, "the settled values")
     if not (run.is_main and trials_of(run.config)):
         return work(run)
     from psychocounsel.search.trials import journal_of
@@ -113,11 +113,15 @@ def _of_run(key: str, recipe: dict[str, Any]) -> Any:
     return value
 
 
-def _wait(run: Run) -> None:
-    """Wait until rank 0 has written the values. If rank 0 fails, the launcher ends this rank."""
+def await_rank_0(run: Run, is_open: Callable[[DictConfig], Any], what: str) -> None:
+    """Wait until rank 0 has written `what` to the run's configuration. If rank 0 fails, the launcher ends this rank.
+
+    Raises:
+        GoOnLater: if the configuration `is_open` after ten minutes.
+    """
     end = time.monotonic() + _PATIENCE_SECONDS
     while is_open(config := read_config(run.dir)):
         if time.monotonic() >= end:
-            raise GoOnLater(f"{run.dir}: rank 0 has not settled the configuration in {_PATIENCE_SECONDS:.0f} s")
+            raise GoOnLater(f"{run.dir}: rank 0 has not written {what} in {_PATIENCE_SECONDS:.0f} s")
         time.sleep(_POLL_SECONDS)
     run.config = config

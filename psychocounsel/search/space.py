@@ -18,6 +18,7 @@ from psychocounsel.rundir.identity import defines
 from psychocounsel.rundir.sweep import Naming, Place, SweepFolder, key_of
 from psychocounsel.search.trials import journal_of, mark_best, require_optuna
 from psychocounsel.settings.overrides import parsed
+from psychocounsel.settings.sweep import written
 
 # Overrides of a search: `algo.beta='tag(log,interval(0.01,1))'` or `algo.loss_type=choice(sigmoid,ipo)`.
 
@@ -60,7 +61,7 @@ class Search:
     def _override(self, key: str, value: Any) -> str:
         """Return KEY=VALUE, or +KEY=VALUE if it was typed like that."""
         signs = (text[: len(text) - len(text.lstrip("+"))] for text in self.typed if key_of(text) == key_of(key))
-        return f"{next(signs, '')}{key}={_text(value)}"
+        return f"{next(signs, '')}{key}={written(value)}"
 
     def naming(self, trial: int) -> Naming:
         """Return the name of a trial's folder, such as `trial-007`."""
@@ -194,18 +195,6 @@ def _of_type(key: str, recipe: dict[str, Any], value: Any) -> dict[str, Any]:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _text(value: Any) -> str:
-    """Return a value in the grammar of Hydra's command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    return str(value)
 
 
 # The Hydra plugin.

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import time
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from psychocounsel.rundir.identity import defining
 from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.results import is_finished, objective, objective_interval, read_summary, smaller_is_better
 from psychocounsel.rundir.run import Run
-from psychocounsel.storage.files import fsync_directory, write_json
+from psychocounsel.storage.files import point, write_json
 from psychocounsel.storage.locks import Lock
 
 # The journal is an optuna study in a file of the sweep's folder. No process has to keep running: each job gets its values
@@ -327,7 +326,7 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     write_json(
         SweepDir(folder).best_record, {"metric": journal.metric, "mode": mode, "chosen": chosen, "settings": rows}
     )
-    _link(SweepDir(folder).best, best.name)
+    point(SweepDir(folder).best, best.name)
     values = " ".join(f"{key}={value}" for key, value in ranked[0].params.items())
     return [
         f"search: {summary}",
@@ -345,14 +344,6 @@ def _row(journal: TrialJournal, trial: Any, folder: Path) -> dict[str, Any]:
 
 def _lasting(fixed: Sequence[str]) -> list[str]:
     return [text for text in fixed if not text.startswith(("sweep_dir=", "dry_run="))]
-
-
-def _link(link: Path, target: str) -> None:
-    """Atomically replace `link` by a link to its neighbour `target`."""
-    draft = link.with_name(f".{link.name}.{uuid.uuid4().hex}.tmp")
-    os.symlink(target, draft)
-    os.replace(draft, link)
-    fsync_directory(link.parent)
 
 
 # Callback of the trials: it reports evaluations, and ends a run that the search prunes.

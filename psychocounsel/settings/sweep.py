@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
+from psychocounsel.settings.overrides import quoted
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.yaml_limits import bounded
 
@@ -105,11 +106,7 @@ def written(value: Any) -> str:
         return f"[{','.join(map(written, value))}]"
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{written(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, str) and not _is_plain(value):
-        # Backslashes are literal, except before a quote.
-        escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + match[2].replace("'", "\\'"), value)
-        return f"'{escaped}'"
-    return str(value)
+    return quoted(value) if isinstance(value, str) and not _is_plain(value) else str(value)
 
 
 def _is_plain(text: str) -> bool:

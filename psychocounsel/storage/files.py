@@ -50,6 +50,14 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def point(link: Path, target: str) -> None:
+    """Replace `link` atomically and durably by a link to its neighbour `target`."""
+    draft = temporary_name(link)
+    draft.symlink_to(target)
+    os.replace(draft, link)
+    fsync_directory(link.parent)
+
+
 def temporary_name(path: Path) -> Path:
     """Return a hidden, unique name in the folder of `path`. `remove_unfinished` recognises it.
 

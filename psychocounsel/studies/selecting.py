@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from psychocounsel.rundir.results import (
     write_summary,
 )
 from psychocounsel.rundir.run_config import has_config, read_config
-from psychocounsel.storage.files import fsync_directory, write_json
+from psychocounsel.storage.files import point, write_json
 
 if TYPE_CHECKING:
     from psychocounsel.rundir.run import Run
@@ -85,7 +83,7 @@ def select(run: "Run") -> int:
     own = SelectionDir(run.dir)
     # Later stages read the first link. The link and file of the stage show people the newest choice.
     for link, file in ((own.best, own.record), (stage.best, stage.best_record)):
-        _link(link, best.folder)
+        point(link, best.folder)
         write_json(file, {**record, "settings": rows})
     write_summary(run.dir, FINISHED, metrics={about.metric: best.value})
     interval = objective_interval(stage.cell(best.folder), about.metric)
@@ -119,11 +117,3 @@ def _candidate(stage: StageDir, folder: str, swept: Mapping[str, str], metric: s
             f"{stage.cell(folder)}: has no finite figure {metric}, which the study needs to choose the best run of its stage"
         )
     return Candidate(folder, found_values(stage.cell(folder), swept), value)
-
-
-def _link(link: Path, target: str) -> None:
-    """Point `link` to its neighbour `target`, atomically."""
-    draft = link.with_name(f".{link.name}.{uuid.uuid4().hex}.tmp")
-    os.symlink(target, draft)
-    os.replace(draft, link)
-    fsync_directory(link.parent)

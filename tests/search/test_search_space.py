@@ -13,6 +13,8 @@ from psychocounsel.commands.composing import composer
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.search.space import read_search, search_options
 from psychocounsel.search.trials import distribution
+from psychocounsel.settings.overrides import parsed
+from psychocounsel.settings.sweep import written
 from tests.support.composed import check, compose
 from tests.support.in_process import run_here
 
@@ -39,7 +41,7 @@ def test_a_key_that_is_added_is_added_in_every_trial() -> None:
     assert found.space == {"model.template_args.mode": {"choices": ["short", "long"]}}
     modes = [check(compose(corner)).model.template_args.mode for corner in found.corners()]
     assert modes == ["short", "long"]
-    assert found.placeholders == ["+model.template_args.mode='short'"]
+    assert found.placeholders == ["+model.template_args.mode=short"]
 
 
 def test_a_key_has_the_distribution_of_its_type() -> None:
@@ -112,3 +114,9 @@ def test_a_wrong_end_is_refused_by_the_command_and_leaves_nothing(
     (said,) = answer.stderr.splitlines()
     assert said.startswith("error: ") and message in said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["C:\\x", "it's", "a b", "1", "null", "\\'", "x\\"])
+def test_a_text_is_written_so_that_hydra_reads_it(text: str) -> None:
+    value: Any = parsed(f"key={written(text)}").value()
+    assert getattr(value, "text", value) == text

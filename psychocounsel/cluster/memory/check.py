@@ -2,7 +2,6 @@
 
 import math
 import os
-import time
 from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,9 +24,10 @@ from psychocounsel.cluster.memory.gpu import (
     trained_shape,
 )
 from psychocounsel.cluster.memory.host import UNKNOWN, Machines, fits_host, host_parts
-from psychocounsel.errors import GoOnLater, UserError
+from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
-from psychocounsel.rundir.run_config import read_config, write_config
+from psychocounsel.rundir.run_config import write_config
+from psychocounsel.search.settling import await_rank_0
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command
 
@@ -182,9 +182,6 @@ def _less(config: DictConfig, total: float) -> str:
 
 # Decisions of a rank before it loads a model.
 
-_POLL_SECONDS = 0.5
-_PATIENCE_SECONDS = 600.0
-
 
 def fitted_work(run: Run, command: Command) -> int:
     """Choose values for `auto`, refuse a training that does not fit, then do the command's work and return its exit code.
@@ -202,7 +199,7 @@ def fitted_work(run: Run, command: Command) -> int:
         cluster = configs.build(run.config, "cluster")
         machines = Machines(cluster.machines(run.processes), cluster.host_memory())
         if is_open(run.config):
-            settle(run, gpus, limit_gb, machines) if run.is_main else _wait(run)
+            settle(run, gpus, limit_gb, machines) if run.is_main else await_rank_0(run, is_open, "the values of auto")
         if gpus and run.config.engine.check_memory:
             refuse_too_large(run.config, gpus, limit_gb)
             refuse_too_little(run.config, gpus, machines)
@@ -241,13 +238,3 @@ def _gpu_gigabytes() -> float:
     local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")))
     number = own_gpu(local_rank, torch.cuda.device_count())
     return float(torch.cuda.get_device_properties(number).total_memory / 1e9)
-
-
-def _wait(run: Run) -> None:
-    """Wait until rank 0 has written its choice. If rank 0 fails, the launcher ends this rank."""
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while is_open(config := read_config(run.dir)):
-        if time.monotonic() >= end:
-            raise GoOnLater(f"{run.dir}: rank 0 has not chosen the values of auto within {_PATIENCE_SECONDS:.0f} s")
-        time.sleep(_POLL_SECONDS)
-    run.config = config

@@ -32,6 +32,7 @@ from psychocounsel.rundir.results import is_finished, limit_reached, read_state
 from psychocounsel.rundir.run import attempts, next_number, note_attempt
 from psychocounsel.rundir.run_config import read_config, read_section
 from psychocounsel.rundir.submissions import home_of
+from psychocounsel.storage.files import point
 from psychocounsel.storage.modes import let_nobody_else_write
 
 _SIGNALS = {"Killed": 137, "Terminated": 143, "Aborted": 134, "Segmentation fault": 139, "Bus error": 135}
@@ -64,7 +65,7 @@ def begin(run_dir: Path) -> tuple[str, int]:
     array, index, restarts, nodes = (os.environ.get(name) for name in names)
     about = {"job": job, "array": array, "index": index, "restarts": int(restarts or 0), "nodes": nodes}
     note_attempt(attempt, **about, started=time.time())
-    _point(files.latest_attempt, attempt.path.name)
+    point(files.latest_attempt, attempt.path.name)
     return attempt.path.name, DONE
 
 
@@ -222,12 +223,6 @@ def _last_words(attempt: AttemptDir, rank: int, reason: str) -> str:
     text = "\n".join([reason, f"rank {rank}, the end of {file}:", *(f"    {line}" for line in lines)])
     attempt.failure.write_text(text + "\n")
     return text
-
-
-def _point(link: Path, target: str) -> None:
-    draft = link.with_name(f".{link.name}.{os.getpid()}.tmp")
-    draft.symlink_to(target)
-    os.replace(draft, link)
 
 
 def main(arguments: list[str]) -> None:

@@ -283,7 +283,6 @@ def _first_place(drafts: Sequence[_Draft], name: str) -> int:
 
 _ONE = "Answer the question with the letter of the right choice alone, as A. Write nothing else."
 _SEVERAL = "Several choices are right. Answer the question with the letters of all of them and nothing else, as A, C."
-PROMPT_VERSION = hashlib.sha256((_ONE + _SEVERAL).encode()).hexdigest()[:16]
 
 # "All of the above", "A and B", "both of these": such a choice refers to others by their positions.
 _OTHERS = r"above|below|of these|of the (?:other|following|preceding)"

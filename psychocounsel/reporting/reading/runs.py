@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel import __version__
-from psychocounsel.annotation.counts import counted, gap_bins, pair_counts
+from psychocounsel.annotation.counts import counted, gap_bins, named, pair_counts
 from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, OTHER, TRAINING, RunMaterial
 from psychocounsel.rundir.owner import live_owner
@@ -222,7 +222,7 @@ def dataset_counts(path: Path) -> dict[str, Any]:
         "pairs": {
             split: {
                 **{"rows": pairs.rows, "clients": pairs.clients, "gap": gap_bins(pairs.gaps)},
-                **{name: _named(getattr(pairs, name)) for name in ("topic", "risk", "language")},
+                **{name: named(getattr(pairs, name)) for name in ("topic", "risk", "language")},
             }
             for split, pairs in by_split.items()
             if pairs is not None
@@ -230,10 +230,6 @@ def dataset_counts(path: Path) -> dict[str, Any]:
         "speeches": _counts(files.speeches, ("source", "license", "language")),
         "replies": _counts(files.replies, ("writer", "model", "terms")),
     }
-
-
-def _named(counts: Any) -> dict[str, int]:
-    return {"not given" if name is None else str(name): count for name, count in counts.most_common()}
 
 
 def _counts(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
