@@ -115,6 +115,19 @@ def mean_intervals(
     return ratio_intervals(values, ones, clusters, np.zeros(count), are_shares, inflation)[:-1]
 
 
+def difference_interval(differences: np.ndarray, clusters: np.ndarray, largest: float = 1.0) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of `differences`, float[n] from -largest to largest, over clusters.
+
+    It is that of `mean_intervals`; if all clusters have the same mean, that of `constant_interval`.
+    """
+    _, rows = np.unique(clusters, return_inverse=True)
+    means = np.bincount(rows, differences) / np.bincount(rows)
+    if len(means) and np.ptp(means) < EQUAL:
+        return constant_interval(float(means[0]), len(means), -largest, largest)
+    low, high = mean_intervals(differences[:, None], clusters)[0].tolist()
+    return low, high
+
+
 def numbered(names: Sequence[Hashable]) -> np.ndarray:
     """Return a number for each name, int64[n]; equal names get equal numbers."""
     numbers: dict[Hashable, int] = {}

@@ -10,7 +10,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs
-from psychocounsel.metrics.intervals import EQUAL, bootstrap, constant_interval, mean_intervals
+from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
 
 Array = np.ndarray
@@ -40,7 +40,7 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
     margins, component = {name: values[kept] for name, values in margins.items()}, component[kept]
     won = np.column_stack([wins(values) for values in margins.values()])
     accuracies = mean_intervals(won, component, shares=True).tolist()
-    gains = [_difference_interval(column, component, 1) for column in (won[:, :1] - won[:, 1:]).T]
+    gains = [(float(column.mean()), *difference_interval(column, component)) for column in (won[:, :1] - won[:, 1:]).T]
     return {
         **{
             name: {"accuracy": mean, "low": low, "high": high}
@@ -52,17 +52,6 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
         },
         "left_out": int((~kept).sum()),
     }
-
-
-def _difference_interval(differences: Array, component: Array, largest: float) -> tuple[float, float, float]:
-    """Return the mean of `differences`, float[n] from -largest to largest, and its 95 % interval by components."""
-    mean = float(differences.mean())
-    _, cluster = np.unique(component, return_inverse=True)
-    means = np.bincount(cluster, differences) / np.bincount(cluster)
-    if np.ptp(means) < EQUAL:
-        return mean, *constant_interval(mean, len(means), -largest, largest)
-    low, high = mean_intervals(differences[:, None], component)[0].tolist()
-    return mean, low, high
 
 
 def beyond_overlap(margins: dict[str, Array], overlap: dict[str, Array], component: Array) -> dict[str, Any]:
@@ -81,12 +70,12 @@ def beyond_overlap(margins: dict[str, Array], overlap: dict[str, Array], compone
     own, swapped = (wins(margins[name][kept]) for name in ("own", "swapped"))
     by_words = [wins(overlap[name][kept]) for name in ("own", "swapped")]
     difference = (own - swapped) - (by_words[0] - by_words[1])
-    gain, low, high = _difference_interval(difference, component[kept], 2)
+    low, high = difference_interval(difference, component[kept], 2)
     misled = None
     if (wrong := overlap["own"][kept] < 0).any():
         least, most = mean_intervals(own[wrong, None], component[kept][wrong], shares=True)[0].tolist()
         misled = {"accuracy": float(own[wrong].mean()), "low": least, "high": most, "pairs": int(wrong.sum())}
-    return {"gain": {"value": gain, "low": low, "high": high}, "misled": misled}
+    return {"gain": {"value": float(difference.mean()), "low": low, "high": high}, "misled": misled}
 
 
 def overlap_margins(pairs: Pairs, other: Array) -> dict[str, Array]:

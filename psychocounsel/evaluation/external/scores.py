@@ -25,7 +25,7 @@ from psychocounsel.evaluation.external.figures import (
     TopicAccuracy,
 )
 from psychocounsel.grading.criteria import RubricSet, Values
-from psychocounsel.metrics.intervals import mean_intervals
+from psychocounsel.metrics.intervals import difference_interval, mean_intervals
 
 # Figures of exams: accuracy with intervals, baselines, effect of the order of choices, and differences to the base.
 
@@ -116,7 +116,8 @@ def difference(exam: ExamSet, mine: np.ndarray, theirs: np.ndarray, base: str) -
     """
     both = ~np.isnan(mine) & ~np.isnan(theirs)
     change = (mine - theirs)[both]
-    return _against(base, change, _interval(change, _clusters(exam)[both], share=False))
+    interval = [*difference_interval(change, _clusters(exam)[both])] if len(change) else None
+    return _against(base, change, interval)
 
 
 def _against(base: str, change: np.ndarray, interval: list[float] | None) -> SetDifference:
@@ -247,10 +248,10 @@ def _mean_or_none(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _interval(values: np.ndarray, clusters: np.ndarray, share: bool = True) -> list[float] | None:
+def _interval(values: np.ndarray, clusters: np.ndarray) -> list[float] | None:
     if not len(values):
         return None
-    low, high = mean_intervals(values[:, None], clusters, shares=share)[0]
+    low, high = mean_intervals(values[:, None], clusters, shares=True)[0]
     return [float(low), float(high)]
 
 
