@@ -64,7 +64,7 @@ def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -
         raise UserError(f"{address} cannot be reached: repeat the command where there is a network")
     command = [sys.executable, "-m", "wandb", "sync", *map(str, kept)]
     try:  # wandb's own logs belong to a run, not to the current folder
-        # After a run nobody may sit at the terminal, where wandb would ask for a missing key.
+        # When a run ends, the user may be away, and wandb would wait at the terminal for a missing key.
         asks = None if seconds is None else subprocess.DEVNULL
         done = subprocess.run(command, env=os.environ | {"WANDB_DIR": str(runs[0])}, timeout=seconds, stdin=asks)
     except subprocess.TimeoutExpired as error:

@@ -127,7 +127,7 @@ def _refuse_unbounded(folder: Path) -> None:
 def choice(group: str, name: str) -> DictConfig:
     """Return the content of a choice's file, such as `experiment/NAME.yaml`; empty if there is no such file.
 
-    Of its defaults, choices of the same group count, and others do not.
+    Choices of the same group that its defaults name are merged first. All other defaults are left out.
     """
     content = _content(group, name) or OmegaConf.create()
     begins = [entry for entry in content.get("defaults") or [] if isinstance(entry, str) and entry != "_self_"]

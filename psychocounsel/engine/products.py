@@ -121,7 +121,7 @@ class Products:
 
 
 def shared_kept_model(model: Path, world: World) -> dict[str, Any]:
-    """Return the step and metrics of `model/` as rank 0 sees them, because all ranks must resume alike."""
+    """Return the step and the metrics of `model/`. All ranks get what rank 0 sees, so that they resume alike."""
     kept: dict[str, Any] = world.broadcast(kept_model(model) if world.rank == 0 else None)
     return kept
 

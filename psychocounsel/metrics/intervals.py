@@ -118,7 +118,7 @@ def mean_intervals(
 def difference_interval(differences: np.ndarray, clusters: np.ndarray, largest: float = 1.0) -> tuple[float, float]:
     """Return the 95 % interval of the mean of `differences`, float[n] from -largest to largest, over clusters.
 
-    It is that of `mean_intervals`; if all clusters have the same mean, that of `constant_interval`.
+    The interval is that of `mean_intervals`. If all clusters have the same mean, it is that of `constant_interval`.
     """
     _, rows = np.unique(clusters, return_inverse=True)
     means = np.bincount(rows, differences) / np.bincount(rows)

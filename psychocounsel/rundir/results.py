@@ -113,7 +113,7 @@ def remove_summary(run_dir: Path) -> None:
 
 
 def keep_earlier(run_dir: Path) -> None:
-    """Copy configuration, overrides, summary and state of a run with a checkpoint or a summary to earlier.json.
+    """Copy the configuration, overrides, summary and state to earlier.json, if the run has a checkpoint or a summary.
 
     An existing copy stays: it was made by a command that was killed before the run accepted its settings.
     """

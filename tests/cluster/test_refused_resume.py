@@ -46,7 +46,7 @@ def test_data_that_changed_leave_a_finished_run_finished(tmp_path: Path, small_m
 
 
 def test_a_measurement_that_fails_when_done_again_leaves_the_figures(tmp_path: Path) -> None:
-    """An evaluation has no checkpoint; its summary is copied while it is measured again."""
+    """An evaluation has no checkpoint. While it is measured again, a copy keeps its summary."""
     config = checked("evaluation=reward", f"run_dir={tmp_path}", name="evaluate")
     job = Job(command_of("psychocounsel.evaluate"), config, tmp_path)
     write_run_directory(job)
