@@ -23,7 +23,8 @@ _parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, ino
 def compose_quickly() -> None:
     """Keep parsed files and interpolations in this process, and skip the names of choices where nothing refers to them.
 
-    Hydra composes the configuration of a command twice. The first time it only reads `hydra.mode`, and none of our files sets this key.
+    Hydra composes the configuration of a command twice. The first time it only reads `hydra.mode`, and none of our files
+    sets this key.
     """
     _keep_files()
     read_mode = Hydra.get_mode
