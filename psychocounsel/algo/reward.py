@@ -70,9 +70,14 @@ class Reward(Algorithm):
         return super().unused(config) | (of_pairs if self.heads else {})
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
+        import numpy as np
+
         replies = [completion for group in (*train, *held_out) for completion in group.completions]
         key = f"algo.heads={self.heads}" if self.heads else f"algo.margin={self.margin}"
-        is_lacking = any((reply.ratings if self.heads else reply.reward) is None for reply in replies)
+        is_lacking = any(
+            (reply.ratings is None or np.isnan(reply.ratings).all()) if self.heads else reply.reward is None
+            for reply in replies
+        )
         if (self.heads or self.margin) and is_lacking:
             off = "algo.heads=null" if self.heads else "algo.margin=0"
             raise UserError(f"{key}: rows lack ratings (chosen_empathy_rating, ...): use {off} or rated data")

@@ -84,6 +84,8 @@ class LoopState:
     def note(self, evaluation: dict[str, float], metric: str, mode: str, eligible: bool = True) -> bool:
         """Record an evaluation; return True if it is `eligible` and the best after step 0 by `metric` (`mode` min, max or auto).
 
+        A metric that is NaN, such as a judge's score that no reply got, is never the best.
+
         Raises:
             UserError: if the evaluation has no such metric.
         """
@@ -103,7 +105,7 @@ class LoopState:
         # While the main model has not learned yet, as in a critic's warm-up, an evaluation cannot be better.
         waits = self.step > self.best.get("step", 0) and self.skipped < self.step
         self.unimproved = self.unimproved + 1 if waits else 0
-        if not eligible:
+        if not eligible or np.isnan(evaluation[metric]):
             return False
         smaller = smaller_is_better(metric, mode)
         if self.best and not (

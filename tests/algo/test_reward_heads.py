@@ -53,6 +53,14 @@ def test_loss_and_gradient_are_those_of_the_formula() -> None:
     torch.testing.assert_close(scores.grad, gradient)
 
 
+def test_replies_without_any_rating_are_refused() -> None:
+    groups = rated_groups(2)
+    HEADS.check(groups, [])
+    groups[1].completions[1].ratings = np.full(len(PRINCIPLES), np.nan, np.float32)
+    with pytest.raises(UserError, match="algo.heads=principles: rows lack ratings"):
+        HEADS.check(groups, [])
+
+
 def test_figures_of_each_principle() -> None:
     groups, rng = rated_groups(20), np.random.default_rng(1)
     scores = [rng.normal(3, 1, (2, len(PRINCIPLES))).astype(np.float32) for _ in groups]

@@ -268,8 +268,11 @@ def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) ->
 
 def _loader(config: DictConfig, main: str) -> str:
     kind = "CausalLM" if main == "policy" else "SequenceClassification"
-    adapter = config.model.lora.rank and not config.model.lora.merge
-    return f"peft.AutoPeftModelFor{kind}.from_pretrained" if adapter else f"AutoModelFor{kind}.from_pretrained"
+    return f"{'peft.AutoPeftModelFor' if _is_adapter(config) else 'AutoModelFor'}{kind}.from_pretrained"
+
+
+def _is_adapter(config: DictConfig) -> bool:
+    return bool(config.model.lora.rank) and not config.model.lora.merge
 
 
 # Overrides that say which rows are read, without those of the training part.
@@ -283,7 +286,9 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
     if algorithm == "Reward":
         data = (text for text in _overrides(run) if text.lstrip("+").partition("=")[0] in _OF_DATA)
         return " ".join(["evaluate", f"reward.path={shlex.quote(model)}", *map(shlex.quote, data)])
-    return f"train model.path={shlex.quote(model)} algo=dpo" if algorithm == "SFT" else f"export {shlex.quote(shown)}"
+    if algorithm == "SFT" and not _is_adapter(run.config):
+        return f"train model.path={shlex.quote(model)} algo=dpo"
+    return f"export {shlex.quote(shown)}" + (" merge=true" if algorithm == "SFT" else "")
 
 
 def _overrides(run: Run) -> list[str]:

@@ -45,6 +45,19 @@ def test_after_a_reward_model_comes_its_evaluation_on_the_same_data(tmp_path: Pa
     assert _next_idea("Reward", run, "r", "r/model") == "evaluate reward.path=r/model '+data.path=my pairs.jsonl'"
 
 
+@pytest.mark.parametrize(
+    ("lora", "idea"),
+    [
+        ({"rank": None, "merge": False}, "train model.path=r/model algo=dpo"),
+        ({"rank": 8, "merge": True}, "train model.path=r/model algo=dpo"),
+        ({"rank": 8, "merge": False}, "export r merge=true"),
+    ],
+)
+def test_after_sft_comes_dpo_of_a_whole_model(lora: dict[str, object], idea: str, tmp_path: Path) -> None:
+    run = Run(tmp_path, OmegaConf.create({"model": {"lora": lora}}), 0, 1, 1, None)  # type: ignore[arg-type]
+    assert _next_idea("SFT", run, "r", "r/model") == idea, "no training begins with an adapter"
+
+
 def test_the_next_command_keeps_the_folders_of_config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my conf").mkdir()
