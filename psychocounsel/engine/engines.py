@@ -47,7 +47,7 @@ def build_engine(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     if on_cpu:
         prepare_process(dtype)
     zero3 = _partitioning(config, algorithm, dtype)
-    model = load_model(config, algorithm, dtype, zero3, tokenizer, world.device.type)
+    model = load_model(config, algorithm, dtype, zero3, world.device.type, tokenizer.pad_token_id)
     if algorithm.critic_kind == "shared":
         assert isinstance(model, Policy)
         model.add_value_head(dtype)
@@ -96,7 +96,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
     return engine
 
 
-def build_reference(config: DictConfig, algorithm: Algorithm, world: World, tokenizer: Any) -> PackedModel:
+def build_reference(config: DictConfig, algorithm: Algorithm, world: World) -> PackedModel:
     """Return the frozen model of `model.path`, in memory in addition to the trained one.
 
     Stage 3 partitions it as well; all ranks then make the same number of passes together.
@@ -106,7 +106,7 @@ def build_reference(config: DictConfig, algorithm: Algorithm, world: World, toke
     """
     dtype = model_dtype(config.model, world.device)
     zero3 = _partitioning(config, algorithm, dtype)
-    model = load_model(config, algorithm, dtype, zero3, tokenizer, world.device.type).requires_grad_(False).eval()
+    model = load_model(config, algorithm, dtype, zero3, world.device.type).requires_grad_(False).eval()
     if zero3 is None:
         return model.to(world.device)
     import deepspeed
@@ -125,13 +125,13 @@ def load_model(
     algorithm: Algorithm,
     dtype: torch.dtype,
     zero3: dict[str, Any] | None,
-    tokenizer: Any,
     device: str = "cpu",
+    pad_token_id: int | None = None,
 ) -> PackedModel:
     """Return the algorithm's main model before training, for use on `device`.
 
     It has LoRA adapters if `model.lora.rank` is set. `zero3`: a DeepSpeed configuration that partitions the weights
-    while they are loaded, or None.
+    while they are loaded, or None. `pad_token_id`: for a reward model.
 
     Raises:
         UserError: if the model cannot be loaded, lacks the layers of `model.lora.targets`, or does not support
@@ -139,9 +139,9 @@ def load_model(
     """
     model, adapter = config.model, None
     scores = algorithm.needs.main == "reward_model"
-    pad = tokenizer.pad_token_id
     if scores:
-        lm = load_reward_lm(model, dtype, zero3, pad, device, algorithm.score_names, sum(config.data.rating_range) / 2)
+        middle = sum(config.data.rating_range) / 2
+        lm = load_reward_lm(model, dtype, zero3, pad_token_id, device, algorithm.score_names, middle)
     else:
         lm = load_causal_lm(model, dtype, zero3, device)
     if model.lora.rank:

@@ -58,13 +58,12 @@ class Collector:
         self.counts[name] = self.counts.get(name, 0) + number
 
     def values(self, groups: list[Group]) -> list[list[Array]]:
-        batch = self.run.config.global_batch_size
         if self.algorithm.critic_kind == "shared":
             self.stepper.main.train(False)
-            return self.stepper.per_token(groups, batch=batch, logprobs=False, values=True)
+            return self.stepper.per_token(groups, logprobs=False, values=True)
         critic = self.stepper.engines["critic"]
         critic.train(False)
-        return self.stepper.per_token(groups, critic, batch)
+        return self.stepper.per_token(groups, critic)
 
     def logprobs(self, model: str, groups: list[Group]) -> list[list[Array]]:
         """Return the log-probabilities of `groups` under `model` (`Context.logprobs`).
@@ -88,7 +87,7 @@ class Collector:
         if self.stepper.untrained and (known := reference_of(groups)):
             return known
         self.stepper.engines["policy"].train(False)
-        return self.stepper.per_token(groups, batch=self.run.config.global_batch_size)
+        return self.stepper.per_token(groups)
 
     def collect_data(self, data: Dataset, visited: list[int], weights: str) -> None:
         """Let the algorithm collect the `visited` training rows and all held-out rows, and put the results into `data`.

@@ -33,7 +33,6 @@ class Products:
         self,
         run: Run,
         stepper: Stepper,
-        tokenizer: Any,
         chat: ChatFormat,
         steps: int,
         fingerprints: dict[str, str],
@@ -42,7 +41,7 @@ class Products:
         announce: Callable[[str, int], None],
     ) -> None:
         self.run, self.config, self.files = run, run.config, run.files
-        self.engines, self.main, self.tokenizer, self.chat = stepper.engines, stepper.main, tokenizer, chat
+        self.engines, self.main, self.chat = stepper.engines, stepper.main, chat
         self.world: World = stepper.world
         self.steps, self.fingerprints, self.started, self.phases = steps, fingerprints, started, phases
         self.checkpoints = Checkpoints(run, stepper.engines, stepper.world, announce)
@@ -95,7 +94,7 @@ class Products:
             Unwritable: if an earlier model cannot be written.
         """
         about = {"step": step, **evaluation, "system_prompt": self.chat.system_prompt}
-        companions = Companions(self.tokenizer, self.chat, self.config.model, model_card(self.config, about), about)
+        companions = Companions(self.chat, self.config.model, model_card(self.config, about), about)
         self.checkpoints.export(self.files.model, *taken_model(self.main, self.world, companions))
 
     def summarise(self, status: str, state: LoopState) -> None:

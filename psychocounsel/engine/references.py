@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.group import Array, Group
 from psychocounsel.engine.engines import build_reference
 from psychocounsel.engine.reference_store import CacheFiller, Order, ReferenceStore, Unit, make_units, row_key
@@ -47,27 +46,23 @@ class Reference(ABC):
 class RoundStart(Reference):
     """The policy as it is now. A round asks before its first step, so this is the policy at the round's start."""
 
-    def __init__(self, stepper: Stepper, batch: int) -> None:
-        self.stepper, self.batch = stepper, batch
+    def __init__(self, stepper: Stepper) -> None:
+        self.stepper = stepper
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
         self.stepper.main.train(False)
-        return self.stepper.per_token(groups, batch=self.batch)
+        return self.stepper.per_token(groups)
 
 
-class AdaptersOff(Reference):
+class AdaptersOff(RoundStart):
     """The policy with its adapters off, which equals the policy before training at any time and needs no weights of its own.
 
     A policy without adapters is its own reference only before its first step.
     """
 
-    def __init__(self, stepper: Stepper, batch: int) -> None:
-        self.stepper, self.batch = stepper, batch
-
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
-        self.stepper.main.train(False)
         with self.stepper.main.module.adapters_off():
-            return self.stepper.per_token(groups, batch=self.batch)
+            return super().logprobs(groups)
 
 
 class FrozenModel(Reference):
@@ -76,14 +71,12 @@ class FrozenModel(Reference):
     `on_device`: the context in which the copy is on the GPU.
     """
 
-    def __init__(
-        self, stepper: Stepper, batch: int, model: PackedModel, on_device: AbstractContextManager[Any]
-    ) -> None:
-        self.stepper, self.batch, self.model, self.on_device = stepper, batch, model, on_device
+    def __init__(self, stepper: Stepper, model: PackedModel, on_device: AbstractContextManager[Any]) -> None:
+        self.stepper, self.model, self.on_device = stepper, model, on_device
 
     def logprobs(self, groups: Sequence[Group]) -> list[list[Array]]:
         with self.on_device:
-            return self.stepper.per_token(groups, self.model, self.batch)
+            return self.stepper.per_token(groups, self.model)
 
 
 # References of offline data: from the cache, or computed into it by all ranks together
@@ -98,7 +91,7 @@ _DECIDING = (
 )  # code that computes the values
 
 
-def reference_identity(config: DictConfig, algorithm: Algorithm, weights: str, device: torch.device) -> dict[str, Any]:
+def reference_identity(config: DictConfig, weights: str, device: torch.device) -> dict[str, Any]:
     """Return everything that reference log-probabilities depend on, except the tokens.
 
     The adapter is excluded because it is off. The ZeRO stage is excluded because every stage computes in the same dtype.
@@ -136,7 +129,7 @@ class CachedReference(Reference):
     def open(self, weights: str) -> None:
         self.is_open = True
         if self.run.is_main:
-            identity = reference_identity(self.config, self.stepper.algorithm, weights, self.world.device)
+            identity = reference_identity(self.config, weights, self.world.device)
             of = f"{self.config.model.path} in {identity['quantise'] or identity['dtype'].removeprefix('torch.')}"
             self.store = ReferenceStore(self.config.paths.cache, identity, of, self.run.say)
 
@@ -206,9 +199,7 @@ class CachedReference(Reference):
 # Choice of a run's reference
 
 
-def choose_reference(
-    run: Run, stepper: Stepper, tokenizer: Any, alive: Callable[[], None], rounds: bool
-) -> Reference | None:
+def choose_reference(run: Run, stepper: Stepper, alive: Callable[[], None], rounds: bool) -> Reference | None:
     """Return the reference for the groups of rounds, or of a dataset; None for an algorithm without a reference.
 
     A dataset is compared before the first step, so its values come from a cache. Groups of rounds are compared while
@@ -218,16 +209,14 @@ def choose_reference(
     Raises:
         UserError: if the frozen model cannot be loaded.
     """
-    algorithm, batch = stepper.algorithm, run.config.global_batch_size
-    if algorithm.reference_kind == "none":
+    kind = stepper.algorithm.reference_kind
+    if kind == "none":
         return None
     if not rounds:
-        return CachedReference(run, stepper, AdaptersOff(stepper, batch), alive)
-    if algorithm.reference_kind == "round":
-        return RoundStart(stepper, batch)
-    if algorithm.reference_kind == "model":
-        return _frozen(run, stepper, tokenizer, teacher_config(run.config))
-    return before_training(run, stepper, tokenizer)
+        return CachedReference(run, stepper, AdaptersOff(stepper), alive)
+    if kind == "round":
+        return RoundStart(stepper)
+    return before_training(stepper, run.config) if kind == "initial" else _frozen(stepper, teacher_config(run.config))
 
 
 def teacher_config(config: DictConfig) -> DictConfig:
@@ -237,20 +226,17 @@ def teacher_config(config: DictConfig) -> DictConfig:
     return changed
 
 
-def before_training(run: Run, stepper: Stepper, tokenizer: Any) -> Reference:
+def before_training(stepper: Stepper, config: DictConfig) -> Reference:
     """Return the policy before training, usable at any time: the policy with its adapters off, or a frozen copy.
 
     Raises:
         UserError: if the frozen copy cannot be loaded.
     """
-    if stepper.main.module.adapter is not None:
-        return AdaptersOff(stepper, run.config.global_batch_size)
-    return _frozen(run, stepper, tokenizer, run.config)
+    return AdaptersOff(stepper) if stepper.main.module.adapter is not None else _frozen(stepper, config)
 
 
-def _frozen(run: Run, stepper: Stepper, tokenizer: Any, config: Any) -> Reference:
+def _frozen(stepper: Stepper, config: DictConfig) -> Reference:
     """Return the frozen model of `config` as a reference."""
-    world = stepper.world
-    model = build_reference(config, stepper.algorithm, world, tokenizer)
+    model = build_reference(config, stepper.algorithm, stepper.world)
     moves = config.rollout.offload_idle and config.zero.stage < 3  # a partition is small
-    return FrozenModel(stepper, config.global_batch_size, model, on_device([model], world, moves))
+    return FrozenModel(stepper, model, on_device([model], stepper.world, moves))

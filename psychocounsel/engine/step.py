@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from psychocounsel.algo.base import Algorithm, Outputs, Term, checked_terms
-from psychocounsel.data.batch import Batch, build_batch
-from psychocounsel.data.feeding import one_ahead
+from psychocounsel.data.batch import Batch, build_batch, one_ahead
 from psychocounsel.data.group import Group, reference_of
 from psychocounsel.data.packing import MicroBatch, global_counts, plan_step
 from psychocounsel.distributed.world import World
@@ -86,10 +85,13 @@ class Stepper:
     The micro-batches of a rank stand in a queue. With small models on CPU, a rank has two queues, which run at once.
     """
 
-    def __init__(self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0) -> None:
+    def __init__(
+        self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0, batch: int = 0
+    ) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
         self.budget = budget  # tokens of a micro-batch; 0 until it is known
+        self.batch = batch  # groups that `per_token` splits into micro-batches together; 0: all
         self.queues = Queues(self.main.at_once)
         self.on_gpu = world.device.type == "cuda"
         self.ahead = self.on_gpu  # on CPU, building batches would take cores from computing
@@ -246,14 +248,12 @@ class Stepper:
         self,
         groups: Sequence[Group],
         model: PackedModel | Engine | None = None,
-        batch: int | None = None,
         **outputs: bool,
     ) -> list[list[np.ndarray]]:
         """Return `model`'s output for each trained token, an array for each completion of each group, on every rank.
 
-        `model`: default is the policy's engine, whose output is log-probabilities. `batch`: number of groups that are
-        split into micro-batches together (default: all). `outputs`: keyword arguments of the policy's `forward`, for
-        output other than log-probabilities.
+        `model`: default is the policy's engine, whose output is log-probabilities. `outputs`: keyword arguments of the
+        policy's `forward`, for output other than log-probabilities.
         """
 
         def work(members: list[int], batch: Batch) -> dict[int, list[np.ndarray]]:
@@ -261,8 +261,9 @@ class Stepper:
             return dict(zip(members, pieces, strict=False))  # a filler has pieces, but no group numbers
 
         values: list[list[np.ndarray]] = []
-        for start in range(0, len(groups), batch or len(groups) or 1):
-            chunk = groups[start : start + batch] if batch else groups
+        size = self.batch or len(groups) or 1
+        for start in range(0, len(groups), size):
+            chunk = groups[start : start + size]
             mine = {index: pieces for part in self._run(chunk, work) for index, pieces in part.items()}
             values += self._gather(mine, len(chunk))
         return values

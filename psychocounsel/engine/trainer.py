@@ -18,8 +18,8 @@ from psychocounsel.engine.engines import build_engines
 from psychocounsel.engine.feed import Collector, Feed, OfflineFeed, mixed
 from psychocounsel.engine.loop import Evaluator, HeldOutEvaluation, LoopState, OptimizerStep, StopRequest, Watchdog
 from psychocounsel.engine.products import Products
-from psychocounsel.engine.references import choose_reference
-from psychocounsel.engine.rounds.held_out import HeldOutReplies, open_held_out
+from psychocounsel.engine.references import before_training, choose_reference
+from psychocounsel.engine.rounds.held_out import HeldOutReplies, open_writing
 from psychocounsel.engine.rounds.offloading import open_offloading
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
@@ -52,13 +52,13 @@ class Trainer:
             self.data = self._read_data()
         self.world = World(run.rank, run.processes, 2 * run.config.engine.watchdog_minutes + 10)
         with self.phases("model"):
-            self.engines = build_engines(run.config, self.algorithm, self.world, self.tokenizer)
+            self.engines = build_engines(run.config, self.algorithm, self.world, self.chat.tokenizer)
         if self.main == "policy" and (flags := dropped_flags(run.config.model)):
             run.say(
                 f"generation_config.json of {run.config.model.path}: {', '.join(flags)} left out, as invalid together"
             )
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
-        self.stepper = Stepper(self.algorithm, self.engines, self.world)
+        self.stepper = Stepper(self.algorithm, self.engines, self.world, batch=run.config.global_batch_size)
         speed = Speed(self.engines[self.main], self.world)
         self.progress = Progress(run.is_main, run.log)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
@@ -71,7 +71,7 @@ class Trainer:
         self.steps = self.feed.steps
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
         self.records = StepLog(run, self.feed.sample)
-        self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._stop_if_asked)
+        self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._alive_in_evaluation)
         batch = run.config.global_batch_size
         for line in opening_lines(self.data, self.algorithm.needs.data, self.steps, batch):
             run.say(line)
@@ -81,17 +81,16 @@ class Trainer:
 
     def _read_data(self) -> Dataset:
         config = self.config
-        self.tokenizer, self.chat = load_chat_format(config.model, scores=self.main == "reward_model")
+        _, self.chat = load_chat_format(config.model, scores=self.main == "reward_model")
         mixes = self.algorithm.offline_groups(config.global_batch_size) > 0
-        self.algorithm.check_tokenizer(self.tokenizer)
+        self.algorithm.check_tokenizer(self.chat.tokenizer)
         data = build_dataset(config, self.chat, self.algorithm.needs.data, self.run.say, mixes)
         self.algorithm.check(data.train, data.held_out)
         return data
 
     def _collector(self, rounds: bool) -> Collector:
         """Return the collector for rounds if `rounds`, otherwise for a dataset."""
-        alive = self._alive_while_collecting
-        reference = choose_reference(self.run, self.stepper, self.tokenizer, alive, rounds)
+        reference = choose_reference(self.run, self.stepper, self._alive_while_collecting, rounds)
         return Collector(self.run, self.stepper, reference)
 
     def _feed(self) -> Feed:
@@ -103,7 +102,6 @@ class Trainer:
             self.run,
             self.data,
             self.collector,
-            self.tokenizer,
             self.chat,
             announce=self._announce,
             alive=self._alive_in_round,
@@ -115,17 +113,11 @@ class Trainer:
 
     def _held_out_replies(self) -> HeldOutReplies | None:
         """Return the writer of replies to held-out prompts; None if the run has no such prompts."""
-        if not self.data.held_out_prompts:
+        prompts = self.data.held_out_prompts
+        if not prompts:
             return None
-        return open_held_out(
-            self.run,
-            self.data.held_out_prompts,
-            self.stepper,
-            self.tokenizer,
-            self.chat,
-            alive=self._stop_if_asked,
-            offloading=self.offloading,
-        )
+        writing = open_writing(self.run, prompts, self.stepper, self.chat, self._alive_in_evaluation, self.offloading)
+        return HeldOutReplies(self.run, prompts, writing, before_training(self.stepper, self.config))
 
     # -- starting
 
@@ -151,7 +143,6 @@ class Trainer:
         self.products = Products(
             self.run,
             self.stepper,
-            self.tokenizer,
             self.chat,
             steps=self.steps,
             fingerprints=fingerprints,
@@ -190,6 +181,10 @@ class Trainer:
         self._stop_if_asked()
         self._settle(wait=False)
         self._heartbeat("collecting")
+
+    def _alive_in_evaluation(self) -> None:
+        self._stop_if_asked()
+        self._heartbeat("evaluating")
 
     # -- the loop
 
@@ -245,7 +240,6 @@ class Trainer:
         except NonFiniteBatch as error:
             raise self.products.failed(error, self.state.step) from error
         self._announce("eval_batch")
-        self._heartbeat("evaluating")
         return terms_and_scores
 
     def _finish_step(self, line: dict[str, Any]) -> None:

@@ -27,14 +27,16 @@ class Attention:
     """
 
     def __init__(self, config: Any, setting: str, device: str, name: str) -> None:
+        from transformers import AttentionInterface
+
         self.config = config
         self.on_cpu = device == "cpu"
         self.kinds = _layer_kinds(config, name)
         self.capped = bool(getattr(config, "attn_logit_softcapping", None))
         self.drops = bool(getattr(config, "attention_dropout", None))
         self.way = self._choose(setting, device, name)
-        register_varlen()
-        register_flex()
+        AttentionInterface.register(VARLEN, varlen_attention)
+        AttentionInterface.register(FLEX, flex_attention)
 
     @property
     def implementation(self) -> str:
@@ -68,10 +70,10 @@ class Attention:
         """Return the inputs of a transformers model other than tokens and positions."""
         if self.way == "varlen":
             return {"attention_mask": None, "layout": batch.layout}
-        make = self._block_mask if self.way == "flex" else self._dense_mask
+        windows = {kind: sliding_window(self.config) if kind == "sliding_attention" else None for kind in self.kinds}
         masks = {
-            kind: make(batch, sliding_window(self.config) if kind == "sliding_attention" else None, dtype)
-            for kind in self.kinds
+            kind: block_mask(batch, window) if self.way == "flex" else self._dense_mask(batch, window, dtype)
+            for kind, window in windows.items()
         }
         return {"attention_mask": masks if len(masks) > 1 else masks[self.kinds[0]]}
 
@@ -91,9 +93,6 @@ class Attention:
         if setting == "flex":
             require_compiler("model.attention=flex", f"model.attention={'dense' if self.capped else 'varlen'}")
         return setting
-
-    def _block_mask(self, batch: Any, window: int | None, dtype: torch.dtype) -> Any:
-        return block_mask(batch, window)
 
     def _dense_mask(self, batch: Any, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """Return a mask [B, 1, T, T]: boolean for SDPA, additive in `dtype` for eager attention.
@@ -307,12 +306,6 @@ def _by_one_kernel(
     return output[None]
 
 
-def register_varlen() -> None:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(VARLEN, varlen_attention)
-
-
 # FlexAttention over packed batches: a mask in blocks, whose empty blocks cost nothing.
 #
 # Its kernels are compiled at first use, and again for each new form of call. Row widths are dynamic and cause no
@@ -391,9 +384,3 @@ def visible(batch: Any, window: int | None) -> Any:
         return seen & (position[row, query] - position[row, key] < window) if window else seen
 
     return sees
-
-
-def register_flex() -> None:
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(FLEX, flex_attention)

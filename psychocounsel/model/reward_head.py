@@ -30,7 +30,7 @@ def load_reward_lm(
     model: DictConfig,
     dtype: torch.dtype,
     zero3: dict[str, Any] | None,
-    pad_token_id: int,
+    pad_token_id: int | None,
     device: str = "cpu",
     names: Sequence[str] = (),
     rating_middle: float = 0.0,

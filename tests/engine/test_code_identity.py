@@ -13,7 +13,6 @@ from psychocounsel import counsel, data
 from psychocounsel.data import tokenised_cache
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine import references
-from psychocounsel.settings.config import build
 from psychocounsel.storage.files import PACKAGE
 from tests.support.composed import check, compose
 from tests.support.harness import TINY
@@ -41,7 +40,7 @@ def chat() -> ChatFormat:
 
 
 def code_of_references() -> str:
-    return references.reference_identity(config(), build(config(), "algo"), "w", torch.device("cpu"))["code"]
+    return references.reference_identity(config(), "w", torch.device("cpu"))["code"]
 
 
 def code_of_tokens() -> str | None:

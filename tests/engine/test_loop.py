@@ -16,10 +16,12 @@ from psychocounsel.algo.orpo import ORPO
 from psychocounsel.algo.reward import Reward
 from psychocounsel.algo.sft import SFT
 from psychocounsel.data.group import Group
+from psychocounsel.engine import trainer
 from psychocounsel.engine.feed import Collector
 from psychocounsel.engine.loop import LoopState, OptimizerStep, intervals_of
 from psychocounsel.engine.step import metrics_of as figures_of_tally
 from psychocounsel.engine.telemetry.speed import Speed
+from psychocounsel.engine.trainer import Trainer
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.results import read_summary
 from psychocounsel.storage.files import read_json
@@ -108,6 +110,13 @@ def test_evaluations_in_a_row_without_a_better_one_are_counted() -> None:
     assert state.unimproved == 3
 
 
+def test_a_metric_that_is_no_number_is_never_the_best() -> None:
+    state, found = LoopState(), list[bool]()
+    for state.step, score in [(1, np.nan), (2, 0.2), (3, np.nan), (4, 0.1)]:
+        found.append(state.note({"eval/reward_safety": score}, "eval/reward_safety", "auto"))
+    assert found == [False, True, False, False] and state.best["step"] == 2 and state.unimproved == 2
+
+
 def test_an_end_of_an_interval_that_is_missing_is_explained() -> None:
     with pytest.raises(
         UserError, match="too few held-out prompts for an interval; use checkpoint.metric=eval/loss, or"
@@ -163,6 +172,23 @@ def test_a_run_killed_between_export_and_checkpoint_repeats_steps_without_losing
     assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "unbroken")
     mine, theirs = (read_summary(tmp_path / name) for name in ("run", "unbroken"))
     assert mine["metrics"] == theirs["metrics"] and mine["steps"] == theirs["steps"] == 6
+
+
+# What an evaluation calls while the policy replies to held-out prompts.
+
+
+def test_an_evaluation_tells_the_watchdog_that_replies_are_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies of a large policy can take longer than `engine.watchdog_minutes`."""
+    monkeypatch.setattr(trainer, "open_writing", lambda *given: SimpleNamespace(alive=given[4], scoring=0, world=0))
+    monkeypatch.setattr(trainer, "before_training", lambda *given: None)
+    told, run = list[str](), SimpleNamespace(write_state=lambda phase, *steps: told.append(phase))
+    one: Any = Trainer.__new__(Trainer)
+    vars(one).update(run=run, state=LoopState(), steps=1, offloading=None, stepper=None, chat=None, config=None)
+    one.data = SimpleNamespace(held_out_prompts=GROUPS)
+    one.world, one.stop = SimpleNamespace(any=bool), SimpleNamespace(requested=lambda: False)
+    one.watchdog = SimpleNamespace(alive=lambda: told.append("alive"))
+    one._held_out_replies().writing.alive()
+    assert told == ["alive", "evaluating"]
 
 
 # Every held-out figure of a training has its interval, in the run's files and in its closing table.

@@ -1,7 +1,6 @@
 """At ZeRO stage 3 a rank holds its part of the critic and of the frozen reference, whose values are those of whole models."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,12 +37,11 @@ def measured(world: World, model: Path, stage: int, critic: str) -> dict[str, An
 
     engines.Engine = Watched  # type: ignore[misc]
     both = engines.build_engines(config, algorithm, world, tokenizer)
-    stepper = Stepper(algorithm, both, world, 256)
-    run: Any = SimpleNamespace(config=config)
-    reference: Any = before_training(run, stepper, tokenizer)
+    stepper = Stepper(algorithm, both, world, 256, batch=4)
+    reference: Any = before_training(stepper, config)
     groups = random_groups(6, vocabulary=200)
     rows = [row for rows in reference.logprobs(groups) for row in rows]
-    values = [row for rows in stepper.per_token(groups, both["critic"].module, 4) for row in rows]
+    values = [row for rows in stepper.per_token(groups, both["critic"].module) for row in rows]
     return {
         "loaded": loaded[-1],
         "reference": held(reference.model),

@@ -22,7 +22,6 @@ from psychocounsel.engine.references import (
     choose_reference,
 )
 from psychocounsel.engine.step import Stepper
-from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.composed import check, compose
 from tests.support.harness import make_stepper, random_groups, small_lm
 
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("in_process_training")
 def chosen(algorithm: Algorithm, stepper: Stepper, model: Path, rounds: bool = True) -> Reference | None:
     config = check(compose(["algo=online_dpo", "reward=tiny", f"model.path={model}", "global_batch_size=3"]))
     run: Any = SimpleNamespace(config=config, is_main=True, say=lambda text: None)
-    return choose_reference(run, stepper, load_chat_format(config.model)[0], lambda: None, rounds)
+    return choose_reference(run, stepper, lambda: None, rounds)
 
 
 def flat(values: list[list[np.ndarray]]) -> np.ndarray:

@@ -19,7 +19,6 @@ from psychocounsel.engine.reference_store import BUCKETS
 from psychocounsel.engine.references import CachedReference, reference_identity
 from psychocounsel.engine.step import Stepper
 from psychocounsel.errors import UserError
-from psychocounsel.settings.config import build
 from psychocounsel.storage.files import read_json
 from psychocounsel.storage.locks import Lock
 from tests.support.composed import check, compose
@@ -104,7 +103,7 @@ def test_an_untrained_policy_is_evaluated_without_a_forward_pass(monkeypatch: py
 
 def identity(*overrides: str, weights: str = "w") -> dict[str, Any]:
     config = check(compose(list(overrides)))
-    return reference_identity(config, build(config, "algo"), weights, torch.device("cpu"))
+    return reference_identity(config, weights, torch.device("cpu"))
 
 
 LORA = "model.lora.rank=4"

@@ -44,7 +44,6 @@ class Companions:
     `allowed_hosts`: the hosts that may receive weights trained on confidential data; None for other data.
     """
 
-    tokenizer: Any
     chat: ChatFormat
     model: DictConfig  # the group `model` of the run
     card: str
@@ -115,12 +114,12 @@ def fill_folder(
     if adapter is not None and saves_adapter(wrapper, model):
         adapter.save(draft, weights, resolve_path(model.path), model.revision)
     else:
-        _end_with(lm, companions.tokenizer, companions.chat)
+        _end_with(lm, companions.chat)
         try:
             _save(lm, draft, _with_tied(lm, weights), dtype, wrapper.settings(companions.about))
         except SafetensorError as error:
             raise OSError(str(error)) from error
-    companions.tokenizer.save_pretrained(draft)
+    companions.chat.tokenizer.save_pretrained(draft)
     write_atomically(draft / CARD, companions.card)
     write_json(ModelDir(draft).about, companions.about)
     record_hosts(draft, companions.allowed_hosts)
@@ -157,11 +156,11 @@ def _save(lm: Any, folder: Path, weights: dict[str, torch.Tensor], dtype: torch.
     settings.save_pretrained(folder)
 
 
-def _end_with(lm: Any, tokenizer: Any, chat: ChatFormat) -> None:
+def _end_with(lm: Any, chat: ChatFormat) -> None:
     """Make generation stop at the model's own end tokens and at those that close a turn in the chat template."""
     if not lm.can_generate():  # a reward model
         return
-    own = lm.generation_config.eos_token_id
+    own, tokenizer = lm.generation_config.eos_token_id, chat.tokenizer
     known = [] if own is None else [own] if isinstance(own, int) else list(own)
     ends = [*known, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []), *sorted(chat.end_tokens)]
     lm.generation_config.eos_token_id = list(dict.fromkeys(ends))

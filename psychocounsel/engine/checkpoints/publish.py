@@ -137,13 +137,13 @@ def _rebuild(
     allowed_hosts: list[str] | None,
 ) -> None:
     algorithm = configs.build(config, "algo")
-    tokenizer, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")
+    _, chat = load_chat_format(config.model, scores=algorithm.needs.main == "reward_model")
     hello = [{"role": "user", "content": "Hello."}]
     prompts = chat.encode_prompts([chat.render(hello)])
     chat.encode_replies([chat.render(hello, "Hello.")], prompts)  # registers the token that ends a reply
     on_gpu = bool(read_environment(run).get("gpus"))
     dtype = model_dtype(config.model, torch.device("cuda" if on_gpu else "cpu"))
-    wrapper = load_model(config, algorithm, torch.float32, None, tokenizer)
+    wrapper = load_model(config, algorithm, torch.float32, None, pad_token_id=chat.tokenizer.pad_token_id)
     trained = {name: value.detach() for name, value in wrapper.named_parameters() if value.requires_grad}
     if wrapper.adapter is not None:
         _check_base(run, config.model, config.paths.cache)
@@ -161,7 +161,7 @@ def _rebuild(
     about["system_prompt"] = chat.system_prompt
     chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
-    companions = Companions(tokenizer, chat, config.model, model_card(config, about), about, allowed_hosts)
+    companions = Companions(chat, config.model, model_card(config, about), about, allowed_hosts)
     write_model(folder, wrapper, plain, dtype, companions)
 
 

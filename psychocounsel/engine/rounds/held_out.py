@@ -1,15 +1,15 @@
 """The policy's replies to held-out prompts, compared with its replies before training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from psychocounsel.data.group import Array, Group, read_groups, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.references import Reference, RoundStart, before_training
+from psychocounsel.engine.references import Reference, RoundStart
 from psychocounsel.engine.rounds.first_replies import FirstReplies
 from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import Scoring, open_scoring, rewarded
@@ -25,29 +25,56 @@ from psychocounsel.settings import config as configs
 _ROUND = 1 << 20  # in place of a round's number in seeds; no run has as many rounds
 
 
+@dataclass(frozen=True)
+class Writing:
+    """What writes and scores the replies of a run, to prompts of rounds and to held-out ones.
+
+    `policy` gives log-probabilities of the trained policy as it is now. `alive` is called often, on all ranks together; it
+    may raise Stopped.
+    """
+
+    rollout: Rollout
+    scoring: Scoring
+    policy: Reference
+    first_replies: FirstReplies
+    world: World
+    alive: Callable[[], None]
+    offloading: Offloading
+
+
+def open_writing(
+    run: Run,
+    prompts: Iterable[Group],
+    stepper: Stepper,
+    chat: ChatFormat,
+    alive: Callable[[], None],
+    offloading: Offloading,
+) -> Writing:
+    """Return what writes and scores replies to `prompts`.
+
+    Raises:
+        UserError: if the rollout or the reward cannot be loaded.
+    """
+    config, world = run.config, stepper.world
+    with offloading:
+        scoring = open_scoring(run, world, chat.system_prompt, prompts)
+        offloading.leave_weights()  # last, because the rollout may take the memory that is free now
+        settings = configs.build(config, "rollout")
+        rollout = open_rollout(settings, config, stepper.main, chat, world, run.files.client_answers)
+    offloading.make_room = rollout.rest
+    policy = RoundStart(stepper)
+    return Writing(rollout, scoring, policy, FirstReplies(run, rollout, policy), world, alive, offloading)
+
+
 class HeldOutReplies:
     """Writes and scores a reply to each of `prompts` at an evaluation, and compares it with `reference`, if there is one.
 
-    The reference is the policy before training, or the algorithm's teacher. `policy` gives log-probabilities of the trained
-    policy as it is at the evaluation. `alive` is called often, on all ranks together; it may raise Stopped.
+    The reference is the policy before training, or the algorithm's teacher.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        prompts: Sequence[Group],
-        rollout: Rollout,
-        first_replies: FirstReplies,
-        scoring: Scoring,
-        policy: Reference,
-        reference: Reference | None,
-        world: World,
-        alive: Callable[[], None],
-        offloading: Offloading,
-    ) -> None:
-        self.run, self.prompts, self.rollout, self.scoring = run, prompts, rollout, scoring
-        self.first_replies, self.offloading = first_replies, offloading
-        self.policy, self.reference, self.world, self.alive = policy, reference, world, alive
+    def __init__(self, run: Run, prompts: Sequence[Group], writing: Writing, reference: Reference | None) -> None:
+        self.run, self.prompts, self.writing, self.reference = run, prompts, writing, reference
+        self.scoring, self.world = writing.scoring, writing.world
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return the `eval/...` metrics of the replies after `step` steps. All ranks call it together.
@@ -57,13 +84,13 @@ class HeldOutReplies:
                 `FirstReplies.check`.
         """
         replies = self.write(step)
-        self.first_replies.check(replies, step)
+        self.writing.first_replies.check(replies, step)
         if line := self.scoring.left_out(replies, f"replies to held-out prompts at step {step}"):
             self.run.say(line)
         reference = self.reference.logprobs(replies) if self.reference else None
         if reference is not None:
             # The rollout's own log-probabilities are rounded differently, which would count as divergence.
-            for group, logprobs in zip(replies, self.policy.logprobs(replies), strict=True):
+            for group, logprobs in zip(replies, self.writing.policy.logprobs(replies), strict=True):
                 for completion, values in zip(group.completions, logprobs, strict=True):
                     completion.logprobs = values
         metrics = held_out_metrics(self.run, self.world, step, replies, reference)
@@ -73,20 +100,21 @@ class HeldOutReplies:
 
     def write(self, step: int) -> list[Group]:
         """Return a scored reply to each prompt by the weights after `step` steps; the seed is the same at each evaluation."""
-        with self.offloading:
+        with self.writing.offloading:
             parts = self.world.gather(self._written(step))
         count, ranks = len(self.prompts), self.world.size
         return [parts[index % ranks][index // ranks] for index in range(count)]
 
     def _written(self, step: int) -> Sequence[Group]:
         """Return this rank's scored replies."""
-        self.rollout.sync(step)
-        self.offloading.leave_weights()
-        by_shard = dict(self.rollout.write(self._shards(), self.alive))
+        rollout, alive = self.writing.rollout, self.writing.alive
+        rollout.sync(step)
+        self.writing.offloading.leave_weights()
+        by_shard = dict(rollout.write(self._shards(), alive))
         written = [group for number in sorted(by_shard) for group in by_shard[number]]
-        self.rollout.rest()
+        rollout.rest()
         with self.scoring.on_device:
-            return self.scoring(written, self.alive)
+            return self.scoring(written, alive)
 
     def _shards(self) -> list[Shard]:
         """Return this rank's prompts, in as many shards as every other rank has."""
@@ -94,33 +122,6 @@ class HeldOutReplies:
         size, mine = config.rollout.shard_prompts, self.prompts[rank::ranks]
         starts = range(0, len(self.prompts), size * ranks)
         return [(list(mine[start // ranks :][:size]), sampling_of(config, 1, _ROUND, start + rank)) for start in starts]
-
-
-def open_held_out(
-    run: Run,
-    prompts: Sequence[Group],
-    stepper: Stepper,
-    tokenizer: Any,
-    chat: ChatFormat,
-    alive: Callable[[], None],
-    offloading: Offloading,
-) -> HeldOutReplies:
-    """Return the writer of replies to `prompts` at evaluations of a run without rounds, with rollout, reward and reference.
-
-    Raises:
-        UserError: if one of these cannot be loaded.
-    """
-    config: Any = run.config
-    world, settings = stepper.world, configs.build(config, "rollout")
-    with offloading:
-        scoring = open_scoring(run, world, chat.system_prompt, prompts)
-        offloading.leave_weights()  # last, because the rollout may take the memory that is free now
-        rollout = open_rollout(settings, config, stepper.main, chat, world, run.files.client_answers)
-    offloading.make_room = rollout.rest
-    reference = before_training(run, stepper, tokenizer)
-    policy = RoundStart(stepper, config.global_batch_size)
-    first_replies = FirstReplies(run, rollout, policy)
-    return HeldOutReplies(run, prompts, rollout, first_replies, scoring, policy, reference, world, alive, offloading)
 
 
 def held_out_metrics(

@@ -19,21 +19,16 @@ from psychocounsel.algo.base import checked_groups
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, reference_of, write_groups
 from psychocounsel.data.tokenise import ChatFormat
-from psychocounsel.distributed.world import World
 from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.feed import Collector
-from psychocounsel.engine.references import RoundStart
-from psychocounsel.engine.rounds.first_replies import FirstReplies
-from psychocounsel.engine.rounds.held_out import HeldOutReplies
+from psychocounsel.engine.rounds.held_out import HeldOutReplies, Writing, open_writing
 from psychocounsel.engine.rounds.offloading import Offloading
-from psychocounsel.engine.rounds.scoring import Scoring, open_scoring, rewarded
+from psychocounsel.engine.rounds.scoring import rewarded
 from psychocounsel.engine.schedule import RoundOrder, round_order
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics, sample_page
 from psychocounsel.rollout.base import Rollout, Sampling, Shard, sampling_of
-from psychocounsel.rollout.sessions import open_rollout
 from psychocounsel.rundir.run import Run
-from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import await_file, read_json, write_atomically, write_json
 
 # Rounds written ahead, in a thread, while earlier rounds are scored and trained on
@@ -88,32 +83,18 @@ class WrittenAhead:
 
 
 class Shards:
-    """Writes `samples` replies to each prompt of a round; some rollouts already write the next rounds meanwhile.
-
-    `alive` is called often, on all ranks together; it may raise Stopped.
-    """
+    """Writes `samples` replies to each prompt of a round; some rollouts already write the next rounds meanwhile."""
 
     def __init__(
-        self,
-        run: Run,
-        data: Dataset,
-        order: RoundOrder,
-        samples: int,
-        rollout: Rollout,
-        first_replies: FirstReplies,
-        scoring: Scoring,
-        world: World,
-        announce: Announce,
-        alive: Callable[[], None],
-        offloading: Offloading,
+        self, run: Run, data: Dataset, order: RoundOrder, samples: int, writing: Writing, announce: Announce
     ) -> None:
-        self.run, self.data, self.order, self.world = run, data, order, world
-        self.first_replies = first_replies
-        self.samples, self.rollout, self.scoring = samples, rollout, scoring
-        self.announce, self.alive, self.offloading = announce, alive, offloading
+        self.run, self.data, self.order, self.samples, self.announce = run, data, order, samples, announce
+        self.rollout, self.scoring, self.first_replies = writing.rollout, writing.scoring, writing.first_replies
+        self.world, self.alive, self.offloading = writing.world, writing.alive, writing.offloading
         self.config: Any = run.config
         self.ahead: WrittenAhead | None = None
         self.seconds: dict[str, float] = {}  # of the last round, by phase
+        self._sizes: dict[int, int] = {}  # prompts of a shard, by round
         self.staleness = 0.0  # mean age of its replies: steps since the weights that wrote them
         self._further: Sequence[Sequence[int]] = ()
 
@@ -190,29 +171,31 @@ class Shards:
         self.staleness = step - sum(versions) / max(1, len(versions))
 
     def _plan(self, number: int) -> None:
-        """Write the round's plan; files of another plan in the same folder are deleted."""
-        files = self.run.files.round(number)
+        """Write the round's plan; files of another plan in the same folder are deleted.
+
+        A plan that was cut for another number of ranks is kept, so that a resumed run keeps its finished shards.
+        """
+        files, size = self.run.files.round(number), self.config.rollout.shard_prompts
+        if self.rollout.draws_by_prompt:  # then smaller shards, one for each rank, hold the same replies
+            size = min(size, math.ceil(self.order.prompts / self.world.size))
         plan = {
             "prompts": [self.data.train[index].id for index in self.order.indices(number)],
-            "shard_prompts": self._shard_prompts,
+            "shard_prompts": size,
             "seed": self.config.seed,
         }
-        if self.run.is_main and read_json(files.plan) != plan:
-            shutil.rmtree(files.path, ignore_errors=True)
-            files.path.mkdir(parents=True)
-            write_json(files.plan, plan)
-        self.world.barrier()
-
-    @property
-    def _shard_prompts(self) -> int:
-        """Prompts of a shard: `rollout.shard_prompts`, or fewer for many ranks if the replies stay the same."""
-        setting: int = self.config.rollout.shard_prompts
-        share = math.ceil(self.order.prompts / self.world.size)
-        return min(setting, share) if self.rollout.draws_by_prompt else setting
+        if self.run.is_main:
+            known = read_json(files.plan) or {}
+            if {**known, "shard_prompts": size} == plan:
+                plan = known
+            else:
+                shutil.rmtree(files.path, ignore_errors=True)
+                files.path.mkdir(parents=True)
+                write_json(files.plan, plan)
+        self._sizes[number] = self.world.broadcast(plan["shard_prompts"])
 
     def _cut(self, number: int) -> list[tuple[Path, Shard]]:
         """Return file, prompts and sampling settings of each shard of a round."""
-        files, size, whole = self.run.files.round(number), self._shard_prompts, self.config.rollout.shard_prompts
+        files, size, whole = self.run.files.round(number), self._sizes[number], self.config.rollout.shard_prompts
         cut, first = list[tuple[Path, Shard]](), 0
         for rows in (self.order.indices(number), *self._further):
             prompts = [self.data.train[row] for row in rows]
@@ -231,7 +214,7 @@ class Shards:
         whole = [
             sampling_of(self.config, self.samples, number, place // setting) for place in range(first, first + count)
         ]
-        if self._shard_prompts == setting:
+        if self._sizes[number] == setting:
             return whole[0]
         places = range(first, first + count)
         seeds = tuple(shard.seed_of(place % setting) for shard, place in zip(whole, places, strict=True))
@@ -393,7 +376,6 @@ def open_rounds(
     run: Run,
     data: Dataset,
     collector: Collector,
-    tokenizer: Any,
     chat: ChatFormat,
     announce: Announce,
     alive: Callable[[], None],
@@ -402,25 +384,14 @@ def open_rounds(
     """Return the feed of an algorithm with rollouts, with its rollout and its reward.
 
     Raises:
-        UserError: if the rollout or the reward cannot be loaded, or as in `Algorithm.check_rounds`.
+        UserError: as in `Algorithm.check_rounds` or `open_writing`.
     """
-    config: Any = run.config
     algorithm, plan = collector.algorithm, collector.algorithm.round
     assert plan is not None, "the check of the configuration requires it"
-    engine, world = collector.stepper.main, collector.world
-    order = round_order(config, algorithm, len(data.train))
+    order = round_order(run.config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
-    with offloading:
-        scoring = open_scoring(run, world, chat.system_prompt, [*data.train, *data.held_out])
-        offloading.leave_weights()  # last, because the rollout may take the memory that is free now
-        settings = configs.build(config, "rollout")
-        rollout = open_rollout(settings, config, engine, chat, world, run.files.client_answers)
-    offloading.make_room = rollout.rest
-    policy = RoundStart(collector.stepper, config.global_batch_size)
-    first_replies = FirstReplies(run, rollout, policy)
-    shards = Shards(run, data, order, plan.samples, rollout, first_replies, scoring, world, announce, alive, offloading)
+    prompts = [*data.train, *data.held_out]
+    writing = open_writing(run, prompts, collector.stepper, chat, alive, offloading)
     fixed = collector.reference if algorithm.reference_kind in ("initial", "model") else None
-    held_out = HeldOutReplies(
-        run, data.held_out, rollout, first_replies, scoring, policy, fixed, world, alive, offloading
-    )
-    return RoundFeed(run, shards, held_out, collector, announce)
+    held_out = HeldOutReplies(run, data.held_out, writing, fixed)
+    return RoundFeed(run, Shards(run, data, order, plan.samples, writing, announce), held_out, collector, announce)

@@ -4,14 +4,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Completion, Group, read_groups
-from psychocounsel.engine.rounds.round_feed import ShardFile, WrittenAhead
+from psychocounsel.engine.rounds.held_out import Writing
+from psychocounsel.engine.rounds.round_feed import ShardFile, Shards, WrittenAhead
+from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.rollout.base import Arriving, Rollout, Sampling, Shard, together
+from psychocounsel.rundir.paths import RunDir
+from tests.support.composed import check, compose
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.own_folder import docs_example, write_own
 
@@ -145,6 +151,32 @@ def test_no_reply_is_older_than_rounds_are_written_ahead(
     assert written == [{version} for version in versions]
     told = [line["rollout/staleness"] for line in metrics_of(tmp_path / "run") if "rollout/staleness" in line]
     assert told == [number - version for number, version in enumerate(versions)]
+
+
+def cut(folder: Path, ranks: int) -> list[tuple[str, list[str], list[int]]]:
+    """Return name, prompts and seeds of each shard of a round, as a run in `folder` on `ranks` ranks plans it."""
+    run: Any = SimpleNamespace(files=RunDir(folder), is_main=True, config=check(compose(["algo=rloo"])))
+    world: Any = SimpleNamespace(size=ranks, rank=0, broadcast=lambda value: value)
+    rollout, data, no = Slow(), Dataset([prompt(number) for number in range(8)], []), cast(Any, None)
+    rollout.draws_by_prompt = True
+    writing = Writing(rollout, no, no, no, world, no, no)
+    shards = Shards(run, data, RoundOrder(8, 4, 4, 1, None, 1, 1), 2, writing, no)
+    shards._plan(0)
+    return [
+        (file.name, [group.id for group in groups], [drawn.seed_of(place) for place in range(len(groups))])
+        for file, (groups, drawn) in shards._cut(0)
+    ]
+
+
+def test_a_run_that_goes_on_with_other_ranks_keeps_its_finished_shards(tmp_path: Path) -> None:
+    ((name, prompts, seeds),) = cut(tmp_path / "one", 1)
+    file = RunDir(tmp_path / "one").round(0).path / name
+    file.touch()
+    assert cut(tmp_path / "one", 4) == [(name, prompts, seeds)] and file.exists()
+    four = cut(tmp_path / "four", 4)
+    assert [(of_shard, drawn) for _, of_shard, drawn in four] == [
+        ([each], [seed]) for each, seed in zip(prompts, seeds, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(("by_prompt", "ranks", "shards"), [(True, 2, 2), (False, 2, 1)])
