@@ -16,6 +16,7 @@ from psychocounsel.rundir.identity import defines, defining, differing, is_same,
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir, SweepDir, run_of_model
 from psychocounsel.rundir.run_config import has_config, is_run, read_overrides, read_plain
 from psychocounsel.storage.files import parse_json, write_atomically
+from psychocounsel.storage.locks import held
 
 # Names, made from the swept keys by their shortest unambiguous names
 
@@ -264,18 +265,20 @@ def runs_of(folder: Path) -> list[ListedRun]:
 
 def add_to_table(sweep: Path, runs: Iterable[tuple[Path, list[str]]]) -> None:
     """Add runs (folder and overrides) to `sweep.jsonl`; runs of earlier commands keep their lines."""
-    rows = {row["run_dir"]: row for row in _read_table(sweep)}
-    for run_dir, overrides in runs:
-        folder = str(run_dir.relative_to(sweep))
-        index = max((row["index"] for row in rows.values()), default=-1) + 1
-        rows.setdefault(folder, {"index": index, "overrides": overrides, "run_dir": folder})
-    _write_table(sweep, rows.values())
+    with held(SweepDir(sweep).table_lock):
+        rows = {row["run_dir"]: row for row in _read_table(sweep)}
+        for run_dir, overrides in runs:
+            folder = str(run_dir.relative_to(sweep))
+            index = max((row["index"] for row in rows.values()), default=-1) + 1
+            rows.setdefault(folder, {"index": index, "overrides": overrides, "run_dir": folder})
+        _write_table(sweep, rows.values())
 
 
 def remove_from_table(sweep: Path, runs: Iterable[Path]) -> None:
     """Remove runs from `sweep.jsonl`; the others keep their indices."""
     gone = {str(run.relative_to(sweep)) for run in runs}
-    _write_table(sweep, [row for row in _read_table(sweep) if row["run_dir"] not in gone])
+    with held(SweepDir(sweep).table_lock):
+        _write_table(sweep, [row for row in _read_table(sweep) if row["run_dir"] not in gone])
 
 
 def _write_table(sweep: Path, rows: Iterable[dict[str, Any]]) -> None:

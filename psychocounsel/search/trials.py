@@ -5,8 +5,9 @@ import hashlib
 import json
 import math
 import os
-import time
+import shlex
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,15 +24,15 @@ from psychocounsel.rundir.identity import defining
 from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.results import is_finished, objective, objective_interval, read_summary, smaller_is_better
 from psychocounsel.rundir.run import Run
+from psychocounsel.settings.sweep import written
 from psychocounsel.storage.files import point, write_json
-from psychocounsel.storage.locks import Lock
+from psychocounsel.storage.locks import held, taken
 
 # The journal is an optuna study in a file of the sweep's folder. No process has to keep running: each job gets its values
 # when it starts and reports its result when it ends. Lock files work on NFS; the lock of a killed job is taken over.
 
 _STUDY = "search"  # each file holds one study
 _RUN = "run"  # optuna's user attribute with the name of a trial's run directory
-_POLL_SECONDS = 0.05
 
 
 def require_optuna() -> None:
@@ -103,7 +104,7 @@ class TrialJournal:
         """
         from optuna.trial import TrialState
 
-        with _held(self.path.with_suffix(".asking")):
+        with held(self.path.with_suffix(".asking")):
             self._tell_finished(run_dir.parent)
             trial = self._trial(run_dir.name)
             if trial is not None and trial.state == TrialState.FAIL:
@@ -137,7 +138,7 @@ class TrialJournal:
 
         trial = self._trial(run_dir.name)
         if trial is not None and trial.state == TrialState.FAIL:
-            with _held(self.path.with_suffix(".asking")):
+            with held(self.path.with_suffix(".asking")):
                 self._renewed(trial)
 
     def report(self, run_dir: Path, value: float, step: int, pruner: str) -> bool:
@@ -155,7 +156,7 @@ class TrialJournal:
         """Return optuna's newest record of each run in `folder`, after recording all finished runs."""
         if not self.path.exists():
             return []
-        with _held(self.path.with_suffix(".asking")):
+        with held(self.path.with_suffix(".asking")):
             self._tell_finished(folder)
         newest = {trial.user_attrs.get(_RUN, trial.number): trial for trial in self._trials()}
         return sorted(newest.values(), key=lambda trial: trial.number)
@@ -254,30 +255,12 @@ def _pruner(name: str) -> Any:
     return {"median": MedianPruner, "hyperband": HyperbandPruner, "none": NopPruner}[name]()
 
 
-@contextmanager
-def _held(path: Path) -> Iterator[None]:
-    """Hold a lock file; wait until other processes release it."""
-    lock = _taken(path)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _taken(path: Path) -> Lock:
-    while True:
-        lock = Lock(path)
-        if lock.take():
-            return lock
-        time.sleep(_POLL_SECONDS)
-
-
 def _journal_lock(journal: Path) -> Any:
     """Return our lock with optuna's interface; it also removes a line that a killed process wrote only partly."""
 
     class JournalLock:
         def acquire(self) -> bool:
-            self.held = _taken(journal.with_suffix(".writing"))
+            self.held = taken(journal.with_suffix(".writing"))
             content = journal.read_bytes() if journal.exists() else b""
             if content and not content.endswith(b"\n"):
                 os.truncate(journal, content.rfind(b"\n") + 1)
@@ -310,9 +293,7 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
     written.
     """
     trials = journal.results(folder)
-    counts: dict[str, int] = {}
-    for trial in trials:
-        counts[trial.state.name] = counts.get(trial.state.name, 0) + 1
+    counts = Counter(trial.state.name for trial in trials)
     done = [trial for trial in trials if trial.state.name == "COMPLETE"]
     summary = ", ".join(f"{count} {_WORDS[name]}" for name, count in counts.items())
     if not done:
@@ -327,11 +308,12 @@ def mark_best(journal: TrialJournal, folder: Path, fixed: Sequence[str]) -> list
         SweepDir(folder).best_record, {"metric": journal.metric, "mode": mode, "chosen": chosen, "settings": rows}
     )
     point(SweepDir(folder).best, best.name)
-    values = " ".join(f"{key}={value}" for key, value in ranked[0].params.items())
+    lasting = [text for text in fixed if not text.startswith(("sweep_dir=", "dry_run="))]
+    values = [f"{key}={written(value)}" for key, value in ranked[0].params.items()]
     return [
         f"search: {summary}",
         f"best by {journal.metric}: {ranked[0].value:.4g}{objective_interval(best, journal.metric)} in {best}",
-        f"train with its values: psychocounsel train {' '.join([*_lasting(fixed), values])}",
+        f"train with its values: psychocounsel train {shlex.join([*lasting, *values])}",
     ]
 
 
@@ -340,10 +322,6 @@ _WORDS = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 
 def _row(journal: TrialJournal, trial: Any, folder: Path) -> dict[str, Any]:
     return {"run": journal.run_of(trial, folder).name, "value": trial.value}
-
-
-def _lasting(fixed: Sequence[str]) -> list[str]:
-    return [text for text in fixed if not text.startswith(("sweep_dir=", "dry_run="))]
 
 
 # Callback of the trials: it reports evaluations, and ends a run that the search prunes.

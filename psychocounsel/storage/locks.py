@@ -5,8 +5,9 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from psychocounsel.storage.modes import file_mode
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
+_POLL_SECONDS = 0.05
 _ENDED = ("Z", "X", "x")  # states in /proc/PID/stat of an ended process: zombie (not yet reaped), dead
 
 
@@ -61,6 +63,24 @@ class Lock:
                     self._lost()
                     return
                 os.utime(self.path)
+
+
+def taken(path: Path) -> Lock:
+    """Take a lock that others hold for moments only, and return it; waits for them."""
+    lock = Lock(path)
+    while not lock.take():
+        time.sleep(_POLL_SECONDS)
+    return lock
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a lock while the block runs; waits like `taken`."""
+    lock = taken(path)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def holder(path: Path) -> dict[str, Any] | None:
@@ -125,13 +145,16 @@ def _start_time(pid: int) -> str | None:
 
 
 def _age(lock: Path) -> float:
-    """Return the seconds since the last heartbeat, by the file server's clock, which may differ from ours."""
-    probe = lock.with_name(f".clock.{uuid.uuid4().hex}.tmp")
-    probe.touch()
-    try:
-        return probe.stat().st_mtime - lock.stat().st_mtime
-    finally:
+    """Return the seconds since the last heartbeat, by the file server's clock, which may differ from ours.
+
+    In a folder that this user cannot write to, for instance a colleague's, our clock must do.
+    """
+    probe, now = lock.with_name(f".clock.{uuid.uuid4().hex}.tmp"), time.time()
+    with contextlib.suppress(OSError):
+        probe.touch()
+        now = probe.stat().st_mtime
         probe.unlink()
+    return now - lock.stat().st_mtime
 
 
 def _take_away(lock: Path, stale: str) -> None:

@@ -63,6 +63,19 @@ def test_owner_on_another_host_counts_while_its_heart_beats(tmp_path: Path, monk
     assert not lock.exists()
 
 
+def test_an_owner_on_another_host_is_seen_in_a_folder_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    (tmp_path / "owner.json").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": "1", "id": "x"}))
+    monkeypatch.setattr(Path, "touch", refused)
+    assert (owner.live_owner(tmp_path) or {}).get("host") == "elsewhere"
+    os.utime(tmp_path / "owner.json", (0, 0))
+    assert owner.live_owner(tmp_path) is None
+
+
 def test_heartbeat_keeps_the_lock_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "HEARTBEAT_SECONDS", 0.05)
     with ownership(tmp_path):

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.rundir.identity import defining, differing, identity, is_same
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import read_plain, write_config
-from psychocounsel.rundir.sweep import SweepFolder, cell_name, namings, telling_name
+from psychocounsel.rundir.sweep import SweepFolder, add_to_table, cell_name, namings, runs_of, telling_name
 from tests.support.composed import check, compose
+from tests.support.processes import FORKED
 
 # -- names
 
@@ -214,3 +215,23 @@ def test_two_hundred_runs_are_read_quickly(tmp_path: Path) -> None:
 )
 def test_a_model_is_called_by_the_part_of_its_path_that_tells_it(path: str, name: str) -> None:
     assert telling_name(Path(path)) == name
+
+
+# -- the table
+
+
+def list_runs(sweep: Path, number: int, gate: object) -> None:
+    gate.wait()  # type: ignore[attr-defined]
+    add_to_table(sweep, [(sweep / f"run-{number}", [f"seed={number}"])])
+
+
+def test_commands_that_list_their_runs_at_once_keep_the_lines_of_all(tmp_path: Path) -> None:
+    gate = FORKED.Barrier(6)
+    processes = [FORKED.Process(target=list_runs, args=(tmp_path, number, gate)) for number in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    listed = runs_of(tmp_path)
+    assert {run.run_dir.name for run in listed} == {f"run-{number}" for number in range(6)}
+    assert [run.index for run in listed] == [*range(6)] and [*tmp_path.iterdir()] == [tmp_path / "sweep.jsonl"]

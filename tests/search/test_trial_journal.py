@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -144,10 +145,13 @@ def test_ends_are_told_once_and_the_best_is_marked(tmp_path: Path) -> None:
         journal(tmp_path).tell(tmp_path / name, DONE)
         journal(tmp_path).tell(tmp_path / name, DONE)
     journal(tmp_path).fail(tmp_path / names[4])
-    lines = mark_best(journal(tmp_path), tmp_path, ["debug=fast", "sweep_dir=x"])
+    lines = mark_best(journal(tmp_path), tmp_path, ["debug=fast", "data.path='a b'", "sweep_dir=x"])
     assert lines[0] == "search: 2 finished, 1 pruned, 2 failed, 1 unfinished", "the first ended without reporting"
     assert (tmp_path / "best").resolve().name == names[1]
-    assert "train debug=fast algo.beta=" in lines[2] and f"data.limit={values[1]['data.limit']}" in lines[2]
+    *typed, beta, kind, limit = shlex.split(lines[2])
+    assert typed[-3:] == ["train", "debug=fast", "data.path='a b'"]
+    assert beta.startswith("algo.beta=0.") and kind == f"algo.loss_type={values[1]['algo.loss_type']}"
+    assert limit == f"data.limit={values[1]['data.limit']}"
     record = read_json(tmp_path / "best.json")
     assert record["chosen"] == {"run": names[1], "setting": values[1], "value": 0.3}
     assert [row["mean"] for row in record["settings"]] == [0.3, 0.5] and record["mode"] == "min"

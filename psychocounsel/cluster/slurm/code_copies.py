@@ -8,10 +8,9 @@ import stat
 import subprocess
 import sys
 import sysconfig
-import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.settings.own_code import PYTHON, files_below, modules_of, walk
 from psychocounsel.storage.files import PACKAGE, fsync_directory, read_mapping, readable_size, write_atomically
-from psychocounsel.storage.locks import Lock
+from psychocounsel.storage.locks import held
 
 # Data next to the code are not copied. From a git checkout, tracked files are copied; otherwise Python and configuration files.
 
@@ -175,7 +174,7 @@ def _take_write_from_others(folder: Path) -> None:
 
 _STORE = f".code-{os.geteuid()}"
 _NOTES = ".used-by"  # suffix of a copy's folder of notes
-_POLL_SECONDS = 0.2
+_LOCK = "changing.json"  # held by the process that changes the store
 
 
 def store_of(home: Path, output: Path) -> Path:
@@ -203,7 +202,8 @@ def use_copy(store: Path, home: Path, code_path: Sequence[str], targets: Iterabl
     Raises:
         UserError: like `take`.
     """
-    with _locked(store):
+    store.mkdir(parents=True, exist_ok=True)
+    with held(store / _LOCK):
         paths = take(store, code_path, targets, limit_mb)
         for copy in {store / path.relative_to(store).parts[0] for path in paths}:
             name = hashlib.sha256(str(home).encode()).hexdigest()[:16]
@@ -225,7 +225,7 @@ def remove_unused(store: Path) -> None:
     """Remove copies without submissions, and the store if it is then empty."""
     if not store.is_dir() or not os.access(store, os.W_OK):
         return
-    with _locked(store):
+    with held(store / _LOCK):
         _remove_unused(store)
     with contextlib.suppress(OSError):
         store.rmdir()  # succeeds only if the folder is empty
@@ -251,16 +251,3 @@ def _uses(home: Path, copy: Path) -> bool:
 
 def _notes(copy: Path) -> Path:
     return copy.with_name(f"{copy.name}{_NOTES}")
-
-
-@contextlib.contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """Let only one process at a time change the store."""
-    store.mkdir(parents=True, exist_ok=True)
-    lock = Lock(store / "changing.json")
-    while not lock.take():
-        time.sleep(_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        lock.release()
