@@ -181,7 +181,7 @@ _OWN = {  # files that a run directory without results may contain
 
 
 def forget(folder: Path, indices: Sequence[int]) -> None:
-    """Remove the directories of runs in `folder`, and their lines in the sweep's table.
+    """Remove the directories of runs in `folder`, and their lines in the table of their sweep.
 
     Without `indices`, `folder` must be a single run.
 
@@ -194,15 +194,15 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
         raise UserError(
             f"jobs forget {folder}: contains {len(all_rows)} runs; name the runs to forget by their indices"
         )
-    refuse_unknown_index(indices, [row.index for row in all_rows])
-    chosen = [row for row in all_rows if not indices or row.index in indices]
+    chosen = _chosen(all_rows, indices)
     for row in chosen:
         _refuse(row, folder)
     stores = {_copies_of(row.run_dir) for row in chosen}
     for row in chosen:
         shutil.rmtree(row.run_dir)
-    if is_sweep(folder):
-        remove_from_table(folder, [row.run_dir for row in chosen])
+    sweep = folder if is_sweep(folder) else folder.parent
+    if is_sweep(sweep):
+        remove_from_table(sweep, [row.run_dir for row in chosen])
     for store in stores:
         remove_unused(store)
     print(f"forgot {', '.join(str(row.run_dir) for row in chosen)}")

@@ -20,16 +20,15 @@ from psychocounsel.reward.sections import local_models
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
-from psychocounsel.rundir.paths import SweepDir
 from psychocounsel.rundir.results import put_back
 from psychocounsel.rundir.run_config import has_config, read_config, read_section
-from psychocounsel.rundir.sweep import add_to_table, remove_from_table
+from psychocounsel.rundir.sweep import add_to_table, is_sweep, remove_from_table, runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.own_code import is_agreed, require_agreement
 from psychocounsel.settings.parallel import in_parallel
 from psychocounsel.settings.targets import add_code_path, require_kind
-from psychocounsel.storage.files import PACKAGE, write_atomically
+from psychocounsel.storage.files import PACKAGE
 from psychocounsel.storage.weight_files import check_model_folder
 
 # The clusters of existing runs.
@@ -186,19 +185,23 @@ def _times_submitted(runs: list[Path]) -> Counter[Path]:
 def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
     """Remove new run directories in which nothing has run, and which no queue has, if the block fails or Ctrl-C ends it.
 
-    Runs that should have been resumed, and that no queue has, get their earlier settings and summary back.
+    Runs that should have been resumed, and that no queue has, get their earlier settings and summary back. While another
+    command submits from the same folder, all stay, because it may submit these very runs.
     """
     new = [job for job in jobs if not job.skip and not has_config(job.run_dir)]
     resumed = [job.run_dir for job in jobs if not job.skip and has_config(job.run_dir)]
     times = _times_submitted(resumed)
     sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
-    table = SweepDir(sweep).table if sweep else None
-    before = table.read_text() if table and table.exists() else None
+    was_sweep = sweep is not None and is_sweep(sweep)
+    listed = {run.run_dir for run in runs_of(sweep)} if sweep and was_sweep else set[Path]()
     parents = sorted({path for job in new for path in job.run_dir.parents if not path.exists()}, reverse=True)
     try:
         yield
     except BaseException:
-        submitted = submissions.submitted_runs({submissions.home_of(job.run_dir) for job in new})
+        homes = {submissions.home_of(job.run_dir) for job in new}
+        if any(map(submissions.is_being_submitted, homes)):
+            raise
+        submitted = submissions.submitted_runs(homes)
         gone = [job.run_dir for job in new if not job.files.logs.exists() and job.run_dir not in submitted]
         now = _times_submitted(resumed)
         for run_dir in resumed:
@@ -206,12 +209,10 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
                 put_back(run_dir)
         for run_dir in gone:
             shutil.rmtree(run_dir, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            if sweep and len(gone) < len(new):
-                remove_from_table(sweep, gone)
-            elif table and before is not None:
-                write_atomically(table, before)
-            elif sweep:
+        with contextlib.suppress(OSError, UserError):
+            if sweep and is_sweep(sweep):
+                remove_from_table(sweep, [run_dir for run_dir in gone if run_dir not in listed])
+            if sweep and not was_sweep and not any(map(has_config, sweep.iterdir())):  # no other command has runs in it
                 shutil.rmtree(sweep)
         for path in parents:
             with contextlib.suppress(OSError):

@@ -7,9 +7,14 @@ from omegaconf import OmegaConf
 
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.local import _remove_unstarted
+from psychocounsel.cluster.starting import _removed_on_failure
+from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import Journal, request_key
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import RunDir, SubmissionHome
+from psychocounsel.rundir.sweep import add_to_table, runs_of
 from psychocounsel.settings.command import command_of
+from psychocounsel.storage.locks import held
+from psychocounsel.train import COMMAND as TRAIN
 
 
 def refused(folder: Path) -> Job:
@@ -49,3 +54,36 @@ def test_results_are_kept(name: str, tmp_path: Path) -> None:
     file.write_text("{}\n")
     _remove_unstarted(job)
     assert file.exists()
+
+
+def failed_in(sweep: Path, error: BaseException, *others: str) -> Path:
+    """Return the run of a command that fails after it and others have listed their runs in a new sweep."""
+    mine = sweep / "mine"
+    with (
+        pytest.raises(type(error)),
+        _removed_on_failure([Job(TRAIN, OmegaConf.create({"sweep_dir": str(sweep)}), mine)]),
+    ):
+        _list_and_raise([sweep / name for name in (*others, "mine")], error)
+    return mine
+
+
+def _list_and_raise(runs: list[Path], error: BaseException) -> None:
+    for run in runs:
+        run.mkdir(parents=True)
+        RunDir(run).config.write_text("{}")
+        add_to_table(run.parent, [(run, [])])
+    raise error
+
+
+def test_a_command_that_fails_leaves_the_runs_that_another_has_begun_in_its_sweep(tmp_path: Path) -> None:
+    mine = failed_in(tmp_path / "sweep", UserError("refused by SLURM"), "other")
+    assert [run.run_dir.name for run in runs_of(mine.parent)] == ["other"] and not mine.exists()
+    assert (mine.parent / "other" / "config.yaml").exists()
+    assert not failed_in(tmp_path / "alone", UserError("refused by SLURM")).parent.exists()
+
+
+def test_a_command_that_is_stopped_while_another_submits_removes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    with held(SubmissionHome(tmp_path / "sweep").lock):
+        mine = failed_in(tmp_path / "sweep", KeyboardInterrupt())
+    assert mine.exists() and len(runs_of(mine.parent)) == 1
