@@ -4,6 +4,7 @@ import os
 import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,13 +98,13 @@ def _damage(run: ListedRun) -> str:
 
 def _marked(run: ListedRun, queue_state: QueueState | None) -> Row:
     """Return the run's row; for a damaged run, a row that says so."""
+    reason = _damage(run)
     try:
-        reason = _damage(run)
-        return (
-            Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason) if reason else _row(run, queue_state)
-        )
+        if not reason:
+            return _row(run, queue_state)
     except DamagedFile as error:
-        return Row(run.index, run.run_dir, run.overrides, "damaged", reason=str(error))
+        reason = str(error)
+    return Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason)
 
 
 _COUNTS = ("step", "total", "heartbeat")  # of state.json
@@ -161,19 +162,13 @@ def _with_settled(run: ListedRun) -> str:
 
 def _of_live(row: Row, queue_state: QueueState, last: dict[str, Any]) -> None:
     if queue_state.phase == "waiting":
-        again = bool(last) and _job_of(queue_state.task) in (
-            last.get("job"),
-            last.get("array"),
-        )  # otherwise it was submitted again
+        job = queue_state.task.partition("_")[0]
+        again = bool(last) and job in (last.get("job"), last.get("array"))  # otherwise it was submitted again
         row.state = "requeued" if again else "pending"
         row.reason = "; now ".join(filter(None, (last.get("reason") if again else "", queue_state.reason)))
         row.node, row.remaining = "", None
     else:
         row.state, row.node = "running", queue_state.nodes
-
-
-def _job_of(task: str) -> str:
-    return task.partition("_")[0]
 
 
 def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) -> None:
@@ -234,18 +229,8 @@ def _read_metrics(row: Row) -> None:
 
 _USED = ("cpu", "memory", "GPU-hours")  # columns that are omitted if no cluster keeps accounts
 _TITLES = (
-    "index",
-    "state",
-    "verdict",
-    "step",
-    "loss",
-    "attempts",
-    "elapsed",
-    "left",
-    *_USED,
-    "job",
-    "node",
-    "overrides",
+    *("index", "state", "verdict", "step", "loss", "attempts", "elapsed", "left"),
+    *(*_USED, "job", "node", "overrides"),
 )
 _OF_TRAININGS = ("loss", "left")  # columns that are omitted if no run trains
 ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
@@ -322,10 +307,7 @@ def refuse_unknown_index(given: Iterable[int], known: Iterable[int | None]) -> N
 
 def counted(run_rows: Sequence[Row]) -> str:
     """Return counts of states and verdicts, for instance "2 finished (undecided), 1 running"."""
-    counts: dict[str, int] = {}
-    for row in run_rows:
-        state = f"{row.state} ({row.verdict})" if row.verdict else row.state
-        counts[state] = counts.get(state, 0) + 1
+    counts = Counter(f"{row.state} ({row.verdict})" if row.verdict else row.state for row in run_rows)
     return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 

@@ -37,8 +37,10 @@ def test_only_who_pays_is_taken_from_the_shell_and_only_where_it_is_open() -> No
     shell = {"PATH": "/bin", "SLURM_CONF": "c", "SLURM_JOB_ID": "7", "SBATCH_ACCOUNT": "a", "SBATCH_QOS": "q"}
     shell |= {
         "SBATCH_TIMELIMIT": "1",
-        "SLURM_GPUS_PER_NODE": "8",
-    }  # of an allocation: srun in the job would ask for 8 GPUs
+        "SLURM_GPUS_PER_NODE": "8",  # of an allocation: srun in the job would ask for 8 GPUs
+        "SQUEUE_PARTITION": "gpu",  # squeue would hide jobs of other partitions
+        "SCANCEL_INTERACTIVE": "1",
+    }
     kept, said = for_sbatch(shell, "#!/bin/bash\n#SBATCH --qos=mine\n")
     assert kept == {"PATH": "/bin", "SLURM_CONF": "c", "SBATCH_ACCOUNT": "a"}
     assert [line.split(" ")[0] for line in said] == ["cluster.account", "SBATCH_QOS", "SBATCH_TIMELIMIT"]
@@ -93,6 +95,17 @@ def test_a_forgotten_run_leaves_its_folder_and_its_line_and_others_keep_their_in
     remove_from_table(tmp_path, runs)
     with pytest.raises(UserError, match="contains no run; all were forgotten"):
         logs.run_of(tmp_path, None)
+
+
+def test_a_run_forgotten_by_its_own_folder_leaves_the_table_of_its_sweep(tmp_path: Path) -> None:
+    runs = [tmp_path / name for name in ("a", "b")]
+    for number, run in enumerate(runs):
+        run.mkdir()
+        write_job(run, "psychocounsel.train", number, [])
+        write_config(run, check(compose([f"run_dir={run}"])))
+    add_to_table(tmp_path, [(run, []) for run in runs])
+    forget(runs[0], [])
+    assert [(row.index, row.run_dir) for row in rows(tmp_path)] == [(1, runs[1])]
 
 
 def test_followed_logs_end_with_their_attempt_and_keep_every_letter(

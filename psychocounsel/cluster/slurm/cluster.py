@@ -140,7 +140,10 @@ class Slurm(SlurmRequest, Cluster):
         for run in runs:
             if run not in names:
                 raise UserError(f"{run}: was not submitted to SLURM; `touch {RunDir(run).stop}` lets it save and stop")
-        queue.cancel(sorted({name for run in runs for name in names[run]}))
+        cancelled = {name for run in runs for name in names[run]}
+        queue.cancel(sorted(cancelled))
+        if beside := [run.name for run, own in names.items() if run not in runs and not cancelled.isdisjoint(own)]:
+            print(f"with them, because they share jobs (cluster.runs_per_job): {', '.join(beside)}")
 
     def resubmit(self, jobs: list[Job], code: str) -> None:
         """Submit jobs of one folder again, with the `same` copy of the code, or a copy of the `current` code.

@@ -24,18 +24,20 @@ from psychocounsel.rundir.submissions import Record, read
 
 # Directives for which the shell may set a site's default, used if the configuration sets none.
 _DEFAULTS = ("account", "partition", "qos", "reservation", "constraint")
+_OF_SLURM = ("SLURM_", "SBATCH_", "SQUEUE_", "SCANCEL_", "SINFO_", "SACCT_")
 
 
 def for_sbatch(environment: Mapping[str, str], script: str) -> tuple[dict[str, str], list[str]]:
     """Return the environment for sbatch, and a line for each `SBATCH_*` variable in `environment`.
 
     `SBATCH_ACCOUNT` and similar are kept if `script` has no such directive. All other `SBATCH_*` variables are removed, because
-    the configuration decides. `SLURM_*` variables except `SLURM_CONF` are removed too, because they describe the current job.
+    the configuration decides. `SLURM_*` variables except `SLURM_CONF` are removed too, because they describe the current job,
+    and so are options of the other commands: `SQUEUE_PARTITION` would hide runs, which would then be submitted twice.
     """
     kept, notes = dict[str, str](), list[str]()
     for name, value in environment.items():
         key = name.removeprefix("SBATCH_").lower()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SBATCH_")):
+        if name == "SLURM_CONF" or not name.startswith(_OF_SLURM):
             kept[name] = value
         elif name.startswith("SBATCH_") and key in _DEFAULTS and not _has(script, key):
             kept[name] = value
@@ -90,7 +92,7 @@ _SILENT = (
 )  # its own words
 
 
-def call(command: str, *arguments: str, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
+def call(command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """Return the output of a SLURM command, run in `environment` (default: this process's, filtered by `for_sbatch`).
 
     Raises:
@@ -102,7 +104,7 @@ def call(command: str, *arguments: str, stdin: str | None = None, environment: M
             f"cluster=slurm: the command `{command}` is missing; submit from a login node of the cluster, or use cluster=local"
         )
     env = for_sbatch(os.environ, "")[0] if environment is None else environment
-    options: dict[str, Any] = {"input": stdin, "env": env, "preexec_fn": _end_with_this_process}
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "preexec_fn": _end_with_this_process}
     try:
         done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=_SECONDS, **options)
     except subprocess.TimeoutExpired as error:
@@ -139,11 +141,12 @@ def submit(script: Path, *arguments: str) -> str:
         printed = call("sbatch", "--parsable", *arguments, str(script), environment=environment)
     except UserError as error:
         raise UserError(f"{error}{_advice(str(error))}") from error
-    if not (lines := printed.strip().splitlines()):
+    # A site's wrapper may print further lines, or leave --parsable out.
+    if not (ids := re.findall(r"^(?:Submitted batch job )?(\d+)(?:;\S*)?\s*$", printed, re.MULTILINE)):
         raise UserError(
             f"sbatch printed no job id for {script}: is it a wrapper of your site that prints something else?"
         )
-    return lines[-1].split(";")[0]
+    return str(ids[-1])
 
 
 _REFUSALS = {  # words of sbatch, and what to do about them

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -308,10 +309,7 @@ def _needs(job: Job, places: dict[Path, Place]) -> set[Place]:
 
 
 def _report(jobs: Iterable[Job], study: Path) -> None:
-    counts: dict[str, int] = {}
-    for job in jobs:
-        reason = "in the queue before" if job.skip.startswith("submitted") else job.skip
-        counts[reason] = counts.get(reason, 0) + 1
-    if summary := ", ".join(f"{count} {reason}" for reason, count in counts.items() if reason):
+    reasons = Counter("in the queue before" if job.skip.startswith("submitted") else job.skip for job in jobs)
+    if summary := ", ".join(f"{count} {reason}" for reason, count in reasons.items() if reason):
         print(f"not submitted: {summary}", flush=True)
     print(f"status: psychocounsel jobs status {quote(str(study))}", file=sys.stderr)

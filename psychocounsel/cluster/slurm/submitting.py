@@ -3,7 +3,8 @@
 import itertools
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -32,17 +33,17 @@ from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.results import is_finished
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.submissions import Record, home_of
-from psychocounsel.rundir.sweep import is_sweep
+from psychocounsel.rundir.sweep import is_sweep, runs_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import readable_time
 
 # `after=[RUN_OR_SWEEP,...]`: runs that start after others have finished.
 
 
-def dependency(parents: Sequence[str], tasks: int) -> str:
-    """Return sbatch's --dependency for a job, or for an array of `tasks` tasks; "" without a dependency.
+def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]]) -> str:
+    """Return sbatch's --dependency for a job or an array; "" without a dependency. `tasks`: indices of the runs of each task.
 
-    An array after an array of equal length waits index by index (aftercorr), otherwise for all tasks (afterok).
+    An array after an array of the same indices waits index by index (aftercorr), otherwise for all tasks (afterok).
 
     Raises:
         UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
@@ -59,35 +60,27 @@ def dependency(parents: Sequence[str], tasks: int) -> str:
     return ",".join(filter(None, dependencies))
 
 
-def _after_sweep(sweep: Path, tasks: int) -> str:
+def _after_sweep(sweep: Path, tasks: Sequence[Sequence[int]]) -> str:
     queued = queued_runs(sweep)
     if not queued and not is_finished(sweep):
         raise UserError(f"after={sweep}: was not submitted to SLURM and is not finished")
-    newest = list(
-        {id(queued_run.record): queued_run.record for queued_run in _waiting(queued, sweep, sweep).values()}.values()
-    )
-    if len(newest) == 1 and newest[0].is_array and len(newest[0].tasks) == tasks:
-        return f"aftercorr:{newest[0].jobs[-1]}"
-    return _afterok(record.jobs[-1] for record in newest)
+    waiting = _waiting(queued, sweep, sweep)
+    indices = {run.run_dir: run.index for run in runs_of(sweep)}
+    records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
+    for record in records.values() if len(records) == 1 else ():
+        if record.is_array and [[indices.get(run) for run in task] for task in record.tasks] == [*map(list, tasks)]:
+            return f"aftercorr:{record.jobs[-1]}"
+    return _afterok(waiting, queued)
 
 
 def _after_runs(place: Path, runs: Sequence[Path]) -> str:
-    """Return dependencies on runs submitted from `place`; an array is named as one job if all its runs are awaited."""
+    """Return the dependency on runs submitted from `place`."""
     queued, waiting = queued_runs(place), dict[Path, QueuedRun]()
     for run in runs:
         if run not in queued and not is_finished(run):
             raise UserError(f"after={run}: was not submitted to SLURM and is not finished")
         waiting |= _waiting({run: queued[run]} if run in queued else {}, run, place)
-
-    def whole(record: Record) -> bool:
-        return all(run in waiting and waiting[run].record is record for task in record.tasks for run in task)
-
-    records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
-    wholes = {number for number, record in records.items() if whole(record)}
-    return _afterok(
-        queued_run.record.jobs[-1] if id(queued_run.record) in wholes else queued_run.record.task_name(queued_run.index)
-        for queued_run in waiting.values()
-    )
+    return _afterok(waiting, {run: queued[run] for run in runs if run in queued})
 
 
 def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dict[Path, QueuedRun]:
@@ -100,9 +93,22 @@ def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dic
     return waiting
 
 
-def _afterok(names: Iterable[str]) -> str:
-    distinct = [*dict.fromkeys(names)]
-    return f"afterok:{':'.join(distinct)}" if distinct else ""
+def _afterok(waiting: Mapping[Path, QueuedRun], awaited: Mapping[Path, QueuedRun]) -> str:
+    """Return the dependency on all unfinished runs, `waiting`, of `awaited`.
+
+    An array is named as one job if all its runs are awaited, and none was submitted again after its own task had failed.
+    """
+
+    def is_whole(record: Record) -> bool:
+        return all(run in awaited and awaited[run].record is record for task in record.tasks for run in task)
+
+    records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
+    wholes = {number for number, record in records.items() if is_whole(record)}
+    names = dict.fromkeys(
+        queued_run.record.jobs[-1] if id(queued_run.record) in wholes else queued_run.record.task_name(queued_run.index)
+        for queued_run in waiting.values()
+    )
+    return f"afterok:{':'.join(names)}" if names else ""
 
 
 # Submission.
@@ -177,7 +183,8 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     result = arrays(jobs, queue.max_array_size() if many else 1)
     refuse_beyond_limits(result)
     for array in result:
-        array.dependency = dependency(array.tasks[0][0].after, len(array.tasks))
+        indices = [[job.index for job in task] for task in array.tasks]
+        array.dependency = dependency(array.tasks[0][0].after, indices)
     return result
 
 
@@ -270,28 +277,31 @@ def report_skipped(jobs: Sequence[Job], place: Path) -> None:
     if len(jobs) == 1 and skipped:
         print(f"{skipped[0].run_dir}: {skipped[0].skip}", flush=True)
         return
-    for reason, count in _counted(job.skip.partition(" as ")[0] for job in skipped).items():
+    for reason, count in Counter(job.skip.partition(" as ")[0] for job in skipped).items():
         advice = f" (`psychocounsel jobs resubmit {quote(str(place))}`)" if reason == "ended unfinished" else ""
         print(f"not submitted: {count} {reason}{advice}", flush=True)
 
 
-def _counted(words: Iterator[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for word in words:
-        counts[word] = counts.get(word, 0) + 1
-    return counts
-
-
 def wait(jobs: Sequence[Job], *places: Path) -> Submission:
-    """Wait until no job is queued; Ctrl-C leaves the jobs running."""
+    """Wait until no job is queued; Ctrl-C leaves the jobs running.
+
+    SLURM may not answer for a while, for instance during a restart of its controller, which the jobs survive.
+    """
     print(
         "waiting for all jobs; Ctrl-C leaves them running; the same command waits again",
         file=sys.stderr,
         flush=True,
     )
     mine = {job.run_dir for job in jobs}
+    told = ""
     try:
-        while any(queued_run.is_live for run, queued_run in queued_runs(*places).items() if run in mine):
+        while True:
+            try:
+                if not any(queued_run.is_live for run, queued_run in queued_runs(*places).items() if run in mine):
+                    break
+            except queue.NoAnswer as silence:
+                if told != (told := f"{silence}; still waiting"):
+                    print(told, file=sys.stderr, flush=True)
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return Submission(CONTINUE_LATER, [None] * len(jobs))

@@ -1,12 +1,23 @@
 """Arrays and dependencies of a study's jobs are compared with their meaning for SLURM. No SLURM runs."""
 
 import random
+from pathlib import Path
 
 import pytest
 
+from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, segment_options
+from psychocounsel.cluster.slurm.queue import NoAnswer, QueuedRun, Task
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
+from psychocounsel.rundir.paths import SubmissionDir
+from psychocounsel.rundir.results import write_summary
+from psychocounsel.rundir.run_config import write_job
+from psychocounsel.rundir.submissions import Record
+from psychocounsel.rundir.sweep import add_to_table
+from psychocounsel.train import COMMAND as TRAIN
+from tests.support.composed import check, compose
 
 
 def waits_for(part: Part, index: int) -> set[Place]:
@@ -108,3 +119,76 @@ def test_every_segment_waits_for_what_the_first_one_waits_for() -> None:
     assert segment_options(array) == [waits, "--kill-on-invalid-dep=yes"]
     array.dependency = ""
     assert segment_options(array) == ["--dependency=afterany:21", "--kill-on-invalid-dep=yes"]
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    for number, name in enumerate("abc"):
+        (tmp_path / name).mkdir()
+        write_job(tmp_path / name, "psychocounsel.train", number, [])
+    add_to_table(tmp_path, [(tmp_path / name, []) for name in "abc"])
+    return tmp_path
+
+
+def record(job: str, *runs: Path) -> Record:
+    return Record([job], [[run] for run in runs], [], SubmissionDir(Path()))
+
+
+def queued(*records: Record) -> dict[Path, QueuedRun]:
+    """Return the newest submission of each run, as if all of them waited."""
+    return {
+        run: QueuedRun(each, index, Task(each.jobs[-1], index if each.is_array else None, "PENDING", "", ""))
+        for each in records
+        for index, (run,) in enumerate(each.tasks)
+    }
+
+
+def test_an_array_waits_index_by_index_only_for_runs_of_the_same_indices(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = (sweep / name for name in "abc")
+
+    def after(*tasks: list[int]) -> str:
+        return submitting.dependency([str(sweep)], tasks)
+
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: queued(record("7", a, b, c)))
+    assert after([0], [1], [2]) == "aftercorr:7" and after([0], [1]) == "afterok:7"
+    write_summary(a, "finished")
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: queued(record("7", a, b, c), record("8", b, c)))
+    assert after([1], [2]) == "aftercorr:8"
+    assert after([0], [1]) == "afterok:8", "otherwise the second would start after the second run, and need the first"
+
+
+def test_an_array_with_a_failed_run_that_was_submitted_again_is_named_by_its_other_tasks(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = (sweep / name for name in "abc")
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: queued(record("7", a, b, c), record("8", a)))
+    expected = "afterok:8:7_1:7_2"  # afterok:7 would never come true
+    assert submitting.dependency([str(sweep)], [[0]]) == expected
+    assert submitting.dependency([str(a), str(b), str(c)], [[0]]) == expected
+    assert submitting.dependency([str(b)], [[0]]) == "afterok:7_1"
+
+
+def test_a_wait_survives_a_restart_of_slurms_controller(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        NoAnswer("squeue gave no answer"),
+        NoAnswer("squeue gave no answer"),
+        queued(record("7", sweep / "a")),
+        {},
+    ]
+
+    def ask(*places: Path) -> dict[Path, QueuedRun]:
+        answer = answers.pop(0)
+        if isinstance(answer, NoAnswer):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(submitting, "queued_runs", ask)
+    monkeypatch.setattr(submitting, "_POLL_SECONDS", 0.0)
+    write_summary(sweep / "a", "finished", metrics={})
+    config = check(compose(["cluster=slurm", f"run_dir={sweep / 'a'}"]))
+    assert submitting.wait([Job(TRAIN, config, sweep / "a")], sweep).exit_code == 0 and not answers
+    assert capsys.readouterr().err.count("squeue gave no answer; still waiting") == 1

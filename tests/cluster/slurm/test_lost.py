@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.cluster.slurm.queue import find_lost
+from psychocounsel.cluster.slurm.queue import submit as submit_script
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import StudyDir, SubmissionDir, SubmissionHome
+from psychocounsel.rundir.sweep import add_to_table
 from psychocounsel.settings.config import build
 from psychocounsel.storage.locks import Lock
 from tests.support.composed import compose
@@ -104,3 +106,28 @@ def test_the_smallest_job_of_a_cluster_is_one_process_without_gpu(preset: str) -
     cluster = build(config, "cluster")
     cluster.check()
     assert (cluster.process_count(), cluster.gpus()) == (1, 0)
+
+
+def test_cancelling_a_run_names_the_runs_that_share_its_job(
+    tmp_path: Path, queue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, (scancel, called) = tmp_path / "sweep", (tmp_path / "tools" / "scancel", tmp_path / "called")
+    runs = [sweep / name for name in "abcd"]
+    scancel.write_text(f'#!/bin/sh\necho "$@" > {called}\n')
+    scancel.chmod(0o755)
+    sweep.mkdir()
+    add_to_table(sweep, [(run, []) for run in runs])
+    submissions.write(submissions.new_submission(sweep), sweep, ["12"], [runs[:2], runs[2:]], [])
+    queue.write_text("12|0|RUNNING|None|node1\n12|1|PENDING|Priority|\n")
+    build(compose(["cluster=slurm"]), "cluster").cancel([runs[1]])
+    assert called.read_text() == "12_0\n"
+    assert capsys.readouterr().out == "with them, because they share jobs (cluster.runs_per_job): a\n"
+
+
+@pytest.mark.parametrize("printed", ["12", "12;cluster", "-- verified --\nSubmitted batch job 12\nThank you", "12\n"])
+def test_the_number_of_a_job_is_found_among_the_lines_of_a_sites_wrapper(
+    printed: str, tmp_path: Path, queue: Path
+) -> None:
+    (tmp_path / "tools" / "sbatch").write_text(f"#!/bin/sh\ncat <<END\n{printed}\nEND\n")
+    (tmp_path / "tools" / "sbatch").chmod(0o755)
+    assert submit_script(tmp_path / "job.sbatch") == "12"
