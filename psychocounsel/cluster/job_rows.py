@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -17,40 +16,8 @@ from psychocounsel.settings.targets import add_code_path
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Counted:
-    """Counts shared by jobs with the same rows. `steps`: the smallest and largest number of steps of these jobs."""
-
-    names: str
-    groups: int
-    held_out: int
-    prompts: int  # prompts of the held-out groups
-    steps: tuple[int, int] | None = None
-
-    def line(self) -> str:
-        counts = (
-            f"{self.names}: {self.groups} training groups, {self.held_out} held-out groups of {self.prompts} prompts"
-        )
-        if self.steps is None:
-            return counts
-        fewest, most = self.steps
-        return (
-            f"{counts}, {fewest} step{'s' * (fewest != 1)}" if fewest == most else f"{counts}, {fewest} to {most} steps"
-        )
-
-
-@dataclass(frozen=True)
-class CountedPart:
-    """Part of the data that evaluations or audits use, as a line."""
-
-    text: str
-
-    def line(self) -> str:
-        return self.text
-
-
-def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[Counted | CountedPart]:
-    """Check the rows of `jobs`, tokenised for trainings, and yield their counts; jobs with equal rows share one pass.
+def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[str]:
+    """Check the rows of `jobs`, tokenised for trainings, and yield lines with their counts; jobs with equal rows share one pass.
 
     Jobs that read no rows of `data` are skipped. Imports torch.
 
@@ -84,7 +51,7 @@ def rows_key(job: Job) -> str:
     return json.dumps([model, rows, needs.main], sort_keys=True)
 
 
-def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
+def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> str:
     from psychocounsel.data.dataset import build_dataset
     from psychocounsel.engine.schedule import steps_of
     from psychocounsel.model.tokenizer import load_chat_format
@@ -106,11 +73,15 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> Counted:
     config = alike[0].config
     for line in data.few_prompts():
         say(line)
-    names = f"{config.model.name} with data={config.data.name}"
-    return Counted(names, data.rows, len(data.held_out), data.distinct_prompts, (min(steps), max(steps)))
+    fewest, most = min(steps), max(steps)
+    return (
+        f"{config.model.name} with data={config.data.name}: {data.rows} training groups, "
+        f"{len(data.held_out)} held-out groups of {data.distinct_prompts} prompts, "
+        + (f"{fewest} step{'s' * (fewest != 1)}" if fewest == most else f"{fewest} to {most} steps")
+    )
 
 
-def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:
+def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[str]:
     from psychocounsel.data.selection import no_pairs
     from psychocounsel.data.shared_text import normalised
     from psychocounsel.evaluation.part import load_evaluated
@@ -125,4 +96,4 @@ def _of_evaluations(jobs: Sequence[Job], say: Say) -> Iterator[CountedPart]:
             len(examples) if needs_pairs else len({normalised(example.prompt) for example in examples})
             for examples in (rows.used, rows.whole)
         )
-        yield CountedPart(rows.part.line(config, used, whole, "pairs" if needs_pairs else "speeches"))
+        yield rows.part.line(config, used, whole, "pairs" if needs_pairs else "speeches")

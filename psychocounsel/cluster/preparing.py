@@ -95,8 +95,8 @@ def _check(jobs: list[Job]) -> None:
     for job in jobs:
         pin(job)
         refuse_system_prompts(job.config)
-    for counted in count_rows(jobs, _say):
-        _say(counted.line())
+    for line in count_rows(jobs, _say):
+        _say(line)
 
 
 def _say(line: str) -> None:

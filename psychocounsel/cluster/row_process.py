@@ -130,7 +130,7 @@ def _count(pipe: Connection, environment: dict[str, str], jobs: list[Job]) -> No
             protect(job.command, job.config, job.run_dir)
         hide_words(any(job.config.data.confidential for job in jobs))
         _spare_torch(jobs)
-        counts = [count.line() for count in count_rows(jobs, lines.append)]
+        counts = [*count_rows(jobs, lines.append)]  # which adds to `lines`
         answer = "counted", [*lines, *counts]
     except UserError as error:
         answer = "refused", str(error)

@@ -46,7 +46,7 @@ def run_here(line: str, rows: bool = True) -> Answer:
     def check(jobs: list[Job], config: DictConfig) -> Submission:
         if rows:
             check_jobs(jobs, config).select(jobs)
-            said.extend(counted.line() for counted in count_rows(jobs, said.append))
+            said.extend(count_rows(jobs, said.append))
         return Submission(0, [None] * len(jobs))
 
     try:
