@@ -125,8 +125,9 @@ def confidential_folders(path: Path) -> Iterator[tuple[Path, set[str]]]:
     for folder in filter(has_config, (place, *place.parents)):
         stored = read_plain(folder)
         if stored is None:
-            text = RunDir(folder).config.read_bytes()
-            if not is_run(folder) and text and b"confidential" not in text:
+            files = RunDir(folder)
+            text, beside = files.config.read_bytes(), (files.job, files.overrides, files.code, files.environment)
+            if not any(map(Path.exists, beside)) and text and b"confidential" not in text:
                 continue  # another program's file of this name; an empty one may be a damaged file of ours
             raise UserError(f"{RunDir(folder).config} cannot be read, so {place} may be confidential; restore it first")
         for section in (stored.get("speeches"), stored.get("data")):

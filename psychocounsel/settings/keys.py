@@ -60,9 +60,17 @@ def _groups_of(config_name: str) -> set[str]:
 def _keys_of(file: Path) -> set[str]:
     """Return the keys of a choice's file and of its defaults in the same folder."""
     content = yaml.safe_load(file.read_text()) or {}
-    bases = [base for base in content.get("defaults", []) if isinstance(base, str) and "/" not in base]
-    inherited = (_keys_of(file.with_name(f"{base}.yaml")) for base in bases if base != "_self_")
-    return set(content).union(*inherited) - {"defaults", "_target_"}
+    return set(content).union(*map(_keys_of, bases_of(file))) - {"defaults", "_target_"}
+
+
+def bases_of(file: Path) -> list[Path]:
+    """Return the files of the same folder that the defaults of a choice's file name; none if it cannot be read."""
+    try:
+        defaults = yaml.safe_load(file.read_text())["defaults"]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return []
+    named = [base for base in defaults if isinstance(base, str) and "/" not in base and base != "_self_"]
+    return [file.with_name(f"{base}.yaml") for base in named]
 
 
 def refuse_renamed(plain: DictConfig, target_class: Callable[[DictConfig, str], Any]) -> None:

@@ -11,7 +11,7 @@ from omegaconf.errors import InterpolationResolutionError
 
 from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
-from psychocounsel.settings.keys import renamed, unknown_key
+from psychocounsel.settings.keys import bases_of, renamed, unknown_key
 from psychocounsel.settings.names_elsewhere import our_choice
 from psychocounsel.settings.overrides import config_dirs, shell_word
 from psychocounsel.settings.schema import flat_keys, suggestion
@@ -53,6 +53,8 @@ def _explained(error: Exception, arguments: Sequence[str], config_name: str) -> 
         return reason.partition("] ")[2] or reason
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else text
+    if isinstance(error, RecursionError) and (file := _own_base(arguments)):
+        return f"{file}: its `defaults` lead back to this file; leave it out there"
     return _of_hydra(error, arguments, config_name)
 
 
@@ -83,6 +85,19 @@ def _bad_yaml(error: yaml.YAMLError) -> str:
         mark = error.problem_mark
         return f"{mark.name}: is not YAML ({error.problem} in line {mark.line + 1})"
     return f"{getattr(error, 'name', 'a configuration')}: is not YAML ({str(error).splitlines()[0]})"
+
+
+def _own_base(arguments: Sequence[str]) -> Path | None:
+    """Return a file of --config-dir whose defaults name the file itself, directly or by other files of its group."""
+    for file in (file for folder in config_dirs(arguments) for file in sorted(Path(folder).glob("*/*.yaml"))):
+        ahead, reached = [file], set[Path]()
+        while ahead:
+            bases = {*bases_of(ahead.pop())} - reached
+            reached |= bases
+            ahead += bases
+        if file in reached:
+            return file
+    return None
 
 
 def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> str:

@@ -83,3 +83,14 @@ def test_a_file_of_hydras_own_settings_makes_no_folder(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert run_here(f"train --config-dir={tmp_path}/my experiment=mine", rows=False).code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["my"]
+
+
+def test_an_experiment_that_includes_itself_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my/experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\ndefaults: [other]\n")
+    (folder / "other.yaml").write_text("# @package _global_\ndefaults: [mine]\n")
+    monkeypatch.chdir(tmp_path)
+    answer = run_here("train --config-dir=my experiment=mine", rows=False)
+    assert answer.code == USER_ERROR
+    assert answer.stderr == f"error: {folder}/mine.yaml: its `defaults` lead back to this file; leave it out there\n"

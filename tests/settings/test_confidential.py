@@ -160,3 +160,6 @@ def test_files_of_a_confidential_folder_are_confidential_without_the_key(tmp_pat
     checked(f"data.path={rows}")  # no text leaves the machine
     settings.write_text("host: !ENV HOST\n")  # another program's
     checked(*served, f"data.path={rows}", "reward.addresses=[http://score.example:1]")
+    (tmp_path / "set" / "overrides.txt").write_text("speeches=local\n")  # a damaged one of ours
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read, so .* may be confidential"):
+        checked(*served, f"data.path={rows}", "reward.addresses=[http://score.example:1]")
