@@ -1,6 +1,7 @@
 """`reproducibility.md`: everything needed to reproduce a report's runs, and their cost."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from psychocounsel.blocks.kinds import Report
 from psychocounsel.blocks.markdown import escaped, fenced, table
 from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import Material, RunMaterial
-from psychocounsel.reporting.sections.cost import bought_answers
+from psychocounsel.reporting.sections.cost import bought_answers, device_hours
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
 from psychocounsel.settings.targets import config_folders
 from psychocounsel.storage.files import read_mapping, write_atomically
@@ -81,11 +82,8 @@ def model_rows(material: Material) -> list[Row]:
     return _counted(row for run in material.runs for row in _models(run))
 
 
-def _counted(rows: Iterator[Row]) -> list[Row]:
-    counts: dict[Row, int] = {}
-    for row in rows:
-        counts[row] = counts.get(row, 0) + 1
-    return [(*row, count) for row, count in counts.items()]
+def _counted(rows: Iterable[Row]) -> list[Row]:
+    return [(*row, count) for row, count in Counter(rows).items()]
 
 
 def _data(run: RunMaterial) -> Iterator[Row]:
@@ -201,17 +199,15 @@ def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> list[str]:
 
 def _software(material: Material) -> Iterator[str]:
     """Yield a table with each combination of versions, code and devices, and its number of runs."""
-    counts: dict[tuple[str, str, str], int] = {}
-    for run in material.runs:
-        versions = {"python": run.environment.get("python"), **(run.environment.get("versions") or {})}
-        packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-        gpus = run.environment.get("gpus") or []
-        devices = ", ".join(f"{gpus.count(name)} {name}" for name in dict.fromkeys(gpus)) or "CPU"
-        key = (packages or "not recorded", _code(run), devices if "gpus" in run.environment else "not recorded")
-        counts[key] = counts.get(key, 0) + 1
-    yield from _table(
-        ("versions", "code", "devices per node", "runs"), ([*key, count] for key, count in counts.items())
-    )
+    yield from _table(("versions", "code", "devices per node", "runs"), _counted(map(_made_with, material.runs)))
+
+
+def _made_with(run: RunMaterial) -> Row:
+    versions = {"python": run.environment.get("python"), **(run.environment.get("versions") or {})}
+    packages = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    gpus = run.environment.get("gpus") or []
+    devices = ", ".join(f"{gpus.count(name)} {name}" for name in dict.fromkeys(gpus)) or "CPU"
+    return packages or "not recorded", _code(run), devices if "gpus" in run.environment else "not recorded"
 
 
 def _code(run: RunMaterial) -> str:
@@ -222,23 +218,14 @@ def _code(run: RunMaterial) -> str:
     return f"{', '.join(lines[:2])}{changed}" if lines else "not recorded"
 
 
-def device_hours(run: RunMaterial) -> tuple[float, float]:
-    """Return (GPU hours, CPU process hours) of all attempts of a run. An attempt with GPUs counts no CPU hours."""
-    gpu, cpu = 0.0, 0.0
-    for attempt in run.attempts:
-        hours = (attempt.get("seconds") or 0.0) / 3600
-        gpu += hours * attempt.get("gpus", 0)
-        cpu += 0.0 if attempt.get("gpus") else hours * attempt.get("processes", 1)
-    return gpu, cpu
-
-
 def _hours(material: Material) -> Iterator[str]:
-    hours = [device_hours(run) for run in material.runs]
-    tries = sum(len(run.attempts) for run in material.runs)
-    gpu, cpu = (sum(pair[device] for pair in hours) for device in (0, 1))
+    tried = [attempt for run in material.runs for attempt in run.attempts]
+    known = [attempt for attempt in tried if attempt.get("seconds") is not None]
+    gpu = sum(device_hours(attempt) for attempt in known if attempt.get("gpus"))
+    cpu = sum(device_hours(attempt) for attempt in known if not attempt.get("gpus"))
     yield (
         f"GPU-hours: {gpu:.4g}. CPU process hours without a GPU: {cpu:.4g}. "
-        f"Both include all {tries} attempts of {len(material.runs)} runs, even failed and stopped ones."
+        f"Both include all {len(tried)} attempts of {len(material.runs)} runs, even failed and stopped ones."
     )
 
 

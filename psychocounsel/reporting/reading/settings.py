@@ -118,8 +118,10 @@ def _parent(run: RunMaterial, parents: Mapping[Path, RunMaterial]) -> RunMateria
         path = _evaluated_path(run.config)
     except (KeyError, TypeError, IndexError, AttributeError):
         return None
-    folders = (Path(path), *Path(path).parents) if path else ()
-    return next((parents[folder] for folder in folders if folder in parents), None)
+    if not path or not path.startswith("/"):
+        return None
+    place = Path(path).resolve()  # the best run of a stage is named by a link
+    return next((parents[folder] for folder in (place, *place.parents) if folder in parents), None)
 
 
 def _evaluated_path(config: Mapping[str, Any]) -> str | None:

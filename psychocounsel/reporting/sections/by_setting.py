@@ -12,9 +12,9 @@ from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, Run
 from psychocounsel.reporting.sections.comparisons import (
     Family,
     RunSetting,
+    differing_loss_settings,
     families,
     listed,
-    losses_are_comparable,
     metric_of,
     settings_of,
 )
@@ -64,7 +64,7 @@ def final_table(settings: Sequence[RunSetting]) -> Table:
 def loss_warning(settings: Sequence[RunSetting]) -> list[str]:
     """Return a line on why there is no column of losses; no line if losses can be compared."""
     finished = [run for setting in settings for run in setting.finished]
-    if losses_are_comparable(finished):
+    if not differing_loss_settings(finished):
         return []
     return [
         "Losses cannot be compared across these settings: they differ in the algorithm, or in settings that enter the loss."

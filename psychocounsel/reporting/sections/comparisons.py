@@ -76,30 +76,28 @@ _OF_THE_OPTIMIZER += ("adam_beta1", "adam_beta2", "adam_eps")
 
 def loss_kind(run: RunMaterial) -> str:
     """Return the algorithm and its type of loss: `DPO, sigmoid`. Curves of one kind can share a chart."""
-    section = _algorithm(run)
+    section = _section(run, "algo")
     name = str(section.get("_target_") or run.what).rpartition(".")[2]
     return ", ".join(filter(None, (name, str(section.get("loss_type") or ""))))
 
 
 def loss_settings(run: RunMaterial) -> dict[str, str]:
     """Return every setting of the algorithm that enters its loss, as text."""
-    settings = {key: str(value) for key, value in _algorithm(run).items() if key not in _OF_THE_OPTIMIZER}
+    settings = {key: str(value) for key, value in _section(run, "algo").items() if key not in _OF_THE_OPTIMIZER}
     return {"what": run.what, **settings}
 
 
 def differing_loss_settings(runs: Iterable[RunMaterial]) -> list[str]:
     """Return the settings of the loss that differ between runs, such as `algo.beta`; only `algo` if the algorithms differ."""
-    by_run = [loss_settings(run) for run in runs]
-    keys = dict.fromkeys(key for settings in by_run for key in settings)
-    differing = [key for key in keys if len({settings.get(key) for settings in by_run}) > 1]
-    if {"what", "_target_"} & set(differing):
-        return ["algo"]
-    return [f"algo.{key}" for key in differing]
+    differing = _differing(map(loss_settings, runs))
+    return ["algo"] if {"what", "_target_"} & {*differing} else [f"algo.{key}" for key in differing]
 
 
-def losses_are_comparable(runs: Sequence[RunMaterial]) -> bool:
-    """True if the losses of these runs can be compared."""
-    return not differing_loss_settings(runs)
+def _differing(by_run: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return the keys in which settings differ."""
+    settings = [*by_run]
+    keys = dict.fromkeys(key for of_run in settings for key in of_run)
+    return [key for key in keys if len({of_run.get(key) for of_run in settings}) > 1]
 
 
 # Held-out rewards can be compared if the same reward gave them
@@ -110,9 +108,7 @@ _WITHOUT_EFFECT = ("name", "micro_batch_tokens")
 
 def differing_rewards(runs: Iterable[RunMaterial]) -> list[str]:
     """Return the settings of the reward that differ between runs, such as `reward.path`; only `reward` if its kinds differ."""
-    by_run = [_reward_settings(run) for run in runs]
-    keys = dict.fromkeys(key for settings in by_run for key in settings)
-    differing = [key for key in keys if len({settings.get(key) for settings in by_run}) > 1]
+    differing = _differing(map(_reward_settings, runs))
     return ["reward"] if "_target_" in differing else [f"reward.{key}" for key in differing]
 
 
@@ -127,11 +123,6 @@ def _of_one_reward(runs: Sequence[RunMaterial]) -> list[RunMaterial]:
     for run in runs:
         groups.setdefault(str(_reward_settings(run)), []).append(run)
     return max(groups.values(), key=len, default=[])
-
-
-def _algorithm(run: RunMaterial) -> Mapping[str, object]:
-    section = run.config.get("algo")
-    return section if isinstance(section, Mapping) else {}
 
 
 # Held-out data of training runs: figures on different data cannot be compared
@@ -160,9 +151,7 @@ _DATA_KEYS += (
 
 def differing_held_out(runs: Iterable[RunMaterial]) -> list[str]:
     """Return the settings of the held-out data that differ between runs, such as `data.dev_fraction` or `eval.limit`."""
-    by_run = [_data_settings(run) for run in runs]
-    keys = dict.fromkeys(key for settings in by_run for key in settings)
-    return [key for key in keys if len({settings.get(key) for settings in by_run}) > 1]
+    return _differing(map(_data_settings, runs))
 
 
 def _data_settings(run: RunMaterial) -> dict[str, str]:
@@ -276,7 +265,7 @@ def _with_figure(runs: Sequence[RunMaterial], metric: str) -> list[RunMaterial]:
 
 
 def _is_usable(metric: str, runs: Sequence[RunMaterial]) -> bool:
-    return "loss" not in metric or losses_are_comparable(runs)
+    return "loss" not in metric or not differing_loss_settings(runs)
 
 
 def _reason(metric: str, asked: Sequence[str]) -> str:

@@ -6,8 +6,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from psychocounsel.blocks.cells import exact, report_table
 from psychocounsel.blocks.kinds import Block, Chart, ReportTable, Section
-from psychocounsel.blocks.tables import Cell, Table, TableFigure
+from psychocounsel.blocks.tables import Cell, TableFigure
 from psychocounsel.reporting.material import TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.curves import curve, lines_of, processes_of
 from psychocounsel.rundir.paths import EvaluationDir
@@ -97,8 +98,8 @@ def section(material: Material) -> Section:
     return Section("cost", "Time and cost", blocks)
 
 
-def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Yield a table of the hours of all attempts, with a separate count of unfinished ones."""
+def _attempts(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    """Return a table of the hours of all attempts, with a separate count of unfinished ones."""
     rows: list[list[Cell]] = []
     for run in runs:
         known = [attempt for attempt in run.attempts if attempt.get("seconds") is not None]
@@ -118,22 +119,14 @@ def _attempts(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
                 _hours(sum(map(device_hours, lost))),
             ]
         )
-    if rows:
-        headings = [
-            "run",
-            "attempts",
-            "hours",
-            "device",
-            "device-hours",
-            "unfinished",
-            "their device-hours",
-        ]
-        notes = [
-            "hours: from the start of each attempt to its end, including loading and evaluations",
-            "device-hours: hours times GPUs, or processes on CPU",
-        ]
-        notes += ["unfinished: attempts that failed, stopped or were killed", _total(rows)]
-        yield ReportTable("cost-attempts", Table("Hours of all attempts", headings, rows, notes))
+    headings = ["run", "attempts", "hours", "device", "device-hours", "unfinished", "their device-hours"]
+    notes = [
+        "hours: from the start of each attempt to its end, including loading and evaluations",
+        "device-hours: hours times GPUs, or processes on CPU",
+        "unfinished: attempts that failed, stopped or were killed",
+        _total(rows),
+    ]
+    return report_table("cost-attempts", "Hours of all attempts", headings, rows, *notes)
 
 
 def _is_lost(attempt: Mapping[str, Any], run: RunMaterial) -> bool:
@@ -159,8 +152,8 @@ def device_hours(attempt: Mapping[str, Any]) -> float:
     return float(attempt["seconds"]) / 3600 * (attempt.get("gpus") or attempt.get("processes") or 1)
 
 
-def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Yield a table of the time of the steps by phase."""
+def _times(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    """Return a table of the time of the steps by phase."""
     rows: list[list[Cell]] = []
     for run in runs:
         total = _sum(run, "step_seconds")
@@ -168,40 +161,20 @@ def _times(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
         known = sum(parts.values())
         rest = total - known if known <= total else None  # None: replies are written beside the steps
         hours = _hours(total * processes_of(run) / 3600)
-        shares: list[Cell] = [
-            TableFigure(part / total, percent=True, spreads=False) if total and part else None
-            for part in parts.values()
-        ]
-        training = None if rest is None or not total else TableFigure(rest / total, percent=True, spreads=False)
-        rows.append(
-            [
-                run.title,
-                hours,
-                *shares,
-                training,
-                *map(_plain, (_median(run, "tokens_per_second"),)),
-                _percent(run),
-                _peak(run),
-            ]
-        )
-    if rows:
-        headings = ["run", "step hours", *_PHASES.values(), "training"]
-        headings += ["tokens/s", "MFU", "peak memory (GB)"]
-        shown = [place for place in range(len(headings)) if any(row[place] is not None for row in rows)]
-        notes = ["step hours: hours of all steps times processes, without evaluations, checkpoints and loading"]
-        notes += [
-            "shares of step hours: writing and scoring replies, transfer of weights to the rollout, waiting for data"
-        ]
-        notes += ["training: the rest (forward, backward, optimizer)"]
-        notes += [f"tokens/s and MFU: the median over steps after the first {_WARM_UP}"]
-        notes += ["MFU: relative to the fastest matrix product measured on the same device"]
-        table = Table(
-            "Time of the steps by phase",
-            [headings[place] for place in shown],
-            [[row[place] for place in shown] for row in rows],
-            notes,
-        )
-        yield ReportTable("cost-steps", table)
+        shares = [exact(part / total if total and part else None, percent=True) for part in parts.values()]
+        training = exact(None if rest is None or not total else rest / total, percent=True)
+        peak = max((line["peak_memory_gb"] for line in run.lines if "peak_memory_gb" in line), default=None)
+        speeds = [exact(_median(run, "tokens_per_second")), exact(_median(run, "mfu"), percent=True), exact(peak)]
+        rows.append([run.title, hours, *shares, training, *speeds])
+    headings = ["run", "step hours", *_PHASES.values(), "training", "tokens/s", "MFU", "peak memory (GB)"]
+    notes = [
+        "step hours: hours of all steps times processes, without evaluations, checkpoints and loading",
+        "shares of step hours: writing and scoring replies, transfer of weights to the rollout, waiting for data",
+        "training: the rest (forward, backward, optimizer)",
+        f"tokens/s and MFU: the median over steps after the first {_WARM_UP}",
+        "MFU: relative to the fastest matrix product measured on the same device",
+    ]
+    return report_table("cost-steps", "Time of the steps by phase", headings, rows, *notes)
 
 
 def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
@@ -212,19 +185,18 @@ def _speeds(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
             yield Chart(f"cost-{key.replace('_', '-')}", title, y_title, curves, smooths=True)
 
 
-def _calls(runs: Sequence[RunMaterial]) -> Iterator[ReportTable]:
-    """Yield a table of the answers bought from language models and their cost, a row for each journal."""
+def _calls(runs: Sequence[RunMaterial]) -> list[ReportTable]:
+    """Return a table of the answers bought from language models and their cost, a row for each journal."""
     rows: list[list[Cell]] = [
-        [journal.run.title, journal.run.kind, str(journal.answers), _plain(journal.cost), _plain(journal.seconds / 60)]
+        [journal.run.title, journal.run.kind, str(journal.answers), exact(journal.cost), exact(journal.seconds / 60)]
         for journal in bought_answers(runs)
     ]
-    if rows:
-        headings = ["run", "kind", "answers bought", "cost", "minutes of steps"]
-        notes = [
-            "cost: in the currency of the configured prices, 0 if none is set",
-            "answers and cost: totals of the journal that all steps of a run, or all parts of a gate, share",
-        ]
-        yield ReportTable("cost-calls", Table("Calls of language models", headings, rows, notes))
+    headings = ["run", "kind", "answers bought", "cost", "minutes of steps"]
+    notes = [
+        "cost: in the currency of the configured prices, 0 if none is set",
+        "answers and cost: totals of the journal that all steps of a run, or all parts of a gate, share",
+    ]
+    return report_table("cost-calls", "Calls of language models", headings, rows, *notes)
 
 
 def _sum(run: RunMaterial, key: str) -> float:
@@ -236,18 +208,5 @@ def _median(run: RunMaterial, key: str) -> float | None:
     return median(values[_WARM_UP:] or values) if values else None
 
 
-def _percent(run: RunMaterial) -> Cell:
-    value = _median(run, "mfu")
-    return None if value is None else TableFigure(value, percent=True, spreads=False)
-
-
-def _peak(run: RunMaterial) -> Cell:
-    return _plain(max((line["peak_memory_gb"] for line in run.lines if "peak_memory_gb" in line), default=None))
-
-
 def _hours(value: float) -> Cell:
     return TableFigure(value, spreads=False, hours=True)
-
-
-def _plain(value: float | None) -> Cell:
-    return None if value is None else TableFigure(value, spreads=False)

@@ -180,8 +180,9 @@ def test_without_a_record_an_attempt_lasted_at_least_as_long_as_its_steps(tmp_pa
 
 def test_an_evaluation_of_a_run_of_the_report_has_its_settings_and_seed(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "sweep", [["algo.beta=0.1", "seed=3"], ["algo.beta=0.2", "seed=3"]])
-    for name in ("beta-0.1_seed-3", "beta-0.2_seed-3"):
-        made = winrate_run(tmp_path / f"winrate-{name}")
+    (folder / "best-0a1b2c3d").symlink_to("beta-0.2_seed-3")  # as a study names the best run of a stage
+    for beta, name in (("0.1", "beta-0.1_seed-3"), ("0.2", "best-0a1b2c3d")):
+        made = winrate_run(tmp_path / f"winrate-{beta}")
         config = (
             (made / "config.yaml").read_text().replace("model: builtin:tiny_dpo", f"model: {folder / name / 'model'}")
         )
