@@ -1,15 +1,18 @@
 """Micro-batch of groups packed in rows: each prompt appears once, and a completion sees only its prompt and itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from psychocounsel.data.feeding import moved, pinned
 from psychocounsel.data.group import Array, Group
-from psychocounsel.data.layout import Layout
+from psychocounsel.data.layout import Layout, moved
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -139,7 +142,7 @@ class Batch:
 
     def pinned(self) -> "Batch":
         """Return the batch in pinned host memory, from which a GPU copies without waiting."""
-        return self._with(pinned)
+        return self._with(torch.Tensor.pin_memory)
 
     def _with(self, place: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
         """Return the batch with `place` applied to its tensors; cached properties are dropped."""
@@ -197,3 +200,16 @@ def build_batch(rows: Sequence[Sequence[Group]], weight: float = 1.0, multiple: 
         last_columns=torch.tensor([column for _, column in ends]),
         weight=weight,
     )
+
+
+def one_ahead(items: Iterator[T], begin: Callable[[], None]) -> Iterator[T]:
+    """Yield the items in order; a thread makes the next item, such as a batch, while the present one is in use.
+
+    The thread calls `begin` first. An exception raised while an item is made is raised in its place.
+    """
+    end = object()
+    with ThreadPoolExecutor(1, "next-batch", begin) as thread:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]

@@ -8,8 +8,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from psychocounsel.data.feeding import moved
 from psychocounsel.data.group import Group
+
+
+def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return the tensor on `device`.
+
+    A copy to a GPU is queued after the operations already queued there; this process does not wait for it.
+    """
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,6 @@ def paths_of(data: DictConfig) -> list[str | None]:
     return [*own, data.eval_path] if data.eval_path else own
 
 
-def private_mask(command: Command, config: DictConfig, place: Path) -> int:
-    """Return the umask for files that a run makes in `place`: it follows the permissions of the files that the run reads."""
-    return mask_of(command.sources(config), place)
-
-
 def protect(command: Command, config: DictConfig, place: Path) -> None:
     """Restrict this process, so that no file it makes is more readable than its sources; `place` is the run directory.
 
@@ -41,7 +36,7 @@ def protect(command: Command, config: DictConfig, place: Path) -> None:
         return
     check_confidential(command, config)
     hide_words(is_confidential(command, config))
-    mask = private_mask(command, config, place)
+    mask = mask_of(command.sources(config), place)
     restrict(mask)
     shared = [os.environ.get(name) for name in _SHARED] if mask & ~own_umask() else []
     for folder in shared:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from psychocounsel.algo.dpo import DPO
-from psychocounsel.data.feeding import one_ahead
+from psychocounsel.data.batch import one_ahead
 from psychocounsel.engine.step import Stepper
 from tests.support.harness import make_stepper, random_groups, small_lm
 
