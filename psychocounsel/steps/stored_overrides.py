@@ -36,6 +36,9 @@ _PATHS = (
     "chat_template",
 )
 _GROUPS = ("speeches", "writers", "annotator", "pairs", "cluster", "evaluation", "judge", "personas", "client", "data")
+# Keys that give the place of speeches: those of a single source, and the list that replaces them all.
+OF_ONE_SOURCE = ("path", "split", "revision", "column", "license", "language", "topic_column", "risk_column")
+_REPLACED = {"speeches.sources": [f"speeches.{name}" for name in OF_ONE_SOURCE], "speeches.path": ["speeches.sources"]}
 _FILE_ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz", ".txt")
 
 
@@ -56,7 +59,9 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
     if not out or out == "null":
         return typed
-    return merged_overrides(stored_overrides(expanded(out)), typed)
+    replaced = {key for text in typed for key in _REPLACED.get(_key(text), ())}
+    stored = [text for text in stored_overrides(expanded(out)) if _key(text) not in replaced]
+    return merged_overrides(stored, typed)
 
 
 def stored_overrides(out: Path) -> list[str]:

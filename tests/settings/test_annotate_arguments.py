@@ -1,11 +1,13 @@
 """`annotate` accepts files in place of a choice, and takes missing overrides from its directory."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from psychocounsel.annotation.speeches.settings import SpeechSource
 from psychocounsel.errors import UserError
-from psychocounsel.steps.stored_overrides import annotate_arguments, lasting, merged_overrides
+from psychocounsel.steps.stored_overrides import OF_ONE_SOURCE, annotate_arguments, lasting, merged_overrides
 from psychocounsel.storage.files import write_json
 from tests.support.composed import compose
 
@@ -62,6 +64,18 @@ def test_a_directory_is_typed_again_with_what_changes(here: Path) -> None:
     assert "annotator.model=x" in same, "the same choice again keeps its keys"
     assert "speeches.path='/data/a.jsonl'" not in arguments("out=out", "speeches=one.jsonl")
     assert arguments("out=new", "pairs.min_gap=2") == ["out=new", "pairs.min_gap=2"]
+
+
+def test_one_source_and_several_replace_each_other(here: Path) -> None:
+    assert {field.name for field in fields(SpeechSource)} - {"name"} == {*OF_ONE_SOURCE}
+    kept = "speeches.confidential=true"
+    one = ["speeches=local", "speeches.path='/data/a.jsonl'", "speeches.license=mit", kept]
+    made_by(here / "out", "psychocounsel.annotate", *one)
+    several = arguments("out=out", "speeches=[one.jsonl,sample]")
+    assert kept in several and not {"speeches.path='/data/a.jsonl'", "speeches.license=mit"} & {*several}
+    made_by(here / "more", "psychocounsel.annotate", "speeches=local", "speeches.sources=[{path:/data/a.jsonl}]", kept)
+    again = arguments("out=more", "speeches=one.jsonl")
+    assert kept in again and not any(text.startswith("speeches.sources") for text in again)
 
 
 def test_what_is_said_of_one_command_does_not_last() -> None:
