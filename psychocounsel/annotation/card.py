@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.settings import AuditOptions
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Bar, StepContext
+from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import read_mapping, write_atomically
 
 # The step
@@ -119,7 +120,7 @@ def _given(config: Any) -> Iterator[str]:
 
 def _audit(context: StepContext[AnnotationDir], parts: dict[str, PairCounts], rows: int) -> Iterator[str]:
     yield from ("## Audit: do the labels need the client?", "")
-    if is_partial(rows):
+    if rows > _MOST:
         yield from ("Computed on the first 10,000 pairs; the order of clients is random.", "")
     yield from fenced(audit_lines([context.files.dataset / SPLITS[split] for split in parts], context.bar))
 
@@ -207,7 +208,7 @@ def pairs_section(files: AnnotationDir, parts: Mapping[str, PairCounts]) -> Iter
     yield "chosen reply; training uses it with `data.soft_labels=true`. A test pair is a client's best reply against the worst."
     yield ""
     yield from _made_by(files)
-    yield from _agreement(parts)
+    yield from _agreement(files, parts)
     yield from _left_out(files)
     for name, counts in parts.items():
         if counts.rows:
@@ -229,11 +230,11 @@ def _shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _agreement(parts: Mapping[str, PairCounts]) -> Iterator[str]:
+def _agreement(files: AnnotationDir, parts: Mapping[str, PairCounts]) -> Iterator[str]:
     yield from ("### Agreement of votes", "")
     rows = [(tier, meaning, *(counts.agreement[tier] for counts in parts.values())) for tier, meaning in _TIERS.items()]
     yield from table(("tier", "meaning", *parts), rows)
-    if all(set(counts.probabilities) <= {0.0, 0.5, 1.0} for counts in parts.values()):
+    if read_mapping(files.step("pairs")).get("figures", {}).get("votes_averaged") is False:
         yield "With one vote per reply, every pair is unanimous or a tie, so the tiers say nothing about agreement."
         yield ""
 
@@ -281,7 +282,8 @@ def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
     from psychocounsel.evaluation.audit.show import audit_blocks
 
     try:
-        examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(_rows(paths), _MOST), 1)]
+        rows = chain.from_iterable(rows_of(path, pq.read_schema(path).names) for path in paths)
+        examples = [parse_row(row, f"row {number}") for number, row in enumerate(islice(rows, _MOST), 1)]
         if not examples:
             return ["There are no pairs to audit."]
         measured = measure(examples, lambda: examples, {}, _settings(), bar)
@@ -289,18 +291,6 @@ def audit_lines(paths: list[Path], bar: Bar) -> list[str]:
         return [f"Not audited: {error}."]
     assert measured is not None
     return "\n".join(terminal_lines(audit_blocks([Titled("", measured.figures)]))).strip().split("\n")
-
-
-def is_partial(rows: int) -> bool:
-    """Return True if the audit does not cover all pairs."""
-    return rows > _MOST
-
-
-def _rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(1024):
-                yield from batch.to_pylist()
 
 
 def _settings() -> DictConfig:

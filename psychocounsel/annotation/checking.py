@@ -14,7 +14,6 @@ from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.plan import PlannedStep
 from psychocounsel.storage.files import read_mapping
 
 
@@ -35,7 +34,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     _refuse_conflicts(config)
     steps = due_steps(config)
     due = {step.step for step in steps if step.due}
-    if "speeches" in due and not _can_make(steps[0]):
+    if "speeches" in due and not steps[0].sources:
         build(config, "speeches").check()
     asking = [group for step, group in STEP_MODELS.items() if step in due]
     _check_prompts(StepContext(config, files, print, iter), due)
@@ -82,10 +81,6 @@ def refuse_unfinished_removal(whole: AnnotationDir) -> None:
 def nothing_due(config: DictConfig) -> bool:
     """Return True if every step asked for is already done and no removal was asked for."""
     return not config.remove and not any(step.due for step in due_steps(config))
-
-
-def _can_make(speeches: PlannedStep) -> bool:
-    return bool(speeches.sources)
 
 
 def _warn_of_shipped_writers(config: DictConfig) -> None:

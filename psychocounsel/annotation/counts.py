@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.errors import UserError
+from psychocounsel.steps.tables import opened
 
 SIDES = ("chosen", "rejected")
 
@@ -22,19 +21,16 @@ _LENGTHS = (0, 100, 200, 400, 800, 1600, 3200)  # characters
 _GAP = 0.5  # bin width of gaps
 
 
-def batches(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield a table in batches, with those of `columns` that it has.
+def batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield a table in batches, with those of `columns` that it has (None: all of its columns).
 
     Raises:
         UserError: if the table is damaged.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            known = [name for name in columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(_ROWS, columns=known):
-                yield pa.Table.from_batches([batch])
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
+    with opened(path) as table:
+        known = None if columns is None else [name for name in columns if name in table.schema_arrow.names]
+        for batch in table.iter_batches(_ROWS, columns=known):
+            yield pa.Table.from_batches([batch])
 
 
 def counted(path: Path, columns: Sequence[str]) -> Counter[tuple[Any, ...]] | None:
@@ -70,7 +66,6 @@ class PairCounts:
         ratings: for each side and principle, the number of replies with each rating, rounded to a whole number.
         gaps: differences of the pairs' mean ratings, by the lower bound of their bin.
         lengths: lengths of question, chosen and rejected, by the lower bound of their bin [characters].
-        probabilities: soft labels, rounded to one decimal place.
     """
 
     rows: int = 0
@@ -78,7 +73,6 @@ class PairCounts:
     ratings: dict[tuple[str, str], Counter[int]] = field(default_factory=dict)
     gaps: Counter[float] = field(default_factory=Counter)
     lengths: dict[str, Counter[int]] = field(default_factory=dict)
-    probabilities: Counter[float] = field(default_factory=Counter)
     agreement: Counter[Any] = field(default_factory=Counter)
     topic: Counter[Any] = field(default_factory=Counter)
     risk: Counter[Any] = field(default_factory=Counter)
@@ -90,7 +84,7 @@ def pair_counts(path: Path) -> PairCounts | None:
     if not path.exists():
         return None
     counts, last = PairCounts(), None
-    for part in batches(path, pq.read_schema(path).names):
+    for part in batches(path):
         counts.rows += part.num_rows
         speeches = part["ID"].to_numpy(zero_copy_only=False)
         counts.clients += int((speeches[1:] != speeches[:-1]).sum()) + int(len(speeches) > 0 and speeches[0] != last)
@@ -98,8 +92,6 @@ def pair_counts(path: Path) -> PairCounts | None:
         _add_ratings(counts, part)
         for name in ("question", *SIDES):
             _add(counts.lengths.setdefault(name, Counter()), _binned_lengths(part[name]))
-        if "chosen_probability" in part.column_names:
-            _add(counts.probabilities, np.round(part["chosen_probability"].to_numpy(zero_copy_only=False), 1))
         for name in ("agreement", "topic", "risk", "language"):
             if name in part.column_names:
                 getattr(counts, name).update(

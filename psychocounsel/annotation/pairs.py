@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.annotation.scores.votes import RATED, RATING_COLUMNS
 from psychocounsel.counsel.pairs import PairRule, make_pairs, preference
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.errors import UserError
 from psychocounsel.grading.rating import conversation_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Say, StepContext
@@ -47,10 +46,10 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         `unequal_votes` (see PairMaker). `votes_averaged`: True if a rating may be the mean of several votes.
 
     Raises:
-        UserError: if a table is missing or damaged, or if `pairs.principle_weights` is invalid.
+        UserError: if a table is missing or damaged.
     """
     rules, files = context.config.pairs, context.files
-    weights = _weights(rules)
+    weights = {name: float(rules.principle_weights.get(name, 1.0)) for name in PRINCIPLES}
     makers = {split: PairMaker(_rule(rules, split), weights, rules.safety_veto) for split in SPLITS}
     averaged = _several_votes(files)
     schema, number = dataset_schema(averaged), 0
@@ -72,15 +71,6 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         (files.dataset / "test.parquet").unlink()  # `datasets` loads no folder with an empty split
     _tell(figures, averaged, context.say)
     return {**figures, "votes_averaged": averaged}
-
-
-def _weights(rules: DictConfig) -> dict[str, float]:
-    if unknown := [name for name in rules.principle_weights if name not in PRINCIPLES]:
-        raise UserError(f"pairs.principle_weights: {unknown[0]} is not a principle; they are {', '.join(PRINCIPLES)}")
-    weights = {name: float(rules.principle_weights.get(name, 1.0)) for name in PRINCIPLES}
-    if min(weights.values()) < 0 or not any(weights.values()):
-        raise UserError("pairs.principle_weights: weights must be 0 or more, and not all 0")
-    return weights
 
 
 def _rule(rules: DictConfig, split: str) -> PairRule:

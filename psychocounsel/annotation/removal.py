@@ -6,7 +6,6 @@ by the same command, or by any later command on the directory (`finish`).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from psychocounsel.annotation import card
 from psychocounsel.annotation.card import SPLITS
 from psychocounsel.annotation.counts import pair_counts
 from psychocounsel.annotation.scores.votes import ABOUT, COLUMNS, vote_figures
+from psychocounsel.annotation.speeches.choice import tombstone
 from psychocounsel.data import tokenised_cache
 from psychocounsel.errors import UserError
 from psychocounsel.experts.review.forgetting import forget_speeches, refuse_served
@@ -30,7 +30,7 @@ from psychocounsel.remote.journal import forget
 from psychocounsel.rundir.paths import AnnotationDir, ReviewDir, RunDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.tables import by_speech, joined, rows_of
+from psychocounsel.steps.tables import by_speech, joined, opened, rows_of
 from psychocounsel.storage.files import (
     expanded,
     read_mapping,
@@ -109,7 +109,6 @@ def _clear(context: StepContext[AnnotationDir], tombstones: Tombstones) -> dict[
         rows += drop_rows(path, is_removed)
     answers = 0
     for folder in sorted({path.parent for path in files.answers.rglob("*.jsonl")}):
-        _cut_half_lines(folder)
         answers += forget(folder, is_removed)
     copies = remove_copies(files.dataset, Path(context.config.paths.cache), is_removed)
     if items := forget_speeches(ReviewDir.of(files.path), is_removed):
@@ -149,21 +148,6 @@ def _clear_sample(files: AnnotationDir, tombstones: Tombstones) -> None:
             files.identifier_sample.unlink()
 
 
-def _cut_half_lines(folder: Path) -> None:
-    """Cut each journal file after its last complete line, because a killed writer may have left part of an answer."""
-    for path in folder.glob("*.jsonl"):
-        with path.open("rb+") as file:
-            end = file.seek(0, 2)
-            while end and not _ends_line(file, end):
-                end -= 1
-            file.truncate(end)
-
-
-def _ends_line(file: Any, end: int) -> bool:
-    file.seek(end - 1)
-    return bool(file.read(1) == b"\n")
-
-
 def _report(context: StepContext[AnnotationDir], counts: dict[str, int], users: dict[str, list[str]]) -> Iterator[str]:
     yield (
         f"removed: {counts['rows']} table rows, {counts['answers']} journal answers, {counts['copies']} cached copies; in total "
@@ -187,10 +171,6 @@ def _users(users: dict[str, list[str]], output: str) -> Iterable[str]:
 # Tombstones
 
 
-def _digest(speech: str) -> str:
-    return hashlib.sha256(speech.encode()).hexdigest()
-
-
 class Tombstones:
     """The set of removed speeches of a directory; `speech in tombstones` tests an id.
 
@@ -207,14 +187,14 @@ class Tombstones:
         return cls(files.removed, lines)
 
     def __contains__(self, speech: str) -> bool:
-        return bool(self.digests) and _digest(speech) in self.digests
+        return bool(self.digests) and tombstone(speech) in self.digests
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def add(self, speeches: Iterable[str]) -> None:
         """Add speeches; the file is on disk when this returns."""
-        self.digests |= {_digest(speech) for speech in speeches}
+        self.digests |= {tombstone(speech) for speech in speeches}
         write_atomically(self.path, "".join(f"{digest}\n" for digest in sorted(self.digests)))
 
 
@@ -230,14 +210,11 @@ def speeches_of(path: Path) -> Iterator[str]:
     Raises:
         UserError: if the file is not a complete parquet file.
     """
-    try:
-        with pq.ParquetFile(path) as file:
-            columns = id_columns(file.schema_arrow)
-            for batch in file.iter_batches(_ROWS, columns=columns) if columns else ():
-                for column in columns:
-                    yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
+    with opened(path) as table:
+        columns = id_columns(table.schema_arrow)
+        for batch in table.iter_batches(_ROWS, columns=columns) if columns else ():
+            for column in columns:
+                yield from (speech for speech in pc.unique(batch[column]).to_pylist() if speech is not None)
 
 
 def id_columns(schema: pa.Schema) -> list[str]:

@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from psychocounsel.asking.answer_text import is_refusal
@@ -21,12 +19,12 @@ from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.asking.parties import who_may_see
 from psychocounsel.counsel.system_prompt import prompt_text
-from psychocounsel.grading.rating import conversation_of
+from psychocounsel.grading.rating import conversation_of, drawn_number
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.tables import Row, rows_of, written
+from psychocounsel.steps.tables import Row, opened, rows_of, written
 
 # The step
 
@@ -44,6 +42,8 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         UserError: for a wrong key, address or prompt, or if no server is left.
     """
     drawing = drawing_of(context)
+    with opened(context.files.speeches) as table:
+        speeches = table.metadata.num_rows
     with closing(Answers(context.files.answers, context.shard)) as answers:
         budget = buy(
             _asks(context, drawing),
@@ -53,7 +53,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
             key="writers",
             read=read_reply,
             retries=_EMPTY_AGAIN,
-            count=_rows_in(context.files.speeches) * drawing.per_speech // context.shard[1],
+            count=speeches * drawing.per_speech // context.shard[1],
             bar=context.bar,
             what="replies",
         )
@@ -90,17 +90,11 @@ def drawing_of(context: StepContext[AnnotationDir]) -> Drawing:
     )
 
 
-def _rows_in(path: Path) -> int:
-    """Return the number of rows of a table."""
-    with pq.ParquetFile(path) as table:
-        return int(table.metadata.num_rows)
-
-
 def draws(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[Draw]:
     index, count = context.shard
     rows = rows_of(context.files.speeches, ["speech", "text", "language", "crisis"])
-    for row in islice(rows, index, None, count):
-        yield from drawing.of(Speech(**row))
+    for speech in islice(rows, index, None, count):
+        yield from drawing.of(speech)
 
 
 def _asks(context: StepContext[AnnotationDir], drawing: Drawing) -> Iterator[tuple[LanguageModel, Ask]]:
@@ -167,16 +161,6 @@ def _summary_lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Speech:
-    """The columns of speeches.parquet that the step `replies` needs."""
-
-    speech: str
-    text: str
-    language: str | None
-    crisis: bool
-
-
-@dataclass(frozen=True)
 class Draw:
     """Reply number `number` to a speech: its writer and prompt, or, without a writer, the reason as `outcome`."""
 
@@ -216,31 +200,28 @@ class Drawing:
         """Return a hash of the writer's prompt [16 hexadecimal digits]."""
         return hashlib.sha256(self.prompt_of(writer).encode()).hexdigest()[:16]
 
-    def of(self, speech: Speech) -> Iterator[Draw]:
-        """Yield the draws for a speech.
+    def of(self, speech: Row) -> Iterator[Draw]:
+        """Yield the draws for a speech: the columns `speech`, `text`, `language` and `crisis` of speeches.parquet.
 
         Every writer gets a random rank that depends only on seed, speech and the writer's name, and the writers with the first
         ranks are drawn. Therefore other speeches change nothing, a larger `per_speech` only adds replies, and a new writer
         replaces others only where its rank is better.
         """
-        speaking = [writer for writer in self.writers if writer.language in (None, speech.language)]
-        allowed = who_may_see(speaking, speech.crisis, self.crisis_to_third_parties)
+        name, text = speech["speech"], speech["text"]
+        speaking = [writer for writer in self.writers if writer.language in (None, speech["language"])]
+        allowed = who_may_see(speaking, speech["crisis"], self.crisis_to_third_parties)
         if not allowed:
             outcome = WITHHELD if speaking else NO_WRITER
-            yield from (Draw(speech.speech, number, outcome=outcome) for number in range(self.per_speech))
+            yield from (Draw(name, number, outcome=outcome) for number in range(self.per_speech))
             return
-        said = conversation_of(speech.text) if self.conversations else [{"role": "user", "content": speech.text}]
-        ranked = sorted(allowed, key=lambda writer: self._random(speech.speech, writer.name))
+        said = conversation_of(text) if self.conversations else [{"role": "user", "content": text}]
+        ranked = sorted(allowed, key=lambda writer: drawn_number(self.seed, name, writer.name))
         for number in range(self.per_speech):
             again, place = divmod(number, len(ranked))
             writer = ranked[place]
-            seed = self._random(speech.speech, writer.name, str(again)) % (1 << 32)
-            system = {"role": "system", "content": self.prompt_of(writer)}
-            messages = (system, *said)
-            yield Draw(speech.speech, number, writer, Ask(speech.speech, messages, seed, f"reply {again}"))
-
-    def _random(self, *parts: str) -> int:
-        return int.from_bytes(hashlib.sha256("\0".join((str(self.seed), *parts)).encode()).digest()[:8])
+            seed = drawn_number(self.seed, name, writer.name, str(again)) % (1 << 32)
+            messages = ({"role": "system", "content": self.prompt_of(writer)}, *said)
+            yield Draw(name, number, writer, Ask(name, messages, seed, f"reply {again}"))
 
 
 # Rows of replies.parquet: a text, or the reason why it is missing

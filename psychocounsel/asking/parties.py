@@ -1,6 +1,6 @@
 """Tells the user's own servers from third parties. Crisis speeches go to third parties only if the user allows it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -34,15 +34,6 @@ def who_may_see(models: Sequence[LanguageModel], crisis: bool, crisis_to_third_p
     return [model for model in models if may_see(model, crisis, crisis_to_third_parties)]
 
 
-def outside_hosts(senders: Mapping[str, GroupSettings]) -> Iterator[tuple[str, str]]:
-    """Yield key and host of each server outside private networks. Names without a dot count as hosts of the cluster."""
-    for where, settings in senders.items():
-        for key, address in settings.receivers(where):
-            host = host_of(address)
-            if "." in host and not is_own(address):
-                yield key, host
-
-
 def refuse_internet(config: DictConfig, groups: Sequence[str]) -> None:
     """Refuse servers outside the cluster for the models of these config groups (see `refuse_internet_of`).
 
@@ -63,8 +54,10 @@ def refuse_internet_of(config: DictConfig, senders: Mapping[str, GroupSettings])
     internet: Any = config.cluster.get("internet")
     if internet is not False:
         return
-    for key, host in outside_hosts(senders):
-        group = key.partition(".")[0]
+    for key, address in (receiver for where, settings in senders.items() for receiver in settings.receivers(where)):
+        host, group = host_of(address), key.partition(".")[0]
+        if "." not in host or is_own(address):  # a name without a dot is a host of the cluster
+            continue
         example = "use: vllm" if group not in config or group == "contestants" else f"{group}=vllm"
         example = "reward.judge=vllm" if group == "reward" else example
         raise UserError(

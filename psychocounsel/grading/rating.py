@@ -328,22 +328,22 @@ class RatingPlan:
     def _rounds(self, annotator: LanguageModel, speech: Row, texts: list[tuple[str, str]]) -> Iterator[RatingCall]:
         rounds = [(vote, 0) for vote in range(self.votes)]
         parts = (speech["speech"], *(identity for identity, _ in texts))
-        if _number(self.seed, "repeat", *parts) < self.repeat * 2**64:
+        if drawn_number(self.seed, "repeat", *parts) < self.repeat * 2**64:
             rounds.append((0, 1))
         for vote, repeat in rounds:
             draw = ("order", *parts, annotator.name, str(vote), str(repeat))
-            shown = sorted(texts, key=lambda reply: _number(self.seed, *draw, reply[0]))
+            shown = sorted(texts, key=lambda reply: drawn_number(self.seed, *draw, reply[0]))
             yield RatingCall(annotator, speech, shown, vote, repeat)
 
     def ask(self, call: RatingCall) -> RatingAsk:
         """Return the Ask of a call."""
         speech, texts = call.speech, tuple(text for _, text in call.replies)
         parts = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
-        order = principle_order(_number(self.seed, "principles", *parts), self.prompt.principles)
+        order = principle_order(drawn_number(self.seed, "principles", *parts), self.prompt.principles)
         return RatingAsk(
             speech=speech["speech"],
             messages=self.prompt.messages(speech["text"], texts, order),
-            seed=_number(self.seed, "seed", *parts) >> 32,
+            seed=drawn_number(self.seed, "seed", *parts) >> 32,
             part=call.part,
             schema=self.prompt.schema(order, len(texts)),
             client=speech["text"],
@@ -352,6 +352,6 @@ class RatingPlan:
         )
 
 
-def _number(seed: int, *parts: str) -> int:
+def drawn_number(seed: int, *parts: str) -> int:
     """Return a 64-bit hash of the arguments, the same on every machine."""
     return int.from_bytes(hashlib.sha256("\0".join([str(seed), *parts]).encode()).digest()[:8])

@@ -31,12 +31,7 @@ class Wire:
     """
 
     def __init__(
-        self,
-        headers: dict[str, str],
-        seconds: float,
-        connect: float,
-        direct: bool = False,
-        from_last_byte: bool = False,
+        self, headers: dict[str, str], seconds: float, connect: float, direct: bool, from_last_byte: bool
     ) -> None:
         self.seconds, self._direct, self._from_last_byte = seconds, direct, from_last_byte
         self._headers = {**headers, "Content-Type": "application/json", "Accept-Encoding": "identity"}

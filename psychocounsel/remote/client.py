@@ -44,9 +44,8 @@ class Client:
     growing pauses or the pause that the server asks for. After that the address is skipped for some minutes, and others
     take over its requests.
 
-    Limits: an answer of more than LONGEST_ANSWER bytes is rejected without reading the rest. `budget` is the largest
-    number of requests, including repeated ones. With `from_last_byte`, `timeout_seconds` is the longest silence of a
-    server during its answer, not the duration of the whole answer.
+    Limits: an answer of more than LONGEST_ANSWER bytes is rejected without reading the rest. With `from_last_byte`,
+    `timeout_seconds` is the longest silence of a server during its answer, not the duration of the whole answer.
 
     `key_variable` names the environment variable that holds a bearer key. A request that the journal in the folder
     `journal` answers is not sent. `key` is the config group that errors name. `direct` ignores the proxies of the
@@ -65,29 +64,26 @@ class Client:
         retries: int = 8,
         concurrency: int = 4,
         key_variable: str | None = None,
-        budget: int | None = None,
         journal: Path | None = None,
         direct: bool = False,
         patience: float = 300.0,
         from_last_byte: bool = False,
     ) -> None:
         self.key, self.retries, self.patience = key, retries, patience
-        self._exchange = Exchange(key, timeout_seconds, key_variable, budget, direct, from_last_byte)
+        self._exchange = Exchange(key, timeout_seconds, key_variable, direct, from_last_byte)
         self._addresses = Addresses(addresses, f"{key}.addresses")
         self._journal = Journal(journal) if journal else None
         self._threads = ThreadPoolExecutor(concurrency, "client")
 
-    def answers(self, route: str, payloads: Sequence[Any], read: Read[T], most: int | None = None) -> Iterator[T]:
+    def answers(self, route: str, payloads: Sequence[Any], read: Read[T]) -> Iterator[T]:
         """Yield the result of `read` for the answer to each payload, in order; requests start with the first iteration.
 
         `read` receives the parsed JSON and the payload; it raises ValueError with a reason if the answer is not valid.
-        `most` limits the requests in progress at one address (None: only `concurrency` limits them).
 
         Raises:
-            UserError: if no server is left, a server refuses a request or gives an invalid answer, or the budget is
-                spent.
+            UserError: if no server is left, or a server refuses a request or gives an invalid answer.
         """
-        with self._under_way(route, payloads, read, most) as (futures, _):
+        with self._under_way(route, payloads, read, None) as (futures, _):
             for future in futures:
                 yield future.result()
 
@@ -96,13 +92,13 @@ class Client:
         route: str,
         payloads: Sequence[Any],
         read: Read[T],
-        most: int | None = None,
-        ends: Callable[[], bool] = lambda: False,
+        most: int,
+        ends: Callable[[], bool],
     ) -> Iterator[dict[int, T]]:
         """Like `answers`, but yield the results of a second together, by the places of their payloads, as they arrive.
 
-        A second may have none. Once `ends()` is true, no further request starts. Results that arrived before an error are
-        yielded before it is raised.
+        `most` limits the requests in progress at one address. A second may have no results. Once `ends()` is true, no
+        further request starts. Results that arrived before an error are yielded before it is raised.
         """
         with self._under_way(route, payloads, read, most) as (futures, stop):
             waiting = dict(enumerate(futures))
@@ -152,7 +148,7 @@ class Client:
             Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: after all attempts.
             NoServerLeft: if no server has answered any request for `patience` seconds; ServersLost if one did before.
-            UserError: if the answer is too long, or the budget is spent.
+            UserError: if the answer is too long.
             CancelledError: if `stop` is set before an attempt.
         """
         request, began, pause, failures = Request(route, payload), time.monotonic(), _FIRST_PAUSE, 0
@@ -188,7 +184,7 @@ class Client:
         Raises:
             Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: if there is no answer, or it breaks off.
-            UserError: if an event is not JSON, the answer is too long, the budget is spent, or no server is left.
+            UserError: if an event is not JSON, the answer is too long, or no server is left.
         """
         address = self._addresses.take()
         try:
@@ -222,11 +218,6 @@ class Client:
                 break
         self._addresses.give_back(self._addresses.take())  # raises if no address is left
 
-    @property
-    def sent(self) -> int:
-        """Number of requests sent so far, including repeated ones."""
-        return self._exchange.sent
-
     def live(self) -> list[str]:
         """Return the addresses that are not skipped at the moment."""
         return self._addresses.live()
@@ -239,8 +230,7 @@ class Client:
         """Send `body` once to one address and return the result of `read`; without an answer, skip the address and return None.
 
         Raises:
-            UserError: if the server refuses the request, its answer is too long, not JSON or not as expected, or the
-                budget is spent.
+            UserError: if the server refuses the request, or its answer is too long, not JSON or not as expected.
         """
         request = Request(route, None, body)
         try:
@@ -308,7 +298,7 @@ class Client:
                 self._addresses.answered(address)
                 return answer
             except Passing as error:
-                if attempt == retries or error.seconds > _LONGEST_WAIT or self._addresses.is_skipped(address):
+                if attempt == retries or error.seconds > _LONGEST_WAIT or address not in self._addresses.live():
                     raise
                 stop.wait(max(error.seconds, pause * random.uniform(0.5, 1.0)))
                 pause = min(2 * pause, _LONGEST_PAUSE)
@@ -415,10 +405,6 @@ class Addresses:
                 file=sys.stderr,
                 flush=True,
             )
-
-    def is_skipped(self, address: str) -> bool:
-        with self._lock:
-            return self._is_skipped(address)
 
     def live(self) -> list[str]:
         """Return the addresses that are not skipped at the moment."""

@@ -4,7 +4,6 @@ import codecs
 import contextlib
 import json
 import os
-import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,17 +63,10 @@ class Exchange:
     """
 
     def __init__(
-        self,
-        key: str,
-        timeout_seconds: float,
-        key_variable: str | None,
-        budget: int | None,
-        direct: bool,
-        from_last_byte: bool = False,
+        self, key: str, timeout_seconds: float, key_variable: str | None, direct: bool, from_last_byte: bool
     ) -> None:
         self.key, self.timeout_seconds, self.key_variable = key, timeout_seconds, key_variable
-        self.budget, self.sent = budget, 0
-        self.secret, self._lock = _secret(key, key_variable), threading.Lock()
+        self.secret = _secret(key, key_variable)
         authorization = {"Authorization": f"Bearer {self.secret}"} if self.secret else {}
         self._wire = Wire(authorization, timeout_seconds, _CONNECT_SECONDS, direct, from_last_byte)
 
@@ -85,9 +77,8 @@ class Exchange:
             Passing: if there is no answer, or a status 408, 429 or 5xx.
             Refused: for any other error status.
             NotJson: if the answer is not JSON.
-            UserError: if the answer is too long, the proxy is unusable, or the budget is spent.
+            UserError: if the answer is too long, or the proxy is unusable.
         """
-        self._count()
         with self._failures(url, request):
             response = self._wire.post(url, _body(request))
         return self._parsed(url, request, response)
@@ -98,7 +89,6 @@ class Exchange:
         Raises:
             as `send`, also while events are read.
         """
-        self._count()
         with self._failures(url, request), self._wire.streaming(url, _body(request)) as (head, pieces):
             if head.is_success and is_event_stream(head):
                 yield from self._events(url, request, pieces)
@@ -150,14 +140,6 @@ class Exchange:
 
     def close(self) -> None:
         self._wire.close()
-
-    def _count(self) -> None:
-        with self._lock:
-            if self.budget is not None and self.sent >= self.budget:
-                raise UserError(
-                    f"{self.key}.budget={self.budget}: this many requests have been sent; raise {self.key}.budget to continue"
-                )
-            self.sent += 1
 
 
 def _body(request: Request) -> bytes:

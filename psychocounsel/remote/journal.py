@@ -5,7 +5,6 @@ number of processes can therefore share a folder on any file system. Memory hold
 answers.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -66,14 +65,6 @@ class Journal:
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
             self._take(path)
         self._places.settle()
-
-    def __contains__(self, key: str) -> bool:
-        return self.get(key) is not None
-
-    def __getitem__(self, key: str) -> Any:
-        if (line := self.get(key)) is None:
-            raise KeyError(key)
-        return line.answer
 
     def get(self, key: str) -> Line | None:
         """Read the line of this key from disk; None if the journal does not hold the key."""
@@ -164,22 +155,28 @@ class Journal:
 def forget(folder: Path, is_removed: Callable[[str], bool]) -> int:
     """Delete the answers for whose `about` `is_removed` is true; return their number. No process may write meanwhile.
 
+    Unfinished last lines are deleted as well, because they may hold part of such an answer.
+
     Raises:
-        UserError: for a damaged line, unless it is an unfinished last line.
+        UserError: for a damaged line.
     """
     count = 0
     for path in sorted(folder.glob(f"*{_SUFFIX}")):
-        gone = {number for number, content in _whole_lines(path) if is_removed(_about(path, number, content))}
-        if gone:
-            write_atomically(path, (content + b"\n" for number, content in _whole_lines(path) if number not in gone))
+        gone, size = set[int](), 0
+        for number, line in _whole_lines(path):
+            gone |= {number} if is_removed(_about(path, number, line)) else set()
+            size += len(line)
+        if gone or size < path.stat().st_size:
+            write_atomically(path, (line for number, line in _whole_lines(path) if number not in gone))
         count += len(gone)
     return count
 
 
-def _about(path: Path, number: int, content: bytes) -> str:
-    with _damage(path, number):
-        return Line.of(content).about or ""
-    raise AssertionError("it returns or raises")
+def _about(path: Path, number: int, line: bytes) -> str:
+    try:
+        return Line.of(line).about or ""
+    except ValueError as error:
+        raise UserError(f"{path}: line {number} is damaged: remove that line, and its request is sent again") from error
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -187,12 +184,4 @@ def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.endswith(b"\n"):
-                yield number, line[:-1]
-
-
-@contextlib.contextmanager
-def _damage(path: Path, number: int) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{path}: line {number} is damaged: remove that line, and its request is sent again") from error
+                yield number, line

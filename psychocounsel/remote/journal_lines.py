@@ -124,7 +124,7 @@ class Places:
         if len(self._new) > max(_FEWEST_NEW, len(self._heads) >> 7):
             self._merge()
 
-    def find(self, key: str) -> Iterator[tuple[int, int]]:
+    def find(self, key: str) -> list[tuple[int, int]]:
         """Return the places that may belong to this key."""
         head = int(key[:16], 16)
         first = int(np.searchsorted(self._heads, np.uint64(head)))
@@ -133,12 +133,7 @@ class Places:
             places.append(int(self._where[first]))
             first += 1
         places += [self._new[head]] if head in self._new else []
-        return iter([(place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)) for place in places])
-
-    @property
-    def bytes(self) -> int:
-        """Size of the sorted arrays [bytes]."""
-        return self._heads.nbytes + self._where.nbytes
+        return [(place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)) for place in places]
 
     def _merge(self) -> None:
         heads = np.array(sorted(self._new), np.uint64)

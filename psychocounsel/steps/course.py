@@ -57,10 +57,6 @@ class KnownLength(Generic[T]):
 # The steps of a command
 
 
-def _no_sources(config: DictConfig) -> dict[str, Any]:
-    return {}
-
-
 @dataclass(frozen=True)
 class Course(Generic[F]):
     """The steps of a command.
@@ -84,7 +80,7 @@ class Course(Generic[F]):
     reads: Mapping[str, tuple[str, ...]]
     output: Callable[[F, str], Path]
     models: Callable[[DictConfig, str], dict[str, list[LanguageModel]]]
-    sources: Callable[[DictConfig], dict[str, Any]] = _no_sources
+    sources: Callable[[DictConfig], dict[str, Any]] = lambda config: {}
     omits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     answering: tuple[str, ...] = ()
     redone: tuple[str, ...] = ()

@@ -75,22 +75,33 @@ class Sorter:
             yield from sorted(map(json.loads, file), key=lambda row: tuple(row[name] for name in self.columns))
 
 
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a table for reading in the block.
+
+    Raises:
+        UserError: if the table does not exist or is damaged.
+    """
+    try:
+        with pq.ParquetFile(path) as table:
+            yield table
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing; first run the step that writes it ({path.stem})") from error
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
+
+
 def rows_of(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Yield the rows of a table in file order, with only these columns.
 
     Raises:
         UserError: if the table does not exist, is damaged or lacks a column.
     """
-    try:
-        with pq.ParquetFile(path) as table:
-            if lacking := [name for name in columns if name not in table.schema_arrow.names]:
-                raise UserError(f"{path}: has no column {lacking[0]}; run the step that writes this table again")
-            for batch in table.iter_batches(_ROWS, columns=list(columns)):
-                yield from batch.to_pylist()
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing; first run the step that writes it ({path.stem})") from error
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: is not a complete parquet file; remove it and run its step again") from error
+    with opened(path) as table:
+        if lacking := [name for name in columns if name not in table.schema_arrow.names]:
+            raise UserError(f"{path}: has no column {lacking[0]}; run the step that writes this table again")
+        for batch in table.iter_batches(_ROWS, columns=list(columns)):
+            yield from batch.to_pylist()
 
 
 def by_speech(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, list[Row]]]:

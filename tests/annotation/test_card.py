@@ -174,6 +174,14 @@ def test_the_rule_of_the_pairs_stands_in_the_card(tmp_path: Path) -> None:
     assert rows == [["pairs.min_gap", "1.0"], weights, ["pairs.safety_veto", "false"], ["scores.votes", "3"]]
 
 
+@pytest.mark.parametrize("averaged", [False, True])
+def test_one_vote_per_reply_is_said_only_of_such_data_even_if_all_votes_agree(tmp_path: Path, averaged: bool) -> None:
+    files = annotated(tmp_path / "set", range(12))
+    write_json(files.step("pairs"), {"settings": {}, "figures": {"votes_averaged": averaged}})
+    run(context(files))
+    assert ("With one vote per reply" in files.card.read_text()) != averaged
+
+
 def test_missing_ratings_and_retest_come_from_the_record_of_scores(tmp_path: Path) -> None:
     files = annotated(tmp_path / "out", range(2))
     counts = {

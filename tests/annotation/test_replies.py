@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.annotation.replies import SCHEMA, Drawing, Speech, drawing_of, estimate, reply_id, run
+from psychocounsel.annotation.replies import SCHEMA, Drawing, drawing_of, estimate, reply_id, run
 from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.counsel.system_prompt import COUNSELLOR, prompt_text
 from psychocounsel.errors import UserError
@@ -264,14 +264,24 @@ def test_keys_come_from_the_environment_and_are_nowhere_on_disk(
     assert not any(secret.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
 
+def test_a_damaged_table_of_speeches_is_told(tmp_path: Path) -> None:
+    files = directory(tmp_path, speeches(3))
+    files.speeches.write_bytes(files.speeches.read_bytes()[:-40])
+    with pytest.raises(UserError, match="speeches.parquet: is not a complete parquet file"):
+        run(context(files, [member("http://127.0.0.1:1", "w")]))
+
+
 # The drawn writers depend only on seed, speech and names.
 
-SPEECHES = [Speech(f"{number:016x}", f"Speech {number}.", "en", False) for number in range(2000)]
+SPEECHES = [
+    {"speech": f"{number:016x}", "text": f"Speech {number}.", "language": "en", "crisis": False}
+    for number in range(2000)
+]
 
 
-def drawn(names: list[str], speeches: list[Speech], count: int = 2, seed: int = 0) -> dict[str, list[str]]:
+def drawn(names: list[str], speeches: list[dict[str, Any]], count: int = 2, seed: int = 0) -> dict[str, list[str]]:
     drawing = Drawing([chat("http://127.0.0.1:1", name) for name in names], count, seed, "Reply.", False)
-    return {each.speech: [draw.writer.name for draw in drawing.of(each) if draw.writer] for each in speeches}
+    return {each["speech"]: [draw.writer.name for draw in drawing.of(each) if draw.writer] for each in speeches}
 
 
 def test_the_draw_depends_on_seed_speech_and_names_alone() -> None:

@@ -23,7 +23,7 @@ from psychocounsel.annotation.scores.votes import (
 )
 from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel
+from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.errors import UserError
 from psychocounsel.grading.rating import RatingAsk, RatingCall, RatingPlan, Reader, Verdict, rating_prompt
 from psychocounsel.rundir.paths import AnnotationDir
@@ -88,12 +88,13 @@ def plan_of(context: StepContext[AnnotationDir]) -> RatingPlan:
     """
     config, scores = context.config, context.config.scores
     annotators: list[LanguageModel] = build(config, "annotator").models()
-    for model in annotators:
+    for key, model in zip(keys_of(annotators, "annotator"), annotators, strict=True):
         by_rule = isinstance(model, Rules)
         if scores.votes > 1 and (by_rule or model.temperature == 0):
+            sampling = f"temperature: 0.7 in {key}" if "[" in key else f"{key}.temperature=0.7"
             raise UserError(
                 f"scores.votes={scores.votes}: all votes of {model.name} would be equal, because it does not sample; use "
-                f"{'a language model as annotator' if by_rule else 'annotator.temperature=0.7'}, or scores.votes=1"
+                f"{'a language model as annotator' if by_rule else sampling}, or scores.votes=1"
             )
     prompt = rating_prompt(scores.rubric, scores.joint, scores.examples)
     return RatingPlan(annotators, prompt, scores.votes, scores.repeat, scores.seed, config.crisis_to_third_parties)

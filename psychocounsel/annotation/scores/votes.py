@@ -231,14 +231,17 @@ def vote_figures(speeches: Iterable[tuple[Row, Iterable[str], list[Row]]], annot
                 ratings[name].update((column, row[column]) for column in RATING_COLUMNS)
     return {
         "outcomes": _by_outcome(sum(outcomes.values(), Counter())),
-        "annotators": {name: _annotator(outcomes[name], models[name], ratings[name]) for name in sorted(outcomes)},
+        "annotators": {
+            name: {
+                "votes": _by_outcome(outcomes[name]),
+                "models": dict(sorted(models[name].items())),
+                "ratings": _by_rating(ratings[name]),
+            }
+            for name in sorted(outcomes)
+        },
         "missing": {column: _missing(missing[column], not_asked[column], rounds) for column in ABOUT},
         "retest": retest.figures(),
     }
-
-
-def _annotator(outcomes: Counter[str], models: Counter[str], ratings: Counter[tuple[str, Any]]) -> dict[str, Any]:
-    return {"votes": _by_outcome(outcomes), "models": dict(sorted(models.items())), "ratings": _by_rating(ratings)}
 
 
 def _by_outcome(counts: Counter[str]) -> dict[str, int]:

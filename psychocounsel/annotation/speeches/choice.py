@@ -78,7 +78,7 @@ def choose(ids: Array, sketches: Sketches, rules: ChoiceRules, talks: Array | No
         kept = np.flatnonzero(decision == KEPT)
         decision[kept[np.argsort(ids[kept])[rules.limit :]]] = LIMIT
     if rules.removed:  # last, so that no duplicate and no speech beyond the limit takes the removed one's place
-        gone = np.array([_tombstone(number) in rules.removed for number in ids.tolist()])
+        gone = np.array([tombstone(f"{number:016x}") in rules.removed for number in ids.tolist()])
         decision[gone | gone[first]] = REMOVED
     component = connected(
         count, np.concatenate([sides, *(np.column_stack([np.arange(count), of]) for of in (first, talks))])
@@ -115,11 +115,6 @@ def share_of(number: int, purpose: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{purpose}:{number:016x}".encode()).digest()[:8], "big") / 2**64
 
 
-def _tombstone(number: int) -> str:
+def tombstone(speech: str) -> str:
     """Return the hash of an id as it is written in removed.txt."""
-    return hashlib.sha256(f"{number:016x}".encode()).hexdigest()
-
-
-def number_of(speech: str) -> int:
-    """Return the id of a speech as an integer."""
-    return int(speech, 16)
+    return hashlib.sha256(speech.encode()).hexdigest()

@@ -12,8 +12,7 @@ from omegaconf import MISSING
 from psychocounsel.data.sources import StandardSource
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import GroupSettings
-from psychocounsel.storage.files import expanded
+from psychocounsel.settings.targets import GroupSettings, is_on_hub
 
 SCRIPTS = ("default", "cjk")
 _NO_REVISION = "path is not a dataset of the hub"
@@ -46,10 +45,6 @@ class SpeechSource(_Place):
     def files(self) -> Sequence[Path]:
         """Return the local files of the source; none for a dataset of the hub."""
         return StandardSource().files(self.path)
-
-    def is_on_hub(self) -> bool:
-        """Return True if the path is the id of a dataset of the hub."""
-        return not (self.path is None or self.path.startswith("builtin:") or expanded(self.path).exists())
 
 
 @dataclass
@@ -100,7 +95,7 @@ class Speeches(_Place, GroupSettings):
         for number, source in enumerate(self.all_sources() if self.sources else ()):
             if not source.path:
                 raise UserError(f"speeches.sources[{number}].path is not set: each source needs a path")
-            if source.revision is not None and not source.is_on_hub():
+            if source.revision is not None and not is_on_hub(source.path):
                 key = f"speeches.sources[{number}]"
                 raise UserError(
                     f"{key}.revision={source.revision}: has no effect, because {_NO_REVISION}; leave it out"
@@ -133,7 +128,7 @@ class Speeches(_Place, GroupSettings):
         if self.sources:
             reason = "speeches.sources is given, and each source has this key itself"
             reasons |= {item.name: reason for item in fields(_Place)}
-        elif not self.all_sources()[0].is_on_hub():
+        elif not is_on_hub(self.path):
             reasons["revision"] = f"speeches.{_NO_REVISION}"
         if not self.identifiers:
             reasons |= dict.fromkeys(

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from psychocounsel.annotation.speeches.choice import KEPT, NEAR, REASONS, SAME, Choice, number_of, share_of
+from psychocounsel.annotation.speeches.choice import KEPT, NEAR, REASONS, SAME, Choice, share_of
 from psychocounsel.annotation.speeches.cleaning import (
     BadRow,
     CleanedRow,
@@ -94,7 +94,7 @@ def make_draft(
                 same = settings.turns == "every" and before == (row.source, row.row)
                 talks.append(talks[-1] if same else len(talks))
                 before = row.source, row.row
-                ids.append(number_of(columns["speech"]))
+                ids.append(int(columns["speech"], 16))
                 urgencies.append(urgency(columns["risk"], columns["risk_source"]))
                 texts.append(columns["text"])
                 if len(texts) == _ROWS:

@@ -173,7 +173,9 @@ def test_a_panel_votes_and_repeats(tmp_path: Path) -> None:
         for text in ("one", "two"):
             mine = [row["clarity_rating"] for row in rows if (row["annotator"], row["reply"]) == (name, f"s-{text}")]
             assert sorted(mine) == [1, 2, 3, 4], "a vote was changed"
-    with pytest.raises(UserError, match="scores.votes=2: all votes of b would be equal"):
+    with pytest.raises(
+        UserError, match=r"all votes of b would be equal, .* temperature: 0.7 in annotator.members\[1\], or"
+    ):
         run(context(files, annotator=panel(annotator("a"), annotator("b", temperature=0)), scores={"votes": 2}))
     with pytest.raises(UserError, match="two models have the name a"):
         run(context(files, annotator=panel(annotator("a"), annotator("a")), budget=BUDGET))
