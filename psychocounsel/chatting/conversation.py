@@ -24,7 +24,6 @@ from psychocounsel.errors import DONE, UserError
 from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
 from psychocounsel.remote.received import printable
 from psychocounsel.remote.server_access import host_of
-from psychocounsel.reward.base import RewardSettings
 from psychocounsel.reward.local_model import format_lines
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.settings.messages import one_line
@@ -57,14 +56,10 @@ def talk(config: DictConfig) -> int:
             *notices(config),
             *contestants.format_lines(),
             *prompt_lines(config),
-            *format_lines(_rewards(config)),
+            *format_lines([build_section(section, "reward") for _, section in reward_sections(config)]),
         ]:
             print(line, file=sys.stdout if is_terminal else sys.stderr, flush=True)
         return _at_terminal(talk) if is_terminal else _in_pipe(talk)
-
-
-def _rewards(config: DictConfig) -> list[RewardSettings]:
-    return [build_section(section, "reward") for _, section in reward_sections(config)]
 
 
 def _at_terminal(talk: Talk) -> int:
@@ -246,7 +241,7 @@ class Talk:
     def keep(self) -> None:
         """Write the transcript if one was asked for."""
         if self.transcript is not None:
-            self.transcript.write(self.conversation.turns)
+            self.transcript.write([*self.conversation.ended, *self.conversation.turns])
 
     def _reply(self, name: str, answer: Answer, stopped: Callable[[], bool], failed: list[Exception]) -> ChatReply:
         """Return the reply with its remarks; if a rater fails, add its error to `failed`."""

@@ -38,10 +38,14 @@ class ChatReply:
 
 @dataclass
 class ChatTurn:
-    """A message, its system prompt, and its attempts: the replies by model. Only the last attempt counts."""
+    """A message, its system prompt, and its attempts: the replies by model. Only the last attempt counts.
+
+    `conversation`: number of the conversation that the turn belongs to, from 1; /new begins another one.
+    """
 
     message: str
     system_prompt: str | None
+    conversation: int
     attempts: list[dict[str, ChatReply]] = field(default_factory=lambda: [{}])
 
     @property
@@ -50,15 +54,19 @@ class ChatTurn:
 
 
 class ChatHistories:
-    """The conversation so far; each model sees only its own replies. `seed` is the seed of the first reply."""
+    """The conversation so far; each model sees only its own replies. `seed` is the seed of the first reply.
+
+    `ended`: the turns of the conversations before, for the transcript.
+    """
 
     def __init__(self, system_prompt: str | None, seed: int) -> None:
-        self.system_prompt, self.seed = system_prompt, seed
+        self.system_prompt, self.seed, self.number = system_prompt, seed, 1
         self.turns: list[ChatTurn] = []
+        self.ended: list[ChatTurn] = []
 
     def add(self, message: str) -> None:
         """Start a turn with a message."""
-        self.turns.append(ChatTurn(message, self.system_prompt))
+        self.turns.append(ChatTurn(message, self.system_prompt, self.number))
 
     def again(self) -> None:
         """Start another attempt at the last turn, with the current system prompt.
@@ -86,8 +94,8 @@ class ChatHistories:
         return "your last message and its reply"
 
     def clear(self) -> None:
-        """Remove all turns; the system prompt stays."""
-        self.turns.clear()
+        """Begin another conversation; the system prompt stays."""
+        self.ended, self.turns, self.number = self.ended + self.turns, [], self.number + 1
 
     def seed_now(self) -> int:
         """Return the seed of the next replies. It depends on `seed`, the turn's number and the attempt."""
@@ -148,13 +156,15 @@ def save(path: Path, turns: Sequence[ChatTurn]) -> None:
 
 def _content(path: Path, turns: Sequence[ChatTurn]) -> str:
     if path.suffix.lower() == ".md":
-        return "\n".join(line for turn in turns for line in _markdown(turn))
+        pairs = zip([None, *turns], turns, strict=False)
+        return "\n".join(line for before, turn in pairs for line in _markdown(turn, before))
     return "".join(json.dumps(_turn_row(turn), ensure_ascii=False) + "\n" for turn in turns)
 
 
 def _turn_row(turn: ChatTurn) -> dict[str, Any]:
     replies = [{"model": name, **_reply_row(reply)} for name, reply in turn.replies.items()]
-    return {"system_prompt": turn.system_prompt, "message": turn.message, "replies": replies}
+    about = {"conversation": turn.conversation, "system_prompt": turn.system_prompt}
+    return {**about, "message": turn.message, "replies": replies}
 
 
 def _reply_row(reply: ChatReply) -> dict[str, Any]:
@@ -169,7 +179,9 @@ def _reply_row(reply: ChatReply) -> dict[str, Any]:
     }
 
 
-def _markdown(turn: ChatTurn) -> Iterator[str]:
+def _markdown(turn: ChatTurn, before: ChatTurn | None) -> Iterator[str]:
+    if before and before.conversation != turn.conversation:
+        yield from (f"# conversation {turn.conversation}", "")
     yield from ("## you", "", turn.message, "")
     for name, reply in turn.replies.items():
         yield from (f"## {name}", "", reply.text or f"({reply.outcome})", "")

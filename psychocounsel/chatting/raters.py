@@ -26,7 +26,7 @@ from psychocounsel.asking.language_model import (
 from psychocounsel.counsel.traits import CIRCUMSTANCES, read_risk_rules
 from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.safety.word_checks import WORDS, check_reply
-from psychocounsel.grading.rating import RatingCall, RatingPlan, RatingPrompt, Reader, rating_prompt
+from psychocounsel.grading.rating import RatingCall, RatingPlan, RatingPrompt, Reader, conversation_text, rating_prompt
 from psychocounsel.settings.targets import build
 
 if TYPE_CHECKING:
@@ -70,7 +70,10 @@ class Remarks:
         for name, score in self.reward.items():
             yield f"reward {name}: " + ("the reply is too long for it" if math.isnan(score) else f"{score:.3f}")
         for name, ratings in self.ratings.items():
-            text = "no rating" if ratings is None else ", ".join(map(_rating_text, ratings.items()))
+            rated = [
+                f"{principle} {'-' if rating is None else rating}" for principle, rating in (ratings or {}).items()
+            ]
+            text = "no rating" if ratings is None else ", ".join(rated)
             yield f"rubric by {name}: {text}" + (" (rules on its surface, not a judgement)" if name == "rules" else "")
         if self.checks:
             yield "word checks: " + "; ".join(map(_finding_text, self.checks))
@@ -88,10 +91,6 @@ def check_findings(message: str, reply: str) -> tuple[CheckFinding, ...]:
         for name, (answer, title) in shown.items()
         if answers[name].answer == answer
     )
-
-
-def _rating_text(rating: tuple[str, int | None]) -> str:
-    return f"{rating[0]} {'-' if rating[1] is None else rating[1]}"
 
 
 def _finding_text(check: CheckFinding) -> str:
@@ -151,10 +150,7 @@ class _Annotator:
 
     def rate(self, prompt: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
         """Return ratings of a reply by principle, or None if the annotator gives none or the user stops."""
-        turns = [
-            message["content"] if len(prompt) == 1 else f"{message['role']}: {message['content']}" for message in prompt
-        ]
-        client = "\n\n".join(turns)
+        client = conversation_text(prompt)
         speech, identity = (
             hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in (client, reply)
         )

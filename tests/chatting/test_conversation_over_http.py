@@ -147,6 +147,15 @@ def test_a_transcript_is_private_new_and_follows_the_conversation(
     assert {path: path.read_bytes() for path in tmp_path.iterdir() if not path.is_symlink()} == before
 
 
+def test_a_new_conversation_leaves_the_ones_before_in_the_transcript(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("talk.jsonl", "talk.md"):
+        with streaming(echo) as server:
+            talk = f"{ONE}\n/new\n{TWO}\n/new\n"
+            assert converse(monkeypatch, talk, served(server.address), f"transcript={name}") == 0
+    assert [(row["conversation"], row["message"]) for row in rows(Path("talk.jsonl"))] == [(1, ONE), (2, TWO)]
+    assert f"\n# conversation 2\n\n## you\n\n{TWO}\n" in Path("talk.md").read_text()
+
+
 def test_nothing_is_written_unless_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with streaming(echo) as server:
         assert converse(monkeypatch, f"{ONE}\n/again\n/new\n{TWO}\n", served(server.address)) == 0

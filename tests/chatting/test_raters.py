@@ -1,8 +1,12 @@
 """Remarks on a reply: findings of the checks, scores and ratings."""
 
 import math
+from concurrent.futures import Future
 
-from psychocounsel.chatting.raters import CheckFinding, Remarks, check_findings
+from psychocounsel.asking.language_model import REFUSED, Answer, Answerer, Ask
+from psychocounsel.chatting.raters import CheckFinding, Remarks, _Annotator, check_findings
+from psychocounsel.grading.rating import rating_prompt
+from tests.support.asking import chat
 
 
 def test_only_answers_that_are_not_good_are_shown() -> None:
@@ -40,3 +44,20 @@ def test_the_lines_of_remarks() -> None:
         'word checks: no word of danger; words about a diagnosis or a dose ("stop taking your")',
     ]
     assert list(Remarks().lines()) == []
+
+
+def test_a_conversation_is_rated_in_the_form_that_annotate_shows() -> None:
+    asked: list[Ask] = []
+
+    class Recorder(Answerer):
+        def submit(self, ask: Ask, seed: int) -> Future[Answer]:
+            asked.append(ask)
+            future: Future[Answer] = Future()
+            future.set_result(Answer(REFUSED))
+            return future
+
+    said = ["I am tired.", "What of?", "Of work."]
+    turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), said, strict=True)]
+    annotator = _Annotator(chat("http://127.0.0.1:1"), Recorder(), rating_prompt("builtin:en", False, False))
+    assert annotator.rate(turns, "That sounds hard.", lambda: False) is None
+    assert "\nClient: I am tired.\n\nCounsellor: What of?\n\nClient: Of work.\n" in asked[0].messages[1]["content"]
