@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
-_CAPITALS = re.compile(r"\b[A-Z]{2,}\b")
 _SENTENCE = re.compile(r"[.!?…]+(?=[\s\"'\u201d\u2019)*_]|$)")
 _CLOSING = " \t\r\n\"'\u201d\u2019»)]*_\u300d\u300f\uff09"  # characters allowed after the last mark of a sentence
 # Marks of ASCII, full-width and Arabic text.
@@ -40,10 +39,6 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower().replace("\u2019", "'"))
 
 
-def _ends_with_question(text: str) -> float:
-    return float(text.rstrip(_CLOSING).endswith(tuple(_QUESTION)))
-
-
 def _matches(pattern: re.Pattern[str], text: str) -> float:
     return float(len(pattern.findall(text)))
 
@@ -54,10 +49,6 @@ def _characters(wanted: str, text: str) -> float:
 
 def _sentences(text: str) -> float:
     return float(max(len(_SENTENCE.findall(text)), 1))
-
-
-def _words_per_sentence(text: str) -> float:
-    return len(_words(text)) / _sentences(text)
 
 
 def _letters_per_word(text: str) -> float:
@@ -74,15 +65,6 @@ def _variety(text: str) -> float:
 def _share(wanted: frozenset[str], text: str) -> float:
     words = _words(text)
     return sum(word in wanted for word in words) / len(words) if words else 0.0
-
-
-def _paragraphs(text: str) -> float:
-    return float(sum(bool(line.strip()) for line in text.splitlines()))
-
-
-def _capitals(text: str) -> float:
-    """Return the number of words that consist of two or more capital letters."""
-    return float(len(_CAPITALS.findall(text)))
 
 
 def _emoji(text: str) -> float:
@@ -102,11 +84,11 @@ CUES: dict[str, Callable[[str], float]] = {
     "length": lambda text: float(len(text)),  # characters
     "words": lambda text: float(len(_words(text))),
     "sentences": _sentences,
-    "sentence_length": _words_per_sentence,
+    "sentence_length": lambda text: len(_words(text)) / _sentences(text),
     "word_length": _letters_per_word,
     "variety": _variety,
-    "paragraphs": _paragraphs,
-    "ending": _ends_with_question,  # 1 if the text ends with a question mark
+    "paragraphs": lambda text: float(sum(bool(line.strip()) for line in text.splitlines())),
+    "ending": lambda text: float(text.rstrip(_CLOSING).endswith(tuple(_QUESTION))),  # 1 if it ends with a question mark
     "questions": partial(_characters, _QUESTION),
     "exclamations": partial(_characters, _EXCLAMATION),
     "commas": partial(_characters, _COMMA),
@@ -116,7 +98,7 @@ CUES: dict[str, Callable[[str], float]] = {
     "brackets": partial(_characters, "()[]"),
     "ellipses": partial(_matches, re.compile(r"…|\.\.\.")),
     "digits": partial(_matches, re.compile(r"\d")),
-    "capitals": _capitals,
+    "capitals": partial(_matches, re.compile(r"\b[A-Z]{2,}\b")),  # words of two or more capital letters
     "emoji": _emoji,
     "contractions": _contractions,
     "bullets": partial(_matches, _BULLET),

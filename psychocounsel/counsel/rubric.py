@@ -294,7 +294,8 @@ def load_rubric(source: str | Path = "builtin:en") -> Rubric:
     """
     folder = rubric_folder(source)
     problems: Problems = []
-    check_keys((file.name for file in _yaml_files(folder)), FILES, "folder", problems, needed=())
+    files = sorted(file.name for file in folder.iterdir() if file.suffix in (".yaml", ".yml"))
+    check_keys(files, FILES, "folder", problems, needed=())
     shared = {name: read_file(kind, folder / f"{name}.yaml", problems) for name, kind in _SHARED.items()}
     by_name = {name: read_file(Principle, folder / f"{name}.yaml", problems) for name in PRINCIPLES}
     for name, principle in by_name.items():
@@ -331,10 +332,6 @@ def rubric_folder(source: str | Path) -> Path:
             "that holds " + ", ".join(FILES)
         )
     return Path(source)
-
-
-def _yaml_files(folder: Path) -> Iterator[Path]:
-    return (file for file in sorted(folder.iterdir()) if file.suffix in (".yaml", ".yml"))
 
 
 def _disagreements(name: str, principle: Principle) -> Iterator[str]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import (
-    Citation,
     Guide,
     Principle,
     Risk,
@@ -103,7 +102,7 @@ def _blocks(rubric: Rubric, parts: Sequence[str], examples: bool, for_people: bo
                 yield from _principle(part, words, examples)
         if for_people:
             yield "heading", words["literature"]
-            yield from (("item", _cited(work)) for work in part.literature)
+            yield from (("item", f"{work.cite} {work.use}") for work in part.literature)
             yield "text", part.origin
 
 
@@ -226,7 +225,3 @@ def _items(texts: Iterable[str]) -> Iterator[Block]:
 
 def _steps(texts: Iterable[str]) -> Iterator[Block]:
     yield from (("step", f"{number}. {text}") for number, text in enumerate(texts, 1))
-
-
-def _cited(work: Citation) -> str:
-    return f"{work.cite} {work.use}"

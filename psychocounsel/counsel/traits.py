@@ -264,15 +264,13 @@ def read_risk_rules(where: str = "builtin:en", may_clear: bool = False) -> RiskR
 
 
 def _patterns(kind: str, cues: KindCues, problems: Problems) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
-    compiled = []
     for expressions in (cues.cues, cues.exceptions):
         for place, expression in enumerate(expressions, 1):
             try:
                 re.compile(expression)
             except re.error as error:
                 problems.append(f"{kind}[{place}] is not a regular expression ({error})")
-    if not problems:
-        compiled = [
-            re.compile("|".join(some), re.IGNORECASE) if some else None for some in (cues.cues, cues.exceptions)
-        ]
-    return (compiled[0], compiled[1]) if compiled and compiled[0] else (re.compile("(?!)"), None)
+    if problems:
+        return re.compile("(?!)"), None
+    exception = re.compile("|".join(cues.exceptions), re.IGNORECASE) if cues.exceptions else None
+    return re.compile("|".join(cues.cues), re.IGNORECASE), exception
