@@ -105,7 +105,10 @@ class AdvantageAlgorithm(Rollouts):
         """Return the groups without the replies that `mask_unfinished` excludes; groups without any other are left out."""
         if not self.mask_unfinished:
             return groups
-        rest = [replace(group, completions=[c for c in group.completions if _is_finished(c)]) for group in groups]
+        rest = [
+            replace(group, completions=[reply for reply in group.completions if reply.finish_reason != "length"])
+            for group in groups
+        ]
         return [group for group in rest if group.completions]
 
     def take_logprobs(self, groups: list[Group], ctx: Context) -> list[list[np.ndarray]]:
@@ -192,10 +195,6 @@ def divergence(completion: Completion) -> np.ndarray:
     if completion.ref_logprobs is None:
         return np.zeros_like(completion.logprobs)
     return completion.logprobs - completion.ref_logprobs
-
-
-def _is_finished(completion: Completion) -> bool:
-    return completion.finish_reason != "length"
 
 
 def collect_advantages(

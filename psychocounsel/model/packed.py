@@ -50,9 +50,9 @@ class PackedModel(nn.Module, ABC):
         )
         return output.last_hidden_state
 
-    @abstractmethod
     def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
         """Return `forward`'s output cut into one array per completion, grouped as `batch.groups`."""
+        return batch.split_completions(output)
 
     @abstractmethod
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
@@ -122,9 +122,6 @@ class Policy(PackedModel):
             outputs.append(self.value_head(hidden).squeeze(-1))
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
-        return batch.split_completions(output)
-
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
         """Return the log-probabilities of the completion, float32[c]."""
         ids = torch.cat([prompt, completion])[None]
@@ -179,9 +176,6 @@ class Critic(PackedModel):
         """Return the value before each of `batch.target_ids`, float32[N]."""
         return self._values(self.hidden(batch)[batch.rows, batch.columns])
 
-    def pieces(self, output: torch.Tensor, batch: Batch) -> list[list[np.ndarray]]:
-        return batch.split_completions(output)
-
     def alone(self, prompt: torch.Tensor, completion: torch.Tensor) -> torch.Tensor:
         """Return the value before each token of the completion, float32[c]."""
         ids = torch.cat([prompt, completion])[None]
@@ -232,8 +226,9 @@ def check_packing(
     differences, expected = [], []
     for group, pieces in zip(groups, packed, strict=True):
         for completion, values in zip(group.completions, pieces, strict=True):
+            prompt, reply = (torch.from_numpy(ids).long().to(device) for ids in (group.prompt_ids, completion.ids))
             with model.attention.plain(model.lm):
-                alone = model.alone(*(_tensor(ids, device) for ids in (group.prompt_ids, completion.ids)))
+                alone = model.alone(prompt, reply)
             expected.append(alone.float().cpu().numpy())
             differences.append(np.abs(expected[-1] - values))
     # The scores of a new reward model hardly differ, so the difference is judged relative to their spread.
@@ -244,7 +239,3 @@ def check_packing(
             f"{name}: packed rows and separate sequences give results that differ by {mean:.3g}; "
             "training this architecture here would silently give wrong results"
         )
-
-
-def _tensor(ids: np.ndarray, device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(ids.astype(np.int64)).to(device)

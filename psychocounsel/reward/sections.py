@@ -66,14 +66,10 @@ def local_models(config: DictConfig) -> Iterator[tuple[str, str, bool]]:
     sections += [("algo.teacher", teacher, True)] if (teacher := teacher_of(config)) is not None else []
     sections += [(key, section, path_is(section) == "loaded") for key, section in reward_sections(config)]
     for key, section, weights in sections:
-        path = section.get("path") if path_is_model(key, section) else None
+        is_model = key in ("model", "algo.teacher") or path_is(section) != "nothing"
+        path = section.get("path") if is_model else None
         if path and os.path.isdir(str(path)):
             yield f"{key}.path", str(path), weights
-
-
-def path_is_model(key: str, section: DictConfig) -> bool:
-    """Return True if the `path` of a section names a model."""
-    return key in ("model", "algo.teacher") or path_is(section) != "nothing"
 
 
 def _is_several(section: Any) -> bool:

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from psychocounsel.errors import UserError
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
     from psychocounsel.rollout.base import TrainedPolicy
 
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -30,12 +28,6 @@ def engine_rank(rank: int) -> int:
     if supported is None:
         raise UserError(f"model.lora.rank={rank}: vLLM supports adapters up to rank {_RANKS[-1]}; use rollout=hf")
     return supported
-
-
-def lora_arguments(lora: DictConfig) -> dict[str, Any]:
-    """Return vLLM's engine arguments for a policy with adapters; the base model, which never changes, is loaded from disk."""
-    rank = engine_rank(lora.rank)
-    return {"load_format": "auto", "enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
 
 
 class AdapterFolder:

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import set_cache_directories
-from psychocounsel.rollout.adapters import engine_rank, lora_arguments
+from psychocounsel.rollout.adapters import engine_rank
 from psychocounsel.rollout.base import RolloutSettings, Sampling
 from psychocounsel.rundir.run import engine_log
 from psychocounsel.settings.schema import option
@@ -75,8 +75,8 @@ class VLLMEngine(RolloutSettings):
             # Chunked prefill must rewind the random state after all but the last part of a prompt. vLLM on CPU cannot.
             memory |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(4096, config.max_length)}
         weights: dict[str, Any] = {"load_format": "dummy"}
-        if config.model.lora.rank:
-            weights = lora_arguments(config.model.lora)
+        if rank := config.model.lora.rank:
+            weights = {"load_format": "auto", "enable_lora": True, "max_loras": 1, "max_lora_rank": engine_rank(rank)}
         return (
             memory
             | weights

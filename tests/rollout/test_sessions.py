@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -155,6 +156,9 @@ def test_a_session_ends_with_a_cut_reply_when_the_client_leaves_or_without_room(
     assert reason in {completion.finish_reason for completion in ended}
     if reason != "room":
         assert {len(completion.turn_lengths) for completion in ended} == {1}
+
+
+def test_no_session_is_longer_than_its_limit() -> None:
     for group, completion in every(held(Answering(by_length), turns=9, max_length=150)):
         assert len(group.prompt_ids) + len(completion.ids) <= 150
 
@@ -171,7 +175,7 @@ def test_a_template_that_changes_earlier_turns_is_refused() -> None:
 
 
 def test_sessions_survive_their_file(tmp_path: Path) -> None:
-    groups = held(Answering(by_length), n=1)
+    groups = deepcopy(some_sessions())
     groups[0].completions[0].turn_rewards = np.array([0.5, 1.5], np.float32)
     write_groups(tmp_path / "shard.parquet", groups)
     for (_, before), (_, after) in zip(every(groups), every(read_groups(tmp_path / "shard.parquet")), strict=True):

@@ -27,7 +27,6 @@ from psychocounsel.storage.files import (
     fsync_files,
     read_mapping,
     recover_directory,
-    replace_directory,
     write_atomically,
     write_json,
 )
@@ -80,18 +79,6 @@ def saves_adapter(wrapper: PackedModel, model: DictConfig) -> bool:
 def draft_of(folder: Path) -> Path:
     """Return the folder in which a model is written before it replaces `folder`."""
     return folder.with_name(f".{folder.name}.tmp")
-
-
-def write_model(
-    folder: Path,
-    wrapper: PackedModel,
-    weights: dict[str, torch.Tensor],
-    dtype: torch.dtype,
-    companions: Companions,
-) -> None:
-    """Write a model as `fill_folder` does; the old folder is replaced once all is written."""
-    fill_folder(draft_of(folder), wrapper, weights, dtype, companions)
-    replace_directory(draft_of(folder), folder)
 
 
 def fill_folder(

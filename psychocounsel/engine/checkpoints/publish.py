@@ -12,10 +12,11 @@ from psychocounsel.engine.checkpoints.engine_files import read_weights
 from psychocounsel.engine.checkpoints.model_folder import (
     CARD,
     Companions,
+    draft_of,
+    fill_folder,
     model_card,
     record_hosts,
     saves_adapter,
-    write_model,
 )
 from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import UserError
@@ -63,7 +64,7 @@ def assemble(
 
 
 def _copy_best(run: Path, config: DictConfig, folder: Path, allowed_hosts: list[str] | None) -> dict[str, Any]:
-    draft = folder.with_name(f".{folder.name}.tmp")
+    draft = draft_of(folder)
     about = _copy_whole(run, draft)
     write_atomically(draft / CARD, model_card(config, about))
     record_hosts(draft, allowed_hosts)
@@ -162,7 +163,8 @@ def _rebuild(
     chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
     companions = Companions(chat, config.model, model_card(config, about), about, allowed_hosts)
-    write_model(folder, wrapper, plain, dtype, companions)
+    fill_folder(draft_of(folder), wrapper, plain, dtype, companions)
+    replace_directory(draft_of(folder), folder)
 
 
 def _check_base(run: Path, model: DictConfig, cache: str) -> None:

@@ -153,12 +153,12 @@ def test_no_reply_is_older_than_rounds_are_written_ahead(
     assert told == [number - version for number, version in enumerate(versions)]
 
 
-def cut(folder: Path, ranks: int) -> list[tuple[str, list[str], list[int]]]:
+def cut(folder: Path, ranks: int, by_prompt: bool = True) -> list[tuple[str, list[str], list[int]]]:
     """Return name, prompts and seeds of each shard of a round, as a run in `folder` on `ranks` ranks plans it."""
     run: Any = SimpleNamespace(files=RunDir(folder), is_main=True, config=check(compose(["algo=rloo"])))
     world: Any = SimpleNamespace(size=ranks, rank=0, broadcast=lambda value: value)
     rollout, data, no = Slow(), Dataset([prompt(number) for number in range(8)], []), cast(Any, None)
-    rollout.draws_by_prompt = True
+    rollout.draws_by_prompt = by_prompt
     writing = Writing(rollout, no, no, no, world, no, no)
     shards = Shards(run, data, RoundOrder(8, 4, 4, 1, None, 1, 1), 2, writing, no)
     shards._plan(0)
@@ -177,8 +177,10 @@ def test_a_run_that_goes_on_with_other_ranks_keeps_its_finished_shards(tmp_path:
     assert [(of_shard, drawn) for _, of_shard, drawn in four] == [
         ([each], [seed]) for each, seed in zip(prompts, seeds, strict=True)
     ]
+    assert cut(tmp_path / "whole", 4, by_prompt=False) == [(name, prompts, seeds)], "no other draws would be the same"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("by_prompt", "ranks", "shards"), [(True, 2, 2), (False, 2, 1)])
 def test_a_small_round_has_a_shard_for_each_rank_if_each_prompt_has_its_own_seed(
     by_prompt: bool, ranks: int, shards: int, small_model: Path, tmp_path: Path
