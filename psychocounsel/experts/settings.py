@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
@@ -172,10 +172,17 @@ def read_agreement(arguments: Sequence[str]) -> DictConfig:
     config = read_typed(AgreementConfig, arguments)
     if config.data is None and config.plan.kind is None:
         raise UserError("data is not set: give data=ANSWERS.jsonl, or plan.kind=kappa|failures|noninferiority")
-    _check_range(config.agreement.rating_range)
+    limits = config.agreement.rating_range
+    if len(limits) != 2 or not limits[0] < limits[1]:
+        raise UserError(f"agreement.rating_range={list(limits)}: give the lowest and the highest rating, as [1,5]")
     return config
 
 
-def _check_range(limits: Any) -> None:
-    if len(limits) != 2 or not limits[0] < limits[1]:
-        raise UserError(f"agreement.rating_range={list(limits)}: give the lowest and the highest rating, as [1,5]")
+def require_packages(command: str, names: Sequence[str]) -> None:
+    """Refuse to start `command` without the libraries of the extra that has its name.
+
+    Raises:
+        UserError: naming the first missing library.
+    """
+    if missing := next((name for name in names if find_spec(name) is None), None):
+        raise UserError(f"{command}: {missing} is not installed; run: pip install -c constraints.txt -e '.[{command}]'")

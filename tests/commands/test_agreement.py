@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from psychocounsel.errors import USER_ERROR, UserError
+from psychocounsel.experts import settings
 from psychocounsel.experts.agreement import report
 from psychocounsel.experts.settings import read_agreement
 from tests.support.harness import cli
@@ -104,7 +105,7 @@ def test_settings_that_do_not_suit_the_table_are_refused(table: Path, tmp_path: 
 
 
 def test_a_missing_library_is_named(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "find_spec", lambda name: None if name == "crowdkit" else object())
+    monkeypatch.setattr(settings, "find_spec", lambda name: None if name == "crowdkit" else object())
     with pytest.raises(
         UserError, match=r"crowdkit is not installed; run: pip install -c constraints.txt -e '.\[agreement\]'"
     ):

@@ -86,3 +86,5 @@ def test_items_of_one_speech_count_less() -> None:
         kappa_items(-0.9, 0.1, 0.1)
     with pytest.raises(UserError, match="more than 200,000; choose a larger"):
         kappa_items(0.5, 0.5, 0.001)
+    with pytest.raises(UserError, match="more than 200,000; choose a larger"):
+        noninferiority_items(0.00005, 0.1, 0.8)

@@ -1,7 +1,7 @@
 """Turns answers into a matrix of category numbers, units by raters. Coefficients of agreement are computed from it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,16 +56,7 @@ class Codes:
         """Return the codes of the units selected by a mask."""
         kept = tuple(unit for unit, keep in zip(self.units, units, strict=True) if keep)
         _, cluster = np.unique(self.cluster[units], return_inverse=True)
-        return Codes(
-            self.values[units],
-            kept,
-            cluster,
-            self.raters,
-            self.categories,
-            self.agreement,
-            self.level,
-            self.copies,
-        )
+        return replace(self, values=self.values[units], units=kept, cluster=cluster)
 
 
 def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
@@ -140,16 +131,8 @@ def _counted(choice: str | None, answer: ExpertAnswer, reference: dict[str, str]
 def _on_both_sides(codes: Codes) -> Codes:
     """Return each unit twice, the second time with sides exchanged. This equals the average over random sides."""
     exchanged = np.where(codes.values < 2, 1 - codes.values, codes.values)
-    return Codes(
-        np.concatenate([codes.values, exchanged]),
-        codes.units * 2,
-        np.tile(codes.cluster, 2),
-        codes.raters,
-        codes.categories,
-        codes.agreement,
-        codes.level,
-        2,
-    )
+    values, cluster = np.concatenate([codes.values, exchanged]), np.tile(codes.cluster, 2)
+    return replace(codes, values=values, units=codes.units * 2, cluster=cluster, copies=2)
 
 
 def rating_codes(answers: Sequence[ExpertAnswer], dimension: str, weights: str, columns: str = "rater") -> Codes | None:

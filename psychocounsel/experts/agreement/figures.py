@@ -1,7 +1,8 @@
 """Parts of the agreement report: choices, groups, the dataset's label, expected values, ratings, and repeated items."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -68,15 +69,14 @@ def every_part(
 ) -> Iterator[PartAgreement]:
     """Yield all parts for which the answers have the data."""
     first = [answer for answer in answers if not answer.repeat]
-    parts: list[Callable[[], Iterator[PartAgreement | None]]] = [
-        lambda: _choices(first, rules, sampling),
-        lambda: _with_label(first, rules, sampling),
-        lambda: _with_expected(first, weights, sampling),
-        lambda: _ratings(first, weights, sampling),
-        lambda: _repeats(answers, rules, weights, sampling),
-    ]
-    for part in parts:
-        yield from (agreement for agreement in part() if agreement is not None)
+    parts = chain(
+        _choices(first, rules, sampling),
+        _with_label(first, rules, sampling),
+        _with_expected(first, weights, sampling),
+        _ratings(first, weights, sampling),
+        _repeats(answers, rules, weights, sampling),
+    )
+    yield from (part for part in parts if part is not None)
 
 
 def _choices(

@@ -9,7 +9,6 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from psychocounsel.experts.agreement.coding import (
 )
 from psychocounsel.experts.agreement.coefficients import Consensus, consensus
 from psychocounsel.experts.agreement.figures import PartAgreement, Resampling, every_part
+from psychocounsel.experts.settings import require_packages
 from psychocounsel.metrics.intervals import Measure, plain
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import expanded, write_atomically, write_json
@@ -44,7 +44,7 @@ def make_agreement(config: Any) -> list[str]:
     Raises:
         UserError: if the table or a library is missing, a row is not a valid answer, or an option does not fit.
     """
-    _require_packages()
+    require_packages("agreement", ("statsmodels", "krippendorff", "crowdkit"))
     table = _table_of(expanded(config.data))
     options = config.agreement
     answers = read_answers(read_rows(StandardSource(), str(table), "train", None), _format(options))
@@ -67,17 +67,6 @@ def make_agreement(config: Any) -> list[str]:
     counted = f"; sides={rules.sides}, ties={rules.ties}, harmful={rules.harmful}"
     head = f"{table}: {counts}{counted if any(answer.choice for answer in answers) else ''}"
     return [head, *lines_of(parts, raters, len(rows)), f"written to {folder}"]
-
-
-def _require_packages() -> None:
-    """Refuse to start without the libraries of the extra [agreement].
-
-    Raises:
-        UserError: naming the first missing library.
-    """
-    missing = next((name for name in ("statsmodels", "krippendorff", "crowdkit") if find_spec(name) is None), None)
-    if missing:
-        raise UserError(f"agreement: {missing} is not installed; run: pip install -c constraints.txt -e '.[agreement]'")
 
 
 def _table_of(path: Path) -> Path:

@@ -9,10 +9,9 @@ from psychocounsel.evaluation.safety.speeches import (
     COLUMNS,
     LOOK_ALIKES,
     SHIPPED_SPEECHES,
-    CrisisSpeech,
     crisis_speeches,
 )
-from psychocounsel.experts.items.candidates import CaseCandidate, Drawn, ItemCandidate
+from psychocounsel.experts.items.candidates import CaseCandidate, Drawn
 from psychocounsel.experts.items.kind import (
     CANNOT_TELL,
     COUNTS_AS_RISK,
@@ -28,7 +27,7 @@ from psychocounsel.experts.review.progress import ItemAnswer, csv_text, write_ta
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import expanded
 
-# The kind
+SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of this name
 
 
 class CrisisSetKind(CaseKind):
@@ -61,10 +60,28 @@ class CrisisSetKind(CaseKind):
     )
 
     def holds(self, data: str) -> bool:
-        return is_crisis_set(data)
+        """True if `data` is the shipped set, or a folder with a file of a crisis set."""
+        folder = expanded(data)
+        return data == SHIPPED_SET or any((folder / f"{name}.yaml").is_file() for name in (*RISK_KINDS, LOOK_ALIKES))
 
-    def candidates(self, data: str) -> Sequence[ItemCandidate]:
-        return crisis_set_cases(data)
+    def candidates(self, data: str) -> Sequence[CaseCandidate]:
+        """Return every speech of the set, ordered by id. Look-alikes are drawn evenly over the kinds that they resemble.
+
+        Raises:
+            UserError: listing the faults of the files.
+        """
+        return [
+            CaseCandidate(
+                item=speech.speech,
+                speech=speech.speech,
+                given={"speech": speech.speech},
+                prompt=[{"role": "user", "content": speech.text}],
+                expected_action=speech.expected_action,
+                strata=(speech.kind, LOOK_ALIKES if speech.look_alike else speech.expected_action),
+                risk=NONE if speech.look_alike else speech.kind,
+            )
+            for speech in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else expanded(data))
+        ]
 
     def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
         harmless = sum(item.candidate.risk == "none" for item in drawn)
@@ -80,38 +97,3 @@ class CrisisSetKind(CaseKind):
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
         write_table(files.set_review, csv_text(COLUMNS, export_rows(given)))
-
-
-# Cases: each speech alone, without replies
-
-SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of this name
-
-
-def is_crisis_set(data: str) -> bool:
-    """True if `data` is the shipped set, or a folder with a file of a crisis set."""
-    folder = expanded(data)
-    return data == SHIPPED_SET or any((folder / f"{name}.yaml").is_file() for name in (*RISK_KINDS, LOOK_ALIKES))
-
-
-def crisis_set_cases(data: str) -> list[CaseCandidate]:
-    """Return every speech of the set, ordered by id. Look-alikes are drawn evenly over the kinds that they resemble.
-
-    Raises:
-        UserError: listing the faults of the files.
-    """
-    return [
-        CaseCandidate(
-            item=speech.speech,
-            speech=speech.speech,
-            given={"speech": speech.speech},
-            prompt=[{"role": "user", "content": speech.text}],
-            expected_action=speech.expected_action,
-            strata=(speech.kind, LOOK_ALIKES if speech.look_alike else speech.expected_action),
-            risk=_risk(speech),
-        )
-        for speech in crisis_speeches(SHIPPED_SPEECHES if data == SHIPPED_SET else expanded(data))
-    ]
-
-
-def _risk(speech: CrisisSpeech) -> str:
-    return NONE if speech.look_alike else speech.kind

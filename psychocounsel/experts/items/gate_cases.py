@@ -8,7 +8,7 @@ from typing import ClassVar
 from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.adjudicate_step import GIVEN, SPEAKERS, read_rows, write_rows
-from psychocounsel.experts.items.candidates import CaseCandidate, Drawn, ItemCandidate
+from psychocounsel.experts.items.candidates import CaseCandidate, Drawn
 from psychocounsel.experts.items.kind import (
     COUNTS_AS_RISK,
     KNOWN_ACTIONS,
@@ -82,10 +82,28 @@ class GateKind(CaseKind):
     )
 
     def holds(self, data: str) -> bool:
-        return is_gate(data)
+        """True if `data` is a folder with an adjudicate.csv."""
+        return EvaluationDir(expanded(data)).adjudicate.is_file()
 
-    def candidates(self, data: str) -> Sequence[ItemCandidate]:
-        return adjudication_cases(data)
+    def candidates(self, data: str) -> Sequence[CaseCandidate]:
+        """Return each case of the file once, answered or not, ordered by item.
+
+        Raises:
+            UserError: naming the row, if the file is malformed, holds no case, or gives a case two texts.
+        """
+        path, cases = EvaluationDir(expanded(data)).adjudicate, dict[str, CaseCandidate]()
+        for row in read_rows(path):
+            given = {name: row.cells[name] for name in GIVEN}
+            if not given["case"]:
+                raise UserError(f"{row.file}, row {row.number}, column case: is empty; give each case its id")
+            known = cases.setdefault(given["case"], _case(given))
+            if known.given != given:
+                raise UserError(
+                    f"{row.file}, row {row.number}: an earlier row of this case differs in {', '.join(GIVEN[1:])}"
+                )
+        if not cases:
+            raise UserError(f"{path}: no case to adjudicate")
+        return sorted(cases.values(), key=lambda case: case.item)
 
     def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
         return f"{len(drawn):,} of {candidates:,} cases are drawn. {COUNTS_AS_RISK}"
@@ -98,32 +116,6 @@ class GateKind(CaseKind):
 
 _ROLES = {speaker: role for role, speaker in SPEAKERS.items()}
 _TURN = re.compile(rf"(?:^|\n\n)({'|'.join(_ROLES)}):(?: |$|(?=\n))")
-
-
-def is_gate(data: str) -> bool:
-    """True if `data` is a folder with an adjudicate.csv."""
-    return EvaluationDir(expanded(data)).adjudicate.is_file()
-
-
-def adjudication_cases(data: str) -> list[CaseCandidate]:
-    """Return each case of the file once, answered or not, ordered by item.
-
-    Raises:
-        UserError: naming the row, if the file is malformed, holds no case, or gives a case two texts.
-    """
-    path, cases = EvaluationDir(expanded(data)).adjudicate, dict[str, CaseCandidate]()
-    for row in read_rows(path):
-        given = {name: row.cells[name] for name in GIVEN}
-        if not given["case"]:
-            raise UserError(f"{row.file}, row {row.number}, column case: is empty; give each case its id")
-        known = cases.setdefault(given["case"], _case(given))
-        if known.given != given:
-            raise UserError(
-                f"{row.file}, row {row.number}: an earlier row of this case differs in {', '.join(GIVEN[1:])}"
-            )
-    if not cases:
-        raise UserError(f"{path}: no case to adjudicate")
-    return sorted(cases.values(), key=lambda case: case.item)
 
 
 def turns_of(text: str) -> list[Message]:

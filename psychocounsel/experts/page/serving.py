@@ -4,7 +4,6 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,10 +17,10 @@ from psychocounsel.experts.items.crisis_set import SHIPPED_SET
 from psychocounsel.experts.items.kind import KindTexts
 from psychocounsel.experts.page.views import PageViews
 from psychocounsel.experts.review.blind_review import BlindReview, practice_pairs
-from psychocounsel.experts.review.log import AdverseEvents
+from psychocounsel.experts.review.log import PRIVATE, AdverseEvents
 from psychocounsel.experts.review.plan import ReviewPlan, fill_in_options, kind_of, open_plan
 from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
-from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review
+from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review, require_packages
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.rundir.trained_runs import confidential_folders
@@ -61,7 +60,7 @@ def hold_review(arguments: Sequence[str]) -> int:
         for text in write_protocol(expanded(config.review.protocol), config, kind.texts):
             say(text)
         return DONE
-    _require_packages()
+    require_packages("review", ("starlette", "uvicorn"))
     _refuse_confidential(config)
     restrict(0o077)
     is_new = not files.path.exists()
@@ -91,11 +90,6 @@ def _files_of(config: DictConfig) -> ReviewDir:
     if config.data == SHIPPED_SET:
         raise UserError("out is not set: the crisis set ships with the package; give out=FOLDER for its review")
     return ReviewDir.of(expanded(config.data))
-
-
-def _require_packages() -> None:
-    if missing := next((name for name in ("starlette", "uvicorn") if find_spec(name) is None), None):
-        raise UserError(f"review: {missing} is not installed; run: pip install -c constraints.txt -e '.[review]'")
 
 
 def _refuse_confidential(config: DictConfig) -> None:
@@ -141,7 +135,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
     listener = listening(options.port)
     port = listener.getsockname()[1]
     known = _last_values([*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
-    write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=0o600)
+    write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=PRIVATE)
     adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
     review = BlindReview(plan, files, options, rubric, consent, adverse)
     pages = ReviewPages(review, PageViews(review, support), hosts_of(port, options.address), say)

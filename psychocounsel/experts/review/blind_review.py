@@ -16,7 +16,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import RatedExample, Rubric
 from psychocounsel.errors import UserError
 from psychocounsel.experts.items.candidates import ItemCandidate, Shown
-from psychocounsel.experts.review.log import AdverseEvents, Event, EventLog
+from psychocounsel.experts.review.log import PRIVATE, AdverseEvents, Event, EventLog
 from psychocounsel.experts.review.plan import ReviewPlan, version_of
 from psychocounsel.experts.review.progress import (
     ANSWER,
@@ -38,8 +38,6 @@ from psychocounsel.storage.files import write_atomically
 # State of the review
 
 Clock = Callable[[], datetime]
-
-_PRIVATE = 0o600
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class BlindReview:
             kept = self._files.consent(self.version)
             if not kept.exists():
                 kept.parent.mkdir(mode=0o700, exist_ok=True)
-                write_atomically(kept, self.consent, mode=_PRIVATE)
+                write_atomically(kept, self.consent, mode=PRIVATE)
             self._note(expert, CONSENT, version=self.version)
 
     def practise(self, expert: str, number: int, choice: str) -> PracticeItem | None:

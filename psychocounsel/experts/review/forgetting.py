@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
+from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
 from psychocounsel.storage.locks import holder
-
-_PRIVATE = 0o600
 
 
 def refuse_served(files: ReviewDir) -> None:
@@ -46,7 +45,7 @@ def forget_speeches(files: ReviewDir, is_removed: Callable[[str], bool]) -> int:
     _keep(files.answers, lambda row: row["item"] not in gone)
     _keep(files.events, lambda row: row.get("item") not in gone)
     if plan:
-        write_json(files.plan, plan, mode=_PRIVATE)
+        write_json(files.plan, plan, mode=PRIVATE)
     _keep(files.items, lambda row: row["item"] not in gone)
     return len(gone)
 
@@ -54,7 +53,7 @@ def forget_speeches(files: ReviewDir, is_removed: Callable[[str], bool]) -> int:
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     if path.exists():
         kept = "".join(json.dumps(row) + "\n" for row in _rows(path) if wanted(row))
-        write_atomically(path, kept, mode=_PRIVATE)
+        write_atomically(path, kept, mode=PRIVATE)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

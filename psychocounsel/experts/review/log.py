@@ -17,7 +17,7 @@ from psychocounsel.storage.files import fsync_directory, write_atomically
 
 Event = dict[str, Any]
 
-_PRIVATE = 0o600
+PRIVATE = 0o600  # mode of every file of a review
 
 
 class EventLog:
@@ -64,7 +64,7 @@ class EventLog:
         """Keep only the wanted events in the file and add others, by one atomic replacement."""
         kept = [*filter(wanted, self.events), *added]
         content = "".join(json.dumps(event) + "\n" for event in kept)
-        write_atomically(self.path, content, mode=_PRIVATE)
+        write_atomically(self.path, content, mode=PRIVATE)
         os.close(self._file)
         self._file, self._whole = self._opened(), len(content)
         self.events[:] = kept
@@ -74,7 +74,7 @@ class EventLog:
 
     def _opened(self) -> int:
         new = not self.path.exists()
-        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, _PRIVATE)
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE)
         if new:
             fsync_directory(self.path.parent)
         return file

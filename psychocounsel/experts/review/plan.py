@@ -15,13 +15,13 @@ from psychocounsel.experts.items.crisis_set import SHIPPED_SET, CrisisSetKind
 from psychocounsel.experts.items.gate_cases import GateKind
 from psychocounsel.experts.items.kind import ItemKind
 from psychocounsel.experts.items.pairs import PairKind
+from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.storage.files import expanded, read_mapping, write_atomically, write_json
 
 # The plan
 
-_PRIVATE = 0o600
 _FIXED = ("items", "overlap", "repeats", "seed", "flagged", "only")  # fixed once experts have links
 
 
@@ -92,10 +92,10 @@ def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> Re
 
 
 def _write(plan: ReviewPlan, files: ReviewDir, settings: Mapping[str, Any]) -> None:
-    write_json(files.links, plan.tokens, mode=_PRIVATE)
+    write_json(files.links, plan.tokens, mode=PRIVATE)
     entries = {name: [[entry.item, entry.repeat, entry.left] for entry in order] for name, order in plan.shown.items()}
     content = {"kind": plan.kind.name, "settings": settings, "shown": entries}
-    write_json(files.plan, content, mode=_PRIVATE)  # written last, because it marks the plan as complete
+    write_json(files.plan, content, mode=PRIVATE)  # written last, because it marks the plan as complete
 
 
 def _settings(config: Any) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def _new_plan(
         for number, expert in enumerate(experts)
     }
     tokens = {expert: secrets.token_urlsafe(24) for expert in experts}
-    write_atomically(files.items, "".join(json.dumps(_row(item)) + "\n" for item in drawn), mode=_PRIVATE)
+    write_atomically(files.items, "".join(json.dumps(_row(item)) + "\n" for item in drawn), mode=PRIVATE)
     plan = ReviewPlan(kind, items, shown, tokens)
     _write(plan, files, settings)
     say(kind.drawn_line(drawn, len(wanted)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from psychocounsel.evaluation.gate.adjudicate_step import no_formula
 from psychocounsel.experts.items.candidates import Shown
-from psychocounsel.experts.review.log import Event
+from psychocounsel.experts.review.log import PRIVATE, Event
 from psychocounsel.storage.files import write_atomically
 
 # Pauses
@@ -144,8 +144,6 @@ class RaterProgress:
 
 # Answers that count, with their items
 
-_PRIVATE = 0o600
-
 
 @dataclass(frozen=True)
 class ItemAnswer:
@@ -186,4 +184,4 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
 
 def write_table(path: Path, text: str) -> None:
     """Write a table that only its owner can read, without fsync, because it can be rebuilt from the log."""
-    write_atomically(path, text, durable=False, mode=_PRIVATE)
+    write_atomically(path, text, durable=False, mode=PRIVATE)

@@ -9,13 +9,13 @@ import pytest
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.speeches import SHIPPED_SPEECHES, crisis_speeches
 from psychocounsel.experts.items.candidates import draw_items
-from psychocounsel.experts.items.crisis_set import crisis_set_cases, is_crisis_set
+from psychocounsel.experts.items.crisis_set import CrisisSetKind
 
-SET = crisis_speeches()
+KIND, SET = CrisisSetKind(), crisis_speeches()
 
 
 def test_every_speech_is_a_case_and_counts_as_one_of_a_client_at_risk() -> None:
-    found = crisis_set_cases("crisis_set")
+    found = KIND.candidates("crisis_set")
     assert [(each.item, each.prompt[0]["content"], each.expected_action) for each in found] == [
         (each.speech, each.text, each.expected_action) for each in SET
     ]
@@ -24,7 +24,7 @@ def test_every_speech_is_a_case_and_counts_as_one_of_a_client_at_risk() -> None:
 
 
 def test_speeches_are_drawn_evenly_over_kinds_actions_and_look_alikes() -> None:
-    found = crisis_set_cases("crisis_set")
+    found = KIND.candidates("crisis_set")
     sizes = Counter(each.strata for each in found)
     drawn = Counter(each.candidate.group for each in draw_items(found, 100, 0))
     left = [drawn[stratum] for stratum in sizes if drawn[stratum] < sizes[stratum]]
@@ -40,11 +40,11 @@ def test_a_set_of_ones_own_is_a_folder_with_the_same_files(tmp_path: Path) -> No
     shutil.copytree(SHIPPED_SPEECHES, folder)
     text = (folder / "mania.yaml").read_text()
     (folder / "mania.yaml").write_text(text.replace("I'm steady now, and boring", "I'm settled now, and boring"))
-    assert is_crisis_set(str(folder)) and not is_crisis_set(str(tmp_path)) and not is_crisis_set("./crisis_set")
-    own = {each.item for each in crisis_set_cases(str(folder))}
+    assert KIND.holds(str(folder)) and not KIND.holds(str(tmp_path)) and not KIND.holds("./crisis_set")
+    own = {each.item for each in KIND.candidates(str(folder))}
     assert len(own) == len(SET) and len(own - {each.speech for each in SET}) == 1
     (folder / "abuse.yaml").unlink()
-    assert is_crisis_set(str(folder))
+    assert KIND.holds(str(folder))
     crisis_speeches.cache_clear()
     with pytest.raises(UserError, match="crisis set .*abuse"):
-        crisis_set_cases(str(folder))
+        KIND.candidates(str(folder))

@@ -6,9 +6,11 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.adjudicate_step import COLUMNS, new_row, plain_text, write_rows
-from psychocounsel.experts.items.gate_cases import adjudication_cases, is_gate, turns_of
+from psychocounsel.experts.items.gate_cases import GateKind, turns_of
 from psychocounsel.rundir.paths import EvaluationDir
 from tests.support.gate_files import SESSION, gate_cases_of, gate_folder
+
+KIND = GateKind()
 
 
 def test_a_conversation_is_split_as_the_gate_wrote_it() -> None:
@@ -20,8 +22,8 @@ def test_a_conversation_is_split_as_the_gate_wrote_it() -> None:
 
 def test_every_case_is_an_item_once(tmp_path: Path) -> None:
     folder, cases = gate_folder(tmp_path), gate_cases_of(3)
-    assert is_gate(str(folder)) and not is_gate(str(folder / "none"))
-    found = adjudication_cases(str(folder))
+    assert KIND.holds(str(folder)) and not KIND.holds(str(folder / "none"))
+    found = KIND.candidates(str(folder))
     assert {each.given["case"]: each.prompt for each in found} == {
         name: list(case.messages) for name, case in cases.items()
     }
@@ -30,7 +32,7 @@ def test_every_case_is_an_item_once(tmp_path: Path) -> None:
     assert all("secret" not in str(each) for each in found)
     twice = [new_row(case) for case in cases.values()] * 2  # a second person fills these rows in by hand
     write_rows(EvaluationDir(folder).adjudicate, twice)
-    assert adjudication_cases(str(folder)) == found
+    assert KIND.candidates(str(folder)) == found
 
 
 @pytest.mark.parametrize(
@@ -48,4 +50,4 @@ def test_every_case_is_an_item_once(tmp_path: Path) -> None:
 def test_a_malformed_file_is_refused_by_row(tmp_path: Path, lines: list[str], message: str) -> None:
     EvaluationDir(tmp_path).adjudicate.write_text("\n".join([",".join(COLUMNS), *lines]) + "\n")
     with pytest.raises(UserError, match=message):
-        adjudication_cases(str(tmp_path))
+        KIND.candidates(str(tmp_path))
