@@ -52,10 +52,9 @@ def command_rows(file: KeyFile, schemas: list[type]) -> list[Row]:
     return rows
 
 
-def schema_rows(schema: type, group: str = "") -> list[Row]:
+def schema_rows(schema: type) -> list[Row]:
     """Return rows of a dataclass that has no YAML file."""
-    prefix = f"{group}." if group else ""
-    keys = schema_keys(schema, prefix)
+    keys = schema_keys(schema)
     return [Row(name, "", key, {"": key.default}) for name, key in keys.items() if key.type != "section"]
 
 

@@ -4,7 +4,6 @@ import argparse
 import ast
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -272,16 +271,16 @@ def _readable(default: str) -> str:
     return default
 
 
-def write_page(path: Path = PAGE) -> None:
+def write_page() -> None:
     """Write the page if its text has changed.
 
     Raises:
         Undescribed: for keys without a meaning.
     """
     text = page()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_atomically(path, text)
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    if not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text:
+        write_atomically(PAGE, text)
 
 
 if __name__ == "__main__":

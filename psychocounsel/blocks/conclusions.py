@@ -55,9 +55,9 @@ def against_half(low: float | None, high: float | None) -> int | None:
     return 1 if low > HALF else -1
 
 
-def bar_of(title: str, figures: Figures, key: str = "value") -> list[Bar]:
-    """Return the share `key` with its interval `low`, `high` as a bar; none without an interval."""
-    value, low, high = figures.get(key), figures.get("low"), figures.get("high")
+def bar_of(title: str, figures: Figures) -> list[Bar]:
+    """Return a share with its interval as a bar; none without an interval."""
+    value, low, high = figures.get("value"), figures.get("low"), figures.get("high")
     return [] if value is None or low is None or high is None else [Bar(title, value, low, high)]
 
 

@@ -110,7 +110,7 @@ def latex_of(table: Table, label: str) -> str:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_tex(table.title)}}}",
-            rf"\label{{tab:{_tex_label(label)}}}",
+            rf"\label{{tab:{label.replace('_', '-')}}}",
             rf"\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}",
             r"\toprule",
             rows[0],
@@ -186,7 +186,3 @@ _TEX |= {"\n": " ", "|": r"\textbar{}"}
 
 def _tex(text: str) -> str:
     return "".join(_TEX.get(sign, sign) for sign in text)
-
-
-def _tex_label(name: str) -> str:
-    return name.replace("_", "-")

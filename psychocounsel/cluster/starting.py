@@ -94,8 +94,8 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
         described = cluster.describe(jobs)
         missing = unfetched(_to_start(jobs))
         rows = [f"rows unchecked: {missing}"] if missing else check_rows(_to_start(jobs))
-        asked = [*to_be_fetched(_to_start(jobs)), *_to_ask(jobs)]
-        print("\n".join([described, *_not_installed(jobs), *rows, *asked]))
+        asked = [line for job in _to_start(jobs) for line in job.command.forecast(job.config)]
+        print("\n".join([described, *_not_installed(jobs), *rows, *to_be_fetched(_to_start(jobs)), *asked]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):
@@ -165,11 +165,6 @@ def _not_installed(jobs: list[Job]) -> list[str]:
     return sorted({f"not installed here: {lacking}" for rollout in rollouts if (lacking := rollout.lacking())})
 
 
-def _to_ask(jobs: list[Job]) -> list[str]:
-    """Return lines about requests to language models."""
-    return [line for job in _to_start(jobs) for line in job.command.forecast(job.config)]
-
-
 def _to_start(jobs: list[Job]) -> list[Job]:
     return [job for job in jobs if not (job.skip or job.finished)]
 
@@ -201,7 +196,7 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
         homes = {submissions.home_of(job.run_dir) for job in new}
         if any(map(submissions.is_being_submitted, homes)):
             raise
-        submitted = submissions.submitted_runs(homes)
+        submitted = _times_submitted([job.run_dir for job in new])
         gone = [job.run_dir for job in new if not job.files.logs.exists() and job.run_dir not in submitted]
         now = _times_submitted(resumed)
         for run_dir in resumed:

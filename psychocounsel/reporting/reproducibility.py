@@ -72,16 +72,6 @@ def _chosen_runs(sweep: Path) -> Iterator[str]:
 Row = tuple[Any, ...]
 
 
-def data_rows(material: Material) -> list[Row]:
-    """Return one row per data source: path, revision, split, licence, fingerprint of the rows, number of runs."""
-    return _counted(row for run in material.runs for row in _data(run))
-
-
-def model_rows(material: Material) -> list[Row]:
-    """Return one row per model: path, revision, licence or terms, hash of the weights, number of runs."""
-    return _counted(row for run in material.runs for row in _models(run))
-
-
 def _counted(rows: Iterable[Row]) -> list[Row]:
     return [(*row, count) for row, count in Counter(rows).items()]
 
@@ -171,14 +161,15 @@ _COMMANDS = {"training": "train", "evaluation": "evaluate", "annotation": "annot
 
 def write_reproducibility(report: Report, material: Material, path: Path) -> None:
     """Write the versions, commands, seeds, data, models, search ranges, hours and cost of all runs."""
+    data, models = (_counted(row for run in material.runs for row in rows(run)) for rows in (_data, _models))
     lines = [
         f"# Reproducibility of {escaped(report.title)}",
         "",
         f"Made by psychocounsel {__version__} from {len(material.runs)} runs in: {', '.join(map(escaped, report.folders))}.",
         "",
         *_section("Software", _software(material)),
-        *_section("Data", _table(("data", "revision", "split", "licence", "fingerprint", "runs"), data_rows(material))),
-        *_section("Models", _table(("model", "revision", "licence", "weights", "runs"), model_rows(material))),
+        *_section("Data", _table(("data", "revision", "split", "licence", "fingerprint", "runs"), data)),
+        *_section("Models", _table(("model", "revision", "licence", "weights", "runs"), models)),
         *_section("Search", search_lines(material)),
         *_section("Hours", _hours(material)),
         *_section("Cost", _cost(material)),

@@ -226,11 +226,14 @@ def _check_length(config: DictConfig, existing: DictConfig, run_dir: Path) -> No
         )
 
 
-def slug(text: str, limit: int = 80) -> str:
+_LONGEST = 80  # characters of a name
+
+
+def slug(text: str) -> str:
     """Return `text` as a file name of [A-Za-z0-9._-], with a hash if it is cut; Hydra cannot parse `=` or `,` in a path."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "run"
-    if len(clean) > limit:
-        clean = clean[: limit - 9] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    if len(clean) > _LONGEST:
+        clean = clean[: _LONGEST - 9] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
     return clean
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,11 +88,6 @@ def read(home: Path) -> list[Record]:
             raise DamagedFile(f"{submission.record}: has no jobs or no runs; restore it") from error
         records += [record] if record.jobs else []
     return records
-
-
-def submitted_runs(homes: Iterable[Path]) -> set[Path]:
-    """Return the runs of all submissions below these folders. Raises like `read`."""
-    return {run for home in homes for record in read(home) for runs in record.tasks for run in runs}
 
 
 def unsubmitted(home: Path) -> list[SubmissionDir]:

@@ -27,8 +27,8 @@ class Lock:
 
     def __init__(self, path: Path, lost: Callable[[], None] = lambda: None) -> None:
         self.path, self._lost = path, lost
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid()), "job": this_job()}
-        self._content = json.dumps({**me, "id": uuid.uuid4().hex})
+        me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _start_time(os.getpid())}
+        self._content = json.dumps({**me, "job": os.environ.get("SLURM_JOB_ID"), "id": uuid.uuid4().hex})
         self._done = threading.Event()
         self._beat = threading.Thread(target=self._beat_until_done, daemon=True)
 
@@ -87,11 +87,6 @@ def holder(path: Path) -> dict[str, Any] | None:
     """Return the live process that holds the lock (`host`, `pid`), or None. Changes nothing."""
     held = _read(path)
     return json.loads(held) if held is not None and _is_live(path, held) else None
-
-
-def this_job() -> str | None:
-    """Return the id of the SLURM job that this process belongs to, or None."""
-    return os.environ.get("SLURM_JOB_ID")
 
 
 def forget(path: Path, job: str) -> None:

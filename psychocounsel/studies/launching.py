@@ -81,10 +81,10 @@ def read_arguments(arguments: Sequence[str]) -> Launch:
             common.append(text)
         else:
             _refuse(text, study)
-    study = replace(study, values=values)
+    stages = dict(study.stages)
     for name, own in of_stages.items():
-        stage = study.stages[name]
-        study = study.with_stage(replace(stage, overrides=tuple(merged(stage.overrides, own))))
+        stages[name] = replace(stages[name], overrides=tuple(merged(stages[name].overrides, own)))
+    study = replace(study, values=values, stages=stages)
     folder = _text("study_dir", launch_keys.pop("study_dir", f"study_dir=studies/{study.name}"))
     launch = Launch(study, Path(absolute(folder)), common=common, config_folders=folders)
     for key, text in launch_keys.items():

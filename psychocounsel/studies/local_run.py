@@ -70,9 +70,6 @@ class Slots:
             slot.process.join()
         self.stack.close()
 
-    def asked_to_stop(self) -> bool:
-        return bool(self.requests)
-
     def is_free(self) -> bool:
         """Return True if a process has no job; a killed process is replaced first."""
         for number, slot in enumerate(self.slots):
@@ -302,8 +299,7 @@ def _side_by_side(progress: StudyProgress, cluster: Local, parallel: int, check:
                 word = _word(progress.jobs[place].run_dir, code)
                 print(f"{progress.title(progress.jobs[place])}: {word}{last_lines if code != DONE else ''}", flush=True)
                 stopped |= code == CONTINUE_LATER
-            if slots.asked_to_stop():
-                stopped = True
+            stopped |= bool(slots.requests)
         if stopped:
             raise KeyboardInterrupt
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.slurm import sharing
-from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.request import SlurmRequest, counted
 from psychocounsel.cluster.states import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir
@@ -53,8 +53,8 @@ def _jobs(planned: PlannedStage) -> str:
     finished = sum(cell.job.finished for cell in planned.cells)
     begun = sum(not cell.job.finished and is_run(cell.run_dir) for cell in planned.cells)
     counts = {"finished": finished, "to resume": begun, "new": len(planned.cells) - finished - begun}
-    counted = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"{planned.stage.command}, {len(planned.cells)} {'job' if len(planned.cells) == 1 else 'jobs'}: {counted}"
+    shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"{planned.stage.command}, {counted(len(planned.cells), 'job')}: {shown}"
 
 
 def _best(planned: PlannedStage) -> str:
@@ -74,17 +74,18 @@ def _demand(plan: StudyPlan, cluster: Cluster) -> str:
     ]
     every = [job for group in plan.groups() for job in group if not job.finished]
     others = len(every) - len(runs)
-    words = f"{_counted(len(runs))} to run on cluster={_name(cluster)}"
+    words = f"{counted(len(runs), "job")} to run on cluster={type(cluster).__name__.lower()}"
     words += f", and {others} to choose runs or write tables" if others else ""
     if parts := [
         part for job in every if sharing.is_shared(job) for group in sharing.stages(job)[:-1] for part in group
     ]:
-        words += f"; {_counted(len(parts))} share the work of runs with shards"
+        words += f"; {counted(len(parts), "job")} share the work of runs with shards"
     of_jobs = [configs.build(job.config, "cluster") for job in [*every, *parts]]
     requests = [request for request in of_jobs if isinstance(request, SlurmRequest)]
     segments = sum(request.segments for request in requests)
-    words += f"; {_counted(segments)} in the queue by cluster.segments" if segments > len(requests) else ""
-    gpus, nodes = (sum(map(hours, requests)) for hours in (gpu_hours, node_hours))
+    words += f"; {counted(segments, "job")} in the queue by cluster.segments" if segments > len(requests) else ""
+    gpus = sum(_hours(request) * request.gpus_per_node for request in requests)
+    nodes = sum(_hours(request) for request in requests if not request.gpus_per_node)
     costs = [
         f"{hours:,.0f} {unit}" for hours, unit in ((gpus, "GPU-hours"), (nodes, "node-hours without GPUs")) if hours
     ]
@@ -92,27 +93,10 @@ def _demand(plan: StudyPlan, cluster: Cluster) -> str:
     return words + (f": at most {' and '.join(costs)}{requeues}" if costs else "")
 
 
-def _counted(jobs: int) -> str:
-    return f"{jobs} {'job' if jobs == 1 else 'jobs'}"
-
-
-def gpu_hours(request: SlurmRequest) -> float:
-    """Return the GPU-hours that a run may take at most by its time limit, over all segments."""
-    return _hours(request) * request.gpus_per_node
-
-
-def node_hours(request: SlurmRequest) -> float:
-    """Return the node-hours that a run without GPUs may take at most by its time limit, over all segments."""
-    return 0.0 if request.gpus_per_node else _hours(request)
-
-
 def _hours(request: SlurmRequest) -> float:
+    """Return the node-hours that a run may take at most by its time limit, over all segments."""
     nodes = (request.nodes + request.server_nodes) / request.runs_side_by_side
     return request.seconds / 3600 * request.segments * nodes
-
-
-def _name(cluster: Cluster) -> str:
-    return type(cluster).__name__.lower()
 
 
 def _asking(plan: StudyPlan) -> list[str]:

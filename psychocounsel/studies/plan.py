@@ -117,14 +117,11 @@ class StudyPlan:
         Finished jobs are included, with `finished` and `skip` set, because others name them in `after`. Stages that were not
         requested are left out, because the runs that others need from them have finished.
         """
-        requested = [planned for planned in self.stages if planned.is_requested]
-        groups = [
-            group
-            for planned in requested
-            for group in ([c.job for c in planned.cells], _one(planned.selection))
-            if group
-        ]
-        return [*groups, *([[self.table]] if self.table else [])]
+        groups = list[list[Job]]()
+        for planned in self.stages:
+            if planned.is_requested:
+                groups += [[cell.job for cell in planned.cells], [planned.selection] if planned.selection else []]
+        return [group for group in (*groups, [self.table] if self.table else []) if group]
 
     def listing(self) -> dict[str, Any]:
         """Return the content of `cells.json`: for each stage its command, its cells, and the job that chooses the best.
@@ -151,10 +148,6 @@ class StudyPlan:
     def relative(self, run_dir: Path) -> str:
         """Return a run directory relative to the study, so that the folder may be moved."""
         return str(run_dir.relative_to(self.files.path))
-
-
-def _one(job: Job | None) -> list[Job]:
-    return [job] if job else []
 
 
 # Graph of the stages: their order, cycles, and the stages that a command requests.
@@ -301,7 +294,7 @@ class StageFolders:
         self.taken: dict[str, str] = {}  # name: fingerprint ("" if unknown)
         for folder in sorted(stage.path.glob("*")) if stage.path.is_dir() else []:
             if folder.is_dir() and not folder.is_symlink() and not is_selection(folder):
-                fingerprint = recorded_fingerprint(folder)
+                fingerprint = str(read_mapping(cell_record(folder)).get("fingerprint", ""))
                 if has_config(folder) or fingerprint == "":  # otherwise nothing has started in it
                     self.taken[folder.name] = fingerprint
                     self.by_fingerprint.setdefault(fingerprint, folder)
@@ -348,8 +341,3 @@ def write_record(run_dir: Path, stage: str, fingerprint: str) -> None:
     """Record in `study.json` the cell of the run directory, before anything runs in it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     write_json(cell_record(run_dir), {"stage": stage, "fingerprint": fingerprint})
-
-
-def recorded_fingerprint(run_dir: Path) -> str:
-    """Return the recorded fingerprint of a run directory's cell, or ""."""
-    return str(read_mapping(cell_record(run_dir)).get("fingerprint", ""))

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,6 @@ class Study:
     values: dict[str, Any]
     stages: dict[str, StudyStage]
     table: dict[str, Any] = field(default_factory=dict)
-
-    def with_stage(self, stage: StudyStage) -> "Study":
-        """Return a copy with another stage of this name."""
-        return replace(self, stages={**self.stages, stage.name: stage})
 
     def text(self) -> str:
         """Return the study as YAML for `read_study`."""

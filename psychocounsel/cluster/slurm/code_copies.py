@@ -207,7 +207,7 @@ def use_copy(store: Path, home: Path, code_path: Sequence[str], targets: Iterabl
         paths = take(store, code_path, targets, limit_mb)
         for copy in {store / path.relative_to(store).parts[0] for path in paths}:
             name = hashlib.sha256(str(home).encode()).hexdigest()[:16]
-            notes = _notes(copy)
+            notes = copy.with_name(f"{copy.name}{_NOTES}")
             notes.mkdir(exist_ok=True)
             write_atomically(notes / name, os.path.relpath(home, store))
         _remove_unused(store, {store / path.relative_to(store).parts[0] for path in paths})
@@ -247,7 +247,3 @@ def _uses(home: Path, copy: Path) -> bool:
     holders = [home, *(path for path in home.glob("*") if path.is_dir())]
     records = [submission.record for holder in holders for submission in SubmissionHome(holder).submission_dirs()]
     return any(copy.name in Path(path).parts for record in records for path in read_mapping(record).get("code", ()))
-
-
-def _notes(copy: Path) -> Path:
-    return copy.with_name(f"{copy.name}{_NOTES}")

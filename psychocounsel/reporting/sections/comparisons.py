@@ -246,7 +246,11 @@ def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
         by_metric = {metric: _with_figure(remaining, metric) for metric in dict.fromkeys(ranked)}
         differing = differing_rewards(by_metric[REWARD])
         by_metric[REWARD] = _of_one_reward(by_metric[REWARD])
-        usable = [metric for metric in by_metric if by_metric[metric] and _is_usable(metric, by_metric[metric])]
+        usable = [
+            metric
+            for metric, having in by_metric.items()
+            if having and ("loss" not in metric or not differing_loss_settings(having))
+        ]
         if not usable:
             return
         metric = max(usable, key=lambda key: len(by_metric[key]))  # of several, the first: a loss comes last
@@ -262,10 +266,6 @@ def _of_trainings(name: str, runs: Sequence[RunMaterial]) -> Iterator[Family]:
 
 def _with_figure(runs: Sequence[RunMaterial], metric: str) -> list[RunMaterial]:
     return [run for run in runs if run.figure(metric) is not None]
-
-
-def _is_usable(metric: str, runs: Sequence[RunMaterial]) -> bool:
-    return "loss" not in metric or not differing_loss_settings(runs)
 
 
 def _reason(metric: str, asked: Sequence[str]) -> str:

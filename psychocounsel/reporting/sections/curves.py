@@ -248,7 +248,8 @@ def _round_charts(runs: Sequence[RunMaterial]) -> Iterator[Chart]:
         curves = [_by_round(run, run_curve, key) for run in runs if (run_curve := curve(run, lines[id(run)], key))]
         if curves:
             notes = [_STALENESS] if "logprob" in key else []
-            yield Chart(f"round-{_round_name(key)}", title, y_title, curves, smooths=True, notes=notes)
+            name = key.removeprefix("rollout/").replace("_", "-")
+            yield Chart(f"round-{name}", title, y_title, curves, smooths=True, notes=notes)
 
 
 def _by_round(run: RunMaterial, run_curve: Curve, key: str) -> Curve:
@@ -281,7 +282,3 @@ def _round_table(runs: Sequence[RunMaterial]) -> ReportTable:
     headings = ["run", "setting", "round", "step", *_ROUND_COLUMNS.values()]
     notes = ["means over the round's replies, which the policy wrote to training prompts"]
     return ReportTable("rounds", Table("First and last round", headings, rows, notes))
-
-
-def _round_name(key: str) -> str:
-    return key.removeprefix("rollout/").replace("_", "-")

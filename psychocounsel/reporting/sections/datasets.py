@@ -72,10 +72,6 @@ _SPLITS = ("train", "test")
 _KINDS = ("gap", "topic", "risk", "language")
 
 
-def pair_blocks(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[Block]:
-    return [*_agreement(runs, steps_of), *_gap_chart(runs), *_kinds(runs)]
-
-
 def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable]:
     rows = list[list[Cell]]()
     for run in runs:
@@ -196,8 +192,9 @@ def section(material: Material) -> Section:
     runs = [run for run in datasets if steps_of(run)]
     blocks: list[Block] = [*without_figures(datasets, lambda run: bool(steps_of(run)))]
     blocks += [Paragraph(*warning) for run in runs for warning in _warnings(run)]
-    blocks += [*_steps(runs), *losses(runs, steps_of), *pair_blocks(runs, steps_of), *vote_tables(runs, steps_of)]
-    return Section("datasets", "Annotated datasets", [*blocks, *_licences(runs)])
+    blocks += [*_steps(runs), *losses(runs, steps_of), *_agreement(runs, steps_of), *_gap_chart(runs), *_kinds(runs)]
+    blocks += [*vote_tables(runs, steps_of), *_licences(runs)]
+    return Section("datasets", "Annotated datasets", blocks)
 
 
 def steps_of(run: RunMaterial) -> dict[str, Any]:

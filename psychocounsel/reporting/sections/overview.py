@@ -72,7 +72,7 @@ def _counts(material: Material) -> str:
 def _equal(runs: Sequence[RunMaterial]) -> str:
     """Return a sentence on the values that all runs share: model, data, algorithm, length."""
     known = [(name, _only(_value(run, key) for run in runs)) for key, name in _SHARED_KEYS.items()]
-    shared = [f"{name} {_short(key, value)}" for (name, value), key in zip(known, _SHARED_KEYS, strict=True) if value]
+    shared = [f"{name} {value.rpartition('.')[2] if name == 'algorithm' else value}" for name, value in known if value]
     return f"Equal in all runs that have it: {', '.join(shared)}." if shared else ""
 
 
@@ -120,10 +120,6 @@ def _only(values: Iterable[str]) -> str:
     """Return the value if all non-empty values are equal, otherwise ""."""
     distinct = {*filter(None, values)}
     return distinct.pop() if len(distinct) == 1 else ""
-
-
-def _short(key: str, value: str) -> str:
-    return value.rpartition(".")[2] if key.endswith("_target_") else value
 
 
 # Section on gaps: runs that failed, still run, have one seed or cannot be compared, and the commands to continue
