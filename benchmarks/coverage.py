@@ -120,9 +120,11 @@ def verdicts(
 
     zero, no = np.zeros(len(prompts), int), np.zeros(len(prompts), bool)
     names = ("sample", "a", "seed_a", "seed_b", "judge", "length_a", "length_b")
-    flags = ("crisis", "question_a", "question_b", "formatted_a", "formatted_b")
+    flags = ("question_a", "question_b", "formatted_a", "formatted_b")
     columns: dict[str, Any] = dict.fromkeys(names, zero) | dict.fromkeys(flags, no) | {"b": zero + 1} | more
-    return Verdicts(prompt=prompts, forward=said(better + shift), backward=said(better - shift), **columns)
+    return Verdicts(
+        prompt=prompts, client=prompts, forward=said(better + shift), backward=said(better - shift), **columns
+    )
 
 
 def win_rates(rng: Random, clusters: Array, samples: int) -> Measured:

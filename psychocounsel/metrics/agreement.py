@@ -60,9 +60,14 @@ class Agreement:
 
 
 def agreement(
-    first: np.ndarray, second: np.ndarray, prompts: np.ndarray, samples: int = 1000, seed: int = 0
+    first: np.ndarray,
+    second: np.ndarray,
+    prompts: np.ndarray,
+    samples: int = 1000,
+    seed: int = 0,
+    clients: np.ndarray | None = None,
 ) -> Agreement:
-    """Return the agreement of two arrays of labels, with intervals over prompts.
+    """Return the agreement of two arrays of labels, with intervals over clients.
 
     Rows without the label of one or both raters are skipped. kappa is NaN if both gave every row the same one label.
 
@@ -71,15 +76,17 @@ def agreement(
         prompts: number of each row's prompt, int[n].
         samples: number of resamples.
         seed: seed of the resampling.
+        clients: number of each row's client, int[n]; None: each prompt is of another client.
 
     Raises:
         ValueError: if a label is another number.
     """
     both = ~np.isnan(first) & ~np.isnan(second)
+    clients = (prompts if clients is None else clients)[both]
     first, second, prompts = first[both], second[both], prompts[both]
     if not (np.isin(first, LABELS) & np.isin(second, LABELS)).all():
         raise ValueError("labels must be -1, 0, 1 or NaN")
-    names, rows = np.unique(prompts, return_inverse=True)
+    names, rows = np.unique(clients, return_inverse=True)
     cells = rows * 9 + ((first + 1) * 3 + second + 1).astype(int)
     counts = np.bincount(cells, minlength=9 * len(names)).reshape(-1, 9)
     [figures] = _agreement_figures(counts.sum(0)[None, :])
@@ -89,7 +96,9 @@ def agreement(
     kappa, ac1 = (
         measure(float(value), column, len(names)) for value, column in zip(figures[1:], resampled.T[1:], strict=True)
     )
-    return Agreement(len(first), len(names), Measure(float(figures[0]), float(low), float(high)), kappa, ac1)
+    return Agreement(
+        len(first), len(np.unique(prompts)), Measure(float(figures[0]), float(low), float(high)), kappa, ac1
+    )
 
 
 def _agreement_figures(counts: np.ndarray) -> np.ndarray:
@@ -116,12 +125,12 @@ def judges_agreement(verdicts: Verdicts, judge: int, other: int, samples: int = 
     _, pair = np.unique(keys, axis=0, return_inverse=True)
     label_of = labels(verdicts)
     sides = np.full((2, int(pair.max()) + 1 if len(pair) else 0), np.nan)
-    prompts = np.zeros(sides.shape[1], int)
+    prompts, clients = np.zeros((2, sides.shape[1]), int)
     for side, number in enumerate((judge, other)):
         rows = verdicts.judge == number
         sides[side, pair[rows]] = label_of[rows]
-        prompts[pair[rows]] = verdicts.prompt[rows]
-    return agreement(sides[0], sides[1], prompts, samples, seed)
+        prompts[pair[rows]], clients[pair[rows]] = verdicts.prompt[rows], verdicts.client[rows]
+    return agreement(sides[0], sides[1], prompts, samples, seed, clients)
 
 
 # Position bias of judges, measured by their verdicts on the same two replies in both orders.
@@ -150,7 +159,7 @@ class PositionBias:
 
 
 def position_bias(verdicts: Verdicts) -> PositionBias:
-    """Return the position bias with intervals over prompts. Every row of `verdicts` has the same weight.
+    """Return the position bias with intervals over clients. Every row of `verdicts` has the same weight.
 
     Let `first` be the number of rows in which the judge prefers the first place in both orders, and `second` the number
     of rows in which it prefers the second place in both.
@@ -172,9 +181,9 @@ def position_bias(verdicts: Verdicts) -> PositionBias:
     first, second = decided & (forward > backward), decided & (forward < backward)
     shares = (forward * backward < 0, (forward == 0) != (backward == 0), 0.5 + (forward - backward) / 4)
     every = np.ones(len(forward))
-    inconsistent, half, first_place = (_share(share, every, judged_rows.prompt) for share in shares)
-    of_first = _share(first, first | second, judged_rows.prompt)
-    unequal = _share(first | second, decided, judged_rows.prompt)
+    inconsistent, half, first_place = (_share(share, every, judged_rows.client) for share in shares)
+    of_first = _share(first, first | second, judged_rows.client)
+    unequal = _share(first | second, decided, judged_rows.client)
     shift = np.log((first.sum() + 0.5) / (second.sum() + 0.5)) / 2 if decided.any() else np.nan
     tilt = 2 * of_first.value - 1 if (first | second).any() else 0.0
 
@@ -192,11 +201,11 @@ def position_bias(verdicts: Verdicts) -> PositionBias:
     )
 
 
-def _share(sums: np.ndarray, counts: np.ndarray, prompts: np.ndarray) -> Measure:
-    """Return the share sum of `sums` / sum of `counts`, both [n], with its interval over prompts; NaN without counts."""
+def _share(sums: np.ndarray, counts: np.ndarray, clients: np.ndarray) -> Measure:
+    """Return the share sum of `sums` / sum of `counts`, both [n], with its interval over clients; NaN without counts."""
     if not np.any(counts):
         return Measure(np.nan, np.nan, np.nan)
-    low, high = ratio_intervals(sums[:, None], counts[:, None], prompts, np.zeros(1), np.ones(1, bool))[0].tolist()
+    low, high = ratio_intervals(sums[:, None], counts[:, None], clients, np.zeros(1), np.ones(1, bool))[0].tolist()
     return Measure(float(sums.sum() / counts.sum()), low, high)
 
 

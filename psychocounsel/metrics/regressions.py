@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from psychocounsel.metrics.intervals import EQUAL, Measure, draws, measure
-from psychocounsel.metrics.win_rates import Verdicts, mean_interval, prompt_means, row_weights
+from psychocounsel.metrics.win_rates import Verdicts, prompt_means, row_weights
 
 # Logistic regression of scores between 0 and 1, fitted for many weightings of the same rows at once.
 
@@ -70,7 +70,7 @@ def length_controlled(
     The model is logit P(a is preferred) = model + length * tanh((length_a - length_b) / SD). The paper's term for the
     difficulty of an instruction is omitted because it needs the verdicts of many models. The score of both orders is a soft
     label, and every prompt has weight 1. Every term has the ridge `RIDGE`. The intervals are a bootstrap
-    over prompts; every resample uses the SD of all rows. If all prompts have the same score, length explains nothing: the
+    over clients; every resample uses the SD of all rows. If all prompts have the same score, length explains nothing: the
     result is then the plain win rate with its interval, and the effects are NaN.
 
     Args:
@@ -83,9 +83,9 @@ def length_controlled(
     judged_rows = verdicts.judged_rows()
     names = ["model", "length", *(["ending"] if ending else []), *(["formatting"] if formatting else [])]
     scores, weights = judged_rows.scores(), row_weights(judged_rows.prompt)
-    means = prompt_means(judged_rows).means
-    if not len(means) or np.ptp(means) < EQUAL:
-        raw = Measure(float(means[0]) if len(means) else math.nan, *mean_interval(means))
+    found = prompt_means(judged_rows)
+    if not len(found.means) or np.ptp(found.means) < EQUAL:
+        raw = Measure(float(found.means[0]) if len(found.means) else math.nan, *found.interval())
         return Controlled(raw, dict.fromkeys(names[1:], Measure(math.nan, math.nan, math.nan)), math.nan)
     longer = judged_rows.length_a.astype(float) - judged_rows.length_b
     unit = float(longer.std())
@@ -94,15 +94,15 @@ def length_controlled(
     terms["formatting"] = judged_rows.formatted_a.astype(float) - judged_rows.formatted_b
     table = np.stack([terms[name] for name in names], axis=1)
     [fitted] = fit_logistic(table, scores, weights[None, :])
-    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
+    clients, rows = np.unique(judged_rows.client, return_inverse=True)
     drawn = [
         fit_logistic(table, scores, weights * multiplicities[:, rows], fitted)
-        for multiplicities in draws(len(prompts), samples, seed)
+        for multiplicities in draws(len(clients), samples, seed)
     ]
     resampled = np.concatenate(drawn)
-    effects = {name: measure(fitted[place], resampled[:, place], len(prompts)) for place, name in enumerate(names)}
+    effects = {name: measure(fitted[place], resampled[:, place], len(clients)) for place, name in enumerate(names)}
     del effects["model"]
-    return Controlled(measure(float(expit(fitted[0])), expit(resampled[:, 0]), len(prompts)), effects, unit)
+    return Controlled(measure(float(expit(fitted[0])), expit(resampled[:, 0]), len(clients)), effects, unit)
 
 
 # Bradley-Terry model (Bradley and Terry 1952): one strength for each of several settings, from their pairwise scores.
@@ -142,7 +142,7 @@ class Ranking:
 
 
 def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ranking:
-    """Return strengths t with logit P(i beats j) = t_i - t_j, and their intervals by bootstrap over prompts.
+    """Return strengths t with logit P(i beats j) = t_i - t_j, and their intervals by bootstrap over clients.
 
     A tie is half a win for both settings. Each prompt has weight 1 in each pair of settings. The fit is a logistic regression
     with the ridge `RIDGE`. Without a ridge, the estimate is finite only if a chain of points won leads from
@@ -156,11 +156,13 @@ def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ran
     pairs[upper] = np.arange(len(upper[0]))
     pair = pairs[np.minimum(a, b), np.maximum(a, b)]
     scores = np.where(a < b, judged_rows.scores(), 1 - judged_rows.scores())  # of the setting with the smaller number
-    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
-    cells, size = rows * len(upper[0]) + pair, len(prompts) * len(upper[0])
-    weights = row_weights(cells)
-    shape = len(prompts), len(upper[0])
-    sums, played = (np.bincount(cells, values, size).reshape(shape) for values in (weights * scores, weights))
+    weights = row_weights(judged_rows.prompt * len(upper[0]) + pair)
+    clients, rows = np.unique(judged_rows.client, return_inverse=True)
+    shape = len(clients), len(upper[0])
+    cells = rows * len(upper[0]) + pair
+    sums, played = (
+        np.bincount(cells, values, shape[0] * shape[1]).reshape(shape) for values in (weights * scores, weights)
+    )
 
     groups, bounded = _linked(count, upper, sums.sum(0), played.sum(0))
     named = [[int(settings[index]) for index in group] for group in groups]
@@ -173,9 +175,9 @@ def bradley_terry(verdicts: Verdicts, samples: int = 1000, seed: int = 0) -> Ran
         return fit_logistic(terms, np.where(games > 0, points / np.maximum(games, 1e-300), 0.5), games)
 
     [estimates] = fit(sums.sum(0)[None, :], played.sum(0)[None, :])
-    parts = [fit(drawn @ sums, drawn @ played) for drawn in draws(len(prompts), samples, seed)]
+    parts = [fit(drawn @ sums, drawn @ played) for drawn in draws(len(clients), samples, seed)]
     strengths = {
-        int(settings[index]): _strength(estimates[index], np.concatenate(parts)[:, index], len(prompts))
+        int(settings[index]): _strength(estimates[index], np.concatenate(parts)[:, index], len(clients))
         for index in np.argsort(-estimates)
     }
     return Ranking(strengths, named, bounded)
@@ -193,8 +195,8 @@ def _linked(
     return [np.flatnonzero(group == part).tolist() for part in range(number)], strong == 1
 
 
-def _strength(value: float, resampled: np.ndarray, prompts: int) -> Strength:
+def _strength(value: float, resampled: np.ndarray, clients: int) -> Strength:
     return Strength(
-        measure(float(value), resampled, prompts),
-        measure(_MIDDLE + _ELO * float(value), _MIDDLE + _ELO * resampled, prompts),
+        measure(float(value), resampled, clients),
+        measure(_MIDDLE + _ELO * float(value), _MIDDLE + _ELO * resampled, clients),
     )

@@ -39,14 +39,14 @@ def pair_metrics(
         raise ValueError(f"the margin is NaN for {unknown} of {len(margins)} pairs")
     numbers = numbered(clusters)
     intervals = {
-        "accuracy": mean_intervals(_wins(margins)[:, None], numbers, shares=True)[0].tolist(),
+        "accuracy": mean_intervals(wins(margins)[:, None], numbers, shares=True)[0].tolist(),
         "auc": bootstrap(lambda rows: auc(margins[rows]), clusters, samples, trials=len({*clusters})),
         "ece": calibration_interval(margins, clusters, width_bins, samples),
         "brier": mean_intervals(_squared_errors(margins)[:, None], numbers)[0].tolist(),
     }
     results: dict[str, float] = {}
     for name, (low, high) in intervals.items():
-        results |= {name: _METRICS[name](margins), f"{name}_low": low, f"{name}_high": high}
+        results |= {name: METRICS[name](margins), f"{name}_low": low, f"{name}_high": high}
     return results
 
 
@@ -64,11 +64,12 @@ def accuracy(margins: np.ndarray) -> float:
 
     mean([m > 0] + [m = 0] / 2). `margins`: m = r_chosen - r_rejected, float[n].
     """
-    return float(_wins(margins).mean())
+    return float(wins(margins).mean())
 
 
-def _wins(margins: np.ndarray) -> np.ndarray:
-    return (margins > 0) + 0.5 * (margins == 0)
+def wins(margins: np.ndarray) -> np.ndarray:
+    """Return 1 for each positive margin, 0 for a negative one, 0.5 for zero and NaN for NaN."""
+    return 0.5 + np.sign(margins) / 2
 
 
 def auc(margins: np.ndarray) -> float:
@@ -141,7 +142,7 @@ def both_orders(margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return 0.5 * (1 + np.tanh(both / 2)), np.concatenate([np.ones(len(margins)), np.zeros(len(margins))])
 
 
-_METRICS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}
+METRICS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}
 
 # Win rate by a reward model: how often the first of two policies has the better reply to the same prompt.
 

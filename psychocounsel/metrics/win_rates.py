@@ -19,6 +19,7 @@ class Verdicts:
 
     Attributes:
         prompt: number of the client's speech.
+        client: number of the client; the turns of one session are speeches of one client. Intervals and tests are over clients.
         sample: number of the sample: each setting may reply several times to one speech.
         a, b: numbers of the two settings that replied.
         seed_a, seed_b: the training seed of each setting.
@@ -26,12 +27,12 @@ class Verdicts:
         forward, backward: the verdicts with a's reply shown first, and shown second: 1 a is better, 0 tie, -1 b is better,
             NaN no verdict. For a judge that does not see the order, both are equal.
         length_a, length_b: lengths of the replies, in one unit.
-        crisis: True if the client's speech shows a risk.
         question_a, question_b: True if the reply ends with a question.
         formatted_a, formatted_b: True if the reply has lists, headings or bold type.
     """
 
     prompt: np.ndarray
+    client: np.ndarray
     sample: np.ndarray
     a: np.ndarray
     b: np.ndarray
@@ -42,7 +43,6 @@ class Verdicts:
     backward: np.ndarray
     length_a: np.ndarray
     length_b: np.ndarray
-    crisis: np.ndarray
     question_a: np.ndarray
     question_b: np.ndarray
     formatted_a: np.ndarray
@@ -100,26 +100,26 @@ class PromptMeans:
 
     Attributes:
         prompts: numbers of the prompts, int[m], in rising order.
+        clients: number of each prompt's client, int[m].
         means: a's mean score over the rows of each prompt, float64[m].
     """
 
     prompts: np.ndarray
+    clients: np.ndarray
     means: np.ndarray
+
+    def interval(self) -> tuple[float, float]:
+        """Return the interval of the mean of `means` over clients; see `mean_intervals`."""
+        low, high = mean_intervals(self.means[:, None], self.clients, shares=True)[0]
+        return float(low), float(high)
 
 
 def prompt_means(verdicts: Verdicts) -> PromptMeans:
     """Return a's mean score on each prompt that has verdicts in both orders, over its samples, seeds and judges."""
     judged_rows = verdicts.judged_rows()
-    prompts, rows = np.unique(judged_rows.prompt, return_inverse=True)
-    return PromptMeans(
-        prompts, np.bincount(rows, judged_rows.scores(), len(prompts)) / np.bincount(rows, minlength=len(prompts))
-    )
-
-
-def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the interval of the mean of shares, float64[prompts]; see `mean_intervals`."""
-    low, high = mean_intervals(values[:, None], np.arange(len(values)), shares=True)[0]
-    return float(low), float(high)
+    prompts, first, rows = np.unique(judged_rows.prompt, return_index=True, return_inverse=True)
+    means = np.bincount(rows, judged_rows.scores(), len(prompts)) / np.bincount(rows, minlength=len(prompts))
+    return PromptMeans(prompts, judged_rows.client[first], means)
 
 
 # Win rates of one setting against another: overall, over training seeds, and on slices of the prompts.
@@ -150,25 +150,25 @@ class PairFigures:
 
 
 def pair_figures(verdicts: Verdicts) -> PairFigures:
-    """Return the win rate of a against b with its interval over prompts.
+    """Return the win rate of a against b with its interval over clients.
 
     `verdicts` are about one pair of settings (`Verdicts.between`).
     """
     judged_rows = verdicts.judged_rows()
-    means = prompt_means(judged_rows).means
-    value = float(means.mean()) if len(means) else math.nan
+    found = prompt_means(judged_rows)
+    value = float(found.means.mean()) if len(found.means) else math.nan
     weights, scores = row_weights(judged_rows.prompt), judged_rows.scores()
     total = weights.sum()
     return PairFigures(
-        win_rate=Measure(value, *mean_interval(means)),
+        win_rate=Measure(value, *found.interval()),
         shares={
             name: float(weights[scores == score].sum() / total) if total else math.nan
             for name, score in _SHARES.items()
         },
-        prompts=len(means),
+        prompts=len(found.prompts),
         rows=len(scores),
         unjudged=len(verdicts.prompt) - len(scores),
-        small=len(means) < SMALL,
+        small=len(found.prompts) < SMALL,
     )
 
 
@@ -192,7 +192,7 @@ class SeedFigures:
     Attributes:
         mean, sd: mean and sample SD (n - 1) of the win rates of a's seeds; `sd` is NaN for one seed.
         n, opponent_n: number of seeds of a and of b.
-        interval: 95 % interval over seeds and prompts; over prompts only, if both sides have one seed.
+        interval: 95 % interval over seeds and clients; over clients only, if both sides have one seed.
         over_seeds: True if `interval` includes the variation between seeds.
         by_seed: win rate of each of a's seeds against all seeds of b.
     """
@@ -209,7 +209,7 @@ class SeedFigures:
 def seed_figures(verdicts: Verdicts) -> SeedFigures:
     """Return mean, SD and interval over training seeds; `verdicts` are about one pair of settings.
 
-    The interval is `crossed_interval` over seeds of a, seeds of b and prompts, because all seeds reply to the same prompts. If
+    The interval is `crossed_interval` over seeds of a, seeds of b and clients, because all seeds reply to the same prompts. If
     replies were only compared with replies of the same seed, the seeds of a and b are one level.
     """
     judged_rows = verdicts.judged_rows()
@@ -224,15 +224,15 @@ def seed_figures(verdicts: Verdicts) -> SeedFigures:
     mean = float(np.mean(list(rates.values())))
     sd = float(np.std(list(rates.values()), ddof=1)) if len(mine) > 1 else math.nan
     one = len(mine) == theirs == 1
-    interval = mean_interval(prompt_means(judged_rows).means) if one else _over_seeds(judged_rows)
+    interval = prompt_means(judged_rows).interval() if one else _over_seeds(judged_rows)
     return SeedFigures(mean, sd, len(mine), theirs, interval, len(mine) > 1 or theirs > 1, rates)
 
 
 def _over_seeds(judged_rows: Verdicts) -> tuple[float, float]:
-    """Return the interval of the mean over a's seeds of their win rates, over seeds and prompts."""
+    """Return the interval of the mean over a's seeds of their win rates, over seeds and clients."""
     # Equal seeds that were paired are one level.
     paired = (judged_rows.seed_a == judged_rows.seed_b).all()
-    levels = [judged_rows.prompt, judged_rows.seed_a, *([] if paired else [judged_rows.seed_b])]
+    levels = [judged_rows.client, judged_rows.seed_a, *([] if paired else [judged_rows.seed_b])]
     _, mine = np.unique(judged_rows.seed_a, return_inverse=True)
     cells, row_cells = np.unique(np.stack([mine, judged_rows.prompt]), axis=1, return_inverse=True)
     row_cells = row_cells.ravel()
@@ -241,9 +241,9 @@ def _over_seeds(judged_rows: Verdicts) -> tuple[float, float]:
     return crossed_interval(judged_rows.scores(), weights, levels)
 
 
-# Sign-flip test of a win rate against 1/2, over prompts, adjusted for the number of comparisons in a table.
+# Sign-flip test of a win rate against 1/2, over clients, adjusted for the number of comparisons in a table.
 
-_EXACT = 14  # prompts that are not ties; 2^14 = 16,384 patterns of signs
+_EXACT = 14  # clients that are not ties; 2^14 = 16,384 patterns of signs
 _FLIPS = 10_000
 
 
@@ -255,13 +255,22 @@ class Tested:
     adjusted: float
 
 
-def sign_flip(means: np.ndarray, seed: int = 0) -> float:
-    """Return the two-sided p-value of "a and b are equally good", from a's mean score on each prompt, float64[m], 0 to 1.
+def cluster_scores(deviations: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return a score from 0 to 1 of each cluster for `sign_flip`: 1/2 plus a fixed multiple of the sum of its deviations.
 
-    If a and b are equally good, the deviation of a prompt, score - 1/2, has either sign with the same probability. The test
+    `deviations`: float[n], from -1/2 to 1/2. `clusters`: int[n].
+    """
+    _, group, sizes = np.unique(clusters, return_inverse=True, return_counts=True)
+    return 0.5 + np.bincount(group, deviations) / sizes.max(initial=1)
+
+
+def sign_flip(means: np.ndarray, seed: int = 0) -> float:
+    """Return the two-sided p-value of "a and b are equally good", from a's score on each client, float64[m], 0 to 1.
+
+    If a and b are equally good, the deviation of a client, score - 1/2, has either sign with the same probability. The test
     compares the sum of the deviations with sums under flipped signs (Fisher's randomisation test). With at most 14 deviating
-    prompts, all patterns of signs are used. Otherwise 10,000 random patterns are used, and the p-value is
-    (1 + larger) / (1 + 10,000) (Phipson and Smyth 2010). NaN without prompts.
+    clients, all patterns of signs are used. Otherwise 10,000 random patterns are used, and the p-value is
+    (1 + larger) / (1 + 10,000) (Phipson and Smyth 2010). NaN without clients.
     """
     if not len(means):
         return math.nan
@@ -287,7 +296,7 @@ def holm(values: np.ndarray) -> np.ndarray:
 
 
 def adjusted_tests(comparisons: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, Tested]:
-    """Return both p-values of every comparison of a table; `comparisons` holds the mean scores of prompts by name."""
+    """Return both p-values of every comparison of a table; `comparisons` holds the scores of clients by name."""
     raw = np.array([sign_flip(means, seed) for means in comparisons.values()])
     pairs = zip(comparisons, raw, holm(raw), strict=True)
     return {name: Tested(float(value), float(adjusted)) for name, value, adjusted in pairs}

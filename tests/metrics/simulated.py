@@ -6,14 +6,15 @@ from scipy.special import expit
 from psychocounsel.metrics.intervals import Measure
 from psychocounsel.metrics.win_rates import Verdicts
 
-FLAGS = ("crisis", "question_a", "question_b", "formatted_a", "formatted_b")
+FLAGS = ("question_a", "question_b", "formatted_a", "formatted_b")
 
 
 def verdicts(forward: object, backward: object, **columns: object) -> Verdicts:
-    """Return rows of settings 0 and 1, each with its own prompt and equal replies, except for the given columns."""
+    """Return rows of settings 0 and 1, each with its own prompt and client and equal replies, except for the given columns."""
     count = len(np.asarray(forward))
     values: dict[str, object] = dict.fromkeys(("sample", "a", "seed_a", "seed_b", "judge"), np.zeros(count, int))
     values |= {"prompt": np.arange(count), "b": np.ones(count, int)}
+    values["client"] = columns.get("prompt", values["prompt"])
     values |= dict.fromkeys(FLAGS, np.zeros(count, bool)) | dict.fromkeys(
         ("length_a", "length_b"), np.full(count, 100.0)
     )

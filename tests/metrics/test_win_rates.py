@@ -8,10 +8,13 @@ import pytest
 from scipy import stats
 from scipy.special import expit
 
-from psychocounsel.metrics.intervals import plain
+from psychocounsel.metrics.agreement import judges_agreement, position_bias
+from psychocounsel.metrics.intervals import Measure, plain
+from psychocounsel.metrics.regressions import bradley_terry, length_controlled
 from psychocounsel.metrics.win_rates import (
     Verdicts,
     adjusted_tests,
+    cluster_scores,
     holm,
     pair_figures,
     prompt_means,
@@ -216,3 +219,31 @@ def test_a_comparison_without_verdicts_costs_the_others_nothing() -> None:
     found = adjusted_tests(table)
     assert found["a"].raw == 2 / 2**8 and found["a"].adjusted == pytest.approx(2 * found["a"].raw)
     assert np.isnan(found["none"].adjusted) and found["b"].adjusted == found["b"].raw
+
+
+# Several turns of one client
+
+
+def test_equal_turns_of_a_session_promise_no_more_than_one_of_them() -> None:
+    rng, count = np.random.default_rng(5), 60
+    sides, lengths = rng.choice([1, 0, -1], count, p=[0.5, 0.2, 0.3]), rng.integers(50, 150, count)
+    alone = verdicts(sides, sides, length_a=lengths)
+    turns = {"length_a": np.repeat(lengths, 6), "client": np.repeat(np.arange(count), 6)}
+    sessions = verdicts(np.repeat(sides, 6), np.repeat(sides, 6), **turns)
+    assert (pair_figures(sessions).prompts, pair_figures(alone).prompts) == (6 * count, count)
+    for name, figure in {
+        "win rate": lambda found: pair_figures(found).win_rate,
+        "over seeds": lambda found: Measure(0, *seed_figures(found).interval),
+        "at equal length": lambda found: length_controlled(found).win_rate,
+        "strength": lambda found: bradley_terry(found).strengths[0].log_odds,
+        "position": lambda found: position_bias(found).inconsistent,
+    }.items():
+        of_all, of_one = figure(sessions), figure(alone)
+        assert (of_all.low, of_all.high) == pytest.approx((of_one.low, of_one.high), abs=0.02), name
+    means = [prompt_means(found) for found in (sessions, alone)]
+    p, of_one = (sign_flip(cluster_scores(each.means - 0.5, each.clients)) for each in means)
+    assert p == of_one and sign_flip(means[0].means) < p / 10
+    both = {name: np.tile(getattr(sessions, name), 2) for name in ("prompt", "client", "forward", "backward")}
+    agreed = judges_agreement(verdicts(**both, judge=np.repeat([0, 1], 6 * count)), 0, 1)
+    assert (agreed.rows, agreed.prompts) == (6 * count, 6 * count)
+    assert agreed.raw.low == pytest.approx(0.025 ** (1 / count)), "sixty clients of whom all agree"

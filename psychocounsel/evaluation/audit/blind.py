@@ -21,6 +21,7 @@ from psychocounsel.evaluation.audit.topics import (
     word_ngrams,
 )
 from psychocounsel.metrics.intervals import mean_intervals
+from psychocounsel.metrics.rewards import wins
 
 # Linear models of feature differences without an intercept, so that swapping a pair's replies negates its margin.
 
@@ -63,9 +64,9 @@ def fit_sparse(differences: Any, train: Array) -> Array:
 
 def fit_best_cue(signs: Array, train: Array) -> Array:
     """Pick the cue and direction that win most pairs of `train`; return its margins of all rows, float64[rows]."""
-    wins = signs[train].mean(0)
-    best = int(np.abs(wins).argmax())
-    return signs[:, best] * (1.0 if wins[best] >= 0 else -1.0)
+    won = signs[train].mean(0)
+    best = int(np.abs(won).argmax())
+    return signs[:, best] * (1.0 if won[best] >= 0 else -1.0)
 
 
 def _sides(count: int) -> Array:
@@ -214,11 +215,6 @@ class Blind:
     cues: dict[str, CueAccuracy]
     maximum: Maximum
     best: str
-
-
-def wins(margins: Array) -> Array:
-    """Return 1 for each positive margin, 0 for a negative one, 0.5 for zero and NaN for NaN."""
-    return np.where(np.isnan(margins), np.nan, np.where(margins > 0, 1.0, np.where(margins < 0, 0.0, 0.5)))
 
 
 def blind_baselines(

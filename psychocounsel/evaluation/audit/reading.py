@@ -8,10 +8,10 @@ import numpy as np
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import Pairs
 from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
+from psychocounsel.metrics.rewards import wins
 
 Array = np.ndarray
 # Maps n conversations that end with a reply to rewards, float[n], or to rewards and the scores of a model's heads,

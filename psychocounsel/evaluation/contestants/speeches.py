@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 from omegaconf import DictConfig
@@ -15,7 +15,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.data.near_duplicates import near_matches, sketches
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
-from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.part import load_evaluated
@@ -98,6 +98,15 @@ def speech_id(prompt: str) -> str:
 def client_words(prompt: Sequence[Message]) -> str:
     """Return all client turns of a prompt as one text."""
     return "\n\n".join(message["content"] for message in prompt if message["role"] == "user")
+
+
+def clients_of(speeches: Iterable[Row]) -> dict[str, int]:
+    """Return the number of each speech's client, by id: the turns of a session, which begin alike, are of one client.
+
+    `speeches`: rows of speeches.parquet with the columns speech and messages.
+    """
+    examples = [Example(row["speech"], "", json.loads(row["messages"]), []) for row in speeches]
+    return dict(zip((example.id for example in examples), components_of(examples).tolist(), strict=True))
 
 
 def _known(config: DictConfig, say: Callable[[str], None]) -> list[str]:

@@ -17,6 +17,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer, by_rules, spread, wanted
 from psychocounsel.evaluation.counterfactuals.rules import KINDS
 from psychocounsel.metrics.intervals import mean_intervals, numbered
+from psychocounsel.metrics.rewards import wins
 from psychocounsel.reward.base import Scorer
 from psychocounsel.reward.encoding import score_what_fits
 from psychocounsel.rundir.paths import RunDir
@@ -53,21 +54,17 @@ def counterfactual_figures(
             by_principle[made[index].kind.principle].append(index)
     style = [index for index in scored if not made[index].kind.prefers_original]
     original = np.array([scores[edit.pair, edit.side] for edit in made])
-    gains = np.sign(original - changed) / 2 + 0.5
+    gains = wins(original - changed)
     clusters = [prompts[edit.pair] for edit in made]
     flips = np.array([_flips(edit, reward, scores) for edit, reward in zip(made, changed, strict=True)])
     moved = (changed - original) / unit if unit else None
 
     def looks(rows: list[int]) -> Figures:
-        figures: Figures = {
-            "count": len(rows),
-            "change": None,
-            "shift": None,
-            **_mean("flips", flips, rows, clusters, share=True),
-        }
-        return (
-            figures if moved is None else figures | _mean("change", np.abs(moved), rows, clusters) | _shift(moved, rows)
-        )
+        of_flips = _mean("flips", flips, rows, clusters, share=True)
+        if moved is None:
+            return {"count": len(rows), "change": None, "shift": None, **of_flips}
+        shift = float(moved[rows].mean())
+        return {"count": len(rows), **_mean("change", np.abs(moved), rows, clusters), "shift": shift, **of_flips}
 
     kinds = {name: rows for name, rows in by_kind.items() if made[rows[0]].kind.prefers_original}
     return {
@@ -94,10 +91,6 @@ def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[str
     own = numbered([clusters[row] for row in rows])
     low, high = mean_intervals(values[rows, None], own, shares=share)[0].tolist()
     return {name: float(values[rows].mean()), f"{name}_low": low, f"{name}_high": high}
-
-
-def _shift(moved: np.ndarray, rows: list[int]) -> Figures:
-    return {"shift": float(moved[rows].mean())}
 
 
 # Work within a reward evaluation.
@@ -129,9 +122,9 @@ def make_counterfactuals(
             written = str(error)
     # Ranks exchange names of kinds, because kinds hold functions, which cannot be sent.
     names = {kind.name: kind for kind in KINDS}
-    plain = (
-        written if isinstance(written, str) else [(edit.pair, edit.side, edit.kind.name, edit.text) for edit in written]
-    )
+    plain: Any = written
+    if not isinstance(written, str):
+        plain = [(edit.pair, edit.side, edit.kind.name, edit.text) for edit in written]
     plain = world.broadcast(plain)
     if isinstance(plain, str):
         raise UserError(plain)

@@ -327,22 +327,8 @@ _ISE = """real organ recogn apolog critic emphas prior normal minim maxim memor 
 stigmat familiar character summar util verbal social special stabil mobil neutral rational sympath internal general"""
 _DOUBLED = "travel counsel cancel label model quarrel signal level total fuel marvel"
 _AMERICAN = _spellings()
-_AMBIGUOUS = frozenset(
-    (
-        "practice",
-        "practiced",
-        "program",
-        "programs",
-        "check",
-        "tire",
-        "learned",
-        "dreamed",
-        "burned",
-        "toward",
-        "license",
-    )
-)
-_BRITISH = {american: british for british, american in _AMERICAN.items() if american not in _AMBIGUOUS}
+_AMBIGUOUS = "practice practiced program programs check tire learned dreamed burned toward license"
+_BRITISH = {american: british for british, american in _AMERICAN.items() if american not in _AMBIGUOUS.split()}
 _TO_AMERICAN, _TO_BRITISH = _any_of(_AMERICAN), _any_of(_BRITISH)
 
 

@@ -445,7 +445,8 @@ def _held(bounds: Bounds | None, limit: float | None) -> Row:
 def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) -> dict[str, Row]:
     """Return exact one-sided bounds over speeches and a verdict for each health figure that has a limit.
 
-    `figures`: result of `health_means.means`; `mean` is the mean over speeches, and `prompts` their number.
+    `figures`: result of `health.figures.means`; `mean` is the mean over speeches, and `prompts` or `clients` the number of
+    independent ones.
     """
     rows = {}
     for name, limit in limits.items():
@@ -455,7 +456,8 @@ def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) 
         if figure["mean"] is None:
             rows[name] = {"limit": limit, "verdict": UNDECIDED, "clusters": 0}
             continue
-        count, failures = figure["prompts"], figure["mean"] * figure["prompts"]
+        count: int = figure["clients"] if "clients" in figure else figure["prompts"]
+        failures = figure["mean"] * count
         low, high = lower_bound(failures, count), upper_bound(failures, count)
         verdict = BEYOND if low > limit else WITHIN if high <= limit else UNDECIDED
         row = {"value": figure["mean"], "low": low, "high": high, "clusters": count, "limit": limit, "verdict": verdict}

@@ -1,14 +1,16 @@
 """Means of the health figures over prompts, paired differences of two contestants, and comparison with limits."""
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from psychocounsel.evaluation.health.reply import FIGURES, HIGHER, LIMITS, NEITHER, Figure, Health
-from psychocounsel.metrics.intervals import EQUAL, difference_lower, difference_upper, mean_intervals
+from psychocounsel.metrics.intervals import EQUAL, difference_lower, difference_upper, mean_intervals, numbered
 
 ByPrompt = Mapping[Hashable, Sequence[Health]]  # the figures of all replies to each prompt
+Clients = Mapping[Any, Hashable]  # the client of each prompt; those of missing prompts differ
 BETTER, WORSE, UNCLEAR, DIFFERS = "better", "worse", "unclear", "differs"
 KEPT, EXCEEDED, UNDECIDED = "kept", "exceeded", "undecided"
 _SIDE = 0.975  # level of each one-sided bound of a 95 % interval
@@ -18,13 +20,14 @@ _SIDE = 0.975  # level of each one-sided bound of a 95 % interval
 
 
 class MeanFigure(TypedDict):
-    """Mean of a figure over `prompts`, from `replies` for which it is known."""
+    """Mean of a figure over `prompts`, from `replies` for which it is known; `clients` if some have several prompts."""
 
     mean: float | None
     low: float | None
     high: float | None
     prompts: int
     replies: int
+    clients: NotRequired[int]
 
 
 class PairedDifference(TypedDict):
@@ -89,27 +92,37 @@ class HealthFigures(TypedDict):
 # Means, differences and limits
 
 
-def means(replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, MeanFigure]:
-    """Return the mean of each figure with its 95 % interval by prompt.
+_APART: Clients = MappingProxyType({})
+
+
+def means(
+    replies: ByPrompt, figures: Mapping[str, Figure] = FIGURES, clients: Clients = _APART
+) -> dict[str, MeanFigure]:
+    """Return the mean of each figure over prompts, with its 95 % interval over clients.
 
     A prompt's value is the mean over those of its replies for which the figure is known; prompts without such a reply are
-    skipped. `mean` is None if no prompt is left; `low` and `high` are None for fewer than two prompts.
+    skipped. `mean` is None if no prompt is left; `low` and `high` are None for fewer than two clients.
     """
     averages: dict[str, MeanFigure] = {}
     for name, figure in figures.items():
         values = _by_prompt(replies, name)
-        mean, low, high = _interval(np.array(list(values.values()))[:, None], (figure.share,))[0]
+        clusters = _clusters(values, clients)
+        mean, low, high = _interval(np.array(list(values.values()))[:, None], clusters, (figure.share,))[0]
         known = sum(health[name] is not None for healths in replies.values() for health in healths)
         averages[name] = {"mean": mean, "low": low, "high": high, "prompts": len(values), "replies": known}
+        if (count := len({*clusters.tolist()})) < len(values):
+            averages[name]["clients"] = count
     return averages
 
 
-def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES) -> dict[str, PairedDifference]:
+def compare(
+    mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGURES, clients: Clients = _APART
+) -> dict[str, PairedDifference]:
     """Compare `mine` with `base` on each figure, over the prompts for which both are known.
 
     The verdict is `unclear` if the interval includes 0; otherwise `better` or
     `worse`, or `differs` for a figure without a better direction. Intervals are 95 % intervals over
-    prompts, without a correction for the number of figures. If all differences of a share are equal, the interval
+    clients, without a correction for the number of figures. If all differences of a share are equal, the interval
     would have no width; the interval then has the bounds of paired shares (`difference_upper`), 97.5 % each. Other figures
     have no interval if all differences are 0.
     """
@@ -119,12 +132,13 @@ def compare(mine: ByPrompt, base: ByPrompt, figures: Mapping[str, Figure] = FIGU
         shared = [prompt for prompt in sides[0] if prompt in sides[1]]
         values = np.array([[side[prompt] for side in sides] for prompt in shared]).reshape(-1, 2)
         columns = np.column_stack((values, values[:, 0] - values[:, 1]))
+        clusters = _clusters(shared, clients)
         (mine_mean, *_), (base_mean, *_), (difference, low, high) = _interval(
-            columns, (figure.share, figure.share, False)
+            columns, clusters, (figure.share, figure.share, False)
         )
         if difference is not None and low is not None and np.ptp(columns[:, 2]) < EQUAL:
             if figure.share:
-                low, high = _paired_bounds(difference, len(shared))
+                low, high = _paired_bounds(difference, len({*clusters.tolist()}))
             elif abs(difference) < EQUAL:
                 low = high = None
         differences[name] = PairedDifference(
@@ -163,14 +177,21 @@ def _by_prompt(replies: ByPrompt, name: str) -> dict[Hashable, float]:
     return {prompt: sum(values) / len(values) for prompt, values in known.items() if values}
 
 
-def _interval(columns: np.ndarray, shares: Sequence[bool]) -> list[tuple[float | None, float | None, float | None]]:
+def _clusters(prompts: Iterable[Hashable], clients: Clients) -> np.ndarray:
+    """Return the number of each prompt's client, int64[prompts]."""
+    return numbered([clients.get(prompt, prompt) for prompt in prompts])
+
+
+def _interval(
+    columns: np.ndarray, clusters: np.ndarray, shares: Sequence[bool]
+) -> list[tuple[float | None, float | None, float | None]]:
     """Return (mean, low, high) of each column of float64[prompts, columns]."""
     if not len(columns):
         return [(None, None, None)] * len(shares)
     averages = columns.mean(0).tolist()
-    if len(columns) == 1:
+    if clusters.max() == 0:
         return [(average, None, None) for average in averages]
-    bounds = mean_intervals(columns, np.arange(len(columns)), shares=np.array(shares)).tolist()
+    bounds = mean_intervals(columns, clusters, shares=np.array(shares)).tolist()
     return [(average, low, high) for average, (low, high) in zip(averages, bounds, strict=True)]
 
 

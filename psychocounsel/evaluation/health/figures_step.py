@@ -12,9 +12,11 @@ from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.conclusions import recorded
+from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.health.figures import (
     EXCEEDED,
     UNDECIDED,
+    Clients,
     ContestantHealth,
     HealthFigures,
     HealthVariant,
@@ -44,6 +46,7 @@ def summarise(
     speeches: Iterable[Row],
     model: str | None = None,
     system_prompts: Mapping[int | None, str] = MappingProxyType({}),
+    clients: Clients = MappingProxyType({}),
 ) -> list[HealthVariant]:
     """Return the figures of all replies, with one variant for each length limit.
 
@@ -52,12 +55,13 @@ def summarise(
         speeches: rows of speeches.parquet: speech, text, language.
         model: the setting that is compared with the others; None: no comparison.
         system_prompts: the system prompt of each length limit, as `system_prompts_of` returns them.
+        clients: the client of each speech.
     """
     variants: dict[int | None, dict[str, list[tuple[Row, Health | None]]]] = defaultdict(lambda: defaultdict(list))
     for row, measured in measured_replies(rows, speeches, system_prompts):
         variants[row["length_limit"]][row["setting"]].append((row, measured))
     limits = sorted(variants, key=lambda limit: (limit is not None, limit or 0))
-    return [_variant(limit, variants[limit], model) for limit in limits]
+    return [_variant(limit, variants[limit], model, clients) for limit in limits]
 
 
 def system_prompts_of(config: DictConfig) -> dict[int | None, str]:
@@ -96,19 +100,26 @@ def measured_replies(
 
 
 def _variant(
-    limit: int | None, settings: Mapping[str, list[tuple[Row, Health | None]]], model: str | None
+    limit: int | None,
+    settings: Mapping[str, list[tuple[Row, Health | None]]],
+    model: str | None,
+    clients: Clients,
 ) -> HealthVariant:
     by_speech = {name: _grouped(measured, "speech") for name, measured in settings.items()}
     others = [name for name in settings if name != model] if model in settings else []
     return {
         "length_limit": limit,
-        "settings": {name: _setting(measured, by_speech[name]) for name, measured in settings.items()},
-        "against": {other: compare(by_speech[str(model)], by_speech[other]) for other in others},
+        "settings": {name: _setting(measured, by_speech[name], clients) for name, measured in settings.items()},
+        "against": {other: compare(by_speech[str(model)], by_speech[other], clients=clients) for other in others},
     }
 
 
-def _setting(measured: list[tuple[Row, Health | None]], by_speech: Mapping[Hashable, list[Health]]) -> ContestantHealth:
-    figures = means(by_speech)
+def _setting(
+    measured: list[tuple[Row, Health | None]],
+    by_speech: Mapping[Hashable, list[Health]],
+    clients: Clients,
+) -> ContestantHealth:
+    figures = means(by_speech, clients=clients)
     seeds = _grouped(measured, "seed")
     return {
         "replies": sum(map(len, by_speech.values())),
@@ -150,8 +161,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Measure the replies, write figures.json and print the table; return the metrics of the evaluated setting."""
     files = context.files
     setting = build(context.config, "contestants").settings[0]
-    speeches = rows_of(files.speeches, ["speech", "text", "language"])
-    variants = summarise(rows_of(files.replies, READ), speeches, setting, system_prompts_of(context.config))
+    speeches = [*rows_of(files.speeches, ["speech", "messages", "text", "language"])]
+    prompts = system_prompts_of(context.config)
+    variants = summarise(rows_of(files.replies, READ), speeches, setting, prompts, clients_of(speeches))
     warnings = [f"warning: {text}" for text in limit_warnings(variants)]
     figures: HealthFigures = {"evaluation": "health", "model": setting, "variants": variants, "warnings": warnings}
     write_json(files.figures, figures)

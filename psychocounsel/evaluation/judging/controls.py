@@ -130,10 +130,11 @@ def control_figures(verdicts: Iterable[tuple[str, str, float]]) -> ControlFigure
     return figures
 
 
-def share_of(scores: Sequence[float]) -> Share:
-    """Return the mean of scores from 0 to 1, one a speech, with its interval."""
+def share_of(scores: Sequence[float], clients: Sequence[int] | None = None) -> Share:
+    """Return the mean of scores from 0 to 1, one a speech, with its interval over `clients`; None: each has one speech."""
     values = np.array(scores, np.float64)
-    low, high = mean_intervals(values[:, None], np.arange(len(values)), shares=True)[0].tolist()
+    clusters = np.arange(len(values)) if clients is None else np.array(clients)
+    low, high = mean_intervals(values[:, None], clusters, shares=True)[0].tolist()
     return {"value": float(values.mean()), "low": low, "high": high, "speeches": len(values)}
 
 

@@ -1,7 +1,7 @@
 """Several reward models on the same pairs, beside each other and beside the audit's baselines."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.auditing import LEAST_COMPONENTS
-from psychocounsel.evaluation.audit.blind import blind_baselines, wins
+from psychocounsel.evaluation.audit.blind import blind_baselines
 from psychocounsel.evaluation.audit.pairs import Pairs, pair_ratings, pairs_from
 from psychocounsel.evaluation.audit.reading import (
     beyond_overlap,
@@ -23,13 +23,12 @@ from psychocounsel.evaluation.audit.reading import (
 from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of
 from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figures
 from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_intervals
-from psychocounsel.metrics.rewards import accuracy, auc, brier, ece
-from psychocounsel.metrics.win_rates import Tested, adjusted_tests
+from psychocounsel.metrics.rewards import METRICS, wins
+from psychocounsel.metrics.win_rates import Tested, adjusted_tests, cluster_scores
 
 # Several reward models on the same pairs: the paper's table, and the difference of each model to the first.
 
 Figures = dict[str, Any]
-_COLUMNS = {"accuracy": accuracy, "auc": auc, "ece": ece, "brier": brier}
 
 
 def side_by_side(
@@ -45,7 +44,7 @@ def side_by_side(
         margins: margins by model name, float[n] each; NaN if a pair is too long for the model.
         rankings: mean verdicts of both orders by ranker, float[n] from -1 to 1; NaN where a verdict is missing. Rankers
             only have an `accuracy`: the share of verdicts that prefer the chosen reply, a tie counting half.
-        component: int[n]; pairs of two components share no text. Whole components are resampled, the same for both models.
+        component: int[n]; pairs of two components share no text. Intervals are over components.
 
     Returns:
         `pairs` and `left_out`, the numbers of pairs used and skipped, and `models`. A model has the figures of
@@ -70,7 +69,7 @@ def side_by_side(
             **flipped_figures(rows, model_margins[kept]),
         }
         if model_margins is not first:
-            models[name]["differences"] = _differences(model_margins[kept], first[kept], component.tolist())
+            models[name]["differences"] = _differences(model_margins[kept], first[kept], component)
     right = {name: wins(model_margins[kept]) for name, model_margins in margins.items()}
     for name, verdicts in rankings.items():
         right[name] = (1 + verdicts[kept]) / 2
@@ -97,17 +96,20 @@ def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figu
 
 def _tests(right: Mapping[str, np.ndarray], component: np.ndarray) -> dict[str, Tested]:
     """Return sign-flip tests over components of "as accurate as the first model", adjusted over the table."""
-    _, group = np.unique(component, return_inverse=True)
     (_, first), *others = right.items()
-    # Scaled to 0 to 1, like the scores of prompts: 1/2 if both models are right equally often.
-    largest = np.bincount(group).max()
-    return adjusted_tests({name: 0.5 + np.bincount(group, scores - first) / (2 * largest) for name, scores in others})
+    return adjusted_tests({name: cluster_scores((scores - first) / 2, component) for name, scores in others})
 
 
-def _differences(margins: np.ndarray, first: np.ndarray, clusters: list[int]) -> Figures:
-    differences = {}
-    for name, metric in _COLUMNS.items():
-        low, high = bootstrap(lambda rows, metric=metric: metric(margins[rows]) - metric(first[rows]), clusters)  # type: ignore[misc]
+def _differences(margins: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figures:
+    differences, right = {}, wins(margins) - wins(first)
+    for name, metric in METRICS.items():
+        if name == "accuracy":  # equal differences must not promise certainty
+            low, high = difference_interval(right, component)
+        else:
+            low, high = bootstrap(
+                lambda rows, metric=metric: metric(margins[rows]) - metric(first[rows]),  # type: ignore[misc]
+                component.tolist(),
+            )
         differences[name] = {"value": metric(margins) - metric(first), "low": low, "high": high}
     return differences
 
@@ -159,17 +161,16 @@ def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Gro
     return Ground(pairs, topics, other_prompts(pairs, topics.of_pair, _SEED))
 
 
-def baseline_figures(ground: Ground, steps: Callable[[Iterable[str]], Iterable[str]] = iter) -> Figures:
+def baseline_figures(ground: Ground) -> Figures:
     """Return the accuracy of the audit's baselines on the pairs; docs/audit.md defines them.
 
     `blind` holds `accuracy`, `low` and `high` of each speech-blind baseline, fitted by cross-validation over prompts.
-    `overlap` holds the `reading_figures` of a scorer that prefers the reply with more of the speech's words. `steps`
-    wraps the loop over the blind baselines, for a progress bar.
+    `overlap` holds the `reading_figures` of a scorer that prefers the reply with more of the speech's words.
     """
     workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     # Only folds by prompt: folds by topic would double the time.
     by_prompt = replace(ground.topics, source=NONE)
-    blind = blind_baselines(ground.pairs, by_prompt, _FOLDS, _PERMUTATIONS, _SEED, workers, steps)
+    blind = blind_baselines(ground.pairs, by_prompt, _FOLDS, _PERMUTATIONS, _SEED, workers)
     return {
         "blind": {name: by_scheme["by_prompt"] for name, by_scheme in blind.baselines.items()},
         "overlap": reading_figures(overlap_margins(ground.pairs, ground.other), ground.pairs.component),

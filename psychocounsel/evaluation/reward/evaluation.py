@@ -185,7 +185,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         if isinstance(settings, Ranker):
             continue
         scorer = open_scorer(settings, world.device)
-        scores.append(_score(config, section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
+        scores.append(_score(section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
         rewards = score_shared(scorer, conversations, world, bar, f"controls, by {section.name}")
         controls[section.name] = scored_figures(controlled, rewards[:, 0].tolist())
         if key == "reward" and config.counterfactuals.limit:
@@ -230,7 +230,6 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
 
 
 def _score(
-    config: DictConfig,
     name: str,
     scorer: Scorer,
     examples: Sequence[Example],

@@ -19,6 +19,7 @@ from psychocounsel.metrics.rewards import (
     calibration_interval,
     pair_metrics,
     width_bins,
+    wins,
 )
 
 # Calibration slope and intercept: the logistic regression of the label on the margin (Cox 1958, Biometrika 45).
@@ -295,7 +296,7 @@ def pair_slices(
         component: int[n]; pairs of two components share no text.
         rating_range: lowest and highest rating.
     """
-    won = (margins > 0) + 0.5 * (margins == 0)
+    won = wins(margins)
     kinds = {
         "topic": [_topic(example) for example in examples],
         "crisis": [_crisis(example) for example in examples],
@@ -403,7 +404,7 @@ def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[st
     rows = flipped_rows(examples)
     if not len(rows):
         return {}
-    won = (margins[rows] > 0) + 0.5 * (margins[rows] == 0)
+    won = wins(margins[rows])
     component = components_of([examples[row] for row in rows])
     low, high = mean_intervals(won[:, None], component, shares=True)[0].tolist()
     return {

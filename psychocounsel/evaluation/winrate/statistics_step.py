@@ -11,6 +11,7 @@ import numpy as np
 
 from psychocounsel.blocks.cells import Titled, percent_text
 from psychocounsel.blocks.conclusions import recorded
+from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.health.figures_step import system_prompts_of
 from psychocounsel.evaluation.judging.bias import judge_roles, judge_warnings
 from psychocounsel.evaluation.judging.controls import (
@@ -45,6 +46,7 @@ from psychocounsel.metrics.regressions import bradley_terry, length_controlled
 from psychocounsel.metrics.win_rates import (
     Verdicts,
     adjusted_tests,
+    cluster_scores,
     pair_figures,
     prompt_means,
     seed_figures,
@@ -118,11 +120,13 @@ def judge_controls(rows: Iterable[Row]) -> dict[str, ControlFigures]:
     return {judge: control_figures(of_judge) for judge, of_judge in verdicts.items()}
 
 
-def anchors(rows: Iterable[Row], limit: int | None, lost: Set[ReplyKey]) -> dict[str, dict[str, Any]]:
+def anchors(
+    rows: Iterable[Row], limit: int | None, lost: Set[ReplyKey], clients: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
     """Return each contestant's win rates against the best and the median reply of the data, under one length limit.
 
     `win_rate` counts the replies in `lost` as lost, `plain` does not. A speech's value is the mean over judges, seeds and
-    samples.
+    samples. `clients`: the client of each speech.
     """
     scores: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     for row in rows:
@@ -136,9 +140,13 @@ def anchors(rows: Iterable[Row], limit: int | None, lost: Set[ReplyKey]) -> dict
     results: dict[str, dict[str, Any]] = {}
     for (setting, anchor), of_setting in scores.items():
         for place, name in enumerate(("win_rate", "plain")):
-            known = [[pair[place] for pair in pairs if not np.isnan(pair[place])] for pairs in of_setting.values()]
-            if means := [float(np.mean(values)) for values in known if values]:
-                results.setdefault(setting, {}).setdefault(anchor, {})[name] = share_of(means)
+            known = {
+                speech: [pair[place] for pair in pairs if not np.isnan(pair[place])]
+                for speech, pairs in of_setting.items()
+            }
+            if means := {speech: float(np.mean(values)) for speech, values in known.items() if values}:
+                share = share_of([*means.values()], [clients[speech] for speech in means])
+                results.setdefault(setting, {}).setdefault(anchor, {})[name] = share
     return results
 
 
@@ -211,7 +219,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     config, files = context.config, context.files
     settings = [*dict.fromkeys(build(config, "contestants").settings)]
     lost = unhealthy_replies(files, system_prompts_of(config))
-    by_limit = variants(files, settings, lost)
+    clients = clients_of(rows_of(files.speeches, ["speech", "messages"]))
+    by_limit = variants(files, settings, lost, clients)
     rows = [*rows_of(files.controls, _OF_CONTROLS)] if files.controls.exists() else []
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
     replied = replies_of_contestants(files, config.evaluation.include_near)
@@ -224,7 +233,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         **verdict_counts(files),
         "controls": {"limit": config.evaluation.max_control, "judges": judge_controls(rows)},
         "variants": [
-            _variant(variant, replied, experts, options) | {"anchors": anchors(rows, variant.length_limit, lost)}
+            _variant(variant, replied, experts, options)
+            | {"anchors": anchors(rows, variant.length_limit, lost, clients)}
             for variant in context.bar(by_limit, "figures")
         ],
     }
@@ -254,7 +264,7 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
     present = range(1, len(variant.settings))  # includes opponents without a verdict
     asked = plain_verdicts.where(variant.asked)  # without equal and empty replies, about which no judge was asked
     tests = adjusted_tests(
-        {variant.settings[opponent]: prompt_means(overall.between(0, opponent)).means for opponent in present},
+        {variant.settings[opponent]: _client_scores(overall.between(0, opponent)) for opponent in present},
         options["seed"],
     )
     opponents = {}
@@ -275,6 +285,11 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
         "experts": list(agreement_with_experts(variant, plain_verdicts, experts, options)),
         "ranking": _ranking(variant, overall, options) if len(present) > 1 else None,
     }
+
+
+def _client_scores(verdicts: Verdicts) -> np.ndarray:
+    found = prompt_means(verdicts)
+    return cluster_scores(found.means - 0.5, found.clients)
 
 
 def _against(variant: Variant, opponent: int, options: Any) -> dict[str, Any]:

@@ -28,22 +28,12 @@ from psychocounsel.steps.tables import Row, rows_of
 
 # verdicts.parquet as arrays: one row for each pair of replies and judge, with the verdicts of both orders.
 
-OVERALL, PLAIN = (
-    "overall",
-    "plain",
-)  # PLAIN: the judges' own verdicts; OVERALL: the same, with unhealthy replies as lost
+# PLAIN: the judges' own verdicts; OVERALL: the same, with unhealthy replies as lost
+OVERALL, PLAIN = "overall", "plain"
 _KEY = ("speech", "sample", "first_setting", "first_seed", "second_setting", "second_seed", "judge")
 _FORMATS = ("bullets", "headings", "bold")
-_COLUMNS_READ = (
-    *_KEY,
-    "length_limit",
-    "first_reply",
-    "second_reply",
-    "order",
-    "outcome",
-    "first_score",
-    "second_score",
-)
+_REPLIES = ("length_limit", "first_reply", "second_reply")
+_COLUMNS_READ = (*_KEY, *_REPLIES, "order", "outcome", "first_score", "second_score")
 
 
 @dataclass
@@ -85,20 +75,22 @@ def unhealthy_replies(files: EvaluationDir, system_prompts: Mapping[int | None, 
     }
 
 
-def variants(files: EvaluationDir, settings: Sequence[str], lost: Set[ReplyKey]) -> list[Variant]:
+def variants(
+    files: EvaluationDir, settings: Sequence[str], lost: Set[ReplyKey], clients: Mapping[str, int]
+) -> list[Variant]:
     """Return the verdicts of a run directory, one variant for each length limit.
 
     `settings`: names of the settings, in the order of the contestants. `lost`: replies that lose against all others, and
-    tie with each other, whatever the judges say.
+    tie with each other, whatever the judges say. `clients`: the client of each speech.
     """
-    speeches = {row["speech"]: row for row in rows_of(files.speeches, ["speech", "topic", "risk", "crisis"])}
+    speeches = {row["speech"]: row for row in rows_of(files.speeches, ["speech", "topic", "risk"])}
     texts = {row["reply"]: row["text"] for row in rows_of(files.replies, ["reply", "text"]) if row["reply"]}
     grouped: dict[int | None, dict[tuple[Any, ...], dict[str, Row]]] = {}
     for row in rows_of(files.verdicts, [*_COLUMNS_READ, OVERALL, *PRINCIPLES]):
         pairs = grouped.setdefault(row["length_limit"], {})
         pairs.setdefault(tuple(row[name] for name in _KEY), {})[row["order"]] = row
     limits = sorted(grouped, key=lambda limit: (limit is not None, limit or 0))
-    return [_variant(limit, grouped[limit], list(settings), speeches, texts, lost) for limit in limits]
+    return [_variant(limit, grouped[limit], list(settings), speeches, texts, lost, clients) for limit in limits]
 
 
 def _variant(
@@ -108,6 +100,7 @@ def _variant(
     speeches: dict[str, Row],
     texts: dict[str, str],
     lost: Set[ReplyKey],
+    clients: Mapping[str, int],
 ) -> Variant:
     rows = [next(iter(orders.values())) for orders in pairs.values()]
     judges, named = _names(rows, "judge"), _names(rows, "speech")
@@ -119,9 +112,9 @@ def _variant(
     sides = [[texts.get(row[f"{side}_reply"], "") for row in rows] for side in ("first", "second")]
     common: dict[str, Any] = {
         "prompt": _numbers(rows, "speech", named),
+        "client": np.array([clients[row["speech"]] for row in rows], np.int64),
         "sample": np.array([row["sample"] for row in rows], np.int64),
         "judge": _numbers(rows, "judge", judges),
-        "crisis": np.array([speeches[row["speech"]]["crisis"] for row in rows], bool),
     }
     for letter, side, written in zip("ab", ("first", "second"), sides, strict=True):
         common[letter] = _numbers(rows, f"{side}_setting", settings)
@@ -253,9 +246,10 @@ def beside_win_rate(
         ]
         count = len(experts)
         labelled = np.array(theirs, np.float64).reshape(-1)
-        return agreement(
-            np.tile(verdict_labels[rows], count), labelled, np.tile(verdicts.prompt[rows], count), **options
+        ours, prompts, clients = (
+            np.tile(values[rows], count) for values in (verdict_labels, verdicts.prompt, verdicts.client)
         )
+        return agreement(ours, labelled, prompts, clients=clients, **options)
 
     by_judge = {judge: pooled(against & (verdicts.judge == number)) for number, judge in enumerate(variant.judges)}
     together = pooled(against)
@@ -274,6 +268,8 @@ def agreement_with_experts(
         theirs = np.array([expert_labels.get(key, np.nan) for key in variant.pairs], np.float64)
         for number, judge in enumerate(variant.judges):
             rows = verdicts.judge == number
-            shared = agreement(verdict_labels[rows], theirs[rows], verdicts.prompt[rows], **options)
+            shared = agreement(
+                verdict_labels[rows], theirs[rows], verdicts.prompt[rows], clients=verdicts.client[rows], **options
+            )
             if shared.rows:
                 yield {"expert": name, "judge": judge, "agreement": shared}

@@ -1,11 +1,13 @@
 """Every contestant replies once to every speech: all get the same requests, and no request is sent twice."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from psychocounsel.evaluation.contestants import replies_step
+from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.rundir.run_config import write_config, write_job
 from tests.support.annotating import model_server
 from tests.support.composed import check, compose
@@ -44,6 +46,17 @@ def test_servers_get_the_same_requests_and_files_are_looked_up(tmp_path: Path) -
     assert {row["outcome"] for row in people if row["sample"] == 1} == {"failed"}, (
         "the file has only one reply per prompt"
     )
+
+
+def test_the_turns_of_a_session_are_of_one_client() -> None:
+    first = [
+        {"role": "user", "content": "Since my father died in March I cannot sleep, and I do not know why that is."}
+    ]
+    later = [{"role": "assistant", "content": "What is it like?"}, {"role": "user", "content": "I lie awake."}]
+    other = [{"role": "user", "content": "My exams begin on Monday, and I have not opened a single book for them yet."}]
+    prompts = {"a": first, "b": other, "c": [{"role": "system", "content": "Listen."}, *first, *later]}
+    found = clients_of({"speech": name, "messages": json.dumps(prompt)} for name, prompt in prompts.items())
+    assert found["a"] == found["c"] != found["b"]
 
 
 def test_what_is_no_reply_is_told_apart_and_kept(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from psychocounsel.evaluation.gate.deciding import held_health
 from psychocounsel.evaluation.health.figures import beyond, compare, means
 from psychocounsel.evaluation.health.figures_step import summarise
 from psychocounsel.evaluation.health.reply import FIGURES, LIMITS, Health
@@ -66,6 +67,28 @@ def test_equal_differences_promise_no_certainty() -> None:
     assert compared(40.0, 40.0, 60, "words") == (None, None, "unclear"), (
         "figures that are not shares have no bound here"
     )
+
+
+def test_equal_turns_of_a_session_promise_no_more_than_one_of_them() -> None:
+    rng = np.random.default_rng(2)
+    loops, words = (rng.random(20) < 0.3).astype(float), rng.normal(80, 30, 20)
+    alone = {n: [health(loop=loops[n], words=words[n])] for n in range(20)}
+    turns = {(n, turn): alone[n] for n in range(20) for turn in range(5)}
+    clients = {turn: turn[0] for turn in turns}
+    for name in ("loop", "words"):
+        found, of_one = means(turns, clients=clients)[name], means(alone)[name]
+        assert (found["prompts"], found["clients"]) == (100, 20) and "clients" not in of_one
+        assert [found["low"], found["high"]] == pytest.approx([of_one["low"], of_one["high"]])
+    base = {turn: [health(loop=0.0, words=80.0)] for turn in turns}
+    found, of_one = compare(turns, base, clients=clients), compare(alone, {n: base[n, 0] for n in range(20)})
+    for name in ("loop", "words"):
+        assert found[name]["low"] == pytest.approx(of_one[name]["low"]) and found[name]["prompts"] == 100
+    never = {turn: [health(loop=0.0)] for turn in turns}
+    assert means(never, clients=clients)["loop"]["high"] == pytest.approx(1 - 0.025 ** (1 / 20))
+    held = held_health(means(never, clients=clients), {"loop": 0.02})["loop"]
+    assert (held["clusters"], held["verdict"]) == (20, "undecided"), "100 clients would be needed, not 100 turns"
+    one = means({turn: turns[turn] for turn in turns if turn[0] == 0}, clients=clients)["loop"]
+    assert one["low"] is None, "one client has no spread, however many turns"
 
 
 @pytest.mark.parametrize("clients", [6, 12])

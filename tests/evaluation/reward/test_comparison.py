@@ -118,6 +118,8 @@ def test_a_difference_in_accuracy_is_tested_as_by_mcnemar() -> None:
     tested = found["models"]["two"]["differences"]["accuracy"]
     assert tested["value"] == pytest.approx(7 / 40)
     assert tested["p"] == tested["p_adjusted"] == pytest.approx(binomtest(8, 9).pvalue)
+    few = side_by_side(random_pairs(3, seed=8), {"one": -np.ones(3), "two": np.ones(3)}, np.arange(3))
+    assert few["models"]["two"]["differences"]["accuracy"]["low"] < 0, "three pairs prove no difference"
 
 
 # -- the audit's baselines
