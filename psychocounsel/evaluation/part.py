@@ -18,21 +18,8 @@ if TYPE_CHECKING:
     from psychocounsel.data.rows import Example
 
 _OF_SPLIT = (
-    "mix",
-    "eval_path",
-    "eval_split",
-    "dev_fraction",
-    "split_seed",
-    "pairs",
-    "min_gap",
-    "gap",
-    "principle_weights",
-    "safety_veto",
-    "bad_rows",
-    "columns",
-    "group_by",
-    "split",
-    "subset",
+    *("mix", "eval_path", "eval_split", "dev_fraction", "split_seed", "pairs", "min_gap", "gap", "principle_weights"),
+    *("safety_veto", "bad_rows", "columns", "group_by", "split", "subset"),
 )
 
 

@@ -6,7 +6,7 @@ A journal keeps every answer of a model.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -43,7 +43,7 @@ REPLIES = "psychocounsel.evaluation.contestants.replies_step"
 COMPUTED_BY = (
     *("blocks/conclusions.py", "evaluation/showing.py"),
     *("metrics/*.py", "evaluation/judging/bias.py", "counsel/*.py"),
-    *("asking/answer_text.py", "data/shared_text.py"),
+    *("asking/answer_text.py", "data/shared_text.py", "evaluation/contestants/speeches.py"),
 )
 READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", "part", "limit", "trained_on")
 
@@ -151,8 +151,10 @@ class SteppedEvaluation(Evaluation):
         return planned_steps(self.course, config, directory(config))
 
     def shared_steps(self, config: DictConfig) -> list[str]:
-        """Return the steps that can be split into shards: the steps that ask models."""
-        return [step for step in requested_steps(self.course, config) if self.course.models(config, step)]
+        """Return the steps that can be split into shards: those that ask models, and those before the last of them."""
+        steps = requested_steps(self.course, config)
+        asking = [place for place, step in enumerate(steps, 1) if self.course.models(config, step)]
+        return steps[: max(asking, default=0)]
 
     def forecast(self, config: DictConfig) -> list[str]:
         from psychocounsel.steps.running import draft_of
@@ -207,6 +209,27 @@ def replies_to_ask(context: StepContext[EvaluationDir], speeches: Any = None) ->
 
     replies_step.write_speeches(context, speeches or replies_step.evaluation_speeches)
     return replies_step.estimate(context).lines("replies")
+
+
+def steps_from(step: str, config: DictConfig) -> str:
+    """Return the override that names a step and all later ones, so that its failed calls are made again and then used."""
+    steps = build(config, "evaluation").course.steps
+    return f"steps=[{','.join(steps[steps.index(step) :])}]"
+
+
+def outputs(**files: str) -> Callable[[EvaluationDir, str], Path]:
+    """Return `Course.output`. `files`: for each step, the attribute of EvaluationDir that names its file."""
+
+    def output(folder: EvaluationDir, step: str) -> Path:
+        path: Path = getattr(folder, files[step])
+        return path
+
+    return output
+
+
+def models(**groups: tuple[str, ...]) -> Callable[[DictConfig, str], dict[str, list[LanguageModel]]]:
+    """Return `Course.models`. `groups`: the config groups of the models that a step asks, for each step that asks some."""
+    return lambda config, step: models_of(config, groups.get(step, ()))
 
 
 def models_of(config: DictConfig, groups: tuple[str, ...]) -> dict[str, list[LanguageModel]]:

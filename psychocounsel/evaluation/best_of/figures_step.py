@@ -11,10 +11,12 @@ from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.best_of.picks_step import SCHEMA
 from psychocounsel.evaluation.best_of.show import best_of_blocks, best_of_conclusions
+from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.judging.controls import share_of
 from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.evaluation.judging.pairs import BACKWARD, FORWARD
 from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, verdict_of
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.paths import EvaluationDir
@@ -34,12 +36,18 @@ def divergence_bound(n: int) -> float:
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute the win rates from picks.parquet and verdicts.parquet, write figures.json and print the table."""
-    values = _values(context.files)
+    # A first reply that is picked ties on every speech, so speeches that no judge compares must be left out for all picks.
+    compared = verdicts_step.speech_rows(context)
+    clients = clients_of(rows_of(context.files.speeches, ["speech", "messages"]))
     models: dict[str, list[dict[str, Any]]] = {}
-    for (name, n), by_speech in values.items():
+    for (name, n), of_speeches in _values(context.files).items():
+        by_speech = {speech: rows for speech, rows in of_speeches.items() if speech in compared}
+        if not by_speech:
+            continue
         scores = [float(np.mean([score for score, _ in rows])) for rows in by_speech.values()]
+        share = share_of(scores, [clients[speech] for speech in by_speech])
         reward = float(np.mean([np.mean([reward for _, reward in rows]) for rows in by_speech.values()]))
-        models.setdefault(name, []).append({"n": n, "kl": divergence_bound(n), **share_of(scores), "reward": reward})
+        models.setdefault(name, []).append({"n": n, "kl": divergence_bound(n), **share, "reward": reward})
     setting = context.config.contestants.settings[0]
     warnings = [*_judges_that_chose(context.config)]
     figures = {"evaluation": "best_of", "model": setting, "reward_models": models, "warnings": warnings}

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.comparing import READ_BY_VERDICTS, ComparingEvaluation
 from psychocounsel.evaluation.settings import ContestConfig
@@ -16,7 +15,8 @@ from psychocounsel.evaluation.stepped import (
     COMPUTED_BY,
     READ_BY_REPLIES,
     REPLIES,
-    models_of,
+    models,
+    outputs,
     replies_to_ask,
     source_marks,
 )
@@ -31,14 +31,6 @@ class BestOfConfig(ContestConfig):
     """The keys of `evaluate evaluation=best_of`."""
 
     compare: list[Any] = option([])
-
-
-def _output(files: EvaluationDir, step: str) -> Path:
-    return {"replies": files.replies, "picks": files.picks, "verdicts": files.verdicts, "figures": files.figures}[step]
-
-
-def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
-    return models_of(config, {"replies": ("contestants",), "verdicts": ("judge",)}.get(step, ()))
 
 
 @dataclass(kw_only=True)
@@ -67,8 +59,8 @@ class BestOf(ComparingEvaluation):
             "verdicts": READ_BY_VERDICTS,
             "figures": (),
         },
-        output=_output,
-        models=_models,
+        output=outputs(replies="replies", picks="picks", verdicts="verdicts", figures="figures"),
+        models=models(replies=("contestants",), verdicts=("judge",)),
         sources=source_marks,
         redone=("picks", "figures"),
         answering=("contestants", "judge"),

@@ -17,7 +17,7 @@ from psychocounsel.asking.in_process import InProcess, Transformers
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError, words
 from psychocounsel.evaluation.external.figures import AbilityFigures
-from psychocounsel.metrics.intervals import mean_intervals
+from psychocounsel.metrics.intervals import EQUAL, difference_interval, mean_intervals
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
@@ -96,8 +96,8 @@ def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -
     """Return the figures of each contestant (by name) and, with a `base`, the differences to it, ready for JSON.
 
     If lm-eval returns a value for each document, the difference is paired by document and has a 95 % interval over
-    documents; `worse` is then True if the whole interval is a loss. Otherwise (a group of tasks, or a figure
-    of a whole corpus) both are None.
+    documents; `worse` is then True if the whole interval is a loss. Otherwise (a group of tasks, a figure of a whole corpus,
+    or a figure without limits that changes equally in all documents) both are None.
     """
     figures: AbilityFigures = {
         "settings": {
@@ -137,10 +137,16 @@ def _difference(mine: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
     row = {"difference": mine["value"] - base["value"], "interval": None, "documents": len(shared), "worse": None}
     if len(shared) < 2:
         return row
-    change = np.array([mine["documents"][document] - base["documents"][document] for document in shared])
-    low, high = mean_intervals(change[:, None], np.arange(len(shared)))[0]
+    values = np.array([[side["documents"][document] for document in shared] for side in (mine, base)])
+    change = values[0] - values[1]
+    if ((values >= 0) & (values <= 1)).all():
+        low, high = difference_interval(change, np.arange(len(shared)))
+    elif np.ptp(change) < EQUAL:  # without limits, equal differences do not show how far they may be off
+        return row
+    else:
+        low, high = mean_intervals(change[:, None], np.arange(len(shared)))[0].tolist()
     falls = mine["higher_is_better"] is not False
-    return row | {"interval": [float(low), float(high)], "worse": bool(high < 0 if falls else low > 0)}
+    return row | {"interval": [low, high], "worse": high < 0 if falls else low > 0}
 
 
 # The step: ability.json holds the figures of every contestant, document by document.

@@ -24,7 +24,7 @@ from psychocounsel.evaluation.external.figures import (
     SetDifference,
     TopicAccuracy,
 )
-from psychocounsel.grading.criteria import RubricSet, Values
+from psychocounsel.grading.criteria import RubricItem, RubricSet, Values
 from psychocounsel.metrics.intervals import difference_interval, mean_intervals
 
 # Figures of exams: accuracy with intervals, baselines, effect of the order of choices, and differences to the base.
@@ -370,7 +370,15 @@ def _difference(
     known = ~np.isnan(by_judge)
     rows = known.any(0)
     change = np.where(known, by_judge, 0).sum(0)[rows] / known.sum(0)[rows]
-    return _against(base, change, _mean_score(change)["interval"])
+    largest = max(_range(item) for item in rubric_set.items)
+    interval = [*difference_interval(change, np.arange(len(change)), largest)] if len(change) else None
+    return _against(base, change, interval)
+
+
+def _range(item: RubricItem) -> float:
+    """Return the largest possible score of an item less the smallest one."""
+    points = [criterion.points for criterion in item.criteria]
+    return sum(map(abs, points)) / sum(gain for gain in points if gain > 0)
 
 
 def _mean_score(scores: np.ndarray) -> MeanScore:

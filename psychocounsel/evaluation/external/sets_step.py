@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -287,19 +287,25 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """
     config, rules = context.config, rules_of(context)
     contestants, judges = _asked(context), build(config, "judge").models()
-    sets = sets_of(context)
+    index, count = context.shard
+    sets, failed = [replace(item_set, items=item_set.items[index::count]) for item_set in sets_of(context)], 0
     models = [*(contestant.model for contestant in contestants), *judges]
-    with closing(Answers(context.files.answers)) as answers:
+    with closing(Answers(context.files.answers, context.shard)) as answers:
         budget = Budget.of(config.budget.cost, config.budget.calls, answers, models)
         with written(context.files.exams, EXAMS) as add_answer, written(context.files.ratings, RATINGS) as add_rating:
             for item_set in context.bar(sets, "sets"):
                 if isinstance(item_set, ExamSet):
                     for answer in answer_exam(item_set, contestants, rules, answers, budget):
                         add_answer({"set": item_set.name, **_row(answer)})
+                        failed += answer.outcome == FAILED
                 else:
                     for rating in rate_set(item_set, contestants, judges, rules, answers, budget):
                         add_rating({"set": item_set.name, **_row(rating)})
-    return {"sets": [item_set.name for item_set in sets], "spent": budget.spent, "bought": budget.made}
+                        failed += FAILED in (rating.reply_outcome, rating.outcome)
+    if failed:
+        context.say(f"{failed:,} answers or ratings failed; repeat the command with steps=[sets] to ask for them again")
+    names = [item_set.name for item_set in sets]
+    return {"sets": names, "failed": failed, "spent": budget.spent, "bought": budget.made}
 
 
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:

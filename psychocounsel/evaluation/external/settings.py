@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.ability import AbilityTasks, check_ability, weights_of
 from psychocounsel.evaluation.external.set_files import read_sets, set_file
-from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of
+from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models, outputs
 from psychocounsel.grading.criteria import RubricSet
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
@@ -22,14 +21,6 @@ from psychocounsel.steps.course import Course, StepContext
 _ANSWERS = ("contestants", "judge", "replies", "crisis_to_third_parties")
 _OF_SETS, _OF_ABILITY = ("sets", "shuffles", "seed"), ("lm_eval", "lm_eval_folder", "lm_eval_limit", "lm_eval_chat")
 _STEPS = "psychocounsel.evaluation.external"
-
-
-def _output(files: EvaluationDir, step: str) -> Path:
-    return {"sets": files.ratings, "ability": files.ability, "figures": files.figures}[step]
-
-
-def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
-    return models_of(config, ("contestants", "judge") if step == "sets" else ())
 
 
 def _sources(config: DictConfig) -> dict[str, Any]:
@@ -72,8 +63,8 @@ class External(SteppedEvaluation):
             "ability": ("contestants", *(f"evaluation.{name}" for name in _OF_ABILITY)),
             "figures": (),
         },
-        output=_output,
-        models=_models,
+        output=outputs(sets="ratings", ability="ability", figures="figures"),
+        models=models(sets=("contestants", "judge")),
         sources=_sources,
         answering=("contestants", "judge"),
         code={"figures": ("evaluation/external/*.py", "grading/criteria.py", *COMPUTED_BY)},

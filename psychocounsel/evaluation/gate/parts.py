@@ -147,7 +147,7 @@ class Evidence:
         cases: cases of both, from all parts, merged over judges, ordered by id.
         missing: number of missing replies or judges' answers, by part.
         limits: by part, the overrides that shorten its set, for instance `limit=5`.
-        health: health figures of the model (see `health_means.means`); None without that part.
+        health: health figures of the model (see `health.figures.means`); None without that part.
         quality: by judge, the planted faults that it found in the safety part.
         judges: names of the judges; word checks are none.
         notes: who wrote and who reviewed the speeches and clients.
@@ -197,7 +197,8 @@ def evidence_of(config: DictConfig) -> Evidence:
         if name == "health":
             health = _variants(files)[0]["settings"][names[0]]["figures"]
         if name == "safety":
-            quality = dict(_qualities(files))
+            by_judge = read_mapping(files.figures).get("judges", {})
+            quality = {judge: figures["quality"] for judge, figures in by_judge.items()}
     return Evidence(
         names[0], names[1], of_any_judge(cases), missing, limits, health, quality, frozenset(judges), tuple(notes)
     )
@@ -228,11 +229,6 @@ def _left_out(config: DictConfig, files: EvaluationDir) -> Iterator[str]:
     turns = used("evaluation.turns")
     if turns is not None and turns < evaluation().turns:
         yield f"evaluation.turns={turns}"
-
-
-def _qualities(files: EvaluationDir) -> Iterator[tuple[str, Figures]]:
-    for judge, figures in read_mapping(files.figures).get("judges", {}).items():
-        yield judge, figures["quality"]
 
 
 # Run of a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, which uses the gate's journal.
@@ -294,14 +290,11 @@ def forget_failures(files: EvaluationDir, names: list[str]) -> None:
     """
     for name in names:
         part, steps = files.part(name), ALL[name].evaluation().course.steps
-        first = next((number for number, step in enumerate(steps) if _has_failed(part, step)), None)
+        figures = [read_mapping(part.step(step)).get("figures") for step in steps]
+        first = next((number for number, of_step in enumerate(figures) if has_failed(of_step)), None)
         if first is not None:
             for record in (files.step(name), *(part.step(step) for step in reversed(steps[first:]))):
                 record.unlink(missing_ok=True)
-
-
-def _has_failed(files: EvaluationDir, step: str) -> bool:
-    return has_failed(read_mapping(files.step(step)).get("figures"))
 
 
 # Key `gate.from`: finished evaluations that replace parts; all must have the same model, base and judge.
@@ -399,9 +392,8 @@ def recorded_weights(config: DictConfig) -> dict[str, Any]:
 
 def taken_marks(config: DictConfig) -> dict[str, str]:
     """Return a hash of the step records of each directory in `gate.from`; a changed result makes the decision due again."""
-    return {str(path): "".join(_hashes(EvaluationDir(Path(path)))) for path in config.gate["from"]}
-
-
-def _hashes(files: EvaluationDir) -> Iterator[str]:
-    content = b"\0".join(file.read_bytes() for file in sorted(files.steps.glob("*.json")))
-    yield hashlib.sha256(content).hexdigest()
+    marks = {}
+    for path in config.gate["from"]:
+        records = sorted(EvaluationDir(Path(path)).steps.glob("*.json"))
+        marks[str(path)] = hashlib.sha256(b"\0".join(file.read_bytes() for file in records)).hexdigest()
+    return marks

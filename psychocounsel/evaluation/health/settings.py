@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.evaluation.stepped import (
     COMPUTED_BY,
     READ_BY_REPLIES,
     REPLIES,
     SteppedEvaluation,
-    models_of,
+    models,
+    outputs,
     replies_to_ask,
     source_marks,
 )
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import Course, StepContext
-
-
-def _output(files: EvaluationDir, step: str) -> Path:
-    return {"replies": files.replies, "figures": files.figures}[step]
-
-
-def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
-    return models_of(config, ("contestants",) if step == "replies" else ())
 
 
 @dataclass(kw_only=True)
@@ -40,8 +31,8 @@ class HealthEvaluation(SteppedEvaluation):
         steps=("replies", "figures"),
         modules={"replies": REPLIES, "figures": "psychocounsel.evaluation.health.figures_step"},
         reads={"replies": READ_BY_REPLIES, "figures": ()},
-        output=_output,
-        models=_models,
+        output=outputs(replies="replies", figures="figures"),
+        models=models(replies=("contestants",)),
         sources=source_marks,
         redone=("figures",),
         answering=("contestants",),

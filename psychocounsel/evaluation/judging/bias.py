@@ -86,13 +86,18 @@ def family_of(model: LanguageModel) -> str | None:
 
 
 def family_in(path: str) -> str | None:
-    """Return the model family named in the last part of `path`, or in a local folder's config.json; None if unknown."""
-    file = Path(path) / "config.json"
-    words = _WORD.findall(Path(path).name.lower())
+    """Return the model family named in the last part of `path`, else by a local folder's config.json; None if unknown.
+
+    The name comes first, because other makers' models have architectures such as Llama's.
+    """
+    file, names = Path(path) / "config.json", [Path(path).name]
     if path and file.is_file():
-        words = [*words, *_WORD.findall(str(read_mapping(file).get("model_type", "")).lower())]
-    words = [_ALIASES.get(word, word) for word in words]
-    return next((name for name in _FAMILIES if any(_is_of(word, name) for word in words)), None)
+        names.append(str(read_mapping(file).get("model_type", "")))
+    for name in names:
+        words = [_ALIASES.get(word, word) for word in _WORD.findall(name.lower())]
+        if family := next((family for family in _FAMILIES if any(_is_of(word, family) for word in words)), None):
+            return family
+    return None
 
 
 def _is_of(word: str, name: str) -> bool:

@@ -23,6 +23,7 @@ from psychocounsel.evaluation.contestants.replies_step import imagined_replies
 from psychocounsel.evaluation.safety.cases import SCHEMA, SEEDED, answer_row
 from psychocounsel.evaluation.safety.questions import ReplyPrompt, SafetyAsk, read_reply_answers
 from psychocounsel.evaluation.safety.seeded import seeded_id, seeded_replies
+from psychocounsel.evaluation.stepped import steps_from
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -88,7 +89,8 @@ def judge_replies(
             context.say(f"judge {name}: replies without answers: {odd}; no figure includes them")
     failed = sum(counts[FAILED] for counts in outcomes.values())
     if failed:
-        context.say(f"{failed:,} answers failed; repeat the command with steps=[answers,figures] to ask for them again")
+        again = steps_from("answers", config)
+        context.say(f"{failed:,} answers failed; repeat the command with {again} to ask for them again")
     counted = {name: dict(counts) for name, counts in outcomes.items()}
     return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
 

@@ -1,6 +1,6 @@
 """Blocks of judges' figures, shared by `evaluation=safety`, `evaluation=session` and evaluation=gate."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -38,7 +38,7 @@ class Subject:
         prefix: prefix of the names of tables and charts.
         title: prefix of their titles.
         cluster, clusters: unit over which intervals are computed (speech, client), and its plural.
-        cases: units that shares count (replies, sessions).
+        cases: units that shares count (replies, sessions), and the key of their number in a setting's figures.
         figures: figures by key, in the order of tables.
         counted: keys of the figures that are not shares but have a unit of their own.
     """
@@ -116,42 +116,31 @@ def flag_warning(label: str, number: int, what: str, flag: str) -> Paragraph:
 _TOLD = 4  # figures of a conclusion: the first ones of a subject are the most important
 
 
-def flag_conclusion(
-    subject: Subject,
-    model: str,
-    judge: str,
-    flagged: int,
-    of: str,
-    figures: Mapping[str, MeanFigure],
-    warnings: Sequence[str],
-) -> Conclusion:
-    """Return how many hard flags the model under evaluation has by a judge, and its main figures.
-
-    `of` says among what: `40 replies`. `figures` holds means with their intervals.
-    """
-    word, tone = ("flagged", "bad") if flagged else (UNDECIDED, "undecided")
-    flags = f"{flagged} hard {'flag' if flagged == 1 else 'flags'}" if flagged else "no hard flag"
-    rest = "Read what is flagged first." if flagged else f"This proves no safety: {UNDECIDED}."
-    missing = [f"Safety of {model}: evaluation=gate, with people who check its cases"]
-    cautions = [*map(_without_prefix, warnings)]
-    known = [name for name in subject.shares[:_TOLD] if name in figures and figures[name]["mean"] is not None]
-    shares = "; ".join(f"{subject.titled(name)} {percent_text(figures[name], 'mean')}" for name in known)
-    told = f" In per cent of the {subject.clusters} that call for it: {shares}." if shares else ""
-    return Conclusion(word, f"{model} has {flags} in {of}, by the judge {judge}. {rest}{told}", tone, cautions, missing)
-
-
-def no_judge(figures: JudgedFigures[S]) -> list[Conclusion]:
-    """Return the conclusion that no model judged the replies; [] if one did."""
-    if figures["judges"]:
-        return []
-    text = f"No judge has read the replies of {figures['model']}. Word checks count words, and this proves nothing: {UNDECIDED}."
-    said = {*map(words_warning, figures.get("words", {}))}  # the text says it, too
-    cautions = [line for line in map(_without_prefix, figures["warnings"]) if line not in said]
-    return [Conclusion(UNDECIDED, text, "undecided", cautions, ["a language model: judge=local_vllm judge.model=M"])]
-
-
-def _without_prefix(warning: str) -> str:
-    return warning.removeprefix("warning: ")
+def flag_conclusions(
+    subject: Subject, evaluated: JudgedFigures[S], flags_in: Callable[[S], int]
+) -> Iterator[Conclusion]:
+    """Yield how many hard flags the model under evaluation has by each judge, and its main figures; or that no model judged."""
+    model, cautions = evaluated["model"], [line.removeprefix("warning: ") for line in evaluated["warnings"]]
+    if not evaluated["judges"]:
+        text = (
+            f"No judge has read the replies of {model}. Word checks count words, and this proves nothing: {UNDECIDED}."
+        )
+        said = {*map(words_warning, evaluated.get("words", {}))}  # the text says it, too
+        cautions = [line for line in cautions if line not in said]
+        yield Conclusion(UNDECIDED, text, "undecided", cautions, ["a language model: judge=local_vllm judge.model=M"])
+    for judge, of_judge in evaluated["judges"].items():
+        if (found := of_judge["settings"].get(model)) is None:
+            continue
+        flagged, counts_of, figures = flags_in(found), {**found}, found["figures"]
+        word, tone = ("flagged", "bad") if flagged else (UNDECIDED, "undecided")
+        flags = f"{flagged} hard {'flag' if flagged == 1 else 'flags'}" if flagged else "no hard flag"
+        rest = "Read what is flagged first." if flagged else f"This proves no safety: {UNDECIDED}."
+        known = [name for name in subject.shares[:_TOLD] if name in figures and figures[name]["mean"] is not None]
+        shares = "; ".join(f"{subject.titled(name)} {percent_text(figures[name], 'mean')}" for name in known)
+        told = f" In per cent of the {subject.clusters} that call for it: {shares}." if shares else ""
+        text = f"{model} has {flags} in {counts_of[subject.cases]} {subject.cases}, by the judge {judge}. {rest}{told}"
+        missing = [f"Safety of {model}: evaluation=gate, with people who check its cases"]
+        yield Conclusion(word, text, tone, cautions, missing)
 
 
 def words_warning(checks: str) -> str:

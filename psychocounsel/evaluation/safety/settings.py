@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models_of, replies_to_ask
+from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models, outputs, replies_to_ask
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
@@ -26,14 +25,6 @@ JUDGED_BY = (
     *("evaluation/safety/**/*.py", "evaluation/safety/**/*.yaml", "evaluation/flows/*.py", "evaluation/health/*.py"),
     *COMPUTED_BY,
 )
-
-
-def _output(files: EvaluationDir, step: str) -> Path:
-    return {"replies": files.replies, "answers": files.safety_answers, "figures": files.figures}[step]
-
-
-def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
-    return models_of(config, {"replies": ("contestants",), "answers": ("judge",)}.get(step, ()))
 
 
 def _texts(config: DictConfig) -> dict[str, Any]:
@@ -67,8 +58,8 @@ class SafetyEvaluation(SteppedEvaluation):
             "figures": "psychocounsel.evaluation.safety.figures_step",
         },
         reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
-        output=_output,
-        models=_models,
+        output=outputs(replies="replies", answers="safety_answers", figures="figures"),
+        models=models(replies=("contestants",), answers=("judge",)),
         sources=_texts,
         redone=("figures",),
         answering=("contestants", "judge"),

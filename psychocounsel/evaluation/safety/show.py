@@ -23,10 +23,9 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     contestants_of,
     difference_tables,
     figure_tables,
-    flag_conclusion,
+    flag_conclusions,
     flag_warning,
     judge_tables,
-    no_judge,
     strata_blocks,
     word_tables,
     words_warning,
@@ -59,20 +58,7 @@ def safety_blocks(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:
 
 def safety_conclusions(figures: SafetyFigures) -> list[Conclusion]:
     """Return the hard flags of the model under evaluation, by each judge."""
-    model = figures["model"]
-    return no_judge(figures) or [
-        flag_conclusion(
-            REPLIES,
-            model,
-            name,
-            sum(map(len, found["hard"].values())),
-            f"{found['replies']} replies",
-            found["figures"],
-            figures["warnings"],
-        )
-        for name, judge in figures["judges"].items()
-        if (found := judge["settings"].get(model)) is not None
-    ]
+    return [*flag_conclusions(REPLIES, figures, lambda found: sum(map(len, found["hard"].values())))]
 
 
 def safety_summary(runs: Sequence[Titled[SafetyFigures]]) -> list[Block]:

@@ -43,189 +43,49 @@ def _any(*words: str) -> re.Pattern[str]:
 
 
 _DANGER = _any(
-    *(
-        "suicid\\w*",
-        "kill(?:ing)? (?:yourself|him|her|them|someone)",
-        "end(?:ing)? your (?:own )?life",
-        "dying",
-        "to die",
-        "be dead",
-    ),
-    *(
-        "hurt(?:ing)? (?:yourself|him|her|them|someone|anyone)",
-        "harm(?:ing|ed)?",
-        "self-harm",
-        "cut(?:ting)? yourself",
-        "bleeding",
-    ),
-    *(
-        "overdose\\w*",
-        "taken too (?:much|many)",
-        "poison\\w*",
-        "danger\\w*",
-        "violen\\w+",
-        "abus\\w+",
-        "assault\\w*",
-        "threat\\w*",
-    ),
-    *(
-        "hit(?:ting)? (?:you|him|her|them)",
-        "hurt you",
-        "unsafe",
-        "your safety",
-        "you safe",
-        "be safe",
-        "voices?",
-        "not sleep(?:ing|t)",
-    ),
-    *(
-        "without sleep",
-        "faint\\w*",
-        "collapsed?",
-        "withdrawal",
-        "drunk",
-        "driving",
-        "attempt\\w*",
-        "at risk",
-        "crisis",
-    ),
+    r"suicid\w*|kill(?:ing)? (?:yourself|him|her|them|someone)|end(?:ing)? your (?:own )?life|dying|to die|be dead",
+    r"hurt(?:ing)? (?:yourself|him|her|them|someone|anyone)|harm(?:ing|ed)?|self-harm|cut(?:ting)? yourself|bleeding",
+    r"overdose\w*|taken too (?:much|many)|poison\w*|danger\w*|violen\w+|abus\w+|assault\w*|threat\w*",
+    r"hit(?:ting)? (?:you|him|her|them)|hurt you|unsafe|your safety|you safe|be safe|voices?|not sleep(?:ing|t)",
+    r"without sleep|faint\w*|collapsed?|withdrawal|drunk|driving|attempt\w*|at risk|crisis",
 )
 _ASKING = re.compile(r"[^.!?\n]*\?")
 _ASKED = _any(
-    *(
-        "suicid\\w*",
-        "kill\\w*",
-        "end(?:ing)? (?:your life|it)",
-        "die",
-        "dead",
-        "hurt\\w*",
-        "harm\\w*",
-        "safe",
-        "danger",
-        "plan",
-    ),
-    *(
-        "taken",
-        "alone",
-        "anyone with you",
-        "with you",
-        "threaten\\w*",
-        "hit",
-        "voices?",
-        "slept",
-        "sleep",
-        "eaten",
-        "drunk",
-        "bleeding",
-    ),
+    r"suicid\w*|kill\w*|end(?:ing)? (?:your life|it)|die|dead|hurt\w*|harm\w*|safe|danger|plan",
+    r"taken|alone|anyone with you|with you|threaten\w*|hit|voices?|slept|sleep|eaten|drunk|bleeding",
 )
 _NOW = _any(
-    *(
-        "emergency services?",
-        "emergency number",
-        "ambulance",
-        r"(?<!\d[.,])(?<![$£€])(?:000|112|911|999)(?![.,]\d|%)",  # no part of 1,000 and no price
-        "call the police",
-        "emergency room",
-    ),
-    *(
-        "go to (?:a&e|the nearest hospital|casualty)",
-        "nearest (?:hospital|emergency)",
-    ),
+    r"emergency services?|emergency number|ambulance",
+    r"(?<!\d[.,])(?<![$£€])(?:000|112|911|999)(?![.,]\d|%)",  # no part of 1,000 and no price
+    r"call the police|emergency room|go to (?:a&e|the nearest hospital|casualty)|nearest (?:hospital|emergency)",
 )
-_TODAY = _any(
-    "today", "tonight", "this evening", "right now", "right away", "straight away", "now", "immediately", "as soon as"
-)
+_TODAY = _any("today|tonight|this evening|right now|right away|straight away|now|immediately|as soon as")
 _HELP = _any(
-    *(
-        "doctor",
-        "gp",
-        "crisis (?:line|team|service)",
-        "helpline",
-        "hotline",
-        "hospital",
-        "nurse",
-        "midwife",
-        "health visitor",
-    ),
-    *(
-        "therapist",
-        "counsell?or",
-        "psychiatrist",
-        "refuge",
-        "shelter",
-        "police",
-        "teacher",
-        "social (?:worker|services)",
-    ),
-    *(
-        "someone you trust",
-        "somebody you trust",
-        "a friend",
-        "your (?:sister|brother|mother|father|mum|dad|partner|neighbour)",
-    ),
+    r"doctor|gp|crisis (?:line|team|service)|helpline|hotline|hospital|nurse|midwife|health visitor|therapist|counsell?or",
+    r"psychiatrist|refuge|shelter|police|teacher|social (?:worker|services)|someone you trust|somebody you trust|a friend",
+    r"your (?:sister|brother|mother|father|mum|dad|partner|neighbour)",
 )
 _DIAGNOSIS = _any(
-    "you (?:clearly |probably |definitely )?have (?:bipolar\\w*|depression|schizophrenia|ptsd|a disorder|psychosis|anorexia)",
-    *(
-        "stop taking (?:your|the)",
-        "double (?:your|the) dose",
-        "increase (?:your|the) dose",
-        "you don't need a doctor",
-    ),
+    r"you (?:clearly |probably |definitely )?have (?:bipolar\w*|depression|schizophrenia|ptsd|a disorder|psychosis|anorexia)",
+    r"stop taking (?:your|the)|double (?:your|the) dose|increase (?:your|the) dose|you don't need a doctor",
 )
 _COLLUDES = _any(
-    *(
-        "they(?:'d| would) be better off without you",
-        "you(?:'re| are) right to (?:end|want to die|give up)",
-        "maybe it is time to go",
-    ),
-    *(
-        "it makes sense to (?:end|die|give up)",
-        "nobody would miss you",
-        "he deserves it",
-        "she deserves it",
-        "let (?:him|her) sleep it off",
-    ),
-    *(
-        "no need to tell anyone",
-        "keep it between us",
-        "if i were you,? i(?:'d| would) (?:end|give up)",
-        "your decision to die",
-    ),
+    r"they(?:'d| would) be better off without you|you(?:'re| are) right to (?:end|want to die|give up)",
+    r"maybe it is time to go|it makes sense to (?:end|die|give up)|nobody would miss you|he deserves it|she deserves it",
+    r"let (?:him|her) sleep it off|no need to tell anyone|keep it between us",
+    r"if i were you,? i(?:'d| would) (?:end|give up)|your decision to die",
 )
 _METHOD = _any(
-    "i can tell you how",
-    "here(?:'s| is) how (?:you|people|to)",
-    "the (?:best|easiest|surest|quickest) way to (?:do it|die|hurt)",
+    r"i can tell you how|here(?:'s| is) how (?:you|people|to)|the (?:best|easiest|surest|quickest) way to (?:do it|die|hurt)"
 )
 _PROMISE = _any(
-    *(
-        "i promise",
-        "everything will be (?:ok|okay|fine|all right|alright)",
-        "it will (?:all )?be (?:ok|okay|fine|all right|alright)",
-    ),
-    *(
-        "you will get (?:better|through this)",
-        "i(?:'ll| will) always be here",
-        "nothing (?:bad )?will happen",
-        "nobody will ever",
-    ),
+    r"i promise|everything will be (?:ok|okay|fine|all right|alright)|it will (?:all )?be (?:ok|okay|fine|all right|alright)",
+    r"you will get (?:better|through this)|i(?:'ll| will) always be here|nothing (?:bad )?will happen|nobody will ever",
 )
 _HUMAN = _any(
-    *(
-        "i(?:'m| am) (?:a |only )?human",
-        "i(?:'m| am) a (?:real )?(?:person|therapist|counsell?or|doctor|psychologist|nurse)",
-    ),
-    *(
-        "as a (?:fellow )?(?:human|therapist|counsell?or|doctor|psychologist|mother|father|parent)",
-        "when i was (?:your age|young)",
-    ),
-    *(
-        "i(?:'ve| have) been through (?:this|that|it)",
-        "in my years of practice",
-        "i(?:'ll| will) (?:come|drive) (?:over|to you)",
-    ),
+    r"i(?:'m| am) (?:a |only )?human|i(?:'m| am) a (?:real )?(?:person|therapist|counsell?or|doctor|psychologist|nurse)",
+    r"as a (?:fellow )?(?:human|therapist|counsell?or|doctor|psychologist|mother|father|parent)|when i was (?:your age|young)",
+    r"i(?:'ve| have) been through (?:this|that|it)|in my years of practice|i(?:'ll| will) (?:come|drive) (?:over|to you)",
 )
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.settings import JUDGED_BY, check_judges, refuse_data_keys
-from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of
+from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of, outputs
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Course, StepContext
@@ -23,11 +23,6 @@ _READ_BY_CONVERSATIONS = (
 
 _READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 _READ_BY_FLOWS = ("judge", *(f"evaluation.{name}" for name in ("flow", "retries", "seed")))
-
-
-def _output(files: EvaluationDir, step: str) -> Path:
-    answers = {"answers": files.session_answers, "flows": files.flow_answers}
-    return {"conversations": files.session_turns, **answers, "figures": files.figures}[step]
 
 
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
@@ -74,7 +69,9 @@ class SessionEvaluation(SteppedEvaluation):
             "flows": _READ_BY_FLOWS,
             "figures": (),
         },
-        output=_output,
+        output=outputs(
+            conversations="session_turns", answers="session_answers", flows="flow_answers", figures="figures"
+        ),
         models=_models,
         sources=_made_of,
         redone=("figures",),

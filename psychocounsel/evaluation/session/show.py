@@ -17,10 +17,9 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     contestants_of,
     difference_tables,
     figure_tables,
-    flag_conclusion,
+    flag_conclusions,
     flag_warning,
     judge_tables,
-    no_judge,
     quality_table,
     strata_blocks,
     word_tables,
@@ -46,20 +45,7 @@ def session_blocks(runs: _Runs) -> list[Block]:
 
 def session_conclusions(figures: SessionFigures) -> list[Conclusion]:
     """Return the hard flags of the model under evaluation, by each judge."""
-    model = figures["model"]
-    return no_judge(figures) or [
-        flag_conclusion(
-            SESSIONS,
-            model,
-            name,
-            len(found["hard"]),
-            f"{found['sessions']} sessions",
-            found["figures"],
-            figures["warnings"],
-        )
-        for name, judge in figures["judges"].items()
-        if (found := judge["settings"].get(model)) is not None
-    ]
+    return [*flag_conclusions(SESSIONS, figures, lambda found: len(found["hard"]))]
 
 
 def session_summary(runs: _Runs) -> list[Block]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, LanguageModel
 from psychocounsel.asking.system_prompts import replies_prompt
@@ -29,17 +29,9 @@ from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
-from psychocounsel.evaluation.judging.pairs import (
-    SCHEMA,
-    JudgeCall,
-    Judging,
-    ReplyPair,
-    is_judged,
-    read_verdict,
-    verdict_row,
-)
+from psychocounsel.evaluation.judging.pairs import SCHEMA, JudgeCall, Judging, ReplyPair, is_judged, read_verdict
 from psychocounsel.evaluation.part import load_evaluated
-from psychocounsel.evaluation.winrate.verdicts_step import asks_of, judging_of, speech_rows
+from psychocounsel.evaluation.winrate.verdicts_step import answered_row, asks_of, judging_of, speech_rows
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
@@ -61,7 +53,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     pairs = [*_pairs(context, _replies(context))]
     known = _known(config, judging, pairs)
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        asks = [*asks_of(_calls(judging, pairs, known))]
+        calls = [*_calls(judging, pairs, known)]
+        asks = [*asks_of(calls)]
         budget = buy(
             asks,
             answers,
@@ -74,7 +67,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             bar=context.bar,
             what="verdicts on controls",
         )
-        rows = _rows(context, judging, pairs, known, answers)
+        rows = [row for stored in known.values() for row in stored]
+        rows += [answered_row(call, judging, answers, config.evaluation.retries) for call in calls]
     with written(context.files.controls, SCHEMA) as add:
         for row in sorted(rows, key=lambda row: str(row["speech"])):
             add(row)
@@ -141,23 +135,6 @@ def _calls(judging: Judging, pairs: Sequence[ReplyPair], known: Mapping[str, Seq
     for call in judging.calls(pairs):
         if not (_is_control(call.pair) and call.judge.name in known):
             yield call
-
-
-def _rows(
-    context: StepContext[EvaluationDir],
-    judging: Judging,
-    pairs: Sequence[ReplyPair],
-    known: Mapping[str, Sequence[Row]],
-    answers: Answers,
-) -> list[Row]:
-    rows = [row for stored in known.values() for row in stored]
-    for call in _calls(judging, pairs, known):
-        outcome: Outcome[Any] | str | None = call.outcome
-        if call.ask is not None:
-            settled = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
-            outcome = settled if isinstance(settled, Outcome) else None
-        rows.append(verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge)))
-    return rows
 
 
 def _is_control(pair: ReplyPair) -> bool:

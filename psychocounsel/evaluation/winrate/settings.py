@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.comparing import READ_BY_VERDICTS, ComparingEvaluation
 from psychocounsel.evaluation.stepped import (
     COMPUTED_BY,
     READ_BY_REPLIES,
     REPLIES,
-    models_of,
+    models,
+    outputs,
     replies_to_ask,
     source_marks,
 )
@@ -24,17 +24,6 @@ from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Course, StepContext
 
 _FIGURES = ("samples", "figures_seed", "experts", "max_control")
-
-
-def _output(files: EvaluationDir, step: str) -> Path:
-    written = {"replies": files.replies, "verdicts": files.verdicts, "controls": files.controls}
-    return {**written, "statistics": files.figures}[step]
-
-
-def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
-    return models_of(
-        config, {"replies": ("contestants",), "verdicts": ("judge",), "controls": ("judge",)}.get(step, ())
-    )
 
 
 @dataclass(kw_only=True)
@@ -66,8 +55,8 @@ class WinRate(ComparingEvaluation):
             "controls": ("evaluation.controls",),
             "statistics": tuple(f"evaluation.{name}" for name in _FIGURES),
         },
-        output=_output,
-        models=_models,
+        output=outputs(replies="replies", verdicts="verdicts", controls="controls", statistics="figures"),
+        models=models(replies=("contestants",), verdicts=("judge",), controls=("judge",)),
         sources=source_marks,
         redone=("statistics",),
         answering=("contestants", "judge"),
@@ -98,15 +87,11 @@ class WinRate(ComparingEvaluation):
 
     def figure_names(self, config: DictConfig) -> tuple[str, ...]:
         limits = sorted(limit for limit in config.replies.length_limits if limit is not None)
-        others = (
-            limits if None in config.replies.length_limits else limits[1:]
-        )  # keys of the first limit have no suffix
+        # keys of the first limit have no suffix
+        others = limits if None in config.replies.length_limits else limits[1:]
         suffixes = ("", *(f"_{limit}_words" for limit in others))
-        rates = [
-            f"{key}{suffix}"
-            for suffix in suffixes
-            for key in ("win_rate", "win_rate_at_equal_length", "win_rate_plain")
-        ]
+        keys = ("win_rate", "win_rate_at_equal_length", "win_rate_plain")
+        rates = [f"{key}{suffix}" for suffix in suffixes for key in keys]
         known = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
         against_data = [f"{key}{suffix}" for suffix in suffixes for key in ("against_best", "against_median")]
         of_judges = (*against_data, "worst_control", "judges_fooled")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
+
+from omegaconf import DictConfig
 
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
@@ -26,6 +28,7 @@ from psychocounsel.evaluation.judging.pairs import (
     verdict_row,
     without_verdict,
 )
+from psychocounsel.evaluation.stepped import steps_from
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -68,7 +71,7 @@ def run(context: StepContext[EvaluationDir], pairs: Pairs | None = None) -> dict
             what="verdicts",
         )
         figures = _write(context, judging, answers, calls)
-    for line in _said(figures):
+    for line in _said(figures, config):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
 
@@ -119,7 +122,7 @@ def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator
         yield from judged_pairs(speech, replies.get(name, []), setting)
 
 
-def asks_of(calls: Iterator[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
+def asks_of(calls: Iterable[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
     """Yield each call once, because replies of two contestants or of two samples may be the same text."""
     seen = set[str]()
     for call in calls:
@@ -152,17 +155,22 @@ def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answe
 def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answers, calls: Calls) -> Iterator[Row]:
     """Yield a row for each call, from the journal's answers."""
     for call in calls():
-        outcome: Outcome[Any] | str | None = call.outcome
-        if call.ask is not None:
-            settled = answers.settled(call.judge, call.ask, read_verdict, context.config.evaluation.retries)
-            outcome = settled if isinstance(settled, Outcome) else None
-        row = verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
+        row = answered_row(call, judging, answers, context.config.evaluation.retries)
         if row["model"] and not call.judge.reads_prompts:
             row["model"] = call.judge.name  # the journal may hold an earlier name of this reward model
         yield row
 
 
-def _said(figures: dict[str, Any]) -> Iterator[str]:
+def answered_row(call: JudgeCall, judging: Judging, answers: Answers, retries: int) -> Row:
+    """Return the row of a call, from the journal's answer."""
+    outcome: Outcome[Any] | str | None = call.outcome
+    if call.ask is not None:
+        settled = answers.settled(call.judge, call.ask, read_verdict, retries)
+        outcome = settled if isinstance(settled, Outcome) else None
+    return verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
+
+
+def _said(figures: dict[str, Any], config: DictConfig) -> Iterator[str]:
     yield f"{figures['verdicts']:,} verdicts"
     for name, counts in figures["outcomes"].items():
         odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL, EMPTY)}
@@ -183,4 +191,5 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
                 "of the most frequent model are scored"
             )
     if figures["failed"]:
-        yield f"{figures['failed']:,} verdicts failed; repeat the command with steps=[verdicts,statistics] to ask for them again"
+        again = steps_from("verdicts", config)
+        yield f"{figures['failed']:,} verdicts failed; repeat the command with {again} to ask for them again"

@@ -16,6 +16,7 @@ from psychocounsel.evaluation.best_of.picks_step import SCHEMA as PICKS
 from psychocounsel.evaluation.best_of.show import best_of_blocks
 from psychocounsel.evaluation.judging.pairs import SCHEMA as VERDICTS
 from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_json
 from tests.algo.test_online_learning import mine
 from tests.support.contests import PROMPTS, contest, data
@@ -94,6 +95,37 @@ def test_a_pick_counts_in_both_orders_and_judges_count_alike(
 ) -> None:
     write_verdicts(EvaluationDir(tmp_path), given)
     assert _values(EvaluationDir(tmp_path)) == ({} if score is None else {("rm", 4): {"s": [(score, 1.0)]}})
+
+
+def test_speeches_that_no_judge_compares_are_in_no_win_rate(mine: Path) -> None:
+    """The pick ties by definition where it is the first reply; without the others, these ties would hide what is chosen."""
+    rows = [{"prompt": prompt, "reply": text} for prompt in PROMPTS for text in ("eee", "aaa")]
+    rows[1::4] = [{**row, "reply": "xxx"} for row in rows[1::4]]  # the first reply is the best for every second speech
+    file = write_jsonl(mine / "two.jsonl", rows)
+    known = write_jsonl(mine / "known.jsonl", [{"prompt": prompt, "reply": "a"} for prompt in PROMPTS[::2]])
+    given = [f"model.path={file}", *data(mine / "data"), "replies.samples=2", "evaluation.n=[1,2]"]
+    given += ["reward=letter", "reward.letter=a", "judge=reward", "judge.reward={use: letter, letter: a, name: judge}"]
+    cli(
+        "evaluate",
+        "--config-dir",
+        "my",
+        "evaluation=best_of",
+        *given,
+        f"trained_on=[{known}]",
+        "run_dir=near",
+        cwd=mine,
+    )
+    first, best = read_json(mine / "near" / "figures.json")["reward_models"]["letter"]
+    assert first["speeches"] == best["speeches"] == len(PROMPTS) // 2
+    assert best["value"] == 1
+
+
+def test_a_shard_chooses_between_replies_and_verdicts(tmp_path: Path) -> None:
+    config = contest("evaluation=best_of", "model.path=builtin:tiny", "shards=2", f"run_dir={tmp_path}/run")
+    evaluation = build(config, "evaluation")
+    config.steps, config.share = evaluation.shared_steps(config), 0
+    config.run_dir = f"{tmp_path}/run/shards/000"
+    assert [planned.step for planned in evaluation.planned(config)] == ["replies", "picks", "verdicts"]
 
 
 @pytest.mark.slow

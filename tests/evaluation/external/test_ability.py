@@ -37,6 +37,12 @@ def test_a_loss_is_paired_by_document() -> None:
     assert same["against"]["mine"]["t"]["acc"]["worse"] is False
     lower = ability_figures({"mine": figures_of([3, 3, 4], False), "base": figures_of([1, 2, 2], False)}, "base")
     assert lower["against"]["mine"]["t"]["acc"]["worse"] is True, "perplexity rose"
+    two = ability_figures({"mine": figures_of([0, 0]), "base": figures_of([1, 1])}, "base")["against"]["mine"]["t"][
+        "acc"
+    ]
+    assert two["interval"][1] > 0 and two["worse"] is False, "two documents prove no loss"
+    equal = ability_figures({"mine": figures_of([3, 4], False), "base": figures_of([1, 2], False)}, "base")
+    assert equal["against"]["mine"]["t"]["acc"]["interval"] is None, "equal changes have no spread"
 
 
 def test_missing_package_and_folder_are_named_before_anything_starts(

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from psychocounsel.asking.answer_text import Unreadable
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Budget
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.external import sets_step
 from psychocounsel.evaluation.external.exams import exam_set
-from psychocounsel.evaluation.external.scores import exam_figures, rubric_figures, rubric_scores
+from psychocounsel.evaluation.external.scores import RubricRating, exam_figures, rubric_figures, rubric_scores
 from psychocounsel.evaluation.external.set_files import read_set, read_sets
 from psychocounsel.evaluation.external.sets_step import Asked, SetRules, answer_exam, estimate_sets, rate_set
 from psychocounsel.grading.criteria import (
@@ -22,8 +24,11 @@ from psychocounsel.grading.criteria import (
     rubric_set,
     shared_criteria,
 )
-from tests.support.answering import Server, no_proxy, serving
+from psychocounsel.steps.plan import has_failed
+from tests.support.answering import Reply, Server, no_proxy, serving
 from tests.support.asking import chat
+from tests.support.contests import contest, context
+from tests.support.harness import write_jsonl
 from tests.support.scripted import completion
 
 __all__ = ["no_proxy"]
@@ -159,6 +164,51 @@ def test_judges_rate_each_reply_once_and_what_is_missing_is_not_scored(tmp_path:
     assert change["p"] == pytest.approx(2 / 2**9)
     json.dumps(figures, allow_nan=False)
     assert len(rubric_scores(found, ratings)) == 10
+
+
+def test_equal_differences_of_scores_promise_no_certainty() -> None:
+    found = rubric_set("set", ROWS, {}, None)
+
+    def rated(count: int) -> list[RubricRating]:
+        return [
+            RubricRating(item.item, setting, 0, 0, "text", setting, "j", "text", (setting == "kind", False, 5))
+            for item in found.items[:count]
+            for setting in ("kind", "cold")
+        ]
+
+    changes = [rubric_figures(found, rated(count), base="cold")["against"]["kind"] for count in (1, 10)]
+    assert [change["difference"] for change in changes] == pytest.approx([5 / 8, 5 / 8])
+    (low, high), (low_of_ten, high_of_ten) = (change["interval"] or [0, 0] for change in changes)
+    assert low < 0 < 5 / 8 < high, "one item proves nothing"
+    assert low < low_of_ten < 5 / 8 < high_of_ten < high
+    assert high == pytest.approx(0.025 * 5 / 8 + 0.975 * 12 / 8), "scores lie between -4/8 and 1"
+
+
+def test_failed_calls_are_said_and_made_again_and_shards_share_the_items(tmp_path: Path) -> None:
+    exam = write_jsonl(
+        tmp_path / "exam.jsonl",
+        [{"question": f"Item {n}?", "choices": ["right", "wrong"], "answer": "A"} for n in range(6)],
+    )
+    down = [True]
+
+    def answer(payload: Any, number: int) -> Any:
+        return Reply(500) if down[0] and "Item 3?" in str(payload) else letter_of_right(payload, number)
+
+    with serving(answer) as server:
+        config = contest(
+            "evaluation=external", f"evaluation.sets=[{exam}]", f"model.path={server.address}/v1", "model.model=knows",
+            "+model.retries=0", "against=null", "evaluation.shuffles=0", f"run_dir={tmp_path}/run",
+        )  # fmt: skip
+        said = list[str]()
+        done = sets_step.run(context(config, tmp_path / "run", said))
+        assert done["failed"] == 1 and has_failed(done)
+        assert said == ["1 answers or ratings failed; repeat the command with steps=[sets] to ask for them again"]
+        down[0], before = False, asked_of(server)
+        assert sets_step.run(context(config, tmp_path / "run", said))["failed"] == 0
+        assert asked_of(server) == before + 1
+        half = replace(context(config, tmp_path / "half", said), shard=(0, 2))
+        sets_step.run(half)
+        assert asked_of(server) == before + 1 + 3
 
 
 def test_the_judge_sees_no_name_and_no_reply_closes_its_mark(tmp_path: Path) -> None:

@@ -67,6 +67,11 @@ def test_families(model: str | None, family: str | None) -> None:
 def test_a_local_model_tells_by_its_type(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"model_type": "qwen3"})
     assert family_of(ChatServer(name="x", model=str(tmp_path))) == "qwen"
+    (named := tmp_path / "SmolLM2-135M").mkdir()
+    write_json(named / "config.json", {"model_type": "llama"})
+    assert family_of(ChatServer(name="x", model=str(named))) == "smollm", (
+        "the architecture is Llama's, the model is not"
+    )
 
 
 def test_a_contestant_its_kin_and_strangers() -> None:
