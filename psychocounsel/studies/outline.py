@@ -74,16 +74,16 @@ def _demand(plan: StudyPlan, cluster: Cluster) -> str:
     ]
     every = [job for group in plan.groups() for job in group if not job.finished]
     others = len(every) - len(runs)
-    words = f"{counted(len(runs), "job")} to run on cluster={type(cluster).__name__.lower()}"
+    words = f"{counted(len(runs), 'job')} to run on cluster={type(cluster).__name__.lower()}"
     words += f", and {others} to choose runs or write tables" if others else ""
     if parts := [
         part for job in every if sharing.is_shared(job) for group in sharing.stages(job)[:-1] for part in group
     ]:
-        words += f"; {counted(len(parts), "job")} share the work of runs with shards"
+        words += f"; {counted(len(parts), 'job')} share the work of runs with shards"
     of_jobs = [configs.build(job.config, "cluster") for job in [*every, *parts]]
     requests = [request for request in of_jobs if isinstance(request, SlurmRequest)]
     segments = sum(request.segments for request in requests)
-    words += f"; {counted(segments, "job")} in the queue by cluster.segments" if segments > len(requests) else ""
+    words += f"; {counted(segments, 'job')} in the queue by cluster.segments" if segments > len(requests) else ""
     gpus = sum(_hours(request) * request.gpus_per_node for request in requests)
     nodes = sum(_hours(request) for request in requests if not request.gpus_per_node)
     costs = [
