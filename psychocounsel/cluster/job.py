@@ -14,7 +14,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote import hub_sources
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, cell_record
-from psychocounsel.rundir.results import is_finished, keep_earlier, objective, read_metrics, remove_summary
+from psychocounsel.rundir.results import is_finished, keep_earlier, objective, read_metrics
 from psychocounsel.rundir.run_config import has_config, module_of, read_config, write_config, write_job
 from psychocounsel.rundir.sweep import Place
 from psychocounsel.rundir.trained_runs import is_up_to_date
@@ -209,7 +209,7 @@ def write_run_directory(job: Job) -> None:
     """Write the files that the worker reads, and those for people who read the run."""
     job.run_dir.mkdir(parents=True, exist_ok=True)
     keep_earlier(job.run_dir)
-    remove_summary(job.run_dir)  # written by a shorter run that is now extended
+    job.files.summary.unlink(missing_ok=True)  # written by a shorter run that is now extended
     if job.corrected:
         remove_step_zero(job.run_dir)
     for_readers = {job.files.overrides: "".join(f"{line}\n" for line in job.overrides)}

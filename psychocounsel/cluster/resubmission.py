@@ -19,7 +19,6 @@ from psychocounsel.cluster.states import Row, refuse_unknown_index, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.paths import RunDir, SubmissionHome, cell_record
-from psychocounsel.rundir.results import remove_summary
 from psychocounsel.rundir.run_config import is_run, read_run, read_section, write_config
 from psychocounsel.rundir.submissions import home_of
 from psychocounsel.rundir.sweep import is_sweep, remove_from_table
@@ -90,7 +89,7 @@ def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
     try:
         for job in jobs:
             write_config(job.run_dir, job.config)
-            remove_summary(job.run_dir)
+            job.files.summary.unlink(missing_ok=True)  # no longer true
         yield
     except BaseException:
         for file, text in before.items():

@@ -107,11 +107,6 @@ def write_summary(run_dir: Path, status: str, **content: Any) -> None:
     accept(run_dir)
 
 
-def remove_summary(run_dir: Path) -> None:
-    """Remove the summary of a run that resumes, because it is no longer true."""
-    RunDir(run_dir).summary.unlink(missing_ok=True)
-
-
 def keep_earlier(run_dir: Path) -> None:
     """Copy the configuration, overrides, summary and state to earlier.json, if the run has a checkpoint or a summary.
 

@@ -134,17 +134,13 @@ _DEEPEST = 4  # levels of folders below the listed one
 _NO_RUN = "contains no run, sweep or study; give the parent folder of runs"
 
 
-def jobs_below(folder: Path) -> Iterator[tuple[str, Path]]:
+def _jobs_below(folder: Path, depth: int = _DEEPEST) -> Iterator[tuple[str, Path]]:
     """Yield kind and folder of each study, sweep and run below `folder`; runs inside a study or sweep are not listed again."""
-    yield from _below(folder, _DEEPEST)
-
-
-def _below(folder: Path, depth: int) -> Iterator[tuple[str, Path]]:
     for path in sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")):
         if kind := _kind(path):
             yield kind, path
         elif depth > 1 and not path.is_symlink():
-            yield from _below(path, depth - 1)
+            yield from _jobs_below(path, depth - 1)
 
 
 def _kind(path: Path) -> str:
@@ -159,7 +155,7 @@ def listing(folder: Path) -> tuple[str, bool]:
     Raises:
         UserError: if there is no run, or a cluster does not answer.
     """
-    listed = [(kind, path, _runs(kind, path)) for kind, path in jobs_below(folder)]
+    listed = [(kind, path, _runs(kind, path)) for kind, path in _jobs_below(folder)]
     if not listed:
         raise UserError(f"{folder}: {_NO_RUN}")
     rows = rows_of([run for _, _, runs in listed if isinstance(runs, list) for run in runs])
@@ -177,7 +173,7 @@ def runs_below(folder: Path) -> list[ListedRun]:
     Raises:
         UserError: if there is no run, or the files of one are damaged.
     """
-    places = [(kind, folder)] if (kind := _kind(folder)) else [*jobs_below(folder)]
+    places = [(kind, folder)] if (kind := _kind(folder)) else [*_jobs_below(folder)]
     if not places:
         raise UserError(f"{folder}: {_NO_RUN}")
     return [run for kind, path in places for run in (listed_runs(path) if kind == "study" else runs_of(path))]

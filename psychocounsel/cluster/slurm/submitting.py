@@ -26,11 +26,12 @@ from psychocounsel.cluster.slurm.partition_offer import mixture_warning, refuse_
 from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
-from psychocounsel.errors import CONTINUE_LATER, DONE, UserError
+from psychocounsel.errors import CONTINUE_LATER, DONE, UserError, worst
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.results import is_finished
+from psychocounsel.rundir.run import attempts
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.submissions import Record, home_of
 from psychocounsel.rundir.sweep import is_sweep, runs_of
@@ -305,5 +306,10 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return Submission(CONTINUE_LATER, [None] * len(jobs))
-    values = [job.objective for job in jobs]
-    return Submission(DONE if all(is_finished(job.run_dir) for job in jobs) else 1, values)
+    return Submission(worst(_exit_code(job.run_dir) for job in jobs), [job.objective for job in jobs])
+
+
+def _exit_code(run_dir: Path) -> int:
+    """Return the exit code of an ended run: that of its last attempt, or 1 if it recorded none."""
+    tried = attempts(run_dir)
+    return DONE if is_finished(run_dir) else (tried and tried[-1].get("code")) or 1

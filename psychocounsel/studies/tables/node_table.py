@@ -30,7 +30,7 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     Tokens per second are the median over steps after the first two, over all processes. The efficiency is tokens per second
     and process, divided by that of the setting with the fewest processes.
     """
-    measured = [(setting, _processes(setting), _speed(setting)) for setting in settings(runs, layout["rows"])]
+    measured = [(setting, _first(setting, "processes"), _speed(setting)) for setting in settings(runs, layout["rows"])]
     known = [(processes, speed) for _, processes, speed in measured if processes and speed]
     fewest = min(known, key=lambda pair: pair[0], default=None)
     rows = list[list[Cell]]()
@@ -38,7 +38,8 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
         efficiency = None
         if fewest and processes and speed:
             efficiency = TableFigure(speed.value / processes / (fewest[1].value / fewest[0]), percent=True)
-        rows.append([setting.title, setting.count, str(_nodes(setting) or ""), str(processes or ""), speed, efficiency])
+        nodes = len(_first(setting, "nodes") or [])
+        rows.append([setting.title, setting.count, str(nodes or ""), str(processes or ""), speed, efficiency])
     headings = ["setting", "runs", "nodes", "processes", "tokens/s", "efficiency"]
     return Table(title, headings, rows, [f"tokens/s: the median over steps after the first {_WARM_UP}"])
 
@@ -52,9 +53,5 @@ def _of_run(run: StudyRun) -> float | None:
     return median(speeds) if speeds else None
 
 
-def _nodes(setting: Setting[StudyRun]) -> int | None:
-    return next((len(run.environment["nodes"]) for run in setting.finished if "nodes" in run.environment), None)
-
-
-def _processes(setting: Setting[StudyRun]) -> int | None:
-    return next((int(run.environment["processes"]) for run in setting.finished if "processes" in run.environment), None)
+def _first(setting: Setting[StudyRun], key: str) -> Any:
+    return next((run.environment[key] for run in setting.finished if key in run.environment), None)

@@ -11,8 +11,10 @@ from psychocounsel.cluster.slurm.array_request import ArrayRequest, segment_opti
 from psychocounsel.cluster.slurm.queue import NoAnswer, QueuedRun, Task
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
-from psychocounsel.rundir.paths import SubmissionDir
+from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
+from psychocounsel.rundir.paths import RunDir, SubmissionDir
 from psychocounsel.rundir.results import write_summary
+from psychocounsel.rundir.run import note_attempt
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.rundir.submissions import Record
 from psychocounsel.rundir.sweep import add_to_table
@@ -192,3 +194,21 @@ def test_a_wait_survives_a_restart_of_slurms_controller(
     config = check(compose(["cluster=slurm", f"run_dir={sweep / 'a'}"]))
     assert submitting.wait([Job(TRAIN, config, sweep / "a")], sweep).exit_code == 0 and not answers
     assert capsys.readouterr().err.count("squeue gave no answer; still waiting") == 1
+
+
+def test_a_wait_ends_with_the_exit_code_of_the_runs(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "queued_runs", lambda *places: {})
+    config = check(compose(["cluster=slurm"]))
+    jobs = [Job(TRAIN, config, sweep / name) for name in "abc"]
+
+    def ended(run: Path, code: int) -> None:
+        attempt = RunDir(run).attempt(1)
+        attempt.path.mkdir(parents=True)
+        note_attempt(attempt, code=code, verdict="failed")
+
+    write_summary(sweep / "a", "finished", metrics={})
+    ended(sweep / "b", GATE_UNDECIDED)
+    assert submitting.wait(jobs[:2], sweep).exit_code == GATE_UNDECIDED
+    assert submitting.wait(jobs, sweep).exit_code == 1, "the third never started"
+    ended(sweep / "c", GATE_NO)
+    assert submitting.wait(jobs, sweep).exit_code == GATE_NO
