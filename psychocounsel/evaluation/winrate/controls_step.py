@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import FAILED, LanguageModel
+from psychocounsel.asking.language_model import FAILED, WITHHELD, LanguageModel
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.shared_text import normalised
@@ -168,10 +168,10 @@ def _keep(
     known: Mapping[str, Sequence[Row]],
     rows: Sequence[Row],
 ) -> None:
-    """Store the verdicts on controls of each judge that gave them all."""
+    """Store the verdicts on controls of each judge that was asked about all of them and answered."""
     for judge in judging.judges:
         own = [row for row in rows if row["judge"] == judge.name and row["first_setting"].startswith(f"{CONTROL} ")]
-        if not own or judge.name in known or any(row["outcome"] == FAILED for row in own):
+        if not own or judge.name in known or any(row["outcome"] in (FAILED, WITHHELD) for row in own):
             continue
         file = _file(config, judging, judge, pairs)
         make_shared(file.parent)

@@ -77,6 +77,16 @@ def test_controls_and_replies_meet_those_of_the_data_and_a_judge_is_asked_once(t
     assert len(repaired) == len(asked)
 
 
+def test_a_judge_that_may_see_the_speeches_later_is_asked_about_controls(tmp_path: Path) -> None:
+    for name in ("mine", "base"):
+        replies(tmp_path / f"{name}.jsonl", lambda prompt, name=name: f"So {name}?")  # type: ignore[misc]
+    outcomes = []
+    for out, more in (("withheld", []), ("told", ["crisis_to_third_parties=true"])):
+        *_, files = evaluated(tmp_path, out, longer, "judge.third_party=true", *more)
+        outcomes.append({row["outcome"] for row in rows_of(files.controls, ["outcome"])})
+    assert outcomes == [{"withheld"}, {"text"}]
+
+
 def test_a_judge_that_is_never_fooled_leaves_no_doubt(tmp_path: Path) -> None:
     replies(tmp_path / "mine.jsonl", lambda prompt: "So what would help?")
     replies(tmp_path / "base.jsonl", lambda prompt: f"No, {prompt[6:12]}.")
