@@ -11,8 +11,7 @@ from typing import Any
 
 from benchmarks.gpu_check.check_rows import NAMES, ROWS
 from benchmarks.gpu_check.full_size import write_sample_pairs
-from benchmarks.gpu_check.running import FAILED, results, scratch, what_is_here
-from benchmarks.gpu_check.table import heading, line, markdown
+from benchmarks.gpu_check.running import FAILED, heading, line, markdown, results, scratch, what_is_here
 from psychocounsel.storage.files import write_json
 
 

@@ -14,8 +14,7 @@ import torch
 from benchmarks.gpu_check.attention_error import attention, distances, verdict
 from benchmarks.gpu_check.check_rows import NAMES, Row
 from benchmarks.gpu_check.full_size import make_bench, mfu, write_sample_pairs
-from benchmarks.gpu_check.running import FAILED, MISSED, NOT_RUN, PASSED, missing, results, run
-from benchmarks.gpu_check.table import line, markdown
+from benchmarks.gpu_check.running import FAILED, MISSED, NOT_RUN, PASSED, line, markdown, missing, results, run
 from benchmarks.gpu_check.training_equality import compare, compare_lora, compare_offload, compare_reshard, difference
 from benchmarks.sizes import SMOKE
 from tests.support.harness import ROOT
