@@ -49,6 +49,10 @@ class Usage:
     gpu_hours: float = 0.0
 
 
+class NoAnswer(UserError):
+    """The cluster is not here, or does not answer now; who waits for its jobs asks again."""
+
+
 class Cluster(GroupSettings):
     """A place where jobs run. Nothing here imports torch."""
 
@@ -170,7 +174,7 @@ class Cluster(GroupSettings):
         """Return the states of runs of one folder; for a run without an entry, its own files tell the state.
 
         Raises:
-            UserError: if the cluster does not answer.
+            NoAnswer: if the cluster does not answer.
         """
         return {}
 

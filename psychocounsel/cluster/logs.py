@@ -5,6 +5,7 @@ import sys
 import time
 from pathlib import Path
 
+from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.states import ranges, refuse_unknown_index, rows
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
@@ -59,8 +60,11 @@ def _follow(folder: Path, run: Path, number: int, rank: int, goes_on: bool) -> b
 
 
 def _end_of(folder: Path, run: Path) -> str:
-    """Return the state and reason of a run that has ended; "" for a live run."""
-    row = next(row for row in rows(folder) if row.run_dir == run)
+    """Return the state and reason of a run that has ended; "" for a live run, and while the cluster does not answer."""
+    try:
+        row = next(row for row in rows(folder) if row.run_dir == run)
+    except NoAnswer:
+        return ""
     return "" if row.is_live else f"[{row.state}] {row.reason}".rstrip()
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from psychocounsel.blocks.conclusions import verdict_lines, verdict_words
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.attempt_ending import last_error
-from psychocounsel.cluster.base import QueueState, Usage
+from psychocounsel.cluster.base import NoAnswer, QueueState, Usage
 from psychocounsel.cluster.starting import by_cluster
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import live_owner
@@ -344,10 +344,16 @@ def short(folder: Path) -> str:
 
 
 def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) -> None:
-    """Print the text of `show` repeatedly until nothing runs or waits; `show` returns the text, and True while something does."""
+    """Print the text of `show` repeatedly until nothing runs or waits; `show` returns the text, and True while something does.
+
+    The cluster may not answer for a while, for instance during a restart of its controller, which jobs survive.
+    """
     clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
     while True:
-        text, is_live = show()
+        try:
+            text, is_live = show()
+        except NoAnswer as silence:
+            text, is_live = f"{silence}; still waiting", True
         print(f"{clear}{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
         if not is_live:
             return

@@ -8,9 +8,10 @@ from threading import Thread
 import pytest
 
 from psychocounsel.cluster import logs
+from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.resubmission import forget, resubmit
 from psychocounsel.cluster.slurm.queue import for_sbatch
-from psychocounsel.cluster.states import Row, ranges, reasons, rows, table
+from psychocounsel.cluster.states import Row, ranges, reasons, rows, table, watch
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
@@ -149,9 +150,27 @@ def test_followed_logs_show_what_is_written_until_the_run_is_known_to_have_ended
         write_summary(tmp_path, "finished")
         return rows(folder)
 
-    monkeypatch.setattr(logs, "rows", rows_after_a_last_line)
+    def silent(folder: Path) -> list[Row]:
+        monkeypatch.setattr(logs, "rows", rows_after_a_last_line)
+        raise NoAnswer("squeue gave no answer")
+
+    monkeypatch.setattr(logs, "_ASK_SECONDS", 0.0)
+    monkeypatch.setattr(logs, "rows", silent)
     logs.show(tmp_path, None, 0, None, follow=True)
     assert capfd.readouterr() == ("last\n", "[finished]\n")
+
+
+def test_a_watch_goes_on_while_the_cluster_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = [NoAnswer("squeue gave no answer"), ("1 finished", False)]
+
+    def show() -> tuple[str, bool]:
+        if isinstance(answer := answers.pop(0), NoAnswer):
+            raise answer
+        return answer
+
+    watch(Path("runs"), 0.0, show)
+    said = capsys.readouterr().out
+    assert "squeue gave no answer; still waiting\n" in said and said.endswith("\n\n1 finished\n")
 
 
 def test_a_cpu_build_of_torch_and_a_full_disk_are_told_before_jobs_wait_for_them(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from psychocounsel.blocks.terminal import aligned
+from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.memory import check
 from psychocounsel.cluster.memory.host import Machines
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, arrays, code_home, home, job_name
 from psychocounsel.cluster.slurm.code_copies import store_of
-from psychocounsel.cluster.slurm.queue import NoAnswer
 from psychocounsel.cluster.slurm.request import SlurmRequest, counted
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of

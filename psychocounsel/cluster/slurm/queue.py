@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.cluster.base import QueueState
+from psychocounsel.cluster.base import NoAnswer, QueueState
 from psychocounsel.cluster.slurm.request import parse_slurm_time
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
@@ -77,10 +77,6 @@ class Task:
     @property
     def name(self) -> str:
         return self.job if self.index is None else f"{self.job}_{self.index}"
-
-
-class NoAnswer(UserError):
-    """SLURM is not here, or its controller does not answer."""
 
 
 _SILENT = (

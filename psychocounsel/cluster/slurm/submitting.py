@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
+from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import unfetched
 from psychocounsel.cluster.slurm import queue
@@ -300,7 +301,7 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
             try:
                 if not any(queued_run.is_live for run, queued_run in queued_runs(*places).items() if run in mine):
                     break
-            except queue.NoAnswer as silence:
+            except NoAnswer as silence:
                 if told != (told := f"{silence}; still waiting"):
                     print(told, file=sys.stderr, flush=True)
             time.sleep(_POLL_SECONDS)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, segment_options
-from psychocounsel.cluster.slurm.queue import NoAnswer, QueuedRun, Task
+from psychocounsel.cluster.slurm.queue import QueuedRun, Task
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
 from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
