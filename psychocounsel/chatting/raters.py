@@ -181,12 +181,6 @@ def _waited(opened: Answerer, future: Future[Answer], stopped: Stopped) -> Answe
 def _scorer(config: DictConfig) -> Scorer | None:
     if config.get("reward") is None:
         return None
-    import torch
-
-    from psychocounsel.model.cpu import prepare_process
     from psychocounsel.reward.base import open_scorer
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        prepare_process()
-    return open_scorer(build(config, "reward"), device)
+    return open_scorer(build(config, "reward"))

@@ -19,7 +19,7 @@ from psychocounsel.engine.feed import Collector, Feed, OfflineFeed, mixed
 from psychocounsel.engine.loop import Evaluator, HeldOutEvaluation, LoopState, OptimizerStep, StopRequest, Watchdog
 from psychocounsel.engine.products import Products
 from psychocounsel.engine.references import before_training, choose_reference
-from psychocounsel.engine.rounds.held_out import HeldOutReplies, open_writing
+from psychocounsel.engine.rounds.held_out import HeldOutReplies, open_scored_rollout
 from psychocounsel.engine.rounds.offloading import open_offloading
 from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
@@ -116,7 +116,9 @@ class Trainer:
         prompts = self.data.held_out_prompts
         if not prompts:
             return None
-        writing = open_writing(self.run, prompts, self.stepper, self.chat, self._alive_in_evaluation, self.offloading)
+        writing = open_scored_rollout(
+            self.run, prompts, self.stepper, self.chat, self._alive_in_evaluation, self.offloading
+        )
         return HeldOutReplies(self.run, prompts, writing, before_training(self.stepper, self.config))
 
     # -- starting

@@ -129,12 +129,20 @@ class RewardSettings(GroupSettings):
         return {f"reward {self.name}": None}
 
 
-def open_scorer(settings: RewardSettings, device: torch.device) -> Scorer:
-    """Return the result of `settings.open`.
+def open_scorer(settings: RewardSettings, device: torch.device | None = None) -> Scorer:
+    """Return the result of `settings.open`; without a `device`, on a GPU if one is available.
 
     Raises:
         UserError: as `open` does, or if the result is not a Scorer.
     """
+    if device is None:
+        import torch
+
+        from psychocounsel.model.cpu import prepare_process
+
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if device.type == "cpu":
+            prepare_process()
     return require_kind(settings, "open", settings.open(device), Scorer)
 
 

@@ -179,7 +179,9 @@ def test_a_run_killed_between_export_and_checkpoint_repeats_steps_without_losing
 
 def test_an_evaluation_tells_the_watchdog_that_replies_are_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replies of a large policy can take longer than `engine.watchdog_minutes`."""
-    monkeypatch.setattr(trainer, "open_writing", lambda *given: SimpleNamespace(alive=given[4], scoring=0, world=0))
+    monkeypatch.setattr(
+        trainer, "open_scored_rollout", lambda *given: SimpleNamespace(alive=given[4], scoring=0, world=0)
+    )
     monkeypatch.setattr(trainer, "before_training", lambda *given: None)
     told, run = list[str](), SimpleNamespace(write_state=lambda phase, *steps: told.append(phase))
     one: Any = Trainer.__new__(Trainer)

@@ -26,8 +26,8 @@ _ROUND = 1 << 20  # in place of a round's number in seeds; no run has as many ro
 
 
 @dataclass(frozen=True)
-class Writing:
-    """What writes and scores the replies of a run, to prompts of rounds and to held-out ones.
+class ScoredRollout:
+    """The rollout of a run with what scores its replies and checks them, for prompts of rounds and held-out ones.
 
     `policy` gives log-probabilities of the trained policy as it is now. `alive` is called often, on all ranks together; it
     may raise Stopped.
@@ -42,15 +42,15 @@ class Writing:
     offloading: Offloading
 
 
-def open_writing(
+def open_scored_rollout(
     run: Run,
     prompts: Iterable[Group],
     stepper: Stepper,
     chat: ChatFormat,
     alive: Callable[[], None],
     offloading: Offloading,
-) -> Writing:
-    """Return what writes and scores replies to `prompts`.
+) -> ScoredRollout:
+    """Return the rollout that writes replies to `prompts`, with what scores them.
 
     Raises:
         UserError: if the rollout or the reward cannot be loaded.
@@ -63,7 +63,7 @@ def open_writing(
         rollout = open_rollout(settings, config, stepper.main, chat, world, run.files.client_answers)
     offloading.make_room = rollout.rest
     policy = RoundStart(stepper)
-    return Writing(rollout, scoring, policy, FirstReplies(run, rollout, policy), world, alive, offloading)
+    return ScoredRollout(rollout, scoring, policy, FirstReplies(run, rollout, policy), world, alive, offloading)
 
 
 class HeldOutReplies:
@@ -72,7 +72,7 @@ class HeldOutReplies:
     The reference is the policy before training, or the algorithm's teacher.
     """
 
-    def __init__(self, run: Run, prompts: Sequence[Group], writing: Writing, reference: Reference | None) -> None:
+    def __init__(self, run: Run, prompts: Sequence[Group], writing: ScoredRollout, reference: Reference | None) -> None:
         self.run, self.prompts, self.writing, self.reference = run, prompts, writing, reference
         self.scoring, self.world = writing.scoring, writing.world
 

@@ -21,7 +21,7 @@ from psychocounsel.data.group import Group, read_groups, reference_of, write_gro
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.callbacks import Announce
 from psychocounsel.engine.feed import Collector
-from psychocounsel.engine.rounds.held_out import HeldOutReplies, Writing, open_writing
+from psychocounsel.engine.rounds.held_out import HeldOutReplies, ScoredRollout, open_scored_rollout
 from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import rewarded
 from psychocounsel.engine.schedule import RoundOrder, round_order
@@ -86,7 +86,7 @@ class Shards:
     """Writes `samples` replies to each prompt of a round; some rollouts already write the next rounds meanwhile."""
 
     def __init__(
-        self, run: Run, data: Dataset, order: RoundOrder, samples: int, writing: Writing, announce: Announce
+        self, run: Run, data: Dataset, order: RoundOrder, samples: int, writing: ScoredRollout, announce: Announce
     ) -> None:
         self.run, self.data, self.order, self.samples, self.announce = run, data, order, samples, announce
         self.rollout, self.scoring, self.first_replies = writing.rollout, writing.scoring, writing.first_replies
@@ -384,14 +384,14 @@ def open_rounds(
     """Return the feed of an algorithm with rollouts, with its rollout and its reward.
 
     Raises:
-        UserError: as in `Algorithm.check_rounds` or `open_writing`.
+        UserError: as in `Algorithm.check_rounds` or `open_scored_rollout`.
     """
     algorithm, plan = collector.algorithm, collector.algorithm.round
     assert plan is not None, "the check of the configuration requires it"
     order = round_order(run.config, algorithm, len(data.train))
     algorithm.check_rounds(order.rounds)
     prompts = [*data.train, *data.held_out]
-    writing = open_writing(run, prompts, collector.stepper, chat, alive, offloading)
+    writing = open_scored_rollout(run, prompts, collector.stepper, chat, alive, offloading)
     fixed = collector.reference if algorithm.reference_kind in ("initial", "model") else None
     held_out = HeldOutReplies(run, data.held_out, writing, fixed)
     return RoundFeed(run, Shards(run, data, order, plan.samples, writing, announce), held_out, collector, announce)

@@ -44,13 +44,6 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     Raises:
         UserError: if a reward model cannot be loaded or gives no finite rewards.
     """
-    import torch
-
-    from psychocounsel.model.cpu import prepare_process
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        prepare_process()
     speeches = {
         row["speech"]: json.loads(row["messages"]) for row in rows_of(context.files.speeches, ["speech", "messages"])
     }
@@ -59,7 +52,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     conversations = [[*speeches[row["speech"]], {"role": "assistant", "content": row["text"]}] for row in replies]
     picks = list[Row]()
     for _, section in scorer_sections(context.config):
-        scorer = open_scorer(build_section(section, "reward"), device)
+        scorer = open_scorer(build_section(section, "reward"))
         bar = partial(context.bar, what=f"scoring by {section.name}")
         rewards = scorer.unnormalised(score_what_fits(scorer, conversations, bar))
         for reply, reward in zip(replies, rewards.tolist(), strict=True):

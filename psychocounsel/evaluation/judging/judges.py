@@ -132,14 +132,7 @@ class _Scoring(BatchAnswerer):
 
 def _opened(settings: RewardJudge, key: str) -> Scorer:
     """Load the judge's reward model, on a GPU if one is available. Error messages name the judge's `key`."""
-    import torch
-
-    from psychocounsel.model.cpu import prepare_process
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu":
-        prepare_process()
     try:
-        return open_scorer(settings.reward_settings(), device)
+        return open_scorer(settings.reward_settings())
     except UserError as error:
         raise UserError(re.sub(r"(?<![\w.])reward(?=[.:=])", f"{key}.reward", str(error))) from error

@@ -12,7 +12,7 @@ import pytest
 
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Completion, Group, read_groups
-from psychocounsel.engine.rounds.held_out import Writing
+from psychocounsel.engine.rounds.held_out import ScoredRollout
 from psychocounsel.engine.rounds.round_feed import ShardFile, Shards, WrittenAhead
 from psychocounsel.engine.schedule import RoundOrder
 from psychocounsel.rollout.base import Arriving, Rollout, Sampling, Shard, together
@@ -159,7 +159,7 @@ def cut(folder: Path, ranks: int, by_prompt: bool = True) -> list[tuple[str, lis
     world: Any = SimpleNamespace(size=ranks, rank=0, broadcast=lambda value: value)
     rollout, data, no = Slow(), Dataset([prompt(number) for number in range(8)], []), cast(Any, None)
     rollout.draws_by_prompt = by_prompt
-    writing = Writing(rollout, no, no, no, world, no, no)
+    writing = ScoredRollout(rollout, no, no, no, world, no, no)
     shards = Shards(run, data, RoundOrder(8, 4, 4, 1, None, 1, 1), 2, writing, no)
     shards._plan(0)
     return [
