@@ -127,18 +127,12 @@ def _audit(context: StepContext[AnnotationDir], parts: dict[str, PairCounts], ro
 
 def _licences(context: StepContext[AnnotationDir]) -> list[str | None]:
     """Return the makers' licence if set, else the sources' licences (None: unknown) and the writers' known terms."""
+    files = context.files
     if context.config.card.get("license"):
         return [str(context.config.card.license)]
-    return _of(context.files, "license") + [terms for terms in _terms(context.files) if terms]
-
-
-def _of(files: AnnotationDir, column: str) -> list[str | None]:
-    split_counts = [counted(files.dataset / file, [column]) or Counter() for file in SPLITS.values()]
-    return sorted({value for counts in split_counts for (value,) in counts}, key=str)
-
-
-def _terms(files: AnnotationDir) -> list[str | None]:
-    return sorted({value for (value,) in counted(files.replies, ["terms"]) or ()}, key=str)
+    of_splits = [counted(files.dataset / file, ["license"]) or Counter() for file in SPLITS.values()]
+    licences = sorted({licence for counts in of_splits for (licence,) in counts}, key=str)
+    return licences + sorted({terms for (terms,) in counted(files.replies, ["terms"]) or () if terms})
 
 
 def _languages(parts: dict[str, PairCounts]) -> list[str]:

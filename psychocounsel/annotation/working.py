@@ -16,8 +16,6 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.running import StepProgress, work_in_steps
 
-_TABLES = ("speeches", "replies", "votes", "train", "test")
-
 
 def annotate(run: Run) -> int:
     """Run the steps or a removal in the run's directory; returns the exit code: 75 if stopped, 3 if the budget is spent.
@@ -59,15 +57,9 @@ def _forget_shards(files: AnnotationDir) -> None:
 
 def table_rows(files: AnnotationDir) -> dict[str, int]:
     """Return the number of rows of each table that exists."""
-    tables = (
-        files.speeches,
-        files.replies,
-        files.votes,
-        files.dataset / "train.parquet",
-        files.dataset / "test.parquet",
-    )
-    existing = {name: path for name, path in zip(_TABLES, tables, strict=True) if path.exists()}
-    return {name: int(pq.read_metadata(path).num_rows) for name, path in existing.items()}
+    tables = {"speeches": files.speeches, "replies": files.replies, "votes": files.votes}
+    tables |= {split: files.dataset / f"{split}.parquet" for split in ("train", "test")}
+    return {name: int(pq.read_metadata(path).num_rows) for name, path in tables.items() if path.exists()}
 
 
 def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -> Iterator[str]:

@@ -234,25 +234,15 @@ class _Desk(Generic[T]):
             try:
                 self.answers.keep(
                     [
-                        (
-                            arrival.call.model,
-                            arrival.call.ask,
-                            arrival.call.attempt,
-                            arrival.answer,
-                            self._cost(arrival),
-                        )
-                        for arrival in arrivals
-                        if arrival.answer is not None and arrival.answer.outcome != FAILED
+                        (call.model, call.ask, call.attempt, answer, cost_of(call.model, call.ask, answer))
+                        for call, answer in ((arrival.call, arrival.answer) for arrival in arrivals)
+                        if answer is not None and answer.outcome != FAILED
                     ]
                 )
             except BaseException as error:  # e.g. a full disk: an answer that was not written must not be used
                 arrivals = [_Arrival(arrival.call, None, error) for arrival in arrivals]
             for arrival in arrivals:
                 self._journalled.put(arrival)
-
-    def _cost(self, arrival: _Arrival) -> float:
-        assert arrival.answer is not None
-        return cost_of(arrival.call.model, arrival.call.ask, arrival.answer)
 
 
 def _arrival(opened: Answerer, call: _Call, future: Future[Answer]) -> _Arrival:

@@ -88,7 +88,8 @@ def _dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any:
         problems.append(f"{key} must be a mapping")
         return None
     hints = typing.get_type_hints(kind, include_extras=True)
-    needed = {name for name in hints if not _has_default(kind, name)}
+    own = dataclasses.fields(kind)
+    needed = {field.name for field in own if field.default is field.default_factory is dataclasses.MISSING}
     # The field `if_` holds the key `if`, because `if` is a Python keyword.
     written = {name: name.removesuffix("_") for name in hints}
     check_keys(value, written.values(), key, problems, [written[name] for name in hints if name in needed])
@@ -98,11 +99,6 @@ def _dataclass(kind: Any, value: Any, key: str, problems: Problems) -> Any:
         if written[name] in value
     }
     return kind(**parts) if needed <= parts.keys() else None
-
-
-def _has_default(kind: Any, name: str) -> bool:
-    field = kind.__dataclass_fields__[name]
-    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _tuple(kind: Any, value: Any, key: str, problems: Problems, limits: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -132,10 +132,10 @@ class Group:
         """Number of trained tokens of each completion."""
         return tuple(completion.trained_tokens for completion in self.completions)
 
-    def shortened(self, length: int = 1) -> "Group":
-        """Return the group with its prompt and completions cut to `length` tokens, as filler of an empty micro-batch."""
-        completions = [completion.cut(length) for completion in self.completions]
-        return replace(self, prompt_ids=self.prompt_ids[:length], completions=completions)
+    def shortened(self) -> "Group":
+        """Return the group with its prompt and completions cut to one token, as filler of an empty micro-batch."""
+        completions = [completion.cut(1) for completion in self.completions]
+        return replace(self, prompt_ids=self.prompt_ids[:1], completions=completions)
 
 
 def reference_of(groups: Sequence[Group]) -> list[list[Array]] | None:

@@ -28,12 +28,12 @@ _ANY_CJK = re.compile(f"[{CJK}]")
 _MIX, _SPREAD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93)
 
 
-def shingles(texts: Sequence[str], length: int = 3) -> Iterator[Array]:
-    """Yield the set of hashed sequences of `length` words of each text, sorted uint64; a shorter text is one sequence."""
+def shingles(texts: Sequence[str]) -> Iterator[Array]:
+    """Yield the set of hashed word 3-grams of each text, sorted uint64; a shorter text is one sequence."""
     for text in texts:
         token = _TOKEN_OR_CHARACTER if _ANY_CJK.search(text) else TOKEN
         codes = np.array([zlib.crc32(word.encode()) + 1 for word in token.findall(text.lower())], np.uint64)
-        yield np.unique(rolled(codes, min(length, max(len(codes), 1))))
+        yield np.unique(rolled(codes, min(3, max(len(codes), 1))))
 
 
 def rolled(codes: Array, length: int) -> Array:

@@ -181,14 +181,10 @@ def _key(config: DictConfig, chat: ChatFormat, kind: str) -> str | None:
         "lengths": [config.max_length, config.max_prompt_length],
     }
     if config.data.controls:
-        length = [config.epochs, config.max_steps, config.global_batch_size]
-        identity["controls"] = [config.seed, *length, _content_of_own_replies(config)]
+        files = own_reply_files(config.data)
+        own = content_id(_common(files), files, config.paths.cache) if files else None
+        identity["controls"] = [config.seed, config.epochs, config.max_steps, config.global_batch_size, own]
     return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:32]
-
-
-def _content_of_own_replies(config: DictConfig) -> str | None:
-    files = own_reply_files(config.data)
-    return content_id(_common(files), files, config.paths.cache) if files else None
 
 
 def _files(data: DictConfig) -> list[Sequence[Path]] | None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,23 +66,15 @@ def _report_changes(planned: PlannedStep, context: StepContext[F]) -> None:
 
 
 def _run_step(course: Course[F], planned: PlannedStep, context: StepContext[F]) -> None:
-    stale = course.steps[
-        course.steps.index(planned.step) :
-    ]  # while the step runs, its table may mix old and new settings
+    """Run a step and record it with its settings, its source files, its figures and a hash of the file it wrote."""
+    stale = course.steps[course.steps.index(planned.step) :]  # its table may mix old and new settings meanwhile
     for step in reversed(stale):  # last first: a kill must not leave a later record without an earlier one
         context.files.step(step).unlink(missing_ok=True)
     started = time.monotonic()
     figures = course.run(planned.step, context)
-    _write_record(course, context, planned, figures, time.monotonic() - started)
-
-
-def _write_record(
-    course: Course[F], context: StepContext[F], planned: PlannedStep, figures: Figures, seconds: float
-) -> None:
-    """Record that a step is done, with its settings, its source files, its figures and a hash of the file it wrote."""
     about: Figures = {"step": planned.step, "fingerprint": planned.fingerprint}
     about |= {"settings": planned.settings, "sources": planned.sources}
-    about |= {"version": __version__, "seconds": round(seconds, 1)}
+    about |= {"version": __version__, "seconds": round(time.monotonic() - started, 1)}
     if (made := course.output(context.files, planned.step)).is_file():
         about["output"] = mark_of(made)
     write_json(context.files.step(planned.step), {**about, "figures": figures})
@@ -140,10 +132,9 @@ class StepProgress:
         self.step = step
         self.write_state(step, 0, None)
 
-    def bar(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-        """Yield the items and report how many are done. `total` defaults to the length of `items`, if known."""
-        if total is None and hasattr(items, "__len__"):
-            total = len(items)  # type: ignore[arg-type]
+    def bar(self, items: Iterable[T], what: str) -> Iterator[T]:
+        """Yield the items and report how many are done, and of how many if `items` has a length."""
+        total = len(items) if isinstance(items, Sized) else None
         started = written = printed = time.monotonic()
         shown: Any = TimedBar(items, what, total=total, leave=False, disable=not self.live, dynamic_ncols=True)
         for done, item in enumerate(shown, 1):

@@ -8,6 +8,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,14 +41,14 @@ def written(path: Path, schema: pa.Schema) -> Iterator[Callable[[Row], None]]:
 
 
 class Sorter:
-    """Sorts rows that arrive in any order, by speech and then by `columns`.
+    """Sorts rows that arrive in any order by speech.
 
     Rows wait in a temporary folder next to the path `beside`, in up to 256 files: speeches whose ids begin with the
     same two characters share a file. Only one file at a time is read and sorted in memory.
     """
 
-    def __init__(self, beside: Path, columns: Sequence[str]) -> None:
-        self.folder, self.columns = temporary_name(beside), ("speech", *columns)
+    def __init__(self, beside: Path) -> None:
+        self.folder = temporary_name(beside)
         self.files: dict[str, IO[str]] = {}
 
     def __enter__(self) -> "Sorter":
@@ -60,7 +61,7 @@ class Sorter:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def add(self, row: Row) -> None:
-        """Add a row. All columns used for sorting must be present and not None."""
+        """Add a row of a speech."""
         beginning = str(row["speech"])[:2].encode().hex()
         if beginning not in self.files:
             self.files[beginning] = open(self.folder / beginning, "w+", encoding="utf-8")
@@ -72,7 +73,7 @@ class Sorter:
             file = self.files[beginning]
             file.flush()
             file.seek(0)
-            yield from sorted(map(json.loads, file), key=lambda row: tuple(row[name] for name in self.columns))
+            yield from sorted(map(json.loads, file), key=itemgetter("speech"))
 
 
 @contextlib.contextmanager

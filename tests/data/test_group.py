@@ -80,7 +80,7 @@ def test_a_shard_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monke
 def test_token_counts_and_the_filler() -> None:
     group = Group("a", ids(1, 2, 3), [FULL, Completion(ids(4, 5))])
     assert (group.tokens, group.trained_lengths) == (8, (3, 2))
-    filler = group.shortened(1)
+    filler = group.shortened()
     assert (filler.tokens, len(filler.completions)) == (3, 2)
     assert all(
         len(getattr(filler.completions[0], name)) == 1 for name in ("logprobs", "ref_logprobs", "values", "advantages")

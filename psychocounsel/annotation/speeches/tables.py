@@ -207,7 +207,7 @@ def write_speeches(
     sample: list[tuple[float, str, Row]] = []
     most_urgent = urgencies.copy()
     np.minimum.at(most_urgent, choice.first, urgencies)
-    with Sorter(path, ()) as sorter, written(path, SCHEMA) as add:
+    with Sorter(path) as sorter, written(path, SCHEMA) as add:
         for number, row in enumerate(rows_of(draft, DRAFT.names)):
             decision = int(choice.decision[number])
             if decision != KEPT:
