@@ -85,14 +85,10 @@ def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
             plain.pop(name, None)
 
 
-_FILES: tuple[str, ...] = (
-    "trained_on",
-    "evaluation.experts",
-    "evaluation.rubric",
-    "replies.system_prompt",
-    "personas.folder",
+_FILES = (
+    *("trained_on", "evaluation.experts", "evaluation.rubric", "replies.system_prompt", "personas.folder"),
+    *("personas.file", "evaluation.transcripts", "evaluation.flow", "evaluation.set_review"),
 )
-_FILES += ("personas.file", "evaluation.transcripts", "evaluation.flow", "evaluation.set_review")
 
 
 def make_files_absolute(config: DictConfig) -> None:

@@ -76,7 +76,8 @@ def answer_exam(
         BudgetSpent: see `ask_all`.
         UserError: see `ask_all`.
     """
-    _buy(_exam_calls(exam, contestants, rules), contestants, answers, budget, key="model", retries=0)
+    models = [contestant.model for contestant in contestants]
+    _buy(_exam_calls(exam, contestants, rules), models, answers, budget, key="model", retries=0)
     asks = [*exam_asks(exam.items, rules.shuffles, rules.seed)]
     return [_exam_answer(contestant, ask, answers) for contestant in contestants for ask in asks]
 
@@ -95,10 +96,10 @@ def rate_set(
         BudgetSpent: see `ask_all`.
         UserError: see `ask_all`.
     """
-    _buy(_reply_calls(rubric_set, contestants, rules), contestants, answers, budget, key="model", retries=0)
-    calls = ((judge, ask) for judge, ask in _rating_calls(rubric_set, contestants, judges, rules, answers))
-    models = [Asked(judge, judge.name) for judge in judges]
-    _buy(calls, models, answers, budget, key="judge", retries=_RATING_RETRIES, read=read_values)
+    models = [contestant.model for contestant in contestants]
+    _buy(_reply_calls(rubric_set, contestants, rules), models, answers, budget, key="model", retries=0)
+    calls = _rating_calls(rubric_set, contestants, judges, rules, answers)
+    _buy(calls, judges, answers, budget, key="judge", retries=_RATING_RETRIES, read=read_values)
     return [*_ratings(rubric_set, contestants, judges, rules, answers)]
 
 
@@ -227,7 +228,7 @@ def _exam_answer(asked: Asked, ask: ExamAsk, answers: Answers) -> ExamAnswer:
 
 def _buy(
     calls: Iterator[tuple[LanguageModel, Ask]],
-    models: Sequence[Asked],
+    models: Sequence[LanguageModel],
     answers: Answers,
     budget: Budget,
     *,
@@ -235,9 +236,7 @@ def _buy(
     retries: int,
     read: Callable[[str], Any] = str,
 ) -> None:
-    outcomes = ask_all(
-        calls, answers, budget, read=read, models=[asked.model for asked in models], key=key, retries=retries
-    )
+    outcomes = ask_all(calls, answers, budget, read=read, models=models, key=key, retries=retries)
     with closing(outcomes):
         for _ in outcomes:
             pass

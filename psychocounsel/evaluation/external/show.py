@@ -4,7 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from psychocounsel.blocks.cells import Titled, cell, count, counts, exact, report_table, spanned, warnings_of
+from psychocounsel.blocks.cells import (
+    Titled,
+    cell,
+    count,
+    counts,
+    exact,
+    percent_text,
+    report_table,
+    spanned,
+    warnings_of,
+)
 from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion
 from psychocounsel.blocks.kinds import Block, ReportTable
 from psychocounsel.blocks.tables import Cell
@@ -89,8 +99,8 @@ def _of_set(name: str, of_set: ExamFigures | RubricFigures, model: str, cautions
 def _percent(value: float | None, interval: Interval | None) -> str:
     if value is None:
         return "an unknown share"
-    low, high = interval or (value, value)
-    return f"{100 * value:.1f} % (" + ("no interval)" if low == high else f"{100 * low:.1f} to {100 * high:.1f})")
+    low, high = interval or (None, None)
+    return percent_text({"value": value, "low": low, "high": high}, "value")
 
 
 def _exams(runs: Sequence[Titled[ExternalFigures]]) -> Iterator[_Exam]:

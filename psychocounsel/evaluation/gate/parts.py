@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.cases import of_any_judge
+from psychocounsel.evaluation.health.settings import HealthEvaluation
 from psychocounsel.evaluation.safety.cases import JudgedCase
-from psychocounsel.evaluation.safety.settings import NOT_READ
+from psychocounsel.evaluation.safety.settings import NOT_READ, SafetyEvaluation
 from psychocounsel.evaluation.safety.speeches import NOT_VALIDATED
 from psychocounsel.evaluation.safety.word_checks import Checks
+from psychocounsel.evaluation.session.settings import SessionEvaluation
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, is_finished, write_summary
 from psychocounsel.rundir.run_config import has_config, read_config, read_section, write_config
@@ -90,28 +91,23 @@ class GatePart:
     """Evaluation that is a part of the gate.
 
     Attributes:
-        settings: dataclass of `conf/evaluation/NAME.yaml`, as module and class.
+        evaluation: dataclass of `conf/evaluation/NAME.yaml`.
         read: reads the cases of a finished directory with its configuration.
         reads_data: True if it reads `data` and asks no judge; the other parts have sets of their own, and judges.
         options: values of its keys that differ from the defaults.
     """
 
-    settings: str
+    evaluation: Any
     read: Callable[[EvaluationDir, DictConfig], PartCases]
     reads_data: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def evaluation(self) -> Any:
-        """Import and return the settings dataclass."""
-        module, _, name = self.settings.rpartition(".")
-        return getattr(import_module(module), name)
-
 
 ALL = {
     # Swapped speeches do not affect the decision, so their replies are not bought.
-    "safety": GatePart("psychocounsel.evaluation.safety.settings.SafetyEvaluation", _safety, options={"swaps": False}),
-    "session": GatePart("psychocounsel.evaluation.session.settings.SessionEvaluation", _session),
-    "health": GatePart("psychocounsel.evaluation.health.settings.HealthEvaluation", _health, reads_data=True),
+    "safety": GatePart(SafetyEvaluation, _safety, options={"swaps": False}),
+    "session": GatePart(SessionEvaluation, _session),
+    "health": GatePart(HealthEvaluation, _health, reads_data=True),
 }
 
 
@@ -205,7 +201,7 @@ def evidence_of(config: DictConfig) -> Evidence:
 
 
 def _check_unedited(name: str, files: EvaluationDir) -> None:
-    if edited := next(edited_files(ALL[name].evaluation().course, files), None):
+    if edited := next(edited_files(ALL[name].evaluation.course, files), None):
         raise UserError(
             f"{edited}: was changed after the part {name} wrote it; restore the file, or run that part again"
         )
@@ -216,7 +212,7 @@ def _left_out(config: DictConfig, files: EvaluationDir) -> Iterator[str]:
 
     What the part's first step recorded comes first, because config.yaml could be edited afterwards.
     """
-    evaluation = ALL[config.evaluation.name].evaluation()
+    evaluation = ALL[config.evaluation.name].evaluation
     recorded = read_mapping(files.step(evaluation.course.steps[0])).get("settings", {})
 
     def used(key: str) -> Any:
@@ -247,7 +243,7 @@ def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
     files.path.mkdir(parents=True, exist_ok=True)
     write_config(files.path, config)
     context.say(f"{name}:")
-    course = ALL[name].evaluation().course
+    course = ALL[name].evaluation.course
     running = [""]
 
     def say(line: str) -> None:
@@ -265,7 +261,7 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
     part = ALL[name]
     copy = OmegaConf.create(OmegaConf.to_container(config))
     assert isinstance(copy, DictConfig)
-    evaluation = part.evaluation()
+    evaluation = part.evaluation
     with open_dict(copy):
         copy.pop("gate")
         for section in ("judge", "personas"):
@@ -276,7 +272,7 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
                 OmegaConf.update(copy, key, value)
         own = evaluation(**part.options)
         copy.evaluation = {
-            "_target_": part.settings,
+            "_target_": f"{evaluation.__module__}.{evaluation.__name__}",
             **{attribute.name: getattr(own, attribute.name) for attribute in fields(own)},
         }
         copy.run_dir, copy.steps = str(EvaluationDir(Path(config.run_dir)).part(name).path), None
@@ -289,7 +285,7 @@ def forget_failures(files: EvaluationDir, names: list[str]) -> None:
     Otherwise the answers would stay missing, and a gate with missing answers never passes.
     """
     for name in names:
-        part, steps = files.part(name), ALL[name].evaluation().course.steps
+        part, steps = files.part(name), ALL[name].evaluation.course.steps
         figures = [read_mapping(part.step(step)).get("figures") for step in steps]
         first = next((number for number, of_step in enumerate(figures) if has_failed(of_step)), None)
         if first is not None:

@@ -45,25 +45,25 @@ def _output(files: EvaluationDir, step: str) -> Path:
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
     if step not in ALL or step not in run_parts(config):
         return {}
-    course, own = ALL[step].evaluation().course, part_config(config, step)
+    course, own = ALL[step].evaluation.course, part_config(config, step)
     return {group: models for part_step in course.steps for group, models in course.models(own, part_step).items()}
 
 
 def _reads(part: str) -> tuple[str, ...]:
     """Return the keys that affect a part's result; its section `evaluation` is excluded, because it has fixed values."""
-    read = [key for keys in ALL[part].evaluation().course.reads.values() for key in keys]
+    read = [key for keys in ALL[part].evaluation.course.reads.values() for key in keys]
     return ("gate.parts", "gate.from", *(key for key in read if key.split(".")[0] != "evaluation"))
 
 
 def _code(part: str) -> tuple[str, ...]:
-    return (*_OWN_CODE, *(pattern for patterns in ALL[part].evaluation().course.code.values() for pattern in patterns))
+    return (*_OWN_CODE, *(pattern for patterns in ALL[part].evaluation.course.code.values() for pattern in patterns))
 
 
 def _sources(config: DictConfig) -> dict[str, Any]:
     """Return marks of the parts' inputs: files of data and personas, and the directories of `gate.from`."""
     sources: dict[str, Any] = {**taken_marks(config)}
     for name in run_parts(config):
-        marks = ALL[name].evaluation().course.sources(part_config(config, name))
+        marks = ALL[name].evaluation.course.sources(part_config(config, name))
         sources |= {f"{name}: {key}": value for key, value in marks.items()}
     return sources
 
@@ -141,12 +141,12 @@ class GateEvaluation(SteppedEvaluation):
         if run_parts(config):
             check_sides(config, "against")
         for name in run_parts(config):
-            ALL[name].evaluation()().prepare(part_config(config, name), EvaluationDir(run_dir).part(name).path)
+            ALL[name].evaluation().prepare(part_config(config, name), EvaluationDir(run_dir).part(name).path)
         super().prepare(config, run_dir)
 
     def unused_sections(self, config: DictConfig) -> dict[str, str]:
         parts = [ALL[name] for name in run_parts(config)]
-        reading = [key for part in parts for key in part.evaluation().sections]
+        reading = [key for part in parts for key in part.evaluation.sections]
         data = () if any(part.reads_data for part in parts) else ("data", "part")
         others = () if parts else ("model", "against", "replies", "limit", "budget")
         idle = [*(key for key in ("judge", "personas") if key not in reading), *data, *others]
@@ -162,7 +162,7 @@ class GateEvaluation(SteppedEvaluation):
 
 
 def _part_to_ask(context: StepContext[EvaluationDir], name: str) -> Iterator[str]:
-    evaluation = ALL[name].evaluation()()
+    evaluation = ALL[name].evaluation()
     config = part_config(context.config, name)
     real = EvaluationDir(Path(context.config.run_dir)).part(name)
     due = {planned.step for planned in planned_steps(evaluation.course, config, real) if planned.due}

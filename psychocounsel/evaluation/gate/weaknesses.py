@@ -69,7 +69,7 @@ def weaknesses_of_parts(config: DictConfig, evidence: Evidence) -> Weaknesses:
     found.conditions.extend(_replies_keys(next(iter(parts.values()))))
     found.conditions.extend(_own_judges(parts))
     for name, part in files.items():
-        if "output" not in read_mapping(part.step(ALL[name].evaluation().course.steps[0])):
+        if "output" not in read_mapping(part.step(ALL[name].evaluation.course.steps[0])):
             found.conditions.append(f"{name}: made by an earlier version, which recorded no hashes of its tables")
     _add_training(config, next(iter(parts.values())), evidence, found)
     return found
@@ -101,7 +101,7 @@ def _clients_missing(files: EvaluationDir) -> int:
 def _rubrics(parts: Mapping[str, DictConfig]) -> Iterator[str]:
     for name, part in parts.items():
         rubric = part.evaluation.get("rubric")
-        if rubric is not None and rubric != (usual := ALL[name].evaluation()().rubric):
+        if rubric is not None and rubric != (usual := ALL[name].evaluation().rubric):
             yield f"{name}: the rubric is {rubric} instead of {usual}"
 
 

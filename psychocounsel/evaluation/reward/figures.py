@@ -161,25 +161,17 @@ def mass_bins(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.searchsorted(edges[1:-1], p), edges
 
 
-_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-
-
-def wilson(right: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return the 95 % intervals of the shares `right` / `n`, float64[bins, 2] (Wilson 1927)."""
-    share, square = right / n, _Z**2
-    middle = (share + square / (2 * n)) / (1 + square / n)
-    half = _Z * np.sqrt(share * (1 - share) / n + square / (4 * n**2)) / (1 + square / n)
-    return np.clip(np.column_stack([middle - half, middle + half]), 0, 1)
-
-
 def _bins(p: np.ndarray, labels: np.ndarray, bins: np.ndarray, edges: np.ndarray) -> list[Figures]:
+    from scipy.stats import binomtest
+
     n = np.bincount(bins, minlength=BINS)
     filled = np.flatnonzero(n)
     right = np.bincount(bins, labels, BINS)[filled]
+    tests = [binomtest(round(hits), of) for hits, of in zip(right.tolist(), n[filled].tolist(), strict=True)]
     columns = np.column_stack(
         [
             *(edges[filled], edges[filled + 1], np.bincount(bins, p, BINS)[filled] / n[filled], right / n[filled]),
-            wilson(right, n[filled]),
+            np.array([test.proportion_ci(method="wilson") for test in tests]),
         ]
     )
     names = ("from", "to", "mean_p", "right", "low", "high")

@@ -1,60 +1,16 @@
-"""Figures of `evaluation=winrate` as figures.json holds them. None: the verdicts do not determine the figure.
+"""Figures of `evaluation=winrate` as figures.json holds them. None: the verdicts do not determine the figure."""
 
-The dataclasses of `psychocounsel.metrics` with the same fields explain these.
-"""
-
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from psychocounsel.evaluation.judging.controls import ControlFigures, Share
 
-
-class MeasureResult(TypedDict):
-    """A figure and its 95 % interval over prompts (`intervals.Measure`)."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class PairResult(TypedDict):
-    """Win rate of the model against an opponent, on all prompts or on a slice of them (`win_rates.PairFigures`)."""
-
-    win_rate: MeasureResult
-    shares: dict[str, float | None]
-    prompts: int
-    rows: int
-    unjudged: int
-    small: bool
-
-
-class ControlledResult(TypedDict):
-    """Win rate if both replies were equal in length or form, and the effects of differences (`regressions.Controlled`)."""
-
-    win_rate: MeasureResult
-    effects: dict[str, MeasureResult]
-    length_unit: float | None
-
-
-class SeedResult(TypedDict):
-    """Win rates over training seeds (`win_rates.SeedFigures`)."""
-
-    mean: float | None
-    sd: float | None
-    n: int
-    opponent_n: int
-    interval: tuple[float | None, float | None]
-    over_seeds: bool
-    by_seed: dict[str, float]
-
-
-class AgreementResult(TypedDict):
-    """Agreement of two raters (`agreement.Agreement`)."""
-
-    rows: int
-    prompts: int
-    raw: MeasureResult
-    kappa: MeasureResult
-    ac1: MeasureResult
+# Fields of dataclasses of `psychocounsel.metrics`, which explain them; a `Measure` is {value, low, high}.
+PairResult = dict[str, Any]  # win_rates.PairFigures, on all prompts or on a slice of them
+SeedResult = dict[str, Any]  # win_rates.SeedFigures
+ControlledResult = dict[str, Any]  # regressions.Controlled
+RankingResult = dict[str, Any]  # regressions.Ranking, with the names of contestants
+AgreementResult = dict[str, Any]  # agreement.Agreement
+BiasResult = dict[str, Any]  # agreement.PositionBias
 
 
 class ExpertsResult(TypedDict):
@@ -86,17 +42,6 @@ class OpponentResult(TypedDict):
     experts: ExpertsResult
 
 
-class BiasResult(TypedDict):
-    """Position bias of a judge (`agreement.PositionBias`)."""
-
-    rows: int
-    inconsistent: MeasureResult
-    half_consistent: MeasureResult
-    first_place: MeasureResult
-    shift: MeasureResult
-    error: MeasureResult
-
-
 class JudgesResult(TypedDict):
     judges: list[str]
     agreement: AgreementResult
@@ -106,19 +51,6 @@ class ExpertResult(TypedDict):
     expert: str
     judge: str
     agreement: AgreementResult
-
-
-class StrengthResult(TypedDict):
-    log_odds: MeasureResult
-    elo: MeasureResult
-
-
-class RankingResult(TypedDict):
-    """One scale for all contestants (`regressions.Ranking`)."""
-
-    strengths: dict[str, StrengthResult]
-    groups: list[list[str]]
-    bounded: bool
 
 
 class ReplyCounts(TypedDict):

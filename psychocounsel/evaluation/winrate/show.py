@@ -379,7 +379,8 @@ def _seeds(contests: Sequence[_Contest]) -> list[ReportTable]:
     for contest in contests:
         seeds = contest.figures["seeds"]
         if seeds["n"] > 1 and seeds["mean"] is not None:
-            mean = TableFigure(seeds["mean"], seeds["sd"], *seeds["interval"], seeds["n"], True)
+            low, high = seeds["interval"]
+            mean = TableFigure(seeds["mean"], seeds["sd"], low, high, seeds["n"], True)
             by_seed = ", ".join(f"{seed}: {100 * rate:.1f} %" for seed, rate in seeds["by_seed"].items())
             rows.append([*contest.head, count(seeds["n"]), count(seeds["opponent_n"]), mean, by_seed])
     headings = [*_HEADINGS, "seeds", "seeds of the opponent", "win rate", "by seed"]

@@ -5,7 +5,6 @@ from itertools import pairwise, permutations
 import numpy as np
 import pytest
 from scipy.special import expit
-from scipy.stats import binomtest
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
@@ -22,7 +21,6 @@ from psychocounsel.evaluation.reward.figures import (
     reliability,
     risk_coverage_curve,
     risks,
-    wilson,
 )
 from psychocounsel.metrics.rewards import accuracy, ece
 from tests.support.preferences import example, random_pairs, text
@@ -67,13 +65,6 @@ def test_both_calibration_errors_are_the_weighted_gaps_of_their_bins(margins: np
 
 def test_bins_of_equal_mass_hold_equally_many() -> None:
     assert {each["n"] for each in reliability(RNG.normal(0, 1, 500))["equal_mass"]} == {100}
-
-
-def test_the_interval_of_a_bin_is_wilsons() -> None:
-    right, n = np.array([0, 3, 17, 40]), np.array([5, 9, 20, 40])
-    for (low, high), k, count in zip(wilson(right, n), right.tolist(), n.tolist(), strict=True):
-        expected = binomtest(k, count).proportion_ci(method="wilson")
-        assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 # -- slope and intercept
