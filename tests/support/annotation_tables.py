@@ -70,7 +70,7 @@ def annotation_dir(path: Path, speeches: list[Row], replies: list[Row], votes: l
 
 def context(files: AnnotationDir, said: list[str] | None = None, **sections: Any) -> StepContext[AnnotationDir]:
     """Return a step context. `sections` are sections of conf/annotate.yaml; `scores` and `pairs` get typed defaults."""
-    config = OmegaConf.create({"crisis_to_third_parties": False, **sections})
+    config = OmegaConf.create({"crisis_to_third_parties": False, "replies": {"per_speech": 4}, **sections})
     for name, kind in (("pairs", PairRules), ("scores", ScoresConfig)):
         config[name] = OmegaConf.merge(OmegaConf.structured(kind), sections.get(name, {}))
     return StepContext(config, files, (said if said is not None else []).append, lambda items, what: items)

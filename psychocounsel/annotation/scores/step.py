@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -96,6 +97,8 @@ def plan_of(context: StepContext[AnnotationDir]) -> RatingPlan:
                 f"scores.votes={scores.votes}: all votes of {model.name} would be equal, because it does not sample; use "
                 f"{'a language model as annotator' if by_rule else sampling}, or scores.votes=1"
             )
+    if scores.joint:  # one answer rates all replies to a speech, and `max_tokens` is for one reply
+        annotators = [replace(model, max_tokens=config.replies.per_speech * model.max_tokens) for model in annotators]
     prompt = rating_prompt(scores.rubric, scores.joint, scores.examples)
     return RatingPlan(annotators, prompt, scores.votes, scores.repeat, scores.seed, config.crisis_to_third_parties)
 

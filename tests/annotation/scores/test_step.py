@@ -189,6 +189,7 @@ def test_joint_ratings_belong_to_the_replies_as_they_were_shown(tmp_path: Path) 
         digits = [int(line.split()[1]) for line in shown.splitlines() if line.startswith("text ")]
         if not digits:
             return "ready"  # answers the check at the start
+        assert payload["max_tokens"] == 4 * 1024, "max_tokens of the settings for each of replies.per_speech"
         assert set(payload["response_format"]["json_schema"]["schema"]["properties"]) == {
             f"reply_{place + 1}" for place in range(len(digits))
         }
@@ -201,7 +202,7 @@ def test_joint_ratings_belong_to_the_replies_as_they_were_shown(tmp_path: Path) 
     replies = [reply(each["speech"], n, f"text {n + 1}") for each in speeches for n in range(3)]
     files = annotation_dir(tmp_path, speeches, replies, [])
     with serving(Script(rate)) as server:
-        settings = member(server.address, "joint", max_tokens=4096)
+        settings = member(server.address, "joint", max_tokens=1024)
         figures = run(context(files, annotator=settings, budget=BUDGET, scores={"joint": True, "seed": 4}))
     assert figures["unreadable"] == {"joint": {"rates fewer replies than were shown": 3}}
     rows = rows_of(files)
