@@ -86,12 +86,19 @@ class Stepper:
     """
 
     def __init__(
-        self, algorithm: Algorithm, engines: dict[str, Engine], world: World, budget: int = 0, batch: int = 0
+        self,
+        algorithm: Algorithm,
+        engines: dict[str, Engine],
+        world: World,
+        budget: int = 0,
+        batch: int = 0,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.algorithm, self.engines, self.world = algorithm, engines, world
         self.main = engines[algorithm.needs.main]
         self.budget = budget  # tokens of a micro-batch; 0 until it is known
         self.batch = batch  # groups that `per_token` splits into micro-batches together; 0: all
+        self.alive = alive  # called before each of these batches, because a large round takes long
         self.queues = Queues(self.main.at_once)
         self.on_gpu = world.device.type == "cuda"
         self.ahead = self.on_gpu  # on CPU, building batches would take cores from computing
@@ -263,6 +270,7 @@ class Stepper:
         values: list[list[np.ndarray]] = []
         size = self.batch or len(groups) or 1
         for start in range(0, len(groups), size):
+            self.alive()
             chunk = groups[start : start + size]
             mine = {index: pieces for part in self._run(chunk, work) for index, pieces in part.items()}
             values += self._gather(mine, len(chunk))

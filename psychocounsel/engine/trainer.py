@@ -58,7 +58,8 @@ class Trainer:
                 f"generation_config.json of {run.config.model.path}: {', '.join(flags)} left out, as invalid together"
             )
         self.watchdog = Watchdog(run.config.engine.watchdog_minutes, run.log)
-        self.stepper = Stepper(self.algorithm, self.engines, self.world, batch=run.config.global_batch_size)
+        batch, alive = run.config.global_batch_size, self.watchdog.alive
+        self.stepper = Stepper(self.algorithm, self.engines, self.world, batch=batch, alive=alive)
         speed = Speed(self.engines[self.main], self.world)
         self.progress = Progress(run.is_main, run.log)
         self.state = LoopState(line={"step": 0, "attempt": run.attempt})
@@ -72,7 +73,6 @@ class Trainer:
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
         self.records = StepLog(run, self.feed.sample)
         self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._alive_in_evaluation)
-        batch = run.config.global_batch_size
         for line in opening_lines(self.data, self.algorithm.needs.data, self.steps, batch):
             run.say(line)
         if lengths := self.feed.lengths():

@@ -174,7 +174,19 @@ def test_a_run_killed_between_export_and_checkpoint_repeats_steps_without_losing
     assert mine["metrics"] == theirs["metrics"] and mine["steps"] == theirs["steps"] == 6
 
 
-# What an evaluation calls while the policy replies to held-out prompts.
+# What tells the watchdog that long work goes on: log-probabilities of a large round, and replies to held-out prompts.
+
+
+@pytest.mark.usefixtures("in_process_training")
+def test_each_batch_of_log_probabilities_tells_the_watchdog() -> None:
+    stepper, told = make_stepper(small_lm(), DPO(lr=1e-3)), list[int]()
+    whole = stepper.per_token(GROUPS)
+    stepper.batch, stepper.alive = 2, lambda: told.append(1)
+    parts = stepper.per_token(GROUPS)
+    assert len(told) == 3
+    for mine, theirs in zip(parts, whole, strict=True):
+        for row, expected in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(row, expected, atol=1e-5)
 
 
 def test_an_evaluation_tells_the_watchdog_that_replies_are_being_written(monkeypatch: pytest.MonkeyPatch) -> None:
