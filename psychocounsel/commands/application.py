@@ -90,7 +90,6 @@ def _run(command: Command, act: Act, ended: Ended) -> int:
     command = command_named(named) or command if named else command
     composer, rows = _read_arguments(command)
     exit_codes: list[int] = []
-    failures: list[BaseException] = []
 
     def checked_act(jobs: list[Job], config: DictConfig) -> Submission:
         refuse_unused([job.unused for job in jobs])
@@ -110,22 +109,15 @@ def _run(command: Command, act: Act, ended: Ended) -> int:
         job.unused = typed_unused(command, config, job.overrides, choice)
         return job
 
-    register(compose_job, checked_act, rows, exit_codes, SearchSweeper, announce=announce)
-
-    @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=command.name)
     def run(composed: DictConfig) -> None:
-        try:
-            job = compose_job(composed, list(HydraConfig.get().overrides.task))
-            exit_codes.append(checked_act([job], job.config).exit_code)
-        except (Exception, KeyboardInterrupt) as error:
-            failures.append(error)  # for an exception that leaves this function, Hydra would print its own lines
+        job = compose_job(composed, list(HydraConfig.get().overrides.task))
+        exit_codes.append(checked_act([job], job.config).exit_code)
 
+    register(compose_job, checked_act, rows, exit_codes, SearchSweeper, announce=announce)
     try:
-        run()
+        _compose(command, run)
     finally:
         remove_unused()
-    if failures:
-        raise failures[0]
     return max(exit_codes, default=DONE)
 
 
@@ -138,21 +130,30 @@ def _run_here(command: Command, work: Callable[[DictConfig], int]) -> int:
         raise UserError(f"--config-name: names a configuration that does not belong to {command.module}")
     composer, _ = _read_arguments(command)
     checked: list[DictConfig] = []
+
+    def check(composed: DictConfig) -> None:
+        config = composer.checked(command, configs.without_hydra(composed))
+        refuse_unused([typed_unused(command, config, list(HydraConfig.get().overrides.task), choice)])
+        checked.append(config)
+
+    _compose(command, check)
+    return max(map(work, checked), default=DONE)  # empty if Hydra has printed the configuration instead
+
+
+def _compose(command: Command, work: Callable[[DictConfig], None]) -> None:
+    """Have Hydra compose the command line and call `work` with the configuration; for a sweep Hydra calls the launcher."""
     failures: list[BaseException] = []
 
     @hydra.main(version_base="1.3", config_path=str(shipped("conf").resolve()), config_name=command.name)
-    def compose(composed: DictConfig) -> None:
+    def run(composed: DictConfig) -> None:
         try:
-            config = composer.checked(command, configs.without_hydra(composed))
-            refuse_unused([typed_unused(command, config, list(HydraConfig.get().overrides.task), choice)])
-            checked.append(config)
+            work(composed)
         except (Exception, KeyboardInterrupt) as error:
-            failures.append(error)
+            failures.append(error)  # for an exception that leaves this function, Hydra would print its own lines
 
-    compose()
+    run()
     if failures:
         raise failures[0]
-    return max(map(work, checked), default=DONE)  # empty if Hydra has printed the configuration instead
 
 
 def _helped(command: Command) -> bool:
