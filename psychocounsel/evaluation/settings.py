@@ -88,6 +88,7 @@ def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
 _FILES = (
     *("trained_on", "evaluation.experts", "evaluation.rubric", "replies.system_prompt", "personas.folder"),
     *("personas.file", "evaluation.transcripts", "evaluation.flow", "evaluation.set_review"),
+    *("evaluation.sets", "evaluation.lm_eval_folder"),
 )
 
 
@@ -105,6 +106,8 @@ def _absolute(value: Any) -> Any:
     """Return a path, or each of several, as an absolute path if it exists; otherwise the value."""
     if OmegaConf.is_list(value):
         return [_absolute(path) for path in value]
+    if OmegaConf.is_dict(value):  # an entry of `evaluation.sets`
+        return {name: _absolute(each) if name in ("path", "criteria") else each for name, each in value.items()}
     with contextlib.suppress(OSError):  # the text is too long for a path
         if isinstance(value, str) and value and expanded(value).exists():
             return str(expanded(value).resolve())

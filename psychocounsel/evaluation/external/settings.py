@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.data.sources import StandardSource
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.external.ability import AbilityTasks, check_ability, weights_of
 from psychocounsel.evaluation.external.set_files import read_sets, set_file
@@ -28,9 +29,10 @@ def _sources(config: DictConfig) -> dict[str, Any]:
     stamps: dict[str, Any] = {}
     for number, entry in enumerate(_plain(config.evaluation.sets)):
         file = set_file(entry, f"evaluation.sets[{number}]")
-        for path in (Path(source) for source in (file.path, file.criteria) if source):
-            if path.is_file():
-                stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
+        for path in (
+            path for source in (file.path, file.criteria) if source for path in StandardSource().files(source)
+        ):
+            stamps[str(path)] = [path.stat().st_size, path.stat().st_mtime_ns]
     return stamps
 
 

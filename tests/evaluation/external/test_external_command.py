@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
-from tests.support.contests import Recorder, replies
+from tests.support.contests import Recorder, contest, replies
 from tests.support.harness import ROOT, cli, write_jsonl
 from tests.support.in_process import run_here
 from tests.support.scripted import completion
@@ -91,6 +92,22 @@ def test_prompts_with_criteria_from_the_command_line(tmp_path: Path) -> None:
     assert any(
         line.startswith("rubric mine 3 100.0 (") and line.endswith(" j 4 text 3 text, 1 unparsable") for line in lines
     )
+
+
+def test_a_changed_file_in_a_folder_makes_the_answers_due_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sets").mkdir()
+    criteria = write_jsonl(tmp_path / "criteria.json", [])
+    file = exam(tmp_path / "sets")
+    monkeypatch.chdir(tmp_path)
+    config = contest("evaluation=external", "evaluation.sets=[{path: sets, criteria: criteria.json}]")
+    monkeypatch.chdir("/")  # as a job may
+    sources = build(config, "evaluation").course.sources
+    before = sources(config)
+    assert {*before} == {str(file), str(criteria)}
+    file.write_text(file.read_text().replace("Item 1?", "Item one?"))
+    assert sources(config) != before
 
 
 def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:
