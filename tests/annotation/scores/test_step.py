@@ -189,7 +189,6 @@ def test_joint_ratings_belong_to_the_replies_as_they_were_shown(tmp_path: Path) 
         digits = [int(line.split()[1]) for line in shown.splitlines() if line.startswith("text ")]
         if not digits:
             return "ready"  # answers the check at the start
-        assert payload["max_tokens"] == 4 * 1024, "max_tokens of the settings for each of replies.per_speech"
         assert set(payload["response_format"]["json_schema"]["schema"]["properties"]) == {
             f"reply_{place + 1}" for place in range(len(digits))
         }
@@ -204,6 +203,8 @@ def test_joint_ratings_belong_to_the_replies_as_they_were_shown(tmp_path: Path) 
     with serving(Script(rate)) as server:
         settings = member(server.address, "joint", max_tokens=1024)
         figures = run(context(files, annotator=settings, budget=BUDGET, scores={"joint": True, "seed": 4}))
+        longest = {payload["max_tokens"] for _, payload in server.asked if "response_format" in payload}
+    assert longest == {4 * 1024}, "the annotator's max_tokens for each of replies.per_speech"
     assert figures["unreadable"] == {"joint": {"rates fewer replies than were shown": 3}}
     rows = rows_of(files)
     assert all(row["joint"] for row in rows)
