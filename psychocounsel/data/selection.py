@@ -39,7 +39,10 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     else:
         train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)
     if data.half:
-        halves = split_by_prompt(train, 0.5, data.split_seed, lambda line: None)
+        said = list[str]()
+        halves = split_by_prompt(train, 0.5, data.split_seed, said.append)
+        if any(line.startswith("warning") for line in said):
+            report("warning: data.half: the halves share replies or sessions, because these connect all prompts")
         train = halves[data.half == "second"]
     train = subset(train, data.limit, data.fraction, data.split_seed)
     if len(train) == 1:

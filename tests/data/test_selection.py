@@ -239,6 +239,15 @@ def test_the_halves_share_no_text_and_leave_the_held_out_rows_alone() -> None:
     assert len(limited) == 20 and ids(limited) < ids(second)
 
 
+def test_halves_that_cannot_be_told_apart_are_told(tmp_path: Path) -> None:
+    connected = rows(20)  # which share their chosen reply
+    apart = [{**row, "chosen": f"good {number}", "rejected": f"bad {number}"} for number, row in enumerate(connected)]
+    for path, shares in ((file(tmp_path, "a", apart), False), (file(tmp_path, "b", connected), True)):
+        said: list[str] = []
+        load_split(config(path=path, half="first", dev_fraction=0.0), said.append)
+        assert any("data.half: the halves share replies" in line for line in said) == shares
+
+
 def test_a_selection_that_leaves_nothing_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="leaves no training rows"):
         load_split(config(path=file(tmp_path, "a", rows(1)), dev_fraction=0.9), print)
