@@ -118,9 +118,9 @@ def noninferiority_items(
     from scipy.stats import norm
 
     normal = (norm.ppf(_LEVEL) + norm.ppf(power)) ** 2 * discordant / margin**2
+    approximation = _whole(normal * clustering)  # refuses a plan that is too large before its power takes hours
     if not exact:
-        return Plan(_whole(normal * clustering), None, power, True, "normal approximation of paired shares")
-    _whole(0.7 * normal * clustering)  # refuses a plan that is far too large, whose power would take hours
+        return Plan(approximation, None, power, True, "normal approximation of paired shares")
     items = max(8, math.floor(0.7 * normal))
     while (reached := score_power(items, margin, discordant)) < power:
         items += max(1, items // 200)
