@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from psychocounsel.asking.answer_text import Unreadable, check_keys, is_refusal, json_object, object_schema, parsed_json
-from psychocounsel.asking.answers import Outcome
+from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.language_model import (
     EMPTY,
     FAILED,
@@ -319,6 +319,14 @@ class Judging:
                     yield from (JudgeCall(pair, judge, order, outcome=WITHHELD) for order in orders)
                 else:
                     yield from (JudgeCall(pair, judge, order, self._ask(pair, judge, order)) for order in orders)
+
+    def row(self, call: JudgeCall, answers: Answers, retries: int) -> Row:
+        """Return the row of one of the `calls`, from the journal's answers. `retries`: as they were bought."""
+        outcome: Outcome[Verdict | None] | str | None = call.outcome
+        if call.ask is not None:
+            settled = answers.settled(call.judge, call.ask, read_verdict, retries)
+            outcome = settled if isinstance(settled, Outcome) else None
+        return verdict_row(call.pair, call.judge.name, call.order, outcome, self.version(call.judge))
 
     def _orders(self, pair: ReplyPair, judge: LanguageModel) -> tuple[str, ...]:
         if not judge.reads_prompts:

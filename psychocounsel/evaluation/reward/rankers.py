@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import REFUSED, TEXT, Ask, LanguageModel
+from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.blocks.kinds import Paragraph
 from psychocounsel.counsel.system_prompt import COUNSELLOR, reward_prompt
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
@@ -25,15 +25,13 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.bias import family_in, family_of, labellers_of
 from psychocounsel.evaluation.judging.controls import ControlledSpeech, control_pairs, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
-    EQUAL,
-    FORWARD,
     OTHER_MODEL,
     JudgeCall,
     Judging,
     ReplyPair,
-    Verdict,
     pair_prompt,
     read_verdict,
+    without_verdict,
 )
 from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.reward.base import RewardSettings, Scorer
@@ -187,7 +185,8 @@ def rank_pairs(
         BudgetSpent: if the budget ends before all answers are bought; the journal keeps the bought ones.
         UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
-    calls = _calls(settings, examples)
+    judging = _judging(settings)
+    calls = [*judging.calls(map(_pair, examples))]
     asks = _asks(calls)
     with closing(Answers(folder)) as answers:
         buy(
@@ -202,16 +201,12 @@ def rank_pairs(
             bar=bar,
             what=f"ranking by {settings.name}",
         )
-        settled = [_settled(call, answers, settings.retries) for call in calls]
-    models = Counter(
-        outcome.answer.model for outcome in settled if isinstance(outcome, Outcome) and outcome.answer.model is not None
-    )
+        rows = [judging.row(call, answers, settings.retries) for call in calls]
+    models = Counter(row["model"] for row in rows if row["model"] is not None)
     mostly = models.most_common(1)[0][0] if models else None
-    counted = [OTHER_MODEL if _is_of_another(outcome, mostly) else outcome for outcome in settled]
-    sides = [_side(call, outcome) for call, outcome in zip(calls, counted, strict=True)]
-    return JudgedPairs(
-        np.array(sides, np.float64).reshape(-1, 2), dict(Counter(map(_word, counted))), dict(models.most_common())
-    )
+    rows = [row if row["model"] in (None, mostly) else without_verdict(row, OTHER_MODEL) for row in rows]
+    orders = np.array([row["overall"] for row in rows], np.float64).reshape(-1, 2)  # None becomes NaN
+    return JudgedPairs(orders, dict(Counter(row["outcome"] for row in rows)), dict(models.most_common()))
 
 
 def ranking_forecast(config: DictConfig) -> list[str]:
@@ -220,7 +215,7 @@ def ranking_forecast(config: DictConfig) -> list[str]:
     files.answers = files.ranker_answers
     examples = evaluated_pairs(config, lambda line: None)
     pairs = [*examples, *control_pairs(evaluated_controls(config, examples))]
-    asks = [ask for _, settings in rankers_of(config) for ask in _asks(_calls(settings, pairs))]
+    asks = [ask for _, settings in rankers_of(config) for ask in _asks(_judging(settings).calls(map(_pair, pairs)))]
     with draft_of(files) as draft, closing(Answers(draft.answers)) as answers:
         return Estimate.of(asks, answers).lines("compare")
 
@@ -243,13 +238,12 @@ def mixed_models(name: str, ranking: JudgedPairs) -> list[str]:
     return [f"warning: the server of {name} gave answers of several models ({shares}): only answers of the first count"]
 
 
-def _calls(settings: Ranker, examples: Sequence[Example]) -> list[JudgeCall]:
+def _judging(settings: Ranker) -> Judging:
     prompt = pair_prompt(settings.rubric, settings.examples)
-    judging = Judging([settings.model()], prompt, 0, settings.crisis_to_third_parties)
-    return list(judging.calls(map(_pair, examples)))
+    return Judging([settings.model()], prompt, 0, settings.crisis_to_third_parties)
 
 
-def _asks(calls: Sequence[JudgeCall]) -> list[tuple[LanguageModel, Ask]]:
+def _asks(calls: Iterable[JudgeCall]) -> list[tuple[LanguageModel, Ask]]:
     return [(call.judge, call.ask) for call in calls if call.ask is not None]
 
 
@@ -257,36 +251,10 @@ def _pair(example: Example) -> ReplyPair:
     """Return a pair with the chosen reply as `first`; nothing in the judge's prompt reveals the chosen reply."""
     speech = "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
     crisis = read_risk_rules().of(speech, example.risk).crisis
-    chosen, rejected = ({"text": reply} for reply in example.replies[:2])
+    key = {"setting": "", "seed": 0, "length_limit": None, "sample": 0, "reply": ""}
+    chosen, rejected = ({**key, "text": reply} for reply in example.replies[:2])
     return ReplyPair(
         {"speech": example.id, "messages": example.prompt, "language": sure_language_of(speech), "crisis": crisis},
         chosen,
         rejected,
     )
-
-
-def _settled(call: JudgeCall, answers: Answers, retries: int) -> Outcome[Verdict | None] | str:
-    if call.ask is None:
-        return str(call.outcome)
-    outcome: Outcome[Verdict | None] | int = answers.settled(call.judge, call.ask, read_verdict, retries)
-    return outcome if isinstance(outcome, Outcome) else "failed"
-
-
-def _is_of_another(outcome: Outcome[Verdict | None] | str, model: str | None) -> bool:
-    return isinstance(outcome, Outcome) and outcome.answer.model not in (None, model)
-
-
-def _word(outcome: Outcome[Verdict | None] | str) -> str:
-    """Return the outcome of a call in one word; a text without a verdict counts as a refusal."""
-    if isinstance(outcome, str):
-        return outcome
-    return REFUSED if outcome.outcome == TEXT and outcome.value is None else outcome.outcome
-
-
-def _side(call: JudgeCall, outcome: Outcome[Verdict | None] | str) -> float:
-    """Return 1 if the chosen reply is better, -1 if the rejected one is, 0 for a tie, NaN without a verdict."""
-    if isinstance(outcome, str):
-        return 0.0 if outcome == EQUAL else float("nan")
-    if outcome.outcome != TEXT or outcome.value is None:
-        return float("nan")
-    return float(outcome.value.overall if call.order == FORWARD else -outcome.value.overall)

@@ -31,7 +31,7 @@ from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import SCHEMA, JudgeCall, Judging, ReplyPair, is_judged, read_verdict
 from psychocounsel.evaluation.part import load_evaluated
-from psychocounsel.evaluation.winrate.verdicts_step import answered_row, asks_of, judging_of, speech_rows
+from psychocounsel.evaluation.winrate.verdicts_step import asks_of, judging_of, speech_rows
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
@@ -68,7 +68,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             what="verdicts on controls",
         )
         rows = [row for stored in known.values() for row in stored]
-        rows += [answered_row(call, judging, answers, config.evaluation.retries) for call in calls]
+        rows += [judging.row(call, answers, config.evaluation.retries) for call in calls]
     with written(context.files.controls, SCHEMA) as add:
         for row in sorted(rows, key=lambda row: str(row["speech"])):
             add(row)

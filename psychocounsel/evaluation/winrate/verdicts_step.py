@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.answers import Answers, Outcome, answer_key
+from psychocounsel.asking.answers import Answers, answer_key
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import EMPTY, FAILED, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
 from psychocounsel.evaluation.contestants import replies_step
@@ -25,7 +25,6 @@ from psychocounsel.evaluation.judging.pairs import (
     judged_pairs,
     pair_prompt,
     read_verdict,
-    verdict_row,
     without_verdict,
 )
 from psychocounsel.evaluation.stepped import steps_from
@@ -155,19 +154,10 @@ def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answe
 def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answers, calls: Calls) -> Iterator[Row]:
     """Yield a row for each call, from the journal's answers."""
     for call in calls():
-        row = answered_row(call, judging, answers, context.config.evaluation.retries)
+        row = judging.row(call, answers, context.config.evaluation.retries)
         if row["model"] and not call.judge.reads_prompts:
             row["model"] = call.judge.name  # the journal may hold an earlier name of this reward model
         yield row
-
-
-def answered_row(call: JudgeCall, judging: Judging, answers: Answers, retries: int) -> Row:
-    """Return the row of a call, from the journal's answer."""
-    outcome: Outcome[Any] | str | None = call.outcome
-    if call.ask is not None:
-        settled = answers.settled(call.judge, call.ask, read_verdict, retries)
-        outcome = settled if isinstance(settled, Outcome) else None
-    return verdict_row(call.pair, call.judge.name, call.order, outcome, judging.version(call.judge))
 
 
 def _said(figures: dict[str, Any], config: DictConfig) -> Iterator[str]:
