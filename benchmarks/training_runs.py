@@ -155,7 +155,7 @@ def step_lines(run: Path) -> list[dict[str, Any]]:
 def read_ours(bench: Bench, run: Path, seconds: float, typed: Sequence[str] = ()) -> Result:
     steps = step_lines(run)
     clock = read_json(run / "clock.json") or {"reference_seconds": 0.0, "threads": 0}
-    known = ("tokens", "step_seconds", "tokens_per_second", "mfu", "peak_memory_gb", "data_seconds", "padding")
+    known = ("tokens", "step_seconds", "tokens_per_second", "mfu", "peak_memory_gb", "data_seconds")
     typed = [text.replace(str(bench.folder), ".") for text in typed]
     last = {name: steps[-1][name] for name in known if name in steps[-1]}
     return Result(

@@ -119,8 +119,6 @@ def sweep(bench: Bench) -> list[Figure]:
     """Compare a sweep on one dataset with the same number of single runs that share no cache."""
     name, limits = "sweep against single runs", (0.85, 0.75, True)
     epoch = {"global_batch_size": 32, "max_steps": "null", "steps": 1}
-    if not _keeps_reference(bench, epoch):
-        return [Figure(name, None, *limits, note="this version keeps no reference, so runs have nothing to share")]
     combinations = list(itertools.product(bench.sizes.sweep_betas, bench.sizes.sweep_seeds))
     chosen = combinations[:: max(1, len(combinations) // bench.sizes.single_runs)][: bench.sizes.single_runs]
     half = len(chosen) // 2
@@ -139,13 +137,6 @@ def sweep(bench: Bench) -> list[Figure]:
 
 def _single(bench: Bench, epoch: dict[str, Any], beta: float, seed: int) -> Result:
     return run_ours(bench, "dpo", "sweep", **(epoch | {"algo.beta": beta, "seed": seed}))
-
-
-def _keeps_reference(bench: Bench, epoch: dict[str, Any]) -> bool:
-    """Return True if a second run with the same cache does not compute the reference again."""
-    cache = bench.folder / "cache" / "probe"
-    first, second = (run_ours(bench, "dpo", "pairs", cache, **epoch).reference_seconds for _ in range(2))
-    return second < 0.5 * first
 
 
 def _sweep(bench: Bench, epoch: dict[str, Any]) -> tuple[float, list[float]]:

@@ -14,7 +14,7 @@ from psychocounsel.engine.checkpoints.model_folder import Companions, kept_model
 from psychocounsel.engine.checkpoints.saving import Checkpoints
 from psychocounsel.engine.loop import LoopState
 from psychocounsel.engine.step import NonFiniteBatch, Stepper
-from psychocounsel.engine.telemetry.records import Ending, Phases, report_end
+from psychocounsel.engine.telemetry.records import Phases, report_end
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.run import Run
@@ -101,12 +101,9 @@ class Products:
         """Write `summary.json` and print how the run ended."""
         if not self.run.is_main:
             return
-        metrics = {name: getattr(state, name) for name in ("before", "best", "last")}
         mark = identity.fingerprint(self.config, **self.fingerprints)
         seconds = time.time() - self.started
-        early, phases, idle = state.ended_early, self.phases.summary(), 0 < state.step == state.empty
-        ending = Ending(status, state.step, self.steps, metrics, seconds, early, phases, idle)
-        report_end(self.run, ending, mark)
+        report_end(self.run, status, state, self.steps, seconds, self.phases.summary(), mark)
 
     def failed(self, error: NonFiniteBatch, step: int) -> NonFinite:
         """Save the rows of the batch that failed in `step`; return the error, which names the files of all ranks."""

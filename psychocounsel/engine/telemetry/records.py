@@ -6,14 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from psychocounsel.data.dataset import Dataset
-from psychocounsel.engine.loop import OUT_OF_PATIENCE
+from psychocounsel.engine.loop import OUT_OF_PATIENCE, LoopState
 from psychocounsel.metrics.replies import cut_warning
 from psychocounsel.rundir.results import FINISHED, MetricsLog, smaller_is_better, write_summary
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run
@@ -173,35 +172,26 @@ _ROWS = (
 )
 
 
-@dataclass(frozen=True)
-class Ending:
-    """End of a run: its status (finished, stopped, failed), its step, and the evaluations before training, best and last."""
+def report_end(
+    run: Run, status: str, state: LoopState, total: int, seconds: float, startup: dict[str, Any], fingerprint: str
+) -> None:
+    """Write `summary.json` and print how the run ended, with `status` (finished, stopped, failed). Only rank 0 calls it.
 
-    status: str
-    step: int
-    total: int
-    metrics: dict[str, Any]
-    seconds: float
-    early: str = ""  # reason for an end before the last step
-    startup: dict[str, Any] = field(default_factory=dict)  # `Phases.summary`
-    idle: bool = False  # no step had a group to train on
-
-
-def report_end(run: Run, outcome: Ending, fingerprint: str) -> None:
-    """Write `summary.json` and print how the run ended. Only rank 0 calls it."""
+    `total`: steps of the whole run. `seconds`: of this attempt. `startup`: `Phases.summary`.
+    """
     write_summary(
         run.dir,
-        outcome.status,
-        steps=outcome.step,
-        total_steps=outcome.total,
-        metrics=outcome.metrics,
+        status,
+        steps=state.step,
+        total_steps=total,
+        metrics={"before": state.before, "best": state.best, "last": state.last},
         fingerprint=fingerprint,
-        seconds=round(outcome.seconds, 3),
-        **outcome.startup,
-        **_early(outcome.early),
+        seconds=round(seconds, 3),
+        **startup,
+        **_early(state.ended_early),
     )
-    run.write_state(outcome.status, outcome.step, outcome.total)
-    for line in _lines(run, outcome):
+    run.write_state(status, state.step, total)
+    for line in _lines(run, status, state, total, seconds):
         run.say(line)
 
 
@@ -213,16 +203,16 @@ def _early(reason: str) -> dict[str, str]:
     return {"out_of_patience" if reason.startswith(OUT_OF_PATIENCE) else "ended_early": reason} if reason else {}
 
 
-def _lines(run: Run, outcome: Ending) -> list[str]:
+def _lines(run: Run, status: str, state: LoopState, total: int, seconds: float) -> list[str]:
     """Return the lines about the run's results, the location of its files and the next command."""
     config = run.config
     target = configs.target_class(config, "algo")
     algorithm = target.__name__
     what = f"{algorithm} on {config.model.name} with data={config.data.name}"
-    ended = f"{outcome.status} at step {outcome.step} of {outcome.total}, {_duration(outcome.seconds)}"
-    lines = ["", f"{what}: {ended}" + (f" ({outcome.early})" if outcome.early else "")]
-    before, best, last = (outcome.metrics[name] for name in ("before", "best", "last"))
-    if outcome.idle:
+    ended = f"{status} at step {state.step} of {total}, {_duration(seconds)}"
+    lines = ["", f"{what}: {ended}" + (f" ({state.ended_early})" if state.ended_early else "")]
+    before, best, last = state.before, state.best, state.last
+    if 0 < state.step == state.empty:
         lines.append("nothing was trained: no step had a group to train on, so the weights are those before training")
     if best:
         heading = f"{'':<20}{'before':>10}{'best':>10}{'last':>10}   (best: step {best['step']},"
@@ -230,10 +220,10 @@ def _lines(run: Run, outcome: Ending) -> list[str]:
         lines += _unimproved(before, best, config.checkpoint)
     shown, model = _shorten(run.dir), _shorten(run.files.model)
     lines += [f"run directory       {shown}", f"report              psychocounsel report {shlex.quote(shown)}"]
-    if outcome.status == FINISHED:
+    if status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
         lines.append("try next            psychocounsel " + _next_idea(algorithm, run, shown, model))
-    elif outcome.status == "stopped":
+    elif status == "stopped":
         lines.append(f"to resume           the same command with run_dir={shlex.quote(shown)}")
     return lines
 
